@@ -1,0 +1,81 @@
+# Every verb makes .venv with the locked dependencies first, where that is not done yet.
+# PYTHON chooses the interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/installed
+
+# The stamp names the place that .venv was finished for; `installing` is there until it is. A .venv
+# that does not run, was moved, was left half done, or is of another Python than the one asked for
+# is made anew; one that somebody else made is installed into.
+asked := $(if $(filter file default,$(origin PYTHON)),,$(shell $(PYTHON) -c \
+	'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null))
+sound := $(shell exec 2>/dev/null; [ ! -e .venv/installing ] && $(PY) -I -c 'import sys, pip; \
+	sys.exit("$(asked)" not in ("", "%d.%d" % sys.version_info[:2]))' && { [ ! -e $(STAMP) ] \
+	|| { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -I -c 'import click, mobiledeploy'; }; } \
+	&& echo yes)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install demo test test-slow lint lock train-demo benchmarks clean FORCE
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## .venv with the locked dependencies, and mobiledeploy itself
+
+demo: $(STAMP) ## the main job: export a MobileNet to TFLite and ONNX, and time it on this machine
+	@.venv/bin/mobiledeploy export --alpha 0.5 --res 160
+	@.venv/bin/mobiledeploy bench
+
+test: $(STAMP) ## the tests, but for the slow ones
+	@$(PY) -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## the slow tests: full matrices
+	@$(PY) -m pytest -m slow
+
+lint: $(STAMP) ## format, lint, types, and the rules of the house
+	@$(PY) -m ruff format --check --quiet || { echo "run: $(PY) -m ruff format"; exit 1; }
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-logo
+
+lock: $(STAMP) ## requirements.lock from pyproject.toml; UPGRADE=1 takes the newest that fit
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+		--generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+		--output-file requirements.lock pyproject.toml
+
+train-demo: $(STAMP) ## the demo weights, trained anew on the built-in pictures (an hour or more)
+	@$(PY) -m mobiledeploy.verbs.train --alpha 0.5 --alpha 0.25
+
+benchmarks: $(STAMP) ## our own speed, side by side with plain scripts and peers
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done
+
+clean: ## removes what was built, and the tools' caches; measurements (.mobiledeploy) stay
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find mobiledeploy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements.lock pyproject.toml $(if $(sound),,FORCE)
+	@$(PYTHON) -c 'pass' 2>/dev/null || { echo "error: no $(PYTHON) here;" \
+		"apt install python3 python3-venv, or make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "error: $(PYTHON) is $$($(PYTHON) -V), and 3.11 to 3.13 is needed;" \
+		"make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "error: Python's venv module is missing; apt install python3-venv" >&2; exit 1; }
+	@[ -n "$(sound)" ] || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@pwd -P > .venv/installing
+ifeq ($(shell uname -s),Linux)
+	@echo "installing $$(grep -c '^[a-z].*==' requirements.lock) packages into .venv:" \
+		"about 2 GB, a minute or two" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+else
+	@echo "installing the base package only: the lock and the extras are for Linux" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e .
+endif
+	@mv .venv/installing $(STAMP)
+
+FORCE:

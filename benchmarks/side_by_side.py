@@ -1,0 +1,79 @@
+"""Two ways of doing one thing, run in turns on the same machine, and the ratio of their times.
+
+Machines are shared and noisy: only a ratio from interleaved runs says anything, and only with its
+interval. Pairs of neighbouring runs see the same weather, so the interval is of the paired
+log-ratios (Student's t, 95 %).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of each run, and ours over theirs: geometric mean with its 95 % interval."""
+
+    name: str
+    ours: str
+    theirs: str
+    ours_s: tuple[float, ...]
+    theirs_s: tuple[float, ...]
+    ratio: float
+    interval: tuple[float, float]
+    bar: float
+    met: bool
+
+
+def compare(
+    name: str,
+    ours: tuple[str, Callable[[], float]],
+    theirs: tuple[str, Callable[[], float]],
+    *,
+    bar: float,
+    runs: int = 7,
+) -> Comparison:
+    """Runs both in turns, each run returning its seconds; met when the interval reaches `bar`.
+
+    The bar is on seconds of ours over theirs, and is met from above.
+    """
+    pairs = []
+    for index in track(range(runs), description=name, console=Console(stderr=True)):
+        order = (ours, theirs) if index % 2 == 0 else (theirs, ours)
+        seconds = {label: run() for label, run in order}
+        pairs.append((seconds[ours[0]], seconds[theirs[0]]))
+    first, second = (tuple(column) for column in zip(*pairs, strict=True))
+    logs = np.log(np.divide(first, second))
+    low, high = stats.ttest_1samp(logs, 0).confidence_interval()
+    return Comparison(
+        name, ours[0], theirs[0], first, second, float(np.exp(logs.mean())),
+        (float(np.exp(low)), float(np.exp(high))), bar, bool(np.exp(low) <= bar),
+    )  # fmt: skip
+
+
+def report(comparisons: list[Comparison], path: Path) -> None:
+    """A table on the terminal, and all of it as JSON at `path`."""
+    table = Table("what", "way", "median", "spread (min to max)", "ratio, 95 % interval", "bar")
+    for c in comparisons:
+        low, high = c.interval
+        for label, seconds, ratio, bar in (
+            (c.ours, c.ours_s, f"{c.ratio:.3f} ({low:.3f} to {high:.3f})",
+             f"<= {c.bar:g}: {'met' if c.met else 'MISSED'}"),
+            (c.theirs, c.theirs_s, "1", ""),
+        ):  # fmt: skip
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f} s"
+            table.add_row(c.name, label, f"{np.median(seconds):.2f} s", spread, ratio, bar)
+    Console(width=140).print(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"host": platform.platform(), "comparisons": [asdict(c) for c in comparisons]}
+    path.write_text(json.dumps(content, indent=1))

@@ -1,0 +1,71 @@
+"""What predictions come to: top-1, top-5, agreement, confusion, and the error of logits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mobiledeploy.core.types import Prediction
+
+BEST = 5
+LARGEST_SQNR_DB = 200.0
+"""What equal numbers get: JSON has no infinity, and float32 cannot tell more than 150 dB apart."""
+
+
+def best(scores: ArrayLike, count: int = BEST) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The classes of the `count` highest of `scores` [classes] and those scores, best first.
+
+    Equal scores, which int8 has often, rank by the lower index.
+    """
+    row = np.asarray(scores)
+    order = np.argsort(-row.astype(np.float64), kind="stable")[:count]
+    return tuple(int(index) for index in order), tuple(float(row[index]) for index in order)
+
+
+def top(predictions: Sequence[Prediction], count: int) -> float | None:
+    """The share of labelled pictures whose label is among the best `count`; None without any.
+
+    A model with fewer classes than `count` ranks them all and is always right: None too.
+    """
+    labelled = [p for p in predictions if p.label >= 0]
+    if not labelled or any(len(p.classes) < count for p in labelled):
+        return None
+    return sum(p.label in p.classes[:count] for p in labelled) / len(labelled)
+
+
+def agreement(predictions: Sequence[Prediction], reference: Sequence[Prediction]) -> float | None:
+    """The share of pictures that both saw on which their best class is the same; None for none."""
+    known: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
+    both = [p for p in predictions if p.sample in known]
+    if not both:
+        return None
+    return sum(p.classes[0] == known[p.sample] for p in both) / len(both)
+
+
+def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], ...]:
+    """(true, predicted, count) of the labelled pictures that were wrong, largest count first."""
+    wrong = Counter(
+        (p.label, p.classes[0]) for p in predictions if p.label >= 0 and p.label != p.classes[0]
+    )
+    ranked = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
+    return tuple((true, predicted, count) for (true, predicted), count in ranked)
+
+
+def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:
+    """Signal to quantization noise, 10 log10(sum reference^2 / sum (reference - values)^2), in dB.
+
+    Over all numbers of both, which have the same shape; at most 200. NaN where one of them is not
+    finite or the reference is all zero.
+    """
+    signal, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
+    if signal.shape != other.shape:
+        raise ValueError(f"shapes {signal.shape} and {other.shape} differ")
+    power, noise = float(np.sum(signal**2)), float(np.sum((signal - other) ** 2))
+    if not np.isfinite(power + noise) or power == 0:
+        return float("nan")
+    return (
+        LARGEST_SQNR_DB if noise == 0 else min(LARGEST_SQNR_DB, 10 * float(np.log10(power / noise)))
+    )

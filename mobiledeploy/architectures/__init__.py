@@ -1,0 +1,1 @@
+import mobiledeploy.frameworks  # noqa: F401 - TensorFlow's switches, before TensorFlow

@@ -1,0 +1,86 @@
+"""MobileNet v1, layer for layer the paper's Table 1.
+
+Layer names are those of Keras Applications, so that its published weight files load by name.
+Padding is SAME everywhere, which rounds odd sizes up; Keras Applications pads by zeros and then
+convolves VALID, which is the same for even sizes only.
+"""
+
+import tf_keras
+from tf_keras import layers
+
+PAPER = (
+    "A. G. Howard et al. 2017, MobileNets: Efficient Convolutional Neural Networks for Mobile "
+    "Vision Applications, Table 1, https://arxiv.org/abs/1704.04861"
+)
+
+STEM = (2, 32)
+"""(stride, filters) of the first, full 3x3 convolution."""
+
+BLOCKS = (
+    (1, 64),
+    (2, 128),
+    (1, 128),
+    (2, 256),
+    (1, 256),
+    (2, 512),
+    (1, 512),
+    (1, 512),
+    (1, 512),
+    (1, 512),
+    (1, 512),
+    (2, 1024),
+    # The paper lists stride 2 here too, but its output of 7x7 and its mult-adds need stride 1.
+    (1, 1024),
+)
+"""(stride, filters) of the 13 blocks: stride of the depthwise, filters of the pointwise."""
+
+EPSILON = 1e-3
+DROPOUT = 1e-3
+
+
+def width(filters: int, alpha: float) -> int:
+    """Channels at width multiplier `alpha`: rounded down as in Keras Applications, at least 1."""
+    return max(1, int(filters * alpha))
+
+
+def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+    """MobileNet v1 with fresh weights.
+
+    Args:
+        alpha: width multiplier, > 0; `width` says how it rounds.
+        resolution: (height, width) of the input in pixels, each from 32 to 1024.
+        classes: number of classes.
+
+    Returns:
+        A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
+        probabilities, float32 [N, classes].
+
+    Source: `PAPER`.
+    """
+    image = layers.Input((*resolution, 3), name="image")
+    stride, filters = STEM
+    x = layers.Conv2D(
+        width(filters, alpha), 3, stride, padding="same", use_bias=False, name="conv1"
+    )(image)
+    x = _normalised(x, "conv1")
+    for number, (stride, filters) in enumerate(BLOCKS, start=1):
+        x = layers.DepthwiseConv2D(
+            3, stride, padding="same", use_bias=False, name=f"conv_dw_{number}"
+        )(x)
+        x = _normalised(x, f"conv_dw_{number}")
+        x = layers.Conv2D(
+            width(filters, alpha), 1, padding="same", use_bias=False, name=f"conv_pw_{number}"
+        )(x)
+        x = _normalised(x, f"conv_pw_{number}")
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
+    x = layers.Dropout(DROPOUT, name="dropout")(x)
+    x = layers.Conv2D(classes, 1, padding="same", name="conv_preds")(x)
+    x = layers.Reshape((classes,), name="reshape_2")(x)
+    scores = layers.Activation("softmax", name="predictions")(x)
+    return tf_keras.Model(image, scores, name="mobilenet_v1")
+
+
+def _normalised(x: object, name: str) -> object:
+    """Batch normalisation and ReLU6, as after every convolution but the last."""
+    x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x)

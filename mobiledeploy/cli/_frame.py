@@ -1,0 +1,190 @@
+"""What the commands share: options, the terminal as a Notify, tables and JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.types import Doubt, Overrides
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Terminal:
+    """A Notify that speaks on standard error; progress bars on a terminal only.
+
+    A context manager: leaving it takes the bars off the screen.
+    """
+
+    def __init__(self, quiet: bool = False, verbose: int = 0) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._said: set[Doubt] = set()
+
+    def __enter__(self) -> Terminal:
+        if sys.stderr.isatty() and not self.quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of `what`; a bar on a terminal, nothing elsewhere."""
+        if self._bars is None:
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        task = self._tasks[what]
+        self._bars.update(task, completed=done, total=total, visible=done < total)
+
+    def doubt(self, doubt: Doubt) -> None:
+        """A warning, once; --quiet does not silence it, for the result is worth less without it."""
+        if doubt not in self._said:
+            self._said.add(doubt)
+            advice = f"; {doubt.advice}" if doubt.advice else ""
+            self._line(f"warning: {doubt.message}{advice} [{doubt.name}]")
+
+    def say(self, line: str) -> None:
+        """What is going on, unless --quiet."""
+        if not self.quiet:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        if self._bars:
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(line, err=True)
+
+
+def common(function: F) -> F:
+    """--json, -q and -v, which every command has."""
+    for option in (
+        click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and the result."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
+    ):
+        function = option(function)
+    return function
+
+
+def preprocessing_options(function: F) -> F:
+    """How pictures become input; the default comes from the model card or the artifact."""
+    for option in (
+        click.option("--labels", type=click.Path(dir_okay=False, path_type=Path),
+                     help="Class names in the model's order, one a line."),
+        click.option("--crop", type=click.FloatRange(0, 1, min_open=True),
+                     help="Central fraction of each side that is kept."),
+        click.option("--resize", type=click.Choice(["bilinear", "bicubic"])),
+        click.option("--channels", type=click.Choice(["rgb", "bgr"])),
+        click.option("--std", type=Numbers(3), help="Per channel, after --input-range."),
+        click.option("--mean", type=Numbers(3), help="Per channel, after --input-range."),
+        click.option("--input-range", type=Numbers(2), metavar="LOW,HIGH",
+                     help="What pixels 0..255 become: 0,1 or -1,1 or 0,255."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """A fixed count of numbers with commas between."""
+
+    name = "numbers"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """X,X,X."""
+        return ",".join("X" * self.count)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """'-1,1' -> (-1.0, 1.0); a list from the settings file is taken too."""
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            numbers = tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
+            numbers = ()
+        if len(numbers) != self.count or any(abs(n) == float("inf") or n != n for n in numbers):
+            self.fail(f"{value!r} is not {self.count} numbers with commas between", param, ctx)
+        return numbers
+
+
+def read_labels(path: Path | None) -> tuple[str, ...] | None:
+    """The class names of --labels, None where it was not given."""
+    if path is None:
+        return None
+    try:
+        lines = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--labels {path} cannot be read: {error}") from error
+    names = tuple(line for line in lines if line)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"--labels {path} must name at least two classes, each once, one a line")
+    return names
+
+
+def overrides(given: dict[str, Any]) -> Overrides:
+    """Takes the preprocessing options out of a command's keyword arguments."""
+    labels = read_labels(given.pop("labels"))
+    names = ("input_range", "mean", "std", "channels", "resize", "crop")
+    return Overrides(**{name: given.pop(name) for name in names}, labels=labels)
+
+
+def emit_json(record: Any) -> None:
+    """The command's one JSON object on standard output."""
+    click.echo(records.dumps(record))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """The command's result for people, on standard output: drawn on a terminal, plain elsewhere.
+
+    The first column is text, the others are aligned right.
+    """
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        drawn = Table(title=title or None, title_justify="left")
+        for index, header in enumerate(headers):
+            drawn.add_column(header, justify="right" if index else "left", overflow="fold")
+        for row in rows:
+            drawn.add_row(*row)
+        Console().print(drawn)
+        return
+    widths = [max(len(str(c)) for c in column) for column in zip(headers, *rows, strict=True)]
+    if title:
+        click.echo(title)
+    for row in (headers, *rows):
+        first, *others = (
+            cell.ljust(width) if not index else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        click.echo("  ".join([first, *others]).rstrip())

@@ -1,0 +1,72 @@
+"""What is installed, what is missing, and the line that mends it."""
+
+from __future__ import annotations
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core.errors import MissingError
+from mobiledeploy.core.units import size
+from mobiledeploy.verbs import doctor
+
+
+@click.command(
+    epilog="Example:  mobiledeploy doctor && mobiledeploy doctor --clean",
+    short_help=__doc__,
+)
+@click.option("--clean", is_flag=True, help="Remove our caches, saying what and how much.")
+@_frame.common
+def command(clean: bool, as_json: bool, quiet: bool, verbose: int) -> None:
+    """What is installed, what is missing, and the line that mends it.
+
+    Ends in 6 where something that every command needs is missing or unfit; what only some
+    commands need is listed.
+    """
+    with _frame.Terminal(quiet, verbose) as notify:
+        if clean:
+            _show_cleaned(doctor.clean(), as_json)
+            return
+        diagnosis = doctor.doctor()
+        for doubt in diagnosis.doubts:
+            notify.doubt(doubt)
+        if as_json:
+            _frame.emit_json(diagnosis)
+        else:
+            _show(diagnosis)
+    if diagnosis.broken:
+        first = diagnosis.broken[0]
+        raise MissingError(f"{first.name} is {first.state}", first.mend)
+
+
+def _show(diagnosis: doctor.Diagnosis) -> None:
+    memory = diagnosis.free_memory_bytes
+    _frame.table(
+        ("part", "for", "version", "state"),
+        [(p.name, p.extra, p.version or "–", _state(p)) for p in diagnosis.parts],
+        f"mobiledeploy {diagnosis.version}, Python {diagnosis.python}, {diagnosis.platform}",
+    )
+    click.echo()
+    _frame.table(
+        ("path", "place", "size"),
+        [
+            (p.path, p.name, "–" if p.size_bytes is None else size(p.size_bytes))
+            for p in diagnosis.places
+        ],
+    )
+    click.echo()
+    free = f"{size(diagnosis.free_disk_bytes)} on this disk"
+    click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
+
+
+def _state(part: doctor.Part) -> str:
+    return f"{part.state}: {part.mend}" if part.mend else part.state
+
+
+def _show_cleaned(cleaned: doctor.Cleaned, as_json: bool) -> None:
+    if as_json:
+        _frame.emit_json(cleaned)
+        return
+    for place in cleaned.removed:
+        click.echo(f"removed {place.path} ({size(place.size_bytes or 0)})")
+    total = sum(place.size_bytes or 0 for place in cleaned.removed)
+    click.echo(f"{size(total)} freed" if cleaned.removed else "nothing to remove")

@@ -1,0 +1,103 @@
+"""A trained or loaded model -> TFLite and ONNX files, examined and measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.verbs import export as verb
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names with commas between."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """'tflite,onnx' -> ('tflite', 'onnx'); a list from the settings file is taken too."""
+        parts = value.split(",") if isinstance(value, str) else value
+        names = tuple(str(part).strip() for part in parts)
+        if not names or not all(names):
+            self.fail(f"{value!r} is not names with commas between", param, ctx)
+        return names
+
+
+@click.command(
+    epilog="Example:  mobiledeploy export --alpha 0.5 --res 160",
+    short_help=__doc__,
+)
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--arch", default="mobilenet_v1", show_default=True, help="See `mobiledeploy models`.")
+@click.option("--alpha", type=float, help="Width multiplier, above 0.")
+@click.option("--res", type=int, help="Height and width of the input in pixels, 32 to 1024.")
+@click.option(
+    "--weights", metavar="demo|imagenet|random|FILE", help="Default: the demo weights shipped here."
+)
+@click.option(
+    "--data", metavar="demo|DIR|FILE.npz",
+    help="Pictures to calibrate with and, others of them, to judge by.",
+)  # fmt: skip
+@click.option("--recipe", "recipes", type=Names(), metavar="NAME,...|all", help="What to make.")
+@click.option("--format", "formats", type=Names(), metavar="tflite,onnx", help="Default: both.")
+@click.option(
+    "--io", type=click.Choice(["int8", "float"]), default="int8", show_default=True,
+    help="Type of a full-integer model's input and output.",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Choice(["softmax", "logits"]), default="softmax", show_default=True,
+    help="What the model ends in.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
+    help="Folder that the model's folder is made in.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Make it again even if nothing changed.")
+@click.option("--unsafe", is_flag=True, help="Open a model file that would run code of its own.")
+@_frame.preprocessing_options
+@_frame.common
+def command(as_json: bool, quiet: bool, verbose: int, **given: Any) -> None:
+    """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
+
+    MODEL is a whole Keras model (.h5, .keras) or a SavedModel folder of your own; it needs
+    --input-range. Without it, --arch is built with --alpha, --res and --weights. Every file is
+    opened again after conversion and held against the float model.
+    """
+    changes = _frame.overrides(given)
+    with _frame.Terminal(quiet, verbose) as terminal:
+        done = verb.export(verb.Order(overrides=changes, **given), terminal)
+    if as_json:
+        _frame.emit_json(done)
+        return
+    _show(done)
+
+
+def _show(done: verb.Exported) -> None:
+    spec = done.spec
+    kind = f"{spec.weights.source} weights" if spec.card else "your model"
+    judged = max(row.images for row in done.rows)
+    pictures = f"{judged} pictures" if judged else "no pictures"
+    _frame.table(
+        ("file", "size", "top-1", "agrees with float", "SQNR", "this host, 1 thread"),
+        [
+            (
+                row.path,
+                units.size(row.size_bytes),
+                units.percent(row.top1),
+                units.percent(row.agreement),
+                "–" if math.isnan(row.sqnr_db) else f"{row.sqnr_db:.1f} dB",
+                "–" if row.latency_ns is None else units.duration(row.latency_ns),
+            )
+            for row in done.rows
+        ],
+        title=f"{spec.name}, {kind}, judged on {pictures}",
+    )
+    if done.reused:
+        click.echo("Nothing changed since these were made; --force makes them again.")
+    click.echo("Next: `mobiledeploy bench` takes its time over the latencies of these files.")

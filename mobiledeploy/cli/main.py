@@ -1,0 +1,165 @@
+"""The door: finds the command's file, runs it, and turns what goes wrong into one line and a code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from mobiledeploy import __version__
+from mobiledeploy.core.errors import DeployError, InputError, UsageError
+
+HERE = Path(__file__).parent
+# Exit codes that are not an error's own (core/errors.py): see docs/exit-codes.md.
+INTERNAL, INTERRUPTED = 70, 130
+
+
+class Rooms(click.Group):
+    """Commands by file name: listing them imports nothing, running one imports its file."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The files of cli/, but for the door and its frame."""
+        return sorted(p.stem for p in HERE.glob("*.py") if p.stem != "main" and p.stem[0] != "_")
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The `command` of cli/<name>.py."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"mobiledeploy.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line a command, from its file's first docstring line, so that --help stays quick."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_line(name)) for name in self.list_commands(ctx)])
+
+
+def _first_line(name: str) -> str:
+    with (HERE / f"{name}.py").open(encoding="utf-8") as stream:
+        return stream.readline().strip().strip('"')
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """Defaults from `mobiledeploy.toml`, or `[tool.mobiledeploy]` of pyproject.toml, in `folder`.
+
+    Keys are option names, in a table per command: ``[export]`` ``alpha = 0.5``.
+    """
+    own, project = folder / "mobiledeploy.toml", folder / "pyproject.toml"
+    path = own if own.is_file() else project
+    if not path.is_file():
+        return {}
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path.name} cannot be read: {error}") from error
+    found = data if path == own else data.get("tool", {}).get("mobiledeploy", {})
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise UsageError(f"{path.name}: options stand in a table per command", "[export]")
+    return {
+        command: {key.replace("-", "_"): value for key, value in options.items()}
+        for command, options in found.items()
+    }
+
+
+def _check_settings(found: dict[str, Any], group: Rooms, ctx: click.Context) -> None:
+    for name, options in found.items():
+        command = group.get_command(ctx, name)
+        if command is None:
+            raise UsageError(f"the settings file has a table for {name!r}, which is no command")
+        known = {p.name for p in command.params}
+        wrong = sorted(set(options) - known)
+        if wrong:
+            raise UsageError(f"the settings file sets {wrong[0]!r}, which {name} does not have")
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from mobiledeploy.verbs.doctor import versions
+
+    click.echo(f"mobiledeploy {__version__}")
+    for name, version in versions().items():
+        click.echo(f"{name} {version or 'not installed'}")
+    ctx.exit()
+
+
+@click.command(
+    cls=Rooms,
+    context_settings={"auto_envvar_prefix": "MOBILEDEPLOY", "help_option_names": ["-h", "--help"]},
+    epilog="Example:  mobiledeploy export --alpha 0.5 --res 160 && mobiledeploy bench",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Versions of mobiledeploy and of the runtimes beneath it.",
+)  # fmt: skip
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """From a Keras MobileNet to measured int8 TFLite and ONNX files."""
+    found = settings(Path.cwd())
+    chosen = ctx.invoked_subcommand
+    if found and isinstance(ctx.command, Rooms):
+        _check_settings({k: v for k, v in found.items() if k == chosen}, ctx.command, ctx)
+        ctx.default_map = found
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _verbosity() -> int:
+    return sum(
+        len(a) - 1 for a in sys.argv[1:] if a.startswith("-v") and set(a[1:]) == {"v"}
+    ) + sys.argv.count("--verbose")
+
+
+def run() -> int:
+    """The whole program; its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli.main(prog_name="mobiledeploy", standalone_mode=False)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`| head`): nothing more can be said, and nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except click.ClickException as error:
+        return _fail(UsageError(error.format_message()), error)
+    except DeployError as error:
+        return _fail(error, error)
+    except RecursionError as error:
+        return _fail(InputError("the input nests too deep"), error)
+    except Exception as error:
+        known = DeployError(
+            f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            "please report it with the output of the same command and -vv",
+        )
+        return _fail(known, error)
+
+
+def _fail(error: DeployError, cause: BaseException) -> int:
+    if _verbosity() >= 2:
+        import traceback
+
+        traceback.print_exception(cause)
+    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    return error.exit_code
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run())

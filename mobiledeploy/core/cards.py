@@ -1,0 +1,258 @@
+"""Model cards: ``<name>.toml`` says what a model is, whose paper, and where its weights are.
+
+The user's own folder comes first, so that a card can be added or replaced there; then the cards
+that are installed with the package, which lie in the repository in an editable install.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.core import preprocessing as preprocessing_
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import PACKAGE
+from mobiledeploy.core.types import Preprocessing
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is built when the command line does not say."""
+
+    alpha: float
+    resolution: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Smallest and largest resolution in pixels."""
+
+    resolution: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DemoFile:
+    """Weights that are shipped: `top1` is a fraction per resolution, by `command`."""
+
+    alpha: float
+    file: str
+    sha256: str
+    top1: Mapping[str, float]
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class DemoWeights:
+    """Weights trained on the built-in data set `data`, which has these classes."""
+
+    classes: tuple[str, ...]
+    data: str
+    files: tuple[DemoFile, ...]
+    crop: float = 1.0
+
+
+@dataclass(frozen=True)
+class ImagenetFile:
+    """Weights to download: `file` may hold {resolution}, one file for each of `resolutions`."""
+
+    alpha: float
+    file: str
+    resolutions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImagenetWeights:
+    """Weights published by others at `base_url`."""
+
+    base_url: str
+    classes: int
+    files: tuple[ImagenetFile, ...]
+
+
+@dataclass(frozen=True)
+class WeightSets:
+    """The weights that a card knows of."""
+
+    demo: DemoWeights | None = None
+    imagenet: ImagenetWeights | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a published table; `top1` is a fraction, of ImageNet's validation set."""
+
+    source: str
+    alpha: float
+    resolution: int
+    mult_adds: int
+    params: int
+    top1: float
+    url: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model before it is built.
+
+    `folder` is where the card lies, with `weights/` beside it; `published` are the rows of `table`.
+    """
+
+    name: str
+    architecture: str
+    title: str
+    paper: str
+    link: str
+    defaults: Defaults
+    limits: Limits
+    preprocessing: Preprocessing
+    table: str = ""
+    weights: WeightSets = WeightSets()
+    published: tuple[Published, ...] = ()
+    folder: str = ""
+
+    @property
+    def default_alpha(self) -> float:
+        """The width multiplier when none is said."""
+        return self.defaults.alpha
+
+    @property
+    def default_resolution(self) -> int:
+        """The resolution in pixels when none is said."""
+        return self.defaults.resolution
+
+    @property
+    def resolution_limits(self) -> tuple[int, int]:
+        """Smallest and largest resolution in pixels."""
+        return self.limits.resolution
+
+
+def config_dir() -> Path:
+    """The user's folder for settings and cards: XDG_CONFIG_HOME or ~/.config, /mobiledeploy."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".config") / "mobiledeploy"
+
+
+def folders() -> tuple[Path, ...]:
+    """Where cards are looked for, first to last."""
+    installed = PACKAGE / "_data" / "models"
+    own = installed if installed.is_dir() else PACKAGE.parent / "models"
+    return (config_dir() / "models", own)
+
+
+def names() -> tuple[str, ...]:
+    """Every card's name, sorted."""
+    return tuple(sorted({path.stem for folder in folders() for path in folder.glob("*.toml")}))
+
+
+def load(name: str) -> ModelCard:
+    """The card; UsageError for an unknown name, InputError naming file and field of a bad one."""
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+        raise UsageError(f"no model card named {name!r}", hint)
+    found = (folder / f"{name}.toml" for folder in folders())
+    return read(next(path for path in found if path.is_file()))
+
+
+def read(path: Path) -> ModelCard:
+    """The card in a file, with its published table; InputError naming file and field."""
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for field in ("published", "folder"):
+        if field in data:
+            raise InputError(f"{path}: fields {field} do not fit")
+    card: ModelCard = records.decode(ModelCard, data, str(path))
+    _check(card, path)
+    rows = _table(_within(path, card.table)) if card.table else ()
+    return dataclasses.replace(card, published=rows, folder=str(path.parent))
+
+
+def _check(card: ModelCard, path: Path) -> None:
+    def demand(holds: bool, field: str, what: str) -> None:
+        if not holds:
+            raise InputError(f"{path}: {field} {what}")
+
+    def check_alpha(alpha: float, field: str) -> None:
+        demand(math.isfinite(alpha) and alpha > 0, field, f"is {alpha}, not above 0")
+
+    def check_file(name: str, field: str) -> None:
+        demand(Path(name).name == name and bool(name), field, f"{name!r} is not a file's name")
+
+    demand(card.name == path.stem, "name", f"is {card.name!r}, not that of the file")
+    check_alpha(card.default_alpha, "defaults.alpha")
+    low, high = card.resolution_limits
+    demand(0 < low <= high, "limits.resolution", "is not smallest, largest")
+    demand(low <= card.default_resolution <= high, "defaults.resolution", "is beyond the limits")
+    try:
+        preprocessing_.validate(card.preprocessing)
+    except UsageError as error:
+        raise InputError(f"{path}: preprocessing: {error.message}") from error
+    demo, imagenet = card.weights.demo, card.weights.imagenet
+    if demo:
+        where = "weights.demo"
+        demand(2 <= len(demo.classes) == len(set(demo.classes)), f"{where}.classes", "repeat")
+        demand(0 < demo.crop <= 1, f"{where}.crop", "is not above 0 and at most 1")
+        for file in demo.files:
+            check_alpha(file.alpha, f"{where}.files.alpha")
+            check_file(file.file, f"{where}.files.file")
+            hexadecimal = re.fullmatch("[0-9a-f]{64}", file.sha256) is not None
+            demand(hexadecimal, f"{where}.files.sha256", f"{file.sha256!r} is not a sha256")
+            for resolution, top1 in file.top1.items():
+                fits = resolution.isdecimal() and 0 <= top1 <= 1
+                demand(fits, f"{where}.files.top1", "is not a fraction per resolution")
+    if imagenet:
+        where = "weights.imagenet"
+        web = imagenet.base_url.startswith(("https://", "http://"))
+        demand(web, f"{where}.base_url", "is no web address")
+        demand(imagenet.classes > 1, f"{where}.classes", "is not above 1")
+        for published in imagenet.files:
+            check_alpha(published.alpha, f"{where}.files.alpha")
+            check_file(published.file, f"{where}.files.file")
+            demand(bool(published.resolutions), f"{where}.files.resolutions", "is empty")
+
+
+def _within(path: Path, table: str) -> Path:
+    found = (path.parent / table).resolve()
+    if not found.is_relative_to(path.parent.resolve()):
+        raise InputError(f"{path}: table {table!r} lies outside the card's folder")
+    return found
+
+
+def _table(path: Path) -> tuple[Published, ...]:
+    """The rows of a table: source,alpha,resolution,mult_adds_M,params_M,top1,url; top1 in %."""
+    columns = ["source", "alpha", "resolution", "mult_adds_M", "params_M", "top1", "url"]
+    rows = []
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            if reader.fieldnames != columns:
+                raise InputError(f"{path}: the columns are not {','.join(columns)}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(f"{path}, line {reader.line_num}: not {len(columns)} fields")
+                rows.append(
+                    Published(
+                        row["source"],
+                        float(row["alpha"]),
+                        int(row["resolution"]),
+                        round(float(row["mult_adds_M"]) * 1e6),
+                        round(float(row["params_M"]) * 1e6),
+                        float(row["top1"]) / 100,
+                        row["url"],
+                    )
+                )
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, OverflowError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return tuple(rows)

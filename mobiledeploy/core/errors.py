@@ -1,0 +1,58 @@
+"""What can go wrong, and the exit code each kind ends in.
+
+    DeployError
+    ├── UsageError      2   the command line, a setting, or the place that it names to write to
+    ├── DeviceError     5   the machine that should run the model: absent, lost, or its runner died
+    ├── MissingError    6   a dependency, weights or another asset that is not here
+    └── InputError      7   a model, picture or record that cannot be read, or converted
+        └── BrokenImage     one picture of a data set; the others are still good
+
+Anything else that escapes is a defect of ours and ends in 70 (`cli/main.py`).
+Verdicts (1, 3) and void measurements (4) are results, not errors.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DeployError(Exception):
+    """A refusal in one line: what is wrong (`message`) and what to do about it (`hint`)."""
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(DeployError):
+    """The command line or a setting asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class DeviceError(DeployError):
+    """The device, or the runner on it, failed."""
+
+    exit_code = 5
+
+
+class MissingError(DeployError):
+    """A dependency or an asset is not here; the hint is the line that brings it."""
+
+    exit_code = 6
+
+
+class InputError(DeployError):
+    """A file cannot be read, trusted or converted."""
+
+    exit_code = 7
+
+
+class BrokenImage(InputError):
+    """One picture cannot be read; who reads many skips it, names it and counts it."""

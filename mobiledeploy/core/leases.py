@@ -1,0 +1,49 @@
+"""Who may use a machine right now: shared for work, exclusive for a timing.
+
+Locks are of the operating system (flock) on files in the user's cache folder: they end with the
+process that holds them, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mobiledeploy.core.assets import cache_dir
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.records import writing
+
+
+@contextmanager
+def hold(machine: str, *, exclusive: bool, notify: Notify) -> Iterator[None]:
+    """Holds the lease of `machine` until the context ends.
+
+    Waits, and says so, while another process holds it in a way that does not go with ours. Not
+    for a thread that holds it already.
+
+    Raises:
+        UsageError: the cache folder cannot be written.
+    """
+    path = cache_dir() / "leases" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', machine)}.lock"
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(handle, path, exclusive, notify)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, path: Path, exclusive: bool, notify: Notify) -> None:
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        what = "works on" if exclusive else "is timing on"
+        notify.say(f"waiting: another mobiledeploy {what} {path.stem}")
+        fcntl.flock(handle, kind)

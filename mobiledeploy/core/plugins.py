@@ -1,0 +1,108 @@
+"""Shelves: a plugin is a file, its stem is its name on the command line.
+
+`names()` lists the folder (and the entry points ``mobiledeploy.<shelf>``) and imports nothing;
+`load(name)` imports that one file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import Generic, TypeVar, cast
+
+from mobiledeploy.core.errors import MissingError, UsageError
+from mobiledeploy.core.ports import (
+    Architecture,
+    Converter,
+    Dataset,
+    Device,
+    Format,
+    Framework,
+    Loader,
+    Pass,
+    RecipeFile,
+    Runner,
+    Runtime,
+)
+
+T = TypeVar("T")
+PACKAGE = Path(__file__).resolve().parent.parent
+
+# The extra that brings a module, for the answer to an import that fails.
+EXTRA_OF = {
+    "tensorflow": "export",
+    "tf_keras": "export",
+    "keras": "export",
+    "tensorflow_model_optimization": "export",
+    "tf2onnx": "export",
+    "onnx": "export",
+    "tflite_runtime": "tflite-runtime",
+}
+
+
+def missing(module: str) -> MissingError:
+    """The error for a module that is not installed: names the extra, and the line that brings it."""
+    top = module.partition(".")[0]
+    extra = EXTRA_OF.get(top)
+    wanted = f"'mobiledeploy[{extra}]'" if extra else top
+    return MissingError(f"{top} is not installed", f"pip install {wanted}")
+
+
+class Shelf(Generic[T]):
+    """The plugins of one folder, each a module that implements T."""
+
+    def __init__(self, folder: str, only: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self._only = only
+
+    def names(self) -> tuple[str, ...]:
+        """Every plugin's name, sorted; nothing is imported."""
+        own = {p.stem for p in (PACKAGE / self.folder).glob("*.py") if not p.stem.startswith("_")}
+        if self._only:
+            own &= set(self._only)
+        return tuple(sorted(own | {entry.name for entry in self._entries()}))
+
+    def load(self, name: str) -> T:
+        """The plugin; UsageError for an unknown name, MissingError where its library is absent."""
+        if name not in self.names():
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.names())}"
+            raise UsageError(f"no {self.folder} named {name!r}", hint)
+        try:
+            for entry in self._entries():
+                if entry.name == name:
+                    return cast(T, entry.load())
+            return cast(T, importlib.import_module(f"mobiledeploy.{self.folder}.{name}"))
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("mobiledeploy"):
+                raise
+            raise missing(error.name or name) from error
+
+    def _entries(self) -> tuple[importlib.metadata.EntryPoint, ...]:
+        return tuple(importlib.metadata.entry_points(group=f"mobiledeploy.{self.folder}"))
+
+
+ARCHITECTURES = Shelf[Architecture]("architectures")
+RECIPES = Shelf[RecipeFile]("recipes")
+PASSES = Shelf[Pass]("passes")
+CONVERTERS = Shelf[Converter]("converters")
+FORMATS = Shelf[Format]("formats", only=("tflite", "onnx"))
+LOADERS = Shelf[Loader]("formats", only=("keras", "saved_model"))
+FRAMEWORKS = Shelf[Framework]("frameworks", only=("tf_keras", "keras3", "saved_model"))
+RUNTIMES = Shelf[Runtime]("runtimes")
+RUNNERS = Shelf[Runner]("runners")
+DEVICES = Shelf[Device]("devices")
+DATASETS = Shelf[Dataset]("datasets")
+
+
+def dataset(source: str) -> Dataset:
+    """The data set that takes `--data SOURCE`; UsageError where none does."""
+    for plugin in map(DATASETS.load, DATASETS.names()):
+        if plugin.accepts(source):
+            return plugin
+    raise UsageError(
+        f"--data {source} is no data set that is known",
+        "give demo, a folder with one folder of pictures per class, or an .npz of images and labels",
+    )

@@ -1,0 +1,299 @@
+"""One small Protocol per shelf. A file of the shelf implements it as a module: no base classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core.types import (
+    Doubt,
+    FileFacts,
+    InputOutput,
+    Model,
+    ModelFile,
+    Output,
+    Recipe,
+    Split,
+    Target,
+    Tensor,
+)
+
+Images = NDArray[np.float32]  # [N, H, W, 3], preprocessed
+Pixels = NDArray[np.uint8]  # [H, W, 3], RGB, as the data set holds it
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]  # what is being done, how many done, of how many
+
+
+class Architecture(Protocol):
+    """One paper: arguments -> an untrained Keras model ending in softmax."""
+
+    PAPER: str
+
+    def build(self, *, alpha: float, resolution: tuple[int, int], classes: int) -> Any:
+        """The model; input `image` [N, height, width, 3] float32, output [N, classes]."""
+        ...
+
+
+class RecipeFile(Protocol):
+    """One recipe: data only."""
+
+    RECIPE: Recipe
+
+
+class Pass(Protocol):
+    """model -> model. PRESERVES states whether the float function stays what it was."""
+
+    PRESERVES: bool
+
+    def apply(self, model: Model) -> Model:
+        """The changed model; the argument is left as it was."""
+        ...
+
+
+class Converter(Protocol):
+    """model -> bytes of one format, in one process that may import TensorFlow."""
+
+    def source(self, recipe: Recipe) -> Literal["model", "tflite"]:
+        """Whether it starts from the model or from the finished TFLite of the same recipe."""
+        ...
+
+    def convert(
+        self,
+        source: Model | bytes,
+        recipe: Recipe,
+        calibration: Images,
+        *,
+        resolution: tuple[int, int],
+        io: InputOutput,
+        output: Output,
+    ) -> bytes:
+        """The file, with a static batch of 1. `calibration` may be empty where ranges need none."""
+        ...
+
+
+class Format(Protocol):
+    """What a finished model file is and holds, without TensorFlow and without running it."""
+
+    SUFFIX: str
+
+    def inspect(self, data: bytes) -> FileFacts:
+        """Inputs, outputs, layers; InputError where `data` is not such a file."""
+        ...
+
+    def float_layers(self, facts: FileFacts) -> tuple[str, ...]:
+        """The operators that would compute in float; type changes at the ends do not count."""
+        ...
+
+    def seal(self, data: bytes) -> bytes:
+        """The file as it is shipped: its tensors named `image` and `scores`."""
+        ...
+
+    def tap(self, data: bytes, tensor: str) -> bytes:
+        """A copy whose one output is `tensor`: how logits are read behind a softmax."""
+        ...
+
+
+class Loader(Protocol):
+    """A user's model file, found out without a framework opening it."""
+
+    def detect(self, path: Path) -> ModelFile | None:
+        """What it is, None where it is something else; InputError where it is broken."""
+        ...
+
+
+class Framework(Protocol):
+    """TensorFlow's ways to hold a model (the floor of the TensorFlow wing)."""
+
+    def load(self, file: ModelFile) -> Model:
+        """The whole model in `file`; InputError where it cannot be."""
+        ...
+
+    def shapes(self, model: Model) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+        """Shapes of its one input and its one output, None where open, batch included.
+
+        InputError for a model with more than one of either.
+        """
+        ...
+
+    def inference(self, model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        """images [N, H, W, 3] float32 -> output [N, classes], in inference mode; its variables."""
+        ...
+
+
+class Engine(Protocol):
+    """A model loaded by a runtime; one input tensor, one output tensor, batch of 1."""
+
+    input: Tensor
+    output: Tensor
+    delegate: str
+    delegated_nodes: int | None
+    total_nodes: int | None
+
+    def load(self, tensor: Array) -> None:
+        """Puts a raw input of `input`'s shape and dtype in its place."""
+        ...
+
+    def invoke(self) -> None:
+        """Computes, and nothing else: this is what is timed."""
+        ...
+
+    def run(self, tensor: Array) -> Array:
+        """The raw output for a raw input: load, invoke, and a copy of what came out."""
+        ...
+
+
+class Runtime(Protocol):
+    """A Python inference engine; imported in the Python runner's process only."""
+
+    FORMATS: tuple[str, ...]
+    DELEGATES: tuple[str, ...]
+
+    def version(self) -> str:
+        """The engine's version, without loading a model."""
+        ...
+
+    def open(self, path: Path, *, threads: int, delegate: str) -> Engine:
+        """The model at `path`, ready to run; InputError where the engine refuses it."""
+        ...
+
+
+class Runner(Protocol):
+    """The program that drives an engine: what to push, and how to call it (PROTOCOL.md)."""
+
+    RUNTIMES: tuple[str, ...]
+
+    def files(self) -> tuple[Path, ...]:
+        """What must lie on the device besides the model."""
+        ...
+
+    def bench(self, model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+        """The argv that times `model` until its standard input closes.
+
+        `sample` is a file on the device with the raw input; None for seeded noise.
+        """
+        ...
+
+    def predict(self, model: str, target: Target) -> tuple[str, ...]:
+        """The argv that answers for pictures: a protocol.Work and ranges on standard input.
+
+        UsageError where this runner can only time.
+        """
+        ...
+
+
+class Process(Protocol):
+    """A running command on a device."""
+
+    def lines(self) -> Iterator[str]:
+        """Its standard output, line by line, until it ends."""
+        ...
+
+    def send(self, line: str) -> None:
+        """One line to its standard input."""
+        ...
+
+    def stop(self) -> None:
+        """Closes its standard input, which asks a runner to end."""
+        ...
+
+    def wait(self) -> tuple[int, str]:
+        """Its exit status and the tail of its standard error."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        ...
+
+
+class Session(Protocol):
+    """An open device, leased until its context ends."""
+
+    def facts(self) -> Mapping[str, str]:
+        """What the machine is and how it stands right now (clocks, load, temperature)."""
+        ...
+
+    def push(self, path: Path) -> str:
+        """Brings a file there; its path there."""
+        ...
+
+    def run(self, argv: Sequence[str]) -> Process:
+        """Starts a command there."""
+        ...
+
+    def pull(self, remote: str, path: Path) -> None:
+        """Brings a file back."""
+        ...
+
+
+class Device(Protocol):
+    """A kind of machine. KIND is the kind of figure that its clock gives."""
+
+    KIND: Literal["measured", "counted", "recorded"]
+
+    def open(
+        self, name: str, *, exclusive: bool, notify: Notify
+    ) -> AbstractContextManager[Session]:
+        """Leases the machine (`exclusive` for timing, shared for other work).
+
+        Tells `notify` when it has to wait for another process that holds it.
+        """
+        ...
+
+
+class Samples(Protocol):
+    """One split of a data set, opened."""
+
+    source: str
+    split: str
+    classes: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """sha256 over what the samples are; it may take reading them all."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def id(self, index: int) -> str:
+        """A name for the picture that stays the same from run to run."""
+        ...
+
+    def label(self, index: int) -> int:
+        """Its class, an index into `classes` (or into the labels given); -1 for none."""
+        ...
+
+    def image(self, index: int) -> Pixels:
+        """The picture; BrokenImage where it cannot be read."""
+        ...
+
+
+class Dataset(Protocol):
+    """A kind of labelled images."""
+
+    def accepts(self, source: str) -> bool:
+        """Whether `--data SOURCE` is of this kind."""
+        ...
+
+    def open(
+        self, source: str, split: Split, *, resolution: tuple[int, int], labels: tuple[str, ...]
+    ) -> Samples:
+        """The samples of `split`. `labels`: class names in the model's order, () for the data's own.
+
+        `resolution` is what a generator draws at; a data set of pictures ignores it.
+        """
+        ...
+
+
+class Notify(Protocol):
+    """How a verb speaks while it works; the command line shows it, a test collects it."""
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+    def doubt(self, doubt: Doubt) -> None: ...
+
+    def say(self, line: str) -> None: ...

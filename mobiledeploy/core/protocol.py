@@ -1,0 +1,132 @@
+"""What a runner says and hears (android_bench/PROTOCOL.md): its events, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import (
+    DeployError,
+    DeviceError,
+    InputError,
+    MissingError,
+    UsageError,
+)
+from mobiledeploy.core.ports import Process
+from mobiledeploy.core.types import DataRef, Failure, Layout, Preprocessing, Tensor
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a `predict` runner is told first: which pictures, and how they become the input.
+
+    `input` and `output` are the artifact's own tensors: an engine need not know their scales.
+    """
+
+    data: DataRef
+    preprocessing: Preprocessing
+    resolution: tuple[int, int]
+    layout: Layout
+    input: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded. Node counts are None where the engine does not tell them."""
+
+    protocol: int
+    runtime: str
+    version: str
+    input: Tensor
+    output: Tensor
+    delegate: str
+    delegated_nodes: int | None
+    total_nodes: int | None
+    threads: int
+    cpu: str
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Some runs, in the order in which they were made, all of them: none is left out."""
+
+    samples_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A picture's scores: `row` is base64 of little-endian float32 [classes]."""
+
+    index: int
+    sample: str
+    label: int
+    row: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that cannot be read."""
+
+    index: int
+    sample: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last word of a runner that was asked to end."""
+
+    peak_rss_bytes: int
+
+
+Event = Ready | Timed | Answer | Skipped | Done | Failure
+_EVENTS: dict[str, type[Event]] = {
+    kind.__name__: kind for kind in (Ready, Timed, Answer, Skipped, Done, Failure)
+}
+_ERRORS: dict[int, type[DeployError]] = {
+    kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)
+}
+
+
+def parse(line: str) -> Event:
+    """One line of a runner; DeviceError where it is no event of this protocol."""
+    try:
+        data = json.loads(line)
+        kind = _EVENTS[data.pop("record")]
+        if data.pop("schema_version") != records.SCHEMA_VERSION:
+            raise ValueError("another schema version")
+        event: Event = records.decode(kind, data, "event")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
+        shown = line.strip()[:80]
+        raise DeviceError(
+            f"the runner said {shown!r}, which is no line of its protocol",
+            "something else prints on its standard output, or it is of another version",
+        ) from error
+    if isinstance(event, Ready) and event.protocol != PROTOCOL:
+        raise DeviceError(f"the runner speaks protocol {event.protocol}, not {PROTOCOL}")
+    return event
+
+
+def events(process: Process) -> Iterator[Event]:
+    """What a runner says, until it is done.
+
+    Raises:
+        DeployError: what the runner refused, as if it had been refused here.
+        DeviceError: it said something else, or died before it was done.
+    """
+    for line in process.lines():
+        event = parse(line)
+        if isinstance(event, Failure):
+            raise _ERRORS.get(event.exit_code, DeployError)(event.message, event.hint)
+        yield event
+        if isinstance(event, Done):
+            return
+    status, tail = process.wait()
+    last = next((text.strip() for text in reversed(tail.splitlines()) if text.strip()), "")
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    raise DeviceError(f"the runner {how} before it was done", last)

@@ -1,0 +1,168 @@
+"""The only encoder: frozen dataclasses <-> JSON, and files that are whole or not there.
+
+Every record is ``{"schema_version": 1, "record": "<type>", ...fields}``. Reading is strict: an
+unknown or missing field, a wrong type or another schema is an InputError, for records are input
+like any other file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mobiledeploy.core.errors import InputError, UsageError
+
+SCHEMA_VERSION = 1
+T = TypeVar("T")
+
+
+def encode(value: Any) -> Any:
+    """Plain JSON types for a dataclass, tuple, mapping or scalar; NaN and infinities become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def dumps(record: Any) -> str:
+    """One record as JSON text, its type and the schema's version in front."""
+    head = {"schema_version": SCHEMA_VERSION, "record": type(record).__name__}
+    return json.dumps(head | encode(record), indent=1)
+
+
+def line(record: Any) -> str:
+    """`dumps` on one line: what processes tell each other."""
+    head = {"schema_version": SCHEMA_VERSION, "record": type(record).__name__}
+    return json.dumps(head | encode(record), separators=(",", ":"))
+
+
+def loads(kind: type[T], text: str | bytes, where: str = "record") -> T:
+    """The record in `text`; InputError naming `where` and the field that is wrong."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("record") != kind.__name__:
+        raise InputError(f"{where} is not a record of {kind.__name__}")
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{where} has schema version {data.get('schema_version')!r}, "
+            f"this mobiledeploy reads {SCHEMA_VERSION}",
+            "export it again, or use the mobiledeploy that wrote it",
+        )
+    body = {key: item for key, item in data.items() if key not in ("schema_version", "record")}
+    return typing.cast(T, decode(kind, body, where))
+
+
+def decode(kind: Any, value: Any, where: str = "record") -> Any:
+    """`value`, as `encode` gave it, as the type `kind` again."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(typing.cast(type, kind), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (argument for argument in arguments if argument is not type(None))
+        return decode(kind, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _decode_tuple(arguments, value, where)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: not a mapping")
+        return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and value is None:
+        return math.nan
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind is Any or type(value) is kind:
+        return value
+    raise InputError(f"{where}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+
+
+def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: not a {kind.__name__}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = set(value) - set(fields)
+    absent = {
+        name
+        for name, f in fields.items()
+        if name not in value
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    }
+    if unknown or absent:
+        raise InputError(f"{where}: fields {', '.join(sorted(unknown | absent))} do not fit")
+    return kind(**{n: decode(hints[n], item, f"{where}.{n}") for n, item in value.items()})
+
+
+def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: not a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(decode(arguments[0], item, where) for item in value)
+    if len(arguments) != len(value):
+        raise InputError(f"{where}: {len(value)} values, not {len(arguments)}")
+    return tuple(decode(a, item, where) for a, item in zip(arguments, value, strict=True))
+
+
+def sha256(data: bytes | Path) -> str:
+    """Hex sha256 of bytes or of a file's content."""
+    if isinstance(data, Path):
+        with data.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes `path` whole or not at all: aside, flushed to disk, then renamed over."""
+    content = data.encode() if isinstance(data, str) else data
+    with writing(path.parent):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
+    """Turns the operating system's refusals to write below `folder` into one-line errors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and error.errno is not None:
+            reason = os.strerror(error.errno).lower()
+            raise UsageError(
+                f"cannot write in {self.folder}: {reason}",
+                "free some space or choose another folder",
+            ) from error

@@ -1,0 +1,28 @@
+"""Base units to words for people; only the edge (cli, reports) formats."""
+
+from __future__ import annotations
+
+
+def size(bytes_: int) -> str:
+    """1234567 -> '1.23 MB' (decimal, as stores and data sheets count)."""
+    value = float(bytes_)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.2f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
+
+
+def duration(ns: float) -> str:
+    """1234567 ns -> '1.23 ms', three digits."""
+    value = ns
+    for unit in ("ns", "us", "ms"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} s"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """0.9312 -> '93.1 %'; None -> an en dash."""
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"

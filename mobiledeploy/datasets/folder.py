@@ -1,0 +1,264 @@
+"""Labelled photos in class folders: ``DIR/<class>/*.jpg``, or ``DIR/<split>/<class>/*.jpg``.
+
+Where every folder in DIR is named train, calibration, validation (val) or test, those are the
+splits; else `core.samples.part` splits the sorted list of pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mobiledeploy.core import samples
+from mobiledeploy.core.errors import BrokenImage, InputError
+from mobiledeploy.core.ports import Pixels, Samples
+from mobiledeploy.core.types import Split
+
+READ = (".jpg", ".jpeg", ".png")
+# Listed and then found broken by name, so that they are not left out in silence.
+NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp")
+_SPLIT_OF = {
+    "train": "train",
+    "calibration": "calibration",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+# What Pillow's decoders raise on bytes that are no picture, besides the first three.
+_BROKEN = (
+    OSError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Folder:
+    """One split of a folder of class folders, opened; pictures are decoded when asked for."""
+
+    def __init__(
+        self,
+        source: str,
+        split: Split,
+        files: tuple[Path, ...],
+        ids: tuple[str, ...],
+        targets: tuple[int, ...],
+        classes: tuple[str, ...],
+    ) -> None:
+        self.source = source
+        self.split: str = split
+        self.classes = classes
+        self._files = files
+        self._ids = ids
+        self._targets = targets
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """sha256 over the split, the class names and every picture's name and content."""
+        digest = hashlib.sha256(f"folder\0{self.split}\0".encode())
+        for name in self.classes:
+            digest.update(f"{name}\0".encode())
+        for identifier, path in zip(self._ids, self._files, strict=True):
+            content = hashlib.sha256(_content(path)).hexdigest()
+            digest.update(f"\0{identifier}\0{content}".encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def id(self, index: int) -> str:
+        """The picture's path below the folder."""
+        return self._ids[index]
+
+    def label(self, index: int) -> int:
+        """Its class, an index into `classes`."""
+        return self._targets[index]
+
+    def image(self, index: int) -> Pixels:
+        """uint8 [H, W, 3], RGB, upright; BrokenImage where it cannot be decoded."""
+        path, name = self._files[index], self._ids[index]
+        if path.suffix.lower() not in READ:
+            raise BrokenImage(f"{name} is a {path.suffix[1:]} file", "JPEG and PNG are read")
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns of pictures that are made to exhaust memory: that is enough.
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with (
+                    _regular(path).open("rb") as stream,
+                    Image.open(stream, formats=("JPEG", "PNG")) as picture,
+                ):
+                    return rgb(picture)
+        except _BROKEN as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                reason = "neither JPEG nor PNG"
+            raise BrokenImage(f"{name} cannot be read: {reason}") from error
+
+
+def rgb(picture: Image.Image) -> Pixels:
+    """Any picture as uint8 [H, W, 3]: upright by its EXIF, 16 bits scaled, laid on white.
+
+    What is transparent shows white, as in most viewers, instead of the colour beneath.
+    """
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        # Pillow's own conversion would cut 16-bit grey at 255.
+        grey = np.asarray(picture).astype(np.float64) / 257
+        picture = Image.fromarray(np.rint(grey).clip(0, 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.array(picture.convert("RGB"))
+
+
+def accepts(source: str) -> bool:
+    """Whether `source` is a folder."""
+    try:
+        return Path(source).is_dir()
+    except OSError:
+        return False
+
+
+def open(
+    source: str, split: Split, *, resolution: tuple[int, int], labels: tuple[str, ...] = ()
+) -> Samples:
+    """The pictures of `split`.
+
+    Hidden files are left out; links to files and to class folders are followed, for data sets are
+    often farms of links, but links to folders further down are not.
+
+    Args:
+        source: the folder.
+        split: with split folders, `calibration` is the folder of that name, or else the
+            calibration part of `train` or, without that, of the validation pictures (which are
+            then the rest). `all` is everything.
+        resolution: not used: pictures have their own size.
+        labels: class names in the model's order; `label()` is then an index into them. A class
+            folder is named as a label or as its first word. Without them: the sorted class folders.
+
+    Raises:
+        InputError: no such folder, no pictures, a class folder without pictures or that is no
+            label, a split that is not there, one class to judge by, or what cannot be read.
+    """
+    root = Path(source)
+    if not accepts(source):
+        raise InputError(f"{source} is no folder")
+    folders = _folders(root)
+    if folders and all(path.name.lower() in _SPLIT_OF for path in folders):
+        chosen, rest = _split_folders(folders, split, source)
+    else:
+        chosen, rest = [root], split
+    classes: dict[str, list[Path]] = {}
+    for base in chosen:
+        for folder in _folders(base):
+            classes.setdefault(_shown(folder.name), []).append(folder)
+    names = tuple(sorted(classes))
+    if not names:
+        loose = any(path.suffix.lower() in READ for path in chosen[0].iterdir())
+        raise InputError(
+            f"{source} holds {'pictures but ' if loose else ''}no class folders",
+            "put the pictures of each class into a folder of its own",
+        )
+    targets = dict(zip(names, samples.match(names, labels, source), strict=True))
+    listed: list[tuple[str, Path, int]] = []
+    for name in names:
+        found = [path for folder in classes[name] for path in _pictures(folder)]
+        if not found:
+            raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG picture")
+        listed += [(_shown(p.relative_to(root).as_posix()), p, targets[name]) for p in found]
+    samples.judged(split, len(names), source)
+    listed.sort()
+    kept = [listed[index] for index in samples.part(len(listed), rest)]
+    if not kept:
+        raise InputError(f"{source} has too few pictures ({len(listed)}) to split")
+    return Folder(
+        source,
+        split,
+        tuple(path for _, path, _ in kept),
+        tuple(identifier for identifier, _, _ in kept),
+        tuple(target for _, _, target in kept),
+        labels or names,
+    )
+
+
+def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list[Path], Split]:
+    """The folders that hold `split`, and which part of their pictures it is."""
+    there: dict[str, Path] = {}
+    for path in folders:
+        name = _SPLIT_OF[path.name.lower()]
+        if name in there:
+            raise InputError(f"{source} has both {there[name].name} and {path.name}")
+        there[name] = path
+    if split == "all":
+        return folders, "all"
+    if split == "calibration" and split not in there and "train" in there:
+        return [there["train"]], "calibration"
+    alone = "validation" in there and not {"calibration", "train"} & set(there)
+    if alone and split in ("calibration", "validation"):
+        return [there["validation"]], split
+    if split not in there:
+        raise InputError(
+            f"{source} has no pictures for {split}: its folders are "
+            f"{', '.join(sorted(path.name for path in folders))}",
+            f"add a folder {split}, or name one of these instead",
+        )
+    return [there[split]], "all"
+
+
+def _folders(base: Path) -> list[Path]:
+    try:
+        inside = sorted(base.iterdir())
+    except OSError as error:
+        raise InputError(f"{base} cannot be read: {os.strerror(error.errno or 0)}") from error
+    return [path for path in inside if not path.name.startswith(".") and path.is_dir()]
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for where, inside, files in os.walk(folder, onerror=refuse):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(READ + NOT_READ):
+                yield Path(where, name)
+
+
+def _regular(path: Path) -> Path:
+    """`path`, unless it is a pipe or a device, which could be read for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    return path
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return _regular(path).read_bytes()
+    except OSError as error:
+        # A broken link is a broken picture: its name counts, `image` tells what is wrong.
+        return f"unreadable {error.errno}".encode()
+
+
+def _shown(name: str) -> str:
+    """A file name as text that can be printed and stored, whatever its bytes are."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

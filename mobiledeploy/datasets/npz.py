@@ -1,0 +1,179 @@
+"""Labelled images in a numpy archive: `images` uint8 [N, H, W, 3] and `labels` integer [N].
+
+`x` and `y` are taken for them too. Optional `classes` [C] names the classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core import records, samples
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.ports import Array, Pixels, Samples
+from mobiledeploy.core.types import Split
+
+LARGEST_BYTES = 4 << 30
+"""Of one archive's arrays in memory; more belongs into class folders."""
+
+LARGEST_LABEL = 99_999
+_NAMES = {"images": ("images", "x"), "labels": ("labels", "y"), "classes": ("classes",)}
+
+
+class Npz:
+    """One split of an archive, opened. The images are one array that all splits share."""
+
+    def __init__(
+        self,
+        source: str,
+        split: Split,
+        images: NDArray[np.uint8],
+        targets: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+        classes: tuple[str, ...],
+        content: str,
+    ) -> None:
+        self.source = source
+        self.split: str = split
+        self.classes = classes
+        self._images = images
+        self._targets = targets
+        self._chosen = chosen
+        digest = hashlib.sha256(f"npz\0{split}\0{content}".encode())
+        for name in classes:
+            digest.update(f"\0{name}".encode())
+        self.identity = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def id(self, index: int) -> str:
+        """The picture's place in the archive."""
+        return str(self._chosen[index])
+
+    def label(self, index: int) -> int:
+        """Its class, an index into `classes`."""
+        return int(self._targets[self._chosen[index]])
+
+    def image(self, index: int) -> Pixels:
+        """uint8 [H, W, 3], RGB; a read-only view."""
+        picture: Pixels = self._images[self._chosen[index]]
+        return picture
+
+
+def accepts(source: str) -> bool:
+    """Whether `source` is named as a numpy archive."""
+    return source.lower().endswith(".npz")
+
+
+def open(
+    source: str, split: Split, *, resolution: tuple[int, int], labels: tuple[str, ...] = ()
+) -> Samples:
+    """The images of `split`, by `core.samples.part`.
+
+    Args:
+        source: the archive.
+        split: see `core.samples.part`.
+        resolution: not used: images have their own size.
+        labels: class names in the model's order. With `classes` in the archive these are matched
+            by name, else the archive's integers are indices into `labels`.
+
+    Raises:
+        InputError: not an archive, truncated, too large, or its arrays are not as said above.
+    """
+    path = Path(source)
+    try:
+        facts = path.stat()
+        images, numbers, names, content = _read(path, facts.st_mtime_ns, facts.st_size)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {os.strerror(error.errno or 0)}") from error
+    top = int(numbers.max())
+    if names and top >= len(names):
+        raise InputError(f"{source} has label {top}, but names {len(names)} classes")
+    if names and labels:
+        numbers = np.asarray(samples.match(names, labels, source), np.int64)[numbers]
+    elif labels and top >= len(labels):
+        raise InputError(f"{source} has label {top}, but there are {len(labels)} labels")
+    classes = labels or names or tuple(str(number) for number in range(top + 1))
+    samples.judged(split, len(np.unique(numbers)), source)
+    chosen = samples.part(len(images), split)
+    if not len(chosen):
+        raise InputError(f"{source} has too few images ({len(images)}) to split")
+    return Npz(source, split, images, numbers, chosen, classes, content)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(
+    path: Path, mtime_ns: int, size_bytes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...], str]:
+    """Images, labels, class names, sha256; once for all splits of a file that did not change."""
+    try:
+        _check_sizes(path)
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {kind: _array(archive, kind, path) for kind in _NAMES}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+            RuntimeError) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is no readable numpy archive: {reason}") from error
+    images, numbers, classes = arrays["images"], arrays["labels"], arrays["classes"]
+    assert images is not None
+    assert numbers is not None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise InputError(
+            f"{path}: images are {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]",
+            "RGB pixels 0..255 are wanted",
+        )
+    if numbers.dtype.kind not in "iu" or numbers.shape != images.shape[:1]:
+        raise InputError(
+            f"{path}: labels are {numbers.dtype} {list(numbers.shape)}, not integer [{len(images)}]"
+        )
+    if numbers.min() < 0 or numbers.max() > LARGEST_LABEL:
+        raise InputError(f"{path}: labels run from {numbers.min()} to {numbers.max()}")
+    names: tuple[str, ...] = ()
+    if classes is not None:
+        names = tuple(str(name) for name in classes.ravel())
+        if classes.dtype.kind != "U" or classes.ndim != 1 or len(set(names)) < len(names):
+            raise InputError(f"{path}: classes are not a list of different names")
+    images.setflags(write=False)
+    return images, numbers.astype(np.int64), names, records.sha256(path)
+
+
+def _check_sizes(path: Path) -> None:
+    """InputError before anything takes more memory than is meant, whatever its header promises."""
+    npy: Any = np.lib.format  # not typed in every numpy that we run on
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > LARGEST_BYTES:
+            raise InputError(
+                f"{path} would take more than {LARGEST_BYTES >> 20} MB of memory",
+                "put the pictures into class folders",
+            )
+        for member in members:
+            with archive.open(member) as stream:
+                first = npy.read_magic(stream) == (1, 0)
+                read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+                shape, _, dtype = read(stream)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise InputError(f"{path}: {member.filename} is cut short")
+
+
+def _array(archive: np.lib.npyio.NpzFile, kind: str, path: Path) -> Array | None:
+    found = [name for name in _NAMES[kind] if name in archive.files]
+    if len(found) == 1:
+        return np.asarray(archive[found[0]])
+    if kind == "classes":
+        return None
+    names = " and ".join(found) if found else f"no {' or '.join(_NAMES[kind])}"
+    raise InputError(
+        f"{path} has {names}; it holds {', '.join(sorted(archive.files)) or 'nothing'}",
+        "one array of images and one of labels are wanted",
+    )

@@ -1,0 +1,188 @@
+"""This machine: runners are child processes, files lie where they lie."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Literal
+
+from mobiledeploy.core import leases
+from mobiledeploy.core.errors import DeviceError, UsageError
+from mobiledeploy.core.ports import Notify
+
+KIND: Literal["measured"] = "measured"
+
+# A runner that was asked to end and a process that closed its output have this long.
+GRACE_SECONDS = 10.0
+_TAIL_BYTES = 4096
+
+
+@contextmanager
+def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Host]:
+    """Leases this machine; what was started on it ends with the context."""
+    if name != "host":
+        raise UsageError(f"the host has no parts: {name!r}", "--device host")
+    with leases.hold("host", exclusive=exclusive, notify=notify):
+        host = Host()
+        try:
+            yield host
+        finally:
+            host.close()
+
+
+class Host:
+    """An open lease of this machine."""
+
+    def __init__(self) -> None:
+        self._running: list[Child] = []
+
+    def facts(self) -> Mapping[str, str]:
+        """What the machine is and how it stands right now; what it does not tell is absent.
+
+        `busy_cpu_s` and `stolen_cpu_s` are seconds of CPU since it started, over all cores: two
+        readings tell what else ran between them.
+        """
+        return {key: value for key, value in _facts() if value}
+
+    def push(self, path: Path) -> str:
+        """The file's own path: it is here already."""
+        return str(path.resolve())
+
+    def run(self, argv: Sequence[str]) -> Child:
+        """Starts a child process; DeviceError where it cannot be started."""
+        child = Child(argv)
+        self._running.append(child)
+        return child
+
+    def pull(self, remote: str, path: Path) -> None:
+        """Copies a file."""
+        shutil.copyfile(remote, path)
+
+    def close(self) -> None:
+        """Kills what still runs."""
+        for child in self._running:
+            child.kill()
+        self._running.clear()
+
+
+class Child:
+    """A child process; the terminal's Ctrl-C is its parent's to answer and does not reach it."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
+        try:
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
+                text=True, encoding="utf-8", errors="replace", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            self._stderr.close()
+            raise DeviceError(f"{argv[0]} cannot be started: {error.strerror}") from error
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def lines(self) -> Iterator[str]:
+        """Its standard output, line by line, until it ends."""
+        assert self._process.stdout
+        yield from self._process.stdout
+
+    def send(self, line: str) -> None:
+        """One line to its standard input; nothing happens where it has ended: `lines` tells."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """Closes its standard input, which asks a runner to end."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def wait(self) -> tuple[int, str]:
+        """Its exit status (negative: the signal that ended it) and the tail of its standard error.
+
+        One that has closed its standard output and does not end is killed after a while.
+        """
+        try:
+            status = self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _TAIL_BYTES))
+        return status, self._stderr.read().decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """Ends it at once, and lets go of all that it held; may be called again."""
+        self._process.kill()
+        self._process.wait()
+        self.stop()
+        assert self._process.stdout
+        self._process.stdout.close()
+        self._stderr.close()
+
+
+def _facts() -> Iterator[tuple[str, str]]:
+    yield "cpu", _cpuinfo("model name") or platform.processor() or platform.machine()
+    yield "machine", platform.machine()
+    yield "cores", str(os.cpu_count() or "")
+    yield "governor", _each("/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+    yield "frequency_khz", _each("/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
+    yield "frequency_mhz", _cpuinfo("cpu MHz")
+    yield "temperature_millicelsius", _each("/sys/class/thermal/thermal_zone*/temp")
+    yield "load", " ".join(f"{load:.2f}" for load in os.getloadavg())
+    yield from _cpu_seconds()
+    yield "system", platform.system()
+    yield "kernel", platform.release()
+    yield "python", platform.python_version()
+    yield "memory_kb", _meminfo("MemTotal")
+    yield "memory_available_kb", _meminfo("MemAvailable")
+
+
+def _cpu_seconds() -> Iterator[tuple[str, str]]:
+    fields = _text("/proc/stat").partition("\n")[0].split()[1:]
+    if len(fields) < 8:
+        return
+    user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
+    tick = os.sysconf("SC_CLK_TCK")
+    yield "busy_cpu_s", f"{(user + nice + system + irq + softirq) / tick:.2f}"
+    yield "stolen_cpu_s", f"{steal / tick:.2f}"
+
+
+def _cpuinfo(key: str) -> str:
+    return ",".join(dict.fromkeys(_values("/proc/cpuinfo", key)))
+
+
+def _meminfo(key: str) -> str:
+    return next(_values("/proc/meminfo", key), "").partition(" ")[0]
+
+
+def _values(path: str, key: str) -> Iterator[str]:
+    for line in _text(path).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            yield value.strip()
+
+
+def _each(pattern: str) -> str:
+    """What the files say, each different value once."""
+    found = (_text(str(path)).strip() for path in sorted(Path("/").glob(pattern[1:])))
+    return ",".join(dict.fromkeys(text for text in found if text))
+
+
+def _text(path: str) -> str:
+    """A file of /proc or /sys; "" where this system has none of it."""
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,192 @@
+"""Keras files: HDF5 (whole models and weights, Keras 2 and 3) and the .keras zip, read by h5py.
+
+Nothing of Keras is imported. What leads out of the file, or would inflate into more memory than a
+mobile network needs, is refused here, before a framework sees it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import h5py
+
+from mobiledeploy.core import records, untrusted
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.types import ModelFile
+
+LARGEST_BYTES = 2 << 30
+"""Of all weights of a model, inflated."""
+
+_MOST_OBJECTS = 100_000
+_DEEPEST = 64
+_SUFFIXES = (".h5", ".hdf5", ".keras")
+_BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, LookupError)
+
+
+def detect(path: Path) -> ModelFile | None:
+    """What the file at `path` is by its content, whatever its suffix says.
+
+    Returns:
+        None for what is neither HDF5 nor a zip, nor named like it.
+
+    Raises:
+        InputError: missing, truncated, too large, leading out of itself, or HDF5 of another kind.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return None
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path} is not a regular file")
+        if h5py.is_hdf5(path):
+            with path.open("rb") as stream:
+                return _hdf5(stream, path)
+        if path.suffix.lower() not in _SUFFIXES and not zipfile.is_zipfile(path):
+            return None
+        if zipfile.is_zipfile(path):
+            return _zip(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {_reason(error)}") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!a} cannot be read: its name is not UTF-8") from error
+    what = "empty" if not path.stat().st_size else "neither HDF5 nor a Keras zip"
+    raise InputError(f"{path} is {what}", "it may have been cut short: fetch or save it again")
+
+
+def _hdf5(stream: BinaryIO, path: Path) -> ModelFile:
+    try:
+        with h5py.File(stream, "r") as file:
+            _check_objects(file, str(path))
+            version = _text(file.attrs.get("keras_version", ""))
+            framework = "keras3" if version and int(version.split(".")[0]) >= 3 else "tf_keras"
+            facts = ModelFile(str(path), "h5", framework, "weights", records.sha256(path))
+            if "model_config" in file.attrs:
+                text = _text(file.attrs["model_config"])
+                config = untrusted.parse_json(text, f"{path}: the model's configuration")
+                return ModelFile(
+                    str(path), "h5", framework, "model", facts.sha256, untrusted.keras_code(config)
+                )
+            if "layer_names" in file.attrs:
+                return ModelFile(
+                    str(path), "h5", framework, "weights", facts.sha256, classes=_classes(file)
+                )
+            if "layers" in file or "_layer_checkpoint_dependencies" in file:
+                return ModelFile(str(path), "h5", "keras3", "weights", facts.sha256)
+    except _BROKEN as error:
+        raise InputError(
+            f"{path} is broken HDF5: {_reason(error)}",
+            "it may have been cut short: fetch or save it again",
+        ) from error
+    raise InputError(f"{path} is HDF5, but holds neither a Keras model nor Keras weights")
+
+
+def _check_objects(file: h5py.File, where: str) -> None:
+    """InputError for links to other files, data in other files, and data of absurd size."""
+    waiting: list[tuple[Any, int]] = [(file, 0)]
+    objects = total = 0
+    while waiting:
+        group, depth = waiting.pop()
+        for name in group:
+            objects += 1
+            if objects > _MOST_OBJECTS or depth > _DEEPEST:
+                raise InputError(f"{where} holds too many groups, or groups within themselves")
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise InputError(f"{where} holds a link ({name}), which may lead out of it")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                waiting.append((item, depth + 1))
+                continue
+            if not isinstance(item, h5py.Dataset):
+                continue
+            if item.external or item.is_virtual:
+                raise InputError(f"{where} keeps the data of {name} in another file")
+            total += item.nbytes
+            if total > LARGEST_BYTES:
+                raise InputError(f"{where} holds more than {LARGEST_BYTES >> 30} GiB of weights")
+
+
+def _classes(file: h5py.File) -> int | None:
+    """The width of the last layer that has weights."""
+    for name in reversed([_text(name) for name in file.attrs["layer_names"]]):
+        weights = [_text(weight) for weight in file[name].attrs["weight_names"]]
+        if weights:
+            shape = file[name][weights[-1]].shape
+            return int(shape[-1]) if shape else None
+    return None
+
+
+def _zip(path: Path) -> ModelFile | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [member.filename for member in archive.infolist()]
+            if not {"config.json", "metadata.json"} <= set(names):
+                if path.suffix.lower() in _SUFFIXES:
+                    raise InputError(f"{path} is a zip, but no Keras model: no config.json in it")
+                return None
+            _check_members(archive, path)
+            metadata = untrusted.parse_json(_read(archive, "metadata.json"), f"{path}: metadata")
+            config = untrusted.parse_json(_read(archive, "config.json"), f"{path}: configuration")
+            for name in names:
+                if name.endswith(".h5"):
+                    with h5py.File(io.BytesIO(archive.read(name)), "r") as file:
+                        _check_objects(file, f"{path}: {name}")
+    except (*_BROKEN, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise InputError(
+            f"{path} is a broken Keras zip: {_reason(error)}",
+            "it may have been cut short: fetch or save it again",
+        ) from error
+    if not isinstance(metadata, dict) or not isinstance(config, dict):
+        raise InputError(f"{path}: the configuration is not that of a Keras model")
+    version = metadata.get("keras_version")
+    major = version.split(".")[0] if isinstance(version, str) else ""
+    if major not in ("2", "3"):
+        raise InputError(f"{path} is of Keras version {version!r}; 2 and 3 are known")
+    # Loaded without compiling: Keras drops this one entry, where custom losses are named.
+    config.pop("compile_config", None)
+    return ModelFile(
+        str(path),
+        "keras",
+        "keras3" if major == "3" else "tf_keras",
+        "model",
+        records.sha256(path),
+        untrusted.keras_code(config),
+    )
+
+
+def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} holds two files of one name")
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
+            raise InputError(f"{path} holds a file that would land outside ({name!r})")
+    if sum(member.file_size for member in members) > LARGEST_BYTES:
+        raise InputError(f"{path} would inflate to more than {LARGEST_BYTES >> 30} GiB")
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > untrusted.LARGEST_JSON:
+        raise InputError(f"{name} is larger than {untrusted.LARGEST_JSON >> 20} MB")
+    return archive.read(name)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"a text is of type {type(value).__name__}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,155 @@
+"""TFLite files: read, sealed and tapped as flatbuffers, with the schema that LiteRT ships."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.types import FileFacts, Layer, Tensor
+
+SUFFIX = ".tflite"
+_IDENTIFIER = b"TFL3"
+_OPS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+_DTYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
+
+
+def inspect(data: bytes) -> FileFacts:
+    """Inputs, outputs and operators of the one subgraph; InputError where `data` is no TFLite."""
+    model = _open(data)
+    graph = model.subgraphs[0]
+    tensors = tuple(_tensor(tensor) for tensor in graph.tensors)
+    layers = tuple(
+        Layer(
+            name=tensors[op.outputs[0]].name if len(op.outputs) else "",
+            op=_op(model, op),
+            inputs=tuple(tensors[i] for i in op.inputs if i >= 0),
+            outputs=tuple(tensors[i] for i in op.outputs),
+        )
+        for op in graph.operators
+    )
+    return FileFacts(
+        format="tflite",
+        inputs=tuple(tensors[i] for i in graph.inputs),
+        outputs=tuple(tensors[i] for i in graph.outputs),
+        layers=layers,
+        layout="NHWC",
+        logits=_logits(layers, tensors[graph.outputs[0]].name),
+    )
+
+
+def float_layers(facts: FileFacts) -> tuple[str, ...]:
+    """The operators that read or write a float tensor."""
+    return tuple(
+        layer.op
+        for layer in facts.layers
+        if layer.op not in ("QUANTIZE", "DEQUANTIZE")
+        and any(t.dtype.startswith("float") for t in (*layer.inputs, *layer.outputs))
+    )
+
+
+def seal(data: bytes) -> bytes:
+    """The file with its input named `image` and its output `scores`."""
+    model = _open(data)
+    graph = model.subgraphs[0]
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise InputError(
+            f"the converted model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
+            "one image in and one row of scores out are needed"
+        )
+    graph.tensors[graph.inputs[0]].name = b"image"
+    graph.tensors[graph.outputs[0]].name = b"scores"
+    return _pack(model)
+
+
+def tap(data: bytes, tensor: str) -> bytes:
+    """A copy whose one output is the tensor of that name."""
+    model = _open(data)
+    graph = model.subgraphs[0]
+    names = [t.name for t in graph.tensors]
+    if tensor.encode() not in names:
+        raise InputError(f"the TFLite file has no tensor named {tensor}")
+    graph.outputs = [names.index(tensor.encode())]
+    # A signature names outputs by index and would no longer fit.
+    model.signatureDefs = []
+    return _pack(model)
+
+
+def _open(data: bytes) -> Any:
+    if len(data) < 8 or data[4:8] != _IDENTIFIER:
+        raise InputError("not a TFLite file: it lacks the identifier TFL3")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(data, 0)
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise InputError("the TFLite file is truncated or damaged") from error
+    if not model.subgraphs:
+        raise InputError("the TFLite file holds no graph")
+    return model
+
+
+def _pack(model: Any) -> bytes:
+    # The schema asks for 16-byte alignment of weights, which the generated Python code ignores.
+    model.buffers = [_Aligned(buffer) for buffer in model.buffers]
+    builder = flatbuffers.Builder(sum(len(b.data) for b in model.buffers) + 2**16)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Aligned:
+    """A weight buffer that packs itself at a multiple of 16 bytes."""
+
+    def __init__(self, buffer: Any) -> None:
+        empty = buffer.data is None
+        self.data = b"" if empty else np.asarray(buffer.data, np.uint8).tobytes()
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - the generated code's name for it
+        if not self.data:
+            schema.BufferStart(builder)
+            return int(schema.BufferEnd(builder))
+        builder.StartVector(1, len(self.data), 16)
+        builder.head -= len(self.data)
+        builder.Bytes[builder.head : builder.head + len(self.data)] = self.data
+        vector = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, vector)
+        return int(schema.BufferEnd(builder))
+
+
+def _op(model: Any, operator: Any) -> str:
+    code = model.operatorCodes[operator.opcodeIndex]
+    # Codes past 127 live in builtinCode alone; old files have deprecatedBuiltinCode alone.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if _OPS.get(number) == "CUSTOM":
+        return f"CUSTOM:{(code.customCode or b'').decode('utf-8', 'replace')}"
+    return str(_OPS.get(number, f"UNKNOWN:{number}"))
+
+
+def _tensor(tensor: Any) -> Tensor:
+    quantization = tensor.quantization
+    scale = () if quantization is None else _tuple(quantization.scale)
+    return Tensor(
+        name=(tensor.name or b"").decode("utf-8", "replace"),
+        shape=tuple(int(n) for n in _tuple(tensor.shape)),
+        dtype=_DTYPES.get(tensor.type, f"unknown:{tensor.type}"),
+        scale=tuple(float(s) for s in scale),
+        zero_point=tuple(int(z) for z in _tuple(quantization.zeroPoint)) if scale else (),
+        axis=int(quantization.quantizedDimension) if len(scale) > 1 else None,
+    )
+
+
+def _tuple(values: Iterable[Any] | None) -> tuple[Any, ...]:
+    return () if values is None else tuple(values)
+
+
+def _logits(layers: tuple[Layer, ...], output: str) -> str:
+    """The input of the softmax that makes `output`, seen through a change of type behind it."""
+    makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
+    layer = makers.get(output)
+    while layer and layer.op in ("QUANTIZE", "DEQUANTIZE"):
+        layer = makers.get(layer.inputs[0].name)
+    return layer.inputs[0].name if layer and layer.op == "SOFTMAX" else output

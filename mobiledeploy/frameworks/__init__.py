@@ -1,0 +1,10 @@
+"""The floor of the TensorFlow wing; entering it sets TensorFlow's switches.
+
+TensorFlow reads them once, when it is first imported: every room that imports it enters here first.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# No conversion gains from a GPU, and looking for one costs time and warnings.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

@@ -1,0 +1,138 @@
+"""Keras 2 models: .h5 and .keras files, and weights by layer name, as Keras Applications has."""
+
+from __future__ import annotations
+
+import os
+
+# Before the import: TensorFlow reads these once.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.core.types import Model, ModelFile, ModelSpec
+from mobiledeploy.frameworks import loading
+
+_SEED = 1
+_SUFFIX = {"h5": ".h5", "keras": ".keras"}
+
+
+def load(file: ModelFile) -> Model:
+    """The whole model in `file`, not compiled; InputError where Keras 2 cannot rebuild it.
+
+    A file with `code` in it runs that code: the caller has asked whether it may.
+    """
+    if file.content != "model":
+        raise InputError(f"{file.path} holds weights, no model", "name the architecture: --arch")
+    with (
+        loading.under_its_format(file, _SUFFIX[file.format]) as path,
+        loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
+    ):
+        handle = tf_keras.models.load_model(path, compile=False, safe_mode=not file.code)
+    loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)
+    return Model("tf_keras", handle)
+
+
+def shapes(model: Model) -> tuple[loading.Shape, loading.Shape]:
+    """([N, H, W, 3], [N, classes]) with None where open.
+
+    InputError for a model with two inputs or outputs, or with others than float32 pictures in and
+    a row of scores out.
+    """
+    handle = model.handle
+    if not handle.inputs or not handle.outputs:
+        raise InputError(f"the model {handle.name} was saved without the shape of its input")
+    where = f"the model {handle.name}"
+    image = loading.only("input", handle.inputs, where)
+    scores = loading.only("output", handle.outputs, where)
+    return loading.checked((image.shape, image.dtype.name), scores.shape, where)
+
+
+def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+    """images [N, H, W, 3] float32 -> [N, classes], without dropout and the like; its variables."""
+    handle = model.handle
+    return lambda images: handle(images, training=False), handle.variables
+
+
+def build(spec: ModelSpec, weights: Path | None) -> Model:
+    """The architecture of `spec`, with the weights of a Keras 2 HDF5 file or, for None, random.
+
+    Random weights are those of one seed: the same from run to run. InputError: see `load_weights`.
+    """
+    if weights is None:
+        tf_keras.utils.set_random_seed(_SEED)
+    alpha = spec.arguments["alpha"]
+    handle = ARCHITECTURES.load(spec.architecture).build(
+        alpha=alpha, resolution=spec.resolution, classes=spec.classes
+    )
+    if weights is not None:
+        load_weights(handle, weights, alpha=alpha)
+    return Model("tf_keras", handle)
+
+
+def load_weights(model: Model | Any, path: Path, *, alpha: float | None = None) -> None:
+    """Sets the weights of a Keras 2 model from a Keras 2 HDF5 file, layer by name.
+
+    Args:
+        model: a Model of this framework, or the tf_keras model itself. Unchanged on an error.
+        path: weights, or a whole model, of which the weights are taken.
+        alpha: the width multiplier that `model` was built with, so that an error can name the one
+            of the file.
+
+    Raises:
+        InputError: not such a file, a layer that is missing on either side, another shape, NaN.
+    """
+    handle = model.handle if isinstance(model, Model) else model
+    with loading.refusing(f"{path} cannot be read"), h5py.File(path, "r") as file:
+        root = file.get("model_weights", file)
+        if "layer_names" not in root.attrs:
+            raise InputError(f"{path} holds no weights by layer name, as Keras 2 saves them")
+        stored = {
+            _text(name): [np.asarray(root[name][w]) for w in root[name].attrs["weight_names"]]
+            for name in root.attrs["layer_names"]
+        }
+    stored = {name: arrays for name, arrays in stored.items() if arrays}
+    wanted = {layer.name: layer for layer in handle.layers if layer.weights}
+    hint = _hint(stored, wanted, alpha)
+    for name, layer in wanted.items():
+        if name not in stored:
+            raise InputError(f"{path} has no weights for layer {name}", hint)
+        has = [list(array.shape) for array in stored[name]]
+        needs = [list(weight.shape) for weight in layer.weights]
+        if has != needs:
+            raise InputError(
+                f"{path}: layer {name} has weights {_row(has)}, the model needs {_row(needs)}", hint
+            )
+        loading.finite([(name, array) for array in stored[name]], str(path))
+    surplus = [name for name in stored if name not in wanted]
+    if surplus:
+        raise InputError(f"{path} has weights for a layer {surplus[0]}, which the model has not")
+    for name, layer in wanted.items():
+        layer.set_weights(stored[name])
+
+
+def _hint(stored: dict[str, Any], wanted: dict[str, Any], alpha: float | None) -> str:
+    """Which alpha the file is of, told by the width of its first convolution."""
+    if alpha is None or "conv1" not in stored or "conv1" not in wanted:
+        return "is it of this architecture?"
+    has, built = stored["conv1"][0].shape[-1], wanted["conv1"].weights[0].shape[-1]
+    if has == built:
+        return "is it of this architecture, and of as many classes?"
+    return f"the file's width is that of --alpha {alpha * has / built:g}"
+
+
+def _row(shapes: list[list[int]]) -> str:
+    return " ".join(map(str, shapes))
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)

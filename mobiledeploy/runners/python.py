@@ -1,0 +1,238 @@
+"""The Python runner: a process that loads one runtime, and no TensorFlow.
+
+Two things in one file: how it is called (`files`, `bench`, `predict`, for the parent), and what
+runs then (`python -m mobiledeploy.runners.python`). Both follow android_bench/PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import gc
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from mobiledeploy.core import plugins, preprocessing, records
+from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.ports import Array, Engine, Samples
+from mobiledeploy.core.protocol import (
+    PROTOCOL,
+    Answer,
+    Done,
+    Event,
+    Ready,
+    Skipped,
+    Timed,
+    Work,
+)
+from mobiledeploy.core.types import Failure, Target, Tensor
+
+# Times are told in blocks, so that telling them does not come between runs all the time.
+BLOCK_NS = 100_000_000
+NOISE_SEED = 20170417
+
+
+# --- the parent's side ---------------------------------------------------------------------
+
+RUNTIMES = plugins.RUNTIMES.names()
+
+
+def files() -> tuple[Path, ...]:
+    """Nothing: it runs where it is installed."""
+    return ()
+
+
+def bench(model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+    """The argv that times `model` until its standard input closes."""
+    return (*_argv("bench", model, target), *(() if sample is None else ("--sample", sample)))
+
+
+def predict(model: str, target: Target) -> tuple[str, ...]:
+    """The argv that answers for the pictures that standard input names."""
+    return _argv("predict", model, target)
+
+
+def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
+    argv = (
+        sys.executable, "-m", "mobiledeploy.runners.python", what,
+        "--model", model, "--runtime", target.runtime, "--threads", str(target.threads),
+    )  # fmt: skip
+    return (*argv, "--delegate", target.delegate) if target.delegate else argv
+
+
+# --- the process of its own ----------------------------------------------------------------
+
+
+class _Speaker:
+    """Events on standard output, which nothing else can reach."""
+
+    def __init__(self) -> None:
+        # Libraries print there too: what they say goes to standard error instead.
+        self._stream: TextIO = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+    def say(self, event: Event) -> None:
+        self._stream.write(records.line(event) + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready]:
+    runtime = plugins.RUNTIMES.load(arguments.runtime)
+    delegate = arguments.delegate or runtime.DELEGATES[0]
+    engine = runtime.open(Path(arguments.model), threads=arguments.threads, delegate=delegate)
+    return engine, Ready(
+        protocol=PROTOCOL,
+        runtime=arguments.runtime,
+        version=runtime.version(),
+        input=engine.input,
+        output=engine.output,
+        delegate=engine.delegate,
+        delegated_nodes=engine.delegated_nodes,
+        total_nodes=engine.total_nodes,
+        threads=arguments.threads,
+        cpu=platform.machine(),
+    )
+
+
+def _bench(arguments: argparse.Namespace, speaker: _Speaker) -> None:
+    engine, ready = _open(arguments)
+    engine.load(_sample(arguments.sample, engine.input))
+    speaker.say(ready)
+    speaker.flush()
+    stop = threading.Event()
+    threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
+    clock, invoke = time.perf_counter_ns, engine.invoke
+    samples: list[int] = []
+    left = arguments.max_runs
+    gc.collect()
+    gc.disable()
+    block = clock() + BLOCK_NS
+    while left != 0 and not stop.is_set():
+        begin = clock()
+        invoke()
+        end = clock()
+        samples.append(end - begin)
+        left -= 1
+        if end >= block:
+            speaker.say(Timed(tuple(samples)))
+            speaker.flush()
+            samples.clear()
+            block = clock() + BLOCK_NS
+    gc.enable()
+    if samples:
+        speaker.say(Timed(tuple(samples)))
+
+
+def _wait_for_end(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
+
+
+def _sample(path: str | None, tensor: Tensor) -> Array:
+    """The raw input in a file, or noise over what the dtype holds: -1 to 1 for a float."""
+    dtype = np.dtype(tensor.dtype)
+    if path is not None:
+        data = Path(path).read_bytes()
+        if len(data) != dtype.itemsize * int(np.prod(tensor.shape)):
+            raise InputError(
+                f"the sample has {len(data)} bytes, the input is {dtype} {list(tensor.shape)}"
+            )
+        return np.frombuffer(data, dtype).reshape(tensor.shape)
+    noise = np.random.Generator(np.random.PCG64(NOISE_SEED))
+    if dtype.kind == "f":
+        return noise.uniform(-1, 1, tensor.shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    return noise.integers(limits.min, limits.max, tensor.shape, dtype, endpoint=True)
+
+
+def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
+    work = records.loads(Work, sys.stdin.readline(), "the work")
+    engine, ready = _open(arguments)
+    for known, found in ((work.input, engine.input), (work.output, engine.output)):
+        if (known.shape, known.dtype) != (found.shape, found.dtype):
+            raise InputError(
+                f"{Path(arguments.model).name} has {found.name} as {found.dtype} "
+                f"{list(found.shape)}, its record says {known.dtype} {list(known.shape)}"
+            )
+    data = work.data
+    samples = dataset(data.source).open(
+        data.source, data.split, resolution=data.resolution, labels=data.labels
+    )
+    speaker.say(replace(ready, input=work.input, output=work.output))
+    speaker.flush()
+    for line in sys.stdin:
+        start, stop = map(int, line.split())
+        for index in range(start, stop):
+            speaker.say(_answer(engine, samples, index, work))
+        speaker.flush()
+
+
+def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer | Skipped:
+    name = samples.id(index)
+    try:
+        picture = samples.image(index)
+    except BrokenImage as error:
+        return Skipped(index, name, error.message)
+    x = preprocessing.prepare(picture, work.preprocessing, work.resolution)
+    raw = engine.run(preprocessing.to_input(x, work.input, work.layout))
+    row = preprocessing.from_output(raw, work.output)
+    if not np.isfinite(row).all():
+        raise InputError(
+            f"the model answers NaN or infinity for picture {name}",
+            "its weights or its preprocessing are not right",
+        )
+    text = base64.b64encode(row.astype("<f4").tobytes()).decode()
+    return Answer(index, name, samples.label(index), text)
+
+
+def _peak_rss_bytes() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mobiledeploy.runners.python")
+    parser.add_argument("what", choices=("bench", "predict"))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--runtime", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--delegate", help="default: the runtime's first")
+    parser.add_argument("--sample", help="bench: the raw input; default: seeded noise")
+    parser.add_argument("--max-runs", type=int, default=-1, help="bench: end after so many")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The runner; its exit status. Refusals are said as an event, before it ends with theirs."""
+    arguments = _arguments(argv)
+    speaker = _Speaker()
+    try:
+        (_bench if arguments.what == "bench" else _predict)(arguments, speaker)
+        speaker.say(Done(_peak_rss_bytes()))
+        speaker.flush()
+    except DeployError as error:
+        speaker.say(Failure(error.exit_code, error.message, error.hint))
+        speaker.flush()
+        return error.exit_code
+    except BrokenPipeError:
+        # Nobody listens any more: the parent is gone.
+        os._exit(1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The Interpreter that LiteRT and its forerunner tflite_runtime share: one API, two libraries."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import Array
+from mobiledeploy.core.types import Tensor
+
+FORMATS: tuple[str, ...] = ("tflite",)
+DELEGATES: tuple[str, ...] = ("xnnpack", "none")
+
+
+class InterpreterEngine:
+    """A model in an Interpreter; `library` is the module `<engine>.interpreter`."""
+
+    delegated_nodes: int | None
+    total_nodes: int | None
+
+    def __init__(
+        self, library: Any, runtime: str, path: Path, *, threads: int, delegate: str
+    ) -> None:
+        if delegate not in DELEGATES:
+            raise UsageError(
+                f"{runtime} has no delegate {delegate!r}", f"there are {', '.join(DELEGATES)}"
+            )
+        if path.suffix != ".tflite":
+            raise UsageError(f"{runtime} runs .tflite files, not {path.name}")
+        resolvers = library.OpResolverType
+        resolver = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        if delegate == "xnnpack":
+            resolver = resolvers.AUTO
+        try:
+            with _without_info_lines():
+                self._interpreter = library.Interpreter(
+                    str(path), num_threads=threads, experimental_op_resolver_type=resolver
+                )
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{runtime} cannot load {path.name}: {_first_line(error)}") from error
+        self._runtime, self._name = runtime, path.name
+        self._in, self.input = self._only(self._interpreter.get_input_details(), "input")
+        self._out, self.output = self._only(self._interpreter.get_output_details(), "output")
+        self.delegate = delegate
+        self.delegated_nodes, self.total_nodes = _count(self._interpreter._get_ops_details())
+
+    def load(self, tensor: Array) -> None:
+        """Puts a raw input of `input`'s shape and dtype in its place; InputError for another."""
+        try:
+            self._interpreter.set_tensor(self._in, tensor)
+        except ValueError as error:
+            raise InputError(f"{self._name}: {_first_line(error)}") from error
+
+    def invoke(self) -> None:
+        """Computes, and nothing else; InputError where the engine gives up."""
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise InputError(
+                f"{self._runtime} cannot run {self._name}: {_first_line(error)}"
+            ) from error
+
+    def run(self, tensor: Array) -> Array:
+        """The raw output for a raw input, copied out."""
+        self.load(tensor)
+        self.invoke()
+        output: Array = self._interpreter.get_tensor(self._out)
+        return output
+
+    def _only(self, details: Sequence[Mapping[str, Any]], what: str) -> tuple[int, Tensor]:
+        if len(details) != 1:
+            raise InputError(f"{self._name} has {len(details)} {what}s, one is needed")
+        (detail,) = details
+        if any(side < 0 for side in detail["shape_signature"]):
+            raise InputError(f"{self._name} has no fixed {what} shape", "export it again")
+        quantization = detail["quantization_parameters"]
+        return int(detail["index"]), Tensor(
+            name=str(detail["name"]),
+            shape=tuple(int(side) for side in detail["shape"]),
+            dtype=np.dtype(detail["dtype"]).name,
+            scale=tuple(float(scale) for scale in quantization["scales"]),
+            zero_point=tuple(int(zero) for zero in quantization["zero_points"]),
+        )
+
+
+def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """(operators that delegates took over, operators of the model).
+
+    The list holds the model's own operators, even those that will not run, and one DELEGATE for
+    each part that was taken over: what lies between its inputs and its outputs.
+    """
+    own = [op for op in operators if op["op_name"] != "DELEGATE"]
+    maker = {int(t): index for index, op in enumerate(own) for t in op["outputs"]}
+    taken: set[int] = set()
+    for part in operators:
+        if part["op_name"] != "DELEGATE":
+            continue
+        border = {int(t) for t in part["inputs"]}
+        waiting = [int(t) for t in part["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            index = maker.get(tensor)
+            if tensor in border or index is None or index in taken:
+                continue
+            taken.add(index)
+            waiting += [int(t) for t in own[index]["inputs"] if t >= 0]
+    return len(taken), len(own)
+
+
+@contextmanager
+def _without_info_lines() -> Iterator[None]:
+    """Keeps "INFO: Created ... delegate" off standard error; there is no switch for it.
+
+    It is written by C++ to the file descriptor. Every other line is passed on.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as said:
+            os.dup2(said.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                said.seek(0)
+                for line in said:
+                    if not line.startswith(b"INFO:"):
+                        os.write(2, line)
+    finally:
+        os.close(kept)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -1,0 +1,113 @@
+"""ONNX Runtime on its CPU kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import Array, Engine
+from mobiledeploy.core.types import Tensor
+
+FORMATS: tuple[str, ...] = ("onnx",)
+DELEGATES: tuple[str, ...] = ("none",)
+
+_ERROR = 3
+# Its exceptions have no base of their own.
+_REFUSALS = (
+    state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
+    state.NoModel, state.NoSuchFile, state.NotFound, state.NotImplemented, state.RuntimeException,
+)  # fmt: skip
+
+
+def version() -> str:
+    """The version of onnxruntime."""
+    return str(onnxruntime.__version__)
+
+
+def open(path: Path, *, threads: int, delegate: str) -> Engine:
+    """The model at `path` with `threads` threads within an operator, one operator at a time.
+
+    Its session does not know the scales of integer tensors: they are left empty.
+
+    Raises:
+        UsageError: another delegate than none, or not an ONNX file's name.
+        InputError: the engine refuses the model, or it has more than one input or output.
+    """
+    if delegate not in DELEGATES:
+        raise UsageError(f"onnxruntime has no delegate {delegate!r}", "there is none")
+    if path.suffix != ".onnx":
+        raise UsageError(f"onnxruntime runs .onnx files, not {path.name}")
+    return _Session(path, threads)
+
+
+class _Session:
+    delegate: str = "none"
+    # The session does not tell how many operators it runs.
+    delegated_nodes: int | None = None
+    total_nodes: int | None = None
+
+    def __init__(self, path: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERROR
+        self._name = path.name
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except _REFUSALS as error:
+            raise InputError(
+                f"onnxruntime cannot load {path.name}: {_first_line(error)}"
+            ) from error
+        self.input = self._only(self._session.get_inputs(), "input")
+        self.output = self._only(self._session.get_outputs(), "output")
+        self._binding = self._session.io_binding()
+        self._binding.bind_output(self.output.name)
+
+    def load(self, tensor: Array) -> None:
+        if tensor.shape != self.input.shape or tensor.dtype != np.dtype(self.input.dtype):
+            raise InputError(
+                f"{self._name} takes {self.input.dtype} {list(self.input.shape)}, "
+                f"not {tensor.dtype} {list(tensor.shape)}"
+            )
+        # The binding holds its address only.
+        self._held = np.ascontiguousarray(tensor)
+        self._binding.bind_cpu_input(self.input.name, self._held)
+
+    def invoke(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except _REFUSALS as error:
+            raise InputError(
+                f"onnxruntime cannot run {self._name}: {_first_line(error)}"
+            ) from error
+
+    def run(self, tensor: Array) -> Array:
+        self.load(tensor)
+        self.invoke()
+        (output,) = self._binding.copy_outputs_to_cpu()
+        return np.asarray(output)
+
+    def _only(self, values: list[Any], what: str) -> Tensor:
+        if len(values) != 1:
+            raise InputError(f"{self._name} has {len(values)} {what}s, one is needed")
+        (value,) = values
+        shape = tuple(value.shape)
+        if not all(type(side) is int and side > 0 for side in shape):
+            raise InputError(f"{self._name} has no fixed {what} shape", "export it again")
+        kind = value.type.removeprefix("tensor(").removesuffix(")")
+        return Tensor(
+            str(value.name), shape, {"float": "float32", "double": "float64"}.get(kind, kind)
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    # "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Load model from ..." says it after the codes.
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].rpartition(" : ")[2].strip() or lines[0]

@@ -1,0 +1,262 @@
+"""Latency of artifacts: runs of one input at batch 1, until their median is known to 1 %."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mobiledeploy.analysis import latency, stats
+from mobiledeploy.core import artifacts, preprocessing, protocol
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import DEVICES, RUNNERS
+from mobiledeploy.core.ports import Notify, Process, Session
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
+from mobiledeploy.verbs.evaluate import RUNTIME_OF
+
+SECONDS = 5.0
+"""How long one artifact is timed at most, unless the number of runs is fixed."""
+
+# Fewer runs, or a shorter time, can look steady by chance.
+LEAST_RUNS = 20
+LEAST_SECONDS = 0.5
+# Above this share of one core, what others computed meanwhile can be seen in the times.
+BUSY = 0.25
+
+
+@dataclass(frozen=True)
+class Benched:
+    """The answer of the command: one measurement for each artifact, in their order."""
+
+    measurements: tuple[Measured, ...]
+
+
+def bench(
+    paths: Sequence[Path] = (),
+    *,
+    device: str = "host",
+    runner: str = "python",
+    runtime: str | None = None,
+    threads: int = 1,
+    delegate: str | None = None,
+    runs: int | None = None,
+    seconds: float = SECONDS,
+    notify: Notify,
+) -> tuple[Measured, ...]:
+    """Times artifacts; each result is in the store, with its raw samples, as soon as it exists.
+
+    Runs are made until they are steady (`analysis.latency.warmups`) and the 95 % interval of the
+    median of the steady ones lies within 1 % of it on both sides, or until time is up.
+
+    Args:
+        paths: artifacts with their records beside them; none for what was exported last here.
+        device: where; it is leased exclusively.
+        runner: what drives the runtime there.
+        runtime: by default litert for TFLite and onnxruntime for ONNX.
+        threads: of the runtime.
+        delegate: by default the first that the runtime has.
+        runs: exactly so many after the warm-up, whatever their interval and time.
+        seconds: the time limit for one artifact.
+        notify: hears of progress and doubts.
+
+    Raises:
+        UsageError: nothing was exported here, an unknown device, runner, runtime or delegate.
+        InputError: an artifact without its record, or one that the record does not speak of.
+        DeviceError: the runner died.
+    """
+    if threads < 1:
+        raise UsageError(f"{threads} threads cannot work", "give 1 or more")
+    if runs is not None and runs < stats.FEWEST:
+        raise UsageError(
+            f"{runs} runs have no 95 % interval of their median", f"give {stats.FEWEST} or more"
+        )
+    plugin, driver = DEVICES.load(device), RUNNERS.load(runner)
+    if runtime is not None and runtime not in driver.RUNTIMES:
+        raise UsageError(
+            f"the runner {runner} has no runtime {runtime!r}",
+            f"there are {', '.join(driver.RUNTIMES)}",
+        )
+    with Store.open() as store:
+        chosen = {path: artifacts.load(path) for path in paths or _last(store)}
+        with plugin.open(device, exclusive=True, notify=notify) as session:
+            made = []
+            for path, artifact in chosen.items():
+                target = Target(
+                    device, runner, runtime or RUNTIME_OF[artifact.format], threads, delegate or ""
+                )
+                timing = _Timing(path, artifact, runs, seconds, notify)
+                made.append(timing.measure(session, target))
+                store.add_measurement(made[-1])
+    return tuple(made)
+
+
+def _last(store: Store) -> tuple[Path, ...]:
+    paths = tuple(map(Path, store.last_export()))
+    if not paths:
+        raise UsageError(
+            "nothing was exported in this folder yet",
+            "mobiledeploy export, or name the artifacts",
+        )
+    return paths
+
+
+@dataclass
+class _Timing:
+    """One artifact being timed."""
+
+    path: Path
+    artifact: Artifact
+    runs: int | None
+    seconds: float
+    notify: Notify
+    samples_ns: list[int] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+
+    def measure(self, session: Session, target: Target) -> Measured:
+        """Runs the runner until the times are good enough, and draws up the record."""
+        driver = RUNNERS.load(target.runner)
+        for file in driver.files():
+            session.push(file)
+        with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+            sample = _sample(self.path, self.artifact, Path(folder))
+            remote = None if sample is None else session.push(sample)
+            argv = driver.bench(session.push(self.path), target, remote)
+            before, begun = session.facts(), time.monotonic()
+            process = session.run(argv)
+            try:
+                ready, done = self._listen(process)
+            finally:
+                process.kill()
+            wall, after = time.monotonic() - begun, session.facts()
+        return self._measured(target, ready, done, before, after, wall)
+
+    def _listen(self, process: Process) -> tuple[protocol.Ready, protocol.Done]:
+        """Collects samples until there are enough; those that come after that are left out."""
+        ready: protocol.Ready | None = None
+        begun, enough = time.monotonic(), False
+        for event in protocol.events(process):
+            if isinstance(event, protocol.Ready):
+                ready, begun = event, time.monotonic()
+            elif isinstance(event, protocol.Done) and ready and enough:
+                return ready, event
+            elif isinstance(event, protocol.Timed) and ready:
+                if not enough:
+                    self.samples_ns += event.samples_ns
+                    enough = self._enough(time.monotonic() - begun)
+                    if enough:
+                        process.stop()
+            else:
+                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+        raise DeviceError("the runner ended without a word")
+
+    def _enough(self, elapsed: float) -> bool:
+        warm = latency.warmups(self.samples_ns)
+        steady = self.samples_ns[warm:]
+        name = f"timing {self.path.name}"
+        if self.runs is not None:
+            self.notify.progress(name, min(len(steady), self.runs), self.runs)
+            return len(steady) >= self.runs
+        good = (
+            len(steady) >= LEAST_RUNS
+            and sum(steady) >= LEAST_SECONDS * 1e9
+            and latency.steady(self.samples_ns)
+            and latency.enough(steady)
+        )
+        over = good or (elapsed >= self.seconds and len(steady) >= stats.FEWEST)
+        percent = min(99, int(100 * elapsed / self.seconds))
+        self.notify.progress(name, 100 if over else percent, 100)
+        return over
+
+    def _measured(
+        self, target: Target, ready: protocol.Ready, done: protocol.Done,
+        before: Mapping[str, str], after: Mapping[str, str], wall: float,
+    ) -> Measured:  # fmt: skip
+        warm = latency.warmups(self.samples_ns)
+        steady = self.samples_ns[warm:][: self.runs]
+        middle, low, high = stats.median_interval(steady)
+        self._doubt_times(steady, ready)
+        self._doubt_machine(before, after, wall * ready.threads, wall)
+        return Measured(
+            artifact_sha256=self.artifact.sha256,
+            target=Target(
+                target.device, target.runner, ready.runtime, ready.threads, ready.delegate
+            ),
+            runtime_version=ready.version,
+            samples_ns=tuple(steady),
+            warmups_ns=tuple(self.samples_ns[:warm]),
+            median_ns=middle,
+            interval_ns=(low, high),
+            peak_rss_bytes=done.peak_rss_bytes,
+            delegated_nodes=ready.delegated_nodes,
+            total_nodes=ready.total_nodes,
+            facts_before=before,
+            facts_after=after,
+            doubts=tuple(self.doubts),
+        )
+
+    def _doubt_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
+        width = stats.relative_width(steady)
+        if width > latency.RELATIVE_WIDTH:
+            limit = f"{self.runs} runs" if self.runs else f"{self.seconds:g} s"
+            self._doubt(
+                "wide-interval",
+                f"after {limit} the median is known to ±{100 * width:.1f} % only",
+                "close other programs, or ask for more --runs",
+            )
+        if not latency.steady(self.samples_ns):
+            self._doubt(
+                "unsteady", "the times did not come to rest: they drift or jump",
+                "let the machine cool down, or ask for more --runs",
+            )  # fmt: skip
+        if ready.delegate != "none" and ready.delegated_nodes == 0:
+            self._doubt(
+                "not-delegated",
+                f"{ready.runtime} {ready.version} left {ready.delegate} out: "
+                f"it took none of {ready.total_nodes} operators",
+                "this is the speed of the builtin kernels",
+            )
+
+    def _doubt_machine(
+        self, before: Mapping[str, str], after: Mapping[str, str], own: float, wall: float
+    ) -> None:
+        """`own` is the CPU time that the runner's threads may have taken, in seconds, of `wall`."""
+
+        def spent(fact: str) -> float:
+            known = fact in before and fact in after
+            return float(after[fact]) - float(before[fact]) if known else 0.0
+
+        if max(spent("busy_cpu_s") - own, spent("stolen_cpu_s")) > BUSY * wall:
+            self._doubt(
+                "busy-machine",
+                "other programs computed meanwhile",
+                "close them and measure again",
+            )
+
+    def _doubt(self, name: str, message: str, advice: str) -> None:
+        doubt = Doubt(name, f"{self.path.name}: {message}", advice)
+        self.doubts.append(doubt)
+        self.notify.doubt(doubt)
+
+
+def _sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
+    """A file with the raw input of the artifact's first golden picture; None where it has none."""
+    if not artifact.golden.images:
+        return None
+    picture = path.parent / artifact.golden.images[0]
+    try:
+        with Image.open(picture, formats=("PNG",)) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+    spec = artifact.spec
+    x = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
+    raw = preprocessing.to_input(x, artifact.inputs[0], artifact.layout)
+    sample = folder / "sample.bin"
+    sample.write_bytes(raw.tobytes())
+    return sample

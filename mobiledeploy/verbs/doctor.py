@@ -1,0 +1,290 @@
+"""What is installed, what is missing, and the exact line that mends it.
+
+What should be here is read from our own package metadata, so there is no second list to keep. No
+library is imported: this must also work where one is missing, numpy included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from mobiledeploy import __version__
+from mobiledeploy.core import assets
+from mobiledeploy.core.records import writing
+from mobiledeploy.core.types import Doubt
+from mobiledeploy.core.units import size
+
+State = Literal["ok", "missing", "unfit", "unavailable"]
+
+# The package that brings each runtime.
+PACKAGE_OF = {
+    "litert": "ai-edge-litert",
+    "onnxruntime": "onnxruntime",
+    "tflite_runtime": "tflite-runtime",
+}
+# Programs that a later step runs, and the package that has them on Debian and Ubuntu.
+TOOLS = {"adb": "adb", "qemu-aarch64": "qemu-user"}
+# The extras that a user may want; `dev` is for work on mobiledeploy itself.
+EXTRAS = ("export", "tflite-runtime")
+# TensorFlow holds 660 MB once imported, and a conversion about as much again.
+LITTLE_MEMORY_BYTES = 2 * 10**9
+# The export extra takes 1.8 GB of it, and downloads before it unpacks.
+LITTLE_DISK_BYTES = 3 * 10**9
+
+
+@dataclass(frozen=True)
+class Part:
+    """A package or a program. `mend` is the line that brings it, or why none can.
+
+    `extra` is base for what every command needs, export or tflite-runtime for what those extras
+    bring, tool for a program of the system.
+    `state` is `unfit` where the version is outside what we need, `unavailable` where this Python
+    or system cannot have it.
+    """
+
+    name: str
+    extra: str
+    version: str | None
+    state: State
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something of ours lies. `size_bytes` is None where nothing lies there yet."""
+
+    name: str
+    path: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answer of `doctor`.
+
+    `places` are empty in a broken installation. Free memory is None where the system does not tell.
+    """
+
+    version: str
+    python: str
+    platform: str
+    parts: tuple[Part, ...]
+    places: tuple[Place, ...]
+    free_disk_bytes: int
+    free_memory_bytes: int | None
+    doubts: tuple[Doubt, ...]
+
+    @property
+    def broken(self) -> tuple[Part, ...]:
+        """The required parts that are not as they must be."""
+        return tuple(p for p in self.parts if p.extra == "base" and p.state != "ok")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What `clean` removed, with the size that it had."""
+
+    removed: tuple[Place, ...]
+
+
+def versions() -> Mapping[str, str | None]:
+    """Runtime -> its installed version, None where it is not installed; imports none of them."""
+    return {name: _version(package) for name, package in PACKAGE_OF.items()}
+
+
+def doctor() -> Diagnosis:
+    """Looks at this installation and this machine; changes nothing, imports no library."""
+    parts = (*_packages(), *_tools())
+    whole = all(part.state == "ok" for part in parts if part.extra == "base")
+    memory = _free_memory()
+    disk = shutil.disk_usage(Path.cwd()).free
+    return Diagnosis(
+        version=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        parts=parts,
+        places=places() if whole else (),
+        free_disk_bytes=disk,
+        free_memory_bytes=memory,
+        doubts=tuple(_doubts({part.name: part for part in parts}, disk, memory)),
+    )
+
+
+def places() -> tuple[Place, ...]:
+    """The cache, the user's configuration, and this folder's store."""
+    # Here, for they stand on numpy, which `doctor` may just have found missing.
+    from mobiledeploy.core import cards, store
+
+    found = (
+        ("cache", assets.cache_dir()),
+        ("configuration", cards.config_dir()),
+        ("store", store.path()),
+    )
+    return tuple(
+        Place(name, str(path.absolute()), _size(path) if path.exists() else None)
+        for name, path in found
+    )
+
+
+def clean() -> Cleaned:
+    """Removes our caches, and what killed exports left in ./build; UsageError where it may not.
+
+    Leases stay: who waits for one would no longer be seen by who comes after.
+    """
+    cache = assets.cache_dir()
+    removed = []
+    for path in (*_children(cache), *_left_aside(Path("build"))):
+        if path == cache / "leases":
+            continue
+        bytes_ = _size(path)
+        with writing(path.parent):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        removed.append(Place(path.name, str(path), bytes_))
+    return Cleaned(tuple(removed))
+
+
+def _children(folder: Path) -> tuple[Path, ...]:
+    with writing(folder):
+        return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
+
+
+def _left_aside(folder: Path) -> Iterator[Path]:
+    """The folders of exports whose process is gone: .<name>.<process id>.staging."""
+    for path in _children(folder):
+        found = re.fullmatch(r"\..+\.(\d+)\.staging", path.name)
+        if found and not _runs(int(found[1])):
+            yield path
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, PermissionError):
+        return True
+    return True
+
+
+def _packages() -> Iterator[Part]:
+    """Our own requirements, from our own metadata, against what is installed."""
+    try:
+        lines = metadata.requires("mobiledeploy") or []
+    except metadata.PackageNotFoundError:
+        yield Part("mobiledeploy", "base", None, "missing", "make install")
+        return
+    seen = set()
+    for requirement in map(Requirement, lines):
+        extra = _extra(requirement)
+        if (extra == "base" or extra in EXTRAS) and requirement.name not in seen:
+            seen.add(requirement.name)
+            yield _part(requirement, extra)
+
+
+def _extra(requirement: Requirement) -> str:
+    found = re.search(r"extra == .([\w-]+).", str(requirement.marker))
+    return found[1] if found else "base"
+
+
+def _part(requirement: Requirement, extra: str) -> Part:
+    name, version = requirement.name, _version(requirement.name)
+    line = "pip install mobiledeploy" if extra == "base" else f"pip install 'mobiledeploy[{extra}]'"
+    if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+        return Part(name, extra, version, "unavailable", "Python 3.11 on Linux has it")
+    if version is None:
+        return Part(name, extra, None, "missing", line)
+    if not requirement.specifier.contains(Version(version), prereleases=True):
+        return Part(name, extra, version, "unfit", f"pip install '{name}{requirement.specifier}'")
+    return Part(name, extra, version, "ok")
+
+
+def _tools() -> Iterator[Part]:
+    for name, package in TOOLS.items():
+        path = shutil.which(name)
+        if path is None:
+            yield Part(name, "tool", None, "missing", f"apt install {package}")
+        else:
+            yield Part(name, "tool", _program_version(path), "ok")
+
+
+def _program_version(path: str) -> str | None:
+    """The last word with a digit in what it says first of itself; None where it says nothing."""
+    try:
+        said = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    found = re.search(r"\bversion (\S+)", said)
+    return found[1] if found else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _doubts(parts: Mapping[str, Part], disk: int, memory: int | None) -> Iterator[Doubt]:
+    runtime, numpy = parts.get("tflite-runtime"), parts.get("numpy")
+    if (
+        runtime and runtime.version and numpy and numpy.version
+        and Version(numpy.version).major >= 2
+    ):  # fmt: skip
+        yield Doubt(
+            "numpy-2-with-tflite-runtime",
+            f"tflite-runtime {runtime.version} cannot run with numpy {numpy.version}",
+            "pip install 'numpy<2', or use --runtime litert, its successor",
+        )
+    tensorflow = parts.get("tensorflow")
+    if tensorflow and tensorflow.version is None and disk < LITTLE_DISK_BYTES:
+        yield Doubt(
+            "little-disk",
+            f"{size(disk)} are free here, and the export extra takes about 2 GB",
+            "free some space before installing it",
+        )
+    if memory is not None and memory < LITTLE_MEMORY_BYTES:
+        yield Doubt(
+            "little-memory",
+            f"{size(memory)} of memory are free, and TensorFlow alone takes 0.7 GB",
+            "close something before an export",
+        )
+
+
+def _free_memory() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of a folder's readable files; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            # Another process may have taken it away since.
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).lstat().st_size
+    return total

@@ -1,0 +1,463 @@
+"""Artifacts on labelled pictures: top-1, top-5, agreement with the float model, confusion.
+
+A pool of runner processes, one for each core, decodes, prepares and answers in parallel; this
+process hands out ranges of pictures and keeps the five best classes of each answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.analysis import accuracy
+from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import DEVICES, RUNNERS, dataset
+from mobiledeploy.core.ports import Notify, Process, Samples, Session
+from mobiledeploy.core.samples import class_offset
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    Doubt,
+    Evaluation,
+    FileFacts,
+    Overrides,
+    Prediction,
+    Preprocessing,
+    Split,
+    Target,
+)
+
+RUNTIME_OF = {"tflite": "litert", "onnx": "onnxruntime"}
+"""The runtime of a format where none is named."""
+
+# Above both of them, broken pictures are the data set's fault and no accident.
+BROKEN_IMAGES = 5
+BROKEN_SHARE = 0.01
+# A range of pictures is at most so long, and shorter towards the end, so that all cores finish
+# together.
+_LONGEST_RANGE = 32
+_RANGES_LEFT = 4
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The answer of the command: one evaluation for each artifact, in their order."""
+
+    evaluations: tuple[Evaluation, ...]
+
+
+def evaluate(
+    paths: Sequence[Path],
+    *,
+    data: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+    overrides: Overrides | None = None,
+    notify: Notify,
+) -> tuple[Evaluation, ...]:
+    """Judges artifacts; each result is in the store as soon as it exists.
+
+    Args:
+        paths: artifacts with their records beside them.
+        data: what `--data` says; by default what each artifact was exported with. Of that data the
+            validation split is taken, which calibrated nothing; of any other all of it.
+        runtime: by default litert for TFLite and onnxruntime for ONNX.
+        threads: how many runners at once, each with one thread; by default one for each core.
+        overrides: preprocessing, where it shall differ from the artifact's own.
+        notify: hears of progress and doubts.
+
+    Raises:
+        InputError: an artifact without its record, or one that the record does not speak of; NaN
+            in an answer; more than max(5, 1 %) pictures that cannot be read.
+        UsageError: an unknown runtime or data set, pictures that say nothing about the model.
+    """
+    if not paths:
+        raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot work", "give 1 or more")
+    asked = {path: artifacts.load(path) for path in paths}
+    overrides = overrides or Overrides()
+    pictures = _Pictures(data, overrides)
+    for artifact in asked.values():
+        pictures.of(artifact)
+    made: dict[Path, Evaluation] = {}
+    with Store.open() as store, DEVICES.load("host").open(
+        "host", exclusive=False, notify=notify
+    ) as session:  # fmt: skip
+        job = _Job(pictures, runtime, threads or cores(), session, store, notify)
+        for path, artifact in asked.items():
+            reference = _reference(path, artifact, asked, notify)
+            if reference and reference[0] not in made:
+                made[reference[0]] = job.run(*reference, None)
+            if path not in made:
+                made[path] = job.run(path, artifact, made[reference[0]] if reference else None)
+    return tuple(made[path] for path in asked)
+
+
+def logits(
+    path: Path,
+    facts: FileFacts,
+    pre: Preprocessing,
+    data: DataRef,
+    indices: Sequence[int],
+    *,
+    notify: Notify,
+) -> tuple[str, NDArray[np.float32]]:
+    """The output of a model file without a record, for some pictures of `data`.
+
+    Args:
+        path: the model; `facts` is what its format's `inspect` told of it.
+        facts: its tensors with their scales, and its layout.
+        pre: how a picture becomes its input; `data.resolution` is the input's.
+        data: the data set and the split that `indices` count in.
+        indices: which pictures; all must be readable.
+        notify: hears of a wait for the machine.
+
+    Returns:
+        The runtime's name and version, and float32 [len(indices), classes].
+    """
+    work = protocol.Work(
+        data, pre, data.resolution, facts.layout, facts.inputs[0], facts.outputs[0]
+    )
+    target = Target("host", "python", RUNTIME_OF[facts.format], 1, "")
+    rows: dict[int, NDArray[np.float32]] = {}
+    with DEVICES.load("host").open("host", exclusive=False, notify=notify) as session:
+        pool = _Pool(session, path, target, work, 1)
+        for event in pool.answers((index, index + 1) for index in indices):
+            if isinstance(event, protocol.Skipped):
+                raise InputError(f"picture {event.why}")
+            rows[event.index] = _row(event)
+    return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# --- which pictures ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _View:
+    """The pictures for one artifact, and how their labels meet its classes.
+
+    `offset` is what makes a label a class of the model, None where labels do not fit.
+    """
+
+    samples: Samples
+    ref: DataRef
+    preprocessing: Preprocessing
+    offset: int | None
+    doubts: tuple[Doubt, ...]
+
+
+class _Pictures:
+    """Opens the data for artifacts; once, where several take the same."""
+
+    def __init__(self, source: str | None, overrides: Overrides) -> None:
+        self._source = source
+        self._overrides = overrides
+        self._known: dict[tuple[object, ...], Samples] = {}
+
+    def of(self, artifact: Artifact) -> _View:
+        pre = self._overrides.over(artifact.spec.preprocessing)
+        assert pre is not None
+        preprocessing.validate(pre)
+        own = artifact.data
+        source = self._source or own.source
+        builtin = artifact.spec.card and artifact.spec.weights.source in ("demo", "random")
+        if source == "demo" and not builtin:
+            raise UsageError(
+                "the demo pictures say nothing about a model that was not trained on them",
+                "give --data DIR or FILE.npz",
+            )
+        doubts: list[Doubt] = []
+        split: Split = "all"
+        labels = pre.labels
+        if self._are_own(source, artifact, doubts):
+            split = "validation"
+            labels = self._overrides.labels or own.labels
+        samples = self._open(source, split, artifact, labels)
+        offset = class_offset(len(samples.classes), artifact.spec.classes)
+        doubts += _label_doubts(len(samples.classes), artifact, offset)
+        ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
+        return _View(samples, ref, pre, offset, tuple(doubts))
+
+    def _are_own(self, source: str, artifact: Artifact, doubts: list[Doubt]) -> bool:
+        """Whether the pictures are those that the artifact was exported with."""
+        own = artifact.data
+        named_alike = source == own.source
+        try:
+            found = self._open(source, "validation", artifact, own.labels).identity
+        except InputError:
+            if named_alike:
+                raise
+            return False
+        if named_alike and found != own.identity:
+            doubts.append(
+                Doubt(
+                    "changed-data",
+                    f"{source} is not as it was when {artifact.path} was exported: "
+                    "some of its pictures may have calibrated it",
+                    "export again, or give --data with other pictures",
+                )
+            )
+        return named_alike or found == own.identity
+
+    def _open(
+        self, source: str, split: Split, artifact: Artifact, labels: tuple[str, ...]
+    ) -> Samples:
+        key = (source, split, artifact.spec.resolution, labels)
+        if key not in self._known:
+            self._known[key] = dataset(source).open(
+                source, split, resolution=artifact.spec.resolution, labels=labels
+            )
+        return self._known[key]
+
+
+def _label_doubts(labels: int, artifact: Artifact, offset: int | None) -> list[Doubt]:
+    classes = artifact.spec.classes
+    if offset is None:
+        message = f"the data has {labels} classes, {artifact.path} has {classes}: no top-1 is given"
+        return [Doubt("labels-do-not-fit", message, "--labels FILE with the model's classes")]
+    if offset:
+        more = "model" if offset > 0 else "data"
+        message = f"the {more} has one class more ({labels} labels, {classes} outputs)"
+        advice = "it is taken for a background class before all others"
+        return [Doubt("background-class", message, advice)]
+    return []
+
+
+def _reference(
+    path: Path, artifact: Artifact, asked: dict[Path, Artifact], notify: Notify
+) -> tuple[Path, Artifact] | None:
+    """The float32 artifact of the same model: same format first, those asked for first."""
+    if artifact.recipe.name == "float32":
+        return None
+    found = dict(asked)
+    for record in sorted(path.parent.glob("float32.*.json")):
+        sibling = record.with_suffix("")
+        if sibling not in found:
+            try:
+                found[sibling] = artifacts.load(sibling)
+            except InputError as error:
+                notify.doubt(Doubt("no-reference", f"no comparison with float: {error.message}"))
+    fitting = [
+        (other.format != artifact.format, place, other_path, other)
+        for place, (other_path, other) in enumerate(found.items())
+        if other.recipe.name == "float32" and other.spec == artifact.spec
+    ]
+    return min(fitting)[2:] if fitting else None
+
+
+# --- the work ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for all artifacts of one call."""
+
+    pictures: _Pictures
+    runtime: str | None
+    workers: int
+    session: Session
+    store: Store
+    notify: Notify
+
+    def run(self, path: Path, artifact: Artifact, reference: Evaluation | None) -> Evaluation:
+        """One artifact's evaluation, in the store when it returns."""
+        view = self.pictures.of(artifact)
+        for doubt in view.doubts:
+            self.notify.doubt(doubt)
+        count = len(view.samples)
+        work = protocol.Work(
+            view.ref, view.preprocessing, artifact.spec.resolution, artifact.layout,
+            artifact.inputs[0], artifact.outputs[0],
+        )  # fmt: skip
+        runtime = self.runtime or RUNTIME_OF[artifact.format]
+        target = Target("host", "python", runtime, 1, "")
+        pool = _Pool(self.session, path, target, work, min(self.workers, count))
+        predictions: dict[int, Prediction] = {}
+        skipped: dict[int, str] = {}
+        allowed = max(BROKEN_IMAGES, int(BROKEN_SHARE * count))
+        for event in pool.answers(_ranges(count, pool.workers)):
+            if isinstance(event, protocol.Skipped):
+                skipped[event.index] = event.why
+                if len(skipped) > allowed:
+                    raise InputError(
+                        f"{view.ref.source} has more than {allowed} pictures that cannot be read, "
+                        f"one is {event.why}"
+                    )
+            else:
+                predictions[event.index] = _prediction(event, view.offset)
+            self._progress(path, len(predictions) + len(skipped), count, pool)
+        if not predictions:
+            raise InputError(f"{view.ref.source} has no picture that can be read")
+        evaluation = _evaluation(
+            artifact, view, pool,
+            tuple(predictions[i] for i in sorted(predictions)),
+            tuple(skipped[i] for i in sorted(skipped)),
+            reference, self.notify,
+        )  # fmt: skip
+        self.store.add_evaluation(evaluation)
+        return evaluation
+
+    def _progress(self, path: Path, done: int, count: int, pool: _Pool) -> None:
+        # The name of a step is the bar's identity, so the speed is told once, at the end.
+        self.notify.progress(f"evaluating {path.name}", done, count)
+        if done == count:
+            self.notify.say(f"{path.name}: {count} images, {done / pool.seconds():.0f} images/s")
+
+
+def _evaluation(
+    artifact: Artifact, view: _View, pool: _Pool, predictions: tuple[Prediction, ...],
+    skipped: tuple[str, ...], reference: Evaluation | None, notify: Notify,
+) -> Evaluation:  # fmt: skip
+    doubts = list(view.doubts)
+    if skipped:
+        doubt = Doubt("broken-image", f"{len(skipped)} pictures are left out: {', '.join(skipped)}")
+        notify.doubt(doubt)
+        doubts.append(doubt)
+    ready = pool.ready
+    judged = view.offset is not None
+    return Evaluation(
+        artifact_sha256=artifact.sha256,
+        data=view.ref,
+        target=Target("host", "python", ready.runtime, ready.threads, ready.delegate),
+        runtime_version=ready.version,
+        images=len(predictions),
+        top1=accuracy.top(predictions, 1) if judged else None,
+        top5=accuracy.top(predictions, accuracy.BEST) if judged else None,
+        agreement=accuracy.agreement(predictions, reference.predictions) if reference else None,
+        images_per_second=len(predictions) / pool.seconds(),
+        confusion=accuracy.confusion(predictions) if judged else (),
+        predictions=predictions,
+        skipped=skipped,
+        doubts=tuple(doubts),
+    )
+
+
+def _prediction(answer: protocol.Answer, offset: int | None) -> Prediction:
+    classes, scores = accuracy.best(_row(answer))
+    known = answer.label >= 0 and offset is not None
+    label = answer.label + offset if known and offset is not None else -1
+    return Prediction(answer.sample, label, classes, scores)
+
+
+def _row(answer: protocol.Answer) -> NDArray[np.float32]:
+    try:
+        data = base64.b64decode(answer.row, validate=True)
+        return np.frombuffer(data, "<f4")
+    except ValueError as error:
+        raise DeviceError(f"the runner's answer for {answer.sample} is no row of scores") from error
+
+
+def _ranges(count: int, workers: int) -> Iterator[tuple[int, int]]:
+    """0..count in ranges that get shorter towards the end."""
+    start = 0
+    while start < count:
+        length = max(1, min(_LONGEST_RANGE, (count - start) // (_RANGES_LEFT * workers)))
+        yield start, start + length
+        start += length
+
+
+class _Pool:
+    """Runner processes that answer for ranges of pictures, each with the next range in hand."""
+
+    def __init__(
+        self, session: Session, path: Path, target: Target, work: protocol.Work, workers: int
+    ) -> None:
+        self.ready: protocol.Ready
+        self.workers = workers
+        self._session = session
+        self._argv = RUNNERS.load(target.runner).predict(session.push(path), target)
+        self._work = work
+        self._events: queue.SimpleQueue[tuple[int, protocol.Event | BaseException]]
+        self._events = queue.SimpleQueue()
+        self._begun = self._ended = 0.0
+
+    def seconds(self) -> float:
+        """From when all runners were ready to the last answer so far."""
+        return max(self._ended - self._begun, 1e-9)
+
+    def answers(
+        self, ranges: Iterator[tuple[int, int]]
+    ) -> Iterator[protocol.Answer | protocol.Skipped]:
+        """Every answer, in no order; the runners are gone when this ends, however it ends."""
+        processes: list[Process] = []
+        try:
+            for number in range(self.workers):
+                processes.append(self._session.run(self._argv))
+                processes[-1].send(records.line(self._work))
+                threading.Thread(
+                    target=self._listen, args=(number, processes[-1]), daemon=True
+                ).start()
+            self._wait_until_ready()
+            yield from self._share(processes, ranges)
+        finally:
+            for process in processes:
+                process.kill()
+
+    def _listen(self, number: int, process: Process) -> None:
+        """Runs in a thread for each runner: what it says, and how it ends, into the one queue."""
+        try:
+            for event in protocol.events(process):
+                self._events.put((number, event))
+        except (DeployError, OSError, ValueError) as error:
+            self._events.put((number, error))
+
+    def _next(self) -> tuple[int, protocol.Event]:
+        number, event = self._events.get()
+        if isinstance(event, BaseException):
+            raise event
+        return number, event
+
+    def _wait_until_ready(self) -> None:
+        for _ in range(self.workers):
+            _, event = self._next()
+            if not isinstance(event, protocol.Ready):
+                raise DeviceError(f"the runner said {type(event).__name__} before it was ready")
+            self.ready = event
+        self._begun = self._ended = time.perf_counter()
+
+    def _share(
+        self, processes: Sequence[Process], ranges: Iterator[tuple[int, int]]
+    ) -> Iterator[protocol.Answer | protocol.Skipped]:
+        # What each runner has been asked for and has not answered: the range that it works on,
+        # and one more, so that it never waits for us.
+        waiting: list[list[tuple[int, int]]] = [[] for _ in processes]
+
+        def refill(number: int) -> None:
+            while len(waiting[number]) < 2 and (given := next(ranges, None)):
+                waiting[number].append(given)
+                processes[number].send(f"{given[0]} {given[1]}")
+
+        for number in range(len(processes)):
+            refill(number)
+        while any(waiting):
+            number, event = self._next()
+            if not isinstance(event, protocol.Answer | protocol.Skipped) or not waiting[number]:
+                raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
+            start, stop = waiting[number][0]
+            if event.index != start:
+                raise DeviceError(f"the runner answered for picture {event.index}, not {start}")
+            waiting[number][0] = (start + 1, stop)
+            self._ended = time.perf_counter()
+            if start + 1 == stop:
+                del waiting[number][0]
+                refill(number)
+            yield event

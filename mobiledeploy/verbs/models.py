@@ -1,0 +1,231 @@
+"""Which models there are, where their weights come from, and what a file of the user's is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.core import assets, cards, records
+from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.plugins import LOADERS
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import Doubt, ModelFile, Preprocessing, Weights
+
+WEIGHTS_URL = "MOBILEDEPLOY_WEIGHTS_URL"
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Every card that was asked for."""
+
+    cards: tuple[ModelCard, ...]
+
+
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """Weights that are here: a Keras 2 HDF5 file, or None for random ones.
+
+    `classes` is the number of classes that they end in, `labels` their names where known, and
+    `preprocessing` what the card says that they were trained with.
+    """
+
+    path: Path | None
+    weights: Weights
+    classes: int
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+def models(name: str | None = None) -> tuple[ModelCard, ...]:
+    """The card `name`, or all cards; UsageError for an unknown name."""
+    return tuple(map(cards.load, cards.names() if name is None else [name]))
+
+
+def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
+    """What a model file of the user's is; no framework opens it.
+
+    Raises:
+        InputError: missing, broken, of no known kind, or with code of its own that loading it
+            would run, unless `unsafe` says that the user knows.
+    """
+    for loader in map(LOADERS.load, LOADERS.names()):
+        file = loader.detect(path)
+        if file is None:
+            continue
+        if file.code and not unsafe:
+            more = f" and {len(file.code) - 1} more" if len(file.code) > 1 else ""
+            raise InputError(
+                f"{path} would run code of its own: {file.code[0]}{more}",
+                "if you trust whoever made it, add --unsafe",
+            )
+        return file
+    raise InputError(
+        f"{path} is no model that is known",
+        "a Keras .h5 or .keras file or a SavedModel folder is wanted",
+    )
+
+
+def weights(
+    card: ModelCard,
+    source: str,
+    alpha: float,
+    resolution: int,
+    notify: Notify,
+    *,
+    unsafe: bool = False,
+) -> ResolvedWeights:
+    """The weights that `source` means for this width and resolution, on this machine.
+
+    Args:
+        card: the model.
+        source: demo, imagenet, random, or the name of a Keras 2 HDF5 file.
+        alpha: width multiplier.
+        resolution: in pixels; weights fit any, but imagenet has files trained at several.
+        notify: is told of a download, and of a file whose hash nobody publishes.
+        unsafe: see `detect`.
+
+    Raises:
+        MissingError: there are no such weights for this alpha, or they cannot be downloaded.
+        InputError: the file is not what it should be.
+    """
+    if source == "demo":
+        return _demo(card, alpha)
+    if source == "imagenet":
+        return _imagenet(card, alpha, resolution, notify)
+    if source == "random":
+        return _random(card)
+    return _file(card, Path(source), unsafe)
+
+
+def _demo(card: ModelCard, alpha: float) -> ResolvedWeights:
+    demo = card.weights.demo
+    if demo is None:
+        raise MissingError(
+            f"there are no demo weights for {card.name}", "pass --weights random or a file"
+        )
+    found = [file for file in demo.files if math.isclose(file.alpha, alpha)]
+    if not found:
+        raise MissingError(
+            f"there are no demo weights for {card.name} at alpha {alpha:g}; "
+            f"{_alphas([file.alpha for file in demo.files])}",
+            _other_weights(card, alpha),
+        )
+    path = Path(card.folder) / "weights" / found[0].file
+    if not path.is_file():
+        raise MissingError(f"the demo weights {path} are not there", "make train-demo")
+    if records.sha256(path) != found[0].sha256:
+        raise InputError(
+            f"the demo weights {path} are not those of the card: the sha256 differs",
+            "install again, or make train-demo and update the card",
+        )
+    return ResolvedWeights(
+        path,
+        Weights("demo", found[0].sha256, pinned=True),
+        len(demo.classes),
+        demo.classes,
+        dataclasses.replace(card.preprocessing, crop=demo.crop),
+    )
+
+
+def _imagenet(card: ModelCard, alpha: float, resolution: int, notify: Notify) -> ResolvedWeights:
+    published = card.weights.imagenet
+    if published is None:
+        raise MissingError(f"there are no imagenet weights for {card.name}", "pass a file")
+    found = [file for file in published.files if math.isclose(file.alpha, alpha)]
+    if not found:
+        raise MissingError(
+            f"there are no imagenet weights for {card.name} at alpha {alpha:g}; "
+            f"{_alphas([file.alpha for file in published.files])}",
+            "pass one of these as --alpha, or --weights random or a file",
+        )
+    trained_at = resolution if resolution in found[0].resolutions else max(found[0].resolutions)
+    name = found[0].file.replace("{resolution}", str(trained_at))
+    base = os.environ.get(WEIGHTS_URL) or published.base_url
+    url = f"{base.rstrip('/')}/{name}"
+    destination = assets.cache_dir() / "weights" / name
+    fetched = assets.fetch(
+        url,
+        destination,
+        None,
+        check=lambda path: _check_weights(path, url),
+        progress=lambda done, total: notify.progress(f"download {name}", done, total or done + 1),
+        hint=f"place the file at {destination}, or set {WEIGHTS_URL} to an address that serves it",
+    )
+    notify.doubt(
+        Doubt(
+            "unpinned-weights",
+            f"{name} is unpinned: its publisher gives no hash, so only its size and the shapes "
+            f"of its layers are checked (sha256 {fetched.sha256[:12]}…)",
+        )
+    )
+    return ResolvedWeights(
+        fetched.path,
+        Weights("imagenet", fetched.sha256, fetched.pinned),
+        published.classes,
+        (),
+        card.preprocessing,
+    )
+
+
+def _check_weights(path: Path, url: str) -> None:
+    try:
+        file = detect(path)
+    except InputError:
+        file = None
+    if file is None or file.content != "weights" or file.framework != "tf_keras":
+        raise InputError(
+            f"{url} serves something else than Keras 2 weights",
+            f"check your network's proxy, or {WEIGHTS_URL}",
+        )
+
+
+def _random(card: ModelCard) -> ResolvedWeights:
+    demo, imagenet = card.weights.demo, card.weights.imagenet
+    if demo is None and imagenet is None:
+        raise UsageError(f"the card of {card.name} does not say how many classes there are")
+    crop = demo.crop if demo else card.preprocessing.crop
+    return ResolvedWeights(
+        None,
+        # Nothing is read that could have been changed: the seed is ours.
+        Weights("random", "", pinned=True),
+        len(demo.classes) if demo else (imagenet.classes if imagenet else 0),
+        demo.classes if demo else (),
+        dataclasses.replace(card.preprocessing, crop=crop),
+    )
+
+
+def _file(card: ModelCard, path: Path, unsafe: bool) -> ResolvedWeights:
+    file = detect(path, unsafe=unsafe)
+    if file.content == "model":
+        raise InputError(
+            f"{path} is a whole model, not weights", f"mobiledeploy export {path} takes it as it is"
+        )
+    if file.framework != "tf_keras" or file.classes is None:
+        raise InputError(
+            f"{path} holds Keras 3 weights, which are not stored by layer name",
+            "save the whole model as .keras and export that",
+        )
+    if file.classes < 2:
+        raise InputError(f"{path} ends in {file.classes} output; two classes or more are needed")
+    return ResolvedWeights(
+        path,
+        Weights(path.name, file.sha256, pinned=False),
+        file.classes,
+        (),
+        card.preprocessing,
+    )
+
+
+def _alphas(alphas: Sequence[float]) -> str:
+    return f"alpha {', '.join(f'{a:g}' for a in sorted(alphas))} have them" if alphas else "none"
+
+
+def _other_weights(card: ModelCard, alpha: float) -> str:
+    imagenet = card.weights.imagenet
+    has = imagenet and any(math.isclose(file.alpha, alpha) for file in imagenet.files)
+    return f"pass {'--weights imagenet, ' if has else ''}--weights random, or a file of your own"

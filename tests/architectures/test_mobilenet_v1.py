@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tf_keras
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobiledeploy.architectures import mobilenet_v1
+
+
+def _published(alpha: float, resolution: int, classes: int) -> tf_keras.Model:
+    return tf_keras.applications.MobileNet(
+        input_shape=(resolution, resolution, 3), alpha=alpha, classes=classes, weights=None
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> tf_keras.Model:
+    return mobilenet_v1.build(alpha=0.5, resolution=(160, 160), classes=10)
+
+
+def test_layers_are_those_of_keras_applications(model: tf_keras.Model) -> None:
+    theirs = [
+        layer
+        for layer in _published(0.5, 160, 10).layers
+        if not isinstance(layer, tf_keras.layers.ZeroPadding2D | tf_keras.layers.InputLayer)
+    ]
+    ours = model.layers[1:]
+    # Keras numbers the names that it makes up itself.
+    assert ours[-5].name == "global_average_pooling2d"
+    assert theirs[-5].name.startswith("global_average_pooling2d")
+    names = [layer.name for layer in ours]
+    assert names[:-5] + names[-4:] == [x.name for x in [*theirs[:-5], *theirs[-4:]]]
+    for own, published in zip(ours, theirs, strict=True):
+        assert type(own) is type(published)
+        assert own.output_shape == published.output_shape
+        assert [w.shape for w in own.get_weights()] == [w.shape for w in published.get_weights()]
+
+
+def test_batch_normalisation_and_activation_are_standard(model: tf_keras.Model) -> None:
+    norms = [x for x in model.layers if isinstance(x, tf_keras.layers.BatchNormalization)]
+    assert len(norms) == 27
+    assert {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-3, 0.99)}
+    assert {x.max_value for x in model.layers if isinstance(x, tf_keras.layers.ReLU)} == {6.0}
+
+
+def test_no_bare_tensor_operations(model: tf_keras.Model) -> None:
+    assert not [x.name for x in model.layers if "Lambda" in type(x).__name__]
+
+
+def test_ends_are_named_and_scores_are_probabilities(model: tf_keras.Model) -> None:
+    assert model.input_names == ["image"]
+    assert model.output_names == ["predictions"]
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 160, 160, 3)).astype(np.float32)
+    scores = model.predict_on_batch(images)
+    assert scores.shape == (2, 10)
+    assert scores.min() >= 0
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "parameters_millions", "paper"),
+    [(1.0, 4.2, "Table 6"), (0.75, 2.6, "Table 6"), (0.5, 1.3, "Table 6"), (0.25, 0.5, "Table 6")],
+)
+def test_parameters_are_the_papers(alpha: float, parameters_millions: float, paper: str) -> None:
+    built = mobilenet_v1.build(alpha=alpha, resolution=(224, 224), classes=1000)
+    assert round(built.count_params() / 1e6, 1) == parameters_millions, paper
+
+
+@settings(max_examples=6, deadline=None)
+@given(height=st.integers(32, 300), width=st.integers(32, 300))
+def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:
+    built = mobilenet_v1.build(alpha=0.05, resolution=(height, width), classes=2)
+    rows = [("conv1", 2), *((f"conv_dw_{k}", s) for k, (s, _) in enumerate(mobilenet_v1.BLOCKS, 1))]
+    for name, stride in rows:
+        height, width = math.ceil(height / stride), math.ceil(width / stride)
+        assert built.get_layer(name).output_shape[1:3] == (height, width)
+
+
+@pytest.mark.parametrize("resolution", [(32, 32), (33, 47), (1024, 1024)])
+def test_any_resolution(resolution: tuple[int, int]) -> None:
+    built = mobilenet_v1.build(alpha=0.1, resolution=resolution, classes=3)
+    assert built.predict_on_batch(np.zeros((1, *resolution, 3), np.float32)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.01, 0.3, 0.7, 1.4])
+def test_widths_round_down_to_at_least_one(alpha: float) -> None:
+    built = mobilenet_v1.build(alpha=alpha, resolution=(32, 32), classes=2)
+    for number, (_, filters) in enumerate(mobilenet_v1.BLOCKS, start=1):
+        expected = max(1, math.floor(filters * alpha))
+        assert built.get_layer(f"conv_pw_{number}").filters == expected
+
+
+def test_published_weights_load_and_predict_the_same(real_data: Path) -> None:
+    weights = real_data / "imagenet" / "mobilenet_7_5_224_tf.h5"
+    if not weights.is_file():
+        pytest.skip(f"no {weights}")
+    ours = mobilenet_v1.build(alpha=0.75, resolution=(224, 224), classes=1000)
+    before = {weight.name: weight.numpy() for weight in ours.weights}
+    ours.load_weights(weights, by_name=True)
+    unchanged = [w.name for w in ours.weights if np.array_equal(w.numpy(), before[w.name])]
+    assert not unchanged
+    theirs = _published(0.75, 224, 1000)
+    theirs.load_weights(weights)
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 224, 224, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        ours.predict_on_batch(images), theirs.predict_on_batch(images), atol=1e-6
+    )

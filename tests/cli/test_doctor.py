@@ -1,0 +1,65 @@
+"""The command line of doctor: a table, one JSON object, an exit code that scripts can use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mobiledeploy import __version__
+
+
+def mobiledeploy(
+    *arguments: str, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *arguments],
+        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_sound_installation_ends_in_0(tmp_path):
+    done = mobiledeploy("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"mobiledeploy {__version__}" in done.stdout
+    assert any(line.split()[:2] == ["tensorflow", "export"] for line in done.stdout.splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_object_and_nothing_else(tmp_path):
+    done = mobiledeploy("doctor", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["record"] == "Diagnosis"
+
+
+def test_a_broken_installation_ends_in_6_with_the_line_that_mends_it(tmp_path):
+    folder = tmp_path / "mobiledeploy-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: mobiledeploy\nVersion: 0.1.0\nRequires-Dist: click>=99\n"
+    )
+    done = mobiledeploy("doctor", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 6
+    assert done.stderr == "error: click is unfit; pip install 'click>=99'\n"
+    assert "unfit" in done.stdout
+
+
+def test_clean_says_what_and_how_much(tmp_path):
+    cache = tmp_path / "mobiledeploy" / "weights"
+    cache.mkdir(parents=True)
+    (cache / "a.h5").write_bytes(b"x" * 1500)
+    done = mobiledeploy("doctor", "--clean", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"removed {cache} (1.50 kB)" in done.stdout
+    assert not cache.exists()
+    again = mobiledeploy("doctor", "--clean", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert again.stdout == "nothing to remove\n"
+
+
+def test_version_names_the_runtimes(tmp_path):
+    done = mobiledeploy("--version", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines["mobiledeploy"] == __version__
+    assert set(lines) >= {"litert", "onnxruntime", "tflite_runtime"}

@@ -1,0 +1,146 @@
+"""The door: help, settings, and what each kind of failure says and ends in."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
+
+
+def run(*argv, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *argv],
+        cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_help_lists_every_command_with_a_line(tmp_path):
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in ("export", "evaluate", "bench", "models", "doctor"):
+        assert f"  {name} " in done.stdout
+
+
+def test_no_command_is_help_and_usage(tmp_path):
+    done = run(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Usage:" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["exprt"], "exprt"),
+        (["export", "--alfa", "1"], "--alfa"),
+        (["export", "--alpha", "text"], "'text'"),
+        (["export", "--alpha", "0"], "alpha 0"),
+        (["export", "--alpha", "-1"], "alpha -1"),
+        (["export", "--alpha", "nan"], "alpha nan"),
+        (["export", "--alpha", "1e9"], "alpha 1e+09"),
+        (["export", "--res", "0"], "resolution 0"),
+        (["export", "--res", "31"], "resolution 31"),
+        (["export", "--res", "100000"], "resolution 100000"),
+        (["export", "--arch", "mobilenet_v9"], "mobilenet_v9"),
+        (["export", "--recipe", "int7"], "int7"),
+        (["export", "--format", "coreml"], "coreml"),
+        (["export", "--input-range", "1,-1"], "input-range"),
+        (["export", "--input-range", "0,1,2"], "0,1,2"),
+        (["export", "--std", "1,0,1"], "std"),
+        (["export", "--labels", "absent.txt"], "absent.txt"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_word_is_one_line_and_two(argv, said, tmp_path):
+    done = run(*argv, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_vv_shows_where_an_error_came_from(tmp_path):
+    assert "Traceback" not in run("export", "--alpha", "0", "-v", cwd=tmp_path).stderr
+    assert "Traceback" in run("export", "--alpha", "0", "-vv", cwd=tmp_path).stderr
+
+
+def test_settings_from_file_environment_and_flag(tmp_path):
+    """flag > environment > file; each is seen in what is refused."""
+    (tmp_path / "mobiledeploy.toml").write_text("[export]\nalpha = -1.5\n")
+    assert "alpha -1.5" in run("export", cwd=tmp_path).stderr
+    environment = {"MOBILEDEPLOY_EXPORT_ALPHA": "-2.5"}
+    assert "alpha -2.5" in run("export", cwd=tmp_path, **environment).stderr
+    done = run("export", "--alpha", "-3.5", cwd=tmp_path, **environment)
+    assert "alpha -3.5" in done.stderr
+
+
+def test_settings_from_pyproject(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.mobiledeploy.export]\nalpha = -1.5\n")
+    assert "alpha -1.5" in run("export", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[export]\nalfa = 1\n", "alfa"),
+        ("alpha = 1\n", "table per command"),
+        ("[export\n", "mobiledeploy.toml cannot be read"),
+        ('[export]\nalpha = "text"\n', "text"),
+    ],
+)
+def test_wrong_settings_are_named(text, said, tmp_path):
+    (tmp_path / "mobiledeploy.toml").write_text(text)
+    done = run("export", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m mobiledeploy models --json | head -c 1; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", cwd=tmp_path, env=ENVIRONMENT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_one_line_and_130(number, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.25", "--res", "96"],
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("build/.*.staging")):
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.02)
+        time.sleep(1)
+        child.send_signal(number)
+        _, stderr = child.communicate(timeout=10)
+    assert child.returncode == 130
+    assert stderr.splitlines()[-1] == "interrupted"
+    assert os.listdir(tmp_path) == []
+
+
+def test_shell_completion_knows_commands_and_options(tmp_path):
+    done = run(
+        cwd=tmp_path, _MOBILEDEPLOY_COMPLETE="bash_complete", COMP_WORDS="mobiledeploy exp",
+        COMP_CWORD="1",
+    )  # fmt: skip
+    assert done.stdout.strip() == "plain,export"
+
+
+def test_version_names_the_runtimes(tmp_path):
+    done = run("--version", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("mobiledeploy 0.")
+    for runtime in ("ai-edge-litert", "onnxruntime"):
+        assert runtime in done.stdout

@@ -1,0 +1,144 @@
+"""What the tests share: where the real models and pictures are."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.cli._frame import Terminal
+from mobiledeploy.core.plugins import RECIPES
+from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Weights
+from mobiledeploy.verbs import convert
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of published models and photographs; skips the test where it is not here."""
+    chosen = os.environ.get("MOBILEDEPLOY_REAL_DATA")
+    folder = Path(chosen) if chosen else REPOSITORY.parent / "shared" / "real"
+    if not folder.is_dir():
+        pytest.skip(f"no real models and photographs at {folder} (MOBILEDEPLOY_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests, and the processes that they start, have empty folders as the user's.
+
+    Nothing of the user's settings reaches a test, and no test leaves anything with the user.
+    """
+    home = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+            patch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+        for name in tuple(os.environ):
+            if name.startswith("MOBILEDEPLOY_") and name != "MOBILEDEPLOY_REAL_DATA":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], bytes]:
+    """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights."""
+    folder = tmp_path_factory.mktemp("converted")
+    known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
+    spec = ModelSpec(
+        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (64, 64), 12,
+        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=False),
+    )  # fmt: skip
+    request = convert.Request(
+        spec=spec, resolution=None, model=None, weights=None,
+        jobs=tuple((recipe.name, f) for recipe in known for f in recipe.formats),
+        data=DataRef("demo", "validation", (64, 64)), golden=(0,), io="int8", output="softmax",
+        folder=str(folder),
+    )  # fmt: skip
+    files, _ = convert.produce(request, folder / "log", Terminal(quiet=True))
+    return {(file.recipe, file.format): Path(file.path).read_bytes() for file in files}
+
+
+@pytest.fixture(scope="session")
+def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small models as Keras 2, Keras 3 and TensorFlow save them.
+
+    `k2` and `k3` tell the Keras, `_lambda` a Lambda layer, `_ops` bare tensor functions, `_two`
+    two inputs; `.h5`, `.keras`, `_weights.h5`, and `_saved` for a SavedModel.
+    """
+    import keras
+    import tf_keras
+
+    folder = tmp_path_factory.mktemp("models")
+    for name, library in (("k2", tf_keras), ("k3", keras)):
+        library.utils.set_random_seed(0)
+        layers = library.layers
+        image = layers.Input((32, 32, 3))
+        x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1")(image)
+        x = layers.BatchNormalization(name="conv1_bn")(x)
+        x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(x))
+        scores = layers.Dense(5, activation="softmax", name="preds")(x)
+        plain = library.Model(image, scores)
+        doubled = layers.Lambda(lambda x: x * 2, name="doubled")(image)
+        marked = layers.Dense(3)(layers.GlobalAveragePooling2D()(doubled))
+        sliced = layers.GlobalAveragePooling2D()((image * 2 + 1)[:, ::2])
+        other = layers.Input((32, 32, 3))
+        both = layers.GlobalAveragePooling2D()(layers.Add()([image, other]))
+        models = {
+            "": plain,
+            "_lambda": library.Model(image, marked),
+            "_ops": library.Model(image, sliced),
+            "_two": library.Model([image, other], both),
+        }
+        for kind, model in models.items():
+            model.save(folder / f"{name}{kind}.keras")
+        for kind in ("", "_lambda", "_two"):
+            models[kind].save(folder / f"{name}{kind}.h5")
+    tf_keras.models.load_model(folder / "k2.keras").save_weights(folder / "k2_weights.h5")
+    plain.save_weights(folder / "k3.weights.h5")
+    plain.export(folder / "k3_saved", verbose=False)
+    for kind in ("", "_lambda", "_two"):
+        model = tf_keras.models.load_model(folder / f"k2{kind}.h5", compile=False)
+        model.save(folder / f"k2{kind}_saved")
+    return folder
+
+
+@dataclass(frozen=True)
+class Web:
+    """A server on this machine: `files` maps a path to (status, headers, body)."""
+
+    url: str
+    files: dict[str, tuple[int, dict[str, str], bytes]]
+    asked: list[str]
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """An HTTP server; what `files` does not hold is answered with 404."""
+    files: dict[str, tuple[int, dict[str, str], bytes]] = {}
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            status, headers, body = files.get(self.path, (404, {}, b"nothing here"))
+            self.send_response(status)
+            for key, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield Web(f"http://127.0.0.1:{server.server_port}", files, asked)
+        server.shutdown()
+        thread.join()

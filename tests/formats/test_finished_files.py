@@ -1,0 +1,157 @@
+"""What both formats of finished files promise, on files that the real converters made."""
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from onnxruntime import InferenceSession
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import FORMATS
+
+RNG = np.random.default_rng(0)
+
+
+def run(format_, data, image):
+    if format_ == "onnx":
+        session = InferenceSession(data)
+        return session.run(None, {session.get_inputs()[0].name: image})[0]
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def an_image(facts):
+    tensor = facts.inputs[0]
+    if tensor.dtype == "int8":
+        return RNG.integers(-128, 128, tensor.shape, np.int8)
+    return RNG.uniform(-1, 1, tensor.shape).astype(np.float32)
+
+
+@pytest.fixture(params=["float32", "int8_ptq"])
+def recipe(request):
+    return request.param
+
+
+@pytest.fixture(params=FORMATS.names())
+def made(request, recipe, converted):
+    """(format, its shelf, the file) of a v1 0.25 at 64 with random weights."""
+    return request.param, FORMATS.load(request.param), converted[recipe, request.param]
+
+
+def test_tensors_are_named_and_shaped(made, recipe):
+    format_, shelf, data = made
+    facts = shelf.inspect(data)
+    (image,), (scores,) = facts.inputs, facts.outputs
+    assert (image.name, scores.name) == ("image", "scores")
+    assert image.shape == {"NHWC": (1, 64, 64, 3), "NCHW": (1, 3, 64, 64)}[facts.layout]
+    assert facts.layout == {"tflite": "NHWC", "onnx": "NCHW"}[format_]
+    assert scores.shape == (1, 12)
+    wanted = "int8" if recipe == "int8_ptq" else "float32"
+    assert image.dtype == scores.dtype == wanted
+    if wanted == "int8":
+        # Pixels in [-1, 1] fill the codes: one step is 2/255.
+        assert image.scale[0] == pytest.approx(2 / 255, rel=1e-3)
+        assert image.zero_point[0] in (-1, 0)
+        assert scores.scale[0] == pytest.approx(1 / 256, rel=0.01)
+
+
+def test_layers_are_the_network(made):
+    format_, shelf, data = made
+    ops = [layer.op for layer in shelf.inspect(data).layers]
+    convolutions = {"tflite": ("CONV_2D", "DEPTHWISE_CONV_2D"), "onnx": ("Conv",)}[format_]
+    assert sum(op in convolutions for op in ops) == 28
+    assert not {"PAD", "PADV2", "Pad", "Transpose", "TRANSPOSE", "BatchNormalization"} & set(ops)
+
+
+def test_float_layers_are_found(made, recipe):
+    _, shelf, data = made
+    found = shelf.float_layers(shelf.inspect(data))
+    assert (found == ()) == (recipe == "int8_ptq")
+
+
+@pytest.mark.parametrize("format_", FORMATS.names())
+def test_weights_are_per_channel(format_, converted):
+    shelf, data = FORMATS.load(format_), converted["int8_ptq", format_]
+    tensors = {
+        t.name: t for layer in shelf.inspect(data).layers for t in layer.inputs if len(t.shape) == 4
+    }
+    weights = [t for t in tensors.values() if t.dtype == "int8" and t.axis is not None]
+    assert len(weights) == 28
+    for tensor in weights:
+        depthwise = format_ == "tflite" and tensor.shape[0] == 1 and tensor.axis == 3
+        assert depthwise or tensor.axis == 0
+        assert len(tensor.scale) == tensor.shape[tensor.axis]
+        assert set(tensor.zero_point) == {0}
+
+
+def test_a_tap_shows_the_logits_behind_the_softmax(made, recipe):
+    format_, shelf, data = made
+    facts = shelf.inspect(data)
+    tapped = shelf.tap(data, facts.logits)
+    (tensor,) = shelf.inspect(tapped).outputs
+    assert tensor.name == facts.logits != "scores"
+    image = an_image(facts)
+    scores, logits = run(format_, data, image), run(format_, tapped, image)
+    if recipe == "float32":
+        expected = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+    else:
+        # An int8 softmax rounds near scores to one value: the best logit is among the best.
+        assert scores.ravel()[logits.argmax()] == scores.max()
+
+
+def test_an_unknown_tensor_is_refused(made):
+    _, shelf, data = made
+    with pytest.raises(InputError, match="no tensor named nowhere"):
+        shelf.tap(data, "nowhere")
+
+
+def test_sealing_twice_changes_nothing_more(made):
+    _, shelf, data = made
+    assert shelf.inspect(shelf.seal(data)) == shelf.inspect(data)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 0.3, 0.9])
+def test_truncated_files_are_refused(made, keep):
+    format_, shelf, data = made
+    length = keep if isinstance(keep, int) else int(len(data) * keep)
+    try:
+        facts = shelf.inspect(data[:length])
+    except InputError:
+        return
+    # TFLite keeps its weights in front: a file cut late may still tell all its layers.
+    assert format_ == "tflite"
+    assert len(facts.layers) == 31
+
+
+@pytest.mark.parametrize("format_", FORMATS.names())
+@pytest.mark.parametrize("data", [b"", b"not a model at all, but long enough", bytes(4096)])
+def test_other_files_are_refused(format_, data):
+    with pytest.raises(InputError):
+        FORMATS.load(format_).inspect(data)
+
+
+def test_tflite_weights_are_aligned(converted):
+    """XNNPACK reads weights in place: the schema asks for 16 bytes."""
+    data = converted["float32", "tflite"]
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    model = schema.Model.GetRootAs(data, 0)
+    starts = []
+    for index in range(model.BuffersLength()):
+        buffer = model.Buffers(index)
+        if buffer.DataLength():
+            vector = buffer._tab.Vector(buffer._tab.Offset(4))
+            starts.append(vector % 16)
+    assert len(starts) >= 28
+    assert set(starts) == {0}
+
+
+def test_the_signature_is_named(converted):
+    interpreter = Interpreter(model_content=converted["int8_ptq", "tflite"])
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["scores"]}
+    }

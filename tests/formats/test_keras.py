@@ -1,0 +1,216 @@
+import json
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.formats import keras
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("k2.h5", ("h5", "tf_keras", "model")),
+        ("k2.keras", ("keras", "tf_keras", "model")),
+        ("k2_weights.h5", ("h5", "tf_keras", "weights")),
+        ("k2_ops.keras", ("keras", "tf_keras", "model")),
+        ("k3.h5", ("h5", "keras3", "model")),
+        ("k3.keras", ("keras", "keras3", "model")),
+        ("k3_ops.keras", ("keras", "keras3", "model")),
+        ("k3.weights.h5", ("h5", "keras3", "weights")),
+    ],
+)
+def test_a_file_is_what_its_content_says(model_files, tmp_path, name, expected):
+    file = keras.detect(model_files / name)
+    assert (file.format, file.framework, file.content) == expected
+    assert file.sha256 == records.sha256(model_files / name)
+    assert file.code == ()
+    renamed = tmp_path / "model.bin"
+    renamed.write_bytes((model_files / name).read_bytes())
+    assert keras.detect(renamed).framework == file.framework
+
+
+def test_weights_tell_how_many_classes_they_end_in(model_files):
+    assert keras.detect(model_files / "k2_weights.h5").classes == 5
+
+
+@pytest.mark.parametrize("name", ["k2_lambda.h5", "k2_lambda.keras", "k3_lambda.h5"])
+def test_a_lambda_layer_is_named(model_files, name):
+    assert keras.detect(model_files / name).code[0] == "Lambda layer 'doubled'"
+
+
+def test_detection_imports_no_framework(model_files):
+    names = ["k2_lambda.h5", "k2_lambda.keras", "k3_lambda.keras", "k2_lambda_saved"]
+    program = (
+        "import sys; from pathlib import Path; from mobiledeploy.verbs import models\n"
+        "from mobiledeploy.core.errors import InputError\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: models.detect(Path(name)); print('loaded', name)\n"
+        "    except InputError as error: print(error)\n"
+        "print(sorted({'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)))"
+    )
+    paths = [str(model_files / name) for name in names]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True
+    )
+    *lines, imported = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all("Lambda layer 'doubled'" in line and "--unsafe" in line for line in lines)
+    assert imported == "[]"
+
+
+def test_other_files_are_left_to_others(tmp_path):
+    other = tmp_path / "x.tflite"
+    other.write_bytes(b"TFL3" * 10)
+    assert keras.detect(other) is None
+    np.savez(tmp_path / "x.npz", a=1)
+    assert keras.detect(tmp_path / "x.npz") is None
+    assert keras.detect(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras"])
+@pytest.mark.parametrize("content", [b"", b"hello, I am text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"])
+def test_what_is_named_like_a_model_and_is_none(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is") as caught:
+        keras.detect(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.h5 cannot be read: No such file"):
+        keras.detect(tmp_path / "nowhere.h5")
+
+
+@pytest.mark.parametrize("name", ["k2.h5", "k2_weights.h5", "k3.keras", "k2.keras"])
+def test_no_cut_of_a_file_passes(model_files, tmp_path, name):
+    whole = (model_files / name).read_bytes()
+    path = tmp_path / name
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(InputError, match=path.name):
+            keras.detect(path)
+
+
+def hdf5(path, build, **attributes):
+    with h5py.File(path, "w") as file:
+        build(file)
+        file.attrs.update({"keras_version": "2.4.0", "layer_names": ["a"]} | attributes)
+        file.require_group("a").attrs["weight_names"] = []
+    return path
+
+
+def test_hdf5_of_another_kind_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["temperatures"] = np.ones(3)
+    with pytest.raises(InputError, match="neither a Keras model nor Keras weights"):
+        keras.detect(tmp_path / "x.h5")
+
+
+def absurd(file):
+    file.create_dataset("a/w", (10**6, 10**6), "f4", chunks=(100, 100))
+
+
+def elsewhere(file):
+    file.create_dataset("a/w", (4,), "f4", external=[("/etc/passwd", 0, 16)])
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "w", (4,))
+    file.create_virtual_dataset("w", layout)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (absurd, "GiB of weights"),
+        (elsewhere, "in another file"),
+        (virtual, "in another file"),
+        (lambda file: file.__setitem__("w", h5py.ExternalLink("other.h5", "/w")), "lead out"),
+        (lambda file: file.__setitem__("w", h5py.SoftLink("/a")), "lead out"),
+        (lambda file: file.__setitem__("loop", file["/"]), "within themselves"),
+    ],
+)
+def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, said):
+    with pytest.raises(InputError, match=said):
+        keras.detect(hdf5(tmp_path / "x.h5", build))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"model_config": "{" * 10}, "not JSON"),
+        ({"model_config": '{"a":' * 12_000}, "too deep"),
+        ({"model_config": 3}, "broken HDF5"),
+        ({"keras_version": "two"}, "broken HDF5"),
+        ({"layer_names": ["nowhere"]}, "broken HDF5"),
+    ],
+)
+def test_broken_attributes_are_one_line(tmp_path, attributes, said):
+    path = hdf5(tmp_path / "x.h5", lambda file: None, **attributes)
+    with pytest.raises(InputError, match=said) as caught:
+        keras.detect(path)
+    assert "\n" not in str(caught.value)
+
+
+def archive(path, version="3.15.1", config=None, extra=()):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": version}))
+        file.writestr("config.json", json.dumps(config or {"class_name": "Functional"}))
+        for name, content in extra:
+            file.writestr(name, content)
+    return path
+
+
+def test_a_zip_of_two_names_out_of_its_folder_or_of_another_keras_is_refused(tmp_path):
+    path = tmp_path / "x.keras"
+    assert keras.detect(archive(path)).framework == "keras3"
+    for name in ("../x", "/etc/x", "a/../../x", "c:\\x"):
+        with pytest.raises(InputError, match="would land outside"):
+            keras.detect(archive(path, extra=[(name, "")]))
+    with pytest.raises(InputError, match="'4.0'"):
+        keras.detect(archive(path, version="4.0"))
+    with pytest.raises(InputError, match="None"):
+        keras.detect(archive(path, version=None))
+    with pytest.raises(InputError, match="not that of a Keras model"):
+        keras.detect(archive(path, config=[1]))
+    with pytest.warns(UserWarning, match="Duplicate"):
+        archive(path, extra=[("config.json", "{}")])
+    with pytest.raises(InputError, match="two files of one name"):
+        keras.detect(path)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+    path = archive(tmp_path / "x.keras", extra=[("model.weights.h5", bytes(1 << 22))])
+    assert path.stat().st_size < 1 << 14
+    monkeypatch.setattr(keras, "LARGEST_BYTES", 1 << 20)
+    with pytest.raises(InputError, match="would inflate"):
+        keras.detect(path)
+
+
+def test_weights_within_a_zip_are_looked_into(tmp_path):
+    inner = hdf5(tmp_path / "w.h5", elsewhere).read_bytes()
+    path = archive(tmp_path / "x.keras", extra=[("model.weights.h5", inner)])
+    with pytest.raises(InputError, match="in another file"):
+        keras.detect(path)
+
+
+def test_custom_losses_do_not_matter_for_they_are_not_loaded(tmp_path):
+    loss = {"class_name": "function", "config": "mine", "module": "my.losses"}
+    config = {"class_name": "Functional", "module": "keras", "compile_config": {"loss": loss}}
+    assert keras.detect(archive(tmp_path / "x.keras", config=config)).code == ()
+    config = {"class_name": "Functional", "config": {"layers": [{"compile_config": loss}]}}
+    assert keras.detect(archive(tmp_path / "x.keras", config=config)).code != ()
+
+
+def test_published_files_are_known(real_data):
+    model = keras.detect(real_data / "vww" / "vww_96.h5")
+    assert (model.framework, model.content, model.code) == ("tf_keras", "model", ())
+    weights = keras.detect(real_data / "imagenet" / "mobilenet_7_5_224_tf.h5")
+    assert (weights.framework, weights.content, weights.classes) == ("tf_keras", "weights", 1000)

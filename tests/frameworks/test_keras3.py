@@ -1,0 +1,52 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.formats import keras
+from mobiledeploy.frameworks import keras3, tf_keras
+
+IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+
+
+def loaded(path):
+    return keras3.load(keras.detect(path))
+
+
+@pytest.mark.parametrize("name", ["k3.keras", "k3.h5"])
+def test_a_whole_model_answers_beside_keras_2(model_files, name):
+    model = loaded(model_files / name)
+    assert keras3.shapes(model) == ((None, 32, 32, 3), (None, 5))
+    call, variables = keras3.inference(model)
+    before = np.asarray(call(IMAGES))
+    assert before.shape == (2, 5)
+    np.testing.assert_allclose(before.sum(axis=1), 1, atol=1e-6)
+    assert len(variables) == 7
+    tf_keras.load(keras.detect(model_files / "k2.h5"))
+    np.testing.assert_array_equal(call(IMAGES), before)
+
+
+def test_both_formats_hold_the_same_model(model_files):
+    (first, _), (second, _) = (
+        keras3.inference(loaded(model_files / name)) for name in ("k3.keras", "k3.h5")
+    )
+    np.testing.assert_array_equal(first(IMAGES), second(IMAGES))
+
+
+def test_a_lambda_runs_only_where_the_verb_allowed_it(model_files):
+    file = keras.detect(model_files / "k3_lambda.keras")
+    assert keras3.shapes(keras3.load(file)) == ((None, 32, 32, 3), (None, 3))
+    with pytest.raises(InputError, match="Keras cannot load") as caught:
+        keras3.load(dataclasses.replace(file, code=()))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_inputs_are_refused(model_files):
+    with pytest.raises(InputError, match="has 2 inputs"):
+        keras3.shapes(loaded(model_files / "k3_two.keras"))
+
+
+def test_weights_are_no_model(model_files):
+    with pytest.raises(InputError, match="Keras 3 weights"):
+        loaded(model_files / "k3.weights.h5")

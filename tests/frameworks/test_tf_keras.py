@@ -1,0 +1,194 @@
+import dataclasses
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tf_keras
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.core.types import ModelSpec, Preprocessing, Weights
+from mobiledeploy.formats import keras
+from mobiledeploy.frameworks import tf_keras as framework
+
+IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+
+
+def loaded(path):
+    return framework.load(keras.detect(path))
+
+
+@pytest.mark.parametrize("name", ["k2.h5", "k2.keras"])
+def test_a_whole_model_answers_as_it_did(model_files, name):
+    model = loaded(model_files / name)
+    assert framework.shapes(model) == ((None, 32, 32, 3), (None, 5))
+    call, variables = framework.inference(model)
+    expected = tf_keras.models.load_model(model_files / name, compile=False)(IMAGES)
+    np.testing.assert_array_equal(call(IMAGES), expected)
+    assert len(variables) == 7
+
+
+def test_a_file_of_another_name_is_loaded_by_its_content(model_files, tmp_path):
+    for name in ("k2.h5", "k2.keras"):
+        path = tmp_path / "model.bin"
+        path.write_bytes((model_files / name).read_bytes())
+        assert framework.shapes(loaded(path))[1] == (None, 5)
+
+
+def test_a_file_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
+    path = tmp_path / "model.h5"
+    path.write_bytes((model_files / "k2.h5").read_bytes())
+    file = keras.detect(path)
+    path.write_bytes((model_files / "k2_lambda.h5").read_bytes())
+    with pytest.raises(InputError, match="was changed"):
+        framework.load(file)
+
+
+def test_the_verb_may_allow_a_lambda(model_files):
+    file = keras.detect(model_files / "k2_lambda.keras")
+    assert framework.shapes(framework.load(file)) == ((None, 32, 32, 3), (None, 3))
+    with pytest.raises(InputError, match="Keras cannot load") as caught:
+        framework.load(dataclasses.replace(file, code=()))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_inputs_are_refused(model_files):
+    with pytest.raises(InputError, match="has 2 inputs"):
+        framework.shapes(loaded(model_files / "k2_two.h5"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "said"),
+    [
+        ((32, 32, 1), "float32", r"takes \[N, 32, 32, 1\]"),
+        ((32,), "float32", r"takes \[N, 32\]"),
+        ((32, 32, 3), "uint8", "takes uint8"),
+    ],
+)
+def test_what_takes_no_pictures_is_refused(shape, dtype, said):
+    image = tf_keras.layers.Input(shape, dtype=dtype)
+    model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
+    with pytest.raises(InputError, match=said):
+        framework.shapes(model)
+
+
+def test_weights_are_no_model(model_files):
+    with pytest.raises(InputError, match="holds weights"):
+        loaded(model_files / "k2_weights.h5")
+
+
+def test_a_layer_that_keras_does_not_know_is_one_line(model_files, tmp_path):
+    path = tmp_path / "x.h5"
+    path.write_bytes((model_files / "k2.h5").read_bytes())
+    with h5py.File(path, "a") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace("Conv2D", "Conv2E")
+    with pytest.raises(InputError, match=r"Conv2E") as caught:
+        loaded(path)
+    assert "\n" not in str(caught.value)
+
+
+def poisoned(path, source, name, value=np.nan):
+    path.write_bytes(source.read_bytes())
+    with h5py.File(path, "a") as file:
+        file[name][0] = value
+    return path
+
+
+def test_nan_weights_are_refused(model_files, tmp_path):
+    path = poisoned(
+        tmp_path / "x.h5", model_files / "k2.h5", "model_weights/conv1_bn/conv1_bn/gamma:0"
+    )
+    with pytest.raises(InputError, match=r"conv1_bn/gamma:0 hold NaN"):
+        loaded(path)
+
+
+def build(alpha=0.25, classes=7):
+    return ARCHITECTURES.load("mobilenet_v1").build(
+        alpha=alpha, resolution=(32, 32), classes=classes
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """Weights of a v1 0.25, as Keras Applications saves them, with numbers of our own."""
+    path = tmp_path_factory.mktemp("published") / "mobilenet_2_5_32_tf.h5"
+    model = build()
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.random(w.shape, np.float32) for w in model.get_weights()])
+    model.save_weights(path)
+    return path
+
+
+def test_weights_are_set_by_layer_name(published):
+    model = build()
+    framework.load_weights(model, published, alpha=0.25)
+    rng = np.random.default_rng(0)
+    for weight in model.get_weights():
+        np.testing.assert_array_equal(weight, rng.random(weight.shape, np.float32))
+
+
+def test_weights_of_keras_applications_fit(tmp_path):
+    theirs = tf_keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=7)
+    theirs.save_weights(tmp_path / "w.h5")
+    theirs.save(tmp_path / "whole.h5")
+    for name in ("w.h5", "whole.h5"):
+        model = build()
+        framework.load_weights(framework.Model("tf_keras", model), tmp_path / name, alpha=0.25)
+        images = IMAGES * 2 - 1
+        np.testing.assert_allclose(model(images), theirs(images), atol=1e-6)
+
+
+def test_the_alpha_that_fits_is_named(published):
+    model = build(alpha=0.5)
+    before = model.get_weights()
+    with pytest.raises(InputError, match=r"layer conv1 .*--alpha 0\.25"):
+        framework.load_weights(model, published, alpha=0.5)
+    for was, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_other_classes_and_other_architectures_are_refused(published, model_files):
+    with pytest.raises(InputError, match="conv_preds .*as many classes"):
+        framework.load_weights(build(classes=8), published, alpha=0.25)
+    with pytest.raises(InputError, match="layer conv1"):
+        framework.load_weights(build(), model_files / "k2_weights.h5", alpha=0.25)
+    with pytest.raises(InputError, match="no weights by layer name"):
+        framework.load_weights(build(), model_files / "k3.weights.h5")
+    smaller = tf_keras.Sequential([tf_keras.layers.Input((32, 32, 3))])
+    smaller.add(tf_keras.layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="conv1"))
+    with pytest.raises(InputError, match="which the model has not"):
+        framework.load_weights(smaller, published)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(published, tmp_path, value):
+    path = poisoned(tmp_path / "w.h5", published, "conv_pw_3_bn/conv_pw_3_bn/beta:0", value)
+    with pytest.raises(InputError, match="conv_pw_3_bn hold NaN or infinite"):
+        framework.load_weights(build(), path)
+
+
+def test_truncated_weights_are_one_line(published, tmp_path):
+    (tmp_path / "w.h5").write_bytes(published.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"w\.h5 cannot be read") as caught:
+        framework.load_weights(build(), tmp_path / "w.h5")
+    assert "\n" not in str(caught.value)
+
+
+def test_random_weights_are_the_same_every_time():
+    spec = ModelSpec(
+        "x", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (32, 32), 7,
+        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=True),
+    )  # fmt: skip
+    first, second = (framework.build(spec, None).handle.get_weights() for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_published_person_detector(real_data):
+    model = loaded(real_data / "vww" / "vww_96.h5")
+    assert framework.shapes(model) == ((None, 96, 96, 3), (None, 2))
+    with np.load(real_data / "vww" / "images.npz") as data:
+        images, labels = data["images"][:100] / np.float32(255), data["labels"][:100]
+    call, _ = framework.inference(model)
+    assert (np.argmax(call(images), axis=1) == labels).mean() > 0.75

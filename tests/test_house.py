@@ -1,0 +1,291 @@
+"""The rules of the house that no linter knows, and that the linters' own rules bite."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from mobiledeploy import __version__
+from mobiledeploy.cli import main
+from mobiledeploy.core import plugins
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "mobiledeploy"
+ROOMS = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+SHELVES = {n: s for n, s in vars(plugins).items() if isinstance(s, plugins.Shelf)}
+COMMANDS = main.cli.list_commands(click.Context(main.cli))
+HEAVY = {"keras", "tensorflow", "tensorflow_model_optimization", "tf2onnx", "tf_keras"}
+
+
+def python(code: str) -> str:
+    """What `code` prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+# Ports
+
+
+@pytest.fixture(scope="module")
+def assigned() -> dict[str, set[str]]:
+    """Constant of core/plugins.py -> the modules that tests/typed_ports.py gives to its port."""
+    tree = ast.parse((REPOSITORY / "tests" / "typed_ports.py").read_text("utf-8"))
+    modules = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            constant, *names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)][::-1]
+            found[constant] = names
+    return found
+
+
+@pytest.mark.parametrize("constant", SHELVES)
+def test_every_plugin_is_held_against_its_port(constant, assigned):
+    shelf = SHELVES[constant]
+    leaves = {f"mobiledeploy.{shelf.folder}.{name}" for name in shelf.names()}
+    assert assigned.get(constant, set()) == leaves
+
+
+def test_every_file_of_a_shelf_is_a_plugin():
+    """A shelf that is split over two constants (formats) leaves no file out.
+
+    But for frameworks, which is a floor too: the ways to load a model stand on common ground.
+    """
+    for folder in ({shelf.folder for shelf in SHELVES.values()} & ROOMS) - {"frameworks"}:
+        files = {p.stem for p in (PACKAGE / folder).glob("*.py") if not p.stem.startswith("_")}
+        named = {n for s in SHELVES.values() if s.folder == folder for n in s.names()}
+        assert files <= named, folder
+
+
+# Imports
+
+
+@pytest.mark.parametrize("verb", ["bench", "doctor", "evaluate", "export", "models"])
+def test_a_verb_starts_without_tensorflow(verb):
+    said = python(f"import sys, mobiledeploy.verbs.{verb}; print(*sys.modules)")
+    assert not HEAVY & set(said.split())
+
+
+def test_help_imports_next_to_nothing():
+    said = python(
+        "import sys; sys.argv = ['mobiledeploy', '--help']\n"
+        "from mobiledeploy.cli.main import run\n"
+        "assert run() == 0\n"
+        "print('MODULES', *sys.modules)"
+    )
+    loaded = set(said.partition("MODULES")[2].split())
+    assert "click" in loaded
+    assert not (HEAVY | {"numpy", "onnx", "onnxruntime", "PIL", "rich", "scipy"}) & loaded
+
+
+def test_public_names_are_the_verbs():
+    said = python(
+        "import sys, mobiledeploy\n"
+        "assert 'mobiledeploy.verbs' not in sys.modules\n"
+        "from mobiledeploy import bench, evaluate, export\n"
+        "print(bench.__module__, evaluate.__module__, export.__module__)"
+    )
+    assert said.split() == [f"mobiledeploy.verbs.{v}" for v in ("bench", "evaluate", "export")]
+
+
+@pytest.mark.parametrize(
+    ("room", "libraries"), [("core", {"numpy", "PIL"}), ("analysis", {"numpy", "scipy"})]
+)
+def test_the_ground_stands_on_little(room, libraries):
+    allowed = libraries | set(sys.stdlib_module_names) | {"mobiledeploy"}
+    for path in (PACKAGE / room).glob("*.py"):
+        assert {name.partition(".")[0] for name in imports(path)} <= allowed, path.name
+
+
+def test_analysis_opens_no_files_and_starts_no_processes():
+    for path in (PACKAGE / "analysis").glob("*.py"):
+        assert not imports(path) & {"os", "pathlib", "shutil", "socket", "subprocess"}, path.name
+
+
+def test_no_verb_prints():
+    """But for training, which is a script until it is a command."""
+    for path in (PACKAGE / "verbs").glob("*.py"):
+        assert not imports(path) & {"click", "rich"}, path.name
+
+
+# The contracts of pyproject.toml, each broken on purpose
+
+VIOLATIONS = {
+    "core knows a verb": ("core/units.py", "import mobiledeploy.verbs.doctor"),
+    "a shelf knows another": ("recipes/float32.py", "import mobiledeploy.datasets.shapes"),
+    "a leaf knows another": ("recipes/float32.py", "from mobiledeploy.recipes import float16"),
+    "a verb knows a leaf": ("verbs/doctor.py", "from mobiledeploy.formats import tflite"),
+    "a verb hides an import": ("verbs/doctor.py", "def f():\n    import tf_keras"),
+    "a shelf stands on frameworks": ("formats/onnx.py", "import mobiledeploy.frameworks.training"),
+    "core knows TensorFlow": ("core/units.py", "import tensorflow"),
+    "a format knows tfmot": ("formats/tflite.py", "import tensorflow_model_optimization"),
+    "a verb runs an engine": ("verbs/doctor.py", "import onnxruntime"),
+    "a verb knows the terminal": ("verbs/doctor.py", "import rich.table"),
+    "a room nobody planned": ("misc/__init__.py", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package and its contracts, apart, to be broken."""
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copytree(PACKAGE, folder / "mobiledeploy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    return folder
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_contracts_hold(copy):
+    done = lint_imports(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS)
+def test_the_contracts_bite(violation, copy):
+    name, line = VIOLATIONS[violation]
+    path = copy / "mobiledeploy" / name
+    before = path.read_bytes() if path.exists() else None
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((before or b"") + f"\n{line}\n".encode())
+    try:
+        done = lint_imports(copy)
+    finally:
+        if before is None:
+            shutil.rmtree(path.parent)
+        else:
+            path.write_bytes(before)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "BROKEN" in done.stdout
+
+
+def test_the_contracts_name_every_shelf():
+    config = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    contracts = {c["id"]: c for c in config["tool"]["importlinter"]["contracts"]}
+    shelves = {f"mobiledeploy.{s.folder}" for s in SHELVES.values() if s.folder in ROOMS}
+    assert set(contracts["shelves-by-name"]["forbidden_modules"]) == shelves
+    leaves = {name.removesuffix(".*") for name in contracts["leaves"]["modules"]}
+    assert shelves - leaves == {"mobiledeploy.frameworks"}
+
+
+# The command line
+
+
+def test_there_are_commands():
+    assert {"bench", "doctor", "evaluate", "export", "models"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example(name):
+    command = main.cli.get_command(click.Context(main.cli), name)
+    assert command is not None
+    assert f"mobiledeploy {name}" in (command.epilog or "")
+    assert command.help
+    module = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text("utf-8"))
+    assert (ast.get_docstring(module) or "").partition("\n")[0].endswith(".")
+    options = {option for param in command.params for option in param.opts}
+    assert {"--json", "--quiet", "--verbose"} <= options
+    undocumented = [
+        p.name for p in command.params
+        if isinstance(p, click.Option) and not p.help and not isinstance(p.type, click.Choice)
+    ]  # fmt: skip
+    assert not undocumented
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_prints(name):
+    done = subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", name, "--help"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Example" in done.stdout
+    assert not done.stderr
+
+
+# Files
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip("git does not know this folder: no list of tracked files")
+    return [p for n in done.stdout.split("\0") if n and (p := REPOSITORY / n).is_file()]
+
+
+def test_no_file_names_a_registry_or_this_machine():
+    places = [f"{p}/" for p in (REPOSITORY, REPOSITORY.parent / "shared", Path.home())]
+    places += [f"{sys.base_prefix}/"] if sys.base_prefix not in ("/usr", "/usr/local") else []
+    registry = (
+        r"pypi\.org|pythonhosted\.org|--(?:extra-)?index-url[ =]|--find-links[ =]|://\S*/simple\b"
+    )
+    pattern = re.compile("|".join([registry, *map(re.escape, places)]))
+    for path in tracked():
+        if path == Path(__file__):
+            continue
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        found = pattern.search(text)
+        assert not found, f"{path.relative_to(REPOSITORY)}: {found[0]}"
+
+
+def test_the_plan_of_the_house_names_the_rooms_that_stand():
+    plan = (REPOSITORY / "docs" / "architecture.md").read_text("utf-8")
+    picture = plan.partition("```text rooms\n")[2].partition("```")[0]
+    named = set(re.findall(r"^  (\w+)/", picture, re.MULTILINE))
+    assert named == ROOMS
+
+
+def test_the_changelog_has_this_version():
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(rf"^## \[{re.escape(__version__)}\]", changelog, re.MULTILINE)
+
+
+def test_the_lock_is_whole():
+    """Every requirement is pinned and hashed, and every direct one is there."""
+    text = (REPOSITORY / "requirements.lock").read_text("utf-8")
+    blocks = re.split(r"\n(?=[a-z0-9])", text.partition("\n#    make lock\n")[2])
+    assert len(blocks) > 50
+    for block in blocks:
+        assert re.match(r"[a-z0-9.-]+==\S+", block), block.partition("\n")[0]
+        assert "--hash=sha256:" in block, block.partition("\n")[0]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.split(r"[^\w-]", line)[0] for lines in wanted for line in lines}
+    names -= {"mobiledeploy"}
+    assert names <= {block.partition("==")[0] for block in blocks}

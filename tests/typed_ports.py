@@ -1,0 +1,57 @@
+"""Every plugin as its port: mypy, in `make lint`, fails where a module and its Protocol part.
+
+tests/test_house.py sees to it that none is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from mobiledeploy.architectures import mobilenet_v1
+from mobiledeploy.converters import onnx as onnx_converter
+from mobiledeploy.converters import tflite as tflite_converter
+from mobiledeploy.core.plugins import (
+    ARCHITECTURES,
+    CONVERTERS,
+    DATASETS,
+    DEVICES,
+    FORMATS,
+    FRAMEWORKS,
+    LOADERS,
+    RECIPES,
+    RUNNERS,
+    RUNTIMES,
+    Shelf,
+)
+from mobiledeploy.datasets import folder, npz, shapes
+from mobiledeploy.devices import host
+from mobiledeploy.formats import keras as keras_loader
+from mobiledeploy.formats import onnx as onnx_format
+from mobiledeploy.formats import saved_model as saved_model_loader
+from mobiledeploy.formats import tflite as tflite_format
+from mobiledeploy.frameworks import keras3, saved_model, tf_keras
+from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_ptq
+from mobiledeploy.runners import python
+from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
+
+T = TypeVar("T")
+
+
+class Held(Generic[T]):
+    """Nothing at run time; mypy holds each module against the port of the shelf."""
+
+    def __init__(self, shelf: Shelf[T]) -> None: ...
+
+    def __call__(self, *modules: T) -> None: ...
+
+
+Held(ARCHITECTURES)(mobilenet_v1)
+Held(RECIPES)(dynamic_int8, float16, float32, int8_ptq)
+Held(CONVERTERS)(onnx_converter, tflite_converter)
+Held(FORMATS)(onnx_format, tflite_format)
+Held(LOADERS)(keras_loader, saved_model_loader)
+Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
+Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
+Held(RUNNERS)(python)
+Held(DEVICES)(host)
+Held(DATASETS)(folder, npz, shapes)

@@ -1,0 +1,173 @@
+"""The conversion child: what it makes equals the float model, and how it refuses and dies."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core import preprocessing
+from mobiledeploy.core.errors import DeployError, InputError
+from mobiledeploy.core.plugins import FORMATS, dataset
+from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Weights
+from mobiledeploy.verbs import convert
+
+SIZE = (65, 97)  # odd, so that SAME must round up
+GOLDEN = (0, 1, 2)
+
+
+class Listener:
+    """A Notify that remembers."""
+
+    def __init__(self):
+        self.doubts, self.steps = [], []
+
+    def progress(self, what, done, total):
+        self.steps.append((what, done, total))
+
+    def doubt(self, doubt):
+        self.doubts.append(doubt)
+
+    def say(self, line):
+        raise AssertionError("the child has nothing to say")
+
+
+def request(folder, **changes):
+    spec = ModelSpec(
+        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, SIZE, 12,
+        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=False),
+    )  # fmt: skip
+    jobs = (("float32", "tflite"), ("float32", "onnx"))
+    plain = convert.Request(
+        spec, None, None, None, jobs, DataRef("demo", "validation", SIZE), GOLDEN, "int8",
+        "logits", str(folder),
+    )  # fmt: skip
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """(files, the end, the doubts) of float and int8 files that end in logits, at an odd size."""
+    folder = tmp_path_factory.mktemp("odd")
+    jobs = (("float32", "tflite"), ("float32", "onnx"), ("int8_ptq", "tflite"))
+    listener = Listener()
+    files, finished = convert.produce(
+        request(folder, jobs=jobs, io="float"), folder / "log", listener
+    )
+    return {(f.recipe, f.format): f for f in files}, finished, listener
+
+
+def images():
+    samples = dataset("demo").open("demo", "validation", resolution=SIZE, labels=())
+    plain = Preprocessing((-1.0, 1.0))
+    return [preprocessing.prepare(samples.image(i), plain, SIZE) for i in GOLDEN]
+
+
+def run(file):
+    """The file's answers for the golden pictures, on the engines themselves."""
+    data = Path(file.path).read_bytes()
+    facts = FORMATS.load(file.format).inspect(data)
+    feeds = [preprocessing.to_input(x, facts.inputs[0], facts.layout) for x in images()]
+    if file.format == "onnx":
+        from onnxruntime import InferenceSession
+
+        session = InferenceSession(data)
+        return np.concatenate([session.run(None, {"image": feed})[0] for feed in feeds])
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    rows = []
+    for feed in feeds:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], feed)
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+def test_float_files_answer_as_the_keras_model_at_an_odd_size(odd, format_):
+    files, finished, _ = odd
+    reference = np.asarray(finished.reference, np.float32)
+    assert reference.shape == (len(GOLDEN), 12)
+    assert np.ptp(reference) > 0.01
+    np.testing.assert_allclose(run(files["float32", format_]), reference, atol=1e-4, rtol=1e-4)
+
+
+def test_asked_ends_are_kept(odd):
+    files, _, _ = odd
+    for (_, format_), file in files.items():
+        facts = FORMATS.load(format_).inspect(Path(file.path).read_bytes())
+        assert facts.outputs[0].dtype == facts.inputs[0].dtype == "float32"
+        assert facts.logits == "scores"
+        assert "SOFTMAX" not in {layer.op.upper() for layer in facts.layers}
+
+
+def test_progress_is_told_and_nothing_doubted(odd):
+    _, finished, listener = odd
+    assert ("converting", 3, 3) in listener.steps
+    assert listener.doubts == []
+    assert finished.calibration_images == 200
+
+
+def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
+    spec = dataclasses.replace(request(tmp_path).spec, resolution=(64, 64))
+    again = request(
+        tmp_path, spec=spec, jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
+        data=DataRef("demo", "validation", (64, 64)), golden=(0,), output="softmax",
+    )  # fmt: skip
+    files, _ = convert.produce(again, tmp_path / "log", Listener())
+    for file in files:
+        assert Path(file.path).read_bytes() == converted[file.recipe, file.format]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+    """A small tmpfs of its own, in a user namespace."""
+    script = (
+        f"mount -t tmpfs -o size=200k none {tmp_path} && exec python -c '"
+        "import pathlib, sys; sys.path.insert(0, \"tests/verbs\");"
+        "from mobiledeploy.core import records\n"
+        f"p = pathlib.Path(\"{tmp_path}\")\n"
+        "try: records.write_atomic(p / \"big\", bytes(10**6))\n"
+        "except Exception as e: print(type(e).__name__, e); print(list(p.iterdir()))'"
+    )
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    if "unshare" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    assert done.stdout.splitlines() == [
+        f"UsageError cannot write in {tmp_path}: no space left on device; "
+        "free some space or choose another folder",
+        "[]",
+    ]
+
+
+def test_a_killed_child_is_an_error_and_not_a_hang(tmp_path):
+    def kill_soon():
+        for _ in range(600):
+            time.sleep(0.05)
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            if children:
+                time.sleep(0.5)
+                os.kill(int(children[0]), signal.SIGKILL)
+                return
+
+    thread = threading.Thread(target=kill_soon)
+    thread.start()
+    with pytest.raises(DeployError, match="died with status -9") as caught:
+        convert.produce(request(tmp_path), tmp_path / "log", Listener())
+    thread.join()
+    assert not isinstance(caught.value, InputError)
+
+
+def test_weights_of_another_alpha_are_refused_by_alpha(tmp_path, real_data):
+    file = real_data / "imagenet" / "mobilenet_7_5_224_tf.h5"
+    with pytest.raises(InputError, match=r"--alpha 0\.75"):
+        convert.produce(request(tmp_path, weights=str(file)), tmp_path / "log", Listener())
+    assert list(tmp_path.glob("*.tflite")) == []

@@ -1,0 +1,195 @@
+"""doctor sees what is installed and what is not, and cleans no more than our caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy import __version__
+from mobiledeploy.core import assets, records
+from mobiledeploy.core.plugins import RUNTIMES
+from mobiledeploy.verbs import doctor
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return assets.cache_dir()
+
+
+def installed(tmp_path: Path, packages: dict[str, str], *requires: str) -> dict[str, doctor.Part]:
+    """The parts that doctor sees where exactly `packages` are installed."""
+    for name, version in ({"mobiledeploy": __version__} | packages).items():
+        folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {r}" for r in requires if name == "mobiledeploy"]
+        (folder / "METADATA").write_text("\n".join(lines) + "\n")
+    code = (
+        "import importlib.metadata, sys\n"
+        "from mobiledeploy.core import cards, records, store\n"
+        "from mobiledeploy.verbs import doctor\n"
+        "sys.path[:] = [sys.argv[1]]\n"
+        "print(records.dumps(doctor.doctor()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    diagnosis = records.loads(doctor.Diagnosis, done.stdout)
+    found = {part.name: part for part in diagnosis.parts}
+    found["doubts"] = {doubt.name: doubt for doubt in diagnosis.doubts}
+    return found
+
+
+def test_versions_are_those_of_the_installed_runtimes():
+    found = doctor.versions()
+    assert set(found) == set(RUNTIMES.names())
+    assert found["litert"] == metadata.version("ai-edge-litert")
+    assert found["onnxruntime"] == metadata.version("onnxruntime")
+
+
+def test_this_installation_is_sound():
+    diagnosis = doctor.doctor()
+    assert diagnosis.broken == ()
+    parts = {part.name: part for part in diagnosis.parts}
+    assert parts["click"] == doctor.Part("click", "base", metadata.version("click"), "ok")
+    assert parts["tensorflow"].extra == "export"
+    assert "pytest" not in parts
+    assert diagnosis.free_disk_bytes > 0
+
+
+def test_it_imports_no_library():
+    code = (
+        "import sys\nfrom mobiledeploy.verbs import doctor\n"
+        "doctor.doctor(); doctor.versions(); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"tensorflow", "tf_keras", "keras", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_a_missing_base_package_is_broken(tmp_path):
+    found = installed(tmp_path, {}, "click>=8.2")
+    assert found["click"] == doctor.Part(
+        "click", "base", None, "missing", "pip install mobiledeploy"
+    )
+
+
+def test_it_works_where_numpy_is_missing():
+    code = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "from mobiledeploy.verbs import doctor\n"
+        "print(doctor.versions()['onnxruntime'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == metadata.version("onnxruntime")
+
+
+def test_a_package_outside_our_bounds_is_unfit(tmp_path):
+    found = installed(tmp_path, {"click": "7.1"}, "click>=8.2")
+    assert found["click"].state == "unfit"
+    assert found["click"].mend == "pip install 'click>=8.2'"
+
+
+def test_a_missing_extra_names_its_line(tmp_path):
+    found = installed(tmp_path, {}, "tensorflow<2.22,>=2.21; extra == 'export'")
+    assert found["tensorflow"] == doctor.Part(
+        "tensorflow", "export", None, "missing", "pip install 'mobiledeploy[export]'"
+    )
+
+
+def test_what_this_python_cannot_have_is_not_asked_for(tmp_path):
+    marker = "python_version < '3.0' and sys_platform == 'linux' and extra == 'tflite-runtime'"
+    found = installed(tmp_path, {}, f"tflite-runtime==2.14.0; {marker}")
+    assert found["tflite-runtime"].state == "unavailable"
+
+
+def test_numpy_2_beside_tflite_runtime_is_a_doubt(tmp_path):
+    requires = ("numpy>=1.26", "tflite-runtime==2.14.0; extra == 'tflite-runtime'")
+    found = installed(tmp_path, {"numpy": "2.5.5", "tflite-runtime": "2.14.0"}, *requires)
+    assert "numpy<2" in found["doubts"]["numpy-2-with-tflite-runtime"].advice
+
+
+def test_numpy_1_beside_tflite_runtime_is_none(tmp_path):
+    requires = ("numpy>=1.26", "tflite-runtime==2.14.0; extra == 'tflite-runtime'")
+    found = installed(tmp_path, {"numpy": "1.26.4", "tflite-runtime": "2.14.0"}, *requires)
+    assert "numpy-2-with-tflite-runtime" not in found["doubts"]
+
+
+@pytest.mark.parametrize(
+    ("said", "version"), [("Android Debug Bridge version 1.0.41", "1.0.41"), ("hello", None)]
+)
+def test_a_program_on_the_path_is_found_with_its_version(said, version, tmp_path, monkeypatch):
+    program = tmp_path / "adb"
+    program.write_text(f"#!/bin/sh\necho {said}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    parts = {part.name: part for part in doctor.doctor().parts}
+    assert parts["adb"] == doctor.Part("adb", "tool", version, "ok")
+
+
+def test_an_absent_program_names_its_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    parts = {part.name: part for part in doctor.doctor().parts}
+    assert parts["adb"] == doctor.Part("adb", "tool", None, "missing", "apt install adb")
+    assert parts["qemu-aarch64"].mend == "apt install qemu-user"
+
+
+def test_places_say_what_lies_there(cache):
+    before = {place.name: place for place in doctor.places()}["cache"]
+    assert (before.path, before.size_bytes) == (str(cache), None)
+    (cache / "weights").mkdir(parents=True)
+    (cache / "weights" / "a.h5").write_bytes(b"x" * 1000)
+    assert {place.name: place for place in doctor.places()}["cache"].size_bytes == 1000
+
+
+def test_clean_removes_the_cache_and_says_how_much(cache):
+    (cache / "weights").mkdir(parents=True)
+    (cache / "weights" / "a.h5").write_bytes(b"x" * 1000)
+    cleaned = doctor.clean()
+    assert [(p.name, p.size_bytes) for p in cleaned.removed] == [("weights", 1000)]
+    assert list(cache.iterdir()) == []
+    assert doctor.clean().removed == ()
+
+
+def test_clean_follows_no_link_out_of_the_cache(cache, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "kept").write_text("kept")
+    cache.mkdir(parents=True)
+    (cache / "link").symlink_to(mine, target_is_directory=True)
+    doctor.clean()
+    assert (mine / "kept").read_text() == "kept"
+    assert not (cache / "link").is_symlink()
+
+
+def test_clean_leaves_the_leases(cache):
+    (cache / "leases").mkdir(parents=True)
+    (cache / "leases" / "host.lock").touch()
+    assert doctor.clean().removed == ()
+    assert (cache / "leases" / "host.lock").exists()
+
+
+def test_clean_sweeps_what_a_killed_export_left_aside(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = tmp_path / "build" / f".v1_0.5.{gone.pid}.staging"
+    alive = tmp_path / "build" / f".v1_0.5.{os.getpid()}.staging"
+    for folder in (dead, alive, tmp_path / "build" / "v1_0.5"):
+        folder.mkdir(parents=True)
+    assert [place.name for place in doctor.clean().removed] == [dead.name]
+    assert sorted(p.name for p in (tmp_path / "build").iterdir()) == [alive.name, "v1_0.5"]
+
+
+def test_a_diagnosis_is_a_record():
+    diagnosis = doctor.doctor()
+    text = records.dumps(diagnosis)
+    assert records.loads(doctor.Diagnosis, text) == diagnosis
+    assert json.loads(text)["schema_version"] == records.SCHEMA_VERSION
