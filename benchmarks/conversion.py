@@ -1,6 +1,6 @@
 """Conversion time of the five files against a plain script that calls the same converters.
 
-    python benchmarks/conversion.py [--runs 5]
+    python benchmarks/conversion.py [--runs 7]
 
 Both build the model, load the demo weights, convert and write, each in a process of its own that
 imports TensorFlow; ours also seals the files and answers for the golden samples. Calibration
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from side_by_side import compare, report
+from _side_by_side import compare, report
 
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import preprocessing
@@ -27,11 +27,11 @@ from mobiledeploy.core.types import DataRef
 from mobiledeploy.verbs import convert
 from mobiledeploy.verbs import export as verb
 
-PLAIN = Path(__file__).parent / "plain_conversion.py"
+PLAIN = Path(__file__).parent / "_plain_conversion.py"
 
 
 @click.command()
-@click.option("--runs", default=5, show_default=True)
+@click.option("--runs", default=7, show_default=True)
 @click.option("--alpha", default=0.5, show_default=True)
 @click.option("--res", default=160, show_default=True)
 def main(runs: int, alpha: float, res: int) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from side_by_side import compare, report
+from _side_by_side import compare, report
 
 BARE = """\
 import click

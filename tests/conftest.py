@@ -9,11 +9,22 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core.plugins import RECIPES
-from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Weights
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    Doubt,
+    Golden,
+    ModelSpec,
+    Preprocessing,
+    Weights,
+)
 from mobiledeploy.verbs import convert
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -142,3 +153,80 @@ def web() -> Iterator[Web]:
         yield Web(f"http://127.0.0.1:{server.server_port}", files, asked)
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def exported(
+    converted: dict[tuple[str, str], bytes], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Path]:
+    """(recipe, format) -> the file as an artifact, its record beside it, all in one folder.
+
+    Its pictures are two classes of eight photos each; all but three of them are for validation.
+    """
+    folder = tmp_path_factory.mktemp("exported")
+    photos = folder / "photos"
+    dice = np.random.Generator(np.random.PCG64(1))
+    for number in range(16):
+        place = photos / "ab"[number % 2] / f"{number:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pixels = dice.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels // (1 + number % 4)).save(place)
+    labels = tuple("abcdefghijkl")
+    held = dataset(str(photos)).open(str(photos), "validation", resolution=(64, 64), labels=labels)
+    (folder / "golden").mkdir()
+    Image.fromarray(held.image(0)).save(folder / "golden" / "0.png")
+    spec = ModelSpec(
+        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (64, 64), 12,
+        Preprocessing((-1.0, 1.0), labels=labels), Weights("random", "", pinned=False),
+    )  # fmt: skip
+    made = {}
+    for (recipe, format_), content in converted.items():
+        shelf = FORMATS.load(format_)
+        facts = shelf.inspect(content)
+        path = folder / f"{recipe}{shelf.SUFFIX}"
+        path.write_bytes(content)
+        artifact = Artifact(
+            path=path.name, sha256=records.sha256(content), size_bytes=len(content),
+            format=format_, spec=spec, recipe=RECIPES.load(recipe).RECIPE, output="softmax",
+            io="int8", layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs,
+            logits=facts.logits,
+            golden=Golden((held.id(0),), ("golden/0.png",), ((0.0,) * 12,), ""), sqnr_db=30.0,
+            data=DataRef(str(photos), "validation", (64, 64), labels, held.identity),
+            calibration_images=1, convert_seconds=1.0, tools={},
+        )  # fmt: skip
+        records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
+        made[recipe, format_] = path
+    return made
+
+
+class Heard:
+    """A Notify that remembers."""
+
+    def __init__(self) -> None:
+        self.doubts: list[Doubt] = []
+        self.said: list[str] = []
+        self.steps: list[tuple[str, int, int]] = []
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.steps.append((what, done, total))
+
+    def doubt(self, doubt: Doubt) -> None:
+        self.doubts.append(doubt)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.fixture
+def heard() -> Heard:
+    """What a verb said meanwhile."""
+    return Heard()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Path]:
+    """The test's own folder is the current one, so that its store is there."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)

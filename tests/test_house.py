@@ -58,9 +58,10 @@ def assigned() -> dict[str, set[str]]:
     }
     found = {}
     for node in tree.body:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            constant, *names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)][::-1]
-            found[constant] = names
+        match node:
+            case ast.Expr(ast.Call(func=ast.Call(args=[ast.Name(constant)]), args=[*leaves])):
+                names = [leaf.id for leaf in leaves if isinstance(leaf, ast.Name)]
+                found[constant] = {modules[name] for name in names}
     return found
 
 

@@ -37,7 +37,7 @@ EXTRA_OF = {
     "keras": "export",
     "tensorflow_model_optimization": "export",
     "tf2onnx": "export",
-    "onnx": "export",
+    "h5py": "export",
     "tflite_runtime": "tflite-runtime",
 }
 
@@ -99,7 +99,9 @@ DATASETS = Shelf[Dataset]("datasets")
 
 def dataset(source: str) -> Dataset:
     """The data set that takes `--data SOURCE`; UsageError where none does."""
-    for plugin in map(DATASETS.load, DATASETS.names()):
+    # What lies on disk is asked last: a folder that happens to be called demo is ./demo.
+    names = sorted(DATASETS.names(), key=lambda name: name in ("folder", "npz"))
+    for plugin in map(DATASETS.load, names):
         if plugin.accepts(source):
             return plugin
     raise UsageError(

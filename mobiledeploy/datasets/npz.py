@@ -96,7 +96,7 @@ def open(
         images, numbers, names, content = _read(path, facts.st_mtime_ns, facts.st_size)
     except OSError as error:
         raise InputError(f"{source} cannot be read: {os.strerror(error.errno or 0)}") from error
-    top = int(numbers.max())
+    top = int(np.max(numbers))
     if names and top >= len(names):
         raise InputError(f"{source} has label {top}, but names {len(names)} classes")
     if names and labels:

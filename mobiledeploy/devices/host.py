@@ -16,7 +16,7 @@ from mobiledeploy.core import leases
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import Notify
 
-KIND: Literal["measured"] = "measured"
+KIND: Literal["measured", "counted", "recorded"] = "measured"
 
 # A runner that was asked to end and a process that closed its output have this long.
 GRACE_SECONDS = 10.0

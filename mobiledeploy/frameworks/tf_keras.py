@@ -66,17 +66,27 @@ def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
 def build(spec: ModelSpec, weights: Path | None) -> Model:
     """The architecture of `spec`, with the weights of a Keras 2 HDF5 file or, for None, random.
 
-    Random weights are those of one seed: the same from run to run. InputError: see `load_weights`.
+    Random weights are the same from run to run and keep the size of activations (He et al. 2015,
+    arXiv:1502.01852), so that a quantized copy has something to quantize. InputError: see
+    `load_weights`.
     """
-    if weights is None:
-        tf_keras.utils.set_random_seed(_SEED)
-    alpha = spec.arguments["alpha"]
     handle = ARCHITECTURES.load(spec.architecture).build(
-        alpha=alpha, resolution=spec.resolution, classes=spec.classes
+        **spec.arguments, resolution=spec.resolution, classes=spec.classes
     )
-    if weights is not None:
-        load_weights(handle, weights, alpha=alpha)
+    if weights is None:
+        _randomise(handle)
+    else:
+        load_weights(handle, weights, alpha=spec.arguments.get("alpha"))
     return Model("tf_keras", handle)
+
+
+def _randomise(handle: tf_keras.Model) -> None:
+    random = np.random.Generator(np.random.PCG64(_SEED))
+    for weight in handle.weights:
+        if "kernel" in weight.name:
+            height, width, channels, _ = weight.shape
+            fan_in = height * width * (1 if "depthwise" in weight.name else channels)
+            weight.assign(random.normal(0, (2 / fan_in) ** 0.5, weight.shape))
 
 
 def load_weights(model: Model | Any, path: Path, *, alpha: float | None = None) -> None:

@@ -34,6 +34,7 @@ BUSY = 0.25
 class Benched:
     """The answer of the command: one measurement for each artifact, in their order."""
 
+    paths: tuple[str, ...]
     measurements: tuple[Measured, ...]
 
 
@@ -82,22 +83,23 @@ def bench(
             f"the runner {runner} has no runtime {runtime!r}",
             f"there are {', '.join(driver.RUNTIMES)}",
         )
-    with Store.open() as store:
-        chosen = {path: artifacts.load(path) for path in paths or _last(store)}
-        with plugin.open(device, exclusive=True, notify=notify) as session:
-            made = []
-            for path, artifact in chosen.items():
-                target = Target(
-                    device, runner, runtime or RUNTIME_OF[artifact.format], threads, delegate or ""
-                )
-                timing = _Timing(path, artifact, runs, seconds, notify)
-                made.append(timing.measure(session, target))
-                store.add_measurement(made[-1])
+    chosen = {path: artifacts.load(path) for path in paths or last_export()}
+    made = []
+    with Store.open() as store, plugin.open(device, exclusive=True, notify=notify) as session:
+        for path, artifact in chosen.items():
+            target = Target(
+                device, runner, runtime or RUNTIME_OF[artifact.format], threads, delegate or ""
+            )
+            timing = _Timing(path, artifact, runs, seconds, notify)
+            made.append(timing.measure(session, target))
+            store.add_measurement(made[-1])
     return tuple(made)
 
 
-def _last(store: Store) -> tuple[Path, ...]:
-    paths = tuple(map(Path, store.last_export()))
+def last_export() -> tuple[Path, ...]:
+    """The artifacts that were exported last in this folder; UsageError where there are none."""
+    with Store.open() as store:
+        paths = tuple(map(Path, store.last_export()))
     if not paths:
         raise UsageError(
             "nothing was exported in this folder yet",

@@ -211,11 +211,11 @@ def _model(request: Request) -> tuple[Model, ModelSpec]:
     """The live model, and the spec with its true resolution and class count."""
     import dataclasses
 
-    from mobiledeploy.frameworks import building
+    from mobiledeploy.frameworks import tf_keras
 
     if request.model is None:
         weights = None if request.weights is None else Path(request.weights)
-        return building.build(request.spec, weights), request.spec
+        return tf_keras.build(request.spec, weights), request.spec
     framework = FRAMEWORKS.load(request.model.framework)
     model = framework.load(request.model)
     inputs, outputs = framework.shapes(model)

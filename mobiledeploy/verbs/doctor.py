@@ -29,12 +29,8 @@ from mobiledeploy.core.units import size
 
 State = Literal["ok", "missing", "unfit", "unavailable"]
 
-# The package that brings each runtime.
-PACKAGE_OF = {
-    "litert": "ai-edge-litert",
-    "onnxruntime": "onnxruntime",
-    "tflite_runtime": "tflite-runtime",
-}
+# The packages that bring the runtimes.
+ENGINES = ("ai-edge-litert", "onnxruntime", "tflite-runtime")
 # Programs that a later step runs, and the package that has them on Debian and Ubuntu.
 TOOLS = {"adb": "adb", "qemu-aarch64": "qemu-user"}
 # The extras that a user may want; `dev` is for work on mobiledeploy itself.
@@ -101,8 +97,8 @@ class Cleaned:
 
 
 def versions() -> Mapping[str, str | None]:
-    """Runtime -> its installed version, None where it is not installed; imports none of them."""
-    return {name: _version(package) for name, package in PACKAGE_OF.items()}
+    """Package of a runtime -> its version, None where it is not installed; imports none of them."""
+    return {package: _version(package) for package in ENGINES}
 
 
 def doctor() -> Diagnosis:

@@ -54,6 +54,7 @@ _RANGES_LEFT = 4
 class Evaluated:
     """The answer of the command: one evaluation for each artifact, in their order."""
 
+    paths: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
 
 

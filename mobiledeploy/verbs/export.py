@@ -26,7 +26,8 @@ from PIL import Image
 from mobiledeploy import __version__
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import preprocessing, records
+from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PACKAGE, RECIPES, dataset, missing
 from mobiledeploy.core.ports import Notify, Samples
@@ -45,6 +46,7 @@ from mobiledeploy.core.types import (
     ModelSpec,
     Output,
     Overrides,
+    Preprocessing,
     Recipe,
     Weights,
 )
@@ -55,8 +57,11 @@ from mobiledeploy.verbs import evaluate as evaluate_verb
 GOLDEN_SAMPLES = 4
 # A glance for the table; `bench` takes its time.
 BENCH_SECONDS = 2.0
+# What generated pictures are drawn at to see that they are there.
+ANY_RESOLUTION = (224, 224)
 # TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network here stays below.
 LARGEST_ALPHA = 10.0
+LARGEST_RESOLUTION = 4096
 # Below these the file is not the model that it was made from: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 30.0}
 DOUBTFUL_INT8_SQNR = 10.0
@@ -166,16 +171,20 @@ def export(order: Order, notify: Notify) -> Exported:
 
 
 def plan(order: Order, notify: Notify) -> Plan:
+    """Everything that an export depends on; DeployError for whatever can be refused beforehand."""
+    said = order.overrides.over(Preprocessing((-1.0, 1.0)))
+    assert said is not None
+    preprocessing.validate(said)
     jobs = _jobs(order)
-    calibrates = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in jobs)
-    spec, model, weights = _own_model(order) if order.model else _from_card(order, notify)
-    builtin = order.model is None and spec.weights.source in ("demo", "random")
-    if order.data is None and calibrates and not builtin:
-        names = sorted({r for r, _ in jobs if RECIPES.load(r).RECIPE.calibration})
+    names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
+    builtin = order.model is None and order.weights in (None, "demo", "random")
+    if order.data is None and names and not builtin:
         raise UsageError(
             f"{', '.join(names)} needs pictures like those that the model will see",
             "give --data DIR or FILE.npz, or --recipe float32,float16",
         )
+    # Only now: this may download weights.
+    spec, model, weights = _own_model(order) if order.model else _from_card(order, notify)
     source = order.data or "demo"
     if source == "demo" and not builtin:
         if order.data:
@@ -190,12 +199,12 @@ def plan(order: Order, notify: Notify) -> Plan:
                 "--data DIR or FILE.npz",
             )
         )
-    resolution = (order.res, order.res) if order.res else None
+    resolution = None if order.res is None else (order.res, order.res)
     labels = spec.preprocessing.labels if order.overrides.labels else ()
-    held = dataset(source).open(
-        source, "validation", resolution=resolution or spec.resolution, labels=labels
-    )
-    data = DataRef(source, "validation", resolution or spec.resolution, labels, held.identity)
+    # A model file's own resolution is known only once a framework has opened it.
+    look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
+    held = dataset(source).open(source, "validation", resolution=look, labels=labels)
+    data = DataRef(source, "validation", look, labels, held.identity)
     if not spec.preprocessing.labels and source != "demo":
         spec = dataclasses.replace(
             spec, preprocessing=dataclasses.replace(spec.preprocessing, labels=held.classes)
@@ -209,6 +218,11 @@ def plan(order: Order, notify: Notify) -> Plan:
 def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
     """(recipe, format) pairs, TFLite first, the most precise recipe first."""
     formats = order.formats or CONVERTERS.names()[::-1]
+    for format_ in formats:
+        if format_ not in CONVERTERS.names():
+            raise UsageError(
+                f"no format named {format_!r}", f"there are {', '.join(CONVERTERS.names())}"
+            )
     known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
     if order.recipes is None:
         jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.plain]
@@ -233,8 +247,8 @@ def _refuse_impossible(recipe: Recipe, format_: str, known: Sequence[Recipe]) ->
 def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | None]:
     (card,) = models.models(order.arch)
     source = order.weights or "demo"
-    alpha = card.default_alpha if order.alpha is None else order.alpha
-    size = order.res or card.default_resolution
+    alpha = _default_alpha(card, source) if order.alpha is None else order.alpha
+    size = card.default_resolution if order.res is None else order.res
     low, high = card.resolution_limits
     if not 0 < alpha <= LARGEST_ALPHA:
         raise UsageError(f"alpha {alpha:g} is not above 0 and at most {LARGEST_ALPHA:g}")
@@ -244,8 +258,8 @@ def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | Non
     base = found.preprocessing if found.labels == () else dataclasses.replace(
         found.preprocessing, labels=found.labels
     )
-    preprocessing = order.overrides.over(base)
-    assert preprocessing is not None
+    chosen = order.overrides.over(base)
+    assert chosen is not None
     spec = ModelSpec(
         name=f"{card.name}_{alpha:g}_{size}",
         card=card.name,
@@ -253,11 +267,18 @@ def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | Non
         arguments={"alpha": alpha},
         resolution=(size, size),
         classes=found.classes,
-        preprocessing=preprocessing,
+        preprocessing=chosen,
         weights=found.weights,
         paper=card.paper,
     )
     return spec, None, None if found.path is None else str(found.path)
+
+
+def _default_alpha(card: ModelCard, source: str) -> float:
+    """The card's, or for the demo weights the widest that there are."""
+    if source == "demo" and card.weights.demo and card.weights.demo.files:
+        return max(file.alpha for file in card.weights.demo.files)
+    return card.default_alpha
 
 
 def _own_model(order: Order) -> tuple[ModelSpec, ModelFile, None]:
@@ -266,27 +287,28 @@ def _own_model(order: Order) -> tuple[ModelSpec, ModelFile, None]:
     for name, given in (("--alpha", order.alpha), ("--weights", order.weights)):
         if given is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
+    if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
+        raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
     file = models.detect(path, unsafe=order.unsafe)
     if file.content == "weights":
         raise InputError(
             f"{path.name} holds weights without a model",
             f"mobiledeploy export --weights {path} --alpha A --res R",
         )
-    preprocessing = order.overrides.over(None)
-    if preprocessing is None:
+    chosen = order.overrides.over(None)
+    if chosen is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
             "say --input-range 0,1 or -1,1 or 0,255",
         )
-    size = order.res or 0
     spec = ModelSpec(
         name=path.stem,
         card=None,
         architecture=file.framework,
         arguments={},
-        resolution=(size, size),
+        resolution=(0, 0),
         classes=0,
-        preprocessing=preprocessing,
+        preprocessing=chosen,
         weights=Weights(path.name, file.sha256, pinned=False),
     )
     return spec, file, None
@@ -375,6 +397,7 @@ def _make(plan: Plan, order: Order, notify: _Collector) -> dict[str, Artifact]:
             plan.spec, resolution=finished.resolution, classes=finished.classes
         )
         data = dataclasses.replace(plan.data, resolution=finished.resolution)
+        data = dataclasses.replace(data, identity=_opened(data).identity)
         pictures = _save_golden(data, golden, staging)
         made = []
         for done, file in enumerate(converted):

@@ -45,7 +45,8 @@ def test_batch_normalisation_and_activation_are_standard(model: tf_keras.Model) 
     norms = [x for x in model.layers if isinstance(x, tf_keras.layers.BatchNormalization)]
     assert len(norms) == 27
     assert {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-3, 0.99)}
-    assert {x.max_value for x in model.layers if isinstance(x, tf_keras.layers.ReLU)} == {6.0}
+    activations = [x for x in model.layers if isinstance(x, tf_keras.layers.ReLU)]
+    assert {float(activation.max_value) for activation in activations} == {6.0}
 
 
 def test_no_bare_tensor_operations(model: tf_keras.Model) -> None:
@@ -62,13 +63,12 @@ def test_ends_are_named_and_scores_are_probabilities(model: tf_keras.Model) -> N
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("alpha", "parameters_millions", "paper"),
-    [(1.0, 4.2, "Table 6"), (0.75, 2.6, "Table 6"), (0.5, 1.3, "Table 6"), (0.25, 0.5, "Table 6")],
-)
-def test_parameters_are_the_papers(alpha: float, parameters_millions: float, paper: str) -> None:
+@pytest.mark.parametrize(("alpha", "millions"), [(1.0, 4.2), (0.75, 2.6), (0.5, 1.3), (0.25, 0.5)])
+def test_parameters_are_those_of_the_papers_table_6(alpha: float, millions: float) -> None:
     built = mobilenet_v1.build(alpha=alpha, resolution=(224, 224), classes=1000)
-    assert round(built.count_params() / 1e6, 1) == parameters_millions, paper
+    # Moving statistics are not counted.
+    trained = sum(math.prod(weight.shape) for weight in built.trainable_weights)
+    assert round(trained / 1e6, 1) == millions
 
 
 @settings(max_examples=6, deadline=None)

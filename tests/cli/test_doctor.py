@@ -62,4 +62,4 @@ def test_version_names_the_runtimes(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["mobiledeploy"] == __version__
-    assert set(lines) >= {"litert", "onnxruntime", "tflite_runtime"}
+    assert set(lines) >= {"ai-edge-litert", "onnxruntime", "tflite-runtime"}

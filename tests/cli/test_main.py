@@ -41,13 +41,13 @@ def test_no_command_is_help_and_usage(tmp_path):
         (["export", "--alpha", "-1"], "alpha -1"),
         (["export", "--alpha", "nan"], "alpha nan"),
         (["export", "--alpha", "1e9"], "alpha 1e+09"),
-        (["export", "--res", "0"], "resolution 0"),
+        (["export", "--alpha", "0.5", "--res", "0"], "resolution 0"),
         (["export", "--res", "31"], "resolution 31"),
         (["export", "--res", "100000"], "resolution 100000"),
         (["export", "--arch", "mobilenet_v9"], "mobilenet_v9"),
         (["export", "--recipe", "int7"], "int7"),
         (["export", "--format", "coreml"], "coreml"),
-        (["export", "--input-range", "1,-1"], "input-range"),
+        (["export", "--input-range", "1,-1"], "input range 1,-1"),
         (["export", "--input-range", "0,1,2"], "0,1,2"),
         (["export", "--std", "1,0,1"], "std"),
         (["export", "--labels", "absent.txt"], "absent.txt"),
@@ -114,7 +114,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_one_line_and_130(number, tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.25", "--res", "96"],
+        [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.5", "--res", "96"],
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as child:  # fmt: skip
         deadline = time.monotonic() + 60

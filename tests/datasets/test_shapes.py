@@ -20,7 +20,7 @@ def test_source_is_demo_only() -> None:
 
 
 def test_unknown_split_is_refused_and_says_which_there_are() -> None:
-    with pytest.raises(UsageError, match="'all'.*train, calibration, validation, test"):
+    with pytest.raises(UsageError, match=r"'all'.*train, calibration, validation, test"):
         shapes.open("demo", "all", resolution=(64, 64))
 
 

@@ -108,7 +108,7 @@ def hdf5(path, build, **attributes):
 def test_hdf5_of_another_kind_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["temperatures"] = np.ones(3)
-    with pytest.raises(InputError, match="neither a Keras model nor Keras weights"):
+    with pytest.raises(InputError, match=r"neither a Keras model nor Keras weights"):
         keras.detect(tmp_path / "x.h5")
 
 
@@ -172,17 +172,17 @@ def test_a_zip_of_two_names_out_of_its_folder_or_of_another_keras_is_refused(tmp
     path = tmp_path / "x.keras"
     assert keras.detect(archive(path)).framework == "keras3"
     for name in ("../x", "/etc/x", "a/../../x", "c:\\x"):
-        with pytest.raises(InputError, match="would land outside"):
+        with pytest.raises(InputError, match=r"would land outside"):
             keras.detect(archive(path, extra=[(name, "")]))
-    with pytest.raises(InputError, match="'4.0'"):
+    with pytest.raises(InputError, match=r"'4.0'"):
         keras.detect(archive(path, version="4.0"))
-    with pytest.raises(InputError, match="None"):
+    with pytest.raises(InputError, match=r"None"):
         keras.detect(archive(path, version=None))
-    with pytest.raises(InputError, match="not that of a Keras model"):
+    with pytest.raises(InputError, match=r"not that of a Keras model"):
         keras.detect(archive(path, config=[1]))
-    with pytest.warns(UserWarning, match="Duplicate"):
+    with pytest.warns(UserWarning, match=r"Duplicate"):
         archive(path, extra=[("config.json", "{}")])
-    with pytest.raises(InputError, match="two files of one name"):
+    with pytest.raises(InputError, match=r"two files of one name"):
         keras.detect(path)
 
 
@@ -190,14 +190,14 @@ def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
     path = archive(tmp_path / "x.keras", extra=[("model.weights.h5", bytes(1 << 22))])
     assert path.stat().st_size < 1 << 14
     monkeypatch.setattr(keras, "LARGEST_BYTES", 1 << 20)
-    with pytest.raises(InputError, match="would inflate"):
+    with pytest.raises(InputError, match=r"would inflate"):
         keras.detect(path)
 
 
 def test_weights_within_a_zip_are_looked_into(tmp_path):
     inner = hdf5(tmp_path / "w.h5", elsewhere).read_bytes()
     path = archive(tmp_path / "x.keras", extra=[("model.weights.h5", inner)])
-    with pytest.raises(InputError, match="in another file"):
+    with pytest.raises(InputError, match=r"in another file"):
         keras.detect(path)
 
 

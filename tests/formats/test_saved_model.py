@@ -1,3 +1,5 @@
+import contextlib
+import os
 import shutil
 
 import pytest
@@ -42,9 +44,8 @@ def graphs(tmp_path_factory):
         module = tf.Module()
         concrete = tf.function(function).get_concrete_function(spec)
         tf.saved_model.save(module, folder / name, signatures={"serving_default": concrete})
-    module = tf.Module()
-    module.call = tf.function(lambda image: image, input_signature=[spec])
-    tf.saved_model.save(module, folder / "nameless")
+    concrete = tf.function(lambda image: image).get_concrete_function(spec)
+    tf.saved_model.save(tf.Module(), folder / "nameless", signatures={"other": concrete})
     return folder
 
 
@@ -108,7 +109,7 @@ def test_a_message_in_two_parts_is_merged_as_protobuf_does(graphs, tmp_path):
 
 
 def test_a_model_without_the_signature_says_what_to_do(graphs):
-    with pytest.raises(InputError, match="no signature serving_default"):
+    with pytest.raises(InputError, match=r"no signature serving_default \(.*other"):
         saved_model.detect(graphs / "nameless")
 
 
@@ -129,15 +130,17 @@ def test_broken_files_are_one_line(model_files, tmp_path_factory, data):
     whole = (model_files / "k2_saved" / "saved_model.pb").read_bytes()
     cut = data.draw(st.integers(0, len(whole) - 1))
     junk = data.draw(st.binary(max_size=20))
-    (folder / "saved_model.pb").write_bytes(whole[:cut] + junk)
-    with pytest.raises(InputError, match="broken|no graph|no signature") as caught:
+    (folder / "saved_model.pb").write_bytes(whole[:cut] + junk + whole[cut + 10 :])
+    # Damage where nothing is read leaves a SavedModel; anything else is refused, never a crash.
+    with contextlib.suppress(InputError):
+        assert saved_model.detect(folder).format == "saved_model"
+    (folder / "saved_model.pb").write_bytes(whole[:cut])
+    with pytest.raises(InputError, match=r"broken|no graph|no signature") as caught:
         saved_model.detect(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_links_to_folders_and_pipes_are_refused(model_files, tmp_path):
-    import os
-
     copy = tmp_path / "copy"
     shutil.copytree(model_files / "k2_saved", copy)
     (copy / "assets" / "up").symlink_to(tmp_path, target_is_directory=True)

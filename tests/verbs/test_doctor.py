@@ -49,9 +49,10 @@ def installed(tmp_path: Path, packages: dict[str, str], *requires: str) -> dict[
 
 def test_versions_are_those_of_the_installed_runtimes():
     found = doctor.versions()
-    assert set(found) == set(RUNTIMES.names())
-    assert found["litert"] == metadata.version("ai-edge-litert")
+    assert found["ai-edge-litert"] == metadata.version("ai-edge-litert")
     assert found["onnxruntime"] == metadata.version("onnxruntime")
+    for runtime in RUNTIMES.names():
+        assert any(package.endswith(runtime.replace("_", "-")) for package in found), runtime
 
 
 def test_this_installation_is_sound():

@@ -1,8 +1,8 @@
 """Two ways of doing one thing, run in turns on the same machine, and the ratio of their times.
 
 Machines are shared and noisy: only a ratio from interleaved runs says anything, and only with its
-interval. Pairs of neighbouring runs see the same weather, so the interval is of the paired
-log-ratios (Student's t, 95 %).
+interval. Neighbouring runs see the same weather, so the ratio is the median of the paired ratios,
+with its distribution-free 95 % interval (`mobiledeploy.analysis.stats`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy import stats
+
+from mobiledeploy.analysis import stats
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of each run, and ours over theirs: geometric mean with its 95 % interval."""
+    """Seconds of each run, and ours over theirs: median of pairs with its 95 % interval."""
 
     name: str
     ours: str
@@ -53,12 +54,10 @@ def compare(
         seconds = {label: run() for label, run in order}
         pairs.append((seconds[ours[0]], seconds[theirs[0]]))
     first, second = (tuple(column) for column in zip(*pairs, strict=True))
-    logs = np.log(np.divide(first, second))
-    low, high = stats.ttest_1samp(logs, 0).confidence_interval()
+    ratio, low, high = stats.ratio_interval(first, second)
     return Comparison(
-        name, ours[0], theirs[0], first, second, float(np.exp(logs.mean())),
-        (float(np.exp(low)), float(np.exp(high))), bar, bool(np.exp(low) <= bar),
-    )  # fmt: skip
+        name, ours[0], theirs[0], first, second, ratio, (low, high), bar, low <= bar
+    )
 
 
 def report(comparisons: list[Comparison], path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a careful user would write by hand: the same converters, called plainly.
 
-    python benchmarks/plain_conversion.py ALPHA RESOLUTION WEIGHTS CALIBRATION.npy FOLDER
+    python benchmarks/_plain_conversion.py ALPHA RESOLUTION WEIGHTS CALIBRATION.npy FOLDER
 
 Makes the five files of the plain export and nothing else: no checks, no records.
 """

@@ -1,0 +1,66 @@
+"""Latency of artifacts; without an argument, of what was exported last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.core.types import Measured
+from mobiledeploy.verbs import bench as verb
+
+
+@click.command(
+    epilog="Example:  mobiledeploy bench build/*/int8_ptq.tflite --threads 2",
+    short_help=__doc__,
+)
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--device", default="host", show_default=True, help="Where to measure.")
+@click.option("--runner", default="python", show_default=True, help="What drives the runtime.")
+@click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
+@click.option("--delegate", help="xnnpack or none; default: what the runtime has.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the runtime."
+)
+@click.option(
+    "--runs", type=click.IntRange(min=1),
+    help="Runs after the warm-up; default: until the median is known to 1 %, for 5 s at most.",
+)  # fmt: skip
+@_frame.common
+def command(
+    artifacts: tuple[Path, ...], as_json: bool, quiet: bool, verbose: int, **given: Any
+) -> None:
+    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time."""
+    paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
+    with _frame.Terminal(quiet, verbose) as terminal:
+        made = verb.bench(paths, notify=terminal, **given)
+    if as_json:
+        _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
+        return
+    first = made[0]
+    _frame.table(
+        ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
+        [
+            (
+                str(path),
+                f"{m.target.runtime} {m.runtime_version}",
+                units.duration(m.median_ns),
+                " to ".join(units.duration(end) for end in m.interval_ns),
+                str(len(m.samples_ns)),
+                _delegated(m),
+                units.size(m.peak_rss_bytes),
+            )
+            for path, m in zip(paths, made, strict=True)
+        ],
+        title=f"{first.facts_before.get('cpu', first.target.device)}, "
+        f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
+    )
+
+
+def _delegated(measured: Measured) -> str:
+    if measured.target.delegate == "none" or measured.total_nodes is None:
+        return "–"
+    return f"{measured.delegated_nodes}/{measured.total_nodes} {measured.target.delegate}"

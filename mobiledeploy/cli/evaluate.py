@@ -1,0 +1,75 @@
+"""Top-1, top-5, agreement with float and confusion of artifacts, on labelled pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.core.types import Evaluation
+from mobiledeploy.verbs import evaluate as verb
+
+# Of the pairs of classes that are taken for each other, as many as are worth a glance.
+_PAIRS = 3
+
+
+@click.command(
+    epilog="Example:  mobiledeploy evaluate build/*/int8_ptq.tflite --data photos",
+    short_help=__doc__,
+)
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--data", metavar="demo|DIR|FILE.npz",
+    help="Labelled pictures; default: what the artifact was exported with, but for those that "
+    "calibrated it.",
+)  # fmt: skip
+@click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Runners at once; default: one for each core."
+)
+@_frame.preprocessing_options
+@_frame.common
+def command(
+    artifacts: tuple[Path, ...], as_json: bool, quiet: bool, verbose: int, **given: Any
+) -> None:
+    """Judge ARTIFACTS that `mobiledeploy export` made."""
+    changes = _frame.overrides(given)
+    paths = tuple(dict.fromkeys(artifacts))
+    with _frame.Terminal(quiet, verbose) as terminal:
+        made = verb.evaluate(paths, overrides=changes, notify=terminal, **given)
+    if as_json:
+        _frame.emit_json(verb.Evaluated(tuple(map(str, paths)), made))
+        return
+    _frame.table(
+        ("file", "runtime", "images", "top-1", "top-5", "agrees with float", "images/s"),
+        [
+            (
+                str(path),
+                e.target.runtime,
+                str(e.images),
+                units.percent(e.top1),
+                units.percent(e.top5),
+                units.percent(e.agreement),
+                f"{e.images_per_second:.0f}",
+            )
+            for path, e in zip(paths, made, strict=True)
+        ],
+    )
+    for path, e in zip(paths, made, strict=True):
+        if e.confusion and not quiet:
+            click.echo(f"{path} takes {', '.join(_pairs(e))}")
+
+
+def _pairs(evaluation: Evaluation) -> list[str]:
+    labels = evaluation.data.labels
+
+    def name(index: int) -> str:
+        return labels[index] if index < len(labels) else f"class {index}"
+
+    return [
+        f"{name(true)} for {name(predicted)} ({count} times)"
+        for true, predicted, count in evaluation.confusion[:_PAIRS]
+    ]

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobiledeploy.analysis import accuracy
+from mobiledeploy.core.types import Prediction
+
+SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.0]), min_size=1, max_size=20)
+
+
+def prediction(sample: str, label: int, *classes: int) -> Prediction:
+    return Prediction(sample, label, classes, (0.0,) * len(classes))
+
+
+@given(SCORES, st.integers(1, 7))
+def test_the_best_are_highest_first_and_ties_go_to_the_lower_index(scores, count) -> None:
+    classes, values = accuracy.best(np.asarray(scores, np.float32), count)
+    expected = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:count]
+    assert list(classes) == expected
+    assert list(values) == [scores[index] for index in expected]
+
+
+def test_top_counts_labelled_pictures_only() -> None:
+    seen = [
+        prediction("a", 1, 1, 0, 2, 3, 4),
+        prediction("b", 2, 1, 2, 0, 3, 4),
+        prediction("c", 5, 1, 2, 0, 3, 4),
+        prediction("d", -1, 1, 2, 0, 3, 4),
+    ]
+    assert accuracy.top(seen, 1) == pytest.approx(1 / 3)
+    assert accuracy.top(seen, 5) == pytest.approx(2 / 3)
+    assert accuracy.top(seen[3:], 1) is None
+
+
+def test_top_5_of_two_classes_says_nothing() -> None:
+    assert accuracy.top([prediction("a", 1, 0, 1)], 5) is None
+    assert accuracy.top([prediction("a", 1, 0, 1)], 1) == 0
+
+
+def test_agreement_is_over_what_both_saw() -> None:
+    left = [prediction("a", -1, 1), prediction("b", -1, 2), prediction("c", -1, 3)]
+    right = [prediction("b", -1, 2), prediction("a", -1, 7), prediction("x", -1, 3)]
+    assert accuracy.agreement(left, right) == 0.5
+    assert accuracy.agreement(left, right[2:]) is None
+
+
+def test_confusion_is_of_the_wrong_ones_largest_first() -> None:
+    seen = [prediction(str(n), *pair) for n, pair in enumerate([(1, 2), (0, 0), (1, 2), (2, 0)])]
+    assert accuracy.confusion(seen) == ((1, 2, 2), (2, 0, 1))
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.floats(0.5, 20))
+def test_a_relative_error_gives_its_own_sqnr(values, quarters) -> None:
+    reference = np.asarray(values)
+    wrong = reference * (1 + 10 ** (-quarters / 4))
+    assert accuracy.sqnr_db(reference, wrong) == pytest.approx(5 * quarters, abs=1e-3)
+    assert accuracy.sqnr_db(-reference, -wrong) == accuracy.sqnr_db(reference, wrong)
+
+
+def test_sqnr_at_its_ends() -> None:
+    assert accuracy.sqnr_db([1.0, 2.0], [1.0, 2.0]) == accuracy.LARGEST_SQNR_DB
+    assert math.isnan(accuracy.sqnr_db([1.0, 2.0], [1.0, math.nan]))
+    assert math.isnan(accuracy.sqnr_db([0.0, 0.0], [1.0, 1.0]))
+    with pytest.raises(ValueError, match="differ"):
+        accuracy.sqnr_db([1.0], [1.0, 2.0])

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.verbs.bench import Benched
+from mobiledeploy.verbs.evaluate import Evaluated
+
+
+def run(*argv: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_bench_prints_a_line_for_each_artifact(exported, here) -> None:
+    paths = [exported[key] for key in (("int8_ptq", "tflite"), ("float32", "onnx"))]
+    done = run("bench", *paths, "--runs", 10, "--threads", 2)
+    assert done.returncode == 0, done.stderr
+    title, head, *rows = done.stdout.splitlines()
+    assert title.endswith(", 2 threads, batch 1")
+    assert head.split()[0] == "file"
+    assert [row.split()[0] for row in rows] == [str(path) for path in paths]
+    assert "xnnpack" in rows[0]
+    done = run("bench", paths[0], "--runs", 10, "--json", "-q")
+    benched = records.loads(Benched, done.stdout)
+    assert benched.paths == (str(paths[0]),)
+    assert len(benched.measurements[0].samples_ns) == 10
+    assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
+
+
+def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
+    path = exported["int8_ptq", "tflite"]
+    done = run("evaluate", path, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert "13 images" in done.stderr
+    head, row = done.stdout.splitlines()[:2]
+    assert head.split()[:3] == ["file", "runtime", "images"]
+    assert row.split()[:3] == [str(path), "litert", "13"]
+    assert "%" in row
+    done = run("evaluate", path, "--json")
+    (evaluation,) = records.loads(Evaluated, done.stdout).evaluations
+    assert evaluation.images == 13
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (("bench",), 2, "nothing was exported in this folder yet"),
+        (("bench", "nothing.tflite"), 7, "nothing.tflite is not there"),
+        (("bench", "{path}", "--device", "pixel"), 2, "there are host"),
+        (("bench", "{path}", "--delegate", "gpu"), 2, "there are xnnpack, none"),
+        (("bench", "{path}", "--runs", "3"), 2, "give 6 or more"),
+        (("evaluate",), 2, "Missing argument"),
+        (("evaluate", "{raw}"), 7, "has no record"),
+        (("evaluate", "{path}", "--data", "nowhere"), 2, "no data set"),
+        (("evaluate", "{path}", "--input-range", "1,0"), 2, "not low,high"),
+    ],
+)
+def test_a_refusal_is_one_line_and_a_code(exported, here, argv, code, said) -> None:
+    raw = here / "mine.tflite"
+    raw.write_bytes(exported["float32", "tflite"].read_bytes())
+    names = {"path": exported["float32", "tflite"], "raw": raw}
+    done = run(*(text.format(**names) for text in argv))
+    assert done.returncode == code
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_the_light_wing_has_no_tensorflow(exported, here) -> None:
+    script = (
+        "import sys; from mobiledeploy.cli.main import run; code = run();"
+        "heavy = {'tensorflow', 'tf_keras', 'keras', 'onnxruntime', 'ai_edge_litert'};"
+        "print(heavy & set(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    path = str(exported["int8_ptq", "tflite"])
+    for argv in (("bench", path, "--runs", "6", "-q"), ("evaluate", path, "-q")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines()[-1] == "set()"
+
+
+def test_help_has_an_example() -> None:
+    for command in ("bench", "evaluate"):
+        done = run(command, "--help")
+        assert f"mobiledeploy {command} build/" in done.stdout

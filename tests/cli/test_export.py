@@ -1,0 +1,324 @@
+"""The main job as a user runs it: what stands afterwards, and what is refused before anything does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.plugins import RECIPES
+
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
+
+
+def run(*argv, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        cwd=cwd, env=os.environ | environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def refused(done, code, said, folder):
+    """One line, the right code, nothing on standard output, nothing written."""
+    assert done.returncode == code, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert said in error
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    left = {p.name for p in folder.iterdir()} - {"given"}
+    assert left == set()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """(folder, answer) of the plain export of the demo weights."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = run("export", "--alpha", "0.25", "--res", "96", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_the_plain_export_makes_five_files_with_records(demo):
+    folder, answer = demo
+    rows = {(row["recipe"], row["format"]): row for row in answer["rows"]}
+    assert set(rows) == {
+        ("float32", "tflite"), ("float16", "tflite"), ("int8_ptq", "tflite"),
+        ("float32", "onnx"), ("int8_ptq", "onnx"),
+    }  # fmt: skip
+    made = folder / "build" / "mobilenet_v1_0.25_96_demo"
+    names = {"float32.tflite", "float16.tflite", "int8_ptq.tflite", "float32.onnx", "int8_ptq.onnx"}
+    assert {p.name for p in made.iterdir()} == names | {f"{n}.json" for n in names} | {"golden"}
+    for row in rows.values():
+        artifact = artifacts.load(folder / row["path"])
+        assert artifact.sha256 == row["sha256"]
+        assert artifact.spec.weights.source == "demo"
+        for picture in artifact.golden.images:
+            assert np.asarray(Image.open(made / picture)).shape == (96, 96, 3)
+        assert len(artifact.golden.images) == len(artifact.golden.logits) == 4
+        assert artifact.calibration_images == (200 if row["recipe"] == "int8_ptq" else 0)
+        assert artifact.tools["tensorflow"]
+
+
+def test_int8_keeps_its_accuracy_and_is_a_quarter_of_the_size(demo):
+    _, answer = demo
+    rows = {(row["recipe"], row["format"]): row for row in answer["rows"]}
+    for format_ in ("tflite", "onnx"):
+        whole, small = rows["float32", format_], rows["int8_ptq", format_]
+        assert small["top1"] >= whole["top1"] - 0.015
+        assert small["agreement"] > 0.95
+        assert small["size_bytes"] < 0.35 * whole["size_bytes"]
+        assert whole["top1"] > 0.7
+        assert whole["images"] == 1000
+    for row in rows.values():
+        assert row["sqnr_db"] > {"float32": 100, "float16": 50, "int8_ptq": 15}[row["recipe"]]
+        low, high = row["latency_interval_ns"]
+        assert 0 < low <= row["latency_ns"] <= high
+
+
+def test_the_same_export_is_answered_from_the_earlier_one(demo):
+    folder, answer = demo
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("build/*/*.*")}
+    done = run("export", "--alpha", "0.25", "--res", "96", cwd=folder)
+    assert "Nothing changed" in done.stdout
+    again = json.loads(run("export", "--alpha", "0.25", "--res", "96", "--json", cwd=folder).stdout)
+    assert again["reused"]
+    assert not answer["reused"]
+    assert again["rows"] == answer["rows"]
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("build/*/*.*")} == before
+
+
+def test_another_format_stands_beside_the_earlier_files(demo):
+    folder, _ = demo
+    done = run(
+        "export", "--alpha", "0.25", "--res", "96", "--recipe", "dynamic_int8", "--json",
+        cwd=folder,
+    )  # fmt: skip
+    assert [row["recipe"] for row in json.loads(done.stdout)["rows"]] == ["dynamic_int8"]
+    assert len(list(folder.glob("build/*/*.tflite"))) == 4
+
+
+def test_a_damaged_artifact_is_not_taken_for_the_earlier_one(demo, tmp_path):
+    folder, _ = demo
+    made = folder / "build" / "mobilenet_v1_0.25_96_demo" / "float32.tflite"
+    keep = made.read_bytes()
+    made.write_bytes(keep[:1000])
+    try:
+        done = run("bench", made, cwd=folder)
+        assert done.returncode == 7
+        assert "float32.tflite" in done.stderr
+    finally:
+        made.write_bytes(keep)
+
+
+# What is refused.
+
+
+def test_an_alpha_without_demo_weights_says_which_have_them(tmp_path):
+    done = run("export", "--alpha", "0.33", cwd=tmp_path)
+    refused(done, 6, "alpha 0.25, 0.5", tmp_path)
+    assert "--weights" in done.stderr
+
+
+def test_calibration_needs_pictures(tmp_path, model_files):
+    done = run("export", model_files / "k2.h5", "--input-range", "0,1", cwd=tmp_path)
+    refused(done, 2, "--data DIR", tmp_path)
+    done = run("export", "--weights", "imagenet", cwd=tmp_path, MOBILEDEPLOY_WEIGHTS_URL="x")
+    refused(done, 2, "--data DIR", tmp_path)
+
+
+def test_the_demo_pictures_are_for_the_demo_weights_only(tmp_path, model_files):
+    argv = ("export", model_files / "k2.h5", "--input-range", "0,1", "--data", "demo")
+    refused(run(*argv, cwd=tmp_path), 2, "demo pictures", tmp_path)
+
+
+def test_preprocessing_is_never_guessed(tmp_path, model_files):
+    done = run("export", model_files / "k2.h5", "--recipe", "float32", cwd=tmp_path)
+    refused(done, 2, "--input-range", tmp_path)
+
+
+def picture(path, **save):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 40), "red").save(path, **save)
+
+
+def folder_empty(given):
+    given.mkdir()
+
+
+def folder_one_class(given):
+    for number in range(30):
+        picture(given / "only" / f"{number}.png")
+
+
+def folder_of_text(given):
+    for number in range(30):
+        path = given / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no picture")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(folder_empty, "given"), (folder_one_class, "one class"), (folder_of_text, "read")],
+)
+def test_a_folder_that_is_no_data_set(make, said, tmp_path, model_files):
+    make(tmp_path / "given")
+    argv = ("export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given")
+    refused(run(*argv, cwd=tmp_path), 7, said, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("absent.h5", "absent.h5"),
+        ("truncated.h5", "truncated.h5"),
+        ("text.h5", "text.h5"),
+        ("k2_lambda.h5", "--unsafe"),
+        ("k2_weights.h5", "weights"),
+    ],
+)
+def test_a_file_that_is_no_model(name, said, tmp_path, model_files):
+    given = tmp_path / "given"
+    shutil.copytree(model_files, given)
+    (given / "truncated.h5").write_bytes((given / "k2.h5").read_bytes()[:9000])
+    (given / "text.h5").write_text("no model")
+    argv = ("export", given / name, "--input-range", "0,1", "--recipe", "float32")
+    refused(run(*argv, cwd=tmp_path), 7, said, tmp_path)
+
+
+def test_a_model_with_two_inputs(tmp_path, model_files):
+    argv = ("export", model_files / "k2_two.h5", "--input-range", "0,1", "--recipe", "float32")
+    refused(run(*argv, cwd=tmp_path), 7, "2 inputs", tmp_path)
+
+
+MODEL_WITH_ERFINV = """
+import sys, tensorflow as tf
+class Classifier(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((1, 32, 32, 3), tf.float32)])
+    def __call__(self, image):
+        return {"scores": tf.raw_ops.Betainc(a=tf.ones((1, 3)), b=tf.ones((1, 3)),
+                                             x=tf.reduce_mean(image, (1, 2)))}
+model = Classifier()
+tf.saved_model.save(model, sys.argv[1], signatures=model.__call__)
+"""
+
+
+def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
+    given = tmp_path / "given"
+    subprocess.run(
+        [sys.executable, "-c", MODEL_WITH_ERFINV, given], check=True, capture_output=True
+    )
+    argv = ("export", given, "--input-range", "0,1", "--recipe", "float32", "--format", "tflite")
+    refused(run(*argv, cwd=tmp_path), 7, "Betainc", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"), [("float16", "it can do"), ("dynamic_int8", "float32, int8_ptq")]
+)
+def test_a_recipe_that_a_format_cannot_do(recipe, said, tmp_path):
+    done = run("export", "--alpha", "0.25", "--recipe", recipe, "--format", "onnx", cwd=tmp_path)
+    refused(done, 7, said, tmp_path)
+
+
+def in_a_namespace(script, cwd):
+    """Runs a shell script where mounts are private; skips where the kernel forbids it."""
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script], cwd=cwd, capture_output=True, text=True
+    )
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    return done
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "given").mkdir()
+    command = f"{sys.executable} -m mobiledeploy export --alpha 0.25 --res 96 --out given/out"
+    script = f"mount -t tmpfs -o size=1m none given && mount -o remount,ro given && {command}"
+    done = in_a_namespace(script, tmp_path)
+    refused(done, 2, "read-only file system", tmp_path)
+
+
+def test_a_disk_that_fills_up(tmp_path):
+    (tmp_path / "given").mkdir()
+    command = f"{sys.executable} -m mobiledeploy export --alpha 0.25 --res 96 --out given/out"
+    script = f"mount -t tmpfs -o size=600k none given && {command}; code=$?; ls -A given; exit $code"
+    done = in_a_namespace(script, tmp_path)
+    assert done.stdout == ""  # nothing is left on the small disk
+    refused(done, 2, "no space left on device", tmp_path)
+
+
+def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path):
+    argv = [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.25", "--res", "96"]
+    with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("build/.*.staging/*.tflite")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.kill()
+    left = list(tmp_path.glob("build/.*.staging"))
+    assert len(left) == 1
+    assert not list(tmp_path.glob("build/*/*.tflite"))
+    assert run("bench", cwd=tmp_path).returncode == 2
+    # The next export sweeps up, even one that is refused later on.
+    done = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "float32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not left[0].exists()
+
+
+# The real networks.
+
+
+@pytest.mark.slow
+def test_the_person_detector(tmp_path, real_data):
+    vww = real_data / "vww"
+    argv = ("export", vww / "vww_96.h5", "--data", vww / "images.npz", "--input-range", "0,1")
+    done = run(*argv, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
+    for format_ in ("tflite", "onnx"):
+        assert rows["float32", format_]["top1"] > 0.8
+        assert rows["int8_ptq", format_]["top1"] >= rows["float32", format_]["top1"] - 0.015
+
+
+@pytest.mark.slow
+def test_a_published_weight_file_with_photos(tmp_path, real_data):
+    imagenet = real_data / "imagenet"
+    done = run(
+        "export", "--alpha", "0.75", "--res", "224", "--weights",
+        imagenet / "mobilenet_7_5_224_tf.h5", "--data", imagenet / "images",
+        "--labels", imagenet / "labels.txt", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
+    assert rows["float32", "tflite"]["top1"] > 0.8
+    assert rows["float32", "onnx"]["agreement"] is None
+    assert rows["int8_ptq", "tflite"]["agreement"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["k2.h5", "k2.keras", "k2_saved", "k3.keras", "k3_saved"])
+def test_every_kind_of_model_file_goes_the_whole_way(name, tmp_path, model_files):
+    given = tmp_path / "given"
+    for number in range(60):
+        path = given / "abcde"[number % 5] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    done = run(
+        "export", model_files / name, "--data", "given", "--input-range", "0,1",
+        "--recipe", "all", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    made = {(row["recipe"], row["format"]) for row in rows}
+    known = [RECIPES.load(recipe).RECIPE for recipe in RECIPES.names()]
+    assert made == {(recipe.name, f) for recipe in known for f in recipe.formats}
+    assert Path(tmp_path / rows[0]["path"]).is_file()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobiledeploy.core import protocol, records
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
+from mobiledeploy.core.types import Failure, Tensor
+from mobiledeploy.devices import host
+
+TENSOR = Tensor("image", (1, 8, 8, 3), "int8", (0.5,), (-1,))
+READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, "x86_64")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        READY, protocol.Timed((1, 2)), protocol.Answer(3, "a/b.png", -1, "AAAA"),
+        protocol.Skipped(3, "a", "broken"), protocol.Done(5), Failure(7, "no", ""),
+    ],
+)  # fmt: skip
+def test_every_event_survives_the_way(event: protocol.Event) -> None:
+    assert protocol.parse(records.line(event)) == event
+
+
+@given(st.text(max_size=60))
+def test_anything_else_is_the_devices_fault(text: str) -> None:
+    with pytest.raises(DeviceError, match="no line of its protocol"):
+        protocol.parse(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INFO: Created a delegate.", "[]", "null", '{"record":"Timed"}',
+        '{"schema_version":2,"record":"Timed","samples_ns":[1]}',
+        '{"schema_version":1,"record":"Timed","samples_ns":[1.5]}',
+        '{"schema_version":1,"record":["Timed"],"samples_ns":[1]}',
+        '{"schema_version":1,"record":"Artifact"}', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_looks_like_an_event_is_not_taken_for_one(line: str) -> None:
+    with pytest.raises(DeviceError, match="no line of its protocol"):
+        protocol.parse(line)
+
+
+def test_another_version_is_refused() -> None:
+    text = records.line(READY).replace('"protocol":1', '"protocol":2')
+    with pytest.raises(DeviceError, match="protocol 2, not 1"):
+        protocol.parse(text)
+
+
+def said(script: str) -> list[protocol.Event]:
+    child = host.Child([sys.executable, "-c", script])
+    try:
+        return list(protocol.events(child))
+    finally:
+        child.kill()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (7, InputError), (70, DeployError)])
+def test_a_refusal_is_raised_as_it_was(code: int, kind: type[DeployError]) -> None:
+    line = records.line(Failure(code, "it cannot", "do that"))
+    with pytest.raises(DeployError, match="it cannot; do that") as caught:
+        said(f"print({line!r})")
+    assert type(caught.value) is kind
+
+
+def test_a_death_is_told_with_the_last_words() -> None:
+    line = records.line(protocol.Timed((1,)))
+    script = f"import sys; print({line!r}); print('first\\nout of memory\\n', file=sys.stderr)"
+    with pytest.raises(DeviceError, match=r"ended with status 3 before .*; out of memory"):
+        said(script + "; sys.exit(3)")
+    with pytest.raises(DeviceError, match="killed by signal 9"):
+        said("import os; os.kill(os.getpid(), 9)")
+
+
+def test_what_comes_after_done_is_not_read() -> None:
+    line = records.line(protocol.Done(7))
+    assert said(f"print({line!r}); print('bye')") == [protocol.Done(7)]

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.store import SCHEMA, Store, path
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    Evaluation,
+    Golden,
+    Measured,
+    ModelSpec,
+    Prediction,
+    Preprocessing,
+    Recipe,
+    Target,
+    Tensor,
+    Weights,
+)
+
+TARGET = Target("host", "python", "litert", 1, "xnnpack")
+MEASURED = Measured(
+    "sha", TARGET, "2", (3, 1, 2), (9,), 2.0, (1.0, 3.0), 5, 1, None, {"a": "b"}, {}
+)
+EVALUATION = Evaluation(
+    "sha", DataRef("demo", "validation", (8, 8), (), "id"), TARGET, "2", 1, 1.0, None, None, 10.0,
+    (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
+)  # fmt: skip
+TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
+ARTIFACT = Artifact(
+    "float32.tflite", "sha", 4, "tflite",
+    ModelSpec("m", None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
+              Weights("m.h5", "", pinned=False)),
+    Recipe("float32", "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
+    "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), 0, 1.0, {},
+)  # fmt: skip
+
+WRITER = """
+import dataclasses, sys
+sys.path.insert(0, sys.argv[1])
+from test_store import MEASURED
+from mobiledeploy.core.store import Store
+print("go", flush=True)
+sys.stdin.readline()
+with Store.open() as store:
+    for number in range(int(sys.argv[2])):
+        store.add_measurement(dataclasses.replace(MEASURED, artifact_sha256=sys.argv[3]))
+        print(number, flush=True)
+"""
+
+
+def writer(count: int, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(count), name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_what_is_kept_comes_back(here: Path) -> None:
+    with Store.open() as store:
+        assert store.measurements("sha") == ()
+        store.add_measurement(MEASURED)
+        store.add_measurement(dataclasses.replace(MEASURED, median_ns=1.0))
+        store.add_evaluation(EVALUATION)
+    with Store.open() as store:
+        assert store.measurements("sha") == (
+            MEASURED, dataclasses.replace(MEASURED, median_ns=1.0),
+        )  # fmt: skip
+        assert store.evaluations("sha") == (EVALUATION,)
+        assert store.evaluations("other") == ()
+
+
+def test_exports_are_found_by_key_and_by_time(here: Path) -> None:
+    with Store.open() as store:
+        assert store.last_export() == ()
+        store.add_export("one", {"build/a.tflite": ARTIFACT, "build/b.onnx": ARTIFACT})
+        store.add_export("two", {"build/c.tflite": ARTIFACT})
+        assert store.last_export() == ("build/c.tflite",)
+        assert store.export_of("one") == ("build/a.tflite", "build/b.onnx")
+        assert store.export_of("three") == ()
+    os.mkdir("inside")
+    os.chdir("inside")
+    with Store.open(here / ".mobiledeploy" / "store.db") as store:
+        assert store.last_export() == (str(here / "build" / "c.tflite"),)
+
+
+def test_it_lies_where_the_environment_says(here: Path) -> None:
+    assert path() == Path(".mobiledeploy", "store.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "elsewhere.db"))
+        Store.open().__exit__()
+    assert (here / "elsewhere.db").is_file()
+    assert not (here / ".mobiledeploy").exists()
+
+
+def test_a_newer_store_is_refused_and_left_alone(here: Path) -> None:
+    Store.open().__exit__()
+    connection = sqlite3.connect(path())
+    connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    connection.close()
+    before = path().read_bytes()
+    with pytest.raises(InputError, match=rf"store.db has schema {SCHEMA + 1}"):
+        Store.open()
+    assert path().read_bytes() == before
+
+
+def test_another_programs_database_is_left_alone(here: Path) -> None:
+    connection = sqlite3.connect(here / "photos.db")
+    connection.execute("CREATE TABLE photo (name TEXT)")
+    connection.close()
+    with pytest.raises(InputError, match=r"photos.db has schema 0"):
+        Store.open(here / "photos.db")
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but some text" * 100, None])
+def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
+    with Store.open() as store:
+        for _ in range(50):
+            store.add_measurement(MEASURED)
+    for leftover in path().parent.glob("store.db-*"):
+        leftover.unlink()
+    whole = path().read_bytes()
+    path().write_bytes(content or whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(InputError, match=r"store.db is damaged"), Store.open() as store:
+        store.measurements("sha")
+        store.add_measurement(MEASURED)
+
+
+def test_a_place_that_cannot_be_written_is_a_usage_error(here: Path) -> None:
+    (here / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        Store.open(here / "file" / "store.db")
+    with pytest.raises(UsageError, match="cannot write"):
+        Store.open(here)
+
+
+def test_several_processes_write_at_once_from_the_first_moment_on(here: Path) -> None:
+    writers = [writer(25, f"writer {number}") for number in range(4)]
+    for process in writers:
+        assert process.stdout
+        assert process.stdout.readline() == "go\n"
+    for process in writers:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in writers:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    with Store.open() as store:
+        for number in range(4):
+            assert len(store.measurements(f"writer {number}")) == 25
+
+
+def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
+    with writer(100_000, "killed") as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("\n")
+        process.stdin.flush()
+        while process.stdout.readline().strip() != "20":
+            pass
+        process.send_signal(signal.SIGKILL)
+    with Store.open() as store:
+        kept = store.measurements("killed")
+        assert len(kept) > 20
+        assert all(m == dataclasses.replace(MEASURED, artifact_sha256="killed") for m in kept)
+        store.add_measurement(MEASURED)
+        assert store.measurements("sha") == (MEASURED,)

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core.plugins import RUNNERS, dataset
+from mobiledeploy.core.types import Failure, Target
+from mobiledeploy.runners import python
+
+LITERT = Target("host", "python", "litert", 1, "")
+
+
+def start(argv: tuple[str, ...], **more: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        **more,
+    )  # fmt: skip
+
+
+def talk(argv: tuple[str, ...], said: str = "") -> tuple[list[protocol.Event], int, str]:
+    with start(argv) as child:
+        out, err = child.communicate(said, timeout=120)
+    return [protocol.parse(line) for line in out.splitlines()], child.returncode, err
+
+
+def work(path: Path) -> protocol.Work:
+    a = artifacts.load(path)
+    return protocol.Work(
+        a.data, a.spec.preprocessing, a.spec.resolution, a.layout, a.inputs[0], a.outputs[0]
+    )
+
+
+def test_it_is_on_the_shelf() -> None:
+    assert RUNNERS.load("python").files() == ()
+    assert "litert" in RUNNERS.load("python").RUNTIMES
+
+
+def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
+    path = exported["int8_ptq", "tflite"]
+    with start(python.bench(str(path), LITERT, None)) as child:
+        assert child.stdout
+        assert child.stdin
+        ready = protocol.parse(child.stdout.readline())
+        first = protocol.parse(child.stdout.readline())
+        child.stdin.close()
+        rest = [protocol.parse(line) for line in child.stdout]
+        assert child.wait(10) == 0
+        assert child.stderr
+        assert child.stderr.read() == ""
+    assert isinstance(ready, protocol.Ready)
+    assert (ready.runtime, ready.delegate, ready.threads) == ("litert", "xnnpack", 1)
+    assert ready.input.dtype == "int8"
+    assert isinstance(first, protocol.Timed)
+    assert sum(first.samples_ns) <= 1.5 * python.BLOCK_NS
+    assert min(first.samples_ns) > 0
+    assert isinstance(rest[-1], protocol.Done)
+    assert all(isinstance(event, protocol.Timed) for event in rest[:-1])
+    # A Python with numpy and LiteRT, and no TensorFlow, which takes ten times that.
+    assert 20e6 < rest[-1].peak_rss_bytes < 300e6
+
+
+def test_the_number_of_runs_can_be_bounded(exported) -> None:
+    argv = (*python.bench(str(exported["float32", "onnx"]),
+                          Target("host", "python", "onnxruntime", 1, "none"), None),
+            "--max-runs", "7")  # fmt: skip
+    with start(argv) as child:
+        events = [protocol.parse(line) for line in child.stdout or ()]
+    times = [ns for event in events if isinstance(event, protocol.Timed) for ns in event.samples_ns]
+    assert len(times) == 7
+
+
+def test_a_sample_is_the_tensors_bytes(exported, tmp_path) -> None:
+    path = exported["int8_ptq", "tflite"]
+    sample = tmp_path / "sample.bin"
+    sample.write_bytes(np.zeros((1, 64, 64, 3), np.int8).tobytes())
+    events, status, _ = talk(python.bench(str(path), LITERT, str(sample)))
+    assert status == 0
+    assert isinstance(events[-1], protocol.Done)
+    sample.write_bytes(b"short")
+    events, status, _ = talk(python.bench(str(path), LITERT, str(sample)))
+    assert status == 7
+    assert events == [Failure(7, "the sample has 5 bytes, the input is int8 [1, 64, 64, 3]", "")]
+
+
+@pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+def test_predict_answers_for_what_it_is_asked(exported, recipe, format_) -> None:
+    path = exported[recipe, format_]
+    job = work(path)
+    runtime = {"tflite": "litert", "onnx": "onnxruntime"}[format_]
+    argv = python.predict(str(path), Target("host", "python", runtime, 1, ""))
+    events, status, _ = talk(argv, f"{records.line(job)}\n3 5\n0 1\n")
+    ready, *answers, done = events
+    assert status == 0
+    assert isinstance(ready, protocol.Ready)
+    # The engine may not know scales; the record does, and its tensors are what is spoken of.
+    assert (ready.input, ready.output) == (job.input, job.output)
+    assert isinstance(done, protocol.Done)
+    held = dataset(job.data.source).open(
+        job.data.source, "validation", resolution=job.resolution, labels=job.data.labels
+    )
+    assert [a.index for a in answers] == [3, 4, 0]
+    assert [a.sample for a in answers] == [held.id(i) for i in (3, 4, 0)]
+    assert [a.label for a in answers] == [held.label(i) for i in (3, 4, 0)]
+    for answer in answers:
+        row = np.frombuffer(base64.b64decode(answer.row), "<f4")
+        assert row.shape == (12,)
+        assert row.sum() == pytest.approx(1, abs=0.05)
+
+
+def test_predict_does_not_take_a_file_that_differs_from_its_record(exported) -> None:
+    job = work(exported["int8_ptq", "tflite"])
+    argv = python.predict(str(exported["float32", "tflite"]), LITERT)
+    events, status, _ = talk(argv, records.line(job) + "\n")
+    assert status == 7
+    assert "float32.tflite has" in events[0].message
+    assert "its record says int8" in events[0].message
+
+
+def test_a_refusal_is_an_event(exported, tmp_path) -> None:
+    (tmp_path / "a.tflite").write_text("no model")
+    events, status, _ = talk(python.bench(str(tmp_path / "a.tflite"), LITERT, None))
+    assert status == 7
+    assert isinstance(events[0], Failure)
+    target = Target("host", "python", "nothing", 1, "")
+    events, status, _ = talk(python.bench(str(exported["float32", "tflite"]), target, None))
+    assert (status, events[0].exit_code) == (2, 2)
+
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(99)
+"""
+
+
+def test_it_does_not_outlive_its_parent(exported) -> None:
+    argv = python.bench(str(exported["int8_ptq", "tflite"]), LITERT, None)
+    with start((sys.executable, "-c", PARENT, *argv)) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the runner was still there after 5 s")
+
+
+SEEN = """
+import json, sys
+from mobiledeploy.runners import python
+status = python.main(sys.argv[1:])
+print(json.dumps(sorted(m for m in sys.modules if "." not in m)), file=sys.stderr)
+"""
+
+
+def test_it_loads_one_runtime_and_no_tensorflow(exported) -> None:
+    path = str(exported["float32", "tflite"])
+    argv = ("bench", "--model", path, "--runtime", "litert", "--threads", "1", "--max-runs", "1")
+    events, _, err = talk((sys.executable, "-c", SEEN, *argv))
+    loaded = set(json.loads(err))
+    assert isinstance(events[-1], protocol.Done)
+    assert "ai_edge_litert" in loaded
+    assert not loaded & {"tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "tflite_runtime",
+                         "scipy", "click", "rich"}  # fmt: skip

@@ -1,0 +1,154 @@
+"""What every runtime does, on every file that it takes; each in a process of its own, as in use."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core.plugins import RUNTIMES
+
+NAMES = RUNTIMES.names()
+RECIPES = ("float32", "float16", "dynamic_int8", "int8_ptq")
+LIBRARY = {
+    "litert": "ai_edge_litert", "tflite_runtime": "tflite_runtime", "onnxruntime": "onnxruntime",
+}  # fmt: skip
+
+# Opens a model, runs it on a ramp, says what there is to know as one JSON line.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from mobiledeploy.core.errors import DeployError
+from mobiledeploy.core.plugins import RUNTIMES
+name, model, threads, delegate = sys.argv[1:]
+runtime = RUNTIMES.load(name)
+try:
+    engine = runtime.open(
+        Path(model), threads=int(threads), delegate=delegate or runtime.DELEGATES[0]
+    )
+    ramp = np.arange(np.prod(engine.input.shape)).reshape(engine.input.shape)
+    dtype = np.dtype(engine.input.dtype)
+    tensor = (ramp % 256 - 128).astype(dtype) if dtype.kind == "i" else np.sin(ramp).astype(dtype)
+    first, second = engine.run(tensor), engine.run(tensor)
+    engine.load(np.zeros_like(tensor)); engine.invoke()
+    said = dict(
+        version=runtime.version(), formats=runtime.FORMATS, delegates=runtime.DELEGATES,
+        input=[engine.input.shape, engine.input.dtype, engine.input.scale],
+        output=[engine.output.shape, engine.output.dtype], delegate=engine.delegate,
+        nodes=[engine.delegated_nodes, engine.total_nodes], answer=first.tolist(),
+        same=bool((first == second).all()), dtype=first.dtype.name,
+    )
+    try:
+        engine.load(tensor[:, 1:])
+    except DeployError as error:
+        said["misfit"] = error.exit_code
+except DeployError as error:
+    said = dict(exit_code=error.exit_code, error=str(error))
+print(json.dumps(said))
+sys.exit("tensorflow" in sys.modules)
+"""
+
+
+def runs(name: str, model: Path, threads: int = 1, delegate: str = "") -> tuple[dict, str]:
+    if importlib.util.find_spec(LIBRARY[name]) is None:
+        pytest.skip(f"{LIBRARY[name]} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, name, str(model), str(threads), delegate],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def files(exported: dict[tuple[str, str], Path], runtime: str) -> dict[str, Path]:
+    format_ = "onnx" if runtime == "onnxruntime" else "tflite"
+    return {recipe: path for (recipe, kind), path in exported.items() if kind == format_}
+
+
+def test_it_runs_all_that_is_exported_for_it(exported, runtime: str) -> None:
+    for recipe, path in files(exported, runtime).items():
+        said, stderr = runs(runtime, path)
+        integer = recipe == "int8_ptq"
+        assert sorted(said["input"][0]) == [1, 3, 64, 64]
+        assert said["output"][0] == [1, 12]
+        assert said["input"][1] == said["output"][1] == ("int8" if integer else "float32")
+        assert said["same"]
+        assert said["dtype"] == said["output"][1]
+        assert said["misfit"] == 7
+        # A softmax, whatever else: in int8 its scale is 1/256 and its zero point -128.
+        answer = np.asarray(said["answer"], np.float64)
+        total = ((answer + 128) / 256 if integer else answer).sum()
+        assert total == pytest.approx(1, abs=0.05)
+        assert stderr == ""
+
+
+def test_threads_change_nothing_of_the_answer(exported, runtime: str) -> None:
+    path = files(exported, runtime)["int8_ptq"]
+    assert runs(runtime, path, threads=1)[0] == runs(runtime, path, threads=2)[0]
+
+
+def test_every_delegate_is_what_runs(exported, runtime: str) -> None:
+    path = files(exported, runtime)["float32"]
+    answers = {}
+    for delegate in runs(runtime, path)[0]["delegates"]:
+        said, _ = runs(runtime, path, delegate=delegate)
+        assert said["delegate"] == delegate
+        answers[delegate] = np.asarray(said["answer"])
+        taken, total = said["nodes"]
+        if total is not None:
+            assert (taken == total) if delegate == "xnnpack" else (taken == 0)
+    first, *others = answers.values()
+    assert all(np.abs(first - other).max() < 1e-5 for other in others)
+
+
+def test_operators_are_counted_as_they_were_taken_over(exported) -> None:
+    said, _ = runs("litert", files(exported, "litert")["dynamic_int8"])
+    taken, total = said["nodes"]
+    assert 0 < taken < total
+    said, _ = runs("tflite_runtime", files(exported, "tflite_runtime")["int8_ptq"])
+    assert said["nodes"][0] == 0 < said["nodes"][1]
+
+
+def test_it_never_takes_another_delegate_instead(exported, runtime: str) -> None:
+    said, _ = runs(runtime, files(exported, runtime)["float32"], delegate="gpu")
+    assert said["exit_code"] == 2
+    assert "no delegate 'gpu'; there " in said["error"]
+
+
+def test_it_says_which_files_it_takes(exported, runtime: str) -> None:
+    other = exported["float32", "tflite" if runtime == "onnxruntime" else "onnx"]
+    said, _ = runs(runtime, other)
+    assert said["exit_code"] == 2
+    assert f"{runtime} runs ." in said["error"]
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "absent"])
+def test_a_broken_model_is_named_in_one_line(exported, runtime, damage, tmp_path) -> None:
+    whole = files(exported, runtime)["float32"]
+    path = tmp_path / whole.name
+    if damage == "text":
+        path.write_text("This is not a model.\n" * 50)
+    elif damage == "truncated":
+        path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    said, _ = runs(runtime, path)
+    assert said["exit_code"] == 7
+    assert said["error"].startswith(f"{runtime} cannot load {path.name}: ")
+    assert "\n" not in said["error"]
+
+
+def test_tflite_runtime_refuses_numpy_2(exported) -> None:
+    if int(np.__version__.partition(".")[0]) < 2:
+        pytest.skip(f"numpy is {np.__version__} here, with which tflite_runtime works")
+    said, _ = runs("tflite_runtime", exported["float32", "tflite"])
+    assert said["exit_code"] == 6
+    assert "numpy<2" in said["error"]

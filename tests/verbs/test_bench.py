@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.analysis import latency, stats
+from mobiledeploy.core import artifacts, leases
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.store import Store
+from mobiledeploy.verbs.bench import SECONDS, bench
+
+KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
+
+
+def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
+    paths = [exported[key] for key in KEYS]
+    made = bench(paths, notify=heard)
+    for path, m in zip(paths, made, strict=True):
+        assert m.artifact_sha256 == artifacts.load(path).sha256
+        assert m.target.threads == 1
+        assert len(m.warmups_ns) >= 1
+        low, high = m.interval_ns
+        assert low <= m.median_ns <= high
+        assert m.median_ns == np.median(m.samples_ns)
+        assert m.peak_rss_bytes > 20e6
+        assert m.facts_before["kernel"] == m.facts_after["kernel"]
+        # It is known to 1 %, or it says that it is not.
+        doubted = "wide-interval" in {doubt.name for doubt in m.doubts}
+        assert (stats.relative_width(m.samples_ns) > latency.RELATIVE_WIDTH) == doubted
+        with Store.open() as store:
+            assert store.measurements(m.artifact_sha256) == (m,)
+    assert (made[0].target.runtime, made[1].target.runtime) == ("litert", "onnxruntime")
+    assert made[0].total_nodes
+    assert made[1].total_nodes is None
+    assert heard.doubts == [doubt for m in made for doubt in m.doubts]
+
+
+def test_the_number_of_runs_can_be_fixed(exported, here, heard) -> None:
+    (made,) = bench([exported["int8_ptq", "tflite"]], runs=37, notify=heard)
+    assert len(made.samples_ns) == 37
+    (made,) = bench([exported["int8_ptq", "tflite"]], runs=stats.FEWEST, threads=2, notify=heard)
+    assert len(made.samples_ns) == stats.FEWEST
+    assert made.target.threads == 2
+    with pytest.raises(UsageError, match="give 6 or more"):
+        bench([exported["int8_ptq", "tflite"]], runs=5, notify=heard)
+
+
+def test_time_is_limited_and_the_limit_is_told(exported, here, heard) -> None:
+    began = time.monotonic()
+    (made,) = bench([exported["float32", "onnx"]], seconds=0.2, notify=heard)
+    assert time.monotonic() - began < SECONDS + 20
+    assert sum(made.samples_ns) < 1e9
+    assert heard.steps[-1] == ("timing float32.onnx", 100, 100)
+
+
+def test_without_names_it_takes_what_was_exported_last(exported, here, heard) -> None:
+    with pytest.raises(UsageError, match="nothing was exported"):
+        bench(notify=heard)
+    path = exported["int8_ptq", "tflite"]
+    with Store.open() as store:
+        store.add_export("key", {str(path): artifacts.load(path)})
+    (made,) = bench(runs=10, notify=heard)
+    assert made.artifact_sha256 == artifacts.load(path).sha256
+
+
+def test_a_delegate_that_stays_out_is_doubted(exported, here, heard) -> None:
+    pytest.importorskip("tflite_runtime", reason="tflite_runtime is for Python 3.11 only")
+    path = exported["int8_ptq", "tflite"]
+    (made,) = bench([path], runtime="tflite_runtime", runs=20, notify=heard)
+    assert made.delegated_nodes == 0
+    assert "not-delegated" in {doubt.name for doubt in made.doubts}
+    (made,) = bench([path], runtime="litert", delegate="none", runs=20, notify=heard)
+    assert (made.target.delegate, made.delegated_nodes) == ("none", 0)
+    assert "not-delegated" not in {doubt.name for doubt in made.doubts}
+
+
+def test_what_cannot_be_asked(exported, here, heard) -> None:
+    path = [exported["float32", "tflite"]]
+    for given, said in (
+        ({"device": "pixel"}, "no devices named 'pixel'; there are host"),
+        ({"runner": "nativ"}, "no runners named 'nativ'"),
+        ({"runtime": "tensorrt"}, "no runtime 'tensorrt'; there are .*litert"),
+        ({"runtime": "onnxruntime"}, "onnxruntime runs .onnx files"),
+        ({"delegate": "gpu"}, "no delegate 'gpu'; there are xnnpack, none"),
+        ({"threads": 0}, "0 threads"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            bench(path, notify=heard, **given)
+    with pytest.raises(InputError, match="is not there"):
+        bench([here / "nothing.tflite"], notify=heard)
+
+
+def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
+    path = exported["int8_ptq", "tflite"]
+    shutil.copy(path, here)
+    shutil.copy(artifacts.record_path(path), here)
+    with pytest.raises(InputError, match="golden picture .*0.png cannot be read"):
+        bench([here / path.name], runs=10, notify=heard)
+
+
+def runner() -> int:
+    """The one runner below this process, when it is there."""
+    for _ in range(600):
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                command = (entry / "cmdline").read_bytes()
+            except (OSError, IndexError):
+                continue
+            if parent == os.getpid() and b"runners.python" in command:
+                return int(entry.name)
+        time.sleep(0.02)
+    raise AssertionError("no runner after 12 s")
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.5])
+def test_a_runner_that_is_killed_is_a_device_error(exported, here, heard, delay: float) -> None:
+    def murder() -> None:
+        found = runner()
+        time.sleep(delay)
+        os.kill(found, signal.SIGKILL)
+
+    thread = threading.Thread(target=murder)
+    thread.start()
+    with pytest.raises(DeviceError, match="killed by signal 9"):
+        bench([exported["int8_ptq", "tflite"]], runs=10_000_000, notify=heard)
+    thread.join()
+    with Store.open() as store:
+        assert store.measurements(artifacts.load(exported["int8_ptq", "tflite"]).sha256) == ()
+
+
+def test_it_waits_for_a_lease_and_says_so(exported, here, heard) -> None:
+    script = (
+        "import sys\nfrom mobiledeploy.core import leases\n"
+        "with leases.hold('host', exclusive=False, notify=None):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        threading.Timer(1.0, other.kill).start()
+        bench([exported["int8_ptq", "tflite"]], runs=10, notify=heard)
+        assert other.wait() == -signal.SIGKILL
+    assert heard.said == ["waiting: another mobiledeploy works on host"]
+    with leases.hold("host", exclusive=True, notify=heard):
+        assert len(heard.said) == 1

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS, dataset
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Artifact, DataRef, Overrides, Weights
+from mobiledeploy.verbs.evaluate import _ranges, evaluate, logits
+
+# The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
+PLAIN = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from mobiledeploy.analysis import accuracy
+from mobiledeploy.core import artifacts, preprocessing
+from mobiledeploy.core.plugins import dataset
+path = Path(sys.argv[1])
+a = artifacts.load(path)
+if a.format == "tflite":
+    from ai_edge_litert.interpreter import Interpreter
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    def answer(x):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+else:
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    answer = lambda x: session.run(None, {"image": x})[0]
+d, spec = a.data, a.spec
+held = dataset(d.source).open(d.source, d.split, resolution=d.resolution, labels=d.labels)
+rows = []
+for index in range(len(held)):
+    x = preprocessing.prepare(held.image(index), spec.preprocessing, spec.resolution)
+    raw = answer(preprocessing.to_input(x, a.inputs[0], a.layout))
+    row = preprocessing.from_output(raw, a.outputs[0])
+    rows.append([held.id(index), held.label(index), *accuracy.best(row)])
+print(json.dumps(rows))
+"""
+
+
+def copied(
+    exported: dict[tuple[str, str], Path], folder: Path, *keys: tuple[str, str]
+) -> list[Path]:
+    """The artifacts in a folder of their own, where a test may change them."""
+    folder.mkdir(exist_ok=True)
+    for key in keys:
+        shutil.copy(exported[key], folder)
+        shutil.copy(artifacts.record_path(exported[key]), folder)
+    return [folder / exported[key].name for key in keys]
+
+
+def changed(path: Path, **fields: object) -> None:
+    artifact = records.loads(Artifact, artifacts.record_path(path).read_bytes())
+    artifact = dataclasses.replace(artifact, **fields)
+    artifacts.record_path(path).write_text(records.dumps(artifact))
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A numpy archive of 600 pictures of 12 classes, 64x64, no two alike."""
+    path = tmp_path_factory.mktemp("archive") / "many.npz"
+    dice = np.random.Generator(np.random.PCG64(2))
+    np.savez(
+        path,
+        images=dice.integers(0, 256, (600, 64, 64, 3), np.uint8),
+        labels=np.arange(600) % 12,
+    )
+    return path
+
+
+@pytest.mark.parametrize("key", [("int8_ptq", "tflite"), ("float32", "onnx")])
+def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
+    path = exported[key]
+    (made,) = evaluate([path], notify=heard)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True
+    )
+    rows = json.loads(done.stdout)
+    assert [[p.sample, p.label, list(p.classes), list(p.scores)] for p in made.predictions] == rows
+    assert made.images == len(rows) == 13
+    hits = [row[1] == row[2][0] for row in rows]
+    assert made.top1 == sum(hits) / len(hits)
+    assert sum(count for *_, count in made.confusion) == len(hits) - sum(hits)
+
+
+def test_the_validation_split_of_its_own_data_is_taken(exported, here, heard) -> None:
+    path = exported["int8_ptq", "tflite"]
+    (made,) = evaluate([path], notify=heard)
+    assert made.data == artifacts.load(path).data
+    # The same pictures under another name are still the same pictures.
+    source = made.data.source
+    shutil.copytree(source, here / "elsewhere")
+    (again,) = evaluate([path], data=str(here / "elsewhere"), notify=heard)
+    assert (again.data.split, again.data.identity) == ("validation", made.data.identity)
+    assert again.predictions == made.predictions
+    assert heard.doubts == []
+
+
+def test_of_other_data_all_is_taken(exported, here, heard, archive) -> None:
+    (made,) = evaluate([exported["int8_ptq", "tflite"]], data=str(archive), notify=heard)
+    assert (made.data.split, made.images) == ("all", 600)
+    assert [p.sample for p in made.predictions] == [str(n) for n in range(600)]
+    assert made.images_per_second > 0
+    assert heard.doubts == []
+    assert ("evaluating int8_ptq.tflite", 600, 600) in heard.steps
+
+
+def test_pictures_that_changed_since_the_export_are_doubted(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "build", ("int8_ptq", "tflite"))
+    artifact = artifacts.load(path)
+    shutil.copytree(artifact.data.source, here / "photos")
+    changed(path, data=dataclasses.replace(artifact.data, source=str(here / "photos")))
+    shutil.copy(here / "photos" / "a" / "00.png", here / "photos" / "a" / "99.png")
+    (made,) = evaluate([path], notify=heard)
+    assert [doubt.name for doubt in made.doubts] == ["changed-data"]
+    assert made.data.split == "validation"
+    assert heard.doubts == list(made.doubts)
+
+
+def test_agreement_is_with_the_float_model_of_the_same_format(
+    exported, here, heard, archive
+) -> None:
+    data = str(archive)
+    asked = [exported[key] for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"))]
+    floats = [exported[key] for key in (("float32", "tflite"), ("float32", "onnx"))]
+    # Not asked for, the float models are found beside them.
+    made = evaluate(asked, data=data, notify=heard)
+    again = evaluate([*floats, *asked], data=data, notify=heard)
+    assert [e.agreement for e in again[:2]] == [None, None]
+    for int8, float_, same in zip(made, again[:2], again[2:], strict=True):
+        best = {p.sample: p.classes[0] for p in float_.predictions}
+        share = np.mean([p.classes[0] == best[p.sample] for p in int8.predictions])
+        assert int8.agreement == same.agreement == pytest.approx(share)
+
+
+def test_without_a_float_model_there_is_no_agreement(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "alone", ("int8_ptq", "tflite"))
+    assert evaluate([path], notify=heard)[0].agreement is None
+    # Only another format's, then that; one of another model is none.
+    path, other = copied(exported, here / "alone", ("int8_ptq", "tflite"), ("float32", "onnx"))
+    assert evaluate([path], notify=heard)[0].agreement is not None
+    spec = artifacts.load(other).spec
+    changed(other, spec=dataclasses.replace(spec, weights=Weights("x", "", pinned=True)))
+    assert evaluate([path], notify=heard)[0].agreement is None
+    assert heard.doubts == []
+    artifacts.record_path(other).write_text("{}")
+    assert evaluate([path], notify=heard)[0].agreement is None
+    assert [doubt.name for doubt in heard.doubts] == ["no-reference"]
+
+
+def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
+    (path,) = copied(
+        exported,
+        here / "build",
+        ("float32", "tflite"),
+    )
+    np.savez(here / "two.npz", images=np.zeros((20, 64, 64, 3), np.uint8), labels=np.arange(20) % 2)
+    spec = artifacts.load(path).spec
+    plain = dataclasses.replace(spec.preprocessing, labels=())
+    changed(path, spec=dataclasses.replace(spec, preprocessing=plain))
+    (made,) = evaluate([path], data=str(here / "two.npz"), notify=heard)
+    assert (made.top1, made.top5, made.confusion) == (None, None, ())
+    assert {p.label for p in made.predictions} == {-1}
+    assert [doubt.name for doubt in made.doubts] == ["labels-do-not-fit"]
+    (made,) = evaluate(
+        [path], data=str(here / "two.npz"), overrides=Overrides(labels=tuple("abcdefghijkl")),
+        notify=heard,
+    )  # fmt: skip
+    assert made.top1 is not None
+    assert made.doubts == ()
+
+
+def test_preprocessing_can_be_overridden(exported, here, heard) -> None:
+    path = exported["float32", "tflite"]
+    (own,) = evaluate([path], notify=heard)
+    (same,) = evaluate([path], overrides=Overrides(input_range=(-1.0, 1.0)), notify=heard)
+    (other,) = evaluate([path], overrides=Overrides(input_range=(0.0, 255.0)), notify=heard)
+    assert own.predictions == same.predictions != other.predictions
+    with pytest.raises(UsageError, match="not above 0"):
+        evaluate([path], overrides=Overrides(crop=0.0), notify=heard)
+
+
+def test_a_few_broken_pictures_are_left_out_by_name(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "build", ("int8_ptq", "tflite"))
+    photos = here / "photos"
+    shutil.copytree(artifacts.load(path).data.source, photos)
+    names = [f"a/broken{n}.jpg" for n in range(6)]
+    for name in names[:5]:
+        (photos / name).write_text("text")
+    (made,) = evaluate([path], data=str(photos), notify=heard)
+    assert made.images == 16
+    assert [line.split()[0] for line in made.skipped] == names[:5]
+    assert [doubt.name for doubt in made.doubts] == ["broken-image"]
+    assert names[2] in made.doubts[0].message
+    (photos / names[5]).write_text("text")
+    with pytest.raises(InputError, match="more than 5 pictures that cannot be read"):
+        evaluate([path], data=str(photos), notify=heard)
+
+
+def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "build", ("float32", "tflite"))
+    artifact = artifacts.load(path)
+    data = bytearray(path.read_bytes())
+    largest = max(
+        FORMATS.load("tflite").inspect(bytes(data)).layers, key=lambda l: l.op == "CONV_2D"
+    )
+    assert largest.op == "CONV_2D"
+    middle = len(data) // 2 // 4 * 4
+    data[middle : middle + 4096] = np.full(1024, np.nan, "<f4").tobytes()
+    path.write_bytes(data)
+    changed(path, sha256=records.sha256(bytes(data)), size_bytes=len(data))
+    assert artifacts.load(path).sha256 != artifact.sha256
+    with pytest.raises(InputError, match="answers NaN or infinity for picture"):
+        evaluate([path], notify=heard)
+
+
+def test_the_demo_pictures_judge_their_own_models_only(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "build", ("float32", "tflite"))
+    spec = artifacts.load(path).spec
+    changed(path, spec=dataclasses.replace(spec, card=None))
+    with pytest.raises(UsageError, match=r"demo pictures say nothing.*--data"):
+        evaluate([path], data="demo", notify=heard)
+
+
+def test_each_result_is_in_the_store(exported, here, heard) -> None:
+    made = evaluate(
+        [exported["int8_ptq", "tflite"], exported["float32", "tflite"]], threads=1, notify=heard
+    )
+    with Store.open() as store:
+        for evaluation in made:
+            assert store.evaluations(evaluation.artifact_sha256) == (evaluation,)
+
+
+def test_what_cannot_be_asked(exported, here, heard) -> None:
+    path = exported["float32", "tflite"]
+    with pytest.raises(UsageError, match="no artifact"):
+        evaluate([], notify=heard)
+    with pytest.raises(UsageError, match="0 threads"):
+        evaluate([path], threads=0, notify=heard)
+    with pytest.raises(UsageError, match="no runtimes named 'tensorrt'"):
+        evaluate([path], runtime="tensorrt", notify=heard)
+    with pytest.raises(UsageError, match=r"onnxruntime runs \.onnx files"):
+        evaluate([path], runtime="onnxruntime", notify=heard)
+    with pytest.raises(UsageError, match="no data set"):
+        evaluate([path], data="nowhere", notify=heard)
+    with pytest.raises(InputError, match="is not there"):
+        evaluate([here / "nothing.tflite"], notify=heard)
+
+
+def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:
+    for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"), ("float32", "tflite")):
+        path = exported[key]
+        artifact = artifacts.load(path)
+        shelf = FORMATS.load(artifact.format)
+        tapped = shelf.tap(path.read_bytes(), artifact.logits)
+        tap = here / f"tap{shelf.SUFFIX}"
+        tap.write_bytes(tapped)
+        runtime, rows = logits(
+            tap, shelf.inspect(tapped), artifact.spec.preprocessing, artifact.data, (4, 0),
+            notify=heard,
+        )  # fmt: skip
+        assert runtime.split()[0] in ("litert", "onnxruntime")
+        assert (rows.shape, rows.dtype) == ((2, 12), np.float32)
+        # Their softmax is what the whole file answers.
+        (made,) = evaluate([path], notify=heard)
+        held = [made.predictions[index] for index in (4, 0)]
+        powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+        scores = powers / powers.sum(axis=1, keepdims=True)
+        for prediction, row in zip(held, scores, strict=True):
+            assert row[list(prediction.classes)] == pytest.approx(prediction.scores, abs=0.02)
+
+
+@pytest.mark.parametrize(("count", "workers"), [(0, 2), (1, 2), (7, 1), (1000, 2), (333, 8)])
+def test_ranges_cover_everything_once_and_end_small(count: int, workers: int) -> None:
+    ranges = list(_ranges(count, workers))
+    assert [n for start, stop in ranges for n in range(start, stop)] == list(range(count))
+    assert all(stop - start == 1 for start, stop in ranges[-2 * workers :])
+
+
+def children(pid: int) -> list[int]:
+    """Runner processes below `pid`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except (OSError, IndexError):
+            continue
+        if parent == pid and b"mobiledeploy.runners.python" in command:
+            found.append(int(entry.name))
+    return found
+
+
+def wait_for_children(pid: int, count: int) -> list[int]:
+    for _ in range(600):
+        found = children(pid)
+        if len(found) >= count:
+            return found
+        time.sleep(0.02)
+    pytest.fail("no runners after 12 s")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind_when_it_is_stopped(exported, here, kind) -> None:
+    images = np.zeros((40_000, 64, 64, 3), np.uint8)
+    np.savez(here / "long.npz", images=images, labels=np.arange(40_000) % 12)
+    argv = (
+        sys.executable, "-m", "mobiledeploy", "evaluate", str(exported["float32", "onnx"]),
+        "--data", str(here / "long.npz"), "--threads", "2",
+    )  # fmt: skip
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        runners = wait_for_children(run.pid, 2)
+        time.sleep(0.5)
+        assert run.poll() is None
+        run.send_signal(kind)
+        _, err = run.communicate(timeout=20)
+    if kind != signal.SIGKILL:
+        assert run.returncode == 130
+        assert err.splitlines()[-1] == "interrupted"
+    for _ in range(200):
+        if not any(Path(f"/proc/{pid}").exists() for pid in runners):
+            return
+        time.sleep(0.05)
+    pytest.fail("a runner is still there after 10 s")
+
+
+def test_a_runner_that_is_killed_ends_it_at_once(exported, here, heard) -> None:
+    images = np.zeros((20_000, 64, 64, 3), np.uint8)
+    np.savez(here / "long.npz", images=images, labels=np.arange(20_000) % 12)
+
+    def murder() -> None:
+        os.kill(wait_for_children(os.getpid(), 2)[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=murder)
+    thread.start()
+    with pytest.raises(DeviceError, match="killed by signal 9"):
+        evaluate(
+            [exported["float32", "onnx"]], data=str(here / "long.npz"), threads=2, notify=heard
+        )
+    thread.join()
+    assert children(os.getpid()) == []
+
+
+def test_the_real_person_detector_scores_what_it_is_known_for(real_data, here, heard) -> None:
+    path = here / "vww.tflite"
+    content = (real_data / "vww" / "vww_96_float.tflite").read_bytes()
+    path.write_bytes(content)
+    facts = FORMATS.load("tflite").inspect(content)
+    artifact = _vww(path, facts, content, str(real_data / "vww" / "images.npz"))
+    artifacts.record_path(path).write_text(records.dumps(artifact))
+    (made,) = evaluate([path], data=str(real_data / "vww" / "images.npz"), notify=heard)
+    assert made.images == 500
+    # Published: 84.2 % of these pictures.
+    assert made.top1 == pytest.approx(0.842, abs=0.006)
+    assert made.top5 is None
+
+
+def _vww(path: Path, facts, content: bytes, data: str) -> Artifact:
+    from mobiledeploy.core.plugins import RECIPES
+    from mobiledeploy.core.types import Golden, ModelSpec, Preprocessing
+
+    spec = ModelSpec(
+        "vww", None, "tf_keras", {}, (96, 96), 2, Preprocessing((0.0, 1.0)),
+        Weights("vww_96.h5", "", pinned=False),
+    )  # fmt: skip
+    return Artifact(
+        path=path.name, sha256=records.sha256(content), size_bytes=len(content), format="tflite",
+        spec=spec, recipe=RECIPES.load("float32").RECIPE, output="softmax", io="float",
+        layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs, logits=facts.logits,
+        golden=Golden((), (), (), ""), sqnr_db=100.0,
+        data=DataRef("another.npz", "validation", (96, 96)), calibration_images=0,
+        convert_seconds=1.0, tools={},
+    )  # fmt: skip

@@ -1,0 +1,238 @@
+import hashlib
+import sys
+
+import numpy as np
+import pytest
+import tf_keras
+
+from mobiledeploy.core import cards
+from mobiledeploy.core.errors import InputError, MissingError
+from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.verbs import models as verb
+
+CARD = """\
+name = "tiny"
+architecture = "mobilenet_v1"
+title = "Tiny"
+paper = "A. Author 2020"
+link = "https://example.org"
+[defaults]
+alpha = 0.25
+resolution = 160
+[limits]
+resolution = [32, 1024]
+[preprocessing]
+input_range = [-1, 1]
+crop = 0.875
+[weights.demo]
+classes = ["a", "b", "c"]
+data = "demo"
+files = [{{ alpha = 0.25, file = "tiny.h5", sha256 = "{sha256}", top1 = {{ "96" = 0.9 }} }}]
+[weights.imagenet]
+base_url = "https://127.0.0.1:9/never-asked"
+classes = 1000
+[[weights.imagenet.files]]
+alpha = 0.25
+file = "mobilenet_2_5_{{resolution}}_tf.h5"
+resolutions = [128, 160, 192, 224]
+"""
+
+
+class Notes:
+    """A Notify that keeps what it is told."""
+
+    def __init__(self):
+        self.doubts, self.steps = [], []
+
+    def progress(self, what, done, total):
+        self.steps.append((what, done, total))
+
+    def doubt(self, doubt):
+        self.doubts.append(doubt)
+
+    def say(self, line):
+        raise AssertionError(line)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The bytes of a weights file like those of Keras Applications."""
+    path = tmp_path_factory.mktemp("published") / "w.h5"
+    ARCHITECTURES.load("mobilenet_v1").build(
+        alpha=0.25, resolution=(32, 32), classes=1000
+    ).save_weights(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def card(tmp_path, monkeypatch, published):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "config" / "mobiledeploy" / "models"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "tiny.h5").write_bytes(published)
+    text = CARD.format(sha256=hashlib.sha256(published).hexdigest())
+    (folder / "tiny.toml").write_text(text)
+    return cards.load("tiny")
+
+
+def resolved(card, source, alpha=0.25, resolution=160, **options):
+    return verb.weights(card, source, alpha, resolution, Notes(), **options)
+
+
+def test_models_lists_every_card(card):
+    assert card in verb.models()
+    assert verb.models("tiny") == (card,)
+
+
+def test_demo_weights_are_pinned_and_bring_their_classes(card):
+    found = resolved(card, "demo")
+    assert found.path.name == "tiny.h5"
+    assert found.weights == verb.Weights("demo", card.weights.demo.files[0].sha256, pinned=True)
+    assert (found.classes, found.labels) == (3, ("a", "b", "c"))
+    assert found.preprocessing.crop == 1.0
+    assert found.preprocessing.input_range == (-1.0, 1.0)
+
+
+def test_demo_weights_that_were_changed_or_lost_are_refused(card):
+    path = resolved(card, "demo").path
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(InputError, match="sha256 differs"):
+        resolved(card, "demo")
+    path.unlink()
+    with pytest.raises(MissingError, match="are not there"):
+        resolved(card, "demo")
+
+
+def test_an_alpha_without_demo_weights_says_which_have_them(card):
+    with pytest.raises(MissingError, match=r"alpha 0\.75; alpha 0\.25 have them") as caught:
+        resolved(card, "demo", alpha=0.75)
+    assert "--weights random" in caught.value.hint
+    assert caught.value.exit_code == 6
+
+
+def test_random_weights_need_nothing(card):
+    found = resolved(card, "random", alpha=0.33)
+    assert found.path is None
+    assert found.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("resolution", "name"),
+    [
+        (160, "mobilenet_2_5_160_tf.h5"),
+        (224, "mobilenet_2_5_224_tf.h5"),
+        (96, "mobilenet_2_5_224_tf.h5"),
+    ],
+)
+def test_imagenet_weights_come_from_the_address_that_is_set(
+    card, web, monkeypatch, published, resolution, name
+):
+    monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", f"{web.url}/mirror/")
+    web.files[f"/mirror/{name}"] = (200, {}, published)
+    notes = Notes()
+    found = verb.weights(card, "imagenet", 0.25, resolution, notes)
+    assert web.asked == [f"/mirror/{name}"]
+    assert found.path.read_bytes() == published
+    assert found.weights == verb.Weights(
+        "imagenet", hashlib.sha256(published).hexdigest(), pinned=False
+    )
+    assert (found.classes, found.labels) == (1000, ())
+    assert found.preprocessing.crop == 0.875
+    assert [doubt.name for doubt in notes.doubts] == ["unpinned-weights"]
+    assert "unpinned" in notes.doubts[0].message
+    assert notes.steps[-1] == (f"download {name}", len(published), len(published))
+    assert verb.weights(card, "imagenet", 0.25, resolution, notes) == found
+    assert len(web.asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["truncated", "wrong", "whole model", "missing", "cut"])
+def test_what_is_no_weights_file_is_refused_and_not_kept(
+    card, web, monkeypatch, published, model_files, tmp_path, kind
+):
+    monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", web.url)
+    whole = (model_files / "k2.h5").read_bytes()
+    answers = {
+        "truncated": (200, {"Content-Length": str(len(published))}, published[: 1 << 16]),
+        "wrong": (200, {}, b"<html>please log in</html>"),
+        "whole model": (200, {}, whole),
+        "missing": (404, {}, b""),
+        "cut": (200, {}, published[: len(published) // 2]),
+    }
+    web.files["/mobilenet_2_5_160_tf.h5"] = answers[kind]
+    missing = kind in ("truncated", "missing")
+    with pytest.raises(MissingError if missing else InputError, match=web.url) as caught:
+        resolved(card, "imagenet")
+    assert "MOBILEDEPLOY_WEIGHTS_URL" in caught.value.hint
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_an_alpha_without_imagenet_weights_says_which_have_them(card):
+    with pytest.raises(MissingError, match=r"alpha 0\.25 have them"):
+        resolved(card, "imagenet", alpha=0.3)
+
+
+def test_a_weights_file_of_the_users(card, tmp_path, published):
+    path = tmp_path / "mine.h5"
+    path.write_bytes(published)
+    found = resolved(card, str(path))
+    assert found.path == path
+    assert found.weights == verb.Weights(
+        "mine.h5", hashlib.sha256(published).hexdigest(), pinned=False
+    )
+    assert found.classes == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("k2.h5", "is a whole model"),
+        ("k3.weights.h5", "Keras 3 weights"),
+        ("nowhere.h5", "cannot be read"),
+        ("k2_saved", "is a whole model"),
+    ],
+)
+def test_a_file_that_is_no_keras_2_weights_is_refused(card, model_files, name, said):
+    with pytest.raises(InputError, match=said):
+        resolved(card, str(model_files / name))
+
+
+def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
+    for name in ("k2_lambda.h5", "k3_lambda.keras", "k2_lambda_saved"):
+        with pytest.raises(InputError, match=r"code of its own.*--unsafe"):
+            verb.detect(model_files / name)
+        assert verb.detect(model_files / name, unsafe=True).code
+
+
+def test_what_is_no_model_is_said(tmp_path):
+    (tmp_path / "x.txt").write_text("hello")
+    with pytest.raises(InputError, match="no model that is known"):
+        verb.detect(tmp_path / "x.txt")
+    with pytest.raises(InputError, match="no model that is known"):
+        verb.detect(tmp_path)
+
+
+def test_the_card_of_v1_fits_keras_applications():
+    (card,) = verb.models("mobilenet_v1")
+    assert card.weights.imagenet is not None
+    found = {file.alpha: file.file for file in card.weights.imagenet.files}
+    assert found == {
+        1.0: "mobilenet_1_0_{resolution}_tf.h5",
+        0.75: "mobilenet_7_5_{resolution}_tf.h5",
+        0.5: "mobilenet_5_0_{resolution}_tf.h5",
+        0.25: "mobilenet_2_5_{resolution}_tf.h5",
+    }
+    source = sys.modules[tf_keras.applications.MobileNet.__module__]
+    assert card.weights.imagenet.base_url == source.BASE_WEIGHT_PATH
+
+
+def test_the_shipped_demo_weights_load():
+    (card,) = verb.models("mobilenet_v1")
+    assert {0.25, 0.5} <= {file.alpha for file in card.weights.demo.files}
+    for file in card.weights.demo.files:
+        found = resolved(card, "demo", alpha=file.alpha, resolution=96)
+        model = ARCHITECTURES.load("mobilenet_v1").build(
+            alpha=file.alpha, resolution=(96, 96), classes=found.classes
+        )
+        model.load_weights(found.path)
+        assert np.isfinite(model.get_weights()[0]).all()
