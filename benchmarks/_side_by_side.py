@@ -55,9 +55,7 @@ def compare(
         pairs.append((seconds[ours[0]], seconds[theirs[0]]))
     first, second = (tuple(column) for column in zip(*pairs, strict=True))
     ratio, low, high = stats.ratio_interval(first, second)
-    return Comparison(
-        name, ours[0], theirs[0], first, second, ratio, (low, high), bar, low <= bar
-    )
+    return Comparison(name, ours[0], theirs[0], first, second, ratio, (low, high), bar, low <= bar)
 
 
 def report(comparisons: list[Comparison], path: Path) -> None:

@@ -38,9 +38,7 @@ def main(runs: int, alpha: float, res: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = verb.plan(verb.Order(alpha=alpha, res=res, out=folder), Terminal(quiet=True))
-        samples = dataset("demo").open(
-            "demo", "calibration", resolution=(res, res), labels=()
-        )
+        samples = dataset("demo").open("demo", "calibration", resolution=(res, res), labels=())
         images = np.stack(
             [
                 preprocessing.prepare(samples.image(i), plan.spec.preprocessing, (res, res))

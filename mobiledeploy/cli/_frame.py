@@ -86,7 +86,9 @@ def common(function: F) -> F:
     """--json, -q and -v, which every command has."""
     for option in (
         click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks."),
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and the result."),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="Say nothing but warnings and the result."
+        ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
     ):
         function = option(function)

@@ -34,7 +34,9 @@ class Names(click.ParamType[tuple[str, ...]]):
     short_help=__doc__,
 )
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--arch", default="mobilenet_v1", show_default=True, help="See `mobiledeploy models`.")
+@click.option(
+    "--arch", default="mobilenet_v1", show_default=True, help="See `mobiledeploy models`."
+)
 @click.option("--alpha", type=float, help="Width multiplier, above 0.")
 @click.option("--res", type=int, help="Height and width of the input in pixels, 32 to 1024.")
 @click.option(
@@ -82,12 +84,12 @@ def _show(done: verb.Exported) -> None:
     spec = done.spec
     kind = f"{spec.weights.source} weights" if spec.card else "your model"
     judged = max(row.images for row in done.rows)
-    pictures = f"{judged} pictures" if judged else "no pictures"
+    pictures = f"judged on {judged} pictures" if judged else "not judged"
     _frame.table(
         ("file", "size", "top-1", "agrees with float", "SQNR", "this host, 1 thread"),
         [
             (
-                row.path,
+                Path(row.path).name,
                 units.size(row.size_bytes),
                 units.percent(row.top1),
                 units.percent(row.agreement),
@@ -96,7 +98,7 @@ def _show(done: verb.Exported) -> None:
             )
             for row in done.rows
         ],
-        title=f"{spec.name}, {kind}, judged on {pictures}",
+        title=f"{done.folder}: {kind}, {pictures}",
     )
     if done.reused:
         click.echo("Nothing changed since these were made; --force makes them again.")

@@ -1,4 +1,4 @@
-"""The door: finds the command's file, runs it, and turns what goes wrong into one line and a code."""
+"""The door: finds the command's file, runs it, turns what goes wrong into one line and a code."""
 
 from __future__ import annotations
 
@@ -144,8 +144,9 @@ def run() -> int:
     except RecursionError as error:
         return _fail(InputError("the input nests too deep"), error)
     except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
         known = DeployError(
-            f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"internal error: {type(error).__name__}: {first}",
             "please report it with the output of the same command and -vv",
         )
         return _fail(known, error)

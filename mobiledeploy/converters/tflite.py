@@ -66,7 +66,9 @@ def _representative(calibration: Images) -> Iterator[dict[str, Any]]:
 
 def _reason(text: str) -> str:
     """The converter's pages of text, as the operators that it could not place."""
-    ops = sorted(set(re.findall(r"'?(?:tf|tfl)\.(\w+)'? op is neither|error: '(tf\.\w+)' op", text)))
+    ops = sorted(
+        set(re.findall(r"'?(?:tf|tfl)\.(\w+)'? op is neither|error: '(tf\.\w+)' op", text))
+    )
     names = sorted({name for pair in ops for name in pair if name})
     flex = re.search(r"(?:Flex|Select TF|Custom) ops: ([\w, ]+)", text)
     if flex:

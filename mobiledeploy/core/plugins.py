@@ -43,7 +43,7 @@ EXTRA_OF = {
 
 
 def missing(module: str) -> MissingError:
-    """The error for a module that is not installed: names the extra, and the line that brings it."""
+    """The error for a module that is not installed; its hint is the line that brings it."""
     top = module.partition(".")[0]
     extra = EXTRA_OF.get(top)
     wanted = f"'mobiledeploy[{extra}]'" if extra else top
@@ -106,5 +106,5 @@ def dataset(source: str) -> Dataset:
             return plugin
     raise UsageError(
         f"--data {source} is no data set that is known",
-        "give demo, a folder with one folder of pictures per class, or an .npz of images and labels",
+        "give demo, a folder with a folder of pictures per class, or an .npz of images and labels",
     )

@@ -282,7 +282,7 @@ class Dataset(Protocol):
     def open(
         self, source: str, split: Split, *, resolution: tuple[int, int], labels: tuple[str, ...]
     ) -> Samples:
-        """The samples of `split`. `labels`: class names in the model's order, () for the data's own.
+        """The samples of `split`; `labels`: class names in the model's order, () for its own.
 
         `resolution` is what a generator draws at; a data set of pictures ignores it.
         """
@@ -292,8 +292,30 @@ class Dataset(Protocol):
 class Notify(Protocol):
     """How a verb speaks while it works; the command line shows it, a test collects it."""
 
-    def progress(self, what: str, done: int, total: int) -> None: ...
+    def progress(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of a step named `what`."""
+        ...
 
-    def doubt(self, doubt: Doubt) -> None: ...
+    def doubt(self, doubt: Doubt) -> None:
+        """A warning, which the record holds too."""
+        ...
 
-    def say(self, line: str) -> None: ...
+    def say(self, line: str) -> None:
+        """What is going on."""
+        ...
+
+
+class Silence:
+    """A Notify for callers who read the doubts in the records."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Says nothing."""
+
+    def doubt(self, doubt: Doubt) -> None:
+        """Says nothing."""
+
+    def say(self, line: str) -> None:
+        """Says nothing."""
+
+
+SILENCE = Silence()

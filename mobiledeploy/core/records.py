@@ -8,6 +8,7 @@ like any other file.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> Any:
-    """Plain JSON types for a dataclass, tuple, mapping or scalar; NaN and infinities become null."""
+    """Plain JSON types for a dataclass, tuple, mapping or scalar; NaN and infinity become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -100,25 +101,31 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
 def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = set(value) - set(fields)
-    absent = {
-        name
-        for name, f in fields.items()
-        if name not in value
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    }
+    hints, needed = _fields(kind)
+    unknown = value.keys() - hints.keys()
+    absent = needed - value.keys()
     if unknown or absent:
         raise InputError(f"{where}: fields {', '.join(sorted(unknown | absent))} do not fit")
     return kind(**{n: decode(hints[n], item, f"{where}.{n}") for n, item in value.items()})
+
+
+@functools.lru_cache(maxsize=64)
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """The types of a dataclass's fields, and which of them have no default."""
+    needed = frozenset(
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    return typing.get_type_hints(kind), needed
 
 
 def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise InputError(f"{where}: not a list")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
+        if arguments[0] in (int, str) and {type(item) for item in value} <= {arguments[0]}:
+            return tuple(value)
         return tuple(decode(arguments[0], item, where) for item in value)
     if len(arguments) != len(value):
         raise InputError(f"{where}: {len(value)} values, not {len(arguments)}")

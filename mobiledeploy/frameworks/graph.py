@@ -73,14 +73,14 @@ def freeze(model: Model, resolution: tuple[int, int]) -> Graph:
     del variables  # They live in the graph's captures until it is frozen, and as constants after.
     frozen = convert_variables_to_constants_v2(concrete)
     if len(frozen.outputs) != 1:
-        raise InputError(f"the model has {len(frozen.outputs)} outputs; one row of scores is needed")
+        raise InputError(f"the model has {len(frozen.outputs)} outputs; one is needed")
     last = frozen.outputs[0].op
     while last.type == "Identity":
         last = last.inputs[0].op
     if last.type == "Sigmoid":
         raise InputError(
-            "the model ends in a sigmoid; only softmax classifiers of two or more classes are known",
-            "train it with a softmax over two classes",
+            "the model ends in a sigmoid; a softmax over two or more classes is needed",
+            "end it in a Dense(2) and a softmax",
         )
     # Fetched as lists, so that every pruned function answers with one.
     if last.type == "Softmax":

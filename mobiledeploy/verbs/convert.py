@@ -79,9 +79,7 @@ class Finished:
     reference: tuple[tuple[float, ...], ...]
 
 
-def produce(
-    request: Request, log: Path, notify: Notify
-) -> tuple[tuple[Converted, ...], Finished]:
+def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converted, ...], Finished]:
     """Runs the request in a child; its errors are raised here as they were there.
 
     What TensorFlow prints goes to the file `log`.
@@ -226,7 +224,9 @@ def _model(request: Request) -> tuple[Model, ModelSpec]:
     resolution = request.resolution or (height or 0, width or 0)
     if 0 in resolution:
         raise UsageError("the model takes any resolution", "say which with --res")
-    if any(fixed not in (None, asked) for fixed, asked in zip((height, width), resolution)):
+    if any(
+        fixed not in (None, asked) for fixed, asked in zip((height, width), resolution, strict=True)
+    ):
         raise UsageError(f"the model takes {height}x{width} only", "leave --res away")
     spec = dataclasses.replace(request.spec, resolution=resolution, classes=classes)
     return model, spec
@@ -248,9 +248,7 @@ def _convert(
     return Converted(recipe, format_, str(path), time.perf_counter() - started)
 
 
-def _reference(
-    request: Request, spec: ModelSpec, model: Model
-) -> tuple[tuple[float, ...], ...]:
+def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[float, ...], ...]:
     from mobiledeploy.frameworks import graph
 
     data = request.data

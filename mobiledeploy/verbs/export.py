@@ -30,7 +30,7 @@ from mobiledeploy.core import preprocessing, records
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PACKAGE, RECIPES, dataset, missing
-from mobiledeploy.core.ports import Notify, Samples
+from mobiledeploy.core.ports import SILENCE, Notify, Samples
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
@@ -117,6 +117,12 @@ class Exported:
 
 @dataclass(frozen=True)
 class Plan:
+    """An order that was found possible. `key` is the sha256 of all that it depends on.
+
+    `resolution` is None where the model file alone knows it; `judged` says whether the pictures
+    can tell anything of accuracy.
+    """
+
     spec: ModelSpec
     resolution: tuple[int, int] | None
     model: ModelFile | None
@@ -142,7 +148,7 @@ class _Collector:
         self._notify.doubt(doubt)
 
 
-def export(order: Order, notify: Notify) -> Exported:
+def export(order: Order, notify: Notify = SILENCE) -> Exported:
     """Makes the artifacts that `order` asks for, or finds that they stand already."""
     notify = _Collector(notify)
     planned = plan(order, notify)
@@ -176,6 +182,7 @@ def plan(order: Order, notify: Notify) -> Plan:
     assert said is not None
     preprocessing.validate(said)
     jobs = _jobs(order)
+    own = _own_model(order) if order.model else None
     names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
     builtin = order.model is None and order.weights in (None, "demo", "random")
     if order.data is None and names and not builtin:
@@ -184,7 +191,7 @@ def plan(order: Order, notify: Notify) -> Plan:
             "give --data DIR or FILE.npz, or --recipe float32,float16",
         )
     # Only now: this may download weights.
-    spec, model, weights = _own_model(order) if order.model else _from_card(order, notify)
+    spec, model, weights = own or _from_card(order, notify)
     source = order.data or "demo"
     if source == "demo" and not builtin:
         if order.data:
@@ -255,8 +262,17 @@ def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | Non
     if not low <= size <= high:
         raise UsageError(f"resolution {size} is not within {low} to {high}")
     found = models.weights(card, source, alpha, size, notify, unsafe=order.unsafe)
-    base = found.preprocessing if found.labels == () else dataclasses.replace(
-        found.preprocessing, labels=found.labels
+    if source == "random":
+        notify.doubt(
+            Doubt(
+                "random-weights",
+                "the weights are random: sizes and times mean something, accuracy does not",
+            )
+        )
+    base = (
+        found.preprocessing
+        if found.labels == ()
+        else dataclasses.replace(found.preprocessing, labels=found.labels)
     )
     chosen = order.overrides.over(base)
     assert chosen is not None

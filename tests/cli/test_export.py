@@ -1,4 +1,4 @@
-"""The main job as a user runs it: what stands afterwards, and what is refused before anything does."""
+"""The main job as a user runs it: what stands afterwards, and what is refused beforehand."""
 
 import json
 import os
@@ -249,7 +249,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_disk_that_fills_up(tmp_path):
     (tmp_path / "given").mkdir()
     command = f"{sys.executable} -m mobiledeploy export --alpha 0.25 --res 96 --out given/out"
-    script = f"mount -t tmpfs -o size=600k none given && {command}; code=$?; ls -A given; exit $code"
+    script = (
+        f"mount -t tmpfs -o size=600k none given && {command}; code=$?; ls -A given; exit $code"
+    )
     done = in_a_namespace(script, tmp_path)
     assert done.stdout == ""  # nothing is left on the small disk
     refused(done, 2, "no space left on device", tmp_path)

@@ -35,10 +35,9 @@ def test_work_shares_and_a_timing_does_not(heard) -> None:
     with leases.hold("host", exclusive=False, notify=heard), holder("shared") as other:
         assert line(other) == "held"
         other.communicate()
-    with leases.hold("host", exclusive=False, notify=heard):
-        with holder("exclusive") as timing:
-            assert line(timing) == "waiting: another mobiledeploy works on host"
-            timing.kill()
+    with leases.hold("host", exclusive=False, notify=heard), holder("exclusive") as timing:
+        assert line(timing) == "waiting: another mobiledeploy works on host"
+        timing.kill()
     assert heard.said == []
 
 

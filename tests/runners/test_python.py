@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core import artifacts, protocol, records
 from mobiledeploy.core.plugins import RUNNERS, dataset
 from mobiledeploy.core.types import Failure, Target
 from mobiledeploy.runners import python

@@ -130,10 +130,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     """A small tmpfs of its own, in a user namespace."""
     script = (
         f"mount -t tmpfs -o size=200k none {tmp_path} && exec python -c '"
-        "import pathlib, sys; sys.path.insert(0, \"tests/verbs\");"
+        'import pathlib, sys; sys.path.insert(0, "tests/verbs");'
         "from mobiledeploy.core import records\n"
-        f"p = pathlib.Path(\"{tmp_path}\")\n"
-        "try: records.write_atomic(p / \"big\", bytes(10**6))\n"
+        f'p = pathlib.Path("{tmp_path}")\n'
+        'try: records.write_atomic(p / "big", bytes(10**6))\n'
         "except Exception as e: print(type(e).__name__, e); print(list(p.iterdir()))'"
     )
     done = subprocess.run(

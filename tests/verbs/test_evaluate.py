@@ -16,9 +16,9 @@ import pytest
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, dataset
+from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Artifact, DataRef, Overrides, Weights
+from mobiledeploy.core.types import Artifact, Overrides, Weights
 from mobiledeploy.verbs.evaluate import _ranges, evaluate, logits
 
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
@@ -220,10 +220,7 @@ def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
     (path,) = copied(exported, here / "build", ("float32", "tflite"))
     artifact = artifacts.load(path)
     data = bytearray(path.read_bytes())
-    largest = max(
-        FORMATS.load("tflite").inspect(bytes(data)).layers, key=lambda l: l.op == "CONV_2D"
-    )
-    assert largest.op == "CONV_2D"
+    # Half way through the file lie the weights of some convolution.
     middle = len(data) // 2 // 4 * 4
     data[middle : middle + 4096] = np.full(1024, np.nan, "<f4").tobytes()
     path.write_bytes(data)
@@ -321,8 +318,8 @@ def wait_for_children(pid: int, count: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind_when_it_is_stopped(exported, here, kind) -> None:
-    images = np.zeros((40_000, 64, 64, 3), np.uint8)
-    np.savez(here / "long.npz", images=images, labels=np.arange(40_000) % 12)
+    images = np.zeros((12_000, 64, 64, 3), np.uint8)
+    np.savez(here / "long.npz", images=images, labels=np.arange(12_000) % 12)
     argv = (
         sys.executable, "-m", "mobiledeploy", "evaluate", str(exported["float32", "onnx"]),
         "--data", str(here / "long.npz"), "--threads", "2",
@@ -358,35 +355,3 @@ def test_a_runner_that_is_killed_ends_it_at_once(exported, here, heard) -> None:
         )
     thread.join()
     assert children(os.getpid()) == []
-
-
-def test_the_real_person_detector_scores_what_it_is_known_for(real_data, here, heard) -> None:
-    path = here / "vww.tflite"
-    content = (real_data / "vww" / "vww_96_float.tflite").read_bytes()
-    path.write_bytes(content)
-    facts = FORMATS.load("tflite").inspect(content)
-    artifact = _vww(path, facts, content, str(real_data / "vww" / "images.npz"))
-    artifacts.record_path(path).write_text(records.dumps(artifact))
-    (made,) = evaluate([path], data=str(real_data / "vww" / "images.npz"), notify=heard)
-    assert made.images == 500
-    # Published: 84.2 % of these pictures.
-    assert made.top1 == pytest.approx(0.842, abs=0.006)
-    assert made.top5 is None
-
-
-def _vww(path: Path, facts, content: bytes, data: str) -> Artifact:
-    from mobiledeploy.core.plugins import RECIPES
-    from mobiledeploy.core.types import Golden, ModelSpec, Preprocessing
-
-    spec = ModelSpec(
-        "vww", None, "tf_keras", {}, (96, 96), 2, Preprocessing((0.0, 1.0)),
-        Weights("vww_96.h5", "", pinned=False),
-    )  # fmt: skip
-    return Artifact(
-        path=path.name, sha256=records.sha256(content), size_bytes=len(content), format="tflite",
-        spec=spec, recipe=RECIPES.load("float32").RECIPE, output="softmax", io="float",
-        layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs, logits=facts.logits,
-        golden=Golden((), (), (), ""), sqnr_db=100.0,
-        data=DataRef("another.npz", "validation", (96, 96)), calibration_images=0,
-        convert_seconds=1.0, tools={},
-    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Images per second of `mobiledeploy evaluate` against one single-thread interpreter in a loop.
+
+    mobiledeploy export --alpha 0.5 --res 160
+    python benchmarks/evaluation.py [ARTIFACT.tflite [DATA]]
+
+Without an artifact: the int8 TFLite file that was exported last. Both ways decode, prepare and
+judge the same pictures; both clocks start when the model is loaded. The ratio is of seconds: on 2
+cores at most 1 / 1.7, that is 1.7 times the images per second. Writes
+build/benchmarks/evaluation.json.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from _side_by_side import compare, report
+
+from mobiledeploy.cli._frame import Terminal
+from mobiledeploy.core import artifacts
+from mobiledeploy.verbs import bench, evaluate
+
+PLAIN = Path(__file__).with_name("_plain_evaluation.py")
+BAR = 1 / 1.7
+
+
+def main(artifact: Path, data: str | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MOBILEDEPLOY_STORE"] = str(Path(folder) / "store.db")
+        # Alone, so that no float sibling is evaluated with it.
+        for path in (artifact, artifacts.record_path(artifact)):
+            shutil.copy(path, folder)
+        alone = Path(folder) / artifact.name
+
+        def ours() -> float:
+            (made,) = evaluate.evaluate([alone], data=data, notify=Terminal(quiet=True))
+            return made.images / made.images_per_second
+
+        def theirs() -> float:
+            argv = [sys.executable, str(PLAIN), str(alone), *([data] if data else [])]
+            done = subprocess.run(
+                argv, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            return float(done.stdout)
+
+        result = compare(
+            f"evaluating {artifact.name} on {evaluate.cores()} cores",
+            ("mobiledeploy evaluate", ours),
+            ("one interpreter in a loop", theirs),
+            bar=BAR,
+        )
+    report([result], Path("build/benchmarks/evaluation.json"))
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if not arguments:
+        arguments = [str(p) for p in bench.last_export() if p.name == "int8_ptq.tflite"]
+    main(Path(arguments[0]), arguments[1] if len(arguments) > 1 else None)
