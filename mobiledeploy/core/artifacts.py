@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mobiledeploy.core import records
@@ -32,3 +35,26 @@ def load(path: Path) -> Artifact:
     if digest != artifact.sha256:
         raise InputError(f"{path} is not the file that its record speaks of", "export it again")
     return artifact
+
+
+def staging(folder: Path) -> Path:
+    """Where this process makes what will be renamed into `folder`: .<name>.<process>.staging."""
+    return folder.parent / f".{folder.name}.{os.getpid()}.staging"
+
+
+def left_aside(folder: Path) -> Iterator[Path]:
+    """The staging folders in `folder` whose process is gone."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        found = re.fullmatch(r"\..+\.(\d+)\.staging", path.name)
+        if found and not _runs(int(found[1])):
+            yield path
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, PermissionError):
+        return True
+    return True

@@ -1,6 +1,7 @@
 """tflite_runtime 2.14, the last of its line: Python 3.11 and numpy 1 only.
 
-It must have its process to itself: after TensorFlow was imported it fails in strange ways.
+It must have its process to itself: after TensorFlow was imported it fails in strange ways. It does
+not verify the file that it maps: a truncated one can crash it, and the caller hears that it died.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from mobiledeploy.analysis import latency, stats
 from mobiledeploy.core import artifacts, preprocessing, protocol
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.ports import Notify, Process, Session
+from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
 from mobiledeploy.verbs.evaluate import RUNTIME_OF
 
@@ -48,7 +49,7 @@ def bench(
     delegate: str | None = None,
     runs: int | None = None,
     seconds: float = SECONDS,
-    notify: Notify,
+    notify: Notify = SILENCE,
 ) -> tuple[Measured, ...]:
     """Times artifacts; each result is in the store, with its raw samples, as soon as it exists.
 
@@ -98,8 +99,11 @@ def bench(
 
 def last_export() -> tuple[Path, ...]:
     """The artifacts that were exported last in this folder; UsageError where there are none."""
-    with Store.open() as store:
-        paths = tuple(map(Path, store.last_export()))
+    paths: tuple[Path, ...] = ()
+    # To look for a store is no reason to make one.
+    if store_path().exists():
+        with Store.open() as store:
+            paths = tuple(map(Path, store.last_export()))
     if not paths:
         raise UsageError(
             "nothing was exported in this folder yet",

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mobiledeploy import __version__
-from mobiledeploy.core import assets
+from mobiledeploy.core import artifacts, assets
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import Doubt
 from mobiledeploy.core.units import size
@@ -142,7 +142,7 @@ def clean() -> Cleaned:
     """
     cache = assets.cache_dir()
     removed = []
-    for path in (*_children(cache), *_left_aside(Path("build"))):
+    for path in (*_children(cache), *artifacts.left_aside(Path("build"))):
         if path == cache / "leases":
             continue
         bytes_ = _size(path)
@@ -158,24 +158,6 @@ def clean() -> Cleaned:
 def _children(folder: Path) -> tuple[Path, ...]:
     with writing(folder):
         return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
-
-
-def _left_aside(folder: Path) -> Iterator[Path]:
-    """The folders of exports whose process is gone: .<name>.<process id>.staging."""
-    for path in _children(folder):
-        found = re.fullmatch(r"\..+\.(\d+)\.staging", path.name)
-        if found and not _runs(int(found[1])):
-            yield path
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OverflowError, PermissionError):
-        return True
-    return True
 
 
 def _packages() -> Iterator[Part]:

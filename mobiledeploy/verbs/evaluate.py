@@ -22,7 +22,7 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS, dataset
-from mobiledeploy.core.ports import Notify, Process, Samples, Session
+from mobiledeploy.core.ports import SILENCE, Notify, Process, Samples, Session
 from mobiledeploy.core.samples import class_offset
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import (
@@ -65,7 +65,7 @@ def evaluate(
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
-    notify: Notify,
+    notify: Notify = SILENCE,
 ) -> tuple[Evaluation, ...]:
     """Judges artifacts; each result is in the store as soon as it exists.
 

@@ -551,11 +551,12 @@ def _check_sqnr(name: str, recipe: Recipe, sqnr: float, notify: Notify) -> None:
 def _staging(folder: Path) -> Iterator[Path]:
     """An empty folder beside `folder`, gone afterwards, with whatever was made on the way to it."""
     created = [p for p in (folder.parent, *folder.parent.parents) if not p.exists()]
-    staging = folder.parent / f".{folder.name}.{os.getpid()}.staging"
+    staging = artifacts_.staging(folder)
     try:
         with records.writing(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(folder.parent)
+            for path in artifacts_.left_aside(folder.parent):
+                shutil.rmtree(path, ignore_errors=True)
             staging.mkdir()
         yield staging
     finally:
@@ -563,14 +564,6 @@ def _staging(folder: Path) -> Iterator[Path]:
         for path in created:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what killed exports left aside."""
-    for path in folder.glob(".*.staging"):
-        pid = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _commit(

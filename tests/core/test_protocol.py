@@ -78,6 +78,12 @@ def test_a_death_is_told_with_the_last_words() -> None:
         said("import os; os.kill(os.getpid(), 9)")
 
 
+def test_chatter_between_events_ends_it() -> None:
+    line = records.line(protocol.Timed((1,)))
+    with pytest.raises(DeviceError, match="'INFO: a delegate', which is no line"):
+        said(f"print({line!r}); print('INFO: a delegate'); print({line!r})")
+
+
 def test_what_comes_after_done_is_not_read() -> None:
     line = records.line(protocol.Done(7))
     assert said(f"print({line!r}); print('bye')") == [protocol.Done(7)]

@@ -65,6 +65,7 @@ def test_time_is_limited_and_the_limit_is_told(exported, here, heard) -> None:
 def test_without_names_it_takes_what_was_exported_last(exported, here, heard) -> None:
     with pytest.raises(UsageError, match="nothing was exported"):
         bench(notify=heard)
+    assert not (here / ".mobiledeploy").exists()
     path = exported["int8_ptq", "tflite"]
     with Store.open() as store:
         store.add_export("key", {str(path): artifacts.load(path)})
