@@ -1,9 +1,9 @@
 """What a careful user would write by hand: one interpreter with one thread, in a loop.
 
-    python benchmarks/_plain_evaluation.py ARTIFACT.tflite [DATA]
+    python benchmarks/_plain_evaluation.py ARTIFACT.tflite PICTURES
 
-The pictures, their decoding and their preprocessing are the same as in `mobiledeploy evaluate`.
-Prints the seconds that the loop took.
+PICTURES is the `data` of an evaluation, a record in JSON: the pictures, their decoding and their
+preprocessing are the same as there. Prints the seconds that the loop took.
 """
 
 import sys
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from ai_edge_litert.interpreter import Interpreter
 
-from mobiledeploy.core import artifacts, preprocessing
+from mobiledeploy.core import artifacts, preprocessing, records
 from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.types import DataRef
 
 
-def main(path: Path, source: str) -> None:
+def main(path: Path, data: DataRef) -> None:
     artifact = artifacts.load(path)
-    spec, data = artifact.spec, artifact.data
+    spec = artifact.spec
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     first = interpreter.get_input_details()[0]["index"]
     last = interpreter.get_output_details()[0]["index"]
-    split = "all" if source else data.split
-    samples = dataset(source or data.source).open(
-        source or data.source, split, resolution=spec.resolution, labels=data.labels
+    samples = dataset(data.source).open(
+        data.source, data.split, resolution=data.resolution, labels=data.labels
     )
     right = 0
     began = time.perf_counter()
@@ -39,4 +39,4 @@ def main(path: Path, source: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), "".join(sys.argv[2:]))
+    main(Path(sys.argv[1]), records.loads(DataRef, sys.argv[2]))

@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mobiledeploy.analysis import stats
+from mobiledeploy.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,11 @@ def compare(
 ) -> Comparison:
     """Runs both in turns, each run returning its seconds; met when the interval reaches `bar`.
 
-    The bar is on seconds of ours over theirs, and is met from above.
+    The bar is on seconds of ours over theirs, and is met from above. UsageError for fewer runs
+    than an interval needs.
     """
+    if runs < stats.FEWEST:
+        raise UsageError(f"{runs} runs have no 95 % interval", f"give {stats.FEWEST} or more")
     pairs = []
     for index in track(range(runs), description=name, console=Console(stderr=True)):
         order = (ours, theirs) if index % 2 == 0 else (theirs, ours)

@@ -20,18 +20,19 @@ import click
 import numpy as np
 from _side_by_side import compare, report
 
+from mobiledeploy.analysis import stats
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import DataRef
 from mobiledeploy.verbs import convert
-from mobiledeploy.verbs import export as verb
+from mobiledeploy.verbs import plan as verb
 
 PLAIN = Path(__file__).parent / "_plain_conversion.py"
 
 
 @click.command()
-@click.option("--runs", default=7, show_default=True)
+@click.option("--runs", type=click.IntRange(min=stats.FEWEST), default=7, show_default=True)
 @click.option("--alpha", default=0.5, show_default=True)
 @click.option("--res", default=160, show_default=True)
 def main(runs: int, alpha: float, res: int) -> None:

@@ -174,7 +174,9 @@ def exported(
     labels = tuple("abcdefghijkl")
     held = dataset(str(photos)).open(str(photos), "validation", resolution=(64, 64), labels=labels)
     (folder / "golden").mkdir()
-    Image.fromarray(held.image(0)).save(folder / "golden" / "0.png")
+    picture = folder / "golden" / "0.png"
+    Image.fromarray(held.image(0)).save(picture)
+    picture = picture.rename(picture.with_stem(records.sha256(picture)[:16]))
     spec = ModelSpec(
         "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (64, 64), 12,
         Preprocessing((-1.0, 1.0), labels=labels), Weights("random", "", pinned=False),
@@ -190,9 +192,10 @@ def exported(
             format=format_, spec=spec, recipe=RECIPES.load(recipe).RECIPE, output="softmax",
             io="int8", layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs,
             logits=facts.logits,
-            golden=Golden((held.id(0),), ("golden/0.png",), ((0.0,) * 12,), ""), sqnr_db=30.0,
+            golden=Golden((held.id(0),), (f"golden/{picture.name}",), ((0.0,) * 12,), ""),
+            sqnr_db=30.0,
             data=DataRef(str(photos), "validation", (64, 64), labels, held.identity),
-            calibration_images=1, convert_seconds=1.0, tools={},
+            calibration="", calibration_images=1, key="", convert_seconds=1.0, tools={},
         )  # fmt: skip
         records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
         made[recipe, format_] = path

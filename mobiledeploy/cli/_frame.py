@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ class Terminal:
             self._line(line)
 
     def _line(self, line: str) -> None:
+        line = one_line(line)
         if self._bars:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -89,7 +91,7 @@ def common(function: F) -> F:
         click.option(
             "-q", "--quiet", is_flag=True, help="Say nothing but warnings and the result."
         ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
+        click.option("--json", is_flag=True, help="One JSON object on standard output."),
     ):
         function = option(function)
     return function
@@ -144,10 +146,14 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        lines = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
+        names = tuple(line.strip() for line in path.read_text("utf-8").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels {path} cannot be read: {error}") from error
-    names = tuple(line for line in lines if line)
+    if "" in names:
+        raise UsageError(
+            f"--labels {path} has an empty line {names.index('') + 1}",
+            "every line names a class; a background class needs a name too",
+        )
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--labels {path} must name at least two classes, each once, one a line")
     return names
@@ -165,12 +171,18 @@ def emit_json(record: Any) -> None:
     click.echo(records.dumps(record))
 
 
+def one_line(text: str) -> str:
+    """Text on one line and without control characters: names of files may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """The command's result for people, on standard output: drawn on a terminal, plain elsewhere.
+    """The command's result for people, on standard output: drawn where a terminal is wide enough.
 
     The first column is text, the others are aligned right.
     """
-    if sys.stdout.isatty():
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    if sys.stdout.isatty() and sum(widths) + 3 * len(widths) < shutil.get_terminal_size().columns:
         from rich.console import Console
         from rich.table import Table
 
@@ -181,7 +193,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
             drawn.add_row(*row)
         Console().print(drawn)
         return
-    widths = [max(len(str(c)) for c in column) for column in zip(headers, *rows, strict=True)]
     if title:
         click.echo(title)
     for row in (headers, *rows):

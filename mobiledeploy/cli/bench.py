@@ -31,13 +31,13 @@ from mobiledeploy.verbs import bench as verb
 )  # fmt: skip
 @_frame.common
 def command(
-    artifacts: tuple[Path, ...], as_json: bool, quiet: bool, verbose: int, **given: Any
+    artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
 ) -> None:
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time."""
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.bench(paths, notify=terminal, **given)
-    if as_json:
+    if json:
         _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
         return
     first = made[0]

@@ -16,7 +16,7 @@ from mobiledeploy.verbs import doctor
 )
 @click.option("--clean", is_flag=True, help="Remove our caches, saying what and how much.")
 @_frame.common
-def command(clean: bool, as_json: bool, quiet: bool, verbose: int) -> None:
+def command(clean: bool, json: bool, quiet: bool, verbose: int) -> None:
     """What is installed, what is missing, and the line that mends it.
 
     Ends in 6 where something that every command needs is missing or unfit; what only some
@@ -24,12 +24,12 @@ def command(clean: bool, as_json: bool, quiet: bool, verbose: int) -> None:
     """
     with _frame.Terminal(quiet, verbose) as notify:
         if clean:
-            _show_cleaned(doctor.clean(), as_json)
+            _show_cleaned(doctor.clean(), json)
             return
         diagnosis = doctor.doctor()
         for doubt in diagnosis.doubts:
             notify.doubt(doubt)
-        if as_json:
+        if json:
             _frame.emit_json(diagnosis)
         else:
             _show(diagnosis)
@@ -62,8 +62,8 @@ def _state(part: doctor.Part) -> str:
     return f"{part.state}: {part.mend}" if part.mend else part.state
 
 
-def _show_cleaned(cleaned: doctor.Cleaned, as_json: bool) -> None:
-    if as_json:
+def _show_cleaned(cleaned: doctor.Cleaned, json: bool) -> None:
+    if json:
         _frame.emit_json(cleaned)
         return
     for place in cleaned.removed:

@@ -33,14 +33,14 @@ _PAIRS = 3
 @_frame.preprocessing_options
 @_frame.common
 def command(
-    artifacts: tuple[Path, ...], as_json: bool, quiet: bool, verbose: int, **given: Any
+    artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
 ) -> None:
     """Judge ARTIFACTS that `mobiledeploy export` made."""
     changes = _frame.overrides(given)
     paths = tuple(dict.fromkeys(artifacts))
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.evaluate(paths, overrides=changes, notify=terminal, **given)
-    if as_json:
+    if json:
         _frame.emit_json(verb.Evaluated(tuple(map(str, paths)), made))
         return
     _frame.table(

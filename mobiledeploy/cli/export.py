@@ -11,6 +11,7 @@ import click
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
 from mobiledeploy.verbs import export as verb
+from mobiledeploy.verbs.plan import Order
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -23,7 +24,7 @@ class Names(click.ParamType[tuple[str, ...]]):
     ) -> tuple[str, ...]:
         """'tflite,onnx' -> ('tflite', 'onnx'); a list from the settings file is taken too."""
         parts = value.split(",") if isinstance(value, str) else value
-        names = tuple(str(part).strip() for part in parts)
+        names = tuple(str(part).strip() for part in parts) if isinstance(parts, list) else ()
         if not names or not all(names):
             self.fail(f"{value!r} is not names with commas between", param, ctx)
         return names
@@ -34,9 +35,7 @@ class Names(click.ParamType[tuple[str, ...]]):
     short_help=__doc__,
 )
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--arch", default="mobilenet_v1", show_default=True, help="See `mobiledeploy models`."
-)
+@click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
 @click.option("--alpha", type=float, help="Width multiplier, above 0.")
 @click.option("--res", type=int, help="Height and width of the input in pixels, 32 to 1024.")
 @click.option(
@@ -46,8 +45,8 @@ class Names(click.ParamType[tuple[str, ...]]):
     "--data", metavar="demo|DIR|FILE.npz",
     help="Pictures to calibrate with and, others of them, to judge by.",
 )  # fmt: skip
-@click.option("--recipe", "recipes", type=Names(), metavar="NAME,...|all", help="What to make.")
-@click.option("--format", "formats", type=Names(), metavar="tflite,onnx", help="Default: both.")
+@click.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
+@click.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
 @click.option(
     "--io", type=click.Choice(["int8", "float"]), default="int8", show_default=True,
     help="Type of a full-integer model's input and output.",
@@ -64,7 +63,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option("--unsafe", is_flag=True, help="Open a model file that would run code of its own.")
 @_frame.preprocessing_options
 @_frame.common
-def command(as_json: bool, quiet: bool, verbose: int, **given: Any) -> None:
+def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
 
     MODEL is a whole Keras model (.h5, .keras) or a SavedModel folder of your own; it needs
@@ -73,8 +72,11 @@ def command(as_json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     """
     changes = _frame.overrides(given)
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.export(verb.Order(overrides=changes, **given), terminal)
-    if as_json:
+        order = Order(
+            recipes=given.pop("recipe"), formats=given.pop("format"), overrides=changes, **given
+        )
+        done = verb.export(order, terminal)
+    if json:
         _frame.emit_json(done)
         return
     _show(done)

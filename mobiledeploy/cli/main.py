@@ -62,9 +62,14 @@ def settings(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
         raise UsageError(f"{path.name}: options stand in a table per command", "[export]")
     return {
-        command: {key.replace("-", "_"): value for key, value in options.items()}
+        command: {key.replace("-", "_"): _setting(value) for key, value in options.items()}
         for command, options in found.items()
     }
+
+
+def _setting(value: Any) -> Any:
+    """A value as the command line would give it: a list is what has commas between there."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _check_settings(found: dict[str, Any], group: Rooms, ctx: click.Context) -> None:
@@ -75,7 +80,10 @@ def _check_settings(found: dict[str, Any], group: Rooms, ctx: click.Context) -> 
         known = {p.name for p in command.params}
         wrong = sorted(set(options) - known)
         if wrong:
-            raise UsageError(f"the settings file sets {wrong[0]!r}, which {name} does not have")
+            raise UsageError(
+                f"the settings file sets {wrong[0]!r}, which {name} does not have",
+                f"it has {', '.join(sorted(known))}",
+            )
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -121,6 +129,9 @@ def _verbosity() -> int:
 def run() -> int:
     """The whole program; its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we run
     try:
         cli.main(prog_name="mobiledeploy", standalone_mode=False)
         sys.stdout.flush()
@@ -133,14 +144,21 @@ def run() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader left (`| head`): nothing more can be said, and nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as error:
+        # What click makes of a pipe that broke.
+        return _broken(error) if isinstance(error.__context__, OSError) else INTERNAL
+    except BrokenPipeError as error:
+        return _broken(error)
     except click.ClickException as error:
-        return _fail(UsageError(error.format_message()), error)
+        context = getattr(error, "ctx", None)
+        help_ = f"{context.command_path} --help" if context else "mobiledeploy --help"
+        return _fail(UsageError(error.format_message().rstrip("."), f"see {help_}"), error)
     except DeployError as error:
         return _fail(error, error)
+    except OSError as error:
+        what = error.filename or "the result"
+        reason = (error.strerror or str(error)).lower()
+        return _fail(UsageError(f"cannot read or write {what}: {reason}"), error)
     except RecursionError as error:
         return _fail(InputError("the input nests too deep"), error)
     except Exception as error:
@@ -152,12 +170,23 @@ def run() -> int:
         return _fail(known, error)
 
 
+def _broken(error: BaseException) -> int:
+    """Nothing is wrong where the reader of the result left (`| head`); else work was cut short."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return _fail(DeployError("a pipe broke before the work was done"), error)
+
+
 def _fail(error: DeployError, cause: BaseException) -> int:
     if _verbosity() >= 2:
         import traceback
 
         traceback.print_exception(cause)
-    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    click.echo(f"error: {text}", err=True)
     return error.exit_code
 
 

@@ -13,14 +13,14 @@ from mobiledeploy.verbs import models as verb
 @click.command(epilog="Example:  mobiledeploy models mobilenet_v1")
 @click.argument("name", required=False)
 @_frame.common
-def command(name: str | None, as_json: bool, quiet: bool, verbose: int) -> None:
+def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
     """List the model cards: alphas, resolutions, mult-adds, params, published accuracy, weights.
 
     With NAME, that card only. The published accuracy is ImageNet top-1 of a float model, from the
     source that stands beside it.
     """
     found = verb.models(name)
-    if as_json:
+    if json:
         _frame.emit_json(verb.Cards(found))
         return
     for card in found:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import tf2onnx
 from onnx import helper, numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -24,10 +22,18 @@ from onnxruntime.quantization import (
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, Model, Output, Recipe
-from mobiledeploy.frameworks import graph
+from mobiledeploy.frameworks import graph, loading, recipe_check
 
 # From 18 on tf2onnx writes the global pool as a ReduceMean, which the quantizer leaves in float.
 OPSET = 17
+
+_NUMBERS = ((32, 32, None), (8, 8, "min-max"))
+# ONNX Runtime's exceptions have no base of their own; its quantizer asserts, too.
+_QUANTIZER_ERRORS = (
+    AssertionError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError,
+    state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
+    state.NoModel, state.NoSuchFile, state.NotFound, state.NotImplemented, state.RuntimeException,
+)  # fmt: skip
 
 
 def source(recipe: Recipe) -> Literal["model", "tflite"]:
@@ -47,16 +53,18 @@ def convert(
     """An ONNX model, NCHW throughout, its input included.
 
     `calibration` [N, H, W, 3] float32 gives the activation ranges of a full-integer recipe.
+    InputError for a model or a recipe that tf2onnx or ONNX Runtime's quantizer cannot do.
     """
     if isinstance(source, bytes):
         raise TypeError("ONNX is made from the model")
+    recipe_check.refuse_other(recipe, "onnx", _NUMBERS)
     model = _translate(source, resolution, output)
     if recipe.full_integer:
-        model = _quantize(model, calibration)
+        model = _quantize(model, calibration, per_channel=recipe.granularity == "per-channel")
         if io == "int8":
             _expose_integers(model.graph)
     model.producer_name = "mobiledeploy"
-    onnx.checker.check_model(model)
+    _check(model)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -73,15 +81,62 @@ def _translate(source: Model, resolution: tuple[int, int], output: Output) -> on
         )
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise InputError(f"tf2onnx cannot translate the model: {str(error)[:200]}") from error
-    foreign = sorted({n.op_type for n in model.graph.node if n.domain not in ("", "ai.onnx.ml")})
-    unknown = sorted(
-        {n.op_type for n in model.graph.node if not onnx.defs.has(n.op_type, n.domain)}
-    )
-    if foreign or unknown:
-        raise InputError(f"ONNX has no operator for {', '.join(dict.fromkeys(foreign + unknown))}")
+    model = _fold_through_reshapes(model)
+    _refuse_unknown(model.graph)
     _absorb_pads(model.graph)
     _rename(model.graph)
     return model
+
+
+def _refuse_unknown(graph_: onnx.GraphProto) -> None:
+    """InputError naming the operators that ONNX does not have, or has since a later opset only."""
+    unknown = {
+        node.op_type
+        for node in graph_.node
+        if node.domain not in ("", "ai.onnx.ml")
+        or not onnx.defs.has(node.op_type, max_inclusive_version=OPSET, domain=node.domain)
+    }
+    if unknown:
+        raise InputError(f"ONNX has no operator for {', '.join(sorted(unknown))} in opset {OPSET}")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = loading.first_line(error)
+        raise InputError(f"tf2onnx made an ONNX model that is not valid: {reason}") from error
+
+
+def _fold_through_reshapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Takes out Reshape nodes that keep the shape, and has tf2onnx fold what they stood between.
+
+    Where a picture has shrunk to 1x1, tf2onnx leaves one in the place of two transposes, between a
+    Conv and its BatchNormalization, which would then be computed in float.
+    """
+    values = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in (*values.input, *values.value_info, *values.output)
+    }
+    ends = {value.name for value in model.graph.output}
+    idle = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Reshape"
+        and node.output[0] not in ends
+        and 0 not in shapes.get(node.input[0], [0])
+        and shapes.get(node.input[0]) == shapes.get(node.output[0])
+    ]
+    if not idle:
+        return model
+    for node in idle:
+        for reader in model.graph.node:
+            reader.input[:] = [
+                node.input[0] if name == node.output[0] else name for name in reader.input
+            ]
+        model.graph.node.remove(node)
+    return tf2onnx.graph.GraphUtil.optimize_model_proto(model)
 
 
 def _absorb_pads(graph_: onnx.GraphProto) -> None:
@@ -105,8 +160,10 @@ def _absorb_pads(graph_: onnx.GraphProto) -> None:
         (conv,) = users
         attributes = {a.name: a for a in conv.attribute}
         automatic = attributes.get("auto_pad")
+        if conv.op_type != "Conv" or len(widths) != 8 or conv.input[0] != pad.output[0]:
+            continue
         outside = np.any(widths[[0, 1, 4, 5]]) or np.any(widths < 0)
-        if conv.op_type != "Conv" or outside or (automatic and automatic.s != b"NOTSET"):
+        if outside or (automatic and automatic.s != b"NOTSET"):
             continue
         own = attributes.get("pads")
         before = list(own.ints) if own else [0, 0, 0, 0]
@@ -126,26 +183,35 @@ def _rename(graph_: onnx.GraphProto) -> None:
     """
     names = {value.name: value.name for value in (*graph_.input, *graph_.output)}
     constants = {tensor.name for tensor in graph_.initializer}
-    taken: Counter[str] = Counter()
+    layers: set[str] = set()
+    taken = set(names)
     for node in graph_.node:
-        layer = re.sub(r"__\d+$", "", node.name)
-        taken[layer] += 1
-        node.name = layer if taken[layer] == 1 else f"{layer}_{taken[layer]}"
+        node.name = _untaken(re.sub(r"__\d+$", "", node.name), layers)
         for index, name in enumerate(node.input):
-            if name in constants:
+            if name in constants and name not in names:
                 roles = {1: "weights", 2: "bias"} if node.op_type == "Conv" else {}
-                role = roles.get(index, str(index))
-                names.setdefault(name, f"{node.name}/{role}")
+                names[name] = _untaken(f"{node.name}/{roles.get(index, str(index))}", taken)
         for index, name in enumerate(node.output):
-            names.setdefault(name, f"{node.name}:{index}")
+            if name and name not in names:
+                names[name] = _untaken(f"{node.name}:{index}", taken)
         for row in (node.input, node.output):
             row[:] = [names[name] if name else "" for name in row]
     for tensor in graph_.initializer:
-        tensor.name = names.get(tensor.name, tensor.name)
+        tensor.name = names.get(tensor.name) or _untaken(tensor.name, taken)
     ordered = sorted(graph_.initializer, key=lambda tensor: tensor.name)
     del graph_.initializer[:]
     graph_.initializer.extend(ordered)
     del graph_.value_info[:]
+
+
+def _untaken(name: str, taken: set[str]) -> str:
+    """`name`, or the first of name_2, name_3, ... that is free; it is `taken` from now on."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
 
 
 class _Reader(CalibrationDataReader):
@@ -160,15 +226,18 @@ class _Reader(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def _quantize(model: onnx.ModelProto, calibration: Images) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
-        path = Path(folder) / "int8.onnx"
+def _quantize(model: onnx.ModelProto, calibration: Images, *, per_channel: bool) -> onnx.ModelProto:
+    with (
+        loading.refusing("ONNX Runtime's quantizer refused the model", *_QUANTIZER_ERRORS),
+        loading.temporary_folder() as folder,
+    ):
+        path = folder / "int8.onnx"
         quantize_static(
             model,
             path,
             _Reader(model.graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
-            per_channel=True,
+            per_channel=per_channel,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,

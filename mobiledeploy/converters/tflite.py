@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -14,7 +12,9 @@ from tensorflow.lite.python.convert import ConverterError
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, Model, Output, Recipe
-from mobiledeploy.frameworks import graph
+from mobiledeploy.frameworks import graph, loading, recipe_check
+
+_NUMBERS = ((32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"))
 
 
 def source(recipe: Recipe) -> Literal["model", "tflite"]:
@@ -34,15 +34,21 @@ def convert(
     """A TFLite flatbuffer with the signature serving_default (image -> scores).
 
     `calibration` [N, H, W, 3] float32 gives the activation ranges of a full-integer recipe.
+    InputError for a model or a recipe that the converter cannot do.
     """
     if isinstance(source, bytes):
         raise TypeError("TFLite is made from the model")
-    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
-        graph.freeze(source, resolution).save(output, Path(folder))
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    recipe_check.refuse_other(recipe, "tflite", _NUMBERS)
+    frozen = graph.freeze(source, resolution)
+    with loading.temporary_folder() as folder:
+        frozen.save(output, folder)
+        with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
         _configure(converter, recipe, calibration, io)
         try:
-            return bytes(converter.convert())
+            # Calibration runs the model, which may fail in ways of its own.
+            with loading.refusing("TFLiteConverter refused the model", tf.errors.OpError):
+                return bytes(converter.convert())
         except ConverterError as error:
             raise InputError(_reason(str(error))) from error
 
@@ -50,6 +56,9 @@ def convert(
 def _configure(converter: Any, recipe: Recipe, calibration: Images, io: InputOutput) -> None:
     if recipe.weight_bits < 32:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if recipe.granularity == "per-tensor":
+        # The converter has no public switch for it.
+        converter._experimental_disable_per_channel = True
     if recipe.weight_bits == 16:
         converter.target_spec.supported_types = [tf.float16]
     if recipe.full_integer:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Artifact
+
+_STAGING = ".staging"
 
 
 def record_path(path: Path) -> Path:
@@ -37,24 +40,46 @@ def load(path: Path) -> Artifact:
     return artifact
 
 
-def staging(folder: Path) -> Path:
-    """Where this process makes what will be renamed into `folder`: .<name>.<process>.staging."""
-    return folder.parent / f".{folder.name}.{os.getpid()}.staging"
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, gone afterwards, with whatever was made on the way to it.
+
+    What is made there is renamed into `folder` when it is whole. A lock in it tells that its
+    maker lives: process ids come again, in containers soon.
+    """
+    import fcntl
+
+    created = [p for p in (folder.parent, *folder.parent.parents) if not p.exists()]
+    aside: Path | None = None
+    try:
+        with records.writing(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for stale in left_aside(folder.parent):
+                shutil.rmtree(stale, ignore_errors=True)
+            aside = Path(
+                tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_STAGING, dir=folder.parent)
+            )
+            lock = (aside / "lock").open("w")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield aside
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        for path in created:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def left_aside(folder: Path) -> Iterator[Path]:
-    """The staging folders in `folder` whose process is gone."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        found = re.fullmatch(r"\..+\.(\d+)\.staging", path.name)
-        if found and not _runs(int(found[1])):
-            yield path
+    """The staging folders in `folder` whose maker is gone."""
+    import fcntl
 
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OverflowError, PermissionError):
-        return True
-    return True
+    for path in folder.glob(f".*{_STAGING}"):
+        try:
+            with (path / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # Alive, or so young that it has no lock yet.
+            continue
+        yield path

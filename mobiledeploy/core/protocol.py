@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -130,3 +132,43 @@ def events(process: Process) -> Iterator[Event]:
     last = next((text.strip() for text in reversed(tail.splitlines()) if text.strip()), "")
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     raise DeviceError(f"the runner {how} before it was done", last)
+
+
+class Listener:
+    """What one or more runners say, in the order in which it comes.
+
+    Reading blocks, so each runner is read by a thread of its own, which ends with the runner.
+    """
+
+    def __init__(self, model: str, patience_s: float) -> None:
+        self._model = model
+        self._patience_s = patience_s
+        self._heard: queue.SimpleQueue[tuple[int, Event | Exception]] = queue.SimpleQueue()
+
+    def listen(self, number: int, process: Process) -> None:
+        """Hears this runner too, as `number`."""
+        threading.Thread(target=self._read, args=(number, process), daemon=True).start()
+
+    def next(self) -> tuple[int, Event]:
+        """Who said something, and what.
+
+        Raises:
+            DeployError: as `events` does for one of them.
+            DeviceError: none of them has said a word for `patience_s` seconds.
+        """
+        try:
+            number, event = self._heard.get(timeout=self._patience_s)
+        except queue.Empty:
+            raise DeviceError(
+                f"the runner of {self._model} hangs: it has said nothing for {self._patience_s:g} s"
+            ) from None
+        if isinstance(event, Exception):
+            raise event
+        return number, event
+
+    def _read(self, number: int, process: Process) -> None:
+        try:
+            for event in events(process):
+                self._heard.put((number, event))
+        except (DeployError, OSError, ValueError) as error:
+            self._heard.put((number, error))

@@ -8,15 +8,23 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Artifact, Evaluation, Measured
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    Evaluation,
+    Measured,
+    Preprocessing,
+    Target,
+)
 
 SCHEMA = 1
 WAIT_SECONDS = 30.0
@@ -111,9 +119,29 @@ class Store:
                  e.agreement, records.line(e)),
             )  # fmt: skip
 
-    def evaluations(self, sha256: str) -> tuple[Evaluation, ...]:
-        """Every evaluation of one artifact, the newest last."""
-        return self._records(Evaluation, "evaluation", sha256)
+    def evaluation(
+        self, sha256: str, data: DataRef, preprocessing: Preprocessing, target: Target
+    ) -> Evaluation | None:
+        """The newest evaluation of an artifact on these pictures, prepared and run like this.
+
+        Pictures are the same by their identity, whatever name they went by; a target without a
+        delegate takes every one.
+        """
+
+        def fits(e: Evaluation) -> bool:
+            return (
+                replace(e.data, source="") == replace(data, source="")
+                and e.preprocessing == preprocessing
+                and _fits(e.target, target)
+            )
+
+        return self._newest(
+            Evaluation,
+            fits,
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
+            "AND data_identity = ? ORDER BY id DESC",
+            sha256, target.runtime, data.identity,
+        )  # fmt: skip
 
     def add_measurement(self, measurement: Measured) -> None:
         """Keeps a measurement with its raw samples."""
@@ -125,9 +153,15 @@ class Store:
                  m.median_ns, records.line(m)),
             )  # fmt: skip
 
-    def measurements(self, sha256: str) -> tuple[Measured, ...]:
-        """Every measurement of one artifact, the newest last."""
-        return self._records(Measured, "measurement", sha256)
+    def measurement(self, sha256: str, target: Target) -> Measured | None:
+        """The newest measurement of an artifact on a target; one without delegate takes every."""
+        return self._newest(
+            Measured,
+            lambda m: _fits(m.target, target),
+            "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
+            "AND runtime = ? AND threads = ? ORDER BY id DESC",
+            sha256, target.device, target.runtime, target.threads,
+        )  # fmt: skip
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -146,14 +180,28 @@ class Store:
         with _refusals(self._file):
             return [row[0] for row in self._connection.execute(query, values)]
 
-    def _records(self, kind: type[T], table: str, sha256: str) -> tuple[T, ...]:
-        query = f"SELECT record FROM {table} WHERE artifact_sha256 = ? ORDER BY id"  # noqa: S608
-        rows = self._rows(query, sha256)
-        return tuple(records.loads(kind, text, f"{table} in {self._file}") for text in rows)
+    def _newest(
+        self, kind: type[T], fits: Callable[[T], bool], query: str, *values: Any
+    ) -> T | None:
+        """The first row of `query` that fits; no row after it is read."""
+        with _refusals(self._file):
+            for (text,) in self._connection.execute(query, values):
+                try:
+                    record = records.loads(kind, text, str(self._file))
+                except InputError:
+                    # A mobiledeploy whose records held other fields: nothing fits that lacks one.
+                    continue
+                if fits(record):
+                    return record
+        return None
 
     def _paths(self, query: str, *values: str) -> tuple[str, ...]:
         rows = self._rows(query, *values)
         return tuple(_near(Path(text)) for text in json.loads(rows[0])) if rows else ()
+
+
+def _fits(made: Target, wanted: Target) -> bool:
+    return made == (wanted if wanted.delegate else replace(wanted, delegate=made.delegate))
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:

@@ -163,7 +163,8 @@ class Golden:
     """Samples with the answer that the artifact gave when it was made.
 
     `images` are PNG files of the pictures as the data set gave them, relative to the record's
-    folder and named by their sha256; `logits` is one row of real-valued logits each, on `runtime`.
+    folder and named by the first 16 digits of their sha256; `logits` is one row of real-valued
+    logits each, on `runtime`.
     """
 
     ids: tuple[str, ...]
@@ -191,8 +192,10 @@ class DataRef:
 class Artifact:
     """One model file that `export` made, with all that a later command must know of it.
 
-    `path` is relative to the record's own folder. `sqnr_db` compares its golden logits with the
-    float model that it came from, in dB.
+    `path` is relative to the record's own folder. `key` is a sha256 over all that it was made
+    from and with, `data` are the pictures that judge it, `calibration` the identity of those that
+    calibrated it ("" for none). `sqnr_db` compares its golden logits with the float model that it
+    came from, in dB.
     """
 
     path: str
@@ -210,7 +213,9 @@ class Artifact:
     golden: Golden
     sqnr_db: float
     data: DataRef
+    calibration: str
     calibration_images: int
+    key: str
     convert_seconds: float
     tools: Mapping[str, str]
     doubts: tuple[Doubt, ...] = ()
@@ -246,11 +251,13 @@ class Evaluation:
 
     `top1` and `top5` are fractions, None without matching labels; `agreement` is the share of
     pictures on which the best class equals that of the float model, None without one.
-    `confusion` holds (true, predicted, count) for the wrong ones, largest first.
+    `confusion` holds (true, predicted, count) for the wrong ones, largest first. `preprocessing`
+    is what the pictures went through, the artifact's own or not.
     """
 
     artifact_sha256: str
     data: DataRef
+    preprocessing: Preprocessing
     target: Target
     runtime_version: str
     images: int

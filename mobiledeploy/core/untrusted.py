@@ -1,4 +1,4 @@
-"""What model files from strangers hold that would run, and JSON that means harm.
+"""What model files from strangers hold that would run, and JSON and folders that mean harm.
 
 A Keras configuration names the classes and functions that it is rebuilt from. Those of Keras are
 known; a Lambda brings its own bytecode, and other entries make Keras import a module, call
@@ -8,13 +8,23 @@ whatever TensorFlow exports, or read a file.
 from __future__ import annotations
 
 import builtins
+import hashlib
 import json
+import os
+import re
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 
 LARGEST_JSON = 64 << 20
+LARGEST_FOLDER = 2 << 30
+"""Of all files of a folder, in bytes."""
+
+_MOST_FILES = 10_000
 
 # Layers that run, or load and run, what their configuration says.
 _RUNNING = {
@@ -28,6 +38,7 @@ _RUNNING = {
     "FlaxLayer": "serialized Flax module",
 }
 _VOCABULARIES = {"StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"}
+_TENSOR_CALLS = {"TFOpLambda", "SlicingOpLambda"}
 _KERAS = {"keras", "tf_keras"}
 _KERAS_ROOMS = {
     "activations", "constraints", "dtype_policies", "engine", "initializers", "layers", "losses",
@@ -63,12 +74,43 @@ def parse_json(text: bytes | str, where: str) -> Any:
         raise InputError(f"{where} is not JSON ({error})") from error
 
 
+def folder_sha256(folder: Path) -> str:
+    """Hex sha256 over the names and contents of all files below `folder`.
+
+    InputError for links to folders, for what is no regular file, and for too much of it; OSError
+    where it cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    digest = hashlib.sha256()
+    count = total = 0
+    for where, inside, files in os.walk(folder, onerror=refuse):
+        inside.sort()
+        for name in sorted(inside):
+            if Path(where, name).is_symlink():
+                raise InputError(f"{folder} holds a link to a folder ({name})")
+        for name in sorted(files):
+            path = Path(where, name)
+            facts = path.stat()
+            count, total = count + 1, total + facts.st_size
+            if not stat.S_ISREG(facts.st_mode):
+                raise InputError(f"{folder} holds {name}, which is not a regular file")
+            if count > _MOST_FILES or total > LARGEST_FOLDER:
+                raise InputError(f"{folder} is larger than a mobile network's SavedModel can be")
+            shown = os.fsencode(path.relative_to(folder).as_posix())
+            digest.update(shown + b"\0" + records.sha256(path).encode() + b"\0")
+    return digest.hexdigest()
+
+
 def keras_bytecode(config: Any) -> tuple[str, ...]:
     """Each thing in a Keras configuration that runs by itself, Lambda layers first of all."""
     found = (
-        f"{_RUNNING[node['class_name']]} {_name(node)}".rstrip()
+        f"{_RUNNING[kind]} {_name(node)}".rstrip()
         for node in _classes(config)
-        if node["class_name"] in _RUNNING
+        for kind in _kinds(node)
+        if kind in _RUNNING
     )
     return tuple(dict.fromkeys(found))
 
@@ -81,19 +123,20 @@ def keras_code(config: Any) -> tuple[str, ...]:
     """
     found = list(keras_bytecode(config))
     for node in _classes(config):
-        kind, inner = node["class_name"], node.get("config")
+        kinds, inner = _kinds(node), node.get("config")
         settings = inner if isinstance(inner, dict) else {}
-        if kind == "function":
+        if node["class_name"] == "function":
             if not _known_function(node):
                 found.append(f"function {_name(node)} of module {node.get('module')}")
         elif not _known_class(node):
-            found.append(f"custom class {node.get('registered_name') or kind}")
-        if kind in ("TFOpLambda", "SlicingOpLambda") and not _tensor_function(
-            settings.get("function")
-        ):
+            found.append(
+                f"custom class {node.get('registered_name') or node['class_name']}{_of(node)}"
+            )
+        if not kinds.isdisjoint(_TENSOR_CALLS) and not _tensor_function(settings.get("function")):
             found.append(f"call of tf.{settings.get('function')}")
-        if kind in _VOCABULARIES and isinstance(settings.get("vocabulary"), str):
-            found.append(f"{kind} layer that reads the file {settings['vocabulary']}")
+        words = settings.get("vocabulary")
+        if isinstance(words, str):
+            found += [f"{kind} layer that reads the file {words}" for kind in kinds & _VOCABULARIES]
     return tuple(dict.fromkeys(found))
 
 
@@ -110,6 +153,19 @@ def _classes(config: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(reversed(value))
 
 
+def _kinds(node: dict[str, Any]) -> set[str]:
+    """The names that Keras may look the class of `node` up by, without packages and modules.
+
+    Where `class_name` leads nowhere, Keras 2 takes `registered_name` as a name in the module.
+    """
+    names = (node["class_name"], node.get("registered_name"))
+    return {re.split(r"[.>]", name)[-1] for name in names if isinstance(name, str)}
+
+
+def _of(node: dict[str, Any]) -> str:
+    return f" of module {node['module']}" if isinstance(node.get("module"), str) else ""
+
+
 def _name(node: dict[str, Any]) -> str:
     inner = node.get("config")
     name = inner.get("name") if isinstance(inner, dict) else inner
@@ -117,15 +173,19 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _known_class(node: dict[str, Any]) -> bool:
-    registered = node.get("registered_name")
-    if isinstance(registered, str) and ">" in registered:
-        return registered.startswith("keras>")
+    names = [name for name in (node["class_name"], node.get("registered_name")) if name is not None]
+    # "module.Name" is found in modules that are no rooms for classes; Keras writes no such name.
+    if not all(isinstance(name, str) and "." not in name for name in names):
+        return False
+    if any(">" in name and not name.startswith("keras>") for name in names):
+        return False
+    # Whatever a class is registered as, its module is imported.
     return node.get("module") is None or _in_keras(node["module"], _KERAS_ROOMS)
 
 
 def _known_function(node: dict[str, Any]) -> bool:
     name, module = node.get("config"), node.get("module")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or "." in name:
         return False
     if module == "builtins":
         # Keras's own functions say "builtins" too; those of Python must not be reached by it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -11,6 +13,19 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import FileFacts, Layer, Tensor
 
 SUFFIX = ".onnx"
+
+# The operators that ONNX Runtime 1.31 fuses with the (De)QuantizeLinear nodes around them, as the
+# graph shows that it stores after optimizing; every other operator between them stays in float.
+_INTEGER_KERNELS = (
+    "Add", "AveragePool", "Concat", "Conv", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul",
+    "MaxPool", "Mul", "ReduceMax", "Sigmoid", "Softmax", "Where",
+)  # fmt: skip
+# They hand their numbers on, of whatever type.
+_MOVING = (
+    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)  # fmt: skip
+_LOWEST = {"int8": -128, "uint8": 0}
 
 
 def inspect(data: bytes) -> FileFacts:
@@ -27,8 +42,10 @@ def inspect(data: bytes) -> FileFacts:
             shape, dtype = tuple(held.dims), _dtype(held.data_type)
         else:
             shape, dtype = shapes.get(name, ((), "unknown"))
-        scale, zero_point = quantizers.get(name, ((), ()))
-        return Tensor(name, shape, dtype, scale, zero_point, 0 if len(scale) > 1 else None)
+        scale, zero_point, axis = quantizers.get(name, ((), (), 0))
+        if axis < 0:
+            axis += len(shape)
+        return Tensor(name, shape, dtype, scale, zero_point, axis if len(scale) > 1 else None)
 
     layers = tuple(
         Layer(
@@ -52,14 +69,42 @@ def inspect(data: bytes) -> FileFacts:
 
 
 def float_layers(facts: FileFacts) -> tuple[str, ...]:
-    """In QDQ form: the operators that no DequantizeLinear feeds."""
-    edges = ("QuantizeLinear", "DequantizeLinear")
-    quantized = {t.name for layer in facts.layers if layer.op == edges[1] for t in layer.outputs}
-    return tuple(
-        layer.op
-        for layer in facts.layers
-        if layer.op not in edges and not any(t.name in quantized for t in layer.inputs)
-    )
+    """In QDQ form: the operators that ONNX Runtime has to compute in float.
+
+    Not in float are those that touch no float tensor, and:
+
+    - operators with an integer kernel, all of whose float inputs come from a DequantizeLinear and
+      whose outputs all go to a QuantizeLinear;
+    - a Relu between the two whose QuantizeLinear cuts at zero itself;
+    - operators that only move numbers that come from a DequantizeLinear.
+
+    Clip and Resize count as float, though some of them are not: that depends on bounds and on a
+    mode, which `facts` do not hold. Whether a CPU has the kernel is not told: on x86-64, ONNX
+    Runtime 1.31 computes the first and last operator of a file with int8 ends in float.
+    """
+    readers: dict[str, list[Layer]] = {}
+    for layer in facts.layers:
+        for tensor in layer.inputs:
+            readers.setdefault(tensor.name, []).append(layer)
+    integer: set[str] = set()
+    found = []
+    for layer in facts.layers:
+        if layer.op == "DequantizeLinear":
+            integer.add(layer.outputs[0].name)
+        elif layer.op == "QuantizeLinear" or not _floats((*layer.inputs, *layer.outputs)):
+            continue
+        elif not all(tensor.name in integer for tensor in _floats(layer.inputs)):
+            found.append(layer.op)
+        elif layer.op in _MOVING:
+            integer.update(tensor.name for tensor in layer.outputs)
+        else:
+            after = [reader for t in layer.outputs for reader in readers.get(t.name, [])]
+            stored = bool(after) and all(reader.op == "QuantizeLinear" for reader in after)
+            cut = all(_cuts_at_zero(reader.outputs[0]) for reader in after)
+            kernel = layer.op in _INTEGER_KERNELS or (layer.op == "Relu" and cut)
+            if not (kernel and stored):
+                found.append(layer.op)
+    return tuple(found)
 
 
 def seal(data: bytes) -> bytes:
@@ -118,11 +163,24 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
     }
 
 
-Quantizers = dict[str, tuple[tuple[float, ...], tuple[int, ...]]]
+def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those that hold floats, or of which shape inference found no type."""
+    return [t for t in tensors if t.dtype.startswith("float") or t.dtype == "unknown"]
+
+
+def _cuts_at_zero(tensor: Tensor) -> bool:
+    """Whether the lowest code of a quantized tensor stands for zero."""
+    return tensor.dtype in _LOWEST and set(tensor.zero_point) == {_LOWEST[tensor.dtype]}
+
+
+Quantizers = dict[str, tuple[tuple[float, ...], tuple[int, ...], int]]
 
 
 def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> Quantizers:
-    """Scales and zero points of the integer tensors that (De)QuantizeLinear nodes stand at."""
+    """Scales, zero points and axis of the integer tensors that (De)QuantizeLinear nodes stand at.
+
+    The axis may count from the end, as it may in the file.
+    """
     found: Quantizers = {}
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
@@ -137,6 +195,7 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
             found[stored] = (
                 tuple(float(s) for s in scale),
                 tuple(int(z) for z in zero.astype(np.int64)),
+                next((int(a.i) for a in node.attribute if a.name == "axis"), 1),
             )
     return found
 

@@ -7,21 +7,17 @@ saved_object_graph}.proto and tensorflow/core/framework/{graph,function,node_def
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mobiledeploy.core import records, untrusted
+from mobiledeploy.core import untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelFile
 
 SIGNATURE = "serving_default"
-LARGEST_BYTES = 2 << 30
-_MOST_FILES = 10_000
 
 # TensorFlow runs a graph's initializers when it loads it: these are refused wherever they stand.
 _RUNNING = re.compile(
@@ -56,7 +52,7 @@ def detect(path: Path) -> ModelFile | None:
             raise InputError(f"{path} is part of a SavedModel", f"name the folder, {path.parent}")
         if not (path / "saved_model.pb").is_file():
             return None
-        digest = _hash(path)
+        digest = untrusted.folder_sha256(path)
         graph = (path / "saved_model.pb").read_bytes()
         metadata = path / "keras_metadata.pb"
         keras = metadata.read_bytes() if metadata.exists() else b""
@@ -71,30 +67,6 @@ def detect(path: Path) -> ModelFile | None:
     return ModelFile(
         str(path), "saved_model", "saved_model", "model", digest, tuple(dict.fromkeys(code))
     )
-
-
-def _hash(folder: Path) -> str:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    digest = hashlib.sha256()
-    count = total = 0
-    for where, inside, files in os.walk(folder, onerror=refuse):
-        inside.sort()
-        for name in sorted(inside):
-            if Path(where, name).is_symlink():
-                raise InputError(f"{folder} holds a link to a folder ({name})")
-        for name in sorted(files):
-            path = Path(where, name)
-            facts = path.stat()
-            count, total = count + 1, total + facts.st_size
-            if not stat.S_ISREG(facts.st_mode):
-                raise InputError(f"{folder} holds {name}, which is not a regular file")
-            if count > _MOST_FILES or total > LARGEST_BYTES:
-                raise InputError(f"{folder} is larger than a mobile network's SavedModel can be")
-            shown = os.fsencode(path.relative_to(folder).as_posix())
-            digest.update(shown + b"\0" + records.sha256(path).encode() + b"\0")
-    return digest.hexdigest()
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before the import: TensorFlow and Keras read these once.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# Before the import: Keras reads it once.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from collections.abc import Callable, Sequence

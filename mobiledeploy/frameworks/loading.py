@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,11 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from mobiledeploy.core import records
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core import records, untrusted
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import ModelFile
 
 Shape = tuple[int | None, ...]
+
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+_RAISED = re.compile(r"^ +[\w.]+(?:Error|Exception): ", re.MULTILINE)
+# What the operating system says of a place to write to, and never of one to read from.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 REFUSALS = (
     ArithmeticError,
@@ -43,27 +51,79 @@ def refusing(what: str, *own: type[Exception]) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says anything, shortened to 200 characters."""
-    lines = (line.strip() for line in str(error).splitlines())
-    line = next((line for line in lines if line), type(error).__name__)
+    """The first line of an error's text that says anything, shortened to 200 characters.
+
+    The traceback, headings and graph nodes that Keras and TensorFlow put around it are left out.
+    """
+    text = _COLOURS.sub("", str(error))
+    if text.startswith("in user code:"):
+        text = _RAISED.split(text, maxsplit=1)[-1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    useful = (line for line in lines if not line.startswith("Exception encountered when calling"))
+    line = next(useful, lines[0] if lines else type(error).__name__).split(" for '{{node")[0]
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
 @contextmanager
+def writing_temporary(*own: type[Exception]) -> Iterator[None]:
+    """Turns errors of writing temporary files, a framework's `own` ones too, into a UsageError.
+
+    Whatever reads a user's file in there must turn its own errors into others first.
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *own)
+    try:
+        yield
+    except failures as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number).lower() if number else first_line(error)
+        raise UsageError(
+            f"cannot write temporary files in {tempfile.gettempdir()}: {reason}",
+            "free some space there, or set TMPDIR",
+        ) from error
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for as long as the context lasts; see `writing_temporary`."""
+    with writing_temporary(), tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def under_its_format(file: ModelFile, suffix: str) -> Iterator[Path]:
-    """The file, unchanged since it was looked into, under a name that ends in `suffix`.
+    """The file or folder, unchanged since it was looked into, under a name that ends in `suffix`.
 
     Keras tells a file's format by its name, we by its content.
     """
-    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
-        copy = Path(folder) / f"model{suffix}"
+    with temporary_folder() as folder:
+        copy = folder / f"model{suffix}"
         try:
-            shutil.copyfile(file.path, copy)
+            _copy(Path(file.path), copy)
+            digest = untrusted.folder_sha256(copy) if copy.is_dir() else records.sha256(copy)
         except OSError as error:
+            if error.errno in _FULL:
+                raise
             raise InputError(f"{file.path} cannot be read: {error.strerror}") from error
-        if records.sha256(copy) != file.sha256:
-            raise InputError(f"{file.path} was changed while it was read", "try again")
+        unchanged(digest, file.sha256, file.path)
         yield copy
+
+
+def _copy(source: Path, copy: Path) -> None:
+    if not source.is_dir():
+        shutil.copyfile(source, copy)
+        return
+    copy.mkdir()
+    for path in source.rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def unchanged(digest: str, expected: str, path: str) -> None:
+    """InputError unless the sha256 of what was read is that of what was looked into."""
+    if digest != expected:
+        raise InputError(f"{path} was changed while it was read", "try again")
 
 
 def finite(arrays: Sequence[tuple[str, Any]], where: str) -> None:
@@ -91,6 +151,11 @@ def checked(
     if shape is None or len(shape) != 4 or shape[3] not in (3, None):
         raise InputError(
             f"{where} takes {_words(shape)}; a batch of RGB pictures [N, H, W, 3] is needed"
+        )
+    if shape[0] not in (1, None):
+        raise InputError(
+            f"{where} has a fixed batch of {shape[0]}; 1 or an open one is needed",
+            "save it with an open batch",
         )
     if dtype != "float32":
         raise InputError(f"{where} takes {dtype}; float32 is needed")

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Before the import: TensorFlow reads these once.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +23,11 @@ class Served:
 
 def load(file: ModelFile) -> Model:
     """The signature `serving_default`; InputError where TensorFlow cannot load it."""
-    with loading.refusing(f"TensorFlow cannot load {file.path}", tf.errors.OpError):
-        owner = tf.saved_model.load(file.path, tags=["serve"])
+    with (
+        loading.under_its_format(file, "") as path,
+        loading.refusing(f"TensorFlow cannot load {file.path}", tf.errors.OpError),
+    ):
+        owner = tf.saved_model.load(str(path), tags=["serve"])
         signature = owner.signatures["serving_default"]
     variables = [(v.name, v.numpy()) for v in signature.variables]
     loading.finite(variables, file.path)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-# Before the import: TensorFlow reads these once.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Model, ModelFile, ModelSpec
@@ -76,7 +72,9 @@ def build(spec: ModelSpec, weights: Path | None) -> Model:
     if weights is None:
         _randomise(handle)
     else:
-        load_weights(handle, weights, alpha=spec.arguments.get("alpha"))
+        load_weights(
+            handle, weights, alpha=spec.arguments.get("alpha"), sha256=spec.weights.sha256 or None
+        )
     return Model("tf_keras", handle)
 
 
@@ -89,7 +87,9 @@ def _randomise(handle: tf_keras.Model) -> None:
             weight.assign(random.normal(0, (2 / fan_in) ** 0.5, weight.shape))
 
 
-def load_weights(model: Model | Any, path: Path, *, alpha: float | None = None) -> None:
+def load_weights(
+    model: Model | Any, path: Path, *, alpha: float | None = None, sha256: str | None = None
+) -> None:
     """Sets the weights of a Keras 2 model from a Keras 2 HDF5 file, layer by name.
 
     Args:
@@ -97,12 +97,18 @@ def load_weights(model: Model | Any, path: Path, *, alpha: float | None = None) 
         path: weights, or a whole model, of which the weights are taken.
         alpha: the width multiplier that `model` was built with, so that an error can name the one
             of the file.
+        sha256: that of the file when it was looked into, None where nobody did.
 
     Raises:
-        InputError: not such a file, a layer that is missing on either side, another shape, NaN.
+        InputError: not such a file, a layer that is missing on either side, another shape, NaN,
+            or a file that was changed since it was looked into.
     """
     handle = model.handle if isinstance(model, Model) else model
-    with loading.refusing(f"{path} cannot be read"), h5py.File(path, "r") as file:
+    with loading.refusing(f"{path} cannot be read"):
+        content = path.read_bytes()
+    if sha256 is not None:
+        loading.unchanged(records.sha256(content), sha256, str(path))
+    with loading.refusing(f"{path} cannot be read"), h5py.File(io.BytesIO(content), "r") as file:
         root = file.get("model_weights", file)
         if "layer_names" not in root.attrs:
             raise InputError(f"{path} holds no weights by layer name, as Keras 2 saves them")

@@ -6,7 +6,6 @@ file of weights serves them all, and the cheap small ones bear most of the work.
 """
 
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,9 +45,16 @@ class Settings:
     depthwise kernels, which have so few parameters (Howard et al. 2017, section 3.2)."""
     bn_momentum: float = 0.98
     """Momentum of the moving statistics while training: Keras's 0.99 is slow for short runs."""
+    frozen_statistics: bool = False
+    """Normalise by the moving statistics, as inference does, and not by those of the batch."""
     jitter: float = 0.15
     """Brightness and contrast change by at most this share."""
     seed: int = 0
+
+
+def seed(value: int) -> None:
+    """Seed the fresh weights of models built from now on, and all that training draws."""
+    tf_keras.utils.set_random_seed(value)
 
 
 def fit(
@@ -73,7 +79,7 @@ def fit(
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
-    tf_keras.utils.set_random_seed(settings.seed)
+    seed(settings.seed)
     total = sum(phase.steps for phase in phases)
     free = tf_keras.models.clone_model(model, input_tensors=tf_keras.Input((None, None, 3)))
     free.set_weights(model.get_weights())
@@ -86,7 +92,7 @@ def fit(
     @tf.function(reduce_retracing=False)
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            scores = free(images, training=True)
+            scores = free(images, training=not settings.frozen_statistics)
             loss = loss_of(labels, scores)
         variables = free.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
@@ -130,7 +136,7 @@ def save_weights(model: tf_keras.Model, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
         part = Path(aside) / "weights.h5"
         model.save_weights(part, save_format="h5")
-        os.replace(part, path)
+        part.replace(path)
 
 
 def _scaled(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

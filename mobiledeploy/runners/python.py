@@ -1,7 +1,7 @@
 """The Python runner: a process that loads one runtime, and no TensorFlow.
 
 Two things in one file: how it is called (`files`, `bench`, `predict`, for the parent), and what
-runs then (`python -m mobiledeploy.runners.python`). Both follow android_bench/PROTOCOL.md.
+runs then (`python -P -m mobiledeploy.runners.python`). Both follow android_bench/PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def predict(model: str, target: Target) -> tuple[str, ...]:
 
 
 def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
+    # -P: the current folder is the user's, and a numpy.py that lies there is none of ours.
     argv = (
-        sys.executable, "-m", "mobiledeploy.runners.python", what,
+        sys.executable, "-P", "-m", "mobiledeploy.runners.python", what,
         "--model", model, "--runtime", target.runtime, "--threads", str(target.threads),
     )  # fmt: skip
     return (*argv, "--delegate", target.delegate) if target.delegate else argv

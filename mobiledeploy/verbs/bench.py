@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mobiledeploy.analysis import latency, stats
-from mobiledeploy.core import artifacts, preprocessing, protocol
+from mobiledeploy.core import artifacts, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
-from mobiledeploy.verbs.evaluate import RUNTIME_OF
+from mobiledeploy.verbs import evaluate
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -27,6 +28,8 @@ SECONDS = 5.0
 # Fewer runs, or a shorter time, can look steady by chance.
 LEAST_RUNS = 20
 LEAST_SECONDS = 0.5
+# A runner speaks about every 100 ms, and ends soon after it was asked to.
+PATIENCE_S = 60.0
 # Above this share of one core, what others computed meanwhile can be seen in the times.
 BUSY = 0.25
 
@@ -68,9 +71,10 @@ def bench(
         notify: hears of progress and doubts.
 
     Raises:
-        UsageError: nothing was exported here, an unknown device, runner, runtime or delegate.
+        UsageError: nothing was exported here, an unknown device, runner, runtime or delegate, or
+            a runtime that does not run an artifact's format.
         InputError: an artifact without its record, or one that the record does not speak of.
-        DeviceError: the runner died.
+        DeviceError: the runner died or hangs.
     """
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
@@ -85,16 +89,43 @@ def bench(
             f"there are {', '.join(driver.RUNTIMES)}",
         )
     chosen = {path: artifacts.load(path) for path in paths or last_export()}
+    targets = [
+        target(
+            artifact, device=device, runner=runner, runtime=runtime, threads=threads,
+            delegate=delegate,
+        )
+        for artifact in chosen.values()
+    ]  # fmt: skip
     made = []
     with Store.open() as store, plugin.open(device, exclusive=True, notify=notify) as session:
-        for path, artifact in chosen.items():
-            target = Target(
-                device, runner, runtime or RUNTIME_OF[artifact.format], threads, delegate or ""
-            )
+        for (path, artifact), where in zip(chosen.items(), targets, strict=True):
             timing = _Timing(path, artifact, runs, seconds, notify)
-            made.append(timing.measure(session, target))
+            made.append(timing.measure(session, where))
             store.add_measurement(made[-1])
     return tuple(made)
+
+
+def target(
+    artifact: Artifact,
+    *,
+    device: str = "host",
+    runner: str = "python",
+    runtime: str | None = None,
+    threads: int = 1,
+    delegate: str | None = None,
+) -> Target:
+    """Where and how an artifact is timed, as its record will say; arguments as for `bench`.
+
+    The delegate is "" for the default of another package's runtime: it is known when it has run.
+
+    Raises:
+        InputError: nothing here runs the artifact's format.
+        UsageError: `runtime` runs other formats.
+    """
+    plain = evaluate.target(artifact, runtime)
+    return replace(
+        plain, device=device, runner=runner, threads=threads, delegate=delegate or plain.delegate
+    )
 
 
 def last_export() -> tuple[Path, ...]:
@@ -146,7 +177,11 @@ class _Timing:
         """Collects samples until there are enough; those that come after that are left out."""
         ready: protocol.Ready | None = None
         begun, enough = time.monotonic(), False
-        for event in protocol.events(process):
+        asked = 0.0
+        listener = protocol.Listener(self.path.name, PATIENCE_S)
+        listener.listen(0, process)
+        while not enough or time.monotonic() - asked < PATIENCE_S:
+            _, event = listener.next()
             if isinstance(event, protocol.Ready):
                 ready, begun = event, time.monotonic()
             elif isinstance(event, protocol.Done) and ready and enough:
@@ -156,10 +191,13 @@ class _Timing:
                     self.samples_ns += event.samples_ns
                     enough = self._enough(time.monotonic() - begun)
                     if enough:
+                        asked = time.monotonic()
                         process.stop()
             else:
                 raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
-        raise DeviceError("the runner ended without a word")
+        raise DeviceError(
+            f"the runner of {self.path.name} goes on {PATIENCE_S:g} s after it was asked to end"
+        )
 
     def _enough(self, elapsed: float) -> bool:
         warm = latency.warmups(self.samples_ns)
@@ -255,8 +293,9 @@ def _sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
     if not artifact.golden.images:
         return None
     picture = path.parent / artifact.golden.images[0]
+    content = _golden(path.parent, picture)
     try:
-        with Image.open(picture, formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             pixels = np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
@@ -266,3 +305,22 @@ def _sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
     sample = folder / "sample.bin"
     sample.write_bytes(raw.tobytes())
     return sample
+
+
+def _golden(folder: Path, picture: Path) -> bytes:
+    """A golden picture's file, if it is the one that the record was made with.
+
+    A record from elsewhere may name any file: only a regular one below its own folder is opened.
+    """
+    try:
+        real = picture.resolve()
+        if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
+            raise InputError(f"golden picture {picture} is no file of the artifact's folder")
+        content = real.read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+    if records.sha256(content)[:16] != picture.stem:
+        raise InputError(
+            f"golden picture {picture} is not the one that the record speaks of", "export it again"
+        )
+    return content

@@ -6,10 +6,13 @@ the child ends. Request and events are records, one a line, on the child's stand
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -84,10 +87,14 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
 
     What TensorFlow prints goes to the file `log`.
     """
-    argv = [sys.executable, "-m", "mobiledeploy.verbs.convert"]
+    # -P: a numpy.py that lies in the current folder is not our numpy.
+    argv = [sys.executable, "-P", "-m", "mobiledeploy.verbs.convert"]
     converted: list[Converted] = []
     # tf2onnx walks sets of names: without a fixed hash seed no two files would be the same.
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    # What TensorFlow leaves in its temporary folder goes with the request's own.
+    temporary = Path(request.folder) / "tmp"
+    temporary.mkdir(exist_ok=True)
+    environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)}
     # A session of its own, so that the terminal's Ctrl-C reaches the parent alone.
     with log.open("wb") as stderr, subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
@@ -95,8 +102,10 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
     ) as child:  # fmt: skip
         try:
             assert child.stdin and child.stdout
-            child.stdin.write(records.line(request) + "\n")
-            child.stdin.flush()
+            # A child that died at once is found out by its silence.
+            with suppress(BrokenPipeError):
+                child.stdin.write(records.line(request) + "\n")
+                child.stdin.flush()
             for text in child.stdout:
                 event = _event(text)
                 if isinstance(event, Progress):
@@ -108,8 +117,8 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
                 elif isinstance(event, Failure):
                     raise _error(event)
                 else:
-                    child.wait()
                     return tuple(converted), event
+            child.wait()
         finally:
             child.kill()
     raise DeployError(
@@ -190,6 +199,7 @@ def _work(request: Request, speak: _Speaker) -> None:
     speak.progress("loading TensorFlow", 0, 1)
     model, spec = _model(request)
     speak.progress("loading TensorFlow", 1, 1)
+    reference = _reference(request, spec, model)
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     images = (
         calibration_images(request.data, spec, speak)
@@ -200,18 +210,14 @@ def _work(request: Request, speak: _Speaker) -> None:
         speak.progress("converting", done, len(request.jobs))
         speak.event(_convert(request, spec, model, images, recipe, format_))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(
-        Finished(spec.resolution, spec.classes, len(images), _reference(request, spec, model))
-    )
+    speak.event(Finished(spec.resolution, spec.classes, len(images), reference))
 
 
 def _model(request: Request) -> tuple[Model, ModelSpec]:
     """The live model, and the spec with its true resolution and class count."""
-    import dataclasses
-
-    from mobiledeploy.frameworks import tf_keras
-
     if request.model is None:
+        from mobiledeploy.frameworks import tf_keras
+
         weights = None if request.weights is None else Path(request.weights)
         return tf_keras.build(request.spec, weights), request.spec
     framework = FRAMEWORKS.load(request.model.framework)
@@ -235,8 +241,6 @@ def _model(request: Request) -> tuple[Model, ModelSpec]:
 def _convert(
     request: Request, spec: ModelSpec, model: Model, images: Images, recipe: str, format_: str
 ) -> Converted:
-    import time
-
     started = time.perf_counter()
     shelf = FORMATS.load(format_)
     data = CONVERTERS.load(format_).convert(
@@ -261,9 +265,12 @@ def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[f
             for i in request.golden
         ]
     )
-    logits = graph.freeze(model, spec.resolution).run(images)
+    frozen = graph.freeze(model, spec.resolution)
+    logits = frozen.run(images)
     if not np.isfinite(logits).all():
         raise InputError("the model answers with NaN or infinity", "check its weights")
+    if request.output == "softmax":
+        graph.check_logits(frozen, logits)
     return tuple(tuple(float(v) for v in row) for row in logits)
 
 
@@ -285,8 +292,9 @@ def main() -> None:
     except DeployError as error:
         speak.event(Failure(error.exit_code, error.message, error.hint))
     except OSError as error:
-        speak.event(Failure(2, f"cannot write temporary files: {error.strerror}", ""))
-        raise
+        where = f" ({error.filename})" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        speak.event(Failure(2, f"the conversion cannot read or write a file: {reason}{where}", ""))
     os._exit(0)  # TensorFlow's own teardown takes a second and gains nothing.
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import queue
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, preprocessing, protocol, records
-from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Samples, Session
 from mobiledeploy.core.samples import class_offset
@@ -38,12 +36,21 @@ from mobiledeploy.core.types import (
     Target,
 )
 
-RUNTIME_OF = {"tflite": "litert", "onnx": "onnxruntime"}
-"""The runtime of a format where none is named."""
+RUNTIMES_OF = {"tflite": ("litert", "tflite_runtime"), "onnx": ("onnxruntime",)}
+"""The runtimes of a format, first the one that is taken where none is named.
+
+To ask a runtime itself is to import its engine, which only a runner does.
+"""
+DELEGATE_OF = {"litert": "xnnpack", "tflite_runtime": "xnnpack", "onnxruntime": "none"}
+"""The delegate of a runtime where none is named, the first of its own list."""
 
 # Above both of them, broken pictures are the data set's fault and no accident.
 BROKEN_IMAGES = 5
 BROKEN_SHARE = 0.01
+# Above this share of pictures, what is said of their best class hangs on the order of classes.
+TIED_SHARE = 0.01
+# A runner answers for a range in seconds; one that says nothing for so long never will.
+PATIENCE_S = 600.0
 # A range of pictures is at most so long, and shorter towards the end, so that all cores finish
 # together.
 _LONGEST_RANGE = 32
@@ -81,7 +88,9 @@ def evaluate(
     Raises:
         InputError: an artifact without its record, or one that the record does not speak of; NaN
             in an answer; more than max(5, 1 %) pictures that cannot be read.
-        UsageError: an unknown runtime or data set, pictures that say nothing about the model.
+        UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
+            data set; pictures that say nothing about the model.
+        DeviceError: a runner died or hangs.
     """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
@@ -91,19 +100,52 @@ def evaluate(
     overrides = overrides or Overrides()
     pictures = _Pictures(data, overrides)
     for artifact in asked.values():
+        target(artifact, runtime)
         pictures.of(artifact)
     made: dict[Path, Evaluation] = {}
     with Store.open() as store, DEVICES.load("host").open(
         "host", exclusive=False, notify=notify
     ) as session:  # fmt: skip
-        job = _Job(pictures, runtime, threads or cores(), session, store, notify)
+        job = _Job(pictures, threads or cores(), session, store, notify)
         for path, artifact in asked.items():
             reference = _reference(path, artifact, asked, notify)
             if reference and reference[0] not in made:
-                made[reference[0]] = job.run(*reference, None)
+                # One that nobody named takes the runtime that was asked for only where it fits.
+                fits = reference[0] in asked or reference[1].format == artifact.format
+                made[reference[0]] = job.run(*reference, None, runtime if fits else None)
             if path not in made:
-                made[path] = job.run(path, artifact, made[reference[0]] if reference else None)
+                known = made[reference[0]] if reference else None
+                made[path] = job.run(path, artifact, known, runtime)
     return tuple(made[path] for path in asked)
+
+
+def target(artifact: Artifact, runtime: str | None = None) -> Target:
+    """Where an artifact is evaluated, as its record will say.
+
+    The delegate is "" for the runtime of another package: it is known when it has run.
+
+    Raises:
+        InputError: nothing here runs the artifact's format.
+        UsageError: `runtime` runs other formats.
+    """
+    chosen = runtime or default_runtime(artifact)
+    formats = [name for name, runtimes in RUNTIMES_OF.items() if chosen in runtimes]
+    if formats and artifact.format not in formats:
+        raise UsageError(
+            f"{chosen} runs .{formats[0]} files, not {artifact.path}",
+            f"--runtime {default_runtime(artifact)}, or none for the default of each file",
+        )
+    return Target("host", "python", chosen, 1, DELEGATE_OF.get(chosen, ""))
+
+
+def default_runtime(artifact: Artifact) -> str:
+    """The runtime where none is named; InputError for a format that nothing here runs."""
+    if artifact.format not in RUNTIMES_OF:
+        raise InputError(
+            f"{artifact.path} is a {artifact.format!r}, which nothing here runs",
+            f"there are {', '.join(RUNTIMES_OF)}",
+        )
+    return RUNTIMES_OF[artifact.format][0]
 
 
 def logits(
@@ -131,7 +173,8 @@ def logits(
     work = protocol.Work(
         data, pre, data.resolution, facts.layout, facts.inputs[0], facts.outputs[0]
     )
-    target = Target("host", "python", RUNTIME_OF[facts.format], 1, "")
+    runtime = RUNTIMES_OF[facts.format][0]
+    target = Target("host", "python", runtime, 1, DELEGATE_OF[runtime])
     rows: dict[int, NDArray[np.float32]] = {}
     with DEVICES.load("host").open("host", exclusive=False, notify=notify) as session:
         pool = _Pool(session, path, target, work, 1)
@@ -192,6 +235,9 @@ class _Pictures:
         if self._are_own(source, artifact, doubts):
             split = "validation"
             labels = self._overrides.labels or own.labels
+        elif source == "demo":
+            # Its splits are apart from each other: what trains or calibrates is not in this one.
+            split = "validation"
         samples = self._open(source, split, artifact, labels)
         offset = class_offset(len(samples.classes), artifact.spec.classes)
         doubts += _label_doubts(len(samples.classes), artifact, offset)
@@ -201,7 +247,7 @@ class _Pictures:
     def _are_own(self, source: str, artifact: Artifact, doubts: list[Doubt]) -> bool:
         """Whether the pictures are those that the artifact was exported with."""
         own = artifact.data
-        named_alike = source == own.source
+        named_alike = _same_place(source, own.source)
         try:
             found = self._open(source, "validation", artifact, own.labels).identity
         except InputError:
@@ -228,6 +274,20 @@ class _Pictures:
                 source, split, resolution=artifact.spec.resolution, labels=labels
             )
         return self._known[key]
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two `--data` name the same pictures, be it by two paths."""
+    if one == other:
+        return True
+    first, second = Path(one), Path(other)
+    return (
+        first.exists()
+        and second.exists()
+        and first.samefile(second)
+        # A folder called demo is ./demo: demo alone is the drawn pictures.
+        and dataset(one) is dataset(other)
+    )
 
 
 def _label_doubts(labels: int, artifact: Artifact, offset: int | None) -> list[Doubt]:
@@ -273,13 +333,14 @@ class _Job:
     """What is the same for all artifacts of one call."""
 
     pictures: _Pictures
-    runtime: str | None
     workers: int
     session: Session
     store: Store
     notify: Notify
 
-    def run(self, path: Path, artifact: Artifact, reference: Evaluation | None) -> Evaluation:
+    def run(
+        self, path: Path, artifact: Artifact, reference: Evaluation | None, runtime: str | None
+    ) -> Evaluation:
         """One artifact's evaluation, in the store when it returns."""
         view = self.pictures.of(artifact)
         for doubt in view.doubts:
@@ -289,9 +350,8 @@ class _Job:
             view.ref, view.preprocessing, artifact.spec.resolution, artifact.layout,
             artifact.inputs[0], artifact.outputs[0],
         )  # fmt: skip
-        runtime = self.runtime or RUNTIME_OF[artifact.format]
-        target = Target("host", "python", runtime, 1, "")
-        pool = _Pool(self.session, path, target, work, min(self.workers, count))
+        where = target(artifact, runtime)
+        pool = _Pool(self.session, path, where, work, min(self.workers, count))
         predictions: dict[int, Prediction] = {}
         skipped: dict[int, str] = {}
         allowed = max(BROKEN_IMAGES, int(BROKEN_SHARE * count))
@@ -333,11 +393,15 @@ def _evaluation(
         doubt = Doubt("broken-image", f"{len(skipped)} pictures are left out: {', '.join(skipped)}")
         notify.doubt(doubt)
         doubts.append(doubt)
+    for doubt in _tie_doubts(artifact, predictions):
+        notify.doubt(doubt)
+        doubts.append(doubt)
     ready = pool.ready
     judged = view.offset is not None
     return Evaluation(
         artifact_sha256=artifact.sha256,
         data=view.ref,
+        preprocessing=view.preprocessing,
         target=Target("host", "python", ready.runtime, ready.threads, ready.delegate),
         runtime_version=ready.version,
         images=len(predictions),
@@ -350,6 +414,18 @@ def _evaluation(
         skipped=skipped,
         doubts=tuple(doubts),
     )
+
+
+def _tie_doubts(artifact: Artifact, predictions: tuple[Prediction, ...]) -> list[Doubt]:
+    tied = sum(len(p.scores) > 1 and p.scores[0] == p.scores[1] for p in predictions)
+    if tied <= TIED_SHARE * len(predictions):
+        return []
+    message = (
+        f"{artifact.path} gives its best score to several classes on "
+        f"{100 * tied / len(predictions):.1f} % of the pictures: the first of them counts"
+    )
+    finer = "export with --output logits: a softmax rounds small differences away"
+    return [Doubt("tied-scores", message, finer if artifact.output == "softmax" else "")]
 
 
 def _prediction(answer: protocol.Answer, offset: int | None) -> Prediction:
@@ -387,8 +463,7 @@ class _Pool:
         self._session = session
         self._argv = RUNNERS.load(target.runner).predict(session.push(path), target)
         self._work = work
-        self._events: queue.SimpleQueue[tuple[int, protocol.Event | BaseException]]
-        self._events = queue.SimpleQueue()
+        self._listener = protocol.Listener(path.name, PATIENCE_S)
         self._begun = self._ended = 0.0
 
     def seconds(self) -> float:
@@ -404,32 +479,16 @@ class _Pool:
             for number in range(self.workers):
                 processes.append(self._session.run(self._argv))
                 processes[-1].send(records.line(self._work))
-                threading.Thread(
-                    target=self._listen, args=(number, processes[-1]), daemon=True
-                ).start()
+                self._listener.listen(number, processes[-1])
             self._wait_until_ready()
             yield from self._share(processes, ranges)
         finally:
             for process in processes:
                 process.kill()
 
-    def _listen(self, number: int, process: Process) -> None:
-        """Runs in a thread for each runner: what it says, and how it ends, into the one queue."""
-        try:
-            for event in protocol.events(process):
-                self._events.put((number, event))
-        except (DeployError, OSError, ValueError) as error:
-            self._events.put((number, error))
-
-    def _next(self) -> tuple[int, protocol.Event]:
-        number, event = self._events.get()
-        if isinstance(event, BaseException):
-            raise event
-        return number, event
-
     def _wait_until_ready(self) -> None:
         for _ in range(self.workers):
-            _, event = self._next()
+            _, event = self._listener.next()
             if not isinstance(event, protocol.Ready):
                 raise DeviceError(f"the runner said {type(event).__name__} before it was ready")
             self.ready = event
@@ -450,7 +509,7 @@ class _Pool:
         for number in range(len(processes)):
             refill(number)
         while any(waiting):
-            number, event = self._next()
+            number, event = self._listener.next()
             if not isinstance(event, protocol.Answer | protocol.Skipped) or not waiting[number]:
                 raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
             start, stop = waiting[number][0]

@@ -8,28 +8,21 @@ into place, each record last. What follows (evaluation, timing) finds whole arti
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io as io_
-import json
+import fcntl
+import io
 import os
-import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from mobiledeploy import __version__
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import preprocessing, records
-from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PACKAGE, RECIPES, dataset, missing
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
@@ -42,49 +35,22 @@ from mobiledeploy.core.types import (
     Golden,
     InputOutput,
     Measured,
-    ModelFile,
     ModelSpec,
-    Output,
-    Overrides,
-    Preprocessing,
     Recipe,
-    Weights,
 )
 from mobiledeploy.verbs import bench as bench_verb
-from mobiledeploy.verbs import convert, models
+from mobiledeploy.verbs import convert
 from mobiledeploy.verbs import evaluate as evaluate_verb
+from mobiledeploy.verbs.plan import Order, Plan, plan, tools
 
 GOLDEN_SAMPLES = 4
 # A glance for the table; `bench` takes its time.
 BENCH_SECONDS = 2.0
-# What generated pictures are drawn at to see that they are there.
-ANY_RESOLUTION = (224, 224)
-# TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network here stays below.
-LARGEST_ALPHA = 10.0
-LARGEST_RESOLUTION = 4096
 # Below these the file is not the model that it was made from: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 30.0}
 DOUBTFUL_INT8_SQNR = 10.0
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the command line asks for; None means the default of the card or of the recipes."""
-
-    model: Path | None = None
-    arch: str = "mobilenet_v1"
-    alpha: float | None = None
-    res: int | None = None
-    weights: str | None = None
-    data: str | None = None
-    recipes: tuple[str, ...] | None = None
-    formats: tuple[str, ...] | None = None
-    io: InputOutput = "int8"
-    output: Output = "softmax"
-    overrides: Overrides = Overrides()
-    out: Path = Path("build")
-    force: bool = False
-    unsafe: bool = False
+# What agreement is measured against where no float32 file was asked for.
+REFERENCE = ("float32", "tflite")
 
 
 @dataclass(frozen=True)
@@ -115,25 +81,6 @@ class Exported:
     doubts: tuple[Doubt, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """An order that was found possible. `key` is the sha256 of all that it depends on.
-
-    `resolution` is None where the model file alone knows it; `judged` says whether the pictures
-    can tell anything of accuracy.
-    """
-
-    spec: ModelSpec
-    resolution: tuple[int, int] | None
-    model: ModelFile | None
-    weights: str | None
-    jobs: tuple[tuple[str, str], ...]
-    data: DataRef
-    judged: bool
-    folder: Path
-    key: str
-
-
 class _Collector:
     """Passes everything on, and keeps the doubts for the record."""
 
@@ -145,285 +92,96 @@ class _Collector:
     def doubt(self, doubt: Doubt) -> None:
         if doubt not in self.doubts:
             self.doubts.append(doubt)
-        self._notify.doubt(doubt)
+            self._notify.doubt(doubt)
 
 
 def export(order: Order, notify: Notify = SILENCE) -> Exported:
     """Makes the artifacts that `order` asks for, or finds that they stand already."""
-    notify = _Collector(notify)
-    planned = plan(order, notify)
+    heard = _Collector(notify)
+    planned = plan(order, heard)
     artifacts = None if order.force else _earlier(planned)
     reused = artifacts is not None
     if artifacts is None:
-        artifacts = _make(planned, order, notify)
-        with Store.open() as store:
-            store.add_export(planned.key, artifacts)
-    evaluations = _evaluations(planned, artifacts, notify)
-    measurements = _measurements(artifacts, notify)
-    first = next(iter(artifacts.values()))
+        _refuse_readonly_store()
+        artifacts = _make(planned, order, heard)
+    for artifact in artifacts.values():
+        for doubt in artifact.doubts:
+            heard.doubt(doubt)
+    with Store.open() as store:
+        store.add_export(planned.key, artifacts)
+    evaluations = _evaluations(planned, artifacts, heard)
+    measurements = _measurements(artifacts, heard)
     return Exported(
         folder=str(planned.folder),
-        spec=first.spec,
+        spec=next(iter(artifacts.values())).spec,
         reused=reused,
         rows=tuple(
             _row(path, a, evaluations.get(a.sha256), measurements.get(a.sha256))
             for path, a in artifacts.items()
         ),
-        doubts=tuple(dict.fromkeys((*first.doubts, *notify.doubts))),
+        doubts=tuple(heard.doubts),
     )
 
 
-# The plan: everything that can be refused is refused here, before anything is written.
-
-
-def plan(order: Order, notify: Notify) -> Plan:
-    """Everything that an export depends on; DeployError for whatever can be refused beforehand."""
-    said = order.overrides.over(Preprocessing((-1.0, 1.0)))
-    assert said is not None
-    preprocessing.validate(said)
-    jobs = _jobs(order)
-    own = _own_model(order) if order.model else None
-    names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
-    builtin = order.model is None and order.weights in (None, "demo", "random")
-    if order.data is None and names and not builtin:
+def _refuse_readonly_store() -> None:
+    """Before an hour's work, not after it; the store itself appears with its first record."""
+    place = store_path().absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
         raise UsageError(
-            f"{', '.join(names)} needs pictures like those that the model will see",
-            "give --data DIR or FILE.npz, or --recipe float32,float16",
+            f"cannot write in {place}", "work in a folder of yours, or set MOBILEDEPLOY_STORE"
         )
-    # Only now: this may download weights.
-    spec, model, weights = own or _from_card(order, notify)
-    source = order.data or "demo"
-    if source == "demo" and not builtin:
-        if order.data:
-            raise UsageError(
-                "the demo pictures say nothing about a model that was not trained on them",
-                "give --data DIR or FILE.npz",
-            )
-        notify.doubt(
-            Doubt(
-                "no-data",
-                "no pictures were given: nothing is said of accuracy",
-                "--data DIR or FILE.npz",
-            )
-        )
-    resolution = None if order.res is None else (order.res, order.res)
-    labels = spec.preprocessing.labels if order.overrides.labels else ()
-    # A model file's own resolution is known only once a framework has opened it.
-    look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
-    held = dataset(source).open(source, "validation", resolution=look, labels=labels)
-    data = DataRef(source, "validation", look, labels, held.identity)
-    if not spec.preprocessing.labels and source != "demo":
-        spec = dataclasses.replace(
-            spec, preprocessing=dataclasses.replace(spec.preprocessing, labels=held.classes)
-        )
-    folder = order.out / _folder_name(spec, order)
-    key = _key(order, spec, model, jobs, data)
-    judged = order.data is not None or builtin
-    return Plan(spec, resolution, model, weights, jobs, data, judged, folder, key)
 
 
-def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
-    """(recipe, format) pairs, TFLite first, the most precise recipe first."""
-    formats = order.formats or CONVERTERS.names()[::-1]
-    for format_ in formats:
-        if format_ not in CONVERTERS.names():
-            raise UsageError(
-                f"no format named {format_!r}", f"there are {', '.join(CONVERTERS.names())}"
-            )
-    known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
-    if order.recipes is None:
-        jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.plain]
-    elif order.recipes == ("all",):
-        jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.formats]
-    else:
-        asked = [RECIPES.load(name).RECIPE for name in dict.fromkeys(order.recipes)]
-        for recipe in asked:
-            for f in order.formats or ():
-                _refuse_impossible(recipe, f, known)
-        jobs = [(recipe, f) for recipe in asked for f in formats if f in recipe.formats]
-    jobs.sort(key=lambda j: (formats.index(j[1]), -j[0].weight_bits, -j[0].activation_bits))
-    return tuple((recipe.name, format_) for recipe, format_ in jobs)
-
-
-def _refuse_impossible(recipe: Recipe, format_: str, known: Sequence[Recipe]) -> None:
-    if format_ not in recipe.formats:
-        can = ", ".join(other.name for other in known if format_ in other.formats)
-        raise InputError(f"{format_} cannot do {recipe.name}", f"it can do {can}")
-
-
-def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | None]:
-    (card,) = models.models(order.arch)
-    source = order.weights or "demo"
-    alpha = _default_alpha(card, source) if order.alpha is None else order.alpha
-    size = card.default_resolution if order.res is None else order.res
-    low, high = card.resolution_limits
-    if not 0 < alpha <= LARGEST_ALPHA:
-        raise UsageError(f"alpha {alpha:g} is not above 0 and at most {LARGEST_ALPHA:g}")
-    if not low <= size <= high:
-        raise UsageError(f"resolution {size} is not within {low} to {high}")
-    found = models.weights(card, source, alpha, size, notify, unsafe=order.unsafe)
-    if source == "random":
-        notify.doubt(
-            Doubt(
-                "random-weights",
-                "the weights are random: sizes and times mean something, accuracy does not",
-            )
-        )
-    base = (
-        found.preprocessing
-        if found.labels == ()
-        else dataclasses.replace(found.preprocessing, labels=found.labels)
-    )
-    chosen = order.overrides.over(base)
-    assert chosen is not None
-    spec = ModelSpec(
-        name=f"{card.name}_{alpha:g}_{size}",
-        card=card.name,
-        architecture=card.architecture,
-        arguments={"alpha": alpha},
-        resolution=(size, size),
-        classes=found.classes,
-        preprocessing=chosen,
-        weights=found.weights,
-        paper=card.paper,
-    )
-    return spec, None, None if found.path is None else str(found.path)
-
-
-def _default_alpha(card: ModelCard, source: str) -> float:
-    """The card's, or for the demo weights the widest that there are."""
-    if source == "demo" and card.weights.demo and card.weights.demo.files:
-        return max(file.alpha for file in card.weights.demo.files)
-    return card.default_alpha
-
-
-def _own_model(order: Order) -> tuple[ModelSpec, ModelFile, None]:
-    path = order.model
-    assert path is not None
-    for name, given in (("--alpha", order.alpha), ("--weights", order.weights)):
-        if given is not None:
-            raise UsageError(f"{name} does not go with a model file", "leave it away")
-    if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
-        raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
-    file = models.detect(path, unsafe=order.unsafe)
-    if file.content == "weights":
-        raise InputError(
-            f"{path.name} holds weights without a model",
-            f"mobiledeploy export --weights {path} --alpha A --res R",
-        )
-    chosen = order.overrides.over(None)
-    if chosen is None:
-        raise UsageError(
-            "what pixels were scaled to when this model was trained is not in its file",
-            "say --input-range 0,1 or -1,1 or 0,255",
-        )
-    spec = ModelSpec(
-        name=path.stem,
-        card=None,
-        architecture=file.framework,
-        arguments={},
-        resolution=(0, 0),
-        classes=0,
-        preprocessing=chosen,
-        weights=Weights(path.name, file.sha256, pinned=False),
-    )
-    return spec, file, None
-
-
-def _folder_name(spec: ModelSpec, order: Order) -> str:
-    """<arch>_<alpha>_<res>_<weights>; a model of the user's own: its file's name."""
-    if spec.card is None:
-        name = spec.name if order.res is None else f"{spec.name}_{order.res}"
-    else:
-        source = spec.weights.source
-        name = f"{spec.name}_{Path(source).stem if os.sep in source or '.' in source else source}"
-    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".") or "model"
-
-
-def _key(
-    order: Order, spec: ModelSpec, model: ModelFile | None, jobs: Sequence[object], data: DataRef
-) -> str:
-    """What an export depends on, as one sha256: inputs, choices, and the code that makes it."""
-    code = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        code.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    parts = {
-        "code": code.hexdigest(),
-        "tools": _tools(),
-        "spec": records.encode(spec),
-        "model": model.sha256 if model else None,
-        "jobs": jobs,
-        "data": records.encode(data),
-        "io": order.io,
-        "output": order.output,
-        "res": order.res,
-        "folder": str((order.out / _folder_name(spec, order)).resolve()),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-TOOLS = (
-    "tensorflow", "tf_keras", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy",
-)  # fmt: skip
-
-
-def _tools() -> dict[str, str]:
-    """Versions of what takes part in a conversion, "" for what is not installed."""
-    versions = {"mobiledeploy": __version__}
-    for name in TOOLS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = ""
-    return versions
-
-
-def _earlier(plan: Plan) -> dict[str, Artifact] | None:
+def _earlier(planned: Plan) -> dict[str, Artifact] | None:
     """The artifacts of an earlier export with the same key, if every one still stands whole."""
-    if not store_path().exists():
-        return None
-    with Store.open() as store:
-        paths = store.export_of(plan.key)
     found: dict[str, Artifact] = {}
-    for path in paths:
+    for recipe, format_ in planned.jobs:
+        path = planned.folder / f"{recipe}{FORMATS.load(format_).SUFFIX}"
         try:
-            artifact = artifacts_.load(Path(path))
+            artifact = artifacts_.load(path)
         except InputError:
             return None
-        found[path] = artifact
-    return found or None
+        golden = (planned.folder / picture for picture in artifact.golden.images)
+        if artifact.key != planned.key or not all(picture.is_file() for picture in golden):
+            return None
+        found[str(path)] = artifact
+    return found
 
 
 # The making: aside, then renamed into place.
 
 
-def _make(plan: Plan, order: Order, notify: _Collector) -> dict[str, Artifact]:
-    absent = [name for name, version in _tools().items() if not version]
+def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact]:
+    absent = [name for name, version in tools().items() if not version]
     if absent:
         raise missing(absent[0])
-    golden = _golden_samples(plan, notify)
-    with _staging(plan.folder) as staging:
+    golden = _golden_samples(planned, notify)
+    with artifacts_.staging(planned.folder) as staging:
+        # What is judged is compared with float, whether or not that was asked for.
+        compared = planned.judged and not any(recipe == "float32" for recipe, _ in planned.jobs)
         request = convert.Request(
-            spec=plan.spec, resolution=plan.resolution, model=plan.model, weights=plan.weights,
-            jobs=plan.jobs, data=plan.data, golden=golden, io=order.io, output=order.output,
+            spec=planned.spec, resolution=planned.resolution, model=planned.model,
+            weights=planned.weights, jobs=planned.jobs + (REFERENCE,) * compared,
+            data=planned.data, golden=golden, io=order.io, output=order.output,
             folder=str(staging),
         )  # fmt: skip
-        converted, finished = convert.produce(request, staging / "conversion.log", notify)
-        spec = dataclasses.replace(
-            plan.spec, resolution=finished.resolution, classes=finished.classes
-        )
-        data = dataclasses.replace(plan.data, resolution=finished.resolution)
-        data = dataclasses.replace(data, identity=_opened(data).identity)
-        pictures = _save_golden(data, golden, staging)
+        with DEVICES.load("host").open("host", exclusive=False, notify=notify):
+            converted, finished = convert.produce(request, staging / "conversion.log", notify)
+        exam = _Exam(planned, order, finished, golden, staging, notify)
         made = []
         for done, file in enumerate(converted):
             notify.progress("checking", done, len(converted))
+            artifact = exam.artifact(file)
             path = Path(file.path)
-            artifact = _examine(file, finished, spec, data, golden, pictures, order, notify)
             records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
             made.append((path, artifact))
         notify.progress("checking", len(converted), len(converted))
-        return _commit(made, staging, plan.folder)
+        if planned.judged:
+            # Before anything is renamed into place: pictures too may turn out to be bad input.
+            evaluate_verb.evaluate([path for path, _ in made], notify=notify)
+        return _commit(made[: len(planned.jobs)], staging, planned.folder)
 
 
 def _opened(data: DataRef) -> Samples:
@@ -432,86 +190,116 @@ def _opened(data: DataRef) -> Samples:
     )
 
 
-def _golden_samples(plan: Plan, notify: Notify) -> tuple[int, ...]:
-    """Indices of the first readable pictures of the validation split."""
-    samples = _opened(plan.data)
+def _golden_samples(planned: Plan, notify: Notify) -> tuple[int, ...]:
+    """Indices of readable pictures, spread over the validation split and so over its classes."""
+    samples = _opened(planned.data)
     found: list[int] = []
-    for index in range(len(samples)):
-        try:
-            samples.image(index)
-        except BrokenImage as error:
-            notify.doubt(Doubt("broken-image", error.message))
-            continue
-        found.append(index)
-        if len(found) == GOLDEN_SAMPLES:
+    for start in np.linspace(0, len(samples), GOLDEN_SAMPLES, endpoint=False, dtype=int):
+        for index in range(start, len(samples)):
+            if index in found:
+                continue
+            try:
+                samples.image(index)
+            except BrokenImage as error:
+                notify.doubt(Doubt("broken-image", error.message))
+                continue
+            found.append(index)
             break
     if not found:
-        raise InputError(f"{plan.data.source} has no readable picture")
+        raise InputError(f"{planned.data.source} has no picture that can be read")
     return tuple(found)
 
 
-def _save_golden(data: DataRef, indices: Sequence[int], staging: Path) -> tuple[str, ...]:
-    """Writes the golden pictures as golden/<sha256>.png; their names."""
-    samples = _opened(data)
-    names = []
-    (staging / "golden").mkdir()
-    for index in indices:
-        stream = io_.BytesIO()
-        Image.fromarray(samples.image(index)).save(stream, "PNG")
-        name = f"golden/{records.sha256(stream.getvalue())[:16]}.png"
-        records.write_atomic(staging / name, stream.getvalue())
-        names.append(name)
-    return tuple(names)
+@dataclass
+class _Exam:
+    """Opens each finished file again and holds it against what it was made from."""
 
+    planned: Plan
+    order: Order
+    finished: convert.Finished
+    golden: tuple[int, ...]
+    staging: Path
+    notify: _Collector
 
-def _examine(
-    file: convert.Converted, finished: convert.Finished, spec: ModelSpec, data: DataRef,
-    golden: Sequence[int], pictures: tuple[str, ...], order: Order, notify: _Collector,
-) -> Artifact:  # fmt: skip
-    """Opens the finished file again and holds it against what it was made from."""
-    path = Path(file.path)
-    content = path.read_bytes()
-    recipe = RECIPES.load(file.recipe).RECIPE
-    shelf = FORMATS.load(file.format)
-    facts = shelf.inspect(content)
-    _check_types(path.name, facts, recipe, order.io, shelf.float_layers(facts))
-    tap = path.with_name(f"tap-{path.name}")
-    records.write_atomic(tap, shelf.tap(content, facts.logits))
-    tapped = shelf.inspect(tap.read_bytes())
-    runtime, logits = evaluate_verb.logits(
-        tap, tapped, spec.preprocessing, data, golden, notify=notify
-    )
-    tap.unlink()
-    reference = np.asarray(finished.reference, np.float32)
-    sqnr = accuracy.sqnr_db(reference, logits)
-    _check_sqnr(path.name, recipe, sqnr, notify)
-    samples = _opened(data)
-    return Artifact(
-        path=path.name,
-        sha256=records.sha256(content),
-        size_bytes=len(content),
-        format=file.format,
-        spec=spec,
-        recipe=recipe,
-        output=order.output,
-        io=order.io if recipe.full_integer else "float",
-        layout=facts.layout,
-        inputs=facts.inputs,
-        outputs=facts.outputs,
-        logits=facts.logits,
-        golden=Golden(
-            ids=tuple(samples.id(i) for i in golden),
-            images=pictures,
-            logits=tuple(tuple(float(v) for v in row) for row in logits),
-            runtime=runtime,
-        ),
-        sqnr_db=sqnr,
-        data=data,
-        calibration_images=finished.calibration_images if recipe.calibration else 0,
-        convert_seconds=file.seconds,
-        tools=_tools(),
-        doubts=tuple(notify.doubts),
-    )
+    def __post_init__(self) -> None:
+        size = self.finished.resolution
+        spec = dataclasses.replace(
+            self.planned.spec, resolution=size, classes=self.finished.classes
+        )
+        named = self.planned.named
+        if not spec.preprocessing.labels and len(named) == spec.classes:
+            said = dataclasses.replace(spec.preprocessing, labels=named)
+            spec = dataclasses.replace(spec, preprocessing=said)
+        data = dataclasses.replace(self.planned.data, resolution=size)
+        self.samples = _opened(data)
+        self.spec = spec
+        self.data = dataclasses.replace(data, identity=self.samples.identity)
+        self.shared = tuple(self.notify.doubts)
+        self.pictures = self._save_pictures()
+        self.reference = np.asarray(self.finished.reference, np.float32)
+        if not np.any(self.reference):
+            raise InputError(
+                "the model answers 0 for every class of every golden picture",
+                "are its weights trained?",
+            )
+
+    def _save_pictures(self) -> tuple[str, ...]:
+        """Writes the golden pictures as golden/<sha256>.png; their names."""
+        (self.staging / "golden").mkdir()
+        names = []
+        for index in self.golden:
+            stream = io.BytesIO()
+            Image.fromarray(self.samples.image(index)).save(stream, "PNG")
+            name = f"golden/{records.sha256(stream.getvalue())[:16]}.png"
+            records.write_atomic(self.staging / name, stream.getvalue())
+            names.append(name)
+        return tuple(names)
+
+    def artifact(self, file: convert.Converted) -> Artifact:
+        """The record of one file; InputError where it is not what it should be."""
+        path = Path(file.path)
+        content = path.read_bytes()
+        recipe = RECIPES.load(file.recipe).RECIPE
+        shelf = FORMATS.load(file.format)
+        facts = shelf.inspect(content)
+        _check_types(path.name, facts, recipe, self.order.io, shelf.float_layers(facts))
+        tap = path.with_name(f"tap-{path.name}")
+        records.write_atomic(tap, shelf.tap(content, facts.logits))
+        runtime, logits = evaluate_verb.logits(
+            tap, shelf.inspect(tap.read_bytes()), self.spec.preprocessing, self.data, self.golden,
+            notify=self.notify,
+        )  # fmt: skip
+        tap.unlink()
+        sqnr = accuracy.sqnr_db(self.reference, logits)
+        own = _check_sqnr(path.name, recipe, sqnr)
+        return Artifact(
+            path=path.name,
+            sha256=records.sha256(content),
+            size_bytes=len(content),
+            format=file.format,
+            spec=self.spec,
+            recipe=recipe,
+            output=self.order.output,
+            io=self.order.io if recipe.full_integer else "float",
+            layout=facts.layout,
+            inputs=facts.inputs,
+            outputs=facts.outputs,
+            logits=facts.logits,
+            golden=Golden(
+                ids=tuple(self.samples.id(i) for i in self.golden),
+                images=self.pictures,
+                logits=tuple(tuple(float(v) for v in row) for row in logits),
+                runtime=runtime,
+            ),
+            sqnr_db=sqnr,
+            data=self.data,
+            calibration=self.planned.calibration if recipe.calibration else "",
+            calibration_images=self.finished.calibration_images if recipe.calibration else 0,
+            key=self.planned.key,
+            convert_seconds=file.seconds,
+            tools=tools(),
+            doubts=(*self.shared, *own),
+        )
 
 
 def _check_types(
@@ -530,40 +318,19 @@ def _check_types(
         )
 
 
-def _check_sqnr(name: str, recipe: Recipe, sqnr: float, notify: Notify) -> None:
+def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> tuple[Doubt, ...]:
     least = LEAST_SQNR.get(recipe.weight_bits)
     if not np.isfinite(sqnr) or (least is not None and sqnr < least):
         raise InputError(
-            f"{name} does not answer as its model does: {sqnr:.0f} dB against {least or 0:.0f} dB",
-            "please report it with the model",
+            f"{name} does not answer as its model does: {sqnr:.0f} dB on golden logits, "
+            f"not {least or 0:.0f} dB or more",
+            "is --input-range what the model was trained with? If so, please report it",
         )
-    if least is None and sqnr < DOUBTFUL_INT8_SQNR:
-        notify.doubt(
-            Doubt(
-                "far-from-float",
-                f"{name} answers far from its float model ({sqnr:.1f} dB on golden logits)",
-                "calibrate with more typical pictures; compare the agreement column",
-            )
-        )
-
-
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, gone afterwards, with whatever was made on the way to it."""
-    created = [p for p in (folder.parent, *folder.parent.parents) if not p.exists()]
-    staging = artifacts_.staging(folder)
-    try:
-        with records.writing(folder.parent):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            for path in artifacts_.left_aside(folder.parent):
-                shutil.rmtree(path, ignore_errors=True)
-            staging.mkdir()
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        for path in created:
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+    if least is not None or sqnr >= DOUBTFUL_INT8_SQNR:
+        return ()
+    message = f"{name} answers far from its float model ({sqnr:.1f} dB on golden logits)"
+    advice = "calibrate with more typical pictures; compare the agreement column"
+    return (Doubt("far-from-float", message, advice),)
 
 
 def _commit(
@@ -572,15 +339,22 @@ def _commit(
     """Renames all into place. A model is replaced between its record's going and coming."""
     with records.writing(folder):
         (folder / "golden").mkdir(parents=True, exist_ok=True)
-        for picture in (staging / "golden").iterdir():
-            picture.replace(folder / "golden" / picture.name)
-        placed = {}
-        for path, artifact in made:
-            target = folder / path.name
-            artifacts_.record_path(target).unlink(missing_ok=True)
-            path.replace(target)
-            artifacts_.record_path(path).replace(artifacts_.record_path(target))
-            placed[str(target)] = artifact
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            # Two exports at once may not give one's file to the other's record.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for picture in (staging / "golden").iterdir():
+                picture.replace(folder / "golden" / picture.name)
+            placed = {}
+            for path, artifact in made:
+                target = folder / path.name
+                record = artifacts_.record_path(target)
+                record.unlink(missing_ok=True)
+                path.replace(target)
+                artifacts_.record_path(path).replace(record)
+                placed[str(target)] = artifact
+        finally:
+            os.close(handle)
     return placed
 
 
@@ -588,26 +362,44 @@ def _commit(
 
 
 def _evaluations(
-    plan: Plan, artifacts: dict[str, Artifact], notify: Notify
+    planned: Plan, artifacts: dict[str, Artifact], notify: Notify
 ) -> dict[str, Evaluation]:
-    if not plan.judged:
+    if not planned.judged:
         return {}
     with Store.open() as store:
-        known = {a.sha256: store.evaluations(a.sha256) for a in artifacts.values()}
-    if all(known.values()):
-        return {sha: found[-1] for sha, found in known.items()}
-    made = evaluate_verb.evaluate(tuple(map(Path, artifacts)), notify=notify)
-    return {e.artifact_sha256: e for e in made}
+        known = {
+            a.sha256: store.evaluation(
+                a.sha256, a.data, a.spec.preprocessing, evaluate_verb.target(a)
+            )
+            for a in artifacts.values()
+        }
+    absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
+    made = evaluate_verb.evaluate(absent, notify=notify) if absent else ()
+    return {sha: e for sha, e in known.items() if e} | {e.artifact_sha256: e for e in made}
 
 
 def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, Measured]:
     with Store.open() as store:
-        known = {a.sha256: store.measurements(a.sha256) for a in artifacts.values()}
-    missing = tuple(Path(p) for p, a in artifacts.items() if not known[a.sha256])
-    made = bench_verb.bench(missing, seconds=BENCH_SECONDS, notify=notify) if missing else ()
-    return {sha: found[-1] for sha, found in known.items() if found} | {
-        m.artifact_sha256: m for m in made
-    }
+        known = {
+            a.sha256: store.measurement(a.sha256, bench_verb.target(a)) for a in artifacts.values()
+        }
+    absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
+    made: tuple[Measured, ...] = ()
+    if absent:
+        heard = _Collector(SILENCE)
+        heard.progress, heard.say = notify.progress, notify.say
+        made = bench_verb.bench(absent, seconds=BENCH_SECONDS, notify=heard)
+        names = sorted({doubt.name for doubt in heard.doubts})
+        if names:
+            # One line for all the files: a glance is a glance.
+            notify.doubt(
+                Doubt(
+                    "rough-times",
+                    f"the times below are rough ({', '.join(names)})",
+                    "mobiledeploy bench takes longer over them, and says more",
+                )
+            )
+    return {sha: m for sha, m in known.items() if m} | {m.artifact_sha256: m for m in made}
 
 
 def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None) -> Row:

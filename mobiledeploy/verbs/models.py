@@ -222,7 +222,7 @@ def _file(card: ModelCard, path: Path, unsafe: bool) -> ResolvedWeights:
 
 
 def _alphas(alphas: Sequence[float]) -> str:
-    return f"alpha {', '.join(f'{a:g}' for a in sorted(alphas))} have them" if alphas else "none"
+    return f"alpha {', '.join(f'{a:g}' for a in sorted(alphas))} can be had" if alphas else "none"
 
 
 def _other_weights(card: ModelCard, alpha: float) -> str:

@@ -37,6 +37,14 @@ STEPS = 6_500
 EASY_SHARE, LAST_SHARE = 0.22, 0.14
 """Batches of a training, and the shares of its first and its last phase."""
 
+SETTLE_SHARE = 0.08
+SETTLE_RATE = 5e-4
+SETTLE_MIX = {96: 0.35, 128: 0.2, 160: 0.2, 192: 0.13, 224: 0.12}
+"""Batches after the training (as a share of it), their learning rate and their resolutions.
+
+Statistics differ from resolution to resolution, and batch normalisation keeps one moving average
+for all. So the network is settled on it: trained on with the statistics that it will have."""
+
 Pool = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -97,13 +105,27 @@ def _trained(
     ]
     classes = len(shapes.CLASSES)
     smallest = RESOLUTIONS[0]
+    training.seed(training.Settings().seed)
     model = mobilenet_v1.build(alpha=alpha, resolution=(smallest, smallest), classes=classes)
+
+    settling = training.Phase(
+        round(steps * SETTLE_SHARE), [(pictures.train[r], share) for r, share in SETTLE_MIX.items()]
+    )
 
     def progress(done: int, loss: float, accuracy: float) -> None:
         training.save_weights(model, path)
         say(f"alpha {alpha} step {done}/{steps} loss {loss:.3f} accuracy {accuracy:.3f}")
 
+    def settled(done: int, loss: float, accuracy: float) -> None:
+        training.save_weights(model, path)
+        say(
+            f"alpha {alpha} settling, step {done}/{settling.steps} loss {loss:.3f} "
+            f"accuracy {accuracy:.3f}"
+        )
+
     training.fit(model, phases, training.Settings(), on_progress=progress)
+    frozen = training.Settings(peak_rate=SETTLE_RATE, frozen_statistics=True)
+    training.fit(model, [settling], frozen, on_progress=settled)
     top1 = {}
     for resolution in RESOLUTIONS:
         sized = mobilenet_v1.build(

@@ -79,6 +79,14 @@ def test_settings_from_file_environment_and_flag(tmp_path):
     assert "alpha -3.5" in done.stderr
 
 
+def test_options_have_their_names_in_every_place(tmp_path):
+    """`--format` is `format` in the file and MOBILEDEPLOY_EXPORT_FORMAT in the environment."""
+    (tmp_path / "mobiledeploy.toml").write_text('[export]\nformat = ["coreml", "tflite"]\n')
+    assert "no format named 'coreml'" in run("export", cwd=tmp_path).stderr
+    environment = {"MOBILEDEPLOY_EXPORT_RECIPE": "int7", "MOBILEDEPLOY_EXPORT_FORMAT": "onnx"}
+    assert "int7" in run("export", cwd=tmp_path, **environment).stderr
+
+
 def test_settings_from_pyproject(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.mobiledeploy.export]\nalpha = -1.5\n")
     assert "alpha -1.5" in run("export", cwd=tmp_path).stderr
@@ -109,6 +117,19 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("argv", [["models"], ["models", "--json"], ["--help"]])
+def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
+    command = f"{sys.executable} -m mobiledeploy {' '.join(argv)}"
+    done = subprocess.run(f"{command} >&-", shell=True, cwd=tmp_path, env=ENVIRONMENT)
+    assert done.returncode == 0
+    done = subprocess.run(
+        f"{command} > /dev/full", shell=True, cwd=tmp_path, env=ENVIRONMENT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no space left on device" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -84,6 +84,28 @@ def test_chatter_between_events_ends_it() -> None:
         said(f"print({line!r}); print('INFO: a delegate'); print({line!r})")
 
 
+def test_a_listener_tells_who_said_what_and_who_is_silent() -> None:
+    line = records.line(protocol.Timed((1,)))
+    one = host.Child([sys.executable, "-c", f"print({line!r}); print({line!r}); print('no')"])
+    two = host.Child([sys.executable, "-c", f"print({line!r}, flush=True); input()"])
+    listener = protocol.Listener("a.tflite", 30.0)
+    try:
+        listener.listen(1, one)
+        said = [listener.next(), listener.next()]
+        with pytest.raises(DeviceError, match="'no', which is no line"):
+            listener.next()
+        listener = protocol.Listener("a.tflite", 0.5)
+        listener.listen(2, two)
+        with pytest.raises(DeviceError, match="of a.tflite hangs: it has said nothing for 0.5 s"):
+            while True:
+                said.append(listener.next())
+    finally:
+        one.kill()
+        two.kill()
+    assert said[:2] == [(1, protocol.Timed((1,)))] * 2
+    assert set(said[2:]) <= {(2, protocol.Timed((1,)))}
+
+
 def test_what_comes_after_done_is_not_read() -> None:
     line = records.line(protocol.Done(7))
     assert said(f"print({line!r}); print('bye')") == [protocol.Done(7)]

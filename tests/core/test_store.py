@@ -32,8 +32,8 @@ MEASURED = Measured(
     "sha", TARGET, "2", (3, 1, 2), (9,), 2.0, (1.0, 3.0), 5, 1, None, {"a": "b"}, {}
 )
 EVALUATION = Evaluation(
-    "sha", DataRef("demo", "validation", (8, 8), (), "id"), TARGET, "2", 1, 1.0, None, None, 10.0,
-    (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
+    "sha", DataRef("demo", "validation", (8, 8), (), "id"), Preprocessing((-1.0, 1.0)), TARGET, "2",
+    1, 1.0, None, None, 10.0, (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
 )  # fmt: skip
 TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
 ARTIFACT = Artifact(
@@ -41,7 +41,8 @@ ARTIFACT = Artifact(
     ModelSpec("m", None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
               Weights("m.h5", "", pinned=False)),
     Recipe("float32", "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
-    "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), 0, 1.0, {},
+    "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
+    1.0, {},
 )  # fmt: skip
 
 WRITER = """
@@ -65,18 +66,88 @@ def writer(count: int, name: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def kept(sha256: str) -> list[float]:
+    """The median of every measurement of an artifact that the store's file holds."""
+    connection = sqlite3.connect(path())
+    query = "SELECT median_ns FROM measurement WHERE artifact_sha256 = ?"
+    rows = connection.execute(query, (sha256,)).fetchall()
+    connection.close()
+    return [median for (median,) in rows]
+
+
 def test_what_is_kept_comes_back(here: Path) -> None:
     with Store.open() as store:
-        assert store.measurements("sha") == ()
+        assert store.measurement("sha", TARGET) is None
         store.add_measurement(MEASURED)
         store.add_measurement(dataclasses.replace(MEASURED, median_ns=1.0))
         store.add_evaluation(EVALUATION)
     with Store.open() as store:
-        assert store.measurements("sha") == (
-            MEASURED, dataclasses.replace(MEASURED, median_ns=1.0),
-        )  # fmt: skip
-        assert store.evaluations("sha") == (EVALUATION,)
-        assert store.evaluations("other") == ()
+        assert store.measurement("sha", TARGET) == dataclasses.replace(MEASURED, median_ns=1.0)
+        asked = (EVALUATION.data, EVALUATION.preprocessing, TARGET)
+        assert store.evaluation("sha", *asked) == EVALUATION
+        assert store.evaluation("other", *asked) is None
+
+
+def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
+    others = [
+        dataclasses.replace(TARGET, **change)
+        for change in (
+            {"device": "phone"}, {"runner": "native"}, {"runtime": "tflite_runtime"},
+            {"threads": 2}, {"delegate": "none"},
+        )
+    ]  # fmt: skip
+    with Store.open() as store:
+        for number, other in enumerate([TARGET, *others]):
+            made = dataclasses.replace(MEASURED, target=other, median_ns=float(number))
+            store.add_measurement(made)
+        for number, other in enumerate([TARGET, *others]):
+            found = store.measurement("sha", other)
+            assert found and (found.target, found.median_ns) == (other, number)
+        # Who does not say which delegate takes the newest of all.
+        found = store.measurement("sha", dataclasses.replace(TARGET, delegate=""))
+        assert found and found.target.delegate == "none"
+        assert store.measurement("sha", dataclasses.replace(TARGET, threads=4)) is None
+
+
+def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) -> None:
+    data, pre = EVALUATION.data, EVALUATION.preprocessing
+    ours = (data, pre, TARGET)
+    others = [
+        (dataclasses.replace(data, identity="changed"), pre, TARGET),
+        (dataclasses.replace(data, split="all"), pre, TARGET),
+        (dataclasses.replace(data, labels=("b", "a")), pre, TARGET),
+        (dataclasses.replace(data, resolution=(9, 9)), pre, TARGET),
+        (data, Preprocessing((0.0, 1.0)), TARGET),
+        (data, pre, dataclasses.replace(TARGET, delegate="none")),
+        (data, pre, dataclasses.replace(TARGET, runtime="tflite_runtime")),
+    ]
+    with Store.open() as store:
+        for number, (where, how, target) in enumerate([ours, *others]):
+            store.add_evaluation(
+                dataclasses.replace(
+                    EVALUATION, data=where, preprocessing=how, target=target, images=number
+                )
+            )
+        for number, asked in enumerate([ours, *others]):
+            found = store.evaluation("sha", *asked)
+            assert found and found.images == number
+        # The same pictures by another path are the same.
+        found = store.evaluation("sha", dataclasses.replace(data, source="./demo"), pre, TARGET)
+        assert found and found.images == 0
+
+
+def test_a_record_of_other_fields_is_passed_over(here: Path) -> None:
+    with Store.open() as store:
+        store.add_measurement(MEASURED)
+        store.add_measurement(dataclasses.replace(MEASURED, median_ns=7.0))
+    connection = sqlite3.connect(path())
+    with connection:
+        connection.execute(
+            "UPDATE measurement SET record = json_remove(record, '$.facts_after') WHERE id = 2"
+        )
+    connection.close()
+    with Store.open() as store:
+        assert store.measurement("sha", TARGET) == MEASURED
 
 
 def test_exports_are_found_by_key_and_by_time(here: Path) -> None:
@@ -131,7 +202,7 @@ def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
     whole = path().read_bytes()
     path().write_bytes(content or whole[:4096] + b"\xa5" * (len(whole) - 4096))
     with pytest.raises(InputError, match=r"store.db is damaged"), Store.open() as store:
-        store.measurements("sha")
+        store.measurement("sha", TARGET)
         store.add_measurement(MEASURED)
 
 
@@ -155,9 +226,8 @@ def test_several_processes_write_at_once_from_the_first_moment_on(here: Path) ->
     for process in writers:
         process.communicate(timeout=60)
         assert process.returncode == 0
-    with Store.open() as store:
-        for number in range(4):
-            assert len(store.measurements(f"writer {number}")) == 25
+    for number in range(4):
+        assert kept(f"writer {number}") == [MEASURED.median_ns] * 25
 
 
 def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
@@ -170,8 +240,8 @@ def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
             pass
         process.send_signal(signal.SIGKILL)
     with Store.open() as store:
-        kept = store.measurements("killed")
-        assert len(kept) > 20
-        assert all(m == dataclasses.replace(MEASURED, artifact_sha256="killed") for m in kept)
+        assert len(kept("killed")) > 20
+        last = store.measurement("killed", TARGET)
+        assert last == dataclasses.replace(MEASURED, artifact_sha256="killed")
         store.add_measurement(MEASURED)
-        assert store.measurements("sha") == (MEASURED,)
+        assert store.measurement("sha", TARGET) == MEASURED

@@ -56,6 +56,11 @@ def test_what_keras_itself_writes_is_known(config):
         (layer("Popen", "subprocess"), "custom class Popen"),
         (layer("Swish", "builtins", "mine>Swish"), "mine>Swish"),
         (layer("get_file", "keras.utils"), "custom class"),
+        (layer("Evil", "evil", "keras>Evil"), "keras>Evil of module evil"),
+        (layer("Evil", "evil", "Evil"), "Evil of module evil"),
+        (layer("utils.Progbar", "keras"), "custom class utils.Progbar"),
+        (layer("x>Relu", "keras.layers"), "custom class x>Relu"),
+        (function("utils.get_file", "keras"), "utils.get_file"),
         (function("eval"), "eval"),
         (function("exec", None), "exec"),
         (function("get_file", "keras.utils"), "get_file"),
@@ -74,6 +79,20 @@ def test_what_keras_itself_writes_is_known(config):
 def test_what_would_run_is_named_at_any_depth(config, said):
     (found,) = untrusted.keras_code({"a": [{"b": layer("Sequential", layers=[config])}]})
     assert said in found
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (layer("layers.Lambda", "keras", name="x"), "Lambda layer 'x'"),
+        (layer("Nope", "keras.layers", "Lambda", name="x"), "Lambda layer 'x'"),
+        (layer("layers.TFOpLambda", "keras", function="io.write_file"), "tf.io.write_file"),
+        (layer("Nope", "keras.layers", "SlicingOpLambda", function="load_op"), "tf.load_op"),
+        (layer("layers.StringLookup", "keras", vocabulary="/etc/passwd"), "/etc/passwd"),
+    ],
+)
+def test_a_name_that_leads_on_hides_nothing(config, said):
+    assert any(said in found for found in untrusted.keras_code({"layers": [config]}))
 
 
 @given(JSON)

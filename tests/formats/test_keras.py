@@ -201,6 +201,28 @@ def test_weights_within_a_zip_are_looked_into(tmp_path):
         keras.detect(path)
 
 
+@pytest.mark.parametrize(
+    ("disguise", "said"),
+    [
+        ({"module": "evil", "class_name": "Evil", "registered_name": "keras>Evil"}, "keras>Evil"),
+        ({"module": "keras", "class_name": "layers.Lambda"}, "Lambda layer"),
+        ({"module": "keras.layers", "class_name": "X", "registered_name": "Lambda"}, "Lambda"),
+    ],
+)
+def test_a_layer_in_disguise_is_named(model_files, tmp_path, disguise, said):
+    """Keras 2 finds the class of each of them: it imports the module, or follows the dots."""
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(model_files / "k2.keras") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["config"]["layers"][1].update(disguise)
+                content = json.dumps(config).encode()
+            new.writestr(name, content)
+    assert any(said in found for found in keras.detect(path).code)
+
+
 def test_custom_losses_do_not_matter_for_they_are_not_loaded(tmp_path):
     loss = {"class_name": "function", "config": "mine", "module": "my.losses"}
     config = {"class_name": "Functional", "module": "keras", "compile_config": {"loss": loss}}

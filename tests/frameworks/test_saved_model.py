@@ -2,11 +2,12 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import saved_model as format_
-from mobiledeploy.frameworks import saved_model
+from mobiledeploy.frameworks import graph, saved_model
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -40,4 +41,36 @@ def test_a_model_without_its_variables_is_one_line(model_files, tmp_path):
     (copy / "variables" / "variables.index").unlink()
     with pytest.raises(InputError, match="TensorFlow cannot load") as caught:
         loaded(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model_files / "k2_saved", copy)
+    file = format_.detect(copy)
+    shutil.copyfile(model_files / "k2_lambda_saved" / "saved_model.pb", copy / "saved_model.pb")
+    with pytest.raises(InputError, match="copy was changed while it was read"):
+        saved_model.load(file)
+
+
+def test_a_folder_that_went_away_is_one_line(model_files, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model_files / "k2_saved", copy)
+    file = format_.detect(copy)
+    shutil.rmtree(copy)
+    with pytest.raises(InputError, match="copy cannot be read: No such file"):
+        saved_model.load(file)
+
+
+def test_a_fixed_batch_is_refused(tmp_path):
+    module = tf.Module()
+    means = tf.function(lambda x: {"scores": tf.reduce_mean(x, [1, 2])})
+    image = tf.TensorSpec((8, 32, 32, 3), name="x")
+    signature = {"serving_default": means.get_concrete_function(image)}
+    tf.saved_model.save(module, str(tmp_path / "eight"), signatures=signature)
+    model = loaded(tmp_path / "eight")
+    with pytest.raises(InputError, match="has a fixed batch of 8; 1 or an open one is needed"):
+        saved_model.shapes(model)
+    with pytest.raises(InputError, match="cannot run the model on one 32x32 picture: ") as caught:
+        graph.freeze(model, (32, 32))
     assert "\n" not in str(caught.value)

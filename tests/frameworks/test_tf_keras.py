@@ -176,6 +176,20 @@ def test_weights_that_are_no_numbers_are_refused(published, small, tmp_path, val
         framework.load_weights(small, path)
 
 
+def test_weights_changed_after_they_were_looked_into_are_refused(published, tmp_path):
+    path = tmp_path / "w.h5"
+    path.write_bytes(published.read_bytes())
+    weights = Weights("w.h5", keras.detect(path).sha256, pinned=False)
+    spec = ModelSpec(
+        "x", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (32, 32), 7,
+        Preprocessing((-1.0, 1.0)), weights,
+    )  # fmt: skip
+    framework.build(spec, path)
+    poisoned(path, published, "conv_pw_3_bn/conv_pw_3_bn/beta:0", 0.5)
+    with pytest.raises(InputError, match=r"w\.h5 was changed while it was read"):
+        framework.build(spec, path)
+
+
 def test_truncated_weights_are_one_line(published, small, tmp_path):
     (tmp_path / "w.h5").write_bytes(published.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"w\.h5 cannot be read") as caught:

@@ -67,6 +67,14 @@ def test_two_steps_change_every_weight_and_stay_finite(model: tf_keras.Model) ->
         assert not np.array_equal(old, new), weight.name
 
 
+def test_frozen_statistics_stay_and_everything_else_is_trained(model: tf_keras.Model) -> None:
+    before = model.get_weights()
+    settings = training.Settings(batch=8, frozen_statistics=True)
+    _fit(model, [training.Phase(2, [(_pool(32), 1.0)])], settings, every=2)
+    for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
+        assert np.array_equal(old, new) == ("moving" in weight.name), weight.name
+
+
 def test_loss_falls_and_the_set_is_learnt(model: tf_keras.Model) -> None:
     pool = _pool(32)
     settings = training.Settings(batch=16, peak_rate=3e-2, bn_momentum=0.7, jitter=0.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mobiledeploy.analysis import latency, stats
-from mobiledeploy.core import artifacts, leases
+from mobiledeploy.core import artifacts, leases, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.store import Store
-from mobiledeploy.verbs.bench import SECONDS, bench
+from mobiledeploy.devices import host
+from mobiledeploy.verbs import bench as verb
+from mobiledeploy.verbs.bench import SECONDS, bench, target
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
 
@@ -37,7 +41,7 @@ def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
         doubted = "wide-interval" in {doubt.name for doubt in m.doubts}
         assert (stats.relative_width(m.samples_ns) > latency.RELATIVE_WIDTH) == doubted
         with Store.open() as store:
-            assert store.measurements(m.artifact_sha256) == (m,)
+            assert store.measurement(m.artifact_sha256, m.target) == m
     assert (made[0].target.runtime, made[1].target.runtime) == ("litert", "onnxruntime")
     assert made[0].total_nodes
     assert made[1].total_nodes is None
@@ -90,7 +94,6 @@ def test_what_cannot_be_asked(exported, here, heard) -> None:
         ({"device": "pixel"}, "no devices named 'pixel'; there are host"),
         ({"runner": "nativ"}, "no runners named 'nativ'"),
         ({"runtime": "tensorrt"}, "no runtime 'tensorrt'; there are .*litert"),
-        ({"runtime": "onnxruntime"}, "onnxruntime runs .onnx files"),
         ({"delegate": "gpu"}, "no delegate 'gpu'; there are xnnpack, none"),
         ({"threads": 0}, "0 threads"),
     ):
@@ -104,8 +107,43 @@ def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
     path = exported["int8_ptq", "tflite"]
     shutil.copy(path, here)
     shutil.copy(artifacts.record_path(path), here)
-    with pytest.raises(InputError, match="golden picture .*0.png cannot be read"):
+    with pytest.raises(InputError, match="golden picture .*png cannot be read"):
         bench([here / path.name], runs=10, notify=heard)
+
+
+def test_a_golden_picture_is_the_one_that_the_record_names(exported, here, heard) -> None:
+    folder = here / "theirs"
+    (folder / "golden").mkdir(parents=True)
+    path = exported["int8_ptq", "tflite"]
+    shutil.copy(path, folder)
+    artifact = artifacts.load(path)
+    (own,) = artifact.golden.images
+    picture = path.parent / own
+
+    def name(named: str) -> None:
+        golden = dataclasses.replace(artifact.golden, images=(named,))
+        record = records.dumps(dataclasses.replace(artifact, golden=golden))
+        artifacts.record_path(folder / path.name).write_text(record)
+
+    def refused(named: str) -> str:
+        name(named)
+        with pytest.raises(InputError) as caught:
+            bench([folder / path.name], runs=10, notify=heard)
+        return caught.value.message
+
+    # The right content at a place that is none of its own.
+    shutil.copy(picture, here)
+    (folder / "golden" / "link.png").symlink_to(here / picture.name)
+    os.mkfifo(folder / "golden" / "pipe.png")
+    for named in (f"../{picture.name}", str(here / picture.name), "golden/link.png",
+                  "golden/pipe.png", "golden"):  # fmt: skip
+        assert "is no file of the artifact's folder" in refused(named)
+    assert "cannot be read" in refused("golden/\0.png")
+    Image.new("RGB", (8, 8)).save(folder / own)
+    assert "is not the one that the record speaks of" in refused(own)
+    shutil.copy(picture, folder / own)
+    (made,) = bench([folder / path.name], runs=10, notify=heard)
+    assert len(made.samples_ns) == 10
 
 
 def runner() -> int:
@@ -136,7 +174,72 @@ def test_a_runner_that_is_killed_is_a_device_error(exported, here, heard, delay:
         bench([exported["int8_ptq", "tflite"]], runs=10_000_000, notify=heard)
     thread.join()
     with Store.open() as store:
-        assert store.measurements(artifacts.load(exported["int8_ptq", "tflite"]).sha256) == ()
+        artifact = artifacts.load(exported["int8_ptq", "tflite"])
+        assert store.measurement(artifact.sha256, target(artifact)) is None
+
+
+def test_a_runner_that_hangs_is_given_up(exported, here, heard) -> None:
+    def stop_it() -> None:
+        stopped.append(runner())
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    stopped: list[int] = []
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb, "PATIENCE_S", 2.0)
+        with pytest.raises(DeviceError, match="int8_ptq.tflite hangs: it has said nothing for 2 s"):
+            bench([exported["int8_ptq", "tflite"]], runs=10_000_000, notify=heard)
+    thread.join()
+    assert not Path(f"/proc/{stopped[0]}").exists()
+
+
+def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
+    path = exported["int8_ptq", "tflite"]
+    tensor = artifacts.load(path).inputs[0]
+    ready = protocol.Ready(1, "litert", "2", tensor, tensor, "none", 0, 1, 1, "x")
+    script = (
+        "import time\n"
+        f"print({records.line(ready)!r}, flush=True)\n"
+        "while True:\n"
+        f"    print({records.line(protocol.Timed((5,) * 10))!r}, flush=True)\n"
+        "    time.sleep(0.05)"
+    )
+    timing = verb._Timing(path, artifacts.load(path), 6, 1.0, heard)
+    child = host.Child([sys.executable, "-c", script])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb, "PATIENCE_S", 1.0)
+        with pytest.raises(DeviceError, match="goes on 1 s after it was asked to end"):
+            timing._listen(child)
+    child.kill()
+
+
+def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
+    for name in ("queue", "numpy", "mobiledeploy"):
+        (here / f"{name}.py").write_text(f"open('{name}-was-here', 'w')\nraise SystemExit(3)\n")
+    (made,) = bench([exported["float32", "tflite"]], runs=10, notify=heard)
+    assert len(made.samples_ns) == 10
+    assert list(here.glob("*-was-here")) == []
+
+
+def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, here, heard) -> None:
+    paths = [exported["float32", "onnx"], exported["int8_ptq", "tflite"]]
+    with pytest.raises(UsageError, match=r"onnxruntime runs \.onnx files, not int8_ptq\.tflite"):
+        bench(paths, runtime="onnxruntime", notify=heard)
+    assert heard.steps == []
+    assert not (here / ".mobiledeploy").exists()
+
+
+def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
+    path = exported["int8_ptq", "tflite"]
+    artifact = artifacts.load(path)
+    (plain,) = bench([path], runs=10, notify=heard)
+    (other,) = bench([path], runs=10, threads=2, delegate="none", notify=heard)
+    assert plain.target == target(artifact)
+    assert other.target == target(artifact, threads=2, delegate="none")
+    with Store.open() as store:
+        assert store.measurement(artifact.sha256, target(artifact)) == plain
+        assert store.measurement(artifact.sha256, other.target) == other
 
 
 def test_it_waits_for_a_lease_and_says_so(exported, here, heard) -> None:

@@ -16,10 +16,11 @@ import pytest
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.plugins import FORMATS, RUNTIMES
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Artifact, Overrides, Weights
-from mobiledeploy.verbs.evaluate import _ranges, evaluate, logits
+from mobiledeploy.verbs import evaluate as verb
+from mobiledeploy.verbs.evaluate import _ranges, evaluate, logits, target
 
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
 PLAIN = """
@@ -103,9 +104,10 @@ def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
 
 
 def test_the_validation_split_of_its_own_data_is_taken(exported, here, heard) -> None:
-    path = exported["int8_ptq", "tflite"]
+    path = exported["float32", "tflite"]
     (made,) = evaluate([path], notify=heard)
     assert made.data == artifacts.load(path).data
+    assert made.preprocessing == artifacts.load(path).spec.preprocessing
     # The same pictures under another name are still the same pictures.
     source = made.data.source
     shutil.copytree(source, here / "elsewhere")
@@ -116,24 +118,43 @@ def test_the_validation_split_of_its_own_data_is_taken(exported, here, heard) ->
 
 
 def test_of_other_data_all_is_taken(exported, here, heard, archive) -> None:
-    (made,) = evaluate([exported["int8_ptq", "tflite"]], data=str(archive), notify=heard)
+    (made,) = evaluate([exported["float32", "tflite"]], data=str(archive), notify=heard)
     assert (made.data.split, made.images) == ("all", 600)
     assert [p.sample for p in made.predictions] == [str(n) for n in range(600)]
     assert made.images_per_second > 0
     assert heard.doubts == []
-    assert ("evaluating int8_ptq.tflite", 600, 600) in heard.steps
+    assert ("evaluating float32.tflite", 600, 600) in heard.steps
 
 
-def test_pictures_that_changed_since_the_export_are_doubted(exported, here, heard) -> None:
-    (path,) = copied(exported, here / "build", ("int8_ptq", "tflite"))
+@pytest.mark.parametrize("named", [None, "./photos", "other/../photos", "link", "{here}/photos"])
+def test_pictures_that_changed_since_the_export_are_doubted(exported, here, heard, named) -> None:
+    (path,) = copied(exported, here / "build", ("float32", "tflite"))
     artifact = artifacts.load(path)
     shutil.copytree(artifact.data.source, here / "photos")
-    changed(path, data=dataclasses.replace(artifact.data, source=str(here / "photos")))
+    (here / "other").mkdir()
+    (here / "link").symlink_to("photos")
+    changed(path, data=dataclasses.replace(artifact.data, source="photos"))
     shutil.copy(here / "photos" / "a" / "00.png", here / "photos" / "a" / "99.png")
-    (made,) = evaluate([path], notify=heard)
+    data = named and named.format(here=here)
+    (made,) = evaluate([path], data=data, notify=heard)
     assert [doubt.name for doubt in made.doubts] == ["changed-data"]
     assert made.data.split == "validation"
     assert heard.doubts == list(made.doubts)
+
+
+def test_a_folder_called_demo_is_not_the_demo_data(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "build", ("float32", "tflite"))
+    artifact = artifacts.load(path)
+    shutil.copytree(artifact.data.source, here / "demo")
+    changed(path, data=dataclasses.replace(artifact.data, source="demo", identity="drawn"))
+    (made,) = evaluate([path], data="./demo", notify=heard)
+    assert (made.data.split, made.images) == ("all", 16)
+    assert made.doubts == ()
+
+
+def test_the_demo_pictures_are_always_those_for_validation(exported, here, heard) -> None:
+    (made,) = evaluate([exported["float32", "tflite"]], data="demo", notify=heard)
+    assert (made.data.split, made.images) == ("validation", 1000)
 
 
 def test_agreement_is_with_the_float_model_of_the_same_format(
@@ -152,6 +173,20 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
         assert int8.agreement == same.agreement == pytest.approx(share)
 
 
+def test_scores_that_are_tied_are_doubted(exported, here, heard, archive) -> None:
+    # Of a model that learned nothing, all scores are alike, and int8 has 256 of them.
+    path = exported["int8_ptq", "tflite"]
+    int8, float_ = evaluate([path, exported["float32", "tflite"]], data=str(archive), notify=heard)
+    share = np.mean([p.scores[0] == p.scores[1] for p in int8.predictions])
+    assert share > 0.01
+    (doubt,) = int8.doubts
+    assert doubt.name == "tied-scores"
+    assert f"on {100 * share:.1f} % of the pictures" in doubt.message
+    assert "--output logits" in doubt.advice
+    assert heard.doubts == [doubt]
+    assert float_.doubts == ()
+
+
 def test_without_a_float_model_there_is_no_agreement(exported, here, heard) -> None:
     (path,) = copied(exported, here / "alone", ("int8_ptq", "tflite"))
     assert evaluate([path], notify=heard)[0].agreement is None
@@ -161,10 +196,10 @@ def test_without_a_float_model_there_is_no_agreement(exported, here, heard) -> N
     spec = artifacts.load(other).spec
     changed(other, spec=dataclasses.replace(spec, weights=Weights("x", "", pinned=True)))
     assert evaluate([path], notify=heard)[0].agreement is None
-    assert heard.doubts == []
+    assert {doubt.name for doubt in heard.doubts} <= {"tied-scores"}
     artifacts.record_path(other).write_text("{}")
     assert evaluate([path], notify=heard)[0].agreement is None
-    assert [doubt.name for doubt in heard.doubts] == ["no-reference"]
+    assert "no-reference" in {doubt.name for doubt in heard.doubts}
 
 
 def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
@@ -189,18 +224,26 @@ def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
     assert made.doubts == ()
 
 
-def test_preprocessing_can_be_overridden(exported, here, heard) -> None:
+def test_preprocessing_can_be_overridden_and_is_recorded(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
     (own,) = evaluate([path], notify=heard)
     (same,) = evaluate([path], overrides=Overrides(input_range=(-1.0, 1.0)), notify=heard)
     (other,) = evaluate([path], overrides=Overrides(input_range=(0.0, 255.0)), notify=heard)
     assert own.predictions == same.predictions != other.predictions
+    assert own.preprocessing == same.preprocessing
+    assert other.preprocessing.input_range == (0.0, 255.0)
+    artifact = artifacts.load(path)
+    default = (artifact.sha256, artifact.data, artifact.spec.preprocessing, target(artifact))
+    with Store.open() as store:
+        # The newest is of the other preprocessing, which answers for itself alone.
+        assert store.evaluation(*default) == same
+        assert store.evaluation(*default[:2], other.preprocessing, default[3]) == other
     with pytest.raises(UsageError, match="not above 0"):
         evaluate([path], overrides=Overrides(crop=0.0), notify=heard)
 
 
 def test_a_few_broken_pictures_are_left_out_by_name(exported, here, heard) -> None:
-    (path,) = copied(exported, here / "build", ("int8_ptq", "tflite"))
+    (path,) = copied(exported, here / "build", ("float32", "tflite"))
     photos = here / "photos"
     shutil.copytree(artifacts.load(path).data.source, photos)
     names = [f"a/broken{n}.jpg" for n in range(6)]
@@ -243,8 +286,8 @@ def test_each_result_is_in_the_store(exported, here, heard) -> None:
         [exported["int8_ptq", "tflite"], exported["float32", "tflite"]], threads=1, notify=heard
     )
     with Store.open() as store:
-        for evaluation in made:
-            assert store.evaluations(evaluation.artifact_sha256) == (evaluation,)
+        for e in made:
+            assert store.evaluation(e.artifact_sha256, e.data, e.preprocessing, e.target) == e
 
 
 def test_what_cannot_be_asked(exported, here, heard) -> None:
@@ -255,12 +298,76 @@ def test_what_cannot_be_asked(exported, here, heard) -> None:
         evaluate([path], threads=0, notify=heard)
     with pytest.raises(UsageError, match="no runtimes named 'tensorrt'"):
         evaluate([path], runtime="tensorrt", notify=heard)
-    with pytest.raises(UsageError, match=r"onnxruntime runs \.onnx files"):
-        evaluate([path], runtime="onnxruntime", notify=heard)
     with pytest.raises(UsageError, match="no data set"):
         evaluate([path], data="nowhere", notify=heard)
     with pytest.raises(InputError, match="is not there"):
         evaluate([here / "nothing.tflite"], notify=heard)
+
+
+def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, here, heard) -> None:
+    paths = [exported["float32", "onnx"], exported["int8_ptq", "tflite"]]
+    with pytest.raises(UsageError, match=r"onnxruntime runs \.onnx files, not int8_ptq\.tflite"):
+        evaluate(paths, runtime="onnxruntime", notify=heard)
+    assert heard.steps == []
+    assert not (here / ".mobiledeploy").exists()
+
+
+def test_a_float_model_that_was_not_named_runs_where_it_can(exported, here, heard) -> None:
+    path, _ = copied(exported, here / "alone", ("int8_ptq", "tflite"), ("float32", "onnx"))
+    assert evaluate([path], runtime="litert", notify=heard)[0].agreement is not None
+
+
+def test_a_format_that_nothing_runs_is_named(exported, here, heard) -> None:
+    (path,) = copied(exported, here / "build", ("float32", "tflite"))
+    changed(path, format="coreml")
+    with pytest.raises(InputError, match="'coreml', which nothing here runs"):
+        evaluate([path], notify=heard)
+
+
+@pytest.mark.parametrize("name", RUNTIMES.names())
+def test_what_is_declared_of_a_runtime_is_what_it_says(name: str) -> None:
+    script = (
+        f"from mobiledeploy.core.plugins import RUNTIMES; r = RUNTIMES.load({name!r});"
+        "print(*r.FORMATS, r.DELEGATES[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if "MissingError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    *formats, delegate = done.stdout.split()
+    assert [f for f, names in verb.RUNTIMES_OF.items() if name in names] == formats
+    assert verb.DELEGATE_OF[name] == delegate
+
+
+def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
+    for key in (("int8_ptq", "tflite"), ("float32", "onnx")):
+        (made,) = evaluate([exported[key]], notify=heard)
+        assert made.target == target(artifacts.load(exported[key]))
+
+
+def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
+    for name in ("queue", "numpy", "mobiledeploy"):
+        (here / f"{name}.py").write_text(f"open('{name}-was-here', 'w')\nraise SystemExit(3)\n")
+    (made,) = evaluate([exported["float32", "tflite"]], notify=heard)
+    assert made.images == 13
+    assert list(here.glob("*-was-here")) == []
+
+
+def test_a_runner_that_hangs_is_given_up(exported, here, heard, archive) -> None:
+    def stop_it() -> None:
+        for pid in wait_for_children(os.getpid(), 2):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+
+    stopped: list[int] = []
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb, "PATIENCE_S", 2.0)
+        with pytest.raises(DeviceError, match="float32.tflite hangs: it has said nothing for 2 s"):
+            evaluate([exported["float32", "tflite"]], data=str(archive), threads=2, notify=heard)
+    thread.join()
+    assert len(stopped) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in stopped)
 
 
 def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import dataset
+
+BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def side_by_side() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("side", BENCHMARKS / "_side_by_side.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclass looks itself up there.
+    sys.modules["side"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["side"]
+
+
+def test_too_few_runs_are_refused_before_the_first(side_by_side) -> None:
+    def never() -> float:
+        raise AssertionError("it ran")
+
+    with pytest.raises(UsageError, match="5 runs have no 95 % interval; give 6 or more"):
+        side_by_side.compare("x", ("a", never), ("b", never), bar=1.0, runs=5)
+    result = side_by_side.compare("x", ("a", lambda: 1.0), ("b", lambda: 2.0), bar=0.5, runs=6)
+    assert (result.ratio, result.interval, result.met) == (0.5, (0.5, 0.5), True)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "conversion.py"), "--runs", "5"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "x>=6" in done.stderr
+
+
+@pytest.mark.slow
+def test_both_ways_of_evaluating_take_the_same_pictures(exported, here) -> None:
+    path = exported["int8_ptq", "tflite"]
+    data = artifacts.load(path).data
+    photos = here / "photos"
+    shutil.copytree(data.source, photos)
+    # Whoever takes more than the pictures for validation finds one that cannot be read.
+    held = dataset(str(photos)).open(
+        str(photos), "calibration", resolution=data.resolution, labels=data.labels
+    )
+    assert len(held) > 0
+    for index in range(len(held)):
+        (photos / held.id(index)).write_text("no picture")
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "evaluation.py"), str(path), str(photos)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((here / "build" / "benchmarks" / "evaluation.json").read_text())
+    (comparison,) = report["comparisons"]
+    assert len(comparison["ours_s"]) == len(comparison["theirs_s"]) == 7

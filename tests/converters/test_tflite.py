@@ -1,0 +1,73 @@
+"""How models and recipes that TFLite cannot be made of are refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mobiledeploy.converters import tflite as converter
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import RECIPES
+from mobiledeploy.core.types import Model
+from mobiledeploy.formats import tflite as shelf
+
+# TensorFlow's own calibrator makes one.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
+
+layers = tf_keras.layers
+SIZE = (16, 16)
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, *SIZE, 3)).astype(np.float32)
+INT8 = RECIPES.load("int8_ptq").RECIPE
+DYNAMIC = RECIPES.load("dynamic_int8").RECIPE
+
+
+def classifier(*middle):
+    tf_keras.utils.set_random_seed(0)
+    ends = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
+    stem = [layers.Input((*SIZE, 3)), layers.Conv2D(64, 3)]
+    return Model("tf_keras", tf_keras.Sequential([*stem, *middle, *ends]))
+
+
+def convert(model, recipe):
+    data = converter.convert(model, recipe, IMAGES, resolution=SIZE, io="float", output="logits")
+    return shelf.inspect(shelf.seal(data))
+
+
+def test_a_model_that_calibration_cannot_run_is_one_line():
+    spectrum = layers.Lambda(
+        lambda x: tf.transpose(
+            tf.abs(tf.signal.rfft2d(tf.transpose(x, [0, 3, 1, 2]))), [0, 2, 3, 1]
+        )
+    )
+    with pytest.raises(InputError, match="TFLiteConverter refused the model: .*RFFT2D") as caught:
+        convert(classifier(spectrum), INT8)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", [INT8, DYNAMIC], ids=lambda recipe: recipe.name)
+def test_the_granularity_asked_for_is_made(recipe):
+    model = classifier()
+    for granularity, scales in (("per-channel", 64), ("per-tensor", 1)):
+        facts = convert(model, dataclasses.replace(recipe, granularity=granularity))
+        (weights,) = {t for layer in facts.layers for t in layer.inputs if t.shape == (64, 3, 3, 3)}
+        assert (weights.dtype, len(weights.scale)) == ("int8", scales)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "said"),
+    [
+        ("int8_ptq", {"weight_bits": 4}, "weights of 4 bits"),
+        ("int8_ptq", {"activation_bits": 16}, "activations of 16 bits"),
+        ("int8_ptq", {"symmetry": "none"}, "symmetry is none"),
+        ("dynamic_int8", {"granularity": "none"}, "granularity is none"),
+        ("dynamic_int8", {"activation_bits": 8}, "no calibration"),
+        ("float16", {"granularity": "per-tensor"}, "granularity is per-tensor"),
+        ("float32", {"passes": (("fold",),)}, "no pass named fold"),
+    ],
+)
+def test_a_recipe_that_it_cannot_make_is_refused(recipe, changes, said):
+    asked = dataclasses.replace(RECIPES.load(recipe).RECIPE, **changes)
+    with pytest.raises(InputError, match=f"recipe {recipe} for tflite: .*{said}"):
+        convert(classifier(), asked)

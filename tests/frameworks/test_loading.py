@@ -1,0 +1,50 @@
+import tempfile
+
+import pytest
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.frameworks import loading
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plain", "plain"),
+        ("\n\n  second \nthird", "second"),
+        ("", "ValueError"),
+        (
+            "Exception encountered when calling Conv2D.call().\n\n\x1b[1mtoo small\x1b[0m",
+            "too small",
+        ),
+        (
+            'in user code:\n\n    File "x.py", line 1\n        f(x)\n\n    TypeError: no way',
+            "no way",
+        ),
+        ("subtracting 9 from 4 for '{{node Conv2D}} = Conv2D[T=1]'", "subtracting 9 from 4"),
+        ("Exception encountered when calling x", "Exception encountered when calling x"),
+        ("x" * 300, "x" * 199 + "…"),
+    ],
+)
+def test_the_first_useful_line(text, line):
+    assert loading.first_line(ValueError(text)) == line
+
+
+def test_a_fixed_batch_is_refused():
+    with pytest.raises(InputError, match="m has a fixed batch of 8; 1 or an open one is needed"):
+        loading.checked(((8, 32, 32, 3), "float32"), (8, 5), "m")
+    for batch in (1, None):
+        shapes = loading.checked(((batch, 32, 32, 3), "float32"), (batch, 5), "m")
+        assert shapes == ((batch, 32, 32, 3), (batch, 5))
+
+
+def test_temporary_files_that_cannot_be_written_are_the_users(tmp_path):
+    with pytest.raises(UsageError) as caught, loading.temporary_folder():
+        (tmp_path / "absent" / "file").write_bytes(b"")
+    assert caught.value.message == (
+        f"cannot write temporary files in {tempfile.gettempdir()}: no such file or directory"
+    )
+    assert "TMPDIR" in caught.value.hint
+    with pytest.raises(UsageError, match="disk is full"), loading.writing_temporary(KeyError):
+        raise KeyError("disk is full")
+    with pytest.raises(InputError), loading.temporary_folder():
+        raise InputError("not about files")
