@@ -23,7 +23,7 @@ from mobiledeploy.verbs import bench as verb
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option("--delegate", help="xnnpack or none; default: what the runtime has.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the runtime."
+    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the runtime."
 )
 @click.option(
     "--runs", type=click.IntRange(min=1),

@@ -28,7 +28,7 @@ _PAIRS = 3
 )  # fmt: skip
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Runners at once; default: one for each core."
+    "--threads", type=click.IntRange(1, 64), help="Runners at once; default: one for each core."
 )
 @_frame.preprocessing_options
 @_frame.common

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mobiledeploy.core import records
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Artifact
 
 _STAGING = ".staging"
+_AGAIN = "export it again, with --force"
 
 
 def record_path(path: Path) -> Path:
@@ -35,9 +37,39 @@ def load(path: Path) -> Artifact:
         digest = records.sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    _check(artifact, record)
     if digest != artifact.sha256:
-        raise InputError(f"{path} is not the file that its record speaks of", "export it again")
+        raise InputError(f"{path} is not the file that its record speaks of", _AGAIN)
     return artifact
+
+
+def _check(artifact: Artifact, record: Path) -> None:
+    """InputError for what no export writes: records are input like any other file."""
+    # Not at the top: doctor looks for staging folders where numpy is missing, too.
+    from mobiledeploy.core import preprocessing
+
+    spec = artifact.spec
+    try:
+        preprocessing.validate(spec.preprocessing)
+    except UsageError as error:
+        raise InputError(f"{record}: {error.message}", _AGAIN) from error
+    ends = (*artifact.inputs, *artifact.outputs)
+    sound = {
+        "inputs and outputs": len(artifact.inputs) == len(artifact.outputs) == 1,
+        "dtype": all(tensor.dtype in ("float32", "int8") for tensor in ends),
+        "scale": all(
+            len(t.scale) == len(t.zero_point) == (t.dtype == "int8")
+            and all(0 < scale < math.inf for scale in t.scale)
+            and all(-128 <= zero <= 127 for zero in t.zero_point)
+            for t in ends
+        ),
+        "resolution": min(spec.resolution) > 0,
+        "classes": spec.classes > 1,
+        "size": artifact.size_bytes > 0,
+    }
+    for field, holds in sound.items():
+        if not holds:
+            raise InputError(f"{record}: {field} cannot be so", _AGAIN)
 
 
 @contextmanager

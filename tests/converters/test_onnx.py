@@ -105,8 +105,8 @@ def graph_of(nodes, shape=(1, 3, 8, 8), held=()):
     [
         (np.int64([0, 0, 0, 1, 0, 0]), helper.make_node("Relu", ["p"], ["end"])),
         (np.int64([0, 0, 1, 1, 0, 0, 1, 1]), helper.make_node("Relu", ["p"], ["end"])),
-        (np.int64([0, 0, 0, 0]), helper.make_node("MatMul", ["p", "p"], ["end"])),
-        (np.int64([0, 0, 1, 0, 0, 1]), helper.make_node("Conv", ["p", "w"], ["end"])),
+        (np.int64([0, 0, 0, 0]), helper.make_node("MatMul", ["p", "w"], ["end"])),
+        (np.int64([0, 0, 1, 0, 0, 0]), helper.make_node("Conv", ["p", "w"], ["end"])),
         (np.int64([0, 0, 1, 1, 0, 0, 1, 1]), helper.make_node("Conv", ["image", "p"], ["end"])),
     ],
 )

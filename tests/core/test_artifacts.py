@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,56 @@ def test_half_an_artifact_is_refused(exported, tmp_path) -> None:
         artifacts.load(path)
     with pytest.raises(InputError, match="is no file"):
         artifacts.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("inputs",), [], "inputs and outputs"),
+        (("inputs", 0, "dtype"), "foo", "dtype"),
+        (("inputs", 0, "zero_point"), [2**70], "scale"),
+        (("outputs", 0, "scale"), [0.0], "scale"),
+        (("outputs", 0, "scale"), [], "scale"),
+        (("spec", "resolution"), [-5, 5], "resolution"),
+        (("spec", "classes"), 1, "classes"),
+        (("spec", "preprocessing", "std"), [0.0, 0.0, 0.0], "std"),
+        (("spec", "preprocessing", "input_range"), [0.0, None], "range"),
+    ],
+)
+def test_an_edited_record_is_refused_by_field(path, value, said, exported, tmp_path) -> None:
+    file = copied(exported["int8_ptq", "tflite"], tmp_path)
+    record = artifacts.record_path(file)
+    data = json.loads(record.read_text())
+    place = data
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    record.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=said) as caught:
+        artifacts.load(file)
+    assert record.name in str(caught.value)
+
+
+def test_a_staging_folder_goes_with_all_that_was_made_on_the_way(tmp_path) -> None:
+    with artifacts.staging(tmp_path / "a" / "b" / "made") as aside:
+        assert aside.parent == tmp_path / "a" / "b"
+        assert list(artifacts.left_aside(aside.parent)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_maker_left_aside_is_known_and_swept(tmp_path) -> None:
+    code = (
+        "import sys, time, pathlib\n"
+        "from mobiledeploy.core import artifacts\n"
+        "with artifacts.staging(pathlib.Path(sys.argv[1]) / 'made'):\n"
+        "    print('made', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as maker:
+        assert maker.stdout and maker.stdout.readline() == b"made\n"
+        assert list(artifacts.left_aside(tmp_path)) == []
+        maker.kill()
+    (left,) = artifacts.left_aside(tmp_path)
+    with artifacts.staging(tmp_path / "other"):
+        assert not left.exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy import __version__
-from mobiledeploy.core import assets, records
+from mobiledeploy.core import artifacts, assets, records
 from mobiledeploy.core.plugins import RUNTIMES
 from mobiledeploy.verbs import doctor
 
@@ -179,14 +179,14 @@ def test_clean_leaves_the_leases(cache):
 
 def test_clean_sweeps_what_a_killed_export_left_aside(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    dead = tmp_path / "build" / f".v1_0.5.{gone.pid}.staging"
-    alive = tmp_path / "build" / f".v1_0.5.{os.getpid()}.staging"
-    for folder in (dead, alive, tmp_path / "build" / "v1_0.5"):
-        folder.mkdir(parents=True)
-    assert [place.name for place in doctor.clean().removed] == [dead.name]
-    assert sorted(p.name for p in (tmp_path / "build").iterdir()) == [alive.name, "v1_0.5"]
+    made = tmp_path / "build" / "v1_0.5"
+    made.mkdir(parents=True)
+    with artifacts.staging(made) as alive:
+        dead = made.parent / ".v1_0.5.dead.staging"
+        dead.mkdir()
+        (dead / "lock").touch()  # which nobody holds
+        assert [place.name for place in doctor.clean().removed] == [dead.name]
+        assert sorted(p.name for p in made.parent.iterdir()) == [alive.name, made.name]
 
 
 def test_a_diagnosis_is_a_record():
