@@ -40,7 +40,7 @@ def test_the_commands_of_a_page_work(page, tmp_path):
             text, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        assert done.stdout or ">" in text, text
+        assert done.stdout or ">" in text or not text.startswith("mobiledeploy"), text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -145,8 +145,8 @@ def run() -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except SystemExit as error:
-        # What click makes of a pipe that broke.
-        return _broken(error) if isinstance(error.__context__, OSError) else INTERNAL
+        # What click makes of a pipe that broke, and how it ends after shell completion.
+        return _broken(error) if isinstance(error.__context__, OSError) else int(error.code or 0)
     except BrokenPipeError as error:
         return _broken(error)
     except click.ClickException as error:

@@ -75,6 +75,10 @@ def writing_temporary(*own: type[Exception]) -> Iterator[None]:
         yield
     except failures as error:
         number = error.errno if isinstance(error, OSError) else None
+        # TensorFlow's words for it stand behind a path that may be long.
+        full = os.strerror(errno.ENOSPC)
+        if number is None and full in str(error):
+            number = errno.ENOSPC
         reason = os.strerror(number).lower() if number else first_line(error)
         raise UsageError(
             f"cannot write temporary files in {tempfile.gettempdir()}: {reason}",

@@ -156,7 +156,7 @@ def test_shell_completion_knows_commands_and_options(tmp_path):
         cwd=tmp_path, _MOBILEDEPLOY_COMPLETE="bash_complete", COMP_WORDS="mobiledeploy exp",
         COMP_CWORD="1",
     )  # fmt: skip
-    assert done.stdout.strip() == "plain,export"
+    assert (done.returncode, done.stdout.strip()) == (0, "plain,export")
 
 
 def test_version_names_the_runtimes(tmp_path):

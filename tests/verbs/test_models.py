@@ -105,7 +105,7 @@ def test_demo_weights_that_were_changed_or_lost_are_refused(card):
 
 
 def test_an_alpha_without_demo_weights_says_which_have_them(card):
-    with pytest.raises(MissingError, match=r"alpha 0\.75; alpha 0\.25 have them") as caught:
+    with pytest.raises(MissingError, match=r"alpha 0\.75; alpha 0\.25 can be had") as caught:
         resolved(card, "demo", alpha=0.75)
     assert "--weights random" in caught.value.hint
     assert caught.value.exit_code == 6
@@ -168,7 +168,7 @@ def test_what_is_no_weights_file_is_refused_and_not_kept(
 
 
 def test_an_alpha_without_imagenet_weights_says_which_have_them(card):
-    with pytest.raises(MissingError, match=r"alpha 0\.25 have them"):
+    with pytest.raises(MissingError, match=r"alpha 0\.25 can be had"):
         resolved(card, "imagenet", alpha=0.3)
 
 
