@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mobiledeploy.core import records
+from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Doubt, Overrides
 
@@ -77,7 +77,7 @@ class Terminal:
             self._line(line)
 
     def _line(self, line: str) -> None:
-        line = one_line(line)
+        line = units.one_line(line)
         if self._bars:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -169,11 +169,6 @@ def overrides(given: dict[str, Any]) -> Overrides:
 def emit_json(record: Any) -> None:
     """The command's one JSON object on standard output."""
     click.echo(records.dumps(record))
-
-
-def one_line(text: str) -> str:
-    """Text on one line and without control characters: names of files may hold anything."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

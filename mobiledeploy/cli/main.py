@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from mobiledeploy import __version__
+from mobiledeploy.core import units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 
 HERE = Path(__file__).parent
@@ -185,8 +186,7 @@ def _fail(error: DeployError, cause: BaseException) -> int:
         import traceback
 
         traceback.print_exception(cause)
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
-    click.echo(f"error: {text}", err=True)
+    click.echo(f"error: {units.one_line(str(error))}", err=True)
     return error.exit_code
 
 

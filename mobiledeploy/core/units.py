@@ -26,3 +26,8 @@ def duration(ns: float) -> str:
 def percent(fraction: float | None, digits: int = 1) -> str:
     """0.9312 -> '93.1 %'; None -> an en dash."""
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def one_line(text: str) -> str:
+    """Text on one line and without control characters: names of files may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

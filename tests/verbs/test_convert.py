@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -128,17 +129,16 @@ def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     """A small tmpfs of its own, in a user namespace."""
-    script = (
-        f"mount -t tmpfs -o size=200k none {tmp_path} && exec python -c '"
-        'import pathlib, sys; sys.path.insert(0, "tests/verbs");'
+    code = (
+        "import pathlib, sys\n"
         "from mobiledeploy.core import records\n"
-        f'p = pathlib.Path("{tmp_path}")\n'
+        "p = pathlib.Path(sys.argv[1])\n"
         'try: records.write_atomic(p / "big", bytes(10**6))\n'
-        "except Exception as e: print(type(e).__name__, e); print(list(p.iterdir()))'"
+        "except Exception as e: print(type(e).__name__, e); print(list(p.iterdir()))"
     )
-    done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, check=False
-    )
+    script = 'mount -t tmpfs -o size=200k none "$1" && exec "$0" -c "$2" "$1"'
+    argv = ["unshare", "-Urm", "sh", "-c", script, sys.executable, str(tmp_path), code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if "unshare" in done.stderr or "Operation not permitted" in done.stderr:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
     assert done.stdout.splitlines() == [
