@@ -42,13 +42,13 @@ def main(runs: int, alpha: float, res: int) -> None:
         samples = dataset("demo").open("demo", "calibration", resolution=(res, res), labels=())
         images = np.stack(
             [
-                preprocessing.prepare(samples.image(i), plan.spec.preprocessing, (res, res))
+                preprocessing.prepare(samples.image(i), plan.source.spec.preprocessing, (res, res))
                 for i in range(len(samples))
             ]
         )
         np.save(folder / "calibration.npy", images)
         request = convert.Request(
-            spec=plan.spec, resolution=None, model=None, weights=plan.weights, jobs=plan.jobs,
+            source=plan.source, jobs=plan.jobs,
             data=DataRef("demo", "validation", (res, res)), golden=(0, 1, 2, 3), io="int8",
             output="softmax", folder=name,
         )  # fmt: skip
@@ -59,7 +59,7 @@ def main(runs: int, alpha: float, res: int) -> None:
             return time.perf_counter() - started
 
         def plain() -> float:
-            argv = [str(alpha), str(res), str(plan.weights), str(folder / "calibration.npy"), name]
+            argv = [str(alpha), str(res), str(plan.source.weights), str(folder / "calibration.npy"), name]
             started = time.perf_counter()
             subprocess.run([sys.executable, str(PLAIN), *argv], check=True, capture_output=True)
             return time.perf_counter() - started

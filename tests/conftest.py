@@ -23,6 +23,7 @@ from mobiledeploy.core.types import (
     Golden,
     ModelSpec,
     Preprocessing,
+    Source,
     Weights,
 )
 from mobiledeploy.verbs import convert
@@ -66,7 +67,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
         Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=False),
     )  # fmt: skip
     request = convert.Request(
-        spec=spec, resolution=None, model=None, weights=None,
+        source=Source(spec),
         jobs=tuple((recipe.name, f) for recipe in known for f in recipe.formats),
         data=DataRef("demo", "validation", (64, 64)), golden=(0,), io="int8", output="softmax",
         folder=str(folder),
@@ -189,7 +190,7 @@ def exported(
         path.write_bytes(content)
         artifact = Artifact(
             path=path.name, sha256=records.sha256(content), size_bytes=len(content),
-            format=format_, spec=spec, recipe=RECIPES.load(recipe).RECIPE, output="softmax",
+            gzip_bytes=len(content), sparsity=0.0, format=format_, spec=spec, recipe=RECIPES.load(recipe).RECIPE, output="softmax",
             io="int8", layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs,
             logits=facts.logits,
             golden=Golden((held.id(0),), (f"golden/{picture.name}",), ((0.0,) * 12,), ""),

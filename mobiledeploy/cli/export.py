@@ -37,7 +37,8 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
 @click.option("--alpha", type=float, help="Width multiplier, above 0.")
-@click.option("--res", type=int, help="Height and width of the input in pixels, 32 to 1024.")
+@click.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
+@click.option("--res", type=int, help="Height and width of the input in pixels.")
 @click.option(
     "--weights", metavar="demo|imagenet|random|FILE", help="Default: the demo weights shipped here."
 )
@@ -66,9 +67,10 @@ class Names(click.ParamType[tuple[str, ...]]):
 def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
 
-    MODEL is a whole Keras model (.h5, .keras) or a SavedModel folder of your own; it needs
-    --input-range. Without it, --arch is built with --alpha, --res and --weights. Every file is
-    opened again after conversion and held against the float model.
+    MODEL is a whole Keras model (.h5, .keras) or a SavedModel folder of your own, which needs
+    --input-range, or a folder that `mobiledeploy train` left. Without it, --arch is built with
+    --alpha, --res and --weights. Every file is opened again after conversion and held against the
+    float model.
     """
     changes = _frame.overrides(given)
     with _frame.Terminal(quiet, verbose) as terminal:
@@ -88,11 +90,22 @@ def _show(done: verb.Exported) -> None:
     judged = max(row.images for row in done.rows)
     pictures = f"judged on {judged} pictures" if judged else "not judged"
     _frame.table(
-        ("file", "size", "top-1", "agrees with float", "SQNR", "this host, 1 thread"),
+        (
+            "file",
+            "size",
+            "gzip",
+            "zeros",
+            "top-1",
+            "agrees with float",
+            "SQNR",
+            "this host, 1 thread",
+        ),
         [
             (
                 Path(row.path).name,
                 units.size(row.size_bytes),
+                units.size(row.gzip_bytes),
+                units.percent(row.sparsity),
                 units.percent(row.top1),
                 units.percent(row.agreement),
                 "–" if math.isnan(row.sqnr_db) else f"{row.sqnr_db:.1f} dB",

@@ -6,7 +6,6 @@ that are installed with the package, which lie in the repository in an editable 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import difflib
 import math
@@ -21,15 +20,15 @@ from mobiledeploy.core import preprocessing as preprocessing_
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import PACKAGE
-from mobiledeploy.core.types import Preprocessing
+from mobiledeploy.core.types import Argument, Preprocessing
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What is built when the command line does not say."""
+    """What is built when the command line does not say; no alpha where the paper has none."""
 
-    alpha: float
     resolution: int
+    alpha: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class Limits:
 class DemoFile:
     """Weights that are shipped: `top1` is a fraction per resolution, by `command`."""
 
-    alpha: float
     file: str
     sha256: str
     top1: Mapping[str, float]
+    alpha: float | None = None
     command: str = ""
 
 
@@ -62,11 +61,15 @@ class DemoWeights:
 
 @dataclass(frozen=True)
 class ImagenetFile:
-    """Weights to download: `file` may hold {resolution}, one file for each of `resolutions`."""
+    """Weights to download: `file` may hold {resolution}, one file for each of `resolutions`.
 
-    alpha: float
+    `md5` is the publisher's own, "" where it gives none.
+    """
+
     file: str
     resolutions: tuple[int, ...]
+    alpha: float | None = None
+    md5: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,23 +90,11 @@ class WeightSets:
 
 
 @dataclass(frozen=True)
-class Published:
-    """One row of a published table; `top1` is a fraction, of ImageNet's validation set."""
-
-    source: str
-    alpha: float
-    resolution: int
-    mult_adds: int
-    params: int
-    top1: float
-    url: str
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """What is known of a model before it is built.
 
-    `folder` is where the card lies, with `weights/` beside it; `published` are the rows of `table`.
+    `arguments` are those of the architecture that make this model of it (a variant's name, groups).
+    `folder` is where the card lies, with `weights/` beside it.
     """
 
     name: str
@@ -114,14 +105,13 @@ class ModelCard:
     defaults: Defaults
     limits: Limits
     preprocessing: Preprocessing
-    table: str = ""
+    arguments: Mapping[str, Argument] = dataclasses.field(default_factory=dict)
     weights: WeightSets = WeightSets()
-    published: tuple[Published, ...] = ()
     folder: str = ""
 
     @property
-    def default_alpha(self) -> float:
-        """The width multiplier when none is said."""
+    def default_alpha(self) -> float | None:
+        """The width multiplier when none is said; None where the paper has none."""
         return self.defaults.alpha
 
     @property
@@ -165,18 +155,16 @@ def load(name: str) -> ModelCard:
 
 
 def read(path: Path) -> ModelCard:
-    """The card in a file, with its published table; InputError naming file and field."""
+    """The card in a file; InputError naming file and field."""
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    for field in ("published", "folder"):
-        if field in data:
-            raise InputError(f"{path}: fields {field} do not fit")
+    if "folder" in data:
+        raise InputError(f"{path}: fields folder do not fit")
     card: ModelCard = records.decode(ModelCard, data, str(path))
     _check(card, path)
-    rows = _table(_within(path, card.table)) if card.table else ()
-    return dataclasses.replace(card, published=rows, folder=str(path.parent))
+    return dataclasses.replace(card, folder=str(path.parent))
 
 
 def _check(card: ModelCard, path: Path) -> None:
@@ -184,8 +172,9 @@ def _check(card: ModelCard, path: Path) -> None:
         if not holds:
             raise InputError(f"{path}: {field} {what}")
 
-    def check_alpha(alpha: float, field: str) -> None:
-        demand(math.isfinite(alpha) and alpha > 0, field, f"is {alpha}, not above 0")
+    def check_alpha(alpha: float | None, field: str) -> None:
+        if alpha is not None:
+            demand(math.isfinite(alpha) and alpha > 0, field, f"is {alpha}, not above 0")
 
     def check_file(name: str, field: str) -> None:
         demand(Path(name).name == name and bool(name), field, f"{name!r} is not a file's name")
@@ -220,39 +209,9 @@ def _check(card: ModelCard, path: Path) -> None:
         for published in imagenet.files:
             check_alpha(published.alpha, f"{where}.files.alpha")
             check_file(published.file, f"{where}.files.file")
+            demand(
+                re.fullmatch("([0-9a-f]{32})?", published.md5) is not None,
+                f"{where}.files.md5",
+                f"{published.md5!r} is not an md5",
+            )
             demand(bool(published.resolutions), f"{where}.files.resolutions", "is empty")
-
-
-def _within(path: Path, table: str) -> Path:
-    found = (path.parent / table).resolve()
-    if not found.is_relative_to(path.parent.resolve()):
-        raise InputError(f"{path}: table {table!r} lies outside the card's folder")
-    return found
-
-
-def _table(path: Path) -> tuple[Published, ...]:
-    """The rows of a table: source,alpha,resolution,mult_adds_M,params_M,top1,url; top1 in %."""
-    columns = ["source", "alpha", "resolution", "mult_adds_M", "params_M", "top1", "url"]
-    rows = []
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            if reader.fieldnames != columns:
-                raise InputError(f"{path}: the columns are not {','.join(columns)}")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(f"{path}, line {reader.line_num}: not {len(columns)} fields")
-                rows.append(
-                    Published(
-                        row["source"],
-                        float(row["alpha"]),
-                        int(row["resolution"]),
-                        round(float(row["mult_adds_M"]) * 1e6),
-                        round(float(row["params_M"]) * 1e6),
-                        float(row["top1"]) / 100,
-                        row["url"],
-                    )
-                )
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, OverflowError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    return tuple(rows)

@@ -15,13 +15,13 @@ from typing import Generic, TypeVar, cast
 from mobiledeploy.core.errors import MissingError, UsageError
 from mobiledeploy.core.ports import (
     Architecture,
+    Compression,
     Converter,
     Dataset,
     Device,
     Format,
     Framework,
     Loader,
-    Pass,
     RecipeFile,
     Runner,
     Runtime,
@@ -86,7 +86,7 @@ class Shelf(Generic[T]):
 
 ARCHITECTURES = Shelf[Architecture]("architectures")
 RECIPES = Shelf[RecipeFile]("recipes")
-PASSES = Shelf[Pass]("passes")
+COMPRESSIONS = Shelf[Compression]("passes")
 CONVERTERS = Shelf[Converter]("converters")
 FORMATS = Shelf[Format]("formats", only=("tflite", "onnx"))
 LOADERS = Shelf[Loader]("formats", only=("keras", "saved_model"))

@@ -34,8 +34,14 @@ class Architecture(Protocol):
 
     PAPER: str
 
-    def build(self, *, alpha: float, resolution: tuple[int, int], classes: int) -> Any:
-        """The model; input `image` [N, height, width, 3] float32, output [N, classes]."""
+    @property
+    def build(self) -> Callable[..., Any]:
+        """The model, from keyword arguments resolution=(height, width), classes, and its own.
+
+        Input `image` [N, height, width, 3] float32, output [N, classes]. Its own arguments
+        (alpha, groups, variant) are the paper's, named in the model card; UsageError for values that
+        the paper's network cannot have.
+        """
         ...
 
 
@@ -45,13 +51,24 @@ class RecipeFile(Protocol):
     RECIPE: Recipe
 
 
-class Pass(Protocol):
-    """model -> model. PRESERVES states whether the float function stays what it was."""
+class Compression(Protocol):
+    """A pass that needs training: wrap, train on, strip.
+
+    PRESERVES states whether the float function stays what it was.
+    """
 
     PRESERVES: bool
 
-    def apply(self, model: Model) -> Model:
-        """The changed model; the argument is left as it was."""
+    def wrap(self, model: Model, amount: float, steps: int) -> Model:
+        """The model, made ready for a training of `steps` batches; UsageError for the amount."""
+        ...
+
+    def callbacks(self) -> Sequence[Any]:
+        """What Keras has to call while it trains."""
+        ...
+
+    def strip(self, model: Model) -> Model:
+        """The trained model, plain again."""
         ...
 
 
@@ -87,6 +104,10 @@ class Format(Protocol):
 
     def float_layers(self, facts: FileFacts) -> tuple[str, ...]:
         """The operators that would compute in float; type changes at the ends do not count."""
+        ...
+
+    def sparsity(self, data: bytes) -> float:
+        """The share of the weights that are zero, from 0 to 1."""
         ...
 
     def seal(self, data: bytes) -> bytes:

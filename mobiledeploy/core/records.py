@@ -16,7 +16,7 @@ import os
 import tempfile
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,8 +77,9 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        (kind,) = (argument for argument in arguments if argument is not type(None))
-        return decode(kind, value, where)
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        # Of several kinds, all plain values, the value's own type says which.
+        return decode(kinds[0] if len(kinds) == 1 else _same_type(kinds, value), value, where)
     if origin is typing.Literal:
         if value not in arguments:
             raise InputError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}")
@@ -96,6 +97,10 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
     if kind is Any or type(value) is kind:
         return value
     raise InputError(f"{where}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+
+
+def _same_type(kinds: Sequence[Any], value: Any) -> Any:
+    return next((kind for kind in kinds if type(value) is kind), kinds[0])
 
 
 def _decode_dataclass(kind: type, value: Any, where: str) -> Any:

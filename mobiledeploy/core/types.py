@@ -15,6 +15,8 @@ Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "calibration", "validation", "test", "all"]
 Output = Literal["softmax", "logits"]
 InputOutput = Literal["int8", "float"]
+Argument = float | int | str
+"""What an architecture is told besides resolution and classes: alpha, groups, a variant's name."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,13 @@ class Weights:
 class ModelSpec:
     """What a model is: built from a card, or a user's own file (`card` is None).
 
-    `resolution` is (height, width); `arguments` are the architecture's own (alpha).
+    `resolution` is (height, width); `arguments` are the architecture's own (alpha, groups, ...).
     """
 
     name: str
     card: str | None
     architecture: str
-    arguments: Mapping[str, float]
+    arguments: Mapping[str, Argument]
     resolution: tuple[int, int]
     classes: int
     preprocessing: Preprocessing
@@ -123,7 +125,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a model file. Real value = scale * (stored - zero_point), per `axis` if set."""
+    """A tensor of a model. Real value = scale * (stored - zero_point), per `axis` if set.
+
+    `constant`: its values are in the model, as weights are.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -131,6 +136,7 @@ class Tensor:
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
     axis: int | None = None
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,12 +201,15 @@ class Artifact:
     `path` is relative to the record's own folder. `key` is a sha256 over all that it was made
     from and with, `data` are the pictures that judge it, `calibration` the identity of those that
     calibrated it ("" for none). `sqnr_db` compares its golden logits with the float model that it
-    came from, in dB.
+    came from, in dB. `gzip_bytes` is its size as gzip packs it, which is about what an app store
+    ships; `sparsity` the share of its weights that are zero, from 0 to 1.
     """
 
     path: str
     sha256: str
     size_bytes: int
+    gzip_bytes: int
+    sparsity: float
     format: str
     spec: ModelSpec
     recipe: Recipe
@@ -315,6 +324,28 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A line that a child process says to whoever watches."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be opened: a whole model file, or an architecture with its weights.
+
+    `file` is a user's whole model; without it `spec`'s architecture is built and the Keras 2 HDF5
+    file `weights` loaded (None: seeded random ones). `resolution` is None where the model file
+    alone knows it.
+    """
+
+    spec: ModelSpec
+    file: ModelFile | None = None
+    weights: str | None = None
+    resolution: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Failure:
     """A child process's refusal, to be raised again by its parent."""
 
@@ -339,3 +370,91 @@ class ModelFile:
     sha256: str
     code: tuple[str, ...] = ()
     classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained, as a paper says it.
+
+    `learning_rate` is for `batch` pictures in a step and grows in proportion to the batch. It is
+    multiplied by `decay` every `decay_epochs`; with `decay_epochs` 0 it rises over the run's first
+    twentieth and then falls along a cosine to zero. `weight_decay` is an L2 loss with rmsprop
+    and decoupled with adamw. `bn_momentum` is that of the moving statistics at most: a run's length
+    bounds it. `epochs` is what a run takes when it is not told.
+    """
+
+    name: str
+    optimizer: Literal["rmsprop", "adamw"]
+    learning_rate: float
+    batch: int
+    decay: float
+    decay_epochs: float
+    weight_decay: float
+    bn_momentum: float
+    epochs: int
+    source: str
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that a training depends on besides its network and its pictures.
+
+    `batch` is the number of pictures in a step, over all replicas. `init` and `teacher` are None
+    where there is none; `frozen` says that only the classifier is trained.
+    """
+
+    schedule: Schedule
+    epochs: int
+    batch: int
+    seed: int
+    init: Weights | None
+    frozen: bool
+    teacher: Weights | None
+    ema: bool
+    label_smoothing: float
+    strategy: Literal["none", "mirrored", "multiworker"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training pictures; `number` counts from 1.
+
+    `loss` is what was minimised, decay and soft targets included; `validation_loss` is the plain
+    cross-entropy. `accuracy` (of training pictures, as augmented) and `top1` (of validation
+    pictures) are fractions.
+    """
+
+    number: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    top1: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training and what came of it; `weights` lies in the run's folder, beside this record.
+
+    `data` are the validation pictures, `trained_on` is the identity of the training ones, `images`
+    and `validation_images` how many could be read. `best` is the epoch whose weights were kept,
+    `top1` its share of validation pictures named rightly. `dead_channels` counts, per depthwise
+    layer, the channels that answer the same to everything.
+    """
+
+    spec: ModelSpec
+    data: DataRef
+    trained_on: str
+    settings: TrainingSettings
+    images: int
+    validation_images: int
+    history: tuple[Epoch, ...]
+    best: int
+    top1: float
+    weights: str
+    dead_channels: Mapping[str, int]
+    skipped: tuple[str, ...]
+    tools: Mapping[str, str]
+    doubts: tuple[Doubt, ...] = ()

@@ -35,6 +35,12 @@ def inspect(data: bytes) -> FileFacts:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     quantizers = _quantizers(graph, constants)
     shapes = _shapes(model)
+    # Weights in QDQ form reach their operator as floats.
+    fixed = constants.keys() | {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
 
     def tensor(name: str) -> Tensor:
         if name in constants:
@@ -45,7 +51,9 @@ def inspect(data: bytes) -> FileFacts:
         scale, zero_point, axis = quantizers.get(name, ((), (), 0))
         if axis < 0:
             axis += len(shape)
-        return Tensor(name, shape, dtype, scale, zero_point, axis if len(scale) > 1 else None)
+        return Tensor(
+            name, shape, dtype, scale, zero_point, axis if len(scale) > 1 else None, name in fixed
+        )
 
     layers = tuple(
         Layer(
@@ -105,6 +113,19 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
             if not (kernel and stored):
                 found.append(layer.op)
     return tuple(found)
+
+
+def sparsity(data: bytes) -> float:
+    """Share of the weights that are zero, from 0 to 1: of constants of two dimensions or more."""
+    zeros = total = 0
+    for tensor in _open(data).graph.initializer:
+        if len(tensor.dims) < 2 or _dtype(tensor.data_type) not in ("float32", "float16", "int8"):
+            continue
+        values = numpy_helper.to_array(tensor)
+        # Weights of integers are symmetric: their zero point is zero.
+        zeros += values.size - int(np.count_nonzero(values))
+        total += values.size
+    return zeros / total if total else 0.0
 
 
 def seal(data: bytes) -> bytes:

@@ -16,6 +16,8 @@ from mobiledeploy.core.types import FileFacts, Layer, Tensor
 SUFFIX = ".tflite"
 _IDENTIFIER = b"TFL3"
 _OPS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+_NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+"""Types that weights have."""
 _DTYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 
 
@@ -23,7 +25,14 @@ def inspect(data: bytes) -> FileFacts:
     """Inputs, outputs and operators of the one subgraph; InputError where `data` is no TFLite."""
     model = _open(data)
     graph = model.subgraphs[0]
-    tensors = tuple(_tensor(tensor) for tensor in graph.tensors)
+    fixed = {i for i, tensor in enumerate(graph.tensors) if _stored(model, tensor) is not None}
+    # Weights of 16 bits reach their operator as floats.
+    fixed |= {
+        op.outputs[0]
+        for op in graph.operators
+        if _op(model, op) == "DEQUANTIZE" and op.inputs[0] in fixed
+    }
+    tensors = tuple(_tensor(tensor, i in fixed) for i, tensor in enumerate(graph.tensors))
     layers = tuple(
         Layer(
             name=tensors[op.outputs[0]].name if len(op.outputs) else "",
@@ -51,6 +60,22 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
         if layer.op not in ("QUANTIZE", "DEQUANTIZE")
         and any(t.dtype.startswith("float") for t in (*layer.inputs, *layer.outputs))
     )
+
+
+def sparsity(data: bytes) -> float:
+    """Share of the weights that are zero, from 0 to 1: of constants of two dimensions or more."""
+    model = _open(data)
+    zeros = total = 0
+    for tensor in model.subgraphs[0].tensors:
+        stored = _stored(model, tensor)
+        kind = _NUMPY.get(_DTYPES.get(tensor.type, ""))
+        if stored is None or kind is None or len(_tuple(tensor.shape)) < 2:
+            continue
+        values = np.asarray(stored, np.uint8).view(kind)
+        # Weights of integers are symmetric: their zero point is zero.
+        zeros += values.size - int(np.count_nonzero(values))
+        total += values.size
+    return zeros / total if total else 0.0
 
 
 def seal(data: bytes) -> bytes:
@@ -129,7 +154,13 @@ def _op(model: Any, operator: Any) -> str:
     return str(_OPS.get(number, f"UNKNOWN:{number}"))
 
 
-def _tensor(tensor: Any) -> Tensor:
+def _stored(model: Any, tensor: Any) -> Any | None:
+    """The bytes of a constant, None for what is computed."""
+    data = model.buffers[tensor.buffer].data
+    return None if data is None or not len(data) else data
+
+
+def _tensor(tensor: Any, constant: bool) -> Tensor:
     quantization = tensor.quantization
     scale = () if quantization is None else _tuple(quantization.scale)
     return Tensor(
@@ -139,6 +170,7 @@ def _tensor(tensor: Any) -> Tensor:
         scale=tuple(float(s) for s in scale),
         zero_point=tuple(int(z) for z in _tuple(quantization.zeroPoint)) if scale else (),
         axis=int(quantization.quantizedDimension) if len(scale) > 1 else None,
+        constant=constant,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,12 @@ def build(spec: ModelSpec, weights: Path | None) -> Model:
     if weights is None:
         _randomise(handle)
     else:
+        alpha = spec.arguments.get("alpha")
         load_weights(
-            handle, weights, alpha=spec.arguments.get("alpha"), sha256=spec.weights.sha256 or None
+            handle,
+            weights,
+            alpha=None if alpha is None else float(alpha),
+            sha256=spec.weights.sha256 or None,
         )
     return Model("tf_keras", handle)
 
@@ -81,9 +86,11 @@ def build(spec: ModelSpec, weights: Path | None) -> Model:
 def _randomise(handle: tf_keras.Model) -> None:
     random = np.random.Generator(np.random.PCG64(_SEED))
     for weight in handle.weights:
-        if "kernel" in weight.name:
-            height, width, channels, _ = weight.shape
-            fan_in = height * width * (1 if "depthwise" in weight.name else channels)
+        role = weight.name.rpartition("/")[2]
+        if "kernel" in role:
+            # [height, width, channels, filters], [channels, filters] of a fully connected layer.
+            depthwise = role.startswith("depthwise")
+            fan_in = math.prod(weight.shape[:2] if depthwise else weight.shape[:-1])
             weight.assign(random.normal(0, (2 / fan_in) ** 0.5, weight.shape))
 
 
@@ -138,9 +145,10 @@ def load_weights(
 
 def _hint(stored: dict[str, Any], wanted: dict[str, Any], alpha: float | None) -> str:
     """Which alpha the file is of, told by the width of its first convolution."""
-    if alpha is None or "conv1" not in stored or "conv1" not in wanted:
+    first = next(iter(wanted), "")
+    if alpha is None or first not in stored:
         return "is it of this architecture?"
-    has, built = stored["conv1"][0].shape[-1], wanted["conv1"].weights[0].shape[-1]
+    has, built = stored[first][0].shape[-1], wanted[first].weights[0].shape[-1]
     if has == built:
         return "is it of this architecture, and of as many classes?"
     return f"the file's width is that of --alpha {alpha * has / built:g}"

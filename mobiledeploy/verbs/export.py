@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import gzip
 import io
 import os
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ from mobiledeploy.verbs import evaluate as evaluate_verb
 from mobiledeploy.verbs.plan import Order, Plan, plan, tools
 
 GOLDEN_SAMPLES = 4
+# The level of the gzip program itself.
+GZIP_LEVEL = 6
 # A glance for the table; `bench` takes its time.
 BENCH_SECONDS = 2.0
 # Below these the file is not the model that it was made from: dB, on golden logits.
@@ -61,6 +64,8 @@ class Row:
     recipe: str
     format: str
     size_bytes: int
+    gzip_bytes: int
+    sparsity: float
     sha256: str
     sqnr_db: float
     top1: float | None
@@ -137,17 +142,21 @@ def _refuse_readonly_store() -> None:
 def _earlier(planned: Plan) -> dict[str, Artifact] | None:
     """The artifacts of an earlier export with the same key, if every one still stands whole."""
     found: dict[str, Artifact] = {}
+    absent = []
     for recipe, format_ in planned.jobs:
-        path = planned.folder / f"{recipe}{FORMATS.load(format_).SUFFIX}"
+        path = planned.folder / convert.file_name(recipe, format_)
         try:
             artifact = artifacts_.load(path)
         except InputError:
-            return None
+            absent.append(path.name)
+            continue
         golden = (planned.folder / picture for picture in artifact.golden.images)
         if artifact.key != planned.key or not all(picture.is_file() for picture in golden):
             return None
         found[str(path)] = artifact
-    return found
+    said = {d.message.split()[0] for a in found.values() for d in a.doubts if d.name == "left-out"}
+    whole = found and (said.issuperset(absent) if not planned.strict else not absent)
+    return found if whole else None
 
 
 # The making: aside, then renamed into place.
@@ -162,13 +171,13 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         # What is judged is compared with float, whether or not that was asked for.
         compared = planned.judged and not any(recipe == "float32" for recipe, _ in planned.jobs)
         request = convert.Request(
-            spec=planned.spec, resolution=planned.resolution, model=planned.model,
-            weights=planned.weights, jobs=planned.jobs + (REFERENCE,) * compared,
+            source=planned.source, jobs=planned.jobs + (REFERENCE,) * compared,
             data=planned.data, golden=golden, io=order.io, output=order.output,
-            folder=str(staging),
+            folder=str(staging), strict=planned.strict,
         )  # fmt: skip
         with DEVICES.load("host").open("host", exclusive=False, notify=notify):
             converted, finished = convert.produce(request, staging / "conversion.log", notify)
+        converted = _of_the_right_types(converted, planned, order, notify)
         exam = _Exam(planned, order, finished, golden, staging, notify)
         made = []
         for done, file in enumerate(converted):
@@ -181,7 +190,36 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         if planned.judged:
             # Before anything is renamed into place: pictures too may turn out to be bad input.
             evaluate_verb.evaluate([path for path, _ in made], notify=notify)
-        return _commit(made[: len(planned.jobs)], staging, planned.folder)
+        asked = [
+            made_
+            for file, made_ in zip(converted, made, strict=True)
+            if (file.recipe, file.format) in planned.jobs
+        ]
+        return _commit(asked, staging, planned.folder)
+
+
+def _of_the_right_types(
+    converted: Sequence[convert.Converted], planned: Plan, order: Order, notify: Notify
+) -> tuple[convert.Converted, ...]:
+    """Those that hold the numbers that their recipe says; InputError where one must and does not.
+
+    A file that nobody asked for by name is left out with a doubt instead.
+    """
+    kept, refused = [], []
+    for file in converted:
+        shelf = FORMATS.load(file.format)
+        facts = shelf.inspect(Path(file.path).read_bytes())
+        recipe = RECIPES.load(file.recipe).RECIPE
+        try:
+            _check_types(Path(file.path).name, facts, recipe, order.io, shelf.float_layers(facts))
+        except InputError as error:
+            refused.append(error)
+            if planned.strict or len(refused) == len(converted):
+                raise
+            notify.doubt(convert.left_out(file.recipe, file.format, error))
+        else:
+            kept.append(file)
+    return tuple(kept)
 
 
 def _opened(data: DataRef) -> Samples:
@@ -224,7 +262,7 @@ class _Exam:
     def __post_init__(self) -> None:
         size = self.finished.resolution
         spec = dataclasses.replace(
-            self.planned.spec, resolution=size, classes=self.finished.classes
+            self.planned.source.spec, resolution=size, classes=self.finished.classes
         )
         named = self.planned.named
         if not spec.preprocessing.labels and len(named) == spec.classes:
@@ -262,7 +300,6 @@ class _Exam:
         recipe = RECIPES.load(file.recipe).RECIPE
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(content)
-        _check_types(path.name, facts, recipe, self.order.io, shelf.float_layers(facts))
         tap = path.with_name(f"tap-{path.name}")
         records.write_atomic(tap, shelf.tap(content, facts.logits))
         runtime, logits = evaluate_verb.logits(
@@ -276,6 +313,8 @@ class _Exam:
             path=path.name,
             sha256=records.sha256(content),
             size_bytes=len(content),
+            gzip_bytes=len(gzip.compress(content, GZIP_LEVEL)),
+            sparsity=shelf.sparsity(content),
             format=file.format,
             spec=self.spec,
             recipe=recipe,
@@ -408,6 +447,8 @@ def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None
         recipe=a.recipe.name,
         format=a.format,
         size_bytes=a.size_bytes,
+        gzip_bytes=a.gzip_bytes,
+        sparsity=a.sparsity,
         sha256=a.sha256,
         sqnr_db=a.sqnr_db,
         top1=seen.top1 if seen else None,

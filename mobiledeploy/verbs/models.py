@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -12,18 +13,35 @@ from pathlib import Path
 from mobiledeploy.core import assets, cards, records
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
-from mobiledeploy.core.plugins import LOADERS
+from mobiledeploy.core.plugins import LOADERS, dataset
 from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Doubt, ModelFile, Preprocessing, Weights
+from mobiledeploy.core.types import Doubt, ModelFile, ModelSpec, Preprocessing, Weights
+from mobiledeploy.verbs import tables
+from mobiledeploy.verbs.tables import Published
 
 WEIGHTS_URL = "MOBILEDEPLOY_WEIGHTS_URL"
+# TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network with an alpha stays below.
+LARGEST_ALPHA = 10.0
+LARGEST_CLASSES = 100_000
+# Nothing is read that could have been changed: the seed is ours.
+RANDOM = Weights("random", "", pinned=True)
+DEMO = "demo"
+"""The built-in pictures, as --data names them."""
 
 
 @dataclass(frozen=True)
-class Cards:
+class Listing:
+    """A card and what is published of it."""
+
+    card: ModelCard
+    published: tuple[Published, ...]
+
+
+@dataclass(frozen=True)
+class Listings:
     """Every card that was asked for."""
 
-    cards: tuple[ModelCard, ...]
+    models: tuple[Listing, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,64 @@ class ResolvedWeights:
 def models(name: str | None = None) -> tuple[ModelCard, ...]:
     """The card `name`, or all cards; UsageError for an unknown name."""
     return tuple(map(cards.load, cards.names() if name is None else [name]))
+
+
+def listings(name: str | None = None) -> Listings:
+    """The card `name`, or all cards, with the rows of published tables that are of them."""
+    rows = tables.grids()
+    return Listings(
+        tuple(
+            Listing(card, tuple(row for row in rows if row.card == card.name))
+            for card in models(name)
+        )
+    )
+
+
+def spec(
+    card: ModelCard,
+    *,
+    alpha: float | None = None,
+    groups: int | None = None,
+    res: int | None = None,
+    classes: int,
+) -> ModelSpec:
+    """The card's network with random weights, where the arguments are None as the card has it.
+
+    UsageError for an argument that the card's paper does not have, or beyond its limits.
+    """
+    if alpha is not None and card.default_alpha is None:
+        raise UsageError(f"{card.name} has no alpha", "leave --alpha away")
+    if groups is not None and "groups" not in card.arguments:
+        raise UsageError(f"{card.name} has no groups", "leave --groups away")
+    arguments = dict(card.arguments)
+    name = card.name
+    if groups is not None:
+        arguments["groups"] = groups
+    if "groups" in arguments:
+        name += f"_g{arguments['groups']}"
+    width = card.default_alpha if alpha is None else alpha
+    if width is not None:
+        if not 0 < width <= LARGEST_ALPHA:
+            raise UsageError(f"alpha {width:g} is not above 0 and at most {LARGEST_ALPHA:g}")
+        arguments["alpha"] = width
+        name += f"_{width:g}"
+    size = card.default_resolution if res is None else res
+    low, high = card.resolution_limits
+    if not low <= size <= high:
+        raise UsageError(f"resolution {size} is not within {low} to {high}")
+    if not 2 <= classes <= LARGEST_CLASSES:
+        raise UsageError(f"{classes} classes are not within 2 to {LARGEST_CLASSES}")
+    return ModelSpec(
+        name=f"{name}_{size}",
+        card=card.name,
+        architecture=card.architecture,
+        arguments=arguments,
+        resolution=(size, size),
+        classes=classes,
+        preprocessing=card.preprocessing,
+        weights=RANDOM,
+        paper=card.paper,
+    )
 
 
 def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
@@ -73,7 +149,7 @@ def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
 def weights(
     card: ModelCard,
     source: str,
-    alpha: float,
+    alpha: float | None,
     resolution: int,
     notify: Notify,
     *,
@@ -84,7 +160,7 @@ def weights(
     Args:
         card: the model.
         source: demo, imagenet, random, or the name of a Keras 2 HDF5 file.
-        alpha: width multiplier.
+        alpha: width multiplier, None for a card without one.
         resolution: in pixels; weights fit any, but imagenet has files trained at several.
         notify: is told of a download, and of a file whose hash nobody publishes.
         unsafe: see `detect`.
@@ -102,16 +178,16 @@ def weights(
     return _file(card, Path(source), unsafe)
 
 
-def _demo(card: ModelCard, alpha: float) -> ResolvedWeights:
+def _demo(card: ModelCard, alpha: float | None) -> ResolvedWeights:
     demo = card.weights.demo
     if demo is None:
         raise MissingError(
-            f"there are no demo weights for {card.name}", "pass --weights random or a file"
+            f"there are no demo weights for {card.name}", _other_weights(card, alpha)
         )
-    found = [file for file in demo.files if math.isclose(file.alpha, alpha)]
+    found = [file for file in demo.files if _same(file.alpha, alpha)]
     if not found:
         raise MissingError(
-            f"there are no demo weights for {card.name} at alpha {alpha:g}; "
+            f"there are no demo weights for {card.name}{_at(alpha)}; "
             f"{_alphas([file.alpha for file in demo.files])}",
             _other_weights(card, alpha),
         )
@@ -132,14 +208,18 @@ def _demo(card: ModelCard, alpha: float) -> ResolvedWeights:
     )
 
 
-def _imagenet(card: ModelCard, alpha: float, resolution: int, notify: Notify) -> ResolvedWeights:
+def _imagenet(
+    card: ModelCard, alpha: float | None, resolution: int, notify: Notify
+) -> ResolvedWeights:
     published = card.weights.imagenet
     if published is None:
-        raise MissingError(f"there are no imagenet weights for {card.name}", "pass a file")
-    found = [file for file in published.files if math.isclose(file.alpha, alpha)]
+        raise MissingError(
+            f"there are no imagenet weights for {card.name}", "pass --weights random or a file"
+        )
+    found = [file for file in published.files if _same(file.alpha, alpha)]
     if not found:
         raise MissingError(
-            f"there are no imagenet weights for {card.name} at alpha {alpha:g}; "
+            f"there are no imagenet weights for {card.name}{_at(alpha)}; "
             f"{_alphas([file.alpha for file in published.files])}",
             "pass one of these as --alpha, or --weights random or a file",
         )
@@ -152,27 +232,42 @@ def _imagenet(card: ModelCard, alpha: float, resolution: int, notify: Notify) ->
         url,
         destination,
         None,
-        check=lambda path: _check_weights(path, url),
+        check=lambda path: _check_weights(path, url, found[0].md5),
         progress=lambda done, total: notify.progress(f"download {name}", done, total or done + 1),
         hint=f"place the file at {destination}, or set {WEIGHTS_URL} to an address that serves it",
     )
-    notify.doubt(
-        Doubt(
-            "unpinned-weights",
-            f"{name} is unpinned: its publisher gives no hash, so only its size and the shapes "
-            f"of its layers are checked (sha256 {fetched.sha256[:12]}…)",
+    if not found[0].md5:
+        notify.doubt(
+            Doubt(
+                "unpinned-weights",
+                f"{name} is unpinned: its publisher gives no hash, so only its size and the shapes "
+                f"of its layers are checked (sha256 {fetched.sha256[:12]}…)",
+            )
         )
-    )
     return ResolvedWeights(
         fetched.path,
-        Weights("imagenet", fetched.sha256, fetched.pinned),
+        Weights("imagenet", fetched.sha256, fetched.pinned or bool(found[0].md5)),
         published.classes,
         (),
         card.preprocessing,
     )
 
 
-def _check_weights(path: Path, url: str) -> None:
+def _check_weights(path: Path, url: str, md5: str) -> None:
+    """InputError unless the file is Keras 2 weights, and has its publisher's `md5` if there is one.
+
+    Keras publishes md5 sums only. They keep an accident out, not a forger.
+    """
+    if md5:
+        with path.open("rb") as stream:
+            served = hashlib.file_digest(
+                stream, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
+        if served != md5:
+            raise InputError(
+                f"{url} serves another file than the card's: its md5 is {served}, not {md5}",
+                f"check your network's proxy, or {WEIGHTS_URL}",
+            )
     try:
         file = detect(path)
     except InputError:
@@ -185,17 +280,14 @@ def _check_weights(path: Path, url: str) -> None:
 
 
 def _random(card: ModelCard) -> ResolvedWeights:
-    demo, imagenet = card.weights.demo, card.weights.imagenet
-    if demo is None and imagenet is None:
-        raise UsageError(f"the card of {card.name} does not say how many classes there are")
-    crop = demo.crop if demo else card.preprocessing.crop
+    """As many classes as the built-in pictures have, which such weights are tried on."""
+    classes = dataset(DEMO).open(DEMO, "validation", resolution=(32, 32), labels=()).classes
     return ResolvedWeights(
         None,
-        # Nothing is read that could have been changed: the seed is ours.
-        Weights("random", "", pinned=True),
-        len(demo.classes) if demo else (imagenet.classes if imagenet else 0),
-        demo.classes if demo else (),
-        dataclasses.replace(card.preprocessing, crop=crop),
+        RANDOM,
+        len(classes),
+        classes,
+        dataclasses.replace(card.preprocessing, crop=1.0),
     )
 
 
@@ -221,11 +313,22 @@ def _file(card: ModelCard, path: Path, unsafe: bool) -> ResolvedWeights:
     )
 
 
-def _alphas(alphas: Sequence[float]) -> str:
-    return f"alpha {', '.join(f'{a:g}' for a in sorted(alphas))} can be had" if alphas else "none"
+def _at(alpha: float | None) -> str:
+    return "" if alpha is None else f" at alpha {alpha:g}"
 
 
-def _other_weights(card: ModelCard, alpha: float) -> str:
+def _alphas(alphas: Sequence[float | None]) -> str:
+    known = sorted(a for a in alphas if a is not None)
+    return f"alpha {', '.join(f'{a:g}' for a in known)} can be had" if known else "none"
+
+
+def _same(published: float | None, asked: float | None) -> bool:
+    if published is None or asked is None:
+        return published is asked
+    return math.isclose(published, asked)
+
+
+def _other_weights(card: ModelCard, alpha: float | None) -> str:
     imagenet = card.weights.imagenet
-    has = imagenet and any(math.isclose(file.alpha, alpha) for file in imagenet.files)
+    has = imagenet and any(_same(file.alpha, alpha) for file in imagenet.files)
     return f"pass {'--weights imagenet, ' if has else ''}--weights random, or a file of your own"

@@ -16,8 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy import __version__
-from mobiledeploy.core import preprocessing, records
-from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core import cards, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import CONVERTERS, PACKAGE, RECIPES, dataset
 from mobiledeploy.core.ports import Notify
@@ -31,14 +30,13 @@ from mobiledeploy.core.types import (
     Overrides,
     Preprocessing,
     Recipe,
+    Source,
     Weights,
 )
 from mobiledeploy.verbs import models
 
 # What generated pictures are drawn at to see that they are there.
 ANY_RESOLUTION = (224, 224)
-# TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network here stays below.
-LARGEST_ALPHA = 10.0
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
 TOOLS = (
@@ -54,6 +52,7 @@ class Order:
     model: Path | None = None
     arch: str | None = None
     alpha: float | None = None
+    groups: int | None = None
     res: int | None = None
     weights: str | None = None
     data: str | None = None
@@ -68,20 +67,28 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """The model of an order (see `Source`), and the pictures that it was trained on, if known."""
+
+    spec: ModelSpec
+    file: ModelFile | None
+    weights: str | None
+    data: DataRef | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """An order that was found possible. `key` is a sha256 of all that its files depend on.
 
-    `resolution` is None where the model file alone knows it; `calibration` is the identity of the
+    `strict` says whether every job was asked for by name; `calibration` is the identity of the
     pictures that calibrate, "" where none do; `named` are the class names that the data itself
     gives, () where it has numbers only; `judged` says whether the pictures can tell anything of
     accuracy.
     """
 
-    spec: ModelSpec
-    resolution: tuple[int, int] | None
-    model: ModelFile | None
-    weights: str | None
+    source: Source
     jobs: tuple[tuple[str, str], ...]
+    strict: bool
     data: DataRef
     calibration: str
     named: tuple[str, ...]
@@ -99,18 +106,23 @@ def plan(order: Order, notify: Notify) -> Plan:
     preprocessing.validate(said)
     jobs = _jobs(order)
     own = _own_model(order) if order.model else None
+    trained_on = own.data if own else None
+    given = order.data or (trained_on.source if trained_on else None)
     names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
     builtin = order.model is None and order.weights in (None, "demo", "random")
-    if order.data is None and names and not builtin:
+    if given is None and names and not builtin:
         raise UsageError(
             f"{', '.join(names)} needs pictures like those that the model will see",
             "give --data DIR or FILE.npz, or --recipe float32,float16",
         )
     # Only now: this may download weights.
-    spec, model, weights = own or _from_card(order, notify)
-    source = order.data or "demo"
-    if source == "demo" and not builtin:
-        if order.data:
+    found = own or _from_card(order, notify)
+    spec = found.spec
+    source = given or models.DEMO
+    # A network that was trained on the built-in pictures may be judged by them.
+    builtin = builtin or (trained_on is not None and trained_on.source == models.DEMO)
+    if source == models.DEMO and not builtin:
+        if given:
             raise UsageError(
                 "the demo pictures say nothing about a model that was not trained on them",
                 "give --data DIR or FILE.npz",
@@ -123,7 +135,7 @@ def plan(order: Order, notify: Notify) -> Plan:
             )
         )
     resolution = None if order.res is None else (order.res, order.res)
-    labels = spec.preprocessing.labels if order.overrides.labels else ()
+    labels = spec.preprocessing.labels if order.overrides.labels or trained_on else ()
     # A model file's own resolution is known only once a framework has opened it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
     held = dataset(source).open(source, "validation", resolution=look, labels=labels)
@@ -137,11 +149,12 @@ def plan(order: Order, notify: Notify) -> Plan:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
-    judged = order.data is not None or builtin
+    judged = given is not None or builtin
+    strict = bool(order.recipes and order.formats and "all" not in order.recipes)
     return Plan(
-        spec, resolution, model, weights, jobs, data, calibration,
-        () if numbered or source == "demo" else held.classes, judged, folder,
-        _key(order, spec, model, data, calibration),
+        Source(spec, found.file, found.weights, resolution), jobs, strict, data, calibration,
+        () if numbered or source == models.DEMO else held.classes, judged, folder,
+        _key(order, spec, found.file, data, calibration),
     )  # fmt: skip
 
 
@@ -174,17 +187,16 @@ def _refuse_impossible(recipe: Recipe, format_: str, known: Sequence[Recipe]) ->
         raise InputError(f"{format_} cannot do {recipe.name}", f"it can do {can}")
 
 
-def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | None]:
+def _from_card(order: Order, notify: Notify) -> Opened:
     (card,) = models.models(order.arch or DEFAULT_ARCHITECTURE)
-    source = order.weights or "demo"
-    alpha = _default_alpha(card, source) if order.alpha is None else order.alpha
-    size = card.default_resolution if order.res is None else order.res
-    low, high = card.resolution_limits
-    if not 0 < alpha <= LARGEST_ALPHA:
-        raise UsageError(f"alpha {alpha:g} is not above 0 and at most {LARGEST_ALPHA:g}")
-    if not low <= size <= high:
-        raise UsageError(f"resolution {size} is not within {low} to {high}")
-    found = models.weights(card, source, alpha, size, notify, unsafe=order.unsafe)
+    source = order.weights or models.DEMO
+    alpha = order.alpha
+    if alpha is None and source == models.DEMO and card.weights.demo:
+        # The widest that there are.
+        alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
+    fresh = models.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
+    width = None if card.default_alpha is None else float(fresh.arguments["alpha"])
+    found = models.weights(card, source, width, fresh.resolution[0], notify, unsafe=order.unsafe)
     if source == "random":
         notify.doubt(
             Doubt(
@@ -199,35 +211,41 @@ def _from_card(order: Order, notify: Notify) -> tuple[ModelSpec, None, str | Non
     )
     chosen = order.overrides.over(base)
     assert chosen is not None
-    spec = ModelSpec(
-        name=f"{card.name}_{alpha:g}_{size}",
-        card=card.name,
-        architecture=card.architecture,
-        arguments={"alpha": alpha},
-        resolution=(size, size),
-        classes=found.classes,
-        preprocessing=chosen,
-        weights=found.weights,
-        paper=card.paper,
+    spec = dataclasses.replace(
+        fresh, classes=found.classes, preprocessing=chosen, weights=found.weights
     )
-    return spec, None, None if found.path is None else str(found.path)
+    return Opened(spec, None, None if found.path is None else str(found.path), None)
 
 
-def _default_alpha(card: ModelCard, source: str) -> float:
-    """The card's, or for the demo weights the widest that there are."""
-    if source == "demo" and card.weights.demo and card.weights.demo.files:
-        return max(file.alpha for file in card.weights.demo.files)
-    return card.default_alpha
+def _trained(path: Path, order: Order) -> Opened:
+    """What `mobiledeploy train` left in a folder: it knows its pictures and how they are fed."""
+    run = runs.load(path)
+    chosen = order.overrides.over(run.spec.preprocessing)
+    assert chosen is not None
+    spec = dataclasses.replace(run.spec, preprocessing=chosen)
+    if order.res is not None:
+        card = cards.load(spec.card or "")
+        low, high = card.resolution_limits
+        if not low <= order.res <= high:
+            raise UsageError(f"resolution {order.res} is not within {low} to {high}")
+        name = spec.name.rpartition("_")[0]
+        spec = dataclasses.replace(
+            spec, resolution=(order.res, order.res), name=f"{name}_{order.res}"
+        )
+    return Opened(spec, None, str(path / run.weights), run.data)
 
 
-def _own_model(order: Order) -> tuple[ModelSpec, ModelFile, None]:
+def _own_model(order: Order) -> Opened:
     path = order.model
     assert path is not None
     for name, given in (
-        ("--arch", order.arch), ("--alpha", order.alpha), ("--weights", order.weights)
+        ("--arch", order.arch), ("--alpha", order.alpha), ("--groups", order.groups),
+        ("--weights", order.weights),
     ):  # fmt: skip
         if given is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
+    if runs.is_run(path):
+        return _trained(path, order)
     if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
         raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
     file = models.detect(path, unsafe=order.unsafe)
@@ -252,7 +270,7 @@ def _own_model(order: Order) -> tuple[ModelSpec, ModelFile, None]:
         preprocessing=chosen,
         weights=Weights(_text(path.name), file.sha256, pinned=False),
     )
-    return spec, file, None
+    return Opened(spec, file, None, None)
 
 
 def _text(name: str) -> str:

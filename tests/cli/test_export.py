@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tf_keras
 from PIL import Image
 
 from mobiledeploy.core import artifacts
@@ -226,6 +227,58 @@ def test_an_alpha_without_demo_weights_says_which_have_them(tmp_path):
     done = run("export", "--alpha", "0.33", cwd=tmp_path)
     refused(done, 6, "alpha 0.25, 0.5", tmp_path)
     assert "--weights" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A model with an operator that TFLite has in int8, and ONNX Runtime has not."""
+    path = tmp_path_factory.mktemp("odd") / "odd.h5"
+    layers = tf_keras.layers
+    image = layers.Input((32, 32, 3))
+    x = layers.Activation("exponential")(layers.Conv2D(4, 3, strides=2)(image))
+    scores = layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    tf_keras.Model(image, scores).save(path)
+    return path
+
+
+def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_path, odd):
+    picture_folder(tmp_path / "given")
+    argv = ("export", odd, "--data", "given", "--input-range", "0,1", "--json")
+    done = run(*argv, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    made = {Path(row["path"]).name for row in answer["rows"]}
+    assert made == {"float32.tflite", "float16.tflite", "int8_ptq.tflite", "float32.onnx"}
+    (doubt,) = (d for d in answer["doubts"] if d["name"] == "left-out")
+    assert doubt["message"].startswith("int8_ptq.onnx is left out: ")
+    assert "Exp" in doubt["message"]
+    assert "[left-out]" in done.stderr
+    again = json.loads(run(*argv, cwd=tmp_path).stdout)
+    assert again["reused"] and doubt in again["doubts"]
+
+
+def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
+    picture_folder(tmp_path / "given")
+    done = run(
+        "export", odd, "--data", "given", "--input-range", "0,1", "--recipe", "int8_ptq",
+        "--format", "onnx", cwd=tmp_path,
+    )  # fmt: skip
+    refused(done, 7, "int8_ptq.onnx would still compute Exp in float", tmp_path, {"build"})
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (("--arch", "mobilenet_v2", "--groups", "3"), 2, "mobilenet_v2 has no groups"),
+        (("--arch", "vgg16", "--alpha", "0.5"), 2, "vgg16 has no alpha"),
+        (("--arch", "mobilenetv2"), 2, "did you mean mobilenet_v2"),
+        (("--arch", "shufflenet_v1", "--groups", "5", "--weights", "random"), 2, "groups"),
+        (("--arch", "xception"), 6, "--weights imagenet, --weights random"),
+    ],
+)
+def test_an_argument_that_the_network_does_not_have(argv, code, said, tmp_path):
+    done = run("export", *argv, cwd=tmp_path)
+    refused(done, code, said, tmp_path, {"build"})
 
 
 def test_calibration_needs_pictures(tmp_path, model_files):

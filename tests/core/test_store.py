@@ -37,7 +37,7 @@ EVALUATION = Evaluation(
 )  # fmt: skip
 TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
 ARTIFACT = Artifact(
-    "float32.tflite", "sha", 4, "tflite",
+    "float32.tflite", "sha", 4, 3, 0.0, "tflite",
     ModelSpec("m", None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
               Weights("m.h5", "", pinned=False)),
     Recipe("float32", "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),

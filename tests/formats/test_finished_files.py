@@ -1,15 +1,27 @@
 """What both formats of finished files promise, on files that the real converters made."""
 
+import flatbuffers
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from onnxruntime import InferenceSession
 
+from mobiledeploy.analysis import cost
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.plugins import FORMATS, RECIPES
 
 RNG = np.random.default_rng(0)
+# Of v1 0.25 at 64 with 12 classes: (filters, side) of the pointwise convolutions, and the strides.
+WIDTHS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)
+SIDES = (32, 32, 16, 16, 8, 8, 4, 4, 4, 4, 4, 4, 2, 2)
+BLOCKS = tuple(zip(WIDTHS, WIDTHS[1:], SIDES[1:], strict=False))
+MULT_ADDS = (
+    32 * 32 * 27 * 8 + sum(side * side * (9 * a + a * b) for a, b, side in BLOCKS) + 256 * 12
+)
+KERNELS = 27 * 8 + sum(9 * a + a * b for a, b, _ in BLOCKS) + 256 * 12
+BIASES = 8 + sum(a + b for a, b, _ in BLOCKS) + 12
 
 
 def run(format_, data, image):
@@ -28,6 +40,38 @@ def an_image(facts):
     if tensor.dtype == "int8":
         return RNG.integers(-128, 128, tensor.shape, np.int8)
     return RNG.uniform(-1, 1, tensor.shape).astype(np.float32)
+
+
+def halved_tflite(data):
+    """A copy with every second number of its largest kernel zero, and their share of all."""
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    kernels = [
+        (np.prod(t.shape), t)
+        for t in model.subgraphs[0].tensors
+        if t.shape is not None and len(t.shape) >= 2 and model.buffers[t.buffer].data is not None
+    ]
+    size, largest = max(kernels, key=lambda kernel: kernel[0])
+    buffer = model.buffers[largest.buffer]
+    numbers = np.array(buffer.data, np.uint8).reshape(int(size), -1)
+    numbers[::2] = 0
+    buffer.data = numbers.ravel()
+    builder = flatbuffers.Builder(len(data) + 2**16)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output()), size / 2 / sum(size for size, _ in kernels)
+
+
+def halved_onnx(data):
+    model = onnx.load_model_from_string(data)
+    kernels = [t for t in model.graph.initializer if len(t.dims) >= 2]
+    largest = max(kernels, key=lambda t: np.prod(t.dims))
+    numbers = onnx.numpy_helper.to_array(largest).copy()
+    numbers.ravel()[::2] = 0
+    largest.CopyFrom(onnx.numpy_helper.from_array(numbers, largest.name))
+    share = numbers.size / 2 / sum(np.prod(t.dims) for t in kernels)
+    return model.SerializeToString(), share
+
+
+HALVED = {"tflite": halved_tflite, "onnx": halved_onnx}
 
 
 @pytest.fixture(params=["float32", "int8_ptq"])
@@ -85,6 +129,40 @@ def test_weights_are_per_channel(format_, converted):
         assert depthwise or tensor.axis == 0
         assert len(tensor.scale) == tensor.shape[tensor.axis]
         assert set(tensor.zero_point) == {0}
+
+
+def test_weights_are_constant_and_activations_are_not(made):
+    _, shelf, data = made
+    layers = shelf.inspect(data).layers
+    counted = [x for x in layers if x.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv")]
+    assert len(counted) == 28
+    for layer in counted:
+        assert [tensor.constant for tensor in layer.inputs[:2]] == [False, True]
+        assert all(tensor.constant for tensor in layer.inputs[2:])
+        assert not layer.outputs[0].constant
+    assert cost.cost(layers).mult_adds == MULT_ADDS
+    assert cost.cost(layers).uncounted == ()
+
+
+@pytest.mark.parametrize("format_", FORMATS.names())
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_every_recipe_costs_the_same_mult_adds(recipe, format_, converted):
+    if (recipe, format_) not in converted:
+        pytest.skip("no converter makes it")
+    found = cost.cost(FORMATS.load(format_).inspect(converted[recipe, format_]).layers)
+    assert found.mult_adds == MULT_ADDS
+    # Normalisation is folded into kernels and biases. These biases are all zero: a converter
+    # stores equal ones once, or leaves them out.
+    assert KERNELS <= found.params <= KERNELS + BIASES
+    kinds = {share.kind: share.layers for share in found.shares}
+    assert kinds == {"Conv 1x1": 13, "Conv DW 3x3": 13, "Conv 3x3": 1, "Fully Connected": 1}
+
+
+def test_sparsity_is_the_share_of_zeros_among_weights(made, recipe):
+    format_, shelf, data = made
+    assert shelf.sparsity(data) < (0.05 if recipe == "int8_ptq" else 1e-3)
+    zeroed, share = HALVED[format_](data)
+    assert shelf.sparsity(zeroed) == pytest.approx(share, abs=0.02)
 
 
 def test_a_tap_shows_the_logits_behind_the_softmax(made, recipe):

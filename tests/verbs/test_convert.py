@@ -15,7 +15,7 @@ import pytest
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.errors import DeployError, InputError
 from mobiledeploy.core.plugins import FORMATS, dataset
-from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Weights
+from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.verbs import convert
 
 SIZE = (65, 97)  # odd, so that SAME must round up
@@ -45,7 +45,7 @@ def request(folder, **changes):
     )  # fmt: skip
     jobs = (("float32", "tflite"), ("float32", "onnx"))
     plain = convert.Request(
-        spec, None, None, None, jobs, DataRef("demo", "validation", SIZE), GOLDEN, "int8",
+        Source(spec), jobs, DataRef("demo", "validation", SIZE), GOLDEN, "int8",
         "logits", str(folder),
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
@@ -117,9 +117,9 @@ def test_progress_is_told_and_nothing_doubted(odd):
 
 
 def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
-    spec = dataclasses.replace(request(tmp_path).spec, resolution=(64, 64))
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     again = request(
-        tmp_path, spec=spec, jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
+        tmp_path, source=Source(spec), jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
         data=DataRef("demo", "validation", (64, 64)), golden=(0,), output="softmax",
     )  # fmt: skip
     files, _ = convert.produce(again, tmp_path / "log", Listener())
@@ -168,6 +168,7 @@ def test_a_killed_child_is_an_error_and_not_a_hang(tmp_path):
 
 def test_weights_of_another_alpha_are_refused_by_alpha(tmp_path, real_data):
     file = real_data / "imagenet" / "mobilenet_7_5_224_tf.h5"
+    asked = request(tmp_path, source=Source(request(tmp_path).source.spec, weights=str(file)))
     with pytest.raises(InputError, match=r"--alpha 0\.75"):
-        convert.produce(request(tmp_path, weights=str(file)), tmp_path / "log", Listener())
+        convert.produce(asked, tmp_path / "log", Listener())
     assert list(tmp_path.glob("*.tflite")) == []

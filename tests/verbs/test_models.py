@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import sys
 
@@ -6,7 +7,7 @@ import pytest
 import tf_keras
 
 from mobiledeploy.core import cards
-from mobiledeploy.core.errors import InputError, MissingError
+from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.verbs import models as verb
 
@@ -114,7 +115,62 @@ def test_an_alpha_without_demo_weights_says_which_have_them(card):
 def test_random_weights_need_nothing(card):
     found = resolved(card, "random", alpha=0.33)
     assert found.path is None
-    assert found.classes == 3
+    assert found.classes == len(found.labels) == 12
+
+
+@pytest.mark.parametrize("name", ["same", "other"])
+def test_the_publishers_own_hash_is_held_against_the_file(
+    card, web, monkeypatch, published, tmp_path, name
+):
+    monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", web.url)
+    web.files["/mobilenet_2_5_160_tf.h5"] = (200, {}, published)
+    md5 = hashlib.md5(published if name == "same" else b"", usedforsecurity=False).hexdigest()
+    path = tmp_path / "config" / "mobiledeploy" / "models" / "tiny.toml"
+    path.write_text(path.read_text() + f'md5 = "{md5}"\n')
+    notes = Notes()
+    if name == "same":
+        found = verb.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
+        assert found.weights.pinned
+        assert notes.doubts == []
+        return
+    with pytest.raises(InputError, match="its md5 is"):
+        verb.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_a_spec_is_what_the_card_says_but_for_what_is_asked(card):
+    spec = verb.spec(card, classes=7)
+    assert (spec.name, spec.resolution, spec.classes) == ("tiny_0.25_160", (160, 160), 7)
+    assert spec.arguments == {"alpha": 0.25}
+    assert spec.weights.source == "random"
+    spec = verb.spec(card, alpha=0.6, res=64, classes=7)
+    assert (spec.name, spec.arguments) == ("tiny_0.6_64", {"alpha": 0.6})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"alpha": 0.0}, "alpha 0 is not above 0"),
+        ({"alpha": float("nan")}, "alpha nan is not above 0"),
+        ({"alpha": 11.0}, "at most 10"),
+        ({"groups": 2}, "tiny has no groups"),
+        ({"res": 31}, "resolution 31 is not within 32 to 1024"),
+        ({"classes": 1}, "1 classes are not within 2"),
+    ],
+)
+def test_an_argument_beyond_the_card_is_refused(card, arguments, said):
+    with pytest.raises(UsageError, match=said):
+        verb.spec(card, **({"classes": 2} | arguments))
+
+
+def test_a_card_without_alpha_takes_none(card):
+    plain = dataclasses.replace(card, defaults=dataclasses.replace(card.defaults, alpha=None))
+    assert verb.spec(plain, classes=2).name == "tiny_160"
+    assert verb.spec(plain, classes=2).arguments == {}
+    with pytest.raises(UsageError, match="tiny has no alpha"):
+        verb.spec(plain, alpha=0.25, classes=2)
+    with pytest.raises(MissingError, match="no imagenet weights for tiny;"):
+        verb.weights(plain, "imagenet", None, 160, Notes())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,150 @@
+"""A process of its own for TensorFlow: the parent's side, and the child's.
+
+The parent stays light, answers Ctrl-C at once, and has TensorFlow's memory back when the child
+ends. Request and events are records, one a line, on the child's standard streams. A child is
+`python -m mobiledeploy.verbs.<name>` whose `__main__` calls `serve`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import DeployError, InputError, MissingError, UsageError
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import Doubt, Failure, Progress, Said
+
+R = TypeVar("R")
+_COMMON: tuple[type, ...] = (Progress, Doubt, Said, Failure)
+
+
+def events(
+    name: str,
+    request: Any,
+    kinds: tuple[type, ...],
+    *,
+    what: str,
+    log: Path,
+    temporary: Path,
+    notify: Notify,
+) -> Generator[Any, None, None]:
+    """Runs the child `name` on `request`; yields its own events, which are of `kinds`.
+
+    Progress, doubts and lines go to `notify`; a failure is raised as it was raised there. The
+    caller stops at the event that ends its work: a child that ends before is a DeployError. The
+    child is killed when the iterator is closed.
+
+    Args:
+        name: the file of `verbs/` that calls `serve`.
+        request: the record that the child works on.
+        kinds: the types of its events.
+        what: a noun for it, "the conversion".
+        log: takes what libraries print.
+        temporary: takes what libraries leave in their temporary folder; is made.
+        notify: is told of progress and doubts.
+    """
+    # -P: a numpy.py that lies in the current folder is not our numpy.
+    argv = [sys.executable, "-P", "-m", f"mobiledeploy.verbs.{name}"]
+    temporary.mkdir(parents=True, exist_ok=True)
+    # tf2onnx walks sets of names: without a fixed hash seed no two files would be the same.
+    environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)}
+    known = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
+    # A session of its own, so that the terminal's Ctrl-C reaches the parent alone.
+    with log.open("wb") as stderr, subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+        start_new_session=True, env=environment,
+    ) as child:  # fmt: skip
+        try:
+            assert child.stdin and child.stdout
+            # A child that died at once is found out by its silence.
+            with suppress(BrokenPipeError):
+                child.stdin.write(records.line(request) + "\n")
+                child.stdin.flush()
+            for text in child.stdout:
+                event = _event(text, known, what)
+                if isinstance(event, Progress):
+                    notify.progress(event.what, event.done, event.total)
+                elif isinstance(event, Doubt):
+                    notify.doubt(event)
+                elif isinstance(event, Said):
+                    notify.say(event.line)
+                elif isinstance(event, Failure):
+                    raise _error(event)
+                else:
+                    yield event
+            child.wait()
+        finally:
+            child.kill()
+    raise DeployError(f"{what} process died with status {child.returncode}", _last_line(log))
+
+
+def _event(text: str, known: dict[str, type], what: str) -> Any:
+    for name, kind in known.items():
+        if f'"record":"{name}"' in text:
+            return records.loads(kind, text, f"{what}'s answer")
+    raise DeployError(f"{what} process said {text.strip()[:80]!r}")
+
+
+def _error(failure: Failure) -> DeployError:
+    kinds = {kind.exit_code: kind for kind in (UsageError, MissingError, InputError)}
+    return kinds.get(failure.exit_code, DeployError)(failure.message, failure.hint)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+class Speaker:
+    """The child's Notify: tells the parent."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def event(self, record: Any) -> None:
+        """Any record that the parent knows to expect."""
+        self._stream.write(records.line(record) + "\n")
+        self._stream.flush()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of a step named `what`."""
+        self.event(Progress(what, done, total))
+
+    def doubt(self, doubt: Doubt) -> None:
+        """A warning."""
+        self.event(doubt)
+
+    def say(self, line: str) -> None:
+        """What is going on."""
+        self.event(Said(line))
+
+
+def serve(kind: type[R], work: Callable[[R, Speaker], None], *, what: str) -> None:
+    """The child's main: one request of `kind` in, events out, and the process ends."""
+    # Libraries print on standard output too; only events may go to the parent.
+    speak = Speaker(os.fdopen(os.dup(1), "w"))
+    os.dup2(2, 1)
+    try:
+        request = records.loads(kind, sys.stdin.readline(), "the request")
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+        work(request, speak)
+    except DeployError as error:
+        speak.event(Failure(error.exit_code, error.message, error.hint))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        speak.event(Failure(2, f"{what} cannot read or write a file: {reason}{where}", ""))
+    os._exit(0)  # TensorFlow's own teardown takes a second and gains nothing.
+
+
+def _die_with_parent() -> None:
+    """Ends this process when its standard input closes, which is when the parent is gone."""
+    sys.stdin.read()
+    os._exit(1)
