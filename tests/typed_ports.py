@@ -7,11 +7,24 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from mobiledeploy.architectures import mobilenet_v1
+from mobiledeploy.architectures import (
+    alexnet,
+    fd_mobilenet,
+    googlenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    mobilenet_v4,
+    shufflenet_v1,
+    squeezenet,
+    vgg16,
+    xception,
+)
 from mobiledeploy.converters import onnx as onnx_converter
 from mobiledeploy.converters import tflite as tflite_converter
 from mobiledeploy.core.plugins import (
     ARCHITECTURES,
+    COMPRESSIONS,
     CONVERTERS,
     DATASETS,
     DEVICES,
@@ -30,6 +43,7 @@ from mobiledeploy.formats import onnx as onnx_format
 from mobiledeploy.formats import saved_model as saved_model_loader
 from mobiledeploy.formats import tflite as tflite_format
 from mobiledeploy.frameworks import keras3, saved_model, tf_keras
+from mobiledeploy.passes import cluster, prune
 from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_ptq
 from mobiledeploy.runners import python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
@@ -45,7 +59,11 @@ class Held(Generic[T]):
     def __call__(self, *modules: T) -> None: ...
 
 
-Held(ARCHITECTURES)(mobilenet_v1)
+Held(ARCHITECTURES)(
+    alexnet, fd_mobilenet, googlenet, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4,
+    shufflenet_v1, squeezenet, vgg16, xception,
+)  # fmt: skip
+Held(COMPRESSIONS)(cluster, prune)
 Held(RECIPES)(dynamic_int8, float16, float32, int8_ptq)
 Held(CONVERTERS)(onnx_converter, tflite_converter)
 Held(FORMATS)(onnx_format, tflite_format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -83,6 +84,8 @@ def _translate(source: Model, resolution: tuple[int, int], output: Output) -> on
         raise InputError(f"tf2onnx cannot translate the model: {str(error)[:200]}") from error
     model = _fold_through_reshapes(model)
     _refuse_unknown(model.graph)
+    _fold_batchnorms(model.graph)
+    _shuffle_channels_first(model.graph)
     _absorb_pads(model.graph)
     _rename(model.graph)
     return model
@@ -137,6 +140,93 @@ def _fold_through_reshapes(model: onnx.ModelProto) -> onnx.ModelProto:
             ]
         model.graph.node.remove(node)
     return tf2onnx.graph.GraphUtil.optimize_model_proto(model)
+
+
+def _fold_batchnorms(graph_: onnx.GraphProto) -> None:
+    """Folds a BatchNormalization into the Conv before it, where tf2onnx has not.
+
+    It has not where that Conv reads another Conv, as in a separable convolution.
+    """
+    constants = {t.name: t for t in graph_.initializer}
+    makers = {node.output[0]: node for node in graph_.node}
+    readers = Counter(name for node in graph_.node for name in node.input)
+    ends = {value.name for value in graph_.output}
+    for norm in [n for n in graph_.node if n.op_type == "BatchNormalization"]:
+        conv = makers.get(norm.input[0])
+        if conv is None or conv.op_type != "Conv" or readers[norm.input[0]] != 1:
+            continue
+        read = [*conv.input[1:], *norm.input[1:]]
+        if norm.input[0] in ends or not constants.keys() >= set(read):
+            continue
+        weights, *bias, gamma, beta, mean, variance = (
+            numpy_helper.to_array(constants[name]) for name in read
+        )
+        epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
+        factor = gamma / np.sqrt(variance + epsilon)
+        folded = {
+            "weights": weights * factor[:, None, None, None],
+            "bias": beta + ((bias[0] if bias else 0) - mean) * factor,
+        }
+        del conv.input[1:]
+        for role, value in folded.items():
+            name = f"{norm.output[0]}/{role}"
+            conv.input.append(name)
+            graph_.initializer.append(numpy_helper.from_array(value.astype(weights.dtype), name))
+        conv.output[0] = norm.output[0]
+        graph_.node.remove(norm)
+    _drop_unread(graph_)
+
+
+def _shuffle_channels_first(graph_: onnx.GraphProto) -> None:
+    """Shuffles channels where they stand, without a transpose to channels last and one back.
+
+    [1, H, W, C] as [1, H, W, g, n], to [1, H, W, n, g], is [1, C, H, W] as [1, g, n, H, W], to
+    [1, n, g, H, W].
+    """
+    constants = {t.name: t for t in graph_.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph_.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    ends = {value.name for value in graph_.output}
+
+    def permutation(node: onnx.NodeProto) -> list[int]:
+        return next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+
+    for last in [n for n in graph_.node if permutation(n) == [0, 2, 3, 1]]:
+        chain = [last]
+        while len(chain) < 5 and len(readers.get(chain[-1].output[0], [])) == 1:
+            chain += readers[chain[-1].output[0]]
+        if [n.op_type for n in chain[1:]] != ["Reshape", "Transpose", "Reshape", "Transpose"]:
+            continue
+        _, split, swap, merge, first = chain
+        if permutation(swap) != [0, 1, 2, 4, 3] or permutation(first) != [0, 3, 1, 2]:
+            continue
+        if split.input[1] not in constants or ends & {node.output[0] for node in chain[:-1]}:
+            continue
+        shape = numpy_helper.to_array(constants[split.input[1]])
+        if shape.size != 5 or (shape[1:] <= 0).any():
+            continue
+        batch, height, width, groups, each = shape.tolist()
+        shapes = ([batch, groups, each, height, width], [batch, groups * each, height, width])
+        for node, sides in zip((split, merge), shapes, strict=True):
+            name = f"{node.output[0]}/shape"
+            value = np.array(sides, np.int64)
+            graph_.initializer.append(numpy_helper.from_array(value, name))
+            node.input[1] = name
+        swap.attribute[0].CopyFrom(helper.make_attribute("perm", [0, 2, 1, 3, 4]))
+        split.input[0] = last.input[0]
+        merge.output[0] = first.output[0]
+        graph_.node.remove(last)
+        graph_.node.remove(first)
+    _drop_unread(graph_)
+
+
+def _drop_unread(graph_: onnx.GraphProto) -> None:
+    used = {name for node in graph_.node for name in node.input}
+    kept = [tensor for tensor in graph_.initializer if tensor.name in used]
+    del graph_.initializer[:]
+    graph_.initializer.extend(kept)
 
 
 def _absorb_pads(graph_: onnx.GraphProto) -> None:

@@ -12,7 +12,7 @@ from tensorflow.lite.python.convert import ConverterError
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, Model, Output, Recipe
-from mobiledeploy.frameworks import graph, loading, recipe_check
+from mobiledeploy.frameworks import graph, loading, recipe_check, tflite_calibration
 
 _NUMBERS = ((32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"))
 
@@ -47,7 +47,10 @@ def convert(
         _configure(converter, recipe, calibration, io)
         try:
             # Calibration runs the model, which may fail in ways of its own.
-            with loading.refusing("TFLiteConverter refused the model", tf.errors.OpError):
+            with (
+                loading.refusing("TFLiteConverter refused the model", tf.errors.OpError),
+                tflite_calibration.keeping_every_tensor(),
+            ):
                 return bytes(converter.convert())
         except ConverterError as error:
             raise InputError(_reason(str(error))) from error

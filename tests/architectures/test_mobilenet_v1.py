@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobiledeploy.architectures import mobilenet_v1
+from mobiledeploy.core.errors import UsageError
 
 
 def _published(alpha: float, resolution: int, classes: int) -> tf_keras.Model:
@@ -110,3 +111,27 @@ def test_published_weights_load_and_predict_the_same(real_data: Path) -> None:
     np.testing.assert_allclose(
         ours.predict_on_batch(images), theirs.predict_on_batch(images), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("variant", "mult_adds", "printed", "millions"),
+    [
+        ("separable", 568_740_352, 569, 4.2),
+        ("shallow", 307_323_392, 307, 2.9),
+        # Printed as 4866: that is without the fully connected layer's 1.0 M.
+        ("full", 4_867_293_184, 4867, 29.3),
+    ],
+)
+def test_the_variants_have_the_papers_size(network, variant, mult_adds, printed, millions):
+    built = network(
+        mobilenet_v1.build(alpha=1.0, resolution=(224, 224), classes=1000, variant=variant)
+    )
+    assert built.mult_adds == mult_adds
+    assert round(mult_adds / 1e6) == printed
+    assert round(built.parameters / 1e6, 1) == millions
+    assert built.lambdas == []
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    with pytest.raises(UsageError, match="separable, shallow, full"):
+        mobilenet_v1.build(alpha=1.0, resolution=(32, 32), classes=2, variant="deep")

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -195,3 +196,36 @@ def test_a_full_temporary_disk_is_the_users(tmp_path):
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
     wanted = f"2 cannot write temporary files in {tmp_path}: no space left on device\n"
     assert done.stdout == wanted, done.stderr
+
+
+def test_batch_normalisation_of_a_separable_convolution_is_folded():
+    model = classifier(
+        layers.SeparableConv2D(6, 3, use_bias=False),
+        layers.BatchNormalization(
+            beta_initializer="ones", moving_variance_initializer=tf_keras.initializers.Constant(4)
+        ),
+        layers.ReLU(),
+    )
+    data = converter.convert(model, FLOAT, IMAGES, resolution=SIZE, io="float", output="logits")
+    ops = [layer.op for layer in shelf.inspect(data).layers]
+    assert (ops.count("Conv"), ops.count("BatchNormalization")) == (3, 0)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: IMAGES[:1].transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(answer, model.handle.predict_on_batch(IMAGES[:1]), atol=1e-5)
+    assert shelf.float_layers(convert(model)) == ()
+
+
+def test_a_channel_shuffle_is_one_transpose():
+    model = classifier(
+        layers.Conv2D(6, 3, activation="relu"),
+        layers.Reshape((28, 28, 2, 3)),
+        layers.Permute((1, 2, 4, 3)),
+        layers.Reshape((28, 28, 6)),
+        layers.Conv2D(4, 3, activation="relu"),
+    )
+    data = converter.convert(model, FLOAT, IMAGES, resolution=SIZE, io="float", output="logits")
+    assert [layer.op for layer in shelf.inspect(data).layers].count("Transpose") == 1
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: IMAGES[:1].transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(answer, model.handle.predict_on_batch(IMAGES[:1]), atol=1e-5)
+    assert shelf.float_layers(convert(model)) == ()

@@ -1,0 +1,11 @@
+"""Widths as the authors of MobileNet v2 and later round them."""
+
+
+def divisible(channels: float, by: int = 8) -> int:
+    """`channels` rounded to the nearest multiple of `by`, at least one, and up rather than by 10 %.
+
+    TF-slim's `make_divisible`, https://github.com/tensorflow/models/blob/master/research/slim/nets/
+    mobilenet/mobilenet.py
+    """
+    rounded = max(by, int(channels + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * channels else rounded

@@ -1,0 +1,34 @@
+"""The hard sigmoid and the hard swish of MobileNet v3, each one layer.
+
+tf_keras has them as chains of bare tensor operations only, which QAT cannot wrap.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+
+@tf_keras.saving.register_keras_serializable(package="mobiledeploy")
+class HardSigmoid(tf_keras.layers.Layer):
+    """relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); [..., C] to the same shape."""
+
+    def call(self, inputs: Any) -> Any:
+        """Element by element."""
+        # One three for each channel, not a scalar, over which tf2onnx moves no transpose: a pair
+        # of them would stay around every convolution. A vector of one three is worse: oneDNN takes
+        # it for a bias of the convolution before, and fails.
+        three = tf.fill((inputs.shape[-1],), tf.cast(3, inputs.dtype))
+        return tf.nn.relu6(inputs + three) * (1 / 6)
+
+
+@tf_keras.saving.register_keras_serializable(package="mobiledeploy")
+class HardSwish(HardSigmoid):
+    """x * relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); [..., C] to the same shape.
+
+    Written so that TFLite's converter finds its own operator HARD_SWISH in it.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Element by element."""
+        return inputs * super().call(inputs)

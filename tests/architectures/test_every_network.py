@@ -1,0 +1,80 @@
+"""Every model card the whole way: built, converted in float and in int8, run on every runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.analysis import accuracy
+from mobiledeploy.cli._frame import Terminal
+from mobiledeploy.core import cards
+from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES
+from mobiledeploy.core.types import DataRef, Source
+from mobiledeploy.verbs import convert, evaluate, models
+
+QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1")
+"""One card for each kind of operator: residual sums, hard swish with squeeze and excite, groups
+with a shuffle, concatenations. The others are slow."""
+
+RESOLUTION = {"alexnet": 96, "xception": 96}
+"""Where 64 pixels are too few."""
+
+CANNOT = {
+    ("alexnet", "int8_ptq", "onnx"): {"Exp", "Log"},
+    ("googlenet", "int8_ptq", "onnx"): {"Exp", "Log"},
+}
+"""(card, recipe, format): the operators that it would compute in float, and is refused for."""
+
+FLOOR = {"float32": 60.0, "int8_ptq": 12.0}
+"""Least SQNR of the logits in dB. Random weights make int8 look worse than trained ones do."""
+
+RUNS_NOT = {("alexnet", "int8_ptq", "tflite_runtime"), ("googlenet", "int8_ptq", "tflite_runtime")}
+"""Its last release has no int8 LOG."""
+
+GOLDEN = (0, 1, 2, 3)
+
+
+def test_every_card_is_of_an_architecture_and_every_architecture_has_a_card():
+    assert {cards.load(name).architecture for name in cards.names()} == set(ARCHITECTURES.names())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in cards.names()],
+)
+def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
+    card = cards.load(name)
+    size = RESOLUTION.get(name, 64)
+    alpha = None if card.default_alpha is None else 0.5
+    spec = models.spec(card, alpha=alpha, res=size, classes=12)
+    data = DataRef("demo", "validation", (size, size))
+    jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
+    request = convert.Request(
+        source=Source(spec), jobs=jobs, data=data, golden=GOLDEN, io="int8", output="softmax",
+        folder=str(tmp_path),
+    )  # fmt: skip
+    files, finished = convert.produce(request, tmp_path / "log", Terminal(quiet=True))
+    assert len(files) == len(jobs)
+    reference = np.asarray(finished.reference, np.float32)
+    for file in files:
+        shelf = FORMATS.load(file.format)
+        content = Path(file.path).read_bytes()
+        facts = shelf.inspect(content)
+        if RECIPES.load(file.recipe).RECIPE.full_integer:
+            refused = CANNOT.get((name, file.recipe, file.format), set())
+            assert set(shelf.float_layers(facts)) == refused
+        Path(file.path).write_bytes(shelf.tap(content, facts.logits))
+        tapped = shelf.inspect(Path(file.path).read_bytes())
+        for runtime in evaluate.RUNTIMES_OF[file.format]:
+            if (name, file.recipe, runtime) in RUNS_NOT:
+                continue
+            with monkeypatch.context() as patch:
+                patch.setitem(evaluate.RUNTIMES_OF, file.format, (runtime,))
+                _, logits = evaluate.logits(
+                    Path(file.path), tapped, spec.preprocessing, data, GOLDEN,
+                    notify=Terminal(quiet=True),
+                )  # fmt: skip
+            sqnr = accuracy.sqnr_db(reference, logits)
+            assert sqnr >= FLOOR[file.recipe], (file.recipe, file.format, runtime)

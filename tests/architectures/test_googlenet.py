@@ -1,0 +1,35 @@
+import pytest
+
+from mobiledeploy.architectures import googlenet
+
+
+def test_size_is_that_of_the_published_model(network):
+    built = network(googlenet.build(resolution=(224, 224), classes=1000))
+    # The Caffe model's weights without its auxiliary classifiers. Howard et al. 2017 print 6.8 M
+    # and 1550 M mult-adds, the paper's own table some 1.5 G.
+    assert built.parameters == 6_998_552
+    assert built.mult_adds == 1_582_671_872
+    assert built.lambdas == []
+
+
+def test_shapes_are_those_of_table_1():
+    built = googlenet.build(resolution=(224, 224), classes=1000)
+    rows = {
+        "conv1": (112, 64), "pool1": (56, 64), "conv2": (56, 192), "pool2": (28, 192),
+        "inception_3a_concat": (28, 256), "inception_3b_concat": (28, 480), "pool3": (14, 480),
+        "inception_4a_concat": (14, 512), "inception_4b_concat": (14, 512),
+        "inception_4c_concat": (14, 512), "inception_4d_concat": (14, 528),
+        "inception_4e_concat": (14, 832), "pool4": (7, 832),
+        "inception_5a_concat": (7, 832), "inception_5b_concat": (7, 1024),
+    }  # fmt: skip
+    for name, (size, channels) in rows.items():
+        assert built.get_layer(name).output_shape == (None, size, size, channels)
+
+
+def test_every_kernel_trains(network):
+    assert network(googlenet.build(resolution=(64, 64), classes=2)).still_after_a_step() == []
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_small_pictures_fit(size):
+    assert googlenet.build(resolution=size, classes=2).output_shape == (None, 2)

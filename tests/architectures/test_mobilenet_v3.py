@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import tf_keras
+
+from mobiledeploy.architectures import mobilenet_v3
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
+
+
+def build(variant, alpha=1.0, resolution=224, classes=1000):
+    return mobilenet_v3.build(
+        variant=variant, alpha=alpha, resolution=(resolution,) * 2, classes=classes
+    )
+
+
+def published(variant, alpha, resolution, classes):
+    size, _, minimalistic = variant.partition("_")
+    network = getattr(tf_keras.applications, f"MobileNetV3{size.title()}")
+    return network(
+        input_shape=(resolution, resolution, 3), alpha=alpha, classes=classes, weights=None,
+        minimalistic=bool(minimalistic), include_preprocessing=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variant", "alpha", "mult_adds", "printed"),
+    [
+        ("large", 1.0, 216_589_760, 217),
+        ("large", 0.75, 154_560_624, 155),
+        ("small", 0.75, 43_399_344, 43),
+        ("large_minimalistic", 1.0, 209_136_704, 209),
+        # Printed as 66 and 65 M: an earlier search's network.
+        ("small", 1.0, 56_510_400, 57),
+        ("small_minimalistic", 1.0, 52_288_448, 52),
+    ],
+)
+def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, printed):
+    built = network(build(variant, alpha))
+    assert built.mult_adds == mult_adds
+    assert round(mult_adds / 1e6) == printed
+    assert built.parameters == network(published(variant, alpha, 224, 1000)).parameters
+    assert built.lambdas == []
+
+
+@pytest.mark.parametrize("variant", mobilenet_v3.VARIANTS)
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_weights_of_keras_applications_load_by_name(network, tmp_path, variant, alpha):
+    ours = network(build(variant, alpha, 64, 10))
+    ours.takes_weights_of(published(variant, alpha, 64, 10), tmp_path / "w.h5")
+
+
+def test_the_minimalistic_ones_have_neither_hard_swish_nor_squeeze_nor_5x5():
+    for variant in ("large_minimalistic", "small_minimalistic"):
+        for layer in build(variant, 0.25, 32, 2).layers:
+            assert not isinstance(layer, HardSwish | HardSigmoid | tf_keras.layers.Multiply)
+            assert getattr(layer, "kernel_size", (3, 3)) in ((3, 3), (1, 1))
+
+
+def test_the_activations_are_the_papers():
+    x = np.linspace(-5, 5, 101, dtype=np.float32)
+    relu6 = np.clip(x + 3, 0, 6)
+    np.testing.assert_allclose(HardSigmoid()(x), relu6 / 6, atol=1e-6)
+    np.testing.assert_allclose(HardSwish()(x), x * relu6 / 6, atol=1e-6)
+
+
+def test_it_trains_on_a_cpu(network):
+    assert network(build("small", 0.25, 32, 2)).still_after_a_step() == []
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(UsageError, match="large, small"):
+        build("tiny")
