@@ -1,0 +1,60 @@
+"""Magnitude pruning: the smallest weights become zero while the network is trained on.
+
+M. Zhu, S. Gupta 2017, To prune, or not to prune, https://arxiv.org/abs/1710.01878: after t of n
+steps the share of zeros is ``s_t = s * (1 - (1 - t / n) ** 3)``, with s the share at the end.
+First step of S. Han et al. 2015, Deep Compression, https://arxiv.org/abs/1510.00149.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow_model_optimization as tfmot
+
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.types import Model
+from mobiledeploy.frameworks import wrapping
+
+PRESERVES = False
+
+# The zeros are reached after this share of the steps; the rest heals the network around them.
+_DONE = 0.7
+# Masks are found anew this often at most, in steps.
+_EVERY = 100
+
+
+def wrap(model: Model, amount: float, steps: int) -> Model:
+    """The model with its convolutions and fully connected layers wrapped for pruning.
+
+    Depthwise kernels stay dense: they have few weights, and every one counts.
+
+    Args:
+        model: of tf_keras; its layers go into the new model and share their weights with it.
+        amount: share of zeros at the end, above 0 and below 1, in each layer.
+        steps: batches of the training that follows, n = 0.7 * steps of the formula.
+    """
+    if not 0 < amount < 1:
+        raise UsageError(f"--prune {amount:g} is not above 0 and below 1", "try --prune 0.5")
+    end = max(1, round(steps * _DONE))
+    schedule = tfmot.sparsity.keras.PolynomialDecay(
+        initial_sparsity=0.0,
+        final_sparsity=amount,
+        begin_step=0,
+        end_step=end,
+        power=3,
+        frequency=max(1, min(_EVERY, end // 10)),
+    )
+    return wrapping.each_weighted_layer(
+        model, lambda layer: tfmot.sparsity.keras.prune_low_magnitude(layer, schedule)
+    )
+
+
+def callbacks() -> Sequence[Any]:
+    """What Keras has to call while it trains."""
+    return (tfmot.sparsity.keras.UpdatePruningStep(),)
+
+
+def strip(model: Model) -> Model:
+    """The plain model again, its weights as zero as they were trained."""
+    return Model(model.framework, tfmot.sparsity.keras.strip_pruning(model.handle))

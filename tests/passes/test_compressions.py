@@ -1,0 +1,124 @@
+"""Every compression: what it promises of the weights, and that int8 files keep it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tf_keras
+
+from mobiledeploy.architectures import mobilenet_v1
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import COMPRESSIONS, CONVERTERS, FORMATS, RECIPES
+from mobiledeploy.core.types import Model
+
+# What TensorFlow's own converter calibrates with.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
+
+AMOUNTS = {"prune": 0.6, "cluster": 8}
+STEPS = 24
+
+
+def images(count):
+    return np.random.default_rng(0).uniform(-1, 1, (count, 32, 32, 3)).astype(np.float32)
+
+
+def trained(name, model, epochs=6):
+    """`model`, compressed by a short training on noise."""
+    shelf = COMPRESSIONS.load(name)
+    labels = np.random.default_rng(1).integers(0, 4, 32)
+    wrapped = shelf.wrap(model, AMOUNTS[name], STEPS)
+    wrapped.handle.compile("adam", "sparse_categorical_crossentropy")
+    wrapped.handle.fit(
+        images(32), labels, batch_size=8, epochs=epochs, verbose=0, callbacks=shelf.callbacks()
+    )
+    return shelf.strip(wrapped)
+
+
+def kernels(model):
+    """name -> kernel of what is compressed."""
+    return {
+        layer.name: layer.get_weights()[0]
+        for layer in model.handle.layers
+        if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense)
+        and not isinstance(layer, tf_keras.layers.DepthwiseConv2D)
+    }
+
+
+def fresh():
+    tf_keras.utils.set_random_seed(0)
+    return Model("tf_keras", mobilenet_v1.build(alpha=0.25, resolution=(32, 32), classes=4))
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    return trained("prune", fresh())
+
+
+@pytest.fixture(scope="module")
+def clustered(pruned):
+    """After pruning: the two are made to be combined."""
+    copy = Model("tf_keras", tf_keras.models.clone_model(pruned.handle))
+    copy.handle.set_weights(pruned.handle.get_weights())
+    return trained("cluster", copy, epochs=1)
+
+
+def test_every_compression_is_tested():
+    assert set(AMOUNTS) == set(COMPRESSIONS.names())
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_wrapping_changes_no_answer_of_pruning_and_stripping_brings_the_layers_back(name):
+    model = fresh()
+    names = [layer.name for layer in model.handle.layers]
+    shelf = COMPRESSIONS.load(name)
+    before = model.handle.predict(images(4), verbose=0)
+    wrapped = shelf.wrap(model, AMOUNTS[name], STEPS)
+    if name == "prune":
+        np.testing.assert_allclose(wrapped.handle.predict(images(4), verbose=0), before, atol=1e-6)
+    assert [layer.name for layer in shelf.strip(wrapped).handle.layers] == names
+
+
+def test_every_pruned_layer_has_its_share_of_zeros(pruned):
+    for name, kernel in kernels(pruned).items():
+        assert np.mean(kernel == 0) == pytest.approx(AMOUNTS["prune"], abs=0.01), name
+
+
+def test_depthwise_kernels_stay_dense(pruned):
+    for layer in pruned.handle.layers:
+        if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
+            assert np.all(layer.get_weights()[0]), layer.name
+
+
+def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned, clustered):
+    for name, kernel in kernels(clustered).items():
+        assert len(np.unique(kernel)) <= AMOUNTS["cluster"], name
+        assert np.all(kernel[kernels(pruned)[name] == 0] == 0), name
+
+
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+@pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
+def test_files_have_the_zeros_and_compress(pruned, clustered, recipe, format_):
+    import gzip
+
+    def convert(model):
+        return CONVERTERS.load(format_).convert(
+            model, RECIPES.load(recipe).RECIPE, images(12), resolution=(32, 32), io="int8",
+            output="softmax",
+        )  # fmt: skip
+
+    files = [convert(model) for model in (fresh(), pruned, clustered)]
+    zeros = [FORMATS.load(format_).sparsity(data) for data in files]
+    assert zeros[0] < 0.1
+    assert zeros[1] > 0.5 and zeros[2] > 0.5
+    dense, sparse, shared = (len(gzip.compress(data)) for data in files)
+    assert shared < sparse < 0.8 * dense
+
+
+@pytest.mark.parametrize(
+    ("name", "amount"),
+    [("prune", 0.0), ("prune", 1.0), ("prune", -1), ("prune", float("nan")), ("cluster", 1),
+     ("cluster", 2.5), ("cluster", 257), ("cluster", float("nan"))],
+)  # fmt: skip
+def test_an_amount_that_cannot_be_is_refused(name, amount):
+    with pytest.raises(UsageError, match=f"--{name}"):
+        COMPRESSIONS.load(name).wrap(fresh(), amount, STEPS)
