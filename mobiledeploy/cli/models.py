@@ -6,8 +6,9 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
-from mobiledeploy.core.cards import ModelCard, Published
+from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.verbs import models as verb
+from mobiledeploy.verbs.tables import Published
 
 
 @click.command(epilog="Example:  mobiledeploy models mobilenet_v1")
@@ -16,39 +17,85 @@ from mobiledeploy.verbs import models as verb
 def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
     """List the model cards: alphas, resolutions, mult-adds, params, published accuracy, weights.
 
-    With NAME, that card only. The published accuracy is ImageNet top-1 of a float model, from the
+    With NAME, all that is known of that one. The published accuracy is ImageNet top-1, from the
     source that stands beside it.
     """
-    found = verb.models(name)
+    found = verb.listings(name)
     if json:
-        _frame.emit_json(verb.Cards(found))
-        return
-    for card in found:
-        low, high = card.resolution_limits
-        click.echo(f"{card.name}: {card.title}, {card.paper} {card.link}".rstrip())
-        click.echo(
-            f"any alpha above 0, resolution {low} to {high}; default "
-            f"alpha {card.default_alpha:g}, resolution {card.default_resolution}"
+        _frame.emit_json(found)
+    elif name is None:
+        _frame.table(
+            ("model", "paper", "alphas", "resolution", "mult-adds", "params", "top-1", "weights"),
+            [_line(listing) for listing in found.models],
         )
-        if card.published:
-            _frame.table(
-                ("published", "alpha", "resolution", "mult-adds", "params", "top-1"),
-                [_row(row) for row in card.published],
-            )
-        rows = _weights(card)
-        if rows:
-            _frame.table(("weights", "alpha", "resolution", "top-1"), rows)
+        click.echo("Next: `mobiledeploy models NAME` tells all of one.")
+    else:
+        _detail(found.models[0])
+
+
+def _line(listing: verb.Listing) -> tuple[str, ...]:
+    """A card at its defaults, by the first source that prints it so."""
+    card = listing.card
+    usual = [
+        row
+        for row in listing.published
+        if (row.alpha, row.resolution, row.variant)
+        == (card.default_alpha, card.default_resolution, "float")
+        and row.groups in (None, card.arguments.get("groups"))
+    ]
+    alphas = sorted({row.alpha for row in listing.published if row.alpha is not None})
+    weights = [
+        kind
+        for kind, there in (("demo", card.weights.demo), ("imagenet", card.weights.imagenet))
+        if there
+    ]
+    return (
+        card.name,
+        card.paper.partition(",")[0],
+        ", ".join(f"{alpha:g}" for alpha in alphas) or "–",
+        str(card.default_resolution),
+        _millions(next((row.mult_adds for row in usual if row.mult_adds), None)),
+        _millions(next((row.params for row in usual if row.params), None)),
+        units.percent(next((row.top1 for row in usual if row.top1), None)),
+        ", ".join(weights) or "random",
+    )
+
+
+def _detail(listing: verb.Listing) -> None:
+    card = listing.card
+    low, high = card.resolution_limits
+    click.echo(f"{card.name}: {card.title}, {card.paper} {card.link}".rstrip())
+    alpha = "no alpha" if card.default_alpha is None else "any alpha above 0"
+    default = "" if card.default_alpha is None else f"alpha {card.default_alpha:g}, "
+    click.echo(
+        f"{alpha}, resolution {low} to {high}; default {default}"
+        f"resolution {card.default_resolution}"
+    )
+    if listing.published:
+        _frame.table(
+            ("published", "alpha", "resolution", "mult-adds", "params", "top-1"),
+            [_row(row) for row in listing.published],
+        )
+    rows = _weights(card)
+    if rows:
+        _frame.table(("weights", "alpha", "resolution", "top-1"), rows)
 
 
 def _row(row: Published) -> tuple[str, ...]:
+    groups = "" if row.groups is None else f", {row.groups} groups"
+    variant = "" if row.variant == "float" else f", {row.variant}"
     return (
-        row.source,
-        f"{row.alpha:g}",
+        f"{row.source}{groups}{variant}",
+        "–" if row.alpha is None else f"{row.alpha:g}",
         str(row.resolution),
-        f"{row.mult_adds / 1e6:.0f} M",
-        f"{row.params / 1e6:.2f} M",
+        _millions(row.mult_adds),
+        _millions(row.params),
         units.percent(row.top1),
     )
+
+
+def _millions(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:g} M"
 
 
 def _weights(card: ModelCard) -> list[tuple[str, ...]]:
@@ -57,8 +104,12 @@ def _weights(card: ModelCard) -> list[tuple[str, ...]]:
     demo, imagenet = card.weights.demo, card.weights.imagenet
     for file in demo.files if demo else ():
         for resolution, top1 in file.top1.items():
-            rows.append(("demo", f"{file.alpha:g}", resolution, units.percent(top1)))
+            rows.append(("demo", _alpha(file.alpha), resolution, units.percent(top1)))
     for published in imagenet.files if imagenet else ():
         sizes = ", ".join(map(str, published.resolutions))
-        rows.append(("imagenet", f"{published.alpha:g}", sizes, "as published"))
+        rows.append(("imagenet", _alpha(published.alpha), sizes, "as published"))
     return rows
+
+
+def _alpha(alpha: float | None) -> str:
+    return "–" if alpha is None else f"{alpha:g}"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import heapq
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FRAMEWORKS
-from mobiledeploy.core.types import Model, Output
+from mobiledeploy.core.types import Layer, Model, Output, Tensor
 from mobiledeploy.frameworks import loading
 
 tf.get_logger().setLevel("ERROR")
@@ -128,6 +132,153 @@ def freeze(model: Model, resolution: tuple[int, int]) -> Graph:
         lambda image: tf.cast(tf.reshape(before(image)[0], (1, -1)), tf.float32), spec
     )
     return Graph(logits, _refrozen(lambda image: tf.nn.softmax(logits(image)[0]), spec))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many numbers a model learns (`trainable`), and holds in all, moving statistics too."""
+
+    trainable: int
+    total: int
+
+
+def parameters(model: Model) -> Parameters:
+    """Those of the model's variables that hold floats."""
+    _, variables = FRAMEWORKS.load(model.framework).inference(model)
+    sizes = [
+        (math.prod(v.shape), bool(v.trainable))
+        for v in variables
+        if tf.as_dtype(v.dtype).is_floating
+    ]
+    return Parameters(sum(n for n, own in sizes if own), sum(n for n, _ in sizes))
+
+
+def layers(model: Model, resolution: tuple[int, int]) -> tuple[Layer, ...]:
+    """The model's operators in execution order, for one picture of `resolution` (height, width).
+
+    Constant are the model's variables; the numbers that its code adds or multiplies by, and shapes,
+    are left out. A bias belongs to the operator that it is added to. Names are those of the model's own layers.
+    """
+    frozen = freeze(model, resolution)
+    last = (frozen.scores or frozen.logits).outputs[0].op
+    weights: dict[str, Tensor] = {}
+    rows: list[Layer] = []
+    for op in _in_order(last):
+        if op.type == "Const":
+            continue
+        if op.type == "Identity":
+            weights |= _variable(op, weights)
+            continue
+        if op.type == "Placeholder" or not op.outputs:
+            continue
+        rows.append(
+            Layer(
+                op.name,
+                op.type,
+                tuple(
+                    _read(tensor, weights)
+                    for tensor in op.inputs
+                    if tensor.op.type != "Const" or tensor.op.name in weights
+                ),
+                (_tensor(op.outputs[0]),),
+            )
+        )
+    rows = _with_their_biases(rows)
+    names = _short_names([row.name for row in rows])
+    return tuple(dataclasses.replace(row, name=names[row.name]) for row in rows)
+
+
+def _in_order(last: Any) -> list[Any]:
+    """What `last` depends on, each operator after all that it reads, as the graph lists them."""
+    needed, waiting = {last}, [last]
+    while waiting:
+        for tensor in waiting.pop().inputs:
+            if tensor.op not in needed:
+                needed.add(tensor.op)
+                waiting.append(tensor.op)
+    # The first of what is ready, so that branches are walked as the graph lists them.
+    number = {op: n for n, op in enumerate(last.graph.get_operations()) if op in needed}
+    makers = {op: {tensor.op for tensor in op.inputs} for op in number}
+    readers: dict[Any, list[Any]] = {op: [] for op in number}
+    for op, made in makers.items():
+        for maker in made:
+            readers[maker].append(op)
+    ready = [(number[op], op.name) for op, made in makers.items() if not made]
+    heapq.heapify(ready)
+    order: list[Any] = []
+    while ready:
+        op = last.graph.get_operation_by_name(heapq.heappop(ready)[1])
+        order.append(op)
+        for reader in readers[op]:
+            makers[reader].discard(op)
+            if not makers[reader]:
+                heapq.heappush(ready, (number[reader], reader.name))
+    return order
+
+
+def _variable(op: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What reading a variable became when the model was frozen: an Identity of a constant."""
+    source = op.inputs[0].op
+    if source.name in weights:
+        return {op.name: weights[source.name]}
+    if source.type == "Const" and "ReadVariableOp" in op.name.rpartition("/")[2]:
+        found = _tensor(source.outputs[0])
+        return {op.name: dataclasses.replace(found, constant=True)}
+    return {}
+
+
+def _read(tensor: Any, weights: dict[str, Tensor]) -> Tensor:
+    op = tensor.op
+    if op.name in weights:
+        return weights[op.name]
+    while op.type == "Identity":
+        tensor = op.inputs[0]
+        op = tensor.op
+    return _tensor(tensor)
+
+
+def _tensor(tensor: Any) -> Tensor:
+    shape = () if tensor.shape.rank is None else tuple(side or 0 for side in tensor.shape)
+    return Tensor(tensor.name, shape, tensor.dtype.base_dtype.name)
+
+
+def _with_their_biases(rows: list[Layer]) -> list[Layer]:
+    """A BiasAdd, or a sum with a vector of weights, joined with the operator before it."""
+    readers = Counter(tensor.name for row in rows for tensor in row.inputs)
+    joined: list[Layer] = []
+    makers: dict[str, int] = {}
+    for row in rows:
+        bias = [t for t in row.inputs if t.constant and len(t.shape) == 1]
+        before = makers.get(row.inputs[0].name) if row.inputs else None
+        if (
+            row.op in ("BiasAdd", "AddV2")
+            and len(bias) == 1
+            and before is not None
+            and any(t.constant for t in joined[before].inputs)
+            and readers[row.inputs[0].name] == 1
+        ):
+            inputs = (*joined[before].inputs, bias[0])
+            joined[before] = dataclasses.replace(joined[before], inputs=inputs, outputs=row.outputs)
+            makers[row.outputs[0].name] = before
+            continue
+        makers[row.outputs[0].name] = len(joined)
+        joined.append(row)
+    return joined
+
+
+def _short_names(names: list[str]) -> dict[str, str]:
+    """Without what all begin with, and without the operator's own name where one is left so."""
+    paths = [name.split("/") for name in names]
+    shared = 0
+    while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
+        shared += 1
+    scopes = Counter("/".join(path[shared:-1]) for path in paths)
+    return {
+        name: scope
+        if (scope := "/".join(path[shared:-1])) and scopes[scope] == 1
+        else "/".join(path[shared:])
+        for name, path in zip(names, paths, strict=True)
+    }
 
 
 def _keeps_values(op: Any) -> bool:

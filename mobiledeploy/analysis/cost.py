@@ -1,0 +1,273 @@
+"""What a network costs, counted from its layers: mult-adds, parameters, memory, traffic.
+
+Mult-adds are counted as the MobileNet papers do (Howard et al. 2017, section 3.1): convolutions,
+depthwise convolutions and fully connected layers, one for each multiplication with a weight;
+biases, normalisation, pooling and activations are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mobiledeploy.core.types import Layer, Tensor
+
+FULLY_CONNECTED = "Fully Connected"
+
+# Operators that the rule counts, by the names of TensorFlow, TFLite and ONNX.
+_CONVOLUTIONS = {"Conv2D", "CONV_2D", "Conv"}
+_DEPTHWISE = {"DepthwiseConv2dNative", "DEPTHWISE_CONV_2D"}
+_TRANSPOSED = {"Conv2DBackpropInput", "TRANSPOSE_CONV", "ConvTranspose"}
+_DENSE = {"MatMul", "BatchMatMulV2", "BATCH_MATMUL", "FULLY_CONNECTED", "Gemm", "Einsum"}
+_COUNTED = _CONVOLUTIONS | _DEPTHWISE | _TRANSPOSED | _DENSE
+# Operators whose result can take the place of their input, element by element.
+_IN_PLACE = {
+    "ADD", "Add", "AddV2", "BatchNormalization", "BiasAdd", "Clip", "ELU", "EXP", "Elu", "Exp",
+    "FusedBatchNormV3", "HARD_SWISH", "HardSigmoid", "HardSwish", "Identity", "LEAKY_RELU", "LOG",
+    "LOGISTIC", "LeakyRelu", "Log", "MUL", "Mul", "Neg", "RELU", "RELU6", "RESHAPE", "RSQRT",
+    "Relu", "Relu6", "Reshape", "Rsqrt", "SOFTMAX", "SQUEEZE", "SUB", "Sigmoid", "Softmax",
+    "Squeeze", "Sub", "TANH", "Tanh",
+}  # fmt: skip
+_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int16": 16, "int32": 32, "int64": 64,
+         "float64": 64, "int4": 4}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One row. `output` is the shape of what it computes, batch included.
+
+    `bytes_moved` is the size of what it reads and writes, weights included, at the types of the
+    network as it stands.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    params: int
+    mult_adds: int
+    bytes_moved: int
+
+    @property
+    def intensity(self) -> float:
+        """Mult-adds per byte moved."""
+        return self.mult_adds / self.bytes_moved if self.bytes_moved else 0.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the layers of one kind come to, fractions of the whole from 0 to 1."""
+
+    kind: str
+    layers: int
+    mult_adds: float
+    params: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A network's cost for one picture.
+
+    `params` counts all weights, moving statistics included. `peak_activation_bytes` is the most
+    that inputs and results take at one moment when layers run in the given order, each result is
+    freed after its last reader, and element-wise operators write over an input that nobody else
+    reads. `intensity` is mult-adds per byte over the layers that have mult-adds, since runtimes
+    fuse the others into them. `uncounted` names operators that multiply and are no weights' layer.
+    """
+
+    layers: tuple[LayerCost, ...]
+    mult_adds: int
+    params: int
+    peak_activation_bytes: int
+    intensity: float
+    shares: tuple[Share, ...]
+    uncounted: tuple[str, ...]
+
+
+def cost(layers: Sequence[Layer]) -> Cost:
+    """The cost of a network from its layers in execution order (TensorFlow, TFLite or ONNX)."""
+    plain = _without_quantizers(layers)
+    seen: set[str] = set()
+    rows = tuple(_row(layer, seen) for layer in plain)
+    counted = [row for row in rows if row.mult_adds]
+    moved = sum(row.bytes_moved for row in counted)
+    mult_adds = sum(row.mult_adds for row in rows)
+    return Cost(
+        layers=rows,
+        mult_adds=mult_adds,
+        params=sum(row.params for row in rows),
+        peak_activation_bytes=_peak(plain),
+        intensity=mult_adds / moved if moved else 0.0,
+        shares=_shares(rows),
+        uncounted=tuple(sorted({x.op for x in plain if x.op in _COUNTED and _weights(x) is None})),
+    )
+
+
+def elements(shape: Iterable[int]) -> int:
+    """Numbers in a tensor of this shape."""
+    return math.prod(shape)
+
+
+def size_bytes(tensor: Tensor) -> int:
+    """What a tensor takes, 8 bits a number for types that are not known to be wider or narrower."""
+    return math.ceil(elements(tensor.shape) * _BITS.get(tensor.dtype, 8) / 8)
+
+
+def _row(layer: Layer, seen: set[str]) -> LayerCost:
+    params = [t for t in layer.inputs if _is_weight(t, layer) and t.name not in seen]
+    seen.update(t.name for t in params)
+    moving = [t for t in (*layer.inputs, *layer.outputs) if not t.constant]
+    weights = [t for t in layer.inputs if _is_weight(t, layer)]
+    return LayerCost(
+        name=layer.name,
+        kind=_kind(layer),
+        output=layer.outputs[0].shape if layer.outputs else (),
+        params=sum(elements(t.shape) for t in params),
+        mult_adds=_mult_adds(layer),
+        bytes_moved=sum(map(size_bytes, (*moving, *weights))),
+    )
+
+
+def _is_weight(tensor: Tensor, layer: Layer) -> bool:
+    """Whether it is a parameter, and not a shape, an axis, a bound or a factor."""
+    if not tensor.constant or tensor.dtype in ("int64", "bool"):
+        return False
+    if tensor.dtype == "int32" and not tensor.scale and layer.op not in _COUNTED:
+        return False
+    return layer.op in _COUNTED or elements(tensor.shape) > 1
+
+
+def _weights(layer: Layer) -> Tensor | None:
+    """The kernel: the constant of two dimensions or more."""
+    return next((t for t in layer.inputs if t.constant and len(t.shape) >= 2), None)
+
+
+def _channels(layer: Layer, tensor: Tensor) -> int:
+    """Channels of an activation: ONNX keeps them behind the batch, the others last."""
+    first = layer.op in ("Conv", "ConvTranspose") and len(tensor.shape) == 4
+    return tensor.shape[1] if first else tensor.shape[-1]
+
+
+def _mult_adds(layer: Layer) -> int:
+    """Each output needs weights / output channels of them, in groups or not.
+
+    A transposed convolution spreads each input over weights / input channels outputs instead.
+    """
+    kernel = _weights(layer)
+    if layer.op not in _COUNTED or kernel is None:
+        return 0
+    moving = [t for t in layer.inputs if not t.constant]
+    each = moving[-1] if layer.op in _TRANSPOSED and moving else layer.outputs[0]
+    if not all(each.shape):
+        return 0
+    return elements(each.shape) * elements(kernel.shape) // _channels(layer, each)
+
+
+def _kind(layer: Layer) -> str:
+    kernel = _weights(layer)
+    if kernel is None or layer.op not in _COUNTED:
+        return layer.op
+    if layer.op in _DENSE:
+        return FULLY_CONNECTED
+    height, width = _window(layer, kernel)
+    if layer.op in _TRANSPOSED:
+        return f"Transposed Conv {height}x{width}"
+    output = layer.outputs[0]
+    inputs = next((_channels(layer, t) for t in layer.inputs if not t.constant), 0)
+    each = elements(kernel.shape) // (height * width * max(1, _channels(layer, output)))
+    if layer.op in _DEPTHWISE or (each == 1 and inputs > 1):
+        return f"Conv DW {height}x{width}"
+    if elements(output.shape) == _channels(layer, output) and (height, width) == (1, 1):
+        # A picture of one pixel: what other networks call fully connected.
+        return FULLY_CONNECTED
+    return f"Conv {height}x{width}{' grouped' if each < inputs else ''}"
+
+
+def _window(layer: Layer, kernel: Tensor) -> tuple[int, int]:
+    """Height and width of a kernel, which stand where the format has them."""
+    if layer.op in ("Conv", "ConvTranspose"):
+        return kernel.shape[2], kernel.shape[3]
+    if layer.op.isupper():
+        return kernel.shape[1], kernel.shape[2]
+    return kernel.shape[0], kernel.shape[1]
+
+
+def _shares(rows: Sequence[LayerCost]) -> tuple[Share, ...]:
+    """By kind, most mult-adds first; kinds without mult-adds and parameters are left out."""
+    mult_adds = sum(row.mult_adds for row in rows) or 1
+    params = sum(row.params for row in rows) or 1
+    kinds = dict.fromkeys(row.kind for row in rows if row.mult_adds or row.params)
+    found = []
+    for kind in kinds:
+        own = [row for row in rows if row.kind == kind]
+        found.append(
+            Share(
+                kind,
+                len(own),
+                sum(row.mult_adds for row in own) / mult_adds,
+                sum(row.params for row in own) / params,
+            )
+        )
+    return tuple(sorted(found, key=lambda share: (-share.mult_adds, -share.params)))
+
+
+def _without_quantizers(layers: Sequence[Layer]) -> list[Layer]:
+    """QDQ form as it is run: integers between the operators, no float in between.
+
+    What a DequantizeLinear gives is its input; what goes to a QuantizeLinear alone is its output.
+    """
+    reads = {x.outputs[0].name: x.inputs[0] for x in layers if x.op == "DequantizeLinear"}
+    readers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for tensor in layer.inputs:
+            readers.setdefault(tensor.name, []).append(layer)
+    writes = {
+        x.inputs[0].name: x.outputs[0]
+        for x in layers
+        if x.op == "QuantizeLinear" and len(readers[x.inputs[0].name]) == 1
+    }
+    made = {t.name for x in layers for t in x.outputs}
+    plain = []
+    for layer in layers:
+        if layer.op == "DequantizeLinear":
+            continue
+        if layer.op == "QuantizeLinear" and layer.inputs[0].name in made:
+            continue
+        if layer.inputs and all(t.constant for t in layer.inputs):
+            continue
+        plain.append(
+            replace(
+                layer,
+                inputs=tuple(reads.get(t.name, t) for t in layer.inputs),
+                outputs=tuple(writes.get(t.name, t) for t in layer.outputs),
+            )
+        )
+    return plain
+
+
+def _peak(layers: Sequence[Layer]) -> int:
+    """The most bytes that activations take at one moment; see `Cost`."""
+    made = {t.name for x in layers for t in x.outputs}
+    last: dict[str, int] = {}
+    tensors: dict[str, Tensor] = {}
+    for step, layer in enumerate(layers):
+        for tensor in (*layer.inputs, *layer.outputs):
+            if not tensor.constant:
+                last[tensor.name] = step
+                tensors[tensor.name] = tensor
+    live = {name for name in tensors if name not in made}
+    peak = 0
+    for step, layer in enumerate(layers):
+        dying = [t for t in layer.inputs if t.name in live and last[t.name] == step]
+        results = [t for t in layer.outputs if t.name not in live]
+        needed = sum(size_bytes(tensors[name]) for name in live)
+        needed += sum(size_bytes(t) for t in results)
+        if layer.op in _IN_PLACE and results:
+            needed -= max(
+                (size_bytes(t) for t in dying if size_bytes(t) == size_bytes(results[0])), default=0
+            )
+        peak = max(peak, needed)
+        live |= {t.name for t in results}
+        live -= {t.name for t in dying}
+        live -= {t.name for t in results if last[t.name] == step and step + 1 < len(layers)}
+    return peak

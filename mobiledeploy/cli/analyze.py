@@ -1,0 +1,224 @@
+"""Count mult-adds, parameters and memory, beside what is published."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.verbs import analyze as verb
+
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+class Amount(click.ParamType[int]):
+    """A number with a unit: 150M, 1.5G, 500k; 2MB."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """'1.5M' -> 1500000; B for bytes may follow."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
+        if found is None or float(found[1]) <= 0:
+            self.fail(f"{value!r} is no amount such as 150M or 2MB", param, ctx)
+        return round(float(found[1]) * _FACTORS[found[2]])
+
+
+@click.command(
+    epilog="Example:  mobiledeploy analyze --arch mobilenet_v2 --alpha 0.5 --res 160",
+    short_help=__doc__,
+)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
+@click.option("--alpha", type=float, help="Width multiplier, above 0.")
+@click.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
+@click.option("--res", type=int, help="Height and width of the input in pixels.")
+@click.option("--classes", type=int, help="Default: 1000.")
+@click.option("--table", metavar="NAME", help="A published table beside what is built here.")
+@click.option("--best", is_flag=True, help="The published networks that fit a budget.")
+@click.option("--max-mult-adds", type=Amount(), help="Budget of --best, such as 150M.")
+@click.option(
+    "--max-size", type=Amount(), help="Budget of --best: int8 weights, a byte each, such as 2MB."
+)
+@click.option("--min-top1", type=float, help="Budget of --best: ImageNet top-1 in per cent.")
+@click.option("--unsafe", is_flag=True, help="Open a model file that would run code of its own.")
+@_frame.common
+def command(
+    table: str | None, best: bool, max_mult_adds: int | None, max_size: int | None,
+    min_top1: float | None, json: bool, quiet: bool, verbose: int, **given: Any,
+) -> None:  # fmt: skip
+    """Count the mult-adds, parameters and activation memory of FILE or of a built-in network.
+
+    FILE is a model of your own (.h5, .keras, SavedModel) or a finished .tflite or .onnx. Mult-adds
+    are counted as the MobileNet papers do: convolutions and fully connected layers, without biases.
+    """
+    budget = verb.Budget(max_mult_adds, max_size, None if min_top1 is None else min_top1 / 100)
+    network = {name: value for name, value in given.items() if value not in (None, False)}
+    if not best and budget != verb.Budget():
+        raise UsageError("--max-mult-adds, --max-size and --min-top1 are for --best", "add --best")
+    if (best or table) and (network or (best and table)):
+        raise UsageError("--table and --best stand alone", "leave the other options away")
+    if best:
+        _answer(verb.best(budget), _show_best, json)
+        return
+    with _frame.Terminal(quiet, verbose) as terminal:
+        if table:
+            compared = verb.compare(table, terminal)
+            _answer(compared, _show_table, json)
+            return
+        analysis = verb.analyze(verb.Order(**given), terminal)
+    _answer(analysis, _show, json)
+
+
+def _answer(record: Any, show: Any, json: bool) -> None:
+    if json:
+        _frame.emit_json(record)
+    else:
+        show(record)
+
+
+def _show(found: verb.Analysis) -> None:
+    total = found.mult_adds or 1
+    _frame.table(
+        ("layer", "kind", "output", "params", "mult-adds", "share", "per byte"),
+        [
+            (
+                # TFLite joins the names of all that it has fused.
+                row.name.partition(";")[0],
+                row.kind,
+                "x".join(map(str, row.output[1:])),
+                f"{row.params:,}",
+                f"{row.mult_adds:,}",
+                units.percent(row.mult_adds / total),
+                f"{row.intensity:.1f}",
+            )
+            for row in found.layers
+            if row.mult_adds
+        ],
+        title=f"{found.name}: {found.source}",
+    )
+    _frame.table(
+        ("kind of layer", "layers", "mult-adds", "params"),
+        [
+            (s.kind, str(s.layers), units.percent(s.mult_adds, 2), units.percent(s.params, 2))
+            for s in found.shares
+        ],
+    )
+    trainable = "" if found.trainable_params is None else f" ({found.trainable_params:,} trainable)"
+    click.echo(f"{found.mult_adds:,} mult-adds, {found.params:,} parameters{trainable},")
+    click.echo(
+        f"{units.size(found.peak_activation_bytes)} of activations at once, "
+        f"{found.intensity:.1f} mult-adds per byte moved"
+    )
+    if found.uncounted:
+        click.echo(f"not counted, for they have no weights: {', '.join(found.uncounted)}")
+
+
+def _show_table(found: verb.Compared) -> None:
+    if found.rows:
+        _frame.table(
+            (
+                "published", "alpha", "groups", "resolution", "mult-adds", "computed",
+                "difference", "params", "computed", "difference",
+            ),
+            [_comparison(row) for row in found.rows],
+            title=f"{found.table}: {found.rows[0].published.source}",
+        )  # fmt: skip
+    elif found.layers:
+        _frame.table(
+            ("published", "stride", "filter", "input", "stride", "filter", "input"),
+            [
+                (
+                    row.published.type, str(row.published.stride), row.published.filter,
+                    row.published.size, str(row.stride), row.filter, row.size,
+                )
+                for row in found.layers
+            ],
+            title=f"{found.table}: {found.layers[0].published.source}, then what is built",
+        )  # fmt: skip
+    else:
+        _frame.table(
+            ("kind of layer", "mult-adds", "computed", "params", "computed"),
+            [
+                (
+                    row.published.kind,
+                    *(
+                        units.percent(share, 2)
+                        for share in (
+                            row.published.mult_adds, row.mult_adds,
+                            row.published.params, row.params,
+                        )
+                    ),
+                )
+                for row in found.shares
+            ],
+            title=f"{found.table}: {found.shares[0].published.source}",
+        )  # fmt: skip
+    _show_reasons(found)
+
+
+def _show_reasons(found: verb.Compared) -> None:
+    """Once each: a reason often holds for many rows."""
+    reasons: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.differs:
+            published = row.published
+            width = "" if published.alpha is None else f"alpha {published.alpha:g} "
+            label = f"{published.model} ({width}at {published.resolution})"
+            reasons.setdefault(row.why, []).append(label)
+    for layer in found.layers:
+        if layer.differs:
+            reasons.setdefault(layer.why, []).append(f"{layer.published.type} {layer.filter}")
+    for share in found.shares:
+        if share.differs:
+            reasons.setdefault(share.why, []).append(share.published.kind)
+    for why, labels in reasons.items():
+        known = list(dict.fromkeys(labels))
+        more = f" and {len(known) - 1} more" if len(known) > 1 else ""
+        click.echo(f"why: {known[0]}{more}: {why}")
+
+
+def _comparison(row: verb.Comparison) -> tuple[str, ...]:
+    published = row.published
+    return (
+        published.model,
+        "–" if published.alpha is None else f"{published.alpha:g}",
+        "–" if published.groups is None else str(published.groups),
+        str(published.resolution),
+        *_beside(published.mult_adds, row.mult_adds, 1),
+        *_beside(published.params, row.params, 2),
+    )
+
+
+def _beside(printed: int | None, counted: int, digits: int) -> tuple[str, str, str]:
+    if printed is None:
+        return "–", f"{counted / 1e6:.{digits}f} M", "–"
+    return (
+        f"{printed / 1e6:g} M",
+        f"{counted / 1e6:.{digits}f} M",
+        f"{100 * (counted - printed) / printed:+.1f} %",
+    )
+
+
+def _show_best(found: verb.Choices) -> None:
+    _frame.table(
+        ("published", "alpha", "resolution", "top-1", "mult-adds", "int8 weights", "source"),
+        [
+            (
+                choice.published.model,
+                "–" if choice.published.alpha is None else f"{choice.published.alpha:g}",
+                str(choice.published.resolution),
+                units.percent(choice.published.top1),
+                f"{(choice.published.mult_adds or 0) / 1e6:g} M",
+                f"~{units.size(choice.size_bytes)}" if choice.size_bytes else "–",
+                choice.published.source,
+            )
+            for choice in found.choices
+        ],
+    )
+    click.echo(f"Next: `{found.choices[0].command}`")

@@ -1,0 +1,382 @@
+"""What a network costs, and how that compares with what is published of it.
+
+A model is traced by TensorFlow in a process of its own; a finished file is read without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobiledeploy.analysis import cost as costs
+from mobiledeploy.analysis.cost import LayerCost, Share
+from mobiledeploy.core import cards
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.types import Layer, ModelFile, ModelSpec, Preprocessing, Source, Weights
+from mobiledeploy.verbs import models, tables
+from mobiledeploy.verbs import trace as trace_verb
+from mobiledeploy.verbs.tables import Published, PublishedLayer, PublishedShare
+from mobiledeploy.verbs.trace import Traced
+
+CLASSES = 1000
+DEFAULT = "mobilenet_v1"
+# Kinds of layers that hold parameters and are no part of a paper's count.
+_NORMALISATION = ("FusedBatchNormV3", "BatchNormalization")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to analyze: `file`, or the card `arch` with its arguments (None: the card's own)."""
+
+    file: Path | None = None
+    arch: str | None = None
+    alpha: float | None = None
+    groups: int | None = None
+    res: int | None = None
+    classes: int | None = None
+    unsafe: bool = False
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A network and what it costs for one picture; see `analysis.cost.Cost`.
+
+    `trainable_params` is None for a finished file, in which normalisation is folded away.
+    """
+
+    name: str
+    source: str
+    resolution: tuple[int, int]
+    classes: int
+    mult_adds: int
+    params: int
+    trainable_params: int | None
+    peak_activation_bytes: int
+    intensity: float
+    shares: tuple[Share, ...]
+    uncounted: tuple[str, ...]
+    layers: tuple[LayerCost, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published row beside the network that is built here.
+
+    `params` are the trainable ones. `differs` where either is off by more than the rounding of the
+    print; `why` says the reason.
+    """
+
+    published: Published
+    mult_adds: int
+    params: int
+    differs: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """A row of a paper's table of layers beside the layer that is built here."""
+
+    published: PublishedLayer
+    type: str
+    stride: int
+    filter: str
+    size: str
+    differs: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class ShareComparison:
+    """A row of a paper's table of kinds beside what is built here; fractions.
+
+    Parameters are those of convolutions and fully connected layers, without biases.
+    """
+
+    published: PublishedShare
+    mult_adds: float
+    params: float
+    differs: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A published table beside what is built here; one of the three kinds has rows."""
+
+    table: str
+    rows: tuple[Comparison, ...] = ()
+    layers: tuple[LayerComparison, ...] = ()
+    shares: tuple[ShareComparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent: mult-adds, bytes of int8 weights, and the least top-1, a fraction."""
+
+    mult_adds: int | None = None
+    size_bytes: int | None = None
+    top1: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A published network within the budget.
+
+    `size_bytes` is an estimate: a byte for each parameter. `command` builds it here.
+    """
+
+    published: Published
+    size_bytes: int
+    command: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What fits a budget, best accuracy first."""
+
+    budget: Budget
+    choices: tuple[Choice, ...]
+
+
+def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
+    """What a network or a model file costs."""
+    if order.file is None:
+        (card,) = models.models(order.arch or DEFAULT)
+        spec = models.spec(
+            card, alpha=order.alpha, groups=order.groups, res=order.res,
+            classes=CLASSES if order.classes is None else order.classes,
+        )  # fmt: skip
+        (traced,) = trace_verb.trace([Source(spec)], notify)
+        return _analysis(traced, f"{card.title}, {card.paper}")
+    given = {"--arch": order.arch, "--alpha": order.alpha, "--groups": order.groups,
+             "--classes": order.classes}  # fmt: skip
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name} does not go with a model file", "leave it away")
+    finished = _finished(order.file)
+    if finished is not None:
+        if order.res is not None:
+            raise UsageError("--res does not go with a finished file", "leave it away")
+        return finished
+    file = models.detect(order.file, unsafe=order.unsafe)
+    if file.content == "weights":
+        raise InputError(
+            f"{order.file.name} holds weights without a model",
+            "mobiledeploy analyze --arch NAME counts the network that they are of",
+        )
+    resolution = None if order.res is None else (order.res, order.res)
+    (traced,) = trace_verb.trace(
+        [Source(_own_spec(file), file=file, resolution=resolution)], notify
+    )
+    return _analysis(traced, str(order.file))
+
+
+def _own_spec(file: ModelFile) -> ModelSpec:
+    """Of a user's file: what it is, tracing it tells; how it is fed does not matter here."""
+    return ModelSpec(
+        name=Path(file.path).stem, card=None, architecture=file.framework, arguments={},
+        resolution=(0, 0), classes=0, preprocessing=Preprocessing((0.0, 1.0)),
+        weights=Weights(Path(file.path).name, file.sha256, pinned=False),
+    )  # fmt: skip
+
+
+def _analysis(traced: Traced, source: str) -> Analysis:
+    found = costs.cost(traced.layers)
+    spec = traced.spec
+    return Analysis(
+        name=spec.name, source=source, resolution=spec.resolution, classes=spec.classes,
+        mult_adds=found.mult_adds, params=traced.params, trainable_params=traced.trainable,
+        peak_activation_bytes=found.peak_activation_bytes, intensity=found.intensity,
+        shares=found.shares, uncounted=found.uncounted, layers=found.layers,
+    )  # fmt: skip
+
+
+def _finished(path: Path) -> Analysis | None:
+    """The analysis of a TFLite or ONNX file, None for any other."""
+    for name in FORMATS.names():
+        shelf = FORMATS.load(name)
+        if path.suffix != shelf.SUFFIX:
+            continue
+        try:
+            facts = shelf.inspect(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        found = costs.cost(facts.layers)
+        shape = facts.inputs[0].shape if facts.inputs else ()
+        sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
+        return Analysis(
+            name=path.name, source=str(path),
+            resolution=(sides[0], sides[1]) if len(sides) == 2 else (0, 0),
+            classes=facts.outputs[0].shape[-1] if facts.outputs and facts.outputs[0].shape else 0,
+            mult_adds=found.mult_adds, params=found.params, trainable_params=None,
+            peak_activation_bytes=found.peak_activation_bytes, intensity=found.intensity,
+            shares=found.shares, uncounted=found.uncounted, layers=found.layers,
+        )  # fmt: skip
+    return None
+
+
+# Published beside computed.
+
+
+def compare(table: str, notify: Notify = SILENCE) -> Compared:
+    """A published table beside the networks as they are built here; all rows in one process."""
+    rows = tables.load(table)
+    specs = [_spec_of(row) for row in rows]
+    # Each network once, however many rows speak of it.
+    distinct = list({repr(spec): spec for spec in specs}.values())
+    traced = dict(
+        zip(
+            map(repr, distinct),
+            trace_verb.trace([Source(spec) for spec in distinct], notify),
+            strict=True,
+        )
+    )
+    whole = [traced[repr(spec)] for spec in specs]
+    grid = [row for row in rows if isinstance(row, Published)]
+    if grid:
+        return Compared(table, rows=tuple(map(_compared, grid, whole)))
+    layers = [row for row in rows if isinstance(row, PublishedLayer)]
+    if layers:
+        return Compared(table, layers=_compared_layers(layers, whole[0].layers))
+    shares = [row for row in rows if isinstance(row, PublishedShare)]
+    return Compared(table, shares=_compared_shares(shares, whole[0].layers))
+
+
+def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
+    card = cards.load(row.card)
+    if not isinstance(row, Published):
+        return models.spec(card, classes=CLASSES)
+    return models.spec(
+        card, alpha=row.alpha, groups=row.groups, res=row.resolution, classes=CLASSES
+    )
+
+
+def _compared(row: Published, traced: Traced) -> Comparison:
+    mult_adds = costs.cost(traced.layers).mult_adds
+    differs = _off(row.mult_adds, mult_adds, row.mult_adds_rounding) or _off(
+        row.params, traced.trainable, row.params_rounding
+    )
+    return Comparison(row, mult_adds, traced.trainable, differs, row.note if differs else "")
+
+
+def _off(printed: int | None, counted: int, rounding: int) -> bool:
+    return printed is not None and abs(counted - printed) > rounding
+
+
+def _compared_layers(
+    rows: Sequence[PublishedLayer], layers: Sequence[Layer]
+) -> tuple[LayerComparison, ...]:
+    """Row by row; a table and a network of different lengths are an InputError."""
+    built = [layer for layer in layers if costs.cost([layer]).mult_adds]
+    if len(built) != len(rows):
+        raise InputError(
+            f"{rows[0].source} has {len(rows)} layers with weights, the network {len(built)}"
+        )
+    return tuple(map(_compared_layer, rows, built))
+
+
+def _compared_layer(row: PublishedLayer, layer: Layer) -> LayerComparison:
+    image = next(t for t in layer.inputs if not t.constant)
+    kernel = next(t for t in layer.inputs if t.constant and len(t.shape) >= 2)
+    kind = costs.cost([layer]).layers[0].kind
+    stride = -(-image.shape[1] // layer.outputs[0].shape[1]) if len(image.shape) == 4 else 1
+    if kind == costs.FULLY_CONNECTED:
+        type_, filter_ = "FC", "x".join(map(str, kernel.shape[-2:]))
+    elif kind.startswith("Conv DW"):
+        type_, filter_ = "Conv dw", "x".join(map(str, kernel.shape[:3]))
+    else:
+        type_, filter_ = "Conv", "x".join(map(str, kernel.shape))
+    size = "x".join(map(str, image.shape[1:]))
+    printed = (row.type, row.stride, row.filter, row.size)
+    differs = printed != (type_, stride, filter_, size)
+    return LayerComparison(row, type_, stride, filter_, size, differs, row.note if differs else "")
+
+
+def _compared_shares(
+    rows: Sequence[PublishedShare], layers: Sequence[Layer]
+) -> tuple[ShareComparison, ...]:
+    """Shares without biases and normalisation, as the papers count parameters by kind."""
+    plain = [
+        replace(x, inputs=tuple(t for t in x.inputs if not t.constant or len(t.shape) >= 2))
+        for x in layers
+        if x.op not in _NORMALISATION
+    ]
+    found = {share.kind: share for share in costs.cost(plain).shares}
+    compared = []
+    for row in rows:
+        share = found.get(row.kind, Share(row.kind, 0, 0.0, 0.0))
+        # Printed in per cent with two decimals.
+        off = abs(share.mult_adds - row.mult_adds), abs(share.params - row.params)
+        differs = max(off) > 0.5e-4 + 1e-9
+        why = row.note if differs else ""
+        compared.append(ShareComparison(row, share.mult_adds, share.params, differs, why))
+    return tuple(compared)
+
+
+# What fits a budget.
+
+
+def best(budget: Budget, *, most: int = 5) -> Choices:
+    """The published float networks within `budget`, best top-1 first, at most `most`.
+
+    Published figures decide, as printed; where a source prints no parameters, a budget for the size
+    leaves its rows out. UsageError where nothing fits, naming what comes closest.
+    """
+    rows = [
+        row
+        for row in tables.grids()
+        if row.card
+        and row.variant == "float"
+        and row.top1 is not None
+        and row.mult_adds is not None
+    ]
+    fitting = [row for row in rows if _fits(row, budget)]
+    if not fitting:
+        near = min(rows, key=lambda row: _excess(row, budget))
+        raise UsageError(
+            "no published network fits this budget",
+            f"the nearest is {near.model} at {near.resolution}: {(near.mult_adds or 0) / 1e6:g} M "
+            f"mult-adds, {(near.params or 0) / 1e6:g} M parameters, {100 * (near.top1 or 0):.1f} %",
+        )
+    fitting.sort(key=lambda row: (-(row.top1 or 0), row.mult_adds or 0))
+    seen: dict[tuple[object, ...], Published] = {}
+    for row in fitting:
+        seen.setdefault((row.card, row.alpha, row.groups, row.resolution), row)
+    chosen = tuple(seen.values())[:most]
+    return Choices(budget, tuple(Choice(row, row.params or 0, _command(row)) for row in chosen))
+
+
+def _fits(row: Published, budget: Budget) -> bool:
+    if budget.size_bytes is not None and row.params is None:
+        return False
+    return _excess(row, budget) <= 0
+
+
+def _excess(row: Published, budget: Budget) -> float:
+    """By how much of the budget the worst of its limits is missed; 0 or less: it fits."""
+    over = [
+        (value - limit) / limit
+        for value, limit in ((row.mult_adds, budget.mult_adds), (row.params, budget.size_bytes))
+        if value is not None and limit
+    ]
+    if budget.top1 is not None:
+        over.append(budget.top1 - (row.top1 or 0))
+    return max(over, default=0.0)
+
+
+def _command(row: Published) -> str:
+    (card,) = models.models(row.card)
+    parts = [f"--arch {row.card}"]
+    if row.alpha is not None:
+        parts.append(f"--alpha {row.alpha:g}")
+    if row.groups is not None:
+        parts.append(f"--groups {row.groups}")
+    parts.append(f"--res {row.resolution}")
+    published = card.weights.imagenet
+    if published and any(file.alpha == row.alpha for file in published.files):
+        return f"mobiledeploy export {' '.join(parts)} --weights imagenet --data DIR"
+    return f"mobiledeploy train {' '.join(parts)} --data DIR"

@@ -1,0 +1,172 @@
+"""The published tables: `models/tables/<name>.csv`, figures with their source.
+
+Three kinds, told by their columns: a grid of networks, the layers of one network, and the shares of
+its kinds of layers. A user's own folder comes before ours, as for model cards.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+from mobiledeploy.core import cards
+from mobiledeploy.core.errors import InputError, UsageError
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network as a paper prints it; `card` is "" for one that has no model card here.
+
+    `mult_adds` and `params` are as printed, in units of one, with half a unit of their last digit
+    as `*_rounding`; None where nothing is printed. `top1` is a fraction, of ImageNet's validation
+    set. `note` says why print and count differ where they do.
+    """
+
+    source: str
+    model: str
+    card: str
+    alpha: float | None
+    groups: int | None
+    resolution: int
+    mult_adds: int | None
+    mult_adds_rounding: int
+    params: int | None
+    params_rounding: int
+    top1: float | None
+    variant: str
+    url: str
+    note: str
+
+
+@dataclass(frozen=True)
+class PublishedLayer:
+    """A row of a table of layers: `filter` and `size` as printed, numbers with x between."""
+
+    source: str
+    card: str
+    type: str
+    stride: int
+    filter: str
+    size: str
+    note: str
+
+
+@dataclass(frozen=True)
+class PublishedShare:
+    """A row of a table of kinds of layers: shares of the whole, from 0 to 1, or None."""
+
+    source: str
+    card: str
+    kind: str
+    mult_adds: float
+    params: float
+    note: str
+
+
+Rows = tuple[Published, ...] | tuple[PublishedLayer, ...] | tuple[PublishedShare, ...]
+
+
+def names() -> tuple[str, ...]:
+    """Every table's name, sorted."""
+    found = (path.stem for folder in cards.folders() for path in folder.glob("tables/*.csv"))
+    return tuple(sorted(set(found)))
+
+
+def load(name: str) -> Rows:
+    """A table's rows; UsageError for an unknown name, InputError for a file that is no table."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
+        raise UsageError(f"no published table named {name!r}", hint)
+    files = (folder / "tables" / f"{name}.csv" for folder in cards.folders())
+    return read(next(path for path in files if path.is_file()))
+
+
+def grids() -> tuple[Published, ...]:
+    """The rows of all grids."""
+    rows = (load(name) for name in names())
+    return tuple(row for table in rows for row in table if isinstance(row, Published))
+
+
+def read(path: Path) -> Rows:
+    """The rows of a file; InputError naming it and the line."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns = tuple(reader.fieldnames or ())
+            lines = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for known, parse in _KINDS.items():
+        if columns == known:
+            rows = tuple(_parsed(parse, row, f"{path}, line {line}") for line, row in lines)
+            return cast(Rows, rows)
+    raise InputError(f"{path}: the columns {','.join(columns)} are of no table that is known")
+
+
+def _parsed(parse: Callable[[Mapping[str, str]], R], row: dict[str, str], where: str) -> R:
+    if None in row or None in row.values():
+        raise InputError(f"{where}: not as many fields as columns")
+    try:
+        return parse(row)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _published(row: Mapping[str, str]) -> Published:
+    mult_adds, params = row["mult_adds_M"], row["params_M"]
+    return Published(
+        source=row["source"],
+        model=row["model"],
+        card=row["card"],
+        alpha=float(row["alpha"]) if row["alpha"] else None,
+        groups=int(row["groups"]) if row["groups"] else None,
+        resolution=int(row["resolution"]),
+        mult_adds=_millions(mult_adds),
+        mult_adds_rounding=_rounding(mult_adds),
+        params=_millions(params),
+        params_rounding=_rounding(params),
+        top1=float(row["top1"]) / 100 if row["top1"] else None,
+        variant=row["variant"],
+        url=row["url"],
+        note=row["note"],
+    )
+
+
+def _millions(text: str) -> int | None:
+    return round(float(text) * 1e6) if text else None
+
+
+def _rounding(text: str) -> int:
+    """Half a unit of the last digit that is printed."""
+    return round(0.5e6 / float(10 ** len(text.partition(".")[2])))
+
+
+def _layer(row: Mapping[str, str]) -> PublishedLayer:
+    return PublishedLayer(
+        row["source"], row["card"], row["type"], int(row["stride"]), row["filter"], row["size"],
+        row["note"],
+    )  # fmt: skip
+
+
+def _share(row: Mapping[str, str]) -> PublishedShare:
+    return PublishedShare(
+        row["source"], row["card"], row["kind"], float(row["mult_adds_percent"]) / 100,
+        float(row["params_percent"]) / 100, row["note"],
+    )  # fmt: skip
+
+
+_KINDS: dict[tuple[str, ...], Callable[[Mapping[str, str]], object]] = {
+    (
+        "source", "model", "card", "alpha", "groups", "resolution", "mult_adds_M", "params_M",
+        "top1", "variant", "url", "note",
+    ): _published,
+    ("source", "card", "type", "stride", "filter", "size", "note"): _layer,
+    ("source", "card", "kind", "mult_adds_percent", "params_percent", "note"): _share,
+}  # fmt: skip

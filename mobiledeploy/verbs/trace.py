@@ -1,0 +1,64 @@
+"""Models -> their layers, in a process of its own (`verbs/child.py`), where TensorFlow runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import Layer, ModelSpec, Source
+from mobiledeploy.verbs import child
+
+
+@dataclass(frozen=True)
+class Request:
+    """The models to trace, one after the other."""
+
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model's layers in execution order, in float, and how many numbers it holds.
+
+    `trainable` are those that training changes, `params` all, moving statistics too.
+    """
+
+    spec: ModelSpec
+    layers: tuple[Layer, ...]
+    trainable: int
+    params: int
+
+
+def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
+    """The layers of each of `sources`, in their order; errors are raised as they were there."""
+    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+        answers = child.events(
+            "trace", Request(tuple(sources)), (Traced,), what="the analysis",
+            log=Path(folder) / "log", temporary=Path(folder) / "tmp", notify=notify,
+        )  # fmt: skip
+        with closing(answers):
+            for _, traced in zip(sources, answers, strict=False):
+                yield traced
+
+
+def _work(request: Request, speak: child.Speaker) -> None:
+    speak.progress("loading TensorFlow", 0, 1)
+    # Not at the top: the parent imports this file too, and stays without TensorFlow.
+    from mobiledeploy.frameworks import graph, source
+
+    speak.progress("loading TensorFlow", 1, 1)
+    for done, wanted in enumerate(request.sources):
+        speak.progress("counting", done, len(request.sources))
+        model, spec = source.open_(wanted)
+        found = graph.parameters(model)
+        layers = graph.layers(model, spec.resolution)
+        speak.event(Traced(spec, layers, found.trainable, found.total))
+    speak.progress("counting", len(request.sources), len(request.sources))
+
+
+if __name__ == "__main__":
+    child.serve(Request, _work, what="the analysis")
