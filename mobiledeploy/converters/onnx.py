@@ -1,45 +1,31 @@
-"""Model -> ONNX: tf2onnx for the graph, ONNX Runtime's quantizer for int8 (QDQ form)."""
+"""Model -> ONNX: tf2onnx for a float graph; int8 holds the integers of the int8 TFLite."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
 import tf2onnx
 from onnx import helper, numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as state
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
 
+from mobiledeploy.converters import _qdq
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, Model, Output, Recipe
 from mobiledeploy.frameworks import graph, loading, recipe_check
 
-# From 18 on tf2onnx writes the global pool as a ReduceMean, which the quantizer leaves in float.
+# From 18 on tf2onnx writes the global pool as a ReduceMean.
 OPSET = 17
 
-_NUMBERS = ((32, 32, None), (8, 8, "min-max"))
-# ONNX Runtime's exceptions have no base of their own; its quantizer asserts, too.
-_QUANTIZER_ERRORS = (
-    AssertionError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError,
-    state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
-    state.NoModel, state.NoSuchFile, state.NotFound, state.NotImplemented, state.RuntimeException,
-)  # fmt: skip
+_NUMBERS = ((32, 32, None),)
 
 
 def source(recipe: Recipe) -> Literal["model", "tflite"]:
-    """Every ONNX file is made from the model."""
-    return "model"
+    """Floats from the model; integers from the TFLite, which has decided them."""
+    return "tflite" if recipe.full_integer else "model"
 
 
 def convert(
@@ -53,17 +39,14 @@ def convert(
 ) -> bytes:
     """An ONNX model, NCHW throughout, its input included.
 
-    `calibration` [N, H, W, 3] float32 gives the activation ranges of a full-integer recipe.
-    InputError for a model or a recipe that tf2onnx or ONNX Runtime's quantizer cannot do.
+    `source` is what `source(recipe)` says: the model, or the finished TFLite of the same recipe and
+    ends, whose ranges are in it already. InputError for what has no form in ONNX.
     """
     if isinstance(source, bytes):
-        raise TypeError("ONNX is made from the model")
-    recipe_check.refuse_other(recipe, "onnx", _NUMBERS)
-    model = _translate(source, resolution, output)
-    if recipe.full_integer:
-        model = _quantize(model, calibration, per_channel=recipe.granularity == "per-channel")
-        if io == "int8":
-            _expose_integers(model.graph)
+        model = _qdq.from_tflite(source, OPSET)
+    else:
+        recipe_check.refuse_other(recipe, "onnx", _NUMBERS)
+        model = _translate(source, resolution, output)
     model.producer_name = "mobiledeploy"
     _check(model)
     return bytes(model.SerializeToString(deterministic=True))
@@ -302,50 +285,3 @@ def _untaken(name: str, taken: set[str]) -> str:
         free = f"{name}_{number}"
     taken.add(free)
     return free
-
-
-class _Reader(CalibrationDataReader):
-    """Calibration images, one at a time, as the ONNX input wants them."""
-
-    def __init__(self, name: str, images: Images) -> None:
-        self._feeds: Iterator[dict[str, Any]] = (
-            {name: image.transpose(2, 0, 1)[None]} for image in images
-        )
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._feeds, None)
-
-
-def _quantize(model: onnx.ModelProto, calibration: Images, *, per_channel: bool) -> onnx.ModelProto:
-    with (
-        loading.refusing("ONNX Runtime's quantizer refused the model", *_QUANTIZER_ERRORS),
-        loading.temporary_folder() as folder,
-    ):
-        path = folder / "int8.onnx"
-        quantize_static(
-            model,
-            path,
-            _Reader(model.graph.input[0].name, calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=per_channel,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-        )
-        return onnx.load(path)
-
-
-def _expose_integers(graph_: onnx.GraphProto) -> None:
-    """Takes the float ends off: the input's QuantizeLinear and the output's DequantizeLinear."""
-    first = next(n for n in graph_.node if n.input[0] == graph_.input[0].name)
-    last = next(n for n in graph_.node if n.output[0] == graph_.output[0].name)
-    if first.op_type != "QuantizeLinear" or last.op_type != "DequantizeLinear":
-        raise InputError(
-            "the quantizer left the ONNX model's ends in float", "--io float keeps them so"
-        )
-    for value, name in ((graph_.input[0], first.output[0]), (graph_.output[0], last.input[0])):
-        value.type.tensor_type.elem_type = onnx.TensorProto.INT8
-        value.name = name
-    graph_.node.remove(first)
-    graph_.node.remove(last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -140,11 +140,12 @@ def _work(request: Request, speak: Speaker) -> None:
         if calibrate
         else np.empty((0, *spec.resolution, 3), np.float32)
     )
+    press = _Press(request, spec, model, images)
     refused: list[InputError] = []
     for done, (recipe, format_) in enumerate(request.jobs):
         speak.progress("converting", done, len(request.jobs))
         try:
-            speak.event(_convert(request, spec, model, images, recipe, format_))
+            speak.event(_convert(request, press, recipe, format_))
         except InputError as error:
             refused.append(error)
             if request.strict or len(refused) == len(request.jobs):
@@ -154,17 +155,39 @@ def _work(request: Request, speak: Speaker) -> None:
     speak.event(Finished(spec.resolution, spec.classes, len(images), reference))
 
 
-def _convert(
-    request: Request, spec: ModelSpec, model: Model, images: Images, recipe: str, format_: str
-) -> Converted:
+@dataclass
+class _Press:
+    """Makes files of one model; a TFLite that another format is made from is made once."""
+
+    request: Request
+    spec: ModelSpec
+    model: Model
+    images: Images
+    made: dict[str, bytes] = field(default_factory=dict)
+
+    def file(self, recipe: str, format_: str) -> bytes:
+        """The model by `recipe` in `format_`, unsealed."""
+        if format_ == "tflite":
+            if recipe not in self.made:
+                self.made[recipe] = self._converted(self.model, recipe, format_)
+            return self.made[recipe]
+        tflite = CONVERTERS.load(format_).source(RECIPES.load(recipe).RECIPE) == "tflite"
+        return self._converted(
+            self.file(recipe, "tflite") if tflite else self.model, recipe, format_
+        )
+
+    def _converted(self, source: Model | bytes, recipe: str, format_: str) -> bytes:
+        return CONVERTERS.load(format_).convert(
+            source, RECIPES.load(recipe).RECIPE, self.images, resolution=self.spec.resolution,
+            io=self.request.io, output=self.request.output,
+        )  # fmt: skip
+
+
+def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Converted:
     started = time.perf_counter()
-    shelf = FORMATS.load(format_)
-    data = CONVERTERS.load(format_).convert(
-        model, RECIPES.load(recipe).RECIPE, images,
-        resolution=spec.resolution, io=request.io, output=request.output,
-    )  # fmt: skip
+    data = FORMATS.load(format_).seal(press.file(recipe, format_))
     path = Path(request.folder) / file_name(recipe, format_)
-    records.write_atomic(path, shelf.seal(data))
+    records.write_atomic(path, data)
     return Converted(recipe, format_, str(path), time.perf_counter() - started)
 
 

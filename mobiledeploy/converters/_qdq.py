@@ -1,0 +1,418 @@
+"""int8 TFLite -> ONNX in QDQ form, with the same weights, scales and codes.
+
+Each operator stands between DequantizeLinear and QuantizeLinear nodes, which ONNX Runtime fuses
+into its integer kernels. Pictures are NCHW, as its convolutions want them. Codes of activations are
+written unsigned, each 128 above TFLite's: on x86-64, ONNX Runtime 1.31 computes in float what reads
+signed codes that two operators share. The ends keep TFLite's signed codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from tensorflow.lite.python import schema_py_generated as schema
+
+from mobiledeploy.core.errors import InputError
+
+_OPS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+_TYPES = {
+    schema.TensorType.INT8: (np.dtype(np.int8), TensorProto.INT8),
+    schema.TensorType.INT32: (np.dtype(np.int32), TensorProto.INT32),
+    schema.TensorType.FLOAT32: (np.dtype(np.float32), TensorProto.FLOAT),
+}
+_NONE, _RELU, _RELU6 = (
+    schema.ActivationFunctionType.NONE,
+    schema.ActivationFunctionType.RELU,
+    schema.ActivationFunctionType.RELU6,
+)
+_LOWEST, _HIGHEST = -128, 127
+_STORED: dict[str, Any] = {
+    "activation": np.uint8, "end": np.int8, "weights": np.int8, "bias": np.int32,
+}  # fmt: skip
+_UNSIGNED = 128
+"""What turns a signed code into an unsigned one."""
+_TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+def from_tflite(data: bytes, opset: int) -> onnx.ModelProto:
+    """The ONNX model of a full-integer TFLite file.
+
+    InputError for an operator that has no QDQ form here, and for one that computes in float.
+    """
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    return _Writer(model).write(opset)
+
+
+class _Writer:
+    """The one graph of a TFLite model, written operator by operator."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._graph = model.subgraphs[0]
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._taken: set[str] = set()
+        self._read: set[str] = set()
+        self._names = [self._named(i) for i in range(len(self._graph.tensors))]
+
+    def write(self, opset: int) -> onnx.ModelProto:
+        inputs, outputs = list(self._graph.inputs), list(self._graph.outputs)
+        for op in self._graph.operators:
+            code = self._model.operatorCodes[op.opcodeIndex]
+            name = _OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            write = _WRITERS.get(name)
+            if write is None:
+                raise InputError(f"{name} has no QDQ form in ONNX", "--format tflite works")
+            read = [int(i) for i in op.inputs if i >= 0]
+            write(self, read, [int(i) for i in op.outputs], op.builtinOptions)
+        for index in outputs:
+            self._close(index)
+        for node in self._nodes:
+            node.name = node.output[0]
+        graph = helper.make_graph(
+            self._nodes,
+            "mobiledeploy",
+            [self._value(i) for i in inputs],
+            [self._value(i) for i in outputs],
+            list(self._constants.values()),
+        )
+        # The IR version that belongs to the opset: newer ones are refused by older runtimes.
+        imports = [helper.make_opsetid("", opset)]
+        return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+    # Tensors.
+
+    def _named(self, index: int) -> str:
+        """After the layer that makes it; TFLite joins the names of all that it has fused."""
+        name = self._graph.tensors[index].name.decode("utf-8", "replace").partition(";")[0]
+        free, number = name or "tensor", 1
+        while free in self._taken:
+            number += 1
+            free = f"{name}_{number}"
+        self._taken.add(free)
+        return free
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        shape = self._graph.tensors[index].shape
+        return () if shape is None else tuple(int(n) for n in shape)
+
+    def array(self, index: int) -> NDArray[Any] | None:
+        """A constant's values, None for what is computed."""
+        tensor = self._graph.tensors[index]
+        data = self._model.buffers[tensor.buffer].data
+        if data is None or not len(data):
+            return None
+        dtype: Any = _TYPES[tensor.type][0]
+        values: NDArray[Any] = np.asarray(data, np.uint8).view(dtype).reshape(self.shape(index))
+        return values
+
+    def scale(self, index: int) -> NDArray[np.float32]:
+        return np.asarray(self._graph.tensors[index].quantization.scale, np.float32)
+
+    def zero(self, index: int) -> NDArray[np.int64]:
+        return np.asarray(self._graph.tensors[index].quantization.zeroPoint, np.int64)
+
+    def _value(self, index: int) -> onnx.ValueInfoProto:
+        shape = self.shape(index)
+        if len(shape) == 4:
+            shape = tuple(shape[axis] for axis in _TO_NCHW)
+        _, kind = _TYPES[self._graph.tensors[index].type]
+        return helper.make_tensor_value_info(self._names[index], kind, shape)
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.array(value, order="C"), name)
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        self._nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    # Between integers and floats.
+
+    def _grid(self, index: int, kind: str = "activation") -> tuple[str, str]:
+        """Names of a tensor's scale and zero point, the latter unsigned for activations within."""
+        scale, zero, name = self.scale(index), self.zero(index), f"{self._names[index]}/{kind}"
+        moved = zero + _UNSIGNED if kind == "activation" else zero
+        stored: NDArray[Any] = moved.astype(_STORED[kind])
+        if len(scale) == 1:
+            scale, stored = scale.reshape(()), stored.reshape(())
+        return self.constant(f"{name}_scale", scale), self.constant(f"{name}_zero", stored)
+
+    def codes(self, index: int) -> str:
+        """The tensor of unsigned codes of an activation, or of a constant that is read like one."""
+        name, inner = self._names[index], f"{self._names[index]}/codes"
+        array = self.array(index)
+        if array is not None:
+            if array.ndim == 4:
+                array = array.transpose(_TO_NCHW)
+            return self.constant(inner, (array.astype(np.int16) + _UNSIGNED).astype(np.uint8))
+        if index in self._graph.inputs and inner not in self._read:
+            self._read.add(inner)
+            outer = self.node(
+                "DequantizeLinear", [name, *self._grid(index, "end")], f"{name}/outer"
+            )
+            self.node("QuantizeLinear", [outer, *self._grid(index)], inner)
+        return inner
+
+    def read(self, index: int) -> str:
+        """A tensor as the floats that its integers stand for."""
+        if self._graph.tensors[index].type == schema.TensorType.FLOAT32:
+            return self._names[index]
+        output = f"{self._names[index]}/float"
+        if output not in self._read:
+            self._read.add(output)
+            self.node("DequantizeLinear", [self.codes(index), *self._grid(index)], output)
+        return output
+
+    def store(self, index: int, value: str, activation: int = _NONE, part: str = "codes") -> str:
+        """Floats on the tensor's grid, cut by a fused activation that the grid is no bound to."""
+        name, grid = f"{self._names[index]}/{part}", self._grid(index)
+        cut = self._cut(index, activation)
+        if cut:
+            # On its own, so that what is before it is fused.
+            value = self.node("QuantizeLinear", [value, *grid], f"{name}/uncut")
+            value = self.node("DequantizeLinear", [value, *grid], f"{name}/uncut_float")
+            value = self.node(cut[0], [value, *cut[1]], f"{name}/cut")
+        return self.node("QuantizeLinear", [value, *grid], name)
+
+    def _cut(self, index: int, activation: int) -> tuple[str, list[str]] | None:
+        """The operator that a fused activation needs, with its bounds; None for none."""
+        if activation == _NONE:
+            return None
+        if activation not in (_RELU, _RELU6):
+            raise InputError("a fused activation other than ReLU and ReLU6 has no QDQ form here")
+        scale, zero = float(self.scale(index)[0]), int(self.zero(index)[0])
+        low, high = (_LOWEST - zero) * scale, (_HIGHEST - zero) * scale
+        # Half a step beyond the bound would still be rounded to it.
+        if low > -scale / 2 and (activation == _RELU or high < 6 + scale / 2):
+            return None
+        if activation == _RELU:
+            return "Relu", []
+        return "Clip", [self.constant(f"bound_{n}", np.asarray(n, np.float32)) for n in (0, 6)]
+
+    def weights(self, index: int, array: NDArray[Any]) -> str:
+        """Weights in ONNX's order, output channels first."""
+        name = self.constant(self._names[index], array)
+        axis = {"axis": 0} if len(self.scale(index)) > 1 else {}
+        grid = self._grid(index, "weights")
+        return self.node("DequantizeLinear", [name, *grid], f"{name}/float", **axis)
+
+    def bias(self, index: int) -> str:
+        array = self.array(index)
+        assert array is not None
+        name = self.constant(self._names[index], array)
+        axis = {"axis": 0} if len(self.scale(index)) > 1 else {}
+        grid = self._grid(index, "bias")
+        return self.node("DequantizeLinear", [name, *grid], f"{name}/float", **axis)
+
+    def pads(self, image: int, window: Sequence[int], strides: Sequence[int], padding: int,
+             dilations: Sequence[int] = (1, 1)) -> list[int]:  # fmt: skip
+        """TFLite's SAME or VALID as numbers: top, left, bottom, right."""
+        if padding == schema.Padding.VALID:
+            return [0, 0, 0, 0]
+        before, after = [], []
+        sides = self.shape(image)[1:3]
+        for side, size, stride, dilation in zip(sides, window, strides, dilations, strict=True):
+            missing = (-(-side // stride) - 1) * stride + (size - 1) * dilation + 1 - side
+            before.append(max(missing, 0) // 2)
+            after.append(max(missing, 0) - before[-1])
+        return [*before, *after]
+
+    def axes(self, index: int, values: Sequence[int]) -> list[int]:
+        """Axes of an NHWC tensor as those of the NCHW one."""
+        rank = len(self.shape(index))
+        positive = [int(v) % rank for v in values]
+        return [_TO_NCHW.index(v) for v in positive] if rank == 4 else positive
+
+    def _close(self, index: int) -> None:
+        """The graph's output on signed codes again."""
+        if self._graph.tensors[index].type == schema.TensorType.INT8:
+            name = self._names[index]
+            value = self.node(
+                "DequantizeLinear", [f"{name}/codes", *self._grid(index)], f"{name}/end"
+            )
+            self.node("QuantizeLinear", [value, *self._grid(index, "end")], name)
+
+
+# Operators, as TFLite names them.
+
+
+def _convolution(w: _Writer, i: list[int], o: list[int], opt: Any, depthwise: bool) -> None:
+    weights = w.array(i[1])
+    if weights is None:
+        raise InputError("a convolution with computed weights has no QDQ form in ONNX")
+    channels = w.shape(i[0])[3]
+    weights = weights.transpose((3, 0, 1, 2) if depthwise else _TO_NCHW)
+    window, strides = weights.shape[2:], (opt.strideH, opt.strideW)
+    dilations = (opt.dilationHFactor, opt.dilationWFactor)
+    inputs = [w.read(i[0]), w.weights(i[1], weights), *(w.bias(b) for b in i[2:3])]
+    value = w.node(
+        "Conv", inputs, f"{w._names[o[0]]}/sum", kernel_shape=list(window), strides=list(strides),
+        pads=w.pads(i[0], window, strides, opt.padding, dilations), dilations=list(dilations),
+        group=channels // weights.shape[1],
+    )  # fmt: skip
+    w.store(o[0], value, opt.fusedActivationFunction)
+
+
+def _fully_connected(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    weights, before, after = w.array(i[1]), w.shape(i[0]), w.shape(o[0])
+    if weights is None or any(n != 1 for n in (*before[:-1], *after[:-1])):
+        raise InputError("a fully connected layer over more than a row has no QDQ form here")
+    name, image = w._names[o[0]], w.read(i[0])
+    if len(before) != 2:
+        row = w.constant(f"{name}/row", np.asarray((1, before[-1]), np.int64))
+        image = w.node("Reshape", [w.codes(i[0]), row], f"{name}/read")
+        image = w.node("DequantizeLinear", [image, *w._grid(i[0])], f"{name}/read_float")
+    inputs = [image, w.weights(i[1], weights), *(w.bias(b) for b in i[2:3])]
+    value = w.node("Gemm", inputs, f"{name}/sum", transB=1)
+    if len(after) == 2:
+        w.store(o[0], value, opt.fusedActivationFunction)
+        return
+    shape = tuple(after[axis] for axis in _TO_NCHW) if len(after) == 4 else after
+    row = w.store(o[0], value, opt.fusedActivationFunction, "row_codes")
+    target = w.constant(f"{name}/shape", np.asarray(shape, np.int64))
+    w.node("Reshape", [row, target], f"{name}/codes")
+
+
+def _of_two(op: str) -> Callable[..., None]:
+    def write(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+        value = w.node(op, [w.read(i[0]), w.read(i[1])], f"{w._names[o[0]]}/{op.lower()}")
+        w.store(o[0], value, opt.fusedActivationFunction)
+
+    return write
+
+
+def _of_one(op: str, **attributes: Any) -> Callable[..., None]:
+    def write(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+        value = w.node(op, [w.read(i[0])], f"{w._names[o[0]]}/{op.lower()}", **attributes)
+        w.store(o[0], value)
+
+    return write
+
+
+def _pool(op: str) -> Callable[..., None]:
+    def write(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+        window, strides = (opt.filterHeight, opt.filterWidth), (opt.strideH, opt.strideW)
+        value = w.node(
+            op, [w.read(i[0])], f"{w._names[o[0]]}/pool", kernel_shape=list(window),
+            strides=list(strides), pads=w.pads(i[0], window, strides, opt.padding),
+        )  # fmt: skip
+        w.store(o[0], value, opt.fusedActivationFunction)
+
+    return write
+
+
+def _mean(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    axes = w.array(i[1])
+    if axes is None or sorted(w.axes(i[0], axes.ravel().tolist())) != [2, 3]:
+        raise InputError("a mean over other axes than height and width has no QDQ form here")
+    name = w._names[o[0]]
+    value = w.node("GlobalAveragePool", [w.read(i[0])], f"{name}/mean")
+    if opt.keepDims:
+        w.store(o[0], value)
+        return
+    pooled = w.node("QuantizeLinear", [value, *w._grid(o[0])], f"{name}/pooled")
+    shape = w.constant(f"{name}/shape", np.asarray(w.shape(o[0]), np.int64))
+    w.node("Reshape", [pooled, shape], f"{name}/codes")
+
+
+def _reshape(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    """Moves codes; the scale stays."""
+    codes, before, after = w.codes(i[0]), w.shape(i[0]), w.shape(o[0])
+    name = w._names[o[0]]
+    if len(before) == 4 and before[3] > 1 and before[1] * before[2] > 1:
+        codes = w.node("Transpose", [codes], f"{name}/nhwc", perm=_TO_NHWC)
+    back = len(after) == 4 and after[3] > 1 and after[1] * after[2] > 1
+    if len(after) == 4 and not back:
+        after = tuple(after[axis] for axis in _TO_NCHW)
+    shape = w.constant(f"{name}/shape", np.asarray(after, np.int64))
+    codes = w.node("Reshape", [codes, shape], f"{name}/{'reshaped' if back else 'codes'}")
+    if back:
+        w.node("Transpose", [codes], f"{name}/codes", perm=_TO_NCHW)
+
+
+def _transpose(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    perm = w.array(i[1])
+    assert perm is not None
+    order = [int(axis) for axis in perm.ravel()]
+    if len(order) == 4:
+        # What is NHWC there is NCHW here, before and after.
+        order = [_TO_NCHW.index(order[axis]) for axis in _TO_NCHW]
+    w.node("Transpose", [w.codes(i[0])], f"{w._names[o[0]]}/codes", perm=order)
+
+
+def _concatenation(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    (axis,) = w.axes(o[0], [opt.axis])
+    value = w.node("Concat", [w.read(x) for x in i], f"{w._names[o[0]]}/concat", axis=axis)
+    w.store(o[0], value, opt.fusedActivationFunction)
+
+
+def _pad(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    widths = w.array(i[1])
+    assert widths is not None
+    if len(widths) == 4:
+        widths = widths[list(_TO_NCHW)]
+    pads = w.constant(f"{w._names[o[0]]}/pads", widths.T.ravel().astype(np.int64))
+    zero = w.constant(f"{w._names[o[0]]}/zero", np.asarray(w.zero(i[0])[0] + _UNSIGNED, np.uint8))
+    w.node("Pad", [w.codes(i[0]), pads, zero], f"{w._names[o[0]]}/codes")
+
+
+def _hard_swish(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    """x * relu6(x + 3) / 6 as an integer sum and an integer product.
+
+    The sum's codes saturate where relu6 does, and read on a grid of a sixth they are the factor.
+    """
+    name = w._names[o[0]]
+    zero = w.constant("hard_swish/zero_point", np.asarray(0, np.uint8))
+    steps = _HIGHEST - _LOWEST
+    sixth = w.constant("hard_swish/scale", np.asarray(1 / steps, np.float32))
+    six = w.constant("hard_swish/sum_scale", np.asarray(6 / steps, np.float32))
+    three = w.constant("hard_swish/three", np.asarray(_HIGHEST - _LOWEST, np.uint8))
+    three_scale = w.constant("hard_swish/three_scale", np.asarray(3 / steps, np.float32))
+    offset = w.node("DequantizeLinear", [three, three_scale, zero], f"{name}/three")
+    moved = w.node("Add", [w.read(i[0]), offset], f"{name}/sum")
+    factor = w.node("QuantizeLinear", [moved, six, zero], f"{name}/factor_codes")
+    factor = w.node("DequantizeLinear", [factor, sixth, zero], f"{name}/factor")
+    w.store(o[0], w.node("Mul", [w.read(i[0]), factor], f"{name}/product"))
+
+
+def _requantize(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    w.store(o[0], w.read(i[0]))
+
+
+def _dequantize(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
+    w.node("DequantizeLinear", [w.codes(i[0]), *w._grid(i[0])], w._names[o[0]])
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    "ADD": _of_two("Add"),
+    "AVERAGE_POOL_2D": _pool("AveragePool"),
+    "CONCATENATION": _concatenation,
+    "CONV_2D": lambda w, i, o, opt: _convolution(w, i, o, opt, depthwise=False),
+    "DEPTHWISE_CONV_2D": lambda w, i, o, opt: _convolution(w, i, o, opt, depthwise=True),
+    "DEQUANTIZE": _dequantize,
+    "ELU": _of_one("Elu"),
+    "EXP": _of_one("Exp"),
+    "FULLY_CONNECTED": _fully_connected,
+    "HARD_SWISH": _hard_swish,
+    "LOG": _of_one("Log"),
+    "LOGISTIC": _of_one("Sigmoid"),
+    "MAX_POOL_2D": _pool("MaxPool"),
+    "MEAN": _mean,
+    "MUL": _of_two("Mul"),
+    "PAD": _pad,
+    "QUANTIZE": _requantize,
+    "RELU": _of_one("Relu"),
+    "RESHAPE": _reshape,
+    "SOFTMAX": _of_one("Softmax", axis=-1),
+    "SQUEEZE": _reshape,
+    "SUB": _of_two("Sub"),
+    "TANH": _of_one("Tanh"),
+    "TRANSPOSE": _transpose,
+}

@@ -1,0 +1,157 @@
+"""int8 ONNX beside the int8 TFLite that it is made from: one quantization, two formats."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tf_keras
+from ai_edge_litert.interpreter import Interpreter
+from onnx import numpy_helper
+
+from mobiledeploy.converters import onnx as converter
+from mobiledeploy.converters import tflite
+from mobiledeploy.core import cards
+from mobiledeploy.core.plugins import RECIPES
+from mobiledeploy.core.types import Model
+from mobiledeploy.formats import onnx as shelf
+from mobiledeploy.frameworks import tf_keras as framework
+from mobiledeploy.verbs import models
+
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
+
+INT8 = RECIPES.load("int8_ptq").RECIPE
+SIZE = (32, 32)
+layers = tf_keras.layers
+
+
+def images(count, size=SIZE):
+    return np.random.default_rng(0).uniform(-1, 1, (count, *size, 3)).astype(np.float32)
+
+
+def both(model, size=SIZE, io="int8", output="logits"):
+    """(TFLite, ONNX) of one quantization."""
+    ends = {"resolution": size, "io": io, "output": output}
+    lite = tflite.convert(model, INT8, images(8, size), **ends)
+    return lite, converter.convert(lite, INT8, images(0, size), **ends)
+
+
+def network(*middle):
+    """A small network around some layers."""
+    tf_keras.utils.set_random_seed(0)
+    image = layers.Input((*SIZE, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    for make in middle:
+        x = make(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return Model("tf_keras", tf_keras.Model(image, layers.Dense(5)(x)))
+
+
+def residual(x):
+    return layers.Add()([x, layers.Conv2D(8, 1)(x)])
+
+
+def fire(x):
+    ends = layers.Conv2D(4, 1, activation="relu")(x), layers.Conv2D(8, 3, padding="same")(x)
+    return layers.ReLU()(layers.Concatenate()(ends))
+
+
+def flat(x):
+    x = layers.Dense(6, activation="relu")(layers.Flatten()(layers.AveragePooling2D(4)(x)))
+    return layers.Reshape((1, 1, 6))(x)
+
+
+def shuffle(x):
+    x = layers.Permute((1, 2, 4, 3))(layers.Reshape((16, 16, 2, 4))(x))
+    return layers.Reshape((16, 16, 8))(x)
+
+
+PARTS = {
+    "residual": (residual, residual),
+    "depthwise": (layers.DepthwiseConv2D(3, 2, padding="same"), layers.ReLU(6.0)),
+    "fire": (fire, layers.MaxPooling2D(3, 2, padding="same")),
+    "padded": (layers.ZeroPadding2D(((0, 1), (0, 1))), layers.Conv2D(8, 3, 2)),
+    "dilated": (layers.Conv2D(8, 3, dilation_rate=2, padding="same"),),
+    "excite": (lambda x: layers.Multiply()([x, layers.GlobalAveragePooling2D(keepdims=True)(x)]),),
+    "flat": (flat,),
+    "shuffle": (shuffle, layers.Conv2D(8, 1)),
+}
+
+
+def session(data, path):
+    """(ONNX Runtime's session, what its own optimised graph is made of)."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    opened = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return opened, Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def answers(lite, opened, count=8):
+    """Codes of both for the same int8 noise."""
+    engine = Interpreter(model_content=lite, num_threads=1)
+    engine.allocate_tensors()
+    (image,), (scores,) = engine.get_input_details(), engine.get_output_details()
+    dice = np.random.default_rng(1)
+    pairs = []
+    for _ in range(count):
+        codes = dice.integers(-128, 128, image["shape"]).astype(np.int8)
+        engine.set_tensor(image["index"], codes)
+        engine.invoke()
+        (other,) = opened.run(None, {opened.get_inputs()[0].name: codes.transpose(0, 3, 1, 2)})
+        pairs.append((engine.get_tensor(scores["index"]).astype(int), other.astype(int)))
+    return np.array(pairs)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_layer_gives_the_codes_of_tflite_and_is_fused(part, tmp_path):
+    lite, data = both(network(*PARTS[part]))
+    opened, ops = session(data, tmp_path / "optimised.onnx")
+    assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul"}, ops
+    assert shelf.float_layers(shelf.inspect(data)) == ()
+    pairs = answers(lite, opened)
+    assert np.mean(abs(pairs[:, 0] - pairs[:, 1]) <= 1) >= 0.99
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
+def test_a_network_is_fused_and_agrees(name, tmp_path):
+    spec = models.spec(cards.load(name), alpha=0.35, res=64, classes=12)
+    lite, data = both(framework.build(spec, None), spec.resolution)
+    opened, ops = session(data, tmp_path / "optimised.onnx")
+    assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul", "Add", "Mul"}, ops
+    pairs = answers(lite, opened)
+    assert np.mean(pairs[:, 0].argmax(-1) == pairs[:, 1].argmax(-1)) == 1
+    if name == "mobilenet_v2":
+        assert np.mean(abs(pairs[:, 0] - pairs[:, 1]) <= 1) >= 0.99
+
+
+def test_weights_biases_and_scales_are_tflites():
+    lite, data = both(network(residual))
+    engine = Interpreter(model_content=lite, num_threads=1)
+    held = {
+        numpy_helper.to_array(tensor).tobytes(): tensor.name
+        for tensor in onnx.load_model_from_string(data).graph.initializer
+    }
+    checked = 0
+    for detail in engine.get_tensor_details():
+        scales = detail["quantization_parameters"]["scales"]
+        if len(scales):
+            assert scales.astype(np.float32).tobytes() in held, detail["name"]
+        if detail["dtype"] == np.int8 and len(detail["shape"]) == 4 and len(scales) > 1:
+            codes = engine.tensor(detail["index"])().transpose(0, 3, 1, 2)
+            assert np.ascontiguousarray(codes).tobytes() in held, detail["name"]
+            checked += 1
+    assert checked == 2
+
+
+@pytest.mark.parametrize("output", ["softmax", "logits"])
+@pytest.mark.parametrize("io", ["int8", "float"])
+def test_ends_are_as_asked_for(io, output):
+    _, data = both(network(), io=io, output=output)
+    facts = shelf.inspect(data)
+    wanted = "int8" if io == "int8" else "float32"
+    assert {tensor.dtype for tensor in (*facts.inputs, *facts.outputs)} == {wanted}
+    assert shelf.float_layers(facts) == ()
