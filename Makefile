@@ -47,7 +47,7 @@ lock: $(STAMP) ## requirements.lock from pyproject.toml; UPGRADE=1 takes the new
 		--output-file requirements.lock pyproject.toml
 
 train-demo: $(STAMP) ## the demo weights, trained anew on the built-in pictures (an hour or more)
-	@$(PY) -m mobiledeploy.verbs.train --alpha 0.5 --alpha 0.25
+	@$(PY) tools/demo_weights.py --alpha 0.5 --alpha 0.25
 
 benchmarks: $(STAMP) ## our own speed, side by side with plain scripts and peers
 	@.venv/bin/mobiledeploy export --quiet --alpha 0.5 --res 160 >/dev/null
@@ -55,7 +55,7 @@ benchmarks: $(STAMP) ## our own speed, side by side with plain scripts and peers
 
 clean: ## removes what was built, and the tools' caches; measurements (.mobiledeploy) stay
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find mobiledeploy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find mobiledeploy tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml $(if $(sound),,FORCE)
 	@$(PYTHON) -c 'pass' 2>/dev/null || { echo "error: no $(PYTHON) here;" \

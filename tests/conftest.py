@@ -190,7 +190,8 @@ def exported(
         path.write_bytes(content)
         artifact = Artifact(
             path=path.name, sha256=records.sha256(content), size_bytes=len(content),
-            gzip_bytes=len(content), sparsity=0.0, format=format_, spec=spec, recipe=RECIPES.load(recipe).RECIPE, output="softmax",
+            gzip_bytes=len(content), sparsity=0.0, format=format_, spec=spec,
+            recipe=RECIPES.load(recipe).RECIPE, output="softmax",
             io="int8", layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs,
             logits=facts.logits,
             golden=Golden((held.id(0),), (f"golden/{picture.name}",), ((0.0,) * 12,), ""),

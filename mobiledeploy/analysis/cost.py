@@ -16,11 +16,18 @@ from mobiledeploy.core.types import Layer, Tensor
 FULLY_CONNECTED = "Fully Connected"
 
 # Operators that the rule counts, by the names of TensorFlow, TFLite and ONNX.
-_CONVOLUTIONS = {"Conv2D", "CONV_2D", "Conv"}
-_DEPTHWISE = {"DepthwiseConv2dNative", "DEPTHWISE_CONV_2D"}
+_CHANNELS_FIRST = {"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"}
 _TRANSPOSED = {"Conv2DBackpropInput", "TRANSPOSE_CONV", "ConvTranspose"}
-_DENSE = {"MatMul", "BatchMatMulV2", "BATCH_MATMUL", "FULLY_CONNECTED", "Gemm", "Einsum"}
-_COUNTED = _CONVOLUTIONS | _DEPTHWISE | _TRANSPOSED | _DENSE
+_DEPTHWISE = {"DepthwiseConv2dNative", "DEPTHWISE_CONV_2D"}
+_CONVOLUTIONS = {"Conv2D", "Conv3D", "CONV_2D", "CONV_3D"} | _CHANNELS_FIRST | _DEPTHWISE
+_DENSE = {
+    "BATCH_MATMUL", "BatchMatMulV2", "Einsum", "FULLY_CONNECTED", "Gemm", "MatMul",
+    "MatMulInteger", "QGemm", "QLinearMatMul",
+}  # fmt: skip
+_COUNTED = _CONVOLUTIONS | _TRANSPOSED | _DENSE
+# In the names of operators with a network of their own inside, and of those that nobody knows.
+_OPAQUE = ("CUSTOM", "Call", "GRU", "LSTM", "Loop", "RNN", "SVDF", "Scan", "UNKNOWN", "WHILE",
+           "While")  # fmt: skip
 # Operators whose result can take the place of their input, element by element.
 _IN_PLACE = {
     "ADD", "Add", "AddV2", "BatchNormalization", "BiasAdd", "Clip", "ELU", "EXP", "Elu", "Exp",
@@ -72,7 +79,8 @@ class Cost:
     that inputs and results take at one moment when layers run in the given order, each result is
     freed after its last reader, and element-wise operators write over an input that nobody else
     reads. `intensity` is mult-adds per byte over the layers that have mult-adds, since runtimes
-    fuse the others into them. `uncounted` names operators that multiply and are no weights' layer.
+    fuse the others into them. `uncounted` names operators that multiply, or may, and are not in
+    `mult_adds`: those without weights, with a network inside, or of an unknown shape.
     """
 
     layers: tuple[LayerCost, ...]
@@ -85,8 +93,11 @@ class Cost:
 
 
 def cost(layers: Sequence[Layer]) -> Cost:
-    """The cost of a network from its layers in execution order (TensorFlow, TFLite or ONNX)."""
-    plain = _without_quantizers(layers)
+    """The cost of a network from its layers in execution order (TensorFlow, TFLite or ONNX).
+
+    Sides of unknown length are 0, as in `Tensor`; of the first, the batch, one picture is counted.
+    """
+    plain = _without_quantizers([_one_picture(layer) for layer in layers])
     seen: set[str] = set()
     rows = tuple(_row(layer, seen) for layer in plain)
     counted = [row for row in rows if row.mult_adds]
@@ -99,7 +110,7 @@ def cost(layers: Sequence[Layer]) -> Cost:
         peak_activation_bytes=_peak(plain),
         intensity=mult_adds / moved if moved else 0.0,
         shares=_shares(rows),
-        uncounted=tuple(sorted({x.op for x in plain if x.op in _COUNTED and _weights(x) is None})),
+        uncounted=tuple(sorted({x.op for x in plain if _is_uncounted(x)})),
     )
 
 
@@ -123,7 +134,7 @@ def _row(layer: Layer, seen: set[str]) -> LayerCost:
         kind=_kind(layer),
         output=layer.outputs[0].shape if layer.outputs else (),
         params=sum(elements(t.shape) for t in params),
-        mult_adds=_mult_adds(layer),
+        mult_adds=_mult_adds(layer) or 0,
         bytes_moved=sum(map(size_bytes, (*moving, *weights))),
     )
 
@@ -144,52 +155,72 @@ def _weights(layer: Layer) -> Tensor | None:
 
 def _channels(layer: Layer, tensor: Tensor) -> int:
     """Channels of an activation: ONNX keeps them behind the batch, the others last."""
-    first = layer.op in ("Conv", "ConvTranspose") and len(tensor.shape) == 4
-    return tensor.shape[1] if first else tensor.shape[-1]
+    return tensor.shape[1] if layer.op in _CHANNELS_FIRST else tensor.shape[-1]
 
 
-def _mult_adds(layer: Layer) -> int:
+def _mult_adds(layer: Layer) -> int | None:
     """Each output needs weights / output channels of them, in groups or not.
 
-    A transposed convolution spreads each input over weights / input channels outputs instead.
+    A transposed convolution spreads each input over weights / input channels outputs instead. Of an
+    Einsum, each index stands in two of input, weights and output. None for what is not counted.
     """
     kernel = _weights(layer)
-    if layer.op not in _COUNTED or kernel is None:
-        return 0
     moving = [t for t in layer.inputs if not t.constant]
-    each = moving[-1] if layer.op in _TRANSPOSED and moving else layer.outputs[0]
-    if not all(each.shape):
-        return 0
+    if layer.op not in _COUNTED or kernel is None or not moving:
+        return None
+    each = moving[-1] if layer.op in _TRANSPOSED else layer.outputs[0]
+    if len(each.shape) < 2 or not all(each.shape):
+        return None
+    if layer.op == "Einsum":
+        return math.isqrt(elements((*moving[0].shape, *kernel.shape, *each.shape)))
     return elements(each.shape) * elements(kernel.shape) // _channels(layer, each)
+
+
+def _is_uncounted(layer: Layer) -> bool:
+    opaque = layer.op in ("IF", "If", "StatelessIf") or any(n in layer.op for n in _OPAQUE)
+    return opaque or (layer.op in _COUNTED and _mult_adds(layer) is None)
+
+
+def _one_picture(layer: Layer) -> Layer:
+    """The layer with 1 for a batch of unknown size."""
+
+    def one(tensor: Tensor) -> Tensor:
+        is_open = tensor.shape[:1] == (0,) and not tensor.constant
+        return replace(tensor, shape=(1, *tensor.shape[1:])) if is_open else tensor
+
+    inputs, outputs = (tuple(map(one, tensors)) for tensors in (layer.inputs, layer.outputs))
+    return replace(layer, inputs=inputs, outputs=outputs)
 
 
 def _kind(layer: Layer) -> str:
     kernel = _weights(layer)
-    if kernel is None or layer.op not in _COUNTED:
+    if kernel is None or _mult_adds(layer) is None:
         return layer.op
     if layer.op in _DENSE:
         return FULLY_CONNECTED
-    height, width = _window(layer, kernel)
+    window = _window(layer, kernel)
+    size = "x".join(map(str, window))
     if layer.op in _TRANSPOSED:
-        return f"Transposed Conv {height}x{width}"
+        return f"Transposed Conv {size}"
     output = layer.outputs[0]
-    inputs = next((_channels(layer, t) for t in layer.inputs if not t.constant), 0)
-    each = elements(kernel.shape) // (height * width * max(1, _channels(layer, output)))
+    channels = _channels(layer, output)
+    inputs = next((_channels(layer, t) for t in layer.inputs if not t.constant and t.shape), 0)
+    each = elements(kernel.shape) // (elements(window) * channels)
     if layer.op in _DEPTHWISE or (each == 1 and inputs > 1):
-        return f"Conv DW {height}x{width}"
-    if elements(output.shape) == _channels(layer, output) and (height, width) == (1, 1):
+        return f"Conv DW {size}"
+    if elements(output.shape) == channels and elements(window) == 1:
         # A picture of one pixel: what other networks call fully connected.
         return FULLY_CONNECTED
-    return f"Conv {height}x{width}{' grouped' if each < inputs else ''}"
+    return f"Conv {size}{' grouped' if each < inputs else ''}"
 
 
-def _window(layer: Layer, kernel: Tensor) -> tuple[int, int]:
-    """Height and width of a kernel, which stand where the format has them."""
-    if layer.op in ("Conv", "ConvTranspose"):
-        return kernel.shape[2], kernel.shape[3]
-    if layer.op.isupper():
-        return kernel.shape[1], kernel.shape[2]
-    return kernel.shape[0], kernel.shape[1]
+def _window(layer: Layer, kernel: Tensor) -> tuple[int, ...]:
+    """Height and width of a kernel (and depth), which stand where the format has them."""
+    if layer.op in _CHANNELS_FIRST:
+        return kernel.shape[2:]
+    if layer.op.isupper() and len(kernel.shape) == 4:
+        return kernel.shape[1:3]
+    return kernel.shape[:-2]
 
 
 def _shares(rows: Sequence[LayerCost]) -> tuple[Share, ...]:

@@ -116,7 +116,7 @@ def _show(found: verb.Analysis) -> None:
         f"{found.intensity:.1f} mult-adds per byte moved"
     )
     if found.uncounted:
-        click.echo(f"not counted, for they have no weights: {', '.join(found.uncounted)}")
+        click.echo(f"not counted: {', '.join(found.uncounted)}")
 
 
 def _show_table(found: verb.Compared) -> None:

@@ -39,7 +39,7 @@ class Architecture(Protocol):
         """The model, from keyword arguments resolution=(height, width), classes, and its own.
 
         Input `image` [N, height, width, 3] float32, output [N, classes]. Its own arguments
-        (alpha, groups, variant) are the paper's, named in the model card; UsageError for values that
+        (alpha, groups, variant) are the paper's, as the card names them; UsageError for values that
         the paper's network cannot have.
         """
         ...

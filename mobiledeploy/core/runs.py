@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Epoch, Run
+from mobiledeploy.core.types import Epoch, Run, TrainingSettings
 
 RECORD = "run.json"
 STATE = "state"
@@ -19,8 +19,13 @@ def is_run(folder: Path) -> bool:
     return (folder / RECORD).is_file() or (folder / STATE / RECORD).is_file()
 
 
-def best(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights are kept: the highest top-1, then the lowest validation loss."""
+def best(history: Sequence[Epoch], settings: TrainingSettings) -> Epoch:
+    """The epoch whose weights are kept: the highest top-1, then the lowest validation loss.
+
+    Of a compression the last: only there has the network what was asked for.
+    """
+    if settings.compression:
+        return history[-1]
     return max(history, key=lambda epoch: (epoch.top1, -epoch.validation_loss))
 
 

@@ -20,9 +20,9 @@ def part(count: int, split: Split) -> NDArray[np.int64]:
     """Which of `count` samples, in their own order, belong to `split`.
 
     A permutation seeded by the count alone is cut: its first ``min(200, max(1, count // 5))`` are
-    for calibration, the rest is for validation. `train` is the calibration part (what a model may
-    be fitted to) and `test` the validation part (what it is judged on); no picture is in both.
-    `all` is every sample.
+    for calibration, the rest, which is `test` too, is for validation. For networks that are trained
+    on the same data it is cut otherwise: the last fifth is `held` back to judge them by, the rest
+    is to `train` on, the calibration part among it. `all` is every sample.
 
     Returns:
         Ascending indices, int64.
@@ -30,8 +30,13 @@ def part(count: int, split: Split) -> NDArray[np.int64]:
     if split == "all":
         return np.arange(count, dtype=np.int64)
     order = np.random.Generator(np.random.PCG64(_SEED)).permutation(count)
-    cut = min(CALIBRATION, max(1, count // 5))
-    chosen = order[:cut] if split in ("calibration", "train") else order[cut:]
+    fifth = max(1, count // 5)
+    cut = min(CALIBRATION, fifth)
+    chosen = {
+        "train": order[:-fifth],
+        "held": order[-fifth:],
+        "calibration": order[:cut],
+    }.get(split, order[cut:])
     return np.sort(chosen).astype(np.int64)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 ChannelOrder = Literal["rgb", "bgr"]
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
-Split = Literal["train", "calibration", "validation", "test", "all"]
+Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["softmax", "logits"]
 InputOutput = Literal["int8", "float"]
 Argument = float | int | str
@@ -400,7 +400,8 @@ class TrainingSettings:
     """All that a training depends on besides its network and its pictures.
 
     `batch` is the number of pictures in a step, over all replicas. `init` and `teacher` are None
-    where there is none; `frozen` says that only the classifier is trained.
+    where there is none; `frozen` says that only the classifier is trained. `prune` is the share of
+    zeros and `cluster` the number of different weights that each layer ends with, None for neither.
     """
 
     schedule: Schedule
@@ -413,6 +414,16 @@ class TrainingSettings:
     ema: bool
     label_smoothing: float
     strategy: Literal["none", "mirrored", "multiworker"]
+    prune: float | None = None
+    cluster: int | None = None
+
+    @property
+    def compression(self) -> tuple[str, float] | None:
+        """The pass that the network is trained through, and its amount."""
+        for name, amount in (("prune", self.prune), ("cluster", self.cluster)):
+            if amount is not None:
+                return name, amount
+        return None
 
 
 @dataclass(frozen=True)

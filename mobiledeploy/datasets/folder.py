@@ -211,10 +211,14 @@ def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list
         there[name] = path
     if split == "all":
         return folders, "all"
+    if split == "held":
+        split = "validation" if "validation" in there or "test" not in there else "test"
+        if "train" not in there:
+            return [there[split]] if split in there else folders, "held"
     if split == "calibration" and split not in there and "train" in there:
         return [there["train"]], "calibration"
     alone = "validation" in there and not {"calibration", "train"} & set(there)
-    if alone and split in ("calibration", "validation"):
+    if alone and split in ("calibration", "train", "validation"):
         return [there["validation"]], split
     if split not in there:
         raise InputError(

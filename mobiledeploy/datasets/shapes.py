@@ -441,13 +441,15 @@ def open(
 
     Args:
         source: "demo".
-        split: one of `SPLITS`.
+        split: one of `SPLITS`, or `held`, which is validation.
         resolution: (height, width) in pixels, each from 32 to 1024.
         labels: not used: the classes are known.
 
     Raises:
         UsageError: the demo data has no such split.
     """
+    if split == "held":
+        split = "validation"
     if split not in SPLITS:
         raise UsageError(f"the demo data has no split {split!r}", f"it has {', '.join(SPLITS)}")
     return Shapes(source, split, resolution)

@@ -156,36 +156,51 @@ def parameters(model: Model) -> Parameters:
 def layers(model: Model, resolution: tuple[int, int]) -> tuple[Layer, ...]:
     """The model's operators in execution order, for one picture of `resolution` (height, width).
 
-    Constant are the model's variables; the numbers that its code adds or multiplies by, and shapes,
-    are left out. A bias belongs to the operator that it is added to. Names are those of the model's own layers.
+    Constant are the model's variables; other numbers that its code holds, and shapes, are left out.
+    What is computed of variables alone stands as these variables where it is read. A bias belongs
+    to the operator that it is added to. Names are those of the model's own layers.
+
+    InputError where TensorFlow cannot trace it.
     """
-    frozen = freeze(model, resolution)
-    last = (frozen.scores or frozen.logits).outputs[0].op
-    weights: dict[str, Tensor] = {}
+    concrete = _traced(model, resolution)
+    # By operator: what it holds, the variables that it is computed of.
+    weights: dict[str, tuple[Tensor, ...]] = {
+        tensor.op.name: () for _, tensor in concrete.graph.captures
+    }
     rows: list[Layer] = []
-    for op in _in_order(last):
-        if op.type == "Const":
-            continue
-        if op.type == "Identity":
-            weights |= _variable(op, weights)
-            continue
-        if op.type == "Placeholder" or not op.outputs:
-            continue
-        rows.append(
-            Layer(
-                op.name,
-                op.type,
-                tuple(
-                    _read(tensor, weights)
-                    for tensor in op.inputs
-                    if tensor.op.type != "Const" or tensor.op.name in weights
-                ),
-                (_tensor(op.outputs[0]),),
-            )
-        )
+    for op in _in_order(concrete.outputs[0].op):
+        fixed = _constant(op, weights)
+        if fixed is not None:
+            weights[op.name] = fixed
+        elif op.type not in ("Placeholder", "Identity") and op.outputs:
+            inputs = [_read(tensor, weights) for tensor in op.inputs]
+            output = _tensor(op.outputs[0])
+            rows.append(Layer(op.name, op.type, tuple(t for ts in inputs for t in ts), (output,)))
     rows = _with_their_biases(rows)
     names = _short_names([row.name for row in rows])
     return tuple(dataclasses.replace(row, name=names[row.name]) for row in rows)
+
+
+def _traced(model: Model, resolution: tuple[int, int]) -> Any:
+    """A ConcreteFunction of the model without function calls in it; its variables as they are."""
+    height, width = resolution
+    with loading.refusing(
+        f"TensorFlow cannot run the model on one {height}x{width} picture", tf.errors.OpError
+    ):
+        call, variables = FRAMEWORKS.load(model.framework).inference(model)
+        spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
+        before = tf.config.functions_run_eagerly()
+        # What Keras compiles by XLA is traced in its place, not as a call that hides it.
+        tf.config.run_functions_eagerly(True)
+        try:
+            concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
+        finally:
+            tf.config.run_functions_eagerly(before)
+        if any("PartitionedCall" in op.type for op in concrete.graph.get_operations()):
+            # A SavedModel is made of calls; freezing takes their insides out.
+            concrete = convert_variables_to_constants_v2(concrete)
+        del variables  # The graph's captures hold them, and from then on constants.
+    return concrete
 
 
 def _in_order(last: Any) -> list[Any]:
@@ -216,25 +231,38 @@ def _in_order(last: Any) -> list[Any]:
     return order
 
 
-def _variable(op: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What reading a variable became when the model was frozen: an Identity of a constant."""
-    source = op.inputs[0].op
-    if source.name in weights:
-        return {op.name: weights[source.name]}
-    if source.type == "Const" and "ReadVariableOp" in op.name.rpartition("/")[2]:
-        found = _tensor(source.outputs[0])
-        return {op.name: dataclasses.replace(found, constant=True)}
-    return {}
+def _constant(op: Any, weights: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, ...] | None:
+    """The variables that `op` is computed of, none for a plain number; None for an activation."""
+    if op.type == "Const" or op.name in weights:
+        return weights.get(op.name, ())
+    # Frozen, a variable is a constant, and its reading an Identity of it.
+    frozen = op.type == "Identity" and "ReadVariableOp" in op.name.rpartition("/")[2]
+    if op.type == "ReadVariableOp" or frozen:
+        source = _behind_identities(op.inputs[0])
+        if source.op.type in ("Const", "Placeholder"):
+            value = _tensor(op.outputs[0])
+            return (dataclasses.replace(value, name=source.name, constant=True),)
+    if not op.inputs or any(tensor.op.name not in weights for tensor in op.inputs):
+        return None
+    sources = {t.name: t for tensor in op.inputs for t in weights[tensor.op.name]}
+    if len(sources) == 1 and op.outputs:
+        (source,) = sources.values()
+        shape = _tensor(op.outputs[0]).shape
+        if math.prod(shape) == math.prod(source.shape):
+            return (dataclasses.replace(source, shape=shape),)
+    return tuple(sources.values())
 
 
-def _read(tensor: Any, weights: dict[str, Tensor]) -> Tensor:
-    op = tensor.op
-    if op.name in weights:
-        return weights[op.name]
-    while op.type == "Identity":
-        tensor = op.inputs[0]
-        op = tensor.op
-    return _tensor(tensor)
+def _read(tensor: Any, weights: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    if tensor.op.name in weights:
+        return weights[tensor.op.name]
+    return (_tensor(_behind_identities(tensor)),)
+
+
+def _behind_identities(tensor: Any) -> Any:
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    return tensor
 
 
 def _tensor(tensor: Any) -> Tensor:
@@ -248,16 +276,18 @@ def _with_their_biases(rows: list[Layer]) -> list[Layer]:
     joined: list[Layer] = []
     makers: dict[str, int] = {}
     for row in rows:
-        bias = [t for t in row.inputs if t.constant and len(t.shape) == 1]
+        fixed = [t for t in row.inputs if t.constant]
+        bias = [t for t in fixed if t.shape and math.prod(t.shape) == t.shape[-1]]
         before = makers.get(row.inputs[0].name) if row.inputs else None
         if (
             row.op in ("BiasAdd", "AddV2")
-            and len(bias) == 1
+            and len(fixed) == len(bias) == 1
             and before is not None
             and any(t.constant for t in joined[before].inputs)
             and readers[row.inputs[0].name] == 1
         ):
-            inputs = (*joined[before].inputs, bias[0])
+            vector = dataclasses.replace(bias[0], shape=bias[0].shape[-1:])
+            inputs = (*joined[before].inputs, vector)
             joined[before] = dataclasses.replace(joined[before], inputs=inputs, outputs=row.outputs)
             makers[row.outputs[0].name] = before
             continue

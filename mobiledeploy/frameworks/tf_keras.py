@@ -18,6 +18,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Model, ModelFile, ModelSpec
 from mobiledeploy.frameworks import loading
+from mobiledeploy.frameworks.hard_activations import HardSwish
 
 _SEED = 1
 _SUFFIX = {"h5": ".h5", "keras": ".keras"}
@@ -85,13 +86,32 @@ def build(spec: ModelSpec, weights: Path | None) -> Model:
 
 def _randomise(handle: tf_keras.Model) -> None:
     random = np.random.Generator(np.random.PCG64(_SEED))
-    for weight in handle.weights:
-        role = weight.name.rpartition("/")[2]
-        if "kernel" in role:
+    for layer in handle.layers:
+        for weight in layer.weights:
+            role = weight.name.rpartition("/")[2]
+            if "kernel" not in role:
+                continue
             # [height, width, channels, filters], [channels, filters] of a fully connected layer.
             depthwise = role.startswith("depthwise")
             fan_in = math.prod(weight.shape[:2] if depthwise else weight.shape[:-1])
-            weight.assign(random.normal(0, (2 / fan_in) ** 0.5, weight.shape))
+            # A separable convolution's own pointwise reads its depthwise.
+            gain = 2 if _reads_activations(layer) and not role.startswith("pointwise") else 1
+            weight.assign(random.normal(0, (gain / fan_in) ** 0.5, weight.shape))
+
+
+def _reads_activations(layer: tf_keras.layers.Layer) -> bool:
+    """Whether a ReLU has halved what `layer` reads: not so behind a linear bottleneck.
+
+    Pictures count as halved: their values are small.
+    """
+    while layer.inbound_nodes and not isinstance(layer, tf_keras.layers.InputLayer):
+        before = layer.inbound_nodes[0].inbound_layers
+        layer = before[0] if isinstance(before, list) else before
+        if isinstance(layer, tf_keras.layers.ReLU | HardSwish):
+            return True
+        if hasattr(layer, "activation"):
+            return layer.activation is not tf_keras.activations.linear
+    return True
 
 
 def load_weights(

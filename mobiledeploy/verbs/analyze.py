@@ -5,6 +5,7 @@ A model is traced by TensorFlow in a process of its own; a finished file is read
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,16 +173,21 @@ def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
     (traced,) = trace_verb.trace(
         [Source(_own_spec(file), file=file, resolution=resolution)], notify
     )
-    return _analysis(traced, str(order.file))
+    return _analysis(traced, _text(order.file))
 
 
 def _own_spec(file: ModelFile) -> ModelSpec:
     """Of a user's file: what it is, tracing it tells; how it is fed does not matter here."""
     return ModelSpec(
-        name=Path(file.path).stem, card=None, architecture=file.framework, arguments={},
+        name=_text(Path(file.path).stem), card=None, architecture=file.framework, arguments={},
         resolution=(0, 0), classes=0, preprocessing=Preprocessing((0.0, 1.0)),
-        weights=Weights(Path(file.path).name, file.sha256, pinned=False),
+        weights=Weights(_text(Path(file.path).name), file.sha256, pinned=False),
     )  # fmt: skip
+
+
+def _text(name: str | Path) -> str:
+    """A file's name that a record can hold, also where the name is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _analysis(traced: Traced, source: str) -> Analysis:
@@ -209,7 +215,7 @@ def _finished(path: Path) -> Analysis | None:
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
         return Analysis(
-            name=path.name, source=str(path),
+            name=_text(path.name), source=_text(path),
             resolution=(sides[0], sides[1]) if len(sides) == 2 else (0, 0),
             classes=facts.outputs[0].shape[-1] if facts.outputs and facts.outputs[0].shape else 0,
             mult_adds=found.mult_adds, params=found.params, trainable_params=None,
@@ -326,6 +332,8 @@ def best(budget: Budget, *, most: int = 5) -> Choices:
     Published figures decide, as printed; where a source prints no parameters, a budget for the size
     leaves its rows out. UsageError where nothing fits, naming what comes closest.
     """
+    if budget.top1 is not None and not 0.01 <= budget.top1 <= 1:
+        raise UsageError(f"top-1 of {100 * budget.top1:g} % is no accuracy", "say 65 for 65 %")
     rows = [
         row
         for row in tables.grids()

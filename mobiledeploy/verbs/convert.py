@@ -196,7 +196,7 @@ def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[f
 
     data = request.data
     samples = dataset(data.source).open(
-        data.source, "validation", resolution=spec.resolution, labels=data.labels
+        data.source, data.split, resolution=spec.resolution, labels=data.labels
     )
     images = np.stack(
         [

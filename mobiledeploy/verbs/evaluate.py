@@ -223,7 +223,10 @@ class _Pictures:
         preprocessing.validate(pre)
         own = artifact.data
         source = self._source or own.source
-        builtin = artifact.spec.card and artifact.spec.weights.source in ("demo", "random")
+        trained = (own.source, own.split) == ("demo", "held")
+        builtin = artifact.spec.card and (
+            trained or artifact.spec.weights.source in ("demo", "random")
+        )
         if source == "demo" and not builtin:
             raise UsageError(
                 "the demo pictures say nothing about a model that was not trained on them",
@@ -233,7 +236,7 @@ class _Pictures:
         split: Split = "all"
         labels = pre.labels
         if self._are_own(source, artifact, doubts):
-            split = "validation"
+            split = own.split
             labels = self._overrides.labels or own.labels
         elif source == "demo":
             # Its splits are apart from each other: what trains or calibrates is not in this one.
@@ -249,7 +252,7 @@ class _Pictures:
         own = artifact.data
         named_alike = _same_place(source, own.source)
         try:
-            found = self._open(source, "validation", artifact, own.labels).identity
+            found = self._open(source, own.split, artifact, own.labels).identity
         except InputError:
             if named_alike:
                 raise

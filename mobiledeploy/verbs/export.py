@@ -224,7 +224,7 @@ def _of_the_right_types(
 
 def _opened(data: DataRef) -> Samples:
     return dataset(data.source).open(
-        data.source, "validation", resolution=data.resolution, labels=data.labels
+        data.source, data.split, resolution=data.resolution, labels=data.labels
     )
 
 

@@ -31,6 +31,7 @@ from mobiledeploy.core.types import (
     Preprocessing,
     Recipe,
     Source,
+    Split,
     Weights,
 )
 from mobiledeploy.verbs import models
@@ -138,8 +139,11 @@ def plan(order: Order, notify: Notify) -> Plan:
     labels = spec.preprocessing.labels if order.overrides.labels or trained_on else ()
     # A model file's own resolution is known only once a framework has opened it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
-    held = dataset(source).open(source, "validation", resolution=look, labels=labels)
-    data = DataRef(source, "validation", look, labels, held.identity)
+    # What a network was trained on cannot judge it.
+    own_data = trained_on is not None and trained_on.source == source
+    split: Split = "held" if own_data else "validation"
+    held = dataset(source).open(source, split, resolution=look, labels=labels)
+    data = DataRef(source, split, look, labels, held.identity)
     calibration = ""
     if names:
         fitted = dataset(source).open(source, "calibration", resolution=look, labels=labels)

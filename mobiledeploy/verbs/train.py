@@ -1,228 +1,481 @@
-"""Train the demo weights: MobileNet v1 on the built-in data.
+"""Train or fine-tune a network; a training that was broken off goes on where it was.
 
-`python -m mobiledeploy.verbs.train --alpha 0.5 --alpha 0.25` is what `make train-demo` runs.
+The order: everything is checked and the pictures are identified before anything is written; a child
+(`verbs/fit`) trains, and commits each epoch to the run's folder; weights and record come last.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
+import dataclasses
+import fcntl
+import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from mobiledeploy.core import preprocessing, records, runs
+from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core.errors import DeployError, InputError, UsageError
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.types import (
+    DataRef,
+    ModelSpec,
+    Overrides,
+    Preprocessing,
+    Run,
+    Schedule,
+    Source,
+    TrainingSettings,
+    Weights,
+)
+from mobiledeploy.verbs import child, fit, models
+from mobiledeploy.verbs.plan import DEFAULT_ARCHITECTURE, tools
 
-from mobiledeploy.datasets import shapes
+RUNS = Path("runs")
+MOST_CLUSTERS = 256
+"""As many as int8 has codes: more gain nothing."""
+LARGEST_BATCH = 65_536
 
-RESOLUTIONS = (96, 128, 160, 192, 224)
-"""Square resolutions in pixels for which one file of weights is trained and measured."""
+SCHEDULES = {
+    schedule.name: schedule
+    for schedule in (
+        Schedule(
+            "paper", "rmsprop", learning_rate=0.045, batch=96, decay=0.94, decay_epochs=2.5,
+            weight_decay=4e-5, bn_momentum=0.9997, epochs=40,
+            source="Howard et al. 2017, arXiv:1704.04861, section 3.2 and 3.3; TF-slim's "
+            "train_image_classifier and mobilenet_v1_train (RMSprop 0.9, momentum 0.9, epsilon 1)",
+        ),
+        Schedule(
+            "v2", "rmsprop", learning_rate=0.045, batch=96, decay=0.98, decay_epochs=1.0,
+            weight_decay=4e-5, bn_momentum=0.9997, epochs=80,
+            source="Sandler et al. 2018, arXiv:1801.04381, section 6.1",
+        ),
+        Schedule(
+            "finetune", "adamw", learning_rate=1e-3, batch=32, decay=0.0, decay_epochs=0.0,
+            weight_decay=0.05, bn_momentum=0.99, epochs=20,
+            source="Loshchilov and Hutter, arXiv:1711.05101 (AdamW) and arXiv:1608.03983 (cosine)",
+        ),
+    )
+}  # fmt: skip
+"""How networks are trained, by name. No schedule decays depthwise kernels, which have so few
+weights (Howard et al. 2017, section 3.2). The papers' epochs are not ours: see `--epochs`."""
 
-EASY_RESOLUTION = 64
-EASY_LEVELS = 4
-"""The first phase: easy pictures, small. On the whole data a fresh network stays at chance for
-thousands of batches; from easy pictures it gets a start within some hundreds."""
+TF_CONFIG_EXAMPLE = (
+    'for the first of two: TF_CONFIG=\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}\''
+)
 
-MAIN_MIX = {96: 0.8, 128: 0.2}
-LAST_MIX = {96: 0.3, 128: 0.25, 160: 0.25, 192: 0.12, 224: 0.08}
-"""Share of the batches per resolution, in the second and in the third phase."""
 
-STEPS = 6_500
-EASY_SHARE, LAST_SHARE = 0.22, 0.14
-"""Batches of a training, and the shares of its first and its last phase."""
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for; None means the default of the card or of the schedule."""
 
-SETTLE_SHARE = 0.08
-SETTLE_RATE = 5e-4
-SETTLE_MIX = {96: 0.35, 128: 0.2, 160: 0.2, 192: 0.13, 224: 0.12}
-"""Batches after the training (as a share of it), their learning rate and their resolutions.
-
-Statistics differ from resolution to resolution, and batch normalisation keeps one moving average
-for all. So the network is settled on it: trained on with the statistics that it will have."""
-
-Pool = tuple[NDArray[np.uint8], NDArray[np.int64]]
+    arch: str | None = None
+    alpha: float | None = None
+    groups: int | None = None
+    res: int | None = None
+    data: str = models.DEMO
+    epochs: int | None = None
+    out: Path | None = None
+    init: str | None = None
+    freeze: bool = False
+    schedule: str | None = None
+    teacher: str | None = None
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
+    ema: bool = False
+    label_smoothing: float = 0.0
+    prune: float | None = None
+    cluster: int | None = None
+    batch: int = 32
+    seed: int = 0
+    unsafe: bool = False
+    overrides: Overrides = Overrides()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One file of weights and what it scores."""
+    """The answer of `train`. `reused` says that the folder held the finished training already."""
 
-    alpha: float
-    path: Path
-    sha256: str
-    top1: dict[int, float]
-    """Resolution in pixels -> share of the validation split that is named rightly."""
+    folder: str
+    reused: bool
+    run: Run
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the trainings share: the data set, drawn once."""
+class Plan:
+    """An order that was found possible: what the child is asked for. `chief` writes the folder."""
 
-    easy: Pool
-    train: dict[int, Pool]
-    validation: dict[int, Pool]
+    request: fit.Request
+    folder: Path
+    chief: bool
 
 
-def train(
-    alphas: Sequence[float], *, out: Path, steps: int, workers: int, say: Callable[[str], None]
-) -> Iterator[Trained]:
-    """Train MobileNet v1 on the demo data, once per width multiplier.
+def train(order: Order, notify: Notify = SILENCE) -> Trained:
+    """Trains as `order` says, goes on with what was broken off, or finds it done.
 
-    Writes `out`/mobilenet_v1_<alpha>.h5, first while the training goes on and then for good.
+    The kept weights are those of the epoch with the best top-1 on the validation pictures (with
+    `ema`, the averaged weights of that epoch), so that this top-1 is a little too good: pictures
+    that took no part tell how good the network is.
 
-    Args:
-        alphas: width multipliers.
-        out: folder of the weights.
-        steps: batches per training.
-        workers: processes that draw pictures.
-        say: takes lines about the progress.
+    Raises:
+        UsageError: an option, a folder that cannot be written, TF_CONFIG.
+        InputError: pictures or weights that do not fit, or a folder with another training.
+        MissingError: weights that cannot be had.
     """
-    say("drawing the training and the validation pictures")
-    pictures = draw(workers)
-    for alpha in alphas:
-        path = out / f"mobilenet_v1_{alpha}.h5"
-        yield _trained(alpha, path, steps, pictures, say)
+    planned = plan(order, notify)
+    if not planned.chief:
+        with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as own:
+            return _train(planned, Path(own), notify)
+    with _alone(planned.folder):
+        return _train(planned, planned.folder, notify)
 
 
-def _trained(
-    alpha: float, path: Path, steps: int, pictures: Pictures, say: Callable[[str], None]
-) -> Trained:
-    from mobiledeploy.architectures import mobilenet_v1
-    from mobiledeploy.frameworks import training
+def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
+    request, folder = planned.request, planned.folder
+    epochs = request.settings.epochs
+    finished = _earlier(folder / runs.RECORD, planned)
+    if finished and len(finished.history) >= epochs:
+        run = runs.load(folder)
+        for doubt in run.doubts:
+            notify.doubt(doubt)
+        return Trained(str(folder), True, run)
+    earlier = _earlier(folder / runs.STATE / runs.RECORD, planned)
+    if earlier and len(earlier.history) > epochs:
+        raise InputError(
+            f"{folder} holds {len(earlier.history)} epochs, more than --epochs {epochs}",
+            "ask for as many, or choose another --out",
+        )
+    if earlier:
+        notify.say(f"going on after epoch {len(earlier.history)} of {epochs} in {folder}")
+    request = dataclasses.replace(request, own=str(own), earlier=earlier)
+    aside = own / runs.STATE
+    with records.writing(own):
+        aside.mkdir(parents=True, exist_ok=True)
+    answers = child.events(
+        "fit", request, (Run,), what="the training", log=aside / "log",
+        temporary=aside / "tmp", notify=notify,
+    )  # fmt: skip
+    try:
+        with closing(answers):
+            for run in answers:
+                return Trained(str(folder), False, run)
+    finally:
+        shutil.rmtree(aside / "tmp", ignore_errors=True)
+    raise AssertionError("the iterator ends in an error of its own")
 
-    first, last = round(steps * EASY_SHARE), round(steps * LAST_SHARE)
-    phases = [
-        training.Phase(first, [(pictures.easy, 1.0)]),
-        training.Phase(
-            steps - first - last, [(pictures.train[r], share) for r, share in MAIN_MIX.items()]
-        ),
-        training.Phase(last, [(pictures.train[r], share) for r, share in LAST_MIX.items()]),
-    ]
-    classes = len(shapes.CLASSES)
-    smallest = RESOLUTIONS[0]
-    training.seed(training.Settings().seed)
-    model = mobilenet_v1.build(alpha=alpha, resolution=(smallest, smallest), classes=classes)
 
-    settling = training.Phase(
-        round(steps * SETTLE_SHARE), [(pictures.train[r], share) for r, share in SETTLE_MIX.items()]
+def plan(order: Order, notify: Notify) -> Plan:
+    """All that a training depends on; DeployError for whatever can be refused beforehand."""
+    if order.freeze and not order.init:
+        raise UsageError("--freeze keeps weights that --init brings", "give --init")
+    chief = _is_chief() if order.strategy == "multiworker" else True
+    schedule = _schedule(order)
+    (card,) = models.models(order.arch or DEFAULT_ARCHITECTURE)
+    alpha = _alpha(card, order)
+    spec = models.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
+    init, source, said = _init(order, card, spec, notify)
+    base = order.overrides.over(said)
+    if base is None:
+        raise UsageError(
+            "what pixels were scaled to when this model was trained is not in its file",
+            "say --input-range 0,1 or -1,1 or 0,255",
+        )
+    preprocessing.validate(base)
+    labels = order.overrides.labels or ()
+    opened = dataset(order.data).open(
+        order.data, "train", resolution=spec.resolution, labels=labels
     )
+    classes = opened.classes
+    if len(classes) < 2:
+        raise InputError(
+            f"{order.data} has training pictures of one class only, {classes[0]!r}",
+            "add pictures of another class",
+        )
+    spec = models.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=len(classes))
+    spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(base, labels=classes))
+    held = dataset(order.data).open(order.data, "held", resolution=spec.resolution, labels=classes)
+    notify.say(f"{len(opened)} pictures to train on, {len(held)} to judge by, of {order.data}")
+    teacher = _teacher(order, card, spec, notify) if order.teacher else None
+    settings = TrainingSettings(
+        schedule=schedule,
+        epochs=schedule.epochs if order.epochs is None else order.epochs,
+        batch=order.batch,
+        seed=order.seed,
+        init=source,
+        frozen=order.freeze,
+        teacher=teacher.spec.weights if teacher else None,
+        ema=order.ema,
+        label_smoothing=order.label_smoothing,
+        strategy=order.strategy,
+        prune=order.prune,
+        cluster=order.cluster,
+    )
+    _check_settings(settings)
+    folder = order.out or RUNS / _name(f"{spec.name}_{Path(order.data).stem}")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise UsageError(f"{place} is a file, not a folder", "choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not _ours(folder):
+        raise UsageError(f"{folder} holds something else", "choose another --out")
+    request = fit.Request(
+        spec=spec,
+        train=_ref(order.data, "train", spec, opened.identity),
+        validation=_ref(order.data, "held", spec, held.identity),
+        settings=settings,
+        init=str(init) if init else None,
+        teacher=teacher,
+        folder=str(folder),
+        own=str(folder),
+        earlier=None,
+        tools=tools(),
+    )
+    return Plan(request, folder, chief)
 
-    def progress(done: int, loss: float, accuracy: float) -> None:
-        training.save_weights(model, path)
-        say(f"alpha {alpha} step {done}/{steps} loss {loss:.3f} accuracy {accuracy:.3f}")
 
-    def settled(done: int, loss: float, accuracy: float) -> None:
-        training.save_weights(model, path)
-        say(
-            f"alpha {alpha} settling, step {done}/{settling.steps} loss {loss:.3f} "
-            f"accuracy {accuracy:.3f}"
+def _ref(source: str, split: Literal["train", "held"], spec: ModelSpec, identity: str) -> DataRef:
+    return DataRef(source, split, spec.resolution, spec.preprocessing.labels, identity)
+
+
+def _schedule(order: Order) -> Schedule:
+    name = order.schedule or ("finetune" if order.init else "paper")
+    if name not in SCHEDULES:
+        raise UsageError(f"no schedule named {name!r}", f"there are {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]
+
+
+def _check_settings(settings: TrainingSettings) -> None:
+    limits = (
+        ("--epochs", settings.epochs, 1, 100_000),
+        ("--batch", settings.batch, 2, LARGEST_BATCH),
+        ("--seed", settings.seed, 0, 2**32 - 1),
+    )
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            raise UsageError(f"{name} {value} is not within {low} to {high}")
+    if not 0 <= settings.label_smoothing < 1:
+        raise UsageError(f"--label-smoothing {settings.label_smoothing:g} is not within 0 to 1")
+    if settings.prune is not None and not 0 < settings.prune < 1:
+        raise UsageError(
+            f"--prune {settings.prune:g} is not above 0 and below 1", "try --prune 0.5"
+        )
+    if settings.cluster is not None and not 2 <= settings.cluster <= MOST_CLUSTERS:
+        raise UsageError(
+            f"--cluster {settings.cluster} is not within 2 to {MOST_CLUSTERS}", "try --cluster 16"
+        )
+    if settings.prune is not None and settings.cluster is not None:
+        raise UsageError(
+            "--prune and --cluster are two trainings", "prune, then --init RUN --cluster 16"
+        )
+    if settings.compression and (settings.ema or settings.strategy != "none"):
+        other = "--ema" if settings.ema else "--strategy"
+        raise UsageError(f"{other} does not go with --{settings.compression[0]}", "leave it away")
+
+
+def _alpha(card: ModelCard, order: Order) -> float | None:
+    """What was asked for, or that of the weights to start from."""
+    if order.alpha is not None or not order.init:
+        return order.alpha
+    if order.init == models.DEMO:
+        return _widest_demo(card)
+    folder = Path(order.init)
+    if folder.is_dir():
+        given = runs.load(folder).spec.arguments.get("alpha")
+        return None if given is None else float(given)
+    return None
+
+
+def _widest_demo(card: ModelCard) -> float | None:
+    files = card.weights.demo.files if card.weights.demo else ()
+    return max((file.alpha for file in files if file.alpha), default=None)
+
+
+def _init(
+    order: Order, card: ModelCard, spec: ModelSpec, notify: Notify
+) -> tuple[Path | None, Weights | None, Preprocessing | None]:
+    """The weights to start from, and how their pictures were prepared, None where nobody knows."""
+    own = dataclasses.replace(
+        card.preprocessing,
+        # Drawn pictures have nothing at their edges to be cut off.
+        crop=1.0 if order.data == models.DEMO else card.preprocessing.crop,
+    )
+    if not order.init:
+        return None, None, own
+    path = Path(order.init)
+    if order.init not in (models.DEMO, "imagenet"):
+        if path.is_dir():
+            run = runs.load(path)
+            _same_network(run, spec, path)
+            return path / run.weights, run.spec.weights, run.spec.preprocessing
+        # Only its weights are read, so that no code of its own can run.
+        file = models.detect(path, unsafe=True)
+        if file.format != "h5" or file.framework != "tf_keras":
+            raise InputError(
+                f"{path} is not a Keras 2 HDF5 file", "give one, or the folder of an earlier run"
+            )
+        weights = Weights(os.fsencode(path.name).decode("utf-8", "replace"), file.sha256, False)
+        return path, weights, None if file.content == "model" else own
+    found = models.weights(card, order.init, _width(spec), spec.resolution[0], notify)
+    return found.path, found.weights, own
+
+
+def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
+    if (run.spec.architecture, run.spec.arguments) != (spec.architecture, spec.arguments):
+        raise InputError(
+            f"{path} holds a {run.spec.name}, which is no {spec.name}", "is it of another --alpha?"
         )
 
-    training.fit(model, phases, training.Settings(), on_progress=progress)
-    frozen = training.Settings(peak_rate=SETTLE_RATE, frozen_statistics=True)
-    training.fit(model, [settling], frozen, on_progress=settled)
-    top1 = {}
-    for resolution in RESOLUTIONS:
-        sized = mobilenet_v1.build(
-            alpha=alpha, resolution=(resolution, resolution), classes=classes
+
+def _width(spec: ModelSpec) -> float | None:
+    alpha = spec.arguments.get("alpha")
+    return None if alpha is None else float(alpha)
+
+
+def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> Source:
+    """The model to be distilled, at the student's resolution."""
+    name = order.teacher
+    assert name is not None
+    labels: tuple[str, ...] = ()
+    if name in (models.DEMO, "imagenet"):
+        alpha = _widest_demo(card) if name == models.DEMO else card.default_alpha
+        found = models.weights(card, name, alpha, spec.resolution[0], notify)
+        fresh = models.spec(card, alpha=alpha, res=spec.resolution[0], classes=found.classes)
+        labels = found.labels
+        source = Source(dataclasses.replace(fresh, weights=found.weights), weights=str(found.path))
+    elif Path(name).is_dir() and runs.is_run(Path(name)):
+        run = runs.load(Path(name))
+        labels = run.spec.preprocessing.labels
+        _same_scaling(run.spec.preprocessing, spec.preprocessing, name)
+        source = Source(
+            dataclasses.replace(run.spec, resolution=spec.resolution),
+            weights=str(Path(name) / run.weights),
         )
-        sized.load_weights(path, by_name=True)
-        top1[resolution] = training.accuracy(sized, pictures.validation[resolution])
-    return Trained(alpha, path, hashlib.sha256(path.read_bytes()).hexdigest(), top1)
-
-
-def draw(workers: int) -> Pictures:
-    """Draw the data set in `workers` processes, best before TensorFlow starts its threads."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
-        size = shapes.SPLITS["train"]
-        easy = [index for index in range(size) if shapes.hardness(index) < EASY_LEVELS]
-        # Every resolution may fill the memory that the whole split takes at the smallest one.
-        counts = {r: size * RESOLUTIONS[0] ** 2 // r**2 for r in RESOLUTIONS}
-        return Pictures(
-            easy=_drawn(executor, "train", EASY_RESOLUTION, easy),
-            train={r: _drawn(executor, "train", r, range(counts[r])) for r in RESOLUTIONS},
-            validation={
-                r: _drawn(executor, "validation", r, range(shapes.SPLITS["validation"]))
-                for r in RESOLUTIONS
-            },
+    else:
+        file = models.detect(Path(name), unsafe=order.unsafe)
+        if file.content == "weights":
+            raise InputError(f"{name} holds weights without a model", "a whole model is wanted")
+        weights = Weights(
+            os.fsencode(Path(name).name).decode("utf-8", "replace"), file.sha256, False
         )
+        own = dataclasses.replace(
+            spec, name=weights.source, card=None, architecture=file.framework, arguments={},
+            weights=weights,
+        )  # fmt: skip
+        return Source(own, file=file, resolution=spec.resolution)
+    if source.spec.classes != spec.classes or (labels and labels != spec.preprocessing.labels):
+        raise InputError(
+            f"the teacher {name} knows other classes than the data",
+            "a teacher must have learnt the same classes, in the same order",
+        )
+    return source
 
 
-def contact_sheet(path: Path, *, resolution: int = 56) -> None:
-    """Write a picture of the training split: a row per class, easy on the left, hard on the right.
-
-    Colours keep their five highest bits, which halves the file.
-    """
-    samples = shapes.open("demo", "train", resolution=(resolution, resolution))
-    classes = len(samples.classes)
-    rows = [
-        np.concatenate([samples.image(label + classes * k) for k in range(shapes.LEVELS)], axis=1)
-        for label in range(classes)
-    ]
-    sheet = np.concatenate(rows) & np.uint8(0xF8) | np.uint8(0x04)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path, optimize=True)
+def _same_scaling(theirs: Preprocessing, ours: Preprocessing, name: str) -> None:
+    for field in ("input_range", "mean", "std", "channels"):
+        if getattr(theirs, field) != getattr(ours, field):
+            option = f"--{field.replace('_', '-')}"
+            raise InputError(
+                f"the teacher {name} was trained with {option} {getattr(theirs, field)}",
+                "student and teacher see the same pixels: train the student with it too",
+            )
 
 
-def _drawn(
-    executor: ProcessPoolExecutor, split: str, resolution: int, indices: Sequence[int]
-) -> Pool:
-    """The given samples of a split."""
-    chunk = 250
-    parts = [indices[start : start + chunk] for start in range(0, len(indices), chunk)]
-    images = np.empty((len(indices), resolution, resolution, 3), dtype=np.uint8)
-    tasks = [(split, resolution, part) for part in parts]
-    for number, drawn in enumerate(executor.map(_draw, tasks)):
-        images[number * chunk : number * chunk + len(drawn)] = drawn
-    samples = shapes.open("demo", split, resolution=(resolution, resolution))
-    return images, np.array([samples.label(index) for index in indices], dtype=np.int64)
+def _is_chief() -> bool:
+    """Whether this worker writes the run's folder; UsageError for a TF_CONFIG that cannot be."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        raise UsageError("--strategy multiworker needs TF_CONFIG", TF_CONFIG_EXAMPLE)
+    try:
+        config: Any = json.loads(text)
+        task = config["task"]
+        kind, index, workers = task["type"], int(task["index"]), config["cluster"]
+        sound = isinstance(workers[kind][index], str) and kind in ("chief", "worker") and index >= 0
+    except (ValueError, TypeError, LookupError):
+        sound = False
+    if not sound:
+        raise UsageError(
+            "TF_CONFIG does not say a cluster of workers and which of them this is",
+            TF_CONFIG_EXAMPLE,
+        )
+    return bool(kind == "chief" or ("chief" not in workers and index == 0))
 
 
-def _draw(task: tuple[str, int, Sequence[int]]) -> NDArray[np.uint8]:
-    split, resolution, indices = task
-    samples = shapes.open("demo", split, resolution=(resolution, resolution))
-    return np.stack([samples.image(index) for index in indices])
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".")
 
 
-def _main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m mobiledeploy.verbs.train", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument(
-        "--alpha", type=float, action="append", default=[], help="width multiplier; repeatable"
-    )
-    parser.add_argument("--steps", type=int, default=STEPS, help="batches per training")
-    parser.add_argument("--out", type=Path, default=Path("models/weights"), help="folder")
-    parser.add_argument(
-        "--contact-sheet",
-        type=Path,
-        metavar="PATH",
-        help="write a picture of the data, one row per class",
-    )
-    options = parser.parse_args(arguments)
-    if options.contact_sheet:
-        contact_sheet(options.contact_sheet)
-    if not options.alpha:
-        return
-    for result in train(
-        options.alpha,
-        out=options.out,
-        steps=options.steps,
-        workers=os.cpu_count() or 1,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    ):
-        scores = ", ".join(f'"{resolution}" = {top1}' for resolution, top1 in result.top1.items())
-        print("[[weights.demo.files]]")
-        print(f"alpha = {result.alpha}")
-        print(f'file = "{result.path.name}"')
-        print(f'sha256 = "{result.sha256}"')
-        print(f"top1 = {{ {scores} }}", flush=True)
+def _ours(folder: Path) -> bool:
+    return runs.is_run(folder) or (folder / runs.STATE).is_dir()
 
 
-if __name__ == "__main__":
-    _main(sys.argv[1:])
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second training out of `folder`; what was made for nothing is removed."""
+    state = folder / runs.STATE
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
+    with records.writing(folder):
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    try:
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another training is at work in {folder}",
+                    "wait for it, or choose another --out",
+                ) from error
+            yield
+    except DeployError:
+        if folder in created and not runs.is_run(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            for place in created[1:]:
+                if not any(place.iterdir()):
+                    place.rmdir()
+        raise
+
+
+def _earlier(path: Path, planned: Plan) -> Run | None:
+    """The record at `path`, None for none; InputError where it is of another training."""
+    if not path.is_file():
+        return None
+    run = runs.read(path)
+    request = planned.request
+    then = _facts(run.spec, run.data, run.trained_on, run.settings)
+    now = _facts(request.spec, request.validation, request.train.identity, request.settings)
+    for name in now:
+        if then.get(name) != now[name]:
+            raise InputError(
+                f"{planned.folder} holds a training with {name} {then.get(name)}, not {now[name]}",
+                "choose another --out, or remove it",
+            )
+    return run
+
+
+def _facts(
+    spec: ModelSpec, data: DataRef, trained_on: str, settings: TrainingSettings
+) -> dict[str, str]:
+    """What must be the same for a training to go on; its length may grow."""
+    whole = {
+        "network": records.encode(dataclasses.replace(spec, weights=models.RANDOM)),
+        "training pictures": trained_on[:12],
+        "validation pictures": data.identity[:12],
+    } | records.encode(settings)
+    return {name: text for name, text in _leaves(whole, "") if name != "epochs"}
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{name} {key}".strip())
+    else:
+        # 0 and 0.0 are the same setting; JSON remembers which it was.
+        whole = isinstance(value, float) and value.is_integer()
+        text = json.dumps(int(value) if whole else value).strip('"')
+        yield name, "none" if value is None else text

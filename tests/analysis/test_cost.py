@@ -95,6 +95,7 @@ def test_a_1x1_convolution_of_one_pixel_is_fully_connected(kind):
         ("MatMul", (64, 10)),
         ("FULLY_CONNECTED", (10, 64)),
         ("Gemm", (64, 10)),
+        ("QLinearMatMul", (64, 10)),
         ("BatchMatMulV2", (64, 10)),
     ],
 )
@@ -128,6 +129,59 @@ def test_what_multiplies_two_activations_is_named_and_not_counted(op, second):
     found = cost.cost([layer(op, (moving("a", 1, 4, 8), moving("b", *second)), moving("c", 4, 16))])
     assert found.mult_adds == 0
     assert found.uncounted == (op,)
+
+
+@pytest.mark.parametrize(
+    "op", ["StatelessWhile", "UNIDIRECTIONAL_SEQUENCE_LSTM", "CUSTOM:Mine", "PartitionedCall", "If"]
+)
+def test_what_has_a_network_inside_is_named(op):
+    inputs = (moving("x", 1, 8), fixed("k", 8, 8))
+    found = cost.cost([layer(op, inputs, moving("y", 1, 8))])
+    assert (found.mult_adds, found.uncounted) == (0, (op,))
+    plain = cost.cost([layer("SQUARED_DIFFERENCE", inputs[:1] * 2, moving("y", 1, 8))])
+    assert plain.uncounted == ()
+
+
+def test_an_einsum_multiplies_over_each_of_its_indices():
+    """abc,cde->abde, as attention projects 256 positions of 8 channels to 2 heads of 4."""
+    inputs = (moving("x", 1, 256, 8), fixed("k", 8, 2, 4))
+    found = cost.cost([layer("Einsum", inputs, moving("y", 1, 256, 2, 4))])
+    assert found.mult_adds == 256 * 8 * 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("op", "sides", "kernel", "size"),
+    [
+        ("Conv", (4, 10), (6, 4, 3), "3"),
+        ("Conv", (4, 5, 5, 5), (6, 4, 3, 3, 3), "3x3x3"),
+        ("Conv3D", (5, 5, 5, 4), (3, 3, 3, 4, 6), "3x3x3"),
+        ("CONV_3D", (5, 5, 5, 4), (3, 3, 3, 4, 6), "3x3x3"),
+    ],
+)
+def test_convolutions_of_one_and_three_dimensions_count(op, sides, kernel, size):
+    channels = 0 if op == "Conv" else len(sides) - 1
+    result = tuple(6 if i == channels else side for i, side in enumerate(sides))
+    inputs = (moving("x", 1, *sides), fixed("k", *kernel))
+    found = cost.cost([layer(op, inputs, moving("y", 1, *result))])
+    assert found.mult_adds == math.prod(result) // 6 * math.prod(kernel)
+    assert found.layers[0].kind == f"Conv {size}"
+
+
+def test_an_open_batch_is_one_picture():
+    whole = convolution("onnx", 8, 8, 3, 4)
+
+    def opened(tensor):
+        return tensor if tensor.constant else moving(tensor.name, 0, *tensor.shape[1:])
+
+    inputs, outputs = (tuple(map(opened, ts)) for ts in (whole.inputs, whole.outputs))
+    assert cost.cost([Layer("y", "Conv", inputs, outputs)]) == cost.cost([whole])
+
+
+@pytest.mark.parametrize("shape", [(), (1, 4, 0, 0)])
+def test_a_shape_that_nobody_knows_is_no_silent_zero(shape):
+    inputs = (moving("x", 1, 3, 8, 8), fixed("k", 4, 3, 3, 3))
+    found = cost.cost([layer("Conv", inputs, moving("y", *shape))])
+    assert (found.mult_adds, found.uncounted) == (0, ("Conv",))
 
 
 def test_the_rest_costs_nothing_but_its_parameters():
@@ -223,9 +277,7 @@ def test_a_smaller_input_is_no_place_for_the_result():
 @given(sizes=st.lists(st.integers(1, 1000), min_size=2, max_size=8))
 def test_a_chain_takes_its_largest_pair(sizes):
     tensors = [moving(f"t{i}", 1, size) for i, size in enumerate(sizes)]
-    rows = [
-        layer("MEAN", (before,), after) for before, after in itertools.pairwise(tensors)
-    ]
+    rows = [layer("MEAN", (before,), after) for before, after in itertools.pairwise(tensors)]
     pairs = itertools.pairwise(sizes)
     assert cost.cost(rows).peak_activation_bytes == 4 * max(a + b for a, b in pairs)
 

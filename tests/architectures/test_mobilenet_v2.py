@@ -1,7 +1,13 @@
+import math
+
 import pytest
 import tf_keras
+from tf_keras.src.applications import mobilenet_v2 as source
 
 from mobiledeploy.architectures import mobilenet_v2
+from mobiledeploy.core import cards
+from mobiledeploy.frameworks import tf_keras as framework
+from mobiledeploy.verbs import models
 
 
 def build(alpha=1.0, resolution=224, classes=1000):
@@ -49,3 +55,35 @@ def test_rows_are_those_of_table_2():
 def test_weights_of_keras_applications_load_by_name(network, tmp_path, alpha):
     ours = network(build(alpha, 64, 10))
     ours.takes_weights_of(published(alpha, 64, 10), tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize(("alpha", "resolution"), [(1.0, 96), (0.35, 224), (1.3, 224)])
+def test_the_cards_weights_are_those_of_keras_applications(monkeypatch, alpha, resolution):
+    asked = []
+
+    def get_file(name, url, **_):
+        asked.append(url)
+        raise InterruptedError
+
+    monkeypatch.setattr(source.data_utils, "get_file", get_file)
+    with pytest.raises(InterruptedError):
+        tf_keras.applications.MobileNetV2(input_shape=(resolution, resolution, 3), alpha=alpha)
+    imagenet = cards.load("mobilenet_v2").weights.imagenet
+    (file,) = (f for f in imagenet.files if f.alpha == alpha and resolution in f.resolutions)
+    assert asked == [imagenet.base_url + file.file.format(resolution=resolution)]
+
+
+def test_random_weights_know_what_a_bottleneck_leaves_whole():
+    """Twice the variance behind a ReLU, which halves; not behind a bottleneck or a sum of them."""
+    spec = models.spec(cards.load("mobilenet_v2"), alpha=1.0, res=32, classes=12)
+    handle = framework.build(spec, None).handle
+    gains = {
+        "Conv1": 2, "expanded_conv_depthwise": 2, "expanded_conv_project": 2, "block_1_expand": 1,
+        "block_1_project": 2, "block_3_expand": 1, "Conv_1": 1, "predictions": 2,
+    }  # fmt: skip
+    for name, gain in gains.items():
+        layer = handle.get_layer(name)
+        kernel = layer.get_weights()[0]
+        depthwise = isinstance(layer, tf_keras.layers.DepthwiseConv2D)
+        fan_in = math.prod(kernel.shape[:2] if depthwise else kernel.shape[:-1])
+        assert kernel.var() * fan_in == pytest.approx(gain, rel=0.2), name

@@ -21,9 +21,13 @@ def test_the_split_is_the_same_today_as_ever():
     assert samples.part(500, "calibration")[:6].tolist() == [8, 9, 15, 20, 39, 41]
 
 
-def test_train_is_disjoint_from_what_is_judged():
-    for judged in ("validation", "test"):
-        assert not set(samples.part(50, "train")) & set(samples.part(50, judged))
+@given(count=st.integers(2, 3000))
+def test_what_is_trained_on_is_apart_from_what_is_held_back(count):
+    train, held = (set(samples.part(count, split).tolist()) for split in ("train", "held"))
+    assert not train & held
+    assert train | held == set(range(count))
+    assert len(held) == max(1, count // 5)
+    assert not set(samples.part(count, "calibration").tolist()) & held
 
 
 def test_names_match_whole_lines_and_first_words():

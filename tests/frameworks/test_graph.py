@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
+from mobiledeploy.analysis import cost
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks import graph
@@ -91,6 +93,98 @@ def test_what_cannot_be_traced_is_one_line():
         "TensorFlow cannot run the model on one 4x4 picture: "
         "Negative dimension size caused by subtracting 9 from 4"
     )
+
+
+# What a model is made of.
+
+
+def counted(*stack, library=tf_keras):
+    """(mult-adds, operators with weights) of a stack of layers on a picture of 16x16x8."""
+    image = library.layers.Input((16, 16, 8))
+    x = image
+    for layer in stack:
+        x = layer(x)
+    framework = "tf_keras" if library is tf_keras else "keras3"
+    handle = library.Model(image, x)
+    stem = library.layers.Conv2D(8, 1, padding="same", use_bias=False)
+    picture = library.layers.Input((16, 16, 3))
+    whole = library.Model(picture, handle(stem(picture)))
+    rows = graph.layers(Model(framework, whole), SIZE)
+    found = cost.cost(rows)
+    assert found.params == graph.parameters(Model(framework, whole)).total == whole.count_params()
+    return found.mult_adds - 16 * 16 * 3 * 8, found.uncounted
+
+
+@pytest.mark.parametrize("library", [tf_keras, keras], ids=["keras2", "keras3"])
+@pytest.mark.parametrize(
+    ("stack", "mult_adds"),
+    [
+        (lambda k: [k.Conv2D(16, 3, padding="same")], 256 * 9 * 8 * 16),
+        (lambda k: [k.Conv2D(16, 3, strides=2, padding="same")], 64 * 9 * 8 * 16),
+        (lambda k: [k.Conv2D(16, 3)], 14 * 14 * 9 * 8 * 16),
+        (lambda k: [k.Conv2D(16, 3, groups=4, padding="same")], 256 * 9 * 2 * 16),
+        (lambda k: [k.Conv2D(16, 3, dilation_rate=2, padding="same")], 256 * 9 * 8 * 16),
+        (lambda k: [k.DepthwiseConv2D(5, depth_multiplier=2, padding="same")], 256 * 25 * 16),
+        (lambda k: [k.SeparableConv2D(16, 3, padding="same")], 256 * (9 * 8 + 8 * 16)),
+        (lambda k: [k.Conv2DTranspose(4, 3, strides=2, padding="same")], 256 * 9 * 8 * 4),
+        (lambda k: [k.Reshape((256, 8)), k.Conv1D(16, 3, padding="same")], 256 * 3 * 8 * 16),
+        (lambda k: [k.Flatten(), k.Dense(10)], 2048 * 10),
+        (lambda k: [k.Dense(10)], 256 * 8 * 10),
+        (lambda k: [k.BatchNormalization(), k.ReLU(6.0), k.LayerNormalization()], 0),
+        (lambda k: [k.GroupNormalization(2), k.PReLU(), k.GlobalAveragePooling2D()], 0),
+    ],
+    ids=[
+        "same", "strided", "valid", "grouped", "dilated", "depthwise", "separable", "transposed",
+        "one dimension", "dense", "dense by position", "normalisation", "other parameters",
+    ],
+)  # fmt: skip
+def test_layers_come_to_the_count_by_hand(stack, mult_adds, library):
+    assert counted(*stack(library.layers), library=library) == (mult_adds, ())
+
+
+def test_a_recurrent_network_is_named():
+    mult_adds, uncounted = counted(layers.Reshape((256, 8)), layers.LSTM(4))
+    assert mult_adds == 0
+    assert any("While" in name for name in uncounted)
+
+
+def test_attention_counts_its_projections_and_names_the_rest():
+    x = layers.Input((16, 16, 3))
+    rows = layers.Reshape((256, 3))(x)
+    attention = layers.MultiHeadAttention(2, 4)(rows, rows)
+    model = Model("tf_keras", tf_keras.Model(x, attention))
+    found = cost.cost(graph.layers(model, SIZE))
+    assert found.mult_adds == 4 * 256 * 3 * 8
+    assert found.uncounted == ("Einsum",)
+
+
+def test_layers_have_the_names_of_the_models_own():
+    model = ending(layers.BatchNormalization(name="norm"), layers.Dense(3, name="top"))
+    names = [row.name for row in graph.layers(model, SIZE)]
+    assert {"norm", "top"} <= {name.partition("/")[0] for name in names}
+    assert len(set(names)) == len(names)
+
+
+def test_layers_stand_in_order_and_hold_static_shapes():
+    rows = graph.layers(ending(layers.Softmax()), SIZE)
+    known = {"image"}
+    for row in rows:
+        for tensor in (*row.inputs, *row.outputs):
+            assert all(side > 0 for side in tensor.shape)
+        known |= {tensor.name for tensor in row.outputs}
+    assert rows[0].op == "Conv2D"
+    assert [tensor.constant for tensor in rows[0].inputs] == [False, True, True]
+    assert rows[0].inputs[0].shape == (1, 16, 16, 3)
+    made = [tensor.name for row in rows for tensor in row.outputs]
+    for number, row in enumerate(rows):
+        later = set(made[number:])
+        assert not later & {tensor.name for tensor in row.inputs}
+
+
+def test_trainable_parameters_are_those_that_training_changes():
+    model = ending(layers.BatchNormalization())
+    found = graph.parameters(model)
+    assert found == graph.Parameters(3 * 9 * 4 + 4 + 2 * 4, 3 * 9 * 4 + 4 + 4 * 4)
 
 
 FULL = """

@@ -1,145 +1,368 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mobiledeploy.core import preprocessing, runs
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.core.types import (
+    Epoch,
+    ModelSpec,
+    Preprocessing,
+    Source,
+    TrainingSettings,
+    Weights,
+)
 from mobiledeploy.frameworks import training
+from mobiledeploy.verbs.train import SCHEDULES
+from tests.conftest import Heard
 
-CLASSES = 2
-
-
-def _pool(resolution: int, count: int = 16) -> training.Pool:
-    """Dark pictures of class 0 and light ones of class 1."""
-    labels = np.arange(count, dtype=np.int64) % CLASSES
-    images = np.random.default_rng(resolution).integers(
-        0, 100, (count, resolution, resolution, 3), dtype=np.uint8
-    )
-    return images + (labels * 150).astype(np.uint8)[:, None, None, None], labels
+SIZE = (32, 32)
+NONE = Weights("random", "", pinned=True)
+SETTINGS = TrainingSettings(
+    SCHEDULES["finetune"], epochs=2, batch=8, seed=0, init=None, frozen=False, teacher=None,
+    ema=False, label_smoothing=0.0, strategy="none",
+)  # fmt: skip
 
 
-def _build(resolution: tuple[int, int] = (32, 32)) -> tf_keras.Model:
-    """A small network with every kind of layer that a MobileNet has; traced in a second."""
+def small(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+    """A network with every kind of layer that a MobileNet has; traced in a second."""
     layers = tf_keras.layers
-    tf_keras.utils.set_random_seed(0)
     image = layers.Input((*resolution, 3), name="image")
-    x = layers.Conv2D(4, 3, 2, padding="same", use_bias=False, name="conv1")(image)
+    x = layers.Conv2D(int(16 * alpha), 3, 2, padding="same", use_bias=False, name="conv1")(image)
     x = layers.BatchNormalization(name="conv1_bn")(x)
     x = layers.ReLU(6.0, name="conv1_relu")(x)
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="conv_dw_1")(x)
     x = layers.BatchNormalization(name="conv_dw_1_bn")(x)
     x = layers.ReLU(6.0, name="conv_dw_1_relu")(x)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    x = layers.Conv2D(CLASSES, 1, name="conv_preds")(x)
-    x = layers.Reshape((CLASSES,), name="reshape")(x)
+    x = layers.Dropout(0.3, name="dropout")(x)
+    x = layers.Conv2D(classes, 1, name="conv_preds")(x)
+    x = layers.Reshape((classes,), name="reshape")(x)
     return tf_keras.Model(image, layers.Activation("softmax", name="predictions")(x))
 
 
-@pytest.fixture
-def model() -> tf_keras.Model:
-    return _build()
+@pytest.fixture(autouse=True)
+def _small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ARCHITECTURES, "load", lambda _: SimpleNamespace(build=small))
 
 
-def _fit(
-    model: tf_keras.Model,
-    phases: Sequence[training.Phase],
-    settings: training.Settings,
-    every: int,
-) -> list[tuple[int, float, float]]:
-    seen: list[tuple[int, float, float]] = []
-    training.fit(
-        model, phases, settings, on_progress=lambda *facts: seen.append(facts), every=every
+def spec(classes: int = 2, alpha: float = 0.5) -> ModelSpec:
+    return ModelSpec(
+        "small", "small", "small", {"alpha": alpha}, SIZE, classes, Preprocessing((-1.0, 1.0)), NONE
     )
+
+
+def pictures(count: int, seed: int = 0, classes: int = 2) -> training.Pictures:
+    """Dark pictures of class 0, lighter ones of the others."""
+    labels = np.arange(count, dtype=np.int64) % classes
+    noise = np.random.default_rng(seed).integers(0, 90, (count, *SIZE, 3), dtype=np.uint8)
+    lift = (labels * (160 // max(1, classes - 1))).astype(np.uint8)
+    return training.Pictures(noise + lift[:, None, None, None], labels)
+
+
+def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> training.Task:
+    (folder / "state").mkdir(exist_ok=True, parents=True)
+    plain = training.Task(
+        spec(), changes, pictures(32), pictures(12, seed=1), init=None, teacher=None,
+        state=folder / "state", resume=folder / "state", tensorboard=folder / "tensorboard",
+    )  # fmt: skip
+    return dataclasses.replace(plain, **others)
+
+
+def run(
+    todo: training.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
+) -> tuple[Epoch, ...]:
+    """Trains; the history. `stop_after`: raises KeyboardInterrupt once that epoch is committed."""
+    seen = history
+
+    def commit(now: tuple[Epoch, ...]) -> None:
+        nonlocal seen
+        seen = now
+        if len(now) == stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        training.train(todo, history, notify=Heard(), commit=commit)
+    except KeyboardInterrupt:
+        assert stop_after
     return seen
 
 
-def test_two_steps_change_every_weight_and_stay_finite(model: tf_keras.Model) -> None:
-    before = model.get_weights()
-    phases = [training.Phase(2, [(_pool(32), 1.0)])]
-    seen = _fit(model, phases, training.Settings(batch=8, peak_rate=1e-2), every=1)
-    assert [done for done, _, _ in seen] == [1, 2]
-    for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
-        assert np.isfinite(new).all(), weight.name
-        assert not np.array_equal(old, new), weight.name
+def kept(todo: training.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
+    network = small(alpha=0.5, resolution=SIZE, classes=2)
+    network.load_weights(
+        todo.state / training.best_name(runs.best(history, todo.settings).number), by_name=True
+    )
+    return list(network.get_weights())
 
 
-def test_frozen_statistics_stay_and_everything_else_is_trained(model: tf_keras.Model) -> None:
-    before = model.get_weights()
-    settings = training.Settings(batch=8, frozen_statistics=True)
-    _fit(model, [training.Phase(2, [(_pool(32), 1.0)])], settings, every=2)
-    for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
-        assert np.array_equal(old, new) == ("moving" in weight.name), weight.name
+def latest(todo: training.Task, epochs: int) -> list[np.ndarray]:
+    """Every array of the checkpoint, the optimizer's too, in the order of their names."""
+    reader = tf.train.load_checkpoint(str(todo.state / training.checkpoint_name(epochs)))
+    names = sorted(n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n)
+    return [np.asarray(reader.get_tensor(name)) for name in names]
 
 
-def test_loss_falls_and_the_set_is_learnt(model: tf_keras.Model) -> None:
-    pool = _pool(32)
-    settings = training.Settings(batch=16, peak_rate=3e-2, bn_momentum=0.7, jitter=0.0)
-    seen = _fit(model, [training.Phase(60, [(pool, 1.0)])], settings, every=15)
-    losses = [loss for _, loss, _ in seen]
-    assert losses[-1] < 0.5 * losses[0]
-    assert training.accuracy(model, pool) == 1.0
+def test_it_learns_and_leaves_one_checkpoint_and_the_best_weights(tmp_path: Path) -> None:
+    todo = task(tmp_path, dataclasses.replace(SETTINGS, epochs=25))
+    sharper = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
+    history = run(
+        dataclasses.replace(todo, settings=dataclasses.replace(todo.settings, schedule=sharper))
+    )
+    assert [epoch.number for epoch in history] == list(range(1, 26))
+    assert history[-1].loss < 0.5 * history[0].loss
+    best = runs.best(history, todo.settings)
+    assert best.top1 == max(epoch.top1 for epoch in history) == 1.0
+    names = {path.name.split(".")[0] for path in todo.state.iterdir()}
+    assert names == {"epoch-0025", f"best-{best.number:04}"}
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert len(kept(todo, history)) == len(small(alpha=0.5, resolution=SIZE, classes=2).weights)
 
 
-def test_phases_mix_resolutions_and_the_model_keeps_its_own(model: tf_keras.Model) -> None:
-    phases = [
-        training.Phase(2, [(_pool(32), 1.0)]),
-        training.Phase(6, [(_pool(48), 0.5), (_pool(64), 0.5)]),
-    ]
-    seen = _fit(model, phases, training.Settings(batch=4), every=3)
-    assert [done for done, _, _ in seen] == [3, 6, 8]
-    assert model.input_shape == (None, 32, 32, 3)
-
-
-def test_same_seed_same_weights() -> None:
-    def trained(seed: int) -> list[np.ndarray]:
-        model = _build()
-        phases = [training.Phase(2, [(_pool(32), 1.0)])]
-        _fit(model, phases, training.Settings(batch=4, seed=seed), every=2)
-        return model.get_weights()
-
-    first, second, other = trained(1), trained(1), trained(2)
-    for one, same in zip(first, second, strict=True):
-        np.testing.assert_allclose(one, same, rtol=1e-4, atol=1e-6)
-    assert not all(np.allclose(one, two) for one, two in zip(first, other, strict=True))
-
-
-def test_loss_that_is_not_finite_ends_the_training(model: tf_keras.Model) -> None:
-    layer = model.get_layer("conv_preds")
-    kernel, bias = layer.get_weights()
-    layer.set_weights([np.full_like(kernel, np.nan), bias])
-    with pytest.raises(FloatingPointError, match="after 1 steps"):
-        _fit(model, [training.Phase(2, [(_pool(32), 1.0)])], training.Settings(batch=4), every=1)
-
-
-def test_weights_load_by_name_and_hold_no_optimizer(model: tf_keras.Model, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "weights.h5"
-    training.save_weights(model, path)
-    assert [entry.name for entry in path.parent.iterdir()] == ["weights.h5"]
-    with h5py.File(path) as file:
-        assert "optimizer_weights" not in file
-        assert "model_config" not in file.attrs
-    other = _build((64, 96))
-    other.load_weights(path, by_name=True)
-    for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_weights_are_replaced_whole_or_not_at_all(
-    model: tf_keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("schedule", "ema"), [("paper", True), ("finetune", False)])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(
+    schedule: str, ema: bool, tmp_path: Path
 ) -> None:
-    path = tmp_path / "weights.h5"
-    path.write_bytes(b"the earlier ones")
+    changes = dataclasses.replace(SETTINGS, schedule=SCHEDULES[schedule], ema=ema, epochs=3)
+    whole, broken = task(tmp_path / "whole", changes), task(tmp_path / "broken", changes)
+    unbroken = run(whole)
+    half = run(broken, stop_after=2)
+    assert half[0].loss == pytest.approx(unbroken[0].loss, rel=1e-4)
+    resumed = run(broken, half)
+    assert [epoch.number for epoch in resumed] == [1, 2, 3]
+    assert resumed[2].loss == pytest.approx(unbroken[2].loss, rel=1e-4)
+    for one, other in zip(latest(whole, 3), latest(broken, 3), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
-    def interrupted(part: Path, **_: object) -> None:
-        Path(part).write_bytes(b"half of")
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "save_weights", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        training.save_weights(model, path)
-    assert path.read_bytes() == b"the earlier ones"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.h5"]
+def test_a_finished_training_goes_on_with_more_epochs(tmp_path: Path) -> None:
+    first = run(task(tmp_path))
+    more = run(task(tmp_path, dataclasses.replace(SETTINGS, epochs=3)), first)
+    assert more[:2] == first
+    assert len(more) == 3
+
+
+def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> None:
+    changes = dataclasses.replace(SETTINGS, epochs=1)
+    plain, averaged = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
+    averaged = dataclasses.replace(averaged, settings=dataclasses.replace(changes, ema=True))
+    history, other = run(plain), run(averaged)
+    assert history[0].loss == pytest.approx(other[0].loss, rel=1e-5)
+    assert not np.allclose(kept(plain, history)[0], kept(averaged, other)[0], atol=1e-5)
+    reader = tf.train.load_checkpoint(str(averaged.state / training.checkpoint_name(1)))
+    raw = [
+        reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith("network") and name.endswith("kernel/.ATTRIBUTES/VARIABLE_VALUE")
+    ]
+    assert any(np.allclose(a, kept(plain, history)[0], atol=1e-5) for a in raw if a.shape[-1] == 8)
+
+
+def test_freezing_leaves_all_but_the_classifier_as_it_was(tmp_path: Path) -> None:
+    tf_keras.utils.set_random_seed(5)
+    first = small(alpha=0.5, resolution=SIZE, classes=2)
+    first.get_layer("conv1_bn").set_weights([np.full(8, v, np.float32) for v in (1.1, 0.2, 0.3, 2)])
+    training.save_weights(first, tmp_path / "first.h5")
+    todo = task(tmp_path, dataclasses.replace(SETTINGS, frozen=True), init=tmp_path / "first.h5")
+    after = kept(todo, run(todo))
+    for weight, old, new in zip(first.weights, first.get_weights(), after, strict=True):
+        assert np.array_equal(old, new) == ("conv_preds" not in weight.name), weight.name
+
+
+def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
+    tmp_path: Path,
+) -> None:
+    tf_keras.utils.set_random_seed(5)
+    training.save_weights(small(alpha=0.5, resolution=SIZE, classes=7), tmp_path / "seven.h5")
+    network, heard = small(alpha=0.5, resolution=SIZE, classes=2), Heard()
+    head = network.get_layer("conv_preds").get_weights()
+    training.load(network, spec(), tmp_path / "seven.h5", heard)
+    assert heard.said == ["seven.h5 knows 7 classes, the data 2: conv_preds starts fresh"]
+    np.testing.assert_array_equal(network.get_layer("conv_preds").get_weights()[0], head[0])
+    seven = small(alpha=0.5, resolution=SIZE, classes=7)
+    seven.load_weights(tmp_path / "seven.h5")
+    np.testing.assert_array_equal(
+        network.get_layer("conv1").get_weights()[0], seven.get_layer("conv1").get_weights()[0]
+    )
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    training.save_weights(small(alpha=1.0, resolution=SIZE, classes=7), tmp_path / "wide.h5")
+    network = small(alpha=0.5, resolution=SIZE, classes=2)
+    with pytest.raises(InputError, match="--alpha 1"):
+        training.load(network, spec(), tmp_path / "wide.h5", Heard())
+
+
+def test_a_teacher_is_approached(tmp_path: Path) -> None:
+    tf_keras.utils.set_random_seed(9)
+    teacher = small(alpha=1.0, resolution=SIZE, classes=2)
+    head = teacher.get_layer("conv_preds")
+    head.set_weights([head.get_weights()[0] * 8, np.array([2.0, -2.0], np.float32)])
+    training.save_weights(teacher, tmp_path / "teacher.h5")
+    wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
+    held = pictures(12, seed=1)
+    batch = next(iter(training.judged(held, spec().preprocessing, 2)))[0]
+
+    quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
+    changes = dataclasses.replace(SETTINGS, epochs=6, schedule=quick)
+
+    def apart(where: Path, **others: object) -> float:
+        todo = task(where, changes, **others)
+        run(todo)
+        student = small(alpha=0.5, resolution=SIZE, classes=2)
+        last = str(todo.state / training.checkpoint_name(6))
+        tf.train.Checkpoint(network=student).read(last).expect_partial()
+        return float(training.distance(teacher(batch), student(batch)))
+
+    source = Source(wide, weights=str(tmp_path / "teacher.h5"))
+    assert apart(tmp_path / "taught", teacher=source) < 0.5 * apart(tmp_path / "alone")
+    with pytest.raises(InputError, match=r"teacher teacher knows 3 classes, the data 2"):
+        run(task(tmp_path / "n", teacher=Source(dataclasses.replace(wide, classes=3))))
+
+
+def test_distance_is_the_divergence_of_softened_logits() -> None:
+    logits = np.array([[3.0, 0.0, -2.0]], np.float32), np.array([[0.0, 1.0, 0.5]], np.float32)
+    soft_q, soft_p = (tf.nn.softmax(x / training.TEMPERATURE).numpy() for x in logits)
+    expected = training.TEMPERATURE**2 * np.sum(soft_q * np.log(soft_q / soft_p))
+    got = training.distance(*(tf.nn.softmax(x) for x in logits))
+    assert float(got) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    schedule = dataclasses.replace(SCHEDULES["paper"], learning_rate=1e30)
+    with pytest.raises(InputError, match="no longer finite in epoch 1"):
+        run(task(tmp_path, dataclasses.replace(SETTINGS, schedule=schedule)))
+    assert not list((tmp_path / "state").iterdir())
+
+
+def test_the_learning_rate_follows_the_batch_and_the_epochs(tmp_path: Path) -> None:
+    todo = task(tmp_path, dataclasses.replace(SETTINGS, schedule=SCHEDULES["paper"], epochs=3))
+    first = 0.045 * 8 / 96
+    assert [e.learning_rate for e in run(todo)] == pytest.approx([first, first, first * 0.94])
+
+
+@pytest.mark.parametrize(
+    ("momentum", "steps", "bound"),
+    [
+        (0.9997, 10**6, 0.9997),
+        (0.9997, 20_000, 0.99),
+        (0.99, 200, 0.9),
+        (0.99, 40, 0.75),
+        (0.8, 20_000, 0.8),
+    ],
+)
+def test_moving_averages_forget_within_the_run(momentum: float, steps: int, bound: float) -> None:
+    assert training.bounded(momentum, steps) == pytest.approx(bound)
+
+
+# Pictures
+
+
+def taken(first: int, epochs: int, **others: object) -> list[tuple[np.ndarray, np.ndarray]]:
+    changes = dataclasses.replace(SETTINGS, epochs=epochs, seed=3)
+    data = training.batches(pictures(20), spec().preprocessing, 2, changes, first=first, **others)
+    return [(images.numpy(), labels.numpy()) for images, labels in data]
+
+
+def test_an_epoch_depends_on_the_seed_and_its_number_only() -> None:
+    whole, second = taken(0, 2), taken(1, 2)
+    assert (len(whole), len(second)) == (4, 2)
+    for one, other in zip(whole[2:], second, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    assert not np.array_equal(whole[0][0], whole[2][0])
+
+
+def test_workers_share_a_batch() -> None:
+    """Labels of two workers, joined, are those of the whole batch."""
+    whole = taken(0, 1)
+    parts = [taken(0, 1, pipeline=(index, 2), replicas=2) for index in range(2)]
+    for (_, labels), *halves in zip(whole, *parts, strict=True):
+        joined = np.concatenate([half[1] for half in halves])
+        np.testing.assert_array_equal(joined, labels)
+
+
+def test_augmented_pictures_stay_in_range_and_differ() -> None:
+    images, labels = taken(0, 1)[0]
+    assert images.dtype == np.float32
+    assert images.shape == (8, *SIZE, 3)
+    assert images.min() >= -1
+    assert images.max() <= 1
+    # Still dark and light.
+    means = images.mean(axis=(1, 2, 3))
+    assert means[labels[:, 0] == 1].max() < means[labels[:, 1] == 1].min()
+
+
+numbers = st.floats(-4, 4, allow_nan=False)
+channels = st.tuples(*[st.floats(0.25, 4)] * 3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    low=numbers, width=st.floats(0.5, 255), mean=st.tuples(numbers, numbers, numbers), std=channels
+)
+def test_pixels_are_scaled_as_in_use(
+    low: float, width: float, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> None:
+    said = Preprocessing((low, low + width), mean=mean, std=std)
+    some = pictures(3)
+    ((images, _),) = training.judged(some, said, 2)
+    for image, pixels in zip(images.numpy(), some.images, strict=True):
+        np.testing.assert_allclose(
+            image, preprocessing.prepare(pixels, said, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
+        )
+
+
+# Dead channels
+
+
+def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
+    tf_keras.utils.set_random_seed(2)
+    network = small(alpha=0.5, resolution=SIZE, classes=2)
+    look = pictures(12), spec().preprocessing
+    normal = network.get_layer("conv_dw_1_bn")
+    gamma, beta, mean, variance = normal.get_weights()
+    normal.set_weights([gamma, beta + 3, mean, variance])
+    assert training.dead_channels(network, *look) == {}
+    layer = network.get_layer("conv_dw_1")
+    (kernel,) = layer.get_weights()
+    kernel[:, :, :2] = 0
+    layer.set_weights([kernel])
+    # And one whose activation never leaves zero.
+    beta[5] = -100
+    normal.set_weights([gamma, beta + 3, mean, variance])
+    assert training.dead_channels(network, *look) == {"conv_dw_1": 3}
+
+
+@pytest.mark.parametrize(("changes", "zeros", "values"), [
+    ({"prune": 0.5}, 0.5, 10_000), ({"cluster": 4}, None, 4),
+])  # fmt: skip
+def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
+    tmp_path: Path, changes: dict[str, float], zeros: float | None, values: int
+) -> None:
+    settings_ = dataclasses.replace(SETTINGS, epochs=4, **changes)
+    whole, broken = task(tmp_path / "whole", settings_), task(tmp_path / "broken", settings_)
+    history = run(whole)
+    again = run(broken, run(broken, stop_after=2))
+    assert runs.best(history, settings_).number == 4
+    for todo, lived in ((whole, history), (broken, again)):
+        network = small(alpha=0.5, resolution=SIZE, classes=2)
+        best = training.best_name(runs.best(lived, settings_).number)
+        network.load_weights(todo.state / best, by_name=True)
+        kernel = network.get_layer("conv1").get_weights()[0]
+        if zeros:
+            assert np.mean(kernel == 0) == pytest.approx(zeros, abs=0.02)
+        assert len(np.unique(kernel)) <= values
+        assert np.all(network.get_layer("conv_dw_1").get_weights()[0])
+    for one, other in zip(kept(whole, history), kept(broken, again), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)

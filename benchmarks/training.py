@@ -1,0 +1,85 @@
+"""Training time of an epoch against Keras's `fit` on arrays that lie in memory.
+
+    python benchmarks/training.py [--runs 7]
+
+Ours reads decoded pictures from a mapped file, augments them, adds weight decay to the loss and
+keeps a checkpoint; the plain script is given float pixels and does none of that. Both train the
+same architecture on the same pictures by RMSprop, each in a process of its own, and answer with the
+seconds of their last epoch: start, tracing and judging are in neither. The ratio is of seconds:
+1 / 0.9 is 0.9 times the images per second. Writes build/benchmarks/training.json.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from _side_by_side import compare, report
+from PIL import Image
+
+from mobiledeploy.analysis import stats
+from mobiledeploy.cli._frame import Terminal
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.verbs import train
+
+PLAIN = Path(__file__).with_name("_plain_training.py")
+BAR = 1 / 0.9
+EPOCHS = 3
+JUDGED = 48
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(min=stats.FEWEST), default=7, show_default=True)
+@click.option("--alpha", default=0.5, show_default=True)
+@click.option("--res", default=96, show_default=True)
+@click.option("--images", type=click.IntRange(min=100), default=2_000, show_default=True)
+def main(runs: int, alpha: float, res: int, images: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures = _drawn(folder / "pictures", images, res)
+        opened = dataset(pictures).open(pictures, "train", resolution=(res, res), labels=())
+        np.savez(
+            folder / "train.npz",
+            images=np.stack([opened.image(i) for i in range(len(opened))]),
+            labels=[opened.label(i) for i in range(len(opened))],
+        )
+        turns = iter(range(runs))
+
+        def ours() -> float:
+            order = train.Order(
+                alpha=alpha, res=res, data=pictures, epochs=EPOCHS, out=folder / f"run{next(turns)}"
+            )
+            return train.train(order, Terminal(quiet=True)).run.history[-1].seconds
+
+        def plain() -> float:
+            argv = [str(alpha), str(res), str(folder / "train.npz"), str(EPOCHS)]
+            done = subprocess.run(
+                [sys.executable, str(PLAIN), *argv],
+                check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            return float(done.stdout)
+
+        result = compare(
+            f"an epoch of v1 {alpha:g} at {res}, {len(opened)} pictures",
+            ("mobiledeploy train", ours), ("fit on arrays in memory", plain), bar=BAR, runs=runs,
+        )  # fmt: skip
+    report([result], Path("build/benchmarks/training.json"))
+
+
+def _drawn(folder: Path, count: int, res: int) -> str:
+    """A folder of the first of the demo pictures, few of them to judge by."""
+    for split, number in (("train", count), ("validation", JUDGED)):
+        demo = dataset("demo").open("demo", split, resolution=(res, res), labels=())
+        for index in range(number):
+            path = folder / split / demo.classes[demo.label(index)] / f"{index:05}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(demo.image(index)).save(path)
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()

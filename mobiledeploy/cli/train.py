@@ -1,0 +1,111 @@
+"""Train or fine-tune a network on your pictures; resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.verbs import train as verb
+
+
+@click.command(
+    epilog="Example:  mobiledeploy train --alpha 0.25 --res 96 --init demo --data photos",
+    short_help=__doc__,
+)
+@click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
+@click.option("--alpha", type=float, help="Width multiplier, above 0.")
+@click.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
+@click.option("--res", type=int, help="Height and width of the input in pixels.")
+@click.option(
+    "--data", metavar="demo|DIR|FILE.npz", default="demo", show_default=True,
+    help="Labelled pictures: a folder per class, within train/ and validation/ or not.",
+)  # fmt: skip
+@click.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Default: runs/<arch>_<alpha>_<res>_<data>."
+)
+@click.option(
+    "--init", metavar="demo|imagenet|FILE|RUN", help="Weights to start from. Default: fresh ones."
+)
+@click.option("--freeze", is_flag=True, help="Train the classifier only.")
+@click.option(
+    "--schedule", type=click.Choice(sorted(verb.SCHEDULES)),
+    help="Default: paper; finetune with --init.",
+)  # fmt: skip
+@click.option(
+    "--teacher", metavar="demo|imagenet|FILE|RUN", help="A trained model to be distilled."
+)
+@click.option(
+    "--strategy", type=click.Choice(["none", "mirrored", "multiworker"]), default="none",
+    show_default=True, help="tf.distribute; multiworker reads TF_CONFIG.",
+)  # fmt: skip
+@click.option("--ema", is_flag=True, help="Keep the moving average of the weights.")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+              show_default=True)  # fmt: skip
+@click.option(
+    "--prune", type=float, metavar="SHARE",
+    help="Train until this share of each layer's weights is zero, such as 0.5.",
+)  # fmt: skip
+@click.option(
+    "--cluster", type=int, metavar="N", help="Train with N different weights a layer, such as 16."
+)
+@click.option("--batch", type=int, default=32, show_default=True,
+              help="Pictures per step; the learning rate grows with it.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--unsafe", is_flag=True, help="Open a teacher that would run code of its own.")
+@_frame.preprocessing_options
+@_frame.common
+def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
+    """Train a network of --arch, --alpha and --res on the pictures of --data.
+
+    Pictures are prepared as they will be when the network is used, then mirrored, moved and lit a
+    little differently. The folder --out takes weights, a record, a log and TensorBoard's events.
+    Given again, the same command goes on with a training that was broken off; with more --epochs,
+    with a finished one.
+    """
+    changes = _frame.overrides(given)
+    order = verb.Order(overrides=changes, **given)
+    with _frame.Terminal(quiet, verbose) as terminal:
+        try:
+            done = verb.train(order, terminal)
+        except KeyboardInterrupt:
+            terminal.say("interrupted; the same command goes on where this one was")
+            raise SystemExit(130) from None
+    if json:
+        _frame.emit_json(done)
+        return
+    _show(done)
+
+
+def _show(done: verb.Trained) -> None:
+    run = done.run
+    shown = [run.history[index] for index in _some(len(run.history), run.best - 1)]
+    _frame.table(
+        ("epoch", "loss", "accuracy", "validation loss", "validation top-1", "images/s"),
+        [
+            (
+                f"{epoch.number} (kept)" if epoch.number == run.best else str(epoch.number),
+                f"{epoch.loss:.3f}",
+                units.percent(epoch.accuracy),
+                f"{epoch.validation_loss:.3f}",
+                units.percent(epoch.top1),
+                f"{epoch.images_per_second:.0f}",
+            )
+            for epoch in shown
+        ],
+        title=f"{done.folder}: {run.spec.name}, {run.images} pictures, "
+        f"judged on {run.validation_images}",
+    )
+    if done.reused:
+        click.echo("It was trained already; more --epochs go on with it.")
+    click.echo(f"Next: mobiledeploy export {done.folder}")
+
+
+def _some(count: int, best: int) -> list[int]:
+    """Ten epochs at most, the first, the last and the best among them."""
+    step = max(1, -(-count // 8))
+    return sorted({*range(0, count, step), best, count - 1})

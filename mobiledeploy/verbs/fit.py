@@ -1,0 +1,405 @@
+"""A training, in a process of its own (`verbs/child.py`), where TensorFlow runs.
+
+Pictures are decoded once, by as many processes as there are processors, into a file of uint8 at the
+model's resolution that training maps into memory: whatever their number, memory holds what is
+being looked at.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core import preprocessing, records, runs
+from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.ports import Notify, Samples
+from mobiledeploy.core.types import (
+    DataRef,
+    Doubt,
+    Epoch,
+    ModelSpec,
+    Preprocessing,
+    Run,
+    Source,
+    TrainingSettings,
+    Weights,
+)
+from mobiledeploy.verbs import child
+from mobiledeploy.verbs.child import Speaker
+
+WEIGHTS, LOG, TENSORBOARD, PICTURES = "weights.h5", "log.csv", "tensorboard", "pictures"
+
+FEWEST_IMAGES = 10
+"""Below these, nothing can be trained."""
+
+CHUNK = 64
+WORTH_A_POOL = 1_000
+"""Pictures. Processes take a second to start."""
+
+FEW_PER_CLASS = 100
+"""Training pictures. Below these a result says more of the pictures than of the network."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train. `train` and `validation` are the pictures, `settings` says how.
+
+    `init` is a Keras 2 HDF5 file. `folder` is the run's; a worker that is not the chief writes to
+    `own`, a folder of its own, and reads from `folder` only. `earlier` is the record of what was
+    done of this before. `tools` are versions for the record.
+    """
+
+    spec: ModelSpec
+    train: DataRef
+    validation: DataRef
+    settings: TrainingSettings
+    init: str | None
+    teacher: Source | None
+    folder: str
+    own: str
+    earlier: Run | None
+    tools: dict[str, str]
+    doubts: tuple[Doubt, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pictures that lie decoded in a file: `labels` of those, and names of what was skipped."""
+
+    labels: tuple[int, ...]
+    skipped: tuple[str, ...]
+
+
+class _Heard:
+    """Passes everything on, and keeps the doubts for the record."""
+
+    def __init__(self, notify: Notify, doubts: Sequence[Doubt]) -> None:
+        self._notify = notify
+        self.doubts = list(doubts)
+        self.progress, self.say = notify.progress, notify.say
+
+    def doubt(self, doubt: Doubt) -> None:
+        if doubt not in self.doubts:
+            self.doubts.append(doubt)
+            self._notify.doubt(doubt)
+
+
+def fit(request: Request, notify: Notify) -> Run:
+    """Does the request in this process: the finished run, which stands in its folder.
+
+    Raises:
+        InputError: pictures or weights that cannot be trained with, see `frameworks.training`.
+        UsageError: no space for the pictures.
+    """
+    own = Path(request.own)
+    chief = request.own == request.folder
+    heard = _Heard(notify, request.doubts)
+    with records.writing(own):
+        (own / runs.STATE).mkdir(parents=True, exist_ok=True)
+    parts = {
+        ref.split: _prepare(ref, request.spec, own / PICTURES, heard)
+        for ref in (request.train, request.validation)
+    }
+    (images, train), (held_images, held) = parts["train"], parts["held"]
+    _check(request, train, held, heard)
+    # Not before: processes that decode need no TensorFlow, nor the memory that it takes.
+    heard.progress("loading TensorFlow", 0, 1)
+    from mobiledeploy.frameworks import training
+
+    heard.progress("loading TensorFlow", 1, 1)
+    run = Run(
+        spec=request.spec,
+        data=request.validation,
+        trained_on=request.train.identity,
+        settings=request.settings,
+        images=len(train.labels),
+        validation_images=len(held.labels),
+        history=request.earlier.history if request.earlier else (),
+        best=0,
+        top1=0.0,
+        weights=WEIGHTS,
+        dead_channels={},
+        skipped=train.skipped + held.skipped,
+        tools=request.tools,
+        doubts=tuple(heard.doubts),
+    )
+
+    def commit(history: tuple[Epoch, ...]) -> None:
+        nonlocal run
+        best = runs.best(history, request.settings)
+        run = dataclasses.replace(
+            run, history=history, best=best.number, top1=best.top1,
+            weights=training.best_name(best.number), doubts=tuple(heard.doubts),
+        )  # fmt: skip
+        records.write_atomic(own / LOG, _log(history))
+        records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
+        heard.say(_line(history, request.settings.epochs))
+
+    task = training.Task(
+        request.spec, request.settings,
+        training.Pictures(images, np.array(train.labels, np.int64)),
+        training.Pictures(held_images, np.array(held.labels, np.int64)),
+        init=Path(request.init) if request.init else None,
+        teacher=request.teacher,
+        state=own / runs.STATE,
+        resume=Path(request.folder) / runs.STATE,
+        tensorboard=own / TENSORBOARD if chief else None,
+    )  # fmt: skip
+    dead = training.train(task, run.history, notify=heard, commit=commit)
+    if dead:
+        heard.doubt(_dead(dead))
+    run = dataclasses.replace(run, dead_channels=dead, doubts=tuple(heard.doubts))
+    return _finished(run, training.best_file(task, run.history), own, chief)
+
+
+def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:
+    """Weights and record in their places, the record last."""
+    best = runs.best(run.history, run.settings)
+    content = kept.read_bytes()
+    weights = Weights(folder.name, records.sha256(content), pinned=False)
+    run = dataclasses.replace(
+        run, best=best.number, top1=best.top1, weights=WEIGHTS,
+        spec=dataclasses.replace(run.spec, weights=weights),
+    )  # fmt: skip
+    if chief:
+        records.write_atomic(folder / WEIGHTS, content)
+        records.write_atomic(folder / runs.RECORD, records.dumps(run))
+    shutil.rmtree(folder / PICTURES, ignore_errors=True)
+    return run
+
+
+def _check(request: Request, train: Prepared, held: Prepared, notify: Notify) -> None:
+    """InputError for pictures that nothing can be learnt from, a doubt where they teach little."""
+    source, classes = request.train.source, request.train.labels
+    counts = np.bincount(train.labels, minlength=len(classes))
+    if len(train.labels) < FEWEST_IMAGES or not held.labels:
+        raise InputError(
+            f"{source} has {len(train.labels)} readable pictures to train on and "
+            f"{len(held.labels)} to judge by",
+            f"at least {FEWEST_IMAGES} and 1 are needed",
+        )
+    there = [name for name, count in zip(classes, counts, strict=True) if count]
+    if len(there) < 2:
+        raise InputError(
+            f"{source} has training pictures of one class only, {there[0]!r}",
+            "add pictures of another class",
+        )
+    if len(there) < len(classes):
+        empty = [name for name in classes if name not in there]
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        notify.doubt(
+            Doubt(
+                "empty-class",
+                f"no training picture shows {', '.join(empty[:5])}{more}",
+                "the network will not name it: add pictures, or leave the class away",
+            )
+        )
+    if len(train.labels) < FEW_PER_CLASS * len(there):
+        notify.doubt(
+            Doubt(
+                "few-training-images",
+                f"there are {len(train.labels)} training pictures for {len(there)} classes",
+                f"{FEW_PER_CLASS} or more per class are wanted; in a folder, put those to train on "
+                "into train/<class> and those to judge by into validation/<class>",
+            )
+        )
+
+
+def _dead(dead: dict[str, int]) -> Doubt:
+    shown = [f"{count} in {name}" for name, count in dead.items()]
+    more = f" and in {len(shown) - 5} more layers" if len(shown) > 5 else ""
+    return Doubt(
+        "dead-channels",
+        f"{sum(dead.values())} depthwise channels answer the same to every picture: "
+        f"{', '.join(shown[:5])}{more}",
+        "they cost time and blur int8 scales: a narrower --alpha has room enough, or train again "
+        "from other weights (--init) or with --schedule finetune",
+    )
+
+
+def _line(history: Sequence[Epoch], epochs: int) -> str:
+    last = history[-1]
+    left = (epochs - last.number) * sum(e.seconds for e in history) / len(history)
+    ends = f"{left:.0f} s left" if left < 100 else f"{left / 60:.0f} min left"
+    return (
+        f"epoch {last.number} of {epochs}: loss {last.loss:.3f}, accuracy {last.accuracy:.3f}, "
+        f"validation top-1 {last.top1:.3f}, {last.images_per_second:.0f} images/s, {ends}"
+    )
+
+
+def _log(history: Sequence[Epoch]) -> str:
+    """One line per epoch, under the names of `Epoch`: written anew, so that none is there twice."""
+    out = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Epoch)]
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(dataclasses.asdict, history))
+    return out.getvalue()
+
+
+# --- pictures -----------------------------------------------------------------------------
+
+
+def geometry(spec: ModelSpec) -> Preprocessing:
+    """`spec`'s preprocessing but for its scaling: pixels stay what they are."""
+    said = spec.preprocessing
+    return Preprocessing((0.0, 255.0), channels=said.channels, resize=said.resize, crop=said.crop)
+
+
+def _prepare(
+    ref: DataRef, spec: ModelSpec, folder: Path, notify: Notify
+) -> tuple[NDArray[np.uint8], Prepared]:
+    """The pictures of `ref` at the model's resolution; an earlier call's where they still stand."""
+    shape = geometry(spec)
+    depends = [ref.identity, list(spec.resolution), records.encode(shape)]
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+    path, record = folder / f"{key}.npy", folder / f"{key}.json"
+    if not record.is_file():
+        samples = _open(ref)
+        _check_labels(samples, ref)
+        with records.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            prepared = _decode(ref, spec.resolution, shape, samples, path, notify)
+        records.write_atomic(record, records.dumps(prepared))
+    prepared = records.loads(Prepared, record.read_bytes(), str(record))
+    _say_skipped(prepared.skipped, ref, notify)
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped[: len(prepared.labels)], prepared
+
+
+def _decode(
+    ref: DataRef, resolution: tuple[int, int], shape: Preprocessing, samples: Samples, path: Path,
+    notify: Notify,
+) -> Prepared:  # fmt: skip
+    size = (len(samples), *resolution, 3)
+    needed, free = int(np.prod(size)), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UsageError(
+            f"decoded pictures take {needed / 1e9:.1f} GB in {path.parent}, "
+            f"{free / 1e9:.1f} GB are free",
+            "free some space, or choose another --out or a smaller --res",
+        )
+    part = path.with_suffix(".part")
+    npy: Any = np.lib.format  # not typed in every numpy that we run on
+    mapped = npy.open_memmap(part, mode="w+", dtype=np.uint8, shape=size)
+    labels: list[int] = []
+    skipped: list[str] = []
+    what = f"preparing {ref.split} pictures"
+    for done, (indices, images, broken) in enumerate(_decoded(ref, samples, resolution, shape)):
+        good = [index for index in indices if index not in broken]
+        mapped[len(labels) : len(labels) + len(good)] = images
+        labels += [samples.label(index) for index in good]
+        skipped += [broken[index] for index in indices if index in broken]
+        notify.progress(what, min((done + 1) * CHUNK, len(samples)), len(samples))
+    mapped.flush()
+    part.replace(path)
+    return Prepared(tuple(labels), tuple(skipped))
+
+
+Chunk = tuple[range, NDArray[np.uint8], dict[int, str]]
+"""Indices, the pictures of those that can be read, and why the others cannot."""
+
+
+def _decoded(
+    ref: DataRef, samples: Samples, resolution: tuple[int, int], shape: Preprocessing
+) -> Iterator[Chunk]:
+    count = len(samples)
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with ExitStack() as stack:
+        if count < WORTH_A_POOL:
+            yield from (_chunk(samples, chunk, resolution, shape) for chunk in chunks)
+            return
+        pool = stack.enter_context(
+            ProcessPoolExecutor(
+                os.cpu_count(), mp_context=get_context("spawn"), initializer=_end_with_parent
+            )
+        )
+        work = functools.partial(_chunk_of, ref, resolution, shape)
+        yield from pool.map(work, chunks)
+
+
+def _end_with_parent() -> None:
+    """A pool's process waits for work for ever where its parent was killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _chunk_of(
+    ref: DataRef, resolution: tuple[int, int], shape: Preprocessing, chunk: range
+) -> Chunk:
+    return _chunk(_open(ref), chunk, resolution, shape)
+
+
+def _chunk(
+    samples: Samples, chunk: range, resolution: tuple[int, int], shape: Preprocessing
+) -> Chunk:
+    images, broken = [], {}
+    for index in chunk:
+        try:
+            picture = samples.image(index)
+        except BrokenImage as error:
+            broken[index] = error.message
+            continue
+        images.append(preprocessing.prepare(picture, shape, resolution).astype(np.uint8))
+    stacked = np.stack(images) if images else np.empty((0, *resolution, 3), np.uint8)
+    return chunk, stacked, broken
+
+
+@functools.lru_cache(maxsize=1)
+def _open(ref: DataRef) -> Samples:
+    return dataset(ref.source).open(
+        ref.source, ref.split, resolution=ref.resolution, labels=ref.labels
+    )
+
+
+def _check_labels(samples: Samples, ref: DataRef) -> None:
+    without = sum(samples.label(index) < 0 for index in range(len(samples)))
+    if without:
+        raise InputError(
+            f"{without} of {len(samples)} pictures of {ref.source} have no label",
+            "training needs the class of every picture",
+        )
+
+
+def _say_skipped(skipped: Sequence[str], ref: DataRef, notify: Notify) -> None:
+    if skipped:
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        notify.doubt(
+            Doubt(
+                "broken-image",
+                f"{len(skipped)} pictures of {ref.source} ({ref.split}) are skipped: "
+                f"{'; '.join(skipped[:3])}{more}",
+            )
+        )
+
+
+def _work(request: Request, speak: Speaker) -> None:
+    speak.event(fit(request, speak))
+
+
+if __name__ == "__main__":
+    child.serve(Request, _work, what="the training")

@@ -1,0 +1,126 @@
+import json
+
+import click
+import click.testing
+import pytest
+
+from mobiledeploy.cli.analyze import Amount, command
+from mobiledeploy.core.errors import UsageError
+
+
+def run(*arguments):
+    return click.testing.CliRunner().invoke(command, list(map(str, arguments)))
+
+
+def refused(*arguments):
+    result = run(*arguments)
+    assert isinstance(result.exception, UsageError)
+    return str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def file(converted, tmp_path_factory):
+    """An int8 v1 0.25 at 64, no record beside it."""
+    path = tmp_path_factory.mktemp("analyze") / "mine.tflite"
+    path.write_bytes(converted["int8_ptq", "tflite"])
+    return path
+
+
+def test_json_has_exact_integers_at_the_top():
+    data = json.loads(run("--arch", "mobilenet_v1", "--json", "-q").stdout)
+    assert data["record"] == "Analysis"
+    assert (data["mult_adds"], data["params"]) == (568_740_352, 4_253_864)
+    assert data["trainable_params"] == 4_231_976
+    assert data["peak_activation_bytes"] == 4_816_896
+    assert data["shares"][0]["kind"] == "Conv 1x1"
+    assert len([row for row in data["layers"] if row["mult_adds"]]) == 28
+
+
+def test_people_get_layers_kinds_and_totals(file):
+    result = run(file)
+    assert result.exit_code == 0
+    said = result.stdout
+    assert f"mine.tflite: {file}" in said
+    header = ["layer", "kind", "output", "params", "mult-adds", "share", "per", "byte"]
+    table = [line.split() for line in said.splitlines()]
+    assert header in table
+    start = table.index(header)
+    rows = table[start + 1 : start + 29]
+    assert all("Conv" in row or "Fully" in row for row in rows)
+    assert "32x32x8" in rows[0]
+    shares = table[start + 29 :]
+    assert shares[0] == ["kind", "of", "layer", "layers", "mult-adds", "params"]
+    assert shares[1][:3] == ["Conv", "1x1", "13"]
+    assert "3,331,584 mult-adds, " in said
+    assert "24.58 kB of activations at once" in said
+    assert "trainable" not in said
+    assert "not counted" not in said
+
+
+def test_a_published_table_stands_beside_the_count():
+    result = run("--table", "howard2017-2", "-q")
+    assert result.exit_code == 0
+    rows = {line.rpartition("  ")[0].strip(): line for line in result.stdout.splitlines()}
+    (row,) = [line for line in rows.values() if line.startswith("Conv 3x3")]
+    assert row.split()[2:] == ["1.19", "%", "1.91", "%", "0.02", "%", "0.02", "%"]
+    assert "why: Conv 3x3: 1.19 is printed for 1.91" in result.stdout
+    assert result.stdout.count("why:") == 1
+
+
+def test_a_table_that_nobody_knows():
+    said = refused("--table", "howard2017")
+    assert "no published table named 'howard2017'" in said
+    assert "did you mean howard2017-" in said
+
+
+def test_the_best_of_a_budget():
+    budget = ("--max-mult-adds", "150M", "--max-size", "2MB", "--min-top1", "60")
+    result = run("--best", *budget)
+    assert result.exit_code == 0
+    header, first, *_, last = result.stdout.splitlines()
+    assert header.split()[:4] == ["published", "alpha", "resolution", "top-1"]
+    assert "~1." in first
+    assert last.startswith("Next: `mobiledeploy ")
+    data = json.loads(run("--best", *budget, "--json").stdout)
+    assert data["record"] == "Choices"
+    assert data["budget"] == {"mult_adds": 150_000_000, "size_bytes": 2_000_000, "top1": 0.6}
+    assert data["choices"][0]["command"] in last
+
+
+def test_a_budget_that_nothing_fits():
+    assert "no published network fits this budget; the nearest is" in refused(
+        "--best", "--max-mult-adds", "1M"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--max-size", "2MB"), "are for --best; add --best"),
+        (("--best", "--arch", "mobilenet_v1"), "stand alone"),
+        (("--table", "howard2017-6", "--res", "224"), "stand alone"),
+        (("--table", "howard2017-6", "--best"), "stand alone"),
+        (("--arch", "vgg16", "--alpha", "0.5"), "vgg16 has no alpha"),
+        (("--arch", "mobilenet_v22"), "did you mean mobilenet_v2"),
+        (("--best", "--min-top1", "0.65"), "say 65 for 65 %"),
+    ],
+)
+def test_what_does_not_go_together(arguments, said):
+    assert said in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("150M", 150_000_000), ("1.5G", 1_500_000_000), ("500k", 500_000), ("2MB", 2_000_000),
+        ("700kB", 700_000), ("1 GB", 10**9), ("42", 42), ("0.5m", 500_000),
+    ],
+)  # fmt: skip
+def test_amounts_have_units(text, amount):
+    assert Amount().convert(text, None, None) == amount
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1M", "0", "1.5.2M", "10T", "1e6", "nan", "inf"])
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(click.BadParameter, match="no amount such as 150M or 2MB"):
+        Amount().convert(text, None, None)

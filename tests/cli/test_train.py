@@ -1,0 +1,170 @@
+"""`mobiledeploy train` as a user runs it: killed, interrupted, resumed, by two workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mobiledeploy.cli import train
+from mobiledeploy.core import runs
+
+PROGRAM = (sys.executable, "-m", "mobiledeploy", "train", "--alpha", "0.25", "--res", "32")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    labels = np.arange(400) % 2
+    images = np.random.default_rng(0).integers(0, 90, (400, 32, 32, 3), np.uint8)
+    images += (labels * 100).astype(np.uint8)[:, None, None, None]
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    return tmp_path
+
+
+def started(folder: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROGRAM, "--data", "data.npz", "--batch", "8", *more], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it never said {words!r}")
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def arrays(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def test_what_is_refused_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "is no data set" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_the_schedules() -> None:
+    shown = CliRunner().invoke(train.command, ["--help"]).output
+    for word in ("paper", "v2", "finetune", "--teacher", "--label-smoothing", "--input-range"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(("count", "best"), [(1, 0), (3, 1), (100, 57)])
+def test_a_table_shows_some_epochs_and_the_kept_one(count: int, best: int) -> None:
+    shown = train._some(count, best)
+    assert len(shown) <= 10
+    assert {0, best, count - 1} <= set(shown) <= set(range(count))
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_where_an_unbroken_one_does(data: Path) -> None:
+    whole = started(data, "--epochs", "4", "--out", "whole", "--ema", "--json")
+    out, _ = whole.communicate()
+    assert whole.returncode == 0
+    answer = json.loads(out)
+    assert answer["schema_version"] == 1
+    assert len(answer["run"]["history"]) == 4
+
+    broken = started(data, "--epochs", "4", "--out", "broken", "--ema")
+    until(broken, "epoch 2 of 4")
+    (child,) = children(broken.pid)
+    broken.kill()
+    broken.communicate()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists():
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the child outlived its parent")
+    assert not (data / "broken" / "run.json").exists()
+
+    again = started(data, "--epochs", "4", "--out", "broken", "--ema")
+    said = again.communicate()[1]
+    assert again.returncode == 0
+    assert "going on after epoch" in said
+    assert "epoch 1 of 4" not in said
+    assert len((data / "broken" / "log.csv").read_text().splitlines()) == 5
+    one, other = (arrays(data / name / "weights.h5") for name in ("whole", "broken"))
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_an_interrupt_is_answered_at_once_and_says_how_to_go_on(data: Path) -> None:
+    process = started(data, "--epochs", "50", "--out", "run")
+    until(process, "epoch 1 of 50")
+    process.send_signal(signal.SIGINT)
+    begun = time.perf_counter()
+    said = process.communicate()[1]
+    assert time.perf_counter() - begun < 3
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; the same command goes on where this one was"
+
+
+@pytest.mark.slow
+def test_two_workers_train_one_network(data: Path) -> None:
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    workers = [
+        started(
+            data, "--epochs", "2", "--strategy", "multiworker", "--out", "run", "--json",
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    answers = []
+    for worker in workers:
+        out, error = worker.communicate()
+        assert worker.returncode == 0, error
+        answers.append(json.loads(out)["run"])
+    losses = [[epoch["loss"] for epoch in answer["history"]] for answer in answers]
+    assert losses[0] == pytest.approx(losses[1])
+    assert answers[0]["spec"]["weights"]["sha256"] == runs.load(data / "run").spec.weights.sha256
+    assert sorted(path.name for path in (data / "run").iterdir()) == [
+        "log.csv", "run.json", "state", "tensorboard", "weights.h5",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_one_host_with_a_mirrored_network(data: Path) -> None:
+    process = started(data, "--epochs", "1", "--strategy", "mirrored", "--out", "run")
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    assert "Next: mobiledeploy export run" in out

@@ -1,0 +1,66 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import tf_keras
+
+from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES
+from mobiledeploy.core.types import Model
+from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
+
+layers = tf_keras.layers
+pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A hard swish, and a squeeze and excite with a hard sigmoid."""
+    image = layers.Input((16, 16, 3))
+    x = HardSwish()(layers.Conv2D(12, 3)(image))
+    factor = layers.Conv2D(12, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, HardSigmoid()(factor)])
+    x = HardSwish()(layers.Conv2D(8, 3)(x))
+    scores = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
+    return tf_keras.Model(image, scores)
+
+
+def test_values_are_the_papers():
+    x = np.linspace(-5, 5, 101, dtype=np.float32)
+    relu6 = np.clip(x + 3, 0, 6)
+    np.testing.assert_allclose(HardSigmoid()(x), relu6 / 6, atol=1e-6)
+    np.testing.assert_allclose(HardSwish()(x), x * relu6 / 6, atol=1e-6)
+
+
+def test_a_graph_answers_as_its_layers_do(model):
+    """TensorFlow fuses convolutions with what follows them, in a graph alone."""
+    np.testing.assert_allclose(model.predict_on_batch(IMAGES), model(IMAGES), atol=1e-5)
+
+
+def test_a_saved_model_loads(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    loaded = tf_keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(loaded(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
+@pytest.mark.parametrize(
+    ("format_", "expected"),
+    [
+        ("tflite", {"HARD_SWISH": 2, "DEQUANTIZE": 0, "QUANTIZE": 0}),
+        ("onnx", {"GlobalAveragePool": 2, "Transpose": 0}),
+    ],
+)
+def test_files_hold_the_operators_that_are_fast(model, recipe, format_, expected):
+    source, chosen = Model("tf_keras", model), RECIPES.load(recipe).RECIPE
+    for made in dict.fromkeys((CONVERTERS.load(format_).source(chosen), format_)):
+        if made != "model":
+            source = CONVERTERS.load(made).convert(
+                source, chosen, IMAGES, resolution=(16, 16), io="int8", output="logits"
+            )
+    shelf = FORMATS.load(format_)
+    facts = shelf.inspect(source)
+    found = Counter(layer.op for layer in facts.layers)
+    assert {op: found[op] for op in expected} == expected
+    if recipe == "int8_ptq":
+        assert shelf.float_layers(facts) == ()

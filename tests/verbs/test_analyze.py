@@ -1,0 +1,208 @@
+"""What a network costs, from a card, a model of one's own, or a finished file; and what fits."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobiledeploy.core import cards
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.verbs import analyze as verb
+from mobiledeploy.verbs import models, tables
+from mobiledeploy.verbs.analyze import Budget, Order
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """What `analyze` says without arguments."""
+    return verb.analyze(Order())
+
+
+def test_mobilenet_v1_is_counted_to_the_last_one(usual):
+    assert usual.mult_adds == 568_740_352
+    assert (usual.params, usual.trainable_params) == (4_253_864, 4_231_976)
+    assert (usual.name, usual.resolution, usual.classes) == (
+        "mobilenet_v1_1_224", (224, 224), 1000,
+    )  # fmt: skip
+    # Input and output of the first pointwise convolution: 112x112, 32 and 64 channels, 4 bytes.
+    assert usual.peak_activation_bytes == 112 * 112 * (32 + 64) * 4
+    assert usual.uncounted == ()
+    assert sum(row.mult_adds for row in usual.layers) == usual.mult_adds
+    assert sum(row.params for row in usual.layers) == usual.params
+    shares = {share.kind: round(100 * share.mult_adds, 2) for share in usual.shares}
+    assert shares == {
+        "Conv 1x1": 94.86, "Conv DW 3x3": 3.06, "Conv 3x3": 1.91, "Fully Connected": 0.18,
+        "FusedBatchNormV3": 0.0,
+    }  # fmt: skip
+
+
+def test_depthwise_moves_many_bytes_for_few_mult_adds(usual):
+    def mean(kind):
+        rows = [row.intensity for row in usual.layers if row.kind == kind]
+        return sum(rows) / len(rows)
+
+    assert mean("Conv DW 3x3") < mean("Conv 1x1") / 5
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+@pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
+def test_a_finished_file_costs_what_its_model_does(recipe, suffix, converted, tmp_path):
+    """Without a record beside it."""
+    path = tmp_path / f"mine.{suffix}"
+    path.write_bytes(converted[recipe, suffix])
+    found = verb.analyze(Order(path))
+    assert found.mult_adds == V1_QUARTER_64
+    assert (found.resolution, found.classes, found.trainable_params) == ((64, 64), 12, None)
+    # Input and output of the first pointwise convolution, in the file's own type.
+    assert found.peak_activation_bytes == 32 * 32 * (8 + 16) * (1 if recipe == "int8_ptq" else 4)
+
+
+V1_QUARTER_64 = 3_331_584
+"""Mult-adds of v1 0.25 at 64 with 12 classes."""
+
+
+def test_the_keras_model_of_these_files_costs_the_same():
+    found = verb.analyze(Order(arch="mobilenet_v1", alpha=0.25, res=64, classes=12))
+    assert found.mult_adds == V1_QUARTER_64
+
+
+def test_a_finished_file_is_read_without_tensorflow(converted, tmp_path):
+    path = tmp_path / "mine.tflite"
+    path.write_bytes(converted["float32", "tflite"])
+    code = (
+        "import sys; from pathlib import Path; from mobiledeploy.verbs import analyze\n"
+        f"found = analyze.analyze(analyze.Order(Path({str(path)!r})))\n"
+        "analyze.best(analyze.Budget())\n"
+        "heavy = {'tensorflow', 'keras', 'tf_keras', 'tf2onnx'} & set(sys.modules)\n"
+        "print(found.mult_adds, *heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(V1_QUARTER_64)]
+
+
+def test_a_model_of_ones_own_needs_no_preprocessing(model_files, tmp_path):
+    path = tmp_path / os.fsdecode(b"mine\xff.keras")
+    path.write_bytes((model_files / "k3.keras").read_bytes())
+    found = verb.analyze(Order(path))
+    assert found.mult_adds == 32 * 32 * 9 * 3 * 4 + 4 * 5
+    assert found.name == "mine\N{REPLACEMENT CHARACTER}"
+    assert (found.resolution, found.classes) == ((32, 32), 5)
+
+
+def test_a_published_model_and_what_its_authors_made_of_it_cost_the_same(real_data):
+    folder = real_data / "vww"
+    files = [folder / f"vww_96{end}" for end in (".h5", "_float.tflite", "_int8.tflite")]
+    whole, *finished = [verb.analyze(Order(file)) for file in files]
+    assert {found.mult_adds for found in (whole, *finished)} == {7_489_664}
+    assert whole.params == 221_794
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ({"arch": "mobilenet_v9"}, "did you mean mobilenet_v"),
+        ({"arch": "googlenet", "alpha": 0.5}, "googlenet has no alpha"),
+        ({"arch": "mobilenet_v1", "groups": 3}, "mobilenet_v1 has no groups"),
+        ({"alpha": 0.0}, "alpha 0 is not above 0"),
+        ({"res": 16}, "resolution 16 is not within 32"),
+        ({"classes": 1}, "1 classes are not within 2"),
+        ({"file": "k2.h5", "arch": "mobilenet_v1"}, "--arch does not go with a model file"),
+        ({"file": "k2.h5", "classes": 3}, "--classes does not go with a model file"),
+    ],
+)
+def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
+    if "file" in order:
+        order = order | {"file": model_files / order["file"]}
+    with pytest.raises(UsageError, match=said):
+        verb.analyze(Order(**order))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("k2_weights.h5", "holds weights without a model"),
+        ("k3_lambda.keras", "code of its own.*--unsafe"),
+        ("nowhere.tflite", "cannot be read"),
+        ("nowhere.h5", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(name, said, model_files):
+    with pytest.raises(InputError, match=said):
+        verb.analyze(Order(model_files / name))
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_damaged_file_is_refused(suffix, tmp_path):
+    path = tmp_path / f"mine.{suffix}"
+    path.write_bytes(b"\0" * 100)
+    with pytest.raises(InputError):
+        verb.analyze(Order(path))
+
+
+# What fits a budget.
+
+
+def test_the_best_of_a_budget():
+    found = verb.best(Budget(150_000_000, 2_000_000, 0.6))
+    assert found.budget == Budget(150_000_000, 2_000_000, 0.6)
+    assert 1 <= len(found.choices) <= 5
+    top1 = [choice.published.top1 for choice in found.choices]
+    assert top1 == sorted(top1, reverse=True)
+    for choice in found.choices:
+        assert choice.published.mult_adds <= 150_000_000
+        assert choice.size_bytes == choice.published.params <= 2_000_000
+        assert choice.published.top1 >= 0.6
+    best = found.choices[0].published
+    others = [
+        row.top1
+        for row in tables.grids()
+        if row.variant == "float"
+        and (row.mult_adds or 10**12) <= 150_000_000
+        and (row.params or 10**12) <= 2_000_000
+    ]
+    assert best.top1 == max(others)
+
+
+def test_its_command_builds_it_here():
+    for choice in verb.best(Budget(), most=1000).choices:
+        row, words = choice.published, choice.command.split()
+        assert words[0] == "mobiledeploy"
+        options = dict(zip(words[2::2], words[3::2], strict=True))
+        card = cards.load(options["--arch"])
+        alpha = options.get("--alpha")
+        groups = options.get("--groups")
+        models.spec(
+            card, alpha=alpha and float(alpha), groups=groups and int(groups),
+            res=int(options["--res"]), classes=1000,
+        )  # fmt: skip
+        assert card.name == row.card
+        published = card.weights.imagenet
+        has = published is not None and row.alpha in [file.alpha for file in published.files]
+        assert words[1] == ("export" if has else "train")
+
+
+def test_nothing_fits_names_the_nearest():
+    with pytest.raises(UsageError, match="no published network fits") as caught:
+        verb.best(Budget(mult_adds=10_000_000, top1=0.45))
+    assert "the nearest is" in caught.value.hint
+    with pytest.raises(UsageError, match="is no accuracy"):
+        verb.best(Budget(top1=0.0065))
+    with pytest.raises(UsageError, match="is no accuracy"):
+        verb.best(Budget(top1=float("nan")))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(10**7, 10**9), st.integers(10**7, 10**9))
+def test_a_larger_budget_is_never_worse(one, other):
+    small, large = sorted((one, other))
+
+    def top1(mult_adds):
+        try:
+            return verb.best(Budget(mult_adds)).choices[0].published.top1
+        except UsageError:
+            return 0.0
+
+    assert top1(small) <= top1(large)

@@ -1,0 +1,450 @@
+"""A training as a verb: what is refused beforehand, what stands afterwards, and how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobiledeploy.core import preprocessing, records, runs
+from mobiledeploy.core.errors import DeployError, InputError, MissingError, UsageError
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.types import DataRef, Doubt, Overrides, Preprocessing
+from mobiledeploy.verbs import fit, plan, train
+from mobiledeploy.verbs.train import Order
+from tests.conftest import Heard
+
+CLASSES = ("dark", "grey", "light")
+
+
+def archive(path: Path, count: int = 300, **others: object) -> Path:
+    """Noise of three classes, dark to light; a fifth of it is to judge by."""
+    labels = np.arange(count) % 3
+    noise = np.random.default_rng(0).integers(0, 90, (count, 40, 48, 3), dtype=np.uint8)
+    images = noise + (labels * 80).astype(np.uint8)[:, None, None, None]
+    arrays = {"images": images, "labels": labels, "classes": np.array(CLASSES)} | others
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+def pictures(folder: Path, counts: dict[str, int]) -> Path:
+    """A folder per class, of noise."""
+    for name, count in counts.items():
+        for number in range(count):
+            path = folder / name / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    return folder
+
+
+def order(data: Path, out: Path, **changes: object) -> Order:
+    plain = Order(alpha=0.25, res=32, data=str(data), epochs=2, batch=16, out=out)
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive(tmp_path_factory.mktemp("data") / "noise.npz")
+
+
+@pytest.fixture(scope="module")
+def done(data: Path) -> tuple[train.Trained, Heard]:
+    """A training of two epochs, and what it said; no test writes into its folder."""
+    heard = Heard()
+    return train.train(order(data, data.parent / "done"), heard), heard
+
+
+@pytest.fixture
+def folder(done: tuple[train.Trained, Heard], tmp_path: Path) -> Path:
+    """A copy of the folder that it left."""
+    return Path(shutil.copytree(done[0].folder, tmp_path / "copy"))
+
+
+# What stands afterwards
+
+
+def test_a_run_is_weights_record_log_and_events(done: tuple[train.Trained, Heard]) -> None:
+    trained, _ = done
+    folder, run = Path(trained.folder), trained.run
+    assert not trained.reused
+    assert {p.name for p in folder.iterdir()} == {
+        "weights.h5", "run.json", "log.csv", "tensorboard", "state",
+    }  # fmt: skip
+    assert runs.load(folder) == run
+    assert run.spec.weights.source == folder.name
+    assert run.spec.weights.sha256 == records.sha256(folder / "weights.h5")
+    assert not run.spec.weights.pinned
+    assert run.spec.preprocessing.labels == run.data.labels == CLASSES
+    assert (run.images, run.validation_images) == (240, 60)
+    assert run.data.split == "held"
+    assert (
+        run.top1
+        == max(epoch.top1 for epoch in run.history)
+        == runs.best(run.history, run.settings).top1
+    )
+    assert run.tools["tensorflow"]
+    with (folder / "log.csv").open() as file:
+        assert [int(row["number"]) for row in csv.DictReader(file)] == [1, 2]
+
+
+def test_it_says_what_it_does(done: tuple[train.Trained, Heard]) -> None:
+    _, heard = done
+    assert heard.said[0].startswith("240 pictures to train on, 60 to judge by")
+    assert [line.partition(":")[0] for line in heard.said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert "few-training-images" in {doubt.name for doubt in heard.doubts}
+    assert ("epoch 2 of 2", 15, 15) in heard.steps
+
+
+def test_a_finished_training_is_answered_from_its_folder(
+    data: Path, folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.child, "events", None)
+    before = runs.load(folder)
+    again = train.train(order(data, folder), heard)
+    assert again.reused
+    assert again.run == before
+    assert set(before.doubts) <= set(heard.doubts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"alpha": 0.5}, "network name mobilenet_v1_0.25_32, not mobilenet_v1_0.5_32"),
+        ({"res": 64}, "not mobilenet_v1_0.25_64"),
+        ({"batch": 8}, "batch 16, not 8"),
+        ({"ema": True}, "ema false, not true"),
+        ({"schedule": "v2"}, "schedule"),
+        ({"init": "demo", "schedule": "paper"}, "init"),
+        ({"overrides": Overrides(channels="bgr")}, "channels rgb, not bgr"),
+    ],
+)
+def test_a_folder_of_another_training_is_refused(
+    changes: dict[str, object], said: str, data: Path, folder: Path, heard: Heard
+) -> None:
+    before = (folder / "run.json").read_bytes()
+    with pytest.raises(InputError, match="copy holds a training with") as refused:
+        train.train(order(data, folder, **changes), heard)
+    assert said in refused.value.message
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_other_pictures_are_another_training(folder: Path, heard: Heard, tmp_path: Path) -> None:
+    other = archive(tmp_path / "noise.npz", 303)
+    with pytest.raises(InputError, match="copy holds a training with .* pictures"):
+        train.train(order(other, folder), heard)
+
+
+def test_fewer_epochs_than_there_are_come_from_the_folder(
+    data: Path, folder: Path, heard: Heard
+) -> None:
+    assert len(train.train(order(data, folder, epochs=1), heard).run.history) == 2
+
+
+def test_weights_that_the_record_does_not_speak_of_are_found_out(folder: Path) -> None:
+    with (folder / "weights.h5").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"weights.h5 is not the file that run.json speaks of"):
+        runs.load(folder)
+
+
+def test_a_record_cannot_point_out_of_its_folder(folder: Path) -> None:
+    record = json.loads((folder / "run.json").read_text())
+    record["weights"] = "../../elsewhere.h5"
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="weights or history cannot be so"):
+        runs.load(folder)
+
+
+def test_a_training_that_is_not_finished_is_no_run(folder: Path, tmp_path: Path) -> None:
+    (folder / "run.json").unlink()
+    with pytest.raises(InputError, match="is not finished"):
+        runs.load(folder)
+    with pytest.raises(InputError, match="holds no training"):
+        runs.load(tmp_path)
+
+
+# What is refused beforehand
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"freeze": True}, UsageError, "--freeze keeps weights that --init brings"),
+        ({"arch": "no_such"}, UsageError, "no_such"),
+        ({"epochs": 0}, UsageError, "--epochs 0"),
+        ({"batch": 1}, UsageError, "--batch 1"),
+        ({"seed": -1}, UsageError, "--seed -1"),
+        ({"label_smoothing": 1.0}, UsageError, "--label-smoothing 1"),
+        ({"schedule": "other"}, UsageError, "no schedule named 'other'"),
+        ({"data": "nowhere"}, UsageError, "no data set"),
+        ({"init": "nothing.h5"}, InputError, "nothing.h5"),
+        ({"teacher": "nothing.h5"}, InputError, "nothing.h5"),
+        ({"teacher": "demo"}, InputError, "knows other classes"),
+        ({"init": "demo", "arch": "mobilenet_v2"}, MissingError, "demo"),
+        ({"strategy": "multiworker"}, UsageError, "--strategy multiworker needs TF_CONFIG"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    changes: dict[str, object], kind: type[DeployError], said: str, data: Path, here: Path,
+    heard: Heard, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(kind) as refused:
+        train.train(dataclasses.replace(order(data, here / "out"), **changes), heard)
+    assert said in refused.value.message
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "no json", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)  # fmt: skip
+def test_a_cluster_that_cannot_be_is_refused_with_an_example(
+    config: str, data: Path, heard: Heard, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UsageError, match="TF_CONFIG does not say") as refused:
+        train.plan(order(data, here / "out", strategy="multiworker"), heard)
+    assert '"task"' in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "chief"), [("worker", 0, True), ("worker", 1, False), ("chief", 0, True)]
+)
+def test_one_worker_writes(
+    kind: str, index: int, chief: bool, data: Path, heard: Heard, here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    cluster = {"worker": ["a:1", "b:1"]} | ({"chief": ["c:1"]} if kind == "chief" else {})
+    config = {"cluster": cluster, "task": {"type": kind, "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert train.plan(order(data, here / "out", strategy="multiworker"), heard).chief == chief
+
+
+def test_a_place_that_holds_something_else_is_refused(data: Path, here: Path, heard: Heard) -> None:
+    (here / "file").write_text("mine")
+    (here / "full").mkdir()
+    (here / "full" / "letter").write_text("mine")
+    with pytest.raises(UsageError, match="file is a file, not a folder"):
+        train.train(order(data, here / "file" / "below"), heard)
+    with pytest.raises(UsageError, match="full holds something else"):
+        train.train(order(data, here / "full"), heard)
+
+
+def test_the_default_folder_tells_network_and_data(data: Path, heard: Heard) -> None:
+    planned = train.plan(dataclasses.replace(order(data, Path()), out=None), heard)
+    assert planned.folder == Path("runs") / "mobilenet_v1_0.25_32_noise"
+    assert planned.request.settings.schedule.name == "paper"
+
+
+def test_a_users_whole_model_must_come_with_its_input_range(
+    data: Path, here: Path, heard: Heard, model_files: Path
+) -> None:
+    whole = order(data, here / "out", init=str(model_files / "k2.h5"))
+    with pytest.raises(UsageError, match="is not in its file") as refused:
+        train.plan(whole, heard)
+    assert "--input-range" in refused.value.hint
+    said = dataclasses.replace(whole, overrides=Overrides(input_range=(0.0, 1.0)))
+    spec = train.plan(said, heard).request.spec
+    assert spec.preprocessing.input_range == (0.0, 1.0)
+    with pytest.raises(InputError, match="not a Keras 2 HDF5 file"):
+        train.plan(order(data, here / "out", init=str(model_files / "k3.keras")), heard)
+
+
+def test_a_run_is_a_start_with_its_own_preprocessing(
+    data: Path, folder: Path, heard: Heard, tmp_path: Path
+) -> None:
+    settings = train.plan(order(data, tmp_path / "out", init=str(folder)), heard).request.settings
+    assert settings.schedule.name == "finetune"
+    assert settings.init == runs.load(folder).spec.weights
+    with pytest.raises(InputError, match=r"another --alpha\?"):
+        train.plan(order(data, tmp_path / "out", init=str(folder), alpha=0.5), heard)
+
+
+def test_no_two_trainings_at_once(data: Path, folder: Path, heard: Heard) -> None:
+    with (
+        train._alone(folder),
+        pytest.raises(UsageError, match="another training is at work in"),
+    ):
+        train.train(order(data, folder), heard)
+
+
+# Pictures
+
+
+def prepared(data: Path, folder: Path, heard: Heard, shape: Preprocessing):
+    spec = train.plan(order(data, folder / "out"), heard).request.spec
+    spec = dataclasses.replace(spec, preprocessing=shape)
+    opened = dataset(str(data)).open(str(data), "train", resolution=(32, 32), labels=())
+    ref = DataRef(str(data), "train", (32, 32), opened.classes, opened.identity)
+    return opened, spec, fit._prepare(ref, spec, folder / "pictures", heard)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Preprocessing((-1.0, 1.0), crop=0.875),
+        Preprocessing((0.0, 1.0), channels="bgr", resize="bicubic", mean=(0.5,) * 3),
+    ],
+)
+def test_pictures_are_prepared_as_in_use(
+    shape: Preprocessing, data: Path, tmp_path: Path, heard: Heard
+) -> None:
+    opened, spec, (images, facts) = prepared(data, tmp_path, heard, shape)
+    assert images.dtype == np.uint8
+    assert list(facts.labels) == [opened.label(i) for i in range(len(opened))]
+    bare = fit.geometry(spec)
+    for index in (0, 7, len(opened) - 1):
+        wanted = preprocessing.prepare(opened.image(index), bare, (32, 32))
+        np.testing.assert_array_equal(images[index], np.rint(wanted))
+
+
+def test_pictures_are_decoded_once(data: Path, tmp_path: Path, heard: Heard) -> None:
+    shape = Preprocessing((-1.0, 1.0))
+    prepared(data, tmp_path, heard, shape)
+    steps = len(heard.steps)
+    assert steps
+    prepared(data, tmp_path, heard, shape)
+    assert len(heard.steps) == steps
+
+
+def test_no_space_for_the_pictures_is_said_before(
+    data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(fit.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UsageError, match=r"decoded pictures take 0\.0 GB"):
+        prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
+
+
+def request(data: Path, folder: Path, heard: Heard) -> fit.Request:
+    (folder / "run").mkdir(exist_ok=True)
+    return train.plan(order(data, folder / "run"), heard).request
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"train/a": 30, "train/b": 30, "validation/a": 0, "validation/b": 5}, "one class"),
+        ({"train/a": 4, "train/b": 4, "validation/a": 3, "validation/b": 3}, "8 readable pictures"),
+        ({"train/a": 30, "validation/a": 3, "validation/b": 3}, "one"),
+    ],
+)
+def test_pictures_that_teach_nothing_are_refused(
+    counts: dict[str, int], said: str, tmp_path: Path, heard: Heard
+) -> None:
+    data = pictures(tmp_path / "photos", counts)
+    with pytest.raises(InputError) as refused:
+        fit.fit(request(data, tmp_path, heard), heard)
+    assert said in str(refused.value)
+
+
+def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path: Path, heard: Heard) -> None:
+    data = pictures(
+        tmp_path / "photos", {"train/a": 12, "train/b": 12, "validation/a": 3, "validation/b": 3}
+    )
+    (data / "train" / "a" / "03.png").write_text("no picture")
+    _, _, (images, facts) = prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
+    assert len(images) == len(facts.labels) == 23
+    (doubt,) = heard.doubts
+    assert doubt.name == "broken-image"
+    assert "train/a/03.png" in doubt.message
+
+
+def test_many_pictures_are_decoded_by_processes(
+    data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Preprocessing((-1.0, 1.0))
+    _, _, (alone, _) = prepared(data, tmp_path / "one", heard, shape)
+    monkeypatch.setattr(fit, "WORTH_A_POOL", 1)
+    _, _, (pooled, _) = prepared(data, tmp_path / "many", heard, shape)
+    np.testing.assert_array_equal(alone, pooled)
+
+
+def test_pictures_without_labels_are_refused(
+    data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobiledeploy.datasets.npz.Npz.label", lambda *_: -1)
+    with pytest.raises(InputError, match=r"240 of 240 pictures of .* have no label"):
+        prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
+
+
+def test_classes_that_no_picture_shows_are_named(data: Path, tmp_path: Path, heard: Heard) -> None:
+    other = archive(tmp_path / "four.npz", classes=np.array([*CLASSES, "white"]))
+    asked = request(other, tmp_path, heard)
+    facts = fit.Prepared(tuple(range(3)) * 20, ())
+    fit._check(asked, facts, facts, heard)
+    assert Doubt(
+        "empty-class",
+        "no training picture shows white",
+        "the network will not name it: add pictures, or leave the class away",
+    ) in heard.doubts  # fmt: skip
+
+
+# Going on
+
+
+@pytest.mark.slow
+def test_more_epochs_go_on_with_a_finished_training(data: Path, folder: Path, heard: Heard) -> None:
+    before = runs.load(folder)
+    after = train.train(order(data, folder, epochs=3), heard).run
+    assert after.history[:2] == before.history
+    assert len(after.history) == 3
+    assert f"going on after epoch 2 of 3 in {folder}" in heard.said
+
+
+@pytest.mark.slow
+def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    run = train.train(
+        order(data, tmp_path / "out", init="demo", freeze=True, teacher=None), heard
+    ).run
+    assert any("starts fresh" in line for line in heard.said)
+    assert run.settings.frozen
+    assert run.spec.classes == 3
+
+
+def test_an_export_of_a_run_is_judged_by_the_pictures_that_were_held_back(done, tmp_path):
+    trained, _ = done
+    planned = plan.plan(plan.Order(model=Path(trained.folder), out=tmp_path), Heard())
+    assert planned.source.spec.weights == trained.run.spec.weights
+    assert planned.source.spec.preprocessing.labels == CLASSES
+    assert planned.source.weights == str(Path(trained.folder) / trained.run.weights)
+    assert (planned.data.split, planned.data.identity) == ("held", trained.run.data.identity)
+    assert planned.judged
+    larger = plan.plan(plan.Order(model=Path(trained.folder), res=64, out=tmp_path), Heard())
+    assert larger.source.spec.resolution == (64, 64)
+    assert larger.folder != planned.folder
+    with pytest.raises(UsageError, match="--alpha does not go with"):
+        plan.plan(plan.Order(model=Path(trained.folder), alpha=0.5, out=tmp_path), Heard())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prune": 1.0}, "--prune 1 is not above 0 and below 1"),
+        ({"prune": float("nan")}, "--prune nan"),
+        ({"cluster": 1}, "--cluster 1 is not within 2 to 256"),
+        ({"prune": 0.5, "cluster": 16}, "two trainings"),
+        ({"prune": 0.5, "ema": True}, "--ema does not go with --prune"),
+        ({"cluster": 16, "strategy": "mirrored"}, "--strategy does not go with --cluster"),
+    ],
+)
+def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
+    with pytest.raises(UsageError, match=said):
+        train.plan(order(data, tmp_path / "run", **changes), Heard())
+    assert not (tmp_path / "run").exists()
