@@ -59,7 +59,13 @@ def main(runs: int, alpha: float, res: int) -> None:
             return time.perf_counter() - started
 
         def plain() -> float:
-            argv = [str(alpha), str(res), str(plan.source.weights), str(folder / "calibration.npy"), name]
+            argv = [
+                str(alpha),
+                str(res),
+                str(plan.source.weights),
+                str(folder / "calibration.npy"),
+                name,
+            ]
             started = time.perf_counter()
             subprocess.run([sys.executable, str(PLAIN), *argv], check=True, capture_output=True)
             return time.perf_counter() - started

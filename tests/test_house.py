@@ -129,7 +129,6 @@ def test_analysis_opens_no_files_and_starts_no_processes():
 
 
 def test_no_verb_prints():
-    """But for training, which is a script until it is a command."""
     for path in (PACKAGE / "verbs").glob("*.py"):
         assert not imports(path) & {"click", "rich"}, path.name
 

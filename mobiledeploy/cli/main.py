@@ -134,9 +134,9 @@ def run() -> int:
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we run
     try:
-        cli.main(prog_name="mobiledeploy", standalone_mode=False)
+        code = cli.main(prog_name="mobiledeploy", standalone_mode=False)
         sys.stdout.flush()
-        return 0
+        return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

@@ -173,28 +173,29 @@ class _Writer:
     def store(self, index: int, value: str, activation: int = _NONE, part: str = "codes") -> str:
         """Floats on the tensor's grid, cut by a fused activation that the grid is no bound to."""
         name, grid = f"{self._names[index]}/{part}", self._grid(index)
-        cut = self._cut(index, activation)
-        if cut:
-            # On its own, so that what is before it is fused.
-            value = self.node("QuantizeLinear", [value, *grid], f"{name}/uncut")
-            value = self.node("DequantizeLinear", [value, *grid], f"{name}/uncut_float")
-            value = self.node(cut[0], [value, *cut[1]], f"{name}/cut")
-        return self.node("QuantizeLinear", [value, *grid], name)
+        bounds = self._bounds(index, activation)
+        if not bounds:
+            return self.node("QuantizeLinear", [value, *grid], name)
+        # On codes, and on its own, so that what is before it is fused.
+        codes = self.node("QuantizeLinear", [value, *grid], f"{name}/uncut")
+        return self.node("Clip", [codes, *bounds], name)
 
-    def _cut(self, index: int, activation: int) -> tuple[str, list[str]] | None:
-        """The operator that a fused activation needs, with its bounds; None for none."""
+    def _bounds(self, index: int, activation: int) -> list[str]:
+        """The lowest and highest code that a fused activation leaves; none where all are left."""
         if activation == _NONE:
-            return None
+            return []
         if activation not in (_RELU, _RELU6):
             raise InputError("a fused activation other than ReLU and ReLU6 has no QDQ form here")
-        scale, zero = float(self.scale(index)[0]), int(self.zero(index)[0])
-        low, high = (_LOWEST - zero) * scale, (_HIGHEST - zero) * scale
-        # Half a step beyond the bound would still be rounded to it.
-        if low > -scale / 2 and (activation == _RELU or high < 6 + scale / 2):
-            return None
-        if activation == _RELU:
-            return "Relu", []
-        return "Clip", [self.constant(f"bound_{n}", np.asarray(n, np.float32)) for n in (0, 6)]
+        codes = np.iinfo(np.uint8)
+        low, high = int(self.zero(index)[0]) + _UNSIGNED, int(codes.max)
+        if activation == _RELU6:
+            high = min(high, low + round(6 / float(self.scale(index)[0])))
+        if (low, high) == (codes.min, codes.max):
+            return []
+        return [
+            self.constant(f"{self._names[index]}/{end}", np.asarray(code, np.uint8))
+            for end, code in (("lowest", low), ("highest", high))
+        ]
 
     def weights(self, index: int, array: NDArray[Any]) -> str:
         """Weights in ONNX's order, output channels first."""

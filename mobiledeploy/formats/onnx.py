@@ -83,12 +83,11 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
 
     - operators with an integer kernel, all of whose float inputs come from a DequantizeLinear and
       whose outputs all go to a QuantizeLinear;
-    - a Relu between the two whose QuantizeLinear cuts at zero itself, and a Relu or a Clip between
-      two of one grid, which picks codes;
+    - a Relu between the two whose QuantizeLinear cuts at zero itself;
     - operators that only move numbers that come from a DequantizeLinear.
 
-    Another Clip and Resize count as float, though some of them are not: that depends on bounds and
-    on a mode, which `facts` do not hold. Whether a CPU has the kernel is not told: on x86-64, ONNX
+    Clip and Resize count as float, though some of them are not: that depends on bounds and on a
+    mode, which `facts` do not hold. Whether a CPU has the kernel is not told: on x86-64, ONNX
     Runtime 1.31 has none for signed activations that several operators read.
     """
     readers: dict[str, list[Layer]] = {}
@@ -96,12 +95,10 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
         for tensor in layer.inputs:
             readers.setdefault(tensor.name, []).append(layer)
     integer: set[str] = set()
-    grid: dict[str, Grid] = {}
     found = []
     for layer in facts.layers:
         if layer.op == "DequantizeLinear":
             integer.add(layer.outputs[0].name)
-            grid[layer.outputs[0].name] = _grid(layer.inputs[0])
         elif layer.op == "QuantizeLinear" or not _floats((*layer.inputs, *layer.outputs)):
             continue
         elif not all(tensor.name in integer for tensor in _floats(layer.inputs)):
@@ -112,9 +109,7 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
             after = [reader for t in layer.outputs for reader in readers.get(t.name, [])]
             stored = bool(after) and all(reader.op == "QuantizeLinear" for reader in after)
             cut = all(_cuts_at_zero(reader.outputs[0]) for reader in after)
-            grids = {grid.get(layer.inputs[0].name), *(_grid(r.outputs[0]) for r in after)}
-            picks = layer.op in ("Relu", "Clip") and len(grids) == 1
-            kernel = layer.op in _INTEGER_KERNELS or (layer.op == "Relu" and cut) or picks
+            kernel = layer.op in _INTEGER_KERNELS or (layer.op == "Relu" and cut)
             if not (kernel and stored):
                 found.append(layer.op)
     return tuple(found)
@@ -192,13 +187,6 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
 def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Those that hold floats, or of which shape inference found no type."""
     return [t for t in tensors if t.dtype.startswith("float") or t.dtype == "unknown"]
-
-
-Grid = tuple[str, tuple[float, ...], tuple[int, ...]]
-
-
-def _grid(tensor: Tensor) -> Grid:
-    return tensor.dtype, tensor.scale, tensor.zero_point
 
 
 def _cuts_at_zero(tensor: Tensor) -> bool:

@@ -441,6 +441,7 @@ def test_an_export_of_a_run_is_judged_by_the_pictures_that_were_held_back(done, 
         ({"cluster": 1}, "--cluster 1 is not within 2 to 256"),
         ({"prune": 0.5, "cluster": 16}, "two trainings"),
         ({"prune": 0.5, "ema": True}, "--ema does not go with --prune"),
+        ({"prune": 0.5, "freeze": True, "init": "demo"}, "--freeze does not go with --prune"),
         ({"cluster": 16, "strategy": "mirrored"}, "--strategy does not go with --cluster"),
     ],
 )
