@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,13 +15,16 @@ from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, records
-from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
+from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES, dataset
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
     Doubt,
     Golden,
+    InputOutput,
+    Model,
     ModelSpec,
+    Output,
     Preprocessing,
     Source,
     Weights,
@@ -55,6 +58,28 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             if name.startswith("MOBILEDEPLOY_") and name != "MOBILEDEPLOY_REAL_DATA":
                 patch.delenv(name)
         yield
+
+
+Press = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def press() -> Press:
+    """A model of TensorFlow's -> the file, unsealed, by way of the TFLite where export goes it."""
+
+    def pressed(
+        model: Model, recipe: str, format_: str, images: np.ndarray, *,
+        io: InputOutput = "int8", output: Output = "logits",
+    ) -> bytes:  # fmt: skip
+        chosen = RECIPES.load(recipe).RECIPE
+        source: Model | bytes = model
+        if CONVERTERS.load(format_).source(chosen) == "tflite":
+            source = pressed(model, recipe, "tflite", images, io=io, output=output)
+        return CONVERTERS.load(format_).convert(
+            source, chosen, images, resolution=images.shape[1:3], io=io, output=output
+        )
+
+    return pressed
 
 
 @pytest.fixture(scope="session")

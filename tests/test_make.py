@@ -84,7 +84,8 @@ def test_no_python_at_all_is_answered_in_one_line(checkout):
 
 
 def test_clean_keeps_what_was_measured(checkout):
-    for name in ("build/a", "dist", ".mobiledeploy", "mobiledeploy", "tests", "benchmarks"):
+    ours = ("mobiledeploy", "tests", "benchmarks", "tools")
+    for name in ("build/a", "dist", ".mobiledeploy", *ours):
         (checkout / name).mkdir(parents=True)
     assert make(checkout, "clean").returncode == 0
     assert (checkout / ".mobiledeploy").is_dir()

@@ -44,8 +44,10 @@ from mobiledeploy.verbs import train as verb
     show_default=True, help="tf.distribute; multiworker reads TF_CONFIG.",
 )  # fmt: skip
 @click.option("--ema", is_flag=True, help="Keep the moving average of the weights.")
-@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0,
-              show_default=True)  # fmt: skip
+@click.option(
+    "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+    show_default=True, help="Share of each label that is spread over all classes.",
+)  # fmt: skip
 @click.option(
     "--prune", type=float, metavar="SHARE",
     help="Train until this share of each layer's weights is zero, such as 0.5.",
@@ -55,7 +57,9 @@ from mobiledeploy.verbs import train as verb
 )
 @click.option("--batch", type=int, default=32, show_default=True,
               help="Pictures per step; the learning rate grows with it.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
+)
 @click.option("--unsafe", is_flag=True, help="Open a teacher that would run code of its own.")
 @_frame.preprocessing_options
 @_frame.common

@@ -61,6 +61,14 @@ _TENSOR_FUNCTIONS = {
     "tanh", "tensordot", "tile", "transpose", "truediv", "unstack", "where", "zeros", "zeros_like",
 }  # fmt: skip
 
+OWN_CLASSES = {
+    "GroupedConv2D": "grouped_convolution",
+    "HardSigmoid": "hard_activations",
+    "HardSwish": "hard_activations",
+    "LocalResponseNormalization": "response_normalization",
+}
+"""The layers that our networks bring with them -> the module of frameworks/ that they are in."""
+
 
 def parse_json(text: bytes | str, where: str) -> Any:
     """The value in `text`; InputError naming `where` if it is too long, too deep or no JSON."""
@@ -172,7 +180,19 @@ def _name(node: dict[str, Any]) -> str:
     return repr(name) if isinstance(name, str) else ""
 
 
+def _our_class(node: dict[str, Any]) -> bool:
+    """Whether it is a layer of ours, by all the names that it is given."""
+    name = node["class_name"].removeprefix("mobiledeploy>")
+    return (
+        name in OWN_CLASSES
+        and node.get("registered_name") in (None, f"mobiledeploy>{name}")
+        and node.get("module") in (None, f"mobiledeploy.frameworks.{OWN_CLASSES[name]}")
+    )
+
+
 def _known_class(node: dict[str, Any]) -> bool:
+    if _our_class(node):
+        return True
     names = [name for name in (node["class_name"], node.get("registered_name")) if name is not None]
     # "module.Name" is found in modules that are no rooms for classes; Keras writes no such name.
     if not all(isinstance(name, str) and "." not in name for name in names):

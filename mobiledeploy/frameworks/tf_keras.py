@@ -18,10 +18,14 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Model, ModelFile, ModelSpec
 from mobiledeploy.frameworks import loading
-from mobiledeploy.frameworks.hard_activations import HardSwish
+from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
+from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
+from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
 
 _SEED = 1
 _SUFFIX = {"h5": ".h5", "keras": ".keras"}
+OWN = (GroupedConv2D, HardSigmoid, HardSwish, LocalResponseNormalization)
+"""The layers that our networks bring with them; core/untrusted.py names them too."""
 
 
 def load(file: ModelFile) -> Model:
@@ -35,7 +39,10 @@ def load(file: ModelFile) -> Model:
         loading.under_its_format(file, _SUFFIX[file.format]) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
     ):
-        handle = tf_keras.models.load_model(path, compile=False, safe_mode=not file.code)
+        handle = tf_keras.models.load_model(
+            path, compile=False, safe_mode=not file.code,
+            custom_objects={f"mobiledeploy>{own.__name__}": own for own in OWN},
+        )  # fmt: skip
     loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)
     return Model("tf_keras", handle)
 

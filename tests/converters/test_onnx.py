@@ -24,10 +24,6 @@ INT8 = RECIPES.load("int8_ptq").RECIPE
 FLOAT = RECIPES.load("float32").RECIPE
 
 
-# What TensorFlow's own converter calibrates with.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
-
-
 def convert(model, recipe=INT8, io="float", output="logits"):
     ends = {"resolution": SIZE, "io": io, "output": output}
     if converter.source(recipe) == "tflite":

@@ -21,8 +21,6 @@ from mobiledeploy.formats import onnx as shelf
 from mobiledeploy.frameworks import tf_keras as framework
 from mobiledeploy.verbs import models
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
-
 INT8 = RECIPES.load("int8_ptq").RECIPE
 SIZE = (32, 32)
 layers = tf_keras.layers

@@ -14,7 +14,6 @@ from mobiledeploy.core.types import Model
 from mobiledeploy.formats import tflite as shelf
 
 # TensorFlow's own calibrator makes one.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
 
 layers = tf_keras.layers
 SIZE = (16, 16)

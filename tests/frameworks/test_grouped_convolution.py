@@ -5,12 +5,11 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES
+from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
 
 layers = tf_keras.layers
-pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
 
 
 @settings(max_examples=15, deadline=None)
@@ -46,16 +45,14 @@ def test_output_and_gradient_are_those_of_one_convolution_per_group(
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
-def test_it_is_one_convolution_in_every_file(format_, recipe):
+def test_it_is_one_convolution_in_every_file(press, format_, recipe):
     image = layers.Input((16, 16, 3))
     x = layers.Conv2D(12, 3, activation="relu")(image)
     x = GroupedConv2D(24, 1, groups=3, activation="relu")(x)
     x = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
     images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
-    data = CONVERTERS.load(format_).convert(
-        Model("tf_keras", tf_keras.Model(image, x)), RECIPES.load(recipe).RECIPE, images,
-        resolution=(16, 16), io="float", output="logits",
-    )  # fmt: skip
+    model = Model("tf_keras", tf_keras.Model(image, x))
+    data = press(model, recipe, format_, images, io="float")
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(data)
     convolutions = [layer for layer in facts.layers if layer.op in ("CONV_2D", "Conv")]

@@ -5,7 +5,7 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES
+from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
 
@@ -33,7 +33,7 @@ def test_answers_and_gradients_are_those_of_tensorflows_own(channels, size, alph
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def converted(format_, recipe):
+def converted(press, format_, recipe):
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((16, 16, 3))
     x = layers.Conv2D(16, 3, activation="relu", kernel_initializer="he_normal")(image)
@@ -41,10 +41,7 @@ def converted(format_, recipe):
     x = layers.MaxPooling2D(3, 2)(x)
     model = tf_keras.Model(image, layers.Dense(8)(layers.Flatten()(x)))
     images = np.random.default_rng(0).normal(0, 70, (16, 16, 16, 3)).astype(np.float32)
-    data = CONVERTERS.load(format_).convert(
-        Model("tf_keras", model), RECIPES.load(recipe).RECIPE, images,
-        resolution=(16, 16), io="float", output="logits",
-    )  # fmt: skip
+    data = press(Model("tf_keras", model), recipe, format_, images, io="float")
     return data, images, model.predict_on_batch(images)
 
 
@@ -60,10 +57,9 @@ def sqnr(data, images, reference):
     return 10 * np.log10((reference**2).sum() / ((reference - np.array(rows)) ** 2).sum())
 
 
-@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
 @pytest.mark.parametrize(("recipe", "decibels"), [("float32", 80), ("int8_ptq", 25)])
-def test_tflite_keeps_its_answers(recipe, decibels):
-    data, images, reference = converted("tflite", recipe)
+def test_tflite_keeps_its_answers(press, recipe, decibels):
+    data, images, reference = converted(press, "tflite", recipe)
     shelf = FORMATS.load("tflite")
     facts = shelf.inspect(data)
     assert sqnr(data, images, reference) > decibels
@@ -71,8 +67,8 @@ def test_tflite_keeps_its_answers(recipe, decibels):
         assert shelf.float_layers(facts) == ()
 
 
-def test_int8_onnx_names_the_operators_that_it_has_in_float_only():
-    data, _, _ = converted("onnx", "int8_ptq")
+def test_int8_onnx_names_the_operators_that_it_has_in_float_only(press):
+    data, _, _ = converted(press, "onnx", "int8_ptq")
     shelf = FORMATS.load("onnx")
     assert shelf.float_layers(shelf.inspect(data)) == ("Log", "Exp")
 

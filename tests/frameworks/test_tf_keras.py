@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tf_keras
 
+from mobiledeploy.core import untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Weights
@@ -27,6 +28,27 @@ def test_a_whole_model_answers_as_it_did(model_files, name):
     expected = tf_keras.models.load_model(model_files / name, compile=False)(IMAGES)
     np.testing.assert_array_equal(call(IMAGES), expected)
     assert len(variables) == 7
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_layers_of_ours_are_no_strangers_code(tmp_path, suffix):
+    image = tf_keras.layers.Input((32, 32, 3))
+    x = image
+    for own, options in (
+        (framework.GroupedConv2D, {"filters": 6, "kernel_size": 3, "groups": 3}),
+        (framework.HardSwish, {}),
+        (framework.HardSigmoid, {}),
+        (framework.LocalResponseNormalization, {"size": 5, "alpha": 1, "beta": 0.5, "bias": 1}),
+    ):
+        x = own(**options)(x)
+    model = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(x))
+    path = tmp_path / f"model.{suffix}"
+    model.save(path)
+    assert {type(layer) for layer in model.layers} >= set(framework.OWN)
+    assert {own.__name__ for own in framework.OWN} == set(untrusted.OWN_CLASSES)
+    assert keras.detect(path).code == ()
+    call, _ = framework.inference(loaded(path))
+    np.testing.assert_array_equal(call(IMAGES), model(IMAGES))
 
 
 def test_a_file_of_another_name_is_loaded_by_its_content(model_files, tmp_path):

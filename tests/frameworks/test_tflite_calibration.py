@@ -2,16 +2,15 @@ import numpy as np
 import pytest
 import tf_keras
 
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES
+from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 
 layers = tf_keras.layers
-pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("joined", [layers.Add, layers.Multiply, layers.Subtract])
-def test_ranges_of_operands_are_their_own(joined, order):
+def test_ranges_of_operands_are_their_own(press, joined, order):
     def convolved(size, seed):
         start = tf_keras.initializers.RandomNormal(stddev=size, seed=seed)
         return layers.Conv2D(8, 3, padding="same", kernel_initializer=start)(image)
@@ -21,10 +20,8 @@ def test_ranges_of_operands_are_their_own(joined, order):
     x = joined()([operands[index] for index in order])
     x = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.MaxPooling2D(4)(x)))
     images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
-    data = CONVERTERS.load("tflite").convert(
-        Model("tf_keras", tf_keras.Model(image, x)), RECIPES.load("int8_ptq").RECIPE, images,
-        resolution=(16, 16), io="float", output="logits",
-    )  # fmt: skip
+    model = Model("tf_keras", tf_keras.Model(image, x))
+    data = press(model, "int8_ptq", "tflite", images, io="float")
     facts = FORMATS.load("tflite").inspect(data)
     stored = [layer.outputs[0].scale[0] * 255 for layer in facts.layers if layer.op == "CONV_2D"]
     values = [tf_keras.Model(image, y).predict_on_batch(images) for y in operands]

@@ -8,11 +8,8 @@ import tf_keras
 
 from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.plugins import COMPRESSIONS, CONVERTERS, FORMATS, RECIPES
+from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS
 from mobiledeploy.core.types import Model
-
-# What TensorFlow's own converter calibrates with.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\s+Warning. tf.lite.Interpreter is deprecated")
 
 AMOUNTS = {"prune": 0.6, "cluster": 8}
 STEPS = 24
@@ -97,16 +94,10 @@ def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned, cluste
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
-def test_files_have_the_zeros_and_compress(pruned, clustered, recipe, format_):
+def test_files_have_the_zeros_and_compress(press, pruned, clustered, recipe, format_):
     import gzip
 
-    def convert(model):
-        return CONVERTERS.load(format_).convert(
-            model, RECIPES.load(recipe).RECIPE, images(12), resolution=(32, 32), io="int8",
-            output="softmax",
-        )  # fmt: skip
-
-    files = [convert(model) for model in (fresh(), pruned, clustered)]
+    files = [press(model, recipe, format_, images(12)) for model in (fresh(), pruned, clustered)]
     zeros = [FORMATS.load(format_).sparsity(data) for data in files]
     assert zeros[0] < 0.1
     assert zeros[1] > 0.5 and zeros[2] > 0.5
