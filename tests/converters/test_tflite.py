@@ -13,8 +13,6 @@ from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.types import Model
 from mobiledeploy.formats import tflite as shelf
 
-# TensorFlow's own calibrator makes one.
-
 layers = tf_keras.layers
 SIZE = (16, 16)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, *SIZE, 3)).astype(np.float32)
