@@ -54,6 +54,8 @@ CHUNK = 64
 WORTH_A_POOL = 1_000
 """Pictures. Processes take a second to start."""
 
+# Moving averages have forgotten their start by then.
+FEW_STEPS = 500
 FEW_PER_CLASS = 100
 """Training pictures. Below these a result says more of the pictures than of the network."""
 
@@ -165,7 +167,7 @@ def fit(request: Request, notify: Notify) -> Run:
     )  # fmt: skip
     dead = training.train(task, run.history, notify=heard, commit=commit)
     if dead:
-        heard.doubt(_dead(dead))
+        heard.doubt(_dead(dead, _steps(run)))
     run = dataclasses.replace(run, dead_channels=dead, doubts=tuple(heard.doubts))
     return _finished(run, training.best_file(task, run.history), own, chief)
 
@@ -223,15 +225,27 @@ def _check(request: Request, train: Prepared, held: Prepared, notify: Notify) ->
         )
 
 
-def _dead(dead: dict[str, int]) -> Doubt:
+def _steps(run: Run) -> int:
+    """Batches that the network has seen since its training began."""
+    return run.settings.epochs * -(-run.images // run.settings.batch)
+
+
+def _dead(dead: dict[str, int], steps: int) -> Doubt:
+    total = sum(dead.values())
     shown = [f"{count} in {name}" for name, count in dead.items()]
     more = f" and in {len(shown) - 5} more layers" if len(shown) > 5 else ""
+    if steps < FEW_STEPS:
+        advice = f"{steps} steps are too few to tell: train on"
+    else:
+        advice = (
+            "they cost time and blur int8 scales: a narrower --alpha has room enough, or train "
+            "again from other weights (--init) or with --schedule finetune"
+        )
     return Doubt(
         "dead-channels",
-        f"{sum(dead.values())} depthwise channels answer the same to every picture: "
+        f"{total} depthwise channel{'' if total == 1 else 's'} with one answer to every picture: "
         f"{', '.join(shown[:5])}{more}",
-        "they cost time and blur int8 scales: a narrower --alpha has room enough, or train again "
-        "from other weights (--init) or with --schedule finetune",
+        advice,
     )
 
 

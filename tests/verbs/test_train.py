@@ -449,3 +449,10 @@ def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
     with pytest.raises(UsageError, match=said):
         train.plan(order(data, tmp_path / "run", **changes), Heard())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("steps", "advice"), [(4, "4 steps are too few"), (500, "--alpha")])
+def test_dead_channels_of_a_short_training_are_not_taken_for_lost(steps, advice):
+    doubt = fit._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
+    assert doubt.message.startswith("3 depthwise channels with one answer to every picture: 1 in")
+    assert advice in doubt.advice
