@@ -145,6 +145,8 @@ def _is_weight(tensor: Tensor, layer: Layer) -> bool:
         return False
     if tensor.dtype == "int32" and not tensor.scale and layer.op not in _COUNTED:
         return False
+    if _is_normalisation(layer):
+        return False
     return layer.op in _COUNTED or elements(tensor.shape) > 1
 
 
@@ -166,7 +168,7 @@ def _mult_adds(layer: Layer) -> int | None:
     """
     kernel = _weights(layer)
     moving = [t for t in layer.inputs if not t.constant]
-    if layer.op not in _COUNTED or kernel is None or not moving:
+    if layer.op not in _COUNTED or kernel is None or not moving or _is_normalisation(layer):
         return None
     each = moving[-1] if layer.op in _TRANSPOSED else layer.outputs[0]
     if len(each.shape) < 2 or not all(each.shape):
@@ -176,7 +178,17 @@ def _mult_adds(layer: Layer) -> int | None:
     return elements(each.shape) * elements(kernel.shape) // _channels(layer, each)
 
 
+def _is_normalisation(layer: Layer) -> bool:
+    """Whether it is AlexNet's and GoogLeNet's sum over channels, which no paper counts.
+
+    It is a convolution by name of operator only (frameworks/response_normalization).
+    """
+    return layer.op in _CONVOLUTIONS and "response_normalization" in layer.name
+
+
 def _is_uncounted(layer: Layer) -> bool:
+    if _is_normalisation(layer):
+        return False
     opaque = layer.op in ("IF", "If", "StatelessIf") or any(n in layer.op for n in _OPAQUE)
     return opaque or (layer.op in _COUNTED and _mult_adds(layer) is None)
 

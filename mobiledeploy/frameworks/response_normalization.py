@@ -6,6 +6,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+BAND = "response_normalization"
+"""What the sum over channels, a convolution, is called in every file: see analysis/cost."""
+
 
 @tf_keras.saving.register_keras_serializable(package="mobiledeploy")
 class LocalResponseNormalization(tf_keras.layers.Layer):
@@ -33,8 +36,10 @@ class LocalResponseNormalization(tf_keras.layers.Layer):
         near = abs(position[:, None] - position) <= self.size // 2
         band = tf.constant((near * self.alpha)[None, None], inputs.dtype)
         # Not tf.square, which TFLite does not have in int8.
-        total = tf.nn.conv2d(inputs * inputs, band, 1, "VALID")
-        total = tf.nn.bias_add(total, tf.fill((channels,), tf.cast(self.bias, inputs.dtype)))
+        total = tf.nn.conv2d(inputs * inputs, band, 1, "VALID", name=BAND)
+        total = tf.nn.bias_add(
+            total, tf.fill((channels,), tf.cast(self.bias, inputs.dtype)), name=BAND
+        )
         return inputs * tf.exp(tf.math.log(total) * -self.beta)
 
     def get_config(self) -> dict[str, Any]:

@@ -126,6 +126,9 @@ def load_weights(
 ) -> None:
     """Sets the weights of a Keras 2 model from a Keras 2 HDF5 file, layer by name.
 
+    Where the file has other names, as Keras Applications' of MobileNet v2 and Xception have, it is
+    layer by layer in their order, if every shape is the model's: Keras's own rule.
+
     Args:
         model: a Model of this framework, or the tf_keras model itself. Unchanged on an error.
         path: weights, or a whole model, of which the weights are taken.
@@ -152,6 +155,8 @@ def load_weights(
         }
     stored = {name: arrays for name, arrays in stored.items() if arrays}
     wanted = {layer.name: layer for layer in handle.layers if layer.weights}
+    if stored.keys() != wanted.keys():
+        stored = _renamed(stored, wanted) or stored
     hint = _hint(stored, wanted, alpha)
     for name, layer in wanted.items():
         if name not in stored:
@@ -168,6 +173,14 @@ def load_weights(
         raise InputError(f"{path} has weights for a layer {surplus[0]}, which the model has not")
     for name, layer in wanted.items():
         layer.set_weights(stored[name])
+
+
+def _renamed(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """The file's layers by the model's names, in their order; None where a shape is another."""
+    shapes = [[list(array.shape) for array in arrays] for arrays in stored.values()]
+    if shapes != [[list(w.shape) for w in layer.weights] for layer in wanted.values()]:
+        return None
+    return dict(zip(wanted, stored.values(), strict=True))
 
 
 def _hint(stored: dict[str, Any], wanted: dict[str, Any], alpha: float | None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +143,11 @@ def train(
         DeployError: another worker is gone.
     """
     settings = task.settings
-    strategy = _strategy(settings)
+    strategy = _strategy(settings, len(task.train.labels))
     tf_keras.utils.set_random_seed(settings.seed)
     steps = steps_per_epoch(len(task.train.labels), settings.batch)
     try:
+        _begin_together(strategy, len(history))
         with strategy.scope():
             network = compressed(task, build(task, steps, notify), steps)
             learner = _learner(task, network, steps)
@@ -412,7 +414,20 @@ def _alone(dataset: tf.data.Dataset) -> tf.data.Dataset:
 # --- the network and its optimizer --------------------------------------------------------
 
 
-def _strategy(settings: TrainingSettings) -> tf.distribute.Strategy:
+def _begin_together(strategy: tf.distribute.Strategy, done: int) -> None:
+    """UsageError where the workers have not the same number of epochs behind them."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+    own = strategy.run(lambda: tf.constant([done]))
+    begun = strategy.gather(own, axis=0).numpy()
+    if len(set(begun.tolist())) > 1:
+        raise UsageError(
+            f"the workers have different epochs behind them ({', '.join(map(str, begun))})",
+            "give all of them the same --out, in a folder that they share",
+        )
+
+
+def _strategy(settings: TrainingSettings, images: int) -> tf.distribute.Strategy:
     if settings.strategy == "none":
         return tf.distribute.get_strategy()
     kinds = {
@@ -421,12 +436,22 @@ def _strategy(settings: TrainingSettings) -> tf.distribute.Strategy:
     }
     strategy = kinds[settings.strategy]()
     replicas = strategy.num_replicas_in_sync
-    if settings.batch % replicas:
+    batch = min(settings.batch, images)
+    if batch % replicas:
+        what = f"--batch {batch}" if batch == settings.batch else f"a batch of all {batch} pictures"
         raise UsageError(
-            f"--batch {settings.batch} cannot be shared by {replicas} replicas",
-            f"give a multiple of {replicas}",
+            f"{what} cannot be shared by {replicas} replicas",
+            f"give a --batch that is a multiple of {replicas}, and no more than the pictures",
         )
     return strategy
+
+
+_CONVOLUTIONS = (
+    tf_keras.layers.Conv2D,
+    tf_keras.layers.DepthwiseConv2D,
+    tf_keras.layers.SeparableConv2D,
+)
+"""None of them is a subclass of another."""
 
 
 def _architecture(spec: ModelSpec, classes: int | None) -> tf_keras.Model:
@@ -437,13 +462,16 @@ def _architecture(spec: ModelSpec, classes: int | None) -> tf_keras.Model:
 
 def _initialise(network: tf_keras.Model, seed: int) -> None:
     """Kernels that batch normalisation follows, which have no bias, are drawn as TF-slim does."""
-    for index, layer in enumerate(network.layers):
-        # Also DepthwiseConv2D, whose kernel has another name.
-        if isinstance(layer, tf_keras.layers.Conv2D) and not layer.use_bias:
-            (kernel,) = layer.get_weights()
-            shape, key = kernel.shape, (seed, index)
-            drawn = tf.random.stateless_truncated_normal(shape, key, stddev=INIT_STDDEV)
-            layer.set_weights([drawn.numpy()])
+    index = 0
+    for layer in network.layers:
+        if isinstance(layer, _CONVOLUTIONS) and not layer.use_bias:
+            # One for a convolution, depthwise or not, two for a separable one.
+            for kernel in layer.weights:
+                drawn = tf.random.stateless_truncated_normal(
+                    kernel.shape, (seed, index), stddev=INIT_STDDEV
+                )
+                kernel.assign(drawn)
+                index += 1
 
 
 def _classifier(network: tf_keras.Model) -> Any:
@@ -464,7 +492,7 @@ def _classes(path: Path) -> int | None:
 
 
 class _SteadyDropout(tf_keras.layers.Layer):
-    """Dropout whose choice depends on the seed and the number of the step only.
+    """Dropout whose choice depends on seed, step, layer and replica only.
 
     Keras's own would choose otherwise in a process that goes on than in one that was not broken
     off.
@@ -473,6 +501,7 @@ class _SteadyDropout(tf_keras.layers.Layer):
     def __init__(self, layer: Any, seed: int, optimizer: tf_keras.optimizers.Optimizer) -> None:
         super().__init__(name=layer.name)
         self._rate, self._seed = layer.rate, seed
+        self._own = zlib.crc32(layer.name.encode())
 
         # Not the variable, which Keras would take for a weight of this layer.
         def step() -> tf.Tensor:
@@ -485,7 +514,26 @@ class _SteadyDropout(tf_keras.layers.Layer):
         if not training:
             return inputs
         key = tf.stack([tf.constant(self._seed, tf.int64), self._step()])
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for more in (self._own, replica):
+            key = tf.random.experimental.stateless_fold_in(key, more)
         return tf.nn.experimental.stateless_dropout(inputs, self._rate, key)
+
+
+def decayed_kernels(network: tf_keras.Model) -> list[tf.Variable]:
+    """Kernels that weight decay is for: all that are trained, but for depthwise ones."""
+    found = []
+    for layer in network.submodules:
+        if isinstance(layer, tf_keras.layers.SeparableConv2D):
+            kernel = layer.pointwise_kernel
+        elif isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense):
+            kernel = layer.kernel
+        else:
+            continue
+        # Clustered weights are computed: what is trained is their centroids.
+        if layer.trainable and isinstance(kernel, tf.Variable):
+            found.append(kernel)
+    return found
 
 
 class _Learner(tf_keras.Model):
@@ -520,15 +568,7 @@ def distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
 
 def _learner(task: Task, network: tf_keras.Model, steps: int) -> _Learner:
     settings = task.settings
-    kernels = [
-        layer.kernel
-        for layer in network.submodules
-        if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense)
-        and not isinstance(layer, tf_keras.layers.DepthwiseConv2D)
-        and layer.trainable
-        # Clustered weights are computed: what is trained is their centroids.
-        and isinstance(layer.kernel, tf.Variable)
-    ]
+    kernels = decayed_kernels(network)
     optimizer = _optimizer(settings, kernels, network, steps)
 
     def steady(layer: Any) -> Any:

@@ -155,6 +155,9 @@ def fit(request: Request, notify: Notify) -> Run:
         records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
         heard.say(_line(history, request.settings.epochs))
 
+    stretched = _stretched(request)
+    if stretched:
+        heard.doubt(stretched)
     task = training.Task(
         request.spec, request.settings,
         training.Pictures(images, np.array(train.labels, np.int64)),
@@ -223,6 +226,19 @@ def _check(request: Request, train: Prepared, held: Prepared, notify: Notify) ->
                 "into train/<class> and those to judge by into validation/<class>",
             )
         )
+
+
+def _stretched(request: Request) -> Doubt | None:
+    """What is to be said where a schedule that ends with the run is made longer midway."""
+    earlier, settings = request.earlier, request.settings
+    if not earlier or settings.schedule.decay_epochs or earlier.settings.epochs == settings.epochs:
+        return None
+    return Doubt(
+        "stretched-schedule",
+        f"epochs 1 to {len(earlier.history)} had the learning rates of {earlier.settings.epochs} "
+        f"epochs, those that follow have the rates of {settings.epochs}",
+        "for what so many epochs in one go come to, choose another --out",
+    )
 
 
 def _steps(run: Run) -> int:

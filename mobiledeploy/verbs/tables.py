@@ -10,6 +10,7 @@ import csv
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -21,7 +22,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Published:
-    """A network as a paper prints it; `card` is "" for one that has no model card here.
+    """A network as a paper prints it; networks without a model card are left out of a table.
 
     `mult_adds` and `params` are as printed, in units of one, with half a unit of their last digit
     as `*_rounding`; None where nothing is printed. `top1` is a fraction, of ImageNet's validation
@@ -115,7 +116,7 @@ def _parsed(parse: Callable[[Mapping[str, str]], R], row: dict[str, str], where:
         raise InputError(f"{where}: not as many fields as columns")
     try:
         return parse(row)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, InvalidOperation) as error:
         raise InputError(f"{where}: {error}") from error
 
 
@@ -144,8 +145,9 @@ def _millions(text: str) -> int | None:
 
 
 def _rounding(text: str) -> int:
-    """Half a unit of the last digit that is printed."""
-    return round(0.5e6 / float(10 ** len(text.partition(".")[2])))
+    """Half a unit of the last digit that is printed; that of 3e2 is a hundred."""
+    exponent = Decimal(text).as_tuple().exponent if text else 0
+    return round(0.5e6 * 10.0 ** int(exponent))
 
 
 def _layer(row: Mapping[str, str]) -> PublishedLayer:

@@ -349,6 +349,7 @@ def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> 
         found = models.weights(card, name, alpha, spec.resolution[0], notify)
         fresh = models.spec(card, alpha=alpha, res=spec.resolution[0], classes=found.classes)
         labels = found.labels
+        _same_scaling(card.preprocessing, spec.preprocessing, name)
         source = Source(dataclasses.replace(fresh, weights=found.weights), weights=str(found.path))
     elif Path(name).is_dir() and runs.is_run(Path(name)):
         run = runs.load(Path(name))

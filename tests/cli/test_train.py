@@ -134,23 +134,40 @@ def test_an_interrupt_is_answered_at_once_and_says_how_to_go_on(data: Path) -> N
     assert said.splitlines()[-1] == "interrupted; the same command goes on where this one was"
 
 
-@pytest.mark.slow
-def test_two_workers_train_one_network(data: Path) -> None:
+def workers(data: Path, *outs: str, epochs: int) -> list[subprocess.Popen[str]]:
+    """Processes that train together, each with its own --out."""
     ports = []
     for _ in range(2):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    workers = [
+    return [
         started(
-            data, "--epochs", "2", "--strategy", "multiworker", "--out", "run", "--json",
+            data, "--epochs", str(epochs), "--strategy", "multiworker", "--out", out, "--json",
             TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
         )
-        for index in range(2)
+        for index, out in enumerate(outs)
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_that_begin_at_different_epochs_are_refused(data: Path) -> None:
+    for worker in workers(data, "run", "elsewhere", epochs=1):
+        assert worker.communicate() and worker.returncode == 0
+    for worker in workers(data, "run", "elsewhere", epochs=2):
+        _, error = worker.communicate()
+        assert worker.returncode == 2, error
+        assert "different epochs behind them (1, 0)" in error
+    for worker in workers(data, "run", "run", epochs=2):
+        _, error = worker.communicate()
+        assert worker.returncode == 0, error
+
+
+@pytest.mark.slow
+def test_two_workers_train_one_network(data: Path) -> None:
     answers = []
-    for worker in workers:
+    for worker in workers(data, "run", "run", epochs=2):
         out, error = worker.communicate()
         assert worker.returncode == 0, error
         answers.append(json.loads(out)["run"])

@@ -75,6 +75,22 @@ def test_the_verb_may_allow_a_lambda(model_files):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_other_layer_names_is_taken_in_order_if_every_shape_fits(tmp_path):
+    def network(width, prefix):
+        image = tf_keras.layers.Input((32, 32, 3))
+        x = tf_keras.layers.Conv2D(width, 3, name=f"{prefix}one")(image)
+        x = tf_keras.layers.BatchNormalization(name=f"{prefix}two")(x)
+        x = tf_keras.layers.GlobalAveragePooling2D()(x)
+        return tf_keras.Model(image, tf_keras.layers.Dense(4, name=f"{prefix}three")(x))
+
+    theirs, ours = network(5, "mobl0_"), network(5, "")
+    theirs.save_weights(tmp_path / "weights.h5")
+    framework.load_weights(ours, tmp_path / "weights.h5")
+    np.testing.assert_array_equal(ours(IMAGES), theirs(IMAGES))
+    with pytest.raises(InputError, match="has no weights for layer one"):
+        framework.load_weights(network(6, ""), tmp_path / "weights.h5")
+
+
 def test_two_inputs_are_refused(model_files):
     with pytest.raises(InputError, match=r"has 2 inputs"):
         framework.shapes(loaded(model_files / "k2_two.h5"))

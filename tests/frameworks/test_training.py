@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mobiledeploy.architectures import mobilenet_v1, xception
 from mobiledeploy.core import preprocessing, runs
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
@@ -321,6 +323,54 @@ def test_pixels_are_scaled_as_in_use(
         np.testing.assert_allclose(
             image, preprocessing.prepare(pixels, said, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
         )
+
+
+# The start, the decay and the noise of a training
+
+
+@pytest.mark.parametrize(
+    ("paper", "arguments"), [(mobilenet_v1, {"alpha": 0.5}), (xception, {})], ids=["v1", "xception"]
+)
+def test_every_kernel_before_a_normalisation_is_drawn_as_the_papers_was(
+    paper: Any, arguments: dict[str, float]
+) -> None:
+    network = paper.build(resolution=(96, 96), classes=4, **arguments)
+    training._initialise(network, 1)
+    drawn = {
+        weight.name: weight.numpy()
+        for layer in network.layers
+        if not getattr(layer, "use_bias", True)
+        for weight in layer.weights
+        if "kernel" in weight.name
+    }
+    assert any("depthwise" in name for name in drawn)
+    for kernel in drawn.values():
+        if kernel.size > 1_000:
+            # A normal distribution cut off at two standard deviations keeps 0.88 of them.
+            assert kernel.std() == pytest.approx(0.88 * training.INIT_STDDEV, rel=0.1)
+    firsts = [round(float(kernel.flat[0]), 9) for kernel in drawn.values()]
+    assert len(set(firsts)) == len(firsts)
+
+
+def test_all_kernels_decay_but_depthwise_ones() -> None:
+    network = xception.build(resolution=(96, 96), classes=4)
+    decayed = {v.ref() for v in training.decayed_kernels(network)}
+    for weight in network.trainable_weights:
+        depthwise = "depthwise" in weight.name
+        assert (weight.ref() in decayed) == ("kernel" in weight.name and not depthwise), weight.name
+
+
+def test_each_dropout_has_a_mask_of_its_own() -> None:
+    optimizer = tf_keras.optimizers.SGD()
+    optimizer.build([])
+    one, other = (
+        training._SteadyDropout(SimpleNamespace(name=name, rate=0.5), 1, optimizer)
+        for name in ("dropout1", "dropout2")
+    )
+    ones = tf.ones((4, 256))
+    masks = [layer(ones, training=True).numpy() for layer in (one, other, one)]
+    np.testing.assert_array_equal(masks[0], masks[2])
+    assert 0.3 < np.mean(masks[0] == masks[1]) < 0.7
 
 
 # Dead channels

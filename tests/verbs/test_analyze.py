@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.types import Model
 from mobiledeploy.verbs import analyze as verb
 from mobiledeploy.verbs import models, tables
 from mobiledeploy.verbs.analyze import Budget, Order
@@ -90,6 +92,26 @@ def test_a_model_of_ones_own_needs_no_preprocessing(model_files, tmp_path):
     assert found.mult_adds == 32 * 32 * 9 * 3 * 4 + 4 * 5
     assert found.name == "mine\N{REPLACEMENT CHARACTER}"
     assert (found.resolution, found.classes) == ((32, 32), 5)
+
+
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(press, tmp_path, format_):
+    import tf_keras
+
+    from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
+
+    image = tf_keras.layers.Input((32, 32, 3))
+    x = tf_keras.layers.Conv2D(8, 3, padding="same", activation="relu", bias_initializer="ones")(
+        image
+    )
+    x = LocalResponseNormalization(size=5, alpha=1e-4, beta=0.75, bias=2.0, name="norm1")(x)
+    network = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(x))
+    pictures = np.zeros((1, 32, 32, 3), np.float32)
+    path = tmp_path / f"model.{format_}"
+    path.write_bytes(press(Model("tf_keras", network), "float32", format_, pictures, io="float"))
+    found = verb.analyze(Order(path))
+    assert found.mult_adds == 32 * 32 * 27 * 8
+    assert found.params == 27 * 8 + 8
 
 
 def test_a_published_model_and_what_its_authors_made_of_it_cost_the_same(real_data):

@@ -188,6 +188,11 @@ def test_a_training_that_is_not_finished_is_no_run(folder: Path, tmp_path: Path)
         ({"init": "nothing.h5"}, InputError, "nothing.h5"),
         ({"teacher": "nothing.h5"}, InputError, "nothing.h5"),
         ({"teacher": "demo"}, InputError, "knows other classes"),
+        (
+            {"teacher": "demo", "overrides": Overrides(input_range=(0.0, 1.0))},
+            InputError,
+            "the teacher demo was trained with --input-range",
+        ),
         ({"init": "demo", "arch": "mobilenet_v2"}, MissingError, "demo"),
         ({"strategy": "multiworker"}, UsageError, "--strategy multiworker needs TF_CONFIG"),
     ],
