@@ -224,10 +224,12 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
 
 def _known(connection: sqlite3.Connection, file: Path) -> bool:
     """Whether the file holds our tables already, False for an empty one; InputError for others."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    # One statement sees one moment: between two, another process may have made the tables.
+    found, tables = connection.execute(
+        "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+    ).fetchone()
     if found == SCHEMA:
         return True
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if found == 0 and tables == 0:
         return False
     raise InputError(
