@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,12 +20,14 @@ from mobiledeploy.core.types import (
     Artifact,
     DataRef,
     Doubt,
+    Draft,
     Golden,
     InputOutput,
     Model,
     ModelSpec,
     Output,
     Preprocessing,
+    Recipe,
     Source,
     Weights,
 )
@@ -60,26 +62,24 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-Press = Callable[..., bytes]
+def press(
+    model: Model, recipe: str | Recipe, format_: str, images: np.ndarray, *,
+    io: InputOutput = "int8", output: Output = "logits",
+) -> bytes:  # fmt: skip
+    """A model of TensorFlow's -> the file, unsealed, by the ways that export goes."""
+    from mobiledeploy.frameworks import drafts
 
-
-@pytest.fixture(scope="session")
-def press() -> Press:
-    """A model of TensorFlow's -> the file, unsealed, by way of the TFLite where export goes it."""
-
-    def pressed(
-        model: Model, recipe: str, format_: str, images: np.ndarray, *,
-        io: InputOutput = "int8", output: Output = "logits",
-    ) -> bytes:  # fmt: skip
-        chosen = RECIPES.load(recipe).RECIPE
-        source: Model | bytes = model
-        if CONVERTERS.load(format_).source(chosen) == "tflite":
-            source = pressed(model, recipe, "tflite", images, io=io, output=output)
-        return CONVERTERS.load(format_).convert(
-            source, chosen, images, resolution=images.shape[1:3], io=io, output=output
-        )
-
-    return pressed
+    chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
+    source: Model | Draft | bytes = model
+    match CONVERTERS.load(format_).source(chosen):
+        case "tflite":
+            source = press(model, chosen, "tflite", images, io=io, output=output)
+        case "draft":
+            floats = press(model, "float32", "tflite", images, output=output)
+            source = drafts.start(floats, chosen, io, images)
+    return CONVERTERS.load(format_).convert(
+        source, chosen, resolution=images.shape[1:3], io=io, output=output
+    )
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from mobiledeploy.architectures import (
     vgg16,
     xception,
 )
+from mobiledeploy.compressions import cluster, prune
 from mobiledeploy.converters import onnx as onnx_converter
 from mobiledeploy.converters import tflite as tflite_converter
 from mobiledeploy.core.plugins import (
@@ -31,6 +32,7 @@ from mobiledeploy.core.plugins import (
     FORMATS,
     FRAMEWORKS,
     LOADERS,
+    PASSES,
     RECIPES,
     RUNNERS,
     RUNTIMES,
@@ -43,8 +45,15 @@ from mobiledeploy.formats import onnx as onnx_format
 from mobiledeploy.formats import saved_model as saved_model_loader
 from mobiledeploy.formats import tflite as tflite_format
 from mobiledeploy.frameworks import keras3, saved_model, tf_keras
-from mobiledeploy.passes import cluster, prune
-from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_ptq
+from mobiledeploy.passes import (
+    adaround,
+    equalize,
+    global_pool,
+    headroom,
+    ranges_mse,
+    ranges_percentile,
+)
+from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_best, int8_ptq
 from mobiledeploy.runners import python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 
@@ -63,8 +72,9 @@ Held(ARCHITECTURES)(
     alexnet, fd_mobilenet, googlenet, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4,
     shufflenet_v1, squeezenet, vgg16, xception,
 )  # fmt: skip
+Held(PASSES)(adaround, equalize, global_pool, headroom, ranges_mse, ranges_percentile)
 Held(COMPRESSIONS)(cluster, prune)
-Held(RECIPES)(dynamic_int8, float16, float32, int8_ptq)
+Held(RECIPES)(dynamic_int8, float16, float32, int8_best, int8_ptq)
 Held(CONVERTERS)(onnx_converter, tflite_converter)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(LOADERS)(keras_loader, saved_model_loader)

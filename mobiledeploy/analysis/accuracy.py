@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import log_softmax
 
 from mobiledeploy.core.types import Prediction
 
@@ -52,6 +53,16 @@ def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], 
     )
     ranked = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
     return tuple((true, predicted, count) for (true, predicted), count in ranked)
+
+
+def divergence(reference: ArrayLike, logits: ArrayLike) -> float:
+    """KL(p || q) of the softmax p of `reference` and q of `logits`, [N, classes]: mean, in nats.
+
+    What an error of the logits does to the answer: one that all classes share does nothing, one of
+    a picture that is sure of its class next to nothing.
+    """
+    log_p, log_q = (log_softmax(np.asarray(z, np.float64), axis=1) for z in (reference, logits))
+    return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
 
 
 def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:

@@ -13,8 +13,7 @@ from onnx import helper, numpy_helper
 
 from mobiledeploy.converters import _qdq
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.ports import Images
-from mobiledeploy.core.types import InputOutput, Model, Output, Recipe
+from mobiledeploy.core.types import Draft, InputOutput, Model, Output, Recipe
 from mobiledeploy.frameworks import graph, loading, recipe_check
 
 # From 18 on tf2onnx writes the global pool as a ReduceMean.
@@ -29,9 +28,8 @@ def source(recipe: Recipe) -> Literal["model", "tflite"]:
 
 
 def convert(
-    source: Model | bytes,
+    source: Model | Draft | bytes,
     recipe: Recipe,
-    calibration: Images,
     *,
     resolution: tuple[int, int],
     io: InputOutput,
@@ -44,6 +42,8 @@ def convert(
     """
     if isinstance(source, bytes):
         model = _qdq.from_tflite(source, OPSET)
+    elif isinstance(source, Draft):
+        raise TypeError("ONNX is made from the model or from its TFLite")
     else:
         recipe_check.refuse_other(recipe, "onnx", _NUMBERS)
         model = _translate(source, resolution, output)

@@ -22,6 +22,7 @@ from mobiledeploy.core.ports import (
     Format,
     Framework,
     Loader,
+    Pass,
     RecipeFile,
     Runner,
     Runtime,
@@ -86,7 +87,8 @@ class Shelf(Generic[T]):
 
 ARCHITECTURES = Shelf[Architecture]("architectures")
 RECIPES = Shelf[RecipeFile]("recipes")
-COMPRESSIONS = Shelf[Compression]("passes")
+PASSES = Shelf[Pass]("passes")
+COMPRESSIONS = Shelf[Compression]("compressions")
 CONVERTERS = Shelf[Converter]("converters")
 FORMATS = Shelf[Format]("formats", only=("tflite", "onnx"))
 LOADERS = Shelf[Loader]("formats", only=("keras", "saved_model"))

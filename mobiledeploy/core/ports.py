@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.types import (
     Doubt,
+    Draft,
     FileFacts,
     InputOutput,
     Model,
@@ -51,8 +52,21 @@ class RecipeFile(Protocol):
     RECIPE: Recipe
 
 
+class Pass(Protocol):
+    """One step of post-training quantization, from one paper.
+
+    PRESERVES states whether the float function stays what it was.
+    """
+
+    PRESERVES: bool
+
+    def apply(self, draft: Draft, images: Images) -> Draft:
+        """The draft, improved by what the calibration pictures [N, H, W, 3] show."""
+        ...
+
+
 class Compression(Protocol):
-    """A pass that needs training: wrap, train on, strip.
+    """What makes a network smaller and needs training: wrap, train on, strip.
 
     PRESERVES states whether the float function stays what it was.
     """
@@ -75,21 +89,20 @@ class Compression(Protocol):
 class Converter(Protocol):
     """model -> bytes of one format, in one process that may import TensorFlow."""
 
-    def source(self, recipe: Recipe) -> Literal["model", "tflite"]:
-        """Whether it starts from the model or from the finished TFLite of the same recipe."""
+    def source(self, recipe: Recipe) -> Literal["model", "draft", "tflite"]:
+        """What it starts from: the model, its draft, or the finished TFLite of the recipe."""
         ...
 
     def convert(
         self,
-        source: Model | bytes,
+        source: Model | Draft | bytes,
         recipe: Recipe,
-        calibration: Images,
         *,
         resolution: tuple[int, int],
         io: InputOutput,
         output: Output,
     ) -> bytes:
-        """The file, with a static batch of 1. `calibration` may be empty where ranges need none."""
+        """The file, with a static batch of 1, from what `source(recipe)` says."""
         ...
 
 

@@ -195,6 +195,22 @@ class DataRef:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """One of a recipe's alternatives, and what it came to on calibration pictures held back.
+
+    `divergence` is that of its softmax from the float model's, in nats, mean over the pictures:
+    what the choice is made by. `sqnr_db` compares the logits of both, `agreement` is the share of
+    the pictures on which the best class is the same.
+    """
+
+    passes: tuple[str, ...]
+    divergence: float
+    sqnr_db: float
+    agreement: float
+    images: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One model file that `export` made, with all that a later command must know of it.
 
@@ -202,7 +218,8 @@ class Artifact:
     from and with, `data` are the pictures that judge it, `calibration` the identity of those that
     calibrated it ("" for none). `sqnr_db` compares its golden logits with the float model that it
     came from, in dB. `gzip_bytes` is its size as gzip packs it, which is about what an app store
-    ships; `sparsity` the share of its weights that are zero, from 0 to 1.
+    ships; `sparsity` the share of its weights that are zero, from 0 to 1. `tried` are the
+    alternatives of its recipe that were tried, in their order, the one of least divergence taken.
     """
 
     path: str
@@ -227,6 +244,7 @@ class Artifact:
     key: str
     convert_seconds: float
     tools: Mapping[str, str]
+    tried: tuple[Tried, ...] = ()
     doubts: tuple[Doubt, ...] = ()
 
 
@@ -312,6 +330,22 @@ class Model:
 
     framework: str
     handle: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model on its way from floats to integers: what post-training passes work on.
+
+    `recipe` and `io` say what it is to become. `floats` is its float TFLite. `ranges` are the least
+    and the greatest value of each activation, by tensor name, that its codes shall be spread over.
+    `integers` is the quantized TFLite, None as long as ranges may still change.
+    """
+
+    recipe: Recipe
+    io: InputOutput
+    floats: bytes = field(repr=False)
+    ranges: Mapping[str, tuple[float, float]] = field(repr=False)
+    integers: bytes | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ def refuse_other(recipe: Recipe, format_: str, numbers: Collection[Numbers]) -> 
     """InputError for a recipe that asks for anything that a converter to `format_` does not do.
 
     `numbers` are all that it makes. Weights of 8 bits have symmetric scales, per tensor or per
-    channel; wider ones are floats and have none. No passes run before a conversion.
+    channel; wider ones are floats and have none. Passes are for integers throughout.
     """
     where = f"recipe {recipe.name} for {format_}"
-    for name in (name for alternative in recipe.passes for name in alternative):
-        raise InputError(f"{where}: no pass named {name}")
+    if any(recipe.passes) and not recipe.full_integer:
+        raise InputError(f"{where}: passes are for recipes of integers throughout")
     asked = (recipe.weight_bits, recipe.activation_bits, recipe.calibration)
     if asked not in numbers:
         raise InputError(

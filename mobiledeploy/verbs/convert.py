@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, InputError
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES, dataset
+from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import Images, Notify
 from mobiledeploy.core.types import (
     DataRef,
     Doubt,
+    Draft,
     InputOutput,
     Model,
     ModelSpec,
     Output,
+    Recipe,
     Source,
+    Tried,
 )
 from mobiledeploy.verbs import child
 from mobiledeploy.verbs.child import Speaker
 
 # Fewer than this leave activation ranges to chance.
 ENOUGH_CALIBRATION_IMAGES = 10
+# One in so many calibration images tells a recipe's alternatives apart, and calibrates nothing.
+HELD_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Converted:
-    """One file made. `seconds` is the time of its conversion alone."""
+    """One file made. `seconds` is the time of its conversion alone.
+
+    `tried` are the alternatives of its recipe, where there was a choice.
+    """
 
     recipe: str
     format: str
     path: str
     seconds: float
+    tried: tuple[Tried, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ def _work(request: Request, speak: Speaker) -> None:
         if calibrate
         else np.empty((0, *spec.resolution, 3), np.float32)
     )
-    press = _Press(request, spec, model, images)
+    press = _Press(request, spec, model, images, speak)
     refused: list[InputError] = []
     for done, (recipe, format_) in enumerate(request.jobs):
         speak.progress("converting", done, len(request.jobs))
@@ -157,30 +168,92 @@ def _work(request: Request, speak: Speaker) -> None:
 
 @dataclass
 class _Press:
-    """Makes files of one model; a TFLite that another format is made from is made once."""
+    """Makes files of one model; what another file is made from is made once."""
 
     request: Request
     spec: ModelSpec
     model: Model
     images: Images
+    speak: Speaker
     made: dict[str, bytes] = field(default_factory=dict)
+    tried: dict[str, tuple[Tried, ...]] = field(default_factory=dict)
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
         if format_ == "tflite":
             if recipe not in self.made:
-                self.made[recipe] = self._converted(self.model, recipe, format_)
+                self.made[recipe] = self._converted(recipe, format_)
             return self.made[recipe]
-        tflite = CONVERTERS.load(format_).source(RECIPES.load(recipe).RECIPE) == "tflite"
-        return self._converted(
-            self.file(recipe, "tflite") if tflite else self.model, recipe, format_
-        )
+        return self._converted(recipe, format_)
 
-    def _converted(self, source: Model | bytes, recipe: str, format_: str) -> bytes:
-        return CONVERTERS.load(format_).convert(
-            source, RECIPES.load(recipe).RECIPE, self.images, resolution=self.spec.resolution,
-            io=self.request.io, output=self.request.output,
+    def _converted(self, recipe: str, format_: str) -> bytes:
+        chosen = RECIPES.load(recipe).RECIPE
+        converter = CONVERTERS.load(format_)
+        source: Model | Draft | bytes
+        match converter.source(chosen):
+            case "draft":
+                source = self._draft(chosen)
+            case "tflite":
+                source = self.file(recipe, "tflite")
+            case "model":
+                source = self.model
+        return converter.convert(
+            source, chosen, resolution=self.spec.resolution, io=self.request.io,
+            output=self.request.output,
         )  # fmt: skip
+
+    def _draft(self, recipe: Recipe) -> Draft:
+        """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
+        floats = self.file("float32", "tflite")
+        images = self.images
+        if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
+            held = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
+            return self._best(recipe, floats, images[~held], images[held])
+        if len(recipe.passes) > 1:
+            self.speak.doubt(
+                Doubt(
+                    "no-choice",
+                    f"{recipe.name} is the plain {' and '.join(recipe.passes[0]) or 'int8'}: "
+                    f"{len(images)} calibration images are too few to choose by",
+                    f"give {ENOUGH_CALIBRATION_IMAGES} or more",
+                )
+            )
+        return self._passed(recipe, recipe.passes[0], floats, images)
+
+    def _best(self, recipe: Recipe, floats: bytes, fit: Images, held: Images) -> Draft:
+        from mobiledeploy.frameworks import drafts
+
+        reference = drafts.logits(floats, held)
+        best, tried = None, []
+        for number, names in enumerate(recipe.passes):
+            self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
+            draft = self._passed(recipe, names, floats, fit)
+            logits = drafts.logits(drafts.integers(draft), held)
+            result = Tried(
+                names, accuracy.divergence(reference, logits), accuracy.sqnr_db(reference, logits),
+                float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))), len(held),
+            )  # fmt: skip
+            if best is None or result.divergence < min(other.divergence for other in tried):
+                best = draft
+            tried.append(result)
+        self.speak.progress(f"choosing {recipe.name}", len(tried), len(tried))
+        assert best is not None
+        self.tried[recipe.name] = tuple(tried)
+        taken = min(tried, key=lambda one: one.divergence)
+        self.speak.say(
+            f"{recipe.name}: {', '.join(taken.passes) or 'no pass'}, the best of {len(tried)} "
+            f"alternatives on {taken.images} pictures held back: it diverges from float by "
+            f"{taken.divergence:.2g} nats, the plain one by {tried[0].divergence:.2g}"
+        )
+        return best
+
+    def _passed(self, recipe: Recipe, names: Sequence[str], floats: bytes, images: Images) -> Draft:
+        from mobiledeploy.frameworks import drafts
+
+        draft = drafts.start(floats, recipe, self.request.io, images)
+        for name in names:
+            draft = PASSES.load(name).apply(draft, images)
+        return draft
 
 
 def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Converted:
@@ -188,7 +261,8 @@ def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Conv
     data = FORMATS.load(format_).seal(press.file(recipe, format_))
     path = Path(request.folder) / file_name(recipe, format_)
     records.write_atomic(path, data)
-    return Converted(recipe, format_, str(path), time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Converted(recipe, format_, str(path), seconds, press.tried.get(recipe, ()))
 
 
 def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[float, ...], ...]:

@@ -337,6 +337,7 @@ class _Exam:
             key=self.planned.key,
             convert_seconds=file.seconds,
             tools=tools(),
+            tried=file.tried,
             doubts=(*self.shared, *own),
         )
 

@@ -40,6 +40,8 @@ from mobiledeploy.verbs import models
 ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
+ALIASES = {"int8": "int8_best"}
+"""Short for a recipe -> its name."""
 TOOLS = (
     "tensorflow", "tf_keras", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy",
     "pillow",
@@ -176,7 +178,8 @@ def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
     elif "all" in order.recipes:
         jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.formats]
     else:
-        asked = [RECIPES.load(name).RECIPE for name in dict.fromkeys(order.recipes)]
+        names = dict.fromkeys(ALIASES.get(name, name) for name in order.recipes)
+        asked = [RECIPES.load(name).RECIPE for name in names]
         for recipe in asked:
             for f in order.formats or ():
                 _refuse_impossible(recipe, f, known)

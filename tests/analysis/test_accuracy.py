@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.types import Prediction
@@ -68,3 +69,21 @@ def test_sqnr_at_its_ends() -> None:
     assert math.isnan(accuracy.sqnr_db([0.0, 0.0], [1.0, 1.0]))
     with pytest.raises(ValueError, match="differ"):
         accuracy.sqnr_db([1.0], [1.0, 2.0])
+
+
+@given(
+    arrays(float, (4, 3), elements=st.floats(-50, 50)), arrays(float, 4, elements=st.floats(-9, 9))
+)
+def test_divergence_is_nothing_for_what_all_classes_share_and_more_for_all_else(logits, shared):
+    assert accuracy.divergence(logits, logits + shared[:, None]) == pytest.approx(0, abs=1e-9)
+    other = logits.copy()
+    other[:, 0] += 1
+    assert accuracy.divergence(logits, other) > 0
+
+
+def test_an_error_of_a_picture_that_is_sure_of_its_class_costs_less():
+    unsure, sure = np.zeros((1, 3)), np.array([[20.0, 0, 0]])
+    error = np.array([[0.5, 0, 0]])
+    assert accuracy.divergence(unsure, unsure + error) > 1e3 * accuracy.divergence(
+        sure, sure + error
+    )

@@ -375,7 +375,7 @@ def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"), [("float16", "it can do"), ("dynamic_int8", "float32, int8_ptq")]
+    ("recipe", "said"), [("float16", "it can do"), ("dynamic_int8", "float32, int8_best, int8_ptq")]
 )
 def test_a_recipe_that_a_format_cannot_do(recipe, said, tmp_path):
     done = run("export", "--alpha", "0.25", "--recipe", recipe, "--format", "onnx", cwd=tmp_path)

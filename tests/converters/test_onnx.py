@@ -10,12 +10,12 @@ import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
 from mobiledeploy.converters import onnx as converter
-from mobiledeploy.converters import tflite
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.types import Model, ModelSpec, Preprocessing, Weights
 from mobiledeploy.formats import onnx as shelf
 from mobiledeploy.frameworks import tf_keras as framework
+from tests.conftest import press
 
 layers = tf_keras.layers
 SIZE = (32, 32)
@@ -25,10 +25,7 @@ FLOAT = RECIPES.load("float32").RECIPE
 
 
 def convert(model, recipe=INT8, io="float", output="logits"):
-    ends = {"resolution": SIZE, "io": io, "output": output}
-    if converter.source(recipe) == "tflite":
-        model = tflite.convert(model, recipe, IMAGES, **ends)
-    return shelf.inspect(shelf.seal(converter.convert(model, recipe, IMAGES, **ends)))
+    return shelf.inspect(shelf.seal(press(model, recipe, "onnx", IMAGES, io=io, output=output)))
 
 
 def classifier(*middle):
@@ -159,7 +156,7 @@ def test_batch_normalisation_of_a_separable_convolution_is_folded():
         ),
         layers.ReLU(),
     )
-    data = converter.convert(model, FLOAT, IMAGES, resolution=SIZE, io="float", output="logits")
+    data = press(model, "float32", "onnx", IMAGES, io="float")
     ops = [layer.op for layer in shelf.inspect(data).layers]
     assert (ops.count("Conv"), ops.count("BatchNormalization")) == (3, 0)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -176,7 +173,7 @@ def test_a_channel_shuffle_is_one_transpose():
         layers.Reshape((28, 28, 6)),
         layers.Conv2D(4, 3, activation="relu"),
     )
-    data = converter.convert(model, FLOAT, IMAGES, resolution=SIZE, io="float", output="logits")
+    data = press(model, "float32", "onnx", IMAGES, io="float")
     assert [layer.op for layer in shelf.inspect(data).layers].count("Transpose") == 1
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     (answer,) = session.run(None, {session.get_inputs()[0].name: IMAGES[:1].transpose(0, 3, 1, 2)})

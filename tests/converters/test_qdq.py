@@ -13,13 +13,13 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 
 from mobiledeploy.converters import onnx as converter
-from mobiledeploy.converters import tflite
 from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.types import Model
 from mobiledeploy.formats import onnx as shelf
 from mobiledeploy.frameworks import tf_keras as framework
 from mobiledeploy.verbs import models
+from tests.conftest import press
 
 INT8 = RECIPES.load("int8_ptq").RECIPE
 SIZE = (32, 32)
@@ -32,9 +32,8 @@ def images(count, size=SIZE):
 
 def both(model, size=SIZE, io="int8", output="logits"):
     """(TFLite, ONNX) of one quantization."""
-    ends = {"resolution": size, "io": io, "output": output}
-    lite = tflite.convert(model, INT8, images(8, size), **ends)
-    return lite, converter.convert(lite, INT8, images(0, size), **ends)
+    lite = press(model, INT8, "tflite", images(8, size), io=io, output=output)
+    return lite, converter.convert(lite, INT8, resolution=size, io=io, output=output)
 
 
 def network(*middle):

@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from mobiledeploy.converters import tflite as converter
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.types import Model
 from mobiledeploy.formats import tflite as shelf
+from tests.conftest import press
 
 layers = tf_keras.layers
 SIZE = (16, 16)
@@ -28,7 +28,7 @@ def classifier(*middle):
 
 
 def convert(model, recipe):
-    data = converter.convert(model, recipe, IMAGES, resolution=SIZE, io="float", output="logits")
+    data = press(model, recipe, "tflite", IMAGES, io="float")
     return shelf.inspect(shelf.seal(data))
 
 
@@ -38,7 +38,7 @@ def test_a_model_that_calibration_cannot_run_is_one_line():
             tf.abs(tf.signal.rfft2d(tf.transpose(x, [0, 3, 1, 2]))), [0, 2, 3, 1]
         )
     )
-    with pytest.raises(InputError, match="TFLiteConverter refused the model: .*RFFT2D") as caught:
+    with pytest.raises(InputError, match="the model cannot be calibrated: .*RFFT2D") as caught:
         convert(classifier(spectrum), INT8)
     assert "\n" not in str(caught.value)
 
@@ -61,7 +61,7 @@ def test_the_granularity_asked_for_is_made(recipe):
         ("dynamic_int8", {"granularity": "none"}, "granularity is none"),
         ("dynamic_int8", {"activation_bits": 8}, "no calibration"),
         ("float16", {"granularity": "per-tensor"}, "granularity is per-tensor"),
-        ("float32", {"passes": (("fold",),)}, "no pass named fold"),
+        ("float32", {"passes": (("adaround",),)}, "passes are for recipes of integers"),
     ],
 )
 def test_a_recipe_that_it_cannot_make_is_refused(recipe, changes, said):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
+from tests.conftest import press
 
 layers = tf_keras.layers
 
@@ -45,7 +46,7 @@ def test_output_and_gradient_are_those_of_one_convolution_per_group(
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
-def test_it_is_one_convolution_in_every_file(press, format_, recipe):
+def test_it_is_one_convolution_in_every_file(format_, recipe):
     image = layers.Input((16, 16, 3))
     x = layers.Conv2D(12, 3, activation="relu")(image)
     x = GroupedConv2D(24, 1, groups=3, activation="relu")(x)

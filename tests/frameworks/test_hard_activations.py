@@ -7,6 +7,7 @@ import tf_keras
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
+from tests.conftest import press
 
 layers = tf_keras.layers
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
@@ -50,7 +51,7 @@ def test_a_saved_model_loads(model, tmp_path):
         ("onnx", {"GlobalAveragePool": 2, "Transpose": 0}),
     ],
 )
-def test_files_hold_the_operators_that_are_fast(press, model, recipe, format_, expected):
+def test_files_hold_the_operators_that_are_fast(model, recipe, format_, expected):
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(press(Model("tf_keras", model), recipe, format_, IMAGES))
     found = Counter(layer.op for layer in facts.layers)

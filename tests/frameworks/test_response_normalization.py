@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
+from tests.conftest import press
 
 layers = tf_keras.layers
 ALEXNET = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 2.0}
@@ -33,7 +34,7 @@ def test_answers_and_gradients_are_those_of_tensorflows_own(channels, size, alph
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def converted(press, format_, recipe):
+def converted(format_, recipe):
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((16, 16, 3))
     x = layers.Conv2D(16, 3, activation="relu", kernel_initializer="he_normal")(image)
@@ -58,8 +59,8 @@ def sqnr(data, images, reference):
 
 
 @pytest.mark.parametrize(("recipe", "decibels"), [("float32", 80), ("int8_ptq", 25)])
-def test_tflite_keeps_its_answers(press, recipe, decibels):
-    data, images, reference = converted(press, "tflite", recipe)
+def test_tflite_keeps_its_answers(recipe, decibels):
+    data, images, reference = converted("tflite", recipe)
     shelf = FORMATS.load("tflite")
     facts = shelf.inspect(data)
     assert sqnr(data, images, reference) > decibels
@@ -67,8 +68,8 @@ def test_tflite_keeps_its_answers(press, recipe, decibels):
         assert shelf.float_layers(facts) == ()
 
 
-def test_int8_onnx_names_the_operators_that_it_has_in_float_only(press):
-    data, _, _ = converted(press, "onnx", "int8_ptq")
+def test_int8_onnx_names_the_operators_that_it_has_in_float_only():
+    data, _, _ = converted("onnx", "int8_ptq")
     shelf = FORMATS.load("onnx")
     assert shelf.float_layers(shelf.inspect(data)) == ("Log", "Exp")
 

@@ -79,7 +79,7 @@ def files(exported: dict[tuple[str, str], Path], runtime: str) -> dict[str, Path
 def test_it_runs_all_that_is_exported_for_it(exported, runtime: str) -> None:
     for recipe, path in files(exported, runtime).items():
         said, stderr = runs(runtime, path)
-        integer = recipe == "int8_ptq"
+        integer = recipe.startswith("int8")
         assert sorted(said["input"][0]) == [1, 3, 64, 64]
         assert said["output"][0] == [1, 12]
         assert said["input"][1] == said["output"][1] == ("int8" if integer else "float32")

@@ -15,6 +15,7 @@ from mobiledeploy.core.types import Model
 from mobiledeploy.verbs import analyze as verb
 from mobiledeploy.verbs import models, tables
 from mobiledeploy.verbs.analyze import Budget, Order
+from tests.conftest import press
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_a_model_of_ones_own_needs_no_preprocessing(model_files, tmp_path):
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(press, tmp_path, format_):
+def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(tmp_path, format_):
     import tf_keras
 
     from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.errors import DeployError, InputError
-from mobiledeploy.core.plugins import FORMATS, dataset
+from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.verbs import convert
 
@@ -26,7 +27,7 @@ class Listener:
     """A Notify that remembers."""
 
     def __init__(self):
-        self.doubts, self.steps = [], []
+        self.doubts, self.steps, self.said = [], [], []
 
     def progress(self, what, done, total):
         self.steps.append((what, done, total))
@@ -35,7 +36,7 @@ class Listener:
         self.doubts.append(doubt)
 
     def say(self, line):
-        raise AssertionError("the child has nothing to say")
+        self.said.append(line)
 
 
 def request(folder, **changes):
@@ -112,8 +113,52 @@ def test_asked_ends_are_kept(odd):
 def test_progress_is_told_and_nothing_doubted(odd):
     _, finished, listener = odd
     assert ("converting", 3, 3) in listener.steps
-    assert listener.doubts == []
+    assert listener.doubts == listener.said == []
     assert finished.calibration_images == 200
+
+
+def pictures(folder, count):
+    """A folder of two classes, from which half is calibration at most."""
+    random = np.random.default_rng(0)
+    for split in ("calibration", "validation"):
+        for number in range(count):
+            path = folder / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    return folder
+
+
+def best(tmp_path, count):
+    listener = Listener()
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
+    data = str(pictures(tmp_path / "pictures", count))
+    asked = request(
+        tmp_path, source=Source(spec), jobs=(("int8_best", "tflite"), ("int8_best", "onnx")),
+        data=DataRef(data, "validation", (64, 64)), golden=(0,),
+    )  # fmt: skip
+    files, _ = convert.produce(asked, tmp_path / "log", listener)
+    return files, listener
+
+
+def test_the_best_of_a_recipe_is_chosen_on_pictures_held_back(tmp_path):
+    files, listener = best(tmp_path, 40)
+    tried = files[0].tried
+    assert files[1].tried == tried
+    assert [one.passes for one in tried] == list(RECIPES.load("int8_best").RECIPE.passes)
+    assert {one.images for one in tried} == {8}
+    assert min(one.divergence for one in tried) <= tried[0].divergence
+    assert listener.doubts == []
+    assert ("choosing int8_best", len(tried), len(tried)) in listener.steps
+    (line,) = listener.said
+    assert line.startswith("int8_best: ")
+    assert "the best of 5 alternatives on 8 pictures held back" in line
+
+
+def test_with_few_pictures_nothing_is_chosen_and_it_is_said(tmp_path):
+    files, listener = best(tmp_path, 6)
+    assert files[0].tried == ()
+    names = [doubt.name for doubt in listener.doubts]
+    assert names == ["few-calibration-images", "no-choice"]
 
 
 def test_the_same_request_gives_the_same_bytes(converted, tmp_path):

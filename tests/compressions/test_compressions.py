@@ -10,6 +10,7 @@ from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS
 from mobiledeploy.core.types import Model
+from tests.conftest import press
 
 AMOUNTS = {"prune": 0.6, "cluster": 8}
 STEPS = 24
@@ -94,7 +95,7 @@ def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned, cluste
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
-def test_files_have_the_zeros_and_compress(press, pruned, clustered, recipe, format_):
+def test_files_have_the_zeros_and_compress(pruned, clustered, recipe, format_):
     import gzip
 
     files = [press(model, recipe, format_, images(12)) for model in (fresh(), pruned, clustered)]

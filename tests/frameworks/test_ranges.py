@@ -4,13 +4,14 @@ import tf_keras
 
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
+from tests.conftest import press
 
 layers = tf_keras.layers
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("joined", [layers.Add, layers.Multiply, layers.Subtract])
-def test_ranges_of_operands_are_their_own(press, joined, order):
+def test_ranges_of_operands_are_their_own(joined, order):
     def convolved(size, seed):
         start = tf_keras.initializers.RandomNormal(stddev=size, seed=seed)
         return layers.Conv2D(8, 3, padding="same", kernel_initializer=start)(image)

@@ -1,0 +1,100 @@
+"""What values the tensors of a float TFLite take over pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core.ports import Images
+from mobiledeploy.frameworks.flat import Flat, interpreter
+
+Range = tuple[float, float]
+_BINS = 2048
+_ENOUGH = 20_000
+"""Values of one tensor of one picture."""
+
+
+def measured(floats: bytes, images: Images) -> dict[str, Range]:
+    """Minimum and maximum of every computed float tensor over the pictures, by its name."""
+    found: dict[int, Range] = {}
+    for _, index, values in _values(floats, images):
+        low, high = found.get(index, (np.inf, -np.inf))
+        found[index] = (min(low, float(values.min())), max(high, float(values.max())))
+    flat = Flat(floats)
+    return {flat.name(index): extent for index, extent in found.items()}
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Of each channel (the last axis) of a tensor: least, greatest and mean squared value, [C]."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    square: NDArray[np.float64]
+
+
+def channels(floats: bytes, images: Images) -> dict[str, Channels]:
+    """What each channel of every computed tensor takes over the pictures, by tensor name."""
+    found: dict[int, Channels] = {}
+    for _, index, values in _values(floats, images):
+        rows = values.reshape(-1, values.shape[-1])
+        new = Channels(
+            rows.min(axis=0).astype(np.float64),
+            rows.max(axis=0).astype(np.float64),
+            np.einsum("nc,nc->c", rows, rows).astype(np.float64) / len(rows) / len(images),
+        )
+        old = found.get(index)
+        if old is not None:
+            new = Channels(
+                np.minimum(old.low, new.low),
+                np.maximum(old.high, new.high),
+                old.square + new.square,
+            )
+        found[index] = new
+    flat = Flat(floats)
+    return {flat.name(index): value for index, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often a tensor's values other than zero lie between `edges` [bins + 1]: counts [bins]."""
+
+    counts: NDArray[np.float64]
+    edges: NDArray[np.float64]
+
+
+def histograms(floats: bytes, images: Images, extents: Mapping[str, Range]) -> dict[str, Histogram]:
+    """How the values of every computed tensor spread over its range, by tensor name."""
+    flat = Flat(floats)
+    found: dict[str, Histogram] = {}
+    for _, index, values in _values(floats, images):
+        name = flat.name(index)
+        flattened = values.reshape(-1)
+        # A part of a large tensor tells its distribution.
+        taken = flattened[:: max(1, flattened.size // _ENOUGH)]
+        counts, edges = np.histogram(taken[taken != 0], _BINS, extents[name])
+        if name in found:
+            counts = counts + found[name].counts
+        found[name] = Histogram(counts.astype(np.float64), edges)
+    return found
+
+
+def _values(floats: bytes, images: Images) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """(picture, tensor, its values) of every computed float tensor of every picture.
+
+    All tensors are kept while the model runs. TensorFlow 2.21's own calibrator lets operators work
+    in place and then notes the range of a result for its input.
+    """
+    flat = Flat(floats)
+    engine = interpreter(floats, every_tensor=True)
+    (source,) = flat.graph.inputs
+    computed = [int(i) for op in flat.ops for i in op.outputs]
+    kept = [i for i in dict.fromkeys((int(source), *computed)) if flat.dtype(i) == np.float32]
+    for number, image in enumerate(images):
+        engine.set_tensor(source, image[None])
+        engine.invoke()
+        for index in kept:
+            yield number, index, engine.get_tensor(index)

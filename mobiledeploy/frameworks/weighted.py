@@ -1,0 +1,215 @@
+"""Convolutions and dense layers of a TFLite as matrices: what a pass over weights works on.
+
+Weights are [B, O, I]: B blocks that share no input (groups; each channel of a depthwise
+convolution), O outputs of each, I inputs of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorflow.lite.python import schema_py_generated as schema
+
+from mobiledeploy.core.ports import Array
+from mobiledeploy.frameworks.flat import Flat, Floats, Walk
+
+KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_LEAST, _MOST = 60, 200
+"""Places of a picture whose inputs are looked at: enough for four rows an unknown, within these."""
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One such operator of `flat`, `number` in its order."""
+
+    flat: Flat
+    number: int
+    kind: str
+
+    @property
+    def op(self) -> Any:
+        """The operator itself."""
+        return self.flat.graph.operators[self.number]
+
+    @property
+    def source(self) -> int:
+        """The tensor that it reads."""
+        return int(self.op.inputs[0])
+
+    @property
+    def weights(self) -> int:
+        """The tensor of its weights."""
+        return int(self.op.inputs[1])
+
+    @property
+    def bias(self) -> int:
+        """The tensor of its bias, -1 for none."""
+        return int(self.op.inputs[2]) if len(self.op.inputs) > 2 else -1
+
+    @property
+    def name(self) -> str:
+        """The name of what it makes, which float and integer models share."""
+        return self.flat.name(int(self.op.outputs[0]))
+
+    @property
+    def groups(self) -> int:
+        """B."""
+        if self.kind == "DEPTHWISE_CONV_2D":
+            return self.flat.shape(self.source)[-1]
+        if self.kind == "CONV_2D":
+            return self.flat.shape(self.source)[-1] // self.flat.shape(self.weights)[-1]
+        return 1
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """The scale of each output channel."""
+        scales, _ = self.flat.scale(self.weights)
+        return np.broadcast_to(scales, (self.outputs,)) if scales.size == 1 else scales
+
+    @property
+    def outputs(self) -> int:
+        """Channels that it makes."""
+        shape = self.flat.shape(self.weights)
+        return shape[-1] if self.kind == "DEPTHWISE_CONV_2D" else shape[0]
+
+    def blocks(self, stored: Array) -> NDArray[np.float64]:
+        """Weights as the file has them -> [B, O, I]."""
+        values = np.asarray(stored, np.float64)
+        if self.kind == "DEPTHWISE_CONV_2D":
+            # [1, h, w, channels * multiplier], the multiplier running fastest.
+            return values.reshape(-1, self.groups, self.outputs // self.groups).transpose(1, 2, 0)
+        return values.reshape(self.groups, self.outputs // self.groups, -1)
+
+    def blocked(self, of_outputs: Array) -> NDArray[np.float64]:
+        """One number of each output channel -> [B, O]."""
+        return np.asarray(of_outputs, np.float64).reshape(self.groups, -1)
+
+    def put_weights(self, blocks: Array) -> None:
+        """[B, O, I] -> into the file."""
+        shape = self.flat.shape(self.weights)
+        if self.kind == "DEPTHWISE_CONV_2D":
+            blocks = blocks.transpose(2, 0, 1)
+        self.flat.put(self.op, 1, blocks.reshape(shape))
+
+    def put_bias(self, real: Array) -> None:
+        """[B, O] in real values -> into the file, where it has a bias."""
+        if self.bias < 0:
+            return
+        scales, _ = self.flat.scale(self.bias)
+        dtype = self.flat.dtype(self.bias)
+        assert dtype is not None
+        limits: np.iinfo[Any] = np.iinfo(dtype)
+        codes = np.round(np.asarray(real, np.float64).reshape(-1) / scales)
+        self.flat.put(self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype))
+
+
+def of(flat: Flat) -> list[Weighted]:
+    """Those with weights in the file."""
+    return [
+        Weighted(flat, number, flat.kind(op))
+        for number, op in enumerate(flat.ops)
+        if flat.kind(op) in KINDS and flat.constant(int(op.inputs[1])) is not None
+    ]
+
+
+def pairs(integers: Flat, floats: Flat) -> Iterator[tuple[Weighted, Weighted]]:
+    """Each integer operator in the order of its running, with the float one that it was."""
+    known = {layer.name: layer for layer in of(floats)}
+    for layer in of(integers):
+        twin = known.get(layer.name)
+        if (
+            twin is not None
+            and twin.kind == layer.kind
+            and integers.dtype(layer.weights) == np.int8
+            and floats.shape(twin.weights) == integers.shape(layer.weights)
+        ):
+            yield layer, twin
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Inputs of the integer operator [B, M, I] and the answers of the float one [B, M, O].
+
+    Both at the same M places of the pictures, in real values, answers without the activation.
+    """
+
+    inputs: Floats
+    answers: Floats
+
+
+def sampled(ours: Weighted, theirs: Weighted, coarse: Walk, real: Walk) -> Sampled:
+    """What both are given where they stand in their walks, at places drawn with a fixed seed."""
+    x = real.value(theirs.source)
+    places = _places(ours, len(x))
+    weights = theirs.blocks(theirs.flat.stored(theirs.weights))
+    exact = _patches(theirs, x, places, 0)
+    answers = np.matmul(exact, weights.astype(np.float32).transpose(0, 2, 1))
+    bias = theirs.flat.constant(theirs.bias)
+    if bias is not None:
+        answers += theirs.blocked(bias).astype(np.float32)[:, None]
+    # What is padded stands for zero, which the zero point is the code of.
+    codes = coarse.value(ours.source)
+    _, zero = ours.flat.scale(ours.source)
+    scales, _ = ours.flat.scale(ours.source)
+    inputs = _patches(ours, codes, places, zero).astype(np.float32)
+    inputs -= np.float32(zero)
+    inputs *= np.float32(scales[0])
+    return Sampled(inputs, answers)
+
+
+def _places(layer: Weighted, pictures: int) -> NDArray[np.int64]:
+    """[M, 3] of picture, row and column of the output; M the same for each picture."""
+    if layer.kind == "FULLY_CONNECTED":
+        return np.stack([np.arange(pictures)] + [np.zeros(pictures, np.int64)] * 2, axis=1)
+    _, height, width, _ = layer.flat.shape(int(layer.op.outputs[0]))
+    inputs = int(np.prod(layer.flat.shape(layer.weights)[1:]))
+    if layer.kind == "DEPTHWISE_CONV_2D":
+        inputs //= layer.outputs
+    each = min(max(-(-4 * inputs // pictures), _LEAST), _MOST, height * width)
+    random = np.random.default_rng([_SEED, layer.number])
+    spots = np.concatenate(
+        [random.choice(height * width, each, replace=False) for _ in range(pictures)]
+    )
+    rows, columns = np.divmod(spots, width)
+    return np.stack([np.repeat(np.arange(pictures), each), rows, columns], axis=1)
+
+
+def _patches(layer: Weighted, values: Array, places: NDArray[np.int64], fill: int) -> Array:
+    """What the operator reads for each of its outputs in `places`: [B, M, I]."""
+    if layer.kind == "FULLY_CONNECTED":
+        return values.reshape(1, len(values), -1)
+    options = layer.op.builtinOptions
+    depthwise = layer.kind == "DEPTHWISE_CONV_2D"
+    _, high, wide, _ = layer.flat.shape(layer.weights)
+    output = layer.flat.shape(int(layer.op.outputs[0]))
+    grids = []
+    padded = values
+    for axis, (kernel, stride, dilation) in enumerate(
+        (
+            (high, options.strideH, options.dilationHFactor),
+            (wide, options.strideW, options.dilationWFactor),
+        ),
+        start=1,
+    ):
+        reach = (kernel - 1) * dilation + 1
+        lost = 0
+        if options.padding == schema.Padding.SAME:
+            lost = max((output[axis] - 1) * stride + reach - values.shape[axis], 0)
+        widths = [(0, 0)] * values.ndim
+        widths[axis] = (lost // 2, lost - lost // 2)
+        padded = np.pad(padded, widths, constant_values=fill)
+        grids.append(places[:, axis, None] * stride + np.arange(kernel) * dilation)
+    rows, columns = grids
+    # Rows by columns of each place, all channels: [M, h, w, C].
+    found = padded[places[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
+    count, channels = len(found), values.shape[-1]
+    split = found.reshape(count, high * wide, layer.groups, channels // layer.groups)
+    # Contiguous, or matrix products would go without BLAS.
+    if depthwise:
+        return np.ascontiguousarray(split[..., 0].transpose(2, 0, 1))
+    return np.ascontiguousarray(split.transpose(2, 0, 1, 3).reshape(layer.groups, count, -1))

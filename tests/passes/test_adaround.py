@@ -1,0 +1,67 @@
+"""Rounding by what a layer answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobiledeploy.frameworks import drafts
+from mobiledeploy.passes import adaround
+from tests.passes.conftest import draft, images, sqnr
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.integers(1, 3), outputs=st.integers(1, 4), inputs=st.integers(1, 9),
+    spread=st.floats(0, 3), seed=st.integers(0, 2**32 - 1), dead=st.booleans(),
+)  # fmt: skip
+def test_codes_are_at_least_as_good_as_the_nearest(blocks, outputs, inputs, spread, seed, dead):
+    random = np.random.default_rng(seed)
+    weights = random.normal(size=(blocks, outputs, inputs))
+    scale = np.abs(weights).max(axis=-1) / adaround.LIMIT
+    mixing = random.normal(size=(blocks, 40, inputs)) * np.exp(spread * random.normal(size=inputs))
+    if dead:
+        mixing[:, :, 0] = 0
+    mixing -= mixing.mean(axis=1, keepdims=True)
+    gram = mixing.transpose(0, 2, 1) @ mixing / 40
+    cross = weights @ gram
+    codes = adaround.rounded(weights, scale, gram, cross)
+    assert codes.shape == weights.shape
+    assert codes.dtype == np.int8
+    assert np.abs(codes.astype(int)).max() <= adaround.LIMIT
+    damping = adaround.RIDGE * np.trace(gram, axis1=1, axis2=2) / inputs
+    objective = gram + np.maximum(damping, 1e-70)[:, None, None] * np.eye(inputs)
+    wanted = weights / scale[..., None]
+    ours = adaround.loss(codes.astype(float), wanted, objective)
+    nearest = adaround.loss(np.round(wanted), wanted, objective)
+    assert (ours <= nearest * (1 + 1e-9) + 1e-12).all()
+
+
+def test_inputs_that_never_change_are_rounded_to_the_nearest():
+    weights = np.array([[[0.5, -1.27, 0.333]]])
+    nothing = np.zeros((1, 3, 3))
+    codes = adaround.rounded(weights, np.array([[0.01]]), nothing, weights @ nothing)
+    np.testing.assert_array_equal(codes, [[[50, -127, 33]]])
+
+
+def test_it_brings_answers_nearer_to_those_of_the_floats():
+    for name in ("relu6", "relu"):
+        plain = draft(name)
+        fresh = images(24, seed=1)
+        reference = drafts.logits(plain.floats, fresh)
+        better = adaround.apply(plain, images())
+        before, after = (
+            sqnr(reference, drafts.logits(drafts.integers(d), fresh)) for d in (plain, better)
+        )
+        assert after > before, name
+
+
+def test_a_bias_makes_up_for_what_rounding_shifts():
+    plain = draft("relu")
+    reference = drafts.logits(plain.floats, images())
+    shifts = [
+        np.abs((drafts.logits(drafts.integers(d), images()) - reference).mean(axis=0)).mean()
+        for d in (plain, adaround.apply(plain, images()))
+    ]
+    assert shifts[1] < shifts[0]

@@ -1,0 +1,49 @@
+"""Every pass: what it promises of the float function, and that integers come out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core.plugins import PASSES, RECIPES
+from mobiledeploy.frameworks import drafts
+from mobiledeploy.frameworks.flat import run
+from tests.passes.conftest import NETWORKS, draft, images, sqnr
+
+EVERY = pytest.mark.parametrize(
+    ("name", "network"), [(name, network) for name in PASSES.names() for network in NETWORKS]
+)
+
+
+@EVERY
+def test_it_keeps_the_float_function_where_it_says_so(name, network):
+    before = draft(network)
+    after = PASSES.load(name).apply(before, images())
+    if PASSES.load(name).PRESERVES:
+        assert after.integers is None or after.floats == before.floats
+    expected = run(before.floats, images())
+    np.testing.assert_allclose(
+        run(after.floats, images()), expected, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+@EVERY
+def test_its_integers_answer_as_the_floats_do(name, network):
+    after = PASSES.load(name).apply(draft(network), images())
+    fresh = images(24, seed=1)
+    reference = drafts.logits(draft(network).floats, fresh)
+    assert sqnr(reference, drafts.logits(drafts.integers(after), fresh)) > 12
+
+
+@EVERY
+def test_the_same_gives_the_same_bytes(name, network):
+    one, other = (PASSES.load(name).apply(draft(network), images()) for _ in range(2))
+    assert drafts.integers(one) == drafts.integers(other)
+
+
+def test_recipes_name_passes_that_there_are():
+    for name in RECIPES.names():
+        recipe = RECIPES.load(name).RECIPE
+        assert {p for alternative in recipe.passes for p in alternative} <= set(PASSES.names())
+        # The plain one comes first: it is what is left where there is nothing to choose by.
+        assert recipe.passes[0] == ()

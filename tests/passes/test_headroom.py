@@ -1,0 +1,14 @@
+from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.passes import headroom
+from tests.passes.conftest import draft, images
+
+
+def test_pooled_values_and_logits_alone_get_room():
+    before = draft("relu")
+    after = headroom.apply(before, images())
+    flat = Flat(before.floats)
+    kinds = {flat.name(int(op.outputs[0])): flat.kind(op) for op in flat.ops}
+    wider = {name for name in before.ranges if after.ranges[name] != before.ranges[name]}
+    assert {kinds[name] for name in wider} == {"AVERAGE_POOL_2D", "FULLY_CONNECTED", "SOFTMAX"}
+    for name in wider:
+        assert after.ranges[name][1] == headroom.FACTOR * before.ranges[name][1]
