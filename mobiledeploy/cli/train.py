@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _show(done: verb.Trained) -> None:
     )
     if done.reused:
         click.echo("It was trained already; more --epochs go on with it.")
-    click.echo(f"Next: mobiledeploy export {done.folder}")
+    click.echo(f"Next: mobiledeploy export {shlex.quote(done.folder)}")
 
 
 def _some(count: int, best: int) -> list[int]:

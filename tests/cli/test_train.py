@@ -185,3 +185,11 @@ def test_one_host_with_a_mirrored_network(data: Path) -> None:
     out, error = process.communicate()
     assert process.returncode == 0, error
     assert "Next: mobiledeploy export run" in out
+
+
+def test_the_next_command_can_be_pasted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data)
+    options = ["--alpha", "0.25", "--res", "32", "--data", "data.npz", "--epochs", "1"]
+    done = CliRunner().invoke(train.command, [*options, "--out", "my runs/first"])
+    assert done.exit_code == 0, done.output
+    assert "Next: mobiledeploy export 'my runs/first'" in done.output
