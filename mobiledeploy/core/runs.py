@@ -46,9 +46,18 @@ def load(folder: Path) -> Run:
     if not weights.is_file() or records.sha256(weights) != run.spec.weights.sha256:
         raise InputError(
             f"{weights} is not the file that {RECORD} speaks of",
-            "give the training's command again",
+            "give the training's command again, which brings it back, or train into another --out",
         )
     return run
+
+
+def restore(folder: Path, run: Run) -> bool:
+    """Brings the kept weights of a finished training back, if its state still has them."""
+    for kept in (folder / STATE).glob("*.h5"):
+        if records.sha256(kept) == run.spec.weights.sha256:
+            records.write_atomic(folder / run.weights, kept.read_bytes())
+            return True
+    return False
 
 
 def read(path: Path) -> Run:

@@ -21,6 +21,8 @@ KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LEAST, _MOST = 60, 200
 """Places of a picture whose inputs are looked at: enough for four rows an unknown, within these."""
 _SEED = 0
+_CLUSTERS = 256
+"""Different weights in a layer at most, that passes keep as they are."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class Weighted:
         """Channels that it makes."""
         shape = self.flat.shape(self.weights)
         return shape[-1] if self.kind == "DEPTHWISE_CONV_2D" else shape[0]
+
+    @property
+    def clustered(self) -> bool:
+        """Whether its weights are few different ones, as weight clustering leaves them."""
+        values = self.flat.stored(self.weights)
+        return bool(len(np.unique(values)) <= min(_CLUSTERS, values.size // 8))
 
     def blocks(self, stored: Array) -> NDArray[np.float64]:
         """Weights as the file has them -> [B, O, I]."""

@@ -18,6 +18,9 @@ long as that helps; of this and of plain rounding, moved likewise, each row take
 bias becomes E[W x + b] - S Q E[x^], which is the bias correction of M. Nagel et al. 2019
 (https://arxiv.org/abs/1906.04721, section 4.2) with measured means.
 
+Weights that are zero stay zero, so that pruning is kept, and layers of clustered weights are
+rounded as they would be without; the bias makes up for them too.
+
 Layer follows layer, each with the inputs that the layers before it, already rounded, deliver.
 """
 
@@ -65,7 +68,7 @@ def apply(draft: Draft, images: Images) -> Draft:
             # Nothing will make up for a shift: it is an error like all others.
             mean, wanted = np.zeros_like(mean), np.zeros_like(wanted)
         codes = ours.blocks(integers.stored(ours.weights))
-        if weights.shape[-1] <= _WIDEST:
+        if weights.shape[-1] <= _WIDEST and not theirs.clustered:
             centred = x - mean
             count = x.shape[1]
             gram = (centred.transpose(0, 2, 1) @ centred).astype(np.float64) / count
@@ -99,9 +102,10 @@ def rounded(
     best = np.linalg.solve(objective, pulled.transpose(0, 2, 1)).transpose(0, 2, 1)
     best = np.clip(best / scale[..., None], -LIMIT, LIMIT)
     # From here on in units of the scale: the rows of Q are independent of each other.
-    swept, plain = _swept(best, objective), np.round(best)
+    kept = weights == 0
+    swept, plain = _swept(best, objective, kept), np.where(kept, 0, np.round(best))
     for codes in (swept, plain):
-        _polish(codes, best, objective)
+        _polish(codes, best, objective, kept)
     better = loss(plain, best, objective) < loss(swept, best, objective)
     return np.where(better[..., None], plain, swept).astype(np.int8)
 
@@ -112,17 +116,19 @@ def loss(codes: Doubles, best: Doubles, objective: Doubles) -> Doubles:
     return np.asarray(np.sum((error @ objective) * error, axis=-1))
 
 
-def _swept(best: Doubles, objective: Doubles) -> Doubles:
-    """GPTQ: the inputs of most energy first."""
+def _swept(best: Doubles, objective: Doubles, kept: NDArray[np.bool_]) -> Doubles:
+    """GPTQ: the inputs of most energy first; `kept` ones are zero."""
     order = np.argsort(-np.einsum("bii->bi", objective), axis=1)
     rows = np.arange(len(order))[:, None, None]
     ordered = objective[rows, order[:, :, None], order[:, None, :]]
     upper = np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1)
     left = np.take_along_axis(best, order[:, None, :], axis=2)
+    zero = np.take_along_axis(kept, order[:, None, :], axis=2)
     codes = np.zeros_like(left)
     for column in range(left.shape[2]):
         value = left[:, :, column]
-        codes[:, :, column] = np.clip(np.round(value), -LIMIT, LIMIT)
+        nearest = np.clip(np.round(value), -LIMIT, LIMIT)
+        codes[:, :, column] = np.where(zero[:, :, column], 0, nearest)
         error = (value - codes[:, :, column]) / upper[:, None, column, column]
         left[:, :, column + 1 :] -= error[..., None] * upper[:, None, column, column + 1 :]
     unsorted = np.empty_like(codes)
@@ -130,15 +136,15 @@ def _swept(best: Doubles, objective: Doubles) -> Doubles:
     return unsorted
 
 
-def _polish(codes: Doubles, best: Doubles, objective: Doubles) -> None:
-    """Moves single codes in place to where their row's loss is least, the others held."""
+def _polish(codes: Doubles, best: Doubles, objective: Doubles, kept: NDArray[np.bool_]) -> None:
+    """Moves single codes, but not `kept` ones, in place to where their row's loss is least."""
     slope = (codes - best) @ objective
     for _ in range(_SWEEPS):
         moved = False
         for column in range(codes.shape[2]):
             curve = objective[:, column, column][:, None]
             target = np.clip(codes[..., column] - slope[..., column] / curve, -LIMIT, LIMIT)
-            step = np.round(target) - codes[..., column]
+            step = np.where(kept[..., column], 0, np.round(target) - codes[..., column])
             if np.any(step):
                 moved = True
                 codes[..., column] += step

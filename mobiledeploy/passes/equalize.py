@@ -21,6 +21,8 @@ No t is below 1, which would widen the weights of the reader, and none takes a c
 tensor's range. That is also the answer to ReLU6, which is homogeneous below its clip only: a
 channel that comes to the clip keeps t = 1, and no other is taken beyond it. On other pictures than
 the calibration ones a channel may be clipped that was not, at the place where int8 clips anyway.
+
+Layers of clustered weights are left alone: scaled channels would be clusters no more.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ def apply(draft: Draft, images: Images) -> Draft:
     flat = Flat(draft.floats)
     seen = ranges.channels(draft.floats, images)
     for space in spaces(flat):
+        if any(layer.clustered for layer in (*space.makers, *space.readers)):
+            continue
         factor = _factor(flat, space, draft, seen)
         if factor is None:
             continue

@@ -291,7 +291,7 @@ def _folder_name(spec: ModelSpec, order: Order) -> str:
         name = spec.name if order.res is None else f"{spec.name}_{order.res}"
     else:
         name = f"{spec.name}_{spec.weights.source}"
-    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".") or "model"
+    return re.sub(r"[^\w.-]", "-", name).lstrip(".") or "model"
 
 
 def _key(

@@ -142,11 +142,22 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
     epochs = request.settings.epochs
     finished = _earlier(folder / runs.RECORD, planned)
     if finished and len(finished.history) >= epochs:
-        run = runs.load(folder)
+        try:
+            run = runs.load(folder)
+        except InputError as error:
+            if not runs.restore(folder, finished):
+                raise InputError(error.message, "train into another --out") from error
+            notify.say(f"{folder / finished.weights} was not whole and is brought back")
+            run = runs.load(folder)
         for doubt in run.doubts:
             notify.doubt(doubt)
         return Trained(str(folder), True, run)
     earlier = _earlier(folder / runs.STATE / runs.RECORD, planned)
+    if finished and not earlier:
+        raise InputError(
+            f"{folder} holds a finished training without the {runs.STATE} that it could go on from",
+            "choose another --out, with --init to start from its weights",
+        )
     if earlier and len(earlier.history) > epochs:
         raise InputError(
             f"{folder} holds {len(earlier.history)} epochs, more than --epochs {epochs}",

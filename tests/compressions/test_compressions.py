@@ -8,8 +8,10 @@ import tf_keras
 
 from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS
+from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS, PASSES, RECIPES
 from mobiledeploy.core.types import Model
+from mobiledeploy.frameworks import drafts, weighted
+from mobiledeploy.frameworks.flat import Flat
 from tests.conftest import press
 
 AMOUNTS = {"prune": 0.6, "cluster": 8}
@@ -104,6 +106,28 @@ def test_files_have_the_zeros_and_compress(pruned, clustered, recipe, format_):
     assert zeros[1] > 0.5 and zeros[2] > 0.5
     dense, sparse, shared = (len(gzip.compress(data)) for data in files)
     assert shared < sparse < 0.8 * dense
+
+
+@pytest.mark.parametrize("names", [("adaround",), ("global_pool", "equalize", "adaround")])
+def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
+    int8 = RECIPES.load("int8_ptq").RECIPE
+    for model in (pruned, clustered):
+        floats = press(model, "float32", "tflite", images(12))
+        plain = draft = drafts.start(floats, int8, "int8", images(12))
+        for name in names:
+            draft = PASSES.load(name).apply(draft, images(12))
+        share, before = (
+            FORMATS.load("tflite").sparsity(drafts.integers(d)) for d in (draft, plain)
+        )
+        assert share > before - 0.02
+        if model is clustered:
+            layers = [layer for layer in weighted.of(Flat(draft.floats)) if layer.clustered]
+            codes = Flat(drafts.integers(draft))
+            kinds = {layer.name: layer for layer in weighted.of(codes)}
+            assert layers
+            for layer in layers:
+                for row in codes.stored(kinds[layer.name].weights):
+                    assert len(np.unique(row)) <= AMOUNTS["cluster"]
 
 
 @pytest.mark.parametrize(

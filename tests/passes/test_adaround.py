@@ -45,6 +45,18 @@ def test_inputs_that_never_change_are_rounded_to_the_nearest():
     np.testing.assert_array_equal(codes, [[[50, -127, 33]]])
 
 
+def test_weights_that_are_zero_stay_zero():
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(2, 4, 9))
+    weights[random.random(weights.shape) < 0.5] = 0
+    mixing = random.normal(size=(2, 60, 9)) @ random.normal(size=(2, 9, 9))
+    gram = mixing.transpose(0, 2, 1) @ mixing / 60
+    scale = np.abs(weights).max(axis=-1) / adaround.LIMIT
+    codes = adaround.rounded(weights, scale, gram, weights @ gram)
+    assert not codes[weights == 0].any()
+    assert np.count_nonzero(codes) > 0.9 * np.count_nonzero(weights)
+
+
 def test_it_brings_answers_nearer_to_those_of_the_floats():
     for name in ("relu6", "relu"):
         plain = draft(name)

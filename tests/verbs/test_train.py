@@ -155,6 +155,30 @@ def test_weights_that_the_record_does_not_speak_of_are_found_out(folder: Path) -
         runs.load(folder)
 
 
+def test_lost_weights_of_a_finished_training_come_back(
+    data: Path, folder: Path, heard: Heard
+) -> None:
+    before = (folder / "weights.h5").read_bytes()
+    (folder / "weights.h5").unlink()
+    assert train.train(order(data, folder), heard).reused
+    assert (folder / "weights.h5").read_bytes() == before
+    (folder / "weights.h5").write_bytes(b"")
+    shutil.rmtree(folder / "state")
+    with pytest.raises(InputError, match=r"weights.h5 is not the file") as refused:
+        train.train(order(data, folder), heard)
+    assert refused.value.hint == "train into another --out"
+
+
+def test_a_finished_training_that_cannot_go_on_is_not_begun_anew(
+    data: Path, folder: Path, heard: Heard
+) -> None:
+    before = (folder / "weights.h5").read_bytes()
+    shutil.rmtree(folder / "state")
+    with pytest.raises(InputError, match="finished training without the state"):
+        train.train(order(data, folder, epochs=3), heard)
+    assert (folder / "weights.h5").read_bytes() == before
+
+
 def test_a_record_cannot_point_out_of_its_folder(folder: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
     record["weights"] = "../../elsewhere.h5"
