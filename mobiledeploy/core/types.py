@@ -322,6 +322,72 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class LayerCount:
+    """What one operator of a model executed in one inference."""
+
+    name: str
+    op: str
+    instructions: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Instructions of one inference on an emulated core: exact, and no time at all.
+
+    `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by what they are
+    (sdot, mla, load, ...); `by_layer` by the operator that executed them, empty where the runtime
+    does not tell. `versions` are of all that a count depends on: the emulator, the counter, the
+    runner, the runtime and the libraries.
+    """
+
+    artifact_sha256: str
+    target: Target
+    runtime_version: str
+    core: str
+    instructions: int
+    by_class: Mapping[str, int]
+    by_layer: tuple[LayerCount, ...]
+    kernels: tuple[str, ...]
+    versions: Mapping[str, str]
+    doubts: tuple[Doubt, ...] = ()
+    kind: Literal["counted"] = "counted"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a device card's points became a model of latency.
+
+    `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` how many
+    published or measured latencies it was fitted to, `borrowed` the cards whose points gave it its
+    shape. `rmspe` is its leave-one-out error, a fraction.
+    """
+
+    card: str
+    runtime: str
+    terms: Mapping[str, float]
+    points: int
+    borrowed: tuple[str, ...]
+    rmspe: float
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What a model of latency expects of a device that is not here; nobody measured it."""
+
+    artifact_sha256: str
+    target: Target
+    latency_ns: float
+    interval_ns: tuple[float, float]
+    fit: Fit
+    doubts: tuple[Doubt, ...] = ()
+    kind: Literal["estimated"] = "estimated"
+
+
+Measurement = Measured | Counted | Estimated
+"""Three kinds of figure that are never ranked or compared with one another."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A live model, opaque to every room but the TensorFlow wing.
 
