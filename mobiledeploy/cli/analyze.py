@@ -8,11 +8,19 @@ from typing import Any
 
 import click
 
+from mobiledeploy.analysis import accuracy
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.types import Overrides
 from mobiledeploy.verbs import analyze as verb
+from mobiledeploy.verbs import diagnose, picture
 
+_CAUSES = {
+    "clipped": "by values beyond its range",
+    "codes": "by rounding to its codes",
+    "weights": "by its integer weights and arithmetic",
+}
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -46,27 +54,65 @@ class Amount(click.ParamType[int]):
     "--max-size", type=Amount(), help="Budget of --best: int8 weights, a byte each, such as 2MB."
 )
 @click.option("--min-top1", type=float, help="Budget of --best: ImageNet top-1 in per cent.")
+@click.option(
+    "--quantization", is_flag=True, help="Why an int8 artifact differs from float, and what helps."
+)
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="Pictures of --quantization; default: the artifact's golden ones.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The picture of --quantization, .svg or .png.",
+)
 @click.option("--unsafe", is_flag=True, help="Open a model file that would run code of its own.")
+@_frame.preprocessing_options
 @_frame.common
 def command(
     table: str | None, best: bool, max_mult_adds: int | None, max_size: int | None,
-    min_top1: float | None, json: bool, quiet: bool, verbose: int, **given: Any,
+    min_top1: float | None, quantization: bool, data: str | None, plot: Path | None, json: bool,
+    quiet: bool, verbose: int, **given: Any,
 ) -> None:  # fmt: skip
     """Count the mult-adds, parameters and activation memory of FILE or of a built-in network.
 
     FILE is a model of your own (.h5, .keras, SavedModel) or a finished .tflite or .onnx. Mult-adds
     are counted as the MobileNet papers do: convolutions and fully connected layers, without biases.
+
+    With --quantization, FILE is an int8 artifact of export, its float32.tflite beside it.
     """
+    overrides = _frame.overrides(given)
     budget = verb.Budget(max_mult_adds, max_size, None if min_top1 is None else min_top1 / 100)
     network = {name: value for name, value in given.items() if value not in (None, False)}
     if not best and budget != verb.Budget():
         raise UsageError("--max-mult-adds, --max-size and --min-top1 are for --best", "add --best")
+    fed = data is not None or plot is not None or overrides != Overrides()
+    if fed and not quantization:
+        raise UsageError("--data, --plot and how pictures are prepared are for --quantization")
+    if quantization and (best or table or set(network) != {"file"}):
+        raise UsageError(
+            "--quantization takes an artifact and stands alone",
+            "mobiledeploy analyze build/NAME/int8_ptq.tflite --quantization",
+        )
     if (best or table) and (network or (best and table)):
         raise UsageError("--table and --best stand alone", "leave the other options away")
     if best:
         _answer(verb.best(budget), _show_best, json)
         return
     with _frame.Terminal(quiet, verbose) as terminal:
+        if quantization:
+            if plot is not None:
+                picture.check(plot)
+            diagnosis = diagnose.diagnose(
+                given["file"], data=data, overrides=overrides, notify=terminal
+            )
+            if plot is not None:
+                picture.draw(diagnosis, plot)
+                terminal.say(f"{plot} shows it")
+            _answer(diagnosis, _show_diagnosis, json)
+            return
         if table:
             compared = verb.compare(table, terminal)
             _answer(compared, _show_table, json)
@@ -117,6 +163,54 @@ def _show(found: verb.Analysis) -> None:
     )
     if found.uncounted:
         click.echo(f"not counted: {', '.join(found.uncounted)}")
+
+
+def _show_diagnosis(found: diagnose.Diagnosis) -> None:
+    _frame.table(
+        (
+            "layer", "kind", "SQNR", "own", "share", "mostly", "cosine", "ranges", "dead", "lost",
+            "saturated", "codes used",
+        ),
+        [
+            (
+                row.name,
+                row.op,
+                _decibels(row.sqnr_db),
+                _decibels(row.own_sqnr_db),
+                units.percent(row.share),
+                row.cause or "–",
+                f"{row.cosine:.4f}",
+                f"{row.range_ratio:.0f}:1",
+                *(f"{n}/{row.channels}" if n else "–" for n in (row.dead, row.lost)),
+                f"{row.saturated}/{row.channels}" if row.saturated else "–",
+                units.percent(row.codes_used),
+            )
+            for row in found.layers
+        ],
+        title=f"{found.artifact} beside {found.reference}: {found.pictures} pictures "
+        f"({found.data}), {found.runtime}",
+    )  # fmt: skip
+    click.echo(
+        f"logits: {found.sqnr_db:.1f} dB, the best class is float's on "
+        f"{units.percent(found.agreement)} of the pictures"
+    )
+    if found.not_told:
+        click.echo(f"not apart from the layer after it: {', '.join(found.not_told)}")
+    worst = next((row for row in found.layers if row.name == found.enters), None)
+    if worst is not None:
+        click.echo(
+            f"most of the error enters in {worst.name}: {units.percent(worst.share)} of it, "
+            f"{_CAUSES[worst.cause or 'weights']}"
+        )
+    for number, remedy in enumerate(found.remedies, start=1):
+        click.echo(f"{number}. {remedy.name}: {remedy.why}; {remedy.command}")
+    if not found.remedies:
+        click.echo("nothing needs a remedy")
+
+
+def _decibels(value: float) -> str:
+    """What has no error, or no signal, has no decibels."""
+    return "–" if abs(value) >= accuracy.LARGEST_SQNR_DB else f"{value:.1f} dB"
 
 
 def _show_table(found: verb.Compared) -> None:

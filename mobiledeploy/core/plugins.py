@@ -39,6 +39,7 @@ EXTRA_OF = {
     "tensorflow_model_optimization": "export",
     "tf2onnx": "export",
     "h5py": "export",
+    "matplotlib": "plot",
     "tflite_runtime": "tflite-runtime",
 }
 

@@ -131,6 +131,17 @@ class Format(Protocol):
         """A copy whose one output is `tensor`: how logits are read behind a softmax."""
         ...
 
+    def activations(self, facts: FileFacts) -> tuple[Tensor, ...]:
+        """What the operators hand on to each other, in the order in which it is made."""
+        ...
+
+    def excerpt(self, data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+        """A copy that takes the tensors `given`, as far as they are read, and answers `wanted`.
+
+        A tensor that is both is answered as its operator makes it.
+        """
+        ...
+
 
 class Loader(Protocol):
     """A user's model file, found out without a framework opening it."""
@@ -181,6 +192,14 @@ class Engine(Protocol):
         ...
 
 
+class Part(Protocol):
+    """An excerpt of a model, loaded by a runtime: any number of inputs and outputs."""
+
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        """The raw outputs for the raw inputs, both in the file's order; InputError for others."""
+        ...
+
+
 class Runtime(Protocol):
     """A Python inference engine; imported in the Python runner's process only."""
 
@@ -193,6 +212,10 @@ class Runtime(Protocol):
 
     def open(self, path: Path, *, threads: int, delegate: str) -> Engine:
         """The model at `path`, ready to run; InputError where the engine refuses it."""
+        ...
+
+    def part(self, path: Path, *, threads: int) -> Part:
+        """The excerpt of a model at `path`, on its default delegate; InputError as for `open`."""
         ...
 
 
@@ -214,6 +237,13 @@ class Runner(Protocol):
 
     def predict(self, model: str, target: Target) -> tuple[str, ...]:
         """The argv that answers for pictures: a protocol.Work and ranges on standard input.
+
+        UsageError where this runner can only time.
+        """
+        ...
+
+    def layers(self, target: Target) -> tuple[str, ...]:
+        """The argv that runs excerpts of models: protocol.Feed records on standard input.
 
         UsageError where this runner can only time.
         """

@@ -38,6 +38,26 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Feed:
+    """What a `layers` runner is told: an excerpt of a model, and the raw tensors that it is given.
+
+    `inputs` and `outputs` are .npz files, arrays named 0, 1, ... in the order of the excerpt's own
+    inputs and outputs; the runner writes the latter.
+    """
+
+    model: str
+    inputs: str
+    outputs: str
+
+
+@dataclass(frozen=True)
+class Fed:
+    """The tensors that the excerpt made lie in the file."""
+
+    outputs: str
+
+
+@dataclass(frozen=True)
 class Ready:
     """The model is loaded. Node counts are None where the engine does not tell them."""
 
@@ -86,9 +106,9 @@ class Done:
     peak_rss_bytes: int
 
 
-Event = Ready | Timed | Answer | Skipped | Done | Failure
+Event = Ready | Timed | Answer | Skipped | Fed | Done | Failure
 _EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (Ready, Timed, Answer, Skipped, Done, Failure)
+    kind.__name__: kind for kind in (Ready, Timed, Answer, Skipped, Fed, Done, Failure)
 }
 _ERRORS: dict[int, type[DeployError]] = {
     kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)

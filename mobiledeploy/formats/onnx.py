@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -155,6 +155,53 @@ def tap(data: bytes, tensor: str) -> bytes:
         raise InputError(f"the ONNX file has no tensor named {tensor}")
     del model.graph.output[:]
     model.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def activations(facts: FileFacts) -> tuple[Tensor, ...]:
+    """What the operators hand on to each other, in the order in which it is made.
+
+    In QDQ form: the codes that a QuantizeLinear has made or a DequantizeLinear reads.
+    """
+    made = [t for layer in facts.layers for t in layer.outputs if not t.constant]
+    quantized = any(layer.op == "QuantizeLinear" for layer in facts.layers)
+    return tuple(tensor for tensor in made if tensor.scale or not quantized)
+
+
+def excerpt(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+    """A copy that takes the tensors `given` and answers with those `wanted`, in this order.
+
+    Operators that nothing wanted depends on are left out, and so is what is given and not read. A
+    tensor that is both given and wanted is answered as its operator makes it, its name with
+    `/made` behind it.
+    """
+    model = _open(data)
+    graph = model.graph
+    shapes = _shapes(model)
+    absent = [name for name in (*given, *wanted) if name not in shapes]
+    if absent:
+        raise InputError(f"the ONNX file has no tensor named {absent[0]}")
+    # What is given is read from the caller, whatever makes it.
+    made = {name: f"{name}/made" for name in given}
+    outputs = [made.get(name, name) for name in wanted]
+    needed, kept = set(outputs), []
+    for node in reversed(graph.node):
+        names = [made.get(name, name) for name in node.output]
+        if needed.intersection(names):
+            node.output[:] = names
+            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            needed.update(node.input)
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(reversed(kept))
+
+    def value(name: str, known: str) -> onnx.ValueInfoProto:
+        shape, dtype = shapes[known]
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    graph.input.extend(value(name, name) for name in given if name in needed)
+    graph.output.extend(value(made.get(name, name), name) for name in wanted)
+    del graph.value_info[:]
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flatbuffers
@@ -101,6 +102,44 @@ def tap(data: bytes, tensor: str) -> bytes:
         raise InputError(f"the TFLite file has no tensor named {tensor}")
     graph.outputs = [names.index(tensor.encode())]
     # A signature names outputs by index and would no longer fit.
+    model.signatureDefs = []
+    return _pack(model)
+
+
+def activations(facts: FileFacts) -> tuple[Tensor, ...]:
+    """What the operators hand on to each other, in the order in which it is made."""
+    return tuple(t for layer in facts.layers for t in layer.outputs if not t.constant)
+
+
+def excerpt(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+    """A copy that takes the tensors `given` and answers with those `wanted`, in this order.
+
+    Operators that nothing wanted depends on are left out, and so is what is given and not read. A
+    tensor that is both given and wanted is answered as its operator makes it.
+    """
+    model = _open(data)
+    graph = model.subgraphs[0]
+    indices = {(t.name or b"").decode("utf-8", "replace"): i for i, t in enumerate(graph.tensors)}
+    absent = [name for name in (*given, *wanted) if name not in indices]
+    if absent:
+        raise InputError(f"the TFLite file has no tensor named {absent[0]}")
+    taken, shown = [indices[name] for name in given], [indices[name] for name in wanted]
+    # What is given is read from the caller, whatever makes it.
+    made = {}
+    for index in dict.fromkeys(taken):
+        made[index] = len(graph.tensors)
+        graph.tensors.append(copy.copy(graph.tensors[index]))
+    for op in graph.operators:
+        op.outputs = [made.get(int(i), int(i)) for i in op.outputs]
+    outputs = [made.get(index, index) for index in shown]
+    needed, kept = set(outputs), []
+    for op in reversed(graph.operators):
+        if needed.intersection(op.outputs):
+            kept.append(op)
+            needed.update(int(i) for i in op.inputs)
+    graph.operators = kept[::-1]
+    graph.inputs = [index for index in taken if index in needed]
+    graph.outputs = outputs
     model.signatureDefs = []
     return _pack(model)
 

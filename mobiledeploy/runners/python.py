@@ -1,7 +1,8 @@
 """The Python runner: a process that loads one runtime, and no TensorFlow.
 
-Two things in one file: how it is called (`files`, `bench`, `predict`, for the parent), and what
-runs then (`python -P -m mobiledeploy.runners.python`). Both follow android_bench/PROTOCOL.md.
+Two things in one file: how it is called (`files`, `bench`, `predict`, `layers`, for the parent),
+and what runs then (`python -P -m mobiledeploy.runners.python`). Both follow
+android_bench/PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import numpy as np
 from mobiledeploy.core import plugins, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Array, Engine, Samples
+from mobiledeploy.core.ports import Array, Engine, Part, Samples
 from mobiledeploy.core.protocol import (
     PROTOCOL,
     Answer,
     Done,
     Event,
+    Fed,
+    Feed,
     Ready,
     Skipped,
     Timed,
@@ -40,6 +43,8 @@ from mobiledeploy.core.types import Failure, Target, Tensor
 # Times are told in blocks, so that telling them does not come between runs all the time.
 BLOCK_NS = 100_000_000
 NOISE_SEED = 20170417
+# Excerpts that are kept loaded, those of last use.
+PARTS_HELD = 4
 
 
 # --- the parent's side ---------------------------------------------------------------------
@@ -62,13 +67,22 @@ def predict(model: str, target: Target) -> tuple[str, ...]:
     return _argv("predict", model, target)
 
 
+def layers(target: Target) -> tuple[str, ...]:
+    """The argv that runs the excerpts of models that standard input names."""
+    return _command("layers", target)
+
+
 def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
-    # -P: the current folder is the user's, and a numpy.py that lies there is none of ours.
-    argv = (
-        sys.executable, "-P", "-m", "mobiledeploy.runners.python", what,
-        "--model", model, "--runtime", target.runtime, "--threads", str(target.threads),
-    )  # fmt: skip
+    argv = (*_command(what, target), "--model", model)
     return (*argv, "--delegate", target.delegate) if target.delegate else argv
+
+
+def _command(what: str, target: Target) -> tuple[str, ...]:
+    # -P: the current folder is the user's, and a numpy.py that lies there is none of ours.
+    return (
+        sys.executable, "-P", "-m", "mobiledeploy.runners.python", what,
+        "--runtime", target.runtime, "--threads", str(target.threads),
+    )  # fmt: skip
 
 
 # --- the process of its own ----------------------------------------------------------------
@@ -198,6 +212,28 @@ def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer 
     return Answer(index, name, samples.label(index), text)
 
 
+def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:
+    runtime = plugins.RUNTIMES.load(arguments.runtime)
+    loaded: dict[str, Part] = {}
+    for line in sys.stdin:
+        feed = records.loads(Feed, line, "the feed")
+        part = loaded.pop(feed.model, None)
+        if part is None:
+            if len(loaded) == PARTS_HELD:
+                del loaded[next(iter(loaded))]
+            part = runtime.part(Path(feed.model), threads=arguments.threads)
+        loaded[feed.model] = part
+        with np.load(feed.inputs, allow_pickle=False) as given:
+            tensors = [given[str(place)] for place in range(len(given.files))]
+        made = {str(place): tensor for place, tensor in enumerate(part.run(tensors))}
+        np.savez(feed.outputs, **made)
+        speaker.say(Fed(feed.outputs))
+        speaker.flush()
+
+
+_WORK = {"bench": _bench, "predict": _predict, "layers": _layers}
+
+
 def _peak_rss_bytes() -> int:
     """The largest resident set of this process so far.
 
@@ -216,14 +252,17 @@ def _peak_rss_bytes() -> int:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mobiledeploy.runners.python")
-    parser.add_argument("what", choices=("bench", "predict"))
-    parser.add_argument("--model", required=True)
+    parser.add_argument("what", choices=tuple(_WORK))
+    parser.add_argument("--model", help="bench, predict: the model")
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--delegate", help="default: the runtime's first")
     parser.add_argument("--sample", help="bench: the raw input; default: seeded noise")
     parser.add_argument("--max-runs", type=int, default=-1, help="bench: end after so many")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.what != "layers" and arguments.model is None:
+        parser.error("the following arguments are required: --model")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     speaker = _Speaker()
     try:
-        (_bench if arguments.what == "bench" else _predict)(arguments, speaker)
+        _WORK[arguments.what](arguments, speaker)
         speaker.say(Done(_peak_rss_bytes()))
         speaker.flush()
     except DeployError as error:

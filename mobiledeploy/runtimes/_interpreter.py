@@ -92,6 +92,35 @@ class InterpreterEngine:
         )
 
 
+class InterpreterPart:
+    """An excerpt of a model in an Interpreter, on XNNPACK."""
+
+    def __init__(self, library: Any, runtime: str, path: Path, *, threads: int) -> None:
+        self._runtime, self._name = runtime, path.name
+        try:
+            with _without_info_lines():
+                self._interpreter = library.Interpreter(str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{runtime} cannot load {path.name}: {_first_line(error)}") from error
+        self._ins = [int(d["index"]) for d in self._interpreter.get_input_details()]
+        self._outs = [int(d["index"]) for d in self._interpreter.get_output_details()]
+
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        """The raw outputs, copied out."""
+        if len(tensors) != len(self._ins):
+            raise InputError(f"{self._name} takes {len(self._ins)} tensors, not {len(tensors)}")
+        try:
+            for index, tensor in zip(self._ins, tensors, strict=True):
+                self._interpreter.set_tensor(index, tensor)
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self._runtime} cannot run {self._name}: {_first_line(error)}"
+            ) from error
+        return [self._interpreter.get_tensor(index) for index in self._outs]
+
+
 def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """(operators that delegates took over, operators of the model).
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ai_edge_litert import interpreter
 
-from mobiledeploy.core.ports import Engine
+from mobiledeploy.core.ports import Engine, Part
 from mobiledeploy.runtimes import _interpreter
 
 FORMATS = _interpreter.FORMATS
@@ -31,3 +31,8 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
     return _interpreter.InterpreterEngine(
         interpreter, "litert", path, threads=threads, delegate=delegate
     )
+
+
+def part(path: Path, *, threads: int) -> Part:
+    """The excerpt of a model at `path`; InputError where the engine refuses it."""
+    return _interpreter.InterpreterPart(interpreter, "litert", path, threads=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import Array, Engine
+from mobiledeploy.core.ports import Array, Engine, Part
 from mobiledeploy.core.types import Tensor
 
 FORMATS: tuple[str, ...] = ("onnx",)
@@ -45,6 +46,11 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
     return _Session(path, threads)
 
 
+def part(path: Path, *, threads: int) -> Part:
+    """The excerpt of a model at `path`; InputError where the engine refuses it."""
+    return _Part(path, threads)
+
+
 class _Session:
     delegate: str = "none"
     # The session does not tell how many operators it runs.
@@ -52,19 +58,8 @@ class _Session:
     total_nodes: int | None = None
 
     def __init__(self, path: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERROR
         self._name = path.name
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except _REFUSALS as error:
-            raise InputError(
-                f"onnxruntime cannot load {path.name}: {_first_line(error)}"
-            ) from error
+        self._session = _session(path, threads)
         self.input = self._only(self._session.get_inputs(), "input")
         self.output = self._only(self._session.get_outputs(), "output")
         self._binding = self._session.io_binding()
@@ -105,6 +100,35 @@ class _Session:
         return Tensor(
             str(value.name), shape, {"float": "float32", "double": "float64"}.get(kind, kind)
         )
+
+
+class _Part:
+    def __init__(self, path: Path, threads: int) -> None:
+        self._name = path.name
+        self._session = _session(path, threads)
+        self._ins = [value.name for value in self._session.get_inputs()]
+
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        if len(tensors) != len(self._ins):
+            raise InputError(f"{self._name} takes {len(self._ins)} tensors, not {len(tensors)}")
+        try:
+            made = self._session.run(None, dict(zip(self._ins, tensors, strict=True)))
+        except _REFUSALS as error:
+            raise InputError(
+                f"onnxruntime cannot run {self._name}: {_first_line(error)}"
+            ) from error
+        return [np.asarray(tensor) for tensor in made]
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERROR
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _REFUSALS as error:
+        raise InputError(f"onnxruntime cannot load {path.name}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from tflite_runtime import interpreter
 
 from mobiledeploy.core.errors import MissingError
-from mobiledeploy.core.ports import Engine
+from mobiledeploy.core.ports import Engine, Part
 from mobiledeploy.runtimes import _interpreter
 
 FORMATS = _interpreter.FORMATS
@@ -41,3 +41,8 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
     return _interpreter.InterpreterEngine(
         interpreter, "tflite_runtime", path, threads=threads, delegate=delegate
     )
+
+
+def part(path: Path, *, threads: int) -> Part:
+    """The excerpt of a model at `path`; InputError where the engine refuses it."""
+    return _interpreter.InterpreterPart(interpreter, "tflite_runtime", path, threads=threads)

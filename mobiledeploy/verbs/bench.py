@@ -16,7 +16,7 @@ from mobiledeploy.analysis import latency, stats
 from mobiledeploy.core import artifacts, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
+from mobiledeploy.core.ports import SILENCE, Notify, Pixels, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
@@ -292,19 +292,23 @@ def _sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
     """A file with the raw input of the artifact's first golden picture; None where it has none."""
     if not artifact.golden.images:
         return None
-    picture = path.parent / artifact.golden.images[0]
-    content = _golden(path.parent, picture)
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+    pixels = golden(path.parent, path.parent / artifact.golden.images[0])
     spec = artifact.spec
     x = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
     raw = preprocessing.to_input(x, artifact.inputs[0], artifact.layout)
     sample = folder / "sample.bin"
     sample.write_bytes(raw.tobytes())
     return sample
+
+
+def golden(folder: Path, picture: Path) -> Pixels:
+    """A golden picture of the artifact in `folder`, if it is the one that its record speaks of."""
+    content = _golden(folder, picture)
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
 
 
 def _golden(folder: Path, picture: Path) -> bytes:

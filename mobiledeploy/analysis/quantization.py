@@ -1,0 +1,372 @@
+"""What quantization does to each layer's values, where the error of the answer enters, and why.
+
+Values are [..., C], channels last. An integer tensor stands for scale * (code - zero point); where
+equalization has scaled its channels, for that divided by the channel's factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
+
+Doubles = NDArray[np.float64]
+Codes = NDArray[Any]
+Reals = NDArray[np.float32] | NDArray[np.float64]
+
+SATURATED = 0.01
+"""Share of a channel's values beyond the codes from which it is called saturated."""
+GOOD_DB = 30.0
+"""Of the logits: 3 % of error. Above it and with every best class the same, nothing is to mend."""
+_MUCH = 0.3
+"""Share of the error for which a cause is worth a remedy."""
+_UNEVEN = 16.0
+"""Range ratio that leaves the narrowest channels 4 bits or fewer."""
+_FEW = 3
+"""Layers at most that are named to be kept in float."""
+_FLOAT_ERROR = 1e-3
+"""Of a step: what is less is float32's own rounding, in layers that only move codes."""
+_FOUND_AGAIN = 1.005
+"""Least factor of a channel that is taken for equalization's."""
+
+Cause = Literal["clipped", "codes", "weights"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Codes of a tensor: real = scale * (code - zero), code of lowest to highest."""
+
+    scale: float
+    zero: int
+    lowest: int
+    highest: int
+
+    def codes(self, real: Reals) -> Doubles:
+        """The nearest codes, halves to even, saturated; as floats."""
+        codes: Doubles = np.rint(real / self.scale) + self.zero
+        return codes.clip(self.lowest, self.highest)
+
+    def real(self, codes: Codes) -> Doubles:
+        """What codes stand for."""
+        return (np.asarray(codes, np.float64) - self.zero) * self.scale
+
+    def beyond(self, real: Reals) -> NDArray[np.bool_]:
+        """Where a value is more than half a step outside of all codes."""
+        codes = real / self.scale + self.zero
+        return (codes < self.lowest - 0.5) | (codes > self.highest + 0.5)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer of an integer model beside the same layer in float, over some pictures.
+
+    Attributes:
+        sqnr_db: of its values as the network delivers them; all error of the layers before it is
+            inherited. 200 where nothing differs.
+        own_sqnr_db: of its own values where its inputs are exact, rounded to their codes only: the
+            float layer on the same rounded inputs is the reference.
+        alone_sqnr_db: of the logits of a float network in which this layer alone has its own error.
+        share: its own error's part of the logits' error, from 0 to 1, as if the errors of all
+            layers added up.
+        cosine: of its values and the exact ones.
+        clipped: part of its own error that is values beyond the codes, from 0 to 1.
+        coded: part that is the rounding of its values to codes.
+        weighted: the rest: integer weights, and integer arithmetic.
+        range_ratio: the widest channel's range over that of the narrowest one that is not dead.
+        channels: how many it has.
+        dead: those that take one value only, in float.
+        lost: those that vary in float and take one code only.
+        saturated: those that go beyond the codes with over 1 % of their values.
+        codes_used: share of all codes that its values take.
+    """
+
+    name: str
+    op: str
+    output: tuple[int, ...]
+    sqnr_db: float
+    own_sqnr_db: float
+    alone_sqnr_db: float
+    share: float
+    cosine: float
+    clipped: float
+    coded: float
+    weighted: float
+    range_ratio: float
+    channels: int
+    dead: int
+    lost: int
+    saturated: int
+    codes_used: float
+
+    @property
+    def cause(self) -> Cause | None:
+        """What most of its own error comes from; None where it has none."""
+        parts: dict[Cause, float] = {
+            "clipped": self.clipped, "codes": self.coded, "weights": self.weighted,
+        }  # fmt: skip
+        most = max(parts, key=lambda cause: parts[cause])
+        return most if parts[most] > 0 else None
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What helps: `name` is a recipe or an option of export, `layers` those that it is for."""
+
+    name: str
+    why: str
+    command: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass
+class Scaling:
+    """Finds the factors that equalization has given to the channels of one tensor.
+
+    The least squares factor from exact to delivered values; equalization only makes channels wider,
+    so that what came out narrower is an error and no factor.
+    """
+
+    both: Doubles | float = 0.0
+    exact: Doubles | float = 0.0
+
+    def add(self, exact: Reals, delivered: Reals) -> None:
+        """One picture's values, [..., C], both in real numbers."""
+        rows, others = _rows(exact), _rows(delivered)
+        self.both = self.both + np.einsum("nc,nc->c", rows, others)
+        self.exact = self.exact + np.einsum("nc,nc->c", rows, rows)
+
+    def factor(self) -> Doubles:
+        """One factor for each channel, 1 where it was not scaled: [C]."""
+        both, exact = np.asarray(self.both), np.asarray(self.exact)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = both / exact
+        return np.where(np.isfinite(found) & (found > _FOUND_AGAIN), found, 1.0)
+
+
+@dataclass
+class Tally:
+    """Adds up what one layer does, picture after picture."""
+
+    grid: Grid
+    factor: Doubles
+    signal: float = 0.0
+    noise: float = 0.0
+    dot: float = 0.0
+    square: float = 0.0
+    own_signal: float = 0.0
+    own_noise: float = 0.0
+    clipped_noise: float = 0.0
+    coded_noise: float = 0.0
+    values: int = 0
+    low: Doubles | None = None
+    high: Doubles | None = None
+    low_code: Doubles | None = None
+    high_code: Doubles | None = None
+    beyond: Doubles | float = 0.0
+    seen: set[int] = field(default_factory=set)
+
+    def add(self, exact: Reals, delivered: Codes, own: Codes, reference: Reals) -> Doubles:
+        """One picture.
+
+        Args:
+            exact: what the float network's layer answers, [..., C].
+            delivered: the codes that the integer network's layer answers.
+            own: the codes that it answers where its inputs are the exact ones.
+            reference: what the float layer answers to these inputs, rounded as they are.
+
+        Returns:
+            The layer's own error, as long as `exact`, in the float network's units.
+        """
+        x, r = _rows(exact), _rows(reference)
+        q, o = _rows(self.grid.real(delivered)) / self.factor, _rows(self.grid.real(own))
+        own_error = o / self.factor - r
+        own_error[np.abs(own_error) < _FLOAT_ERROR * self.grid.scale / self.factor] = 0
+        rounded = self.grid.real(self.grid.codes(r * self.factor)) / self.factor - r
+        beyond = self.grid.beyond(r * self.factor)
+        self.signal += float((x**2).sum())
+        self.noise += float(((q - x) ** 2).sum())
+        self.dot += float((q * x).sum())
+        self.square += float((q**2).sum())
+        self.own_signal += float((r**2).sum())
+        self.own_noise += float((own_error**2).sum())
+        self.clipped_noise += float((rounded[beyond] ** 2).sum())
+        self.coded_noise += float((rounded[~beyond] ** 2).sum())
+        self.values += len(x)
+        self.beyond = self.beyond + beyond.sum(axis=0)
+        self.low, self.high = _widened(self.low, self.high, x)
+        self.low_code, self.high_code = _widened(self.low_code, self.high_code, _rows(own))
+        self.seen.update(np.unique(delivered).tolist())
+        return own_error.reshape(exact.shape)
+
+    def error(
+        self, name: str, op: str, output: tuple[int, ...], alone: float, power: float, share: float
+    ) -> LayerError:
+        """The layer's row; `alone` is its noise in the logits, whose own power is `power`."""
+        assert self.low is not None and self.high is not None
+        assert self.low_code is not None and self.high_code is not None
+        dead = self.high == self.low
+        extent = (np.maximum(self.high, 0) - np.minimum(self.low, 0)) * self.factor
+        alive = extent[~dead & (extent > 0)]
+        parts = np.array([self.clipped_noise, self.coded_noise, 0.0])
+        parts[2] = max(self.own_noise - parts.sum(), 0.0)
+        parts *= self.own_noise > 0
+        clipped, coded, weighted = parts / max(parts.sum(), np.finfo(float).tiny)
+        length = np.sqrt(self.signal * self.square)
+        return LayerError(
+            name=name, op=op, output=output,
+            sqnr_db=decibels(self.signal, self.noise),
+            own_sqnr_db=decibels(self.own_signal, self.own_noise),
+            alone_sqnr_db=decibels(power, alone),
+            share=share,
+            cosine=float(self.dot / length) if length else float(self.signal == self.square),
+            clipped=float(clipped), coded=float(coded), weighted=float(weighted),
+            range_ratio=float(alive.max() / alive.min()) if len(alive) else 1.0,
+            channels=len(dead),
+            dead=int(dead.sum()),
+            lost=int((~dead & (self.low_code == self.high_code)).sum()),
+            saturated=int((np.asarray(self.beyond) > SATURATED * self.values).sum()),
+            codes_used=len(self.seen) / (self.grid.highest - self.grid.lowest + 1),
+        )  # fmt: skip
+
+
+def decibels(power: float, noise: float) -> float:
+    """10 log10(power / noise), within +-200; nothing wrong is 200, and no signal but noise -200."""
+    if noise <= 0:
+        return LARGEST_SQNR_DB
+    if power <= 0:
+        return -LARGEST_SQNR_DB
+    ratio = 10 * float(np.log10(power) - np.log10(noise))
+    return min(max(ratio, -LARGEST_SQNR_DB), LARGEST_SQNR_DB)
+
+
+def entry(layers: Sequence[LayerError]) -> LayerError | None:
+    """The layer where most of the logits' error enters; None where there is none."""
+    worst = max(layers, key=lambda layer: layer.share, default=None)
+    return worst if worst is not None and worst.share > 0 else None
+
+
+def remedies(
+    layers: Sequence[LayerError],
+    *,
+    sqnr_db: float,
+    agreement: float,
+    recipe: str,
+    per_tensor: bool,
+    improved: bool,
+    known: Collection[str],
+) -> tuple[Remedy, ...]:
+    """What helps an integer model, most promising first; () where nothing needs help.
+
+    Args:
+        layers: in the order in which they run.
+        sqnr_db: of the logits.
+        agreement: share of the pictures on which the best class is that of the float model.
+        recipe: what it was made by.
+        per_tensor: whether its weights have one scale a tensor.
+        improved: whether passes (equalization, rounding by answers, ranges) have worked on it.
+        known: recipes that there are; no other is named.
+    """
+    if sqnr_db >= GOOD_DB and agreement == 1:
+        return ()
+    ranked = sorted((x for x in layers if x.share > 0), key=lambda x: -x.share)
+    parts = {
+        "clipped": sum(x.share * x.clipped for x in ranked),
+        "codes": sum(x.share * x.coded for x in ranked),
+        "weights": sum(x.share * x.weighted for x in ranked),
+    }
+    found = []
+    if parts["clipped"] >= _MUCH:
+        cut = [x for x in ranked if x.cause == "clipped"] or ranked[:1]
+        found.append(
+            Remedy(
+                "calibration",
+                f"{parts['clipped']:.0%} of the error is values beyond the ranges that the "
+                "calibration pictures showed",
+                "export with --data of more, and more typical, pictures",
+                _names(cut),
+            )
+        )
+    if per_tensor and parts["weights"] >= _MUCH:
+        cut = [x for x in ranked if x.cause == "weights"]
+        found.append(
+            Remedy(
+                "per-channel",
+                f"one scale for all weights of a layer makes {parts['weights']:.0%} of the error",
+                "export with a recipe of per-channel weights: --recipe int8_ptq or int8_best",
+                _names(cut),
+            )
+        )
+    uneven = [x for x in ranked if x.range_ratio >= _UNEVEN and x.cause == "codes"]
+    if not improved and recipe != "int8_best" and "int8_best" in known:
+        reasons = []
+        if parts["codes"] >= _MUCH and uneven:
+            reasons.append(
+                f"channels of {_names(uneven)[0]} differ {uneven[0].range_ratio:.0f}-fold in range "
+                "and share one scale: equalization"
+            )
+        if parts["weights"] >= _MUCH:
+            reasons.append(
+                f"integer weights make {parts['weights']:.0%} of the error: rounding by answers"
+            )
+        if parts["clipped"] >= _MUCH or (parts["codes"] >= _MUCH and not uneven):
+            reasons.append("other ranges of activations")
+        if reasons:
+            cut = uneven if parts["codes"] >= _MUCH and uneven else ranked
+            found.append(
+                Remedy("int8_best", "; ".join(reasons), "export with --recipe int8_best",
+                       _names(cut))
+            )  # fmt: skip
+    few = _fewest(ranked)
+    if few:
+        share = sum(x.share for x in few)
+        options = " ".join(f"--keep-float {name}" for name in _names(few))
+        found.append(
+            Remedy(
+                "keep-float",
+                f"{share:.0%} of the error enters in {len(few)} of {len(layers)} layers",
+                f"export with {options}",
+                _names(few),
+            )
+        )
+    if parts["codes"] + parts["clipped"] >= 0.5 and "int16x8_ptq" in known:
+        wide = [x for x in ranked if x.cause in ("codes", "clipped")]
+        found.append(
+            Remedy(
+                "int16x8_ptq",
+                f"{parts['codes'] + parts['clipped']:.0%} of the error is activations in 8 bits",
+                "export with --recipe int16x8_ptq: slower, where a runtime has it",
+                _names(wide),
+            )
+        )
+    return tuple(found)
+
+
+def _fewest(ranked: Sequence[LayerError]) -> tuple[LayerError, ...]:
+    """The layers that make half of the error, if they are few; () if it is spread."""
+    total = 0.0
+    for count, layer in enumerate(ranked[:_FEW], start=1):
+        total += layer.share
+        if total >= 0.5:
+            return tuple(ranked[:count])
+    return ()
+
+
+def _names(layers: Sequence[LayerError]) -> tuple[str, ...]:
+    return tuple(layer.name for layer in layers[:_FEW])
+
+
+def _rows(values: Any) -> Doubles:
+    array = np.asarray(values, np.float64)
+    return array.reshape(-1, array.shape[-1] if array.ndim else 1)
+
+
+def _widened(low: Doubles | None, high: Doubles | None, rows: Doubles) -> tuple[Doubles, Doubles]:
+    below, above = rows.min(axis=0), rows.max(axis=0)
+    if low is None or high is None:
+        return below, above
+    return np.minimum(low, below), np.maximum(high, above)

@@ -1,0 +1,470 @@
+"""Why an int8 artifact is not its float model: layer by layer, over a few pictures.
+
+Three questions, each answered by running excerpts of the two files in runner processes:
+
+- What does each layer deliver, beside the float network?
+- What is its own error, where the layers before it make none? Every integer layer is fed the codes
+  of the float network's exact values, and held against the float layer on these same codes.
+- What does that error alone do to the answer? The float network is run from that layer on with the
+  error added, so that the errors of all layers are told apart where it counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.analysis import accuracy, quantization
+from mobiledeploy.analysis.quantization import Doubles, Grid, LayerError, Remedy, Scaling, Tally
+from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
+from mobiledeploy.core.ports import SILENCE, Array, Format, Notify, Pixels, Process, Session
+from mobiledeploy.core.types import (
+    Artifact,
+    Doubt,
+    FileFacts,
+    Layout,
+    Overrides,
+    Split,
+    Target,
+    Tensor,
+)
+from mobiledeploy.verbs import bench as bench_verb
+from mobiledeploy.verbs import evaluate as evaluate_verb
+
+Floats = NDArray[np.float32]
+
+PICTURES = 16
+"""Of --data at most: more move a layer's figures little, and each is run once for every layer."""
+FLOAT = "float32.tflite"
+_INTEGERS = ("int8", "uint8", "int16")
+_TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """An integer artifact beside its float model.
+
+    `sqnr_db` and `agreement` are of the logits over `pictures` of `data`; `enters` names the layer
+    where most of their error enters, "" without any. `layers` are in the order in which they run;
+    `not_told` are layers of the float model that the artifact does not hand on as integers of their
+    own: they count as part of the next. `remedies` come most promising first.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    recipe: str
+    passes: tuple[str, ...]
+    reference: str
+    runtime: str
+    data: str
+    pictures: int
+    sqnr_db: float
+    agreement: float
+    enters: str
+    layers: tuple[LayerError, ...]
+    not_told: tuple[str, ...]
+    remedies: tuple[Remedy, ...]
+    doubts: tuple[Doubt, ...] = ()
+
+
+def diagnose(
+    path: Path,
+    *,
+    data: str | None = None,
+    overrides: Overrides | None = None,
+    notify: Notify = SILENCE,
+) -> Diagnosis:
+    """What quantization did to each layer of an artifact, where the error enters, what helps.
+
+    Args:
+        path: an int8 artifact, TFLite or ONNX, its float32.tflite in the same folder.
+        data: pictures, as `--data`; by default the artifact's golden ones.
+        overrides: preprocessing, where it shall differ from the artifact's own.
+        notify: hears of progress and doubts.
+
+    Raises:
+        InputError: no artifact, one that is not integers throughout, or no float one beside it;
+            layers that do not go by the same names in both.
+        UsageError: a data set that is not known, or that says nothing of the model.
+        DeviceError: a runner died or hangs.
+    """
+    artifact = artifacts.load(path)
+    if not artifact.recipe.full_integer:
+        raise InputError(
+            f"{path} is {artifact.recipe.name}: its activations are floats",
+            "--quantization explains recipes of integers throughout, such as int8_ptq",
+        )
+    reference, passes = _reference(path, artifact), _passes(artifact)
+    pre = (overrides or Overrides()).over(artifact.spec.preprocessing)
+    assert pre is not None
+    preprocessing.validate(pre)
+    pictures, source, doubts = _pictures(path, artifact, data, notify)
+    prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in pictures]
+    with (
+        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
+        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+    ):
+        pair = _Pair(path, artifact, reference, Path(folder))
+        found = _examine(pair, _Lab(session, pair.folder), prepared, bool(passes), notify)
+    worst = quantization.entry(found.layers)
+    return Diagnosis(
+        artifact=str(path), artifact_sha256=artifact.sha256, recipe=artifact.recipe.name,
+        passes=passes, reference=str(reference),
+        runtime=evaluate_verb.default_runtime(artifact), data=source, pictures=len(prepared),
+        sqnr_db=found.sqnr_db, agreement=found.agreement, enters=worst.name if worst else "",
+        layers=found.layers, not_told=pair.not_told,
+        remedies=quantization.remedies(
+            found.layers, sqnr_db=found.sqnr_db, agreement=found.agreement,
+            recipe=artifact.recipe.name, known=RECIPES.names(), improved=bool(passes),
+            per_tensor=artifact.recipe.granularity == "per-tensor",
+        ),
+        doubts=doubts,
+    )  # fmt: skip
+
+
+def _passes(artifact: Artifact) -> tuple[str, ...]:
+    """Those that its alternative went through."""
+    if artifact.tried:
+        return min(artifact.tried, key=lambda one: one.divergence).passes
+    return artifact.recipe.passes[0]
+
+
+def _reference(path: Path, artifact: Artifact) -> Path:
+    """The float TFLite of the same model, beside the artifact."""
+    found = path.parent / FLOAT
+    hint = f"make it: the export of {path.name} again, with --recipe float32 --format tflite"
+    if not found.is_file():
+        raise InputError(f"{path.parent} has no {FLOAT} to compare with", hint)
+    if artifacts.load(found).spec != artifact.spec:
+        raise InputError(f"{found} is of another model than {path.name}", hint)
+    return found
+
+
+def _pictures(
+    path: Path, artifact: Artifact, data: str | None, notify: Notify
+) -> tuple[list[Pixels], str, tuple[Doubt, ...]]:
+    """The pictures, where they are from, and what is to be known of them."""
+    if data is None:
+        found = [bench_verb.golden(path.parent, path.parent / x) for x in artifact.golden.images]
+        if not found:
+            raise UsageError(f"{path.name} has no golden pictures", "give --data DIR or FILE.npz")
+        return found, "golden", ()
+    own = artifact.data
+    if data == "demo" and own.source != "demo":
+        raise UsageError(
+            "the demo pictures say nothing about a model that was not trained on them",
+            "give --data DIR or FILE.npz",
+        )
+    split: Split = own.split if data == own.source else "all"
+    samples = dataset(data).open(data, split, resolution=artifact.spec.resolution, labels=())
+    found, doubts = [], []
+    wanted = np.linspace(0, len(samples), min(PICTURES, len(samples)), endpoint=False, dtype=int)
+    for index in wanted:
+        try:
+            found.append(samples.image(int(index)))
+        except BrokenImage as error:
+            doubts.append(Doubt("broken-image", error.message))
+            notify.doubt(doubts[-1])
+    if not found:
+        raise InputError(f"{data} has no picture that can be read")
+    return found, data, tuple(doubts)
+
+
+# --- which layers --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """A layer in both files. `op` and `exact` are of the float one, `codes` of the integer one."""
+
+    name: str
+    op: str
+    exact: Tensor
+    codes: Tensor
+    grid: Grid
+
+
+class _Pair:
+    """An artifact and its float model, and the excerpts of both that are run."""
+
+    def __init__(self, path: Path, artifact: Artifact, reference: Path, folder: Path) -> None:
+        self.format = FORMATS.load(artifact.format)
+        self.floats: Format = FORMATS.load("tflite")
+        self._content, self._reference = path.read_bytes(), reference.read_bytes()
+        self.folder, self._number = folder, itertools.count()
+        facts, exact = self.format.inspect(self._content), self.floats.inspect(self._reference)
+        self.layout: Layout = facts.layout
+        self.input, self.image = facts.inputs[0], exact.inputs[0]
+        self.runtime = evaluate_verb.default_runtime(artifact)
+        self.layers, self.not_told = self._paired(exact, facts)
+        if not self.layers or self.layers[-1].exact.name != exact.logits:
+            raise InputError(
+                f"the logits of {path.name} do not go by the name that {reference.name} has",
+                "export both again, with --force",
+            )
+
+    def _paired(
+        self, exact: FileFacts, facts: FileFacts
+    ) -> tuple[tuple[_Pairing, ...], tuple[str, ...]]:
+        """Both files' layers up to the logits, by name and shape, each in order."""
+        waiting: dict[str, list[Tensor]] = {}
+        known = {_short(tensor.name) for tensor in self.floats.activations(exact)}
+        for tensor in self.format.activations(facts):
+            if tensor.dtype in _INTEGERS and len(tensor.scale) == 1:
+                waiting.setdefault(_layer(tensor.name, known), []).append(tensor)
+        pairs, absent = [], []
+        for layer in exact.layers:
+            tensor = layer.outputs[0]
+            name = _short(tensor.name)
+            fitting = [t for t in waiting.get(name, []) if self._shape(t) == tensor.shape]
+            same = [t for t in fitting if t.name == tensor.name] or fitting
+            if same and not tensor.constant:
+                waiting[name].remove(same[0])
+                pairs.append(_Pairing(name, layer.op, tensor, same[0], _grid(same[0])))
+            elif not tensor.constant:
+                absent.append(name)
+            if tensor.name == exact.logits:
+                break
+        return tuple(pairs), tuple(absent)
+
+    def _shape(self, tensor: Tensor) -> tuple[int, ...]:
+        if self.layout == "NCHW" and len(tensor.shape) == 4:
+            return tuple(tensor.shape[axis] for axis in _TO_NHWC)
+        return tensor.shape
+
+    def exact(self, given: Sequence[str], wanted: Sequence[str]) -> _Excerpt:
+        """Of the float model."""
+        return self._excerpt(self.floats, self._reference, given, wanted, "litert")
+
+    def integer(self, given: Sequence[str], wanted: Sequence[str]) -> _Excerpt:
+        """Of the artifact."""
+        return self._excerpt(self.format, self._content, given, wanted, self.runtime)
+
+    def _excerpt(
+        self, shelf: Format, content: bytes, given: Sequence[str], wanted: Sequence[str],
+        runtime: str,
+    ) -> _Excerpt:  # fmt: skip
+        part = shelf.excerpt(content, given, wanted)
+        place = self.folder / f"part{next(self._number)}{shelf.SUFFIX}"
+        place.write_bytes(part)
+        inputs = tuple(tensor.name for tensor in shelf.inspect(part).inputs)
+        return _Excerpt(place, runtime, inputs, tuple(wanted))
+
+
+def _short(name: str) -> str:
+    """TFLite joins the names of all that it has fused; the first is the layer's."""
+    return name.partition(";")[0]
+
+
+def _layer(name: str, known: set[str]) -> str:
+    """The layer that a tensor's name is after; int8 ONNX numbers what is named alike."""
+    short = _short(name).removesuffix("/codes")
+    return short if short in known else re.sub(r"_\d+$", "", short)
+
+
+def _grid(tensor: Tensor) -> Grid:
+    limits = np.iinfo(np.dtype(tensor.dtype))
+    return Grid(tensor.scale[0], tensor.zero_point[0], int(limits.min), int(limits.max))
+
+
+# --- running excerpts ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Excerpt:
+    """A model file with the names of what it takes and gives, for one runtime."""
+
+    path: Path
+    runtime: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class _Lab:
+    """A runner process for each runtime that is needed."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self._session, self._folder = session, folder
+        self._running: dict[str, tuple[Process, protocol.Listener]] = {}
+        self._number = itertools.count()
+
+    def run(self, excerpt: _Excerpt, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """What an excerpt gives, by name, for the raw tensors that it takes."""
+        number = next(self._number)
+        given, made = (self._folder / f"{number}.{kind}.npz" for kind in ("in", "out"))
+        arrays = {str(i): tensors[name] for i, name in enumerate(excerpt.inputs)}
+        np.savez(given, **arrays)
+        process, listener = self._runner(excerpt.runtime)
+        process.send(records.line(protocol.Feed(str(excerpt.path), str(given), str(made))))
+        _, event = listener.next()
+        if not isinstance(event, protocol.Fed):
+            raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
+        with np.load(made, allow_pickle=False) as stored:
+            found = {name: stored[str(i)] for i, name in enumerate(excerpt.outputs)}
+        given.unlink()
+        made.unlink()
+        return found
+
+    def _runner(self, runtime: str) -> tuple[Process, protocol.Listener]:
+        if runtime not in self._running:
+            target = Target("host", "python", runtime, evaluate_verb.cores(), "")
+            process = self._session.run(RUNNERS.load("python").layers(target))
+            listener = protocol.Listener(runtime, evaluate_verb.PATIENCE_S)
+            listener.listen(0, process)
+            self._running[runtime] = process, listener
+        return self._running[runtime]
+
+
+# --- the examination -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """Every layer's row, the logits' SQNR, the share of pictures with the same best class."""
+
+    layers: tuple[LayerError, ...]
+    sqnr_db: float
+    agreement: float
+
+
+class _Bench:
+    """The excerpts that every picture goes through."""
+
+    def __init__(self, pair: _Pair, lab: _Lab) -> None:
+        self.pair, self.lab = pair, lab
+        exact = [layer.exact.name for layer in pair.layers]
+        codes = [layer.codes.name for layer in pair.layers]
+        self._exact = pair.exact([pair.image.name], exact)
+        self._integer = pair.integer([pair.input.name], codes)
+        self._exact_apart = pair.exact([pair.image.name, *exact], exact)
+        self._integer_apart = pair.integer([pair.input.name, *codes], codes)
+
+    def whole(self, image: Floats) -> tuple[list[Floats], list[Array]]:
+        """What each layer of the float network answers, and the codes of the integer one."""
+        pair = self.pair
+        exact = self.lab.run(self._exact, {pair.image.name: image[None]})
+        codes = self.lab.run(self._integer, {pair.input.name: self._raw(image)})
+        return (
+            [exact[layer.exact.name] for layer in pair.layers],
+            [self._nhwc(codes[layer.codes.name]) for layer in pair.layers],
+        )
+
+    def apart(
+        self, image: Floats, exact: Sequence[Floats], factors: Sequence[Doubles]
+    ) -> tuple[list[Array], list[Floats]]:
+        """What each layer of both answers where it is given the codes of exact values."""
+        pair = self.pair
+        raw = self._raw(image)
+        codes, reals = {pair.input.name: raw}, {pair.image.name: self._seen(raw)}
+        for layer, values, factor in zip(pair.layers, exact, factors, strict=True):
+            rounded = layer.grid.codes(values * factor)
+            reals[layer.exact.name] = (layer.grid.real(rounded) / factor).astype(np.float32)
+            codes[layer.codes.name] = self._as_stored(rounded.astype(layer.codes.dtype))
+        own = self.lab.run(self._integer_apart, codes)
+        reference = self.lab.run(self._exact_apart, reals)
+        return (
+            [self._nhwc(own[layer.codes.name]) for layer in pair.layers],
+            [reference[layer.exact.name] for layer in pair.layers],
+        )
+
+    def _raw(self, image: Floats) -> Array:
+        return preprocessing.to_input(image, self.pair.input, self.pair.layout)
+
+    def _seen(self, raw: Array) -> Floats:
+        """The picture as an integer input holds it."""
+        tensor = self.pair.input
+        values = self._nhwc(raw).astype(np.float32)
+        return values if not tensor.scale else (values - tensor.zero_point[0]) * np.float32(
+            tensor.scale[0]
+        )  # fmt: skip
+
+    def _nhwc(self, values: Array) -> Array:
+        four = self.pair.layout == "NCHW" and values.ndim == 4
+        return values.transpose(_TO_NHWC) if four else values
+
+    def _as_stored(self, values: Array) -> Array:
+        four = self.pair.layout == "NCHW" and values.ndim == 4
+        return np.ascontiguousarray(values.transpose(_TO_NCHW)) if four else values
+
+
+def _examine(
+    pair: _Pair, lab: _Lab, prepared: Sequence[Floats], scaled: bool, notify: Notify
+) -> _Examination:
+    bench = _Bench(pair, lab)
+    factors = _factors(bench, prepared, notify) if scaled else [np.ones(1) for _ in pair.layers]
+    tallies = [Tally(layer.grid, t) for layer, t in zip(pair.layers, factors, strict=True)]
+    logits, answers = [], []
+    noisy = [False] * len(pair.layers)
+    for done, image in enumerate(prepared):
+        notify.progress("every layer on its own", done, len(prepared))
+        exact, delivered = bench.whole(image)
+        own, reference = bench.apart(image, exact, factors)
+        for place, tally in enumerate(tallies):
+            error = tally.add(exact[place], delivered[place], own[place], reference[place])
+            noisy[place] |= bool(error.any())
+            np.save(_place(pair, place, done), (exact[place] + error).astype(np.float32))
+        logits.append(exact[-1].reshape(-1))
+        answers.append(pair.layers[-1].grid.real(delivered[-1]).reshape(-1))
+    notify.progress("every layer on its own", len(prepared), len(prepared))
+    alone = []
+    for place, layer in enumerate(pair.layers):
+        notify.progress("from each layer on", place, len(pair.layers))
+        alone.append(_alone(pair, lab, place, layer, prepared, logits) if noisy[place] else 0.0)
+    notify.progress("from each layer on", len(pair.layers), len(pair.layers))
+    right, given = np.stack(logits), np.stack(answers)
+    power, total = float((right.astype(np.float64) ** 2).sum()), sum(alone) or 1.0
+    return _Examination(
+        tuple(
+            tally.error(layer.name, layer.op, layer.exact.shape, noise, power, noise / total)
+            for layer, tally, noise in zip(pair.layers, tallies, alone, strict=True)
+        ),
+        accuracy.sqnr_db(right, given),
+        float(np.mean(right.argmax(axis=1) == given.argmax(axis=1))),
+    )
+
+
+def _factors(bench: _Bench, prepared: Sequence[Floats], notify: Notify) -> list[Doubles]:
+    """What equalization has scaled the channels of each layer by."""
+    scaling = [Scaling() for _ in bench.pair.layers]
+    for done, image in enumerate(prepared):
+        notify.progress("how channels were scaled", done, len(prepared))
+        exact, delivered = bench.whole(image)
+        for layer, found, x, q in zip(bench.pair.layers, scaling, exact, delivered, strict=True):
+            found.add(x.astype(np.float64), layer.grid.real(q))
+    notify.progress("how channels were scaled", len(prepared), len(prepared))
+    return [found.factor() for found in scaling]
+
+
+def _alone(
+    pair: _Pair, lab: _Lab, place: int, layer: _Pairing, prepared: Sequence[Floats],
+    logits: Sequence[Floats],
+) -> float:  # fmt: skip
+    """The squared error of the logits, over all pictures, where this layer alone has its own."""
+    last = pair.layers[-1].exact.name
+    rest = None
+    if layer.exact.name != last:
+        rest = pair.exact([pair.image.name, layer.exact.name], [last])
+    noise = 0.0
+    for number, image in enumerate(prepared):
+        values = np.load(_place(pair, place, number), allow_pickle=False)
+        if rest is not None:
+            given = {pair.image.name: image[None], layer.exact.name: values}
+            values = lab.run(rest, given)[last]
+        noise += float(((values.reshape(-1).astype(np.float64) - logits[number]) ** 2).sum())
+        _place(pair, place, number).unlink()
+    if rest is not None:
+        rest.path.unlink()
+    return noise
+
+
+def _place(pair: _Pair, layer: int, picture: int) -> Path:
+    return pair.folder / f"{layer}.{picture}.npy"

@@ -1,0 +1,93 @@
+"""A diagnosis as a picture: what each layer delivers, and where the error of the answer enters."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import missing
+from mobiledeploy.verbs.diagnose import Diagnosis
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = (".svg", ".png")
+# Okabe and Ito's colours, which the colour-blind tell apart.
+_CAUSES = (("clipped", "#d55e00"), ("coded", "#0072b2"), ("weighted", "#999999"))
+_LEGEND = {"clipped": "beyond the range", "coded": "rounding to codes", "weighted": "weights"}
+_DELIVERED, _OWN = "#000000", "#009e73"
+
+
+def check(path: Path) -> None:
+    """Refuses what `draw` could not do, before the work is done.
+
+    UsageError for a name that ends otherwise than in .svg or .png, or a folder that is not there;
+    MissingError without matplotlib.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise UsageError(f"--plot {path} is neither .svg nor .png", "name it so")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"the folder of --plot {path} is not there", "make it first")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise missing("matplotlib")
+
+
+def draw(diagnosis: Diagnosis, path: Path) -> None:
+    """Writes the picture, in the format that the name's end says; the same for the same record.
+
+    Left: decibels of each layer's values, as delivered and its own. Right: each layer's share of
+    the logits' error, by cause.
+    """
+    check(path)
+    # Takes half a second to import, which no other command shall wait for.
+    import matplotlib
+
+    stream = io.BytesIO()
+    kind = path.suffix.lower()[1:]
+    # A name with dollar signs is no formula.
+    with matplotlib.rc_context({"svg.hashsalt": "mobiledeploy", "text.parse_math": False}):
+        undated = {"Date": None} if kind == "svg" else {"Software": None}
+        _figure(diagnosis).savefig(stream, format=kind, dpi=150, metadata=undated)
+    records.write_atomic(path, stream.getvalue())
+
+
+def _figure(diagnosis: Diagnosis) -> Figure:
+    from matplotlib.figure import Figure
+
+    layers = diagnosis.layers
+    places = range(len(layers))
+    figure = Figure(figsize=(11, 2 + 0.2 * len(layers)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, values, colour, marker in (
+        ("as delivered", [x.sqnr_db for x in layers], _DELIVERED, "o"),
+        ("its own, inputs exact", [x.own_sqnr_db for x in layers], _OWN, "D"),
+    ):
+        known = [(v, y) for v, y in zip(values, places, strict=True) if abs(v) < LARGEST_SQNR_DB]
+        left.plot(
+            [v for v, _ in known], [y for _, y in known], marker, color=colour, label=name,
+            markersize=4,
+        )  # fmt: skip
+    left.set_yticks(list(places), [layer.name for layer in layers], fontsize=7)
+    left.set_ylim(len(layers) - 0.5, -0.5)
+    left.set_xlabel("SQNR of the layer's values (dB)")
+    before = [0.0] * len(layers)
+    for part, colour in _CAUSES:
+        widths = [100 * layer.share * float(getattr(layer, part)) for layer in layers]
+        right.barh(places, widths, left=before, color=colour, label=_LEGEND[part])
+        before = [x + width for x, width in zip(before, widths, strict=True)]
+    right.set_xlabel("share of the logits' error that enters here (%)")
+    for axes in (left, right):
+        axes.grid(axis="x", color="#dddddd", linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=7)
+    figure.suptitle(
+        f"{diagnosis.artifact} beside float: logits {diagnosis.sqnr_db:.1f} dB, "
+        f"{diagnosis.pictures} pictures",
+        fontsize=9,
+    )
+    return figure
