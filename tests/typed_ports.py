@@ -50,6 +50,7 @@ from mobiledeploy.passes import (
     equalize,
     global_pool,
     headroom,
+    quiet_channels,
     ranges_mse,
     ranges_percentile,
 )
@@ -72,7 +73,9 @@ Held(ARCHITECTURES)(
     alexnet, fd_mobilenet, googlenet, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4,
     shufflenet_v1, squeezenet, vgg16, xception,
 )  # fmt: skip
-Held(PASSES)(adaround, equalize, global_pool, headroom, ranges_mse, ranges_percentile)
+Held(PASSES)(
+    adaround, equalize, global_pool, headroom, quiet_channels, ranges_mse, ranges_percentile,
+)  # fmt: skip
 Held(COMPRESSIONS)(cluster, prune)
 Held(RECIPES)(dynamic_int8, float16, float32, int8_best, int8_ptq)
 Held(CONVERTERS)(onnx_converter, tflite_converter)

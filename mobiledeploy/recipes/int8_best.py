@@ -18,9 +18,9 @@ RECIPE = Recipe(
     calibration="min-max",
     passes=(
         (),
-        ("headroom", "adaround"),
-        ("global_pool", "equalize", "headroom", "adaround"),
-        ("global_pool", "equalize", "ranges_mse", "headroom", "adaround"),
-        ("global_pool", "equalize", "ranges_percentile", "headroom", "adaround"),
+        ("quiet_channels", "headroom", "adaround"),
+        ("quiet_channels", "global_pool", "equalize", "headroom", "adaround"),
+        ("quiet_channels", "global_pool", "equalize", "ranges_mse", "headroom", "adaround"),
+        ("quiet_channels", "global_pool", "equalize", "ranges_percentile", "headroom", "adaround"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -32,6 +33,8 @@ from mobiledeploy.verbs.child import Speaker
 
 # Fewer than this leave activation ranges to chance.
 ENOUGH_CALIBRATION_IMAGES = 10
+# Below this share of the range, what a pixel varies by from picture to picture tells nothing.
+ALIKE = 0.01
 # One in so many calibration images tells a recipe's alternatives apart, and calibrates nothing.
 HELD_EVERY = 5
 
@@ -100,18 +103,23 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
 
 
 def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images:
-    """The calibration split of `data`, prepared: float32 [N, H, W, 3]."""
+    """The calibration split of `data`, prepared, each picture once: float32 [N, H, W, 3]."""
     samples = dataset(data.source).open(
         data.source, "calibration", resolution=spec.resolution, labels=data.labels
     )
-    images = []
+    found: dict[bytes, Images] = {}
+    read = 0
     for index in range(len(samples)):
         try:
             picture = samples.image(index)
         except BrokenImage as error:
             notify.doubt(Doubt("broken-image", f"calibration skips {error.message}"))
             continue
-        images.append(preprocessing.prepare(picture, spec.preprocessing, spec.resolution))
+        read += 1
+        image = preprocessing.prepare(picture, spec.preprocessing, spec.resolution)
+        found.setdefault(hashlib.sha256(image.tobytes()).digest(), image)
+    images = list(found.values())
+    _doubt_alike(images, read, spec, notify)
     if len(images) < ENOUGH_CALIBRATION_IMAGES:
         notify.doubt(
             Doubt(
@@ -123,6 +131,39 @@ def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images
     if not images:
         raise InputError(f"{data.source} has no readable calibration image")
     return np.stack(images)
+
+
+def _doubt_alike(images: Sequence[Images], read: int, spec: ModelSpec, notify: Notify) -> None:
+    """Says where calibration pictures show the network next to nothing."""
+    advice = "give pictures as different as those that the model will see"
+    if len(images) < read / 2:
+        message = f"the {read} calibration images are copies of {len(images)}: each counts once"
+        notify.doubt(Doubt("alike-calibration-images", message, advice))
+    elif len(images) > 1:
+        low, high = spec.preprocessing.input_range
+        spread = float(np.std(images, axis=0).mean()) * float(np.mean(spec.preprocessing.std))
+        share = spread / (high - low)
+        if share < ALIKE:
+            message = (
+                f"the {len(images)} calibration images are all alike: "
+                f"a pixel varies by {share:.1%} of its range"
+            )
+            notify.doubt(Doubt("alike-calibration-images", message, advice))
+
+
+def _doubt_range(model: Model, spec: ModelSpec, images: Images, notify: Notify) -> None:
+    """Says where the network was trained on pixels of another range than these have."""
+    from mobiledeploy.frameworks import remembered
+
+    better = remembered.likelier_range(model, spec.resolution, spec.preprocessing, images)
+    if better is not None:
+        low, high = (f"{end:g}" for end in spec.preprocessing.input_range)
+        message = (
+            f"the calibration images, scaled to {low},{high}, are not what the model was trained "
+            f"on: its first BatchNorm remembers pixels of {better[0]:g},{better[1]:g}"
+        )
+        advice = f"--input-range {better[0]:g},{better[1]:g}, unless the model says otherwise"
+        notify.doubt(Doubt("unlike-training", message, advice))
 
 
 def file_name(recipe: str, format_: str) -> str:
@@ -151,6 +192,8 @@ def _work(request: Request, speak: Speaker) -> None:
         if calibrate
         else np.empty((0, *spec.resolution, 3), np.float32)
     )
+    if len(images):
+        _doubt_range(model, spec, images, speak)
     press = _Press(request, spec, model, images, speak)
     refused: list[InputError] = []
     for done, (recipe, format_) in enumerate(request.jobs):

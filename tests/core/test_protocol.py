@@ -19,7 +19,8 @@ READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, 
     "event",
     [
         READY, protocol.Timed((1, 2)), protocol.Answer(3, "a/b.png", -1, "AAAA"),
-        protocol.Skipped(3, "a", "broken"), protocol.Done(5), Failure(7, "no", ""),
+        protocol.Skipped(3, "a", "broken"), protocol.Fed("a.npz"),
+        protocol.Done(5), Failure(7, "no", ""),
     ],
 )  # fmt: skip
 def test_every_event_survives_the_way(event: protocol.Event) -> None:

@@ -233,3 +233,57 @@ def test_the_signature_is_named(converted):
     assert interpreter.get_signature_list() == {
         "serving_default": {"inputs": ["image"], "outputs": ["scores"]}
     }
+
+
+def run_part(format_, data, tensors):
+    """What an excerpt answers, in its order, for tensors by name."""
+    shelf = FORMATS.load(format_)
+    facts = shelf.inspect(data)
+    given = [tensors[tensor.name] for tensor in facts.inputs]
+    if format_ == "onnx":
+        return InferenceSession(data).run(
+            None, {t.name: value for t, value in zip(facts.inputs, given, strict=True)}
+        )
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    for detail, value in zip(interpreter.get_input_details(), given, strict=True):
+        interpreter.set_tensor(detail["index"], value)
+    interpreter.invoke()
+    return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
+
+
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+def test_an_excerpt_shows_what_lies_within(recipe, format_, converted):
+    data = converted[recipe, format_]
+    shelf = FORMATS.load(format_)
+    facts = shelf.inspect(data)
+    image = an_image(facts)
+    names = [tensor.name for tensor in shelf.activations(facts)]
+    assert len(names) >= 30
+    if recipe == "int8_ptq":
+        codes = [t for t in shelf.activations(facts) if t.dtype in ("int8", "uint8")]
+        assert len(codes) >= 30
+        assert all(len(t.scale) == 1 for t in codes)
+        names = [tensor.name for tensor in codes]
+    whole = shelf.excerpt(data, [facts.inputs[0].name], names)
+    within = run_part(format_, whole, {facts.inputs[0].name: image})
+    assert len(within) == len(names)
+    # From the middle on, what was given instead of made leads to the same end.
+    middle, last = len(names) // 2, names[-1]
+    rest = shelf.excerpt(data, [facts.inputs[0].name, names[middle]], [last])
+    assert [t.name for t in shelf.inspect(rest).inputs] == [names[middle]]
+    assert len(rest) < len(whole)
+    (end,) = run_part(format_, rest, {names[middle]: within[middle]})
+    np.testing.assert_allclose(end, within[-1], atol=1e-5)
+    # Operators apart from each other, each given what the one before it made.
+    apart = shelf.excerpt(data, [facts.inputs[0].name, *names], names)
+    given = {facts.inputs[0].name: image} | dict(zip(names, within, strict=True))
+    for one, other in zip(run_part(format_, apart, given), within, strict=True):
+        np.testing.assert_allclose(one.astype(float), other, atol=1e-4)
+
+
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+def test_an_excerpt_of_what_is_not_there_is_refused(format_, converted):
+    data = converted["float32", format_]
+    with pytest.raises(InputError, match="no tensor named nothing"):
+        FORMATS.load(format_).excerpt(data, ["image"], ["nothing"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core import artifacts, protocol, records
-from mobiledeploy.core.plugins import RUNNERS, dataset
+from mobiledeploy.core.plugins import FORMATS, RUNNERS, dataset
 from mobiledeploy.core.types import Failure, Target
 from mobiledeploy.runners import python
 
@@ -181,3 +181,35 @@ def test_it_loads_one_runtime_and_no_tensorflow(exported) -> None:
     assert "ai_edge_litert" in loaded
     assert not loaded & {"tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "tflite_runtime",
                          "scipy", "click", "rich"}  # fmt: skip
+
+
+def test_layers_runs_excerpts_as_they_are_named(exported, tmp_path) -> None:
+    source = exported["float32", "tflite"]
+    shelf = FORMATS.load("tflite")
+    facts = shelf.inspect(source.read_bytes())
+    names = [tensor.name for tensor in shelf.activations(facts)]
+    image = np.zeros(facts.inputs[0].shape, np.float32)
+    feeds = []
+    # More than it keeps loaded, and the first once more.
+    for number in (*range(python.PARTS_HELD + 2), 0):
+        part = tmp_path / f"{number}.tflite"
+        part.write_bytes(shelf.excerpt(source.read_bytes(), ["image"], names[-2 - number :][:2]))
+        np.savez(tmp_path / "in.npz", **{"0": image})
+        out = str(tmp_path / f"{len(feeds)}.npz")
+        feeds.append(protocol.Feed(str(part), str(tmp_path / "in.npz"), out))
+    events, status, _ = talk(python.layers(LITERT), "".join(records.line(f) + "\n" for f in feeds))
+    assert status == 0
+    assert events[:-1] == [protocol.Fed(feed.outputs) for feed in feeds]
+    assert isinstance(events[-1], protocol.Done)
+    with np.load(feeds[0].outputs) as first, np.load(feeds[-1].outputs) as again:
+        assert first["1"].shape == (1, 12)
+        assert (first["0"] == again["0"]).all()
+
+
+def test_layers_refuses_what_is_no_excerpt(tmp_path) -> None:
+    (tmp_path / "a.tflite").write_bytes(b"nothing")
+    feed = protocol.Feed(str(tmp_path / "a.tflite"), "in.npz", "out.npz")
+    events, status, _ = talk(python.layers(LITERT), records.line(feed) + "\n")
+    assert status == 7
+    assert isinstance(events[-1], Failure)
+    assert "a.tflite" in events[-1].message

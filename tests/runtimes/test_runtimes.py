@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobiledeploy.core.plugins import RUNTIMES
+from mobiledeploy.core.plugins import FORMATS, RUNTIMES
 
 NAMES = RUNTIMES.names()
 RECIPES = ("float32", "float16", "dynamic_int8", "int8_ptq")
@@ -160,3 +160,46 @@ def test_tflite_runtime_refuses_numpy_2(exported) -> None:
     said, _ = runs("tflite_runtime", exported["float32", "tflite"])
     assert said["exit_code"] == 6
     assert "numpy<2" in said["error"]
+
+
+PART = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from mobiledeploy.core.errors import DeployError
+from mobiledeploy.core.plugins import RUNTIMES
+name, model, count = sys.argv[1:]
+try:
+    part = RUNTIMES.load(name).part(Path(model), threads=1)
+    given = np.load(Path(model).with_suffix(".npy"))
+    said = [tensor.tolist() for tensor in part.run([given] * int(count))]
+except DeployError as error:
+    said = [error.exit_code, str(error)]
+print(json.dumps(said))
+"""
+
+
+def test_an_excerpt_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(LIBRARY[runtime]) is None:
+        pytest.skip(f"{LIBRARY[runtime]} is not installed")
+    source = files(exported, runtime)["float32"]
+    shelf = FORMATS.load(source.suffix[1:])
+    facts = shelf.inspect(source.read_bytes())
+    names = [tensor.name for tensor in shelf.activations(facts)][-3:]
+    part = tmp_path / f"part{source.suffix}"
+    part.write_bytes(shelf.excerpt(source.read_bytes(), ["image"], names))
+    np.save(part.with_suffix(".npy"), np.zeros(facts.inputs[0].shape, np.float32))
+
+    def said(count: int) -> list:
+        done = subprocess.run(
+            [sys.executable, "-c", PART, runtime, str(part), str(count)],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    answers = said(1)
+    assert len(answers) == 3
+    assert np.sum(answers[-1]) == pytest.approx(1, abs=1e-4)
+    assert said(2)[0] == 7
+    part.write_bytes(b"nothing")
+    assert said(1)[0] == 7

@@ -1,0 +1,80 @@
+"""Channels of next to no variance made constant, after their BatchNorm was folded.
+
+Folding multiplies the weights of channel c by alpha_c = gamma_c / sqrt(variance_c + epsilon) (B.
+Jacob et al. 2017, https://arxiv.org/abs/1712.05877, equation 14). A channel that is the same for
+every picture has a variance near zero, and alpha_c grows to gamma_c / sqrt(epsilon): weights that
+multiply nothing become the largest of the layer. With one scale for all weights they leave none to
+the others (T. Sheng et al. 2018, A Quantization-Friendly Separable Convolution for MobileNets,
+https://arxiv.org/abs/1803.08607, who find channels of zero variance at the root of MobileNet v1's
+loss). With a scale for each channel, the scale of the bias, which is that of the weights times that
+of the input, becomes so coarse that the bias, all that there is of such a channel, is rounded away.
+
+So, where a channel c of a layer with bias has
+
+    max |W_c| >= LARGE * median over all channels of max |W|
+
+and over the calibration pictures its values h - l <= (H - L) / 255 / 2, half a step of the codes,
+it becomes
+
+    W_c = 0,   b_c = (h + l) / 2.
+
+Layers of clustered weights are left alone: their clusters need not have a zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from mobiledeploy.core.ports import Images
+from mobiledeploy.core.types import Draft
+from mobiledeploy.frameworks import ranges, weighted
+from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.frameworks.weighted import Weighted
+
+PRESERVES = False
+"""To half a step of the codes, on the calibration pictures."""
+
+LARGE = 8.0
+"""What takes three bits from all others where they share a scale."""
+_CODES = 255
+
+
+def apply(draft: Draft, images: Images) -> Draft:
+    """The draft with such channels made constant; the same draft where there are none."""
+    flat = Flat(draft.floats)
+    suspects = {layer: large for layer in weighted.of(flat) if (large := _large(layer)).any()}
+    if not suspects:
+        return draft
+    seen = ranges.channels(draft.floats, images)
+    changed = False
+    for layer, large in suspects.items():
+        stats, (low, high) = seen[layer.name], draft.ranges[layer.name]
+        quiet = large & (stats.high - stats.low <= (high - low) / _CODES / 2)
+        if not quiet.any():
+            continue
+        changed = True
+        weights = layer.blocks(layer.flat.stored(layer.weights))
+        weights[layer.blocked(quiet) > 0] = 0
+        layer.put_weights(weights)
+        bias = np.asarray(layer.flat.stored(layer.bias), np.float64)
+        flat.put(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
+    if not changed:
+        return draft
+    floats = flat.packed()
+    return dataclasses.replace(
+        draft, floats=floats, ranges=ranges.measured(floats, images), integers=None
+    )
+
+
+def _large(layer: Weighted) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Which of its channels have weights far beyond those of the others: [channels]."""
+    none = np.zeros(layer.outputs, bool)
+    if layer.flat.constant(layer.bias) is None or layer.clustered:
+        return none
+    if layer.flat.dtype(layer.weights) != np.float32:
+        return none
+    most = np.abs(layer.blocks(layer.flat.stored(layer.weights))).max(axis=2).reshape(-1)
+    usual = float(np.median(most))
+    return most >= LARGE * usual if usual > 0 else none
