@@ -30,6 +30,10 @@ Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]  # what is being done, how many done, of how many
 
 
+def quiet(what: str, done: int, total: int) -> None:
+    """A Progress that nobody hears."""
+
+
 class Architecture(Protocol):
     """One paper: arguments -> an untrained Keras model ending in softmax."""
 
@@ -60,8 +64,8 @@ class Pass(Protocol):
 
     PRESERVES: bool
 
-    def apply(self, draft: Draft, images: Images) -> Draft:
-        """The draft, improved by what the calibration pictures [N, H, W, 3] show."""
+    def apply(self, draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+        """The draft, improved by what the pictures [N, H, W, 3] show."""
         ...
 
 

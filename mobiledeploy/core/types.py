@@ -102,8 +102,9 @@ class Recipe:
     """What an artifact's numbers shall be; data only, a file of `recipes/` holds one.
 
     `calibration` names how activation ranges are found (None: none are needed). `passes` are
-    alternatives, each an ordered tuple of names from `passes/`. `formats` lists the converters that
-    can do it, `plain` those of them that an export without `--recipe` uses.
+    alternatives, each an ordered tuple of names from `passes/`. `training` are passes that follow
+    them, on the many pictures that networks are trained on. `formats` lists the converters that can
+    do it, `plain` those of them that an export without `--recipe` uses.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Recipe:
     symmetry: Literal["none", "symmetric"] = "none"
     calibration: Literal["min-max"] | None = None
     passes: tuple[tuple[str, ...], ...] = ((),)
+    training: tuple[str, ...] = ()
 
     @property
     def full_integer(self) -> bool:
@@ -404,7 +406,8 @@ class Draft:
 
     `recipe` and `io` say what it is to become. `floats` is its float TFLite. `ranges` are the least
     and the greatest value of each activation, by tensor name, that its codes shall be spread over.
-    `integers` is the quantized TFLite, None as long as ranges may still change.
+    `integers` is the quantized TFLite, None as long as ranges may still change. `trained` counts
+    the trainings of these integers.
     """
 
     recipe: Recipe
@@ -412,6 +415,7 @@ class Draft:
     floats: bytes = field(repr=False)
     ranges: Mapping[str, tuple[float, float]] = field(repr=False)
     integers: bytes | None = field(repr=False, default=None)
+    trained: int = 0
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,20 @@ class Flat:
         self.model.operatorCodes.append(code)
 
     def scale(self, index: int) -> tuple[NDArray[np.float64], int]:
-        """Scales and the zero point of a quantized tensor; real = scale * (stored - zero point)."""
+        """Scales and the zero point of a quantized tensor; real = scale * (stored - zero point).
+
+        No scale where the tensor is not quantized.
+        """
         quantization = self.graph.tensors[index].quantization
+        if quantization is None or quantization.scale is None:
+            return np.empty(0), 0
         zero = quantization.zeroPoint
         scales = np.asarray(quantization.scale, np.float64)
         return scales, int(zero[0]) if zero is not None and len(zero) else 0
+
+    def axis(self, index: int) -> int:
+        """The axis along which the scales of a tensor lie."""
+        return int(self.graph.tensors[index].quantization.quantizedDimension)
 
     def real(self, index: int, values: Array) -> Floats:
         """What stored `values` of a tensor stand for."""

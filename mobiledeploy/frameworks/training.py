@@ -38,7 +38,7 @@ from mobiledeploy.core.types import (
     Source,
     TrainingSettings,
 )
-from mobiledeploy.frameworks import loading, source
+from mobiledeploy.frameworks import loading, source, windows
 from mobiledeploy.frameworks import tf_keras as keras2
 
 INIT_STDDEV = 0.09
@@ -386,12 +386,7 @@ def _fetch(pictures: Pictures, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 def _augmented(images: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
     """Windows of the pictures, half of them mirrored, in another light: float32 in [0, 255]."""
     dice = tf.random.stateless_uniform((6, count), seed)
-    sides = 1 - (1 - SMALLEST_CROP) * dice[0]
-    top, left = (1 - sides) * dice[1], (1 - sides) * dice[2]
-    mirrored = dice[3] < 0.5
-    ends = (tf.where(mirrored, left + sides, left), tf.where(mirrored, left, left + sides))
-    boxes = tf.stack([top, ends[0], top + sides, ends[1]], axis=1)
-    pixels = tf.image.crop_and_resize(images, boxes, tf.range(count), images.shape[1:3])
+    pixels = windows.drawn(images, dice[:4], SMALLEST_CROP)
     light = (2 * dice[4:] - 1)[:, :, None, None, None] * JITTER
     return tf.clip_by_value(pixels * (1 + light[0]) + light[1] * 255, 0, 255)
 

@@ -31,7 +31,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
 from mobiledeploy.frameworks import drafts, weighted
 from mobiledeploy.frameworks.flat import Flat, Walk
@@ -52,7 +52,7 @@ _WIDEST = 6000
 Doubles = NDArray[np.float64]
 
 
-def apply(draft: Draft, images: Images) -> Draft:
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft with integers rounded anew; `images` [N, H, W, 3] float32 are calibration ones."""
     floats, integers = Flat(draft.floats), Flat(drafts.integers(draft))
     real, coarse = Walk(floats, images), Walk(integers, images)

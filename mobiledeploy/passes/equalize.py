@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
 from mobiledeploy.frameworks import ranges, weighted
 from mobiledeploy.frameworks.flat import Flat
@@ -51,7 +51,7 @@ _BETWEEN = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "RELU", "RESHAPE")
 Doubles = NDArray[np.float64]
 
 
-def apply(draft: Draft, images: Images) -> Draft:
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft with other weights and ranges; `images` [N, H, W, 3] float32 are calibration ones.
 
     Without integers: what was quantized before is no longer the model.

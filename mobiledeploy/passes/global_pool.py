@@ -12,14 +12,14 @@ import dataclasses
 
 import numpy as np
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
 from mobiledeploy.frameworks.flat import Flat
 
 PRESERVES = True
 
 
-def apply(draft: Draft, images: Images) -> Draft:
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft with such pools replaced; without integers where there was one."""
     flat = Flat(draft.floats)
     found = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
 from mobiledeploy.frameworks.flat import Flat
 
@@ -19,7 +19,7 @@ FACTOR = 1.25
 """Chosen on the person detector of MLPerf Tiny, by fresh pictures."""
 
 
-def apply(draft: Draft, images: Images) -> Draft:
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft with those ranges widened, and without integers."""
     flat = Flat(draft.floats)
     wider = dict(draft.ranges)

@@ -27,7 +27,7 @@ import dataclasses
 
 import numpy as np
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
 from mobiledeploy.frameworks import ranges, weighted
 from mobiledeploy.frameworks.flat import Flat
@@ -41,7 +41,7 @@ LARGE = 8.0
 _CODES = 255
 
 
-def apply(draft: Draft, images: Images) -> Draft:
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft with such channels made constant; the same draft where there are none."""
     flat = Flat(draft.floats)
     suspects = {layer: large for layer in weighted.of(flat) if (large := _large(layer)).any()}

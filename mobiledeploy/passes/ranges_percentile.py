@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
 from mobiledeploy.frameworks import ranges
 
@@ -20,7 +20,7 @@ PRESERVES = True
 _RARE = 1e-4
 
 
-def apply(draft: Draft, images: Images) -> Draft:
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft with narrower ranges; `images` [N, H, W, 3] float32 are calibration ones."""
     found = ranges.histograms(draft.floats, images, draft.ranges)
     narrowed = {name: common(histogram) for name, histogram in found.items()}

@@ -1,0 +1,200 @@
+"""A TFLite file as a TensorFlow function with gradients: its integers as real values on their grid.
+
+Every tensor of an int8 file stands for ``scale * (code - zero_point)``. Computed in floats, with
+each result rounded to that grid and clipped to its ends, the file's answers come out but for the
+last bit of some accumulators, and there is a gradient: the rounding counts as no change, and what
+was clipped has none (Y. Bengio et al. 2013, the straight-through estimator,
+https://arxiv.org/abs/1308.3432; B. Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3).
+A float file has no grids and is computed as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.frameworks.weighted import KINDS
+
+_PADDING = {schema.Padding.SAME: "SAME", schema.Padding.VALID: "VALID"}
+_FUSED: dict[str, Callable[[Any], Any]] = {
+    "NONE": lambda x: x,
+    "RELU": tf.nn.relu,
+    "RELU6": tf.nn.relu6,
+    "RELU_N1_TO_1": lambda x: tf.clip_by_value(x, -1.0, 1.0),
+    "TANH": tf.tanh,
+}
+
+
+def refuse(flat: Flat) -> None:
+    """InputError for a file with an operator that has no gradient here."""
+    unknown = sorted({flat.kind(op) for op in flat.ops} - set(_OPERATORS) - set(KINDS))
+    if unknown:
+        raise InputError(f"{', '.join(unknown)} cannot be trained through")
+
+
+class Simulated:
+    """The function of a file, up to the logits.
+
+    `replaced` are values that stand for constants of the file, by tensor and operator: what is
+    trained. Images are [N, H, W, 3] float32, logits [N, classes].
+    """
+
+    def __init__(self, flat: Flat) -> None:
+        refuse(flat)
+        self._flat = flat
+        ops = flat.ops
+        while ops and flat.kind(ops[-1]) in ("SOFTMAX", "DEQUANTIZE", "QUANTIZE"):
+            ops.pop()
+        self._ops = ops
+        (self._target,) = (int(index) for index in ops[-1].outputs)
+        self._fixed: dict[int, Any] = {}
+
+    def logits(self, images: Any, replaced: Mapping[tuple[int, int], Any]) -> Any:
+        """Logits; `replaced` maps (operator, place among its inputs) to the values to be read."""
+        (source,) = (int(index) for index in self._flat.graph.inputs)
+        values: dict[int, Any] = {source: self._on_grid(source, images)}
+        for number, op in enumerate(self._ops):
+            kind = self._flat.kind(op)
+            read = [
+                replaced[number, place] if (number, place) in replaced else self._value(values, i)
+                for place, i in enumerate(map(int, op.inputs))
+            ]
+            (target,) = (int(index) for index in op.outputs)
+            answer = self._weighted(op, kind, read) if kind in KINDS else None
+            if answer is None:
+                answer = _OPERATORS[kind](self._flat, op, read)
+            answer = _FUSED[self._flat.activation(op)](answer)
+            values[target] = self._on_grid(target, answer)
+        return tf.reshape(values[self._target], (-1, self._flat.shape(self._target)[-1]))
+
+    def _value(self, values: dict[int, Any], index: int) -> Any:
+        if index < 0:
+            return None
+        if index in values:
+            return values[index]
+        if index not in self._fixed:
+            self._fixed[index] = real(self._flat, index)
+        return self._fixed[index]
+
+    def _on_grid(self, index: int, x: Any) -> Any:
+        dtype = self._flat.dtype(index)
+        if dtype not in (np.int8, np.int16):
+            return x
+        scales, zero = self._flat.scale(index)
+        limits = np.iinfo(dtype)
+        return on_grid(x, scales[0], limits.min - zero, limits.max - zero)
+
+    def _weighted(self, op: Any, kind: str, read: list[Any]) -> Any:
+        x, weights, *rest = read
+        if kind == "FULLY_CONNECTED":
+            made = tf.matmul(tf.reshape(x, (-1, weights.shape[-1])), weights, transpose_b=True)
+            if op.builtinOptions.keepNumDims:
+                made = tf.reshape(made, (-1, *self._flat.shape(int(op.outputs[0]))[1:]))
+        else:
+            options = op.builtinOptions
+            padding = _PADDING[options.padding]
+            strides = (options.strideH, options.strideW)
+            dilations = (options.dilationHFactor, options.dilationWFactor)
+            if kind == "DEPTHWISE_CONV_2D":
+                _, high, wide, outputs = weights.shape
+                kernel = tf.reshape(weights, (high, wide, x.shape[-1], outputs // x.shape[-1]))
+                made = tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), padding, None, dilations)
+            else:
+                made = _convolved(x, weights, strides, padding, dilations)
+        bias = rest[0] if rest else None
+        return made if bias is None else made + bias
+
+
+def _convolved(x: Any, weights: Any, strides: Any, padding: str, dilations: Any) -> Any:
+    """A convolution whose `weights` are [O, h, w, I]; x may have a multiple of I channels."""
+    kernel = tf.transpose(weights, (1, 2, 3, 0))
+    groups = x.shape[-1] // kernel.shape[2]
+    # TensorFlow has no grouped convolution on a CPU.
+    parts = [
+        tf.nn.conv2d(part, own, strides, padding, dilations=dilations)
+        for part, own in zip(
+            tf.split(x, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True
+        )
+    ]
+    return parts[0] if groups == 1 else tf.concat(parts, axis=-1)
+
+
+def real(flat: Flat, index: int) -> Any:
+    """A constant of the file in real values, scales per channel where it has them."""
+    stored = flat.stored(index)
+    scales, zero = flat.scale(index)
+    if stored.dtype == np.float32 or not scales.size:
+        return stored
+    if scales.size > 1:
+        sides = [1] * stored.ndim
+        sides[flat.axis(index)] = scales.size
+        scales = scales.reshape(sides)
+    return (scales * (stored.astype(np.float64) - zero)).astype(np.float32)
+
+
+def on_grid(x: Any, step: Any, low: float, high: float) -> Any:
+    """x rounded to multiples of `step` and clipped to `low` and `high` of them, straight through.
+
+    Its gradient is that of the clipping alone.
+    """
+    codes = tf.clip_by_value(x / tf.cast(step, tf.float32), float(low), float(high))
+    rounded = codes + tf.stop_gradient(tf.round(codes) - codes)
+    return rounded * tf.cast(step, tf.float32)
+
+
+def _pooled(function: Any) -> Any:
+    def pool(flat: Flat, op: Any, read: list[Any]) -> Any:
+        options = op.builtinOptions
+        return function(
+            read[0], (options.filterHeight, options.filterWidth),
+            (options.strideH, options.strideW), _PADDING[options.padding],
+        )  # fmt: skip
+
+    return pool
+
+
+def _mean(flat: Flat, op: Any, read: list[Any]) -> Any:
+    axes = np.asarray(read[1]).reshape(-1).tolist()
+    return tf.reduce_mean(read[0], axes, keepdims=bool(op.builtinOptions.keepDims))
+
+
+def _reshaped(flat: Flat, op: Any, read: list[Any]) -> Any:
+    return tf.reshape(read[0], (-1, *flat.shape(int(op.outputs[0]))[1:]))
+
+
+def _normalised(flat: Flat, op: Any, read: list[Any]) -> Any:
+    options = op.builtinOptions
+    return tf.nn.lrn(read[0], options.radius, options.bias, options.alpha, options.beta)
+
+
+def _of_one(function: Callable[[Any], Any]) -> Any:
+    return lambda flat, op, read: function(read[0])
+
+
+_OPERATORS: dict[str, Callable[[Flat, Any, list[Any]], Any]] = {
+    "ADD": lambda flat, op, read: read[0] + read[1],
+    "AVERAGE_POOL_2D": _pooled(tf.nn.avg_pool2d),
+    "CONCATENATION": lambda flat, op, read: tf.concat(read, op.builtinOptions.axis),
+    "DEQUANTIZE": _of_one(lambda x: x),
+    "HARD_SWISH": _of_one(lambda x: x * tf.nn.relu6(x + 3) / 6),
+    "LOCAL_RESPONSE_NORMALIZATION": _normalised,
+    "LOGISTIC": _of_one(tf.sigmoid),
+    "MAX_POOL_2D": _pooled(tf.nn.max_pool2d),
+    "MEAN": _mean,
+    "MUL": lambda flat, op, read: read[0] * read[1],
+    "PAD": lambda flat, op, read: tf.pad(read[0], read[1]),
+    "QUANTIZE": _of_one(lambda x: x),
+    "RELU": _of_one(tf.nn.relu),
+    "RELU6": _of_one(tf.nn.relu6),
+    "RESHAPE": _reshaped,
+    "SOFTMAX": _of_one(tf.nn.softmax),
+    "SQUEEZE": _reshaped,
+    "SUB": lambda flat, op, read: read[0] - read[1],
+    "TRANSPOSE": lambda flat, op, read: tf.transpose(read[0], np.asarray(read[1])),
+}

@@ -1,0 +1,158 @@
+"""Quantization-aware training: the integers learn to answer as the float network does.
+
+The int8 network is computed in real values with every tensor rounded to its grid (see
+`frameworks/simulated.py`), BatchNorms folded and frozen as in the file, and its weights and biases
+follow the gradient of
+
+    KL(softmax(z) || softmax(z^))   over pictures, windows of them and mirrored ones,
+
+where z are the logits of the float network and z^ those of the integers: distillation from the
+network itself (G. Hinton et al. 2015, https://arxiv.org/abs/1503.02531; A. Mishra, D. Marr 2017,
+Apprentice, https://arxiv.org/abs/1711.05852; quantization-aware training as in B. Jacob et al.
+2018, https://arxiv.org/abs/1712.05877, section 3). No labels are needed, and the network learns
+nothing that the float one does not know.
+
+It starts from the integers that the passes before it made, on ranges that pictures gave and not at
++-6, so a few hundred steps are enough. Scales stay as they are. Weights move in units of their own
+codes, biases in those of their layer's output, so one learning rate fits every layer. Weights that
+are zero in the float network stay zero, and layers of clustered weights keep them: there the biases
+alone are trained.
+
+It works on the file and not on layers of Keras: every network that converts to int8 can be trained,
+whichever framework it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from numpy.typing import NDArray
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.ports import Images, Progress, quiet
+from mobiledeploy.core.types import Draft
+from mobiledeploy.frameworks import drafts, weighted, windows
+from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.frameworks.simulated import Simulated, on_grid
+from mobiledeploy.frameworks.weighted import Weighted
+
+PRESERVES = False
+
+STEPS = 64
+"""Batches of one application."""
+BATCH = 32
+LEARNING_RATE = 0.02
+"""Of Adam, in codes a step, in the first application; it falls along a cosine."""
+FALL = 0.4
+"""What each further application has of the learning rate of the one before."""
+SMALLEST_WINDOW = 0.875
+_LIMIT = 127
+_SEED = 20171215
+
+
+def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+    """The draft after `STEPS` steps on `images` [N, H, W, 3] float32, whose order is drawn anew."""
+    floats, integers = Flat(draft.floats), Flat(drafts.integers(draft))
+    layers = [_Trained(integers, ours, theirs) for ours, theirs in weighted.pairs(integers, floats)]
+    if not layers:
+        raise InputError("the model has no int8 weights that could be trained")
+    rate = LEARNING_RATE * FALL**draft.trained
+    step = _stepper(Simulated(floats), Simulated(integers), layers, rate)
+    for number, batch in enumerate(_batches(images, draft.trained)):
+        loss = float(step(batch, tf.constant([_SEED + draft.trained, number], tf.int64)))
+        if not np.isfinite(loss):
+            raise InputError("quantization-aware training came to a loss that is not finite")
+        progress("quantization-aware training", number + 1, STEPS)
+    for layer in layers:
+        layer.put()
+    return dataclasses.replace(draft, integers=integers.packed(), trained=draft.trained + 1)
+
+
+class _Trained:
+    """One operator's weights in codes, and what is added to its bias in codes of its output."""
+
+    def __init__(self, flat: Flat, ours: Weighted, theirs: Weighted) -> None:
+        self._flat, self._ours = flat, ours
+        stored = flat.stored(ours.weights)
+        floats = theirs.flat.stored(theirs.weights)
+        sides = [1] * stored.ndim
+        sides[flat.axis(ours.weights)] = ours.outputs
+        self._scales = ours.scales.reshape(sides).astype(np.float32)
+        self._free = np.broadcast_to(0.0 if theirs.clustered else floats != 0, stored.shape)
+        self._codes = tf.Variable(stored.astype(np.float32))
+        self._bias: NDArray[np.float64] | None = None
+        if ours.bias >= 0:
+            self._bias = flat.stored(ours.bias) * flat.scale(ours.bias)[0]
+            self._step = np.float32(flat.scale(int(ours.op.outputs[0]))[0][0])
+        self._shift = tf.Variable(np.zeros(ours.outputs, np.float32))
+
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """What is trained."""
+        return (self._codes, self._shift) if self._bias is not None else (self._codes,)
+
+    def gradients(self, found: Sequence[Any]) -> list[Any]:
+        """Those of the variables, without weights that stay as they are."""
+        return [found[0] * tf.constant(self._free, tf.float32), *found[1:]]
+
+    def values(self) -> dict[tuple[int, int], Any]:
+        """What the operator reads, by number and place: real values on their grid."""
+        number = self._ours.number
+        read = {(number, 1): on_grid(self._codes, 1.0, -_LIMIT, _LIMIT) * self._scales}
+        if self._bias is not None:
+            read[number, 2] = self._bias.astype(np.float32) + self._shift * self._step
+        return read
+
+    def put(self) -> None:
+        """Into the file."""
+        codes = np.clip(np.round(self._codes.numpy()), -_LIMIT, _LIMIT)
+        self._flat.put(self._ours.op, 1, codes.astype(np.int8))
+        if self._bias is not None:
+            moved = self._bias + self._shift.numpy().astype(np.float64) * self._step
+            self._ours.put_bias(self._ours.blocked(moved))
+
+
+def _stepper(
+    teacher: Simulated, student: Simulated, layers: Sequence[_Trained], rate: float
+) -> Any:
+    """(pictures [B, H, W, 3], seed [2]) -> divergence in nats: one step of the training."""
+    decay = tf_keras.optimizers.schedules.CosineDecay(rate, STEPS)
+    optimizer = tf_keras.optimizers.Adam(decay)
+    variables = [variable for layer in layers for variable in layer.variables]
+
+    @tf.function
+    def step(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        dice = tf.random.stateless_uniform((4, tf.shape(images)[0]), seed)
+        seen = windows.drawn(images, dice, SMALLEST_WINDOW)
+        wanted = tf.nn.log_softmax(teacher.logits(seen, {}))
+        with tf.GradientTape() as tape:
+            read = {place: value for layer in layers for place, value in layer.values().items()}
+            answer = tf.nn.log_softmax(student.logits(seen, read))
+            each = tf.reduce_sum(tf.exp(wanted) * (wanted - answer), axis=-1)
+            loss = tf.reduce_mean(each)
+        nested = [layer.variables for layer in layers]
+        found = [
+            gradient
+            for layer, own in zip(layers, tape.gradient(loss, nested), strict=True)
+            for gradient in layer.gradients(own)
+        ]
+        optimizer.apply_gradients(zip(found, variables, strict=True))
+        return loss
+
+    return step
+
+
+def _batches(images: Images, turn: int) -> Iterator[Images]:
+    """`STEPS` batches in an order of the turn's own; no picture again before all had their turn."""
+    dice = np.random.Generator(np.random.PCG64([_SEED, turn]))
+    order: list[int] = []
+    for _ in range(STEPS):
+        while len(order) < BATCH:
+            order += dice.permutation(len(images)).tolist()
+        chosen, order = order[:BATCH], order[BATCH:]
+        yield np.asarray(images[np.sort(chosen)])
