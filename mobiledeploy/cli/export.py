@@ -57,6 +57,10 @@ class Names(click.ParamType[tuple[str, ...]]):
     help="What the model ends in.",
 )  # fmt: skip
 @click.option(
+    "--keep-float", multiple=True, metavar="LAYER",
+    help="Layer that integer files compute in float; may be given more than once.",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
     help="Folder that the model's folder is made in.",
 )  # fmt: skip

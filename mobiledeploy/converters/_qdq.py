@@ -58,7 +58,10 @@ class _Writer:
         self._constants: dict[str, onnx.TensorProto] = {}
         self._taken: set[str] = set()
         self._read: set[str] = set()
-        self._names = [self._named(i) for i in range(len(self._graph.tensors))]
+        made = {int(i) for op in self._graph.operators for i in op.outputs}
+        # What operators make has the first choice: biases are called after it too.
+        order = sorted(range(len(self._graph.tensors)), key=lambda index: index not in made)
+        self._names = {index: self._named(index) for index in order}
 
     def write(self, opset: int) -> onnx.ModelProto:
         inputs, outputs = list(self._graph.inputs), list(self._graph.outputs)
@@ -144,8 +147,17 @@ class _Writer:
             scale, stored = scale.reshape(()), stored.reshape(())
         return self.constant(f"{name}_scale", scale), self.constant(f"{name}_zero", stored)
 
+    def floats(self, index: int) -> bool:
+        """Whether a tensor is one of floats, as those of a layer that was kept so."""
+        return bool(self._graph.tensors[index].type == schema.TensorType.FLOAT32)
+
     def codes(self, index: int) -> str:
-        """The tensor of unsigned codes of an activation, or of a constant that is read like one."""
+        """The tensor of unsigned codes of an activation, or of a constant that is read like one.
+
+        Of a layer that stays float: its values.
+        """
+        if self.floats(index):
+            return self._names[index]
         name, inner = self._names[index], f"{self._names[index]}/codes"
         array = self.array(index)
         if array is not None:
@@ -160,9 +172,13 @@ class _Writer:
             self.node("QuantizeLinear", [outer, *self._grid(index)], inner)
         return inner
 
+    def moved(self, index: int) -> str:
+        """What the tensor is called as which an operator puts `codes` that it only moves."""
+        return self._names[index] if self.floats(index) else f"{self._names[index]}/codes"
+
     def read(self, index: int) -> str:
         """A tensor as the floats that its integers stand for."""
-        if self._graph.tensors[index].type == schema.TensorType.FLOAT32:
+        if self.floats(index):
             return self._names[index]
         output = f"{self._names[index]}/float"
         if output not in self._read:
@@ -172,6 +188,8 @@ class _Writer:
 
     def store(self, index: int, value: str, activation: int = _NONE, part: str = "codes") -> str:
         """Floats on the tensor's grid, cut by a fused activation that the grid is no bound to."""
+        if self.floats(index):
+            return self._activated(index, value, activation, part)
         name, grid = f"{self._names[index]}/{part}", self._grid(index)
         bounds = self._bounds(index, activation)
         if not bounds:
@@ -179,6 +197,16 @@ class _Writer:
         # On codes, and on its own, so that what is before it is fused.
         codes = self.node("QuantizeLinear", [value, *grid], f"{name}/uncut")
         return self.node("Clip", [codes, *bounds], name)
+
+    def _activated(self, index: int, value: str, activation: int, part: str) -> str:
+        """Floats as they are, through a fused activation."""
+        name = self._names[index] if part == "codes" else f"{self._names[index]}/{part}"
+        if activation == _RELU6:
+            ends = [self.constant(f"relu6/{n}", np.asarray(n, np.float32)) for n in (0, 6)]
+            return self.node("Clip", [value, *ends], name)
+        if activation not in (_NONE, _RELU):
+            raise InputError("a fused activation other than ReLU and ReLU6 has no form here")
+        return self.node("Relu" if activation == _RELU else "Identity", [value], name)
 
     def _bounds(self, index: int, activation: int) -> list[str]:
         """The lowest and highest code that a fused activation leaves; none where all are left."""
@@ -200,6 +228,8 @@ class _Writer:
     def weights(self, index: int, array: NDArray[Any]) -> str:
         """Weights in ONNX's order, output channels first."""
         name = self.constant(self._names[index], array)
+        if self.floats(index):
+            return name
         axis = {"axis": 0} if len(self.scale(index)) > 1 else {}
         grid = self._grid(index, "weights")
         return self.node("DequantizeLinear", [name, *grid], f"{name}/float", **axis)
@@ -208,6 +238,8 @@ class _Writer:
         array = self.array(index)
         assert array is not None
         name = self.constant(self._names[index], array)
+        if self.floats(index):
+            return name
         axis = {"axis": 0} if len(self.scale(index)) > 1 else {}
         grid = self._grid(index, "bias")
         return self.node("DequantizeLinear", [name, *grid], f"{name}/float", **axis)
@@ -269,7 +301,8 @@ def _fully_connected(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if len(before) != 2:
         row = w.constant(f"{name}/row", np.asarray((1, before[-1]), np.int64))
         image = w.node("Reshape", [w.codes(i[0]), row], f"{name}/read")
-        image = w.node("DequantizeLinear", [image, *w._grid(i[0])], f"{name}/read_float")
+        if not w.floats(i[0]):
+            image = w.node("DequantizeLinear", [image, *w._grid(i[0])], f"{name}/read_float")
     inputs = [image, w.weights(i[1], weights), *(w.bias(b) for b in i[2:3])]
     value = w.node("Gemm", inputs, f"{name}/sum", transB=1)
     if len(after) == 2:
@@ -278,7 +311,7 @@ def _fully_connected(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     shape = tuple(after[axis] for axis in _TO_NCHW) if len(after) == 4 else after
     row = w.store(o[0], value, opt.fusedActivationFunction, "row_codes")
     target = w.constant(f"{name}/shape", np.asarray(shape, np.int64))
-    w.node("Reshape", [row, target], f"{name}/codes")
+    w.node("Reshape", [row, target], w.moved(o[0]))
 
 
 def _of_two(op: str) -> Callable[..., None]:
@@ -318,9 +351,9 @@ def _mean(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if opt.keepDims:
         w.store(o[0], value)
         return
-    pooled = w.node("QuantizeLinear", [value, *w._grid(o[0])], f"{name}/pooled")
+    pooled = w.store(o[0], value, part="pooled")
     shape = w.constant(f"{name}/shape", np.asarray(w.shape(o[0]), np.int64))
-    w.node("Reshape", [pooled, shape], f"{name}/codes")
+    w.node("Reshape", [pooled, shape], w.moved(o[0]))
 
 
 def _reshape(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
@@ -333,9 +366,9 @@ def _reshape(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if len(after) == 4 and not back:
         after = tuple(after[axis] for axis in _TO_NCHW)
     shape = w.constant(f"{name}/shape", np.asarray(after, np.int64))
-    codes = w.node("Reshape", [codes, shape], f"{name}/{'reshaped' if back else 'codes'}")
+    codes = w.node("Reshape", [codes, shape], f"{name}/reshaped" if back else w.moved(o[0]))
     if back:
-        w.node("Transpose", [codes], f"{name}/codes", perm=_TO_NCHW)
+        w.node("Transpose", [codes], w.moved(o[0]), perm=_TO_NCHW)
 
 
 def _transpose(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
@@ -345,7 +378,7 @@ def _transpose(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if len(order) == 4:
         # What is NHWC there is NCHW here, before and after.
         order = [_TO_NCHW.index(order[axis]) for axis in _TO_NCHW]
-    w.node("Transpose", [w.codes(i[0])], f"{w._names[o[0]]}/codes", perm=order)
+    w.node("Transpose", [w.codes(i[0])], w.moved(o[0]), perm=order)
 
 
 def _concatenation(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
@@ -360,8 +393,9 @@ def _pad(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if len(widths) == 4:
         widths = widths[list(_TO_NCHW)]
     pads = w.constant(f"{w._names[o[0]]}/pads", widths.T.ravel().astype(np.int64))
-    zero = w.constant(f"{w._names[o[0]]}/zero", np.asarray(w.zero(i[0])[0] + _UNSIGNED, np.uint8))
-    w.node("Pad", [w.codes(i[0]), pads, zero], f"{w._names[o[0]]}/codes")
+    filled = np.float32(0) if w.floats(i[0]) else np.uint8(w.zero(i[0])[0] + _UNSIGNED)
+    zero = w.constant(f"{w._names[o[0]]}/zero", np.asarray(filled))
+    w.node("Pad", [w.codes(i[0]), pads, zero], w.moved(o[0]))
 
 
 def _hard_swish(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:

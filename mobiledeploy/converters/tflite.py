@@ -12,7 +12,10 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Draft, InputOutput, Model, Output, Recipe
 from mobiledeploy.frameworks import drafts, graph, loading, recipe_check
 
-_NUMBERS = ((32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"))
+_NUMBERS = (
+    (32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"), (8, 16, "min-max"),
+    (4, 8, "min-max"),
+)  # fmt: skip
 
 
 def source(recipe: Recipe) -> Literal["model", "draft"]:

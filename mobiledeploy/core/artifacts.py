@@ -56,9 +56,9 @@ def _check(artifact: Artifact, record: Path) -> None:
     ends = (*artifact.inputs, *artifact.outputs)
     sound = {
         "inputs and outputs": len(artifact.inputs) == len(artifact.outputs) == 1,
-        "dtype": all(tensor.dtype in ("float32", "int8") for tensor in ends),
+        "dtype": all(tensor.dtype in ("float32", "int8", "int16") for tensor in ends),
         "scale": all(
-            len(t.scale) == len(t.zero_point) == (t.dtype == "int8")
+            len(t.scale) == len(t.zero_point) == (t.dtype in ("int8", "int16"))
             and all(0 < scale < math.inf for scale in t.scale)
             and all(-128 <= zero <= 127 for zero in t.zero_point)
             for t in ends

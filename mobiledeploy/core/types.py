@@ -216,12 +216,14 @@ class Tried:
 class Artifact:
     """One model file that `export` made, with all that a later command must know of it.
 
-    `path` is relative to the record's own folder. `key` is a sha256 over all that it was made
-    from and with, `data` are the pictures that judge it, `calibration` the identity of those that
-    calibrated it ("" for none). `sqnr_db` compares its golden logits with the float model that it
-    came from, in dB. `gzip_bytes` is its size as gzip packs it, which is about what an app store
-    ships; `sparsity` the share of its weights that are zero, from 0 to 1. `tried` are the
-    alternatives of its recipe that were tried, in their order, the one of least divergence taken.
+    `path` is relative to the record's own folder. `key` is a sha256 over all that it was made from
+    and with, `data` are the pictures that judge it, `calibration` the identity of those that
+    calibrated it ("" for none), `trained_on` that of those that quantization-aware training saw.
+    `kept_float` are the layers that were asked to stay float. `sqnr_db` compares its golden logits
+    with the float model that it came from, in dB. `gzip_bytes` is its size as gzip packs it, which
+    is about what an app store ships; `sparsity` the share of its weights that are zero, from 0 to
+    1. `tried` are the alternatives of its recipe that were tried, in their order, the one of least
+    divergence taken.
     """
 
     path: str
@@ -247,6 +249,8 @@ class Artifact:
     convert_seconds: float
     tools: Mapping[str, str]
     tried: tuple[Tried, ...] = ()
+    trained_on: str = ""
+    kept_float: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
 
 
@@ -407,7 +411,8 @@ class Draft:
     `recipe` and `io` say what it is to become. `floats` is its float TFLite. `ranges` are the least
     and the greatest value of each activation, by tensor name, that its codes shall be spread over.
     `integers` is the quantized TFLite, None as long as ranges may still change. `trained` counts
-    the trainings of these integers.
+    the trainings of these integers. `kept` are the tensors that stay float, with the operator that
+    makes each.
     """
 
     recipe: Recipe
@@ -416,6 +421,7 @@ class Draft:
     ranges: Mapping[str, tuple[float, float]] = field(repr=False)
     integers: bytes | None = field(repr=False, default=None)
     trained: int = 0
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,90 @@
 
 from __future__ import annotations
 
+import difflib
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.mlir.lite import types_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.python.convert import ConverterError, mlir_quantize
+from tensorflow.lite.python.util import modify_model_io_type
 
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import Draft, InputOutput, Recipe
-from mobiledeploy.frameworks import loading, ranges
+from mobiledeploy.frameworks import loading, ranges, weighted
 from mobiledeploy.frameworks.flat import Flat, Floats, Walk
 
 
-def start(floats: bytes, recipe: Recipe, io: InputOutput, images: Images) -> Draft:
-    """The draft of a float TFLite, with the least and greatest values over `images` as ranges."""
+def start(
+    floats: bytes, recipe: Recipe, io: InputOutput, images: Images, kept: Sequence[str] = ()
+) -> Draft:
+    """The draft of a float TFLite, with the least and greatest values over `images` as ranges.
+
+    `kept` names layers that stay float; see `named`.
+    """
+    tensors = named(Flat(floats), kept)
     with loading.refusing("the model cannot be calibrated", RuntimeError):
-        return Draft(recipe, io, floats, ranges.measured(floats, images))
+        return Draft(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
+
+
+def named(flat: Flat, layers: Sequence[str]) -> tuple[str, ...]:
+    """The tensors that the layers make, by their names: a file's, or the Keras layer's.
+
+    TFLite joins the paths of all that an operator was fused of by ``;``. A name is one of a tensor,
+    of such a path, or of a step in one. UsageError for a name that no layer has, and for one that
+    all have.
+    """
+    made = [flat.name(int(index)) for op in flat.ops for index in op.outputs]
+    words = {name: {name, *name.split(";"), *re.split("[;/]", name)} for name in made}
+    found: list[str] = []
+    for layer in layers:
+        own = [name for name in made if layer in words[name]]
+        if not own:
+            known = sorted(set().union(*words.values()))
+            near = difflib.get_close_matches(layer, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`analyze FILE` lists the layers"
+            raise UsageError(f"the model has no layer named {layer!r}", hint)
+        if len(own) == len(made):
+            raise UsageError(f"{layer!r} is a part of every layer's name", "name one layer")
+        found += own
+    return tuple(dict.fromkeys(found))
+
+
+def save(draft: Draft) -> bytes:
+    """The draft as a file, for a training that goes on later."""
+    stream = io.BytesIO()
+    names = list(draft.ranges)
+    np.savez(
+        stream,
+        floats=np.frombuffer(draft.floats, np.uint8),
+        integers=np.frombuffer(integers(draft), np.uint8),
+        names=np.array(names, np.str_),
+        ranges=np.array([draft.ranges[name] for name in names], np.float64).reshape(-1, 2),
+        trained=np.int64(draft.trained),
+        kept=np.array(draft.kept, np.str_),
+    )
+    return stream.getvalue()
+
+
+def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> Draft:
+    """What `save` wrote; InputError where it did not."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            pairs = zip(stored["names"].tolist(), stored["ranges"].tolist(), strict=True)
+            return Draft(
+                recipe, ends, stored["floats"].tobytes(),
+                {name: (low, high) for name, (low, high) in pairs},
+                stored["integers"].tobytes(), int(stored["trained"]),
+                tuple(stored["kept"].tolist()),
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError("the unfinished training is damaged", "--force starts it anew") from error
 
 
 def integers(draft: Draft) -> bytes:
@@ -25,24 +93,51 @@ def integers(draft: Draft) -> bytes:
     if draft.integers is not None:
         return draft.integers
     flat = Flat(draft.floats)
+    wide = draft.recipe.activation_bits == 16
     for index, tensor in enumerate(flat.graph.tensors):
         extent = draft.ranges.get(flat.name(index))
         if extent is not None and flat.constant(index) is None:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.min = [np.float32(extent[0])]
             tensor.quantization.max = [np.float32(extent[1])]
-    ends = tf.int8 if draft.io == "int8" else tf.float32
+    ends = tf.int8 if draft.io == "int8" and not wide else tf.float32
     try:
-        return bytes(
+        made = bytes(
             mlir_quantize(
                 flat.packed(),
                 disable_per_channel=draft.recipe.granularity == "per-tensor",
+                inference_type=types_pb2.QUANTIZED_INT16 if wide else types_pb2.QUANTIZED_INT8,
+                denylisted_nodes=set(draft.kept),
                 input_data_type=ends,
                 output_data_type=ends,
             )
         )
     except ConverterError as error:
         raise InputError(f"the quantizer refused the model: {loading.first_line(error)}") from error
+    if not wide:
+        return made
+    if draft.io == "int8":
+        # The quantizer itself leaves ends of 16 bits in float.
+        made = bytes(modify_model_io_type(made, tf.int16, tf.int16))
+    return _as_kernels_want(made)
+
+
+def _as_kernels_want(content: bytes) -> bytes:
+    """A file of 16x8 with zero points of 0 and biases of 64 bits: TFLite has no other kernels.
+
+    The quantizer's ranges are even on both sides of zero, which is half a code from its code 0, and
+    rounds to -1 as often.
+    """
+    flat = Flat(content)
+    for index, tensor in enumerate(flat.graph.tensors):
+        if flat.dtype(index) == np.int16:
+            tensor.quantization.zeroPoint = [0]
+    for layer in weighted.of(flat):
+        if layer.bias >= 0 and flat.dtype(layer.bias) == np.int32:
+            values = flat.stored(layer.bias).astype(np.int64)
+            flat.graph.tensors[layer.bias].type = schema.TensorType.INT64
+            flat.put(layer.op, 2, values)
+    return flat.packed()
 
 
 def logits(content: bytes, images: Images) -> Floats:

@@ -35,6 +35,9 @@ from mobiledeploy.verbs.child import Speaker
 ENOUGH_CALIBRATION_IMAGES = 10
 # Below this share of the range, what a pixel varies by from picture to picture tells nothing.
 ALIKE = 0.01
+TRAINING_IMAGES = 2000
+"""What quantization-aware training sees at most: more than its steps look at once."""
+ENOUGH_TRAINING_IMAGES = 100
 # One in so many calibration images tells a recipe's alternatives apart, and calibrates nothing.
 HELD_EVERY = 5
 
@@ -44,7 +47,9 @@ class Request:
     """What to make. `jobs` are (recipe, format) pairs; files go to `folder` as recipe.suffix.
 
     `golden` are indices into the validation split of `data`. `strict`: a job that cannot be done
-    fails the request; else it is left out, as long as another can be done.
+    fails the request; else it is left out, as long as another can be done. `keep_float` are layers
+    that integer files compute in float. `unfinished` is the folder in which a training that is
+    broken off leaves what the next one goes on from.
     """
 
     source: Source
@@ -55,13 +60,16 @@ class Request:
     output: Output
     folder: str
     strict: bool = True
+    keep_float: tuple[str, ...] = ()
+    unfinished: str = ""
 
 
 @dataclass(frozen=True)
 class Converted:
     """One file made. `seconds` is the time of its conversion alone.
 
-    `tried` are the alternatives of its recipe, where there was a choice.
+    `tried` are the alternatives of its recipe, where there was a choice; `kept` what its tensors
+    are called whose operators compute in float because that was asked for.
     """
 
     recipe: str
@@ -69,6 +77,7 @@ class Converted:
     path: str
     seconds: float
     tried: tuple[Tried, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,42 @@ def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images
     if not images:
         raise InputError(f"{data.source} has no readable calibration image")
     return np.stack(images)
+
+
+def training_images(data: DataRef, spec: ModelSpec, folder: Path, notify: Notify) -> Images:
+    """The training split of `data`, prepared: float32 [N, H, W, 3], mapped from a file in `folder`.
+
+    Of more than `TRAINING_IMAGES` so many, evenly spread.
+    """
+    samples = dataset(data.source).open(
+        data.source, "train", resolution=spec.resolution, labels=data.labels
+    )
+    chosen = np.unique(np.linspace(0, len(samples) - 1, TRAINING_IMAGES, dtype=int))
+    shape = (len(chosen), *spec.resolution, 3)
+    with records.writing(folder):
+        images: Images = np.memmap(folder / "training.f32", np.float32, "w+", shape=shape)
+    read = 0
+    for done, index in enumerate(chosen):
+        if done % 50 == 0:
+            notify.progress("reading training pictures", done, len(chosen))
+        try:
+            picture = samples.image(int(index))
+        except BrokenImage as error:
+            notify.doubt(Doubt("broken-image", f"training skips {error.message}"))
+            continue
+        images[read] = preprocessing.prepare(picture, spec.preprocessing, spec.resolution)
+        read += 1
+    if not read:
+        raise InputError(f"{data.source} has no readable picture to train on")
+    if read < ENOUGH_TRAINING_IMAGES:
+        notify.doubt(
+            Doubt(
+                "few-training-images",
+                f"quantization-aware training sees {read} pictures only",
+                "give a thousand that look like what the model will see; no labels are needed",
+            )
+        )
+    return images[:read]
 
 
 def _doubt_alike(images: Sequence[Images], read: int, spec: ModelSpec, notify: Notify) -> None:
@@ -220,6 +265,7 @@ class _Press:
     speak: Speaker
     made: dict[str, bytes] = field(default_factory=dict)
     tried: dict[str, tuple[Tried, ...]] = field(default_factory=dict)
+    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
@@ -235,7 +281,8 @@ class _Press:
         source: Model | Draft | bytes
         match converter.source(chosen):
             case "draft":
-                source = self._draft(chosen)
+                source = self._trained(chosen)
+                self.kept[recipe] = source.kept
             case "tflite":
                 source = self.file(recipe, "tflite")
             case "model":
@@ -244,6 +291,41 @@ class _Press:
             source, chosen, resolution=self.spec.resolution, io=self.request.io,
             output=self.request.output,
         )  # fmt: skip
+
+    def _trained(self, recipe: Recipe) -> Draft:
+        """The recipe's draft, after its training if it has one, which goes on where it was."""
+        places = [
+            Path(self.request.unfinished) / f"{recipe.name}-{done}.npz"
+            for done in range(len(recipe.training) + 1)
+        ]
+        if not recipe.training:
+            return self._draft(recipe)
+        from mobiledeploy.frameworks import drafts
+
+        done = max((n for n, place in enumerate(places) if place.is_file()), default=0)
+        if done:
+            draft = drafts.restore(places[done].read_bytes(), recipe, self.request.io)
+            self.speak.say(
+                f"{recipe.name}: training goes on after part {done} of {len(places) - 1}"
+            )
+        else:
+            draft = self._draft(recipe)
+        if done < len(recipe.training):
+            pictures = training_images(
+                self.request.data, self.spec, Path(self.request.folder), self.speak
+            )
+        for number in range(done, len(recipe.training)):
+            part = f"part {number + 1} of {len(recipe.training)}"
+
+            def progress(what: str, at: int, of: int, part: str = part) -> None:
+                self.speak.progress(f"{what}, {part}", at, of)
+
+            draft = PASSES.load(recipe.training[number]).apply(draft, pictures, progress)
+            with records.writing(places[number + 1].parent):
+                places[number + 1].parent.mkdir(parents=True, exist_ok=True)
+            records.write_atomic(places[number + 1], drafts.save(draft))
+            places[number].unlink(missing_ok=True)
+        return draft
 
     def _draft(self, recipe: Recipe) -> Draft:
         """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
@@ -293,7 +375,7 @@ class _Press:
     def _passed(self, recipe: Recipe, names: Sequence[str], floats: bytes, images: Images) -> Draft:
         from mobiledeploy.frameworks import drafts
 
-        draft = drafts.start(floats, recipe, self.request.io, images)
+        draft = drafts.start(floats, recipe, self.request.io, images, self.request.keep_float)
         for name in names:
             draft = PASSES.load(name).apply(draft, images)
         return draft
@@ -305,7 +387,9 @@ def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Conv
     path = Path(request.folder) / file_name(recipe, format_)
     records.write_atomic(path, data)
     seconds = time.perf_counter() - started
-    return Converted(recipe, format_, str(path), seconds, press.tried.get(recipe, ()))
+    return Converted(
+        recipe, format_, str(path), seconds, press.tried.get(recipe, ()), press.kept.get(recipe, ())
+    )
 
 
 def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[float, ...], ...]:

@@ -12,6 +12,7 @@ import fcntl
 import gzip
 import io
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,8 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         request = convert.Request(
             source=planned.source, jobs=planned.jobs + (REFERENCE,) * compared,
             data=planned.data, golden=golden, io=order.io, output=order.output,
-            folder=str(staging), strict=planned.strict,
+            folder=str(staging), strict=planned.strict, keep_float=order.keep_float,
+            unfinished=str(_unfinished(planned)),
         )  # fmt: skip
         with DEVICES.load("host").open("host", exclusive=False, notify=notify):
             converted, finished = convert.produce(request, staging / "conversion.log", notify)
@@ -195,7 +197,14 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
             for file, made_ in zip(converted, made, strict=True)
             if (file.recipe, file.format) in planned.jobs
         ]
-        return _commit(asked, staging, planned.folder)
+        placed = _commit(asked, staging, planned.folder)
+    shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
+    return placed
+
+
+def _unfinished(planned: Plan) -> Path:
+    """Where a training that is broken off leaves its parts: of this plan, and of no other."""
+    return planned.folder / ".unfinished" / planned.key[:16]
 
 
 def _of_the_right_types(
@@ -211,7 +220,8 @@ def _of_the_right_types(
         facts = shelf.inspect(Path(file.path).read_bytes())
         recipe = RECIPES.load(file.recipe).RECIPE
         try:
-            _check_types(Path(file.path).name, facts, recipe, order.io, shelf.float_layers(facts))
+            in_float = shelf.float_layers(_without(facts, file.kept))
+            _check_types(Path(file.path).name, facts, recipe, order.io, in_float)
         except InputError as error:
             refused.append(error)
             if planned.strict or len(refused) == len(converted):
@@ -220,6 +230,19 @@ def _of_the_right_types(
         else:
             kept.append(file)
     return tuple(kept)
+
+
+def _without(facts: FileFacts, kept: Sequence[str]) -> FileFacts:
+    """The facts without the layers that make `kept` tensors, or are a part of them."""
+    # ONNX names what an operator of TFLite becomes after the first path of its tensor.
+    stems = tuple(name.partition(";")[0] for name in kept)
+
+    def stays(name: str) -> bool:
+        return name not in kept and not any(
+            name == stem or name.startswith(f"{stem}/") for stem in stems
+        )
+
+    return dataclasses.replace(facts, layers=tuple(x for x in facts.layers if stays(x.name)))
 
 
 def _opened(data: DataRef) -> Samples:
@@ -338,6 +361,8 @@ class _Exam:
             convert_seconds=file.seconds,
             tools=tools(),
             tried=file.tried,
+            trained_on=self.planned.training if recipe.training else "",
+            kept_float=self.order.keep_float if recipe.full_integer else (),
             doubts=(*self.shared, *own),
         )
 
@@ -347,7 +372,7 @@ def _check_types(
 ) -> None:
     if len(facts.inputs) != 1 or len(facts.outputs) != 1:
         raise InputError(f"{name} has {len(facts.inputs)} inputs, {len(facts.outputs)} outputs")
-    wanted = "int8" if recipe.full_integer and io == "int8" else "float32"
+    wanted = f"int{recipe.activation_bits}" if recipe.full_integer and io == "int8" else "float32"
     for tensor in (*facts.inputs, *facts.outputs):
         if tensor.dtype != wanted:
             raise InputError(f"{name} came out with {tensor.name} in {tensor.dtype}, not {wanted}")

@@ -63,6 +63,7 @@ class Order:
     formats: tuple[str, ...] | None = None
     io: InputOutput = "int8"
     output: Output = "softmax"
+    keep_float: tuple[str, ...] = ()
     overrides: Overrides = Overrides()
     out: Path = Path("build")
     force: bool = False
@@ -84,9 +85,9 @@ class Plan:
     """An order that was found possible. `key` is a sha256 of all that its files depend on.
 
     `strict` says whether every job was asked for by name; `calibration` is the identity of the
-    pictures that calibrate, "" where none do; `named` are the class names that the data itself
-    gives, () where it has numbers only; `judged` says whether the pictures can tell anything of
-    accuracy.
+    pictures that calibrate, `training` of those that integers are trained on, "" where none do;
+    `named` are the class names that the data itself gives, () where it has numbers only; `judged`
+    says whether the pictures can tell anything of accuracy.
     """
 
     source: Source
@@ -94,6 +95,7 @@ class Plan:
     strict: bool
     data: DataRef
     calibration: str
+    training: str
     named: tuple[str, ...]
     judged: bool
     folder: Path
@@ -143,13 +145,18 @@ def plan(order: Order, notify: Notify) -> Plan:
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
     # What a network was trained on cannot judge it.
     own_data = trained_on is not None and trained_on.source == source
-    split: Split = "held" if own_data else "validation"
+    trains = any(RECIPES.load(recipe).RECIPE.training for recipe, _ in jobs)
+    split: Split = "held" if own_data or trains else "validation"
     held = dataset(source).open(source, split, resolution=look, labels=labels)
     data = DataRef(source, split, look, labels, held.identity)
     calibration = ""
     if names:
         fitted = dataset(source).open(source, "calibration", resolution=look, labels=labels)
         calibration = fitted.identity
+    training = ""
+    if trains:
+        seen = dataset(source).open(source, "train", resolution=look, labels=labels)
+        training = seen.identity
     numbered = held.classes == tuple(map(str, range(len(held.classes))))
     folder = order.out / _folder_name(spec, order)
     for place in (folder, *folder.parents):
@@ -159,8 +166,8 @@ def plan(order: Order, notify: Notify) -> Plan:
     strict = bool(order.recipes and order.formats and "all" not in order.recipes)
     return Plan(
         Source(spec, found.file, found.weights, resolution), jobs, strict, data, calibration,
-        () if numbered or source == models.DEMO else held.classes, judged, folder,
-        _key(order, spec, found.file, data, calibration),
+        training, () if numbered or source == models.DEMO else held.classes, judged, folder,
+        _key(order, spec, found.file, data, calibration, training),
     )  # fmt: skip
 
 
@@ -295,7 +302,12 @@ def _folder_name(spec: ModelSpec, order: Order) -> str:
 
 
 def _key(
-    order: Order, spec: ModelSpec, model: ModelFile | None, data: DataRef, calibration: str
+    order: Order,
+    spec: ModelSpec,
+    model: ModelFile | None,
+    data: DataRef,
+    calibration: str,
+    training: str,
 ) -> str:
     """What a file depends on but for its own recipe: inputs, choices, and the code that makes it.
 
@@ -312,6 +324,8 @@ def _key(
         "model": model.sha256 if model else None,
         "data": records.encode(data),
         "calibration": calibration,
+        "training": training,
+        "keep_float": list(order.keep_float),
         "io": order.io,
         "output": order.output,
         "res": order.res,

@@ -1,0 +1,20 @@
+"""Weights in int8, activations in int16: for what loses too much with activations of 8 bits.
+
+Symmetric activations of 16 bits, weights as int8_ptq has them: LiteRT's 16x8 quantization,
+https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quant_16x8. Its
+CPU kernels are plain loops: many times slower than float, so it tells what activations cost, or is
+for an accelerator that has such kernels.
+"""
+
+from mobiledeploy.core.types import Recipe
+
+RECIPE = Recipe(
+    name="int16x8_ptq",
+    summary="weights in int8, activations in int16: accurate, and slow on a CPU",
+    weight_bits=8,
+    activation_bits=16,
+    formats=("tflite",),
+    granularity="per-channel",
+    symmetry="symmetric",
+    calibration="min-max",
+)
