@@ -39,7 +39,7 @@ def convert(
     if isinstance(source, bytes):
         raise TypeError("TFLite is made from the model or from its draft")
     if isinstance(source, Draft):
-        return drafts.integers(source)
+        return drafts.packed(source)
     frozen = graph.freeze(source, resolution)
     with loading.temporary_folder() as folder:
         frozen.save(output, folder)

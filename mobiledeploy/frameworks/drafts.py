@@ -21,6 +21,8 @@ from mobiledeploy.core.types import Draft, InputOutput, Recipe
 from mobiledeploy.frameworks import loading, ranges, weighted
 from mobiledeploy.frameworks.flat import Flat, Floats, Walk
 
+_LARGEST_OF_4 = 7
+
 
 def start(
     floats: bytes, recipe: Recipe, io: InputOutput, images: Images, kept: Sequence[str] = ()
@@ -114,12 +116,53 @@ def integers(draft: Draft) -> bytes:
         )
     except ConverterError as error:
         raise InputError(f"the quantizer refused the model: {loading.first_line(error)}") from error
+    if draft.recipe.weight_bits == 4:
+        return _narrowed(made, flat)
     if not wide:
         return made
     if draft.io == "int8":
         # The quantizer itself leaves ends of 16 bits in float.
         made = bytes(modify_model_io_type(made, tf.int16, tf.int16))
     return _as_kernels_want(made)
+
+
+def packed(draft: Draft) -> bytes:
+    """The finished file: as `integers`, with codes of 4 bits packed by twos, lower one first."""
+    if draft.recipe.weight_bits != 4:
+        return integers(draft)
+    flat = Flat(integers(draft))
+    for layer in filter(weighted.narrow, weighted.of(flat)):
+        if flat.dtype(layer.weights) == np.int8:
+            codes = flat.stored(layer.weights).reshape(-1)
+            pairs = np.append(codes, np.zeros(codes.size % 2, np.int8)).reshape(-1, 2) & 0xF
+            flat.put(layer.op, 1, pairs[:, 0] | pairs[:, 1] << 4)
+            flat.graph.tensors[layer.weights].type = schema.TensorType.INT4
+    return flat.packed()
+
+
+def _narrowed(content: bytes, floats: Flat) -> bytes:
+    """The file with the codes of `weighted.narrow` layers within 4 bits, each still in a byte."""
+    flat = Flat(content)
+    for ours, theirs in weighted.pairs(flat, floats):
+        if not weighted.narrow(ours):
+            continue
+        weights = floats.stored(theirs.weights).astype(np.float64)
+        axis = flat.axis(ours.weights)
+        others = tuple(side for side in range(weights.ndim) if side != axis)
+        scales = np.abs(weights).max(axis=others, keepdims=True) / _LARGEST_OF_4
+        # A channel without weights may have any scale.
+        scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
+        flat.put(ours.op, 1, np.round(weights / scales).astype(np.int8))
+        flat.graph.tensors[ours.weights].quantization.scale = scales.reshape(-1)
+        if ours.bias >= 0:
+            read, _ = flat.scale(ours.source)
+            bias = floats.stored(theirs.bias)
+            flat.put(ours.op, 2, np.zeros(bias.shape))
+            flat.graph.tensors[ours.bias].quantization.scale = scales.reshape(-1) * np.float32(
+                read[0]
+            )
+            ours.put_bias(ours.blocked(bias))
+    return flat.packed()
 
 
 def _as_kernels_want(content: bytes) -> bytes:

@@ -14,8 +14,8 @@ Numbers = tuple[int, int, str | None]
 def refuse_other(recipe: Recipe, format_: str, numbers: Collection[Numbers]) -> None:
     """InputError for a recipe that asks for anything that a converter to `format_` does not do.
 
-    `numbers` are all that it makes. Weights of 8 bits have symmetric scales, per tensor or per
-    channel; wider ones are floats and have none. Passes are for integers throughout.
+    `numbers` are all that it makes. Weights of 4 and 8 bits have symmetric scales, per tensor or
+    per channel; wider ones are floats and have none. Passes are for integers throughout.
     """
     where = f"recipe {recipe.name} for {format_}"
     if any(recipe.passes) and not recipe.full_integer:
@@ -26,7 +26,7 @@ def refuse_other(recipe: Recipe, format_: str, numbers: Collection[Numbers]) -> 
             f"{where}: weights of {asked[0]} bits with activations of {asked[1]} bits and "
             f"{asked[2] or 'no'} calibration cannot be made"
         )
-    integers = recipe.weight_bits == 8
+    integers = recipe.weight_bits <= 8
     scales = ("per-tensor", "per-channel") if integers else ("none",)
     if recipe.granularity not in scales:
         raise InputError(f"{where}: granularity is {recipe.granularity}, not {' or '.join(scales)}")

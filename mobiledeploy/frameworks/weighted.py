@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from mobiledeploy.core.ports import Array
+from mobiledeploy.core.types import Recipe
 from mobiledeploy.frameworks.flat import Flat, Floats, Walk
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -137,6 +138,22 @@ def pairs(integers: Flat, floats: Flat) -> Iterator[tuple[Weighted, Weighted]]:
             and floats.shape(twin.weights) == integers.shape(layer.weights)
         ):
             yield layer, twin
+
+
+def narrow(layer: Weighted) -> bool:
+    """Whether a recipe of 4-bit weights has this layer's in 4 bits.
+
+    Those of convolutions, which are nearly all; but not of the first, which has few and which every
+    later layer hears, and not of depthwise ones, whose few weights are of unlike channels.
+    """
+    (picture,) = layer.flat.graph.inputs
+    first = layer.flat.shape(layer.source) == layer.flat.shape(int(picture))
+    return layer.kind == "CONV_2D" and not first
+
+
+def largest_code(layer: Weighted, recipe: Recipe) -> int:
+    """Codes of weights run from minus this to this: symmetric, as TFLite wants them."""
+    return 7 if recipe.weight_bits == 4 and narrow(layer) else 127
 
 
 @dataclass(frozen=True)

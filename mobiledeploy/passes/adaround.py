@@ -43,8 +43,6 @@ RIDGE = 0.3
 FEW_SAMPLES = 8
 """Samples for each input below which the ridge grows: too few tell little of inputs together.
 Both were chosen on a MobileNet v1 0.75 and photographs, by fresh ones."""
-LIMIT = 127
-"""Codes of weights run from -127 to 127: symmetric, as TFLite wants them."""
 _SWEEPS = 4
 _WIDEST = 6000
 """Inputs of one output beyond which the matrices would take gigabytes: rounding stays plain."""
@@ -74,7 +72,8 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
             gram = (centred.transpose(0, 2, 1) @ centred).astype(np.float64) / count
             cross = ((answers - wanted).transpose(0, 2, 1) @ centred).astype(np.float64) / count
             ridge = RIDGE * max(1.0, FEW_SAMPLES * weights.shape[-1] / count)
-            codes = rounded(weights, scale, gram, cross, ridge).astype(np.float64)
+            limit = weighted.largest_code(ours, draft.recipe)
+            codes = rounded(weights, scale, gram, cross, ridge, limit).astype(np.float64)
             ours.put_weights(codes)
         made = np.einsum("boi,bi->bo", codes * scale[..., None], mean[:, 0])
         ours.put_bias(wanted[:, 0] - made)
@@ -82,7 +81,12 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
 
 
 def rounded(
-    weights: Doubles, scale: Doubles, gram: Doubles, cross: Doubles, ridge: float = RIDGE
+    weights: Doubles,
+    scale: Doubles,
+    gram: Doubles,
+    cross: Doubles,
+    ridge: float = RIDGE,
+    limit: int = 127,
 ) -> NDArray[np.int8]:
     """Codes [B, O, I] for the weights of B independent blocks (groups, depthwise channels).
 
@@ -92,6 +96,7 @@ def rounded(
         gram: G of the quantized input, [B, I, I].
         cross: C of the float answer with that input, [B, O, I].
         ridge: pulls towards W; a share of the mean of diag G.
+        limit: the largest code.
     """
     inputs = gram.shape[-1]
     mean = np.trace(gram, axis1=1, axis2=2) / inputs
@@ -100,12 +105,12 @@ def rounded(
     objective = gram + damping[:, None, None] * np.eye(inputs)
     pulled = cross + damping[:, None, None] * weights
     best = np.linalg.solve(objective, pulled.transpose(0, 2, 1)).transpose(0, 2, 1)
-    best = np.clip(best / scale[..., None], -LIMIT, LIMIT)
+    best = np.clip(best / scale[..., None], -limit, limit)
     # From here on in units of the scale: the rows of Q are independent of each other.
     kept = weights == 0
-    swept, plain = _swept(best, objective, kept), np.where(kept, 0, np.round(best))
+    swept, plain = _swept(best, objective, kept, limit), np.where(kept, 0, np.round(best))
     for codes in (swept, plain):
-        _polish(codes, best, objective, kept)
+        _polish(codes, best, objective, kept, limit)
     better = loss(plain, best, objective) < loss(swept, best, objective)
     return np.where(better[..., None], plain, swept).astype(np.int8)
 
@@ -116,7 +121,7 @@ def loss(codes: Doubles, best: Doubles, objective: Doubles) -> Doubles:
     return np.asarray(np.sum((error @ objective) * error, axis=-1))
 
 
-def _swept(best: Doubles, objective: Doubles, kept: NDArray[np.bool_]) -> Doubles:
+def _swept(best: Doubles, objective: Doubles, kept: NDArray[np.bool_], limit: int) -> Doubles:
     """GPTQ: the inputs of most energy first; `kept` ones are zero."""
     order = np.argsort(-np.einsum("bii->bi", objective), axis=1)
     rows = np.arange(len(order))[:, None, None]
@@ -127,7 +132,7 @@ def _swept(best: Doubles, objective: Doubles, kept: NDArray[np.bool_]) -> Double
     codes = np.zeros_like(left)
     for column in range(left.shape[2]):
         value = left[:, :, column]
-        nearest = np.clip(np.round(value), -LIMIT, LIMIT)
+        nearest = np.clip(np.round(value), -limit, limit)
         codes[:, :, column] = np.where(zero[:, :, column], 0, nearest)
         error = (value - codes[:, :, column]) / upper[:, None, column, column]
         left[:, :, column + 1 :] -= error[..., None] * upper[:, None, column, column + 1 :]
@@ -136,14 +141,16 @@ def _swept(best: Doubles, objective: Doubles, kept: NDArray[np.bool_]) -> Double
     return unsorted
 
 
-def _polish(codes: Doubles, best: Doubles, objective: Doubles, kept: NDArray[np.bool_]) -> None:
+def _polish(
+    codes: Doubles, best: Doubles, objective: Doubles, kept: NDArray[np.bool_], limit: int
+) -> None:
     """Moves single codes, but not `kept` ones, in place to where their row's loss is least."""
     slope = (codes - best) @ objective
     for _ in range(_SWEEPS):
         moved = False
         for column in range(codes.shape[2]):
             curve = objective[:, column, column][:, None]
-            target = np.clip(codes[..., column] - slope[..., column] / curve, -LIMIT, LIMIT)
+            target = np.clip(codes[..., column] - slope[..., column] / curve, -limit, limit)
             step = np.where(kept[..., column], 0, np.round(target) - codes[..., column])
             if np.any(step):
                 moved = True

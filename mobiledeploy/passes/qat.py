@@ -46,19 +46,21 @@ PRESERVES = False
 STEPS = 64
 """Batches of one application."""
 BATCH = 32
-LEARNING_RATE = 0.02
+LEARNING_RATE = 0.005
 """Of Adam, in codes a step, in the first application; it falls along a cosine."""
 FALL = 0.4
 """What each further application has of the learning rate of the one before."""
 SMALLEST_WINDOW = 0.875
-_LIMIT = 127
 _SEED = 20171215
 
 
 def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft after `STEPS` steps on `images` [N, H, W, 3] float32, whose order is drawn anew."""
     floats, integers = Flat(draft.floats), Flat(drafts.integers(draft))
-    layers = [_Trained(integers, ours, theirs) for ours, theirs in weighted.pairs(integers, floats)]
+    layers = [
+        _Trained(integers, ours, theirs, weighted.largest_code(ours, draft.recipe))
+        for ours, theirs in weighted.pairs(integers, floats)
+    ]
     if not layers:
         raise InputError("the model has no int8 weights that could be trained")
     rate = LEARNING_RATE * FALL**draft.trained
@@ -76,8 +78,8 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
 class _Trained:
     """One operator's weights in codes, and what is added to its bias in codes of its output."""
 
-    def __init__(self, flat: Flat, ours: Weighted, theirs: Weighted) -> None:
-        self._flat, self._ours = flat, ours
+    def __init__(self, flat: Flat, ours: Weighted, theirs: Weighted, limit: int) -> None:
+        self._flat, self._ours, self._limit = flat, ours, limit
         stored = flat.stored(ours.weights)
         floats = theirs.flat.stored(theirs.weights)
         sides = [1] * stored.ndim
@@ -103,14 +105,14 @@ class _Trained:
     def values(self) -> dict[tuple[int, int], Any]:
         """What the operator reads, by number and place: real values on their grid."""
         number = self._ours.number
-        read = {(number, 1): on_grid(self._codes, 1.0, -_LIMIT, _LIMIT) * self._scales}
+        read = {(number, 1): on_grid(self._codes, 1.0, -self._limit, self._limit) * self._scales}
         if self._bias is not None:
             read[number, 2] = self._bias.astype(np.float32) + self._shift * self._step
         return read
 
     def put(self) -> None:
         """Into the file."""
-        codes = np.clip(np.round(self._codes.numpy()), -_LIMIT, _LIMIT)
+        codes = np.clip(np.round(self._codes.numpy()), -self._limit, self._limit)
         self._flat.put(self._ours.op, 1, codes.astype(np.int8))
         if self._bias is not None:
             moved = self._bias + self._shift.numpy().astype(np.float64) * self._step
