@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 from scipy.special import log_softmax
 
 from mobiledeploy.core.types import Prediction
 
 BEST = 5
+SURE = 0.8
+_HOTTEST = 1e6
 LARGEST_SQNR_DB = 200.0
 """What equal numbers get: JSON has no infinity, and float32 cannot tell more than 150 dB apart."""
 
@@ -55,14 +58,38 @@ def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], 
     return tuple((true, predicted, count) for (true, predicted), count in ranked)
 
 
-def divergence(reference: ArrayLike, logits: ArrayLike) -> float:
+def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
     """KL(p || q) of the softmax p of `reference` and q of `logits`, [N, classes]: mean, in nats.
 
     What an error of the logits does to the answer: one that all classes share does nothing, one of
-    a picture that is sure of its class next to nothing.
+    a picture that is sure of its class next to nothing. Both logits are divided by `temperature`.
     """
-    log_p, log_q = (log_softmax(np.asarray(z, np.float64), axis=1) for z in (reference, logits))
+    log_p, log_q = (
+        log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
+    )
     return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
+
+
+def temperature(reference: ArrayLike) -> float:
+    """The least of 1 or more at which the softmax of `reference` [N, classes] has doubts.
+
+    A network that is sure of nearly every picture shows in its divergence the few that it is not
+    sure of, and chance says which these are. At the temperature at which its best class has
+    `SURE` on average, all of them tell.
+    """
+    logits = np.asarray(reference, np.float64)
+
+    def surer(t: float) -> float:
+        return float(np.mean(np.exp(log_softmax(logits / t, axis=1)).max(axis=1))) - SURE
+
+    if surer(1.0) <= 0:
+        return 1.0
+    hottest = 2.0
+    while surer(hottest) > 0:
+        hottest *= 2
+        if hottest > _HOTTEST:
+            return _HOTTEST
+    return float(brentq(surer, 1.0, hottest))
 
 
 def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:

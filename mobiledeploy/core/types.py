@@ -200,13 +200,14 @@ class DataRef:
 class Tried:
     """One of a recipe's alternatives, and what it came to on calibration pictures held back.
 
-    `divergence` is that of its softmax from the float model's, in nats, mean over the pictures:
-    what the choice is made by. `sqnr_db` compares the logits of both, `agreement` is the share of
-    the pictures on which the best class is the same.
+    `divergence` is that of its softmax from the float model's, in nats, mean over the pictures, at
+    `temperature` (see `analysis.accuracy`): what the choice is made by. `sqnr_db` compares the
+    logits of both, `agreement` is the share of the pictures on which the best class is the same.
     """
 
     passes: tuple[str, ...]
     divergence: float
+    temperature: float
     sqnr_db: float
     agreement: float
     images: int

@@ -13,6 +13,7 @@ RECIPE = Recipe(
     weight_bits=8,
     activation_bits=8,
     formats=("tflite", "onnx"),
+    plain=("tflite", "onnx"),
     granularity="per-channel",
     symmetry="symmetric",
     calibration="min-max",

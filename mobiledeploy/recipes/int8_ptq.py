@@ -12,7 +12,6 @@ RECIPE = Recipe(
     weight_bits=8,
     activation_bits=8,
     formats=("tflite", "onnx"),
-    plain=("tflite", "onnx"),
     granularity="per-channel",
     symmetry="symmetric",
     calibration="min-max",

@@ -349,13 +349,15 @@ class _Press:
         from mobiledeploy.frameworks import drafts
 
         reference = drafts.logits(floats, held)
+        warm = accuracy.temperature(reference)
         best, tried = None, []
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
             draft = self._passed(recipe, names, floats, fit)
             logits = drafts.logits(drafts.integers(draft), held)
             result = Tried(
-                names, accuracy.divergence(reference, logits), accuracy.sqnr_db(reference, logits),
+                names, accuracy.divergence(reference, logits, warm), warm,
+                accuracy.sqnr_db(reference, logits),
                 float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))), len(held),
             )  # fmt: skip
             if best is None or result.divergence < min(other.divergence for other in tried):
