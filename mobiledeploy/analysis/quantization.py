@@ -28,7 +28,10 @@ _MUCH = 0.3
 _UNEVEN = 16.0
 """Range ratio that leaves the narrowest channels 4 bits or fewer."""
 _FEW = 3
-"""Layers at most that are named to be kept in float."""
+"""Layers that are named at most."""
+_WORTH_NAMING = 0.05
+_MOST = 0.75
+"""Share of the error that a few layers must make for them to be kept in float."""
 _FLOAT_ERROR = 1e-3
 """Of a step: what is less is float32's own rounding, in layers that only move codes."""
 _FOUND_AGAIN = 1.005
@@ -316,11 +319,8 @@ def remedies(
         if parts["clipped"] >= _MUCH or (parts["codes"] >= _MUCH and not uneven):
             reasons.append("other ranges of activations")
         if reasons:
-            cut = uneven if parts["codes"] >= _MUCH and uneven else ranked
-            found.append(
-                Remedy("int8_best", "; ".join(reasons), "export with --recipe int8_best",
-                       _names(cut))
-            )  # fmt: skip
+            why = "; ".join(reasons)
+            found.append(Remedy("int8_best", why, "export with --recipe int8_best", _names(ranked)))
     few = _fewest(ranked)
     if few:
         share = sum(x.share for x in few)
@@ -347,17 +347,22 @@ def remedies(
 
 
 def _fewest(ranked: Sequence[LayerError]) -> tuple[LayerError, ...]:
-    """The layers that make half of the error, if they are few; () if it is spread."""
+    """The layers that make three quarters of the error, if they are few; () if it is spread."""
     total = 0.0
     for count, layer in enumerate(ranked[:_FEW], start=1):
         total += layer.share
-        if total >= 0.5:
+        if total >= _MOST:
             return tuple(ranked[:count])
     return ()
 
 
 def _names(layers: Sequence[LayerError]) -> tuple[str, ...]:
-    return tuple(layer.name for layer in layers[:_FEW])
+    """The few that matter, the first in any case."""
+    return tuple(
+        layer.name
+        for place, layer in enumerate(layers[:_FEW])
+        if place == 0 or layer.share >= _WORTH_NAMING
+    )
 
 
 def _rows(values: Any) -> Doubles:

@@ -149,8 +149,8 @@ def test_a_remedy_says_for_which_layers() -> None:
         layers, sqnr_db=10.0, agreement=0.8, recipe="int8_ptq", per_tensor=False, improved=False,
         known=KNOWN,
     )  # fmt: skip
-    assert best.layers == ("a",)
+    assert best.layers == ("a", "b")
     assert "a differ 900-fold" in best.why
-    assert keep.command == "export with --keep-float a"
+    assert keep.command == "export with --keep-float a --keep-float b"
     assert quantization.entry(layers) == layers[0]
     assert quantization.entry([layer("a", 0.0)]) is None
