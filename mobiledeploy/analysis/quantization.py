@@ -304,7 +304,11 @@ def remedies(
                 _names(cut),
             )
         )
-    uneven = [x for x in ranked if x.range_ratio >= _UNEVEN and x.cause == "codes"]
+    uneven = [
+        x
+        for x in ranked
+        if x.range_ratio >= _UNEVEN and x.cause == "codes" and x.share >= _WORTH_NAMING
+    ]
     if not improved and recipe != "int8_best" and "int8_best" in known:
         reasons = []
         if parts["codes"] >= _MUCH and uneven:

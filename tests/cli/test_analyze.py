@@ -134,7 +134,7 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
     result = run(path, "--quantization", "--plot", plot)
     assert result.exit_code == 0, result.output
     title, header, *rows = result.stdout.splitlines()
-    assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 pictures (golden)")
+    assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 picture (golden)")
     assert header.split()[:4] == ["layer", "kind", "SQNR", "own"]
     assert sum("CONV_2D" in row for row in rows) == 28
     assert any(row.startswith("logits: ") for row in rows)

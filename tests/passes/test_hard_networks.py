@@ -6,6 +6,8 @@ has a variance of next to nothing, so that its folded weights are enormous.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tf_keras
@@ -53,23 +55,30 @@ def v1():
     return model, V1_BLOCKS, drawn("calibration", 100), drawn("validation", 400)
 
 
-def v2():
-    """There are no demo weights for it: trained here, for a minute, to tell tints apart."""
-    images, labels = coloured(2000, seed=0)
+@functools.cache
+def trained_v2():
+    """Weights that tell tints apart: there are none that come with us. Under a minute."""
+    images, labels = coloured(3000, seed=0)
     tf_keras.utils.set_random_seed(0)
     model = mobilenet_v2.build(alpha=0.35, resolution=V2_SIZE, classes=6)
     for layer in model.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
-            # So that its statistics have arrived after 190 steps.
+            # So that its statistics have arrived after some hundred steps.
             layer.momentum = 0.9
-    model.compile(
-        tf_keras.optimizers.legacy.Adam(2e-3), "sparse_categorical_crossentropy", ["accuracy"]
-    )
-    model.fit(images, labels, batch_size=32, epochs=3, verbose=0)
+    schedule = tf_keras.optimizers.schedules.CosineDecay(3e-3, 6 * len(images) // 32)
+    model.compile(tf_keras.optimizers.legacy.Adam(schedule), "sparse_categorical_crossentropy")
+    model.fit(images, labels, batch_size=32, epochs=6, verbose=0)
+    return model.get_weights()
+
+
+def v2():
+    """As v1."""
+    model = mobilenet_v2.build(alpha=0.35, resolution=V2_SIZE, classes=6)
+    model.set_weights(trained_v2())
     fresh, answers = coloured(400, seed=1)
     # One in six is chance.
-    assert np.mean(model.predict(fresh, verbose=0).argmax(axis=1) == answers) > 0.5
-    return model, V2_BLOCKS, images[:100], fresh
+    assert np.mean(model.predict(fresh, verbose=0).argmax(axis=1) == answers) > 0.7
+    return model, V2_BLOCKS, coloured(3000, seed=0)[0][:100], fresh
 
 
 def uneven(model, blocks, pictures):
@@ -123,8 +132,9 @@ def test_channels_of_thousandfold_ranges_come_back_whole(network, tmp_path):
     told = diagnose.diagnose(folder / "int8_ptq.tflite")
     scaled = {norm.removesuffix("_bn").removesuffix("_BN") for norm, _, _ in blocks}
     readers = {reader for _, _, reader in blocks}
-    uneven_ = {layer_of(x.name) for x in told.layers if x.range_ratio > 100}
-    assert scaled <= uneven_
+    ratios = {layer_of(x.name): x.range_ratio for x in told.layers}
+    assert min(ratios[name] for name in scaled) > 20
+    assert np.median([ratios[name] for name in scaled]) > 300
     assert layer_of(told.enters) in scaled | readers
     (best,) = [remedy for remedy in told.remedies if remedy.name == "int8_best"]
     assert "equalization" in best.why

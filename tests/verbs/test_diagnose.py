@@ -17,28 +17,14 @@ from PIL import Image
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
-from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES
-from mobiledeploy.core.types import (
-    Artifact,
-    DataRef,
-    Golden,
-    Model,
-    ModelSpec,
-    Preprocessing,
-    Recipe,
-    Tried,
-    Weights,
-)
-from mobiledeploy.frameworks import drafts
+from mobiledeploy.core.types import Model
 from mobiledeploy.verbs import diagnose as verb
 from mobiledeploy.verbs import picture
-from tests.conftest import press
+from tests.handmade import made
 from tests.passes.conftest import images
 
 layers = tf_keras.layers
 SIZE = (24, 24)
-PLAIN = Preprocessing((-1.0, 1.0))
-INT8 = RECIPES.load("int8_ptq").RECIPE
 BLOCKS = 4
 
 
@@ -89,71 +75,14 @@ def uneven(model, block):
     reader.set_weights([kernel / factor[:, None]])
 
 
-def write(
-    folder: Path, name: str, content: bytes, recipe: Recipe, golden: Golden,
-    tried: tuple[Tried, ...] = (),
-) -> Path:  # fmt: skip
-    """A file and its record, as an export leaves them."""
-    path = folder / name
-    shelf = FORMATS.load(path.suffix[1:])
-    content = shelf.seal(content)
-    facts = shelf.inspect(content)
-    path.write_bytes(content)
-    spec = ModelSpec(
-        "small", None, "tf_keras", {}, SIZE, 8, PLAIN, Weights("small.h5", "", pinned=False)
-    )
-    artifact = Artifact(
-        path=name, sha256=records.sha256(content), size_bytes=len(content), gzip_bytes=1,
-        sparsity=0.0, format=facts.format, spec=spec, recipe=recipe, output="softmax", io="int8",
-        layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs, logits=facts.logits,
-        golden=golden, sqnr_db=30.0, data=DataRef("elsewhere", "validation", SIZE),
-        calibration="", calibration_images=24, key="", convert_seconds=1.0, tools={}, tried=tried,
-    )  # fmt: skip
-    records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
-    return path
-
-
-def pictures(folder: Path) -> Golden:
-    """Eight golden pictures, blobs as the calibration ones."""
-    (folder / "golden").mkdir(parents=True)
-    names = []
-    for image in images(8, seed=1):
-        pixels = np.rint((image + 1) / 2 * 255).astype(np.uint8)
-        place = folder / "golden" / "new.png"
-        Image.fromarray(pixels).save(place)
-        place = place.rename(place.with_stem(records.sha256(place)[:16]))
-        names.append(f"golden/{place.name}")
-    rows = tuple((0.0,) * 8 for _ in names)
-    return Golden(tuple(names), tuple(names), rows, "")
-
-
-def made(folder: Path, model, calibration: np.ndarray | None = None) -> Path:
-    """A folder with float32, int8_ptq (TFLite and ONNX), int8 per tensor, and what passes made."""
-    golden = pictures(folder)
-    handle, seen = Model("tf_keras", model), images() if calibration is None else calibration
-    floats = press(handle, "float32", "tflite", seen, output="softmax")
-    write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, golden)
-    draft = drafts.start(floats, INT8, "int8", seen)
-    write(folder, "int8_ptq.tflite", drafts.integers(draft), INT8, golden)
-    write(
-        folder, "int8_ptq.onnx", press(handle, "int8_ptq", "onnx", seen, output="softmax"), INT8,
-        golden,
-    )  # fmt: skip
-    coarse = dataclasses.replace(INT8, granularity="per-tensor")
-    whole = drafts.integers(dataclasses.replace(draft, recipe=coarse))
-    write(folder, "per_tensor.tflite", whole, coarse, golden)
-    names = ("quiet_channels", "global_pool", "equalize", "headroom", "adaround")
-    for name in names:
-        draft = PASSES.load(name).apply(draft, seen)
-    best = RECIPES.load("int8_best").RECIPE
-    tried = (Tried(names, 0.1, 20.0, 1.0, 8),)
-    write(folder, "int8_best.tflite", drafts.integers(draft), best, golden, tried)
-    return folder
+def small(folder, model, seen=None):
+    seen = images() if seen is None else seen
+    return made(folder, Model("tf_keras", model), seen, images(8, seed=1), onnx=True)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("plain") / "small", network())
+    return small(tmp_path_factory.mktemp("plain") / "small", network())
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +92,7 @@ def hard(tmp_path_factory):
     before = model.predict(images(), verbose=0)
     uneven(model, 2)
     np.testing.assert_allclose(model.predict(images(), verbose=0), before, atol=1e-4)
-    return made(tmp_path_factory.mktemp("hard") / "small", model)
+    return small(tmp_path_factory.mktemp("hard") / "small", model)
 
 
 @functools.cache
@@ -258,7 +187,7 @@ def test_one_scale_for_all_weights_is_named(tmp_path):
     mean[3], variance[3], beta[3] = 0, 1e-9, 0.7
     norm.set_weights([gamma, beta, mean, variance])
     norm.epsilon = 1e-5
-    folder = made(tmp_path / "small", model)
+    folder = small(tmp_path / "small", model)
     found = verb.diagnose(folder / "per_tensor.tflite")
     assert short(found.enters) == "dw1"
     assert next(x for x in found.layers if x.name == found.enters).cause == "weights"
@@ -272,7 +201,7 @@ def test_one_scale_for_all_weights_is_named(tmp_path):
 
 def test_pictures_unlike_the_calibration_are_named(tmp_path):
     """Calibrated on pictures of little contrast."""
-    folder = made(tmp_path / "small", network(), images() * 0.3)
+    folder = small(tmp_path / "small", network(), images() * 0.3)
     found = verb.diagnose(folder / "int8_ptq.tflite")
     assert found.remedies[0].name == "calibration"
     assert found.remedies[0].layers
