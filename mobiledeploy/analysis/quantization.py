@@ -69,6 +69,7 @@ class LayerError:
     """One layer of an integer model beside the same layer in float, over some pictures.
 
     Attributes:
+        reads: the names of the layers that it reads; () for the picture.
         sqnr_db: of its values as the network delivers them; all error of the layers before it is
             inherited. 200 where nothing differs.
         own_sqnr_db: of its own values where its inputs are exact, rounded to their codes only: the
@@ -91,6 +92,7 @@ class LayerError:
     name: str
     op: str
     output: tuple[int, ...]
+    reads: tuple[str, ...]
     sqnr_db: float
     own_sqnr_db: float
     alone_sqnr_db: float
@@ -207,8 +209,9 @@ class Tally:
         return own_error.reshape(exact.shape)
 
     def error(
-        self, name: str, op: str, output: tuple[int, ...], alone: float, power: float, share: float
-    ) -> LayerError:
+        self, name: str, op: str, output: tuple[int, ...], reads: tuple[str, ...], *,
+        alone: float, power: float, share: float,
+    ) -> LayerError:  # fmt: skip
         """The layer's row; `alone` is its noise in the logits, whose own power is `power`."""
         assert self.low is not None and self.high is not None
         assert self.low_code is not None and self.high_code is not None
@@ -221,7 +224,7 @@ class Tally:
         clipped, coded, weighted = parts / max(parts.sum(), np.finfo(float).tiny)
         length = np.sqrt(self.signal * self.square)
         return LayerError(
-            name=name, op=op, output=output,
+            name=name, op=op, output=output, reads=reads,
             sqnr_db=decibels(self.signal, self.noise),
             own_sqnr_db=decibels(self.own_signal, self.own_noise),
             alone_sqnr_db=decibels(power, alone),
@@ -304,23 +307,21 @@ def remedies(
                 _names(cut),
             )
         )
-    uneven = [
-        x
-        for x in ranked
-        if x.range_ratio >= _UNEVEN and x.cause == "codes" and x.share >= _WORTH_NAMING
-    ]
+    uneven = _uneven(ranked)
     if not improved and recipe != "int8_best" and "int8_best" in known:
         reasons = []
-        if parts["codes"] >= _MUCH and uneven:
+        even = [x for x in ranked if x.name not in uneven]
+        if sum(x.share for x in ranked if x.name in uneven) >= _MUCH:
+            source = next(iter(uneven.values()))
             reasons.append(
-                f"channels of {_names(uneven)[0]} differ {uneven[0].range_ratio:.0f}-fold in range "
-                "and share one scale: equalization"
+                f"channels of {source.name} differ {source.range_ratio:.0f}-fold in range and "
+                "share one scale: equalization"
             )
-        if parts["weights"] >= _MUCH:
+        if sum(x.share * x.weighted for x in even) >= _MUCH:
             reasons.append(
                 f"integer weights make {parts['weights']:.0%} of the error: rounding by answers"
             )
-        if parts["clipped"] >= _MUCH or (parts["codes"] >= _MUCH and not uneven):
+        if sum(x.share * (x.clipped + x.coded) for x in even) >= _MUCH:
             reasons.append("other ranges of activations")
         if reasons:
             why = "; ".join(reasons)
@@ -348,6 +349,24 @@ def remedies(
             )
         )
     return tuple(found)
+
+
+def _uneven(ranked: Sequence[LayerError]) -> dict[str, LayerError]:
+    """Layers whose error is that of channels of different ranges -> the layer that makes them.
+
+    It is in the codes of that layer itself, whose narrow channels have few; or in the weights of
+    one that reads it, which share a scale and are large where the channels are narrow.
+    """
+    by_name = {layer.name: layer for layer in ranked}
+    found = {}
+    for layer in ranked:
+        sources = [layer] if layer.cause == "codes" else []
+        if layer.cause == "weights":
+            sources = [by_name[name] for name in layer.reads if name in by_name]
+        source = max(sources, key=lambda one: one.range_ratio, default=None)
+        if source and source.range_ratio >= _UNEVEN and layer.share >= _WORTH_NAMING:
+            found[layer.name] = source
+    return found
 
 
 def _fewest(ranked: Sequence[LayerError]) -> tuple[LayerError, ...]:

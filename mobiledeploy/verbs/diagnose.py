@@ -188,6 +188,7 @@ class _Pairing:
 
     name: str
     op: str
+    reads: tuple[str, ...]
     exact: Tensor
     codes: Tensor
     grid: Grid
@@ -221,7 +222,10 @@ class _Pair:
         for tensor in self.format.activations(facts):
             if tensor.dtype in _INTEGERS and len(tensor.scale) == 1:
                 waiting.setdefault(_layer(tensor.name, known), []).append(tensor)
-        pairs, absent = [], []
+        pairs: list[_Pairing] = []
+        absent: list[str] = []
+        # By tensor: the paired layers that it comes from.
+        behind: dict[str, set[str]] = {}
         for layer in exact.layers:
             tensor = layer.outputs[0]
             name = _short(tensor.name)
@@ -229,9 +233,15 @@ class _Pair:
             same = [t for t in fitting if t.name == tensor.name] or fitting
             if same and not tensor.constant:
                 waiting[name].remove(same[0])
-                pairs.append(_Pairing(name, layer.op, tensor, same[0], _grid(same[0])))
+                read = {source for t in layer.inputs for source in behind.get(t.name, ())}
+                reads = tuple(pair.name for pair in pairs if pair.name in read)
+                pairs.append(_Pairing(name, layer.op, reads, tensor, same[0], _grid(same[0])))
+                behind[tensor.name] = {name}
             elif not tensor.constant:
                 absent.append(name)
+                behind[tensor.name] = {
+                    source for t in layer.inputs for source in behind.get(t.name, ())
+                }
             if tensor.name == exact.logits:
                 break
         return tuple(pairs), tuple(absent)
@@ -424,7 +434,15 @@ def _examine(
     power, total = float((right.astype(np.float64) ** 2).sum()), sum(alone) or 1.0
     return _Examination(
         tuple(
-            tally.error(layer.name, layer.op, layer.exact.shape, noise, power, noise / total)
+            tally.error(
+                layer.name,
+                layer.op,
+                layer.exact.shape,
+                layer.reads,
+                alone=noise,
+                power=power,
+                share=noise / total,
+            )
             for layer, tally, noise in zip(pair.layers, tallies, alone, strict=True)
         ),
         accuracy.sqnr_db(right, given),
