@@ -338,6 +338,15 @@ def remedies(
                 _names(few),
             )
         )
+    if improved and not few and recipe != "int8_qat" and "int8_qat" in known:
+        found.append(
+            Remedy(
+                "int8_qat",
+                f"the error is spread over {len(ranked)} layers: they have to learn together",
+                "export with --recipe int8_qat, which trains on --data",
+                _names(ranked),
+            )
+        )
     if parts["codes"] + parts["clipped"] >= 0.5 and "int16x8_ptq" in known:
         wide = [x for x in ranked if x.cause in ("codes", "clipped")]
         found.append(

@@ -108,7 +108,7 @@ def layer(
 
 
 SPREAD = [layer(f"l{n}", 0.05) for n in range(20)]
-KNOWN = ("int8_ptq", "int8_best", "int16x8_ptq")
+KNOWN = ("int8_ptq", "int8_best", "int8_qat", "int16x8_ptq")
 
 
 def names(layers, **changes):
@@ -135,7 +135,8 @@ def test_what_is_well_needs_no_remedy() -> None:
         ([layer(f"u{n}", 0.05, ratio=900) for n in range(20)], {}, ["int8_best", "int16x8_ptq"]),
         ([layer("a", 0.4, "weights"), layer("b", 0.3, "weights"), layer("c", 0.3, "weights")],
          {"improved": True, "recipe": "int8_best"}, ["keep-float"]),
-        (SPREAD, {"improved": True, "recipe": "int8_best"}, ["int16x8_ptq"]),
+        (SPREAD, {"improved": True, "recipe": "int8_best"}, ["int8_qat", "int16x8_ptq"]),
+        (SPREAD, {"improved": True, "recipe": "int8_qat"}, ["int16x8_ptq"]),
         # A recipe that is not there is not named.
         (SPREAD, {"improved": True, "recipe": "int8_best", "known": ("int8_ptq",)}, []),
         ([], {}, []),
