@@ -28,7 +28,10 @@ _MUCH = 0.3
 _UNEVEN = 16.0
 """Range ratio that leaves the narrowest channels 4 bits or fewer."""
 _FEW = 3
-"""Layers at most that are named to be kept in float."""
+"""Layers that are named at most."""
+_WORTH_NAMING = 0.05
+_MOST = 0.75
+"""Share of the error that a few layers must make for them to be kept in float."""
 _FLOAT_ERROR = 1e-3
 """Of a step: what is less is float32's own rounding, in layers that only move codes."""
 _FOUND_AGAIN = 1.005
@@ -66,6 +69,7 @@ class LayerError:
     """One layer of an integer model beside the same layer in float, over some pictures.
 
     Attributes:
+        reads: the names of the layers that it reads; () for the picture.
         sqnr_db: of its values as the network delivers them; all error of the layers before it is
             inherited. 200 where nothing differs.
         own_sqnr_db: of its own values where its inputs are exact, rounded to their codes only: the
@@ -88,6 +92,7 @@ class LayerError:
     name: str
     op: str
     output: tuple[int, ...]
+    reads: tuple[str, ...]
     sqnr_db: float
     own_sqnr_db: float
     alone_sqnr_db: float
@@ -204,8 +209,9 @@ class Tally:
         return own_error.reshape(exact.shape)
 
     def error(
-        self, name: str, op: str, output: tuple[int, ...], alone: float, power: float, share: float
-    ) -> LayerError:
+        self, name: str, op: str, output: tuple[int, ...], reads: tuple[str, ...], *,
+        alone: float, power: float, share: float,
+    ) -> LayerError:  # fmt: skip
         """The layer's row; `alone` is its noise in the logits, whose own power is `power`."""
         assert self.low is not None and self.high is not None
         assert self.low_code is not None and self.high_code is not None
@@ -218,7 +224,7 @@ class Tally:
         clipped, coded, weighted = parts / max(parts.sum(), np.finfo(float).tiny)
         length = np.sqrt(self.signal * self.square)
         return LayerError(
-            name=name, op=op, output=output,
+            name=name, op=op, output=output, reads=reads,
             sqnr_db=decibels(self.signal, self.noise),
             own_sqnr_db=decibels(self.own_signal, self.own_noise),
             alone_sqnr_db=decibels(power, alone),
@@ -301,26 +307,25 @@ def remedies(
                 _names(cut),
             )
         )
-    uneven = [x for x in ranked if x.range_ratio >= _UNEVEN and x.cause == "codes"]
+    uneven = _uneven(ranked)
     if not improved and recipe != "int8_best" and "int8_best" in known:
         reasons = []
-        if parts["codes"] >= _MUCH and uneven:
+        even = [x for x in ranked if x.name not in uneven]
+        if sum(x.share for x in ranked if x.name in uneven) >= _MUCH:
+            source = next(iter(uneven.values()))
             reasons.append(
-                f"channels of {_names(uneven)[0]} differ {uneven[0].range_ratio:.0f}-fold in range "
-                "and share one scale: equalization"
+                f"channels of {source.name} differ {source.range_ratio:.0f}-fold in range and "
+                "share one scale: equalization"
             )
-        if parts["weights"] >= _MUCH:
+        if sum(x.share * x.weighted for x in even) >= _MUCH:
             reasons.append(
                 f"integer weights make {parts['weights']:.0%} of the error: rounding by answers"
             )
-        if parts["clipped"] >= _MUCH or (parts["codes"] >= _MUCH and not uneven):
+        if sum(x.share * (x.clipped + x.coded) for x in even) >= _MUCH:
             reasons.append("other ranges of activations")
         if reasons:
-            cut = uneven if parts["codes"] >= _MUCH and uneven else ranked
-            found.append(
-                Remedy("int8_best", "; ".join(reasons), "export with --recipe int8_best",
-                       _names(cut))
-            )  # fmt: skip
+            why = "; ".join(reasons)
+            found.append(Remedy("int8_best", why, "export with --recipe int8_best", _names(ranked)))
     few = _fewest(ranked)
     if few:
         share = sum(x.share for x in few)
@@ -331,6 +336,15 @@ def remedies(
                 f"{share:.0%} of the error enters in {len(few)} of {len(layers)} layers",
                 f"export with {options}",
                 _names(few),
+            )
+        )
+    if improved and not few and recipe != "int8_qat" and "int8_qat" in known:
+        found.append(
+            Remedy(
+                "int8_qat",
+                f"the error is spread over {len(ranked)} layers: they have to learn together",
+                "export with --recipe int8_qat, which trains on --data",
+                _names(ranked),
             )
         )
     if parts["codes"] + parts["clipped"] >= 0.5 and "int16x8_ptq" in known:
@@ -346,18 +360,41 @@ def remedies(
     return tuple(found)
 
 
+def _uneven(ranked: Sequence[LayerError]) -> dict[str, LayerError]:
+    """Layers whose error is that of channels of different ranges -> the layer that makes them.
+
+    It is in the codes of that layer itself, whose narrow channels have few; or in the weights of
+    one that reads it, which share a scale and are large where the channels are narrow.
+    """
+    by_name = {layer.name: layer for layer in ranked}
+    found = {}
+    for layer in ranked:
+        sources = [layer] if layer.cause == "codes" else []
+        if layer.cause == "weights":
+            sources = [by_name[name] for name in layer.reads if name in by_name]
+        source = max(sources, key=lambda one: one.range_ratio, default=None)
+        if source and source.range_ratio >= _UNEVEN and layer.share >= _WORTH_NAMING:
+            found[layer.name] = source
+    return found
+
+
 def _fewest(ranked: Sequence[LayerError]) -> tuple[LayerError, ...]:
-    """The layers that make half of the error, if they are few; () if it is spread."""
+    """The layers that make three quarters of the error, if they are few; () if it is spread."""
     total = 0.0
     for count, layer in enumerate(ranked[:_FEW], start=1):
         total += layer.share
-        if total >= 0.5:
+        if total >= _MOST:
             return tuple(ranked[:count])
     return ()
 
 
 def _names(layers: Sequence[LayerError]) -> tuple[str, ...]:
-    return tuple(layer.name for layer in layers[:_FEW])
+    """The few that matter, the first in any case."""
+    return tuple(
+        layer.name
+        for place, layer in enumerate(layers[:_FEW])
+        if place == 0 or layer.share >= _WORTH_NAMING
+    )
 
 
 def _rows(values: Any) -> Doubles:

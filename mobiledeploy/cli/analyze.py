@@ -187,8 +187,8 @@ def _show_diagnosis(found: diagnose.Diagnosis) -> None:
             )
             for row in found.layers
         ],
-        title=f"{found.artifact} beside {found.reference}: {found.pictures} pictures "
-        f"({found.data}), {found.runtime}",
+        title=f"{found.artifact} beside {found.reference}: "
+        f"{found.pictures} picture{'s' * (found.pictures != 1)} ({found.data}), {found.runtime}",
     )  # fmt: skip
     click.echo(
         f"logits: {found.sqnr_db:.1f} dB, the best class is float's on "

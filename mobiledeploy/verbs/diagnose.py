@@ -93,7 +93,7 @@ def diagnose(
 
     Raises:
         InputError: no artifact, one that is not integers throughout, or no float one beside it;
-            layers that do not go by the same names in both.
+            layers that go by other names.
         UsageError: a data set that is not known, or that says nothing of the model.
         DeviceError: a runner died or hangs.
     """
@@ -188,6 +188,7 @@ class _Pairing:
 
     name: str
     op: str
+    reads: tuple[str, ...]
     exact: Tensor
     codes: Tensor
     grid: Grid
@@ -206,11 +207,14 @@ class _Pair:
         self.input, self.image = facts.inputs[0], exact.inputs[0]
         self.runtime = evaluate_verb.default_runtime(artifact)
         self.layers, self.not_told = self._paired(exact, facts)
-        if not self.layers or self.layers[-1].exact.name != exact.logits:
+        self.exact_logits = exact.logits
+        if not self.layers:
             raise InputError(
-                f"the logits of {path.name} do not go by the name that {reference.name} has",
+                f"no layer of {path.name} goes by the name that it has in {reference.name}",
                 "export both again, with --force",
             )
+        known = (t for layer in facts.layers for t in layer.outputs)
+        self.answer = next(tensor for tensor in known if tensor.name == facts.logits)
 
     def _paired(
         self, exact: FileFacts, facts: FileFacts
@@ -221,7 +225,10 @@ class _Pair:
         for tensor in self.format.activations(facts):
             if tensor.dtype in _INTEGERS and len(tensor.scale) == 1:
                 waiting.setdefault(_layer(tensor.name, known), []).append(tensor)
-        pairs, absent = [], []
+        pairs: list[_Pairing] = []
+        absent: list[str] = []
+        # By tensor: the paired layers that it comes from.
+        behind: dict[str, set[str]] = {}
         for layer in exact.layers:
             tensor = layer.outputs[0]
             name = _short(tensor.name)
@@ -229,9 +236,15 @@ class _Pair:
             same = [t for t in fitting if t.name == tensor.name] or fitting
             if same and not tensor.constant:
                 waiting[name].remove(same[0])
-                pairs.append(_Pairing(name, layer.op, tensor, same[0], _grid(same[0])))
+                read = {source for t in layer.inputs for source in behind.get(t.name, ())}
+                reads = tuple(pair.name for pair in pairs if pair.name in read)
+                pairs.append(_Pairing(name, layer.op, reads, tensor, same[0], _grid(same[0])))
+                behind[tensor.name] = {name}
             elif not tensor.constant:
                 absent.append(name)
+                behind[tensor.name] = {
+                    source for t in layer.inputs for source in behind.get(t.name, ())
+                }
             if tensor.name == exact.logits:
                 break
         return tuple(pairs), tuple(absent)
@@ -258,6 +271,10 @@ class _Pair:
         place.write_bytes(part)
         inputs = tuple(tensor.name for tensor in shelf.inspect(part).inputs)
         return _Excerpt(place, runtime, inputs, tuple(wanted))
+
+
+def _once(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _short(name: str) -> str:
@@ -336,6 +353,16 @@ class _Examination:
     agreement: float
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """Of one picture: float layers, codes of integer layers, logits of both in real values."""
+
+    exact: list[Floats]
+    codes: list[Array]
+    logits: Floats
+    answer: Floats
+
+
 class _Bench:
     """The excerpts that every picture goes through."""
 
@@ -343,19 +370,21 @@ class _Bench:
         self.pair, self.lab = pair, lab
         exact = [layer.exact.name for layer in pair.layers]
         codes = [layer.codes.name for layer in pair.layers]
-        self._exact = pair.exact([pair.image.name], exact)
-        self._integer = pair.integer([pair.input.name], codes)
+        self._exact = pair.exact([pair.image.name], _once(*exact, pair.exact_logits))
+        self._integer = pair.integer([pair.input.name], _once(*codes, pair.answer.name))
         self._exact_apart = pair.exact([pair.image.name, *exact], exact)
         self._integer_apart = pair.integer([pair.input.name, *codes], codes)
 
-    def whole(self, image: Floats) -> tuple[list[Floats], list[Array]]:
-        """What each layer of the float network answers, and the codes of the integer one."""
+    def whole(self, image: Floats) -> _Whole:
+        """What both networks answer, layer by layer."""
         pair = self.pair
         exact = self.lab.run(self._exact, {pair.image.name: image[None]})
         codes = self.lab.run(self._integer, {pair.input.name: self._raw(image)})
-        return (
+        return _Whole(
             [exact[layer.exact.name] for layer in pair.layers],
             [self._nhwc(codes[layer.codes.name]) for layer in pair.layers],
+            exact[pair.exact_logits].reshape(-1),
+            preprocessing.from_output(codes[pair.answer.name], pair.answer),
         )
 
     def apart(
@@ -406,14 +435,15 @@ def _examine(
     noisy = [False] * len(pair.layers)
     for done, image in enumerate(prepared):
         notify.progress("every layer on its own", done, len(prepared))
-        exact, delivered = bench.whole(image)
+        whole = bench.whole(image)
+        exact = whole.exact
         own, reference = bench.apart(image, exact, factors)
         for place, tally in enumerate(tallies):
-            error = tally.add(exact[place], delivered[place], own[place], reference[place])
+            error = tally.add(exact[place], whole.codes[place], own[place], reference[place])
             noisy[place] |= bool(error.any())
             np.save(_place(pair, place, done), (exact[place] + error).astype(np.float32))
-        logits.append(exact[-1].reshape(-1))
-        answers.append(pair.layers[-1].grid.real(delivered[-1]).reshape(-1))
+        logits.append(whole.logits)
+        answers.append(whole.answer)
     notify.progress("every layer on its own", len(prepared), len(prepared))
     alone = []
     for place, layer in enumerate(pair.layers):
@@ -424,7 +454,15 @@ def _examine(
     power, total = float((right.astype(np.float64) ** 2).sum()), sum(alone) or 1.0
     return _Examination(
         tuple(
-            tally.error(layer.name, layer.op, layer.exact.shape, noise, power, noise / total)
+            tally.error(
+                layer.name,
+                layer.op,
+                layer.exact.shape,
+                layer.reads,
+                alone=noise,
+                power=power,
+                share=noise / total,
+            )
             for layer, tally, noise in zip(pair.layers, tallies, alone, strict=True)
         ),
         accuracy.sqnr_db(right, given),
@@ -437,8 +475,10 @@ def _factors(bench: _Bench, prepared: Sequence[Floats], notify: Notify) -> list[
     scaling = [Scaling() for _ in bench.pair.layers]
     for done, image in enumerate(prepared):
         notify.progress("how channels were scaled", done, len(prepared))
-        exact, delivered = bench.whole(image)
-        for layer, found, x, q in zip(bench.pair.layers, scaling, exact, delivered, strict=True):
+        whole = bench.whole(image)
+        for layer, found, x, q in zip(
+            bench.pair.layers, scaling, whole.exact, whole.codes, strict=True
+        ):
             found.add(x.astype(np.float64), layer.grid.real(q))
     notify.progress("how channels were scaled", len(prepared), len(prepared))
     return [found.factor() for found in scaling]
@@ -449,7 +489,7 @@ def _alone(
     logits: Sequence[Floats],
 ) -> float:  # fmt: skip
     """The squared error of the logits, over all pictures, where this layer alone has its own."""
-    last = pair.layers[-1].exact.name
+    last = pair.exact_logits
     rest = None
     if layer.exact.name != last:
         rest = pair.exact([pair.image.name, layer.exact.name], [last])

@@ -38,7 +38,7 @@ def tally(exact, delivered=None, own=None, reference=None, grid=GRID, factor=1.0
     rounded = grid.codes(exact * factor).astype(np.int8)
     delivered, own = (rounded if x is None else x for x in (delivered, own))
     found.add(exact, delivered, own, exact if reference is None else reference)
-    return found.error("layer", "CONV_2D", exact.shape, alone=1.0, power=100.0, share=0.5)
+    return found.error("layer", "CONV_2D", exact.shape, (), alone=1.0, power=100.0, share=0.5)
 
 
 def test_an_error_is_told_apart_by_its_cause() -> None:
@@ -97,16 +97,18 @@ def test_channels_that_equalization_scaled_are_held_against_their_own_values() -
     assert Scaling(np.zeros(1), np.zeros(1)).factor().tolist() == [1.0]
 
 
-def layer(name: str, share: float, cause: str = "codes", ratio: float = 2.0) -> LayerError:
+def layer(
+    name: str, share: float, cause: str = "codes", ratio: float = 2.0, reads: tuple[str, ...] = ()
+) -> LayerError:
     parts = {"clipped": 0.0, "codes": 0.0, "weights": 0.0} | {cause: 1.0}
     return LayerError(
-        name, "CONV_2D", (1, 4, 4, 8), 20.0, 30.0, 25.0, share, 0.99, parts["clipped"],
+        name, "CONV_2D", (1, 4, 4, 8), reads, 20.0, 30.0, 25.0, share, 0.99, parts["clipped"],
         parts["codes"], parts["weights"], ratio, 8, 0, 0, 0, 0.5,
     )  # fmt: skip
 
 
 SPREAD = [layer(f"l{n}", 0.05) for n in range(20)]
-KNOWN = ("int8_ptq", "int8_best", "int16x8_ptq")
+KNOWN = ("int8_ptq", "int8_best", "int8_qat", "int16x8_ptq")
 
 
 def names(layers, **changes):
@@ -133,7 +135,8 @@ def test_what_is_well_needs_no_remedy() -> None:
         ([layer(f"u{n}", 0.05, ratio=900) for n in range(20)], {}, ["int8_best", "int16x8_ptq"]),
         ([layer("a", 0.4, "weights"), layer("b", 0.3, "weights"), layer("c", 0.3, "weights")],
          {"improved": True, "recipe": "int8_best"}, ["keep-float"]),
-        (SPREAD, {"improved": True, "recipe": "int8_best"}, ["int16x8_ptq"]),
+        (SPREAD, {"improved": True, "recipe": "int8_best"}, ["int8_qat", "int16x8_ptq"]),
+        (SPREAD, {"improved": True, "recipe": "int8_qat"}, ["int16x8_ptq"]),
         # A recipe that is not there is not named.
         (SPREAD, {"improved": True, "recipe": "int8_best", "known": ("int8_ptq",)}, []),
         ([], {}, []),
@@ -149,8 +152,22 @@ def test_a_remedy_says_for_which_layers() -> None:
         layers, sqnr_db=10.0, agreement=0.8, recipe="int8_ptq", per_tensor=False, improved=False,
         known=KNOWN,
     )  # fmt: skip
-    assert best.layers == ("a",)
+    assert best.layers == ("a", "b")
     assert "a differ 900-fold" in best.why
-    assert keep.command == "export with --keep-float a"
+    assert keep.command == "export with --keep-float a --keep-float b"
     assert quantization.entry(layers) == layers[0]
+
+
+def test_weights_that_read_uneven_channels_are_no_matter_of_rounding() -> None:
+    layers = [layer("a", 0.1, ratio=900), layer("b", 0.9, "weights", reads=("a", "image"))]
+    best, _ = quantization.remedies(
+        layers, sqnr_db=10.0, agreement=0.8, recipe="int8_ptq", per_tensor=False, improved=False,
+        known=KNOWN,
+    )  # fmt: skip
+    assert best.why.startswith("channels of a differ 900-fold")
+    assert "rounding by answers" not in best.why
+    assert best.layers == ("b", "a")
+
+
+def test_without_an_error_there_is_no_entry() -> None:
     assert quantization.entry([layer("a", 0.0)]) is None

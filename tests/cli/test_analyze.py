@@ -5,7 +5,9 @@ import click.testing
 import pytest
 
 from mobiledeploy.cli.analyze import Amount, command
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.verbs.diagnose import Diagnosis
 
 
 def run(*arguments):
@@ -124,3 +126,43 @@ def test_amounts_have_units(text, amount):
 def test_what_is_no_amount_is_refused(text):
     with pytest.raises(click.BadParameter, match="no amount such as 150M or 2MB"):
         Amount().convert(text, None, None)
+
+
+def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
+    path = exported["int8_ptq", "onnx"]
+    plot = tmp_path / "layers.svg"
+    result = run(path, "--quantization", "--plot", plot)
+    assert result.exit_code == 0, result.output
+    title, header, *rows = result.stdout.splitlines()
+    assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 picture (golden)")
+    assert header.split()[:4] == ["layer", "kind", "SQNR", "own"]
+    assert sum("CONV_2D" in row for row in rows) == 28
+    assert any(row.startswith("logits: ") for row in rows)
+    assert any(row.startswith("most of the error enters in ") for row in rows)
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_quantization_is_one_record(exported):
+    path = exported["int8_ptq", "tflite"]
+    result = run(path, "--quantization", "--json", "-q", "--input-range", "0,1")
+    found = records.loads(Diagnosis, result.stdout)
+    assert found.artifact == str(path)
+    assert found.enters in [layer.name for layer in found.layers]
+    other = records.loads(Diagnosis, run(path, "--quantization", "--json", "-q").stdout)
+    assert other.sqnr_db != found.sqnr_db
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--quantization",), "takes an artifact"),
+        (("a.tflite", "--quantization", "--res", 96), "stands alone"),
+        (("a.tflite", "--quantization", "--best"), "stands alone"),
+        (("a.tflite", "--data", "demo"), "are for --quantization"),
+        (("a.tflite", "--plot", "a.svg"), "are for --quantization"),
+        (("a.tflite", "--input-range", "0,1"), "are for --quantization"),
+        (("a.tflite", "--quantization", "--plot", "a.gif"), "neither .svg nor .png"),
+    ],
+)
+def test_what_does_not_go_with_quantization_is_refused(arguments, said):
+    assert said in refused(*arguments)

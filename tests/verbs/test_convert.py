@@ -18,6 +18,7 @@ from mobiledeploy.core.errors import DeployError, InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.verbs import convert
+from tests.conftest import REPOSITORY
 
 SIZE = (65, 97)  # odd, so that SAME must round up
 GOLDEN = (0, 1, 2)
@@ -159,6 +160,103 @@ def test_with_few_pictures_nothing_is_chosen_and_it_is_said(tmp_path):
     assert files[0].tried == ()
     names = [doubt.name for doubt in listener.doubts]
     assert names == ["few-calibration-images", "no-choice"]
+
+
+def calibrated_on(tmp_path, images, **preprocessing_):
+    """What is said of calibration pictures, uint8 [N, H, W, 3], before anything is made."""
+    place = tmp_path / "data.npz"
+    np.savez(place, images=images, labels=np.arange(len(images)) % 2)
+    spec = dataclasses.replace(
+        request(tmp_path).source.spec, resolution=(64, 64),
+        preprocessing=Preprocessing(**({"input_range": (-1.0, 1.0)} | preprocessing_)),
+    )  # fmt: skip
+    listener = Listener()
+    data = DataRef(str(place), "validation", (64, 64))
+    return convert.calibration_images(data, spec, listener), listener.doubts
+
+
+def noise(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), np.uint8)
+
+
+def test_copies_of_calibration_pictures_count_once_and_it_is_said(tmp_path):
+    images, doubts = calibrated_on(tmp_path, np.tile(noise(1), (100, 1, 1, 1)))
+    assert len(images) == 1
+    assert [doubt.name for doubt in doubts] == [
+        "alike-calibration-images",
+        "few-calibration-images",
+    ]
+    assert "the 20 calibration images are copies of 1" in doubts[0].message
+    assert "come from 1 images only" in doubts[1].message
+
+
+@pytest.mark.parametrize("std", [(1.0, 1.0, 1.0), (0.25, 0.25, 0.25)])
+def test_calibration_pictures_that_hardly_differ_are_said(tmp_path, std):
+    alike = np.full((100, 64, 64, 3), 128, np.uint8) + noise(100) // 128
+    images, doubts = calibrated_on(tmp_path, alike, std=std)
+    assert len(images) == 20
+    assert [doubt.name for doubt in doubts] == ["alike-calibration-images"]
+    assert "all alike" in doubts[0].message
+
+
+def test_calibration_pictures_that_differ_are_not_doubted(tmp_path):
+    images, doubts = calibrated_on(tmp_path, noise(100) // 8)
+    assert (len(images), doubts) == (20, [])
+
+
+def test_pictures_of_another_range_than_the_training_had_are_said(tmp_path):
+    """The demo weights, trained on -1,1, are told 0,255."""
+    spec = request(tmp_path).source.spec
+    wrong = dataclasses.replace(
+        spec,
+        arguments={"alpha": 0.25},
+        resolution=(64, 64),
+        preprocessing=Preprocessing((0.0, 255.0)),
+    )
+    weights = str(REPOSITORY / "models" / "weights" / "mobilenet_v1_0.25.h5")
+    said = {}
+    for name, own in (("wrong", wrong), ("right", dataclasses.replace(
+        wrong, preprocessing=Preprocessing((-1.0, 1.0))))):  # fmt: skip
+        listener = Listener()
+        asked = request(
+            tmp_path, source=Source(own, weights=weights), jobs=(("int8_ptq", "tflite"),),
+            data=DataRef("demo", "validation", (64, 64)),
+        )  # fmt: skip
+        convert.produce(asked, tmp_path / "log", listener)
+        said[name] = listener.doubts
+    assert said["right"] == []
+    (doubt,) = said["wrong"]
+    assert doubt.name == "unlike-training"
+    assert "scaled to 0,255" in doubt.message
+    assert "remembers pixels of -1,1" in doubt.message
+    assert doubt.advice.startswith("--input-range -1,1")
+
+
+@pytest.mark.parametrize("kind", ["k2.h5", "k2.keras", "k3.keras", "k2_saved"])
+def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
+    import keras
+    import tf_keras
+
+    from mobiledeploy.verbs import models
+
+    library = keras if kind.startswith("k3") else tf_keras
+    image = library.layers.Input((32, 32, 3))
+    x = library.layers.Conv2D(4, 3, name="broken")(image)
+    scores = library.layers.Dense(2, name="preds")(library.layers.GlobalAveragePooling2D()(x))
+    model = library.Model(image, scores)
+    kernel, bias = model.get_layer("broken").get_weights()
+    kernel[0, 0, 0, 0] = np.inf
+    model.get_layer("broken").set_weights([kernel, bias])
+    path = tmp_path / kind
+    model.save(path)
+    spec = dataclasses.replace(request(tmp_path).source.spec, card=None)
+    asked = request(
+        tmp_path,
+        source=Source(spec, file=models.detect(path)),
+        data=DataRef("demo", "validation", (32, 32)),
+    )
+    with pytest.raises(InputError, match=r"broken.*NaN or infinite"):
+        convert.produce(asked, tmp_path / "log", Listener())
 
 
 def test_the_same_request_gives_the_same_bytes(converted, tmp_path):

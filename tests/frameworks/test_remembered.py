@@ -1,0 +1,71 @@
+"""What a network remembers of the pictures of its training."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+
+from mobiledeploy.core import preprocessing
+from mobiledeploy.core.types import Model, Preprocessing
+from mobiledeploy.frameworks import remembered
+
+SIZE = (32, 32)
+RANGES = [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)]
+
+
+def prepared(range_, **more):
+    """Pictures of several contrasts, always the same."""
+    random = np.random.default_rng(0)
+    pre = Preprocessing(range_, **more)
+    pixels = [random.integers(0, 256, (*SIZE, 3), np.uint8) // (1 + n % 3) for n in range(30)]
+    return pre, np.stack([preprocessing.prepare(image, pre, SIZE) for image in pixels])
+
+
+def trained(library, images, *, norm=True):
+    """A network of one convolution whose BatchNorm has seen `images`."""
+    library.utils.set_random_seed(0)
+    layers = library.layers
+    image = layers.Input((*SIZE, 3))
+    x = layers.Conv2D(8, 3, use_bias=False)(image)
+    before = library.Model(image, x)
+    batch_norm = layers.BatchNormalization()
+    x = layers.ReLU()(batch_norm(x) if norm else x)
+    model = library.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    if norm and images is not None:
+        seen = np.asarray(before(images))
+        gamma, beta, _, _ = batch_norm.get_weights()
+        axes = (0, 1, 2)
+        batch_norm.set_weights([gamma, beta, seen.mean(axis=axes), seen.var(axis=axes)])
+    return Model("tf_keras" if library is tf_keras else "keras3", model)
+
+
+@pytest.mark.parametrize("library", [tf_keras, keras], ids=["keras2", "keras3"])
+@pytest.mark.parametrize("right", RANGES, ids=str)
+def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right):
+    model = trained(library, prepared(right)[1])
+    for said in RANGES:
+        found = remembered.likelier_range(model, SIZE, *prepared(said))
+        assert found == (None if said == right else right)
+
+
+def test_mean_and_deviation_are_kept_apart_from_the_range():
+    normal = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    model = trained(tf_keras, prepared((0.0, 1.0), **normal)[1])
+    assert remembered.likelier_range(model, SIZE, *prepared((0.0, 1.0), **normal)) is None
+    found = remembered.likelier_range(model, SIZE, *prepared((0.0, 255.0), **normal))
+    assert found == (0.0, 1.0)
+
+
+def test_other_pictures_of_the_right_range_are_no_wrong_range():
+    """Darker, and of less contrast than what it was trained on."""
+    pre, images = prepared((-1.0, 1.0))
+    model = trained(tf_keras, images)
+    assert remembered.likelier_range(model, SIZE, pre, images * 0.5 - 0.3) is None
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["none", "untrained"])
+def test_without_a_trained_batch_norm_nothing_is_remembered(norm):
+    model = trained(tf_keras, None, norm=norm)
+    assert remembered.likelier_range(model, SIZE, *prepared((0.0, 255.0))) is None

@@ -1,0 +1,96 @@
+"""Artifacts as an export leaves them, of models that a test has made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    Golden,
+    Model,
+    ModelSpec,
+    Preprocessing,
+    Recipe,
+    Tried,
+    Weights,
+)
+from mobiledeploy.frameworks import drafts
+from tests.conftest import press
+
+PLAIN = Preprocessing((-1.0, 1.0))
+INT8 = RECIPES.load("int8_ptq").RECIPE
+BEST = ("quiet_channels", "global_pool", "equalize", "headroom", "adaround")
+
+
+def write(
+    folder: Path, name: str, content: bytes, recipe: Recipe, golden: Golden,
+    tried: tuple[Tried, ...] = (),
+) -> Path:  # fmt: skip
+    """A file and its record, as an export leaves them."""
+    path = folder / name
+    shelf = FORMATS.load(path.suffix[1:])
+    content = shelf.seal(content)
+    facts = shelf.inspect(content)
+    path.write_bytes(content)
+    sides = facts.inputs[0].shape[1:]
+    size = sides[1:] if facts.layout == "NCHW" else sides[:2]
+    classes = facts.outputs[0].shape[-1]
+    spec = ModelSpec(
+        "small", None, "tf_keras", {}, size, classes, PLAIN, Weights("small.h5", "", pinned=False)
+    )
+    artifact = Artifact(
+        path=name, sha256=records.sha256(content), size_bytes=len(content), gzip_bytes=1,
+        sparsity=0.0, format=facts.format, spec=spec, recipe=recipe, output="softmax", io="int8",
+        layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs, logits=facts.logits,
+        golden=golden, sqnr_db=30.0, data=DataRef("elsewhere", "validation", size),
+        calibration="", calibration_images=24, key="", convert_seconds=1.0, tools={}, tried=tried,
+    )  # fmt: skip
+    records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
+    return path
+
+
+def pictures(folder: Path, images: np.ndarray, classes: int) -> Golden:
+    """Pictures in -1 to 1 as golden ones."""
+    (folder / "golden").mkdir(parents=True)
+    names = []
+    for image in images:
+        pixels = np.rint((image + 1) / 2 * 255).astype(np.uint8)
+        place = folder / "golden" / "new.png"
+        Image.fromarray(pixels).save(place)
+        place = place.rename(place.with_stem(records.sha256(place)[:16]))
+        names.append(f"golden/{place.name}")
+    return Golden(tuple(names), tuple(names), ((0.0,) * classes,) * len(names), "")
+
+
+def made(
+    folder: Path, model: Model, seen: np.ndarray, golden: np.ndarray, *, onnx: bool = False
+) -> Path:
+    """A folder with float32, int8_ptq, int8 per tensor, and int8_best by all its passes.
+
+    `seen` calibrates. As ONNX too, on request.
+    """
+    floats = press(model, "float32", "tflite", seen, output="softmax")
+    classes = FORMATS.load("tflite").inspect(floats).outputs[0].shape[-1]
+    samples = pictures(folder, golden, classes)
+    write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
+    draft = drafts.start(floats, INT8, "int8", seen)
+    write(folder, "int8_ptq.tflite", drafts.integers(draft), INT8, samples)
+    if onnx:
+        content = press(model, "int8_ptq", "onnx", seen, output="softmax")
+        write(folder, "int8_ptq.onnx", content, INT8, samples)
+    coarse = dataclasses.replace(INT8, granularity="per-tensor")
+    whole = drafts.integers(dataclasses.replace(draft, recipe=coarse))
+    write(folder, "per_tensor.tflite", whole, coarse, samples)
+    for name in BEST:
+        draft = PASSES.load(name).apply(draft, seen)
+    best = RECIPES.load("int8_best").RECIPE
+    tried = (Tried(BEST, 0.1, 20.0, 1.0, 8),)
+    write(folder, "int8_best.tflite", drafts.integers(draft), best, samples, tried)
+    return folder
