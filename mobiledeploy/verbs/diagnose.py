@@ -111,6 +111,7 @@ def diagnose(
     prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in pictures]
     with (
         tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
+        records.writing(Path(folder)),
         DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
     ):
         pair = _Pair(path, artifact, reference, Path(folder))
