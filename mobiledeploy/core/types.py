@@ -413,7 +413,8 @@ class Draft:
     and the greatest value of each activation, by tensor name, that its codes shall be spread over.
     `integers` is the quantized TFLite, None as long as ranges may still change. `trained` counts
     the trainings of these integers. `kept` are the tensors that stay float, with the operator that
-    makes each.
+    makes each. `latent` are the weights that the integers are rounded from while they are trained,
+    in codes, by layer.
     """
 
     recipe: Recipe
@@ -423,6 +424,7 @@ class Draft:
     integers: bytes | None = field(repr=False, default=None)
     trained: int = 0
     kept: tuple[str, ...] = ()
+    latent: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True)

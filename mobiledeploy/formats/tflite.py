@@ -17,7 +17,7 @@ from mobiledeploy.core.types import FileFacts, Layer, Tensor
 SUFFIX = ".tflite"
 _IDENTIFIER = b"TFL3"
 _OPS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-_NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+_NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.int8}
 """Types that weights have."""
 _DTYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 
@@ -68,11 +68,14 @@ def sparsity(data: bytes) -> float:
     model = _open(data)
     zeros = total = 0
     for tensor in model.subgraphs[0].tensors:
-        stored = _stored(model, tensor)
-        kind = _NUMPY.get(_DTYPES.get(tensor.type, ""))
+        stored, dtype = _stored(model, tensor), _DTYPES.get(tensor.type, "")
+        kind = _NUMPY.get(dtype)
         if stored is None or kind is None or len(_tuple(tensor.shape)) < 2:
             continue
         values = np.asarray(stored, np.uint8).view(kind)
+        if dtype == "int4":
+            values = np.stack([values & 0xF, values >> 4 & 0xF]).T.reshape(-1)
+            values = values[: int(np.prod(tensor.shape))]
         # Weights of integers are symmetric: their zero point is zero.
         zeros += values.size - int(np.count_nonzero(values))
         total += values.size

@@ -70,6 +70,7 @@ def save(draft: Draft) -> bytes:
         names=np.array(names, np.str_),
         ranges=np.array([draft.ranges[name] for name in names], np.float64).reshape(-1, 2),
         trained=np.int64(draft.trained),
+        **{f"latent/{name}": values for name, values in draft.latent.items()},
         kept=np.array(draft.kept, np.str_),
     )
     return stream.getvalue()
@@ -85,8 +86,13 @@ def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> Draft:
                 {name: (low, high) for name, (low, high) in pairs},
                 stored["integers"].tobytes(), int(stored["trained"]),
                 tuple(stored["kept"].tolist()),
+                {
+                    name.removeprefix("latent/"): stored[name]
+                    for name in stored.files
+                    if name.startswith("latent/")
+                },
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError("the unfinished training is damaged", "--force starts it anew") from error
 
 

@@ -25,7 +25,7 @@ whichever framework it came from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,12 @@ PRESERVES = False
 STEPS = 64
 """Batches of one application."""
 BATCH = 32
-LEARNING_RATE = 0.005
+LEARNING_RATE = 0.02
 """Of Adam, in codes a step, in the first application; it falls along a cosine."""
 FALL = 0.4
 """What each further application has of the learning rate of the one before."""
 SMALLEST_WINDOW = 0.875
+_EPSILON = 1e-14
 _SEED = 20171215
 
 
@@ -58,7 +59,7 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     """The draft after `STEPS` steps on `images` [N, H, W, 3] float32, whose order is drawn anew."""
     floats, integers = Flat(draft.floats), Flat(drafts.integers(draft))
     layers = [
-        _Trained(integers, ours, theirs, weighted.largest_code(ours, draft.recipe))
+        _Trained(integers, ours, theirs, weighted.largest_code(ours, draft.recipe), draft.latent)
         for ours, theirs in weighted.pairs(integers, floats)
     ]
     if not layers:
@@ -70,23 +71,34 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
         if not np.isfinite(loss):
             raise InputError("quantization-aware training came to a loss that is not finite")
         progress("quantization-aware training", number + 1, STEPS)
-    for layer in layers:
-        layer.put()
-    return dataclasses.replace(draft, integers=integers.packed(), trained=draft.trained + 1)
+    latent = {layer.name: layer.put() for layer in layers}
+    return dataclasses.replace(
+        draft, integers=integers.packed(), trained=draft.trained + 1, latent=latent
+    )
 
 
 class _Trained:
     """One operator's weights in codes, and what is added to its bias in codes of its output."""
 
-    def __init__(self, flat: Flat, ours: Weighted, theirs: Weighted, limit: int) -> None:
+    def __init__(
+        self,
+        flat: Flat,
+        ours: Weighted,
+        theirs: Weighted,
+        limit: int,
+        latent: Mapping[str, NDArray[np.float32]],
+    ) -> None:
         self._flat, self._ours, self._limit = flat, ours, limit
+        self.name = ours.name
         stored = flat.stored(ours.weights)
         floats = theirs.flat.stored(theirs.weights)
         sides = [1] * stored.ndim
         sides[flat.axis(ours.weights)] = ours.outputs
         self._scales = ours.scales.reshape(sides).astype(np.float32)
         self._free = np.broadcast_to(0.0 if theirs.clustered else floats != 0, stored.shape)
-        self._codes = tf.Variable(stored.astype(np.float32))
+        # In the middle of its code a weight takes many steps of one direction to leave it: codes
+        # that were well chosen are not lost to the noise of a short training.
+        self._codes = tf.Variable(latent.get(ours.name, stored.astype(np.float32)))
         self._bias: NDArray[np.float64] | None = None
         if ours.bias >= 0:
             self._bias = flat.stored(ours.bias) * flat.scale(ours.bias)[0]
@@ -110,13 +122,14 @@ class _Trained:
             read[number, 2] = self._bias.astype(np.float32) + self._shift * self._step
         return read
 
-    def put(self) -> None:
-        """Into the file."""
+    def put(self) -> NDArray[np.float32]:
+        """Into the file; the weights that its codes are rounded from."""
         codes = np.clip(np.round(self._codes.numpy()), -self._limit, self._limit)
         self._flat.put(self._ours.op, 1, codes.astype(np.int8))
         if self._bias is not None:
             moved = self._bias + self._shift.numpy().astype(np.float64) * self._step
             self._ours.put_bias(self._ours.blocked(moved))
+        return np.asarray(self._codes.numpy(), np.float32)
 
 
 def _stepper(
@@ -124,7 +137,8 @@ def _stepper(
 ) -> Any:
     """(pictures [B, H, W, 3], seed [2]) -> divergence in nats: one step of the training."""
     decay = tf_keras.optimizers.schedules.CosineDecay(rate, STEPS)
-    optimizer = tf_keras.optimizers.Adam(decay)
+    # Gradients by codes are as small as scales and divergences together.
+    optimizer = tf_keras.optimizers.Adam(decay, epsilon=_EPSILON)
     variables = [variable for layer in layers for variable in layer.variables]
 
     @tf.function

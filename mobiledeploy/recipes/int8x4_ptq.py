@@ -2,7 +2,7 @@
 
 As int8_best, with codes from -7 to 7 for the weights of every convolution but the first and the
 depthwise ones. LiteRT's own kernels compute with them, XNNPACK's do not: a smaller file, not a
-faster one. Sixteen values are few: rounding by what each layer answers is the only order.
+faster one. Sixteen values are few: it takes rounding by what each layer answers to be of use.
 """
 
 from mobiledeploy.core.types import Recipe
@@ -17,6 +17,7 @@ RECIPE = Recipe(
     symmetry="symmetric",
     calibration="min-max",
     passes=(
+        (),
         ("quiet_channels", "global_pool", "headroom", "adaround"),
         ("quiet_channels", "global_pool", "equalize", "headroom", "adaround"),
     ),

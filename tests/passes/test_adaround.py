@@ -15,21 +15,24 @@ from tests.passes.conftest import draft, images, sqnr
 @given(
     blocks=st.integers(1, 3), outputs=st.integers(1, 4), inputs=st.integers(1, 9),
     spread=st.floats(0, 3), seed=st.integers(0, 2**32 - 1), dead=st.booleans(),
+    limit=st.sampled_from([7, 127]),
 )  # fmt: skip
-def test_codes_are_at_least_as_good_as_the_nearest(blocks, outputs, inputs, spread, seed, dead):
+def test_codes_are_at_least_as_good_as_the_nearest(
+    blocks, outputs, inputs, spread, seed, dead, limit
+):
     random = np.random.default_rng(seed)
     weights = random.normal(size=(blocks, outputs, inputs))
-    scale = np.abs(weights).max(axis=-1) / adaround.LIMIT
+    scale = np.abs(weights).max(axis=-1) / limit
     mixing = random.normal(size=(blocks, 40, inputs)) * np.exp(spread * random.normal(size=inputs))
     if dead:
         mixing[:, :, 0] = 0
     mixing -= mixing.mean(axis=1, keepdims=True)
     gram = mixing.transpose(0, 2, 1) @ mixing / 40
     cross = weights @ gram
-    codes = adaround.rounded(weights, scale, gram, cross)
+    codes = adaround.rounded(weights, scale, gram, cross, limit=limit)
     assert codes.shape == weights.shape
     assert codes.dtype == np.int8
-    assert np.abs(codes.astype(int)).max() <= adaround.LIMIT
+    assert np.abs(codes.astype(int)).max() <= limit
     damping = adaround.RIDGE * np.trace(gram, axis1=1, axis2=2) / inputs
     objective = gram + np.maximum(damping, 1e-70)[:, None, None] * np.eye(inputs)
     wanted = weights / scale[..., None]
@@ -51,7 +54,7 @@ def test_weights_that_are_zero_stay_zero():
     weights[random.random(weights.shape) < 0.5] = 0
     mixing = random.normal(size=(2, 60, 9)) @ random.normal(size=(2, 9, 9))
     gram = mixing.transpose(0, 2, 1) @ mixing / 60
-    scale = np.abs(weights).max(axis=-1) / adaround.LIMIT
+    scale = np.abs(weights).max(axis=-1) / 127
     codes = adaround.rounded(weights, scale, gram, weights @ gram)
     assert not codes[weights == 0].any()
     assert np.count_nonzero(codes) > 0.9 * np.count_nonzero(weights)

@@ -1,0 +1,104 @@
+"""Integers that learn to answer as the floats do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mobiledeploy.analysis import accuracy
+from mobiledeploy.core.plugins import RECIPES
+from mobiledeploy.frameworks import drafts, weighted
+from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.passes import qat
+from tests.passes.conftest import draft, floats, images
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """A few steps, large enough to be seen."""
+    monkeypatch.setattr(qat, "STEPS", 12)
+    monkeypatch.setattr(qat, "LEARNING_RATE", 0.2)
+
+
+def diverges(made):
+    fresh = images(48, seed=1)
+    return accuracy.divergence(
+        drafts.logits(made.floats, fresh), drafts.logits(drafts.integers(made), fresh)
+    )
+
+
+def test_answers_come_nearer_to_those_of_the_floats(brief):
+    """On weights of 4 bits, which leave much to be learnt."""
+    plain = dataclasses.replace(draft("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
+    trained = qat.apply(plain, images(96, seed=2))
+    assert trained.trained == 1
+    assert diverges(trained) < 0.7 * diverges(plain)
+
+
+def codes(made):
+    flat = Flat(drafts.integers(made))
+    return {layer.name: flat.stored(layer.weights) for layer in weighted.of(flat)}
+
+
+def test_codes_stay_within_their_bits(brief):
+    plain = dataclasses.replace(draft("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
+    flat = Flat(drafts.integers(qat.apply(plain, images())))
+    for layer in weighted.of(flat):
+        limit = weighted.largest_code(layer, plain.recipe)
+        assert np.abs(flat.stored(layer.weights).astype(int)).max() <= limit
+
+
+def sparse_and_clustered():
+    """The floats of "relu" with half of every layer zero, and the last layer of four values."""
+    flat = Flat(floats("relu"))
+    layers = weighted.of(flat)
+    for layer in layers:
+        values = flat.stored(layer.weights).copy()
+        values[np.abs(values) < np.median(np.abs(values))] = 0
+        if layer is layers[-1]:
+            values = np.where(values != 0, np.sign(values) * 0.25, 0)
+        flat.put(layer.op, 1, values)
+    return flat.packed()
+
+
+def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
+    content = sparse_and_clustered()
+    plain = drafts.start(content, RECIPES.load("int8_ptq").RECIPE, "int8", images())
+    before, after = codes(plain), codes(qat.apply(plain, images()))
+    flat = Flat(content)
+    changed = 0
+    for layer in weighted.of(flat):
+        zero = flat.stored(layer.weights) == 0
+        assert not after[layer.name][zero].any()
+        moved = np.count_nonzero(before[layer.name] != after[layer.name])
+        assert not (layer.clustered and moved)
+        changed += moved
+    assert changed
+
+
+def test_each_part_is_gentler_and_sees_the_pictures_in_another_order(brief, monkeypatch):
+    rates, orders = [], []
+    stepper, batches = qat._stepper, qat._batches
+    monkeypatch.setattr(qat, "_stepper", lambda *a: rates.append(a[-1]) or stepper(*a))
+    monkeypatch.setattr(qat, "_batches", lambda *a: orders.append(a[-1]) or batches(*a))
+    qat.apply(qat.apply(draft("relu"), images()), images())
+    assert rates == [qat.LEARNING_RATE, qat.LEARNING_RATE * qat.FALL]
+    assert orders == [0, 1]
+    first, second = (np.concatenate(list(batches(images(), turn))) for turn in orders)
+    assert not np.array_equal(first, second)
+
+
+def test_every_picture_has_its_turn_before_one_comes_again():
+    numbered = np.arange(50, dtype=np.float32)[:, None, None, None]
+    seen = np.concatenate([batch.ravel() for batch in qat._batches(numbered, 0)])
+    counts = np.bincount(seen.astype(int), minlength=50)
+    assert counts.sum() == qat.STEPS * qat.BATCH
+    assert counts.max() - counts.min() <= 1
+
+
+def test_progress_is_told(brief):
+    told = []
+    qat.apply(draft("relu"), images(), lambda *step: told.append(step))
+    assert told[-1] == ("quantization-aware training", 12, 12)
