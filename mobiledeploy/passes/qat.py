@@ -4,9 +4,10 @@ The int8 network is computed in real values with every tensor rounded to its gri
 `frameworks/simulated.py`), BatchNorms folded and frozen as in the file, and its weights and biases
 follow the gradient of
 
-    KL(softmax(z) || softmax(z^))   over pictures, windows of them and mirrored ones,
+    KL(softmax(z / T) || softmax(z^ / T))   over pictures, windows of them and mirrored ones,
 
-where z are the logits of the float network and z^ those of the integers: distillation from the
+where z are the logits of the float network, z^ those of the integers, and T a temperature at which
+the float network has doubts (see `analysis.accuracy.temperature`): distillation from the
 network itself (G. Hinton et al. 2015, https://arxiv.org/abs/1503.02531; A. Mishra, D. Marr 2017,
 Apprentice, https://arxiv.org/abs/1711.05852; quantization-aware training as in B. Jacob et al.
 2018, https://arxiv.org/abs/1712.05877, section 3). No labels are needed, and the network learns
@@ -33,6 +34,7 @@ import tensorflow as tf
 import tf_keras
 from numpy.typing import NDArray
 
+from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import Draft
@@ -46,12 +48,14 @@ PRESERVES = False
 STEPS = 64
 """Batches of one application."""
 BATCH = 32
-LEARNING_RATE = 0.02
+LEARNING_RATE = 0.01
 """Of Adam, in codes a step, in the first application; it falls along a cosine."""
 FALL = 0.4
 """What each further application has of the learning rate of the one before."""
 SMALLEST_WINDOW = 0.875
 _EPSILON = 1e-14
+_LOOKED_AT = 256
+"""Pictures that the temperature is found on."""
 _SEED = 20171215
 
 
@@ -65,7 +69,8 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
     if not layers:
         raise InputError("the model has no int8 weights that could be trained")
     rate = LEARNING_RATE * FALL**draft.trained
-    step = _stepper(Simulated(floats), Simulated(integers), layers, rate)
+    warm = accuracy.temperature(drafts.logits(draft.floats, np.asarray(images[:_LOOKED_AT])))
+    step = _stepper(Simulated(floats), Simulated(integers), layers, rate, warm)
     for number, batch in enumerate(_batches(images, draft.trained)):
         loss = float(step(batch, tf.constant([_SEED + draft.trained, number], tf.int64)))
         if not np.isfinite(loss):
@@ -133,7 +138,7 @@ class _Trained:
 
 
 def _stepper(
-    teacher: Simulated, student: Simulated, layers: Sequence[_Trained], rate: float
+    teacher: Simulated, student: Simulated, layers: Sequence[_Trained], rate: float, warm: float
 ) -> Any:
     """(pictures [B, H, W, 3], seed [2]) -> divergence in nats: one step of the training."""
     decay = tf_keras.optimizers.schedules.CosineDecay(rate, STEPS)
@@ -145,10 +150,10 @@ def _stepper(
     def step(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         dice = tf.random.stateless_uniform((4, tf.shape(images)[0]), seed)
         seen = windows.drawn(images, dice, SMALLEST_WINDOW)
-        wanted = tf.nn.log_softmax(teacher.logits(seen, {}))
+        wanted = tf.nn.log_softmax(teacher.logits(seen, {}) / warm)
         with tf.GradientTape() as tape:
             read = {place: value for layer in layers for place, value in layer.values().items()}
-            answer = tf.nn.log_softmax(student.logits(seen, read))
+            answer = tf.nn.log_softmax(student.logits(seen, read) / warm)
             each = tf.reduce_sum(tf.exp(wanted) * (wanted - answer), axis=-1)
             loss = tf.reduce_mean(each)
         nested = [layer.variables for layer in layers]
