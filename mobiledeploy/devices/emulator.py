@@ -133,7 +133,7 @@ class Emulator:
         """Starts an aarch64 program; the counter's events come on its standard output too."""
         if argv[0].startswith("-"):
             raise DeviceError(f"{argv[0]} is no program")
-        plugin = f"{native.counter()},out=/proc/self/fd/1,clocks=on"
+        plugin = f"{native.counter()},out=/proc/self/fd/1"
         libraries = self._qemu.libraries
         child = Child(
             (
