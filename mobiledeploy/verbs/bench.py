@@ -105,8 +105,7 @@ def bench(
                 made.append(count.count(session, path, artifact, where, notify=notify))
             else:
                 made.append(_Timing(path, artifact, runs, seconds, notify).measure(session, where))
-            if isinstance(made[-1], Measured):
-                store.add_measurement(made[-1])
+            store.add_measurement(made[-1])
     return tuple(made)
 
 
