@@ -91,7 +91,7 @@ def test_a_delegate_that_stays_out_is_doubted(exported, here, heard) -> None:
 def test_what_cannot_be_asked(exported, here, heard) -> None:
     path = [exported["float32", "tflite"]]
     for given, said in (
-        ({"device": "pixel"}, "no devices named 'pixel'; there are host"),
+        ({"device": "pixel"}, "no devices named 'pixel'; there are emulator, host"),
         ({"runner": "nativ"}, "no runners named 'nativ'"),
         ({"runtime": "tensorrt"}, "no runtime 'tensorrt'; there are .*litert"),
         ({"delegate": "gpu"}, "no delegate 'gpu'; there are xnnpack, none"),
