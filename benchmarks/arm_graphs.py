@@ -84,6 +84,8 @@ class Ratio:
 def main(network: tuple[str, ...], core: tuple[str, ...]) -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
+        # Its exports are no exports of this folder's.
+        os.environ["MOBILEDEPLOY_STORE"] = str(Path(folder) / "store.db")
         for name in network:
             files = dict(made(NETWORKS[name], Path(folder) / name))
             for where in core:
