@@ -34,6 +34,7 @@ from mobiledeploy.core.plugins import (
     LOADERS,
     PASSES,
     RECIPES,
+    REPORTS,
     RUNNERS,
     RUNTIMES,
     Shelf,
@@ -54,6 +55,7 @@ from mobiledeploy.passes import (
     ranges_percentile,
 )
 from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_best, int8_ptq
+from mobiledeploy.reports import github, json, junit, markdown
 from mobiledeploy.runners import python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 
@@ -79,6 +81,7 @@ Held(CONVERTERS)(onnx_converter, tflite_converter)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(LOADERS)(keras_loader, saved_model_loader)
 Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
+Held(REPORTS)(github, json, junit, markdown)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
 Held(RUNNERS)(python)
 Held(DEVICES)(host)

@@ -24,6 +24,7 @@ from mobiledeploy.core.ports import (
     Loader,
     Pass,
     RecipeFile,
+    ReportFile,
     Runner,
     Runtime,
 )
@@ -97,6 +98,7 @@ RUNTIMES = Shelf[Runtime]("runtimes")
 RUNNERS = Shelf[Runner]("runners")
 DEVICES = Shelf[Device]("devices")
 DATASETS = Shelf[Dataset]("datasets")
+REPORTS = Shelf[ReportFile]("reports")
 
 
 def dataset(source: str) -> Dataset:

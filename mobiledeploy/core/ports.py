@@ -19,6 +19,7 @@ from mobiledeploy.core.types import (
     ModelFile,
     Output,
     Recipe,
+    Report,
     Split,
     Target,
     Tensor,
@@ -320,6 +321,16 @@ class Dataset(Protocol):
 
         `resolution` is what a generator draws at; a data set of pictures ignores it.
         """
+        ...
+
+
+class ReportFile(Protocol):
+    """One way to write down what was found."""
+
+    SUFFIX: str
+
+    def render(self, report: Report) -> str:
+        """The text of `report`, whole, with a newline at its end."""
         ...
 
 

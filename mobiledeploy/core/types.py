@@ -298,6 +298,119 @@ class Evaluation:
     doubts: tuple[Doubt, ...] = ()
 
 
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One question that a check asked of an artifact, and its answer.
+
+    `metric` is what was asked: `accuracy` (loss of top-1 against the accepted model), `float` (the
+    same against the accepted float model), `floor`, `flips` (answers that changed), `class` (one
+    class, named in `subject`), `golden` (outputs recorded when the artifact was made).
+    `value`, `interval` and `margin` are of one unit: fractions of the pictures, or quantization
+    steps for `golden`. The interval is two one-sided 95 % bounds, None where there is none.
+    `needed` is how many pictures would decide where these do not. `line` says it in words.
+    """
+
+    metric: Literal["accuracy", "float", "floor", "flips", "class", "golden"]
+    subject: str
+    outcome: Outcome
+    value: float
+    interval: tuple[float, float] | None
+    margin: float
+    images: int
+    needed: int | None
+    line: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Pictures of class `true` that are taken for `predicted`: how many before, how many now."""
+
+    true: str
+    predicted: str
+    before: int
+    now: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found of one artifact; `verdicts` decide, all else is information.
+
+    Accuracies and `flips` are fractions of `images`; None where the pictures have no labels.
+    `losses` are pictures that only the accepted model named rightly, `gains` those that only this
+    one did; `mcnemar_p` is the exact two-sided p of the two. `untested` counts the classes with too
+    few pictures to be judged alone.
+    """
+
+    path: str
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    accepted_sha256: str
+    images: int
+    top1: float | None
+    accepted_top1: float | None
+    losses: int | None
+    gains: int | None
+    flips: float
+    mcnemar_p: float | None
+    untested: int
+    moved: tuple[Moved, ...]
+    verdicts: tuple[Verdict, ...]
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The gravest of its verdicts: one fail fails, one inconclusive leaves all open."""
+        said = {verdict.outcome for verdict in self.verdicts}
+        return "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One artifact that was accepted, and what it answered: an entry of a baseline.
+
+    `model`, `recipe` and `format` are its key. `answers` is the best class of every picture in the
+    order of the data, base64 of zlib of little-endian uint16, 65535 for one that could not be read.
+    `right` is how many of them were right (None without labels). `isa` is the machine's instruction
+    set. `seal` is the sha256 over the entry without it: an entry that was edited is refused.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    weights_sha256: str
+    classes: int
+    data: DataRef
+    preprocessing: Preprocessing
+    target: Target
+    runtime_version: str
+    isa: str
+    images: int
+    right: int | None
+    answers: str
+    seal: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The accepted artifacts of a project, in one file under version control."""
+
+    accepted: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file of `reports/` makes text of."""
+
+    title: str
+    checks: tuple[Check, ...] = ()
+
+
 @dataclass(frozen=True)
 class Measured:
     """Time on a real machine, taken by a clock: raw, with warm-ups and the machine's facts.
