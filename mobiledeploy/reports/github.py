@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Check, Report, Verdict
+from mobiledeploy.core.types import Check, Regression, Report, Verdict
 
 SUFFIX = ".txt"
 MOST = 10
@@ -13,7 +13,8 @@ _LEVEL = {"fail": "error", "inconclusive": "warning"}
 
 def render(report: Report) -> str:
     """A line for each verdict that is no pass, gravest first; one notice where all passed."""
-    found = [(c, v) for c in report.checks for v in c.verdicts if v.outcome != "pass"]
+    judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
+    found = [(c, v) for c in judged for v in c.verdicts if v.outcome != "pass"]
     found.sort(key=lambda pair: _GRAVITY[pair[1].outcome])
     shown = found if len(found) <= MOST else found[: MOST - 1]
     lines = [_annotation(check, verdict) for check, verdict in shown]
@@ -21,12 +22,12 @@ def render(report: Report) -> str:
         rest = f"{len(found) - len(shown)} more verdicts are in the step's summary"
         lines.append(f"::warning title={_property(report.title)}::{rest}")
     if not found:
-        told = f"{len(report.checks)} artifacts passed"
+        told = f"{len(judged)} artifacts passed"
         lines.append(f"::notice title={_property(report.title)}::{told}")
     return "\n".join(lines) + "\n"
 
 
-def _annotation(check: Check, verdict: Verdict) -> str:
+def _annotation(check: Check | Regression, verdict: Verdict) -> str:
     title = _property(f"{check.path}: {verdict.outcome}")
     return f"::{_LEVEL[verdict.outcome]} title={title}::{_data(verdict.line)}"
 

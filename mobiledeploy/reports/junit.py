@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from mobiledeploy.core.types import Check, Report, Verdict
+from mobiledeploy.core.types import Check, Regression, Report, Verdict
 
 SUFFIX = ".xml"
 # What XML 1.0 cannot hold, in whatever way it is written: class names are the user's.
@@ -18,7 +18,8 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def render(report: Report) -> str:
     """The XML document, its totals on every level."""
     suites = ElementTree.Element("testsuites", {"name": _plain(report.title)})
-    for check in report.checks:
+    judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
+    for check in judged:
         suites.append(_suite(check))
     for total in ("tests", "failures", "errors", "skipped"):
         suites.set(total, str(sum(int(suite.get(total, "0")) for suite in suites)))
@@ -26,7 +27,7 @@ def render(report: Report) -> str:
     return ElementTree.tostring(suites, "unicode", xml_declaration=True) + "\n"
 
 
-def _suite(check: Check) -> ElementTree.Element:
+def _suite(check: Check | Regression) -> ElementTree.Element:
     said = [verdict.outcome for verdict in check.verdicts]
     suite = ElementTree.Element(
         "testsuite",
@@ -47,7 +48,7 @@ def _suite(check: Check) -> ElementTree.Element:
     return suite
 
 
-def _case(check: Check, verdict: Verdict) -> ElementTree.Element:
+def _case(check: Check | Regression, verdict: Verdict) -> ElementTree.Element:
     name = f"{verdict.metric}[{verdict.subject}]" if verdict.subject else verdict.metric
     where = f"{check.model}.{check.recipe}.{check.format}"
     case = ElementTree.Element("testcase", {"classname": _plain(where), "name": _plain(name)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Check, Report
+from mobiledeploy.core.types import Check, Report, Result
 
 SUFFIX = ".md"
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❓"}
@@ -26,6 +26,12 @@ def render(report: Report) -> str:
         ]
     for check in report.checks:
         lines += _details(check)
+    for regression in report.regressions:
+        sign = _SIGNS[regression.outcome]
+        lines += [f"- {sign} {_cell(verdict.line)}" for verdict in regression.verdicts]
+    if report.results:
+        lines += ["", f"| {' | '.join(_FIGURES)} |", f"|---|---|---|{'--:|' * 4}---|"]
+        lines += map(_figure, report.results)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -35,6 +41,19 @@ def _row(check: Check) -> str:
         _cell(check.path), f"{_SIGNS[check.outcome]} {check.outcome}", str(check.images),
         units.percent(check.top1, 2), units.percent(check.accepted_top1, 2),
         units.percent(check.flips, 2), p,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+_FIGURES = ("model", "recipe", "device", "size", "top-1", "latency", "instructions", "kind")
+
+
+def _figure(r: Result) -> str:
+    cells = (
+        _cell(r.model), _cell(f"{r.recipe}.{r.format}"), _cell(r.device or "–"),
+        "–" if r.size_bytes is None else units.size(r.size_bytes), units.percent(r.top1),
+        "–" if r.latency_ns is None else units.duration(r.latency_ns),
+        "–" if r.instructions is None else f"{r.instructions:,}", r.kind or "–",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

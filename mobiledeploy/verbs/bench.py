@@ -101,6 +101,7 @@ def bench(
         for (path, artifact), where in zip(chosen.items(), targets, strict=True):
             timing = _Timing(path, artifact, runs, seconds, notify)
             made.append(timing.measure(session, where))
+            store.add_artifact(artifact)
             store.add_measurement(made[-1])
     return tuple(made)
 
