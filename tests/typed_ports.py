@@ -55,7 +55,7 @@ from mobiledeploy.passes import (
     ranges_percentile,
 )
 from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_best, int8_ptq
-from mobiledeploy.reports import csv, github, json, junit, markdown
+from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
 from mobiledeploy.runners import python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 
@@ -81,7 +81,7 @@ Held(CONVERTERS)(onnx_converter, tflite_converter)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(LOADERS)(keras_loader, saved_model_loader)
 Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
-Held(REPORTS)(csv, github, json, junit, markdown)
+Held(REPORTS)(csv, github, html, json, junit, markdown, svg)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
 Held(RUNNERS)(python)
 Held(DEVICES)(host)

@@ -41,6 +41,8 @@ EXTRA_OF = {
     "tf2onnx": "export",
     "h5py": "export",
     "tflite_runtime": "tflite-runtime",
+    "vl_convert": "report",
+    "ray": "ray",
 }
 
 
