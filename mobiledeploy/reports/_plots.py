@@ -28,12 +28,18 @@ _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 
 def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
     """A plot of points `model recipe device x top1` and of the line through the best of them."""
-    x = {"field": "x", "type": "quantitative", "title": x_title, "scale": {"type": "log"}}
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x_title,
+        "scale": {"type": "log", "nice": False, "padding": 20},
+    }
     y = {
-        "field": "top1", "type": "quantitative", "title": "Top-1 (%)", "scale": {"zero": False},
+        "field": "top1", "type": "quantitative", "title": "Top-1 (%)",
+        "scale": {"zero": False, "padding": 10},
     }  # fmt: skip
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": width,
         "height": 320,
         "autosize": {"type": "fit", "contains": "padding"},
@@ -60,7 +66,7 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
                         "legend": {"orient": "top", "columns": 3, "symbolLimit": 12},
                     },
                     "shape": {"field": "format", "type": "nominal", "title": "Format",
-                              "legend": {"orient": "top"}},
+                              "legend": {"orient": "top", "symbolFillColor": "#888"}},
                     "tooltip": [
                         {"field": "model"}, {"field": "recipe"}, {"field": "format"},
                         {"field": "device"}, {"field": "shown", "title": x_title},
@@ -76,7 +82,7 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
 def history(y_title: str) -> dict[str, Any]:
     """A plot of figures over time, a line for each recipe and target."""
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
         "height": 260,
         "autosize": {"type": "fit", "contains": "padding"},

@@ -114,7 +114,9 @@ def _fronts(results: Sequence[Result]) -> str:
     ]
     parts += [_figure(name, heading, "") for name, (_, heading) in _plots.PLAIN.items()]
     parts += [
-        _figure(f"history-{kind}", f"History: {kind} {what}", "Of the model chosen below.")
+        _figure(
+            f"history-{kind}", f"History: {kind} {what}", "Of the model chosen above, or the first."
+        )
         for kind, (what, _, _) in _plots.KINDS.items()
         if kind in kinds
     ]

@@ -48,11 +48,17 @@ function points(name, rows) {
   return [...once.values()];
 }
 
-async function view(name) {
-  if (!views[name])
-    views[name] = vegaEmbed(`#view-${name}`, specs[name], { actions: false, renderer: "svg", ast: false })
+// Vega is never without data: it makes infinities of an empty scale.
+async function show(name, datasets) {
+  if (!views[name]) {
+    views[name] = vegaEmbed(`#view-${name}`, { ...specs[name], datasets }, { actions: false, renderer: "svg" })
       .then((made) => made.view);
-  return views[name];
+    await views[name];
+    return;
+  }
+  let made = await views[name];
+  for (const [key, rows] of Object.entries(datasets)) made = made.data(key, rows);
+  await made.resize().runAsync();
 }
 
 function caption(name, text) {
@@ -70,8 +76,7 @@ async function drawFront(name, rows) {
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %`).join("; ")}.`);
-  const made = await view(name);
-  await made.data("points", some).data("front", best).resize().runAsync();
+  await show(name, { points: some, front: best });
 }
 
 async function drawHistory(kind) {
@@ -86,11 +91,10 @@ async function drawHistory(kind) {
   const step = Math.ceil(rows.length / DRAWN);
   const said = new Map(verdicts.map(([when, sha, , outcome]) => [sha, outcome]).reverse());
   caption(name, `${model}: ${rows.length} figures over time` + (step > 1 ? `; one in ${step} is drawn` : ""));
-  const made = await view(name);
-  await made.data("points", rows.filter((_, k) => k % step === 0).map((i) => ({
+  await show(name, { points: rows.filter((_, k) => k % step === 0).map((i) => ({
     when: columns.when[i] * 1000, y: columns.x[i], verdict: said.get(word("artifact", i)) ?? "not judged",
     series: `${word("recipe", i)}.${word("format", i)}, ${word("device", i)}, ${word("target", i)}`,
-  }))).resize().runAsync();
+  })) });
 }
 
 function cell(text, number) {
