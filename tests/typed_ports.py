@@ -29,6 +29,7 @@ from mobiledeploy.core.plugins import (
     CONVERTERS,
     DATASETS,
     DEVICES,
+    EXECUTORS,
     FORMATS,
     FRAMEWORKS,
     LOADERS,
@@ -41,6 +42,7 @@ from mobiledeploy.core.plugins import (
 )
 from mobiledeploy.datasets import folder, npz, shapes
 from mobiledeploy.devices import host
+from mobiledeploy.executors import local, ray
 from mobiledeploy.formats import keras as keras_loader
 from mobiledeploy.formats import onnx as onnx_format
 from mobiledeploy.formats import saved_model as saved_model_loader
@@ -85,4 +87,5 @@ Held(REPORTS)(csv, github, html, json, junit, markdown, svg)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
 Held(RUNNERS)(python)
 Held(DEVICES)(host)
+Held(EXECUTORS)(local, ray)
 Held(DATASETS)(folder, npz, shapes)

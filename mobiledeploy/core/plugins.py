@@ -19,6 +19,7 @@ from mobiledeploy.core.ports import (
     Converter,
     Dataset,
     Device,
+    Executor,
     Format,
     Framework,
     Loader,
@@ -101,6 +102,7 @@ RUNNERS = Shelf[Runner]("runners")
 DEVICES = Shelf[Device]("devices")
 DATASETS = Shelf[Dataset]("datasets")
 REPORTS = Shelf[ReportFile]("reports")
+EXECUTORS = Shelf[Executor]("executors")
 
 
 def dataset(source: str) -> Dataset:

@@ -334,6 +334,24 @@ class ReportFile(Protocol):
         ...
 
 
+class Executor(Protocol):
+    """Where the jobs of a sweep run."""
+
+    def run(
+        self, work: Callable[[str, int], str], jobs: Sequence[str], *, workers: int, address: str
+    ) -> Iterator[tuple[int, str]]:
+        """(number of a job, what `work` made of it), as they finish.
+
+        `work` is a function of a module, and takes a job and the number of the worker, below
+        `workers`, that it has to itself meanwhile; it raises nothing. Closing the iterator gives
+        up what has not finished.
+
+        Raises:
+            DeviceError: the cluster at `address` cannot be reached.
+        """
+        ...
+
+
 class Notify(Protocol):
     """How a verb speaks while it works; the command line shows it, a test collects it."""
 

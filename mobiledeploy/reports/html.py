@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from html import escape
+from html import escape as _escaped
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ def render(report: Report) -> str:
     return pieces[0] + "".join(
         parts[name.strip()] + rest for name, _, rest in (p.partition("}}") for p in pieces[1:])
     )
+
+
+def escape(text: str) -> str:
+    """Text of a page on one line, without control characters: names are the user's."""
+    return _escaped(units.one_line(text))
 
 
 def _embedded(data: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import vl_convert
 
 from mobiledeploy.analysis import pareto
-from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core import units
 from mobiledeploy.core.types import Report, Result
 from mobiledeploy.reports import _plots
 
@@ -15,7 +15,7 @@ SUFFIX = ".svg"
 
 
 def render(report: Report) -> str:
-    """One picture; UsageError where no figure has an accuracy beside it."""
+    """One picture; of a report without accuracies a title that says so."""
     plots = [
         _plot(title, [(r, x, r.device) for r in report.results if r.kind == kind
                       for x in [_cost(r)] if x])
@@ -28,10 +28,15 @@ def render(report: Report) -> str:
     ]
     drawn = [plot for plot in plots if plot]
     if not drawn:
-        raise UsageError("no result has an accuracy to draw", "mobiledeploy evaluate, then again")
+        empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
+        said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
+        return (
+            str(vl_convert.vegalite_to_svg(empty | said | {"title": units.one_line(report.title)}))
+            + "\n"
+        )
     spec: dict[str, Any] = {
         "$schema": drawn[0]["$schema"],
-        "title": report.title,
+        "title": units.one_line(report.title),
         "vconcat": drawn,
         "background": "white",
         "datasets": {},
@@ -40,7 +45,7 @@ def render(report: Report) -> str:
         spec["datasets"] |= plot.pop("datasets")
         for key in ("$schema", "autosize", "background", "config"):
             plot.pop(key)
-    return str(vl_convert.vegalite_to_svg(spec))
+    return str(vl_convert.vegalite_to_svg(spec)) + "\n"
 
 
 def _cost(r: Result) -> float | None:
