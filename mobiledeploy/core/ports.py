@@ -124,6 +124,10 @@ class Format(Protocol):
         """The share of the weights that are zero, from 0 to 1."""
         ...
 
+    def weights(self, data: bytes) -> Mapping[str, NDArray[np.float32]]:
+        """The constants that layers read, as real values in the format's own order, by name."""
+        ...
+
     def seal(self, data: bytes) -> bytes:
         """The file as it is shipped: its tensors named `image` and `scores`."""
         ...

@@ -24,7 +24,8 @@ def run(
     _begin(workers, address)
     try:
         remote = ray.remote(max_retries=0, num_cpus=1)(work)
-        free, running, waiting = list(range(workers)), {}, list(enumerate(jobs))
+        free, waiting = list(range(workers)), list(enumerate(jobs))
+        running: dict[object, tuple[int, int]] = {}
         while waiting or running:
             while waiting and free:
                 number, job = waiting.pop(0)
