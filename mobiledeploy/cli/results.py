@@ -66,10 +66,11 @@ def command(
 @_frame.common
 def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> None:
     """Write all records into FILE, a JSON object a line; a baseline set for regress, too."""
-    with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.export(file, newest=newest, notify=terminal)
+    done = verb.export(file, newest=newest)
     if json:
         _frame.emit_json(done)
+    else:
+        click.echo(f"{done.path}: {done.records} records")
 
 
 @command.command("import", epilog="Example:  mobiledeploy results import phone.jsonl")
@@ -77,10 +78,11 @@ def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> N
 @_frame.common
 def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
     """Add the records of FILE to this store; what is known already stays once."""
-    with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.take(file, notify=terminal)
+    done = verb.take(file)
     if json:
         _frame.emit_json(done)
+    else:
+        click.echo(f"{done.path}: {done.new} new of {done.records} records")
 
 
 @command.command("regress", epilog="Example:  mobiledeploy results regress accepted.jsonl")

@@ -62,16 +62,15 @@ def listing(
         return Listed(kept.results(where, newest=newest, most=most))
 
 
-def export(path: Path, *, newest: bool = False, notify: Notify = SILENCE) -> Moved:
+def export(path: Path, *, newest: bool = False) -> Moved:
     """Writes every record of the store into a file of JSON lines, whole or not at all."""
     with _present() as kept:
         lines = tuple(kept.dump(newest))
     records.write_atomic(path, "".join(line + "\n" for line in lines))
-    notify.say(f"{len(lines)} records in {path}")
     return Moved(str(path), len(lines), len(lines))
 
 
-def take(path: Path, *, notify: Notify = SILENCE) -> Moved:
+def take(path: Path) -> Moved:
     """Adds the records of a file that `export` wrote, all or none; those known already stay once.
 
     Raises:
@@ -80,7 +79,6 @@ def take(path: Path, *, notify: Notify = SILENCE) -> Moved:
     found = tuple(read(path))
     with Store.open() as kept:
         new = kept.load(found)
-    notify.say(f"{new} new of {len(found)} records")
     return Moved(str(path), len(found), new)
 
 
