@@ -24,7 +24,7 @@ SUFFIXES = {"markdown": "md"}
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
 )
-@click.option("--title", default="MobileNet results", show_default=True)
+@click.option("--title", default="MobileNet results", show_default=True, help="Heading.")
 @click.option("--model", help="Only this one: mobilenet_v1_0.5_160")
 @click.option("--recipe", help="Only this one: int8_ptq")
 @click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))

@@ -37,12 +37,16 @@ class Several(click.ParamType[tuple[Any, ...]]):
     epilog="Example:  mobiledeploy sweep --alpha 0.25,0.5 --res 128,160 --dry-run",
     short_help=__doc__,
 )
-@click.option("--arch", "archs", type=Several(str), default="mobilenet_v1", show_default=True)
+@click.option(
+    "--arch", "archs", type=Several(str), default="mobilenet_v1", show_default=True,
+    help="Cards, with commas between.",
+)  # fmt: skip
 @click.option("--alpha", "alphas", type=Several(float), help="Default: the card's own.")
 @click.option("--res", "resolutions", type=Several(int), help="Default: the card's own.")
 @click.option(
-    "--recipe", "recipes", type=Several(str), default="float32,int8_ptq", show_default=True
-)
+    "--recipe", "recipes", type=Several(str), default="float32,int8_ptq", show_default=True,
+    help="What to make of each model.",
+)  # fmt: skip
 @click.option("--format", "formats", type=Several(str), help="Default: both.")
 @click.option(
     "--device", "devices", type=Several(str), default="host", show_default=True,
