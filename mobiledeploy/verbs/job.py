@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Failure
 from mobiledeploy.verbs import export
 from mobiledeploy.verbs.plan import Order
+
+_FOLDER = "mobiledeploy-job-"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def work(text: str, worker: int) -> str:
     Whatever happens to that process, an out-of-memory kill too, is an answer.
     """
     job = records.loads(Job, text, "the job")
-    with tempfile.TemporaryDirectory(prefix="mobiledeploy-job-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
         log = Path(folder, "log")
         with log.open("wb") as stderr, subprocess.Popen(
             [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"], cwd=folder,
@@ -145,6 +148,9 @@ def _make(job: Job) -> Made:
 
 def _die_with_parent() -> None:
     sys.stdin.read()
+    # Who made this folder is gone.
+    if Path.cwd().name.startswith(_FOLDER):
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
     os._exit(1)
 
 

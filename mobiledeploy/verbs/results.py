@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
@@ -57,7 +58,19 @@ class Regressed:
 def listing(
     where: Mapping[str, str] | None = None, *, newest: bool = False, most: int | None = None
 ) -> Listed:
-    """Figures of the store; arguments as for `Store.results`."""
+    """Figures of the store; arguments as for `Store.results`.
+
+    Raises:
+        UsageError: nothing is kept here, or `since` is no moment.
+    """
+    since = (where or {}).get("since")
+    if since is not None:
+        try:
+            datetime.fromisoformat(since)
+        except ValueError as error:
+            raise UsageError(
+                f"{since!r} is no time", "give 2026-01-31 or 2026-01-31T12:00"
+            ) from error
     with _present() as kept:
         return Listed(kept.results(where, newest=newest, most=most))
 

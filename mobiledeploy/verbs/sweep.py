@@ -12,7 +12,7 @@ import itertools
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import pareto
@@ -93,6 +93,11 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
     ):  # fmt: skip
         if values is not None and not values:
             raise UsageError(f"the grid is empty: {name} names nothing")
+    # Jobs work in another folder, and files are known by what their names say.
+    grid = replace(
+        grid, data=_placed(grid.data, ("demo",)),
+        weights=_placed(grid.weights, ("demo", "imagenet", "random")),
+    )  # fmt: skip
     for recipe in grid.recipes:
         RECIPES.load(recipe)
     for device in grid.devices:
@@ -172,6 +177,11 @@ def fronts(artifacts: set[str]) -> tuple[Front, ...]:
     sizes = [(float(r.size_bytes or 0), r.top1 or 0.0) for r in sized]
     found.append(Front("size", "", tuple(sized[i] for i in pareto.front(sizes))))
     return tuple(found)
+
+
+def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
+    """A file's name that means the same in every folder; words stay what they are."""
+    return name if name is None or name in words else str(Path(name).resolve())
 
 
 def _state(job: Job, out: Path) -> Planned:

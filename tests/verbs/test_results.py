@@ -121,7 +121,7 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
         ({"model": "net", "runtime": "litert"}, {"measured", "counted", "estimated"}),
         ({"artifact": "aaa"}, {"measured", "counted", "estimated"}),
         ({"artifact": "aab"}, set()),
-        ({"since": "2099"}, set()),
+        ({"since": "2099-01-01T12:00"}, set()),
         ({"since": "2000-01-01"}, {"measured", "counted", "estimated"}),
     ],
 )
@@ -185,6 +185,11 @@ def test_nothing_kept_is_said_and_no_store_is_made(here: Path) -> None:
     with pytest.raises(UsageError, match="nothing is kept"):
         results.listing()
     assert list(here.iterdir()) == []
+
+
+def test_a_time_that_is_none_is_refused(here: Path) -> None:
+    keep(measured())
+    assert "'yesterday' is no time" in cli("--since", "yesterday", code=2)
 
 
 @pytest.mark.parametrize(
@@ -273,3 +278,43 @@ def test_many_figures_are_filtered_at_once(here: Path) -> None:
         found = results.listing(where, most=50)
         print(where, len(found.results), f"{1000 * (time.perf_counter() - begun):.1f} ms")
         assert len(found.results) == 50
+
+
+def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Runs a shell script where mounts are private; skips where the kernel forbids it."""
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    return done
+
+
+def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> None:
+    keep(artifact(), measured())
+    saved(here / "base.jsonl")
+    (here / "disk").mkdir()
+    mount = "mount -t tmpfs none disk && cp -r .mobiledeploy base.jsonl disk && cd disk"
+    tool = f"{sys.executable} -m mobiledeploy results"
+    done = in_a_namespace(f"{mount} && mount -o remount,ro . && cd . && {tool} --json")
+    assert done.returncode == 0, done.stderr
+    assert len(records.loads(results.Listed, done.stdout).results) == 1
+    done = in_a_namespace(f"{mount} && mount -o remount,ro . && {tool} regress base.jsonl")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cannot write in")
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
+    keep(artifact(), *(measured(ns=1000 + n) for n in range(400)))
+    saved(here / "all.jsonl")
+    results.export(here / "all.jsonl")
+    (here / "disk").mkdir()
+    tool = f"{sys.executable} -m mobiledeploy results"
+    script = (
+        "mount -t tmpfs -o size=300k none disk && export MOBILEDEPLOY_STORE=disk/store.db; "
+        f"{tool} import all.jsonl; echo $?; {tool} --json"
+    )
+    done = in_a_namespace(script)
+    code, _, listed = done.stdout.partition("\n")
+    assert code == "2", done.stderr
+    assert "cannot write in disk/store.db: database or disk is full" in done.stderr
+    assert records.loads(results.Listed, listed).results == ()
