@@ -79,6 +79,8 @@ def work(text: str, worker: int) -> str:
         with log.open("wb") as stderr, subprocess.Popen(
             [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"], cwd=folder,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+            # What a buffer still holds for a child that died would be an error on closing.
+            bufsize=0,
             env=os.environ | {"MOBILEDEPLOY_STORE": str(Path(folder, "store.db"))},
         ) as child:  # fmt: skip
             assert child.stdin and child.stdout
