@@ -41,7 +41,7 @@ lint: $(STAMP) ## format, lint, types, and the rules of the house
 	@.venv/bin/lint-imports --no-logo
 
 lock: $(STAMP) ## requirements.lock from pyproject.toml; UPGRADE=1 takes the newest that fit
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --extra all --extra dev \
 		--generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 		--output-file requirements.lock pyproject.toml

@@ -57,7 +57,8 @@ def main(artifact: tuple[Path, ...], runs: int) -> None:
             ) -> float:  # fmt: skip
                 argv = [
                     str(native.runner(machine)), "bench", "--model", str(path), "--runtime",
-                    runtime, "--threads", "1", "--library", library, "--sample", str(zeros), "--max-runs", str(RUNS),
+                    runtime, "--threads", "1", "--library", library,
+                    "--sample", str(zeros), "--max-runs", str(RUNS),
                 ]  # fmt: skip
                 events = map(protocol.parse, said(argv))
                 times = [ns for e in events if isinstance(e, protocol.Timed) for ns in e.samples_ns]

@@ -1,9 +1,10 @@
 // The native runner: one engine, one model, JSON lines; android_bench/PROTOCOL.md says all of it.
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,19 +141,28 @@ static void say_times(const int64_t *samples, size_t count) {
   end_event();
 }
 
-// Whether standard input has ended: whatever comes on it before is not for us.
-static bool asked_to_stop(void) {
-  struct pollfd input = {.fd = 0, .events = POLLIN};
+// Set when standard input has ended: whatever comes on it before is not for us. A thread of its own
+// waits for that, so that no system call comes between two runs.
+static atomic_bool asked_to_stop;
+
+static void *wait_for_end(void *unused) {
   char ignored[256];
-  return poll(&input, 1, 0) > 0 && read(0, ignored, sizeof ignored) <= 0;
+  while (read(0, ignored, sizeof ignored) > 0) {
+  }
+  asked_to_stop = true;
+  return unused;
 }
 
 static void bench(const Engine *engine, long max_runs) {
   static int64_t samples[4096];
   const size_t room = sizeof samples / sizeof *samples;
   size_t count = 0;
+  pthread_t reader;
+  // A counter sees one thread only, and what is counted has its number of runs.
+  if (!counted && pthread_create(&reader, NULL, wait_for_end, NULL))
+    refuse(DEVICE, "", "no thread could be started");
   int64_t block = now_ns() + BLOCK_NS;
-  for (long run = 0; run != max_runs && !asked_to_stop(); ++run) {
+  for (long run = 0; run != max_runs && !asked_to_stop; ++run) {
     mark(2 * run);
     const int64_t begin = now_ns();
     engine->invoke();
@@ -270,6 +280,7 @@ int main(int argc, char **argv) {
 
   if (counted && request.threads > 1)
     refuse(USAGE, "leave --threads at 1", "instructions are counted of one thread");
+  if (counted && max_runs < 0) refuse(USAGE, "", "--marks needs --max-runs");
 
   Opened opened = {0};
   engine->open(&request, &opened);

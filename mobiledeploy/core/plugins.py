@@ -19,11 +19,13 @@ from mobiledeploy.core.ports import (
     Converter,
     Dataset,
     Device,
+    Executor,
     Format,
     Framework,
     Loader,
     Pass,
     RecipeFile,
+    ReportFile,
     Runner,
     Runtime,
 )
@@ -40,6 +42,8 @@ EXTRA_OF = {
     "tf2onnx": "export",
     "h5py": "export",
     "tflite_runtime": "tflite-runtime",
+    "vl_convert": "report",
+    "ray": "ray",
 }
 
 
@@ -97,6 +101,8 @@ RUNTIMES = Shelf[Runtime]("runtimes")
 RUNNERS = Shelf[Runner]("runners")
 DEVICES = Shelf[Device]("devices")
 DATASETS = Shelf[Dataset]("datasets")
+REPORTS = Shelf[ReportFile]("reports")
+EXECUTORS = Shelf[Executor]("executors")
 
 
 def dataset(source: str) -> Dataset:

@@ -20,6 +20,7 @@ from mobiledeploy.core.types import (
     ModelFile,
     Output,
     Recipe,
+    Report,
     Seen,
     Split,
     Target,
@@ -123,6 +124,10 @@ class Format(Protocol):
 
     def sparsity(self, data: bytes) -> float:
         """The share of the weights that are zero, from 0 to 1."""
+        ...
+
+    def weights(self, data: bytes) -> Mapping[str, NDArray[np.float32]]:
+        """The constants that layers read, as real values in the format's own order, by name."""
         ...
 
     def seal(self, data: bytes) -> bytes:
@@ -337,6 +342,34 @@ class Dataset(Protocol):
         """The samples of `split`; `labels`: class names in the model's order, () for its own.
 
         `resolution` is what a generator draws at; a data set of pictures ignores it.
+        """
+        ...
+
+
+class ReportFile(Protocol):
+    """One way to write down what was found."""
+
+    SUFFIX: str
+
+    def render(self, report: Report) -> str:
+        """The text of `report`, whole, with a newline at its end."""
+        ...
+
+
+class Executor(Protocol):
+    """Where the jobs of a sweep run."""
+
+    def run(
+        self, work: Callable[[str, int], str], jobs: Sequence[str], *, workers: int, address: str
+    ) -> Iterator[tuple[int, str]]:
+        """(number of a job, what `work` made of it), as they finish.
+
+        `work` is a function of a module, and takes a job and the number of the worker, below
+        `workers`, that it has to itself meanwhile; it raises nothing. Closing the iterator gives
+        up what has not finished.
+
+        Raises:
+            DeviceError: the cluster at `address` cannot be reached.
         """
         ...
 

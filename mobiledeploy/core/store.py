@@ -11,9 +11,9 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +26,13 @@ from mobiledeploy.core.types import (
     DataRef,
     Estimated,
     Evaluation,
+    Judged,
     Measured,
     Measurement,
     Preprocessing,
+    Result,
     Target,
+    Verdict,
 )
 
 SCHEMA = 2
@@ -73,11 +76,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
         """INSERT INTO measurement SELECT
             id, made_at, artifact_sha256, 'measured', device,
             coalesce(json_extract(record, '$.target.runner'), ''), runtime,
-            coalesce(json_extract(record, '$.runtime_version'), ''), threads, delegate, median_ns, NULL, record
+            coalesce(json_extract(record, '$.runtime_version'), ''), threads, delegate,
+            median_ns, NULL, record
             FROM measurement_1 ORDER BY id""",
         "DROP TABLE measurement_1",
         "ALTER TABLE evaluation ADD COLUMN runtime_version TEXT NOT NULL DEFAULT ''",
-        "UPDATE evaluation SET runtime_version = coalesce(json_extract(record, '$.runtime_version'), '')",
+        """UPDATE evaluation SET runtime_version =
+            coalesce(json_extract(record, '$.runtime_version'), '')""",
         """CREATE TABLE verdict (
             id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
             gate TEXT NOT NULL, metric TEXT NOT NULL, outcome TEXT NOT NULL,
@@ -86,11 +91,32 @@ _STEPS: dict[int, tuple[str, ...]] = {
             id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL,
             outcome TEXT NOT NULL, message TEXT NOT NULL)""",
         "CREATE INDEX measurement_of ON measurement (artifact_sha256, made_at)",
-        "CREATE INDEX measurement_by ON measurement (kind, device, made_at)",
+        # All that one filters or groups by, so that no record is read to choose among them.
+        """CREATE INDEX measurement_by ON measurement (
+            artifact_sha256, kind, device, runner, runtime, threads, delegate, made_at)""",
         "CREATE INDEX evaluation_of ON evaluation (artifact_sha256, made_at)",
         "CREATE INDEX verdict_of ON verdict (artifact_sha256, made_at)",
         "CREATE INDEX job_of ON job (key)",
     ),
+}
+# What `results` can be filtered by.
+_TESTS = {
+    "model": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE name = ?)",
+    "recipe": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE recipe = ?)",
+    "format": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE format = ?)",
+    "artifact": "m.artifact_sha256 GLOB ? || '*'",
+    "kind": "m.kind = ?",
+    "device": "m.device = ?",
+    "runtime": "m.runtime = ?",
+    "since": "m.made_at >= ?",
+}
+_NEWEST = (
+    "(SELECT e.{} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "
+    "ORDER BY e.made_at DESC LIMIT 1)"
+)
+_INSERT_VERDICT = "INSERT INTO verdict VALUES (NULL, ?, ?, ?, ?, ?, ?)"
+_RECORDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict)
 }
 _KINDS: dict[str, type[Measurement]] = {
     "measured": Measured,
@@ -154,11 +180,7 @@ class Store:
         paths = json.dumps([str(Path(p).resolve()) for p in artifacts])
         with self._transaction() as connection:
             for artifact in artifacts.values():
-                connection.execute(
-                    "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (artifact.sha256, _now(), artifact.spec.name, artifact.recipe.name,
-                     artifact.format, artifact.size_bytes, records.line(artifact)),
-                )  # fmt: skip
+                _insert_artifact(connection, artifact, _now())
             connection.execute("INSERT INTO export VALUES (NULL, ?, ?, ?)", (_now(), key, paths))
 
     def last_export(self) -> tuple[str, ...]:
@@ -167,13 +189,8 @@ class Store:
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation."""
-        e = evaluation
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_now(), e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-                 e.agreement, records.line(e), e.runtime_version),
-            )  # fmt: skip
+            _insert_evaluation(connection, evaluation, _now())
 
     def evaluation(
         self,
@@ -238,6 +255,124 @@ class Store:
                 found.append(decode_measurement(text, str(self._file)))
         return tuple(found)
 
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Keeps what is known of an artifact that was made elsewhere."""
+        with self._transaction() as connection:
+            _insert_artifact(connection, artifact, _now())
+
+    def add_verdict(self, sha256: str, gate: str, verdict: Verdict) -> None:
+        """Keeps what `gate` (check, regress) said of an artifact."""
+        with self._transaction() as connection:
+            connection.execute(
+                _INSERT_VERDICT,
+                (_now(), sha256, gate, verdict.metric, verdict.outcome, records.line(verdict)),
+            )
+
+    def verdicts(self) -> tuple[Judged, ...]:
+        """Every verdict, newest first."""
+        rows = self._all(
+            "SELECT made_at, artifact_sha256, gate, metric, outcome, "
+            "json_extract(record, '$.line') FROM verdict ORDER BY id DESC"
+        )
+        return tuple(Judged(*row) for row in rows)
+
+    def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
+        """Keeps what became of a job of a sweep."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO job VALUES (NULL, ?, ?, ?, ?, ?)",
+                (_now(), key, what, outcome, message),
+            )
+
+    def results(
+        self, where: Mapping[str, str] | None = None, *, newest: bool = False,
+        most: int | None = None,
+    ) -> tuple[Result, ...]:  # fmt: skip
+        """Figures, newest first, with what is known of their artifacts.
+
+        Args:
+            where: what columns must be: model, recipe, format, artifact (the start of its sha256),
+                kind, device, runtime, since (an ISO 8601 moment or the start of one).
+            newest: only the newest figure of an artifact on a target.
+            most: so many at most.
+        """
+        wanted = where or {}
+        tests = [_TESTS[name] for name in wanted]
+        if newest:
+            tests.append(
+                "m.id IN (SELECT max(id) FROM measurement GROUP BY artifact_sha256, kind, device, "
+                "runner, runtime, threads, delegate)"
+            )
+        # The page of figures first, by ids alone: records are long, and sorting moves them about.
+        query = (
+            "WITH page AS (SELECT m.id FROM measurement m INDEXED BY measurement_by "  # noqa: S608 - of constants
+            f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} ORDER BY m.id DESC LIMIT ?) "
+            "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
+            "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
+            "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
+            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')} FROM page "
+            "JOIN measurement m ON m.id = page.id "
+            "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 ORDER BY m.id DESC"
+        )
+        rows = self._all(query, *wanted.values(), -1 if most is None else most)
+        return tuple(_result(row) for row in rows)
+
+    def unmeasured(self) -> tuple[Result, ...]:
+        """Artifacts without any figure, newest first."""
+        rows = self._all(
+            "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
+            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')} FROM "
+            "(SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
+            "(SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
+        )
+        return tuple(_result(row) for row in rows)
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Every artifact by its sha256; those of other record fields are left out."""
+        found = {}
+        for text in self._rows("SELECT record FROM artifact"):
+            with suppress(InputError):
+                artifact = records.loads(Artifact, text, str(self._file))
+                found[artifact.sha256] = artifact
+        return found
+
+    def evaluation_of(self, sha256: str) -> Evaluation | None:
+        """The newest evaluation of an artifact, of whatever pictures."""
+        return self._newest(
+            Evaluation, lambda _: True,
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY id DESC", sha256,
+        )  # fmt: skip
+
+    def places(self) -> tuple[str, ...]:
+        """Where exports put their files, each once, newest first; some may be gone since."""
+        rows = self._rows("SELECT paths FROM export ORDER BY id DESC")
+        return tuple(dict.fromkeys(path for paths in rows for path in json.loads(paths)))
+
+    def dump(self, newest: bool = False) -> Iterator[str]:
+        """Every record as a line of JSON: what `load` takes. `newest`: of figures, as `results`."""
+        only = (
+            " WHERE id IN (SELECT max(id) FROM measurement GROUP BY artifact_sha256, kind, device, "
+            "runner, runtime, threads, delegate)"
+        ) * newest
+        with _refusals(self._file):
+            for query in (
+                "SELECT made_at, '', record FROM artifact ORDER BY sha256",
+                "SELECT made_at, '', record FROM evaluation ORDER BY id",
+                f"SELECT made_at, '', record FROM measurement{only} ORDER BY id",  # noqa: S608 - of constants
+                "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict ORDER BY id",
+            ):
+                for made_at, of, record in self._connection.execute(query):
+                    head = json.dumps({"made_at": made_at, "of": of})
+                    yield f'{head[:-1]}, "kept": {record}}}'
+
+    def load(self, kept: Iterable[Kept]) -> int:
+        """Adds records of another store, all or none; the number of those that were not here."""
+        with self._transaction() as connection:
+            before = connection.total_changes
+            for one in kept:
+                _insert_kept(connection, one)
+            return connection.total_changes - before
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with _refusals(self._file):
@@ -250,6 +385,10 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with _refusals(self._file):
+            return self._connection.execute(query, values).fetchall()
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with _refusals(self._file):
@@ -302,6 +441,85 @@ def _insert_measurement(connection: sqlite3.Connection, m: Measurement, made_at:
          None if latency is None else getattr(m, latency), getattr(m, "instructions", None),
          records.line(m)),
     )  # fmt: skip
+
+
+def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, records.line(a)),
+    )
+
+
+def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
+    connection.execute(
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
+         e.agreement, records.line(e), e.runtime_version),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record as it lies in a store, and when it was made.
+
+    `of` is "" but for a verdict, which does not say itself of what it is: "sha256 gate".
+    """
+
+    made_at: str
+    of: str
+    record: Artifact | Evaluation | Measurement | Verdict
+
+
+def read_kept(text: str, where: str) -> Kept:
+    """A line of `Store.dump`; InputError for any other."""
+    try:
+        data = json.loads(text)
+        made_at, of, kept = data["made_at"], data["of"], data["kept"]
+        moment = datetime.fromisoformat(made_at)
+        known = _RECORDS[kept["record"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{where} is no record of a store", "give a file that mobiledeploy results export made"
+        ) from error
+    if moment.tzinfo is None or not isinstance(of, str) or (known is Verdict) != (" " in of):
+        raise InputError(f"{where} does not say when, or of what, it was")
+    record = records.loads(known, json.dumps(kept), where)
+    return Kept(moment.astimezone(UTC).isoformat(timespec="milliseconds"), of, record)
+
+
+def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
+    record, at = kept.record, kept.made_at
+    table = {Artifact: "artifact", Evaluation: "evaluation", Verdict: "verdict"}.get(
+        type(record), "measurement"
+    )
+    if isinstance(record, Artifact):
+        known = "SELECT 1 FROM artifact WHERE sha256 = ?"
+        if not connection.execute(known, (record.sha256,)).fetchone():
+            _insert_artifact(connection, record, at)
+        return
+    sha, _, gate = kept.of.partition(" ")
+    sha = sha if isinstance(record, Verdict) else record.artifact_sha256
+    known = f"SELECT 1 FROM {table} WHERE artifact_sha256 = ? AND made_at = ? AND record = ?"  # noqa: S608 - of constants
+    if connection.execute(known, (sha, at, records.line(record))).fetchone():
+        return
+    if isinstance(record, Verdict):
+        values = (at, sha, gate, record.metric, record.outcome, records.line(record))
+        connection.execute(_INSERT_VERDICT, values)
+    elif isinstance(record, Evaluation):
+        _insert_evaluation(connection, record, at)
+    else:
+        _insert_measurement(connection, record, at)
+
+
+def _result(row: Sequence[Any]) -> Result:
+    values = list(row)
+    values[14] = _interval(row[14])
+    return Result(*values)
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    low, high = json.loads(text) if text else (None, None)
+    return None if low is None or high is None else (low, high)
 
 
 def _fits(made: Target, wanted: Target) -> bool:

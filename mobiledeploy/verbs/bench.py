@@ -105,6 +105,7 @@ def bench(
                 made.append(count.count(session, path, artifact, where, notify=notify))
             else:
                 made.append(_Timing(path, artifact, runs, seconds, notify).measure(session, where))
+            store.add_artifact(artifact)
             store.add_measurement(made[-1])
     return tuple(made)
 

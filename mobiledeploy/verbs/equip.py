@@ -190,7 +190,7 @@ def _build(compiler: Path, folder: Path, parts: Path) -> None:
             target,
             sorted((bench / "runner").glob("*.c")),
             parts / machine / "runner",
-            ("-ldl", "-rdynamic"),
+            ("-ldl", "-pthread", "-rdynamic"),
         )
         for machine, target in TARGETS.items()
         if machine in (host, EMULATED)

@@ -102,8 +102,17 @@ class _Collector:
             self._notify.doubt(doubt)
 
 
-def export(order: Order, notify: Notify = SILENCE) -> Exported:
-    """Makes the artifacts that `order` asks for, or finds that they stand already."""
+def standing(order: Order, notify: Notify = SILENCE) -> tuple[str, dict[str, Artifact] | None]:
+    """The key of what `order` makes, and the artifacts where they stand; DeployError as `plan`."""
+    planned = plan(order, notify)
+    return planned.key, _earlier(planned)
+
+
+def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exported:
+    """Makes the artifacts that `order` asks for, or finds that they stand already.
+
+    `timed` False leaves out the glance at their latencies.
+    """
     heard = _Collector(notify)
     planned = plan(order, heard)
     artifacts = None if order.force else _earlier(planned)
@@ -117,7 +126,7 @@ def export(order: Order, notify: Notify = SILENCE) -> Exported:
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
     evaluations = _evaluations(planned, artifacts, heard)
-    measurements = _measurements(artifacts, heard)
+    measurements = _measurements(artifacts, heard) if timed else {}
     return Exported(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,

@@ -76,7 +76,7 @@ def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
         argv(exported["int8_ptq", "tflite"]), stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=60, check=True,
     )  # fmt: skip
-    ready, last = map(protocol.parse, done.stdout.splitlines())
+    ready, *_, last = map(protocol.parse, done.stdout.splitlines())
     assert isinstance(ready, protocol.Ready)
     assert isinstance(last, protocol.Done)
 
@@ -97,6 +97,7 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         ((*plain, "--library", str(tmp_path / 'no"lib.so')), 6, 'no"lib.so'),
         ((*plain, "--threads", "0"), 2, "--threads 0 is no number from 1 to 64"),
         ((*plain, "--marks", "--threads", "2"), 2, "of one thread"),
+        ((*plain, "--marks"), 2, "needs --max-runs"),
         ((*plain, "--colour"), 2, "--colour needs a value"),
         ((*plain, "--colour", "red"), 2, "no option --colour"),
         ((plain[0], "predict"), 2, "can bench only"),
