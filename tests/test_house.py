@@ -277,7 +277,7 @@ def test_the_changelog_has_this_version():
 
 
 def test_the_lock_is_whole():
-    """Every requirement is pinned and hashed, and every direct one is there."""
+    """Every requirement is pinned and hashed, and every direct one is there but for Ray."""
     text = (REPOSITORY / "requirements.lock").read_text("utf-8")
     blocks = re.split(r"\n(?=[a-z0-9])", text.partition("\n#    make lock\n")[2])
     assert len(blocks) > 50
@@ -286,6 +286,8 @@ def test_the_lock_is_whole():
         assert "--hash=sha256:" in block, block.partition("\n")[0]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    # 240 MB, for sweeps on a cluster only: whoever has one installs its own version.
+    wanted.remove(project["optional-dependencies"]["ray"])
     names = {re.split(r"[^\w-]", line)[0] for lines in wanted for line in lines}
     names -= {"mobiledeploy"}
     assert names <= {block.partition("==")[0] for block in blocks}

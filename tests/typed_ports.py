@@ -29,17 +29,20 @@ from mobiledeploy.core.plugins import (
     CONVERTERS,
     DATASETS,
     DEVICES,
+    EXECUTORS,
     FORMATS,
     FRAMEWORKS,
     LOADERS,
     PASSES,
     RECIPES,
+    REPORTS,
     RUNNERS,
     RUNTIMES,
     Shelf,
 )
 from mobiledeploy.datasets import folder, npz, shapes
-from mobiledeploy.devices import host
+from mobiledeploy.devices import emulator, host
+from mobiledeploy.executors import local, ray
 from mobiledeploy.formats import keras as keras_loader
 from mobiledeploy.formats import onnx as onnx_format
 from mobiledeploy.formats import saved_model as saved_model_loader
@@ -55,7 +58,8 @@ from mobiledeploy.passes import (
     ranges_percentile,
 )
 from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_best, int8_ptq
-from mobiledeploy.runners import python
+from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
+from mobiledeploy.runners import native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 
 T = TypeVar("T")
@@ -82,7 +86,9 @@ Held(CONVERTERS)(onnx_converter, tflite_converter)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(LOADERS)(keras_loader, saved_model_loader)
 Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
+Held(REPORTS)(csv, github, html, json, junit, markdown, svg)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
-Held(RUNNERS)(python)
-Held(DEVICES)(host)
+Held(RUNNERS)(native, python)
+Held(DEVICES)(emulator, host)
+Held(EXECUTORS)(local, ray)
 Held(DATASETS)(folder, npz, shapes)

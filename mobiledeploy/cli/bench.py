@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _counts, _frame
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Measured
+from mobiledeploy.core.types import Counted, Measured
 from mobiledeploy.verbs import bench as verb
 
 
@@ -19,7 +20,7 @@ from mobiledeploy.verbs import bench as verb
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--device", default="host", show_default=True, help="Where to measure.")
-@click.option("--runner", default="python", show_default=True, help="What drives the runtime.")
+@click.option("--runner", help="What drives the runtime: python, native; default: the device's.")
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option("--delegate", help="xnnpack or none; default: what the runtime has.")
 @click.option(
@@ -33,14 +34,27 @@ from mobiledeploy.verbs import bench as verb
 def command(
     artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
 ) -> None:
-    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time."""
+    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
+
+    On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
+    are counted instead: exact to the instruction, and no latency.
+    """
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.bench(paths, notify=terminal, **given)
     if json:
         _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
         return
-    first = made[0]
+    measured = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Measured)}
+    counted = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Counted)}
+    if measured:
+        _show_measured(measured)
+    if counted:
+        _counts.show(counted)
+
+
+def _show_measured(made: Mapping[Path, Measured]) -> None:
+    first = next(iter(made.values()))
     _frame.table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
         [
@@ -53,7 +67,7 @@ def command(
                 _delegated(m),
                 units.size(m.peak_rss_bytes),
             )
-            for path, m in zip(paths, made, strict=True)
+            for path, m in made.items()
         ],
         title=f"{first.facts_before.get('cpu', first.target.device)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",

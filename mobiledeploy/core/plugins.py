@@ -19,11 +19,13 @@ from mobiledeploy.core.ports import (
     Converter,
     Dataset,
     Device,
+    Executor,
     Format,
     Framework,
     Loader,
     Pass,
     RecipeFile,
+    ReportFile,
     Runner,
     Runtime,
 )
@@ -41,6 +43,8 @@ EXTRA_OF = {
     "h5py": "export",
     "matplotlib": "plot",
     "tflite_runtime": "tflite-runtime",
+    "vl_convert": "report",
+    "ray": "ray",
 }
 
 
@@ -98,6 +102,8 @@ RUNTIMES = Shelf[Runtime]("runtimes")
 RUNNERS = Shelf[Runner]("runners")
 DEVICES = Shelf[Device]("devices")
 DATASETS = Shelf[Dataset]("datasets")
+REPORTS = Shelf[ReportFile]("reports")
+EXECUTORS = Shelf[Executor]("executors")
 
 
 def dataset(source: str) -> Dataset:

@@ -15,10 +15,13 @@ from mobiledeploy.core.types import (
     Draft,
     FileFacts,
     InputOutput,
+    Kind,
     Model,
     ModelFile,
     Output,
     Recipe,
+    Report,
+    Seen,
     Split,
     Target,
     Tensor,
@@ -127,6 +130,10 @@ class Format(Protocol):
         """The share of the weights that are zero, from 0 to 1."""
         ...
 
+    def weights(self, data: bytes) -> Mapping[str, NDArray[np.float32]]:
+        """The constants that layers read, as real values in the format's own order, by name."""
+        ...
+
     def seal(self, data: bytes) -> bytes:
         """The file as it is shipped: its tensors named `image` and `scores`."""
         ...
@@ -228,14 +235,21 @@ class Runner(Protocol):
 
     RUNTIMES: tuple[str, ...]
 
-    def files(self) -> tuple[Path, ...]:
-        """What must lie on the device besides the model."""
+    def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
+        """What must lie on the device besides the model, by what it is to this runner.
+
+        `machine` is the device's (`facts()["machine"]`: x86_64, aarch64). MissingError where this
+        computer does not have it.
+        """
         ...
 
-    def bench(self, model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+    def bench(
+        self, model: str, target: Target, sample: str | None, files: Mapping[str, str]
+    ) -> tuple[str, ...]:
         """The argv that times `model` until its standard input closes.
 
-        `sample` is a file on the device with the raw input; None for seeded noise.
+        `sample` is a file on the device with the raw input; None for seeded noise. `files` are
+        those of `files()`, where they lie on the device.
         """
         ...
 
@@ -299,9 +313,18 @@ class Session(Protocol):
 
 
 class Device(Protocol):
-    """A kind of machine. KIND is the kind of figure that its clock gives."""
+    """A kind of machine.
 
-    KIND: Literal["measured", "counted", "recorded"]
+    KIND is the kind of figure that it gives. RUNNER is what drives a runtime there where none is
+    named.
+    """
+
+    KIND: Kind
+    RUNNER: str
+
+    def seen(self) -> tuple[Seen, ...]:
+        """What of this kind is here right now, in a moment and without changing anything."""
+        ...
 
     def open(
         self, name: str, *, exclusive: bool, notify: Notify
@@ -353,6 +376,34 @@ class Dataset(Protocol):
         """The samples of `split`; `labels`: class names in the model's order, () for its own.
 
         `resolution` is what a generator draws at; a data set of pictures ignores it.
+        """
+        ...
+
+
+class ReportFile(Protocol):
+    """One way to write down what was found."""
+
+    SUFFIX: str
+
+    def render(self, report: Report) -> str:
+        """The text of `report`, whole, with a newline at its end."""
+        ...
+
+
+class Executor(Protocol):
+    """Where the jobs of a sweep run."""
+
+    def run(
+        self, work: Callable[[str, int], str], jobs: Sequence[str], *, workers: int, address: str
+    ) -> Iterator[tuple[int, str]]:
+        """(number of a job, what `work` made of it), as they finish.
+
+        `work` is a function of a module, and takes a job and the number of the worker, below
+        `workers`, that it has to itself meanwhile; it raises nothing. Closing the iterator gives
+        up what has not finished.
+
+        Raises:
+            DeviceError: the cluster at `address` cannot be reached.
         """
         ...
 

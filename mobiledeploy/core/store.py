@@ -1,16 +1,19 @@
 """What was made and measured in this folder: one SQLite file, `.mobiledeploy/store.db`.
 
 Whole records as JSON, and columns for what one filters by. Several processes may write at once.
+A store of an earlier schema is brought up to date when it is opened; one on a disk that cannot be
+written is read as it is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,33 +22,107 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
+    Counted,
     DataRef,
+    Estimated,
     Evaluation,
+    Judged,
     Measured,
+    Measurement,
     Preprocessing,
+    Result,
     Target,
+    Verdict,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 WAIT_SECONDS = 30.0
-_TABLES = (
-    """CREATE TABLE artifact (
-        sha256 TEXT PRIMARY KEY, made_at TEXT NOT NULL, name TEXT NOT NULL, recipe TEXT NOT NULL,
-        format TEXT NOT NULL, size_bytes INTEGER NOT NULL, record TEXT NOT NULL)""",
-    """CREATE TABLE evaluation (
-        id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
-        runtime TEXT NOT NULL, data_identity TEXT NOT NULL, images INTEGER NOT NULL, top1 REAL,
-        agreement REAL, record TEXT NOT NULL)""",
-    """CREATE TABLE measurement (
-        id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
-        device TEXT NOT NULL, runtime TEXT NOT NULL, threads INTEGER NOT NULL,
-        delegate TEXT NOT NULL, median_ns REAL NOT NULL, record TEXT NOT NULL)""",
-    """CREATE TABLE export (
-        id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, paths TEXT NOT NULL)""",
-    "CREATE INDEX evaluation_of ON evaluation (artifact_sha256)",
-    "CREATE INDEX measurement_of ON measurement (artifact_sha256)",
-    "CREATE INDEX export_of ON export (key)",
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        """CREATE TABLE artifact (
+            sha256 TEXT PRIMARY KEY, made_at TEXT NOT NULL, name TEXT NOT NULL,
+            recipe TEXT NOT NULL, format TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+            record TEXT NOT NULL)""",
+        """CREATE TABLE evaluation (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            runtime TEXT NOT NULL, data_identity TEXT NOT NULL, images INTEGER NOT NULL,
+            top1 REAL, agreement REAL, record TEXT NOT NULL)""",
+        """CREATE TABLE measurement (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            device TEXT NOT NULL, runtime TEXT NOT NULL, threads INTEGER NOT NULL,
+            delegate TEXT NOT NULL, median_ns REAL NOT NULL, record TEXT NOT NULL)""",
+        """CREATE TABLE export (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL,
+            paths TEXT NOT NULL)""",
+        "CREATE INDEX evaluation_of ON evaluation (artifact_sha256)",
+        "CREATE INDEX measurement_of ON measurement (artifact_sha256)",
+        "CREATE INDEX export_of ON export (key)",
+    ),
+    # Every kind of figure, each in a column of its own unit, and the version that gave it; and
+    # what became of the jobs of a sweep, and verdicts.
+    2: (
+        "ALTER TABLE measurement RENAME TO measurement_1",
+        "DROP INDEX measurement_of",
+        "DROP INDEX evaluation_of",
+        "DROP INDEX export_of",
+        """CREATE TABLE measurement (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('measured', 'counted', 'estimated')),
+            device TEXT NOT NULL, runner TEXT NOT NULL, runtime TEXT NOT NULL,
+            runtime_version TEXT NOT NULL, threads INTEGER NOT NULL, delegate TEXT NOT NULL,
+            latency_ns REAL, instructions INTEGER, record TEXT NOT NULL,
+            CHECK ((kind = 'counted') = (instructions IS NOT NULL)),
+            CHECK ((kind = 'counted') = (latency_ns IS NULL)))""",
+        """INSERT INTO measurement SELECT
+            id, made_at, artifact_sha256, 'measured', device,
+            coalesce(json_extract(record, '$.target.runner'), ''), runtime,
+            coalesce(json_extract(record, '$.runtime_version'), ''), threads, delegate,
+            median_ns, NULL, record
+            FROM measurement_1 ORDER BY id""",
+        "DROP TABLE measurement_1",
+        "ALTER TABLE evaluation ADD COLUMN runtime_version TEXT NOT NULL DEFAULT ''",
+        """UPDATE evaluation SET runtime_version =
+            coalesce(json_extract(record, '$.runtime_version'), '')""",
+        """CREATE TABLE verdict (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            gate TEXT NOT NULL, metric TEXT NOT NULL, outcome TEXT NOT NULL,
+            record TEXT NOT NULL)""",
+        """CREATE TABLE job (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL,
+            outcome TEXT NOT NULL, message TEXT NOT NULL)""",
+        "CREATE INDEX measurement_of ON measurement (artifact_sha256, made_at)",
+        # All that one filters or groups by, so that no record is read to choose among them.
+        """CREATE INDEX measurement_by ON measurement (
+            artifact_sha256, kind, device, runner, runtime, threads, delegate, made_at)""",
+        "CREATE INDEX evaluation_of ON evaluation (artifact_sha256, made_at)",
+        "CREATE INDEX verdict_of ON verdict (artifact_sha256, made_at)",
+        "CREATE INDEX job_of ON job (key)",
+    ),
+}
+# What `results` can be filtered by.
+_TESTS = {
+    "model": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE name = ?)",
+    "recipe": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE recipe = ?)",
+    "format": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE format = ?)",
+    "artifact": "m.artifact_sha256 GLOB ? || '*'",
+    "kind": "m.kind = ?",
+    "device": "m.device = ?",
+    "runtime": "m.runtime = ?",
+    "since": "m.made_at >= ?",
+}
+_NEWEST = (
+    "(SELECT e.{} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "
+    "ORDER BY e.made_at DESC LIMIT 1)"
 )
+_INSERT_VERDICT = "INSERT INTO verdict VALUES (NULL, ?, ?, ?, ?, ?, ?)"
+_RECORDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict)
+}
+_KINDS: dict[str, type[Measurement]] = {
+    "measured": Measured,
+    "counted": Counted,
+    "estimated": Estimated,
+}
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
@@ -67,15 +144,24 @@ class Store:
     def open(cls, file: Path | None = None) -> Store:
         """Opens the store at `file` (default: `path()`), and makes it where there is none.
 
+        Where the disk is read-only a store that is there can be read.
+
         Raises:
             UsageError: its folder cannot be written, or another process keeps it busy.
             InputError: it is damaged, no store, or of a newer mobiledeploy.
         """
         file = path() if file is None else file
-        with records.writing(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
+        place = str(file)
+        if file.is_file() and not os.access(file.parent, os.W_OK):
+            # Nobody else can write there either, so that it may be read without its locks.
+            place = f"{file.absolute().as_uri()}?immutable=1"
+        else:
+            with records.writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
         with _refusals(file):
-            connection = sqlite3.connect(file, timeout=WAIT_SECONDS, isolation_level=None)
+            connection = sqlite3.connect(
+                place, timeout=WAIT_SECONDS, isolation_level=None, uri=place.startswith("file:")
+            )
             try:
                 _prepare(connection, file)
             except BaseException:
@@ -94,38 +180,30 @@ class Store:
         paths = json.dumps([str(Path(p).resolve()) for p in artifacts])
         with self._transaction() as connection:
             for artifact in artifacts.values():
-                connection.execute(
-                    "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (artifact.sha256, _now(), artifact.spec.name, artifact.recipe.name,
-                     artifact.format, artifact.size_bytes, records.line(artifact)),
-                )  # fmt: skip
+                _insert_artifact(connection, artifact, _now())
             connection.execute("INSERT INTO export VALUES (NULL, ?, ?, ?)", (_now(), key, paths))
 
     def last_export(self) -> tuple[str, ...]:
         """The files that the newest export made; () where there was none."""
         return self._paths("SELECT paths FROM export ORDER BY id DESC LIMIT 1")
 
-    def export_of(self, key: str) -> tuple[str, ...]:
-        """The files that the newest export with this key made; () where there was none."""
-        return self._paths("SELECT paths FROM export WHERE key = ? ORDER BY id DESC LIMIT 1", key)
-
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation."""
-        e = evaluation
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_now(), e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-                 e.agreement, records.line(e)),
-            )  # fmt: skip
+            _insert_evaluation(connection, evaluation, _now())
 
     def evaluation(
-        self, sha256: str, data: DataRef, preprocessing: Preprocessing, target: Target
+        self,
+        sha256: str,
+        data: DataRef,
+        preprocessing: Preprocessing,
+        target: Target,
+        runtime_version: str = "",
     ) -> Evaluation | None:
         """The newest evaluation of an artifact on these pictures, prepared and run like this.
 
         Pictures are the same by their identity, whatever name they went by; a target without a
-        delegate takes every one.
+        delegate takes every one, and so does no version.
         """
 
         def fits(e: Evaluation) -> bool:
@@ -139,29 +217,161 @@ class Store:
             Evaluation,
             fits,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
-            "AND data_identity = ? ORDER BY id DESC",
-            sha256, target.runtime, data.identity,
+            "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY id DESC",
+            sha256, target.runtime, data.identity, runtime_version,
         )  # fmt: skip
 
-    def add_measurement(self, measurement: Measured) -> None:
-        """Keeps a measurement with its raw samples."""
-        m, t = measurement, measurement.target
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keeps a figure of any kind, with its raw samples."""
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_now(), m.artifact_sha256, t.device, t.runtime, t.threads, t.delegate,
-                 m.median_ns, records.line(m)),
-            )  # fmt: skip
+            _insert_measurement(connection, measurement, _now())
 
-    def measurement(self, sha256: str, target: Target) -> Measured | None:
-        """The newest measurement of an artifact on a target; one without delegate takes every."""
-        return self._newest(
-            Measured,
+    def measurement(
+        self, sha256: str, target: Target, runtime_version: str = ""
+    ) -> Measurement | None:
+        """The newest figure of an artifact on a target.
+
+        A target without delegate takes every one. A figure of another version of the runtime is no
+        answer; without a version, each is. An estimate is of no version and answers for its
+        own device alone.
+        """
+        return self._newest_of(
+            _KINDS,
             lambda m: _fits(m.target, target),
             "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
-            "AND runtime = ? AND threads = ? ORDER BY id DESC",
-            sha256, target.device, target.runtime, target.threads,
+            "AND runtime = ? AND threads = ? "
+            "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY id DESC",
+            sha256, target.device, target.runtime, target.threads, runtime_version,
         )  # fmt: skip
+
+    def measurements_of(self, sha256: str) -> tuple[Measurement, ...]:
+        """Every figure of an artifact, of any kind and from anywhere, newest first."""
+        found = []
+        for text in self._rows(
+            "SELECT record FROM measurement WHERE artifact_sha256 = ? ORDER BY id DESC", sha256
+        ):
+            # Of a mobiledeploy whose records held other fields.
+            with suppress(InputError):
+                found.append(decode_measurement(text, str(self._file)))
+        return tuple(found)
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Keeps what is known of an artifact that was made elsewhere."""
+        with self._transaction() as connection:
+            _insert_artifact(connection, artifact, _now())
+
+    def add_verdict(self, sha256: str, gate: str, verdict: Verdict) -> None:
+        """Keeps what `gate` (check, regress) said of an artifact."""
+        with self._transaction() as connection:
+            connection.execute(
+                _INSERT_VERDICT,
+                (_now(), sha256, gate, verdict.metric, verdict.outcome, records.line(verdict)),
+            )
+
+    def verdicts(self) -> tuple[Judged, ...]:
+        """Every verdict, newest first."""
+        rows = self._all(
+            "SELECT made_at, artifact_sha256, gate, metric, outcome, "
+            "json_extract(record, '$.line') FROM verdict ORDER BY id DESC"
+        )
+        return tuple(Judged(*row) for row in rows)
+
+    def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
+        """Keeps what became of a job of a sweep."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO job VALUES (NULL, ?, ?, ?, ?, ?)",
+                (_now(), key, what, outcome, message),
+            )
+
+    def results(
+        self, where: Mapping[str, str] | None = None, *, newest: bool = False,
+        most: int | None = None,
+    ) -> tuple[Result, ...]:  # fmt: skip
+        """Figures, newest first, with what is known of their artifacts.
+
+        Args:
+            where: what columns must be: model, recipe, format, artifact (the start of its sha256),
+                kind, device, runtime, since (an ISO 8601 moment or the start of one).
+            newest: only the newest figure of an artifact on a target.
+            most: so many at most.
+        """
+        wanted = where or {}
+        tests = [_TESTS[name] for name in wanted]
+        if newest:
+            tests.append(
+                "m.id IN (SELECT max(id) FROM measurement GROUP BY artifact_sha256, kind, device, "
+                "runner, runtime, threads, delegate)"
+            )
+        # The page of figures first, by ids alone: records are long, and sorting moves them about.
+        query = (
+            "WITH page AS (SELECT m.id FROM measurement m INDEXED BY measurement_by "  # noqa: S608 - of constants
+            f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} ORDER BY m.id DESC LIMIT ?) "
+            "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
+            "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
+            "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
+            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')} FROM page "
+            "JOIN measurement m ON m.id = page.id "
+            "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 ORDER BY m.id DESC"
+        )
+        rows = self._all(query, *wanted.values(), -1 if most is None else most)
+        return tuple(_result(row) for row in rows)
+
+    def unmeasured(self) -> tuple[Result, ...]:
+        """Artifacts without any figure, newest first."""
+        rows = self._all(
+            "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
+            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')} FROM "
+            "(SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
+            "(SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
+        )
+        return tuple(_result(row) for row in rows)
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Every artifact by its sha256; those of other record fields are left out."""
+        found = {}
+        for text in self._rows("SELECT record FROM artifact"):
+            with suppress(InputError):
+                artifact = records.loads(Artifact, text, str(self._file))
+                found[artifact.sha256] = artifact
+        return found
+
+    def evaluation_of(self, sha256: str) -> Evaluation | None:
+        """The newest evaluation of an artifact, of whatever pictures."""
+        return self._newest(
+            Evaluation, lambda _: True,
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY id DESC", sha256,
+        )  # fmt: skip
+
+    def places(self) -> tuple[str, ...]:
+        """Where exports put their files, each once, newest first; some may be gone since."""
+        rows = self._rows("SELECT paths FROM export ORDER BY id DESC")
+        return tuple(dict.fromkeys(path for paths in rows for path in json.loads(paths)))
+
+    def dump(self, newest: bool = False) -> Iterator[str]:
+        """Every record as a line of JSON: what `load` takes. `newest`: of figures, as `results`."""
+        only = (
+            " WHERE id IN (SELECT max(id) FROM measurement GROUP BY artifact_sha256, kind, device, "
+            "runner, runtime, threads, delegate)"
+        ) * newest
+        with _refusals(self._file):
+            for query in (
+                "SELECT made_at, '', record FROM artifact ORDER BY sha256",
+                "SELECT made_at, '', record FROM evaluation ORDER BY id",
+                f"SELECT made_at, '', record FROM measurement{only} ORDER BY id",  # noqa: S608 - of constants
+                "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict ORDER BY id",
+            ):
+                for made_at, of, record in self._connection.execute(query):
+                    head = json.dumps({"made_at": made_at, "of": of})
+                    yield f'{head[:-1]}, "kept": {record}}}'
+
+    def load(self, kept: Iterable[Kept]) -> int:
+        """Adds records of another store, all or none; the number of those that were not here."""
+        with self._transaction() as connection:
+            before = connection.total_changes
+            for one in kept:
+                _insert_kept(connection, one)
+            return connection.total_changes - before
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -176,6 +386,10 @@ class Store:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with _refusals(self._file):
+            return self._connection.execute(query, values).fetchall()
+
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with _refusals(self._file):
             return [row[0] for row in self._connection.execute(query, values)]
@@ -184,10 +398,15 @@ class Store:
         self, kind: type[T], fits: Callable[[T], bool], query: str, *values: Any
     ) -> T | None:
         """The first row of `query` that fits; no row after it is read."""
+        return self._newest_of({kind.__name__.lower(): kind}, fits, query, *values)
+
+    def _newest_of(
+        self, kinds: Mapping[str, type[T]], fits: Callable[[T], bool], query: str, *values: Any
+    ) -> T | None:
         with _refusals(self._file):
             for (text,) in self._connection.execute(query, values):
                 try:
-                    record = records.loads(kind, text, str(self._file))
+                    record = _decode(kinds, text, str(self._file))
                 except InputError:
                     # A mobiledeploy whose records held other fields: nothing fits that lacks one.
                     continue
@@ -200,12 +419,115 @@ class Store:
         return tuple(_near(Path(text)) for text in json.loads(rows[0])) if rows else ()
 
 
+def decode_measurement(text: str | bytes, where: str = "record") -> Measurement:
+    """The figure in a record's text, of whichever kind it says; InputError for anything else."""
+    return _decode(_KINDS, text, where)
+
+
+def _decode(kinds: Mapping[str, type[T]], text: str | bytes, where: str) -> T:
+    # The head of a record says its type; the whole is parsed once.
+    head = text[:80] if isinstance(text, str) else text[:80].decode("utf-8", "replace")
+    kind = next((k for k in kinds.values() if f'"record":"{k.__name__}"' in head), None)
+    return records.loads(kind or next(iter(kinds.values())), text, where)
+
+
+def _insert_measurement(connection: sqlite3.Connection, m: Measurement, made_at: str) -> None:
+    t = m.target
+    latency = {"measured": "median_ns", "estimated": "latency_ns"}.get(m.kind)
+    connection.execute(
+        "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (made_at, m.artifact_sha256, m.kind, t.device, t.runner, t.runtime,
+         getattr(m, "runtime_version", ""), t.threads, t.delegate,
+         None if latency is None else getattr(m, latency), getattr(m, "instructions", None),
+         records.line(m)),
+    )  # fmt: skip
+
+
+def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, records.line(a)),
+    )
+
+
+def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
+    connection.execute(
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
+         e.agreement, records.line(e), e.runtime_version),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record as it lies in a store, and when it was made.
+
+    `of` is "" but for a verdict, which does not say itself of what it is: "sha256 gate".
+    """
+
+    made_at: str
+    of: str
+    record: Artifact | Evaluation | Measurement | Verdict
+
+
+def read_kept(text: str, where: str) -> Kept:
+    """A line of `Store.dump`; InputError for any other."""
+    try:
+        data = json.loads(text)
+        made_at, of, kept = data["made_at"], data["of"], data["kept"]
+        moment = datetime.fromisoformat(made_at)
+        known = _RECORDS[kept["record"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{where} is no record of a store", "give a file that mobiledeploy results export made"
+        ) from error
+    if moment.tzinfo is None or not isinstance(of, str) or (known is Verdict) != (" " in of):
+        raise InputError(f"{where} does not say when, or of what, it was")
+    record = records.loads(known, json.dumps(kept), where)
+    return Kept(moment.astimezone(UTC).isoformat(timespec="milliseconds"), of, record)
+
+
+def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
+    record, at = kept.record, kept.made_at
+    table = {Artifact: "artifact", Evaluation: "evaluation", Verdict: "verdict"}.get(
+        type(record), "measurement"
+    )
+    if isinstance(record, Artifact):
+        known = "SELECT 1 FROM artifact WHERE sha256 = ?"
+        if not connection.execute(known, (record.sha256,)).fetchone():
+            _insert_artifact(connection, record, at)
+        return
+    sha, _, gate = kept.of.partition(" ")
+    sha = sha if isinstance(record, Verdict) else record.artifact_sha256
+    known = f"SELECT 1 FROM {table} WHERE artifact_sha256 = ? AND made_at = ? AND record = ?"  # noqa: S608 - of constants
+    if connection.execute(known, (sha, at, records.line(record))).fetchone():
+        return
+    if isinstance(record, Verdict):
+        values = (at, sha, gate, record.metric, record.outcome, records.line(record))
+        connection.execute(_INSERT_VERDICT, values)
+    elif isinstance(record, Evaluation):
+        _insert_evaluation(connection, record, at)
+    else:
+        _insert_measurement(connection, record, at)
+
+
+def _result(row: Sequence[Any]) -> Result:
+    values = list(row)
+    values[14] = _interval(row[14])
+    return Result(*values)
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    low, high = json.loads(text) if text else (None, None)
+    return None if low is None or high is None else (low, high)
+
+
 def _fits(made: Target, wanted: Target) -> bool:
     return made == (wanted if wanted.delegate else replace(wanted, delegate=made.delegate))
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
-    if _known(connection, file):
+    if _schema(connection, file) == SCHEMA:
         return
     # Kept in the file, so that it is set once. It is refused at once, without waiting, when
     # another process is just doing it: that one does it for both.
@@ -215,23 +537,21 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
         if error.sqlite_errorcode & 0xFF not in _BUSY:
             raise
     connection.execute("BEGIN IMMEDIATE")
-    if not _known(connection, file):
-        for statement in _TABLES:
+    for step in range(_schema(connection, file) + 1, SCHEMA + 1):
+        for statement in _STEPS[step]:
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        connection.execute(f"PRAGMA user_version = {step}")
     connection.execute("COMMIT")
 
 
-def _known(connection: sqlite3.Connection, file: Path) -> bool:
-    """Whether the file holds our tables already, False for an empty one; InputError for others."""
+def _schema(connection: sqlite3.Connection, file: Path) -> int:
+    """The schema that the file holds, 0 for an empty one; InputError for others."""
     # One statement sees one moment: between two, another process may have made the tables.
     found, tables = connection.execute(
         "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
     ).fetchone()
-    if found == SCHEMA:
-        return True
-    if found == 0 and tables == 0:
-        return False
+    if 1 <= found <= SCHEMA or (found == 0 and tables == 0):
+        return int(found)
     raise InputError(
         f"{file} has schema {found}, this mobiledeploy knows {SCHEMA}",
         "use the mobiledeploy that wrote it, or MOBILEDEPLOY_STORE for another file",
@@ -252,12 +572,23 @@ def _refusals(file: Path) -> Iterator[None]:
             ) from error
         if code in _DAMAGED or not isinstance(error, sqlite3.OperationalError):
             raise InputError(
-                f"{file} is damaged or no store of ours: {error}", "move it away"
+                f"{file} is damaged or no store of ours: {error}", _rescue(file)
             ) from error
         raise UsageError(
             f"cannot write in {file}: {error}",
             "work in a folder of yours, or MOBILEDEPLOY_STORE for another file",
         ) from error
+
+
+def _rescue(file: Path) -> str:
+    """Keeps a copy of a damaged file, once, and says what can be done with it."""
+    copy = file.with_name(file.name + ".damaged")
+    try:
+        if not copy.exists():
+            shutil.copy2(file, copy)
+    except OSError as error:
+        return f"no copy could be kept ({(error.strerror or '').lower()}); move it away"
+    return f"a copy is kept in {copy.name}; `sqlite3 {copy.name} .recover` reads what is left in it"
 
 
 def _now() -> str:

@@ -5,7 +5,7 @@ Units are base units and stand in the name (`samples_ns`, `size_bytes`); only th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["softmax", "logits"]
 InputOutput = Literal["int8", "float"]
+Kind = Literal["measured", "counted", "estimated", "recorded"]
+"""What a figure is: taken by a clock, counted, a model's answer, or one of these played back."""
 Argument = float | int | str
 """What an architecture is told besides resolution and classes: alpha, groups, a variant's name."""
 
@@ -267,6 +269,20 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A machine that figures can be had of, or that only needs something more for it.
+
+    `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
+    `mend` says what it still needs, "" where it is ready.
+    """
+
+    name: str
+    kind: Kind
+    about: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model said of one picture: the best five classes, best first, ties by lower index.
 
@@ -305,6 +321,237 @@ class Evaluation:
     doubts: tuple[Doubt, ...] = ()
 
 
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One question that a check asked of an artifact, and its answer.
+
+    `metric` is what was asked: `accuracy` (loss of top-1 against the accepted model), `float` (the
+    same against the accepted float model), `floor`, `flips` (answers that changed), `class` (one
+    class, named in `subject`), `golden` (outputs recorded when the artifact was made), `latency`
+    and `instructions` (the ratio of new to old, less one; no pictures are needed for them).
+    `value`, `interval` and `margin` are of one unit: fractions of the pictures, or quantization
+    steps for `golden`. The interval is two one-sided 95 % bounds, None where there is none.
+    `needed` is how many pictures would decide where these do not. `line` says it in words.
+    """
+
+    metric: Literal[
+        "accuracy", "float", "floor", "flips", "class", "golden", "latency", "instructions"
+    ]
+    subject: str
+    outcome: Outcome
+    value: float
+    interval: tuple[float, float] | None
+    margin: float
+    images: int
+    needed: int | None
+    line: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Pictures of class `true` that are taken for `predicted`: how many before, how many now."""
+
+    true: str
+    predicted: str
+    before: int
+    now: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found of one artifact; `verdicts` decide, all else is information.
+
+    Accuracies and `flips` are fractions of `images`; None where the pictures have no labels.
+    `losses` are pictures that only the accepted model named rightly, `gains` those that only this
+    one did; `mcnemar_p` is the exact two-sided p of the two. `untested` counts the classes with too
+    few pictures to be judged alone.
+    """
+
+    path: str
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    accepted_sha256: str
+    images: int
+    top1: float | None
+    accepted_top1: float | None
+    losses: int | None
+    gains: int | None
+    flips: float
+    mcnemar_p: float | None
+    untested: int
+    moved: tuple[Moved, ...]
+    verdicts: tuple[Verdict, ...]
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The gravest of its verdicts: one fail fails, one inconclusive leaves all open."""
+        said = {verdict.outcome for verdict in self.verdicts}
+        return gravest(said)
+
+
+def gravest(said: Collection[Outcome]) -> Outcome:
+    """One fail fails, one inconclusive leaves all open."""
+    return "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One artifact that was accepted, and what it answered: an entry of a baseline.
+
+    `model`, `recipe` and `format` are its key. `answers` is the best class of every picture in the
+    order of the data, base64 of zlib of little-endian uint16, 65535 for one that could not be read.
+    `right` is how many of them were right (None without labels). `isa` is the machine's instruction
+    set. `seal` is the sha256 over the entry without it: an entry that was edited is refused.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    weights_sha256: str
+    classes: int
+    data: DataRef
+    preprocessing: Preprocessing
+    target: Target
+    runtime_version: str
+    isa: str
+    images: int
+    right: int | None
+    answers: str
+    seal: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The accepted artifacts of a project, in one file under version control."""
+
+    accepted: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One figure held against that of a baseline set, both of one kind and one target.
+
+    `path` names what was compared, for people; `verdicts` holds one verdict on the ratio of new to
+    old.
+    """
+
+    path: str
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    accepted_sha256: str
+    verdicts: tuple[Verdict, ...]
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The gravest of its verdicts."""
+        return gravest({verdict.outcome for verdict in self.verdicts})
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure of the store, and what is known of the artifact that it is of.
+
+    `kind` is "" for an artifact that has no figure; `latency_ns` with its interval is of what was
+    measured or estimated, `instructions` of what was counted. `top1` and `agreement` are fractions,
+    of the newest evaluation. `mult_adds` is None where the artifact's file is gone.
+    """
+
+    made_at: str
+    artifact_sha256: str
+    model: str
+    recipe: str
+    format: str
+    size_bytes: int | None
+    kind: str
+    device: str
+    runner: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    delegate: str
+    latency_ns: float | None
+    latency_interval_ns: tuple[float, float] | None
+    instructions: int | None
+    top1: float | None
+    agreement: float | None
+    mult_adds: int | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict of the store: when, by which gate, of which artifact, and what was said."""
+
+    made_at: str
+    artifact_sha256: str
+    gate: str
+    metric: str
+    outcome: Outcome
+    line: str
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """A layer of a report's profile; `value` is mult-adds, or instructions where `counted`."""
+
+    name: str
+    op: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A picture whose best class changed; `image` is a data URI of a small JPEG, "" for none."""
+
+    sample: str
+    label: str
+    before: str
+    now: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a report tells of one artifact besides its row.
+
+    `classes` holds (name, pictures, rightly named) of each class; `flips` compare it with the
+    artifact named `against`; `environment` is of its newest figure.
+    """
+
+    artifact_sha256: str
+    model: str
+    recipe: str
+    format: str
+    profile: tuple[LayerFigure, ...]
+    counted: bool
+    classes: tuple[tuple[str, int, int], ...]
+    against: str
+    flips: tuple[Flip, ...]
+    flipped: int
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file of `reports/` makes text of."""
+
+    title: str
+    checks: tuple[Check, ...] = ()
+    regressions: tuple[Regression, ...] = ()
+    results: tuple[Result, ...] = ()
+    details: tuple[Detail, ...] = ()
+    verdicts: tuple[Judged, ...] = ()
+
+
 @dataclass(frozen=True)
 class Measured:
     """Time on a real machine, taken by a clock: raw, with warm-ups and the machine's facts.
@@ -330,11 +577,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class LayerCount:
-    """What one operator of a model executed in one inference."""
+    """What one operator of a model executed in one inference.
+
+    `kernel` is what the runtime calls the code that ran, with the class of instruction that most
+    of its multiplications are of.
+    """
 
     name: str
     op: str
     instructions: int
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -342,8 +594,12 @@ class Counted:
     """Instructions of one inference on an emulated core: exact, and no time at all.
 
     `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by what they are
-    (sdot, mla, load, ...); `by_layer` by the operator that executed them, empty where the runtime
-    does not tell. `versions` are of all that a count depends on: the emulator, the counter, the
+    (sdot, mla, load, ...); `by_layer` by the operator that executed them, what the runtime does
+    between operators in none of them; it is empty where the runtime cannot tell without work of its
+    own in between (ONNX Runtime). `kernels` are those that ran, each once. `bytes_loaded` and
+    `bytes_stored` are what load and store instructions moved. `host_difference` is the largest
+    difference of an output value from that of the same runtime on this host, in steps of the code
+    for integers. `versions` are of all that a count depends on: the emulator, the counter, the
     runner, the runtime and the libraries.
     """
 
@@ -353,8 +609,11 @@ class Counted:
     core: str
     instructions: int
     by_class: Mapping[str, int]
+    bytes_loaded: int
+    bytes_stored: int
     by_layer: tuple[LayerCount, ...]
     kernels: tuple[str, ...]
+    host_difference: float
     versions: Mapping[str, str]
     doubts: tuple[Doubt, ...] = ()
     kind: Literal["counted"] = "counted"

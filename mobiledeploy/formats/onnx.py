@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from mobiledeploy.core.errors import InputError
@@ -126,6 +127,28 @@ def sparsity(data: bytes) -> float:
         zeros += values.size - int(np.count_nonzero(values))
         total += values.size
     return zeros / total if total else 0.0
+
+
+def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
+    """The constants of numbers, as real values, by the name that a layer reads them by."""
+    graph = _open(data).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    found = {
+        name: numpy_helper.to_array(tensor).astype(np.float32)
+        for name, tensor in constants.items()
+        if _dtype(tensor.data_type) in ("float32", "float16", "int8", "uint8", "int32")
+    }
+    quantizers = _quantizers(graph, constants)
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in found.keys() & quantizers.keys():
+            scale, zero, axis = quantizers[node.input[0]]
+            real = found[node.input[0]]
+            sides = [1] * real.ndim
+            if len(scale) > 1:
+                sides[axis] = -1
+            steps = real - np.asarray(zero, np.float32).reshape(sides)
+            found[node.output[0]] = steps * np.asarray(scale, np.float32).reshape(sides)
+    return found
 
 
 def seal(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import FileFacts, Layer, Tensor
@@ -80,6 +81,41 @@ def sparsity(data: bytes) -> float:
         zeros += values.size - int(np.count_nonzero(values))
         total += values.size
     return zeros / total if total else 0.0
+
+
+def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
+    """The constants of floats and of 8-bit and 32-bit integers, as real values, by name."""
+    model = _open(data)
+    found = {}
+    for tensor in model.subgraphs[0].tensors:
+        known, stored = _tensor(tensor, True), _stored(model, tensor)
+        kind = (_NUMPY | {"int32": np.int32}).get(known.dtype)
+        if stored is None or kind is None:
+            continue
+        values = np.asarray(stored, np.uint8).view(kind)
+        if values.size != np.prod(known.shape, dtype=np.int64):
+            continue
+        real = values.reshape(known.shape).astype(np.float32)
+        if known.scale:
+            sides = [1] * real.ndim
+            if known.axis is not None:
+                sides[known.axis] = -1
+            scale, zero = (
+                np.asarray(part, np.float32).reshape(sides)
+                for part in (known.scale, known.zero_point)
+            )
+            real = (real - zero) * scale
+        found[known.name] = real
+    # Weights of 16 bits reach their operator by another name.
+    for op in model.subgraphs[0].operators:
+        if _op(model, op) == "DEQUANTIZE":
+            source, target = (
+                (model.subgraphs[0].tensors[i].name or b"").decode("utf-8", "replace")
+                for i in (op.inputs[0], op.outputs[0])
+            )
+            if source in found:
+                found[target] = found[source]
+    return found
 
 
 def seal(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -52,12 +52,14 @@ PARTS_HELD = 4
 RUNTIMES = plugins.RUNTIMES.names()
 
 
-def files() -> tuple[Path, ...]:
+def files(machine: str, runtime: str) -> Mapping[str, Path]:
     """Nothing: it runs where it is installed."""
-    return ()
+    return {}
 
 
-def bench(model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+def bench(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
     """The argv that times `model` until its standard input closes."""
     return (*_argv("bench", model, target), *(() if sample is None else ("--sample", sample)))
 
@@ -268,6 +270,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The runner; its exit status. Refusals are said as an event, before it ends with theirs."""
     arguments = _arguments(argv)
+    # ONNX Runtime reports what runs to its makers otherwise, from a thread beside what is timed.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     speaker = _Speaker()
     try:
         _WORK[arguments.what](arguments, speaker)

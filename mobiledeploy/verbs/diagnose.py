@@ -37,8 +37,8 @@ from mobiledeploy.core.types import (
     Target,
     Tensor,
 )
-from mobiledeploy.verbs import bench as bench_verb
 from mobiledeploy.verbs import evaluate as evaluate_verb
+from mobiledeploy.verbs import inputs
 
 Floats = NDArray[np.float32]
 
@@ -155,7 +155,7 @@ def _pictures(
 ) -> tuple[list[Pixels], str, tuple[Doubt, ...]]:
     """The pictures, where they are from, and what is to be known of them."""
     if data is None:
-        found = [bench_verb.golden(path.parent, path.parent / x) for x in artifact.golden.images]
+        found = [inputs.golden(path.parent, path.parent / x) for x in artifact.golden.images]
         if not found:
             raise UsageError(f"{path.name} has no golden pictures", "give --data DIR or FILE.npz")
         return found, "golden", ()

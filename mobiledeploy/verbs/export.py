@@ -37,8 +37,10 @@ from mobiledeploy.core.types import (
     Golden,
     InputOutput,
     Measured,
+    Measurement,
     ModelSpec,
     Recipe,
+    Target,
 )
 from mobiledeploy.verbs import bench as bench_verb
 from mobiledeploy.verbs import convert
@@ -101,8 +103,17 @@ class _Collector:
             self._notify.doubt(doubt)
 
 
-def export(order: Order, notify: Notify = SILENCE) -> Exported:
-    """Makes the artifacts that `order` asks for, or finds that they stand already."""
+def standing(order: Order, notify: Notify = SILENCE) -> tuple[str, dict[str, Artifact] | None]:
+    """The key of what `order` makes, and the artifacts where they stand; DeployError as `plan`."""
+    planned = plan(order, notify)
+    return planned.key, _earlier(planned)
+
+
+def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exported:
+    """Makes the artifacts that `order` asks for, or finds that they stand already.
+
+    `timed` False leaves out the glance at their latencies.
+    """
     heard = _Collector(notify)
     planned = plan(order, heard)
     artifacts = None if order.force else _earlier(planned)
@@ -116,7 +127,7 @@ def export(order: Order, notify: Notify = SILENCE) -> Exported:
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
     evaluations = _evaluations(planned, artifacts, heard)
-    measurements = _measurements(artifacts, heard)
+    measurements = _measurements(artifacts, heard) if timed else {}
     return Exported(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,
@@ -434,9 +445,10 @@ def _evaluations(
     with Store.open() as store:
         known = {
             a.sha256: store.evaluation(
-                a.sha256, a.data, a.spec.preprocessing, evaluate_verb.target(a)
+                a.sha256, a.data, a.spec.preprocessing, target, _version(target)
             )
             for a in artifacts.values()
+            for target in (evaluate_verb.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
     made = evaluate_verb.evaluate(absent, notify=notify) if absent else ()
@@ -446,10 +458,12 @@ def _evaluations(
 def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, Measured]:
     with Store.open() as store:
         known = {
-            a.sha256: store.measurement(a.sha256, bench_verb.target(a)) for a in artifacts.values()
+            a.sha256: store.measurement(a.sha256, target, _version(target))
+            for a in artifacts.values()
+            for target in (bench_verb.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
-    made: tuple[Measured, ...] = ()
+    made: tuple[Measurement, ...] = ()
     if absent:
         heard = _Collector(SILENCE)
         heard.progress, heard.say = notify.progress, notify.say
@@ -464,7 +478,12 @@ def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, M
                     "mobiledeploy bench takes longer over them, and says more",
                 )
             )
-    return {sha: m for sha, m in known.items() if m} | {m.artifact_sha256: m for m in made}
+    all_ = (*known.values(), *made)
+    return {m.artifact_sha256: m for m in all_ if isinstance(m, Measured)}
+
+
+def _version(target: Target) -> str:
+    return evaluate_verb.runtime_version(target.runtime)
 
 
 def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None) -> Row:

@@ -1,0 +1,236 @@
+"""Instructions of an inference on emulated ARM cores: our files beside those of stock tools.
+
+    python benchmarks/arm_graphs.py [--network v1] [--core cortex-a76]
+
+The same networks through TFLiteConverter, ai-edge-quantizer, tf2onnx and ONNX Runtime's
+quantize_static, from the same weights (random, and calibrated by drawn pictures: what is executed
+depends on neither). Every file is counted as `mobiledeploy bench --device emulator` counts, int8
+ends where the tool has them. Wants `make emulator`; a peer that is not installed is left out, and
+named. Prints a table and writes build/benchmarks/arm_graphs.json. Ends in 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mobiledeploy.cli._frame import Terminal
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.plugins import ARCHITECTURES, DEVICES, FORMATS
+from mobiledeploy.core.types import Artifact, Target
+from mobiledeploy.verbs import bench, count
+from mobiledeploy.verbs.export import export
+from mobiledeploy.verbs.plan import Order
+
+NETWORKS = {
+    "v1": Order(arch="mobilenet_v1", alpha=0.5, res=160, weights="random"),
+    "v2": Order(arch="mobilenet_v2", alpha=0.5, res=160, weights="random"),
+    "fd": Order(arch="fd_mobilenet", alpha=0.5, res=160, weights="random"),
+}
+# Ours over theirs: TFLite against the best of the tools, ONNX against ONNX Runtime's own.
+BARS = {("tflite", "int8"): 1.00, ("tflite", "float"): 1.00, ("onnx", "int8"): 0.90}
+CALIBRATION = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file of one tool on one core."""
+
+    network: str
+    core: str
+    format: str
+    kind: str
+    tool: str
+    instructions: int
+    bytes_loaded: int
+    by_class: dict[str, int]
+    host_difference: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Our instructions over those of the best peer."""
+
+    network: str
+    core: str
+    format: str
+    kind: str
+    peer: str
+    ratio: float
+    bar: float | None
+    met: bool
+
+
+@click.command()
+@click.option("--network", type=click.Choice(list(NETWORKS)), multiple=True, default=list(NETWORKS))
+@click.option("--core", multiple=True, default=["cortex-a76", "cortex-a53"])
+def main(network: tuple[str, ...], core: tuple[str, ...]) -> None:
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        # Its exports are no exports of this folder's.
+        os.environ["MOBILEDEPLOY_STORE"] = str(Path(folder) / "store.db")
+        for name in network:
+            files = dict(made(NETWORKS[name], Path(folder) / name))
+            for where in core:
+                rows += counted(name, where, files)
+    ratios = list(compared(rows))
+    show(rows, ratios)
+    path = Path("build/benchmarks/arm_graphs.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "host": platform.platform(),
+        "rows": [asdict(row) for row in rows],
+        "ratios": [asdict(ratio) for ratio in ratios],
+    }
+    path.write_text(json.dumps(content, indent=1))
+    sys.exit(0 if all(ratio.met for ratio in ratios) else 1)
+
+
+def made(order: Order, folder: Path) -> Iterator[tuple[tuple[str, str, str], Path]]:
+    """(format, kind, tool) -> the file: ours, then the peers' from the same Keras model."""
+    folder.mkdir(parents=True)
+    done = export(
+        dataclasses.replace(order, recipes=("float32", "int8_ptq"), out=folder / "build"),
+        Terminal(quiet=True),
+    )
+    ours = {Path(row.path).name: Path(row.path) for row in done.rows}
+    for format_ in ("tflite", "onnx"):
+        yield (format_, "float", "mobiledeploy"), ours[f"float32.{format_}"]
+        yield (format_, "int8", "mobiledeploy"), ours[f"int8_ptq.{format_}"]
+    artifact = artifacts.load(ours["float32.tflite"])
+    yield from peers(artifact, ours["float32.tflite"], folder)
+
+
+def peers(
+    artifact: Artifact, floats: Path, folder: Path
+) -> Iterator[tuple[tuple[str, str, str], Path]]:
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+    import tf_keras
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    spec = artifact.spec
+    tf_keras.utils.set_random_seed(1)
+    model = ARCHITECTURES.load(spec.architecture).build(
+        resolution=spec.resolution, classes=spec.classes, **spec.arguments
+    )
+    signature = tf.TensorSpec((1, *spec.resolution, 3), tf.float32, name="image")
+    call = tf.function(lambda image: model(image, training=False)).get_concrete_function(signature)
+    dice = np.random.default_rng(0)
+    images = dice.uniform(-1, 1, (CALIBRATION, *spec.resolution, 3)).astype(np.float32)
+    for kind in ("float", "int8"):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([call], model)
+        if kind == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([image[None]] for image in images)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        path = folder / f"stock_{kind}.tflite"
+        path.write_bytes(converter.convert())
+        yield ("tflite", kind, "TFLiteConverter"), path
+    if importlib.util.find_spec("ai_edge_quantizer"):
+        from ai_edge_quantizer import quantizer, recipe
+
+        peer = quantizer.Quantizer(str(floats), recipe.static_wi8_ai8())
+        feeds = {"serving_default": [{"image": image[None]} for image in images]}
+        path = folder / "aeq.tflite"
+        path.write_bytes(peer.quantize(peer.calibrate(feeds)).quantized_model)
+        yield ("tflite", "int8", "ai-edge-quantizer"), path
+    else:
+        Console(stderr=True).print("ai-edge-quantizer is not installed and left out")
+    translated, _ = tf2onnx.convert.from_keras(
+        model, input_signature=[signature], inputs_as_nchw=["image"], opset=17
+    )
+    path = folder / "tf2onnx.onnx"
+    onnx.save(translated, path)
+    yield ("onnx", "float", "tf2onnx"), path
+    feeds = iter([{"image": image.transpose(2, 0, 1)[None]} for image in images])
+    reader = type("Reader", (), {"get_next": lambda self: next(feeds, None)})()
+    quantized = folder / "ort.onnx"
+    quantize_static(
+        path, quantized, reader, quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    yield ("onnx", "int8", "ORT quantize_static"), quantized
+
+
+def counted(name: str, core: str, files: dict[tuple[str, str, str], Path]) -> Iterator[Row]:
+    device = f"emulator:{core}"
+    emulator = DEVICES.load("emulator")
+    with emulator.open(device, exclusive=False, notify=Terminal(quiet=True)) as session:
+        ours = {k[:2]: artifacts.load(path) for k, path in files.items() if k[2] == "mobiledeploy"}
+        title = f"{name} on {core}"
+        for key, path in track(files.items(), description=title, console=Console(stderr=True)):
+            artifact = ours[key[:2]]
+            where = target(artifact, device)
+            if key[2] != "mobiledeploy":
+                artifact = of(path, artifact)
+            found = count.count(session, path, artifact, where, notify=Terminal(quiet=True))
+            yield Row(
+                name, core, *key, found.instructions, found.bytes_loaded, dict(found.by_class),
+                found.host_difference,
+            )  # fmt: skip
+
+
+def target(artifact: Artifact, device: str) -> Target:
+    return bench.target(artifact, device=device, runner="native")
+
+
+def of(path: Path, like: Artifact) -> Artifact:
+    """A peer's file as an artifact without golden pictures: the runner takes noise."""
+    facts = FORMATS.load(like.format).inspect(path.read_bytes())
+    golden = dataclasses.replace(like.golden, images=())
+    return dataclasses.replace(
+        like, path=path.name, sha256=records.sha256(path), inputs=facts.inputs,
+        outputs=facts.outputs, golden=golden,
+    )  # fmt: skip
+
+
+def compared(rows: list[Row]) -> Iterator[Ratio]:
+    for key in dict.fromkeys((r.network, r.core, r.format, r.kind) for r in rows):
+        same = [r for r in rows if (r.network, r.core, r.format, r.kind) == key]
+        own = next(r for r in same if r.tool == "mobiledeploy")
+        best = min((r for r in same if r is not own), key=lambda r: r.instructions)
+        ratio, bar = own.instructions / best.instructions, BARS.get(key[2:])
+        yield Ratio(*key, best.tool, ratio, bar, bar is None or round(ratio, 2) <= bar)
+
+
+def show(rows: list[Row], ratios: list[Ratio]) -> None:
+    table = Table("network", "core", "file", "tool", "instructions", "loaded", "like the host")
+    for r in rows:
+        like = "equal" if r.host_difference == 0 else f"{r.host_difference:.2g}"
+        table.add_row(
+            r.network, r.core, f"{r.kind} {r.format}", r.tool, f"{r.instructions:,}",
+            f"{r.bytes_loaded / 1e6:.1f} MB", like,
+        )  # fmt: skip
+    console = Console(width=140)
+    console.print(table)
+    table = Table("network", "core", "file", "best of the others", "ours over it", "bar")
+    for q in ratios:
+        bar = "" if q.bar is None else f"<= {q.bar:.2f}: {'met' if q.met else 'MISSED'}"
+        table.add_row(
+            q.network, q.core, f"{q.kind} {q.format}", q.peer, f"{q.ratio:.4f}", bar
+        )  # fmt: skip
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Jobs of a sweep by two workers, beside one worker that is held to one core.
+
+    python benchmarks/sweep_workers.py [--rounds 3]
+
+The jobs are evaluations: the artifact that `mobiledeploy export --alpha 0.5 --res 160` left, judged
+on the built-in pictures by a worker of one core. Both ways run the same jobs in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mobiledeploy.core.plugins import EXECUTORS
+from mobiledeploy.verbs.job import share
+
+ARTIFACT = Path("build/mobilenet_v1_0.5_160_demo/int8_ptq.tflite").resolve()
+JOBS = 4
+
+
+def judge(_: str, worker: int) -> str:
+    cores = share(sorted(os.sched_getaffinity(0)), worker, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [sys.executable, "-m", "mobiledeploy", "evaluate", str(ARTIFACT), "--json"],
+            check=True, capture_output=True,
+            env=os.environ | {"MOBILEDEPLOY_STORE": str(Path(folder, "store.db"))},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )  # fmt: skip
+    return ""
+
+
+def seconds(workers: int) -> float:
+    begun = time.perf_counter()
+    for _ in EXECUTORS.load("local").run(judge, [""] * JOBS, workers=workers, address=""):
+        pass
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("two workers need two cores")
+    pairs = [(seconds(1), seconds(2)) for _ in range(rounds)]
+    ratios = [one / two for one, two in pairs]
+    print(f"{JOBS} evaluations      one worker  two workers  throughput")
+    for (one, two), ratio in zip(pairs, ratios, strict=True):
+        print(f"{'':16} {one:10.2f} s {two:10.2f} s {ratio:10.2f} x")
+    middle = statistics.median(ratios)
+    print(f"median {middle:.2f} x; wanted: at least 1.7 x")
+    Path("build", "sweep_workers.json").write_text(
+        json.dumps({"seconds": pairs, "median_ratio": middle})
+    )
+
+
+if __name__ == "__main__":
+    main()

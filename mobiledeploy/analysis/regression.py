@@ -1,0 +1,44 @@
+"""A new figure against an old one of the same kind: the ratio, what it can be, the verdict."""
+
+from __future__ import annotations
+
+from mobiledeploy.analysis import stats
+from mobiledeploy.core.types import Counted, Estimated, Measured, Measurement, Outcome
+
+EXACT_MARGIN = 0.001
+"""Instructions and estimates do not scatter: 0.1 % more is a regression."""
+TIME_MARGIN = 0.05
+"""Times of one file differ by some percent from one start of the process to the next."""
+
+# Each median within its 97.5 % interval: both hold at once in 95 % of cases at least (Bonferroni).
+_EACH = 0.975
+
+
+def ratio(new: Measurement, old: Measurement) -> tuple[float, float, float]:
+    """(ratio, low, high) of new to old: of medians with their 95 % interval, or exact.
+
+    The interval is that of the runs which were timed; it does not know how one start of the
+    process differs from the next.
+
+    Raises:
+        ValueError: two kinds of figure, or an old one of zero.
+    """
+    if isinstance(new, Measured) and isinstance(old, Measured):
+        middle, low, high = stats.median_interval(new.samples_ns, _EACH)
+        before, least, most = stats.median_interval(old.samples_ns, _EACH)
+        if least > 0:
+            return middle / before, low / most, high / least
+    elif isinstance(new, Counted) and isinstance(old, Counted):
+        if old.instructions > 0:
+            return (new.instructions / old.instructions,) * 3
+    elif isinstance(new, Estimated) and isinstance(old, Estimated):
+        if old.latency_ns > 0:
+            return (new.latency_ns / old.latency_ns,) * 3
+    else:
+        raise ValueError(f"{new.kind} and {old.kind} figures are not compared")
+    raise ValueError("the old figure is zero")
+
+
+def outcome(low: float, high: float, margin: float) -> Outcome:
+    """Of a ratio's interval: pass where all of it is within 1 + margin, fail where none is."""
+    return "pass" if high <= 1 + margin else "fail" if low > 1 + margin else "inconclusive"

@@ -1,0 +1,48 @@
+"""A page with plots and tables of what the store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.verbs import report as verb
+
+SUFFIXES = {"markdown": "md"}
+
+
+@click.command(
+    epilog="Example:  mobiledeploy report --device host --out front.html",
+    short_help=__doc__,
+)
+@click.option(
+    "--format", type=click.Choice(verb.FORMATS_OF), default="html", show_default=True,
+    help="html is one file that needs no network.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
+)
+@click.option("--title", default="MobileNet results", show_default=True, help="Heading.")
+@click.option("--model", help="Only this one: mobilenet_v1_0.5_160")
+@click.option("--recipe", help="Only this one: int8_ptq")
+@click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
+@click.option("--device", help="Only this one: host")
+@_frame.common
+def command(
+    format: str, out: Path | None, title: str, json: bool, quiet: bool, verbose: int,  # noqa: A002
+    **given: str | None,
+) -> None:  # fmt: skip
+    """Write accuracy against latency, size and mult-adds, with the tables behind them.
+
+    Measured, counted and estimated figures have plots of their own.
+    """
+    where = {name: value for name, value in given.items() if value is not None}
+    out = out or Path(f"report.{SUFFIXES.get(format, format)}")
+    with _frame.Terminal(quiet, verbose) as terminal:
+        done = verb.report(out, format=format, where=where, title=title, notify=terminal)
+    if json:
+        _frame.emit_json(done)
+    else:
+        click.echo(f"{done.path}: {done.results} figures, {units.size(done.size_bytes)}")

@@ -1,0 +1,148 @@
+"""What the store holds: listed, filtered, moved to another machine, held against a baseline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import records, units
+from mobiledeploy.core.plugins import REPORTS
+from mobiledeploy.core.types import Report, Result
+from mobiledeploy.verbs import results as verb
+
+CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="Example:  mobiledeploy results --recipe int8_ptq --device host --newest",
+    short_help=__doc__,
+)
+@click.option("--model", help="mobilenet_v1_0.5_160")
+@click.option("--recipe", help="int8_ptq")
+@click.option("--format", type=click.Choice(["tflite", "onnx"]))
+@click.option("--artifact", metavar="SHA256", help="Or the start of it.")
+@click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
+@click.option("--device", help="host")
+@click.option("--runtime", help="litert")
+@click.option("--since", metavar="TIME", help="2026-01-31, or with 12:00 behind it; UTC.")
+@click.option("--newest", is_flag=True, help="Only the newest of an artifact on a target.")
+@click.option(
+    "--most", type=click.IntRange(min=1), help="So many rows; default: 50 for people, else all."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, base units.")
+@_frame.common
+@click.pass_context
+def command(
+    ctx: click.Context, /, json: bool, quiet: bool, verbose: int, as_csv: bool, newest: bool,
+    most: int | None, **given: str | None,
+) -> None:  # fmt: skip
+    """List figures of the store, newest first.
+
+    Without a command, options choose what is listed. Measured, counted and estimated figures stand
+    in columns of their own.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    where = {name: value for name, value in given.items() if value is not None}
+    people = not (json or as_csv)
+    found = verb.listing(where, newest=newest, most=most or (50 if people else None))
+    if json:
+        _frame.emit_json(found)
+    elif as_csv:
+        _csv(found.results)
+    elif not found.results:
+        click.echo("No figure of the store is so.")
+    else:
+        _show(found.results)
+
+
+@command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--newest", is_flag=True, help="Of figures, the newest of an artifact on a target.")
+@_frame.common
+def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> None:
+    """Write all records into FILE, a JSON object a line; a baseline set for regress, too."""
+    done = verb.export(file, newest=newest)
+    if json:
+        _frame.emit_json(done)
+    else:
+        click.echo(f"{done.path}: {done.records} records")
+
+
+@command.command("import", epilog="Example:  mobiledeploy results import phone.jsonl")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_frame.common
+def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
+    """Add the records of FILE to this store; what is known already stays once."""
+    done = verb.take(file)
+    if json:
+        _frame.emit_json(done)
+    else:
+        click.echo(f"{done.path}: {done.new} new of {done.records} records")
+
+
+@command.command("regress", epilog="Example:  mobiledeploy results regress accepted.jsonl")
+@click.argument("baseline", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--margin", type=click.FloatRange(0, 100), default=5.0, show_default=True,
+    help="Percent that a time may grow; instructions and estimates may 0.1 %.",
+)  # fmt: skip
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML.")
+@click.option("--github", is_flag=True, help="Print GitHub's annotations.")
+@click.option(
+    "--on-inconclusive", type=click.Choice(["fail", "warn"]), default="fail", show_default=True,
+    help="warn: end in 0 where nothing is decided.",
+)  # fmt: skip
+@_frame.common
+@click.pass_context
+def regress(
+    ctx: click.Context, baseline: Path, margin: float, junit: Path | None, github: bool,
+    on_inconclusive: str, json: bool, quiet: bool, verbose: int,
+) -> None:  # fmt: skip
+    """Hold the newest figures against BASELINE, a file of `results export`.
+
+    Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell.
+    """
+    with _frame.Terminal(quiet, verbose) as terminal:
+        done = verb.regress(baseline, margin=margin / 100, notify=terminal)
+    report = Report(f"figures against {baseline.name}", regressions=done.regressions)
+    if junit is not None:
+        records.write_atomic(junit, REPORTS.load("junit").render(report))
+    if json:
+        _frame.emit_json(done)
+    elif github:
+        click.echo(REPORTS.load("github").render(report), nl=False)
+    else:
+        for one in done.regressions:
+            for verdict in one.verdicts:
+                click.echo(units.one_line(f"{verdict.outcome}: {verdict.line}"))
+    code = CODES[done.outcome]
+    ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
+
+
+def _csv(results: tuple[Result, ...]) -> None:
+    sys.stdout.write(REPORTS.load("csv").render(Report("", results=results)))
+
+
+def _show(results: tuple[Result, ...]) -> None:
+    _frame.table(
+        ("model", "recipe", "size", "top-1", "device", "kind", "latency", "instructions", "when"),
+        [
+            (
+                units.one_line(r.model or r.artifact_sha256[:12]),
+                units.one_line(f"{r.recipe}.{r.format}"),
+                "–" if r.size_bytes is None else units.size(r.size_bytes),
+                units.percent(r.top1),
+                units.one_line(r.device),
+                r.kind,
+                "–" if r.latency_ns is None else units.duration(r.latency_ns),
+                "–" if r.instructions is None else f"{r.instructions:,}",
+                r.made_at[:16],
+            )
+            for r in results
+        ],
+    )

@@ -1,0 +1,127 @@
+"""A grid of alphas, resolutions, recipes and devices, resumable, to its fronts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.core.plugins import EXECUTORS
+from mobiledeploy.verbs import sweep as verb
+
+
+class Several(click.ParamType[tuple[Any, ...]]):
+    """Values with commas between."""
+
+    name = "values"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """'0.25,0.5' -> (0.25, 0.5), each once."""
+        try:
+            return tuple(
+                dict.fromkeys(self.kind(p.strip()) for p in str(value).split(",") if p.strip())
+            )
+        except ValueError:
+            self.fail(f"{value!r} is not {self.kind.__name__}s with commas between", param, ctx)
+
+
+@click.command(
+    epilog="Example:  mobiledeploy sweep --alpha 0.25,0.5 --res 128,160 --dry-run",
+    short_help=__doc__,
+)
+@click.option(
+    "--arch", "archs", type=Several(str), default="mobilenet_v1", show_default=True,
+    help="Cards, with commas between.",
+)  # fmt: skip
+@click.option("--alpha", "alphas", type=Several(float), help="Default: the card's own.")
+@click.option("--res", "resolutions", type=Several(int), help="Default: the card's own.")
+@click.option(
+    "--recipe", "recipes", type=Several(str), default="float32,int8_ptq", show_default=True,
+    help="What to make of each model.",
+)  # fmt: skip
+@click.option("--format", "formats", type=Several(str), help="Default: both.")
+@click.option(
+    "--device", "devices", type=Several(str), default="host", show_default=True,
+    help='Where figures are taken; "" for none.',
+)  # fmt: skip
+@click.option("--weights", help="As for export: demo, imagenet, random.")
+@click.option("--data", help="As for export.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
+    help="Folder that the models' folders are made in.",
+)  # fmt: skip
+@click.option("--executor", default="local", show_default=True, help="local or ray.")
+@click.option("--ray-address", default="", help="HOST:PORT of a cluster; default: one is started.")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="At once; default: one for two cores.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
+@_frame.common
+@click.pass_context
+def command(
+    ctx: click.Context, /, executor: str, ray_address: str, jobs: int | None, dry_run: bool,
+    json: bool, quiet: bool, verbose: int, **given: Any,
+) -> None:  # fmt: skip
+    """Export, judge and time every model of the grid; show what none beats.
+
+    The same command resumes a sweep that was interrupted: what stands is not made again.
+    """
+    grid = verb.Grid(**given)
+    if executor not in EXECUTORS.names():
+        raise click.UsageError(f"no executor {executor!r}: {', '.join(EXECUTORS.names())}")
+    if ray_address and executor != "ray":
+        raise click.UsageError("--ray-address goes with --executor ray")
+    with _frame.Terminal(quiet, verbose) as terminal:
+        if dry_run:
+            plan = tuple(planned for _, planned in verb.plan(grid, jobs or 1, terminal))
+            done = verb.Swept(plan, 0, (), ())
+        else:
+            done = verb.sweep(
+                grid, executor=executor, workers=jobs, address=ray_address, notify=terminal
+            )
+    if json:
+        _frame.emit_json(done)
+    elif dry_run:
+        _plan(done)
+    else:
+        _fronts(done)
+    ctx.exit(max((f.exit_code for f in done.failed), default=0))
+
+
+def _plan(done: verb.Swept) -> None:
+    _frame.table(
+        ("model", "recipes", "state", "why"),
+        [(p.what, ",".join(p.recipes), p.state, units.one_line(p.why)) for p in done.jobs],
+    )
+
+
+def _fronts(done: verb.Swept) -> None:
+    for front in done.fronts:
+        if not front.results:
+            continue
+        where = f"{front.kind} on {front.device}" if front.device else front.kind
+        _frame.table(
+            ("model", "recipe", "top-1", "cost"),
+            [
+                (
+                    r.model,
+                    f"{r.recipe}.{r.format}",
+                    units.percent(r.top1),
+                    units.size(r.size_bytes or 0)
+                    if front.kind == "size"
+                    else f"{r.instructions:,}"
+                    if r.latency_ns is None
+                    else units.duration(r.latency_ns),
+                )
+                for r in front.results
+            ],
+            title=f"Front of accuracy and {where}, cheapest first",
+        )
+    for failure in done.failed:
+        click.echo(f"failed: {units.one_line(f'{failure.what}: {failure.message}')}")

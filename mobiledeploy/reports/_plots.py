@@ -1,0 +1,107 @@
+"""The plots as Vega-Lite: what the page draws in the browser, and what becomes SVG without one.
+
+A plot is of one kind of figure. Accuracy stands on the vertical axis, what it costs on the
+horizontal one, as in the MobileNet papers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+KINDS = {
+    "measured": ("latency", "Measured latency (ms)", "Timed by a clock on the device."),
+    "counted": (
+        "instructions", "Instructions of one inference (millions)",
+        "Counted on an emulated core: exact, and no time at all.",
+    ),
+    "estimated": (
+        "latency", "Estimated latency (ms)", "What a model of the device expects; nobody timed it.",
+    ),
+}  # fmt: skip
+PLAIN = {
+    "size": ("Size of the file (MB)", "Accuracy and size"),
+    "multadds": ("Mult-adds of one picture (millions)", "Accuracy and mult-adds"),
+}
+# Tableau's ten, in an order that keeps neighbours apart for most colour-blind readers.
+_COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"]
+
+
+def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
+    """A plot of points `model recipe device x top1` and of the line through the best of them."""
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x_title,
+        "scale": {"type": "log", "nice": False, "padding": 20},
+    }
+    y = {
+        "field": "top1", "type": "quantitative", "title": "Top-1 (%)",
+        "scale": {"zero": False, "padding": 10},
+    }  # fmt: skip
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": width,
+        "height": 320,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "background": "transparent",
+        "datasets": {"points": [], "front": []},
+        "layer": [
+            {
+                "data": {"name": "front"},
+                "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.5},
+                "encoding": {
+                    "x": x, "y": y,
+                    "detail": {"field": "device", "type": "nominal"},
+                    "color": {"value": "#888"},
+                },
+            },
+            {
+                "data": {"name": "points"},
+                "mark": {"type": "point", "filled": True, "size": 70, "tooltip": True},
+                "encoding": {
+                    "x": x, "y": y,
+                    "color": {
+                        "field": "recipe", "type": "nominal", "title": "Recipe",
+                        "scale": {"range": _COLORS},
+                        "legend": {"orient": "top", "columns": 3, "symbolLimit": 12},
+                    },
+                    "shape": {"field": "format", "type": "nominal", "title": "Format",
+                              "legend": {"orient": "top", "symbolFillColor": "#888"}},
+                    "tooltip": [
+                        {"field": "model"}, {"field": "recipe"}, {"field": "format"},
+                        {"field": "device"}, {"field": "shown", "title": x_title},
+                        {"field": "top1", "title": "top-1 (%)"},
+                    ],
+                },
+            },
+        ],
+        "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
+    }  # fmt: skip
+
+
+def history(y_title: str) -> dict[str, Any]:
+    """A plot of figures over time, a line for each recipe and target."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": "container",
+        "height": 260,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "background": "transparent",
+        "datasets": {"points": []},
+        "data": {"name": "points"},
+        "mark": {"type": "line", "point": True, "tooltip": True},
+        "encoding": {
+            "x": {"field": "when", "type": "temporal", "title": "When"},
+            "y": {"field": "y", "type": "quantitative", "title": y_title, "scale": {"zero": False}},
+            "color": {
+                "field": "series", "type": "nominal", "title": None,
+                "legend": {"orient": "top", "columns": 1, "labelLimit": 300},
+                "scale": {"range": _COLORS},
+            },
+            "tooltip": [
+                {"field": "series"}, {"field": "when", "type": "temporal"},
+                {"field": "y", "title": y_title}, {"field": "verdict"},
+            ],
+        },
+        "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
+    }  # fmt: skip

@@ -1,0 +1,41 @@
+"""GitHub's workflow commands: annotations, at most ten, for GitHub shows no more of a step."""
+
+from __future__ import annotations
+
+from mobiledeploy.core import units
+from mobiledeploy.core.types import Check, Regression, Report, Verdict
+
+SUFFIX = ".txt"
+MOST = 10
+_GRAVITY = {"fail": 0, "inconclusive": 1, "pass": 2}
+_LEVEL = {"fail": "error", "inconclusive": "warning"}
+
+
+def render(report: Report) -> str:
+    """A line for each verdict that is no pass, gravest first; one notice where all passed."""
+    judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
+    found = [(c, v) for c in judged for v in c.verdicts if v.outcome != "pass"]
+    found.sort(key=lambda pair: _GRAVITY[pair[1].outcome])
+    shown = found if len(found) <= MOST else found[: MOST - 1]
+    lines = [_annotation(check, verdict) for check, verdict in shown]
+    if len(found) > len(shown):
+        rest = f"{len(found) - len(shown)} more verdicts are in the step's summary"
+        lines.append(f"::warning title={_property(report.title)}::{rest}")
+    if not found:
+        told = f"{len(judged)} artifacts passed"
+        lines.append(f"::notice title={_property(report.title)}::{told}")
+    return "\n".join(lines) + "\n"
+
+
+def _annotation(check: Check | Regression, verdict: Verdict) -> str:
+    title = _property(f"{check.path}: {verdict.outcome}")
+    return f"::{_LEVEL[verdict.outcome]} title={title}::{_data(verdict.line)}"
+
+
+def _data(text: str) -> str:
+    """On one line, and escaped as GitHub's own toolkit does: no name can begin a command."""
+    return units.one_line(text).replace("%", "%25")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

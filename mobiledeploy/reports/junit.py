@@ -1,0 +1,65 @@
+"""JUnit XML, the dialect that Jenkins, GitLab and GitHub's reporters read.
+
+A suite for each artifact, a test case for each verdict: one a metric, and one a class.
+"""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from mobiledeploy.core.types import Check, Regression, Report, Verdict
+
+SUFFIX = ".xml"
+# What XML 1.0 cannot hold, in whatever way it is written: class names are the user's.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def render(report: Report) -> str:
+    """The XML document, its totals on every level."""
+    suites = ElementTree.Element("testsuites", {"name": _plain(report.title)})
+    judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
+    for check in judged:
+        suites.append(_suite(check))
+    for total in ("tests", "failures", "errors", "skipped"):
+        suites.set(total, str(sum(int(suite.get(total, "0")) for suite in suites)))
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, "unicode", xml_declaration=True) + "\n"
+
+
+def _suite(check: Check | Regression) -> ElementTree.Element:
+    said = [verdict.outcome for verdict in check.verdicts]
+    suite = ElementTree.Element(
+        "testsuite",
+        {
+            "name": _plain(check.path),
+            "tests": str(len(said)),
+            "failures": str(said.count("fail")),
+            # A picture too few is no regression: readers show it apart from failures.
+            "errors": str(said.count("inconclusive")),
+            "skipped": "0",
+        },
+    )
+    for verdict in check.verdicts:
+        suite.append(_case(check, verdict))
+    if check.doubts:
+        out = ElementTree.SubElement(suite, "system-out")
+        out.text = _plain("\n".join(f"{d.name}: {d.message}" for d in check.doubts))
+    return suite
+
+
+def _case(check: Check | Regression, verdict: Verdict) -> ElementTree.Element:
+    name = f"{verdict.metric}[{verdict.subject}]" if verdict.subject else verdict.metric
+    where = f"{check.model}.{check.recipe}.{check.format}"
+    case = ElementTree.Element("testcase", {"classname": _plain(where), "name": _plain(name)})
+    line = _plain(verdict.line)
+    if verdict.outcome == "pass":
+        ElementTree.SubElement(case, "system-out").text = line
+    else:
+        kind = "failure" if verdict.outcome == "fail" else "error"
+        ElementTree.SubElement(case, kind, {"message": line, "type": verdict.outcome}).text = line
+    return case
+
+
+def _plain(text: str) -> str:
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

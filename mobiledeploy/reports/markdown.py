@@ -1,0 +1,86 @@
+"""Markdown: a pull request's comment, or the summary of a CI step."""
+
+from __future__ import annotations
+
+import re
+
+from mobiledeploy.core import units
+from mobiledeploy.core.types import Check, Report, Result
+
+SUFFIX = ".md"
+_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❓"}
+_ESCAPED = re.compile(r"([\\`*_\[\]<>|#~])")
+# A class that passed is one row of very many.
+_LISTED = 20
+
+
+def render(report: Report) -> str:
+    """A heading, a table of the artifacts, and for each what decided."""
+    lines = [f"## {_cell(report.title)}", ""]
+    if report.checks:
+        lines += [
+            "| file | verdict | images | top-1 | accepted | flips | McNemar p |",
+            "|---|---|--:|--:|--:|--:|--:|",
+            *map(_row, report.checks),
+            "",
+        ]
+    for check in report.checks:
+        lines += _details(check)
+    for regression in report.regressions:
+        sign = _SIGNS[regression.outcome]
+        lines += [f"- {sign} {_cell(verdict.line)}" for verdict in regression.verdicts]
+    if report.results:
+        lines += ["", f"| {' | '.join(_FIGURES)} |", f"|---|---|---|{'--:|' * 4}---|"]
+        lines += map(_figure, report.results)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(check: Check) -> str:
+    p = "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}"
+    cells = (
+        _cell(check.path), f"{_SIGNS[check.outcome]} {check.outcome}", str(check.images),
+        units.percent(check.top1, 2), units.percent(check.accepted_top1, 2),
+        units.percent(check.flips, 2), p,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+_FIGURES = ("model", "recipe", "device", "size", "top-1", "latency", "instructions", "kind")
+
+
+def _figure(r: Result) -> str:
+    cells = (
+        _cell(r.model), _cell(f"{r.recipe}.{r.format}"), _cell(r.device or "–"),
+        "–" if r.size_bytes is None else units.size(r.size_bytes), units.percent(r.top1),
+        "–" if r.latency_ns is None else units.duration(r.latency_ns),
+        "–" if r.instructions is None else f"{r.instructions:,}", r.kind or "–",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _details(check: Check) -> list[str]:
+    lines = [f"### {_cell(check.path)}", ""]
+    passed = [v for v in check.verdicts if v.metric == "class" and v.outcome == "pass"]
+    lines += [
+        f"- {_SIGNS[verdict.outcome]} {_cell(verdict.line)}"
+        for verdict in check.verdicts
+        if verdict not in passed
+    ]
+    if passed:
+        lines.append(f"- {_SIGNS['pass']} {len(passed)} classes did not regress")
+    if check.untested:
+        lines.append(f"- {check.untested} classes have too few pictures to be judged alone")
+    lines += [f"- ⚠️ {_cell(doubt.message)} ({_cell(doubt.name)})" for doubt in check.doubts]
+    lines.append("")
+    if check.moved:
+        lines += ["| class | taken for | before | now |", "|---|---|--:|--:|"]
+        for pair in check.moved[:_LISTED]:
+            names = f"{_cell(pair.true)} | {_cell(pair.predicted)}"
+            lines.append(f"| {names} | {pair.before} | {pair.now} |")
+        lines.append("")
+    return lines
+
+
+def _cell(text: str) -> str:
+    """`text` as it stands, on one line: names are the user's and may hold Markdown's signs."""
+    return _ESCAPED.sub(r"\\\1", units.one_line(text))

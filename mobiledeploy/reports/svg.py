@@ -1,0 +1,78 @@
+"""SVG: the fronts of accuracy against what each kind of figure costs, one below the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import vl_convert
+
+from mobiledeploy.analysis import pareto
+from mobiledeploy.core import units
+from mobiledeploy.core.types import Report, Result
+from mobiledeploy.reports import _plots
+
+SUFFIX = ".svg"
+
+
+def render(report: Report) -> str:
+    """One picture; of a report without accuracies a title that says so."""
+    plots = [
+        _plot(title, [(r, x, r.device) for r in report.results if r.kind == kind
+                      for x in [_cost(r)] if x])
+        for kind, (_, title, _) in _plots.KINDS.items()
+    ]  # fmt: skip
+    once = {r.artifact_sha256: r for r in reversed(report.results)}.values()
+    plots += [
+        _plot(_plots.PLAIN["size"][0], [(r, (r.size_bytes or 0) / 1e6, "") for r in once]),
+        _plot(_plots.PLAIN["multadds"][0], [(r, (r.mult_adds or 0) / 1e6, "") for r in once]),
+    ]
+    drawn = [plot for plot in plots if plot]
+    if not drawn:
+        empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
+        said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
+        return (
+            str(vl_convert.vegalite_to_svg(empty | said | {"title": units.one_line(report.title)}))
+            + "\n"
+        )
+    spec: dict[str, Any] = {
+        "$schema": drawn[0]["$schema"],
+        "title": units.one_line(report.title),
+        "vconcat": drawn,
+        "background": "white",
+        "datasets": {},
+    }
+    for plot in drawn:
+        spec["datasets"] |= plot.pop("datasets")
+        for key in ("$schema", "autosize", "background", "config"):
+            plot.pop(key)
+    return str(vl_convert.vegalite_to_svg(spec)) + "\n"
+
+
+def _cost(r: Result) -> float | None:
+    if r.kind == "counted":
+        return None if r.instructions is None else r.instructions / 1e6
+    return None if r.latency_ns is None else r.latency_ns / 1e6
+
+
+def _plot(title: str, rows: list[tuple[Result, float, str]]) -> dict[str, Any]:
+    """The plot of (result, cost, device); {} where there is nothing to draw."""
+    points = [
+        {"model": r.model, "recipe": r.recipe, "format": r.format, "device": device, "x": x,
+         "top1": 100 * r.top1}
+        for r, x, device in rows
+        if x and r.top1 is not None
+    ]  # fmt: skip
+    if not points:
+        return {}
+    best = [
+        mine[i]
+        for device in sorted({str(p["device"]) for p in points})
+        for mine in [[p for p in points if p["device"] == device]]
+        for i in pareto.front([(float(str(p["x"])), float(str(p["top1"]))) for p in mine])
+    ]
+    plot = _plots.front(title, width=640)
+    names = {"points": f"points of {title}", "front": f"front of {title}"}
+    for layer in plot["layer"]:
+        layer["data"] = {"name": names[layer["data"]["name"]]}
+    plot["datasets"] = {names["points"]: points, names["front"]: best}
+    return plot

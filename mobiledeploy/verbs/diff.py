@@ -1,0 +1,265 @@
+"""Two artifacts, layer by layer: types, shapes, weights, instructions; what changed most first.
+
+A change of type that most layers made is expected (float32 beside int8); the layer that did not
+make it is not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.analysis import cost, regression
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import path as store_path
+from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measured, Measurement
+
+_QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A layer as one of the artifacts has it. `type` is of what it computes and hands on.
+
+    `weight_bytes` counts its constants, `instructions` is None where none were counted, `delegate`
+    is not told layer by layer by any runtime here.
+    """
+
+    name: str
+    kind: str
+    type: str
+    shape: tuple[int, ...]
+    weight_bytes: int
+    mult_adds: int
+    instructions: int | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer of both, or of one only.
+
+    `sqnr_db` compares the weights of B with those of A, None where they have no such pair of one
+    shape, NaN where they are the same to the bit. `odd` says what is unlike the other layers.
+    """
+
+    a: Side | None
+    b: Side | None
+    sqnr_db: float | None
+    odd: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The newest figures of both of one kind on one target: ratio of B to A, and its interval."""
+
+    kind: str
+    device: str
+    runtime: str
+    threads: int
+    a: float
+    b: float
+    ratio: float
+    interval: tuple[float, float]
+    delegated: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Different:
+    """The answer of the command: layers, what changed most first, and figures."""
+
+    a: str
+    b: str
+    size_bytes: tuple[int, int]
+    layers: tuple[Pair, ...]
+    figures: tuple[Figures, ...]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An artifact, opened: its layers, and the real values of each layer's kernel."""
+
+    artifact: Artifact
+    sides: list[Side]
+    kernels: list[NDArray[np.float32] | None] = field(repr=False)
+    measurements: tuple[Measurement, ...] = ()
+
+
+def diff(a: Path, b: Path) -> Different:
+    """Compares two artifacts; layers are aligned by what they compute, in their order.
+
+    Raises:
+        InputError: an artifact without its record, or a file that cannot be read.
+    """
+    first, second = _read(a), _read(b)
+    pairs = _ranked(_aligned(first, second))
+    return Different(
+        str(a), str(b), (first.artifact.size_bytes, second.artifact.size_bytes), tuple(pairs),
+        tuple(_figures(first, second)),
+    )  # fmt: skip
+
+
+def _read(path: Path) -> _Read:
+    artifact = artifacts.load(path)
+    shelf, data = FORMATS.load(artifact.format), path.read_bytes()
+    facts, weights = shelf.inspect(data), shelf.weights(data)
+    kept: tuple[Measurement, ...] = ()
+    if store_path().exists():
+        with Store.open() as store:
+            kept = store.measurements_of(artifact.sha256)
+    counted = next((m for m in kept if isinstance(m, Counted) and m.by_layer), None)
+    instructions = {x.name: x.instructions for x in counted.by_layer} if counted else {}
+    layers = {layer.name: layer for layer in facts.layers}
+    sides, kernels = [], []
+    for row in cost.cost(facts.layers).layers:
+        layer = layers[row.name]
+        constants = [t for t in layer.inputs if t.constant]
+        sides.append(
+            Side(
+                row.name, row.kind, _type(layer, facts), row.output,
+                sum(_stored_bytes(t.name, facts, cost.size_bytes(t)) for t in constants),
+                row.mult_adds, instructions.get(row.name),
+            )
+        )  # fmt: skip
+        kernels.append(_kernel(layer, weights))
+    return _Read(artifact, sides, kernels, kept)
+
+
+def _type(layer: Layer, facts: FileFacts) -> str:
+    """The type of its result: in ONNX that of the QuantizeLinear which it is fused with."""
+    made = layer.outputs[0]
+    readers = [x for x in facts.layers if any(t.name == made.name for t in x.inputs)]
+    if readers and all(x.op == "QuantizeLinear" for x in readers):
+        return readers[0].outputs[0].dtype
+    return made.dtype
+
+
+def _stored_bytes(name: str, facts: FileFacts, plain: int) -> int:
+    """The size of a constant as it lies in the file, behind its DequantizeLinear."""
+    for layer in facts.layers:
+        if layer.op in _QUANTIZERS and layer.outputs[0].name == name:
+            return cost.size_bytes(layer.inputs[0])
+    return plain
+
+
+def _kernel(layer: Layer, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    held = [weights[t.name] for t in layer.inputs if t.constant and t.name in weights]
+    return max((w for w in held if w.ndim > 1), key=lambda w: w.size, default=None)
+
+
+def _aligned(first: _Read, second: _Read) -> list[Pair]:
+    keys = [
+        [(side.kind, math.prod(side.shape)) for side in read.sides] for read in (first, second)
+    ]  # fmt: skip
+    found = []
+    # Formats order the sides of a kernel each in its own way.
+    comparable = first.artifact.format == second.artifact.format
+    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        # Where as many stand in the place of others, they are each other's change.
+        together = min(i2 - i1, j2 - j1) if tag in ("equal", "replace") else 0
+        for k in range(max(i2 - i1, j2 - j1)):
+            i, j = i1 + k, j1 + k
+            paired = k < together
+            if i < i2:
+                error = (
+                    _sqnr(first.kernels[i], second.kernels[j]) if paired and comparable else None
+                )
+                found.append(
+                    Pair(first.sides[i], second.sides[j] if paired else None, error, ())
+                )  # fmt: skip
+            if j < j2 and not paired:
+                found.append(Pair(None, second.sides[j], None, ()))
+    return found
+
+
+def _sqnr(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:
+    if a is None or b is None or a.shape != b.shape:
+        return None
+    signal, noise = (float(np.square(x, dtype=np.float64).sum()) for x in (a, b - a))
+    if noise == 0:
+        return math.nan
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _ranked(pairs: list[Pair]) -> list[Pair]:
+    both = [(p.a, p.b) for p in pairs if p.a and p.b]
+    # Of layers with mult-adds: the others are few bytes and often stay as they were.
+    usual = Counter((a.type, b.type) for a, b in both if a.mult_adds).most_common(1)
+    known = [p.sqnr_db for p in pairs if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
+    middle = float(np.median(known)) if known else 0.0
+
+    def judged(p: Pair) -> tuple[tuple[float, ...], Pair]:
+        odd = []
+        if p.a is None or p.b is None:
+            odd.append("only in B" if p.a is None else "only in A")
+            return (1.0, 0.0, float((p.a or p.b or _NONE).mult_adds)), replace(p, odd=tuple(odd))
+        types = (p.a.type, p.b.type)
+        weighty = bool(p.a.mult_adds or p.b.mult_adds)
+        retyped = weighty and bool(usual) and types != usual[0][0]
+        if retyped:
+            odd.append(f"{types[0]} → {types[1]}, others {' → '.join(usual[0][0])}")
+        if p.a.kind != p.b.kind:
+            odd.append(f"{p.a.kind} → {p.b.kind}")
+        if sorted(p.a.shape) != sorted(p.b.shape):
+            odd.append("shape")
+        # In dB below the usual: 6 dB are twice the error. Same weights have none.
+        error = 0.0 if p.sqnr_db is None or math.isnan(p.sqnr_db) else max(0.0, middle - p.sqnr_db)
+        if len(known) == 1 and p.sqnr_db is not None and math.isfinite(p.sqnr_db):
+            # The only layer whose weights differ at all.
+            error = max(error, 60 - min(60.0, p.sqnr_db))
+        if error > _NOTABLE_DB:
+            odd.append(f"weights {p.sqnr_db:.1f} dB, others {middle:.1f} dB")
+        grown = abs((p.b.instructions or 0) - (p.a.instructions or 0))
+        resized = abs(p.b.weight_bytes - p.a.weight_bytes)
+        structural = 2.0 if retyped else float(bool(odd) and error <= _NOTABLE_DB)
+        return (structural, error, float(grown), float(resized)), replace(p, odd=tuple(odd))
+
+    rows = sorted((judged(p) for p in pairs), key=lambda row: row[0], reverse=True)
+    return [pair for _, pair in rows]
+
+
+_NOTABLE_DB = 6.0
+_NONE = Side("", "", "", (), 0, 0)
+
+
+def _figures(first: _Read, second: _Read) -> list[Figures]:
+    seen, found = set(), []
+    for new in second.measurements:
+        target = (new.kind, new.target)
+        old = next((m for m in first.measurements if (m.kind, m.target) == target), None)
+        if old is None or target in seen:
+            continue
+        seen.add(target)
+        try:
+            ratio, low, high = regression.ratio(new, old)
+        except ValueError:
+            continue
+        t = new.target
+        found.append(
+            Figures(
+                new.kind, t.device, t.runtime, t.threads, _value(old), _value(new), ratio,
+                (low, high), (_delegated(old), _delegated(new)),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _value(m: Measurement) -> float:
+    if isinstance(m, Counted):
+        return float(m.instructions)
+    return m.median_ns if isinstance(m, Measured) else m.latency_ns
+
+
+def _delegated(m: Measurement) -> str:
+    if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
+        return ""
+    return f"{m.delegated_nodes}/{m.total_nodes} {m.target.delegate}"

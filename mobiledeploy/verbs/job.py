@@ -1,0 +1,160 @@
+"""One job of a sweep, in a process of its own: a model exported with all its recipes, and judged.
+
+The process works in a folder aside with a store of its own. What it made comes back as text, files
+and records, so that the driver alone writes, and a job that dies has left nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import DeployError
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Failure
+from mobiledeploy.verbs import export
+from mobiledeploy.verbs.plan import Order
+
+_FOLDER = "mobiledeploy-job-"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported; `workers` share the cores of a machine."""
+
+    arch: str
+    alpha: float | None
+    res: int | None
+    recipes: tuple[str, ...]
+    formats: tuple[str, ...] | None
+    weights: str | None
+    data: str | None
+    workers: int
+
+    def order(self, out: Path) -> Order:
+        """The export that it is."""
+        return Order(
+            arch=self.arch, alpha=self.alpha, res=self.res, recipes=self.recipes,
+            formats=self.formats, weights=self.weights, data=self.data, out=out,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        parts = (self.arch, self.alpha, self.res)
+        return " ".join(str(part) for part in parts if part is not None)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a job gives back: its files, compressed, by their path below `--out`, and records.
+
+    `artifacts` are the files that the export made, in its order.
+    """
+
+    key: str
+    files: dict[str, str]
+    artifacts: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def work(text: str, worker: int) -> str:
+    """Runs the job in `text` in a process of its own; a record of `Made`, or of `Failure`.
+
+    Whatever happens to that process, an out-of-memory kill too, is an answer.
+    """
+    job = records.loads(Job, text, "the job")
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as stderr, subprocess.Popen(
+            [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"], cwd=folder,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+            # What a buffer still holds for a child that died would be an error on closing.
+            bufsize=0,
+            env=os.environ | {"MOBILEDEPLOY_STORE": str(Path(folder, "store.db"))},
+        ) as child:  # fmt: skip
+            assert child.stdin and child.stdout
+            try:
+                # Its standard input stays open: it ends with this process.
+                with suppress(BrokenPipeError):
+                    child.stdin.write(f"{worker} {records.line(job)}\n".encode())
+                    child.stdin.flush()
+                answer = child.stdout.read()
+                child.wait()
+            finally:
+                child.kill()
+        if child.returncode == 0 and answer:
+            return answer.decode()
+        return records.line(_death(child.returncode, log))
+
+
+def _death(code: int, log: Path) -> Failure:
+    last = next(
+        (x for x in reversed(log.read_text("utf-8", "replace").split("\n")) if x.strip()), ""
+    )
+    if code >= 0:
+        return Failure(70, f"its process ended with status {code}", last.strip())
+    name = signal.Signals(-code).name
+    hint = "perhaps by the system, out of memory: fewer --jobs" if code == -9 else last.strip()
+    return Failure(70, f"its process was killed by {name}", hint)
+
+
+def share(cores: Sequence[int], worker: int, workers: int) -> frozenset[int]:
+    """The cores of a worker: their equal part; workers beyond the number of cores share them."""
+    each = max(1, len(cores) // workers)
+    first = worker * each % len(cores)
+    return frozenset(cores[first : first + each])
+
+
+def _main() -> None:
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    number, _, text = sys.stdin.readline().partition(" ")
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    job = records.loads(Job, text, "the job")
+    # Affinity, which every library's pool of threads goes by.
+    os.sched_setaffinity(0, share(sorted(os.sched_getaffinity(0)), int(number), job.workers))
+    try:
+        answer: Made | Failure = _make(job)
+    except DeployError as error:
+        answer = Failure(error.exit_code, error.message, error.hint)
+    out.write(records.line(answer))
+    out.flush()
+
+
+def _make(job: Job) -> Made:
+    out = Path("build")
+    order = job.order(out)
+    done = export.export(order, timed=False)
+    key, _ = export.standing(order)
+    with Store.open() as store:
+        kept = tuple(store.dump())
+    files = {
+        str(path.relative_to(out)): base64.b85encode(zlib.compress(path.read_bytes(), 1)).decode()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+    paths = tuple(str(Path(row.path).relative_to(out)) for row in done.rows)
+    return Made(key, files, paths, kept)
+
+
+def _die_with_parent() -> None:
+    sys.stdin.read()
+    # Who made this folder is gone.
+    if Path.cwd().name.startswith(_FOLDER):
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _main()

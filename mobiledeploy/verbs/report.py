@@ -1,0 +1,252 @@
+"""What the store knows, as a page, a table or a picture: for those who were not there."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mobiledeploy.analysis import cost
+from mobiledeploy.core import artifacts as artifacts_
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import DeployError, InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
+from mobiledeploy.core.ports import SILENCE, Notify, Pixels
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import path as store_path
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    Detail,
+    Evaluation,
+    Flip,
+    LayerFigure,
+    Measured,
+    Report,
+)
+
+FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
+DETAILED = 24
+"""So many artifacts have a section of their own, those that were exported last."""
+FLIPS = 12
+"""So many pictures of flips are shown for an artifact."""
+PICTURE_PIXELS = 96
+
+
+@dataclass(frozen=True)
+class Written:
+    """The answer of the command."""
+
+    path: str
+    format: str
+    size_bytes: int
+    results: int
+
+
+def report(
+    out: Path,
+    *,
+    format: str = "html",  # noqa: A002 - the option's name
+    where: Mapping[str, str] | None = None,
+    title: str = "MobileNet results",
+    notify: Notify = SILENCE,
+) -> Written:
+    """Writes a report of the store into `out`, whole or not at all.
+
+    Args:
+        out: the file.
+        format: of `FORMATS_OF`.
+        where: which figures, as for `Store.results`.
+        title: its heading.
+        notify: hears of what is left out.
+
+    Raises:
+        UsageError: an unknown format, nothing is kept here, or `out` cannot be written.
+        MissingError: the plotting library is absent.
+    """
+    if format not in FORMATS_OF:
+        raise UsageError(f"no report in {format!r}", f"there are {', '.join(FORMATS_OF)}")
+    found = gather(where, title=title, detailed=format == "html", notify=notify)
+    content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(found)
+    if format == "png":
+        content = _png(str(content))
+    records.write_atomic(out, content)
+    size = len(content.encode() if isinstance(content, str) else content)
+    return Written(str(out), format, size, len(found.results))
+
+
+def gather(
+    where: Mapping[str, str] | None = None, *, title: str, detailed: bool, notify: Notify = SILENCE
+) -> Report:
+    """All that a report tells; `detailed` takes a look into files and pictures too."""
+    if not store_path().exists():
+        raise UsageError(
+            f"nothing is kept in {store_path()} yet", "mobiledeploy export or bench come first"
+        )
+    with Store.open() as store:
+        results = store.results(where) + (() if where else store.unmeasured())
+        if not results:
+            raise UsageError("no figure of the store is so", "mobiledeploy results lists them")
+        shown = {r.artifact_sha256 for r in results}
+        known = {sha: a for sha, a in store.artifacts().items() if sha in shown}
+        files = _files(store, set(known))
+        mult_adds = {sha: sum(f.value for f in _profile(path)) for sha, path in files.items()}
+        results = tuple(
+            dataclasses.replace(r, mult_adds=mult_adds.get(r.artifact_sha256)) for r in results
+        )
+        order = dict.fromkeys(r.artifact_sha256 for r in results if r.artifact_sha256 in known)
+        details: tuple[Detail, ...] = ()
+        if detailed:
+            if len(order) > DETAILED:
+                notify.say(f"details of {DETAILED} artifacts of {len(order)}")
+            details = tuple(
+                _detail(store, known, sha, files.get(sha)) for sha in list(order)[:DETAILED]
+            )
+        verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in shown)
+    return Report(title, results=results, details=details, verdicts=verdicts)
+
+
+def _files(store: Store, wanted: set[str]) -> dict[str, Path]:
+    """The artifacts whose files still stand where an export put them, by sha256."""
+    found: dict[str, Path] = {}
+    for text in store.places():
+        path = Path(text)
+        try:
+            sha = records.loads(
+                Artifact, artifacts_.record_path(path).read_bytes(), path.name
+            ).sha256
+            if sha in wanted and sha not in found and records.sha256(path) == sha:
+                found[sha] = path
+        except (OSError, InputError):
+            # Gone, or another's by now: the report does without.
+            continue
+    return found
+
+
+def _profile(path: Path) -> tuple[LayerFigure, ...]:
+    for name in FORMATS.names():
+        shelf = FORMATS.load(name)
+        if path.suffix == shelf.SUFFIX:
+            rows = cost.cost(shelf.inspect(path.read_bytes()).layers).layers
+            return tuple(LayerFigure(r.name, r.kind, r.mult_adds) for r in rows if r.mult_adds)
+    return ()
+
+
+def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | None) -> Detail:
+    artifact, evaluation = known[sha], store.evaluation_of(sha)
+    figures = store.measurements_of(sha)
+    counts = next((m for m in figures if isinstance(m, Counted) and m.by_layer), None)
+    if counts is not None:
+        profile = tuple(LayerFigure(x.name, x.op, x.instructions) for x in counts.by_layer)
+    else:
+        profile = _profile(file) if file else ()
+    against, flipped = "", 0
+    flips: tuple[Flip, ...] = ()
+    reference = _reference(known, artifact)
+    if evaluation is not None and reference is not None:
+        before = store.evaluation_of(reference.sha256)
+        if before is not None and before.data.identity == evaluation.data.identity:
+            against = f"{reference.recipe.name}.{reference.format}"
+            changed = _changed(before, evaluation)
+            flips, flipped = _flips(evaluation, changed[:FLIPS]), len(changed)
+    return Detail(
+        sha, artifact.spec.name, artifact.recipe.name, artifact.format, profile,
+        counts is not None, _classes(evaluation) if evaluation else (), against, flips, flipped,
+        _environment(figures, artifact),
+    )  # fmt: skip
+
+
+def _reference(known: Mapping[str, Artifact], artifact: Artifact) -> Artifact | None:
+    """The float32 artifact of the same model, of the same format if there is one."""
+    fits = [
+        a for a in known.values()
+        if a.recipe.name == "float32" and a.spec == artifact.spec and a.sha256 != artifact.sha256
+    ]  # fmt: skip
+    if artifact.recipe.name == "float32":
+        return None
+    return min(fits, key=lambda a: (a.format != artifact.format, a.sha256), default=None)
+
+
+def _classes(evaluation: Evaluation) -> tuple[tuple[str, int, int], ...]:
+    total: Counter[int] = Counter()
+    right: Counter[int] = Counter()
+    for p in evaluation.predictions:
+        if p.label >= 0:
+            total[p.label] += 1
+            right[p.label] += p.classes[:1] == (p.label,)
+    return tuple((_name(evaluation, c), total[c], right[c]) for c in sorted(total))
+
+
+def _changed(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, int]]:
+    """(sample, label, best class before, best class now) where these differ."""
+    first = {p.sample: p.classes[0] for p in before.predictions if p.classes}
+    return [
+        (p.sample, p.label, first[p.sample], p.classes[0])
+        for p in now.predictions
+        if p.classes and p.sample in first and first[p.sample] != p.classes[0]
+    ]
+
+
+def _name(evaluation: Evaluation, index: int) -> str:
+    labels = evaluation.data.labels or evaluation.preprocessing.labels
+    return labels[index] if 0 <= index < len(labels) else "–" if index < 0 else str(index)
+
+
+def _flips(evaluation: Evaluation, changed: list[tuple[str, int, int, int]]) -> tuple[Flip, ...]:
+    images = _images(evaluation, {sample for sample, *_ in changed})
+    return tuple(
+        Flip(
+            sample, _name(evaluation, label), _name(evaluation, before), _name(evaluation, now),
+            images.get(sample, ""),
+        )
+        for sample, label, before, now in changed
+    )  # fmt: skip
+
+
+def _images(evaluation: Evaluation, wanted: set[str]) -> dict[str, str]:
+    """Small pictures of samples, {} where the data set is gone or on another machine."""
+    data = evaluation.data
+    if not wanted:
+        return {}
+    try:
+        samples = dataset(data.source).open(
+            data.source, data.split, resolution=data.resolution, labels=data.labels
+        )
+        if samples.identity != data.identity:
+            return {}
+        places = {samples.id(i): i for i in range(len(samples))}
+        return {name: _uri(samples.image(places[name])) for name in wanted & places.keys()}
+    except (DeployError, OSError):
+        return {}
+
+
+def _uri(pixels: Pixels) -> str:
+    image = Image.fromarray(pixels)
+    image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _environment(figures: tuple[object, ...], artifact: Artifact) -> dict[str, str]:
+    tools = {f"made with {name}": version for name, version in artifact.tools.items() if version}
+    for m in figures:
+        if isinstance(m, Measured):
+            return tools | dict(m.facts_before) | {m.target.runtime: m.runtime_version}
+        if isinstance(m, Counted):
+            return tools | dict(m.versions)
+    return tools
+
+
+def _png(svg: str) -> bytes:
+    try:
+        import vl_convert
+    except ModuleNotFoundError as error:
+        raise missing("vl_convert") from error
+    return bytes(vl_convert.svg_to_png(svg, scale=2))

@@ -1,0 +1,243 @@
+"""The store's records: listed, moved to other machines, and held against a baseline set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mobiledeploy.analysis import regression
+from mobiledeploy.core import records, store
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.store import Kept, Store
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    Doubt,
+    Estimated,
+    Evaluation,
+    Measured,
+    Measurement,
+    Outcome,
+    Regression,
+    Result,
+    Verdict,
+    gravest,
+)
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The answer of the listing, newest first."""
+
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What an export wrote or an import added: so many of the records of a file."""
+
+    path: str
+    records: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Regressed:
+    """Every figure of the baseline set, and what became of it."""
+
+    baseline: str
+    outcome: Outcome
+    regressions: tuple[Regression, ...]
+
+
+def listing(
+    where: Mapping[str, str] | None = None, *, newest: bool = False, most: int | None = None
+) -> Listed:
+    """Figures of the store; arguments as for `Store.results`.
+
+    Raises:
+        UsageError: nothing is kept here, or `since` is no moment.
+    """
+    since = (where or {}).get("since")
+    if since is not None:
+        try:
+            datetime.fromisoformat(since)
+        except ValueError as error:
+            raise UsageError(
+                f"{since!r} is no time", "give 2026-01-31 or 2026-01-31T12:00"
+            ) from error
+    with _present() as kept:
+        return Listed(kept.results(where, newest=newest, most=most))
+
+
+def export(path: Path, *, newest: bool = False) -> Moved:
+    """Writes every record of the store into a file of JSON lines, whole or not at all."""
+    with _present() as kept:
+        lines = tuple(kept.dump(newest))
+    records.write_atomic(path, "".join(line + "\n" for line in lines))
+    return Moved(str(path), len(lines), len(lines))
+
+
+def take(path: Path) -> Moved:
+    """Adds the records of a file that `export` wrote, all or none; those known already stay once.
+
+    Raises:
+        InputError: a line that is no record; its number is said.
+    """
+    found = tuple(read(path))
+    with Store.open() as kept:
+        new = kept.load(found)
+    return Moved(str(path), len(found), new)
+
+
+def read(path: Path) -> Iterator[Kept]:
+    """The records of a file that `export` wrote; InputError where it is no such file."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield store.read_kept(line, f"{path}, line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def regress(
+    baseline: Path, *, margin: float = regression.TIME_MARGIN, notify: Notify = SILENCE
+) -> Regressed:
+    """The store's newest figures against those of `baseline`, a file that `export` wrote.
+
+    A figure answers for the same model, recipe and format on the same target, whatever the file's
+    bytes: that is what changes from commit to commit. The verdicts are kept in the store.
+
+    Args:
+        baseline: the accepted figures.
+        margin: how much longer a time may be, as a fraction; instructions and estimates have
+            `regression.EXACT_MARGIN`.
+        notify: hears of doubts.
+
+    Raises:
+        UsageError: the baseline has no figures, or nothing was kept here yet.
+        InputError: the baseline cannot be read.
+    """
+    accepted = _figures(read(baseline))
+    if not accepted:
+        raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
+    with _present() as kept:
+        present = _figures(
+            store.read_kept(line, str(store.path())) for line in kept.dump(newest=True)
+        )
+    made = tuple(_held(key, present.get(key), old, margin) for key, old in accepted.items())
+    with Store.open() as kept:
+        for one in made:
+            for verdict in one.verdicts:
+                if one.artifact_sha256:
+                    kept.add_verdict(one.artifact_sha256, "regress", verdict)
+            for doubt in one.doubts:
+                notify.doubt(doubt)
+    return Regressed(str(baseline), gravest({one.outcome for one in made}), made)
+
+
+def _present() -> Store:
+    """The store, where there is one: to look for it is no reason to make it."""
+    if not store.path().exists():
+        raise UsageError(
+            f"nothing is kept in {store.path()} yet",
+            "mobiledeploy export, bench or results import come first",
+        )
+    return Store.open()
+
+
+def _figures(kept: Iterator[Kept]) -> dict[Key, Measurement]:
+    """The newest figure for each key."""
+    artifacts: dict[str, Artifact] = {}
+    figures: list[tuple[str, Measurement]] = []
+    for one in kept:
+        if isinstance(one.record, Artifact):
+            artifacts[one.record.sha256] = one.record
+        elif not isinstance(one.record, Evaluation | Verdict):
+            figures.append((one.made_at, one.record))
+    found: dict[Key, Measurement] = {}
+    for _, m in sorted(figures, key=lambda pair: pair[0]):
+        a, t = artifacts.get(m.artifact_sha256), m.target
+        named = (
+            (a.spec.name, a.recipe.name, a.format)
+            if a is not None
+            else (m.artifact_sha256[:12], "", "")
+        )
+        found[
+            (*named, m.kind, t.device, t.runner, t.runtime, str(t.threads), t.delegate)
+        ] = m  # fmt: skip
+    return found
+
+
+def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) -> Regression:
+    model, recipe, format_, kind, device, _, runtime, threads, _ = key
+    where = f"{device}, {runtime}, {threads} thread{'s' * (threads != '1')}"
+    path = f"{model} {recipe}.{format_} on {where}"
+    metric = "instructions" if kind == "counted" else "latency"
+    limit = margin if kind == "measured" else regression.EXACT_MARGIN
+
+    def said(outcome: Outcome, ratio: tuple[float, float, float] | None, line: str) -> Regression:
+        value, interval = float("nan"), None
+        if ratio is not None:
+            value, interval = ratio[0] - 1, (ratio[1] - 1, ratio[2] - 1)
+        verdict = Verdict(
+            "instructions" if metric == "instructions" else "latency", "", outcome, value, interval,
+            limit, 0, None, f"{path}: {line}",
+        )  # fmt: skip
+        sha = "" if new is None else new.artifact_sha256
+        doubts = () if new is None else _doubts(path, new, old)
+        return Regression(
+            path, model, recipe, format_, sha, old.artifact_sha256, (verdict,), doubts
+        )
+
+    if new is None:
+        return said("inconclusive", None, f"no {kind} figure of it here; bench it first")
+    try:
+        found = regression.ratio(new, old)
+    except ValueError as error:
+        return said("inconclusive", None, str(error))
+    changed = _incomparable(new, old)
+    if changed:
+        return said("inconclusive", found, f"not comparable: {changed}")
+    outcome = regression.outcome(found[1], found[2], limit)
+    return said(outcome, found, f"{_words(metric, found)}, margin {100 * limit:g} %")
+
+
+def _words(metric: str, found: tuple[float, float, float]) -> str:
+    value, low, high = (100 * (x - 1) for x in found)
+    exact = low == high
+    return f"{metric} {value:+.2f} %" + ("" if exact else f" ({low:+.2f} to {high:+.2f} %)")
+
+
+def _incomparable(new: Measurement, old: Measurement) -> str:
+    """Why two figures of one kind and target do not speak of the same thing, "" where they do."""
+    if isinstance(new, Measured) and isinstance(old, Measured):
+        cpus = new.facts_before.get("cpu"), old.facts_before.get("cpu")
+        return "" if cpus[0] == cpus[1] else f"timed on {cpus[0]}, the baseline on {cpus[1]}"
+    if isinstance(new, Counted) and isinstance(old, Counted) and new.versions != old.versions:
+        names = sorted(dict(new.versions.items() ^ old.versions.items()))
+        return f"counted with another {', '.join(names)}"
+    if isinstance(new, Estimated) and isinstance(old, Estimated) and new.fit != old.fit:
+        return "the model of latency was fitted anew"
+    return ""
+
+
+def _doubts(path: str, new: Measurement, old: Measurement) -> tuple[Doubt, ...]:
+    found = [Doubt(d.name, d.message, d.advice) for d in new.doubts]
+    versions = [getattr(m, "runtime_version", "") for m in (old, new)]
+    if versions[0] != versions[1]:
+        found.append(
+            Doubt(
+                "other-runtime",
+                f"{path}: runtime {versions[1]}, the baseline's was {versions[0]}",
+                "a change may be the runtime's",
+            )
+        )
+    return tuple(found)

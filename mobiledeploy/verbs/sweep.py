@@ -1,0 +1,277 @@
+"""A grid of models, recipes and devices -> artifacts, accuracies, figures, and their fronts.
+
+One job is one model with all its recipes, so that TensorFlow loads once. Jobs fan out; what they
+made is written here, by one process, as each ends. Figures follow, each alone on its machine. What
+stands already is not made again: a sweep that was killed is resumed by the same command.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobiledeploy.analysis import pareto
+from mobiledeploy.core import artifacts as artifacts_
+from mobiledeploy.core import records, store
+from mobiledeploy.core.errors import DeployError, InputError, UsageError
+from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Artifact, Failure, Result
+from mobiledeploy.verbs import bench, evaluate, export
+from mobiledeploy.verbs import job as jobs_
+from mobiledeploy.verbs.job import Job, Made
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried; None means the card's own. `devices` may be empty: nothing is timed then."""
+
+    archs: tuple[str, ...]
+    alphas: tuple[float, ...] | None = None
+    resolutions: tuple[int, ...] | None = None
+    recipes: tuple[str, ...] = ("float32", "int8_ptq")
+    formats: tuple[str, ...] | None = None
+    devices: tuple[str, ...] = ("host",)
+    weights: str | None = None
+    data: str | None = None
+    out: Path = Path("build")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job: `state` is to do, standing, or impossible, for the reason in `why`."""
+
+    what: str
+    recipes: tuple[str, ...]
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job, or a figure on a device, that failed; the others went on."""
+
+    what: str
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Front:
+    """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device."""
+
+    kind: str
+    device: str
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The answer of the command."""
+
+    jobs: tuple[Planned, ...]
+    made: int
+    failed: tuple[Failed, ...]
+    fronts: tuple[Front, ...]
+
+
+def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, Planned]]:
+    """Every job of the grid, and whether it is possible, and stands already.
+
+    Raises:
+        UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
+    """
+    for name, values in (
+        ("--arch", grid.archs), ("--recipe", grid.recipes), ("--alpha", grid.alphas),
+        ("--res", grid.resolutions),
+    ):  # fmt: skip
+        if values is not None and not values:
+            raise UsageError(f"the grid is empty: {name} names nothing")
+    # Jobs work in another folder, and files are known by what their names say.
+    grid = replace(
+        grid, data=_placed(grid.data, ("demo",)),
+        weights=_placed(grid.weights, ("demo", "imagenet", "random")),
+    )  # fmt: skip
+    for recipe in grid.recipes:
+        RECIPES.load(recipe)
+    for device in grid.devices:
+        DEVICES.load(device.partition(":")[0])
+    found = []
+    cells = itertools.product(grid.archs, grid.alphas or (None,), grid.resolutions or (None,))
+    for number, (arch, alpha, res) in enumerate(cells):
+        job = Job(
+            arch, alpha, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
+        )  # fmt: skip
+        found.append((job, _state(job, grid.out)))
+        notify.progress("planning", number + 1, number + 2)
+    if all(planned.state == "impossible" for _, planned in found):
+        raise UsageError(f"no cell of the grid is possible: {found[0][1].why}")
+    return found
+
+
+def sweep(
+    grid: Grid, *, executor: str = "local", workers: int | None = None, address: str = "",
+    notify: Notify = SILENCE,
+) -> Swept:  # fmt: skip
+    """Makes and judges what is missing of the grid, then takes its figures.
+
+    Args:
+        grid: what is tried.
+        executor: where jobs run.
+        workers: how many at once; each has its share of the cores. By default one for two cores.
+        address: of a cluster, for executors that know one.
+        notify: hears of progress, doubts and what failed.
+
+    Raises:
+        UsageError: see `plan`.
+        DeviceError: the cluster cannot be reached.
+    """
+    count = workers or max(1, evaluate.cores() // 2)
+    runs = EXECUTORS.load(executor)
+    planned = plan(grid, count, notify)
+    todo = [job for job, p in planned if p.state == "to do"]
+    failed: list[Failed] = []
+    for _, p in planned:
+        if p.state == "impossible":
+            notify.say(f"left out: {p.what}: {p.why}")
+    begun, made = time.monotonic(), 0
+    answers = runs.run(
+        jobs_.work, [records.line(job) for job in todo], workers=count, address=address
+    )
+    for done, (number, text) in enumerate(answers if todo else (), 1):
+        failure = _take(todo[number], text, grid.out)
+        made += failure is None
+        if failure is not None:
+            failed.append(failure)
+            notify.say(f"failed: {failure.what}: {failure.message}")
+        left = (time.monotonic() - begun) / done * (len(todo) - done)
+        notify.progress("models", done, len(todo))
+        notify.say(f"{done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
+    standing = _standing([job for job, p in planned if p.state != "impossible"], grid.out)
+    failed += _figures(standing, grid.devices, notify)
+    return Swept(
+        tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values()))
+    )  # fmt: skip
+
+
+def fronts(artifacts: set[str]) -> tuple[Front, ...]:
+    """The fronts of these artifacts (by sha256), one for each kind of figure and device."""
+    with Store.open() as kept:
+        rows = [r for r in kept.results(newest=True) if r.artifact_sha256 in artifacts]
+        rows += [r for r in kept.unmeasured() if r.artifact_sha256 in artifacts]
+    found = []
+    for kind, device in sorted({(r.kind, r.device) for r in rows if r.kind}):
+        mine = [
+            r for r in rows if (r.kind, r.device) == (kind, device) and r.top1 is not None
+        ]  # fmt: skip
+        costs = [(float(r.latency_ns or r.instructions or 0), r.top1 or 0.0) for r in mine]
+        found.append(Front(kind, device, tuple(mine[i] for i in pareto.front(costs))))
+    once = {r.artifact_sha256: r for r in rows if r.top1 is not None}
+    sized = sorted(once.values(), key=lambda r: r.artifact_sha256)
+    sizes = [(float(r.size_bytes or 0), r.top1 or 0.0) for r in sized]
+    found.append(Front("size", "", tuple(sized[i] for i in pareto.front(sizes))))
+    return tuple(found)
+
+
+def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
+    """A file's name that means the same in every folder; words stay what they are."""
+    return name if name is None or name in words else str(Path(name).resolve())
+
+
+def _state(job: Job, out: Path) -> Planned:
+    try:
+        _, found = export.standing(job.order(out))
+    except DeployError as error:
+        return Planned(str(job), job.recipes, "impossible", str(error))
+    if found is None or not _judged(found):
+        return Planned(str(job), job.recipes, "to do")
+    return Planned(str(job), job.recipes, "standing")
+
+
+def _judged(found: dict[str, Artifact]) -> bool:
+    if not store.path().exists():
+        return False
+    with Store.open() as kept:
+        return all(
+            kept.evaluation(
+                a.sha256, a.data, a.spec.preprocessing, target,
+                evaluate.runtime_version(target.runtime),
+            )
+            for a in found.values()
+            for target in (evaluate.target(a),)
+        )  # fmt: skip
+
+
+def _take(job: Job, text: str, out: Path) -> Failed | None:
+    """Writes what a job gave back, records after their files; its failure where it failed."""
+    if '"record":"Failure"' in text[:80]:
+        failure = records.loads(Failure, text, "a job's answer")
+        said = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
+        with Store.open() as kept:
+            kept.add_job("", str(job), "failed", said)
+        return Failed(str(job), said, failure.exit_code)
+    made = records.loads(Made, text, "a job's answer")
+    ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
+    with Store.open() as kept:
+        for name in ordered:
+            path = out / name
+            if not path.resolve().is_relative_to(out.resolve()):
+                raise InputError(f"a job's answer names {name}, which is not below {out}")
+            with records.writing(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            records.write_atomic(path, zlib.decompress(base64.b85decode(made.files[name])))
+        kept.load(store.read_kept(line, "a job's answer") for line in made.kept)
+        paths = [out / name for name in made.artifacts]
+        kept.add_export(made.key, {str(path): artifacts_.load(path) for path in paths})
+        kept.add_job(made.key, str(job), "done")
+    return None
+
+
+def _standing(jobs: Sequence[Job], out: Path) -> dict[str, str]:
+    """path -> sha256 of the artifacts that the jobs have made by now."""
+    found: dict[str, str] = {}
+    for job in jobs:
+        _, artifacts = export.standing(job.order(out))
+        found |= {path: a.sha256 for path, a in (artifacts or {}).items()}
+    return found
+
+
+def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -> list[Failed]:
+    """Takes the figures that are missing, one at a time, for a timing has its machine alone."""
+    missing = [
+        (path, device) for device in devices for path in standing if not _known(path, device)
+    ]  # fmt: skip
+    failed = []
+    begun = time.monotonic()
+    for done, (path, device) in enumerate(missing, 1):
+        try:
+            bench.bench([Path(path)], device=device, notify=notify)
+        except DeployError as error:
+            failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
+            notify.say(f"failed: {path} on {device}: {error}")
+        left = (time.monotonic() - begun) / done * (len(missing) - done)
+        notify.progress("figures", done, len(missing))
+        notify.say(f"{done} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
+    return failed
+
+
+def _known(path: str, device: str) -> bool:
+    artifact = artifacts_.load(Path(path))
+    version = evaluate.runtime_version(evaluate.default_runtime(artifact))
+    with Store.open() as kept:
+        return any(
+            m.target.device == device
+            and (device != "host" or getattr(m, "runtime_version", version) == version)
+            for m in kept.measurements_of(artifact.sha256)
+        )
+
+
+def _words(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes // 60} h {minutes % 60:02} min"

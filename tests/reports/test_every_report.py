@@ -1,0 +1,114 @@
+"""What every file of the shelf does with what it is given, hostile names included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.plugins import REPORTS
+from mobiledeploy.core.types import Check, Doubt, Moved, Report, Verdict
+
+HOSTILE = "<b>|`::error::*[x](y)\n::set-output %0A&\x00\x1b[31m\ud800"
+
+
+def verdict(outcome, metric="accuracy", subject="", line="it was so"):
+    return Verdict(metric, subject, outcome, 0.01, (0.0, 0.02), 0.01, 1000, None, line)
+
+
+def check(*verdicts, path="build/a.tflite", **given):
+    known = Check(
+        path=path, model="m", recipe="int8_ptq", format="tflite", artifact_sha256="a",
+        accepted_sha256="b", images=1000, top1=0.9, accepted_top1=0.91, losses=12, gains=2,
+        flips=0.02, mcnemar_p=0.012, untested=3, moved=(Moved("cat", "dog", 1, 20),),
+        verdicts=verdicts, doubts=(Doubt("other-isa", "another machine"),),
+    )  # fmt: skip
+    return replace(known, **given)
+
+
+MIXED = Report(
+    "mobiledeploy check",
+    (
+        check(verdict("pass"), verdict("fail", "class", "cat", "cat regressed")),
+        check(verdict("inconclusive", line="1,855 images would decide"), path="build/b.onnx"),
+    ),
+)
+
+
+@pytest.mark.parametrize("name", REPORTS.names())
+@pytest.mark.parametrize(
+    "report",
+    [
+        MIXED,
+        Report("nothing"),
+        Report(HOSTILE, (check(verdict("fail", "class", HOSTILE, HOSTILE), path=HOSTILE),)),
+        Report("none", (check(verdict("pass"), top1=None, accepted_top1=None, mcnemar_p=None),)),
+    ],
+    ids=["mixed", "empty", "hostile", "unlabelled"],
+)
+def test_every_report_is_text_that_ends_in_a_newline(name, report):
+    shelf = REPORTS.load(name)
+    text = shelf.render(report)
+    assert shelf.SUFFIX.startswith(".")
+    assert text.endswith("\n")
+    assert "\x00" not in text
+
+
+def test_json_is_the_record():
+    assert records.loads(Report, REPORTS.load("json").render(MIXED)) == MIXED
+
+
+def test_junit_counts_a_case_for_each_verdict():
+    root = ElementTree.fromstring(REPORTS.load("junit").render(MIXED))
+    assert {k: root.get(k) for k in ("tests", "failures", "errors")} == {
+        "tests": "3", "failures": "1", "errors": "1",
+    }  # fmt: skip
+    cases = {(s.get("name"), c.get("name")): c for s in root for c in s.iter("testcase")}
+    failed = cases["build/a.tflite", "class[cat]"].find("failure")
+    assert failed.get("message") == failed.text == "cat regressed"
+    assert cases["build/a.tflite", "accuracy"].find("failure") is None
+    assert cases["build/b.onnx", "accuracy"].find("error").get("type") == "inconclusive"
+
+
+def test_junit_of_hostile_names_can_be_read():
+    report = Report("x", (check(verdict("fail", "class", HOSTILE, HOSTILE), path=HOSTILE),))
+    root = ElementTree.fromstring(REPORTS.load("junit").render(report))
+    assert "<b>" in root.find("testsuite").get("name")
+
+
+def test_github_shows_ten_at_most_and_the_gravest_first():
+    verdicts = [verdict("inconclusive")] + [verdict("fail", "class", str(i)) for i in range(20)]
+    lines = REPORTS.load("github").render(Report("gate", (check(*verdicts),))).splitlines()
+    assert len(lines) == 10
+    assert all(line.startswith("::error ") for line in lines[:9])
+    assert "12 more" in lines[9]
+
+
+def test_github_names_cannot_begin_a_command():
+    report = Report("x", (check(verdict("fail", "class", "c", HOSTILE), path=HOSTILE),))
+    text = REPORTS.load("github").render(report)
+    assert len(text.splitlines()) == 1
+    assert text.startswith("::error title=<b>|`%3A%3Aerror")
+
+
+def test_github_says_that_all_is_well():
+    assert REPORTS.load("github").render(Report("gate", (check(verdict("pass")),))) == (
+        "::notice title=gate::1 artifacts passed\n"
+    )
+
+
+def test_markdown_shows_names_as_they_stand():
+    report = Report("x", (check(verdict("fail", "class", "c", HOSTILE), path=HOSTILE),))
+    text = REPORTS.load("markdown").render(report)
+    assert "\\<b\\>\\|\\`::error::\\*\\[x\\](y) ::set-output" in text
+    rows = [line for line in text.splitlines() if line.startswith("| \\<b")]
+    assert len(rows) == 1
+
+
+def test_markdown_lists_passing_classes_in_one_line():
+    passed = [verdict("pass", "class", str(i), f"class {i}") for i in range(30)]
+    text = REPORTS.load("markdown").render(Report("x", (check(*passed),)))
+    assert "30 classes did not regress" in text
+    assert "class 7" not in text

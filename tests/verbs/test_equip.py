@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core import native
+from mobiledeploy.core.errors import DeployError, InputError, MissingError
+from mobiledeploy.verbs import equip
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    """A user's cache without the native parts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_what_is_there_is_not_fetched_again(emulator, heard, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert equip.equip(heard).versions["onnxruntime"]
+    assert heard.said == []
+
+
+def test_a_system_without_apt_is_told_what_to_do(empty, heard, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingError, match="no apt") as refused:
+        equip.equip(heard)
+    assert "Debian" in refused.value.hint
+    # Nothing half-made is left.
+    assert not any((empty / "cache" / "mobiledeploy" / "native").glob("*"))
+
+
+def test_another_system_is_refused(empty, heard, monkeypatch) -> None:
+    monkeypatch.setattr(equip.platform, "machine", lambda: "riscv64")
+    with pytest.raises(MissingError, match="riscv64"):
+        equip.equip(heard)
+
+
+def test_a_wheel_of_another_hash_is_refused(tmp_path, monkeypatch) -> None:
+    # A package index of one wheel, which has the right name and is not what was pinned.
+    version = native.assets().packages["onnxruntime"].version
+    name = f"onnxruntime-{version}-cp311-cp311-manylinux_2_28_aarch64.whl"
+    wheels = tmp_path / "index"
+    wheels.mkdir()
+    (wheels / name).write_bytes(b"not what it says")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    with pytest.raises(InputError, match="not the one that is pinned"):
+        equip._wheel("onnxruntime", "aarch64", tmp_path / "to")
+
+
+def test_no_network_is_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DeployError, match="pip download ai-edge-litert") as refused:
+        equip._wheel("ai-edge-litert", "aarch64", tmp_path / "to")
+    assert refused.value.exit_code == 6
+
+
+def test_apt_never_takes_what_is_not_signed() -> None:
+    assert "APT::Get::AllowUnauthenticated=false" in equip._AUTHENTICATED
+    assert "Acquire::AllowInsecureRepositories=false" in equip._AUTHENTICATED
+
+
+def test_everything_from_pypi_is_pinned() -> None:
+    for package in native.assets().packages.values():
+        for wheel in package.wheels.values():
+            assert len(wheel.sha256) == 64
+            int(wheel.sha256, 16)
+
+
+def test_a_command_that_fails_says_its_reason() -> None:
+    script = "import sys; sys.exit('W: never mind\\nERROR: the disk is full')"
+    with pytest.raises(MissingError, match="it failed: the disk is full"):
+        equip._run([equip.sys.executable, "-c", script], "it")
+    with pytest.raises(MissingError, match="it cannot be started"):
+        equip._run(["/nowhere/program"], "it")
+
+
+def test_importing_it_runs_nothing() -> None:
+    script = (
+        "import subprocess, sys\n"
+        "subprocess.Popen = None\n"
+        "import mobiledeploy.verbs.equip, mobiledeploy.devices.emulator\n"
+        "import mobiledeploy.runners.native\n"
+    )
+    subprocess.run([equip.sys.executable, "-c", script], check=True)

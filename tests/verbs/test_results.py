@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    DataRef,
+    Estimated,
+    Evaluation,
+    Fit,
+    Golden,
+    Measured,
+    ModelSpec,
+    Prediction,
+    Preprocessing,
+    Recipe,
+    Target,
+    Tensor,
+    Weights,
+)
+from mobiledeploy.verbs import results
+
+HOST = Target("host", "python", "litert", 1, "xnnpack")
+CORE = Target("emulator:cortex-a76", "native", "litert", 1, "xnnpack")
+CARD = Target("snapdragon-835", "card", "litert", 1, "xnnpack")
+TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
+
+
+def artifact(sha: str = "a" * 64, name: str = "net", recipe: str = "float32") -> Artifact:
+    return Artifact(
+        f"{recipe}.tflite", sha, 1000, 900, 0.0, "tflite",
+        ModelSpec(name, None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
+                  Weights("m.h5", "", pinned=False)),
+        Recipe(recipe, "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
+        "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
+        1.0, {},
+    )  # fmt: skip
+
+
+def measured(sha: str = "a" * 64, ns: int = 1000, spread: int = 1, **change: object) -> Measured:
+    samples = tuple(ns + spread * (i % 21 - 10) for i in range(63))
+    made = Measured(
+        sha, HOST, "2", samples, (), float(ns), (ns - 1.0, ns + 1.0), 1, 1, 1, {"cpu": "c"}, {}
+    )
+    return dataclasses.replace(made, **change)
+
+
+def counted(sha: str = "a" * 64, instructions: int = 100_000, **change: object) -> Counted:
+    made = Counted(
+        sha, CORE, "2", "cortex-a76", instructions, {"sdot": instructions}, (), (), {"qemu": "8"}
+    )
+    return dataclasses.replace(made, **change)
+
+
+def estimated(sha: str = "a" * 64, ns: float = 5e6) -> Estimated:
+    return Estimated(
+        sha, CARD, ns, (ns / 2, ns * 2), Fit("s", "litert", {"fixed": 1.0}, 9, (), 0.1)
+    )
+
+
+def evaluation(sha: str = "a" * 64, top1: float = 0.5) -> Evaluation:
+    return Evaluation(
+        sha, DataRef("demo", "validation", (8, 8), (), "id"), Preprocessing((-1.0, 1.0)), HOST, "2",
+        1, top1, None, None, 10.0, (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
+    )  # fmt: skip
+
+
+def keep(*kept: object) -> None:
+    with Store.open() as store:
+        for one in kept:
+            if isinstance(one, Artifact):
+                store.add_artifact(one)
+            elif isinstance(one, Evaluation):
+                store.add_evaluation(one)
+            else:
+                store.add_measurement(one)
+
+
+def cli(*argv: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", "results", *map(str, argv)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout if code in (0, 1, 3) else done.stderr
+
+
+def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Path) -> None:
+    keep(
+        artifact(), evaluation(top1=0.1), evaluation(top1=0.75), measured(), counted(), estimated()
+    )
+    found = results.listing().results
+    assert [r.kind for r in found] == ["estimated", "counted", "measured"]
+    assert [(r.latency_ns, r.instructions) for r in found] == [
+        (5e6, None), (None, 100_000), (1000.0, None),
+    ]  # fmt: skip
+    assert found[0].latency_interval_ns == (2.5e6, 1e7)
+    assert found[1].latency_interval_ns is None
+    assert {(r.model, r.recipe, r.format, r.size_bytes, r.top1) for r in found} == {
+        ("net", "float32", "tflite", 1000, 0.75)
+    }
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"kind": "counted"}, {"counted"}),
+        ({"device": "host"}, {"measured"}),
+        ({"recipe": "int8_ptq"}, set()),
+        ({"model": "net", "runtime": "litert"}, {"measured", "counted", "estimated"}),
+        ({"artifact": "aaa"}, {"measured", "counted", "estimated"}),
+        ({"artifact": "aab"}, set()),
+        ({"since": "2099-01-01T12:00"}, set()),
+        ({"since": "2000-01-01"}, {"measured", "counted", "estimated"}),
+    ],
+)
+def test_filters(here: Path, where: dict[str, str], expected: set[str]) -> None:
+    keep(artifact(), measured(), counted(), estimated())
+    assert {r.kind for r in results.listing(where).results} == expected
+
+
+def test_newest_and_most(here: Path) -> None:
+    keep(artifact(), measured(ns=1000), measured(ns=2000), counted())
+    assert [r.latency_ns for r in results.listing(newest=True).results] == [None, 2000.0]
+    assert len(results.listing(most=1).results) == 1
+    assert len(results.listing().results) == 3
+
+
+def test_records_move_to_another_machine_once(here: Path) -> None:
+    kept = (artifact(), evaluation(), measured(), measured(ns=2000), counted(), estimated())
+    keep(*kept)
+    results.regress(saved(here / "base.jsonl"))  # leaves verdicts
+    moved = results.export(here / "all.jsonl")
+    assert moved.records == len(kept) + 3
+    before = results.listing()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        assert results.take(here / "all.jsonl").new == moved.records
+        assert results.take(here / "all.jsonl").new == 0
+        assert results.listing() == before
+        with Store.open() as store:
+            assert [v.gate for v in store.verdicts()] == ["regress"] * 3
+            assert store.evaluation_of("a" * 64) == evaluation()
+
+
+def saved(path: Path) -> Path:
+    results.export(path, newest=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no json",
+        "[]",
+        '{"made_at": "2026-01-01T00:00:00+00:00", "of": "", "kept": {"record": "Password"}}',
+        '{"made_at": "yesterday", "of": "", "kept": {"record": "Measured"}}',
+        '{"made_at": "2026-01-01T00:00:00+00:00", "of": "", "kept": {"record": "Measured"}}',
+        '{"made_at": "2026-01-01T00:00:00", "of": "", "kept": {"record": "Artifact"}}',
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_taken(here: Path, line: str) -> None:
+    keep(artifact(), measured())
+    path = saved(here / "moved.jsonl")
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        with pytest.raises(InputError, match=r"moved.jsonl, line 3"):
+            results.take(path)
+        assert not (here / "other.db").exists()
+
+
+def test_nothing_kept_is_said_and_no_store_is_made(here: Path) -> None:
+    with pytest.raises(UsageError, match="nothing is kept"):
+        results.listing()
+    assert list(here.iterdir()) == []
+
+
+def test_a_time_that_is_none_is_refused(here: Path) -> None:
+    keep(measured())
+    assert "'yesterday' is no time" in cli("--since", "yesterday", code=2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "outcome"),
+    [
+        (measured(ns=1000), measured(ns=1000), "pass"),
+        (measured(ns=1000), measured(ns=1200), "fail"),
+        (measured(ns=1000), measured(ns=500), "pass"),
+        (measured(ns=1000, spread=30), measured(ns=1050, spread=30), "inconclusive"),
+        (counted(), counted(instructions=100_100), "pass"),
+        (counted(), counted(instructions=100_101), "fail"),
+        (counted(), counted(instructions=99_000), "pass"),
+        (counted(), counted(instructions=200_000, versions={"qemu": "9"}), "inconclusive"),
+        (measured(), measured(ns=9000, facts_before={"cpu": "d"}), "inconclusive"),
+        (estimated(), estimated(ns=5.1e6), "fail"),
+        (estimated(), estimated(), "pass"),
+    ],
+)
+def test_regress(here: Path, old: object, new: object, outcome: str) -> None:
+    keep(artifact(), old)
+    path = saved(here / "base.jsonl")
+    # Of another commit: other bytes, the same model.
+    keep(artifact("b" * 64), dataclasses.replace(new, artifact_sha256="b" * 64))
+    done = results.regress(path)
+    assert done.outcome == outcome
+    (one,) = done.regressions
+    assert (one.accepted_sha256, one.artifact_sha256) == ("a" * 64, "b" * 64)
+
+
+def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
+    keep(artifact(), artifact("b" * 64, "other"), measured(), measured("b" * 64))
+    path = saved(here / "base.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        keep(artifact(), measured())
+        done = results.regress(path)
+    assert [(r.model, r.outcome) for r in done.regressions] == [
+        ("net", "pass"), ("other", "inconclusive"),
+    ]  # fmt: skip
+    assert done.outcome == "inconclusive"
+
+
+def test_the_command_line(here: Path) -> None:
+    keep(artifact(), evaluation(), measured(), counted(), estimated())
+    listed = cli("--kind", "counted").splitlines()
+    assert "100,000" in listed[1] and len(listed) == 2
+    assert len(records.loads(results.Listed, cli("--json")).results) == 3
+    assert cli("--csv").splitlines()[0].startswith("made_at,artifact_sha256,model")
+    cli("export", "base.jsonl", "--newest")
+    keep(measured(ns=3000))
+    said = cli("regress", "base.jsonl", "--junit", "out.xml", code=1)
+    assert "fail: net float32.tflite on host" in said
+    assert 'failures="1"' in Path("out.xml").read_text()
+    assert json.loads(cli("regress", "base.jsonl", "--json", code=1))["outcome"] == "fail"
+    assert "::error" in cli("regress", "base.jsonl", "--github", code=1)
+    assert "is no record of a store" in cli("import", "out.xml", code=7)
+    assert "nothing.jsonl cannot be read" in cli("regress", "nothing.jsonl", code=7)
+
+
+def fill(count: int) -> None:
+    """`count` figures of 50 artifacts, quickly: the rows that `add_measurement` writes."""
+    from mobiledeploy.core import store as module
+
+    with Store.open() as store, store._transaction() as connection:
+        for number in range(50):
+            sha = f"{number:064x}"
+            recipe = ("float32", "int8_ptq")[number % 2]
+            module._insert_artifact(connection, artifact(sha, f"net_{number // 2}", recipe), "2026")
+            module._insert_evaluation(connection, evaluation(sha, number / 50), "2026")
+        for number in range(count):
+            sha = f"{number % 50:064x}"
+            made = (measured(sha, 1000 + number % 977), counted(sha), estimated(sha))[number % 3]
+            day = f"2026-{1 + number % 12:02}-{1 + number % 28:02}T00:00:00.000+00:00"
+            module._insert_measurement(connection, made, day)
+
+
+@pytest.mark.slow
+def test_many_figures_are_filtered_at_once(here: Path) -> None:
+    fill(100_000)
+    for where in (
+        {"device": "host"},
+        {"kind": "counted", "recipe": "int8_ptq"},
+        {"model": "net_3"},
+    ):
+        begun = time.perf_counter()
+        found = results.listing(where, most=50)
+        print(where, len(found.results), f"{1000 * (time.perf_counter() - begun):.1f} ms")
+        assert len(found.results) == 50
+
+
+def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Runs a shell script where mounts are private; skips where the kernel forbids it."""
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    return done
+
+
+def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> None:
+    keep(artifact(), measured())
+    saved(here / "base.jsonl")
+    (here / "disk").mkdir()
+    mount = "mount -t tmpfs none disk && cp -r .mobiledeploy base.jsonl disk && cd disk"
+    tool = f"{sys.executable} -m mobiledeploy results"
+    done = in_a_namespace(f"{mount} && mount -o remount,ro . && cd . && {tool} --json")
+    assert done.returncode == 0, done.stderr
+    assert len(records.loads(results.Listed, done.stdout).results) == 1
+    done = in_a_namespace(f"{mount} && mount -o remount,ro . && {tool} regress base.jsonl")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cannot write in")
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
+    keep(artifact(), *(measured(ns=1000 + n) for n in range(400)))
+    saved(here / "all.jsonl")
+    results.export(here / "all.jsonl")
+    (here / "disk").mkdir()
+    tool = f"{sys.executable} -m mobiledeploy results"
+    script = (
+        "mount -t tmpfs -o size=300k none disk && export MOBILEDEPLOY_STORE=disk/store.db; "
+        f"{tool} import all.jsonl; echo $?; {tool} --json"
+    )
+    done = in_a_namespace(script)
+    code, _, listed = done.stdout.partition("\n")
+    assert code == "2", done.stderr
+    assert "cannot write in disk/store.db: database or disk is full" in done.stderr
+    assert records.loads(results.Listed, listed).results == ()

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobiledeploy.analysis import pareto
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.types import Failure
+from mobiledeploy.verbs import job, sweep
+
+
+def cli(*argv: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", "sweep", *map(str, argv)],
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
+def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    kept = pareto.front(points)
+    best = {points[i] for i in kept}
+
+    def dominated(p: tuple[int, int]) -> bool:
+        return any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)
+
+    assert best == {p for p in points if not dominated(p)}
+    assert len(best) == len(kept)
+    assert [points[i] for i in kept] == sorted(best)
+
+
+def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
+    done = cli("--alpha", "0.25,0.5", "--res", "64,7", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    jobs = {row["what"]: row for row in json.loads(done.stdout)["jobs"]}
+    assert {what: row["state"] for what, row in jobs.items()} == {
+        "mobilenet_v1 0.25 64": "to do", "mobilenet_v1 0.25 7": "impossible",
+        "mobilenet_v1 0.5 64": "to do", "mobilenet_v1 0.5 7": "impossible",
+    }  # fmt: skip
+    assert "resolution 7" in jobs["mobilenet_v1 0.25 7"]["why"]
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--alpha", ","), "the grid is empty: --alpha"),
+        (("--arch", ""), "the grid is empty: --arch"),
+        (("--alpha", "wide"), "is not floats"),
+        (("--res", "7"), "no cell of the grid is possible"),
+        (("--recipe", "int7"), "no recipes named"),
+        (("--device", "moon"), "no devices named"),
+        (("--executor", "cloud"), "no executor"),
+        (("--ray-address", "a:1"), "goes with --executor ray"),
+    ],
+)
+def test_a_refusal_is_one_line(here: Path, argv, said) -> None:
+    done = cli(*argv)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+def test_workers_share_the_cores() -> None:
+    cores = [0, 1, 4, 5, 8]
+    shares = [job.share(cores, worker, 2) for worker in range(2)]
+    assert shares == [{0, 1}, {4, 5}]
+    assert job.share([3], 5, 8) == {3}
+    assert job.share(cores, 0, 1) == set(cores)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> None:
+    # The process that the job runs in, as the system would find it.
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    (here / "python").write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
+    (here / "python").chmod(0o755)
+    order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    failure = records.loads(Failure, job.work(records.line(order), 0))
+    assert signal.Signals(number).name in failure.message
+    assert ("memory" in failure.hint) == (number == signal.SIGKILL)
+
+
+def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
+    order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    for name in ("../evil", "/tmp/evil-of-a-sweep"):
+        made = job.Made("key", {name: ""}, (), ())
+        with pytest.raises(Exception, match="not below"):
+            sweep._take(order, records.line(made), here / "build")
+    assert not (here / "evil").exists()
+
+
+def test_an_empty_grid_is_refused() -> None:
+    with pytest.raises(UsageError, match="empty"):
+        sweep.plan(sweep.Grid(archs=()), 1)
+
+
+SMALL = ("--alpha", "0.25", "--res", "64", "--recipe", "float32", "--format", "tflite",
+         "--device", "")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_sweep_is_made_once(here: Path) -> None:
+    done = cli(*SMALL, "--json")
+    assert done.returncode == 0, done.stderr
+    first = records.loads(sweep.Swept, done.stdout)
+    assert first.made == 1
+    assert [f.kind for f in first.fronts] == ["size"]
+    path = here / "build" / "mobilenet_v1_0.25_64_demo" / "float32.tflite"
+    assert artifacts.load(path).recipe.name == "float32"
+    again = records.loads(sweep.Swept, cli(*SMALL, "--json").stdout)
+    assert again.made == 0
+    assert again.jobs[0].state == "standing"
+    assert again.fronts == first.fronts
+
+
+def fronts(swept: sweep.Swept) -> list[tuple[str, list[tuple[str, str, float | None, int | None]]]]:
+    return [
+        (f.kind, [(r.model, r.recipe, r.top1, r.size_bytes) for r in f.results])
+        for f in swept.fronts
+    ]
+
+
+GRID = ("--arch", "mobilenet_v1", "--alpha", "0.25,0.5", "--res", "64,96,128,160",
+        "--recipe", "float32,int8_ptq", "--device", "", "--jobs", "2")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
+    here: Path, monkeypatch
+) -> None:
+    unbroken = records.loads(sweep.Swept, cli(*GRID, "--out", "whole", "--json").stdout)
+    assert unbroken.made == 8
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "killed.db"))
+    dice = random.Random(7)
+    for _ in range(3):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "mobiledeploy", "sweep", *GRID, "--out", "killed"],
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(dice.uniform(20, 60))
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+    done = cli(*GRID, "--out", "killed", "--json")
+    assert done.returncode == 0, done.stderr
+    resumed = records.loads(sweep.Swept, done.stdout)
+    connection = sqlite3.connect(here / "killed.db")
+    jobs = [row[0] for row in connection.execute("SELECT what FROM job WHERE outcome = 'done'")]
+    cells = connection.execute("SELECT count(*) FROM artifact").fetchone()
+    connection.close()
+    assert len(jobs) == len(set(jobs)) == 8
+    assert cells == (32,)
+    assert fronts(resumed) == fronts(unbroken)
+
+
+@pytest.mark.slow
+def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
+    pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
+    grid = ("--alpha", "0.25", "--res", "64,96", "--device", "", "--jobs", "2", "--json")
+    local = records.loads(sweep.Swept, cli(*grid, "--out", "local").stdout)
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "ray.db"))
+    done = cli(*grid, "--executor", "ray", "--out", "ray")
+    assert done.returncode == 0, done.stderr
+    ray = records.loads(sweep.Swept, done.stdout)
+    assert ray.made == local.made == 2
+    assert fronts(ray) == fronts(local)
