@@ -36,6 +36,9 @@ def run(
             free.append(worker)
             try:
                 answer = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                # A defect of ours: as it was raised there.
+                raise error.cause from error
             except ray.exceptions.RayError as error:
                 raise DeviceError(f"Ray lost a job: {str(error).splitlines()[0]}") from error
             yield number, answer

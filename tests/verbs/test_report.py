@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Report
+from mobiledeploy.verbs import bench, evaluate, report
+
+pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+
+
+@pytest.fixture
+def kept(exported, here: Path) -> list[Path]:
+    """A store that knows the float and the int8 TFLite: judged, and one of them timed."""
+    paths = [exported["float32", "tflite"], exported["int8_ptq", "tflite"]]
+    with Store.open() as store:
+        store.add_export("key", {str(path): artifacts.load(path) for path in paths})
+    evaluate.evaluate(paths)
+    bench.bench(paths[1:], runs=6)
+    return paths
+
+
+def test_what_is_gathered(kept: list[Path]) -> None:
+    found = report.gather(title="t", detailed=True)
+    assert {(r.recipe, r.kind) for r in found.results} == {
+        ("float32", ""), ("int8_ptq", "measured"),
+    }  # fmt: skip
+    assert all(r.mult_adds for r in found.results)
+    details = {d.recipe: d for d in found.details}
+    assert details["int8_ptq"].against == "float32.tflite"
+    assert details["float32"].against == ""
+    assert sum(n for _, n, _ in details["int8_ptq"].classes) == 13
+    assert sum(x.value for x in details["int8_ptq"].profile) == found.results[0].mult_adds
+    assert "cpu" in details["int8_ptq"].environment
+    before, now = (evaluate.evaluate([path])[0] for path in kept)
+    flips = sum(
+        a.classes[0] != b.classes[0]
+        for a, b in zip(before.predictions, now.predictions, strict=True)
+    )
+    assert details["int8_ptq"].flipped == flips
+    assert all(f.image.startswith("data:image/jpeg") for f in details["int8_ptq"].flips)
+
+
+def test_the_pictures_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
+    (evaluation,) = evaluate.evaluate(kept[1:])
+    sample = evaluation.predictions[0].sample
+    (flip,) = report._flips(evaluation, [(sample, 0, 0, 1)])
+    assert flip.sample == sample
+    assert flip.image.startswith("data:image/jpeg;base64,")
+    (gone,) = report._flips(evaluation, [("no such picture", 0, 0, 1)])
+    assert gone.image == ""
+
+
+@pytest.mark.parametrize("format_", report.FORMATS_OF)
+def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> None:
+    done = report.report(here / "out", format=format_)
+    content = (here / "out").read_bytes()
+    assert done.size_bytes == len(content)
+    begins = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!doctype html>", "markdown": b"## ",
+              "csv": b"made_at,", "json": b"{"}  # fmt: skip
+    assert content.startswith(begins[format_])
+    if format_ == "json":
+        assert len(records.loads(Report, content).results) == 2
+
+
+def test_a_file_that_is_gone_is_done_without(kept: list[Path], here: Path, monkeypatch) -> None:
+    with Store.open() as store:
+        monkeypatch.setattr(type(store), "places", lambda _: (str(here / "gone.tflite"),))
+        found = report.gather(title="t", detailed=True)
+    assert all(r.mult_adds is None for r in found.results)
+    assert all(d.profile == () for d in found.details)
+
+
+def test_nothing_to_report_is_said(here: Path) -> None:
+    with pytest.raises(UsageError, match="nothing is kept"):
+        report.report(here / "out")
+    assert list(here.iterdir()) == []
+
+
+def test_the_command_line(kept: list[Path], here: Path) -> None:
+    argv = [sys.executable, "-m", "mobiledeploy", "report"]
+    done = subprocess.run([*argv, "--kind", "measured"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("report.html: 1 figures")
+    done = subprocess.run([*argv, "--device", "moon"], capture_output=True, text=True)
+    assert (done.returncode, "no figure" in done.stderr) == (2, True)
+    done = subprocess.run([*argv, "--out", "no/where/x.html"], capture_output=True, text=True)
+    assert done.returncode == 2
