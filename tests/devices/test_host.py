@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import DEVICES
-from mobiledeploy.devices import host
+from mobiledeploy.devices import _child, host
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.strip()[::-1], flush=True)\nprint('end')"
 
@@ -58,7 +58,7 @@ def test_speaking_to_the_dead_is_harmless() -> None:
 
 def test_a_child_that_closes_its_output_and_stays_is_killed() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "GRACE_SECONDS", 0.2)
+        patch.setattr(_child, "GRACE_SECONDS", 0.2)
         child = host.Child([sys.executable, "-c", "import os, time; os.close(1); time.sleep(99)"])
         assert list(child.lines()) == []
         assert child.wait()[0] == -9
