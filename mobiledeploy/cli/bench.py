@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _counts, _frame
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Measured
+from mobiledeploy.core.types import Counted, Measured
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import compare as comparison
 
@@ -30,13 +31,16 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--device", default="host", show_default=True,
-    help="Where to measure: host, a phone (adb, adb:SERIAL, pixel), or replay:FILE.",
+    help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, or replay:FILE.",
 )  # fmt: skip
 @click.option(
     "--via", type=click.Choice(["auto", "adb", "emulator"]), default="auto", show_default=True,
     help="How a phone's model is met: adb insists on the phone itself.",
 )  # fmt: skip
-@click.option("--runner", help="What drives the runtime; default: python, and native on a phone.")
+@click.option(
+    "--runner",
+    help="What drives the runtime: python, native, benchmark_model; default: the device's.",
+)
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option("--delegate", help="xnnpack, gpu or none; default: what the runtime has.")
 @click.option(
@@ -73,7 +77,11 @@ def command(
     artifacts: tuple[Path, ...], rounds: int | None, json: bool, quiet: bool, verbose: int,
     **given: Any,
 ) -> None:  # fmt: skip
-    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time."""
+    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
+
+    On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
+    are counted instead: exact to the instruction, and no latency.
+    """
     if rounds is not None:
         _compare(artifacts, rounds, json, _frame.Terminal(quiet, verbose), given)
         return
@@ -83,7 +91,16 @@ def command(
     if json:
         _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
         return
-    first = made[0]
+    measured = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Measured)}
+    counted = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Counted)}
+    if measured:
+        _show_measured(measured)
+    if counted:
+        _counts.show(counted)
+
+
+def _show_measured(made: Mapping[Path, Measured]) -> None:
+    first = next(iter(made.values()))
     _frame.table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
         [
@@ -96,7 +113,7 @@ def command(
                 _delegated(m),
                 units.size(m.peak_rss_bytes),
             )
-            for path, m in zip(paths, made, strict=True)
+            for path, m in made.items()
         ],
         title=f"measured on {_machine(first)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",

@@ -39,6 +39,7 @@ _PROPERTIES = {
     "build": ("ro.build.fingerprint",),
 }
 # https://refspecs.linuxfoundation.org/elf: e_machine, and Android's names of ABIs.
+_MACHINE_OF = {"arm64-v8a": "aarch64", "x86_64": "x86_64", "armeabi-v7a": "armv7l", "x86": "i686"}
 _ABI_OF = {3: "x86", 40: "armeabi-v7a", 62: "x86_64", 183: "arm64-v8a", 243: "riscv64"}
 # android.os.Temperature: TYPE_CPU. https://developer.android.com/reference/android/os
 _CPU_TEMPERATURE = "0"
@@ -108,6 +109,8 @@ def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
     }
     for name, keys in _PROPERTIES.items():
         yield name, next((properties[key] for key in keys if properties.get(key)), "")
+    first = next((properties[k] for k in _PROPERTIES["abis"] if properties.get(k)), "")
+    yield "machine", _MACHINE_OF.get(first.partition(",")[0], "")
     yield "kernel", "".join(sections.get("kernel", [])[:1])
     yield "taskset", "yes" if sections.get("taskset") else ""
     yield from _files(sections.get("files", []))

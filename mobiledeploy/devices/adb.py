@@ -31,6 +31,7 @@ from mobiledeploy.devices import _android
 from mobiledeploy.devices._child import Child
 
 KIND: Kind = "measured"
+RUNNER = "native"
 
 FOLDER = "/data/local/tmp/mobiledeploy"
 LEASE_SECONDS = 600

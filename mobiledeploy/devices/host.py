@@ -17,6 +17,7 @@ from mobiledeploy.core.types import Kind, Seen
 from mobiledeploy.devices._child import Child
 
 KIND: Kind = "measured"
+RUNNER = "python"
 
 
 def seen() -> tuple[Seen, ...]:

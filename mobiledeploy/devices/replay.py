@@ -13,6 +13,7 @@ from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Kind, Seen
 
 KIND: Kind = "recorded"
+RUNNER = "python"
 T = TypeVar("T")
 
 

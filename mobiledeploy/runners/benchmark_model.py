@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mobiledeploy.core import records
@@ -40,15 +40,16 @@ _AGAIN = (
     'while [ ! -e stop ]; do "$@" 2>&1 </dev/null 3<&- || exit $?; done'
 )
 _NOWHERE = Tensor("", (), "")
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
 
-def files() -> tuple[Path, ...]:
+def files(machine: str, runtime: str) -> Mapping[str, Path]:
     """The program; MissingError where none is given."""
-    return (_program(),)
+    return {"program": _program()}
 
 
-def bench(model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+def bench(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
     """The argv that times `model`, on noise of its own: it takes no raw input."""
     name = target.delegate or "xnnpack"
     if name not in DELEGATES:
@@ -56,7 +57,7 @@ def bench(model: str, target: Target, sample: str | None) -> tuple[str, ...]:
             f"benchmark_model has no delegate {name!r}", f"there are {', '.join(DELEGATES)}"
         )
     return (
-        "sh", "-c", _AGAIN, "sh", f"./{_program().name}", f"--graph={model}",
+        "sh", "-c", _AGAIN, "sh", files["program"], f"--graph={model}",
         f"--num_threads={target.threads}", *_START, *DELEGATES[name],
     )  # fmt: skip
 
@@ -81,8 +82,6 @@ def _program() -> Path:
     path = Path(given)
     if not path.is_file():
         raise MissingError(f"there is no file {given}", "give another --benchmark-model FILE")
-    if not _PLAIN.fullmatch(path.name):
-        raise UsageError(f"{path.name!r} is no name for a program on a phone", "rename it")
     return path
 
 

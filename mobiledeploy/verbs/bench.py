@@ -1,8 +1,10 @@
-"""Latency of artifacts: runs of one input at batch 1, until their median is known to 1 %."""
+"""Latency of artifacts: runs of one input at batch 1, until their median is known to 1 %.
+
+What a device gives instead of time is another verb's: instructions are count's.
+"""
 
 from __future__ import annotations
 
-import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,18 +13,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from mobiledeploy.analysis import cores, latency, stats
-from mobiledeploy.core import artifacts, preprocessing, protocol, recording, records
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
+from mobiledeploy.core import artifacts, protocol, recording, records
+from mobiledeploy.core.errors import DeviceError, UsageError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
-from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
-from mobiledeploy.verbs import evaluate, phones, places
+from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Target
+from mobiledeploy.verbs import count, evaluate, inputs, phones, places
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -41,7 +40,7 @@ class Benched:
     """The answer of the command: one measurement for each artifact, in their order."""
 
     paths: tuple[str, ...]
-    measurements: tuple[Measured, ...]
+    measurements: tuple[Measurement, ...]
 
 
 def bench(
@@ -58,18 +57,19 @@ def bench(
     fixed_performance: bool = True,
     record: Path | None = None,
     notify: Notify = SILENCE,
-) -> tuple[Measured, ...]:
-    """Times artifacts; each result is in the store, with its raw samples, as soon as it exists.
+) -> tuple[Measurement, ...]:
+    """Times artifacts, or counts their instructions where the device does that.
 
-    Runs are made until they are steady (`analysis.latency.warmups`) and the 95 % interval of the
-    median of the steady ones lies within 1 % of it on both sides, or until time is up.
+    Each result is in the store, with its raw samples, as soon as it exists. Runs are timed until
+    they are steady (`analysis.latency.warmups`) and the 95 % interval of the median of the steady
+    ones lies within 1 % of it on both sides, or until time is up.
 
     Args:
         paths: artifacts with their records beside them; none for what was exported last here.
-        device: where, see `places.resolve`; it is leased exclusively. Of a recording, all that
-            follows but `notify` is what was asked then.
+        device: where, see `places.resolve`; it is leased exclusively where it is timed. Of a
+            recording, all that follows but `notify` is what was asked then.
         via: what a phone may be replaced by, see `places.resolve`.
-        runner: what drives the runtime there; by default python here and native on a phone.
+        runner: what drives the runtime there; by default what the device says.
         runtime: by default litert for TFLite and onnxruntime for ONNX.
         threads: of the runtime.
         delegate: by default the first that the runtime has.
@@ -101,12 +101,18 @@ def bench(
     timings = [
         Timing(path, artifact, asked, place.recorded, notify) for path, artifact in chosen.items()
     ]
-    made = []
+    made: list[Measurement] = []
     with opened(place, asked, record, notify) as session, Store.open() as store:
         guard = phones.Guard(session, asked, place.recorded, notify)
         for timing in timings:
-            made.append(guard.timed(timing.path.name, partial(timing.measure, session)))
-            store.add_measurement(made[-1])
+            if place.counted:
+                made.append(
+                    count.count(session, timing.path, timing.artifact, timing.target, notify=notify)
+                )
+            else:
+                made.append(guard.timed(timing.path.name, partial(timing.measure, session)))
+            if isinstance(made[-1], Measured):
+                store.add_measurement(made[-1])
     return tuple(made)
 
 
@@ -181,12 +187,13 @@ class Timing:
     def __post_init__(self) -> None:
         """UsageError and InputError as of `target`."""
         asked = self.asked
-        self._target = target(
+        self.target = target(
             self.artifact, device=asked.device, runner=asked.runner, runtime=asked.runtime,
             threads=asked.threads, delegate=asked.delegate,
         )  # fmt: skip
         self._runs, self._seconds = asked.runs, asked.seconds
         self._clock: Callable[[], float] = time.monotonic
+        self._files: dict[str, str] | None = None
 
     def measure(
         self, session: Session, *, runs: int | None = None, seconds: float | None = None
@@ -197,15 +204,17 @@ class Timing:
         """
         self._runs, self._seconds = runs or self.asked.runs, seconds or self.asked.seconds
         self._clock, self.samples_ns, self.doubts = session.clock, [], []
-        target, driver = self._target, RUNNERS.load(self._target.runner)
-        # What is played back needs no runner: whether it is here or not is all the same.
-        for file in () if self.recorded else driver.files():
-            session.push(file)
+        target, driver = self.target, RUNNERS.load(self.target.runner)
+        if self._files is None:
+            machine = session.facts().get("machine", "")
+            # What is played back needs no runner: whether it is here or not is all the same.
+            wanted = {} if self.recorded else driver.files(machine, target.runtime)
+            self._files = {role: session.push(file) for role, file in wanted.items()}
         with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
-            sample = _sample(self.path, self.artifact, Path(folder))
+            sample = inputs.sample(self.path, self.artifact, Path(folder))
             remote = None if sample is None else session.push(sample)
             model = session.push(self.path)
-            argv = () if self.recorded else driver.bench(model, target, remote)
+            argv = () if self.recorded else driver.bench(model, target, remote, self._files)
             before, begun = session.facts(), self._clock()
             process = driver.hear(session.run(cores.placed(argv, before, target.threads)), target)
             try:
@@ -328,41 +337,3 @@ class Timing:
         doubt = Doubt(name, f"{self.path.name}: {message}", advice)
         self.doubts.append(doubt)
         self.notify.doubt(doubt)
-
-
-def _sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
-    """A file with the raw input of the artifact's first golden picture; None where it has none."""
-    if not artifact.golden.images:
-        return None
-    picture = path.parent / artifact.golden.images[0]
-    content = _golden(path.parent, picture)
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
-    spec = artifact.spec
-    x = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
-    raw = preprocessing.to_input(x, artifact.inputs[0], artifact.layout)
-    sample = folder / "sample.bin"
-    sample.write_bytes(raw.tobytes())
-    return sample
-
-
-def _golden(folder: Path, picture: Path) -> bytes:
-    """A golden picture's file, if it is the one that the record was made with.
-
-    A record from elsewhere may name any file: only a regular one below its own folder is opened.
-    """
-    try:
-        real = picture.resolve()
-        if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
-            raise InputError(f"golden picture {picture} is no file of the artifact's folder")
-        content = real.read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
-    if records.sha256(content)[:16] != picture.stem:
-        raise InputError(
-            f"golden picture {picture} is not the one that the record speaks of", "export it again"
-        )
-    return content

@@ -30,6 +30,11 @@ class Place:
         return DEVICES.load(self.plugin).KIND == "recorded"
 
     @property
+    def counted(self) -> bool:
+        """Whether instructions are counted there instead of time."""
+        return DEVICES.load(self.plugin).KIND == "counted"
+
+    @property
     def phone(self) -> bool:
         """Whether the rules for phones hold: facts, cool-downs, void measurements."""
         return self.plugin == "adb"
@@ -39,8 +44,7 @@ class Place:
 
         UsageError where it cannot run there.
         """
-        usual = "native" if self.phone and "native" in RUNNERS.names() else "python"
-        usual = "benchmark_model" if self.phone and usual == "python" else usual
+        usual = DEVICES.load(self.plugin).RUNNER
         chosen = wanted or usual
         if self.phone and chosen == "python":
             raise UsageError("no Python runs on a phone", f"--runner {usual}")

@@ -173,9 +173,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The runner `scripted` on the shelf: scripted_runner.py, pushed as it is."""
     runner = SimpleNamespace(
         RUNTIMES=("litert",),
-        files=lambda: (HERE / "scripted_runner.py",),
-        bench=lambda model, target, sample: (
-            "./scripted_runner.py", "bench", "--model", model, "--runtime", target.runtime,
+        files=lambda machine, runtime: {"program": HERE / "scripted_runner.py"},
+        bench=lambda model, target, sample, files: (
+            files["program"], "bench", "--model", model, "--runtime", target.runtime,
             "--threads", str(target.threads), "--delegate", target.delegate,
         ),
         hear=lambda process, target: process,

@@ -2,8 +2,9 @@
 """A runner that speaks PROTOCOL.md, on a phone of the tests' own: its clock does as it is told.
 
 $PHONE/pace is JSON: nanoseconds of a run by the model's file name ("" for any other); "noise", its
-relative spread; "drift", by which fraction the phone slows down over "span" seconds of its own time;
-"delegated", nodes of 31. $PHONE/faults/garbage, killed: what is printed first, and dying in mid-run.
+relative spread; "drift", by which fraction the phone slows down over "span" seconds of its own
+time; "delegated", nodes of 31. $PHONE/faults/garbage, killed: what is printed first, and dying in
+mid-run.
 """
 
 import json

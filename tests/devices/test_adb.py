@@ -180,7 +180,8 @@ def test_what_runs_there_ends_with_the_session(phone) -> None:
 
 def test_one_job_at_a_time(phone, heard) -> None:
     script = (
-        "import sys\nfrom mobiledeploy.devices import adb\nfrom mobiledeploy.core.ports import SILENCE\n"
+        "import sys\nfrom mobiledeploy.devices import adb\n"
+        "from mobiledeploy.core.ports import SILENCE\n"
         f"with adb.open('adb:{phone.serial}', exclusive=True, notify=SILENCE):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
