@@ -73,11 +73,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
         """INSERT INTO measurement SELECT
             id, made_at, artifact_sha256, 'measured', device,
             coalesce(json_extract(record, '$.target.runner'), ''), runtime,
-            coalesce(json_extract(record, '$.runtime_version'), ''), threads, delegate, median_ns, NULL, record
+            coalesce(json_extract(record, '$.runtime_version'), ''), threads, delegate,
+            median_ns, NULL, record
             FROM measurement_1 ORDER BY id""",
         "DROP TABLE measurement_1",
         "ALTER TABLE evaluation ADD COLUMN runtime_version TEXT NOT NULL DEFAULT ''",
-        "UPDATE evaluation SET runtime_version = coalesce(json_extract(record, '$.runtime_version'), '')",
+        """UPDATE evaluation SET runtime_version =
+            coalesce(json_extract(record, '$.runtime_version'), '')""",
         """CREATE TABLE verdict (
             id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
             gate TEXT NOT NULL, metric TEXT NOT NULL, outcome TEXT NOT NULL,
