@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts, assets, native, records
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES, dataset
 from mobiledeploy.core.types import (
     Artifact,
@@ -47,6 +47,22 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real models and photographs at {folder} (MOBILEDEPLOY_REAL_DATA)")
     return folder
+
+
+# Where `make emulator` puts what it fetched, before the tests have a cache of their own.
+EQUIPPED = assets.cache_dir() / "native"
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Path:
+    """The native parts, in the tests' cache; skips where `make emulator` has not been run."""
+    wanted = native.folder()
+    if not (EQUIPPED / wanted.name).is_dir():
+        pytest.skip(f"no native parts at {EQUIPPED / wanted.name} (make emulator)")
+    if not wanted.parent.exists():
+        wanted.parent.parent.mkdir(parents=True, exist_ok=True)
+        wanted.parent.symlink_to(EQUIPPED)
+    return wanted
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -111,8 +111,7 @@ def bench(
                 )
             else:
                 made.append(guard.timed(timing.path.name, partial(timing.measure, session)))
-            if isinstance(made[-1], Measured):
-                store.add_measurement(made[-1])
+            store.add_measurement(made[-1])
     return tuple(made)
 
 
