@@ -93,6 +93,8 @@ def bench(
             f"{runs} runs have no 95 % interval of their median", f"give {stats.FEWEST} or more"
         )
     place = places.resolve(device, via)
+    if record is not None:
+        place.timed("--record")
     asked = places.asked(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
         seconds=seconds, fixed_performance=fixed_performance,

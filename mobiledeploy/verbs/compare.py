@@ -75,6 +75,7 @@ def compare(
             f"{rounds} rounds have no interval of the ratio", f"give {comparison.FEWEST} or more"
         )
     place = places.resolve(device, via)
+    place.timed("a comparison in turns")
     asked = places.asked(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=None,
         seconds=seconds, fixed_performance=False,

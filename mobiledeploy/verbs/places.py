@@ -39,6 +39,14 @@ class Place:
         """Whether the rules for phones hold: facts, cool-downs, void measurements."""
         return self.plugin == "adb"
 
+    def timed(self, what: str) -> None:
+        """UsageError where `what` needs time and there is none."""
+        if self.counted:
+            raise UsageError(
+                f"{what} is for times, and {self.name} counts instructions",
+                "bench both: counts are exact and can be compared as they are",
+            )
+
     def runner(self, wanted: str | None) -> str:
         """The runner's name; by default native on a phone and python here.
 

@@ -2,7 +2,7 @@
 # An AArch64 machine with Debian's adbd in namespaces of its own, and an adb server beside it that
 # is reached through a socket in the file system: neither opens a port outside.
 #   unshare -Urmnpf arm_phone.sh ROOT QEMU SOCKET
-# ROOT holds the unpacked arm64 packages.
+# ROOT is what arm_phone_root.sh makes.
 set -e
 root=$1 qemu=$2 socket=$3
 ip link set lo up
@@ -13,9 +13,10 @@ mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\x
 printf '%s' ":arm_phone:M::$magic:$mask:$qemu:PF" > /proc/sys/fs/binfmt_misc/register
 adb -L "localfilesystem:$socket" server nodaemon >/dev/null 2>&1 &
 mount --bind "$root" "$root"
-mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/data/local/tmp" "$root/system/bin"
+mount -t tmpfs tmpfs "$root/data"
+mkdir -p "$root/data/local/tmp"
 mount -t proc proc "$root/proc"
-[ -e "$root/cpuinfo" ] && mount --bind "$root/cpuinfo" "$root/proc/cpuinfo"
+mount --bind "$root/cpuinfo" "$root/proc/cpuinfo"
 mount --rbind /dev "$root/dev"
 # Debian's adbd listens on this port, and in this network namespace on no other machine's.
 exec chroot "$root" /usr/bin/busybox env -i PATH=/system/bin:/usr/bin ADBD_PORT=6555 \

@@ -14,9 +14,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from mobiledeploy.core import assets
 from mobiledeploy.core.plugins import RUNNERS
 
 HERE = Path(__file__).resolve().parent
+# Where arm_phone_root.sh put it, before the tests have a cache of their own.
+ARM_PHONE = assets.cache_dir() / "arm-phone"
 
 TOOLS = {
     "getprop": """#!/bin/sh
@@ -166,6 +169,44 @@ def new_phone(tmp_path: Path) -> Iterator[Callable[..., Phone]]:
 def phone(new_phone: Callable[..., Phone]) -> Phone:
     """The only phone."""
     return new_phone()
+
+
+@pytest.fixture(scope="module")
+def arm_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The serial number of an AArch64 machine with Debian's adbd, the only phone that adb sees."""
+    for tool in ("adb", "unshare"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed (apt install adb util-linux)")
+    if not (ARM_PHONE / "done").exists():
+        pytest.skip(f"no AArch64 phone (tests/devices/arm_phone_root.sh {ARM_PHONE})")
+    folder = tmp_path_factory.mktemp("arm")
+    log = folder / "log"
+    with pytest.MonkeyPatch.context() as patch, log.open("wb") as output:
+        patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{folder}/adb")
+        machine = subprocess.Popen(
+            ["unshare", "-Urmnpf", "--kill-child", str(HERE / "arm_phone.sh"),
+             str(ARM_PHONE / "root"), str(ARM_PHONE / "qemu-aarch64-static"), str(folder / "adb")],
+            stdout=output, stderr=output,
+        )  # fmt: skip
+        try:
+            yield _connected(machine, log)
+        finally:
+            machine.kill()
+            machine.wait()
+
+
+def _connected(machine: subprocess.Popen[bytes], log: Path) -> str:
+    serial = "127.0.0.1:6555"
+    for _ in range(200):
+        if machine.poll() is not None:
+            last = log.read_text().strip().splitlines() or ["it says nothing"]
+            pytest.skip(f"this machine cannot run an AArch64 phone in namespaces: {last[-1]}")
+        if b"adbd started" in log.read_bytes():
+            break
+        time.sleep(0.1)
+    adb("connect", serial)
+    assert adb("-s", serial, "shell", "uname -m") == "aarch64\n", log.read_text()
+    return serial
 
 
 @pytest.fixture
