@@ -48,9 +48,8 @@ typedef struct {
 
 extern const Engine litert, onnxruntime;
 
-// Whether this thread's instructions are counted: then its time stands still but for being read
-// (clock.c).
-extern _Thread_local bool counted;
+// Whether instructions are counted: then nothing may differ from run to run (counted.c).
+extern bool counted;
 // Tells a counter that this place was reached; nothing where none counts.
 void mark(long number);
 

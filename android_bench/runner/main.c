@@ -268,6 +268,9 @@ int main(int argc, char **argv) {
   if (!request.library) request.library = engine->library;
   if (mask) pin((unsigned long)mask);
 
+  if (counted && request.threads > 1)
+    refuse(USAGE, "leave --threads at 1", "instructions are counted of one thread");
+
   Opened opened = {0};
   engine->open(&request, &opened);
   load_input(engine, &opened.input, sample);

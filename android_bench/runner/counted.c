@@ -1,9 +1,9 @@
-// The clock, for this program and for the engines that it loads: they find this clock_gettime before
-// the C library's.
+// What keeps two runs the same to the instruction while instructions are counted, for this program
+// and for the engines that it loads: they find this clock_gettime before the C library's.
 //
-// In the thread whose instructions are counted no time passes: each reading is a microsecond after
-// the last one, so that nothing that an engine does can depend on how fast an emulator is, and the
-// counter is told of the reading. Everywhere else it is the C library's.
+// Time stands still: each reading of a clock is a microsecond after the last one, so that nothing
+// that an engine does can depend on how fast an emulator is, and the counter is told of the reading.
+// Where nothing is counted, it is the C library's.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 // No kernel has a call of this number: it fails, and an instruction counter sees it pass.
 enum { MARK_CALL = 0x6d64, MARK = 0, CLOCK = 1, START_S = 1500000000 };
 
-_Thread_local bool counted;
+bool counted;
 
 void mark(long number) {
   if (counted) syscall(MARK_CALL, MARK, number);
