@@ -54,4 +54,8 @@ CPU part	: 0xd0b
 CPU revision	: 0
 
 C
+cpu=root/sys/devices/system/cpu
+mkdir -p $cpu/cpu0/cpufreq
+echo 0 | tee $cpu/possible > $cpu/present
+echo 2400000 | tee $cpu/cpu0/cpufreq/cpuinfo_max_freq > $cpu/cpu0/cpufreq/scaling_max_freq
 touch done

@@ -32,6 +32,7 @@ def test_a_session(arm_phone, tmp_path) -> None:
     with device.open("adb", exclusive=True, notify=SILENCE) as session:
         facts = session.facts()
         assert (facts["model"], facts["machine"]) == ("ARM phone", "aarch64")
+        assert (facts["core_capacity"], facts["taskset"]) == ("0:2400000", "yes")
         remote = session.push(file)
         session.pull(remote, tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == file.read_bytes()
