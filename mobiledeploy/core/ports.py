@@ -206,8 +206,8 @@ class Runner(Protocol):
     def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
         """What must lie on the device besides the model, by what it is to this runner.
 
-        `machine` is the device's (`facts()["machine"]`: x86_64, aarch64). MissingError where this
-        computer does not have it.
+        `machine` is the device's (`facts()["machine"]`: x86_64, aarch64, android-aarch64).
+        MissingError where this computer does not have it.
         """
         ...
 

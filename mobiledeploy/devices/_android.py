@@ -110,7 +110,10 @@ def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
     for name, keys in _PROPERTIES.items():
         yield name, next((properties[key] for key in keys if properties.get(key)), "")
     first = next((properties[k] for k in _PROPERTIES["abis"] if properties.get(k)), "")
-    yield "machine", _MACHINE_OF.get(first.partition(",")[0], "")
+    machine = _MACHINE_OF.get(first.partition(",")[0], "")
+    # A Linux that runs adbd has no such property, and the C library that our programs stand on.
+    android = properties.get("ro.build.version.sdk")
+    yield "machine", f"android-{machine}" if android and machine else machine
     yield "kernel", "".join(sections.get("kernel", [])[:1])
     yield "taskset", "yes" if sections.get("taskset") else ""
     yield from _files(sections.get("files", []))

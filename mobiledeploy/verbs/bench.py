@@ -95,6 +95,8 @@ def bench(
     place = places.resolve(device, via)
     if record is not None:
         place.timed("--record")
+        if not record.parent.is_dir():
+            raise UsageError(f"there is no folder {record.parent}", "make it, or record elsewhere")
     asked = places.asked(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
         seconds=seconds, fixed_performance=fixed_performance,

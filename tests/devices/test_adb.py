@@ -256,6 +256,13 @@ def test_a_phone_that_is_not_ready_says_what_it_needs(new_phone) -> None:
     assert seen.mend.startswith("unauthorized: unlock it")
 
 
+def test_a_phone_that_is_offline(phone) -> None:
+    phone.plant("refuse")
+    subprocess.run(["adb", "-s", phone.serial, "shell", "true"], capture_output=True, check=False)
+    with pytest.raises(DeviceError, match="is offline; plug it in again|no phone .* is connected"):
+        session(phone).__enter__()
+
+
 def test_without_adb(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="adb is not installed; apt install adb"):
