@@ -29,7 +29,7 @@ def files(machine: str, runtime: str) -> Mapping[str, Path]:
     come with them.
     """
     system, _, cpu = machine.rpartition("-")
-    if system == "android" and cpu != "aarch64" or cpu not in ("aarch64", "x86_64"):
+    if cpu not in (("aarch64",) if system == "android" else ("aarch64", "x86_64")):
         raise MissingError(
             f"there is no native runner for {machine or 'such a machine'}",
             "--runner benchmark_model, with Google's build for it",

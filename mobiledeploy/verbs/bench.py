@@ -214,9 +214,9 @@ class Timing:
             wanted = {} if self.recorded else driver.files(machine, target.runtime)
             self._files = {role: session.push(file) for role, file in wanted.items()}
         with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+            model = session.push(self.path)
             sample = inputs.sample(self.path, self.artifact, Path(folder))
             remote = None if sample is None else session.push(sample)
-            model = session.push(self.path)
             argv = () if self.recorded else driver.bench(model, target, remote, self._files)
             before, begun = session.facts(), self._clock()
             process = driver.hear(session.run(cores.placed(argv, before, target.threads)), target)

@@ -125,7 +125,10 @@ class Connection:
         stream = self.streams.get(second)
         if command in (CNXN, AUTH):
             if self.phone.fault("unauthorized") is not None:
-                self.send(AUTH, 1, 0, bytes(20))
+                # Signatures are answered by another token, a public key (3) by whoever looks at the
+                # screen: nobody does.
+                if (command, first) != (AUTH, 3):
+                    self.send(AUTH, 1, 0, bytes(20))
                 return
             self.payload = min(second, MAX_PAYLOAD) if command == CNXN else self.payload
             self.send(CNXN, 0x01000000, MAX_PAYLOAD, self.phone.banner())

@@ -6,7 +6,9 @@ import json
 import threading
 
 import pytest
+from click.testing import CliRunner
 
+from mobiledeploy.cli.bench import command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
 from mobiledeploy.core.store import Store
@@ -281,6 +283,10 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     assert high - low < 0.03
     assert phone.left() == []
     if slowdown > 1:
+        arguments = [str(path), str(other), "--compare", str(rounds), "--device", f"replay:{file}"]
+        done = CliRunner().invoke(command, arguments)
+        assert "slower" in done.stdout
+        assert f"{made.ratio:.3f}" in done.stdout
         return
     # The usual way, on the same phone.
     (phone.root / "lived").unlink()

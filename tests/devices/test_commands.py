@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from mobiledeploy.cli import bench
+from mobiledeploy.core.errors import UsageError
 
 TOOL = Path(__file__).resolve().parent / "printing_benchmark_model.py"
 
@@ -108,6 +112,7 @@ def where(process: Path) -> tuple[Path, ...]:
         return ()
 
 
+@pytest.mark.slow
 def test_two_artifacts_are_compared(exported, here) -> None:
     a, b = (str(exported[key]) for key in (("int8_ptq", "tflite"), ("float32", "tflite")))
     done = command("bench", a, b, "--compare", "6", "--json")
@@ -118,14 +123,24 @@ def test_two_artifacts_are_compared(exported, here) -> None:
         made["blocks"][i]["artifact_sha256"] for i in (0, 1, 1, 0)
     ]
     assert made["interval"][0] <= made["ratio"] <= made["interval"][1]
-    for wrong, said in (
-        ((a, "--compare"), "takes two artifacts, not 1"),
-        ((a, b, "--compare", "3"), "3 rounds have no interval"),
-        ((a, b, "--compare", "--runs", "9"), "leave --runs away"),
-    ):
-        done = command("bench", *wrong)
-        assert done.returncode == 2
-        assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a", "--compare"), "takes two artifacts, not 1"),
+        (("a", "b", "--compare", "3"), "3 rounds have no interval"),
+        (("a", "b", "--compare", "--runs", "9"), "leave --runs away"),
+        (("a", "b", "--compare", "--device", "emulator"), "emulator counts instructions"),
+        (("a", "--device", "emulator", "--record", "r.json"), "emulator counts instructions"),
+        (("a", "--record", "no/where.json"), "there is no folder no"),
+        (("a", "--runner", "benchmark_model"), "benchmark_model is for phones"),
+    ],
+)
+def test_what_cannot_be_asked(here, arguments, said) -> None:
+    done = CliRunner().invoke(bench.command, arguments)
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
 
 
 def test_phones_are_listed(phone) -> None:
