@@ -11,7 +11,9 @@ def capacities(fact: str) -> dict[int, int]:
 
     The kernel's cpu_capacity (1024 for the fastest core) or else the highest clock in kHz.
     """
-    return {int(core): int(capacity) for core, capacity in re.findall(r"(\d+):(\d+)", fact)}
+    return {
+        int(core): int(capacity) for core, capacity in re.findall(r"\b(\d{1,3}):(\d{1,9})\b", fact)
+    }
 
 
 def biggest(capacity: dict[int, int], threads: int) -> tuple[int, ...]:

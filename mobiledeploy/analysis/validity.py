@@ -123,7 +123,7 @@ def _moved(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) ->
 
 def _times(text: str) -> dict[str, int]:
     """'300000:51 2803200:204' -> ticks by frequency."""
-    return {khz: int(ticks) for khz, ticks in re.findall(r"(\d+):(\d+)", text)}
+    return {khz: int(ticks) for khz, ticks in re.findall(r"\b(\d{1,9}):(\d{1,18})\b", text)}
 
 
 def _slowed(samples_ns: Sequence[int]) -> float | None:

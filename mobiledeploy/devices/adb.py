@@ -17,7 +17,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -183,7 +183,7 @@ class Phone:
         command = f"cd {FOLDER} && exec {shlex.join(argv)}"
         child = Child((*_command(self._serial), "shell", command))
         self._running.append(child)
-        return Process(child, self._serial)
+        return Process(child, self._serial, self._renew)
 
     def pull(self, remote: str, path: Path) -> None:
         """Brings a file back."""
@@ -214,7 +214,8 @@ class Phone:
         until = time.monotonic() + RETURN_SECONDS
         while True:
             try:
-                self._clear()
+                if self._ours():
+                    self._clear()
             except DeviceError:
                 if time.monotonic() > until:
                     break
@@ -229,6 +230,16 @@ class Phone:
                 "the next measurement on it takes that away",
             )
         )
+
+    def _ours(self) -> bool:
+        """Whether the folder there is still this job's: its lease may have ended and been taken."""
+        lease = f"{FOLDER}/lease"
+        said = self._shell(
+            f"[ -s {lease} ] && ! grep -q {self._token} {lease} && echo theirs || echo ours"
+        )
+        if said.out.split() not in (["ours"], ["theirs"]):
+            raise self._refused(said.err, "it does not answer")
+        return said.out.split() == ["ours"]
 
     def _clear(self) -> None:
         """Whatever a job left on the phone ends here; DeviceError where that is not certain."""
@@ -269,7 +280,12 @@ class Phone:
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > LEASE_SECONDS / 4:
-            self._shell(f"grep -q {self._token} {FOLDER}/lease && {self._lease()}", check=True)
+            kept = f"grep -q {self._token} {FOLDER}/lease && {self._lease()} && echo kept"
+            said = self._shell(kept)
+            if said.out.split() != ["kept"]:
+                raise _gone(self._serial) or DeviceError(
+                    f"another job has taken the lease of phone {self._serial}", "measure again"
+                )
 
     def _place(self, name: str, digest: str) -> str:
         """Where a file goes: under its own name, if that is plain and not another file's."""
@@ -329,13 +345,16 @@ class Phone:
 class Process:
     """A command that runs on a phone, at the other end of an adb of its own."""
 
-    def __init__(self, child: Child, serial: str) -> None:
+    def __init__(self, child: Child, serial: str, renew: Callable[[], None]) -> None:
         self._child = child
         self._serial = serial
+        self._renew = renew
 
     def lines(self) -> Iterator[str]:
         """Its standard output, line by line, until it ends."""
-        return self._child.lines()
+        for line in self._child.lines():
+            self._renew()
+            yield line
 
     def send(self, line: str) -> None:
         """One line to its standard input."""

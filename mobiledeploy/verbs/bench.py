@@ -326,8 +326,10 @@ class Timing:
         """`own` is the CPU time that the runner's threads may have taken, in seconds, of `wall`."""
 
         def spent(fact: str) -> float:
-            known = fact in before and fact in after
-            return float(after[fact]) - float(before[fact]) if known else 0.0
+            try:
+                return float(after[fact]) - float(before[fact])
+            except (KeyError, ValueError):
+                return 0.0
 
         if max(spent("busy_cpu_s") - own, spent("stolen_cpu_s")) > BUSY * wall:
             self._doubt(

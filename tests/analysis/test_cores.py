@@ -13,6 +13,7 @@ def test_whole_clusters_from_the_fastest_on() -> None:
     assert cores.biggest(capacity, 8) == ()
     assert cores.biggest(cores.capacities("0:1800000 1:1800000"), 1) == ()
     assert cores.biggest(cores.capacities(""), 1) == ()
+    assert cores.capacities("99999999999:1 x:2 1:") == {}
     # Not every phone counts from the small ones on.
     assert cores.biggest(cores.capacities("0:1024 1:300"), 1) == (0,)
 

@@ -216,6 +216,21 @@ def test_another_computer_s_lease_is_respected_until_it_ends(phone) -> None:
     assert phone.left() == []
 
 
+def test_a_lease_is_renewed_and_its_loss_is_noticed(phone, monkeypatch) -> None:
+    monkeypatch.setattr(device, "LEASE_SECONDS", 0)
+    lease = phone.root / "data/local/tmp/mobiledeploy/lease"
+    with session(phone) as opened:
+        lease.write_text(lease.read_text().replace(" ", "  "))
+        assert list(opened.run(["echo", "1"]).lines()) == ["1\n"]
+        assert "  " not in lease.read_text()
+    assert phone.left() == []
+    with pytest.raises(DeviceError, match="another job has taken the lease"), session(phone) as it:
+        lease.write_text("laptop-1a2b 99999999999 77\n")
+        it.run(["echo", "1"])
+    # What is another's stays.
+    assert "laptop" in lease.read_text()
+
+
 def test_steady_clocks_are_undone(phone) -> None:
     with session(phone) as opened:
         assert opened.hold_clocks(True)
