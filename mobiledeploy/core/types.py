@@ -356,12 +356,13 @@ class Counted:
     """Instructions of one inference on an emulated core: exact, and no time at all.
 
     `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by what they are
-    (sdot, mla, load, ...); `by_layer` by the operator that executed them, empty where the runtime
-    does not tell: the runtime's own work between operators is in none of them. `kernels` are those
-    of the layers, each once. `bytes_loaded` and `bytes_stored` are what load and store instructions
-    moved. `host_difference` is the largest difference of an output value from that of the same
-    runtime on this host, in steps of the code for integers. `versions` are of all that a count
-    depends on: the emulator, the counter, the runner, the runtime and the libraries.
+    (sdot, mla, load, ...); `by_layer` by the operator that executed them, what the runtime does
+    between operators in none of them; it is empty where the runtime cannot tell without work of its
+    own in between (ONNX Runtime). `kernels` are those that ran, each once. `bytes_loaded` and
+    `bytes_stored` are what load and store instructions moved. `host_difference` is the largest
+    difference of an output value from that of the same runtime on this host, in steps of the code
+    for integers. `versions` are of all that a count depends on: the emulator, the counter, the
+    runner, the runtime and the libraries.
     """
 
     artifact_sha256: str

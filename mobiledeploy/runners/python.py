@@ -236,6 +236,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The runner; its exit status. Refusals are said as an event, before it ends with theirs."""
     arguments = _arguments(argv)
+    # ONNX Runtime reports what runs to its makers otherwise, from a thread beside what is timed.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     speaker = _Speaker()
     try:
         (_bench if arguments.what == "bench" else _predict)(arguments, speaker)

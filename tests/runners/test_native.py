@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core import native as parts
+from mobiledeploy.core import protocol
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import RUNNERS, RUNTIMES
+from mobiledeploy.core.types import Failure, Target
+from mobiledeploy.runners import native
+
+KEYS = [("int8_ptq", "tflite"), ("float32", "tflite"), ("int8_ptq", "onnx"), ("float32", "onnx")]
+
+
+def target(path: Path, delegate: str = "") -> Target:
+    runtime = "onnxruntime" if path.suffix == ".onnx" else "litert"
+    return Target("host", "native", runtime, 1, delegate)
+
+
+def argv(path: Path, sample: str | None = None, delegate: str = "") -> tuple[str, ...]:
+    where = target(path, delegate)
+    wanted = native.files(platform.machine(), where.runtime)
+    return native.bench(str(path), where, sample, {k: str(v) for k, v in wanted.items()})
+
+
+def talk(*arguments: str) -> tuple[list[protocol.Event], int]:
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=120, stdin=subprocess.PIPE
+    )
+    return [protocol.parse(line) for line in done.stdout.splitlines()], done.returncode
+
+
+@pytest.mark.parametrize("key", KEYS, ids="-".join)
+def test_it_says_what_the_python_runner_says(emulator, exported, tmp_path, key) -> None:
+    path = exported[key]
+    engine = RUNTIMES.load(target(path).runtime).open(path, threads=1, delegate="xnnpack" if
+        path.suffix == ".tflite" else "none")  # fmt: skip
+    dtype = np.dtype(engine.input.dtype)
+    dice = np.random.default_rng(0)
+    tensor = (
+        dice.integers(-128, 128, engine.input.shape).astype(dtype)
+        if dtype.kind == "i"
+        else dice.uniform(-1, 1, engine.input.shape).astype(dtype)
+    )
+    sample, output = tmp_path / "with space.bin", tmp_path / "out.bin"
+    sample.write_bytes(tensor.tobytes())
+    process = subprocess.Popen(
+        [*argv(path, str(sample)), "--max-runs", "30", "--output", str(output)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    said = [protocol.parse(line) for line in process.stdout]
+    assert process.wait() == 0
+    process.communicate()
+    ready, *times, done = said
+    assert isinstance(ready, protocol.Ready)
+    assert isinstance(done, protocol.Done)
+    assert sum(len(t.samples_ns) for t in times if isinstance(t, protocol.Timed)) == 30
+    assert ready.version == RUNTIMES.load(target(path).runtime).version()
+    assert (ready.input.name, ready.input.shape) == (engine.input.name, engine.input.shape)
+    assert (ready.output.dtype, ready.threads) == (engine.output.dtype, 1)
+    answer = np.frombuffer(output.read_bytes(), engine.output.dtype).reshape(engine.output.shape)
+    np.testing.assert_array_equal(answer, engine.run(tensor))
+    assert 1e6 < done.peak_rss_bytes < 500e6
+
+
+def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
+    done = subprocess.run(
+        argv(exported["int8_ptq", "tflite"]), stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=60, check=True,
+    )  # fmt: skip
+    ready, last = map(protocol.parse, done.stdout.splitlines())
+    assert isinstance(ready, protocol.Ready)
+    assert isinstance(last, protocol.Done)
+
+
+def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) -> None:
+    path = exported["int8_ptq", "tflite"]
+    plain = argv(path)
+    (tmp_path / "short.bin").write_bytes(b"1")
+    (tmp_path / "broken.tflite").write_bytes(b"no model")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    for arguments, code, words in (
+        (argv(path, delegate="gpu"), 2, "no delegate 'gpu'"),
+        (argv(exported["float32", "onnx"], delegate="xnnpack"), 2, "no delegate 'xnnpack'"),
+        (argv(path, sample=str(tmp_path / "short.bin")), 7, "less than the 12288 bytes"),
+        (argv(path, sample=str(tmp_path / "none.bin")), 7, "cannot be opened"),
+        (argv(tmp_path / "broken.tflite"), 7, "litert cannot load broken.tflite"),
+        (argv(tmp_path / "broken.onnx"), 7, "onnxruntime cannot load broken.onnx"),
+        ((*plain, "--library", str(tmp_path / 'no"lib.so')), 6, 'no"lib.so'),
+        ((*plain, "--threads", "0"), 2, "--threads 0 is no number from 1 to 64"),
+        ((*plain, "--marks", "--threads", "2"), 2, "of one thread"),
+        ((*plain, "--colour"), 2, "--colour needs a value"),
+        ((*plain, "--colour", "red"), 2, "no option --colour"),
+        ((plain[0], "predict"), 2, "can bench only"),
+        ((*plain, "--runtime", "tensorflow"), 2, "no runtime 'tensorflow'"),
+    ):
+        said, status = talk(*arguments)
+        assert isinstance(said[-1], Failure), arguments
+        assert (status, said[-1].exit_code) == (code, code)
+        assert words in said[-1].message
+
+
+def test_it_can_be_pinned_to_a_core(emulator, exported) -> None:
+    plain = argv(exported["int8_ptq", "tflite"])
+    said, status = talk(*plain, "--cpus", "0x1", "--max-runs", "2")
+    assert (status, type(said[-1])) == (0, protocol.Done)
+    said, status = talk(*plain, "--cpus", hex(1 << 62), "--max-runs", "2")
+    assert status == 5
+    assert isinstance(said[-1], Failure)
+
+
+def test_it_is_on_the_shelf_and_predicts_nothing() -> None:
+    assert RUNNERS.load("native").RUNTIMES == ("litert", "onnxruntime")
+    with pytest.raises(UsageError, match="can only time"):
+        native.predict("a.tflite", Target("host", "native", "litert", 1, ""))
+
+
+@pytest.mark.slow
+def test_it_builds_with_cmake(emulator, exported, tmp_path) -> None:
+    if not (shutil.which("cmake") and shutil.which("cc")):
+        pytest.skip("no cmake or no C compiler named cc")
+    for step in (
+        ["-S", str(parts.android_bench()), "-B", str(tmp_path)],
+        ["--build", str(tmp_path)],
+    ):
+        subprocess.run(["cmake", *step], check=True, capture_output=True)
+    plain = argv(exported["float32", "onnx"])
+    said, status = talk(str(tmp_path / "runner"), *plain[1:], "--max-runs", "2")
+    assert (status, type(said[-1])) == (0, protocol.Done)
+    assert (tmp_path / "libcounter.so").is_file()
+    assert sys.platform == "linux"
