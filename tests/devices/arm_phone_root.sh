@@ -27,7 +27,8 @@ APT_CONFIG="$dir/apt/conf" apt-get -q download adbd android-libbase android-libb
   libbrotli1 libbsd0 libc6 libcap2 libgcc-s1 liblz4-1 libmd0 libprotobuf32t64 libstdc++6 \
   libsystemd0 libxxhash0 libzstd1 zlib1g > /dev/null
 for package in *_arm64.deb; do dpkg-deb -x "$package" "$dir/root"; done
-apt-get -q -o APT::Sandbox::User=root download qemu-user-static > /dev/null
+fetch="apt-get -q -o APT::Sandbox::User=root download qemu-user-static"
+$fetch > /dev/null 2>&1 || { apt-get -q update > /dev/null; $fetch > /dev/null; }
 dpkg-deb --fsys-tarfile qemu-user-static_*.deb | tar -x -C "$dir" --strip-components 3 \
   ./usr/bin/qemu-aarch64-static
 cd "$dir" && rm -rf apt root/usr/share root/etc root/usr/lib/aarch64-linux-gnu/gconv

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -224,9 +223,3 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     load = RUNNERS.load
     monkeypatch.setattr(RUNNERS, "load", lambda name: runner if name == "scripted" else load(name))
     return runner
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies() -> None:
-    """The phone is on this machine."""
-    assert os.environ["ANDROID_ADB_SERVER_PORT"] != "5037"
