@@ -51,11 +51,13 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     help="Runs after the warm-up; default: until the median is known to 1 %, for 5 s at most.",
 )  # fmt: skip
 @click.option(
-    "--compare", "rounds", is_flag=False, flag_value=comparison.ROUNDS, metavar="[ROUNDS]",
-    type=click.IntRange(min=1),
+    "--compare", is_flag=True,
     help="Of two ARTIFACTS: the second over the first, timed in turns (A B B A) so that a drift of "
     "the machine cancels.",
 )  # fmt: skip
+@click.option(
+    "--rounds", type=click.IntRange(min=1), help=f"Of --compare; default: {comparison.ROUNDS}."
+)
 @click.option(
     "--fixed-performance/--no-fixed-performance", default=True, show_default=True,
     help="Try a phone's mode of steady clocks, keep it if times spread less, undo it afterwards.",
@@ -74,17 +76,20 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 )  # fmt: skip
 @_frame.common
 def command(
-    artifacts: tuple[Path, ...], rounds: int | None, json: bool, quiet: bool, verbose: int,
-    **given: Any,
+    artifacts: tuple[Path, ...], compare: bool, rounds: int | None, json: bool, quiet: bool,
+    verbose: int, **given: Any,
 ) -> None:  # fmt: skip
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
     are counted instead: exact to the instruction, and no latency.
     """
-    if rounds is not None:
-        _compare(artifacts, rounds, json, _frame.Terminal(quiet, verbose), given)
+    if compare:
+        given["rounds"] = rounds or comparison.ROUNDS
+        _compare(artifacts, json, _frame.Terminal(quiet, verbose), given)
         return
+    if rounds is not None:
+        raise UsageError("--rounds is of --compare", "--runs N for so many runs")
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.bench(paths, notify=terminal, **given)
@@ -121,16 +126,15 @@ def _show_measured(made: Mapping[Path, Measured]) -> None:
 
 
 def _compare(
-    artifacts: tuple[Path, ...], rounds: int, json: bool, terminal: _frame.Terminal,
-    given: dict[str, Any],
-) -> None:  # fmt: skip
+    artifacts: tuple[Path, ...], json: bool, terminal: _frame.Terminal, given: dict[str, Any]
+) -> None:
     if len(artifacts) != 2:
         raise UsageError(f"--compare takes two artifacts, not {len(artifacts)}", "name A and B")
     if given.pop("runs") is not None:
         raise UsageError("--compare makes its own number of runs", "leave --runs away")
     given.pop("fixed_performance")
     with terminal:
-        made = comparison.compare(*artifacts, rounds=rounds, notify=terminal, **given)
+        made = comparison.compare(*artifacts, notify=terminal, **given)
     if json:
         _frame.emit_json(made)
         return
@@ -152,7 +156,7 @@ def _compare(
                 units.duration(medians["B"]), f"{made.ratio:.3f}", f"{low:.3f} to {high:.3f}", word,
             )
         ],
-        title=f"measured, {made.rounds} rounds of A B B A",
+        title=f"measured on {_machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
     )  # fmt: skip
 
 

@@ -173,7 +173,8 @@ async def shell(phone: Phone, stream: Stream, command: str) -> None:
     held = phone.fault("hang")
     if held is not None and held in command:
         await asyncio.Event().wait()
-    phone.commands.open("a").write(json.dumps(command) + "\n")
+    with phone.commands.open("a") as log:
+        log.write(json.dumps(command) + "\n")
     process = await asyncio.create_subprocess_exec(
         "/bin/sh", "-c", phone.inside(command), stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd="/",

@@ -283,7 +283,8 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     assert high - low < 0.03
     assert phone.left() == []
     if slowdown > 1:
-        arguments = [str(path), str(other), "--compare", str(rounds), "--device", f"replay:{file}"]
+        arguments = [str(path), str(other), "--compare", "--rounds", str(rounds)]
+        arguments += ["--device", f"replay:{file}"]
         done = CliRunner().invoke(command, arguments)
         assert "slower" in done.stdout
         assert f"{made.ratio:.3f}" in done.stdout

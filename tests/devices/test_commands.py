@@ -115,7 +115,7 @@ def where(process: Path) -> tuple[Path, ...]:
 @pytest.mark.slow
 def test_two_artifacts_are_compared(exported, here) -> None:
     a, b = (str(exported[key]) for key in (("int8_ptq", "tflite"), ("float32", "tflite")))
-    done = command("bench", a, b, "--compare", "6", "--json")
+    done = command("bench", a, b, "--compare", "--rounds", "6", "--json")
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert made["rounds"] == 6
@@ -129,10 +129,11 @@ def test_two_artifacts_are_compared(exported, here) -> None:
     ("arguments", "said"),
     [
         (("a", "--compare"), "takes two artifacts, not 1"),
-        (("a", "b", "--compare", "3"), "3 rounds have no interval"),
+        (("--compare", "a", "b", "--rounds", "3"), "3 rounds have no interval"),
         (("a", "b", "--compare", "--runs", "9"), "leave --runs away"),
         (("a", "b", "--compare", "--device", "emulator"), "emulator counts instructions"),
         (("a", "--device", "emulator", "--record", "r.json"), "emulator counts instructions"),
+        (("a", "--rounds", "9"), "--rounds is of --compare"),
         (("a", "--record", "no/where.json"), "there is no folder no"),
         (("a", "--runner", "benchmark_model"), "benchmark_model is for phones"),
     ],
