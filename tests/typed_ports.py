@@ -41,7 +41,7 @@ from mobiledeploy.core.plugins import (
     Shelf,
 )
 from mobiledeploy.datasets import folder, npz, shapes
-from mobiledeploy.devices import emulator, host
+from mobiledeploy.devices import adb, emulator, host, replay
 from mobiledeploy.executors import local, ray
 from mobiledeploy.formats import keras as keras_loader
 from mobiledeploy.formats import onnx as onnx_format
@@ -53,13 +53,23 @@ from mobiledeploy.passes import (
     equalize,
     global_pool,
     headroom,
+    qat,
     quiet_channels,
     ranges_mse,
     ranges_percentile,
 )
-from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_best, int8_ptq
+from mobiledeploy.recipes import (
+    dynamic_int8,
+    float16,
+    float32,
+    int8_best,
+    int8_ptq,
+    int8_qat,
+    int8x4_ptq,
+    int16x8_ptq,
+)
 from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
-from mobiledeploy.runners import native, python
+from mobiledeploy.runners import benchmark_model, native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 
 T = TypeVar("T")
@@ -78,17 +88,20 @@ Held(ARCHITECTURES)(
     shufflenet_v1, squeezenet, vgg16, xception,
 )  # fmt: skip
 Held(PASSES)(
-    adaround, equalize, global_pool, headroom, quiet_channels, ranges_mse, ranges_percentile,
+    adaround, equalize, global_pool, headroom, qat, quiet_channels, ranges_mse,
+    ranges_percentile,
 )  # fmt: skip
 Held(COMPRESSIONS)(cluster, prune)
-Held(RECIPES)(dynamic_int8, float16, float32, int8_best, int8_ptq)
+Held(RECIPES)(
+    dynamic_int8, float16, float32, int8_best, int8_ptq, int8_qat, int8x4_ptq, int16x8_ptq,
+)  # fmt: skip
 Held(CONVERTERS)(onnx_converter, tflite_converter)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(LOADERS)(keras_loader, saved_model_loader)
 Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
 Held(REPORTS)(csv, github, html, json, junit, markdown, svg)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
-Held(RUNNERS)(native, python)
-Held(DEVICES)(emulator, host)
+Held(RUNNERS)(benchmark_model, native, python)
+Held(DEVICES)(adb, emulator, host, replay)
 Held(EXECUTORS)(local, ray)
 Held(DATASETS)(folder, npz, shapes)

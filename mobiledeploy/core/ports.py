@@ -238,8 +238,8 @@ class Runner(Protocol):
     def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
         """What must lie on the device besides the model, by what it is to this runner.
 
-        `machine` is the device's (`facts()["machine"]`: x86_64, aarch64). MissingError where this
-        computer does not have it.
+        `machine` is the device's (`facts()["machine"]`: x86_64, aarch64, android-aarch64).
+        MissingError where this computer does not have it.
         """
         ...
 
@@ -264,6 +264,13 @@ class Runner(Protocol):
         """The argv that runs excerpts of models: protocol.Feed records on standard input.
 
         UsageError where this runner can only time.
+        """
+        ...
+
+    def hear(self, process: Process, target: Target) -> Process:
+        """The running program as one that speaks PROTOCOL.md: itself, or with its words translated.
+
+        `target` is what `bench` or `predict` was asked for.
         """
         ...
 
@@ -309,6 +316,17 @@ class Session(Protocol):
 
     def pull(self, remote: str, path: Path) -> None:
         """Brings a file back."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds since some moment; a session played back tells those of its recording."""
+        ...
+
+    def hold_clocks(self, on: bool) -> bool:
+        """Asks the machine to keep its clocks where they can stay; whether it can be asked.
+
+        What was turned on is turned off when the session ends.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,6 +149,14 @@ class Emulator:
     def pull(self, remote: str, path: Path) -> None:
         """Copies a file."""
         shutil.copyfile(remote, path)
+
+    def clock(self) -> float:
+        """Seconds since some moment, of this machine."""
+        return time.monotonic()
+
+    def hold_clocks(self, on: bool) -> bool:
+        """False: it has no clock."""
+        return False
 
     def close(self) -> None:
         """Kills what still runs."""

@@ -6,18 +6,41 @@ Built from android_bench/runner by `mobiledeploy doctor --emulator`; it speaks P
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mobiledeploy.core import native
-from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.errors import MissingError, UsageError
+from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import Target
 
 RUNTIMES = tuple(native.LIBRARIES)
+LOADER = "ld-linux-aarch64.so.1"
+C_LIBRARIES = (
+    "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1",
+    "libstdc++.so.6",
+)  # fmt: skip
+_LIBRARIES = "lib/aarch64-linux-gnu"
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:
-    """The program and the runtime's library for x86_64 or aarch64."""
-    return {"runner": native.runner(machine), "library": native.library(machine, runtime)}
+    """The program and the runtime's library for x86_64 or aarch64.
+
+    Android has another C library than they stand on: for `android-aarch64`, theirs and its loader
+    come with them.
+    """
+    system, _, cpu = machine.rpartition("-")
+    if cpu not in (("aarch64",) if system == "android" else ("aarch64", "x86_64")):
+        raise MissingError(
+            f"there is no native runner for {machine or 'such a machine'}",
+            "--runner benchmark_model, with Google's build for it",
+        )
+    files = {"runner": native.runner(cpu), "library": native.library(cpu, runtime)}
+    if system == "android":
+        root = native.sysroot()
+        for name in (LOADER, *C_LIBRARIES):
+            found = (root / folder / name for folder in ("lib", _LIBRARIES, f"usr/{_LIBRARIES}"))
+            files[name] = next(path for path in found if path.exists())
+    return files
 
 
 def bench(
@@ -29,11 +52,25 @@ def bench(
         "--threads", str(target.threads), "--library", files["library"],
         "--library-version", native.library_version(files["library"], target.runtime),
     )  # fmt: skip
+    if LOADER in files:
+        # Whatever of the system's own libraries it would find is of the other C library.
+        folder = str(PurePosixPath(files[LOADER]).parent)
+        argv = (files[LOADER], "--library-path", folder, *argv)
     if target.delegate:
         argv = (*argv, "--delegate", target.delegate)
     return argv if sample is None else (*argv, "--sample", sample)
 
 
+def hear(process: Process, target: Target) -> Process:
+    """Itself: it speaks the protocol."""
+    return process
+
+
 def predict(model: str, target: Target) -> tuple[str, ...]:
     """UsageError: pictures are prepared by the Python runner."""
+    raise UsageError("the native runner can only time", "--runner python")
+
+
+def layers(target: Target) -> tuple[str, ...]:
+    """UsageError: layers are run by the Python runner."""
     raise UsageError("the native runner can only time", "--runner python")

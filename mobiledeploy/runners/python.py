@@ -25,7 +25,7 @@ import numpy as np
 from mobiledeploy.core import plugins, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Array, Engine, Part, Samples
+from mobiledeploy.core.ports import Array, Engine, Part, Process, Samples
 from mobiledeploy.core.protocol import (
     PROTOCOL,
     Answer,
@@ -72,6 +72,11 @@ def predict(model: str, target: Target) -> tuple[str, ...]:
 def layers(target: Target) -> tuple[str, ...]:
     """The argv that runs the excerpts of models that standard input names."""
     return _command("layers", target)
+
+
+def hear(process: Process, target: Target) -> Process:
+    """Itself: it speaks the protocol."""
+    return process
 
 
 def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     [
         (("bench",), 2, "nothing was exported in this folder yet"),
         (("bench", "nothing.tflite"), 7, "nothing.tflite is not there"),
-        (("bench", "{path}", "--device", "pixel"), 2, "there are emulator, host"),
+        (("bench", "{path}", "--device", "pixel"), 5, "no phone pixel is connected"),
         (("bench", "{path}", "--delegate", "gpu"), 2, "there are xnnpack, none"),
         (("bench", "{path}", "--runs", "3"), 2, "give 6 or more"),
         (("evaluate",), 2, "Missing argument"),

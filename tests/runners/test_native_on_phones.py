@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from mobiledeploy.core.errors import MissingError
+from mobiledeploy.core.types import Target
+from mobiledeploy.runners import native
+
+
+@pytest.mark.parametrize("machine", ["android-x86_64", "armv7l", "android-armv7l", ""])
+def test_where_there_is_none_it_says_what_else(machine: str) -> None:
+    with pytest.raises(MissingError, match="no native runner for .*; --runner benchmark_model"):
+        native.files(machine, "litert")
+
+
+def test_android_gets_the_c_library_too(emulator) -> None:
+    files = native.files("android-aarch64", "litert")
+    assert {"runner", "library", native.LOADER, *native.C_LIBRARIES} == set(files)
+    # They find each other by name, in one folder.
+    for name in (native.LOADER, *native.C_LIBRARIES):
+        assert files[name].name == name
+        assert files[name].read_bytes()[:4] == b"\x7fELF"
+    there = {role: f"/data/it/{path.name}" for role, path in files.items()}
+    argv = native.bench("m", Target("", "native", "litert", 1, ""), None, there)
+    assert argv[:4] == (there[native.LOADER], "--library-path", "/data/it", there["runner"])
+    plain = native.files("aarch64", "litert")
+    assert set(plain) == {"runner", "library"}
+    assert sum(path.stat().st_size for path in files.values()) < 13e6
