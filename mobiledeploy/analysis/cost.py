@@ -45,7 +45,7 @@ class LayerCost:
     """One row. `output` is the shape of what it computes, batch included.
 
     `bytes_moved` is the size of what it reads and writes, weights included, at the types of the
-    network as it stands.
+    network as it stands. In numbers, whatever their type, these are `activations` and `weights`.
     """
 
     name: str
@@ -54,6 +54,8 @@ class LayerCost:
     params: int
     mult_adds: int
     bytes_moved: int
+    activations: int = 0
+    weights: int = 0
 
     @property
     def intensity(self) -> float:
@@ -97,7 +99,7 @@ def cost(layers: Sequence[Layer]) -> Cost:
 
     Sides of unknown length are 0, as in `Tensor`; of the first, the batch, one picture is counted.
     """
-    plain = _without_quantizers([_one_picture(layer) for layer in layers])
+    plain = unquantized(layers)
     seen: set[str] = set()
     rows = tuple(_row(layer, seen) for layer in plain)
     counted = [row for row in rows if row.mult_adds]
@@ -112,6 +114,11 @@ def cost(layers: Sequence[Layer]) -> Cost:
         shares=_shares(rows),
         uncounted=tuple(sorted({x.op for x in plain if _is_uncounted(x)})),
     )
+
+
+def unquantized(layers: Sequence[Layer]) -> list[Layer]:
+    """The operators that compute, in QDQ form as they are run, for one picture."""
+    return _without_quantizers([_one_picture(layer) for layer in layers])
 
 
 def elements(shape: Iterable[int]) -> int:
@@ -136,6 +143,8 @@ def _row(layer: Layer, seen: set[str]) -> LayerCost:
         params=sum(elements(t.shape) for t in params),
         mult_adds=_mult_adds(layer) or 0,
         bytes_moved=sum(map(size_bytes, (*moving, *weights))),
+        activations=sum(elements(t.shape) for t in moving),
+        weights=sum(elements(t.shape) for t in weights),
     )
 
 
