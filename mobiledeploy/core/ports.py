@@ -15,10 +15,12 @@ from mobiledeploy.core.types import (
     Draft,
     FileFacts,
     InputOutput,
+    Kind,
     Model,
     ModelFile,
     Output,
     Recipe,
+    Seen,
     Split,
     Target,
     Tensor,
@@ -265,9 +267,13 @@ class Session(Protocol):
 
 
 class Device(Protocol):
-    """A kind of machine. KIND is the kind of figure that its clock gives."""
+    """A kind of machine. KIND is the kind of figure that it gives."""
 
-    KIND: Literal["measured", "counted", "recorded"]
+    KIND: Kind
+
+    def seen(self) -> tuple[Seen, ...]:
+        """What of this kind is here right now, in a moment and without changing anything."""
+        ...
 
     def open(
         self, name: str, *, exclusive: bool, notify: Notify

@@ -15,6 +15,8 @@ Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["softmax", "logits"]
 InputOutput = Literal["int8", "float"]
+Kind = Literal["measured", "counted", "estimated", "recorded"]
+"""What a figure is: taken by a clock, counted, a model's answer, or one of these played back."""
 Argument = float | int | str
 """What an architecture is told besides resolution and classes: alpha, groups, a variant's name."""
 
@@ -257,6 +259,20 @@ class Target:
     runtime: str
     threads: int
     delegate: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A machine that figures can be had of, or that only needs something more for it.
+
+    `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
+    `mend` says what it still needs, "" where it is ready.
+    """
+
+    name: str
+    kind: Kind
+    about: str
+    mend: str = ""
 
 
 @dataclass(frozen=True)

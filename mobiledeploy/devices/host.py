@@ -10,17 +10,23 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from mobiledeploy.core import leases
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import Kind, Seen
 
-KIND: Literal["measured", "counted", "recorded"] = "measured"
+KIND: Kind = "measured"
 
 # A runner that was asked to end and a process that closed its output have this long.
 GRACE_SECONDS = 10.0
 _TAIL_BYTES = 4096
+
+
+def seen() -> tuple[Seen, ...]:
+    """This machine."""
+    return (Seen("host", KIND, f"{_cpu()}, {os.cpu_count()} cores"),)
 
 
 @contextmanager
@@ -133,7 +139,7 @@ class Child:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
-    yield "cpu", _cpuinfo("model name") or platform.processor() or platform.machine()
+    yield "cpu", _cpu()
     yield "machine", platform.machine()
     yield "cores", str(os.cpu_count() or "")
     yield "governor", _each("/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
@@ -147,6 +153,10 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "python", platform.python_version()
     yield "memory_kb", _meminfo("MemTotal")
     yield "memory_available_kb", _meminfo("MemAvailable")
+
+
+def _cpu() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def _cpu_seconds() -> Iterator[tuple[str, str]]:
