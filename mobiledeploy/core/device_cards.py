@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,25 +21,27 @@ from mobiledeploy.core.cards import config_dir
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import PACKAGE
 
-Precision = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
 class Workload:
     """What one inference of a network has to do, whatever the type of its numbers.
 
-    Mult-adds as the papers count them, of depthwise convolutions and of all others. `activations`
-    are the numbers that operators read and write, fused ones left out, `weights` the numbers of
-    weights that they read, `operators` how many of them there are. `family` names the kind of
-    network (mobilenet_v1).
+    `mult_adds` are all, as the papers count them. `dense` are those of convolutions and fully
+    connected layers, with pixels rounded up to whole tiles (`analysis.latency_model.TILE`),
+    `depthwise` those of depthwise convolutions. `activations` are the numbers that operators read
+    and write, fused ones left out. `kernels` are the weights of convolutions, `classifier` those
+    of fully connected layers. `family` names the kind of network (mobilenet_v1).
     """
 
     family: str
-    dense_mult_adds: int
-    depthwise_mult_adds: int
+    mult_adds: int
+    dense: int
+    depthwise: int
     activations: int
-    weights: int
-    operators: int
+    kernels: int
+    classifier: int
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,10 @@ class Core:
 
 @dataclass(frozen=True)
 class Reference:
-    """Where figures are from; `year` is that of the measurement as far as it is known."""
+    """Where figures are from."""
 
     title: str
-    url: str
-    year: int
+    url: str = ""
     note: str = ""
 
 
@@ -73,20 +73,22 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together: one runtime of one year, one precision, one thread count.
+    """Points that belong together: one runtime, one precision, one number of threads.
 
-    `statistic` says what was published of the runs (mean, median, min). `cores` says which cores
-    worked, "" where that is not known.
+    `year` is that of the runtime, None where the source gives none. `cores` says which of them
+    worked, `statistic` what was published of the runs (mean, median, min); "" where that is not
+    known. `caveat` is what an estimate from these points has to say.
     """
 
     runtime: str
-    year: int
     precision: Precision
     threads: int
     points: tuple[Point, ...]
+    year: int | None = None
     delegate: str = "none"
     cores: str = ""
     statistic: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,6 @@ class DeviceCard:
     name: str
     title: str
     soc: str
-    year: int
     cores: tuple[Core, ...]
     sources: Mapping[str, Reference]
     series: tuple[Series, ...]
@@ -184,7 +185,7 @@ def networks() -> dict[str, Workload]:
             rows = list(csv.DictReader(stream))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    counts = [field.name for field in dataclasses.fields(Workload) if field.name != "family"]
+    counts = [field.name for field in dataclasses.fields(Workload)][1:]
     try:
         return {
             row["network"]: Workload(row["family"], **{name: int(row[name]) for name in counts})
@@ -210,7 +211,7 @@ def _check(card: DeviceCard, path: Path) -> None:
     known = networks().keys() | card.networks.keys()
     for workload in card.networks.values():
         counts = [getattr(workload, f.name) for f in dataclasses.fields(Workload)][1:]
-        fits = all(math.isfinite(count) and count >= 0 for count in counts) and any(counts[:2])
+        fits = min(counts) >= 0 and workload.mult_adds > 0
         demand(fits, "networks", "have a count below 0, or no mult-adds")
     for series in card.series:
         demand(series.threads > 0, "series.threads", f"is {series.threads}")
