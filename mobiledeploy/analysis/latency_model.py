@@ -98,7 +98,7 @@ class Fitted:
 
     def latency_ns(self, workload: Workload) -> float:
         """What the model expects, in or out of its limits."""
-        return sum(ns * getattr(workload, name) for name, ns in self.terms.items())
+        return float(sum(ns * getattr(workload, name) for name, ns in self.terms.items()))
 
     def beyond(self, workload: Workload) -> tuple[str, ...]:
         """The amounts of `workload` that lie outside the limits, by name."""

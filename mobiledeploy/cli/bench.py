@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Measured
+from mobiledeploy.core.types import Estimated, Measured
 from mobiledeploy.verbs import bench as verb
 
 
@@ -18,12 +19,20 @@ from mobiledeploy.verbs import bench as verb
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--device", default="host", show_default=True, help="Where to measure.")
+@click.option(
+    "--device",
+    default="host",
+    show_default=True,
+    help="Where: host, or a device card's name for an estimate (pixel-3; pixel for the Pixel with "
+    "most points; `mobiledeploy devices` lists them).",
+)
 @click.option("--runner", default="python", show_default=True, help="What drives the runtime.")
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option("--delegate", help="xnnpack or none; default: what the runtime has.")
 @click.option(
-    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the runtime."
+    "--threads",
+    type=click.IntRange(1, 64),
+    help="Of the runtime.  [default: 1; of an estimate, those of the card's points]",
 )
 @click.option(
     "--runs", type=click.IntRange(min=1),
@@ -36,11 +45,20 @@ def command(
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time."""
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = verb.bench(paths, notify=terminal, **given)
+        made = verb.figures(paths, notify=terminal, **given)
     if json:
         _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
         return
-    first = made[0]
+    measured = [(path, m) for path, m in zip(paths, made, strict=True) if isinstance(m, Measured)]
+    if measured:
+        _measured_table(measured)
+    estimated = [(path, m) for path, m in zip(paths, made, strict=True) if isinstance(m, Estimated)]
+    if estimated:
+        _estimated_table(estimated)
+
+
+def _measured_table(made: Sequence[tuple[Path, Measured]]) -> None:
+    _, first = made[0]
     _frame.table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
         [
@@ -53,11 +71,36 @@ def command(
                 _delegated(m),
                 units.size(m.peak_rss_bytes),
             )
-            for path, m in zip(paths, made, strict=True)
+            for path, m in made
         ],
         title=f"{first.facts_before.get('cpu', first.target.device)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
     )
+
+
+def _estimated_table(made: Sequence[tuple[Path, Estimated]]) -> None:
+    _, first = made[0]
+    _frame.table(
+        ("file", "estimated", "95 % interval", "for", "threads", "points", "their error"),
+        [
+            (
+                str(path),
+                units.duration(m.latency_ns),
+                " to ".join(units.duration(end) for end in m.interval_ns),
+                f"{m.target.runtime} {m.fit.year or ''}".strip(),
+                str(m.target.threads),
+                _points(m),
+                f"{units.percent(m.fit.rmspe)}, {m.fit.held_out} left out",
+            )
+            for path, m in made
+        ],
+        title=f"estimated, not measured: {first.target.device}, batch 1",
+    )
+
+
+def _points(estimated: Estimated) -> str:
+    borrowed = estimated.fit.borrowed
+    return f"{estimated.fit.points}{f' + {len(borrowed)} like devices' if borrowed else ''}"
 
 
 def _delegated(measured: Measured) -> str:

@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from mobiledeploy.analysis import latency, stats
-from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core import artifacts, device_cards, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
-from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
-from mobiledeploy.verbs import evaluate
+from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Target
+from mobiledeploy.verbs import estimate, evaluate
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -39,7 +39,7 @@ class Benched:
     """The answer of the command: one measurement for each artifact, in their order."""
 
     paths: tuple[str, ...]
-    measurements: tuple[Measured, ...]
+    measurements: tuple[Measurement, ...]
 
 
 def bench(
@@ -103,6 +103,34 @@ def bench(
             made.append(timing.measure(session, where))
             store.add_measurement(made[-1])
     return tuple(made)
+
+
+def figures(
+    paths: Sequence[Path] = (),
+    *,
+    device: str = "host",
+    threads: int | None = None,
+    runs: int | None = None,
+    runner: str = "python",
+    runtime: str | None = None,
+    delegate: str | None = None,
+    notify: Notify = SILENCE,
+) -> tuple[Measurement, ...]:
+    """`bench` on a device of the shelf, `estimate` for one that only a device card knows.
+
+    Arguments and errors as there; `threads` is 1 by default where artifacts are run.
+    """
+    if device in DEVICES.names() or device_cards.matching(device) is None:
+        return bench(
+            paths, device=device, runner=runner, runtime=runtime, threads=threads or 1,
+            delegate=delegate, runs=runs, notify=notify,
+        )  # fmt: skip
+    if runs is not None:
+        raise UsageError("--runs does not go with an estimate: nothing is run", "leave it away")
+    return estimate.estimate(
+        paths or last_export(), device=device, runtime=runtime, threads=threads, delegate=delegate,
+        notify=notify,
+    )  # fmt: skip
 
 
 def target(

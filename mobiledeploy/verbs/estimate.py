@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis import latency_model as model
@@ -16,11 +17,23 @@ from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Artifact, Doubt, Estimated, FileFacts, Fit, Target
 
+Left = Literal["points", "families", "devices"]
 # Which points tell most of a file: those of the runtime that runs it.
 NATURAL = {"tflite": ("tflite", "xnnpack", "litert"), "onnx": ("onnxruntime",)}
+# Delegates that an estimate takes without being told: all compute on the CPU.
+ON_CPU = ("none", "xnnpack")
 # With fewer, a device's own errors say little of how much they scatter.
 FEWEST_ERRORS = 5
 CALIBRATE = "measure a dozen models on one and `mobiledeploy devices calibrate`"
+
+_WORDS = {
+    "mult_adds": "mult-adds",
+    "dense": "mult-adds of convolutions",
+    "depthwise": "depthwise mult-adds",
+    "activations": "activations read and written",
+    "kernels": "weights of convolutions",
+    "classifier": "weights of fully connected layers",
+}
 
 
 @dataclass(frozen=True)
@@ -63,8 +76,9 @@ def estimate(
     Args:
         paths: artifacts with their records beside them.
         device: a card's name, or the beginning of some (pixel): then that with most points.
-        runtime, threads, delegate: which of the card's points; by default those of the runtime
-            that is nearest to the file's, and of them the most.
+        runtime: of the card's points; by default the nearest to the file's, or the most points.
+        threads: of the points; by default of those that are the most.
+        delegate: of the points; by default none.
         notify: hears of the choice, and of doubts.
 
     Raises:
@@ -72,12 +86,10 @@ def estimate(
         DeviceError: its points are too few for a model, and no like device lends it its shape.
         InputError: a file that is beyond the card's range, or computes otherwise than its points.
     """
-    card = device_cards.matching(device)
-    if card is None:
-        near = ", ".join(device_cards.names())
-        raise UsageError(f"no device card named {device!r}", f"there are {near}")
+    card = device_cards.matching(device) or device_cards.load(device)
+    notify.say(f"estimated, not measured: {card.title}, {card.soc}, from the card {card.name}")
     chosen = {path: artifacts.load(path) for path in paths}
-    made = []
+    made: list[Estimated] = []
     for path, artifact in chosen.items():
         facts = FORMATS.load(artifact.format).inspect(path.read_bytes())
         notify.progress("estimating", len(made), len(chosen))
@@ -107,7 +119,7 @@ def choose(
         if choice.series.precision == precision
         and runtime in (None, choice.series.runtime)
         and threads in (None, choice.series.threads)
-        and (delegate or "none") == choice.series.delegate
+        and choice.series.delegate in ((delegate,) if delegate else ON_CPU)
     ]
     if not fitting:
         asked = [precision, runtime, threads and f"{threads} threads", delegate]
@@ -144,7 +156,7 @@ def samples(card: DeviceCard, series: Series) -> tuple[Sample, ...]:
     return tuple(Sample(p.network, known[p.network], p.latency_ns) for p in series.points)
 
 
-def held_out(choice: Choice, family: str) -> tuple[tuple[HeldOut, ...], str]:
+def held_out(choice: Choice, family: str) -> tuple[tuple[HeldOut, ...], Left]:
     """The errors that an estimate for a network of `family` is judged by, and of which kind.
 
     Points left out one by one, where the device has some; else like devices as if they had as few.
@@ -216,8 +228,8 @@ def _estimated(
         low, high = fitted.limits[name]
         raise InputError(
             f"{path.name} is outside the range of {choice.card.name}'s points: "
-            f"{getattr(work, name) / 1e6:.3g} M {WORDS[name]}, not {low / 1e6:.3g} to "
-            f"{high / 1e6:.3g} M",
+            f"{getattr(work, name) / 1e6:,.1f} M {_WORDS[name]}, not {low / 1e6:,.1f} M to "
+            f"{high / 1e6:,.1f} M",
             f"nothing is known of such networks there; {CALIBRATE}",
         )
     latency_ns = fitted.latency_ns(work)
@@ -256,36 +268,37 @@ def _estimated(
     )  # fmt: skip
 
 
-WORDS = {
-    "mult_adds": "mult-adds",
-    "dense": "mult-adds of convolutions",
-    "depthwise": "depthwise mult-adds",
-    "activations": "activations read and written",
-    "kernels": "weights of convolutions",
-    "classifier": "weights of fully connected layers",
-}
-
-
 def _doubts(
     path: Path, artifact: Artifact, choice: Choice, families: frozenset[str], family: str
-) -> list[Doubt]:
-    said = []
-    if choice.series.runtime not in NATURAL.get(artifact.format, ()):
-        said.append(("other-runtime", f"the points are of {choice.series.runtime}, not of what "
-                     f"runs {artifact.format}", "take it as the speed of the hardware"))  # fmt: skip
+) -> Iterator[Doubt]:
+    def doubt(name: str, message: str, advice: str = "") -> Doubt:
+        return Doubt(name, f"{path.name}: {message}", advice)
+
+    name, runtime = choice.card.name, choice.series.runtime
+    if runtime not in NATURAL.get(artifact.format, ()):
+        yield doubt(
+            "other-runtime",
+            f"{name}'s points are of {runtime}, not of what runs {artifact.format}",
+            "take it as the speed of the hardware",
+        )
     if choice.borrowed:
-        said.append(("borrowed-shape", f"{choice.card.name} has {len(choice.own)} of the "
-                     f"{model.FEWEST_POINTS} points that a model needs; its shape is borrowed from "
-                     f"{', '.join(choice.borrowed)}", CALIBRATE))  # fmt: skip
+        yield doubt(
+            "borrowed-shape",
+            f"{name} has {len(choice.own)} of the {model.FEWEST_POINTS} points that a model needs; "
+            f"its shape is borrowed from {', '.join(choice.borrowed)}",
+            CALIBRATE,
+        )
     if family not in families:
-        known = ", ".join(sorted(families))
-        said.append(("other-family", f"the points are of {known}, and this is {family}: the "
-                     "interval is that of a family left out", CALIBRATE))  # fmt: skip
+        yield doubt(
+            "other-family",
+            f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}; the "
+            "interval is that of families left out",
+            CALIBRATE,
+        )
     if artifact.recipe.weight_bits == 16:
-        said.append(("computed-in-float32", "weights of 16 bits are computed in float32", ""))
+        yield doubt("computed-in-float32", "weights of 16 bits are computed in float32 there")
     if choice.series.caveat:
-        said.append(("points", choice.series.caveat, ""))
-    return [Doubt(name, f"{path.name}: {message}", advice) for name, message, advice in said]
+        yield doubt("points", choice.series.caveat)
 
 
 def _precision(path: Path, facts: FileFacts) -> Precision:
