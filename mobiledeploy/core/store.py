@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +162,17 @@ class Store:
             "AND runtime = ? AND threads = ? ORDER BY id DESC",
             sha256, target.device, target.runtime, target.threads,
         )  # fmt: skip
+
+    def measurements_of(self, sha256: str) -> tuple[Measured, ...]:
+        """What was measured of an artifact, anywhere, newest first; other records are left out."""
+        found = []
+        for text in self._rows(
+            "SELECT record FROM measurement WHERE artifact_sha256 = ? ORDER BY id DESC", sha256
+        ):
+            # Of a mobiledeploy whose records held other fields, or of another kind of figure.
+            with suppress(InputError):
+                found.append(records.loads(Measured, text, str(self._file)))
+        return tuple(found)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -91,16 +91,30 @@ def estimate(
     chosen = {path: artifacts.load(path) for path in paths}
     made: list[Estimated] = []
     for path, artifact in chosen.items():
-        facts = FORMATS.load(artifact.format).inspect(path.read_bytes())
         notify.progress("estimating", len(made), len(chosen))
-        precision = _precision(path, facts)
+        precision, work = read(path, artifact.spec.card or artifact.spec.name)
         choice = choose(
             card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
         )
-        work = model.workload(facts.layers, family=artifact.spec.card or artifact.spec.name)
         made.append(_estimated(path, artifact, work, choice, notify))
     notify.progress("estimating", len(chosen), len(chosen))
     return tuple(made)
+
+
+def read(path: Path, family: str) -> tuple[Precision, Workload]:
+    """What a finished file computes with, and what it has to do; InputError where no card could.
+
+    A model file without a record will do.
+    """
+    for name in FORMATS.names():
+        shelf = FORMATS.load(name)
+        if path.suffix == shelf.SUFFIX:
+            try:
+                facts = shelf.inspect(path.read_bytes())
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error.strerror}") from error
+            return _precision(path, facts), model.workload(facts.layers, family=family)
+    raise InputError(f"{path} is no finished model", "give a .tflite or .onnx file")
 
 
 def choose(
