@@ -87,7 +87,7 @@ def _estimated_table(made: Sequence[tuple[Path, Estimated]]) -> None:
                 str(path),
                 units.duration(m.latency_ns),
                 " to ".join(units.duration(end) for end in m.interval_ns),
-                f"{m.target.runtime} {m.fit.year or ''}".strip(),
+                f"{m.target.runtime} {m.fit.version or m.fit.year or ''}".strip(),
                 str(m.target.threads),
                 _points(m),
                 f"{units.percent(m.fit.rmspe)}, {m.fit.held_out} left out",

@@ -75,7 +75,7 @@ class Point:
 class Series:
     """Points that belong together: one runtime, one precision, one number of threads.
 
-    `year` is that of the runtime, None where the source gives none. `cores` says which of them
+    `version` or `year` are those of the runtime, "" and None where the source gives none. `cores` says which of them
     worked, `statistic` what was published of the runs (mean, median, min); "" where that is not
     known. `caveat` is what an estimate from these points has to say.
     """
@@ -85,6 +85,7 @@ class Series:
     threads: int
     points: tuple[Point, ...]
     year: int | None = None
+    version: str = ""
     delegate: str = "none"
     cores: str = ""
     statistic: str = ""

@@ -374,8 +374,8 @@ class Fit:
     """How a device card's points became a model of latency.
 
     `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` how many
-    published or measured latencies it was fitted to, of a runtime of `year` (None: not known);
-    `borrowed` are the cards whose points gave it its shape. `held_out` says what the interval was
+    published or measured latencies it was fitted to, of a runtime of `year` (None: not known) or
+    `version` ("": not known); `borrowed` are the cards whose points gave it its shape. `held_out` says what the interval was
     judged by: points left out, whole families of networks, or devices that were treated as if they
     had as few points. `rmspe` is the error of those, a fraction. `sources` are where the points
     are from.
@@ -384,6 +384,7 @@ class Fit:
     card: str
     runtime: str
     year: int | None
+    version: str
     terms: Mapping[str, float]
     points: int
     borrowed: tuple[str, ...]

@@ -28,6 +28,7 @@ from mobiledeploy.core.types import Doubt, Measured
 from mobiledeploy.verbs import estimate
 
 SOURCE = "measured"
+_Kind = tuple[str, str, Precision, int, str]
 COLUMNS = ("file", "latency_ms")
 
 
@@ -59,13 +60,14 @@ class _Measurement:
     workload: Workload
     precision: Precision
     runtime: str
+    version: str
     threads: int
     delegate: str
     latency_ns: int
 
     @property
-    def kind(self) -> tuple[str, Precision, int, str]:
-        return self.runtime, self.precision, self.threads, self.delegate
+    def kind(self) -> _Kind:
+        return self.runtime, self.version, self.precision, self.threads, self.delegate
 
 
 def calibrate(
@@ -83,7 +85,7 @@ def calibrate(
     """Writes the card `name` in the user's folder; `bench --device NAME` estimates from it.
 
     Points come from this folder's store, the newest measurement of each artifact on `device`, or
-    from a table of what was measured elsewhere. They are never mixed: each runtime, precision,
+    from a table of what was measured elsewhere. They are never mixed: each runtime and version, precision,
     number of threads and delegate makes a series, and needs 8 points of 6 networks.
 
     Args:
@@ -91,7 +93,7 @@ def calibrate(
         paths: artifacts that were measured here.
         table: a CSV file with the columns file and latency_ms, a model and its latency a row;
             files are looked for beside the table. A column family may name the kind of network,
-            as model cards do; without it each file is of its own.
+            as model cards do, of files without a record.
         device: that `paths` were measured on.
         runtime: that the latencies of `table` are of.
         threads: that the latencies of `table` are of.
@@ -123,10 +125,23 @@ def calibrate(
     card = _card(name, title or name, said, enough)
     with records.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    records.write_atomic(path, tomli_w.dumps(_plain(card)))
+    records.write_atomic(path, toml(card))
     # Read as any other card is, so that what was written is what is judged.
     written = device_cards.read(path)
     return Calibrated(str(path), written, tuple(map(_judged, _choices(written))), tuple(doubts))
+
+
+def toml(card: DeviceCard) -> str:
+    """A card as its file's text; TOML knows no null, so what is None is left to its default."""
+
+    def present(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: present(item) for key, item in value.items() if item is not None}
+        return [present(item) for item in value] if isinstance(value, list) else value
+
+    plain = present(records.encode(card))
+    del plain["folder"]
+    return tomli_w.dumps(plain)
 
 
 def _stored(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
@@ -149,8 +164,8 @@ def _of_artifact(path: Path, card: str | None, network: str, measured: Measured)
     precision, workload = estimate.read(path, card or network)
     target = measured.target
     return _Measurement(
-        network, workload, precision, target.runtime, target.threads, target.delegate,
-        round(measured.median_ns),
+        network, workload, precision, target.runtime, measured.runtime_version, target.threads,
+        target.delegate, round(measured.median_ns),
     )  # fmt: skip
 
 
@@ -158,10 +173,10 @@ def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            rows = list(reader)
+            rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} cannot be read: {error}") from error
-    absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    absent = [column for column in COLUMNS if column not in columns]
     if absent:
         raise InputError(
             f"{table} has no column {absent[0]}", f"its columns are {' and '.join(COLUMNS)}"
@@ -174,8 +189,16 @@ def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
         if latency_ns <= 0:
             raise InputError(f"{table}, line {number}: {row['latency_ms']!r} is no latency in ms")
         path = table.parent / (row["file"] or "")
-        precision, workload = estimate.read(path, row.get("family") or path.stem)
-        yield _Measurement(path.stem, workload, precision, runtime, threads, "none", latency_ns)
+        precision, workload = estimate.read(path, row.get("family") or _family(path))
+        yield _Measurement(path.stem, workload, precision, runtime, "", threads, "none", latency_ns)
+
+
+def _family(path: Path) -> str:
+    """The model card that an artifact is of; any other file is a family of its own."""
+    if artifacts.record_path(path).exists():
+        spec = artifacts.load(path).spec
+        return spec.card or spec.name
+    return path.stem
 
 
 def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Doubt]]:
@@ -183,7 +206,7 @@ def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Dou
     count = Counter(one.kind for one in found)
     networks = {kind: len({o.workload for o in found if o.kind == kind}) for kind in count}
     few = [
-        f"{count[kind]} of {networks[kind]} networks for {_kind(kind)}"
+        f"{count[kind]} of {networks[kind]} networks for {_said(kind)}"
         for kind in count
         if count[kind] < model.FEWEST_POINTS or networks[kind] < model.FEWEST_NETWORKS
     ]
@@ -200,44 +223,32 @@ def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Dou
     return enough, [Doubt("too-few-points", f"{need}; left out: {said}") for said in few]
 
 
-def _kind(kind: tuple[str, Precision, int, str]) -> str:
-    runtime, precision, threads, delegate = kind
-    return f"{runtime} {delegate}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+def _said(kind: _Kind) -> str:
+    runtime, version, precision, threads, delegate = kind
+    which = f"{runtime} {version}".strip()
+    return f"{which} {delegate}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _card(name: str, title: str, said: str, found: Sequence[_Measurement]) -> DeviceCard:
     networks: dict[str, Workload] = {}
-    series: dict[tuple[Any, ...], Series] = {}
+    series: dict[_Kind, Series] = {}
     for one in found:
         # One name may stand for files that were converted differently.
         network, number = one.network, 1
         while networks.setdefault(network, one.workload) != one.workload:
             number += 1
             network = f"{one.network}_{number}"
-        runtime, precision, threads, delegate = one.kind
-        known = series.get(
-            one.kind,
-            Series(runtime, precision, threads, (), delegate=delegate, statistic="median"),
+        runtime, version, precision, threads, delegate = one.kind
+        plain = Series(
+            runtime, precision, threads, (), version=version, delegate=delegate, statistic="median"
         )
+        known = series.get(one.kind, plain)
         point = Point(network, one.latency_ns, SOURCE)
         series[one.kind] = replace(known, points=(*known.points, point))
     return DeviceCard(
         name, title, soc="", cores=(), sources={SOURCE: Reference(said)},
         series=tuple(series.values()), networks=networks,
     )  # fmt: skip
-
-
-def _plain(card: DeviceCard) -> dict[str, Any]:
-    """The card as TOML has it, which knows no null: what is left out has its default."""
-
-    def present(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: present(item) for key, item in value.items() if item is not None}
-        return [present(item) for item in value] if isinstance(value, list) else value
-
-    plain: dict[str, Any] = present(records.encode(card))
-    del plain["folder"]
-    return plain
 
 
 def _choices(card: DeviceCard) -> list[estimate.Choice]:

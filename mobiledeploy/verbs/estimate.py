@@ -56,10 +56,10 @@ class Choice:
     @property
     def what(self) -> str:
         """The series in words."""
-        year = f" {self.series.year}" if self.series.year else ""
+        which = self.series.version or self.series.year
         delegate = "" if self.series.delegate == "none" else f" with {self.series.delegate}"
         threads = "1 thread" if self.series.threads == 1 else f"{self.series.threads} threads"
-        return f"{self.series.runtime}{year}{delegate}, {self.series.precision}, {threads}"
+        return f"{self.series.runtime}{f' {which}' if which else ''}{delegate}, {self.series.precision}, {threads}"
 
 
 def estimate(
@@ -87,7 +87,8 @@ def estimate(
         InputError: a file that is beyond the card's range, or computes otherwise than its points.
     """
     card = device_cards.matching(device) or device_cards.load(device)
-    notify.say(f"estimated, not measured: {card.title}, {card.soc}, from the card {card.name}")
+    about = f"{card.title}, {card.soc}" if card.soc else card.title
+    notify.say(f"estimated, not measured: {about}, from the card {card.name}")
     chosen = {path: artifacts.load(path) for path in paths}
     made: list[Estimated] = []
     for path, artifact in chosen.items():
@@ -205,7 +206,8 @@ def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> C
 
 def _kind(series: Series) -> tuple[object, ...]:
     """Series of one kind are alike on different devices, and never mixed with those of another."""
-    return series.runtime, series.year, series.delegate, series.precision, series.threads
+    s = series
+    return s.runtime, s.year, s.version, s.delegate, s.precision, s.threads
 
 
 def _in_range(held: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
@@ -267,6 +269,7 @@ def _estimated(
             card=choice.card.name,
             runtime=choice.series.runtime,
             year=choice.series.year,
+            version=choice.series.version,
             terms=fitted.terms,
             points=len(choice.own),
             borrowed=choice.borrowed,
