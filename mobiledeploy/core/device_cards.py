@@ -75,9 +75,9 @@ class Point:
 class Series:
     """Points that belong together: one runtime, one precision, one number of threads.
 
-    `version` or `year` are those of the runtime, "" and None where the source gives none. `cores` says which of them
-    worked, `statistic` what was published of the runs (mean, median, min); "" where that is not
-    known. `caveat` is what an estimate from these points has to say.
+    `version` or `year` are those of the runtime, "" and None where the source gives none. `cores`
+    says which of them worked, `statistic` what was published of the runs (mean, median, min); ""
+    where that is not known. `caveat` is what an estimate from these points has to say.
     """
 
     runtime: str

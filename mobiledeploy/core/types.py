@@ -375,10 +375,10 @@ class Fit:
 
     `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` how many
     published or measured latencies it was fitted to, of a runtime of `year` (None: not known) or
-    `version` ("": not known); `borrowed` are the cards whose points gave it its shape. `held_out` says what the interval was
-    judged by: points left out, whole families of networks, or devices that were treated as if they
-    had as few points. `rmspe` is the error of those, a fraction. `sources` are where the points
-    are from.
+    `version` ("": not known); `borrowed` are the cards whose points gave it its shape. `held_out`
+    says what the interval was judged by: points left out, whole families of networks, or devices
+    that were treated as if they had as few points. `rmspe` is the error of those, a fraction.
+    `sources` are where the points are from.
     """
 
     card: str

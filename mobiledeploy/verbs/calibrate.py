@@ -85,8 +85,8 @@ def calibrate(
     """Writes the card `name` in the user's folder; `bench --device NAME` estimates from it.
 
     Points come from this folder's store, the newest measurement of each artifact on `device`, or
-    from a table of what was measured elsewhere. They are never mixed: each runtime and version, precision,
-    number of threads and delegate makes a series, and needs 8 points of 6 networks.
+    from a table of what was measured elsewhere. They are never mixed: each runtime and version,
+    precision, number of threads and delegate makes a series, and needs 8 points of 6 networks.
 
     Args:
         name: of the card; letters, digits, - and _.

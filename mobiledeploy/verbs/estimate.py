@@ -56,10 +56,11 @@ class Choice:
     @property
     def what(self) -> str:
         """The series in words."""
-        which = self.series.version or self.series.year
+        which = str(self.series.version or self.series.year or "")
+        runtime = f"{self.series.runtime} {which}".strip()
         delegate = "" if self.series.delegate == "none" else f" with {self.series.delegate}"
         threads = "1 thread" if self.series.threads == 1 else f"{self.series.threads} threads"
-        return f"{self.series.runtime}{f' {which}' if which else ''}{delegate}, {self.series.precision}, {threads}"
+        return f"{runtime}{delegate}, {self.series.precision}, {threads}"
 
 
 def estimate(
