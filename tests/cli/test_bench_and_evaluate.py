@@ -39,11 +39,14 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
     path = exported["float32", "tflite"]
     _, work = estimate.read(path, "mobilenet_v1")
     lines = [
-        'name = "phone-2"\ntitle = "Phone 2"\nsoc = "Chip"\ncores = []\n[sources.own]\ntitle = "me"',
-        '[[series]]\nruntime = "tflite"\nyear = 2020\nprecision = "float32"\nthreads = 4\npoints = [',
-        *(f'{{ network = "n{i}", latency_ns = {i}_000_000, source = "own" }},' for i in range(1, 10)),
-        "]",
+        'name = "phone-2"', 'title = "Phone 2"', 'soc = "Chip"', "cores = []",
+        "[sources.own]", 'title = "me"',
+        "[[series]]", 'runtime = "tflite"', "year = 2020", 'precision = "float32"', "threads = 4",
+        "points = [",
     ]  # fmt: skip
+    for size in range(1, 10):
+        lines += [f'{{ network = "n{size}", latency_ns = {size}_000_000, source = "own" }},']
+    lines += ["]"]
     for size in range(1, 10):
         amounts = {k: v * size // 4 for k, v in vars(work).items() if k != "family"}
         lines += [f'[networks.n{size}]\nfamily = "mobilenet_v1"']
