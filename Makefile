@@ -17,7 +17,7 @@ sound := $(shell exec 2>/dev/null; [ ! -e .venv/installing ] && $(PY) -I -c 'imp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-slow lint lock train-demo benchmarks clean FORCE
+.PHONY: help install emulator demo test test-slow lint lock train-demo benchmarks clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ lock: $(STAMP) ## requirements.lock from pyproject.toml; UPGRADE=1 takes the new
 
 train-demo: $(STAMP) ## the demo weights, trained anew on the built-in pictures (an hour or more)
 	@$(PY) tools/demo_weights.py --alpha 0.5 --alpha 0.25
+
+emulator: $(STAMP) ## emulated ARM cores, fetched and built into the user's cache
+	@.venv/bin/mobiledeploy doctor --emulator
 
 benchmarks: $(STAMP) ## our own speed, side by side with plain scripts and peers
 	@.venv/bin/mobiledeploy export --quiet --alpha 0.5 --res 160 >/dev/null

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _counts, _estimates, _frame
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Estimated, Measured
+from mobiledeploy.core.types import Counted, Estimated, Measured
 from mobiledeploy.verbs import bench as verb
 
 
@@ -23,10 +23,10 @@ from mobiledeploy.verbs import bench as verb
     "--device",
     default="host",
     show_default=True,
-    help="Where: host, or a device card's name for an estimate (pixel-3; pixel for the Pixel with "
-    "most points; `mobiledeploy devices` lists them).",
+    help="Where to measure; a device card's name (pixel-3; pixel for the Pixel with most points) "
+    "estimates instead.",
 )
-@click.option("--runner", default="python", show_default=True, help="What drives the runtime.")
+@click.option("--runner", help="What drives the runtime: python, native; default: the device's.")
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option("--delegate", help="xnnpack or none; default: what the runtime has.")
 @click.option(
@@ -42,23 +42,31 @@ from mobiledeploy.verbs import bench as verb
 def command(
     artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
 ) -> None:
-    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time."""
+    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
+
+    On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
+    are counted instead: exact to the instruction, and no latency. Of a phone or board that is not
+    here but has a device card (`--device pixel-3`), latency is estimated from published points.
+    """
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.figures(paths, notify=terminal, **given)
     if json:
         _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
         return
-    measured = [(path, m) for path, m in zip(paths, made, strict=True) if isinstance(m, Measured)]
+    measured = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Measured)}
+    counted = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Counted)}
     if measured:
-        _measured_table(measured)
-    estimated = [(path, m) for path, m in zip(paths, made, strict=True) if isinstance(m, Estimated)]
+        _show_measured(measured)
+    if counted:
+        _counts.show(counted)
+    estimated = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Estimated)}
     if estimated:
-        _estimated_table(estimated)
+        _estimates.show(estimated)
 
 
-def _measured_table(made: Sequence[tuple[Path, Measured]]) -> None:
-    _, first = made[0]
+def _show_measured(made: Mapping[Path, Measured]) -> None:
+    first = next(iter(made.values()))
     _frame.table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
         [
@@ -71,36 +79,11 @@ def _measured_table(made: Sequence[tuple[Path, Measured]]) -> None:
                 _delegated(m),
                 units.size(m.peak_rss_bytes),
             )
-            for path, m in made
+            for path, m in made.items()
         ],
         title=f"{first.facts_before.get('cpu', first.target.device)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
     )
-
-
-def _estimated_table(made: Sequence[tuple[Path, Estimated]]) -> None:
-    _, first = made[0]
-    _frame.table(
-        ("file", "estimated", "95 % interval", "for", "threads", "points", "their error"),
-        [
-            (
-                str(path),
-                units.duration(m.latency_ns),
-                " to ".join(units.duration(end) for end in m.interval_ns),
-                f"{m.target.runtime} {m.fit.version or m.fit.year or ''}".strip(),
-                str(m.target.threads),
-                _points(m),
-                f"{units.percent(m.fit.rmspe)}, {m.fit.held_out} left out",
-            )
-            for path, m in made
-        ],
-        title=f"estimated, not measured: {first.target.device}, batch 1",
-    )
-
-
-def _points(estimated: Estimated) -> str:
-    borrowed = estimated.fit.borrowed
-    return f"{estimated.fit.points}{f' + {len(borrowed)} like devices' if borrowed else ''}"
 
 
 def _delegated(measured: Measured) -> str:

@@ -6,17 +6,22 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core.errors import MissingError
+from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.units import size
-from mobiledeploy.verbs import doctor
+from mobiledeploy.verbs import doctor, equip
 
 
 @click.command(
-    epilog="Example:  mobiledeploy doctor && mobiledeploy doctor --clean",
+    epilog="Example:  mobiledeploy doctor --emulator && mobiledeploy bench --device emulator",
     short_help=__doc__,
 )
+@click.option(
+    "--emulator", is_flag=True,
+    help="Fetch the emulated ARM cores and build what runs on them, into the user's cache.",
+)  # fmt: skip
 @click.option("--clean", is_flag=True, help="Remove our caches, saying what and how much.")
 @_frame.common
-def command(clean: bool, json: bool, quiet: bool, verbose: int) -> None:
+def command(clean: bool, emulator: bool, json: bool, quiet: bool, verbose: int) -> None:
     """What is installed, what is missing, and the line that mends it.
 
     Ends in 6 where something that every command needs is missing or unfit; what only some
@@ -25,6 +30,9 @@ def command(clean: bool, json: bool, quiet: bool, verbose: int) -> None:
     with _frame.Terminal(quiet, verbose) as notify:
         if clean:
             _show_cleaned(doctor.clean(), json)
+            return
+        if emulator:
+            _show_equipment(equip.equip(notify), json)
             return
         diagnosis = doctor.doctor()
         for doubt in diagnosis.doubts:
@@ -70,3 +78,11 @@ def _show_cleaned(cleaned: doctor.Cleaned, json: bool) -> None:
         click.echo(f"removed {place.path} ({size(place.size_bytes or 0)})")
     total = sum(place.size_bytes or 0 for place in cleaned.removed)
     click.echo(f"{size(total)} freed" if cleaned.removed else "nothing to remove")
+
+
+def _show_equipment(equipment: Equipment, json: bool) -> None:
+    if json:
+        _frame.emit_json(equipment)
+        return
+    _frame.table(("part", "version"), list(equipment.versions.items()))
+    click.echo(f"the emulator is {equipment.qemu}; next: mobiledeploy bench --device emulator")

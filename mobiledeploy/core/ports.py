@@ -203,14 +203,21 @@ class Runner(Protocol):
 
     RUNTIMES: tuple[str, ...]
 
-    def files(self) -> tuple[Path, ...]:
-        """What must lie on the device besides the model."""
+    def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
+        """What must lie on the device besides the model, by what it is to this runner.
+
+        `machine` is the device's (`facts()["machine"]`: x86_64, aarch64). MissingError where this
+        computer does not have it.
+        """
         ...
 
-    def bench(self, model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+    def bench(
+        self, model: str, target: Target, sample: str | None, files: Mapping[str, str]
+    ) -> tuple[str, ...]:
         """The argv that times `model` until its standard input closes.
 
-        `sample` is a file on the device with the raw input; None for seeded noise.
+        `sample` is a file on the device with the raw input; None for seeded noise. `files` are
+        those of `files()`, where they lie on the device.
         """
         ...
 
@@ -267,9 +274,14 @@ class Session(Protocol):
 
 
 class Device(Protocol):
-    """A kind of machine. KIND is the kind of figure that it gives."""
+    """A kind of machine.
+
+    KIND is the kind of figure that it gives. RUNNER is what drives a runtime there where none is
+    named.
+    """
 
     KIND: Kind
+    RUNNER: str
 
     def seen(self) -> tuple[Seen, ...]:
         """What of this kind is here right now, in a moment and without changing anything."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import (
@@ -80,15 +81,28 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What an emulated program had executed when it marked a place, or read a clock.
+
+    `at` is `mark` or `clock`, `argument` the number of the mark or of the clock, `counts` all that
+    was executed since the program began: instructions by class, and bytes loaded and stored.
+    """
+
+    at: Literal["mark", "clock"]
+    argument: int
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Done:
     """The last word of a runner that was asked to end."""
 
     peak_rss_bytes: int
 
 
-Event = Ready | Timed | Answer | Skipped | Done | Failure
+Event = Ready | Timed | Counts | Answer | Skipped | Done | Failure
 _EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (Ready, Timed, Answer, Skipped, Done, Failure)
+    kind.__name__: kind for kind in (Ready, Timed, Counts, Answer, Skipped, Done, Failure)
 }
 _ERRORS: dict[int, type[DeployError]] = {
     kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)

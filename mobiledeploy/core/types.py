@@ -339,11 +339,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class LayerCount:
-    """What one operator of a model executed in one inference."""
+    """What one operator of a model executed in one inference.
+
+    `kernel` is what the runtime calls the code that ran, with the class of instruction that most
+    of its multiplications are of.
+    """
 
     name: str
     op: str
     instructions: int
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -352,8 +357,11 @@ class Counted:
 
     `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by what they are
     (sdot, mla, load, ...); `by_layer` by the operator that executed them, empty where the runtime
-    does not tell. `versions` are of all that a count depends on: the emulator, the counter, the
-    runner, the runtime and the libraries.
+    does not tell: the runtime's own work between operators is in none of them. `kernels` are those
+    of the layers, each once. `bytes_loaded` and `bytes_stored` are what load and store instructions
+    moved. `host_difference` is the largest difference of an output value from that of the same
+    runtime on this host, in steps of the code for integers. `versions` are of all that a count
+    depends on: the emulator, the counter, the runner, the runtime and the libraries.
     """
 
     artifact_sha256: str
@@ -362,8 +370,11 @@ class Counted:
     core: str
     instructions: int
     by_class: Mapping[str, int]
+    bytes_loaded: int
+    bytes_stored: int
     by_layer: tuple[LayerCount, ...]
     kernels: tuple[str, ...]
+    host_difference: float
     versions: Mapping[str, str]
     doubts: tuple[Doubt, ...] = ()
     kind: Literal["counted"] = "counted"

@@ -5,23 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from mobiledeploy.core import leases
-from mobiledeploy.core.errors import DeviceError, UsageError
+from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Kind, Seen
+from mobiledeploy.devices._child import Child
 
 KIND: Kind = "measured"
-
-# A runner that was asked to end and a process that closed its output have this long.
-GRACE_SECONDS = 10.0
-_TAIL_BYTES = 4096
+RUNNER = "python"
 
 
 def seen() -> tuple[Seen, ...]:
@@ -75,67 +70,6 @@ class Host:
         for child in self._running:
             child.kill()
         self._running.clear()
-
-
-class Child:
-    """A child process; the terminal's Ctrl-C is its parent's to answer and does not reach it."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
-        try:
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
-                text=True, encoding="utf-8", errors="replace", start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            self._stderr.close()
-            raise DeviceError(f"{argv[0]} cannot be started: {error.strerror}") from error
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def lines(self) -> Iterator[str]:
-        """Its standard output, line by line, until it ends."""
-        assert self._process.stdout
-        yield from self._process.stdout
-
-    def send(self, line: str) -> None:
-        """One line to its standard input; nothing happens where it has ended: `lines` tells."""
-        assert self._process.stdin
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-
-    def stop(self) -> None:
-        """Closes its standard input, which asks a runner to end."""
-        assert self._process.stdin
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-
-    def wait(self) -> tuple[int, str]:
-        """Its exit status (negative: the signal that ended it) and the tail of its standard error.
-
-        One that has closed its standard output and does not end is killed after a while.
-        """
-        try:
-            status = self._process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _TAIL_BYTES))
-        return status, self._stderr.read().decode("utf-8", "replace")
-
-    def kill(self) -> None:
-        """Ends it at once, and lets go of all that it held; may be called again."""
-        self._process.kill()
-        self._process.wait()
-        self.stop()
-        assert self._process.stdout
-        self._process.stdout.close()
-        self._stderr.close()
 
 
 def _facts() -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -47,12 +47,14 @@ NOISE_SEED = 20170417
 RUNTIMES = plugins.RUNTIMES.names()
 
 
-def files() -> tuple[Path, ...]:
+def files(machine: str, runtime: str) -> Mapping[str, Path]:
     """Nothing: it runs where it is installed."""
-    return ()
+    return {}
 
 
-def bench(model: str, target: Target, sample: str | None) -> tuple[str, ...]:
+def bench(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
     """The argv that times `model` until its standard input closes."""
     return (*_argv("bench", model, target), *(() if sample is None else ("--sample", sample)))
 

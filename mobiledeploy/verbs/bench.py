@@ -1,26 +1,25 @@
-"""Latency of artifacts: runs of one input at batch 1, until their median is known to 1 %."""
+"""Latency of artifacts: runs of one input at batch 1, until their median is known to 1 %.
+
+What a device gives instead of time is another verb's: instructions are count's.
+"""
 
 from __future__ import annotations
 
-import io
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from mobiledeploy.analysis import latency, stats
-from mobiledeploy.core import artifacts, device_cards, preprocessing, protocol, records
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core import artifacts, device_cards, protocol
+from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Target
-from mobiledeploy.verbs import estimate, evaluate
+from mobiledeploy.verbs import count, estimate, evaluate, inputs
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -46,23 +45,24 @@ def bench(
     paths: Sequence[Path] = (),
     *,
     device: str = "host",
-    runner: str = "python",
+    runner: str | None = None,
     runtime: str | None = None,
     threads: int = 1,
     delegate: str | None = None,
     runs: int | None = None,
     seconds: float = SECONDS,
     notify: Notify = SILENCE,
-) -> tuple[Measured, ...]:
-    """Times artifacts; each result is in the store, with its raw samples, as soon as it exists.
+) -> tuple[Measurement, ...]:
+    """Times artifacts, or counts their instructions where the device does that.
 
-    Runs are made until they are steady (`analysis.latency.warmups`) and the 95 % interval of the
-    median of the steady ones lies within 1 % of it on both sides, or until time is up.
+    Each result is in the store, with its raw samples, as soon as it exists. Runs are timed until
+    they are steady (`analysis.latency.warmups`) and the 95 % interval of the median of the steady
+    ones lies within 1 % of it on both sides, or until time is up.
 
     Args:
         paths: artifacts with their records beside them; none for what was exported last here.
-        device: where; it is leased exclusively.
-        runner: what drives the runtime there.
+        device: where, `emulator:cortex-a53`; it is leased exclusively where it is timed.
+        runner: what drives the runtime there; by default what the device says.
         runtime: by default litert for TFLite and onnxruntime for ONNX.
         threads: of the runtime.
         delegate: by default the first that the runtime has.
@@ -82,7 +82,9 @@ def bench(
         raise UsageError(
             f"{runs} runs have no 95 % interval of their median", f"give {stats.FEWEST} or more"
         )
-    plugin, driver = DEVICES.load(device), RUNNERS.load(runner)
+    plugin = DEVICES.load(device.partition(":")[0])
+    runner = runner or plugin.RUNNER
+    driver = RUNNERS.load(runner)
     if runtime is not None and runtime not in driver.RUNTIMES:
         raise UsageError(
             f"the runner {runner} has no runtime {runtime!r}",
@@ -96,12 +98,15 @@ def bench(
         )
         for artifact in chosen.values()
     ]  # fmt: skip
-    made = []
+    made: list[Measurement] = []
     with Store.open() as store, plugin.open(device, exclusive=True, notify=notify) as session:
         for (path, artifact), where in zip(chosen.items(), targets, strict=True):
-            timing = _Timing(path, artifact, runs, seconds, notify)
-            made.append(timing.measure(session, where))
-            store.add_measurement(made[-1])
+            if plugin.KIND == "counted":
+                made.append(count.count(session, path, artifact, where, notify=notify))
+            else:
+                made.append(_Timing(path, artifact, runs, seconds, notify).measure(session, where))
+            if isinstance(made[-1], Measured):
+                store.add_measurement(made[-1])
     return tuple(made)
 
 
@@ -111,7 +116,7 @@ def figures(
     device: str = "host",
     threads: int | None = None,
     runs: int | None = None,
-    runner: str = "python",
+    runner: str | None = None,
     runtime: str | None = None,
     delegate: str | None = None,
     notify: Notify = SILENCE,
@@ -120,7 +125,7 @@ def figures(
 
     Arguments and errors as there; `threads` is 1 by default where artifacts are run.
     """
-    if device in DEVICES.names() or device_cards.matching(device) is None:
+    if device.partition(":")[0] in DEVICES.names() or device_cards.matching(device) is None:
         return bench(
             paths, device=device, runner=runner, runtime=runtime, threads=threads or 1,
             delegate=delegate, runs=runs, notify=notify,
@@ -186,12 +191,12 @@ class _Timing:
     def measure(self, session: Session, target: Target) -> Measured:
         """Runs the runner until the times are good enough, and draws up the record."""
         driver = RUNNERS.load(target.runner)
-        for file in driver.files():
-            session.push(file)
+        wanted = driver.files(session.facts().get("machine", ""), target.runtime)
+        files = {role: session.push(file) for role, file in wanted.items()}
         with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
-            sample = _sample(self.path, self.artifact, Path(folder))
+            sample = inputs.sample(self.path, self.artifact, Path(folder))
             remote = None if sample is None else session.push(sample)
-            argv = driver.bench(session.push(self.path), target, remote)
+            argv = driver.bench(session.push(self.path), target, remote, files)
             before, begun = session.facts(), time.monotonic()
             process = session.run(argv)
             try:
@@ -314,41 +319,3 @@ class _Timing:
         doubt = Doubt(name, f"{self.path.name}: {message}", advice)
         self.doubts.append(doubt)
         self.notify.doubt(doubt)
-
-
-def _sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
-    """A file with the raw input of the artifact's first golden picture; None where it has none."""
-    if not artifact.golden.images:
-        return None
-    picture = path.parent / artifact.golden.images[0]
-    content = _golden(path.parent, picture)
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
-    spec = artifact.spec
-    x = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
-    raw = preprocessing.to_input(x, artifact.inputs[0], artifact.layout)
-    sample = folder / "sample.bin"
-    sample.write_bytes(raw.tobytes())
-    return sample
-
-
-def _golden(folder: Path, picture: Path) -> bytes:
-    """A golden picture's file, if it is the one that the record was made with.
-
-    A record from elsewhere may name any file: only a regular one below its own folder is opened.
-    """
-    try:
-        real = picture.resolve()
-        if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
-            raise InputError(f"golden picture {picture} is no file of the artifact's folder")
-        content = real.read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
-    if records.sha256(content)[:16] != picture.stem:
-        raise InputError(
-            f"golden picture {picture} is not the one that the record speaks of", "export it again"
-        )
-    return content

@@ -428,7 +428,8 @@ def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, M
     if absent:
         heard = _Collector(SILENCE)
         heard.progress, heard.say = notify.progress, notify.say
-        made = bench_verb.bench(absent, seconds=BENCH_SECONDS, notify=heard)
+        timed = bench_verb.bench(absent, seconds=BENCH_SECONDS, notify=heard)
+        made = tuple(m for m in timed if isinstance(m, Measured))
         names = sorted({doubt.name for doubt in heard.doubts})
         if names:
             # One line for all the files: a glance is a glance.

@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import DEVICES
-from mobiledeploy.devices import host
+from mobiledeploy.devices import _child, host
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.strip()[::-1], flush=True)\nprint('end')"
 
@@ -45,7 +45,7 @@ def test_nothing_runs_on_when_the_lease_ends(heard) -> None:
 
 
 def test_speaking_to_the_dead_is_harmless() -> None:
-    child = host.Child([sys.executable, "-c", "import sys; sys.exit('no ' * 9000)"])
+    child = _child.Child([sys.executable, "-c", "import sys; sys.exit('no ' * 9000)"])
     status, tail = child.wait()
     assert status == 1
     assert 1000 < len(tail) <= 4096
@@ -58,8 +58,8 @@ def test_speaking_to_the_dead_is_harmless() -> None:
 
 def test_a_child_that_closes_its_output_and_stays_is_killed() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "GRACE_SECONDS", 0.2)
-        child = host.Child([sys.executable, "-c", "import os, time; os.close(1); time.sleep(99)"])
+        patch.setattr(_child, "GRACE_SECONDS", 0.2)
+        child = _child.Child([sys.executable, "-c", "import os, time; os.close(1); time.sleep(99)"])
         assert list(child.lines()) == []
         assert child.wait()[0] == -9
         child.kill()
@@ -67,7 +67,7 @@ def test_a_child_that_closes_its_output_and_stays_is_killed() -> None:
 
 def test_what_cannot_be_started_is_named(tmp_path) -> None:
     with pytest.raises(DeviceError, match="cannot be started: No such file"):
-        host.Child([str(tmp_path / "nothing")])
+        _child.Child([str(tmp_path / "nothing")])
 
 
 def test_the_machine_tells_of_itself(heard) -> None:

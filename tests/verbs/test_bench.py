@@ -18,7 +18,7 @@ from mobiledeploy.analysis import latency, stats
 from mobiledeploy.core import artifacts, leases, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.store import Store
-from mobiledeploy.devices import host
+from mobiledeploy.devices import _child
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs.bench import SECONDS, bench, target
 
@@ -206,7 +206,7 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
         "    time.sleep(0.05)"
     )
     timing = verb._Timing(path, artifacts.load(path), 6, 1.0, heard)
-    child = host.Child([sys.executable, "-c", script])
+    child = _child.Child([sys.executable, "-c", script])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "PATIENCE_S", 1.0)
         with pytest.raises(DeviceError, match="goes on 1 s after it was asked to end"):

@@ -1,0 +1,59 @@
+// What main.c asks of an inference engine. One file per engine: litert.c, onnxruntime.c.
+#ifndef MOBILEDEPLOY_ENGINE_H
+#define MOBILEDEPLOY_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdnoreturn.h>
+
+#define MAX_RANK 8
+
+// The exit codes of the command line (docs/exit-codes.md).
+enum { USAGE = 2, DEVICE = 5, MISSING = 6, INPUT = 7 };
+
+typedef struct {
+  const char *model;     // the model file
+  const char *library;   // the runtime's shared library
+  const char *delegate;  // NULL: the engine's own default
+  const char *profile;   // file for the engine's profile of operators; NULL: no profile is taken
+  int threads;
+} Request;
+
+typedef struct {
+  const char *name;
+  const char *dtype;  // as numpy names it
+  int rank;
+  int64_t shape[MAX_RANK];
+  size_t bytes;
+} Tensor;
+
+typedef struct {
+  const char *version;   // "" where the library does not tell
+  const char *delegate;  // what runs the model now
+  int delegated_nodes;   // -1 where the library does not tell
+  int total_nodes;
+  Tensor input, output;
+} Opened;
+
+typedef struct {
+  const char *name;     // what --runtime takes
+  const char *library;  // where the library is looked for without --library
+  void (*open)(const Request *, Opened *);
+  void (*load)(const void *bytes, size_t size);
+  void (*invoke)(void);
+  void (*fetch)(void *bytes, size_t size);  // the output of the last run
+  void (*close)(void);                      // writes the profile, where one was asked for
+} Engine;
+
+extern const Engine litert, onnxruntime;
+
+// Says a Failure event and ends the process with its exit code.
+noreturn void refuse(int exit_code, const char *hint, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// The library, or a refusal.
+void *open_library(const char *path);
+// A function of it, or a refusal.
+void *find(void *library, const char *name);
+
+#endif

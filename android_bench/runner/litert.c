@@ -1,0 +1,214 @@
+// LiteRT's C API (libLiteRt.so of ai-edge-litert). No package ships its headers, so the part that is
+// used is declared here; the library is opened at run time.
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+typedef int Status;  // 0 is success
+typedef void *Handle;
+
+typedef struct {
+  unsigned int rank : 7;
+  bool has_strides : 1;
+  int32_t dimensions[MAX_RANK];
+  uint32_t strides[MAX_RANK];
+} Layout;
+
+typedef struct {
+  int element_type;
+  Layout layout;
+} RankedType;
+
+typedef struct {
+  const char *tag;
+  int type;
+  uint64_t start_us, elapsed_us;
+  int64_t memory[6];
+  uint64_t node, subgraph;
+  int source;
+} ProfileEvent;
+
+enum { CPU = 1, READ = 0, WRITE = 1 };
+
+// name, then the types of its arguments; each returns a Status.
+#define FUNCTIONS(F)                                                                  \
+  F(CreateEnvironment, int, const void *, Handle *)                                   \
+  F(CreateModelFromFile, Handle, const char *, Handle *)                              \
+  F(CreateOptions, Handle *)                                                          \
+  F(SetOptionsHardwareAccelerators, Handle, int)                                      \
+  F(CreateOpaqueOptions, const char *, void *, void (*)(void *), Handle *)            \
+  F(AddOpaqueOptions, Handle, Handle)                                                 \
+  F(CreateCompiledModel, Handle, Handle, Handle, Handle *)                            \
+  F(GetModelSignature, Handle, size_t, Handle *)                                      \
+  F(GetNumSignatureInputs, Handle, size_t *)                                          \
+  F(GetNumSignatureOutputs, Handle, size_t *)                                         \
+  F(GetSignatureInputTensorByIndex, Handle, size_t, Handle *)                         \
+  F(GetSignatureOutputTensorByIndex, Handle, size_t, Handle *)                        \
+  F(GetTensorName, Handle, const char **)                                             \
+  F(GetRankedTensorType, Handle, RankedType *)                                        \
+  F(GetCompiledModelInputBufferRequirements, Handle, size_t, size_t, Handle *)        \
+  F(GetCompiledModelOutputBufferRequirements, Handle, size_t, size_t, Handle *)       \
+  F(CreateManagedTensorBufferFromRequirements, Handle, const RankedType *, Handle, Handle *) \
+  F(GetTensorBufferPackedSize, Handle, size_t *)                                      \
+  F(LockTensorBuffer, Handle, void **, int)                                           \
+  F(UnlockTensorBuffer, Handle)                                                       \
+  F(RunCompiledModel, Handle, size_t, size_t, Handle *, size_t, Handle *)             \
+  F(CompiledModelGetProfiler, Handle, Handle *)                                       \
+  F(StartProfiler, Handle)                                                            \
+  F(GetNumProfilerEvents, Handle, int *)                                              \
+  F(GetProfilerEvents, Handle, int, ProfileEvent *)                                   \
+  F(GetMainModelSubgraphIndex, Handle, size_t *)                                      \
+  F(GetModelSubgraph, Handle, size_t, Handle *)                                       \
+  F(GetNumSubgraphOps, Handle, size_t *)
+
+#define DECLARE(name, ...) static Status (*name)(__VA_ARGS__);
+FUNCTIONS(DECLARE)
+
+static struct {
+  const char *name;
+  Handle compiled, profiler, input, output;
+  FILE *profile;
+} self;
+
+static void demand(Status status, const char *what) {
+  if (status) refuse(INPUT, "", "litert cannot %s %s (status %d)", what, self.name, status);
+}
+
+static const char *dtype(int element_type) {
+  switch (element_type) {
+    case 1: return "float32";
+    case 2: return "int32";
+    case 3: return "uint8";
+    case 7: return "int16";
+    case 9: return "int8";
+    default:
+      refuse(INPUT, "", "litert: %s has an input or output of element type %d", self.name,
+             element_type);
+  }
+}
+
+static void describe(Handle tensor, RankedType *type, Tensor *told) {
+  demand(GetRankedTensorType(tensor, type), "tell the tensors of");
+  demand(GetTensorName(tensor, &told->name), "tell the tensors of");
+  told->dtype = dtype(type->element_type);
+  told->rank = (int)type->layout.rank;
+  if (told->rank > MAX_RANK) refuse(INPUT, "", "%s has a tensor of rank %d", self.name, told->rank);
+  for (int i = 0; i < told->rank; ++i) {
+    if (type->layout.dimensions[i] < 0)
+      refuse(INPUT, "export it again", "%s has no fixed shape", self.name);
+    told->shape[i] = type->layout.dimensions[i];
+  }
+}
+
+static void add_options(Handle options, const char *kind, const char *text) {
+  Handle opaque;
+  demand(CreateOpaqueOptions(kind, strdup(text), free, &opaque), "take options for");
+  demand(AddOpaqueOptions(options, opaque), "take options for");
+}
+
+static void open_model(const Request *request, Opened *opened) {
+  const char *delegate = request->delegate ? request->delegate : "xnnpack";
+  const bool builtin = strcmp(delegate, "none") == 0;
+  if (!builtin && strcmp(delegate, "xnnpack") != 0)
+    refuse(USAGE, "there are xnnpack, none", "litert has no delegate '%s' here", delegate);
+  void *library = open_library(request->library);
+#define FIND(name, ...) *(void **)&name = find(library, "LiteRt" #name);
+  FUNCTIONS(FIND)
+  const char *slash = strrchr(request->model, '/');
+  self.name = slash ? slash + 1 : request->model;
+
+  Handle environment, model, options, signature;
+  demand(CreateEnvironment(0, NULL, &environment), "start for");
+  demand(CreateModelFromFile(environment, request->model, &model), "load");
+  demand(CreateOptions(&options), "start for");
+  demand(SetOptionsHardwareAccelerators(options, CPU), "start for");
+  char text[64];
+  // Kernel mode 2 is the built-in kernels, optimized but for no delegate.
+  snprintf(text, sizeof text, "num_threads = %d\n%s", request->threads,
+           builtin ? "kernel_mode = 2\n" : "");
+  add_options(options, "xnnpack", text);
+  if (request->profile) add_options(options, "runtime_options_string", "enable_profiling = true\n");
+  demand(CreateCompiledModel(environment, model, options, &self.compiled), "load");
+
+  size_t inputs, outputs;
+  demand(GetModelSignature(model, 0, &signature), "load");
+  demand(GetNumSignatureInputs(signature, &inputs), "load");
+  demand(GetNumSignatureOutputs(signature, &outputs), "load");
+  if (inputs != 1 || outputs != 1)
+    refuse(INPUT, "", "%s has %zu inputs and %zu outputs, one of each is needed", self.name, inputs,
+           outputs);
+
+  Handle tensor, needs;
+  RankedType type;
+  demand(GetSignatureInputTensorByIndex(signature, 0, &tensor), "load");
+  describe(tensor, &type, &opened->input);
+  demand(GetCompiledModelInputBufferRequirements(self.compiled, 0, 0, &needs), "load");
+  demand(CreateManagedTensorBufferFromRequirements(environment, &type, needs, &self.input), "load");
+  demand(GetTensorBufferPackedSize(self.input, &opened->input.bytes), "load");
+  demand(GetSignatureOutputTensorByIndex(signature, 0, &tensor), "load");
+  describe(tensor, &type, &opened->output);
+  demand(GetCompiledModelOutputBufferRequirements(self.compiled, 0, 0, &needs), "load");
+  demand(CreateManagedTensorBufferFromRequirements(environment, &type, needs, &self.output), "load");
+  demand(GetTensorBufferPackedSize(self.output, &opened->output.bytes), "load");
+
+  size_t main_graph, nodes;
+  Handle graph;
+  demand(GetMainModelSubgraphIndex(model, &main_graph), "load");
+  demand(GetModelSubgraph(model, main_graph, &graph), "load");
+  demand(GetNumSubgraphOps(graph, &nodes), "load");
+  opened->total_nodes = (int)nodes;
+  opened->delegated_nodes = builtin ? 0 : -1;
+  opened->version = "";
+  opened->delegate = delegate;
+  if (request->profile) {
+    self.profile = fopen(request->profile, "w");
+    if (!self.profile) refuse(DEVICE, "", "%s cannot be written", request->profile);
+    demand(CompiledModelGetProfiler(self.compiled, &self.profiler), "profile");
+  }
+}
+
+static void load(const void *bytes, size_t size) {
+  void *place;
+  demand(LockTensorBuffer(self.input, &place, WRITE), "fill the input of");
+  memcpy(place, bytes, size);
+  demand(UnlockTensorBuffer(self.input), "fill the input of");
+}
+
+static void invoke(void) {
+  // This also forgets the events of the run before.
+  if (self.profiler) demand(StartProfiler(self.profiler), "profile");
+  demand(RunCompiledModel(self.compiled, 0, 1, &self.input, 1, &self.output), "run");
+}
+
+static void fetch(void *bytes, size_t size) {
+  void *place;
+  demand(LockTensorBuffer(self.output, &place, READ), "read the output of");
+  memcpy(bytes, place, size);
+  demand(UnlockTensorBuffer(self.output), "read the output of");
+}
+
+// The events of the last run, one a line: type, node, tag.
+static void close_model(void) {
+  if (!self.profiler) return;
+  int count;
+  demand(GetNumProfilerEvents(self.profiler, &count), "profile");
+  ProfileEvent *events = calloc((size_t)count + 1, sizeof *events);
+  demand(GetProfilerEvents(self.profiler, count, events), "profile");
+  for (int i = 0; i < count; ++i)
+    fprintf(self.profile, "%d\t%llu\t%s\n", events[i].type, (unsigned long long)events[i].node,
+            events[i].tag ? events[i].tag : "");
+  fclose(self.profile);
+}
+
+const Engine litert = {
+    .name = "litert",
+    .library = "libLiteRt.so",
+    .open = open_model,
+    .load = load,
+    .invoke = invoke,
+    .fetch = fetch,
+    .close = close_model,
+};

@@ -1,0 +1,288 @@
+// The native runner: one engine, one model, JSON lines; android_bench/PROTOCOL.md says all of it.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+// No kernel has a call of this number: it fails, and an instruction counter sees it pass.
+#define MARK_CALL 0x6d64
+
+enum { PROTOCOL = 1, BLOCK_NS = 100000000, NOISE_SEED = 20170417 };
+
+static const Engine *const engines[] = {&litert, &onnxruntime};
+static FILE *events;  // standard output, which the engine's chatter cannot reach
+
+static void say_text(const char *text) {
+  fputc('"', events);
+  for (const unsigned char *c = (const unsigned char *)text; *c; ++c) {
+    if (*c == '"' || *c == '\\') fprintf(events, "\\%c", *c);
+    else if (*c == '\n' || *c == '\t' || *c == '\r') fputc(' ', events);
+    else if (*c < 0x20) fprintf(events, "\\u%04x", *c);
+    else fputc(*c, events);
+  }
+  fputc('"', events);
+}
+
+static void begin_event(const char *kind) {
+  fprintf(events, "{\"schema_version\":1,\"record\":\"%s\"", kind);
+}
+
+static void end_event(void) {
+  fputs("}\n", events);
+  if (fflush(events)) _exit(1);  // nobody listens any more
+}
+
+noreturn void refuse(int exit_code, const char *hint, const char *format, ...) {
+  char message[1024];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  begin_event("Failure");
+  fprintf(events, ",\"exit_code\":%d,\"message\":", exit_code);
+  say_text(message);
+  fputs(",\"hint\":", events);
+  say_text(hint);
+  end_event();
+  _exit(exit_code);
+}
+
+void *open_library(const char *path) {
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) refuse(MISSING, "give its place with --library", "%s", dlerror());
+  return library;
+}
+
+void *find(void *library, const char *name) {
+  void *function = dlsym(library, name);
+  if (!function) refuse(MISSING, "this runner needs another version of it", "%s", dlerror());
+  return function;
+}
+
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static long peak_rss_bytes(void) {
+  FILE *status = fopen("/proc/self/status", "r");
+  char line[256];
+  long kilobytes = 0;
+  while (status && fgets(line, sizeof line, status))
+    if (sscanf(line, "VmHWM: %ld kB", &kilobytes) == 1) break;
+  if (status) fclose(status);
+  return kilobytes * 1024;
+}
+
+// What of the CPU decides which kernels an engine takes: what the system told this process.
+static void describe_cpu(char *text, size_t size) {
+#ifdef __aarch64__
+  static const struct { const char *name; unsigned word, bit; } features[] = {
+      {"asimd", 0, 1}, {"fphp", 0, 9}, {"asimdhp", 0, 10}, {"asimddp", 0, 20}, {"sve", 0, 22},
+      {"sve2", 1, 1}, {"i8mm", 1, 13}, {"bf16", 1, 14}, {"sme", 1, 23},
+  };
+  const unsigned long words[] = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2)};
+  size_t used = (size_t)snprintf(text, size, "aarch64");
+  for (size_t i = 0; i < sizeof features / sizeof *features; ++i)
+    if (words[features[i].word] >> features[i].bit & 1)
+      used += (size_t)snprintf(text + used, size - used, " %s", features[i].name);
+#else
+  snprintf(text, size, "x86_64");
+#endif
+}
+
+static void say_tensor(const char *field, const Tensor *tensor) {
+  fprintf(events, ",\"%s\":{\"name\":", field);
+  say_text(tensor->name);
+  fputs(",\"shape\":[", events);
+  for (int i = 0; i < tensor->rank; ++i)
+    fprintf(events, "%s%lld", i ? "," : "", (long long)tensor->shape[i]);
+  // The engines' C APIs are not asked for scales: the caller has the artifact's record.
+  fprintf(events, "],\"dtype\":\"%s\",\"scale\":[],\"zero_point\":[],\"axis\":null,\"constant\":false}",
+          tensor->dtype);
+}
+
+static void say_count(const char *field, int count) {
+  if (count < 0) fprintf(events, ",\"%s\":null", field);
+  else fprintf(events, ",\"%s\":%d", field, count);
+}
+
+static void say_ready(const Engine *engine, const Opened *opened, int threads,
+                      const char *version) {
+  char cpu[256];
+  describe_cpu(cpu, sizeof cpu);
+  begin_event("Ready");
+  fprintf(events, ",\"protocol\":%d,\"runtime\":\"%s\",\"version\":", PROTOCOL, engine->name);
+  say_text(*opened->version ? opened->version : version);
+  say_tensor("input", &opened->input);
+  say_tensor("output", &opened->output);
+  fprintf(events, ",\"delegate\":\"%s\"", opened->delegate);
+  say_count("delegated_nodes", opened->delegated_nodes);
+  say_count("total_nodes", opened->total_nodes);
+  fprintf(events, ",\"threads\":%d,\"cpu\":\"%s\"", threads, cpu);
+  end_event();
+}
+
+static void say_times(const int64_t *samples, size_t count) {
+  if (!count) return;
+  begin_event("Timed");
+  for (size_t i = 0; i < count; ++i)
+    fprintf(events, "%s%lld", i ? "," : ",\"samples_ns\":[", (long long)samples[i]);
+  fputc(']', events);
+  end_event();
+}
+
+// Whether standard input has ended: whatever comes on it before is not for us.
+static bool asked_to_stop(void) {
+  struct pollfd input = {.fd = 0, .events = POLLIN};
+  char ignored[256];
+  return poll(&input, 1, 0) > 0 && read(0, ignored, sizeof ignored) <= 0;
+}
+
+static void bench(const Engine *engine, long max_runs, bool marks) {
+  static int64_t samples[4096];
+  const size_t room = sizeof samples / sizeof *samples;
+  size_t count = 0;
+  int64_t block = now_ns() + BLOCK_NS;
+  for (long run = 0; run != max_runs && !asked_to_stop(); ++run) {
+    if (marks) syscall(MARK_CALL, 2 * run);
+    const int64_t begin = now_ns();
+    engine->invoke();
+    const int64_t end = now_ns();
+    if (marks) syscall(MARK_CALL, 2 * run + 1);
+    samples[count++] = end - begin;
+    if (end >= block || count == room) {
+      say_times(samples, count);
+      count = 0;
+      block = now_ns() + BLOCK_NS;
+    }
+  }
+  say_times(samples, count);
+}
+
+static void fill_with_noise(const Tensor *tensor, unsigned char *bytes) {
+  uint64_t state = NOISE_SEED;
+  const bool floats = strcmp(tensor->dtype, "float32") == 0;
+  for (size_t i = 0; i < tensor->bytes; i += floats ? 4 : 1) {
+    state = state * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX
+    if (floats) {
+      const float value = (float)(state >> 40) / (1 << 23) - 1;  // -1 to 1
+      memcpy(bytes + i, &value, 4);
+    } else {
+      bytes[i] = (unsigned char)(state >> 56);
+    }
+  }
+}
+
+static void load_input(const Engine *engine, const Tensor *tensor, const char *sample) {
+  unsigned char *bytes = malloc(tensor->bytes + 1);
+  if (!bytes) refuse(DEVICE, "", "out of memory");
+  if (sample) {
+    FILE *file = fopen(sample, "rb");
+    if (!file) refuse(INPUT, "", "the sample %s cannot be opened", sample);
+    const size_t got = fread(bytes, 1, tensor->bytes + 1, file);
+    fclose(file);
+    if (got != tensor->bytes)
+      refuse(INPUT, "", "the sample has %s than the %zu bytes of the input, %s",
+             got < tensor->bytes ? "less" : "more", tensor->bytes, tensor->dtype);
+  } else {
+    fill_with_noise(tensor, bytes);
+  }
+  engine->load(bytes, tensor->bytes);
+  free(bytes);
+}
+
+static void write_output(const Engine *engine, const Tensor *tensor, const char *path) {
+  void *bytes = malloc(tensor->bytes);
+  if (!bytes) refuse(DEVICE, "", "out of memory");
+  engine->fetch(bytes, tensor->bytes);
+  FILE *file = fopen(path, "wb");
+  const bool written = file && fwrite(bytes, 1, tensor->bytes, file) == tensor->bytes;
+  if (!file || fclose(file) || !written) refuse(DEVICE, "", "%s cannot be written", path);
+  free(bytes);
+}
+
+static long number(const char *option, const char *text, long low, long high) {
+  char *end;
+  const long value = strtol(text, &end, 0);
+  if (!*text || *end || value < low || value > high)
+    refuse(USAGE, "", "%s %s is no number from %ld to %ld", option, text, low, high);
+  return value;
+}
+
+static void pin(unsigned long mask) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  for (unsigned cpu = 0; cpu < 8 * sizeof mask; ++cpu)
+    if (mask >> cpu & 1) CPU_SET(cpu, &cpus);
+  if (sched_setaffinity(0, sizeof cpus, &cpus))
+    refuse(DEVICE, "", "the system does not let it run on the CPUs 0x%lx", mask);
+}
+
+static const Engine *engine_named(const char *name) {
+  for (size_t i = 0; i < sizeof engines / sizeof *engines; ++i)
+    if (strcmp(engines[i]->name, name) == 0) return engines[i];
+  refuse(USAGE, "there are litert, onnxruntime", "this runner has no runtime '%s'", name);
+}
+
+int main(int argc, char **argv) {
+  events = fdopen(dup(1), "w");
+  dup2(2, 1);
+  if (argc < 2 || strcmp(argv[1], "bench") != 0)
+    refuse(USAGE, "the Python runner predicts", "this runner can bench only");
+  Request request = {0};
+  const char *runtime = NULL, *sample = NULL, *output = NULL, *version = "";
+  long max_runs = -1, mask = 0;
+  bool marks = false;
+  for (int i = 2; i < argc; ++i) {
+    const char *option = argv[i];
+    if (strcmp(option, "--marks") == 0) {
+      marks = true;
+      continue;
+    }
+    if (i + 1 == argc) refuse(USAGE, "", "%s needs a value", option);
+    const char *value = argv[++i];
+    if (strcmp(option, "--model") == 0) request.model = value;
+    else if (strcmp(option, "--runtime") == 0) runtime = value;
+    else if (strcmp(option, "--threads") == 0) request.threads = (int)number(option, value, 1, 64);
+    else if (strcmp(option, "--delegate") == 0) request.delegate = value;
+    else if (strcmp(option, "--sample") == 0) sample = value;
+    else if (strcmp(option, "--max-runs") == 0) max_runs = number(option, value, -1, 1 << 30);
+    else if (strcmp(option, "--library") == 0) request.library = value;
+    else if (strcmp(option, "--library-version") == 0) version = value;
+    else if (strcmp(option, "--output") == 0) output = value;
+    else if (strcmp(option, "--profile") == 0) request.profile = value;
+    else if (strcmp(option, "--cpus") == 0) mask = number(option, value, 1, 0x7fffffffffffffff);
+    else refuse(USAGE, "", "this runner has no option %s", option);
+  }
+  if (!request.model || !runtime || !request.threads)
+    refuse(USAGE, "", "--model, --runtime and --threads are needed");
+  const Engine *engine = engine_named(runtime);
+  if (!request.library) request.library = engine->library;
+  if (mask) pin((unsigned long)mask);
+
+  Opened opened = {0};
+  engine->open(&request, &opened);
+  load_input(engine, &opened.input, sample);
+  say_ready(engine, &opened, request.threads, version);
+  bench(engine, max_runs, marks);
+  if (output) write_output(engine, &opened.output, output);
+  engine->close();
+  begin_event("Done");
+  fprintf(events, ",\"peak_rss_bytes\":%ld", peak_rss_bytes());
+  end_event();
+  // Not exit(): the engines' own clean-up has nothing to do with what was asked.
+  _exit(0);
+}

@@ -1,0 +1,176 @@
+// ONNX Runtime's C API (libonnxruntime.so). Its table of functions only ever grows at the end, so the
+// places of the few that are used are declared here; the library is opened at run time.
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+typedef void *Handle;
+typedef Handle Status;  // NULL is success
+
+enum { API_VERSION = 11, WARNING = 2, ARENA = 1, DEFAULT_MEMORY = 0 };
+
+typedef struct {
+  const void *const *(*get_api)(uint32_t version);
+  const char *(*version)(void);
+} Base;
+
+// name, place in the table, then the types of its arguments; each returns a Status.
+#define FUNCTIONS(F)                                                                          \
+  F(CreateEnv, 3, int, const char *, Handle *)                                                \
+  F(CreateSession, 7, Handle, const char *, Handle, Handle *)                                 \
+  F(Run, 9, Handle, Handle, const char *const *, const Handle *, size_t, const char *const *, \
+    size_t, Handle *)                                                                         \
+  F(CreateSessionOptions, 10, Handle *)                                                       \
+  F(EnableProfiling, 14, Handle, const char *)                                                \
+  F(SetIntraOpNumThreads, 24, Handle, int)                                                    \
+  F(SetInterOpNumThreads, 25, Handle, int)                                                    \
+  F(SessionGetInputCount, 30, Handle, size_t *)                                               \
+  F(SessionGetOutputCount, 31, Handle, size_t *)                                              \
+  F(SessionGetInputTypeInfo, 33, Handle, size_t, Handle *)                                    \
+  F(SessionGetOutputTypeInfo, 34, Handle, size_t, Handle *)                                   \
+  F(SessionGetInputName, 36, Handle, size_t, Handle, char **)                                 \
+  F(SessionGetOutputName, 37, Handle, size_t, Handle, char **)                                \
+  F(CreateTensorWithDataAsOrtValue, 49, Handle, void *, size_t, const int64_t *, size_t, int, \
+    Handle *)                                                                                 \
+  F(CastTypeInfoToTensorInfo, 55, Handle, Handle *)                                           \
+  F(GetTensorElementType, 60, Handle, int *)                                                  \
+  F(GetDimensionsCount, 61, Handle, size_t *)                                                 \
+  F(GetDimensions, 62, Handle, int64_t *, size_t)                                             \
+  F(CreateCpuMemoryInfo, 69, int, int, Handle *)                                              \
+  F(GetAllocatorWithDefaultOptions, 78, Handle *)
+
+#define DECLARE(name, place, ...) static Status (*name)(__VA_ARGS__);
+FUNCTIONS(DECLARE)
+static const char *(*GetErrorMessage)(Status);
+static void (*ReleaseSession)(Handle);
+
+static struct {
+  const char *name, *profile;
+  Handle session, input, output;
+  void *input_bytes, *output_bytes;
+  const char *input_name, *output_name;
+} self;
+
+static void demand(Status status, const char *what) {
+  if (!status) return;
+  refuse(INPUT, "", "onnxruntime cannot %s %s: %s", what, self.name, GetErrorMessage(status));
+}
+
+static size_t width(int element_type, const char **dtype) {
+  switch (element_type) {
+    case 1: *dtype = "float32"; return 4;
+    case 2: *dtype = "uint8"; return 1;
+    case 3: *dtype = "int8"; return 1;
+    case 5: *dtype = "int16"; return 2;
+    case 6: *dtype = "int32"; return 4;
+    default:
+      refuse(INPUT, "", "onnxruntime: %s has an input or output of element type %d", self.name,
+             element_type);
+  }
+}
+
+// Describes a tensor, and makes its value with memory of its own.
+static Handle make_value(Handle type, Handle memory, Tensor *told, void **bytes) {
+  Handle info, value;
+  int element_type;
+  size_t rank;
+  demand(CastTypeInfoToTensorInfo(type, &info), "tell the tensors of");
+  demand(GetTensorElementType(info, &element_type), "tell the tensors of");
+  demand(GetDimensionsCount(info, &rank), "tell the tensors of");
+  if (rank > MAX_RANK) refuse(INPUT, "", "%s has a tensor of rank %zu", self.name, rank);
+  demand(GetDimensions(info, told->shape, rank), "tell the tensors of");
+  told->rank = (int)rank;
+  told->bytes = width(element_type, &told->dtype);
+  for (size_t i = 0; i < rank; ++i) {
+    if (told->shape[i] < 0) refuse(INPUT, "export it again", "%s has no fixed shape", self.name);
+    told->bytes *= (size_t)told->shape[i];
+  }
+  // Aligned, so that where the allocator happens to put it changes nothing.
+  if (posix_memalign(bytes, 64, told->bytes + 64)) refuse(DEVICE, "", "out of memory");
+  memset(*bytes, 0, told->bytes + 64);
+  demand(CreateTensorWithDataAsOrtValue(memory, *bytes, told->bytes, told->shape, rank,
+                                        element_type, &value),
+         "make the tensors of");
+  return value;
+}
+
+static void open_model(const Request *request, Opened *opened) {
+  if (request->delegate && strcmp(request->delegate, "none") != 0)
+    refuse(USAGE, "there is none", "onnxruntime has no delegate '%s'", request->delegate);
+  void *library = open_library(request->library);
+  const Base *(*get_base)(void);
+  *(void **)&get_base = find(library, "OrtGetApiBase");
+  const Base *base = get_base();
+  const void *const *api = base->get_api(API_VERSION);
+  if (!api) refuse(MISSING, "", "%s does not know version %d of its API", request->library, API_VERSION);
+#define FIND(name, place, ...) *(const void **)&name = api[place];
+  FUNCTIONS(FIND)
+  *(const void **)&GetErrorMessage = api[2];
+  *(const void **)&ReleaseSession = api[95];
+  const char *slash = strrchr(request->model, '/');
+  self.name = slash ? slash + 1 : request->model;
+  self.profile = request->profile;
+
+  Handle environment, options, memory, allocator, type;
+  demand(CreateEnv(WARNING, "runner", &environment), "start for");
+  demand(CreateSessionOptions(&options), "start for");
+  demand(SetIntraOpNumThreads(options, request->threads), "start for");
+  demand(SetInterOpNumThreads(options, 1), "start for");
+  if (request->profile) demand(EnableProfiling(options, request->profile), "profile");
+  demand(CreateSession(environment, request->model, options, &self.session), "load");
+
+  size_t inputs, outputs;
+  demand(SessionGetInputCount(self.session, &inputs), "load");
+  demand(SessionGetOutputCount(self.session, &outputs), "load");
+  if (inputs != 1 || outputs != 1)
+    refuse(INPUT, "", "%s has %zu inputs and %zu outputs, one of each is needed", self.name, inputs,
+           outputs);
+  demand(CreateCpuMemoryInfo(ARENA, DEFAULT_MEMORY, &memory), "load");
+  demand(GetAllocatorWithDefaultOptions(&allocator), "load");
+  demand(SessionGetInputName(self.session, 0, allocator, (char **)&self.input_name), "load");
+  demand(SessionGetOutputName(self.session, 0, allocator, (char **)&self.output_name), "load");
+  opened->input.name = self.input_name;
+  opened->output.name = self.output_name;
+  demand(SessionGetInputTypeInfo(self.session, 0, &type), "load");
+  self.input = make_value(type, memory, &opened->input, &self.input_bytes);
+  demand(SessionGetOutputTypeInfo(self.session, 0, &type), "load");
+  self.output = make_value(type, memory, &opened->output, &self.output_bytes);
+  opened->version = base->version();
+  opened->delegate = "none";
+  opened->delegated_nodes = opened->total_nodes = -1;
+}
+
+static void load(const void *bytes, size_t size) { memcpy(self.input_bytes, bytes, size); }
+
+static void invoke(void) {
+  demand(Run(self.session, NULL, &self.input_name, &self.input, 1, &self.output_name, 1,
+             &self.output),
+         "run");
+}
+
+static void fetch(void *bytes, size_t size) { memcpy(bytes, self.output_bytes, size); }
+
+// Its profile, JSON, is written when the session ends, to a file of its own naming.
+static void close_model(void) {
+  ReleaseSession(self.session);
+  if (!self.profile) return;
+  char pattern[4096];
+  glob_t found;
+  snprintf(pattern, sizeof pattern, "%s_*.json", self.profile);
+  if (glob(pattern, 0, NULL, &found) || found.gl_pathc != 1 ||
+      rename(found.gl_pathv[0], self.profile))
+    refuse(DEVICE, "", "onnxruntime wrote no profile of %s", self.name);
+}
+
+const Engine onnxruntime = {
+    .name = "onnxruntime",
+    .library = "libonnxruntime.so",
+    .open = open_model,
+    .load = load,
+    .invoke = invoke,
+    .fetch = fetch,
+    .close = close_model,
+};

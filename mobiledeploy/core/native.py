@@ -1,0 +1,150 @@
+"""Where the native parts lie: the C runner, its runtimes, the emulator and what it stands on.
+
+`mobiledeploy doctor --emulator` puts them into the user's cache (verbs/equip.py), under a name that
+stands for our C sources and for the versions that are pinned: parts of another version are never
+taken for these.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+
+from mobiledeploy.core import records
+from mobiledeploy.core.assets import cache_dir
+from mobiledeploy.core.errors import InputError, MissingError
+from mobiledeploy.core.plugins import PACKAGE
+
+MEND = "mobiledeploy doctor --emulator"
+SOURCES = ("runner", "counter")
+# The package of a runtime, and its shared library there.
+LIBRARIES = {
+    "litert": ("ai-edge-litert", "ai_edge_litert/libLiteRt.so"),
+    "onnxruntime": ("onnxruntime", "onnxruntime/capi/libonnxruntime.so.*"),
+}
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of a machine: pip's tag of its platform, and the hash that it must have."""
+
+    platform: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package from PyPI, in one version, its wheels by machine (x86_64, aarch64)."""
+
+    version: str
+    wheels: Mapping[str, Wheel]
+
+
+@dataclass(frozen=True)
+class Assets:
+    """android_bench/assets.toml: packages by name, and the names of Debian's by purpose."""
+
+    apt: Mapping[str, tuple[str, ...]]
+    packages: Mapping[str, Package]
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What `equip` put into the cache: versions by part, Debian's and ours.
+
+    `qemu` is the emulator's program, `qemu_libraries` a folder of libraries for it ("" for none):
+    where the system had no fit one, both lie in the cache.
+    """
+
+    versions: Mapping[str, str]
+    qemu: str
+    qemu_libraries: str
+
+
+def android_bench() -> Path:
+    """The folder of C sources, assets and device cards."""
+    installed = PACKAGE / "_data" / "android_bench"
+    return installed if installed.is_dir() else PACKAGE.parent / "android_bench"
+
+
+@cache
+def assets() -> Assets:
+    """What is fetched, as assets.toml pins it."""
+    path = android_bench() / "assets.toml"
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "install mobiledeploy again") from error
+    found: Assets = records.decode(
+        Assets, {"apt": data.pop("apt", {}), "packages": data}, str(path)
+    )
+    return found
+
+
+def folder() -> Path:
+    """Where the parts of this version lie, or will."""
+    digest = sha256()
+    bench = android_bench()
+    for path in (
+        bench / "assets.toml",
+        *(p for s in SOURCES for p in sorted((bench / s).iterdir())),
+    ):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return cache_dir() / "native" / digest.hexdigest()[:16]
+
+
+def equipment() -> Equipment:
+    """What is there; MissingError where nothing is, or parts of another version only."""
+    record = folder() / "equipment.json"
+    if not record.is_file():
+        raise MissingError("the native parts are not here", MEND)
+    return records.loads(Equipment, record.read_bytes(), str(record))
+
+
+def runner(machine: str) -> Path:
+    """The C runner for x86_64 or aarch64."""
+    return _part(folder() / machine / "runner")
+
+
+def counter() -> Path:
+    """The instruction counter, a plugin of the emulator."""
+    return _part(folder() / "libcounter.so")
+
+
+def sysroot() -> Path:
+    """The libraries of an aarch64 Linux."""
+    return _part(folder() / "sysroot")
+
+
+def library(machine: str, runtime: str) -> Path:
+    """A runtime's shared library: this machine's is the installed package's own."""
+    package, pattern = LIBRARIES[runtime]
+    if machine == platform.machine():
+        spec = importlib.util.find_spec(pattern.partition("/")[0])
+        if spec is None or spec.origin is None:
+            raise MissingError(f"{package} is not installed", f"pip install {package}")
+        place = Path(spec.origin).parent.parent
+    else:
+        place = _part(folder() / machine)
+    return next(iter(sorted(place.glob(pattern))), place / pattern)
+
+
+def library_version(path: str, runtime: str) -> str:
+    """The version of the package that a library is of: the installed one's, or else the pinned."""
+    package = LIBRARIES[runtime][0]
+    if Path(path) == library(platform.machine(), runtime):
+        return metadata.version(package)
+    return assets().packages[package].version
+
+
+def _part(path: Path) -> Path:
+    if not path.exists():
+        raise MissingError(f"the native part {path.name} is not here", MEND)
+    return path

@@ -1,0 +1,208 @@
+"""An emulated ARM core on this machine, by qemu-user: it counts instructions and tells no time.
+
+Programs are the aarch64 Linux ones that a board runs; the core's features decide which kernels a
+runtime takes, as they do there. Every program runs with our counter (android_bench/counter), whose
+events come between its own.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mobiledeploy.core import leases, native
+from mobiledeploy.core.errors import DeployError, DeviceError, UsageError
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import Kind, Seen
+from mobiledeploy.devices._child import Child
+
+KIND: Kind = "counted"
+RUNNER = "native"
+DEFAULT_CORE = "cortex-a76"
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core as Linux describes it in /proc/cpuinfo; engines choose their kernels by that.
+
+    `part` is its number at Arm (MIDR_EL1), `features` what it has, in Linux's words.
+    """
+
+    part: int
+    features: str
+    about: str
+
+
+_V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+_V82 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+# Technical reference manuals of the cores, section "MIDR_EL1, Main ID Register".
+CORES = {
+    "cortex-a53": Core(0xD03, _V8, "2012, little: Snapdragon 410 to 450, Raspberry Pi 3"),
+    "cortex-a55": Core(0xD05, _V82, "2017, little, dot products: beside A75 and later"),
+    "cortex-a72": Core(0xD08, _V8, "2015, big: Raspberry Pi 4"),
+    "cortex-a76": Core(0xD0B, _V82, "2018, big, dot products: Snapdragon 855, Raspberry Pi 5"),
+    "cortex-a710": Core(0xD47, f"{_V82} i8mm bf16 sve sve2", "2021, big, int8 matrices, SVE2"),
+}
+
+# Everything that could differ between two runs of a program is fixed: where its memory lies, what
+# it is given as random, and its environment.
+_FIXED = ("-R", "0x2000000000", "-seed", "1")
+
+
+def seen() -> tuple[Seen, ...]:
+    """The cores that the emulator here has; what to do where there is no emulator."""
+    try:
+        have = _cores_of_qemu(_qemu())
+        mend = ""
+    except DeployError as error:
+        have, mend = frozenset(CORES), error.hint
+    return tuple(
+        Seen(f"emulator:{name}", KIND, core.about, mend)
+        for name, core in CORES.items()
+        if name in have
+    )
+
+
+@contextmanager
+def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Emulator]:
+    """An emulated core, `emulator:CORE`; what was started on it ends with the context.
+
+    The host is leased as for any other work: counts do not depend on what else runs there.
+
+    Raises:
+        UsageError: no such core, or the emulator here does not have it.
+        MissingError: the emulator is not here.
+    """
+    core = name.partition(":")[2] or DEFAULT_CORE
+    if core not in CORES:
+        raise UsageError(f"no core named {core!r} is known", f"there are {', '.join(CORES)}")
+    qemu = _qemu()
+    if core not in _cores_of_qemu(qemu):
+        raise UsageError(
+            f"{qemu.version} does not have the core {core}",
+            f"it has {', '.join(c for c in CORES if c in _cores_of_qemu(qemu))}",
+        )
+    with (
+        leases.hold("host", exclusive=False, notify=notify),
+        tempfile.TemporaryDirectory(prefix="mobiledeploy-emulator-") as folder,
+    ):
+        emulator = Emulator(qemu, core, Path(folder))
+        try:
+            yield emulator
+        finally:
+            emulator.close()
+
+
+@dataclass(frozen=True)
+class _Qemu:
+    program: str
+    libraries: str
+    version: str
+
+
+class Emulator:
+    """An emulated core, open."""
+
+    def __init__(self, qemu: _Qemu, core: str, folder: Path) -> None:
+        self._qemu, self._core, self._folder = qemu, core, folder
+        self._running: list[Child] = []
+        _furnish(folder / "root", CORES[core])
+
+    def facts(self) -> Mapping[str, str]:
+        """The core, and the versions of all that a count depends on (`version_...`)."""
+        equipment = native.equipment()
+        versions = {"qemu": self._qemu.version, **equipment.versions}
+        return {
+            "core": self._core,
+            "machine": "aarch64",
+            **{f"version_{part}": version for part, version in versions.items()},
+        }
+
+    def push(self, path: Path) -> str:
+        """The file's own path: emulated programs see this machine's files."""
+        return str(path.resolve())
+
+    def run(self, argv: Sequence[str]) -> Child:
+        """Starts an aarch64 program; the counter's events come on its standard output too."""
+        if argv[0].startswith("-"):
+            raise DeviceError(f"{argv[0]} is no program")
+        plugin = f"{native.counter()},out=/proc/self/fd/1,clocks=on"
+        libraries = self._qemu.libraries
+        child = Child(
+            (
+                "env", "-i", *([f"LD_LIBRARY_PATH={libraries}"] if libraries else []),
+                self._qemu.program, "-L", str(self._folder / "root"), "-cpu", self._core, *_FIXED,
+                "-U", "LD_LIBRARY_PATH", "-plugin", plugin, *argv,
+            )
+        )  # fmt: skip
+        self._running.append(child)
+        return child
+
+    def pull(self, remote: str, path: Path) -> None:
+        """Copies a file."""
+        shutil.copyfile(remote, path)
+
+    def close(self) -> None:
+        """Kills what still runs."""
+        for child in self._running:
+            child.kill()
+        self._running.clear()
+
+
+def _furnish(root: Path, core: Core) -> None:
+    """What programs find below / first: the arm64 libraries, and a description of the core.
+
+    Where qemu does not make one up (before 8.2), they would read that of this machine.
+    """
+    sysroot = native.sysroot()
+    (root / "proc").mkdir(parents=True)
+    for name in ("lib", "usr"):
+        (root / name).symlink_to(sysroot / name)
+    (root / "proc" / "cpuinfo").write_text(
+        "processor\t: 0\nBogoMIPS\t: 38.40\n"
+        f"Features\t: {core.features}\n"
+        "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\n"
+        f"CPU part\t: {core.part:#x}\nCPU revision\t: 0\n\n"
+    )
+
+
+def _qemu() -> _Qemu:
+    equipment = native.equipment()
+    program, libraries = equipment.qemu, ""
+    if not Path(program).is_absolute():
+        program = str(native.folder() / program)
+        libraries = ":".join(
+            map(str, sorted((native.folder() / equipment.qemu_libraries).iterdir()))
+        )
+    said = _ask(program, libraries, "--version")
+    found = re.search(r"version (.+)", said)
+    return _Qemu(program, libraries, f"qemu {found[1]}" if found else "qemu")
+
+
+@cache
+def _cores_of_qemu(qemu: _Qemu) -> frozenset[str]:
+    return frozenset(_ask(qemu.program, qemu.libraries, "-cpu", "help").split())
+
+
+@cache
+def _ask(program: str, libraries: str, *arguments: str) -> str:
+    environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
+    try:
+        done = subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, timeout=30,
+            check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DeviceError(
+            f"the emulator {program} does not run: {error}",
+            "mobiledeploy doctor --clean --emulator",
+        ) from error
+    # `-cpu help` ends with status 1 in some versions.
+    return done.stdout

@@ -1,0 +1,241 @@
+"""Instructions of one inference of an artifact on an emulated core: exact, and no latency.
+
+The artifact runs three times: as it is, which gives the figure; with the runtime's profiler, which
+tells its operators apart; and on this host, for its answer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mobiledeploy.analysis import layer_counts
+from mobiledeploy.analysis.layer_counts import Counts, Executed
+from mobiledeploy.core import protocol
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
+from mobiledeploy.core.ports import Array, Notify, Process, Session
+from mobiledeploy.core.types import Artifact, Counted, Doubt, LayerCount, Target
+from mobiledeploy.verbs import inputs
+
+RUNS = 5
+WARMUPS = 2
+"""The first inferences, which allocate and pack: they are not counted."""
+# An inference of a large network takes a minute under emulation, and is silent meanwhile.
+PATIENCE_S = 900.0
+# Inferences of one process may differ by what a runtime does now and then.
+EVEN = 0.001
+# Floats are added in another order on other machines.
+FLOAT_TOLERANCE = 1e-5
+_LAYERS = {"litert": layer_counts.of_litert, "onnxruntime": layer_counts.of_onnxruntime}
+
+
+def count(
+    session: Session, path: Path, artifact: Artifact, target: Target, *, notify: Notify
+) -> Counted:
+    """Counts on an open device of kind `counted`.
+
+    Raises:
+        UsageError: more than one thread, or a runner that is not native.
+        MissingError: the native parts are not here.
+        DeviceError: the runner died or hangs, or the counter said nothing.
+    """
+    if target.threads != 1:
+        raise UsageError("instructions are counted of one thread", "leave --threads away")
+    if target.runner != "native":
+        raise UsageError(f"the runner {target.runner} cannot be emulated", "leave --runner away")
+    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+        job = _Job(path, artifact, target, Path(folder))
+        notify.progress(f"counting {path.name}", 0, 3)
+        plain = job.run(session, "plain")
+        notify.progress(f"counting {path.name}", 1, 3)
+        profiled = job.run(session, "profiled", profile=True)
+        notify.progress(f"counting {path.name}", 2, 3)
+        with DEVICES.load("host").open("host", exclusive=False, notify=notify) as host:
+            here = job.run(host, "host", marks=False)
+        notify.progress(f"counting {path.name}", 3, 3)
+        counted = _counted(job, session.facts(), plain, profiled, here)
+    for doubt in counted.doubts:
+        notify.doubt(doubt)
+    return counted
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one process said: the counts of its inferences, the answer of the last."""
+
+    ready: protocol.Ready
+    inferences: tuple[tuple[Counts, ...], ...]
+    output: Array
+    profile: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: Path
+    artifact: Artifact
+    target: Target
+    folder: Path
+
+    def run(
+        self, session: Session, name: str, *, profile: bool = False, marks: bool = True
+    ) -> _Run:
+        """A process of `RUNS` inferences of the artifact's golden picture."""
+        driver = RUNNERS.load(self.target.runner)
+        wanted = driver.files(session.facts()["machine"], self.target.runtime)
+        files = {role: session.push(file) for role, file in wanted.items()}
+        sample = inputs.sample(self.path, self.artifact, self.folder)
+        remote = None if sample is None else session.push(sample)
+        output, profiled = self.folder / f"{name}.output", self.folder / f"{name}.profile"
+        argv = driver.bench(session.push(self.path), self.target, remote, files)
+        argv += ("--max-runs", str(RUNS), "--output", str(output))
+        argv += ("--marks",) if marks else ()
+        argv += ("--profile", str(profiled)) if profile else ()
+        process = session.run(argv)
+        try:
+            ready, counts = self._listen(process)
+        finally:
+            process.kill()
+        answer = np.frombuffer(output.read_bytes(), np.dtype(ready.output.dtype))
+        return _Run(
+            ready,
+            tuple(_inferences(counts)),
+            answer,
+            profiled.read_text("utf-8", "replace") if profile else "",
+        )
+
+    def _listen(self, process: Process) -> tuple[protocol.Ready, list[protocol.Counts]]:
+        ready: protocol.Ready | None = None
+        counts = []
+        listener = protocol.Listener(self.path.name, PATIENCE_S)
+        listener.listen(0, process)
+        while True:
+            _, event = listener.next()
+            if isinstance(event, protocol.Ready):
+                ready = event
+            elif isinstance(event, protocol.Counts):
+                counts.append(event)
+            elif isinstance(event, protocol.Done) and ready:
+                return ready, counts
+            elif not isinstance(event, protocol.Timed):
+                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+
+
+def _inferences(counts: Sequence[protocol.Counts]) -> Iterator[tuple[Counts, ...]]:
+    """The counts of each inference: at the mark before it, at the clocks within, at the mark after.
+
+    The runner marks the beginning of run N with 2 N and its end with 2 N + 1.
+    """
+    within: list[Counts] | None = None
+    for event in counts:
+        if event.at == "mark" and event.argument % 2 == 0:
+            within = [event.counts]
+        elif within is not None:
+            within.append(event.counts)
+            if event.at == "mark":
+                yield tuple(within)
+                within = None
+
+
+def _counted(
+    job: _Job, facts: Mapping[str, str], plain: _Run, profiled: _Run, here: _Run
+) -> Counted:
+    if len(plain.inferences) != RUNS:
+        raise DeviceError("the instruction counter said nothing", "mobiledeploy doctor --emulator")
+    each = sorted(
+        (layer_counts.between(run[0], run[-1]) for run in plain.inferences[WARMUPS:]),
+        key=layer_counts.instructions,
+    )
+    figure = each[len(each) // 2]
+    layers = _layers(job, profiled)
+    difference = _difference(plain.output, here.output)
+    doubts = _doubts(job, each, layers, difference, plain, here)
+    ready = plain.ready
+    return Counted(
+        artifact_sha256=job.artifact.sha256,
+        target=replace(job.target, runtime=ready.runtime, delegate=ready.delegate),
+        runtime_version=ready.version,
+        core=facts["core"],
+        instructions=layer_counts.instructions(figure),
+        by_class={k: n for k, n in figure.items() if n and not k.startswith("bytes_")},
+        bytes_loaded=figure["bytes_loaded"],
+        bytes_stored=figure["bytes_stored"],
+        by_layer=layers,
+        kernels=tuple(dict.fromkeys(layer.kernel for layer in layers)),
+        host_difference=difference,
+        versions={
+            name.removeprefix("version_"): version
+            for name, version in facts.items()
+            if name.startswith("version_")
+        },
+        doubts=tuple(doubts),
+    )
+
+
+def _layers(job: _Job, profiled: _Run) -> tuple[LayerCount, ...]:
+    """What each operator executed, by the file's own names where the runtime ran one for one."""
+    if not profiled.inferences:
+        return ()
+    # The runtime's own readings only: not the marks at both ends.
+    readings = profiled.inferences[-1][1:-1]
+    executed = _LAYERS[profiled.ready.runtime](profiled.profile, readings)
+    layers = FORMATS.load(job.artifact.format).inspect(job.path.read_bytes()).layers
+    known = len(layers) == len(executed)
+    return tuple(
+        LayerCount(
+            name=layers[i].name if known else one.name or f"{_plain(one)} {i}",
+            op=layers[i].op if known else _plain(one),
+            instructions=layer_counts.instructions(one.counts),
+            kernel=one.kernel,
+        )
+        for i, one in enumerate(executed)
+    )
+
+
+def _plain(executed: Executed) -> str:
+    return executed.kernel.partition(",")[0].partition(" (")[0]
+
+
+def _difference(emulated: Array, host: Array) -> float:
+    if emulated.shape != host.shape or emulated.dtype != host.dtype:
+        raise InputError(
+            "the emulated runtime's output is of another shape or type than the host's"
+        )
+    if not emulated.size:
+        return 0.0
+    return float(np.max(np.abs(emulated.astype(np.float64) - host.astype(np.float64))))
+
+
+def _doubts(
+    job: _Job, each: Sequence[Counts], layers: Sequence[LayerCount], difference: float,
+    plain: _Run, here: _Run,
+) -> Iterator[Doubt]:  # fmt: skip
+    name = job.path.name
+    low, high = layer_counts.instructions(each[0]), layer_counts.instructions(each[-1])
+    if high - low > EVEN * low:
+        yield Doubt(
+            "uneven-counts",
+            f"{name}: inferences of one process differ, from {low:,} to {high:,} instructions",
+            "the figure is the one in the middle",
+        )
+    if not layers:
+        yield Doubt(
+            "layers-unknown",
+            f"{name}: what {plain.ready.runtime} {plain.ready.version} told of its operators "
+            "does not fit what was counted",
+            "the total stands, there are no counts by layer",
+        )
+    integers = plain.output.dtype.kind in "iu"
+    allowed = 0.0 if integers else FLOAT_TOLERANCE * max(1.0, float(np.abs(here.output).max()))
+    if difference > allowed:
+        unit = " steps" if integers else ""
+        yield Doubt(
+            "differs-from-host",
+            f"{name}: an answer on {plain.ready.cpu} is {difference:g}{unit} from that of "
+            f"{here.ready.runtime} {here.ready.version} on this host",
+            "evaluate it where it will run",
+        )

@@ -1,0 +1,235 @@
+"""Fetches and builds the native parts in the user's cache: emulator, libraries, runner.
+
+Debian's packages come through apt with a configuration of its own, authenticated by apt's signed
+index; it needs no root and changes nothing in the system. PyPI's come through pip, which holds them
+against the hashes of android_bench/assets.toml. Then our C sources are compiled.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mobiledeploy.core import artifacts, leases, native, records
+from mobiledeploy.core.errors import DeployError, InputError, MissingError
+from mobiledeploy.core.native import Equipment
+from mobiledeploy.core.ports import SILENCE, Notify
+
+# apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
+PATIENCE_S = 900
+EMULATED = "aarch64"
+C_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
+# The glibc that the runtimes' aarch64 wheels need.
+TARGETS = {"aarch64": "aarch64-linux-gnu.2.34", "x86_64": "x86_64-linux-gnu.2.28"}
+# What the user's own configuration may allow, we never do.
+_AUTHENTICATED = (
+    "APT::Get::AllowUnauthenticated=false",
+    "Acquire::AllowInsecureRepositories=false",
+    "Acquire::AllowWeakRepositories=false",
+    "Acquire::AllowDowngradeToInsecureRepositories=false",
+)
+
+
+def equip(notify: Notify = SILENCE) -> Equipment:
+    """What is in the cache afterwards; nothing is fetched where it is there already.
+
+    Raises:
+        MissingError: a system without apt, no network, or no such package there.
+        InputError: a fetched file is not the one that is pinned.
+        UsageError: the cache cannot be written.
+    """
+    with leases.hold("native", exclusive=True, notify=notify):
+        try:
+            return native.equipment()
+        except MissingError:
+            pass
+        if platform.machine() not in TARGETS or platform.system() != "Linux":
+            raise MissingError(
+                f"the emulator is not known to run on {platform.system()} {platform.machine()}",
+                "use a Linux on x86-64 or aarch64",
+            )
+        folder = native.folder()
+        with artifacts.staging(folder) as aside:
+            parts = aside / "parts"
+            equipment = _fetch(aside, parts, notify)
+            records.write_atomic(parts / "equipment.json", records.dumps(equipment))
+            shutil.rmtree(folder, ignore_errors=True)
+            parts.rename(folder)
+        return equipment
+
+
+def _fetch(aside: Path, parts: Path, notify: Notify) -> Equipment:
+    pinned = native.assets()
+    versions: dict[str, str] = {}
+    notify.say("fetching Debian's arm64 libraries: 10 MB of package lists and 3 MB")
+    apt = _Apt(aside / "apt-arm64", "arm64")
+    versions |= apt.unpack(pinned.apt["arm64"], parts / "sysroot")
+    qemu, libraries = _system_qemu(), ""
+    if qemu is None:
+        notify.say("fetching Debian's qemu-user: the system has none that takes plugins")
+        own = _Apt(aside / "apt-host", None)
+        own.unpack(pinned.apt["qemu"], parts / "qemu", dependencies=True)
+        qemu, libraries = "qemu/usr/bin/qemu-aarch64", "qemu/usr/lib"
+    for package in ("ai-edge-litert", "onnxruntime"):
+        notify.say(f"fetching {package} {pinned.packages[package].version} for {EMULATED}")
+        _unpack_library(_wheel(package, EMULATED, aside / "wheels"), parts / EMULATED)
+        versions[package] = pinned.packages[package].version
+    zig = pinned.packages["ziglang"]
+    notify.say(f"fetching the compiler, ziglang {zig.version}: 100 MB")
+    compiler = _wheel("ziglang", platform.machine(), aside / "wheels")
+    notify.say("compiling the runner and the counter")
+    _build(compiler, aside / "zig", parts)
+    versions["ziglang"] = zig.version
+    versions["runner"] = versions["counter"] = native.folder().name
+    for part in (parts / "sysroot" / "etc", parts / "sysroot" / "usr" / "share"):
+        shutil.rmtree(part, ignore_errors=True)
+    return Equipment(versions, qemu, libraries)
+
+
+def _system_qemu() -> str | None:
+    found = shutil.which("qemu-aarch64")
+    if found is None or "-plugin" not in _run([found, "-h"], "qemu-aarch64", fail=False):
+        return None
+    return found
+
+
+class _Apt:
+    """Debian's archive, as the system's sources name it, in a folder of its own."""
+
+    def __init__(self, folder: Path, architecture: str | None) -> None:
+        if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+            raise MissingError(
+                "this system has no apt to fetch qemu and the arm64 libraries with",
+                "run it on Debian or a derivative of it, or in a container of one",
+            )
+        self._folder = folder
+        self._debs = folder / "cache" / "archives"
+        (folder / "lists" / "partial").mkdir(parents=True)
+        (self._debs / "partial").mkdir(parents=True)
+        settings = [
+            f"Dir::State={folder}", f"Dir::State::lists={folder / 'lists'}",
+            f"Dir::Cache={folder / 'cache'}", "Debug::NoLocking=true",
+            # Packages are downloaded to where only we can write; root's helper user cannot.
+            "APT::Sandbox::User=root", *_AUTHENTICATED,
+        ]  # fmt: skip
+        if architecture:
+            (folder / "status").touch()
+            settings += [
+                f"APT::Architecture={architecture}", f"APT::Architectures::={architecture}",
+                f"Dir::State::status={folder / 'status'}",
+            ]  # fmt: skip
+        else:
+            settings.append("Dir::State::status=/var/lib/dpkg/status")
+        self._architecture = architecture
+        self._apt = ["apt-get", "-q", "-y", *(x for s in settings for x in ("-o", s))]
+        _run([*self._apt, "update"], "apt-get update")
+
+    def unpack(
+        self, packages: Sequence[str], destination: Path, *, dependencies: bool = False
+    ) -> Mapping[str, str]:
+        """Unpacks packages; the version of each. `dependencies`: those that are not installed."""
+        names = [f"{p}:{self._architecture}" if self._architecture else p for p in packages]
+        what = ["install", "--download-only", "--no-install-recommends"]
+        _run(
+            [*self._apt, *(what if dependencies else ["download"]), *names],
+            f"apt-get for {', '.join(names)}", cwd=self._debs,
+        )  # fmt: skip
+        destination.mkdir(parents=True)
+        versions = {}
+        for deb in sorted(self._debs.glob("*.deb")):
+            _run(["dpkg-deb", "-x", str(deb), str(destination)], "dpkg-deb")
+            name = _run(["dpkg-deb", "-f", str(deb), "Package"], "dpkg-deb").strip()
+            versions[name] = _run(["dpkg-deb", "-f", str(deb), "Version"], "dpkg-deb").strip()
+        return versions
+
+
+def _wheel(package: str, machine: str, folder: Path) -> Path:
+    """A pinned wheel from PyPI; pip refuses one of another hash."""
+    pin = native.assets().packages[package]
+    wheel = pin.wheels[machine]
+    own = folder / package
+    own.mkdir(parents=True)
+    wanted = own / "requirements.txt"
+    wanted.write_text(f"{package}=={pin.version} --hash=sha256:{wheel.sha256}\n")
+    _run(
+        [
+            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+            "--no-deps", "--only-binary", ":all:", "--require-hashes", "--python-version", "3.11",
+            "--platform", wheel.platform, "--dest", str(own), "--requirement", str(wanted),
+        ],
+        f"pip download {package}=={pin.version}",
+    )  # fmt: skip
+    return next(own.glob("*.whl"))
+
+
+def _unpack_library(wheel: Path, destination: Path) -> None:
+    """The runtime's shared library out of a wheel."""
+    patterns = [pattern for _, pattern in native.LIBRARIES.values()]
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+                archive.extract(name, destination)
+
+
+def _build(compiler: Path, folder: Path, parts: Path) -> None:
+    with zipfile.ZipFile(compiler) as archive:
+        archive.extractall(folder)
+    zig = folder / "ziglang" / "zig"
+    zig.chmod(0o755)
+    bench, host = native.android_bench(), platform.machine()
+    jobs: list[tuple[str, list[Path], Path, tuple[str, ...]]] = [
+        (target, sorted((bench / "runner").glob("*.c")), parts / machine / "runner", ("-ldl",))
+        for machine, target in TARGETS.items()
+        if machine in (host, EMULATED)
+    ]
+    plugin = ("-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined")
+    counter = bench / "counter" / "counter.c"
+    jobs.append((TARGETS[host], [counter], parts / "libcounter.so", plugin))
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(folder / "c"), "ZIG_LOCAL_CACHE_DIR": str(folder / "c")}
+    for target, sources, out, flags in jobs:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        argv = [str(zig), "cc", "-target", target, *C_FLAGS, "-o", str(out), *map(str, sources)]
+        _run([*argv, *flags], f"the compiler, for {target}", environment=caches)
+
+
+def _run(
+    argv: Sequence[str], what: str, *, cwd: Path | None = None, fail: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
+    """Standard output of a command; MissingError with the last line that says why it failed."""
+    try:
+        done = subprocess.run(
+            argv, cwd=cwd, capture_output=True, text=True, errors="replace", check=False,
+            stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+        )  # fmt: skip
+    except OSError as error:
+        raise MissingError(f"{what} cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise MissingError(f"{what} took longer than {PATIENCE_S} s", "try again") from error
+    if done.returncode and fail:
+        raise _refusal(what, list(_complaints(done.stderr)))
+    return done.stdout
+
+
+def _refusal(what: str, lines: Sequence[str]) -> DeployError:
+    text = lines[0] if lines else "it says nothing of why"
+    if any("HASH" in line.upper() for line in lines):
+        return InputError(f"{what}: the file is not the one that is pinned", text)
+    return MissingError(f"{what} failed: {text}", "check the network, then try again")
+
+
+def _complaints(stderr: str) -> Iterator[str]:
+    """The lines that say what is wrong, those of apt's and pip's own warnings left out."""
+    for line in stderr.splitlines():
+        text = re.sub(r"^(E|ERROR|error):\s*", "", line.strip())
+        if text and not text.startswith(("W:", "N:", "WARNING", "[notice]", "NOTE")):
+            yield text

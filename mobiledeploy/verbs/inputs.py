@@ -1,0 +1,51 @@
+"""The input that an artifact is timed or counted with: its first golden picture, prepared."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mobiledeploy.core import preprocessing, records
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.types import Artifact
+
+
+def sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
+    """A file with the raw input of the artifact's first golden picture; None where it has none."""
+    if not artifact.golden.images:
+        return None
+    picture = path.parent / artifact.golden.images[0]
+    content = _golden(path.parent, picture)
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+    spec = artifact.spec
+    x = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
+    raw = preprocessing.to_input(x, artifact.inputs[0], artifact.layout)
+    file = folder / "sample.bin"
+    file.write_bytes(raw.tobytes())
+    return file
+
+
+def _golden(folder: Path, picture: Path) -> bytes:
+    """A golden picture's file, if it is the one that the record was made with.
+
+    A record from elsewhere may name any file: only a regular one below its own folder is opened.
+    """
+    try:
+        real = picture.resolve()
+        if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
+            raise InputError(f"golden picture {picture} is no file of the artifact's folder")
+        content = real.read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+    if records.sha256(content)[:16] != picture.stem:
+        raise InputError(
+            f"golden picture {picture} is not the one that the record speaks of", "export it again"
+        )
+    return content
