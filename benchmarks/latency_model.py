@@ -36,8 +36,8 @@ BARS = {
 class Row:
     """One series; errors are fractions, None where they cannot be had.
 
-    `families` is of those families that would not have been refused, `refused` how many points
-    would have been.
+    `families` is of the points that would have been answered with their family left out; `refused`
+    how many would not have been, and `refused_error` what they would have come to.
     """
 
     card: str
@@ -49,6 +49,7 @@ class Row:
     families: float | None
     families_mult_adds: float | None
     refused: int
+    refused_error: float | None
     covered: int | None
     bar: float | None
     met: bool
@@ -63,6 +64,7 @@ def row(choice: Choice) -> Row:
     wide = len(families) >= model.WIDE_FAMILIES
     by_family = model.leave_one_family_out(own, like) if wide else ()
     answered = [one for one in by_family if one.in_range]
+    refused = [one for one in by_family if not one.in_range]
     same = {one.sample.network for one in answered}
     by_rule = [
         one
@@ -77,7 +79,8 @@ def row(choice: Choice) -> Row:
         model.rmspe(ruled) if ruled else None,
         model.rmspe(answered) if answered else None,
         model.rmspe(by_rule) if by_rule else None,
-        len(by_family) - len(answered),
+        len(refused),
+        model.rmspe(refused) if refused else None,
         covered(choice) if several else None,
         bar, bar is None or (error is not None and error <= bar),
     )  # fmt: skip
@@ -104,7 +107,7 @@ def main() -> int:
     rows = [row(choice) for choice in chosen if choice.enough]
     table = Table(
         "card", "points of", "points", "like devices", "left out", "by mult-adds",
-        "family left out", "by mult-adds", "refused", "in 95 %", "bar",
+        "family left out", "by mult-adds", "refused, else", "in 95 %", "bar",
     )  # fmt: skip
     for one in rows:
         bar = "" if one.bar is None else f"<= {percent(one.bar)}: {'met' if one.met else 'MISSED'}"
@@ -112,7 +115,7 @@ def main() -> int:
         table.add_row(
             one.card, one.series, str(one.points), str(one.borrowed), percent(one.left_out),
             percent(one.mult_adds), percent(one.families), percent(one.families_mult_adds),
-            str(one.refused), inside, bar,
+            f"{one.refused}, {percent(one.refused_error)}" if one.refused else "–", inside, bar,
         )  # fmt: skip
     Console(width=170).print(table)
     known = [one for one in rows if one.covered is not None]

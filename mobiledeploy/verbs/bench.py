@@ -5,6 +5,7 @@ What a device gives instead of time is another verb's: instructions are count's.
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -125,11 +126,17 @@ def figures(
 
     Arguments and errors as there; `threads` is 1 by default where artifacts are run.
     """
-    if device.partition(":")[0] in DEVICES.names() or device_cards.matching(device) is None:
+    if device.partition(":")[0] in DEVICES.names():
         return bench(
             paths, device=device, runner=runner, runtime=runtime, threads=threads or 1,
             delegate=delegate, runs=runs, notify=notify,
         )  # fmt: skip
+    if device_cards.matching(device) is None:
+        near = difflib.get_close_matches(device, (*DEVICES.names(), *device_cards.names()), n=1)
+        raise UsageError(
+            f"no device and no device card is named {device!r}",
+            f"did you mean {near[0]}?" if near else "`mobiledeploy devices` lists them",
+        )
     if runs is not None:
         raise UsageError("--runs does not go with an estimate: nothing is run", "leave it away")
     return estimate.estimate(
