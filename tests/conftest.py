@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts, assets, native, records
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES, dataset
 from mobiledeploy.core.types import (
     Artifact,
@@ -46,6 +49,22 @@ def real_data() -> Path:
     return folder
 
 
+# Where `make emulator` puts what it fetched, before the tests have a cache of their own.
+EQUIPPED = assets.cache_dir() / "native"
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Path:
+    """The native parts, in the tests' cache; skips where `make emulator` has not been run."""
+    wanted = native.folder()
+    if not (EQUIPPED / wanted.name).is_dir():
+        pytest.skip(f"no native parts at {EQUIPPED / wanted.name} (make emulator)")
+    if not wanted.parent.exists():
+        wanted.parent.parent.mkdir(parents=True, exist_ok=True)
+        wanted.parent.symlink_to(EQUIPPED)
+    return wanted
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The tests, and the processes that they start, have empty folders as the user's.
@@ -59,7 +78,23 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in tuple(os.environ):
             if name.startswith("MOBILEDEPLOY_") and name != "MOBILEDEPLOY_REAL_DATA":
                 patch.delenv(name)
+        _own_adb(patch, home)
         yield
+        if adb := shutil.which("adb"):
+            subprocess.run([adb, "kill-server"], capture_output=True, check=False)
+
+
+def _own_adb(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """An adb server of the tests' own, with keys of their own, that sees no phone of the user's."""
+    for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT", "ANDROID_SERIAL"):
+        patch.delenv(name, raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    patch.setenv("ANDROID_SDK_HOME", str(home))
+    # It looks for emulators from port 5555 on.
+    patch.setenv("ADB_LOCAL_TRANSPORT_MAX_PORT", "5553")
+    patch.setenv("ADB_MDNS", "0")
 
 
 def press(

@@ -39,7 +39,7 @@ from mobiledeploy.core.plugins import (
     Shelf,
 )
 from mobiledeploy.datasets import folder, npz, shapes
-from mobiledeploy.devices import emulator, host
+from mobiledeploy.devices import adb, emulator, host, replay
 from mobiledeploy.formats import keras as keras_loader
 from mobiledeploy.formats import onnx as onnx_format
 from mobiledeploy.formats import saved_model as saved_model_loader
@@ -54,7 +54,7 @@ from mobiledeploy.passes import (
     ranges_percentile,
 )
 from mobiledeploy.recipes import dynamic_int8, float16, float32, int8_best, int8_ptq
-from mobiledeploy.runners import native, python
+from mobiledeploy.runners import benchmark_model, native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 
 T = TypeVar("T")
@@ -80,6 +80,6 @@ Held(FORMATS)(onnx_format, tflite_format)
 Held(LOADERS)(keras_loader, saved_model_loader)
 Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
-Held(RUNNERS)(native, python)
-Held(DEVICES)(emulator, host)
+Held(RUNNERS)(benchmark_model, native, python)
+Held(DEVICES)(adb, emulator, host, replay)
 Held(DATASETS)(folder, npz, shapes)

@@ -1,11 +1,10 @@
-// A QEMU TCG plugin that counts the AArch64 instructions of one thread, by class.
+// A QEMU TCG plugin that counts the AArch64 instructions of a program's first thread, by class.
 //
-// qemu-aarch64 -plugin libcounter.so,out=FILE[,clocks=on] PROGRAM ...
+// qemu-aarch64 -plugin libcounter.so,out=FILE PROGRAM ...
 //
-// The program marks what shall be counted with a system call of number 0x6d64, which no kernel has.
+// The program tells where it is with a system call of number 0x6d64, which no kernel has: (0, N) at
+// the mark N, (1, C) when the clock C is read, as engines do between operators when they profile.
 // At each, a Counts event of PROTOCOL.md goes to FILE, with all that was executed since the start.
-// With clocks=on, so does one at each reading of a clock (clock_gettime): engines read it between
-// operators when they profile.
 //
 // The plugin API, version 1, is declared here: few distributions package its header.
 #include <pthread.h>
@@ -21,6 +20,7 @@ typedef uint64_t PluginId;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 typedef void (*OnTranslation)(PluginId, struct qemu_plugin_tb *);
+typedef void (*OnExecution)(unsigned, void *);
 typedef void (*OnCall)(PluginId, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                        uint64_t, uint64_t, uint64_t);
 
@@ -28,12 +28,12 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 void qemu_plugin_register_vcpu_tb_trans_cb(PluginId, OnTranslation);
-void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int, void *, uint64_t);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, OnExecution, int, void *);
 void qemu_plugin_register_vcpu_syscall_cb(PluginId, OnCall);
 
 EXPORT int qemu_plugin_version = 1;
 
-enum { INLINE_ADD = 0, MARK_CALL = 0x6d64, CLOCK_GETTIME = 113 };
+enum { NO_REGISTERS = 0, FIRST_THREAD = 0, MARK_CALL = 0x6d64 };
 
 enum {
   SDOT, MMLA, FMLA, FMLA16, FMADD, MLA, SIMD, LOAD_SIMD, STORE_SIMD, LOAD, STORE, PREFETCH, BRANCH,
@@ -78,7 +78,6 @@ typedef struct Block {
 
 static Block *blocks;
 static FILE *out;
-static bool clocks;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void count_memory(uint32_t word, uint16_t *counts) {
@@ -132,6 +131,10 @@ static void count(uint32_t word, uint16_t *counts) {
   else ++counts[OTHER];
 }
 
+static void on_execution(unsigned thread, void *block) {
+  if (thread == FIRST_THREAD) ++((Block *)block)->runs;
+}
+
 static void on_translation(PluginId id, struct qemu_plugin_tb *translated) {
   (void)id;
   Block *block = calloc(1, sizeof *block);
@@ -146,7 +149,7 @@ static void on_translation(PluginId id, struct qemu_plugin_tb *translated) {
   block->next = blocks;
   blocks = block;
   pthread_mutex_unlock(&lock);
-  qemu_plugin_register_vcpu_tb_exec_inline(translated, INLINE_ADD, &block->runs, 1);
+  qemu_plugin_register_vcpu_tb_exec_cb(translated, on_execution, NO_REGISTERS, block);
 }
 
 static void tell(const char *what, uint64_t argument) {
@@ -167,17 +170,15 @@ static void tell(const char *what, uint64_t argument) {
 
 static void on_call(PluginId id, unsigned cpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3,
                     uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
-  (void)id, (void)cpu, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-  if (number == MARK_CALL) tell("mark", a1);
-  else if (clocks && number == CLOCK_GETTIME) tell("clock", a1);
+  (void)id, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+  if (number == MARK_CALL && cpu == FIRST_THREAD) tell(a1 ? "clock" : "mark", a2);
 }
 
 EXPORT int qemu_plugin_install(PluginId id, const void *info, int argc, char **argv) {
   (void)info;
   for (int i = 0; i < argc; ++i) {
-    if (strncmp(argv[i], "out=", 4) == 0) out = fopen(argv[i] + 4, "w");
-    else if (strcmp(argv[i], "clocks=on") == 0) clocks = true;
-    else return -1;
+    if (strncmp(argv[i], "out=", 4)) return -1;
+    out = fopen(argv[i] + 4, "w");
   }
   if (!out) return -1;
   qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);

@@ -2,6 +2,7 @@
 #ifndef MOBILEDEPLOY_ENGINE_H
 #define MOBILEDEPLOY_ENGINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdnoreturn.h>
@@ -46,6 +47,12 @@ typedef struct {
 } Engine;
 
 extern const Engine litert, onnxruntime;
+
+// Whether this thread's instructions are counted: then its time stands still but for being read
+// (clock.c).
+extern _Thread_local bool counted;
+// Tells a counter that this place was reached; nothing where none counts.
+void mark(long number);
 
 // Says a Failure event and ends the process with its exit code.
 noreturn void refuse(int exit_code, const char *hint, const char *format, ...)

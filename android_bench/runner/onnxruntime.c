@@ -20,6 +20,7 @@ typedef struct {
 // name, place in the table, then the types of its arguments; each returns a Status.
 #define FUNCTIONS(F)                                                                          \
   F(CreateEnv, 3, int, const char *, Handle *)                                                \
+  F(DisableTelemetryEvents, 6, Handle)                                                        \
   F(CreateSession, 7, Handle, const char *, Handle, Handle *)                                 \
   F(Run, 9, Handle, Handle, const char *const *, const Handle *, size_t, const char *const *, \
     size_t, Handle *)                                                                         \
@@ -116,6 +117,7 @@ static void open_model(const Request *request, Opened *opened) {
 
   Handle environment, options, memory, allocator, type;
   demand(CreateEnv(WARNING, "runner", &environment), "start for");
+  demand(DisableTelemetryEvents(environment), "start for");
   demand(CreateSessionOptions(&options), "start for");
   demand(SetIntraOpNumThreads(options, request->threads), "start for");
   demand(SetInterOpNumThreads(options, 1), "start for");

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,16 @@ import click
 
 from mobiledeploy.cli import _counts, _estimates, _frame
 from mobiledeploy.core import units
+from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Counted, Estimated, Measured
 from mobiledeploy.verbs import bench as verb
+from mobiledeploy.verbs import compare as comparison
+
+
+def _to_devices(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Hands a program's path on: whoever calls it looks for MOBILEDEPLOY_<OPTION>."""
+    if value is not None:
+        os.environ[f"MOBILEDEPLOY_{(parameter.name or '').upper()}"] = value
 
 
 @click.command(
@@ -20,15 +30,21 @@ from mobiledeploy.verbs import bench as verb
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--device",
-    default="host",
-    show_default=True,
-    help="Where to measure; a device card's name (pixel-3; pixel for the Pixel with most points) "
-    "estimates instead.",
+    "--device", default="host", show_default=True,
+    help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
+    "card (pixel-3) for an estimate.",
+)  # fmt: skip
+@click.option(
+    "--via", type=click.Choice(["auto", "adb", "emulator"]), default="auto", show_default=True,
+    help="How a phone's model is met: auto estimates from its device card where it is not "
+    "connected, adb insists on the phone itself.",
+)  # fmt: skip
+@click.option(
+    "--runner",
+    help="What drives the runtime: python, native, benchmark_model; default: the device's.",
 )
-@click.option("--runner", help="What drives the runtime: python, native; default: the device's.")
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
-@click.option("--delegate", help="xnnpack or none; default: what the runtime has.")
+@click.option("--delegate", help="xnnpack, gpu or none; default: what the runtime has.")
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),
@@ -38,16 +54,42 @@ from mobiledeploy.verbs import bench as verb
     "--runs", type=click.IntRange(min=1),
     help="Runs after the warm-up; default: until the median is known to 1 %, for 5 s at most.",
 )  # fmt: skip
+@click.option(
+    "--compare", "rounds", is_flag=False, flag_value=comparison.ROUNDS, metavar="[ROUNDS]",
+    type=click.IntRange(min=1),
+    help="Of two ARTIFACTS: the second over the first, timed in turns (A B B A) so that a drift of "
+    "the machine cancels.",
+)  # fmt: skip
+@click.option(
+    "--fixed-performance/--no-fixed-performance", default=True, show_default=True,
+    help="Try a phone's mode of steady clocks, keep it if times spread less, undo it afterwards.",
+)  # fmt: skip
+@click.option(
+    "--record", type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the exchange with the device in FILE, for --device replay:FILE.",
+)  # fmt: skip
+@click.option(
+    "--adb", type=click.Path(), expose_value=False, is_eager=True, callback=_to_devices,
+    help="The adb to use; default: ANDROID_HOME's, or that of the PATH.",
+)  # fmt: skip
+@click.option(
+    "--benchmark-model", type=click.Path(), expose_value=False, is_eager=True,
+    callback=_to_devices, help="Google's benchmark_model for --runner benchmark_model.",
+)  # fmt: skip
 @_frame.common
 def command(
-    artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
-) -> None:
+    artifacts: tuple[Path, ...], rounds: int | None, json: bool, quiet: bool, verbose: int,
+    **given: Any,
+) -> None:  # fmt: skip
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
     are counted instead: exact to the instruction, and no latency. Of a phone or board that is not
     here but has a device card (`--device pixel-3`), latency is estimated from published points.
     """
+    if rounds is not None:
+        _compare(artifacts, rounds, json, _frame.Terminal(quiet, verbose), given)
+        return
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.figures(paths, notify=terminal, **given)
@@ -81,9 +123,53 @@ def _show_measured(made: Mapping[Path, Measured]) -> None:
             )
             for path, m in made.items()
         ],
-        title=f"{first.facts_before.get('cpu', first.target.device)}, "
+        title=f"measured on {_machine(first)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
     )
+
+
+def _compare(
+    artifacts: tuple[Path, ...], rounds: int, json: bool, terminal: _frame.Terminal,
+    given: dict[str, Any],
+) -> None:  # fmt: skip
+    if len(artifacts) != 2:
+        raise UsageError(f"--compare takes two artifacts, not {len(artifacts)}", "name A and B")
+    if given.pop("runs") is not None:
+        raise UsageError("--compare makes its own number of runs", "leave --runs away")
+    given.pop("fixed_performance")
+    given["threads"] = given["threads"] or 1
+    with terminal:
+        made = comparison.compare(*artifacts, rounds=rounds, notify=terminal, **given)
+    if json:
+        _frame.emit_json(made)
+        return
+    word = "no change seen" if not made.changed else "slower" if made.ratio > 1 else "faster"
+    medians = {
+        side: statistics.median(
+            block.median_ns
+            for block, own in zip(made.blocks, "ABBA" * made.rounds, strict=True)
+            if own == side
+        )
+        for side in "AB"
+    }
+    low, high = made.interval
+    _frame.table(
+        ("B over A", "time of A", "time of B", "ratio", "95 % interval", ""),
+        [
+            (
+                f"{made.b} over {made.a}", units.duration(medians["A"]),
+                units.duration(medians["B"]), f"{made.ratio:.3f}", f"{low:.3f} to {high:.3f}", word,
+            )
+        ],
+        title=f"measured, {made.rounds} rounds of A B B A",
+    )  # fmt: skip
+
+
+def _machine(measured: Measured) -> str:
+    facts = measured.facts_before
+    if "model" not in facts:
+        return facts.get("cpu", measured.target.device)
+    return f"{facts['model']} ({facts.get('soc', 'unknown SoC')}, {measured.target.device})"
 
 
 def _delegated(measured: Measured) -> str:

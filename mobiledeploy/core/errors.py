@@ -2,13 +2,14 @@
 
     DeployError
     ├── UsageError      2   the command line, a setting, or the place that it names to write to
+    ├── VoidError       4   the machine changed while it was timed: there is no figure
     ├── DeviceError     5   the machine that should run the model: absent, lost, or its runner died
     ├── MissingError    6   a dependency, weights or another asset that is not here
     └── InputError      7   a model, picture or record that cannot be read, or converted
         └── BrokenImage     one picture of a data set; the others are still good
 
 Anything else that escapes is a defect of ours and ends in 70 (`cli/main.py`).
-Verdicts (1, 3) and void measurements (4) are results, not errors.
+Verdicts (1, 3) are results, not errors.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class UsageError(DeployError):
     """The command line or a setting asks for something that cannot be."""
 
     exit_code = 2
+
+
+class VoidError(DeployError):
+    """The machine changed while it was timed, each time that it was tried."""
+
+    exit_code = 4
 
 
 class DeviceError(DeployError):

@@ -228,6 +228,13 @@ class Runner(Protocol):
         """
         ...
 
+    def hear(self, process: Process, target: Target) -> Process:
+        """The running program as one that speaks PROTOCOL.md: itself, or with its words translated.
+
+        `target` is what `bench` or `predict` was asked for.
+        """
+        ...
+
 
 class Process(Protocol):
     """A running command on a device."""
@@ -270,6 +277,17 @@ class Session(Protocol):
 
     def pull(self, remote: str, path: Path) -> None:
         """Brings a file back."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds since some moment; a session played back tells those of its recording."""
+        ...
+
+    def hold_clocks(self, on: bool) -> bool:
+        """Asks the machine to keep its clocks where they can stay; whether it can be asked.
+
+        What was turned on is turned off when the session ends.
+        """
         ...
 
 

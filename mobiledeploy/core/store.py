@@ -1,12 +1,15 @@
 """What was made and measured in this folder: one SQLite file, `.mobiledeploy/store.db`.
 
 Whole records as JSON, and columns for what one filters by. Several processes may write at once.
+A store of an earlier schema is brought up to date when it is opened; one on a disk that cannot be
+written is read as it is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,33 +22,83 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
+    Counted,
     DataRef,
+    Estimated,
     Evaluation,
     Measured,
+    Measurement,
     Preprocessing,
     Target,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 WAIT_SECONDS = 30.0
-_TABLES = (
-    """CREATE TABLE artifact (
-        sha256 TEXT PRIMARY KEY, made_at TEXT NOT NULL, name TEXT NOT NULL, recipe TEXT NOT NULL,
-        format TEXT NOT NULL, size_bytes INTEGER NOT NULL, record TEXT NOT NULL)""",
-    """CREATE TABLE evaluation (
-        id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
-        runtime TEXT NOT NULL, data_identity TEXT NOT NULL, images INTEGER NOT NULL, top1 REAL,
-        agreement REAL, record TEXT NOT NULL)""",
-    """CREATE TABLE measurement (
-        id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
-        device TEXT NOT NULL, runtime TEXT NOT NULL, threads INTEGER NOT NULL,
-        delegate TEXT NOT NULL, median_ns REAL NOT NULL, record TEXT NOT NULL)""",
-    """CREATE TABLE export (
-        id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, paths TEXT NOT NULL)""",
-    "CREATE INDEX evaluation_of ON evaluation (artifact_sha256)",
-    "CREATE INDEX measurement_of ON measurement (artifact_sha256)",
-    "CREATE INDEX export_of ON export (key)",
-)
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        """CREATE TABLE artifact (
+            sha256 TEXT PRIMARY KEY, made_at TEXT NOT NULL, name TEXT NOT NULL,
+            recipe TEXT NOT NULL, format TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+            record TEXT NOT NULL)""",
+        """CREATE TABLE evaluation (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            runtime TEXT NOT NULL, data_identity TEXT NOT NULL, images INTEGER NOT NULL,
+            top1 REAL, agreement REAL, record TEXT NOT NULL)""",
+        """CREATE TABLE measurement (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            device TEXT NOT NULL, runtime TEXT NOT NULL, threads INTEGER NOT NULL,
+            delegate TEXT NOT NULL, median_ns REAL NOT NULL, record TEXT NOT NULL)""",
+        """CREATE TABLE export (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL,
+            paths TEXT NOT NULL)""",
+        "CREATE INDEX evaluation_of ON evaluation (artifact_sha256)",
+        "CREATE INDEX measurement_of ON measurement (artifact_sha256)",
+        "CREATE INDEX export_of ON export (key)",
+    ),
+    # Every kind of figure, each in a column of its own unit, and the version that gave it; and
+    # what became of the jobs of a sweep, and verdicts.
+    2: (
+        "ALTER TABLE measurement RENAME TO measurement_1",
+        "DROP INDEX measurement_of",
+        "DROP INDEX evaluation_of",
+        "DROP INDEX export_of",
+        """CREATE TABLE measurement (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('measured', 'counted', 'estimated')),
+            device TEXT NOT NULL, runner TEXT NOT NULL, runtime TEXT NOT NULL,
+            runtime_version TEXT NOT NULL, threads INTEGER NOT NULL, delegate TEXT NOT NULL,
+            latency_ns REAL, instructions INTEGER, record TEXT NOT NULL,
+            CHECK ((kind = 'counted') = (instructions IS NOT NULL)),
+            CHECK ((kind = 'counted') = (latency_ns IS NULL)))""",
+        """INSERT INTO measurement SELECT
+            id, made_at, artifact_sha256, 'measured', device,
+            coalesce(json_extract(record, '$.target.runner'), ''), runtime,
+            coalesce(json_extract(record, '$.runtime_version'), ''), threads, delegate,
+            median_ns, NULL, record
+            FROM measurement_1 ORDER BY id""",
+        "DROP TABLE measurement_1",
+        "ALTER TABLE evaluation ADD COLUMN runtime_version TEXT NOT NULL DEFAULT ''",
+        """UPDATE evaluation SET runtime_version =
+            coalesce(json_extract(record, '$.runtime_version'), '')""",
+        """CREATE TABLE verdict (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            gate TEXT NOT NULL, metric TEXT NOT NULL, outcome TEXT NOT NULL,
+            record TEXT NOT NULL)""",
+        """CREATE TABLE job (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL,
+            outcome TEXT NOT NULL, message TEXT NOT NULL)""",
+        "CREATE INDEX measurement_of ON measurement (artifact_sha256, made_at)",
+        "CREATE INDEX measurement_by ON measurement (kind, device, made_at)",
+        "CREATE INDEX evaluation_of ON evaluation (artifact_sha256, made_at)",
+        "CREATE INDEX verdict_of ON verdict (artifact_sha256, made_at)",
+        "CREATE INDEX job_of ON job (key)",
+    ),
+}
+_KINDS: dict[str, type[Measurement]] = {
+    "measured": Measured,
+    "counted": Counted,
+    "estimated": Estimated,
+}
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
@@ -67,15 +120,24 @@ class Store:
     def open(cls, file: Path | None = None) -> Store:
         """Opens the store at `file` (default: `path()`), and makes it where there is none.
 
+        Where the disk is read-only a store that is there can be read.
+
         Raises:
             UsageError: its folder cannot be written, or another process keeps it busy.
             InputError: it is damaged, no store, or of a newer mobiledeploy.
         """
         file = path() if file is None else file
-        with records.writing(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
+        place = str(file)
+        if file.is_file() and not os.access(file.parent, os.W_OK):
+            # Nobody else can write there either, so that it may be read without its locks.
+            place = f"{file.absolute().as_uri()}?immutable=1"
+        else:
+            with records.writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
         with _refusals(file):
-            connection = sqlite3.connect(file, timeout=WAIT_SECONDS, isolation_level=None)
+            connection = sqlite3.connect(
+                place, timeout=WAIT_SECONDS, isolation_level=None, uri=place.startswith("file:")
+            )
             try:
                 _prepare(connection, file)
             except BaseException:
@@ -105,27 +167,28 @@ class Store:
         """The files that the newest export made; () where there was none."""
         return self._paths("SELECT paths FROM export ORDER BY id DESC LIMIT 1")
 
-    def export_of(self, key: str) -> tuple[str, ...]:
-        """The files that the newest export with this key made; () where there was none."""
-        return self._paths("SELECT paths FROM export WHERE key = ? ORDER BY id DESC LIMIT 1", key)
-
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation."""
         e = evaluation
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (_now(), e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-                 e.agreement, records.line(e)),
+                 e.agreement, records.line(e), e.runtime_version),
             )  # fmt: skip
 
     def evaluation(
-        self, sha256: str, data: DataRef, preprocessing: Preprocessing, target: Target
+        self,
+        sha256: str,
+        data: DataRef,
+        preprocessing: Preprocessing,
+        target: Target,
+        runtime_version: str = "",
     ) -> Evaluation | None:
         """The newest evaluation of an artifact on these pictures, prepared and run like this.
 
         Pictures are the same by their identity, whatever name they went by; a target without a
-        delegate takes every one.
+        delegate takes every one, and so does no version.
         """
 
         def fits(e: Evaluation) -> bool:
@@ -139,39 +202,42 @@ class Store:
             Evaluation,
             fits,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
-            "AND data_identity = ? ORDER BY id DESC",
-            sha256, target.runtime, data.identity,
+            "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY id DESC",
+            sha256, target.runtime, data.identity, runtime_version,
         )  # fmt: skip
 
-    def add_measurement(self, measurement: Measured) -> None:
-        """Keeps a measurement with its raw samples."""
-        m, t = measurement, measurement.target
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keeps a figure of any kind, with its raw samples."""
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_now(), m.artifact_sha256, t.device, t.runtime, t.threads, t.delegate,
-                 m.median_ns, records.line(m)),
-            )  # fmt: skip
+            _insert_measurement(connection, measurement, _now())
 
-    def measurement(self, sha256: str, target: Target) -> Measured | None:
-        """The newest measurement of an artifact on a target; one without delegate takes every."""
-        return self._newest(
-            Measured,
+    def measurement(
+        self, sha256: str, target: Target, runtime_version: str = ""
+    ) -> Measurement | None:
+        """The newest figure of an artifact on a target.
+
+        A target without delegate takes every one. A figure of another version of the runtime is no
+        answer; without a version, each is. An estimate is of no version and answers for its
+        own device alone.
+        """
+        return self._newest_of(
+            _KINDS,
             lambda m: _fits(m.target, target),
             "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
-            "AND runtime = ? AND threads = ? ORDER BY id DESC",
-            sha256, target.device, target.runtime, target.threads,
+            "AND runtime = ? AND threads = ? "
+            "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY id DESC",
+            sha256, target.device, target.runtime, target.threads, runtime_version,
         )  # fmt: skip
 
-    def measurements_of(self, sha256: str) -> tuple[Measured, ...]:
-        """What was measured of an artifact, anywhere, newest first; other records are left out."""
+    def measurements_of(self, sha256: str) -> tuple[Measurement, ...]:
+        """Every figure of an artifact, of any kind and from anywhere, newest first."""
         found = []
         for text in self._rows(
             "SELECT record FROM measurement WHERE artifact_sha256 = ? ORDER BY id DESC", sha256
         ):
-            # Of a mobiledeploy whose records held other fields, or of another kind of figure.
+            # Of a mobiledeploy whose records held other fields.
             with suppress(InputError):
-                found.append(records.loads(Measured, text, str(self._file)))
+                found.append(decode_measurement(text, str(self._file)))
         return tuple(found)
 
     @contextmanager
@@ -195,10 +261,15 @@ class Store:
         self, kind: type[T], fits: Callable[[T], bool], query: str, *values: Any
     ) -> T | None:
         """The first row of `query` that fits; no row after it is read."""
+        return self._newest_of({kind.__name__.lower(): kind}, fits, query, *values)
+
+    def _newest_of(
+        self, kinds: Mapping[str, type[T]], fits: Callable[[T], bool], query: str, *values: Any
+    ) -> T | None:
         with _refusals(self._file):
             for (text,) in self._connection.execute(query, values):
                 try:
-                    record = records.loads(kind, text, str(self._file))
+                    record = _decode(kinds, text, str(self._file))
                 except InputError:
                     # A mobiledeploy whose records held other fields: nothing fits that lacks one.
                     continue
@@ -211,12 +282,36 @@ class Store:
         return tuple(_near(Path(text)) for text in json.loads(rows[0])) if rows else ()
 
 
+def decode_measurement(text: str | bytes, where: str = "record") -> Measurement:
+    """The figure in a record's text, of whichever kind it says; InputError for anything else."""
+    return _decode(_KINDS, text, where)
+
+
+def _decode(kinds: Mapping[str, type[T]], text: str | bytes, where: str) -> T:
+    # The head of a record says its type; the whole is parsed once.
+    head = text[:80] if isinstance(text, str) else text[:80].decode("utf-8", "replace")
+    kind = next((k for k in kinds.values() if f'"record":"{k.__name__}"' in head), None)
+    return records.loads(kind or next(iter(kinds.values())), text, where)
+
+
+def _insert_measurement(connection: sqlite3.Connection, m: Measurement, made_at: str) -> None:
+    t = m.target
+    latency = {"measured": "median_ns", "estimated": "latency_ns"}.get(m.kind)
+    connection.execute(
+        "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (made_at, m.artifact_sha256, m.kind, t.device, t.runner, t.runtime,
+         getattr(m, "runtime_version", ""), t.threads, t.delegate,
+         None if latency is None else getattr(m, latency), getattr(m, "instructions", None),
+         records.line(m)),
+    )  # fmt: skip
+
+
 def _fits(made: Target, wanted: Target) -> bool:
     return made == (wanted if wanted.delegate else replace(wanted, delegate=made.delegate))
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
-    if _known(connection, file):
+    if _schema(connection, file) == SCHEMA:
         return
     # Kept in the file, so that it is set once. It is refused at once, without waiting, when
     # another process is just doing it: that one does it for both.
@@ -226,23 +321,21 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
         if error.sqlite_errorcode & 0xFF not in _BUSY:
             raise
     connection.execute("BEGIN IMMEDIATE")
-    if not _known(connection, file):
-        for statement in _TABLES:
+    for step in range(_schema(connection, file) + 1, SCHEMA + 1):
+        for statement in _STEPS[step]:
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        connection.execute(f"PRAGMA user_version = {step}")
     connection.execute("COMMIT")
 
 
-def _known(connection: sqlite3.Connection, file: Path) -> bool:
-    """Whether the file holds our tables already, False for an empty one; InputError for others."""
+def _schema(connection: sqlite3.Connection, file: Path) -> int:
+    """The schema that the file holds, 0 for an empty one; InputError for others."""
     # One statement sees one moment: between two, another process may have made the tables.
     found, tables = connection.execute(
         "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
     ).fetchone()
-    if found == SCHEMA:
-        return True
-    if found == 0 and tables == 0:
-        return False
+    if 1 <= found <= SCHEMA or (found == 0 and tables == 0):
+        return int(found)
     raise InputError(
         f"{file} has schema {found}, this mobiledeploy knows {SCHEMA}",
         "use the mobiledeploy that wrote it, or MOBILEDEPLOY_STORE for another file",
@@ -263,12 +356,23 @@ def _refusals(file: Path) -> Iterator[None]:
             ) from error
         if code in _DAMAGED or not isinstance(error, sqlite3.OperationalError):
             raise InputError(
-                f"{file} is damaged or no store of ours: {error}", "move it away"
+                f"{file} is damaged or no store of ours: {error}", _rescue(file)
             ) from error
         raise UsageError(
             f"cannot write in {file}: {error}",
             "work in a folder of yours, or MOBILEDEPLOY_STORE for another file",
         ) from error
+
+
+def _rescue(file: Path) -> str:
+    """Keeps a copy of a damaged file, once, and says what can be done with it."""
+    copy = file.with_name(file.name + ".damaged")
+    try:
+        if not copy.exists():
+            shutil.copy2(file, copy)
+    except OSError as error:
+        return f"no copy could be kept ({(error.strerror or '').lower()}); move it away"
+    return f"a copy is kept in {copy.name}; `sqlite3 {copy.name} .recover` reads what is left in it"
 
 
 def _now() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,14 @@ class Host:
     def pull(self, remote: str, path: Path) -> None:
         """Copies a file."""
         shutil.copyfile(remote, path)
+
+    def clock(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def hold_clocks(self, on: bool) -> bool:
+        """False: only its owner can."""
+        return False
 
     def close(self) -> None:
         """Kills what still runs."""

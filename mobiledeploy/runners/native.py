@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mobiledeploy.core import native
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import Target
 
 RUNTIMES = tuple(native.LIBRARIES)
@@ -32,6 +33,11 @@ def bench(
     if target.delegate:
         argv = (*argv, "--delegate", target.delegate)
     return argv if sample is None else (*argv, "--sample", sample)
+
+
+def hear(process: Process, target: Target) -> Process:
+    """Itself: it speaks the protocol."""
+    return process
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:

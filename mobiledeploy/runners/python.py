@@ -24,7 +24,7 @@ import numpy as np
 from mobiledeploy.core import plugins, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Array, Engine, Samples
+from mobiledeploy.core.ports import Array, Engine, Process, Samples
 from mobiledeploy.core.protocol import (
     PROTOCOL,
     Answer,
@@ -62,6 +62,11 @@ def bench(
 def predict(model: str, target: Target) -> tuple[str, ...]:
     """The argv that answers for the pictures that standard input names."""
     return _argv("predict", model, target)
+
+
+def hear(process: Process, target: Target) -> Process:
+    """Itself: it speaks the protocol."""
+    return process
 
 
 def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:

@@ -5,22 +5,24 @@ What a device gives instead of time is another verb's: instructions are count's.
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from mobiledeploy.analysis import latency, stats
-from mobiledeploy.core import artifacts, device_cards, protocol
-from mobiledeploy.core.errors import DeviceError, UsageError
+from mobiledeploy.analysis import cores, latency, stats
+from mobiledeploy.core import artifacts, protocol, recording, records
+from mobiledeploy.core.errors import DeviceError, UsageError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Target
-from mobiledeploy.verbs import count, estimate, evaluate, inputs
+from mobiledeploy.verbs import count, estimate, evaluate, inputs, phones, places
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -46,12 +48,15 @@ def bench(
     paths: Sequence[Path] = (),
     *,
     device: str = "host",
+    via: places.Via = "auto",
     runner: str | None = None,
     runtime: str | None = None,
     threads: int = 1,
     delegate: str | None = None,
     runs: int | None = None,
     seconds: float = SECONDS,
+    fixed_performance: bool = True,
+    record: Path | None = None,
     notify: Notify = SILENCE,
 ) -> tuple[Measurement, ...]:
     """Times artifacts, or counts their instructions where the device does that.
@@ -62,20 +67,25 @@ def bench(
 
     Args:
         paths: artifacts with their records beside them; none for what was exported last here.
-        device: where, `emulator:cortex-a53`; it is leased exclusively where it is timed.
+        device: where, see `places.resolve`; it is leased exclusively where it is timed. Of a
+            recording, all that follows but `notify` is what was asked then.
+        via: what a phone may be replaced by, see `places.resolve`.
         runner: what drives the runtime there; by default what the device says.
         runtime: by default litert for TFLite and onnxruntime for ONNX.
         threads: of the runtime.
         delegate: by default the first that the runtime has.
         runs: exactly so many after the warm-up, whatever their interval and time.
         seconds: the time limit for one artifact.
+        fixed_performance: tries a phone's mode of steady clocks, see `phones.hold_clocks`.
+        record: a file to keep the exchange with the device in, for `replay`.
         notify: hears of progress and doubts.
 
     Raises:
         UsageError: nothing was exported here, an unknown device, runner, runtime or delegate, or
             a runtime that does not run an artifact's format.
         InputError: an artifact without its record, or one that the record does not speak of.
-        DeviceError: the runner died or hangs.
+        DeviceError: the runner died or hangs, or the phone was lost.
+        VoidError: a phone throttled or was disturbed, each time that it was tried.
     """
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
@@ -83,31 +93,26 @@ def bench(
         raise UsageError(
             f"{runs} runs have no 95 % interval of their median", f"give {stats.FEWEST} or more"
         )
-    plugin = DEVICES.load(device.partition(":")[0])
-    runner = runner or plugin.RUNNER
-    driver = RUNNERS.load(runner)
-    if runtime is not None and runtime not in driver.RUNTIMES:
-        raise UsageError(
-            f"the runner {runner} has no runtime {runtime!r}",
-            f"there are {', '.join(driver.RUNTIMES)}",
-        )
+    place = places.resolve(device, via)
+    asked = places.asked(
+        place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
+        seconds=seconds, fixed_performance=fixed_performance,
+    )  # fmt: skip
     chosen = {path: artifacts.load(path) for path in paths or last_export()}
-    targets = [
-        target(
-            artifact, device=device, runner=runner, runtime=runtime, threads=threads,
-            delegate=delegate,
-        )
-        for artifact in chosen.values()
-    ]  # fmt: skip
+    timings = [
+        Timing(path, artifact, asked, place.recorded, notify) for path, artifact in chosen.items()
+    ]
     made: list[Measurement] = []
-    with Store.open() as store, plugin.open(device, exclusive=True, notify=notify) as session:
-        for (path, artifact), where in zip(chosen.items(), targets, strict=True):
-            if plugin.KIND == "counted":
-                made.append(count.count(session, path, artifact, where, notify=notify))
+    with opened(place, asked, record, notify) as session, Store.open() as store:
+        guard = phones.Guard(session, asked, place.recorded, notify)
+        for timing in timings:
+            if place.counted:
+                made.append(
+                    count.count(session, timing.path, timing.artifact, timing.target, notify=notify)
+                )
             else:
-                made.append(_Timing(path, artifact, runs, seconds, notify).measure(session, where))
-            if isinstance(made[-1], Measured):
-                store.add_measurement(made[-1])
+                made.append(guard.timed(timing.path.name, partial(timing.measure, session)))
+            store.add_measurement(made[-1])
     return tuple(made)
 
 
@@ -115,34 +120,52 @@ def figures(
     paths: Sequence[Path] = (),
     *,
     device: str = "host",
+    via: places.Via = "auto",
     threads: int | None = None,
-    runs: int | None = None,
-    runner: str | None = None,
-    runtime: str | None = None,
-    delegate: str | None = None,
     notify: Notify = SILENCE,
+    **given: Any,
 ) -> tuple[Measurement, ...]:
-    """`bench` on a device of the shelf, `estimate` for one that only a device card knows.
+    """`bench`, or `estimate` where a device card stands in for what is not here.
 
     Arguments and errors as there; `threads` is 1 by default where artifacts are run.
     """
-    if device.partition(":")[0] in DEVICES.names():
+    card = places.stand_in(device, via)
+    if card is None:
         return bench(
-            paths, device=device, runner=runner, runtime=runtime, threads=threads or 1,
-            delegate=delegate, runs=runs, notify=notify,
+            paths, device=device, via=via, threads=threads or 1, notify=notify, **given
         )  # fmt: skip
-    if device_cards.matching(device) is None:
-        near = difflib.get_close_matches(device, (*DEVICES.names(), *device_cards.names()), n=1)
-        raise UsageError(
-            f"no device and no device card is named {device!r}",
-            f"did you mean {near[0]}?" if near else "`mobiledeploy devices` lists them",
-        )
-    if runs is not None:
-        raise UsageError("--runs does not go with an estimate: nothing is run", "leave it away")
-    return estimate.estimate(
-        paths or last_export(), device=device, runtime=runtime, threads=threads, delegate=delegate,
-        notify=notify,
-    )  # fmt: skip
+    for name in ("runs", "record", "runner"):
+        if given.get(name) is not None:
+            raise UsageError(
+                f"{card.title} is not here, so that nothing is run, and --{name} says how",
+                "leave it away for an estimate, or --via adb",
+            )
+    chosen = {name: given.get(name) for name in ("runtime", "delegate")}
+    made = estimate.estimate(
+        paths or last_export(), device=card.name, threads=threads, notify=notify, **chosen
+    )
+    with Store.open() as store:
+        for estimated in made:
+            store.add_measurement(estimated)
+    return made
+
+
+@contextmanager
+def opened(
+    place: places.Place, asked: recording.Asked, record: Path | None, notify: Notify
+) -> Iterator[Session]:
+    """The session at a place; what passes in it is kept in the file `record`, void or not."""
+    with DEVICES.load(place.plugin).open(place.name, exclusive=True, notify=notify) as session:
+        if record is None:
+            yield session
+            return
+        recorder = recording.Recorder(session)
+        try:
+            yield recorder
+        except VoidError:
+            records.write_atomic(record, records.dumps(recorder.recording(asked)))
+            raise
+        records.write_atomic(record, records.dumps(recorder.recording(asked)))
 
 
 def target(
@@ -184,54 +207,76 @@ def last_export() -> tuple[Path, ...]:
 
 
 @dataclass
-class _Timing:
-    """One artifact being timed."""
+class Timing:
+    """One artifact being timed, again and again if need be."""
 
     path: Path
     artifact: Artifact
-    runs: int | None
-    seconds: float
+    asked: recording.Asked
+    recorded: bool
     notify: Notify
     samples_ns: list[int] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
 
-    def measure(self, session: Session, target: Target) -> Measured:
-        """Runs the runner until the times are good enough, and draws up the record."""
-        driver = RUNNERS.load(target.runner)
-        wanted = driver.files(session.facts().get("machine", ""), target.runtime)
-        files = {role: session.push(file) for role, file in wanted.items()}
+    def __post_init__(self) -> None:
+        """UsageError and InputError as of `target`."""
+        asked = self.asked
+        self.target = target(
+            self.artifact, device=asked.device, runner=asked.runner, runtime=asked.runtime,
+            threads=asked.threads, delegate=asked.delegate,
+        )  # fmt: skip
+        self._runs, self._seconds = asked.runs, asked.seconds
+        self._clock: Callable[[], float] = time.monotonic
+        self._files: dict[str, str] | None = None
+
+    def measure(
+        self, session: Session, *, runs: int | None = None, seconds: float | None = None
+    ) -> Measured:
+        """Runs the runner until the times are good enough, and draws up the record.
+
+        `runs` and `seconds` stand for what was asked, where they are given.
+        """
+        self._runs, self._seconds = runs or self.asked.runs, seconds or self.asked.seconds
+        self._clock, self.samples_ns, self.doubts = session.clock, [], []
+        target, driver = self.target, RUNNERS.load(self.target.runner)
+        if self._files is None:
+            machine = session.facts().get("machine", "")
+            # What is played back needs no runner: whether it is here or not is all the same.
+            wanted = {} if self.recorded else driver.files(machine, target.runtime)
+            self._files = {role: session.push(file) for role, file in wanted.items()}
         with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
             sample = inputs.sample(self.path, self.artifact, Path(folder))
             remote = None if sample is None else session.push(sample)
-            argv = driver.bench(session.push(self.path), target, remote, files)
-            before, begun = session.facts(), time.monotonic()
-            process = session.run(argv)
+            model = session.push(self.path)
+            argv = () if self.recorded else driver.bench(model, target, remote, self._files)
+            before, begun = session.facts(), self._clock()
+            process = driver.hear(session.run(cores.placed(argv, before, target.threads)), target)
             try:
                 ready, done = self._listen(process)
             finally:
                 process.kill()
-            wall, after = time.monotonic() - begun, session.facts()
+            wall, after = self._clock() - begun, session.facts()
         return self._measured(target, ready, done, before, after, wall)
 
     def _listen(self, process: Process) -> tuple[protocol.Ready, protocol.Done]:
         """Collects samples until there are enough; those that come after that are left out."""
         ready: protocol.Ready | None = None
-        begun, enough = time.monotonic(), False
+        begun, enough = self._clock(), False
         asked = 0.0
         listener = protocol.Listener(self.path.name, PATIENCE_S)
         listener.listen(0, process)
-        while not enough or time.monotonic() - asked < PATIENCE_S:
+        while not enough or self._clock() - asked < PATIENCE_S:
             _, event = listener.next()
             if isinstance(event, protocol.Ready):
-                ready, begun = event, time.monotonic()
+                ready, begun = event, self._clock()
             elif isinstance(event, protocol.Done) and ready and enough:
                 return ready, event
             elif isinstance(event, protocol.Timed) and ready:
                 if not enough:
                     self.samples_ns += event.samples_ns
-                    enough = self._enough(time.monotonic() - begun)
+                    enough = self._enough(self._clock() - begun)
                     if enough:
-                        asked = time.monotonic()
+                        asked = self._clock()
                         process.stop()
             else:
                 raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
@@ -243,17 +288,17 @@ class _Timing:
         warm = latency.warmups(self.samples_ns)
         steady = self.samples_ns[warm:]
         name = f"timing {self.path.name}"
-        if self.runs is not None:
-            self.notify.progress(name, min(len(steady), self.runs), self.runs)
-            return len(steady) >= self.runs
+        if self._runs is not None:
+            self.notify.progress(name, min(len(steady), self._runs), self._runs)
+            return len(steady) >= self._runs
         good = (
             len(steady) >= LEAST_RUNS
             and sum(steady) >= LEAST_SECONDS * 1e9
             and latency.steady(self.samples_ns)
             and latency.enough(steady)
         )
-        over = good or (elapsed >= self.seconds and len(steady) >= stats.FEWEST)
-        percent = min(99, int(100 * elapsed / self.seconds))
+        over = good or (elapsed >= self._seconds and len(steady) >= stats.FEWEST)
+        percent = min(99, int(100 * elapsed / self._seconds))
         self.notify.progress(name, 100 if over else percent, 100)
         return over
 
@@ -262,7 +307,7 @@ class _Timing:
         before: Mapping[str, str], after: Mapping[str, str], wall: float,
     ) -> Measured:  # fmt: skip
         warm = latency.warmups(self.samples_ns)
-        steady = self.samples_ns[warm:][: self.runs]
+        steady = self.samples_ns[warm:][: self._runs]
         middle, low, high = stats.median_interval(steady)
         self._doubt_times(steady, ready)
         self._doubt_machine(before, after, wall * ready.threads, wall)
@@ -287,7 +332,7 @@ class _Timing:
     def _doubt_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
         width = stats.relative_width(steady)
         if width > latency.RELATIVE_WIDTH:
-            limit = f"{self.runs} runs" if self.runs else f"{self.seconds:g} s"
+            limit = f"{self._runs} runs" if self._runs else f"{self._seconds:g} s"
             self._doubt(
                 "wide-interval",
                 f"after {limit} the median is known to ±{100 * width:.1f} % only",

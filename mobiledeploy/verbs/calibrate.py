@@ -149,7 +149,11 @@ def _stored(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
         for path in paths:
             artifact = artifacts.load(path)
             measured = next(
-                (m for m in store.measurements_of(artifact.sha256) if m.target.device == device),
+                (
+                    m
+                    for m in store.measurements_of(artifact.sha256)
+                    if isinstance(m, Measured) and m.target.device == device
+                ),
                 None,
             )
             if measured is None:

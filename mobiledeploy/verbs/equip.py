@@ -186,7 +186,12 @@ def _build(compiler: Path, folder: Path, parts: Path) -> None:
     zig.chmod(0o755)
     bench, host = native.android_bench(), platform.machine()
     jobs: list[tuple[str, list[Path], Path, tuple[str, ...]]] = [
-        (target, sorted((bench / "runner").glob("*.c")), parts / machine / "runner", ("-ldl",))
+        (
+            target,
+            sorted((bench / "runner").glob("*.c")),
+            parts / machine / "runner",
+            ("-ldl", "-rdynamic"),
+        )
         for machine, target in TARGETS.items()
         if machine in (host, EMULATED)
     ]

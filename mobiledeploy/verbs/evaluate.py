@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ To ask a runtime itself is to import its engine, which only a runner does.
 """
 DELEGATE_OF = {"litert": "xnnpack", "tflite_runtime": "xnnpack", "onnxruntime": "none"}
 """The delegate of a runtime where none is named, the first of its own list."""
+PACKAGE_OF = {
+    "litert": "ai-edge-litert",
+    "onnxruntime": "onnxruntime",
+    "tflite_runtime": "tflite-runtime",
+}
+"""The package that a runtime's version is that of."""
 
 # Above both of them, broken pictures are the data set's fault and no accident.
 BROKEN_IMAGES = 5
@@ -136,6 +143,17 @@ def target(artifact: Artifact, runtime: str | None = None) -> Target:
             f"--runtime {default_runtime(artifact)}, or none for the default of each file",
         )
     return Target("host", "python", chosen, 1, DELEGATE_OF.get(chosen, ""))
+
+
+def runtime_version(runtime: str) -> str:
+    """The version of a runtime that is installed here; "" for another package's, or none.
+
+    What its own `version` would say, without importing it.
+    """
+    try:
+        return metadata.version(PACKAGE_OF.get(runtime, ""))
+    except (metadata.PackageNotFoundError, ValueError):
+        return ""
 
 
 def default_runtime(artifact: Artifact) -> str:

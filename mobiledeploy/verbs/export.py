@@ -36,8 +36,10 @@ from mobiledeploy.core.types import (
     Golden,
     InputOutput,
     Measured,
+    Measurement,
     ModelSpec,
     Recipe,
+    Target,
 )
 from mobiledeploy.verbs import bench as bench_verb
 from mobiledeploy.verbs import convert
@@ -409,9 +411,10 @@ def _evaluations(
     with Store.open() as store:
         known = {
             a.sha256: store.evaluation(
-                a.sha256, a.data, a.spec.preprocessing, evaluate_verb.target(a)
+                a.sha256, a.data, a.spec.preprocessing, target, _version(target)
             )
             for a in artifacts.values()
+            for target in (evaluate_verb.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
     made = evaluate_verb.evaluate(absent, notify=notify) if absent else ()
@@ -421,15 +424,16 @@ def _evaluations(
 def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, Measured]:
     with Store.open() as store:
         known = {
-            a.sha256: store.measurement(a.sha256, bench_verb.target(a)) for a in artifacts.values()
+            a.sha256: store.measurement(a.sha256, target, _version(target))
+            for a in artifacts.values()
+            for target in (bench_verb.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
-    made: tuple[Measured, ...] = ()
+    made: tuple[Measurement, ...] = ()
     if absent:
         heard = _Collector(SILENCE)
         heard.progress, heard.say = notify.progress, notify.say
-        timed = bench_verb.bench(absent, seconds=BENCH_SECONDS, notify=heard)
-        made = tuple(m for m in timed if isinstance(m, Measured))
+        made = bench_verb.bench(absent, seconds=BENCH_SECONDS, notify=heard)
         names = sorted({doubt.name for doubt in heard.doubts})
         if names:
             # One line for all the files: a glance is a glance.
@@ -440,7 +444,12 @@ def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, M
                     "mobiledeploy bench takes longer over them, and says more",
                 )
             )
-    return {sha: m for sha, m in known.items() if m} | {m.artifact_sha256: m for m in made}
+    all_ = (*known.values(), *made)
+    return {m.artifact_sha256: m for m in all_ if isinstance(m, Measured)}
+
+
+def _version(target: Target) -> str:
+    return evaluate_verb.runtime_version(target.runtime)
 
 
 def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None) -> Row:

@@ -95,8 +95,12 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     [
         (("bench",), 2, "nothing was exported in this folder yet"),
         (("bench", "nothing.tflite"), 7, "nothing.tflite is not there"),
-        (("bench", "{path}", "--device", "nowhere"), 2, "`mobiledeploy devices` lists them"),
-        (("bench", "{path}", "--device", "pixel9"), 2, "did you mean pixel-"),
+        (
+            ("bench", "{path}", "--device", "pixel", "--via", "adb"),
+            5,
+            "no phone pixel is connected",
+        ),
+        (("bench", "{path}", "--device", "pixel9"), 5, "no phone pixel9 is connected"),
         (("bench", "{path}", "--device", "pixel", "--runs", "9"), 2, "nothing is run"),
         (("bench", "{path}", "--delegate", "gpu"), 2, "there are xnnpack, none"),
         (("bench", "{path}", "--runs", "3"), 2, "give 6 or more"),

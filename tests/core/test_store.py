@@ -7,15 +7,20 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import SCHEMA, Store, path
+from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
 from mobiledeploy.core.types import (
     Artifact,
+    Counted,
     DataRef,
+    Estimated,
     Evaluation,
+    Fit,
     Golden,
     Measured,
     ModelSpec,
@@ -34,6 +39,14 @@ MEASURED = Measured(
 EVALUATION = Evaluation(
     "sha", DataRef("demo", "validation", (8, 8), (), "id"), Preprocessing((-1.0, 1.0)), TARGET, "2",
     1, 1.0, None, None, 10.0, (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
+)  # fmt: skip
+COUNTED = Counted(
+    "sha", dataclasses.replace(TARGET, device="emulator:cortex-a76", runner="native"), "2",
+    "cortex-a76", 1234, {"sdot": 34, "load": 1200}, (), (), {"qemu": "8"},
+)  # fmt: skip
+ESTIMATED = Estimated(
+    "sha", dataclasses.replace(TARGET, device="snapdragon-835"), 5e6, (4e6, 6e6),
+    Fit("snapdragon-835", "litert", {"fixed": 1.0}, 12, (), 0.1),
 )  # fmt: skip
 TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
 ARTIFACT = Artifact(
@@ -69,7 +82,7 @@ def writer(count: int, name: str) -> subprocess.Popen[str]:
 def kept(sha256: str) -> list[float]:
     """The median of every measurement of an artifact that the store's file holds."""
     connection = sqlite3.connect(path())
-    query = "SELECT median_ns FROM measurement WHERE artifact_sha256 = ?"
+    query = "SELECT latency_ns FROM measurement WHERE artifact_sha256 = ?"
     rows = connection.execute(query, (sha256,)).fetchall()
     connection.close()
     return [median for (median,) in rows]
@@ -107,6 +120,64 @@ def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
         found = store.measurement("sha", dataclasses.replace(TARGET, delegate=""))
         assert found and found.target.delegate == "none"
         assert store.measurement("sha", dataclasses.replace(TARGET, threads=4)) is None
+
+
+@pytest.mark.parametrize("made", [MEASURED, COUNTED, ESTIMATED], ids=lambda m: m.kind)
+def test_every_kind_of_figure_is_kept_in_the_column_of_its_unit(here: Path, made: Any) -> None:
+    with Store.open() as store:
+        store.add_measurement(made)
+        assert store.measurement("sha", made.target) == made
+        assert store.measurements_of("sha") == (made,)
+    connection = sqlite3.connect(path())
+    kind, latency, instructions = connection.execute(
+        "SELECT kind, latency_ns, instructions FROM measurement"
+    ).fetchone()
+    connection.close()
+    assert kind == made.kind
+    assert (latency is None, instructions is None) == (kind == "counted", kind != "counted")
+
+
+def test_nothing_answers_after_the_runtime_was_upgraded(here: Path) -> None:
+    asked = (EVALUATION.data, EVALUATION.preprocessing, TARGET)
+    with Store.open() as store:
+        store.add_measurement(MEASURED)
+        store.add_measurement(COUNTED)
+        store.add_evaluation(EVALUATION)
+        for version, answers in (("2", True), ("3", False), ("", True)):
+            assert (store.measurement("sha", TARGET, version) is not None) == answers
+            assert (store.measurement("sha", COUNTED.target, version) is not None) == answers
+            assert (store.evaluation("sha", *asked, version) is not None) == answers
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
+    path().parent.mkdir()
+    connection = sqlite3.connect(path())
+    for statement in _STEPS[1]:
+        connection.execute(statement)
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute(
+        "INSERT INTO measurement VALUES (NULL, '2026-01-01', 'sha', 'host', 'litert', 1, 'xnnpack',"
+        " 2.0, ?)",
+        (records.line(MEASURED),),
+    )
+    connection.execute(
+        "INSERT INTO evaluation VALUES (NULL, '2026-01-01', 'sha', 'litert', 'id', 1, 1.0, NULL,"
+        " ?)",
+        (records.line(EVALUATION),),
+    )
+    connection.commit()
+    connection.close()
+    asked = (EVALUATION.data, EVALUATION.preprocessing, TARGET)
+    for _ in range(2):
+        with Store.open() as store:
+            assert store.measurement("sha", TARGET, "2") == MEASURED
+            assert store.measurement("sha", TARGET, "3") is None
+            assert store.evaluation("sha", *asked, "2") == EVALUATION
+            assert store.evaluation("sha", *asked, "3") is None
+    assert kept("sha") == [2.0]
+    connection = sqlite3.connect(path())
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    connection.close()
 
 
 def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) -> None:
@@ -150,14 +221,12 @@ def test_a_record_of_other_fields_is_passed_over(here: Path) -> None:
         assert store.measurement("sha", TARGET) == MEASURED
 
 
-def test_exports_are_found_by_key_and_by_time(here: Path) -> None:
+def test_the_newest_export_is_found(here: Path) -> None:
     with Store.open() as store:
         assert store.last_export() == ()
         store.add_export("one", {"build/a.tflite": ARTIFACT, "build/b.onnx": ARTIFACT})
         store.add_export("two", {"build/c.tflite": ARTIFACT})
         assert store.last_export() == ("build/c.tflite",)
-        assert store.export_of("one") == ("build/a.tflite", "build/b.onnx")
-        assert store.export_of("three") == ()
     os.mkdir("inside")
     os.chdir("inside")
     with Store.open(here / ".mobiledeploy" / "store.db") as store:
@@ -201,9 +270,12 @@ def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
         leftover.unlink()
     whole = path().read_bytes()
     path().write_bytes(content or whole[:4096] + b"\xa5" * (len(whole) - 4096))
-    with pytest.raises(InputError, match=r"store.db is damaged"), Store.open() as store:
-        store.measurement("sha", TARGET)
-        store.add_measurement(MEASURED)
+    damaged = path().read_bytes()
+    with pytest.raises(InputError, match=r"store.db is damaged.*a copy is kept"):  # noqa: SIM117
+        with Store.open() as store:
+            store.measurement("sha", TARGET)
+            store.add_measurement(MEASURED)
+    assert path().with_name("store.db.damaged").read_bytes() == damaged
 
 
 def test_a_place_that_cannot_be_written_is_a_usage_error(here: Path) -> None:

@@ -41,13 +41,13 @@ def work(path: Path) -> protocol.Work:
 
 
 def test_it_is_on_the_shelf() -> None:
-    assert RUNNERS.load("python").files() == ()
+    assert RUNNERS.load("python").files("x86_64", "litert") == {}
     assert "litert" in RUNNERS.load("python").RUNTIMES
 
 
 def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
     path = exported["int8_ptq", "tflite"]
-    with start(python.bench(str(path), LITERT, None)) as child:
+    with start(python.bench(str(path), LITERT, None, {})) as child:
         assert child.stdout
         assert child.stdin
         ready = protocol.parse(child.stdout.readline())
@@ -71,7 +71,7 @@ def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
 
 def test_the_number_of_runs_can_be_bounded(exported) -> None:
     argv = (*python.bench(str(exported["float32", "onnx"]),
-                          Target("host", "python", "onnxruntime", 1, "none"), None),
+                          Target("host", "python", "onnxruntime", 1, "none"), None, {}),
             "--max-runs", "7")  # fmt: skip
     with start(argv) as child:
         events = [protocol.parse(line) for line in child.stdout or ()]
@@ -83,11 +83,11 @@ def test_a_sample_is_the_tensors_bytes(exported, tmp_path) -> None:
     path = exported["int8_ptq", "tflite"]
     sample = tmp_path / "sample.bin"
     sample.write_bytes(np.zeros((1, 64, 64, 3), np.int8).tobytes())
-    events, status, _ = talk(python.bench(str(path), LITERT, str(sample)))
+    events, status, _ = talk(python.bench(str(path), LITERT, str(sample), {}))
     assert status == 0
     assert isinstance(events[-1], protocol.Done)
     sample.write_bytes(b"short")
-    events, status, _ = talk(python.bench(str(path), LITERT, str(sample)))
+    events, status, _ = talk(python.bench(str(path), LITERT, str(sample), {}))
     assert status == 7
     assert events == [Failure(7, "the sample has 5 bytes, the input is int8 [1, 64, 64, 3]", "")]
 
@@ -129,11 +129,11 @@ def test_predict_does_not_take_a_file_that_differs_from_its_record(exported) -> 
 
 def test_a_refusal_is_an_event(exported, tmp_path) -> None:
     (tmp_path / "a.tflite").write_text("no model")
-    events, status, _ = talk(python.bench(str(tmp_path / "a.tflite"), LITERT, None))
+    events, status, _ = talk(python.bench(str(tmp_path / "a.tflite"), LITERT, None, {}))
     assert status == 7
     assert isinstance(events[0], Failure)
     target = Target("host", "python", "nothing", 1, "")
-    events, status, _ = talk(python.bench(str(exported["float32", "tflite"]), target, None))
+    events, status, _ = talk(python.bench(str(exported["float32", "tflite"]), target, None, {}))
     assert (status, events[0].exit_code) == (2, 2)
 
 
@@ -147,7 +147,7 @@ time.sleep(99)
 
 
 def test_it_does_not_outlive_its_parent(exported) -> None:
-    argv = python.bench(str(exported["int8_ptq", "tflite"]), LITERT, None)
+    argv = python.bench(str(exported["int8_ptq", "tflite"]), LITERT, None, {})
     with start((sys.executable, "-c", PARENT, *argv)) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.analysis import latency, stats
-from mobiledeploy.core import artifacts, leases, protocol, records
+from mobiledeploy.core import artifacts, leases, protocol, recording, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.devices import _child
@@ -91,7 +91,6 @@ def test_a_delegate_that_stays_out_is_doubted(exported, here, heard) -> None:
 def test_what_cannot_be_asked(exported, here, heard) -> None:
     path = [exported["float32", "tflite"]]
     for given, said in (
-        ({"device": "pixel"}, "no devices named 'pixel'; there are host"),
         ({"runner": "nativ"}, "no runners named 'nativ'"),
         ({"runtime": "tensorrt"}, "no runtime 'tensorrt'; there are .*litert"),
         ({"delegate": "gpu"}, "no delegate 'gpu'; there are xnnpack, none"),
@@ -205,7 +204,8 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
         f"    print({records.line(protocol.Timed((5,) * 10))!r}, flush=True)\n"
         "    time.sleep(0.05)"
     )
-    timing = verb._Timing(path, artifacts.load(path), 6, 1.0, heard)
+    asked = recording.Asked("host", "python", None, 1, None, 6, 1.0, False)
+    timing = verb.Timing(path, artifacts.load(path), asked, False, heard)
     child = _child.Child([sys.executable, "-c", script])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "PATIENCE_S", 1.0)

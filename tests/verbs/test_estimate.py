@@ -10,8 +10,9 @@ from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.device_cards import DeviceCard, Point, Reference, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Estimated
-from mobiledeploy.verbs import bench, calibrate, estimate
+from mobiledeploy.verbs import bench, calibrate, estimate, places
 
 NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 BARS = {("pixel-3", "float32"): 0.06, ("pixel-3", "int8"): 0.09, ("pixel-1", "float32"): 0.06}
@@ -79,9 +80,20 @@ def test_an_estimate_is_of_the_files_own_layers(config, path, work, heard) -> No
     assert heard.said == ["estimated, not measured: The phone, Chip, from the card phone"]
 
 
-def test_an_estimate_survives_the_round_trip(config, path, work) -> None:
+def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) -> None:
+    write("phone-1", work, FLOAT)
+    assert places.stand_in("phone").name == places.stand_in("phone-1").name == "phone-1"
+    assert places.stand_in("host") is places.stand_in("emulator:cortex-a76") is None
+    assert places.stand_in("phone", "adb") is places.stand_in("other") is None
+    with pytest.raises(DeviceError, match="no phone phone is connected"):
+        bench.figures([path], device="phone", via="adb")
+
+
+def test_an_estimate_is_kept_and_survives_the_round_trip(config, path, work, here) -> None:
     write("phone", work, FLOAT)
     benched = bench.Benched((str(path),), bench.figures([path], device="phone"))
+    with Store.open() as store:
+        assert store.measurements_of(artifacts.load(path).sha256) == benched.measurements
     assert isinstance(benched.measurements[0], Estimated)
     assert records.loads(bench.Benched, records.dumps(benched)) == benched
 
@@ -181,7 +193,7 @@ def test_operators_that_cannot_be_counted_are_refused(config, tmp_path) -> None:
 def test_an_unknown_device_is_refused(config, path) -> None:
     with pytest.raises(UsageError, match="no device card named 'pixel3'; did you mean pixel-3"):
         estimate.estimate([path], device="pixel3")
-    with pytest.raises(UsageError, match="--runs does not go with an estimate"):
+    with pytest.raises(UsageError, match="nothing is run, and --runs says how"):
         bench.figures([path], device="pixel-3", runs=10)
 
 

@@ -1,0 +1,136 @@
+"""When a time that a phone gave is no figure: it throttled, or something changed meanwhile.
+
+Facts are those of a device's `facts()`, before and after, by the names that `devices/adb.py` gives
+them. What a phone does not tell is absent, and proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mobiledeploy.analysis import stats
+from mobiledeploy.core.types import Measured
+
+RELATIVE_WIDTH = 0.05
+"""The median's 95 % interval reaches farther than this fraction: the median is not known."""
+
+SLOWED = 0.05
+"""The last quarter of the runs takes longer than the first by more than this fraction."""
+
+MOVED = 0.2
+"""A second clock frequency at which more than this share of the runs went on."""
+
+# time_in_state counts in units of USER_HZ: https://docs.kernel.org/cpu-freq/cpufreq-stats.html
+_TICK_NS = 10_000_000
+
+# Nobody may touch these between the two readings.
+_UNTOUCHED = {
+    "screen": "the screen went {} -> {}",
+    "charger": "the charger went {} -> {}",
+    "governor": "the governor went {} -> {}",
+    "frequency_cap_khz": "the highest clock allowed went {} -> {} kHz",
+}
+
+
+def disturbed(measured: Measured, *, fixed_runs: bool = False) -> tuple[str, ...]:
+    """What happened to a phone while it was timed, one reason a line; () where nothing did.
+
+    Another try may do better.
+
+    Args:
+        measured: with the facts of a phone.
+        fixed_runs: the caller asked for so many runs, however wide their interval is.
+    """
+    m, before, after = measured, measured.facts_before, measured.facts_after
+    found = [*_throttled(before, after), *_changed(before, after)]
+    if moved := _moved(before, after, sum(m.warmups_ns) + sum(m.samples_ns)):
+        found.append(moved)
+    if slowed := _slowed(m.samples_ns):
+        found.append(f"the runs got {100 * slowed:.0f} % slower from their first to last quarter")
+    width = stats.relative_width(m.samples_ns)
+    if not fixed_runs and width > RELATIVE_WIDTH:
+        found.append(f"the median is known to ±{100 * width:.0f} % only")
+    return tuple(found)
+
+
+def stayed_out(measured: Measured) -> str:
+    """What the delegate left to the CPU where it was to take the graph; "" where it took it.
+
+    Another try would come to the same. XNNPACK may leave single operators to builtin kernels,
+    which the same core runs; a GPU that does is another machine than was asked for.
+    """
+    taken, total, name = measured.delegated_nodes, measured.total_nodes, measured.target.delegate
+    if name == "none" or taken is None:
+        return ""
+    if taken == 0:
+        return f"{name} took no operator of the graph"
+    if name == "gpu" and total is not None and taken < total:
+        return f"gpu took {taken} of {total} operators only"
+    return ""
+
+
+def cool(start: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether a phone is as cool as it was at `start`, and not throttled."""
+    if now.get("thermal_status", "0") != "0":
+        return False
+    return all(
+        _celsius(now, key) <= _celsius(start, key) + 1
+        for key in ("temperature_cpu_c", "battery_c")
+        if key in start and key in now
+    )
+
+
+def _celsius(facts: Mapping[str, str], key: str) -> float:
+    found = re.fullmatch(r"-?\d+(\.\d+)?", facts[key])
+    return float(found[0]) if found else 0.0
+
+
+def _throttled(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    named = {"before": before, "after": after}
+    return [
+        f"the phone throttles (thermal status {facts['thermal_status']} {when} the runs)"
+        for when, facts in named.items()
+        if facts.get("thermal_status", "0") != "0"
+    ]
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return [
+        said.format(before[key], after[key])
+        for key, said in _UNTOUCHED.items()
+        if key in before and key in after and before[key] != after[key]
+    ]
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
+    """Where runs went on at two clock frequencies of the fastest cores; "" where that is not sure.
+
+    Between the readings lie more than the runs: all of that may have gone on at any frequency.
+    """
+    start, end = (_times(facts.get("time_in_state", "")) for facts in (before, after))
+    spent = {khz: (ticks - start.get(khz, 0)) * _TICK_NS for khz, ticks in end.items()}
+    if not start or len(spent) < 2:
+        return ""
+    (_, first), (time, second) = sorted(((t, khz) for khz, t in spent.items()), reverse=True)[:2]
+    besides = max(0, sum(spent.values()) - runs_ns)
+    if time - besides <= MOVED * runs_ns:
+        return ""
+    return f"the clock moved between {first} and {second} kHz"
+
+
+def _times(text: str) -> dict[str, int]:
+    """'300000:51 2803200:204' -> ticks by frequency."""
+    return {khz: int(ticks) for khz, ticks in re.findall(r"(\d+):(\d+)", text)}
+
+
+def _slowed(samples_ns: Sequence[int]) -> float | None:
+    """By which fraction the last quarter is slower than the first, where that is too much."""
+    quarter = len(samples_ns) // 4
+    if quarter < 3:
+        return None
+    first, last = np.median(samples_ns[:quarter]), np.median(samples_ns[-quarter:])
+    slower = float(last / first) - 1
+    return slower if slower > SLOWED else None

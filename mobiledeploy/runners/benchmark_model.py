@@ -1,0 +1,202 @@
+"""Google's benchmark_model, given by path (MOBILEDEPLOY_BENCHMARK_MODEL), as a runner.
+
+It tells statistics only, no single runs. So it is started again and again until its caller has
+enough, and one sample is one start: the median of its runs, or their mean where an old build tells
+no median. Its flags and its output, old and new:
+https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/tools/benchmark
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import DeviceError, MissingError, UsageError
+from mobiledeploy.core.ports import Process
+from mobiledeploy.core.protocol import PROTOCOL, Done, Ready, Timed
+from mobiledeploy.core.types import Failure, Target, Tensor
+
+RUNTIMES: tuple[str, ...] = ("litert",)
+DELEGATES = {
+    "xnnpack": ("--use_xnnpack=true",),
+    "gpu": ("--use_gpu=true", "--use_xnnpack=false"),
+    "none": ("--use_xnnpack=false",),
+}
+
+# One start: long enough for a median, short enough that several fit into the time of a timing.
+_START = (
+    "--num_runs=10", "--min_secs=0.3", "--max_secs=20", "--warmup_runs=1", "--warmup_min_secs=0.1",
+    "--report_peak_memory_footprint=true",
+)  # fmt: skip
+# Starts it until standard input ends. A shell gives what it starts aside no standard input of its
+# own (POSIX 2.9.3), so it is handed over as 3.
+_AGAIN = (
+    'rm -f stop; sha256sum "$1"; exec 3<&0; '
+    "{ cat <&3; : > stop; } >/dev/null 2>&1 & "
+    'trap "kill $! 2>/dev/null" EXIT; '
+    'while [ ! -e stop ]; do "$@" 2>&1 </dev/null 3<&- || exit $?; done'
+)
+_NOWHERE = Tensor("", (), "")
+
+
+def files(machine: str, runtime: str) -> Mapping[str, Path]:
+    """The program; MissingError where none is given."""
+    return {"program": _program()}
+
+
+def bench(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The argv that times `model`, on noise of its own: it takes no raw input."""
+    name = target.delegate or "xnnpack"
+    if name not in DELEGATES:
+        raise UsageError(
+            f"benchmark_model has no delegate {name!r}", f"there are {', '.join(DELEGATES)}"
+        )
+    return (
+        "sh", "-c", _AGAIN, "sh", files["program"], f"--graph={model}",
+        f"--num_threads={target.threads}", *_START, *DELEGATES[name],
+    )  # fmt: skip
+
+
+def predict(model: str, target: Target) -> tuple[str, ...]:
+    """UsageError: it times only."""
+    raise UsageError("benchmark_model cannot evaluate", "--runner python")
+
+
+def hear(process: Process, target: Target) -> Process:
+    """What it prints, as the events of PROTOCOL.md."""
+    return _Translated(process, target)
+
+
+def _program() -> Path:
+    given = os.environ.get("MOBILEDEPLOY_BENCHMARK_MODEL")
+    if not given:
+        raise MissingError(
+            "which benchmark_model?",
+            "give --benchmark-model FILE, Google's build for the phone's ABI",
+        )
+    path = Path(given)
+    if not path.is_file():
+        raise MissingError(f"there is no file {given}", "give another --benchmark-model FILE")
+    return path
+
+
+class _Translated:
+    """A running benchmark_model that speaks PROTOCOL.md."""
+
+    def __init__(self, process: Process, target: Target) -> None:
+        self._process = process
+        self._target = target
+        self._said = _Said()
+        self._last = ""
+
+    def lines(self) -> Iterator[str]:
+        """Events, as lines of JSON."""
+        ready = False
+        for line in self._process.lines():
+            text = re.sub(r"^(INFO|WARNING|ERROR): ", "", line.strip())
+            self._last = text or self._last
+            self._said.read(text)
+            # Old builds begin the line with "Average".
+            if not re.match(r"(Average i|I)nference timings in us:", text):
+                continue
+            if self._said.sample_us is None:
+                yield records.line(Failure(5, "benchmark_model made no run", text))
+                return
+            if not ready:
+                yield records.line(self._ready())
+                ready = True
+            yield records.line(Timed((round(self._said.sample_us * 1000),)))
+        if ready and self._process.wait()[0] == 0:
+            yield records.line(Done(self._said.peak_bytes))
+
+    def send(self, line: str) -> None:
+        """Nothing is ever sent to it."""
+
+    def stop(self) -> None:
+        """It ends with the start that it is in."""
+        self._process.stop()
+
+    def wait(self) -> tuple[int, str]:
+        """Its exit status, and its last line."""
+        status, tail = self._process.wait()
+        return status, tail.strip() or self._last
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+
+    def _ready(self) -> Ready:
+        name = self._target.delegate or "xnnpack"
+        taken, total = self._said.nodes(name)
+        kind = "medians" if self._said.has_median else "means"
+        version = f"benchmark_model {self._said.program[:12]} ({kind} of its starts)"
+        return Ready(
+            protocol=PROTOCOL, runtime="litert", version=version, input=_NOWHERE, output=_NOWHERE,
+            delegate=name, delegated_nodes=taken, total_nodes=total,
+            threads=self._target.threads, cpu="",
+        )  # fmt: skip
+
+
+class _Said:
+    """What the program has said so far; `sample_us` is of the newest statistics."""
+
+    def __init__(self) -> None:
+        self.sample_us: float | None = None
+        self.has_median = False
+        self.peak_bytes = 0
+        self.program = ""
+        self._replaced: dict[str, tuple[int, int | None]] = {}
+        self._stays_out = False
+
+    def read(self, text: str) -> None:
+        """One line, without its prefix."""
+        # Old builds do not say out of how many.
+        if match := re.match(
+            r"Replacing (\d+)(?: out of (\d+))? node\(s\) with delegate \((\w+)\)", text
+        ):
+            name = "gpu" if "gpu" in match[3].lower() else "xnnpack"
+            taken, total = self._replaced.get(name, (0, 0))
+            more = None if match[2] is None or total is None else total + int(match[2])
+            self._replaced[name] = (taken + int(match[1]), more)
+        elif match := re.match(r"([0-9a-f]{64})\s", text):
+            self.program = match[1]
+        elif "will not be executed by the delegate" in text or re.match(
+            r"Failed to (apply|create) .*delegate", text
+        ):
+            self._stays_out = True
+        elif match := re.match(r"count=(\d+)(.*)", text):
+            self._statistics(int(match[1]), match[2])
+        # Or else: "Memory footprint delta from the start of the tool (MB): init=6.3 overall=109.8"
+        elif match := re.search(r"emory footprint.*\(MB\).*overall=([\d.e+-]+)", text):
+            self.peak_bytes = max(self.peak_bytes, round(_number(match[1]) * 1024 * 1024))
+
+    def nodes(self, delegate: str) -> tuple[int | None, int | None]:
+        """(taken, of how many); None where it did not say."""
+        if delegate == "none":
+            return 0, None
+        if delegate in self._replaced:
+            return self._replaced[delegate]
+        # One that was asked for and replaced nothing has stayed out; XNNPACK stays silent in builds
+        # that apply it before they can log.
+        return (0 if self._stays_out or delegate == "gpu" else None), None
+
+    def _statistics(self, count: int, rest: str) -> None:
+        # The first such line is the warm-up, the last is the run; "curr=12(all same)" for one.
+        values = {key: _number(n) for key, n in re.findall(r"(\w+)=([-\d.e+]+)", rest)}
+        self.has_median = "median" in values or "(all same)" in rest
+        found = values.get("median", values.get("avg", values.get("curr")))
+        self.sample_us = found if count and found and found > 0 else None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DeviceError(
+            f"benchmark_model said {text!r} for a number", "this version of it is not known"
+        ) from None

@@ -1,0 +1,114 @@
+"""Whether B is slower than A: the two timed in turns, so that a drift of the machine cancels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.analysis import comparison, validity
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.errors import UsageError, VoidError
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.types import Doubt, Measured
+from mobiledeploy.verbs import bench, places
+
+ROUNDS = 8
+"""Rounds of A B B A, unless told otherwise."""
+
+BLOCK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
+
+    `changed` says whether the interval leaves out 1.
+    """
+
+    a: str
+    b: str
+    ratio: float
+    interval: tuple[float, float]
+    changed: bool
+    rounds: int
+    blocks: tuple[Measured, ...]
+
+
+def compare(
+    a: Path,
+    b: Path,
+    *,
+    device: str = "host",
+    via: places.Via = "auto",
+    runner: str | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    delegate: str | None = None,
+    rounds: int = ROUNDS,
+    seconds: float = BLOCK_SECONDS,
+    record: Path | None = None,
+    notify: Notify = SILENCE,
+) -> Compared:
+    """Times two artifacts in the order A B B A, `rounds` times; each block is a fresh process.
+
+    Args:
+        a: the artifact that is compared with.
+        b: the artifact that is judged.
+        device: as of `bench.bench`, as is all that is not named here.
+        via: see `places.resolve`.
+        runner: what drives the runtime.
+        runtime: by default that of each artifact's format.
+        threads: of the runtime.
+        delegate: by default the first that the runtime has.
+        rounds: of four blocks each.
+        seconds: the time limit for one block.
+        record: a file to keep the exchange in.
+        notify: hears of progress and doubts.
+
+    Raises:
+        UsageError: too few rounds, or as of `bench.bench`.
+        VoidError: a delegate did not take the graph of one of them.
+        DeviceError: as of `bench.bench`.
+    """
+    if rounds < comparison.FEWEST:
+        raise UsageError(
+            f"{rounds} rounds have no interval of the ratio", f"give {comparison.FEWEST} or more"
+        )
+    place = places.resolve(device, via)
+    asked = places.asked(
+        place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=None,
+        seconds=seconds, fixed_performance=False,
+    )  # fmt: skip
+    timings = {
+        side: bench.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(notify))
+        for side, path in (("A", a), ("B", b))
+    }
+    order = comparison.ORDER * rounds
+    blocks: list[Measured] = []
+    with bench.opened(place, asked, record, notify) as session:
+        for side in order:
+            blocks.append(timings[side].measure(session))
+            if reason := validity.stayed_out(blocks[-1]):
+                raise VoidError(f"void: {timings[side].path.name}: {reason}", "another --delegate")
+            notify.progress("comparing", len(blocks), len(order))
+    found = comparison.interleaved([block.median_ns for block in blocks])
+    return Compared(
+        str(a), str(b), found.value, (found.low, found.high), found.changed, rounds, tuple(blocks)
+    )
+
+
+class _Quiet:
+    """Passes nothing of single blocks on: they are short, and their doubts stand in them."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Says nothing."""
+
+    def doubt(self, doubt: Doubt) -> None:
+        """Says nothing."""
+
+    def say(self, line: str) -> None:
+        """As it is."""
+        self._notify.say(line)

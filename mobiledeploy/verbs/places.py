@@ -1,0 +1,167 @@
+"""What `--device` and `--via` mean: which device of the shelf, by which name, driven by what."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobiledeploy.core import device_cards, recording
+from mobiledeploy.core.device_cards import DeviceCard
+from mobiledeploy.core.errors import DeviceError, UsageError
+from mobiledeploy.core.plugins import DEVICES, RUNNERS
+from mobiledeploy.core.types import Seen
+
+Via = Literal["auto", "adb", "emulator"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device of the shelf, and what its `open` takes: the name that records bear."""
+
+    plugin: str
+    name: str
+
+    @property
+    def recorded(self) -> bool:
+        """Whether nothing runs there: it is played back."""
+        return DEVICES.load(self.plugin).KIND == "recorded"
+
+    @property
+    def counted(self) -> bool:
+        """Whether instructions are counted there instead of time."""
+        return DEVICES.load(self.plugin).KIND == "counted"
+
+    @property
+    def phone(self) -> bool:
+        """Whether the rules for phones hold: facts, cool-downs, void measurements."""
+        return self.plugin == "adb"
+
+    def runner(self, wanted: str | None) -> str:
+        """The runner's name; by default native on a phone and python here.
+
+        UsageError where it cannot run there.
+        """
+        usual = DEVICES.load(self.plugin).RUNNER
+        chosen = wanted or usual
+        if self.phone and chosen == "python":
+            raise UsageError("no Python runs on a phone", f"--runner {usual}")
+        if not self.phone and chosen == "benchmark_model":
+            raise UsageError("benchmark_model is for phones", "--device adb")
+        return chosen
+
+
+def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
+    """What a timing is asked for, with the defaults of its place; of a recording what it was then.
+
+    `given`: the fields of `recording.Asked` but for device and runner.
+
+    Raises:
+        UsageError: the runner does not run there, or has no such runtime.
+        InputError: the recording is none.
+    """
+    if place.recorded:
+        if not place.name.partition(":")[2]:
+            raise UsageError("which recording?", f"--device {place.plugin}:FILE")
+        return recording.read(Path(place.name.partition(":")[2])).asked
+    chosen = place.runner(runner)
+    known = RUNNERS.load(chosen).RUNTIMES
+    if given["runtime"] not in (None, *known):
+        raise UsageError(
+            f"the runner {chosen} has no runtime {given['runtime']!r}",
+            f"there are {', '.join(known)}",
+        )
+    return recording.Asked(device=place.name, runner=chosen, **given)
+
+
+def resolve(device: str, via: Via = "auto") -> Place:
+    """Where to go for `--device DEVICE --via VIA`.
+
+    DEVICE is a device of the shelf (host, adb, replay), one of its machines (adb:SERIAL), or a
+    phone's model as people write it (pixel, pixel-6).
+
+    Raises:
+        UsageError: several phones are of that model, or the word is near to a device's name.
+        DeviceError: no phone of that model is connected; what is connected is listed.
+    """
+    kind = device.partition(":")[0]
+    if kind in DEVICES.names():
+        return Place(kind, device if kind != "adb" or ":" in device else _the_phone())
+    return _phone(device, via)
+
+
+def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
+    """The card that is estimated from where `--device DEVICE` names a phone that is not connected.
+
+    None for a device of the shelf, for a phone that is connected, ready or not, and where no card
+    has such a name: `resolve` then says where to go, or why not.
+    """
+    if via != "auto" or device.partition(":")[0] in DEVICES.names():
+        return None
+    card = device_cards.matching(device)
+    if card is None or any(_fits(device, _model(one)) for one in _connected()):
+        return None
+    return card
+
+
+def _phone(wanted: str, via: Via) -> Place:
+    """The connected phone whose model fits `wanted`."""
+    phones = [one for one in _connected() if _fits(wanted, _model(one))]
+    exact = [one for one in phones if _words(_model(one)) == _words(wanted)]
+    ready = [one for one in exact or phones if not one.mend]
+    if len(ready) == 1:
+        return Place("adb", ready[0].name)
+    if ready:
+        raise UsageError(
+            f"{len(ready)} phones are a {wanted}", f"choose one: --device {_list(ready)}"
+        )
+    if phones:
+        raise DeviceError(f"the {wanted} is not ready", phones[0].mend)
+    return _without(wanted, via)
+
+
+def _without(wanted: str, via: Via) -> Place:
+    """What stands in for a phone that is not connected: nothing does."""
+    connected = _connected()
+    there = f"connected: {_list(connected)}" if connected else "no phone is connected"
+    raise DeviceError(
+        f"no phone {wanted} is connected",
+        f"{there}; --device takes {', '.join(DEVICES.names())}, a phone's model, or a "
+        "card that `mobiledeploy devices` lists",
+    )
+
+
+def _the_phone() -> str:
+    """`adb:SERIAL` where there is no doubt which; else `adb`, whose `open` says what is wrong."""
+    if serial := os.environ.get("ANDROID_SERIAL"):
+        return f"adb:{serial}"
+    ready = [one.name for one in _connected() if not one.mend]
+    return ready[0] if len(ready) == 1 else "adb"
+
+
+def _connected() -> list[Seen]:
+    return [one for one in DEVICES.load("adb").seen() if one.name != "adb"]
+
+
+def _model(phone: Seen) -> str:
+    return phone.about.partition(",")[0]
+
+
+def _fits(wanted: str, model: str) -> bool:
+    """Whether `wanted` names this model: pixel and pixel-3 fit a Pixel 3 XL, pixel-3a does not."""
+    words = _words(wanted)
+    found = _words(model)
+    return bool(words) and any(
+        found[start : start + len(words)] == words for start in range(len(found))
+    )
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())
+
+
+def _list(phones: Sequence[Seen]) -> str:
+    return ", ".join(f"{one.name} ({_model(one)})" for one in phones)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobiledeploy.analysis import layer_counts
+
+# One XNNPACK partition of two operators, then one of TFLite's own.
+LITERT = """1\t0\tLiteRT::Run[buffer registration]
+1\t0\tInvoke
+8\t0\tConvolution (NHWC, QC8) IGEMM
+8\t1\tConvolution (NHWC, QC8) DWConv
+2\t2\tSOFTMAX
+32\t7\tInvoke
+1\t0\tLiteRT::Run[Buffer sync]
+"""
+
+
+def readings(*steps: int) -> list[dict[str, int]]:
+    """What was counted at each reading, of what was executed before it."""
+    total, made = 0, []
+    for step in steps:
+        total += step
+        made.append({"sdot": total, "alu": 10 * total, "bytes_loaded": 7})
+    return made
+
+
+def test_litert_operators_get_what_was_executed_between_their_readings() -> None:
+    # Caller, registration twice, Invoke, XNNPACK begins, two operators, softmax twice, the ends.
+    at = readings(1, 1, 1, 1, 1, 100, 200, 1, 300, 1, 1, 1, 1)
+    first, second, third = layer_counts.of_litert(LITERT, at)
+    assert (first.counts["sdot"], second.counts["sdot"], third.counts["sdot"]) == (100, 200, 300)
+    assert first.kernel == "Convolution (NHWC, QC8) IGEMM, sdot"
+    assert layer_counts.instructions(second.counts) == 2200
+
+
+@given(st.integers(0, 40).filter(lambda n: n != 13))
+def test_readings_that_do_not_fit_say_nothing(count: int) -> None:
+    assert layer_counts.of_litert(LITERT, readings(*[1] * count)) == ()
+
+
+def test_a_second_partition_begins_with_a_reading_of_its_own() -> None:
+    profile = "8\t0\ta\n2\t1\tb\n8\t0\tc\n8\t1\td\n"
+    at = readings(1, 1, 10, 1, 20, 1, 30, 40, 1)
+    found = [one.counts["sdot"] for one in layer_counts.of_litert(profile, at)]
+    assert found == [10, 20, 30, 40]
+
+
+def trace(*nodes: str) -> list[dict[str, object]]:
+    made: list[dict[str, object]] = [
+        {"cat": "Node", "name": f"{name}_kernel_time", "args": {"op_name": "QLinearConv"}}
+        for name in nodes
+    ]
+    return [*made, {"cat": "Session", "name": "model_run", "args": {}}]
+
+
+def test_onnxruntime_nodes_of_the_last_run() -> None:
+    profile = json.dumps([*trace("warm", "up"), *trace("a", "b")])
+    at = readings(1, 1, 1, 1, 1, 50, 1, 60, 1, 1, 1, 1, 1)[:-1]
+    at = readings(*[1] * 4, 1, 50, 1, 60, *[1] * 6)[: 4 + 4 + 6]
+    found = layer_counts.of_onnxruntime(profile, at)
+    assert [(one.name, one.counts["sdot"]) for one in found] == [("a", 50), ("b", 60)]
+
+
+@given(st.text() | st.sampled_from(["[]", "[1]", '[{"cat":"Node"}]', "{}"]))
+def test_no_profile_of_ours_says_nothing(text: str) -> None:
+    assert layer_counts.of_onnxruntime(text, readings(1, 1)) == ()
+    assert layer_counts.of_litert(text.replace("\t", " "), readings(1)) == ()
+
+
+def test_a_kernel_that_hardly_multiplies_has_no_class() -> None:
+    assert layer_counts.multiplication({"sdot": 1, "alu": 1000}) == ""
+    assert layer_counts.multiplication({"mla": 50, "sdot": 2, "alu": 50}) == "mla"

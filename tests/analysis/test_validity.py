@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mobiledeploy.analysis import validity
+from mobiledeploy.core.types import Measured, Target
+
+FACTS = {
+    "thermal_status": "0", "screen": "on", "charger": "USB", "governor": "0:schedutil",
+    "frequency_cap_khz": "0:1800000 7:2800000", "temperature_cpu_c": "40.0",
+    "time_in_state": "300000:100 2800000:1000", "battery_c": "28.0",
+}  # fmt: skip
+NOISE = np.random.Generator(np.random.PCG64(0)).normal(2e6, 1e4, 400)
+STEADY = tuple(int(n) for n in NOISE)  # 0.8 s
+
+
+def measured(samples=STEADY, before=FACTS, after=FACTS, **given) -> Measured:
+    plain = Measured(
+        "0" * 64, Target("adb:1", "native", "litert", 1, "xnnpack"), "2.3.0", samples, (), 2e6,
+        (2e6, 2e6), 1, 31, 31, before, after,
+    )  # fmt: skip
+    return replace(plain, **given)
+
+
+def test_a_quiet_phone_is_valid() -> None:
+    assert validity.disturbed(measured()) == ()
+    # A phone that tells nothing proves nothing.
+    assert validity.disturbed(measured(before={}, after={})) == ()
+    after = FACTS | {"time_in_state": "300000:130 2800000:1078"}
+    assert validity.disturbed(measured(after=after)) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"thermal_status": "1"}, "throttles (thermal status 1 after"),
+        ({"screen": "off"}, "the screen went on -> off"),
+        ({"charger": "none"}, "the charger went USB -> none"),
+        ({"governor": "0:powersave"}, "the governor went"),
+        ({"frequency_cap_khz": "0:1800000 7:2000000"}, "the highest clock allowed went"),
+        ({"time_in_state": "300000:102 1800000:40 2800000:1042"},
+         "the clock moved between 2800000 and 1800000 kHz"),
+    ],
+)  # fmt: skip
+def test_what_happened_is_named(change, said) -> None:
+    (reason,) = validity.disturbed(measured(after=FACTS | change))
+    assert said in reason
+    assert validity.disturbed(measured(before=FACTS | change, after=FACTS | change)) == (
+        () if "status" not in said else
+        ("the phone throttles (thermal status 1 before the runs)",
+         "the phone throttles (thermal status 1 after the runs)")
+    )  # fmt: skip
+
+
+def test_other_clocks_before_and_after_the_runs_do_not_count() -> None:
+    # 0.8 s of runs; 0.5 s more at the low clock while the model was loaded.
+    after = FACTS | {"time_in_state": "300000:150 2800000:1080"}
+    assert validity.disturbed(measured(after=after)) == ()
+
+
+def test_slowing_down_and_wide_intervals() -> None:
+    slower = tuple(int(n * (1 + 0.1 * i / 400)) for i, n in enumerate(NOISE))
+    (reason,) = validity.disturbed(measured(slower))
+    assert reason == "the runs got 7 % slower from their first to last quarter"
+    wild = tuple(int(n) for n in np.random.Generator(np.random.PCG64(0)).lognormal(14, 1, 30))
+    assert any("the median is known to" in r for r in validity.disturbed(measured(wild)))
+    assert not any("median" in r for r in validity.disturbed(measured(wild), fixed_runs=True))
+
+
+def test_delegates() -> None:
+    gpu = Target("adb:1", "benchmark_model", "litert", 1, "gpu")
+    assert validity.stayed_out(measured()) == ""
+    assert validity.stayed_out(measured(delegated_nodes=20)) == ""
+    assert (
+        validity.stayed_out(measured(delegated_nodes=0)) == "xnnpack took no operator of the graph"
+    )
+    assert validity.stayed_out(measured(target=gpu, delegated_nodes=20)) == (
+        "gpu took 20 of 31 operators only"
+    )
+    assert validity.stayed_out(measured(delegated_nodes=None, total_nodes=None)) == ""
+    none = Target("adb:1", "native", "litert", 1, "none")
+    assert validity.stayed_out(measured(target=none, delegated_nodes=0)) == ""
+
+
+def test_cool() -> None:
+    assert validity.cool(FACTS, FACTS)
+    assert validity.cool(FACTS, FACTS | {"temperature_cpu_c": "40.9"})
+    assert not validity.cool(FACTS, FACTS | {"temperature_cpu_c": "45.0"})
+    assert not validity.cool(FACTS, FACTS | {"thermal_status": "2"})
+    assert validity.cool(FACTS, {})
+    assert validity.cool(FACTS, FACTS | {"battery_c": "warm"})

@@ -1,0 +1,191 @@
+"""A phone of the tests' own (daemon.py), seen by the stock adb; skips where adb is not here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mobiledeploy.core.plugins import RUNNERS
+
+HERE = Path(__file__).resolve().parent
+
+TOOLS = {
+    "getprop": """#!/bin/sh
+[ "$1" ] || exec sed 's/^\\(.*\\)=\\(.*\\)$/[\\1]: [\\2]/' "$PHONE/properties"
+sed -n "s/^$1=//p" "$PHONE/properties"
+""",
+    "dumpsys": '#!/bin/sh\ncat "$PHONE/dumpsys-$1" 2>/dev/null\n',
+    "taskset": '#!/bin/sh\necho "$1" >> "$PHONE/masks"; shift; exec "$@"\n',
+    "cmd": '#!/bin/sh\necho "$@" >> "$PHONE/cmd"; cat "$PHONE/cmd-says" 2>/dev/null; :\n',
+}
+PROPERTIES = """ro.product.model={model}
+ro.product.manufacturer=Tests
+ro.soc.model=SM8150
+ro.build.version.release=12
+ro.build.version.sdk=31
+ro.product.cpu.abilist=arm64-v8a,x86_64
+"""
+BATTERY = """Current Battery Service state:
+  AC powered: false
+  USB powered: true
+  Wireless powered: false
+  level: 87
+  temperature: 281
+"""
+THERMAL = """IsStatusOverride: false
+Thermal Status: {status}
+Cached temperatures:
+\tTemperature{{mValue=99.0, mType=0, mName=CPU0, mStatus=0}}
+HAL Ready: true
+Current temperatures from HAL:
+\tTemperature{{mValue=41.5, mType=0, mName=CPU0, mStatus=0}}
+\tTemperature{{mValue=43.0, mType=0, mName=CPU7, mStatus=0}}
+\tTemperature{{mValue=28.1, mType=2, mName=battery, mStatus=0}}
+"""
+
+
+class Phone:
+    """A running phone: what is on it, and how to break it."""
+
+    def __init__(self, root: Path, model: str) -> None:
+        self.root, self.model = root, model
+        for folder in ("data/local/tmp", "faults", "system/bin"):
+            (root / folder).mkdir(parents=True)
+        for name, text in TOOLS.items():
+            self.tool(name, text)
+        (root / "properties").write_text(PROPERTIES.format(model=model))
+        (root / "dumpsys-battery").write_text(BATTERY)
+        (root / "dumpsys-power").write_text("Power Manager State:\n  mWakefulness=Awake\n")
+        self.thermal(0)
+        self.pace()
+        for core in range(8):
+            self.core(core, 1024 if core == 7 else 870 if core > 3 else 325)
+        self._port = "0"
+        self.start()
+
+    def start(self) -> None:
+        """Plugs it in."""
+        self._daemon = subprocess.Popen(
+            [sys.executable, str(HERE / "daemon.py"), str(self.root), self.model, self._port],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._daemon.stdout
+        self._port = self._daemon.stdout.readline().strip()
+        self.serial = f"127.0.0.1:{self._port}"
+
+    def connect(self, state: str = "device") -> None:
+        """Makes adb see it, in a state."""
+        adb("connect", self.serial)
+        for _ in range(300):
+            if f"{self.serial}\t{state}" in adb("devices"):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"not {state}: {adb('devices')}")
+
+    def stop(self) -> None:
+        """Takes it away for good."""
+        adb("disconnect", self.serial)
+        self._daemon.kill()
+        self._daemon.wait()
+        assert self._daemon.stdout
+        self._daemon.stdout.close()
+
+    def tool(self, name: str, text: str) -> None:
+        path = self.root / "system" / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def core(self, number: int, capacity: int, cap: int = 2_800_000) -> None:
+        folder = self.root / f"sys/devices/system/cpu/cpu{number}"
+        (folder / "cpufreq" / "stats").mkdir(parents=True, exist_ok=True)
+        (folder / "cpu_capacity").write_text(f"{capacity}\n")
+        (folder / "cpufreq" / "scaling_governor").write_text("schedutil\n")
+        (folder / "cpufreq" / "scaling_cur_freq").write_text(f"{cap}\n")
+        (folder / "cpufreq" / "scaling_max_freq").write_text(f"{cap}\n")
+        (folder / "cpufreq" / "stats" / "time_in_state").write_text(f"300000 5\n{cap} 80\n")
+
+    def thermal(self, status: int) -> None:
+        (self.root / "dumpsys-thermalservice").write_text(THERMAL.format(status=status))
+
+    def pace(self, **given: float) -> None:
+        (self.root / "pace").write_text(json.dumps(given))
+
+    def plant(self, fault: str, content: str = "") -> None:
+        (self.root / "faults" / fault).write_text(content)
+
+    def heal(self, fault: str) -> None:
+        (self.root / "faults" / fault).unlink(missing_ok=True)
+
+    def left(self) -> list[str]:
+        """What lies where jobs put their files."""
+        return sorted(p.name for p in (self.root / "data/local/tmp").rglob("*"))
+
+    def said(self, name: str) -> list[str]:
+        """The lines of a file that the phone wrote; [] where it did not."""
+        path = self.root / name
+        return path.read_text().splitlines() if path.exists() else []
+
+
+def adb(*arguments: str) -> str:
+    """What the stock adb prints."""
+    done = subprocess.run(
+        ["adb", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def new_phone(tmp_path: Path) -> Iterator[Callable[..., Phone]]:
+    """Makes phones that adb is connected to: a model's name -> the phone."""
+    if shutil.which("adb") is None:
+        pytest.skip("adb is not installed (apt install adb)")
+    made: list[Phone] = []
+
+    def make(model: str = "Pixel 3", state: str = "device", **faults: str) -> Phone:
+        made.append(Phone(tmp_path / f"phone-{len(made)}", model))
+        for fault, content in faults.items():
+            made[-1].plant(fault, content)
+        made[-1].connect(state)
+        return made[-1]
+
+    yield make
+    for phone in made:
+        phone.stop()
+
+
+@pytest.fixture
+def phone(new_phone: Callable[..., Phone]) -> Phone:
+    """The only phone."""
+    return new_phone()
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The runner `scripted` on the shelf: scripted_runner.py, pushed as it is."""
+    runner = SimpleNamespace(
+        RUNTIMES=("litert",),
+        files=lambda machine, runtime: {"program": HERE / "scripted_runner.py"},
+        bench=lambda model, target, sample, files: (
+            files["program"], "bench", "--model", model, "--runtime", target.runtime,
+            "--threads", str(target.threads), "--delegate", target.delegate,
+        ),
+        hear=lambda process, target: process,
+    )  # fmt: skip
+    load = RUNNERS.load
+    monkeypatch.setattr(RUNNERS, "load", lambda name: runner if name == "scripted" else load(name))
+    return runner
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies() -> None:
+    """The phone is on this machine."""
+    assert os.environ["ANDROID_ADB_SERVER_PORT"] != "5037"

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core.errors import DeviceError, MissingError
+from mobiledeploy.core.ports import SILENCE
+from mobiledeploy.devices import adb as device
+
+ODD = ["a b", "'", '"', "; touch $PHONE/hacked", "$(touch $PHONE/hacked)", "`id`", "*", "\\", "-n",
+       "a\nb", "", "ü", "&", "|", "#"]  # fmt: skip
+
+
+def session(phone, notify=SILENCE):
+    return device.open(f"adb:{phone.serial}", exclusive=True, notify=notify)
+
+
+def test_arguments_arrive_as_they_are(phone) -> None:
+    echo = phone.root / "echo.py"
+    echo.write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
+    with session(phone) as opened:
+        process = opened.run([sys.executable, str(echo), *ODD])
+        assert json.loads("".join(process.lines())) == ODD
+        assert process.wait() == (0, "")
+    assert not (phone.root / "hacked").exists()
+    assert phone.left() == []
+
+
+def test_a_command_hears_answers_and_ends(phone) -> None:
+    with session(phone) as opened:
+        process = opened.run(["cat"])
+        process.send("abc")
+        assert next(process.lines()) == "abc\n"
+        process.stop()
+        assert process.wait()[0] == 0
+        assert opened.run(["sh", "-c", "kill -9 $$"]).wait()[0] == -9
+        status, tail = opened.run(["sh", "-c", "echo wrong >&2; exit 3"]).wait()
+        assert (status, tail.strip()) == (3, "wrong")
+
+
+@pytest.mark.parametrize(
+    "name", ["int8.tflite", "a b.tflite", "-x.tflite", "$(touch hacked);'\"`.tflite", "ü.tflite",
+             "lease", "n" * 200 + ".bin"],
+)  # fmt: skip
+def test_files_go_and_come_back_whatever_they_are_called(phone, tmp_path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "there" / name
+    path.write_bytes(bytes(range(256)) * 1000)
+    with session(phone) as opened:
+        remote = opened.push(path)
+        assert remote.startswith(device.FOLDER + "/")
+        assert opened.push(path) == remote
+        opened.pull(remote, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+    assert phone.left() == []
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_files_of_one_name_do_not_meet(phone, tmp_path) -> None:
+    paths = [tmp_path / "a" / "m.tflite", tmp_path / "b" / "m.tflite"]
+    with session(phone) as opened:
+        for number, path in enumerate(paths):
+            path.parent.mkdir()
+            path.write_text(str(number))
+        first, second = map(opened.push, paths)
+        assert first != second
+        assert second.endswith(".tflite")
+
+
+def test_facts(phone) -> None:
+    with session(phone) as opened:
+        facts = opened.facts()
+    expected = {
+        "model": "Pixel 3", "soc": "SM8150", "android": "12", "sdk": "31", "charger": "USB",
+        "battery_percent": "87", "battery_c": "28.1", "thermal_status": "0", "screen": "on",
+        "temperature_cpu_c": "43.0", "taskset": "yes", "time_in_state": "300000:5 2800000:80",
+        "core_capacity": "0:325 1:325 2:325 3:325 4:870 5:870 6:870 7:1024",
+    }  # fmt: skip
+    assert {key: facts.get(key) for key in expected} == expected
+    assert facts["governor"].startswith("0:schedutil 1:")
+
+
+def test_a_program_of_another_machine_is_refused(phone, tmp_path) -> None:
+    elf = tmp_path / "runner"
+    elf.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x02\x00\x28\x00" + bytes(40))
+    with (
+        session(phone) as opened,
+        pytest.raises(DeviceError, match=r"runner is for armeabi-v7a, and .* runs arm64-v8a"),
+    ):
+        opened.push(elf)
+    assert phone.left() == []
+
+
+def test_programs_may_be_executed(phone, tmp_path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho here\n")
+    program.chmod(0o700)
+    with session(phone) as opened:
+        opened.push(program)
+        assert "".join(opened.run(["./program"]).lines()) == "here\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "content", "said"),
+    [
+        ("corrupt", "", "arrived .* as another file"),
+        ("full", "", "is full"),
+        ("unplug-push", "1000", "was lost|is offline"),
+    ],
+)
+def test_a_push_that_fails(phone, tmp_path, heard, monkeypatch, fault, content, said) -> None:
+    monkeypatch.setattr(device, "RETURN_SECONDS", 1.0)
+    file = tmp_path / "file"
+    file.write_bytes(bytes(300_000))
+    phone.plant(fault, content)
+    with pytest.raises(DeviceError, match=said), session(phone, heard) as opened:
+        opened.push(file)
+    if fault == "unplug-push":
+        assert [doubt.name for doubt in heard.doubts] == ["left-behind"]
+        assert "lease" in phone.left()
+        phone.heal("refuse")
+        phone.heal(fault)
+        phone.connect()
+        # Whoever comes next takes it away, without waiting for the lease to end.
+        with session(phone):
+            assert phone.left() == ["lease", "mobiledeploy"]
+    assert phone.left() == []
+
+
+def test_too_little_room_is_known_before(phone, tmp_path) -> None:
+    phone.tool("df", "#!/bin/sh\necho 'Filesystem 1K-blocks Used Available Use% Mounted on'\n"
+                     "echo '/dev/block/dm-5 100000 99000 1000 99% /data'\n")  # fmt: skip
+    file = tmp_path / "file"
+    file.write_bytes(bytes(100_000))
+    with pytest.raises(DeviceError, match="has 1,024 kB free"), session(phone) as opened:
+        opened.push(file)
+    assert phone.left() == []
+
+
+def test_a_phone_that_comes_back_is_cleaned(phone, tmp_path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(300_000))
+    phone.plant("unplug-push", "1000")
+    with pytest.raises(DeviceError, match="was lost|is offline"), session(phone) as opened:
+        try:
+            opened.push(file)
+        finally:
+            phone.heal("refuse")
+            phone.connect()
+    assert phone.left() == []
+
+
+def test_a_shell_that_hangs(phone, monkeypatch, heard) -> None:
+    monkeypatch.setattr(device, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(device, "RETURN_SECONDS", 0.1)
+    phone.plant("hang", "=getprop")
+    with pytest.raises(DeviceError, match="hangs: no answer to adb shell"), session(phone) as it:
+        it.facts()
+    assert phone.left() == []
+    assert heard.doubts == []
+
+
+def test_what_runs_there_ends_with_the_session(phone) -> None:
+    with session(phone) as opened:
+        opened.run(["sh", "-c", "trap '' HUP TERM; echo $$ > pid; while :; do sleep 0.1; done"])
+        pid = phone.root / "data/local/tmp/mobiledeploy/pid"
+        while not (pid.exists() and pid.read_text().strip()):
+            time.sleep(0.01)
+        number = pid.read_text().strip()
+    assert (
+        not Path(f"/proc/{number}/cwd").is_dir() or "Z" in Path(f"/proc/{number}/stat").read_text()
+    )
+    assert phone.left() == []
+
+
+def test_one_job_at_a_time(phone, heard) -> None:
+    script = (
+        "import sys\nfrom mobiledeploy.devices import adb\n"
+        "from mobiledeploy.core.ports import SILENCE\n"
+        f"with adb.open('adb:{phone.serial}', exclusive=True, notify=SILENCE):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        before = phone.root / "data/local/tmp/mobiledeploy/lease"
+        owner = before.read_text()
+        other.kill()
+        # It left its lease behind; it was of this user, and it is dead.
+        with session(phone, heard):
+            assert before.read_text().split()[0] == owner.split()[0]
+            assert before.read_text() != owner
+    assert phone.left() == []
+
+
+def test_another_computer_s_lease_is_respected_until_it_ends(phone) -> None:
+    folder = phone.root / "data/local/tmp/mobiledeploy"
+    folder.mkdir()
+    (folder / "lease").write_text(f"laptop-1a2b {int(time.time()) + 500} 77\n")
+    with (
+        pytest.raises(DeviceError, match="is leased to laptop-1a2b for (500|499|49.) s more"),
+        session(phone),
+    ):
+        pass
+    assert "lease" in phone.left()
+    (folder / "lease").write_text(f"laptop-1a2b {int(time.time()) - 1} 77\n")
+    with session(phone):
+        assert "laptop" not in (folder / "lease").read_text()
+    assert phone.left() == []
+
+
+def test_steady_clocks_are_undone(phone) -> None:
+    with session(phone) as opened:
+        assert opened.hold_clocks(True)
+    assert phone.said("cmd")[-1].endswith("false")
+    assert len(phone.said("cmd")) == 2
+    (phone.root / "cmd-says").write_text("Failed to set FIXED_PERFORMANCE mode\n")
+    with session(phone) as opened:
+        assert not opened.hold_clocks(True)
+
+
+def test_which_phone(new_phone, monkeypatch) -> None:
+    with pytest.raises(DeviceError, match="no phone is connected; connect a phone"):
+        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
+    one = new_phone("Pixel 3")
+    with device.open("adb", exclusive=True, notify=SILENCE) as opened:
+        assert opened.facts()["model"] == "Pixel 3"
+    two = new_phone("Pixel 6")
+    with pytest.raises(DeviceError, match=r"2 phones .* adb:SERIAL: there are .*\(Pixel"):
+        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
+    with pytest.raises(DeviceError, match="no phone emulator-1 is connected; there are 127"):
+        device.open("adb:emulator-1", exclusive=True, notify=SILENCE).__enter__()
+    monkeypatch.setenv("ANDROID_SERIAL", two.serial)
+    # Two phones serve two jobs at the same time.
+    with device.open("adb", exclusive=True, notify=SILENCE) as second, session(one) as first:
+        assert second.facts()["model"] == "Pixel 6"
+        assert first.facts()["model"] == "Pixel 3"
+    assert [one.left(), two.left()] == [[], []]
+    assert [(seen.name, seen.about, seen.mend) for seen in device.seen()] == sorted(
+        (f"adb:{p.serial}", f"{p.model}, through adb", "") for p in (one, two)
+    )
+
+
+def test_a_phone_that_is_not_ready_says_what_it_needs(new_phone) -> None:
+    phone = new_phone(state="unauthorized", unauthorized="")
+    with pytest.raises(DeviceError, match="is unauthorized; unlock it and allow USB debugging"):
+        session(phone).__enter__()
+    (seen,) = device.seen()
+    assert seen.mend.startswith("unauthorized: unlock it")
+
+
+def test_without_adb(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingError, match="adb is not installed; apt install adb"):
+        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
+    (seen,) = device.seen()
+    assert "apt install adb" in seen.mend
+    monkeypatch.setenv("MOBILEDEPLOY_ADB", str(tmp_path / "none"))
+    with pytest.raises(MissingError, match="is no adb that can be run"):
+        device.open("adb", exclusive=True, notify=SILENCE).__enter__()

@@ -1,0 +1,290 @@
+"""bench and its rules on a phone of the tests' own, through the stock adb."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
+from mobiledeploy.core.store import Store
+from mobiledeploy.devices import adb as device
+from mobiledeploy.verbs import phones, places
+from mobiledeploy.verbs.bench import bench
+from mobiledeploy.verbs.compare import compare
+
+
+@pytest.fixture(autouse=True)
+def _soon_cool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phones, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(phones, "COOL_SECONDS", 0.05)
+    monkeypatch.setattr(device, "RETURN_SECONDS", 1.0)
+
+
+@pytest.fixture
+def path(exported):
+    return exported["int8_ptq", "tflite"]
+
+
+def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
+    (made,) = bench([path], device="pixel", runner="scripted", notify=heard)
+    assert made.kind == "measured"
+    assert made.target.device == f"adb:{phone.serial}"
+    assert made.median_ns == pytest.approx(2e6, rel=0.01)
+    assert (made.delegated_nodes, made.total_nodes) == (31, 31)
+    assert made.facts_before["model"] == made.facts_after["model"] == "Pixel 3"
+    # One thread: the one prime core; two: the next cluster too.
+    assert set(phone.said("masks")) == {"80"}
+    with Store.open() as store:
+        assert store.measurement(made.artifact_sha256, made.target) == made
+    assert phone.left() == []
+    bench([path], device="adb", runner="scripted", threads=2, runs=10, notify=heard)
+    assert phone.said("masks")[-1] == "f0"
+
+
+def test_the_mode_of_steady_clocks_is_kept_where_it_helps(phone, scripted, path, here, heard):
+    (made,) = bench([path], device="adb", runner="scripted", notify=heard)
+    effect = made.facts_before["fixed_performance"]
+    assert effect.startswith(("on: with it 1.00 times", "off: with it 1.00 times"))
+    assert [line.split()[-1] for line in phone.said("cmd")][:5] == [
+        "true", "false", "true", "true", "false"
+    ]  # fmt: skip
+    assert phone.said("cmd")[-1].endswith("false")
+    before = len(phone.said("cmd"))
+    bench([path], device="adb", runner="scripted", runs=9, fixed_performance=False, notify=heard)
+    assert len(phone.said("cmd")) == before
+
+
+def meanwhile(phone, command: str) -> None:
+    """A shell command that happens on the phone when a runner is started."""
+    phone.tool("taskset", f'#!/bin/sh\n{command}\nshift; exec "$@"\n')
+
+
+def throttle(phone) -> None:
+    meanwhile(phone, 'sed -i "s/Status: ./Status: 2/" "$PHONE/dumpsys-thermalservice"')
+
+
+def charger(phone) -> None:
+    meanwhile(phone, 'sed -i "s/USB powered: true/USB powered: false/" "$PHONE/dumpsys-battery"')
+
+
+def screen(phone) -> None:
+    meanwhile(phone, 'echo mWakefulness=Dozing > "$PHONE/dumpsys-power"')
+
+
+def cap(phone) -> None:
+    cpu = '"$PHONE/sys/devices/system/cpu/cpu7/cpufreq'
+    meanwhile(phone, f'echo 1800000 > {cpu}/scaling_max_freq"')
+
+
+def clock(phone) -> None:
+    cpu = '"$PHONE/sys/devices/system/cpu/cpu7/cpufreq'
+    ticks = "300000 5\\n1800000 30\\n2800000 115\\n"
+    meanwhile(phone, f'printf "{ticks}" > {cpu}/stats/time_in_state"')
+
+
+@pytest.mark.parametrize(
+    ("happens", "said"),
+    [
+        (throttle, "throttles .thermal status 2 after"),
+        (charger, "the charger went USB -> none"),
+        (screen, "the screen went on -> off"),
+        (cap, "the highest clock allowed went"),
+    ],
+)
+def test_what_changes_meanwhile_voids_the_measurement(
+    phone, scripted, path, here, heard, happens, said
+) -> None:
+    happens(phone)
+    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "notify": heard}
+    if happens is throttle:
+        with pytest.raises(VoidError, match=f"int8_ptq.tflite in 3 tries: .*{said}") as caught:
+            bench([path], **asked)
+        assert caught.value.exit_code == 4
+        assert len(heard.said) == 2
+        assert not list(here.glob("*.json"))
+    else:
+        # It happens once; the next try is valid.
+        (made,) = bench([path], **asked)
+        assert made.median_ns
+        (line,) = heard.said
+        assert "void" in line
+        assert "then try 2 of 3" in line
+    assert phone.left() == []
+
+
+def test_a_clock_that_moves_voids_it(phone, scripted, path, here, heard) -> None:
+    clock(phone)
+    bench([path], device="adb", runner="scripted", runs=300, fixed_performance=False, notify=heard)
+    assert "the clock moved between 2800000 and 1800000 kHz" in heard.said[0]
+
+
+def test_a_phone_that_slows_down_voids_it(phone, scripted, path, here, heard) -> None:
+    phone.pace(drift=0.5, span=1.0)
+    with pytest.raises(VoidError, match="% slower from their first to last quarter"):
+        bench([path], device="adb", runner="scripted", runs=500, fixed_performance=False,
+              notify=heard)  # fmt: skip
+
+
+def test_a_median_that_is_not_known_voids_it(phone, scripted, path, here, heard) -> None:
+    phone.pace(noise=1.5, **{"": 3e7})
+    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "notify": heard}
+    with pytest.raises(VoidError, match="the median is known to"):
+        bench([path], seconds=0.01, **asked)
+    (made,) = bench([path], runs=10, **asked)
+    assert "wide-interval" in {doubt.name for doubt in made.doubts}
+
+
+def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) -> None:
+    phone.pace(delegated=0)
+    with pytest.raises(VoidError, match="void: int8_ptq.tflite: xnnpack took no operator"):
+        bench([path], device="adb", runner="scripted", fixed_performance=False, notify=heard)
+    (made,) = bench([path], device="adb", runner="scripted", delegate="none", notify=heard)
+    assert made.target.delegate == "none"
+    phone.pace(delegated=20)
+    with pytest.raises(VoidError, match="gpu took 20 of 31 operators only"):
+        bench([path], device="adb", runner="scripted", delegate="gpu", fixed_performance=False,
+              notify=heard)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "content", "said"),
+    [
+        ("garbage", "WARNING: linker: unsupported flags", "which is no line of its protocol"),
+        ("killed", "", "was killed by signal 9"),
+        ("unplug-run", "Timed", "was lost|is offline"),
+        ("unplug-push", "20000", "was lost|is offline"),
+        ("full", "", "is full"),
+        ("corrupt", "", "as another file"),
+        ("hang", "scripted_runner.py bench", "hangs: it has said nothing for 2 s"),
+    ],
+)
+def test_faults_end_in_one_line_and_leave_nothing(
+    phone, scripted, path, here, heard, monkeypatch, fault, content, said
+) -> None:
+    monkeypatch.setattr("mobiledeploy.verbs.bench.PATIENCE_S", 2.0)
+    phone.plant(fault, content)
+    asked = {"device": f"adb:{phone.serial}", "runner": "scripted", "notify": heard}
+    with pytest.raises(DeviceError, match=said) as caught:
+        bench([path], fixed_performance=False, record=here / "record.json", **asked)
+    assert "\n" not in str(caught.value)
+    assert not (here / "record.json").exists()
+    phone.heal(fault)
+    if fault.startswith("unplug"):
+        phone.heal("refuse")
+        phone.connect()
+        bench([path], runs=6, fixed_performance=False, **asked)
+    assert phone.left() == []
+    with Store.open() as store:
+        target = places.Place("adb", f"adb:{phone.serial}")
+        assert target.phone
+        assert (store._rows("SELECT count(*) FROM measurement") == [1]) == fault.startswith(
+            "unplug"
+        )
+
+
+def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
+    phone.plant("slow", "500000")
+    (made,) = bench([path], device="adb", runner="scripted", runs=6, fixed_performance=False,
+                    notify=heard)  # fmt: skip
+    assert len(made.samples_ns) == 6
+
+
+def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, heard) -> None:
+    both = [new_phone("Pixel 3"), new_phone("Pixel 6")]
+    made = {}
+
+    def job(name: str) -> None:
+        (made[name],) = bench([path], device=name, runner="scripted", notify=heard)
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in ("pixel-3", "pixel-6")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [made[name].target.device for name in ("pixel-3", "pixel-6")] == [
+        f"adb:{phone.serial}" for phone in both
+    ]
+    assert [phone.left() for phone in both] == [[], []]
+
+
+def test_a_phone_by_its_model(new_phone, scripted, path, here) -> None:
+    with pytest.raises(DeviceError, match="no phone pixel is connected; no phone is connected"):
+        places.resolve("pixel", "adb")
+    one, _ = new_phone("Pixel 3a"), new_phone("Galaxy S21")
+    for name in ("pixel", "Pixel-3a", "pixel 3A"):
+        assert places.resolve(name) == places.Place("adb", f"adb:{one.serial}")
+    connected = r"no phone pixel-3 is connected; connected: .*\(.*\), .*\(.*\); --device takes"
+    with pytest.raises(DeviceError, match=connected) as caught:
+        places.resolve("pixel-3", "adb")
+    assert caught.value.exit_code == 5
+    new_phone("Pixel 6")
+    with pytest.raises(UsageError, match="2 phones are a pixel; choose one: --device adb:"):
+        places.resolve("pixel")
+    with pytest.raises(UsageError, match="no Python runs on a phone"):
+        bench([path], device="pixel-6", runner="python")
+
+
+def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here, heard) -> None:
+    other = exported["float32", "tflite"]
+    phone.pace(noise=0.05)
+    file = here / "session.json"
+    made = bench([path, other], device="adb", runner="scripted", record=file, notify=heard)
+    phone.stop()
+    again = bench([path, other], device=f"replay:{file}", notify=heard)
+    assert [records.dumps(m) for m in again] == [records.dumps(m) for m in made]
+    with pytest.raises(InputError, match="was recorded with other files than this float16.tflite"):
+        bench([exported["float16", "tflite"]], device=f"replay:{file}", notify=heard)
+
+
+def test_a_void_session_is_recorded_too(phone, scripted, path, here, heard) -> None:
+    phone.thermal(3)
+    file = here / "session.json"
+    with pytest.raises(VoidError) as first:
+        bench([path], device="adb", runner="scripted", record=file, notify=heard)
+    with pytest.raises(VoidError) as second:
+        bench([path], device=f"replay:{file}", notify=heard)
+    assert str(first.value) == str(second.value)
+
+
+def test_what_is_no_recording(here, path) -> None:
+    (here / "cut.json").write_text('{"record": "Recording"')
+    (here / "other.json").write_text(json.dumps({"schema_version": 1, "record": "Recording"}))
+    for file, said in (("none.json", "cannot be read"), ("cut.json", "is not JSON"),
+                       ("other.json", "asked")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            bench([path], device=f"replay:{file}")
+    with pytest.raises(UsageError, match="which recording.; --device replay:FILE"):
+        bench([path], device="replay")
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 1.05])
+def test_a_drift_deceives_a_then_b_and_not_abba(
+    phone, scripted, path, exported, here, heard, slowdown: float
+) -> None:
+    from mobiledeploy.analysis.comparison import one_after_the_other
+
+    other = exported["float32", "tflite"]
+    rounds, seconds = 6, 0.01
+    # 10 % over what the comparison takes of the phone's own time.
+    names = {path.name: 2e6, other.name: 2e6 * slowdown}
+    phone.pace(noise=0.01, drift=0.1, span=4 * rounds * 0.06, **names)
+    asked = {"device": "adb", "runner": "scripted", "seconds": seconds, "notify": heard}
+    made = compare(path, other, rounds=rounds, **asked)
+    assert made.changed == (slowdown > 1)
+    low, high = made.interval
+    assert low <= slowdown <= high
+    assert high - low < 0.03
+    assert phone.left() == []
+    # The usual way, on the same phone.
+    (phone.root / "lived").unlink()
+    phone.pace(noise=0.01, drift=0.1, span=2 * rounds * 0.06, **names)
+    blocks = [
+        bench([file], runs=25, fixed_performance=False, **asked)[0].median_ns
+        for file in [path] * rounds + [other] * rounds
+    ]
+    usual = one_after_the_other(blocks[:rounds], blocks[rounds:])
+    assert usual.changed
+    assert usual.low > slowdown

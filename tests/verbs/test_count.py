@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.errors import DeviceError, UsageError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Counted
+from mobiledeploy.verbs import analyze as analyze_verb
+from mobiledeploy.verbs.bench import bench
+
+KEYS = [("int8_ptq", "tflite"), ("float32", "tflite"), ("int8_ptq", "onnx"), ("float32", "onnx")]
+# What multiplies integers and floats on each core: the A53 has no dot products.
+MULTIPLIES = {
+    ("cortex-a53", "int8_ptq"): ("mla", "sdot"),
+    ("cortex-a76", "int8_ptq"): ("sdot", "fmla"),
+    ("cortex-a53", "float32"): ("fmla", "sdot"),
+    ("cortex-a76", "float32"): ("fmla", "sdot"),
+}
+
+
+def counted(path, core, **more) -> Counted:
+    (made,) = bench([path], device=f"emulator:{core}", **more)
+    assert isinstance(made, Counted)
+    return made
+
+
+@pytest.mark.parametrize("core", ["cortex-a53", "cortex-a76"])
+@pytest.mark.parametrize("key", KEYS, ids="-".join)
+def test_counts_are_exact_and_answers_the_hosts(emulator, exported, here, core, key) -> None:
+    path = exported[key]
+    c = counted(path, core)
+    again = counted(path, core)
+    # To the instruction, by class and by layer, from one process to another.
+    assert again == c
+    assert sum(c.by_class.values()) == c.instructions
+    assert c.core == core
+    assert c.doubts == ()
+    integers = artifacts.load(path).outputs[0].dtype == "int8"
+    assert c.host_difference == 0 if integers else c.host_difference < 1e-6
+    much, little = MULTIPLIES[core, key[0]]
+    assert c.by_class[much] > 10 * c.by_class.get(little, 0)
+    assert any(much in kernel for kernel in c.kernels)
+    # The runtime's own work is in no layer; a profile costs little.
+    within = sum(layer.instructions for layer in c.by_layer)
+    assert 0.5 * c.instructions < within < 1.02 * c.instructions
+    with Store.open() as store:
+        assert store.measurement(c.artifact_sha256, c.target) == c
+    assert {"qemu", "libc6", "counter", "runner"} <= set(c.versions)
+
+
+def test_layers_are_the_files_own_where_the_runtime_runs_one_for_one(
+    emulator, exported, here
+) -> None:
+    path = exported["int8_ptq", "tflite"]
+    layers = FORMATS.load("tflite").inspect(path.read_bytes()).layers
+    c = counted(path, "cortex-a76")
+    assert [layer.name for layer in c.by_layer] == [layer.name for layer in layers]
+
+
+def test_no_fewer_multiplications_than_the_network_has(emulator, exported, here) -> None:
+    path = exported["float32", "tflite"]
+    network = analyze_verb.analyze(path)
+    c = counted(path, "cortex-a76")
+    # Four multiply-adds in each; less is not possible, and much more would be waste.
+    done = 4 * c.by_class["fmla"]
+    assert network.mult_adds <= done < 1.5 * network.mult_adds
+
+
+def test_what_cannot_be_counted_is_refused(emulator, exported, here) -> None:
+    path = exported["int8_ptq", "tflite"]
+    with pytest.raises(UsageError, match="of one thread"):
+        counted(path, "cortex-a76", threads=2)
+    with pytest.raises(UsageError, match="cannot be emulated"):
+        counted(path, "cortex-a76", runner="python")
+    with pytest.raises(UsageError, match="no runtime 'tflite_runtime'"):
+        counted(path, "cortex-a76", runtime="tflite_runtime")
+    with pytest.raises(UsageError, match="no delegate 'gpu'"):
+        counted(path, "cortex-a76", delegate="gpu")
+    assert not [name for name in os.listdir(here) if name != ".mobiledeploy"]
+
+
+def test_without_the_delegate_the_builtin_kernels_are_counted(emulator, exported, here) -> None:
+    path = exported["int8_ptq", "tflite"]
+    with_, without = counted(path, "cortex-a76"), counted(path, "cortex-a76", delegate="none")
+    assert without.target.delegate == "none"
+    assert without.instructions > with_.instructions
+    assert dataclasses.replace(with_.target, delegate="none") == without.target
+
+
+def test_a_runner_that_dies_is_told(emulator, exported, here, monkeypatch) -> None:
+    from mobiledeploy.runners import native
+
+    monkeypatch.setattr(native.native, "runner", lambda machine: exported["float32", "onnx"])
+    with pytest.raises(DeviceError, match="before it was done"):
+        counted(exported["int8_ptq", "tflite"], "cortex-a76")
