@@ -198,8 +198,11 @@ def rmspe(held: Sequence[HeldOut]) -> float:
 
 
 def spread(held: Sequence[HeldOut]) -> float:
-    """By how much errors scatter: root of the mean square of ln(expected / true)."""
-    logs = (math.log(one.expected_ns / one.sample.latency_ns) for one in held)
+    """By how much errors scatter: root of the mean square of ln(expected / true).
+
+    An expectation of next to nothing counts as a thousand times too small.
+    """
+    logs = (math.log(max(1e-3, one.expected_ns / one.sample.latency_ns)) for one in held)
     return math.sqrt(sum(log**2 for log in logs) / len(held))
 
 
@@ -208,11 +211,12 @@ def interval_ns(
 ) -> tuple[float, float]:
     """Where a latency lies whose estimates scatter by `spread`, known from `count` errors.
 
-    Student's t on logarithms of ratios, with `count` - 1 degrees of freedom.
+    Student's t on logarithms of ratios, with `count` - 1 degrees of freedom, of which one is the
+    least.
     """
     from scipy.special import stdtrit
 
-    reach = float(stdtrit(count - 1, (1 + confidence) / 2)) * spread
+    reach = float(stdtrit(max(1, count - 1), (1 + confidence) / 2)) * spread
     return latency_ns * math.exp(-reach), latency_ns * math.exp(reach)
 
 

@@ -212,8 +212,8 @@ def _kind(series: Series) -> tuple[object, ...]:
 
 
 def _in_range(held: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
-    """What would have been answered: the rest would have been refused."""
-    return tuple(one for one in held if one.in_range)
+    """What would have been answered, the rest refused; all where nothing would have been."""
+    return tuple(one for one in held if one.in_range) or tuple(held)
 
 
 def _of_many_families() -> list[Choice]:

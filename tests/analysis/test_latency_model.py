@@ -182,6 +182,10 @@ def test_errors_and_intervals_by_hand() -> None:
     low, high = model.interval_ns(10.0, 0.1, 9)
     assert (low, high) == pytest.approx((10 * math.exp(-0.2306), 10 * math.exp(0.2306)), rel=1e-4)
     assert model.interval_ns(10.0, 0.1, 3)[1] > high
+    nothing = HeldOut(sample, 0.0, True)
+    assert model.spread([nothing]) == pytest.approx(math.log(1000))
+    low, high = model.interval_ns(10.0, model.spread([nothing]), 1)
+    assert 0 < low < 1e-30 < 1e30 < high < math.inf
 
 
 def test_the_interval_holds_what_it_promises() -> None:
