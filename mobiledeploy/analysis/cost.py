@@ -45,7 +45,8 @@ class LayerCost:
     """One row. `output` is the shape of what it computes, batch included.
 
     `bytes_moved` is the size of what it reads and writes, weights included, at the types of the
-    network as it stands.
+    network as it stands. In numbers, whatever their type: `activations` are what it reads and
+    writes, `kernel` is its weights without biases. `pixels` is height times width of the output.
     """
 
     name: str
@@ -54,6 +55,9 @@ class LayerCost:
     params: int
     mult_adds: int
     bytes_moved: int
+    activations: int
+    kernel: int
+    pixels: int
 
     @property
     def intensity(self) -> float:
@@ -97,7 +101,7 @@ def cost(layers: Sequence[Layer]) -> Cost:
 
     Sides of unknown length are 0, as in `Tensor`; of the first, the batch, one picture is counted.
     """
-    plain = _without_quantizers([_one_picture(layer) for layer in layers])
+    plain = unquantized(layers)
     seen: set[str] = set()
     rows = tuple(_row(layer, seen) for layer in plain)
     counted = [row for row in rows if row.mult_adds]
@@ -112,6 +116,11 @@ def cost(layers: Sequence[Layer]) -> Cost:
         shares=_shares(rows),
         uncounted=tuple(sorted({x.op for x in plain if _is_uncounted(x)})),
     )
+
+
+def unquantized(layers: Sequence[Layer]) -> list[Layer]:
+    """The operators that compute, in QDQ form as they are run, for one picture."""
+    return _without_quantizers([_one_picture(layer) for layer in layers])
 
 
 def elements(shape: Iterable[int]) -> int:
@@ -129,13 +138,18 @@ def _row(layer: Layer, seen: set[str]) -> LayerCost:
     seen.update(t.name for t in params)
     moving = [t for t in (*layer.inputs, *layer.outputs) if not t.constant]
     weights = [t for t in layer.inputs if _is_weight(t, layer)]
+    kernel = _weights(layer)
+    output = layer.outputs[0].shape if layer.outputs else ()
     return LayerCost(
         name=layer.name,
         kind=_kind(layer),
-        output=layer.outputs[0].shape if layer.outputs else (),
+        output=output,
         params=sum(elements(t.shape) for t in params),
         mult_adds=_mult_adds(layer) or 0,
         bytes_moved=sum(map(size_bytes, (*moving, *weights))),
+        activations=sum(elements(t.shape) for t in moving),
+        kernel=0 if kernel is None else elements(kernel.shape),
+        pixels=elements(output) // max(1, _channels(layer, layer.outputs[0])) if output else 0,
     )
 
 
@@ -157,7 +171,7 @@ def _weights(layer: Layer) -> Tensor | None:
 
 def _channels(layer: Layer, tensor: Tensor) -> int:
     """Channels of an activation: ONNX keeps them behind the batch, the others last."""
-    return tensor.shape[1] if layer.op in _CHANNELS_FIRST else tensor.shape[-1]
+    return tensor.shape[1 if layer.op in _CHANNELS_FIRST and len(tensor.shape) > 1 else -1]
 
 
 def _mult_adds(layer: Layer) -> int | None:

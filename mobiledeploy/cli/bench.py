@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from mobiledeploy.cli import _counts, _frame
+from mobiledeploy.cli import _counts, _estimates, _frame
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Counted, Measured
+from mobiledeploy.core.types import Counted, Estimated, Measured
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import compare as comparison
 
@@ -31,11 +31,13 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--device", default="host", show_default=True,
-    help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, or replay:FILE.",
+    help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
+    "card (pixel-3) for an estimate.",
 )  # fmt: skip
 @click.option(
     "--via", type=click.Choice(["auto", "adb", "emulator"]), default="auto", show_default=True,
-    help="How a phone's model is met: adb insists on the phone itself.",
+    help="How a phone's model is met: auto estimates from its device card where it is not "
+    "connected, adb insists on the phone itself.",
 )  # fmt: skip
 @click.option(
     "--runner",
@@ -44,7 +46,9 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 @click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @click.option("--delegate", help="xnnpack, gpu or none; default: what the runtime has.")
 @click.option(
-    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the runtime."
+    "--threads",
+    type=click.IntRange(1, 64),
+    help="Of the runtime.  [default: 1; of an estimate, those of the card's points]",
 )
 @click.option(
     "--runs", type=click.IntRange(min=1),
@@ -82,7 +86,8 @@ def command(
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
-    are counted instead: exact to the instruction, and no latency.
+    are counted instead: exact to the instruction, and no latency. Of a phone or board that is not
+    here but has a device card (`--device pixel-3`), latency is estimated from published points.
     """
     if compare:
         given["rounds"] = rounds or comparison.ROUNDS
@@ -92,7 +97,7 @@ def command(
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
     paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = verb.bench(paths, notify=terminal, **given)
+        made = verb.figures(paths, notify=terminal, **given)
     if json:
         _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
         return
@@ -102,6 +107,9 @@ def command(
         _show_measured(measured)
     if counted:
         _counts.show(counted)
+    estimated = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Estimated)}
+    if estimated:
+        _estimates.show(estimated)
 
 
 def _show_measured(made: Mapping[Path, Measured]) -> None:
@@ -133,6 +141,7 @@ def _compare(
     if given.pop("runs") is not None:
         raise UsageError("--compare makes its own number of runs", "leave --runs away")
     given.pop("fixed_performance")
+    given["threads"] = given["threads"] or 1
     with terminal:
         made = comparison.compare(*artifacts, notify=terminal, **given)
     if json:

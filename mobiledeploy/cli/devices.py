@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.verbs import calibrate as calibrate_verb
 from mobiledeploy.verbs import devices as verb
 
 
-@click.command(epilog="Example:  mobiledeploy devices", short_help=__doc__)
+@click.group(
+    invoke_without_command=True, epilog="Example:  mobiledeploy devices", short_help=__doc__
+)
 @_frame.common
-def command(json: bool, quiet: bool, verbose: int) -> None:
+@click.pass_context
+def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
     """List what `bench --device` takes here, and which kind of figure it gives.
 
     Kinds are never compared with each other: measured by a clock on real hardware, counted
     (instructions of an emulated core), estimated by a model of latency.
     """
+    if ctx.invoked_subcommand:
+        return
     with _frame.Terminal(quiet, verbose):
         found = verb.devices()
     if json:
@@ -24,4 +34,53 @@ def command(json: bool, quiet: bool, verbose: int) -> None:
     _frame.table(
         ("device", "kind", "what it is", "state"),
         [(one.name, one.kind, one.about, one.mend or "ready") for one in found.seen],
+    )
+
+
+@command.command(
+    epilog="Example:  mobiledeploy devices calibrate my-phone --csv measured.csv --threads 4"
+)
+@click.argument("name")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What was measured elsewhere: columns file and latency_ms, models beside the table.",
+)
+@click.option("--device", default="host", show_default=True, help="That ARTIFACTS were timed on.")
+@click.option("--runtime", default="tflite", show_default=True, help="That --csv is of.")
+@click.option(
+    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="That --csv is of."
+)
+@click.option("--title", default="", help="What the device is, for people.")
+@click.option("--force", is_flag=True, help="Replace a card of yours of that name.")
+@_frame.common
+def calibrate(
+    name: str, artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
+) -> None:
+    """Make the device card NAME of a dozen models that were measured on the device.
+
+    ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
+    `bench --device NAME` then estimates what other models would take there.
+    """
+    paths = tuple(dict.fromkeys(artifacts))
+    with _frame.Terminal(quiet, verbose) as terminal:
+        made = calibrate_verb.calibrate(name, paths, notify=terminal, **given)
+        terminal.say(f"wrote {made.path}; mobiledeploy bench --device {name} estimates from it")
+    if json:
+        _frame.emit_json(made)
+        return
+    _frame.table(
+        ("points of", "points", "error, each left out", "of mult-adds alone"),
+        [
+            (
+                one.series,
+                str(one.points),
+                units.percent(one.rmspe),
+                units.percent(one.mult_adds_rmspe),
+            )
+            for one in made.series
+        ],
+        title=f"{name}: how well the points are estimated by each other",
     )

@@ -78,7 +78,7 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
         if value is None:
             return None
         kinds = [argument for argument in arguments if argument is not type(None)]
-        # Of several kinds, all plain values, the value's own type says which.
+        # Of several kinds, the value itself says which.
         return decode(kinds[0] if len(kinds) == 1 else _same_type(kinds, value), value, where)
     if origin is typing.Literal:
         if value not in arguments:
@@ -100,6 +100,10 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
 
 
 def _same_type(kinds: Sequence[Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        # Records that stand for each other say in `kind` which of them they are.
+        said = value.get("kind")
+        return next((kind for kind in kinds if getattr(kind, "kind", None) == said), kinds[0])
     return next((kind for kind in kinds if type(value) is kind), kinds[0])
 
 

@@ -624,21 +624,31 @@ class Fit:
     """How a device card's points became a model of latency.
 
     `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` how many
-    published or measured latencies it was fitted to, `borrowed` the cards whose points gave it its
-    shape. `rmspe` is its leave-one-out error, a fraction.
+    published or measured latencies it was fitted to, of a runtime of `year` (None: not known) or
+    `version` ("": not known); `borrowed` are the cards whose points gave it its shape. `held_out`
+    says what the interval was judged by: points left out, whole families of networks, or devices
+    that were treated as if they had as few points. `rmspe` is the error of those, a fraction.
+    `sources` are where the points are from.
     """
 
     card: str
     runtime: str
+    year: int | None
+    version: str
     terms: Mapping[str, float]
     points: int
     borrowed: tuple[str, ...]
+    held_out: Literal["points", "families", "devices"]
     rmspe: float
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Estimated:
-    """What a model of latency expects of a device that is not here; nobody measured it."""
+    """What a model of latency expects of a device that is not here; nobody measured it.
+
+    `interval_ns` is where 95 of 100 such latencies would lie.
+    """
 
     artifact_sha256: str
     target: Target

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mobiledeploy.analysis import cores, latency, stats
 from mobiledeploy.core import artifacts, protocol, recording, records
@@ -21,7 +22,7 @@ from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Target
-from mobiledeploy.verbs import count, evaluate, inputs, phones, places
+from mobiledeploy.verbs import count, estimate, evaluate, inputs, phones, places
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -118,6 +119,40 @@ def bench(
             store.add_artifact(timing.artifact)
             store.add_measurement(made[-1])
     return tuple(made)
+
+
+def figures(
+    paths: Sequence[Path] = (),
+    *,
+    device: str = "host",
+    via: places.Via = "auto",
+    threads: int | None = None,
+    notify: Notify = SILENCE,
+    **given: Any,
+) -> tuple[Measurement, ...]:
+    """`bench`, or `estimate` where a device card stands in for what is not here.
+
+    Arguments and errors as there; `threads` is 1 by default where artifacts are run.
+    """
+    card = places.stand_in(device, via)
+    if card is None:
+        return bench(
+            paths, device=device, via=via, threads=threads or 1, notify=notify, **given
+        )  # fmt: skip
+    for name in ("runs", "record", "runner"):
+        if given.get(name) is not None:
+            raise UsageError(
+                f"{card.title} is not here, so that nothing is run, and --{name} says how",
+                "leave it away for an estimate, or --via adb",
+            )
+    chosen = {name: given.get(name) for name in ("runtime", "delegate")}
+    made = estimate.estimate(
+        paths or last_export(), device=card.name, threads=threads, notify=notify, **chosen
+    )
+    with Store.open() as store:
+        for estimated in made:
+            store.add_measurement(estimated)
+    return made
 
 
 @contextmanager

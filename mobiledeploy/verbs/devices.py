@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mobiledeploy.core import device_cards
+from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.types import Seen
+from mobiledeploy.verbs import estimate
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The answer of the command: what each device of the shelf sees, in the shelf's order."""
+    """The answer of the command: what each device of the shelf sees, then the device cards."""
 
     seen: tuple[Seen, ...]
 
 
 def devices() -> Devices:
     """Asks every device what of its kind is here; nothing is started or changed."""
-    return Devices(tuple(one for name in DEVICES.names() for one in DEVICES.load(name).seen()))
+    here = tuple(one for name in DEVICES.names() for one in DEVICES.load(name).seen())
+    return Devices((*here, *map(_card, device_cards.all_())))
+
+
+def _card(card: DeviceCard) -> Seen:
+    choices = estimate.choices(card)
+    ready = {choice.what.rsplit(", ", 1)[0] for choice in choices if choice.enough}
+    about = f"{card.title}, {card.soc}" if card.soc else card.title
+    if ready:
+        return Seen(card.name, "estimated", f"{about}: {'; '.join(sorted(ready))}")
+    few = f"its {card.points} points are too few of a kind: mobiledeploy devices calibrate"
+    return Seen(card.name, "estimated", about, few)

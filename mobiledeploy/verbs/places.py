@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobiledeploy.core import recording
+from mobiledeploy.core import device_cards, recording
+from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.types import Seen
@@ -100,6 +101,20 @@ def resolve(device: str, via: Via = "auto") -> Place:
     return _phone(device, via)
 
 
+def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
+    """The card that is estimated from where `--device DEVICE` names a phone that is not connected.
+
+    None for a device of the shelf, for a phone that is connected, ready or not, and where no card
+    has such a name: `resolve` then says where to go, or why not.
+    """
+    if via != "auto" or device.partition(":")[0] in DEVICES.names():
+        return None
+    card = device_cards.matching(device)
+    if card is None or any(_fits(device, _model(one)) for one in _connected()):
+        return None
+    return card
+
+
 def _phone(wanted: str, via: Via) -> Place:
     """The connected phone whose model fits `wanted`."""
     phones = [one for one in _connected() if _fits(wanted, _model(one))]
@@ -122,7 +137,8 @@ def _without(wanted: str, via: Via) -> Place:
     there = f"connected: {_list(connected)}" if connected else "no phone is connected"
     raise DeviceError(
         f"no phone {wanted} is connected",
-        f"{there}; --device takes {', '.join(DEVICES.names())}, or a phone's model",
+        f"{there}; --device takes {', '.join(DEVICES.names())}, a phone's model, or a "
+        "card that `mobiledeploy devices` lists",
     )
 
 

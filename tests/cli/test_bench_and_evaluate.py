@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mobiledeploy.core import records
+from mobiledeploy.verbs import estimate
 from mobiledeploy.verbs.bench import Benched
 from mobiledeploy.verbs.evaluate import Evaluated
 
@@ -34,6 +35,47 @@ def test_bench_prints_a_line_for_each_artifact(exported, here) -> None:
     assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
 
 
+def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> None:
+    path = exported["float32", "tflite"]
+    _, work = estimate.read(path, "mobilenet_v1")
+    lines = [
+        'name = "phone-2"', 'title = "Phone 2"', 'soc = "Chip"', "cores = []",
+        "[sources.own]", 'title = "me"',
+        "[[series]]", 'runtime = "tflite"', "year = 2020", 'precision = "float32"', "threads = 4",
+        "points = [",
+    ]  # fmt: skip
+    for size in range(1, 10):
+        lines += [f'{{ network = "n{size}", latency_ns = {size}_000_000, source = "own" }},']
+    lines += ["]"]
+    for size in range(1, 10):
+        amounts = {k: v * size // 4 for k, v in vars(work).items() if k != "family"}
+        lines += [f'[networks.n{size}]\nfamily = "mobilenet_v1"']
+        lines += [f"{name} = {amount}" for name, amount in amounts.items()]
+    folder = here / "mobiledeploy" / "devices"
+    folder.mkdir(parents=True)
+    (folder / "phone-2.toml").write_text("\n".join(lines))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here))
+    done = run("bench", path, "--device", "phone")
+    assert done.returncode == 0, done.stderr
+    title, head, row = done.stdout.splitlines()
+    assert title == "estimated, not measured: phone-2, batch 1"
+    assert head.split()[:2] == ["file", "estimated"]
+    assert row.split()[1:3] == ["4", "ms"]
+    assert "tflite 2020" in row
+    assert row.endswith("points left out")
+    assert done.stderr.splitlines() == [
+        "estimated, not measured: Phone 2, Chip, from the card phone-2"
+    ]
+    done = run("bench", path, "--device", "phone", "--json", "-q")
+    (estimated,) = records.loads(Benched, done.stdout).measurements
+    assert estimated.kind == json.loads(done.stdout)["measurements"][0]["kind"] == "estimated"
+    assert estimated.latency_ns == pytest.approx(4e6, rel=1e-3)
+    done = run("bench", exported["int8_ptq", "tflite"], "--device", "pixel-6")
+    assert done.returncode == 5
+    assert "its card cannot stand in: it has 2 points" in done.stderr
+    assert done.stdout == ""
+
+
 def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     path = exported["int8_ptq", "tflite"]
     done = run("evaluate", path, "--threads", 1)
@@ -53,7 +95,13 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     [
         (("bench",), 2, "nothing was exported in this folder yet"),
         (("bench", "nothing.tflite"), 7, "nothing.tflite is not there"),
-        (("bench", "{path}", "--device", "pixel"), 5, "no phone pixel is connected"),
+        (
+            ("bench", "{path}", "--device", "pixel", "--via", "adb"),
+            5,
+            "no phone pixel is connected",
+        ),
+        (("bench", "{path}", "--device", "pixel9"), 5, "no phone pixel9 is connected"),
+        (("bench", "{path}", "--device", "pixel", "--runs", "9"), 2, "nothing is run"),
         (("bench", "{path}", "--delegate", "gpu"), 2, "there are xnnpack, none"),
         (("bench", "{path}", "--runs", "3"), 2, "give 6 or more"),
         (("evaluate",), 2, "Missing argument"),

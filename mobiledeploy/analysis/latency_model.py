@@ -1,0 +1,265 @@
+"""Latency of a network on a device, from what the network has to do and what is known of others.
+
+A sum of physical terms: multiplications, traffic of activations, weights. Each costs a number of
+nanoseconds that is found from latencies of other networks on the same device, and that cannot be
+negative.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mobiledeploy.analysis import cost as costs
+from mobiledeploy.core.device_cards import Workload
+from mobiledeploy.core.types import Layer
+
+TERMS = ("dense", "activations", "kernels")
+"""Multiplications, memory traffic of activations, and of kernels, which are packed for each run."""
+
+WIDE = (*TERMS, "depthwise", "classifier")
+"""Where families of networks differ enough: depthwise multiplications, and the weights of fully
+connected layers, which are read once."""
+
+WIDE_FAMILIES = 3
+FEWEST_POINTS = 8
+"""With fewer, a device's own points do not tell the terms apart."""
+
+FEWEST_NETWORKS = 6
+"""How many different networks there must be, borrowed ones with them."""
+
+ROUNDS = 10
+# Of terms that are all zero.
+TINY = 1e-12
+
+TILE = 8
+"""Pixels that one step of a matrix multiplication takes at least: a layer of 3x3 pixels costs as
+much as one of 4x4. Kernels for NEON take 4 to 12."""
+
+
+def workload(layers: Sequence[Layer], *, family: str) -> Workload:
+    """What one inference of these layers has to do (TensorFlow, TFLite or ONNX, as they run).
+
+    Element-wise operators of one input, changes of shape among them, are left out: runtimes fuse
+    them into their neighbours, and converters differ in which of them they leave in the file.
+    """
+    mult_adds = dense = depthwise = activations = kernels = classifier = 0
+    for layer, row in zip(costs.unquantized(layers), costs.cost(layers).layers, strict=True):
+        if not row.mult_adds and _is_fused(layer):
+            continue
+        mult_adds += row.mult_adds
+        activations += row.activations
+        if row.kind == costs.FULLY_CONNECTED:
+            dense += row.mult_adds
+            classifier += row.kernel
+        elif row.mult_adds:
+            kernels += row.kernel
+            if row.kind.startswith("Conv DW"):
+                depthwise += row.mult_adds
+            else:
+                tiles = -(-row.pixels // TILE)
+                dense += row.mult_adds * tiles * TILE // row.pixels
+    return Workload(family, mult_adds, dense, depthwise, activations, kernels, classifier)
+
+
+def _is_fused(layer: Layer) -> bool:
+    moving = [t for t in layer.inputs if not t.constant]
+    sizes = {costs.elements(t.shape) for t in (*moving, *layer.outputs[:1])}
+    return len(moving) < 2 and len(sizes) < 2
+
+
+# The model.
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network and how long it took, in nanoseconds."""
+
+    network: str
+    workload: Workload
+    latency_ns: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Nanoseconds for one unit of each term, and the amounts of each between which it holds.
+
+    `families` are those of the networks that it was fitted to.
+    """
+
+    terms: Mapping[str, float]
+    limits: Mapping[str, tuple[float, float]]
+    families: frozenset[str]
+
+    def latency_ns(self, workload: Workload) -> float:
+        """What the model expects, in or out of its limits."""
+        return float(sum(ns * getattr(workload, name) for name, ns in self.terms.items()))
+
+    def beyond(self, workload: Workload) -> tuple[str, ...]:
+        """The amounts of `workload` that lie outside the limits, by name."""
+        return tuple(
+            name
+            for name, (low, high) in self.limits.items()
+            if not low <= getattr(workload, name) <= high
+        )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A sample, and what the model expects of it that was fitted without it.
+
+    `in_range` is False where that model would have refused to answer.
+    """
+
+    sample: Sample
+    expected_ns: float
+    in_range: bool
+
+    @property
+    def error(self) -> float:
+        """Relative to the latency that it had; -0.1 is 10 % too fast."""
+        return self.expected_ns / self.sample.latency_ns - 1
+
+
+class Fitter(Protocol):
+    """What makes a model of a device's own samples and those of like devices."""
+
+    def __call__(self, own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
+        """The model."""
+        ...
+
+
+def rule(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
+    """Latency in proportion to mult-adds: what `fit` is to be better than."""
+    return _solve([own, *like], ("mult_adds",))
+
+
+def fit(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
+    """The model of one device that fits its samples best.
+
+    Latency is a sum of terms, each an amount of the workload times a number of nanoseconds that is
+    not negative; squares of relative errors are least (scipy's NNLS). With `like`, the samples of
+    like devices, all share the proportions between the terms, and each has a speed of its own.
+    """
+    groups = [own, *like]
+    samples = list(itertools.chain(*groups))
+    families = {sample.workload.family for sample in samples}
+    # Networks of one family grow in all terms together: only others tell the rest of them apart.
+    names = WIDE if len(families) >= WIDE_FAMILIES else TERMS
+    return _solve(groups, names)
+
+
+def leave_one_out(
+    own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
+) -> tuple[HeldOut, ...]:
+    """Each of `own`, expected by the others of `own` and all of `like`; two or more are needed."""
+    return tuple(
+        _held_out(sample, by([*own[:index], *own[index + 1 :]], like))
+        for index, sample in enumerate(own)
+    )
+
+
+def leave_one_family_out(
+    own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
+) -> tuple[HeldOut, ...]:
+    """Each of `own`, expected by networks of other families only; of `like` too."""
+    held = []
+    for family in dict.fromkeys(sample.workload.family for sample in own):
+        rest, *others = (_without(group, family) for group in (own, *like))
+        model = by(rest, [group for group in others if group])
+        held += [_held_out(s, model) for s in own if s.workload.family == family]
+    return tuple(held)
+
+
+def borrowed(like: Sequence[Sequence[Sample]], points: int) -> tuple[HeldOut, ...]:
+    """What it costs to know a device by so many points only, tried with devices that have more.
+
+    Each device of `like` in turn keeps `points` of its samples, one after the other, and the rest
+    of them is expected by these and by the other devices.
+    """
+    held = []
+    for index, own in enumerate(like):
+        others = [*like[:index], *like[index + 1 :]]
+        for start in range(len(own) if others and len(own) > points else 0):
+            kept = [own[(start + step) % len(own)] for step in range(points)]
+            model = fit(kept, others)
+            held += [_held_out(sample, model) for sample in own if sample not in kept]
+    return tuple(held)
+
+
+def rmspe(held: Sequence[HeldOut]) -> float:
+    """Root of the mean squared relative error, a fraction."""
+    return math.sqrt(sum(one.error**2 for one in held) / len(held))
+
+
+def spread(held: Sequence[HeldOut]) -> float:
+    """By how much errors scatter: root of the mean square of ln(expected / true).
+
+    An expectation of next to nothing counts as a thousand times too small.
+    """
+    logs = (math.log(max(1e-3, one.expected_ns / one.sample.latency_ns)) for one in held)
+    return math.sqrt(sum(log**2 for log in logs) / len(held))
+
+
+def interval_ns(
+    latency_ns: float, spread: float, count: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Where a latency lies whose estimates scatter by `spread`, known from `count` errors.
+
+    Student's t on logarithms of ratios, with `count` - 1 degrees of freedom, of which one is the
+    least.
+    """
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(max(1, count - 1), (1 + confidence) / 2)) * spread
+    return latency_ns * math.exp(-reach), latency_ns * math.exp(reach)
+
+
+def _without(group: Sequence[Sample], family: str) -> list[Sample]:
+    return [sample for sample in group if sample.workload.family != family]
+
+
+def _held_out(sample: Sample, model: Fitted) -> HeldOut:
+    in_range = not model.beyond(sample.workload)
+    return HeldOut(sample, model.latency_ns(sample.workload), in_range)
+
+
+def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> Fitted:
+    """Terms of the first group; alternates between the common terms and the groups' speeds."""
+    # scipy.optimize takes longer to import than most commands that import this file.
+    from scipy.optimize import nnls
+
+    samples = list(itertools.chain(*groups))
+    amounts = np.array([[getattr(s.workload, name) for name in names] for s in samples], np.float64)
+    units = np.maximum(amounts.max(axis=0), 1.0)
+    latencies = np.array([sample.latency_ns for sample in samples])
+    owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    logs = np.array([np.log(latencies[owner == i]).mean() for i in range(len(groups))])
+    for _ in range(ROUNDS if len(groups) > 1 else 1):
+        scaled = amounts / units * (np.exp(logs)[owner] / latencies)[:, None]
+        terms, _ = nnls(scaled, np.ones(len(samples)))
+        found = np.log(latencies / np.maximum(amounts / units @ terms, TINY))
+        if len(groups) > 1:
+            logs = np.array([found[owner == i].mean() for i in range(len(groups))])
+    own = terms / units * np.exp(logs[0])
+    return Fitted(
+        terms={name: float(ns) for name, ns in zip(names, own, strict=True)},
+        limits={name: _limits([getattr(s.workload, name) for s in samples])
+                for name in ("mult_adds", *names)},
+        families=frozenset(sample.workload.family for sample in samples),
+    )  # fmt: skip
+
+
+def _limits(amounts: Sequence[int]) -> tuple[float, float]:
+    """As far beyond the ends as leaving an end out reaches, and at most by a factor of two."""
+    known = sorted(set(amounts))
+    if len(known) < 2:
+        return known[0] / 2, known[0] * 2
+    below = known[0] / known[1] if known[0] else 1.0
+    above = known[-1] / known[-2] if known[-2] else 1.0
+    return known[0] * max(0.5, below), known[-1] * min(2.0, above)

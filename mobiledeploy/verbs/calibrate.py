@@ -1,0 +1,271 @@
+"""A device card of the user's own, from models that were measured on the device."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from mobiledeploy.analysis import latency_model as model
+from mobiledeploy.core import artifacts, device_cards, records
+from mobiledeploy.core.device_cards import (
+    DeviceCard,
+    Point,
+    Precision,
+    Reference,
+    Series,
+    Workload,
+)
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Doubt, Measured
+from mobiledeploy.verbs import estimate
+
+SOURCE = "measured"
+_Kind = tuple[str, str, Precision, int, str]
+COLUMNS = ("file", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A series of the new card: its leave-one-out error, beside that of mult-adds alone."""
+
+    series: str
+    points: int
+    rmspe: float
+    mult_adds_rmspe: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The card that was written at `path`, and how good a model its points make."""
+
+    path: str
+    card: DeviceCard
+    series: tuple[Judged, ...]
+    doubts: tuple[Doubt, ...]
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """One model's latency, and all that decides which others it may stand with."""
+
+    network: str
+    workload: Workload
+    precision: Precision
+    runtime: str
+    version: str
+    threads: int
+    delegate: str
+    latency_ns: int
+
+    @property
+    def kind(self) -> _Kind:
+        return self.runtime, self.version, self.precision, self.threads, self.delegate
+
+
+def calibrate(
+    name: str,
+    paths: Sequence[Path] = (),
+    *,
+    table: Path | None = None,
+    device: str = "host",
+    runtime: str = "tflite",
+    threads: int = 1,
+    title: str = "",
+    force: bool = False,
+    notify: Notify = SILENCE,
+) -> Calibrated:
+    """Writes the card `name` in the user's folder; `bench --device NAME` estimates from it.
+
+    Points come from this folder's store, the newest measurement of each artifact on `device`, or
+    from a table of what was measured elsewhere. They are never mixed: each runtime and version,
+    precision, number of threads and delegate makes a series, and needs 8 points of 6 networks.
+
+    Args:
+        name: of the card; letters, digits, - and _.
+        paths: artifacts that were measured here.
+        table: a CSV file with the columns file and latency_ms, a model and its latency a row;
+            files are looked for beside the table. A column family may name the kind of network,
+            as model cards do, of files without a record.
+        device: that `paths` were measured on.
+        runtime: that the latencies of `table` are of.
+        threads: that the latencies of `table` are of.
+        title: what the device is, for people.
+        force: replaces a card of the user's that is there already.
+        notify: hears of doubts.
+
+    Raises:
+        UsageError: neither artifacts nor a table or both, a card that is there already, an
+            artifact that was not measured, or too few points.
+        InputError: a table or a model that cannot be read or estimated.
+    """
+    path = device_cards.user_folder() / f"{name}.toml"
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        raise UsageError(f"{name!r} is no name for a card", "use letters, digits, - and _")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already", "--force replaces it, or take another name")
+    if bool(paths) == (table is not None):
+        raise UsageError("name either artifacts that were measured here, or --csv FILE")
+    if table is None:
+        found = list(_stored(paths, device))
+        said = f"measured by mobiledeploy bench --device {device}"
+    else:
+        found = list(_listed(table, runtime, threads))
+        said = f"measured by the owner, {table.name}"
+    enough, doubts = _sorted(found)
+    for doubt in doubts:
+        notify.doubt(doubt)
+    card = _card(name, title or name, said, enough)
+    with records.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    records.write_atomic(path, toml(card))
+    # Read as any other card is, so that what was written is what is judged.
+    written = device_cards.read(path)
+    return Calibrated(str(path), written, tuple(map(_judged, _choices(written))), tuple(doubts))
+
+
+def toml(card: DeviceCard) -> str:
+    """A card as its file's text; TOML knows no null, so what is None is left to its default."""
+
+    def present(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: present(item) for key, item in value.items() if item is not None}
+        return [present(item) for item in value] if isinstance(value, list) else value
+
+    plain = present(records.encode(card))
+    del plain["folder"]
+    return tomli_w.dumps(plain)
+
+
+def _stored(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
+    with Store.open() as store:
+        for path in paths:
+            artifact = artifacts.load(path)
+            measured = next(
+                (
+                    m
+                    for m in store.measurements_of(artifact.sha256)
+                    if isinstance(m, Measured) and m.target.device == device
+                ),
+                None,
+            )
+            if measured is None:
+                raise UsageError(
+                    f"{path} was not measured on {device} in this folder",
+                    f"mobiledeploy bench {path} --device {device}",
+                )
+            yield _of_artifact(path, artifact.spec.card, artifact.spec.name, measured)
+
+
+def _of_artifact(path: Path, card: str | None, network: str, measured: Measured) -> _Measurement:
+    precision, workload = estimate.read(path, card or network)
+    target = measured.target
+    return _Measurement(
+        network, workload, precision, target.runtime, measured.runtime_version, target.threads,
+        target.delegate, round(measured.median_ns),
+    )  # fmt: skip
+
+
+def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} cannot be read: {error}") from error
+    absent = [column for column in COLUMNS if column not in columns]
+    if absent:
+        raise InputError(
+            f"{table} has no column {absent[0]}", f"its columns are {' and '.join(COLUMNS)}"
+        )
+    for number, row in enumerate(rows, start=2):
+        try:
+            latency_ns = round(float(row["latency_ms"]) * 1e6)
+        except (TypeError, ValueError, OverflowError):
+            latency_ns = 0
+        if latency_ns <= 0:
+            raise InputError(f"{table}, line {number}: {row['latency_ms']!r} is no latency in ms")
+        path = table.parent / (row["file"] or "")
+        precision, workload = estimate.read(path, row.get("family") or _family(path))
+        yield _Measurement(path.stem, workload, precision, runtime, "", threads, "none", latency_ns)
+
+
+def _family(path: Path) -> str:
+    """The model card that an artifact is of; any other file is a family of its own."""
+    if artifacts.record_path(path).exists():
+        spec = artifacts.load(path).spec
+        return spec.card or spec.name
+    return path.stem
+
+
+def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Doubt]]:
+    """The measurements of which there are enough of a kind, and a doubt for each kind left out."""
+    count = Counter(one.kind for one in found)
+    networks = {kind: len({o.workload for o in found if o.kind == kind}) for kind in count}
+    few = [
+        f"{count[kind]} of {networks[kind]} networks for {_said(kind)}"
+        for kind in count
+        if count[kind] < model.FEWEST_POINTS or networks[kind] < model.FEWEST_NETWORKS
+    ]
+    need = f"{model.FEWEST_POINTS} points of {model.FEWEST_NETWORKS} networks make a model"
+    enough = [
+        one for one in found
+        if count[one.kind] >= model.FEWEST_POINTS and networks[one.kind] >= model.FEWEST_NETWORKS
+    ]  # fmt: skip
+    if not enough:
+        raise UsageError(
+            f"{need}, and there are {'; '.join(few) or 'none'}",
+            "measure more: alphas and resolutions that enclose what shall be estimated",
+        )
+    return enough, [Doubt("too-few-points", f"{need}; left out: {said}") for said in few]
+
+
+def _said(kind: _Kind) -> str:
+    runtime, version, precision, threads, delegate = kind
+    which = f"{runtime} {version}".strip()
+    return f"{which} {delegate}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _card(name: str, title: str, said: str, found: Sequence[_Measurement]) -> DeviceCard:
+    networks: dict[str, Workload] = {}
+    series: dict[_Kind, Series] = {}
+    for one in found:
+        # One name may stand for files that were converted differently.
+        network, number = one.network, 1
+        while networks.setdefault(network, one.workload) != one.workload:
+            number += 1
+            network = f"{one.network}_{number}"
+        runtime, version, precision, threads, delegate = one.kind
+        plain = Series(
+            runtime, precision, threads, (), version=version, delegate=delegate, statistic="median"
+        )
+        known = series.get(one.kind, plain)
+        point = Point(network, one.latency_ns, SOURCE)
+        series[one.kind] = replace(known, points=(*known.points, point))
+    return DeviceCard(
+        name, title, soc="", cores=(), sources={SOURCE: Reference(said)},
+        series=tuple(series.values()), networks=networks,
+    )  # fmt: skip
+
+
+def _choices(card: DeviceCard) -> list[estimate.Choice]:
+    return [
+        estimate.Choice(card, series, estimate.samples(card, series), (), ())
+        for series in card.series
+    ]
+
+
+def _judged(choice: estimate.Choice) -> Judged:
+    return Judged(
+        choice.what,
+        len(choice.own),
+        model.rmspe(model.leave_one_out(choice.own)),
+        model.rmspe(model.leave_one_out(choice.own, by=model.rule)),
+    )

@@ -1,0 +1,343 @@
+"""Latency on a device that is not here, from its card's points and the artifact's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mobiledeploy.analysis import cost as costs
+from mobiledeploy.analysis import latency_model as model
+from mobiledeploy.analysis.latency_model import HeldOut, Sample
+from mobiledeploy.core import artifacts, device_cards
+from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.types import Artifact, Doubt, Estimated, FileFacts, Fit, Target
+
+Left = Literal["points", "families", "devices"]
+# Which points tell most of a file: those of the runtime that runs it.
+NATURAL = {"tflite": ("tflite", "xnnpack", "litert"), "onnx": ("onnxruntime",)}
+# Delegates that an estimate takes without being told: all compute on the CPU.
+ON_CPU = ("none", "xnnpack")
+# With fewer, a device's own errors say little of how much they scatter.
+FEWEST_ERRORS = 5
+CALIBRATE = "measure a dozen models on one and `mobiledeploy devices calibrate`"
+
+_WORDS = {
+    "mult_adds": "mult-adds",
+    "dense": "mult-adds of convolutions",
+    "depthwise": "depthwise mult-adds",
+    "activations": "activations read and written",
+    "kernels": "weights of convolutions",
+    "classifier": "weights of fully connected layers",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A card's series, the samples of like devices that it borrows from, and their cards."""
+
+    card: DeviceCard
+    series: Series
+    own: tuple[Sample, ...]
+    like: tuple[tuple[Sample, ...], ...]
+    borrowed: tuple[str, ...]
+
+    @property
+    def enough(self) -> bool:
+        """Whether a model can be made of it."""
+        samples = [sample for group in (self.own, *self.like) for sample in group]
+        networks = {sample.network for sample in samples}
+        return len(samples) >= model.FEWEST_POINTS and len(networks) >= model.FEWEST_NETWORKS
+
+    @property
+    def what(self) -> str:
+        """The series in words."""
+        which = str(self.series.version or self.series.year or "")
+        runtime = f"{self.series.runtime} {which}".strip()
+        delegate = "" if self.series.delegate == "none" else f" with {self.series.delegate}"
+        threads = "1 thread" if self.series.threads == 1 else f"{self.series.threads} threads"
+        return f"{runtime}{delegate}, {self.series.precision}, {threads}"
+
+
+def estimate(
+    paths: Sequence[Path],
+    *,
+    device: str,
+    runtime: str | None = None,
+    threads: int | None = None,
+    delegate: str | None = None,
+    notify: Notify = SILENCE,
+) -> tuple[Estimated, ...]:
+    """What artifacts would take on the device of a card; each from the layers of its own file.
+
+    Args:
+        paths: artifacts with their records beside them.
+        device: a card's name, or the beginning of some (pixel): then that with most points.
+        runtime: of the card's points; by default the nearest to the file's, or the most points.
+        threads: of the points; by default of those that are the most.
+        delegate: of the points; by default none.
+        notify: hears of the choice, and of doubts.
+
+    Raises:
+        UsageError: no such card, or none of its points are like that.
+        DeviceError: its points are too few for a model, and no like device lends it its shape.
+        InputError: a file that is beyond the card's range, or computes otherwise than its points.
+    """
+    card = device_cards.matching(device) or device_cards.load(device)
+    about = f"{card.title}, {card.soc}" if card.soc else card.title
+    notify.say(f"estimated, not measured: {about}, from the card {card.name}")
+    chosen = {path: artifacts.load(path) for path in paths}
+    made: list[Estimated] = []
+    for path, artifact in chosen.items():
+        notify.progress("estimating", len(made), len(chosen))
+        precision, work = read(path, artifact.spec.card or artifact.spec.name)
+        choice = choose(
+            card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
+        )
+        made.append(_estimated(path, artifact, work, choice, notify))
+    notify.progress("estimating", len(chosen), len(chosen))
+    return tuple(made)
+
+
+def read(path: Path, family: str) -> tuple[Precision, Workload]:
+    """What a finished file computes with, and what it has to do; InputError where no card could.
+
+    A model file without a record will do.
+    """
+    for name in FORMATS.names():
+        shelf = FORMATS.load(name)
+        if path.suffix == shelf.SUFFIX:
+            try:
+                facts = shelf.inspect(path.read_bytes())
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error.strerror}") from error
+            return _precision(path, facts), model.workload(facts.layers, family=family)
+    raise InputError(f"{path} is no finished model", "give a .tflite or .onnx file")
+
+
+def choose(
+    card: DeviceCard,
+    precision: Precision,
+    format_: str,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    delegate: str | None = None,
+) -> Choice:
+    """The series of `card` that says most of a file; errors as of `estimate`."""
+    fitting = [
+        choice
+        for choice in choices(card)
+        if choice.series.precision == precision
+        and runtime in (None, choice.series.runtime)
+        and threads in (None, choice.series.threads)
+        and choice.series.delegate in ((delegate,) if delegate else ON_CPU)
+    ]
+    if not fitting:
+        asked = [precision, runtime, threads and f"{threads} threads", delegate]
+        raise UsageError(
+            f"{card.name} has no points of {', '.join(str(one) for one in asked if one)}",
+            f"it has {'; '.join(choice.what for choice in choices(card))}",
+        )
+    near = NATURAL.get(format_, ())
+    best = max(
+        fitting,
+        key=lambda c: (
+            c.enough, c.series.runtime in near, len(c.own), c.series.year or 0, -c.series.threads
+        ),
+    )  # fmt: skip
+    if not best.enough:
+        raise DeviceError(
+            f"{card.title} is not here, and its card cannot stand in: it has {len(best.own)} "
+            f"point{'s' if len(best.own) > 1 else ''} of {best.what}, and no like device has "
+            f"the {model.FEWEST_POINTS} that a model needs",
+            f"{CALIBRATE}, or take a device that `mobiledeploy devices` lists as ready",
+        )
+    return best
+
+
+def choices(card: DeviceCard) -> tuple[Choice, ...]:
+    """Each series of a card, with what it can borrow: points of its runtime on other devices."""
+    others = [other for other in device_cards.all_() if other.name != card.name]
+    return tuple(_choice(card, series, others) for series in card.series)
+
+
+def samples(card: DeviceCard, series: Series) -> tuple[Sample, ...]:
+    """The points of a series, with what their networks have to do."""
+    known = device_cards.workloads(card)
+    return tuple(Sample(p.network, known[p.network], p.latency_ns) for p in series.points)
+
+
+def held_out(choice: Choice, family: str) -> tuple[tuple[HeldOut, ...], Left]:
+    """The errors that an estimate for a network of `family` is judged by, and of which kind.
+
+    Points left out one by one, where the device has some; else like devices as if they had as few.
+    For a family that is not among the points, whole families left out; where the points have too
+    few of them, those of all devices that have more.
+    """
+    if len(choice.own) < FEWEST_ERRORS:
+        lenders = [choice.like] if len(choice.like) > 1 else _pools()
+        held = [h for like in lenders for h in model.borrowed(like, len(choice.own))]
+        return _in_range(held), "devices"
+    if family in {sample.workload.family for sample in choice.own}:
+        return model.leave_one_out(choice.own, choice.like), "points"
+    families = {sample.workload.family for sample in choice.own}
+    own = [choice] if len(families) >= model.WIDE_FAMILIES else _of_many_families()
+    left = [h for one in own for h in model.leave_one_family_out(one.own, one.like)]
+    return _in_range(left), "families"
+
+
+def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> Choice:
+    own = samples(card, series)
+    like = [] if len(own) >= model.FEWEST_POINTS else [
+        (other.name, samples(other, one))
+        for other in others
+        for one in other.series
+        if _kind(one) == _kind(series)
+    ]  # fmt: skip
+    return Choice(
+        card, series, own, tuple(group for _, group in like),
+        tuple(dict.fromkeys(name for name, _ in like)),
+    )  # fmt: skip
+
+
+def _kind(series: Series) -> tuple[object, ...]:
+    """Series of one kind are alike on different devices, and never mixed with those of another."""
+    s = series
+    return s.runtime, s.year, s.version, s.delegate, s.precision, s.threads
+
+
+def _in_range(held: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
+    """What would have been answered, the rest refused; all where nothing would have been."""
+    return tuple(one for one in held if one.in_range) or tuple(held)
+
+
+def _of_many_families() -> list[Choice]:
+    """The series of all cards in which families of networks can be left out."""
+    return [
+        choice
+        for card in device_cards.all_()
+        for choice in choices(card)
+        if choice.enough
+        and len({sample.workload.family for sample in choice.own}) >= model.WIDE_FAMILIES
+    ]
+
+
+def _pools() -> list[tuple[tuple[Sample, ...], ...]]:
+    """Like devices that could lend to each other, by kind."""
+    pools: dict[tuple[object, ...], list[tuple[Sample, ...]]] = {}
+    for choice in _of_many_families():
+        pools.setdefault(_kind(choice.series), []).append(choice.own)
+    return [tuple(pool) for pool in pools.values()]
+
+
+def _estimated(
+    path: Path, artifact: Artifact, work: Workload, choice: Choice, notify: Notify
+) -> Estimated:
+    fitted = model.fit(choice.own, choice.like)
+    beyond = fitted.beyond(work)
+    if beyond:
+        name = beyond[0]
+        low, high = fitted.limits[name]
+        raise InputError(
+            f"{path.name} is outside the range of {choice.card.name}'s points: "
+            f"{getattr(work, name) / 1e6:,.1f} M {_WORDS[name]}, not {low / 1e6:,.1f} M to "
+            f"{high / 1e6:,.1f} M",
+            f"nothing is known of such networks there; {CALIBRATE}",
+        )
+    latency_ns = fitted.latency_ns(work)
+    held, kind = held_out(choice, work.family)
+    spread = model.spread(held)
+    # However many devices were tried, this one's speed is known from its own points only.
+    count = min(len(held), max(len(choice.own), FEWEST_ERRORS))
+    doubts = tuple(_doubts(path, artifact, choice, fitted.families, work.family))
+    for doubt in doubts:
+        notify.doubt(doubt)
+    used = {point.source for point in choice.series.points}
+    return Estimated(
+        artifact_sha256=artifact.sha256,
+        target=Target(
+            choice.card.name, "none", choice.series.runtime, choice.series.threads,
+            choice.series.delegate,
+        ),
+        latency_ns=latency_ns,
+        interval_ns=model.interval_ns(latency_ns, spread, count),
+        fit=Fit(
+            card=choice.card.name,
+            runtime=choice.series.runtime,
+            year=choice.series.year,
+            version=choice.series.version,
+            terms=fitted.terms,
+            points=len(choice.own),
+            borrowed=choice.borrowed,
+            held_out=kind,
+            rmspe=model.rmspe(held),
+            sources=tuple(
+                f"{source.title} {source.url}".strip()
+                for name, source in choice.card.sources.items()
+                if name in used
+            ),
+        ),
+        doubts=doubts,
+    )  # fmt: skip
+
+
+def _doubts(
+    path: Path, artifact: Artifact, choice: Choice, families: frozenset[str], family: str
+) -> Iterator[Doubt]:
+    def doubt(name: str, message: str, advice: str = "") -> Doubt:
+        return Doubt(name, f"{path.name}: {message}", advice)
+
+    name, runtime = choice.card.name, choice.series.runtime
+    if runtime not in NATURAL.get(artifact.format, ()):
+        yield doubt(
+            "other-runtime",
+            f"{name}'s points are of {runtime}, not of what runs {artifact.format}",
+            "take it as the speed of the hardware",
+        )
+    if choice.borrowed:
+        yield doubt(
+            "borrowed-shape",
+            f"{name} has {len(choice.own)} of the {model.FEWEST_POINTS} points that a model needs; "
+            f"its shape is borrowed from {', '.join(choice.borrowed)}",
+            CALIBRATE,
+        )
+    if family not in families:
+        yield doubt(
+            "other-family",
+            f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}; the "
+            "interval is that of families left out",
+            CALIBRATE,
+        )
+    if artifact.recipe.weight_bits == 16:
+        yield doubt("computed-in-float32", "weights of 16 bits are computed in float32 there")
+    if choice.series.caveat:
+        yield doubt("points", choice.series.caveat)
+
+
+def _precision(path: Path, facts: FileFacts) -> Precision:
+    """What the file computes with; InputError where no card has points of it."""
+    cost = costs.cost(facts.layers)
+    if cost.uncounted:
+        raise InputError(
+            f"{path.name} has operators whose work is not counted: {', '.join(cost.uncounted)}",
+            "its latency can only be measured",
+        )
+    kinds = set()
+    for layer, row in zip(costs.unquantized(facts.layers), cost.layers, strict=True):
+        if row.mult_adds:
+            # The kernel, and what it is applied to; biases are wider.
+            kinds |= {t.dtype for t in layer.inputs if not t.constant or len(t.shape) > 1}
+    if kinds == {"float32"}:
+        return "float32"
+    if kinds and kinds <= {"int8", "uint8"}:
+        return "int8"
+    raise InputError(
+        f"{path.name} computes with {' and '.join(sorted(kinds)) or 'no weights'}, "
+        "and points are of float32 or int8 throughout",
+        "its latency can only be measured",
+    )
