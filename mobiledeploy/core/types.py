@@ -170,13 +170,29 @@ class Golden:
 
     `images` are PNG files of the pictures as the data set gave them, relative to the record's
     folder and named by the first 16 digits of their sha256; `logits` is one row of real-valued
-    logits each, on `runtime`.
+    logits each, on `runtime` and the instruction set `isa` ("" where it was not noted).
     """
 
     ids: tuple[str, ...]
     images: tuple[str, ...]
     logits: tuple[tuple[float, ...], ...]
     runtime: str
+    isa: str = ""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model file says itself: how a picture becomes its input, and what it then answers.
+
+    `layout` and `resolution` (height, width) are the input's.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    resolution: tuple[int, int]
+    layout: Layout
+    output: Output
+    golden: Golden
 
 
 @dataclass(frozen=True)
