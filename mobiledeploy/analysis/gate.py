@@ -139,6 +139,21 @@ def unflipped(margin: float) -> int:
     )
 
 
+def flips_needed(flips: int, n: int, most: float) -> int | None:
+    """How many pictures would decide whether fewer than `most` of them flip, were they like these.
+
+    None where the share is so near to `most` that no number of pictures would do.
+    """
+    share = flips / n
+    if share == most:
+        return None
+    quantiles = float(stats.norm.ppf(CONFIDENCE) + stats.norm.ppf(POWER))
+    plain = share * (1 - share) * (quantiles / (most - share)) ** 2
+    # So many pass without a flip: (1 - most)^n < 5 %.
+    needed = max(plain, math.log(1 - CONFIDENCE) / math.log(1 - most), n + 1)
+    return None if needed > MOST_IMAGES else math.ceil(needed)
+
+
 def mcnemar(losses: int, gains: int) -> float:
     """The exact two-sided p of McNemar's test: as many losses as gains are to be expected."""
     if losses + gains == 0:

@@ -26,10 +26,7 @@ _WRONG = 1
     "pictures' paths.",
 )  # fmt: skip
 @_frame.common
-@click.pass_context
-def command(
-    ctx: click.Context, artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int
-) -> None:
+def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int) -> None:
     """Replay the golden samples of ARTIFACT, and check the preprocessing of an app against it.
 
     Ends in 1 where the file does not answer as it did when it was exported, or where the pipeline
@@ -42,7 +39,7 @@ def command(
     else:
         for line in _lines(found):
             click.echo(units.one_line(line))
-    ctx.exit(0 if found.sound else _WRONG)
+    click.get_current_context().exit(0 if found.sound else _WRONG)
 
 
 def _lines(found: verb.Verified) -> list[str]:

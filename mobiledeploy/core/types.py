@@ -389,10 +389,11 @@ class Check:
 class Accepted:
     """One artifact that was accepted, and what it answered: an entry of a baseline.
 
-    `model`, `recipe` and `format` are its key. `answers` is the best class of every picture in the
-    order of the data, base64 of zlib of little-endian uint16, 65535 for one that could not be read.
-    `right` is how many of them were right (None without labels). `isa` is the machine's instruction
-    set. `seal` is the sha256 over the entry without it: an entry that was edited is refused.
+    `model`, `recipe` and `format` are its key. `answers` is the best class of each of the `images`
+    that could be read, in the order of the data: base64 of zlib of little-endian uint16. `samples`
+    is the sha256 over their ids, `right` how many answers were right (None without labels). `isa`
+    is the machine's instruction set. `seal` is the sha256 over the entry without it: an entry that
+    was edited is refused.
     """
 
     model: str
@@ -407,6 +408,7 @@ class Accepted:
     runtime_version: str
     isa: str
     images: int
+    samples: str
     right: int | None
     answers: str
     seal: str
@@ -421,10 +423,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file of `reports/` makes text of."""
+    """What a file of `reports/` makes text of.
+
+    `on_inconclusive` says whether a check that could not decide counts as failed.
+    """
 
     title: str
     checks: tuple[Check, ...] = ()
+    on_inconclusive: Literal["fail", "warn"] = "fail"
 
 
 @dataclass(frozen=True)
