@@ -142,18 +142,18 @@ def test_a_class_that_collapsed_is_named(place):
 
 
 def swap(model):
-    one, other = RARE
-    scales = None
+    """Two rows of the classifier change places, with their scales."""
     for part in last_layer(model):
-        part[[one, other]] = part[[other, one]]
+        part[list(RARE)] = part[list(RARE[::-1])]
     graph = model.subgraphs[0]
     for op in graph.operators:
         if len(op.inputs) == 3 and graph.tensors[op.inputs[2]].shape.tolist() == [CLASSES]:
             for place in op.inputs[1:3]:
-                scales = graph.tensors[place].quantization.scale
+                quantization = graph.tensors[place].quantization
+                scales = np.array(quantization.scale)
                 if len(scales) == CLASSES:
-                    scales[[one, other]] = scales[[other, one]]
-    assert scales is not None
+                    scales[list(RARE)] = scales[list(RARE[::-1])]
+                quantization.scale = scales
 
 
 def test_two_rare_classes_swapped_are_named_where_the_mean_passes(place):
