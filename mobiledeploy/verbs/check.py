@@ -284,9 +284,7 @@ class _One:
                 f"{self.evaluation.data.source} has no labels for {self.path}",
                 "--no-labels judges by the answers that changed",
             )
-        replayed, elsewhere = golden.judge(
-            self.artifact, golden.replay(self.path, self.artifact, notify)
-        )
+        replayed, elsewhere = self._golden(notify)
         flips = int((now != before).sum())
         doubts = [
             *self.evaluation.doubts,
@@ -329,6 +327,14 @@ class _One:
             verdicts=tuple(verdicts),
             doubts=tuple(doubts),
         )
+
+    def _golden(self, notify: Notify) -> tuple[Verdict | None, Doubt | None]:
+        """The golden samples answered again; a doubt where they were left behind."""
+        try:
+            golden.pictures(self.path, self.artifact.golden)
+        except InputError as error:
+            return None, Doubt("no-golden", error.message, "keep golden/ beside the artifact")
+        return golden.judge(self.artifact, golden.replay(self.path, self.artifact, notify))
 
     def _doubts(self, flips: int) -> list[Doubt]:
         """What differs of the machine, which a paired comparison stands, but should be known."""

@@ -33,7 +33,7 @@ RARE = (3, 7)
 def demo(tmp_path_factory):
     """A folder with int8_ptq.tflite and float32.tflite of the demo, a baseline, and pictures.
 
-    `often.npz` holds 60 pictures of each class, `rarely.npz` 12 of the two classes in RARE.
+    `often.npz` holds 40 pictures of each class, `rarely.npz` 12 of the two classes in RARE.
     """
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,11 +45,11 @@ def demo(tmp_path_factory):
         made = Path(export_verb.export(order).folder)
         drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
         labels = np.array([drawn.label(i) for i in range(len(drawn))])
-        for name, rare in (("often", 60), ("rarely", 12)):
+        for name, rare in (("often", 40), ("rarely", 12)):
             kept = np.sort(
                 np.concatenate(
                     [
-                        np.flatnonzero(labels == c)[: rare if c in RARE else 60]
+                        np.flatnonzero(labels == c)[: rare if c in RARE else 40]
                         for c in range(CLASSES)
                     ]
                 )
@@ -136,7 +136,7 @@ def test_a_class_that_collapsed_is_named(place):
     assert found.outcome == "fail"
     failed = [name for name, v in classes.items() if v.outcome == "fail"]
     assert failed == ["pentagon"]
-    assert "0 of 60 right" in classes["pentagon"].line
+    assert "0 of 40 right" in classes["pentagon"].line
     assert found.moved[0].true == "pentagon"
     assert verdicts["accuracy"].outcome == "fail"
 
@@ -158,7 +158,7 @@ def swap(model):
 
 def test_two_rare_classes_swapped_are_named_where_the_mean_passes(place):
     planted(place[1], swap)
-    found, verdicts, classes = judged(place, "rarely", limits=Limits(0.08, 0.08))
+    found, verdicts, classes = judged(place, "rarely", limits=Limits(0.09, 0.1))
     assert verdicts["accuracy"].outcome == verdicts["float"].outcome == "pass"
     assert found.outcome == "fail"
     failed = {name: v.line for name, v in classes.items() if v.outcome == "fail"}
@@ -181,7 +181,7 @@ def test_without_labels_the_accepted_file_passes_and_flips_are_bounded(place):
     assert (found.outcome, verdicts["flips"].value) == ("pass", 0)
     _, verdicts, _ = judged(place, labelled=False, limits=Limits(max_flips=0.001))
     assert verdicts["flips"].outcome == "inconclusive"
-    assert verdicts["flips"].needed > 720
+    assert verdicts["flips"].needed > 480
 
 
 def test_a_corrupted_weight_is_seen_in_the_golden_outputs(place):
@@ -258,13 +258,13 @@ def test_an_artifact_that_the_baseline_does_not_hold_is_missing(place):
 
 def test_a_baseline_of_other_pictures_is_refused(place):
     folder, path = place
-    with pytest.raises(InputError, match=r"pictures: 624 of .*rarely.npz .*not 720 of"):
+    with pytest.raises(InputError, match=r"pictures: 424 of .*rarely.npz .*not 480 of"):
         check([path], baseline=folder / "often.json", data=str(folder / "rarely.npz"))
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("right", 1), ("images", 719), ("answers", "AAAA"), ("runtime_version", "9"), ("seal", "")],
+    [("right", 1), ("images", 479), ("answers", "AAAA"), ("runtime_version", "9"), ("seal", "")],
 )
 def test_an_edited_baseline_is_refused(place, field, value):
     folder, path = place
@@ -314,8 +314,8 @@ def test_only_an_update_writes_and_it_tells_what_changes(place):
     assert Path("mine.json").read_bytes() == before
     (change,) = update([path], baseline=Path("mine.json"), data=data).changes
     # The float anchor stays as it was: that is what small losses are summed against.
-    assert (change.recipe, change.images) == ("int8_ptq", 720)
-    assert change.flips >= 45
+    assert (change.recipe, change.images) == ("int8_ptq", 480)
+    assert change.flips >= 30
     assert change.top1 < change.top1_before - 0.05
     found = check([path], baseline=Path("mine.json"), data=data).checks[0]
     said = {v.metric: v.outcome for v in found.verdicts if v.metric != "class"}
@@ -350,6 +350,13 @@ def test_another_machine_is_told_and_no_reason_to_fail(place, monkeypatch, heard
     assert "golden" not in verdicts
     assert {d.name for d in found.doubts} >= {"other-machine", "golden-elsewhere"}
     assert {d.name for d in heard.doubts} >= {"other-machine", "golden-elsewhere"}
+
+
+def test_an_artifact_without_its_golden_pictures_is_judged_by_the_rest(place):
+    shutil.rmtree(place[1].parent / "golden")
+    found, verdicts, _ = judged(place)
+    assert (found.outcome, set(verdicts)) == ("pass", {"accuracy", "float"})
+    assert "no-golden" in {d.name for d in found.doubts}
 
 
 def test_two_artifacts_of_one_key_need_baselines_of_their_own(place, demo):

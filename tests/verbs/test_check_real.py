@@ -48,7 +48,7 @@ def per_tensor(data: bytes) -> bytes:
 @pytest.mark.slow
 def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data, here):
     images = real_data / "imagenet"
-    labels = tuple((images / "labels.txt").read_text().split())
+    labels = tuple((images / "labels.txt").read_text().splitlines())
     order = Order(
         arch="mobilenet_v1", alpha=0.75, res=224, data=str(images / "images"),
         weights=str(images / "mobilenet_7_5_224_tf.h5"), recipes=("float32", "int8_ptq"),
