@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "evaluate", "export"]
+__all__ = ["__version__", "bench", "check", "evaluate", "export", "verify"]
 
-VERBS = ("bench", "evaluate", "export")
+VERBS = ("bench", "check", "evaluate", "export", "verify")
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

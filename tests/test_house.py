@@ -86,7 +86,9 @@ def test_every_file_of_a_shelf_is_a_plugin():
 # Imports
 
 
-@pytest.mark.parametrize("verb", ["bench", "doctor", "evaluate", "export", "models"])
+@pytest.mark.parametrize(
+    "verb", ["bench", "check", "doctor", "evaluate", "export", "models", "verify"]
+)
 def test_a_verb_starts_without_tensorflow(verb):
     said = python(f"import sys, mobiledeploy.verbs.{verb}; print(*sys.modules)")
     assert not HEAVY & set(said.split())

@@ -51,8 +51,8 @@ def test_help_is_the_default_and_names_every_verb(checkout):
     assert said.returncode == 0
     verbs = {line.split()[1] for line in said.stdout.splitlines()}
     assert verbs == {
-        "benchmarks", "clean", "demo", "emulator", "help", "install", "lint", "lock", "test",
-        "test-slow", "train-demo",
+        "benchmarks", "clean", "demo", "emulator", "gate", "help", "install", "lint", "lock",
+        "test", "test-slow", "train-demo",
     }  # fmt: skip
     assert not (checkout / ".venv").exists()
 

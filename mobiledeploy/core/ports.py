@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.types import (
+    Contract,
     Doubt,
     Draft,
     FileFacts,
@@ -136,6 +137,14 @@ class Format(Protocol):
 
     def seal(self, data: bytes) -> bytes:
         """The file as it is shipped: its tensors named `image` and `scores`."""
+        ...
+
+    def inscribe(self, data: bytes, contract: Contract) -> bytes:
+        """The file with `contract` in its metadata, where the format's usual readers look."""
+        ...
+
+    def contract(self, data: bytes) -> Contract | None:
+        """What `inscribe` wrote; None where it did not, InputError where it is damaged."""
         ...
 
     def tap(self, data: bytes, tensor: str) -> bytes:

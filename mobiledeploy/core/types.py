@@ -174,13 +174,29 @@ class Golden:
 
     `images` are PNG files of the pictures as the data set gave them, relative to the record's
     folder and named by the first 16 digits of their sha256; `logits` is one row of real-valued
-    logits each, on `runtime`.
+    logits each, on `runtime` and the instruction set `isa` ("" where it was not noted).
     """
 
     ids: tuple[str, ...]
     images: tuple[str, ...]
     logits: tuple[tuple[float, ...], ...]
     runtime: str
+    isa: str = ""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model file says itself: how a picture becomes its input, and what it then answers.
+
+    `layout` and `resolution` (height, width) are the input's.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    resolution: tuple[int, int]
+    layout: Layout
+    output: Output
+    golden: Golden
 
 
 @dataclass(frozen=True)
@@ -404,10 +420,11 @@ def gravest(said: Collection[Outcome]) -> Outcome:
 class Accepted:
     """One artifact that was accepted, and what it answered: an entry of a baseline.
 
-    `model`, `recipe` and `format` are its key. `answers` is the best class of every picture in the
-    order of the data, base64 of zlib of little-endian uint16, 65535 for one that could not be read.
-    `right` is how many of them were right (None without labels). `isa` is the machine's instruction
-    set. `seal` is the sha256 over the entry without it: an entry that was edited is refused.
+    `model`, `recipe` and `format` are its key. `answers` is the best class of each of the `images`
+    that could be read, in the order of the data: base64 of zlib of little-endian uint16. `samples`
+    is the sha256 over their ids, `right` how many answers were right (None without labels). `isa`
+    is the machine's instruction set. `seal` is the sha256 over the entry without it: an entry that
+    was edited is refused.
     """
 
     model: str
@@ -422,6 +439,7 @@ class Accepted:
     runtime_version: str
     isa: str
     images: int
+    samples: str
     right: int | None
     answers: str
     seal: str
@@ -542,7 +560,10 @@ class Detail:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file of `reports/` makes text of."""
+    """What a file of `reports/` makes text of.
+
+    `on_inconclusive` says whether a check that could not decide counts as failed.
+    """
 
     title: str
     checks: tuple[Check, ...] = ()
@@ -550,6 +571,7 @@ class Report:
     results: tuple[Result, ...] = ()
     details: tuple[Detail, ...] = ()
     verdicts: tuple[Judged, ...] = ()
+    on_inconclusive: Literal["fail", "warn"] = "fail"
 
 
 @dataclass(frozen=True)

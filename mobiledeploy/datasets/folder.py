@@ -151,7 +151,8 @@ def open(
         source: the folder.
         split: with split folders, `calibration` is the folder of that name, or else the
             calibration part of `train` or, without that, of the validation pictures (which are
-            then the rest). `all` is everything.
+            then the rest). `all` is everything, and a folder of pictures without class folders:
+            they have no labels then.
         resolution: not used: pictures have their own size.
         labels: class names in the model's order; `label()` is then an index into them. A class
             folder is named as a label or as its first word. Without them: the sorted class folders.
@@ -173,6 +174,9 @@ def open(
         for folder in _folders(base):
             classes.setdefault(_shown(folder.name), []).append(folder)
     names = tuple(sorted(classes))
+    if not names and split == "all" and (flat := tuple(_loose(root))):
+        ids = tuple(_shown(path.name) for path in flat)
+        return Folder(source, split, flat, ids, (-1,) * len(flat), labels)
     if not names:
         loose = any(path.suffix.lower() in READ for path in chosen[0].iterdir())
         raise InputError(
@@ -246,6 +250,13 @@ def _pictures(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(READ + NOT_READ):
                 yield Path(where, name)
+
+
+def _loose(base: Path) -> Iterator[Path]:
+    """The pictures that lie in `base` itself, sorted by name."""
+    for path in sorted(base.iterdir()):
+        if not path.name.startswith(".") and path.name.lower().endswith(READ + NOT_READ):
+            yield path
 
 
 def _regular(path: Path) -> Path:

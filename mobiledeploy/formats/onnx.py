@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,8 +14,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import FileFacts, Layer, Tensor
+from mobiledeploy.core.types import Contract, FileFacts, Golden, Layer, Preprocessing, Tensor
 
 SUFFIX = ".onnx"
 
@@ -27,6 +32,15 @@ _MOVING = (
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _LOWEST = {"int8": -128, "uint8": 0}
+# Of metadata_props: the contract as JSON that people can read, and the golden samples packed.
+_CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
+_LARGEST_GOLDEN = 1 << 26
+# The values that ONNX's own list of metadata has (docs/MetadataProps.md).
+_RANGES = {
+    (0.0, 1.0): "Normalized_0_1",
+    (-1.0, 1.0): "Normalized_1_1",
+    (0.0, 255.0): "NominalRange_0_255",
+}
 
 
 def inspect(data: bytes) -> FileFacts:
@@ -169,6 +183,43 @@ def seal(data: bytes) -> bytes:
                 names[index] = renamed.get(name, name)
     inputs[0].name, graph.output[0].name = "image", "scores"
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def inscribe(data: bytes, contract: Contract) -> bytes:
+    """The file with the contract in `metadata_props`, and what ONNX has names for beside it."""
+    model = _open(data)
+    golden = zlib.compress(records.line(contract.golden).encode(), 9)
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    props |= _image_props(contract.preprocessing)
+    props[_CONTRACT] = records.line(replace(contract, golden=Golden((), (), (), "")))
+    props[_GOLDEN] = base64.b64encode(golden).decode()
+    helper.set_model_props(model, dict(sorted(props.items())))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _image_props(pre: Preprocessing) -> dict[str, str]:
+    props = {
+        "Image.BitmapPixelFormat": {"rgb": "Rgb8", "bgr": "Bgr8"}[pre.channels],
+        "Image.ColorSpaceGamma": "SRGB",
+    }
+    # There is no name for a mean and a deviation besides.
+    if not any(pre.mean) and set(pre.std) == {1.0} and pre.input_range in _RANGES:
+        props["Image.NominalPixelRange"] = _RANGES[pre.input_range]
+    return props
+
+
+def contract(data: bytes) -> Contract | None:
+    """What `inscribe` wrote; None where it did not, InputError where it is damaged."""
+    props = {entry.key: entry.value for entry in _open(data).metadata_props}
+    if _CONTRACT not in props:
+        return None
+    said = records.loads(Contract, props[_CONTRACT], _CONTRACT)
+    try:
+        packed = base64.b64decode(props[_GOLDEN], validate=True)
+        text = zlib.decompressobj().decompress(packed, _LARGEST_GOLDEN)
+    except (KeyError, binascii.Error, zlib.error) as error:
+        raise InputError(f"{_GOLDEN} of the ONNX file is damaged") from error
+    return replace(said, golden=records.loads(Golden, text, _GOLDEN))
 
 
 def tap(data: bytes, tensor: str) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,14 +15,19 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import FileFacts, Layer, Tensor
+from mobiledeploy.core.types import Contract, FileFacts, Layer, Preprocessing, Tensor
 
 SUFFIX = ".tflite"
 _IDENTIFIER = b"TFL3"
 _OPS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 _NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.int8}
 """Types that weights have."""
+# TFLite metadata: a flatbuffer of its own among the buffers, and files in a zip behind the model.
+_METADATA, _LABELS, _CONTRACT = "TFLITE_METADATA", "labels.txt", "mobiledeploy.json"
+_LARGEST_CONTRACT = 1 << 26
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _DTYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 
 
@@ -130,6 +138,128 @@ def seal(data: bytes) -> bytes:
     graph.tensors[graph.inputs[0]].name = b"image"
     graph.tensors[graph.outputs[0]].name = b"scores"
     return _pack(model)
+
+
+def inscribe(data: bytes, contract: Contract) -> bytes:
+    """The file with TFLite metadata, and with labels and the contract packed behind it.
+
+    Readers of TFLite metadata (Task Library, ML Kit, Android Studio) find the normalization, the
+    colour order and the labels there; nothing of it is run.
+    """
+    model = _open(data)
+    model.metadata = model.metadata or []
+    known = [entry for entry in model.metadata if entry.name == _METADATA.encode()]
+    if not known:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = _METADATA, len(model.buffers)
+        model.metadata.append(entry)
+        model.buffers.append(schema.BufferT())
+        known = [entry]
+    model.buffers[known[0].buffer].data = np.frombuffer(_metadata(contract), np.uint8)
+    files = {_CONTRACT: records.dumps(contract)}
+    if contract.preprocessing.labels:
+        files[_LABELS] = "\n".join(contract.preprocessing.labels) + "\n"
+    stream = io.BytesIO(_pack(model))
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(
+                zipfile.ZipInfo(name, _ZIP_DATE), text, zipfile.ZIP_DEFLATED, compresslevel=9
+            )
+    return stream.getvalue()
+
+
+def contract(data: bytes) -> Contract | None:
+    """What `inscribe` wrote; None where it did not, InputError where it is damaged."""
+    _open(data)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if archive.getinfo(_CONTRACT).file_size > _LARGEST_CONTRACT:
+                raise InputError(f"{_CONTRACT} of the TFLite file is too large")
+            text = archive.read(_CONTRACT)
+    except KeyError:
+        return None
+    except zipfile.BadZipFile as error:
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            raise InputError("the files packed behind the TFLite model are damaged") from error
+        return None
+    except (zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        raise InputError("the files packed behind the TFLite model are damaged") from error
+    return records.loads(Contract, text, _CONTRACT)
+
+
+def _metadata(contract: Contract) -> bytes:
+    """The flatbuffer of schema `metadata_schema.fbs`, identifier M001, as of its version 1.0.0.
+
+    Slots are the places of fields in their tables there.
+    """
+    pre = contract.preprocessing
+    builder = flatbuffers.Builder(4096)
+    mean, std = _normalization(pre)
+    options = _table(builder, {0: _floats(builder, mean), 1: _floats(builder, std)})
+    unit = _table(builder, {1: options}, kinds={0: 1})  # NormalizationOptions
+    height, width = contract.resolution
+    size = _table(builder, {}, numbers={0: width, 1: height})
+    # The schema has no name for BGR; 0 is unknown.
+    image = _table(builder, {1: size}, kinds={0: int(pre.channels == "rgb")})
+    content = _table(builder, {1: image}, kinds={0: 2})  # ImageProperties
+    low, high = ([(p - m) / s for m, s in zip(mean, std, strict=True)] for p in (0, 255))
+    stats = _table(builder, {0: _floats(builder, high), 1: _floats(builder, low)})
+    told = f"{pre.channels.upper()}, {contract.layout}, {pre.resize} resize, crop {pre.crop:g}"
+    given = {
+        0: builder.CreateString("image"),
+        1: builder.CreateString(told),
+        3: content,
+        4: _tables(builder, [unit]),
+        5: stats,
+    }
+    inputs = _tables(builder, [_table(builder, given)])
+    answer = {0: builder.CreateString("scores"), 1: builder.CreateString(contract.output)}
+    if pre.labels:
+        name = builder.CreateString(_LABELS)
+        labels = _table(builder, {0: name}, kinds={2: 2})  # TENSOR_AXIS_LABELS
+        answer[6] = _tables(builder, [labels])
+    outputs = _tables(builder, [_table(builder, answer)])
+    graph = _tables(builder, [_table(builder, {2: inputs, 3: outputs})])
+    name, version = builder.CreateString(contract.name), builder.CreateString("1.0.0")
+    builder.Finish(_table(builder, {0: name, 3: graph, 7: version}), file_identifier=b"M001")
+    return bytes(builder.Output())
+
+
+def _normalization(pre: Preprocessing) -> tuple[list[float], list[float]]:
+    """(mean, std) such that (p - mean) / std of a pixel p of 0..255 is the input."""
+    low, high = pre.input_range
+    unit = 255 / (high - low)
+    return [(m - low) * unit for m in pre.mean], [s * unit for s in pre.std]
+
+
+def _table(
+    builder: Any,
+    offsets: dict[int, int],
+    *,
+    kinds: dict[int, int] | None = None,
+    numbers: dict[int, int] | None = None,
+) -> int:
+    """A table with offsets, one-byte `kinds` and four-byte `numbers` in its slots."""
+    used = (*offsets, *(kinds or {}), *(numbers or {}))
+    builder.StartObject(max(used) + 1)
+    for slot, offset in offsets.items():
+        builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    for slot, number in (numbers or {}).items():
+        builder.PrependUint32Slot(slot, number, 0)
+    for slot, kind in (kinds or {}).items():
+        builder.PrependInt8Slot(slot, kind, 0)
+    return int(builder.EndObject())
+
+
+def _tables(builder: Any, offsets: list[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _floats(builder: Any, values: list[float]) -> int:
+    return int(builder.CreateNumpyVector(np.asarray(values, np.float32)))
 
 
 def tap(data: bytes, tensor: str) -> bytes:

@@ -20,28 +20,39 @@ def render(report: Report) -> str:
     suites = ElementTree.Element("testsuites", {"name": _plain(report.title)})
     judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
     for check in judged:
-        suites.append(_suite(check))
+        suites.append(_suite(check, report.on_inconclusive))
     for total in ("tests", "failures", "errors", "skipped"):
         suites.set(total, str(sum(int(suite.get(total, "0")) for suite in suites)))
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, "unicode", xml_declaration=True) + "\n"
 
 
-def _suite(check: Check | Regression) -> ElementTree.Element:
-    said = [verdict.outcome for verdict in check.verdicts]
-    suite = ElementTree.Element(
-        "testsuite",
-        {
-            "name": _plain(check.path),
-            "tests": str(len(said)),
-            "failures": str(said.count("fail")),
-            # A picture too few is no regression: readers show it apart from failures.
-            "errors": str(said.count("inconclusive")),
-            "skipped": "0",
-        },
-    )
+# What stands in a case whose verdict is no pass, and where the suite counts it. A picture too few
+# is no regression: readers show it apart.
+_KINDS = {
+    ("fail", "fail"): ("failure", "failures"),
+    ("fail", "warn"): ("failure", "failures"),
+    ("inconclusive", "fail"): ("error", "errors"),
+    ("inconclusive", "warn"): ("skipped", "skipped"),
+}
+
+
+def _suite(check: Check | Regression, on_inconclusive: str) -> ElementTree.Element:
+    counts = dict.fromkeys(("failures", "errors", "skipped"), 0)
+    suite = ElementTree.Element("testsuite", {"name": _plain(check.path)})
     for verdict in check.verdicts:
-        suite.append(_case(check, verdict))
+        case = _case(check, verdict)
+        line = _plain(verdict.line)
+        if verdict.outcome == "pass":
+            ElementTree.SubElement(case, "system-out").text = line
+        else:
+            kind, counted = _KINDS[verdict.outcome, on_inconclusive]
+            said = {"message": line, "type": verdict.outcome}
+            ElementTree.SubElement(case, kind, said).text = line
+            counts[counted] += 1
+        suite.append(case)
+    for name, count in {"tests": len(check.verdicts), **counts}.items():
+        suite.set(name, str(count))
     if check.doubts:
         out = ElementTree.SubElement(suite, "system-out")
         out.text = _plain("\n".join(f"{d.name}: {d.message}" for d in check.doubts))
@@ -51,14 +62,7 @@ def _suite(check: Check | Regression) -> ElementTree.Element:
 def _case(check: Check | Regression, verdict: Verdict) -> ElementTree.Element:
     name = f"{verdict.metric}[{verdict.subject}]" if verdict.subject else verdict.metric
     where = f"{check.model}.{check.recipe}.{check.format}"
-    case = ElementTree.Element("testcase", {"classname": _plain(where), "name": _plain(name)})
-    line = _plain(verdict.line)
-    if verdict.outcome == "pass":
-        ElementTree.SubElement(case, "system-out").text = line
-    else:
-        kind = "failure" if verdict.outcome == "fail" else "error"
-        ElementTree.SubElement(case, kind, {"message": line, "type": verdict.outcome}).text = line
-    return case
+    return ElementTree.Element("testcase", {"classname": _plain(where), "name": _plain(name)})
 
 
 def _plain(text: str) -> str:

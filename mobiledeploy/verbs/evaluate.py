@@ -79,6 +79,7 @@ def evaluate(
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
+    compare: bool = True,
     notify: Notify = SILENCE,
 ) -> tuple[Evaluation, ...]:
     """Judges artifacts; each result is in the store as soon as it exists.
@@ -90,6 +91,7 @@ def evaluate(
         runtime: by default litert for TFLite and onnxruntime for ONNX.
         threads: how many runners at once, each with one thread; by default one for each core.
         overrides: preprocessing, where it shall differ from the artifact's own.
+        compare: whether to tell the agreement with the float artifact, which takes its evaluation.
         notify: hears of progress and doubts.
 
     Raises:
@@ -115,7 +117,7 @@ def evaluate(
     ) as session:  # fmt: skip
         job = _Job(pictures, threads or cores(), session, store, notify)
         for path, artifact in asked.items():
-            reference = _reference(path, artifact, asked, notify)
+            reference = float_sibling(path, artifact, asked, notify) if compare else None
             if reference and reference[0] not in made:
                 # One that nobody named takes the runtime that was asked for only where it fits.
                 fits = reference[0] in asked or reference[1].format == artifact.format
@@ -324,7 +326,7 @@ def _label_doubts(labels: int, artifact: Artifact, offset: int | None) -> list[D
     return []
 
 
-def _reference(
+def float_sibling(
     path: Path, artifact: Artifact, asked: dict[Path, Artifact], notify: Notify
 ) -> tuple[Path, Artifact] | None:
     """The float32 artifact of the same model: same format first, those asked for first."""

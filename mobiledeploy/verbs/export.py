@@ -30,6 +30,7 @@ from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
     Artifact,
+    Contract,
     DataRef,
     Doubt,
     Evaluation,
@@ -45,6 +46,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.verbs import bench as bench_verb
 from mobiledeploy.verbs import convert
 from mobiledeploy.verbs import evaluate as evaluate_verb
+from mobiledeploy.verbs import golden as golden_
 from mobiledeploy.verbs.plan import Order, Plan, plan, tools
 
 GOLDEN_SAMPLES = 4
@@ -343,6 +345,19 @@ class _Exam:
         tap.unlink()
         sqnr = accuracy.sqnr_db(self.reference, logits)
         own = _check_sqnr(path.name, recipe, sqnr)
+        golden = Golden(
+            ids=tuple(self.samples.id(i) for i in self.golden),
+            images=self.pictures,
+            logits=tuple(tuple(float(v) for v in row) for row in logits),
+            runtime=runtime,
+            isa=golden_.isa(),
+        )
+        contract = Contract(
+            self.spec.name, self.spec.preprocessing, self.spec.resolution, facts.layout,
+            self.order.output, golden,
+        )  # fmt: skip
+        content = shelf.inscribe(content, contract)
+        records.write_atomic(path, content)
         return Artifact(
             path=path.name,
             sha256=records.sha256(content),
@@ -358,12 +373,7 @@ class _Exam:
             inputs=facts.inputs,
             outputs=facts.outputs,
             logits=facts.logits,
-            golden=Golden(
-                ids=tuple(self.samples.id(i) for i in self.golden),
-                images=self.pictures,
-                logits=tuple(tuple(float(v) for v in row) for row in logits),
-                runtime=runtime,
-            ),
+            golden=golden,
             sqnr_db=sqnr,
             data=self.data,
             calibration=self.planned.calibration if recipe.calibration else "",

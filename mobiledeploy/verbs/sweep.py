@@ -23,7 +23,7 @@ from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Artifact, Failure, Result
-from mobiledeploy.verbs import bench, evaluate, export
+from mobiledeploy.verbs import bench, evaluate, export, places
 from mobiledeploy.verbs import job as jobs_
 from mobiledeploy.verbs.job import Job, Made
 
@@ -101,7 +101,8 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
     for recipe in grid.recipes:
         RECIPES.load(recipe)
     for device in grid.devices:
-        DEVICES.load(device.partition(":")[0])
+        if device.partition(":")[0] not in DEVICES.names() and places.stand_in(device) is None:
+            places.resolve(device)
     found = []
     cells = itertools.product(grid.archs, grid.alphas or (None,), grid.resolutions or (None,))
     for number, (arch, alpha, res) in enumerate(cells):
@@ -251,7 +252,7 @@ def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -
     begun = time.monotonic()
     for done, (path, device) in enumerate(missing, 1):
         try:
-            bench.bench([Path(path)], device=device, notify=notify)
+            bench.figures([Path(path)], device=device, notify=notify)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             notify.say(f"failed: {path} on {device}: {error}")

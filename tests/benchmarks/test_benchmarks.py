@@ -67,3 +67,17 @@ def test_both_ways_of_evaluating_take_the_same_pictures(exported, here) -> None:
     report = json.loads((here / "build" / "benchmarks" / "evaluation.json").read_text())
     (comparison,) = report["comparisons"]
     assert len(comparison["ours_s"]) == len(comparison["theirs_s"]) == 7
+
+
+def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
+    out = tmp_path / "gate.json"
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gate_statistics.py"), "--largest", "400", "--out", out],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cells = json.loads(out.read_text())["cells"]
+    assert len(cells) == 18
+    assert max(c["passed"] or 0 for c in cells) < 0.05 < max(c["passed_tango"] or 0 for c in cells)
+    assert max(c["passed_wald"] or 0 for c in cells) > 0.2
+    assert "all bars met" in done.stdout

@@ -135,12 +135,24 @@ def test_a_class_named_as_a_split_beside_others_is_a_class(tmp_path):
     assert opened(tmp_path).classes == ("boat", "train")
 
 
+def test_all_of_a_folder_without_class_folders_has_no_labels(tmp_path):
+    for name in ("b.png", "a.png", ".hidden.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    samples = opened(tmp_path)
+    assert [(samples.id(i), samples.label(i)) for i in range(len(samples))] == [
+        ("a.png", -1), ("b.png", -1),
+    ]  # fmt: skip
+    assert samples.image(0).shape == (4, 4, 3)
+
+
 def test_an_empty_folder_loose_pictures_and_one_class_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no class folders"):
         opened(tmp_path)
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"pictures but no class folders"):
-        opened(tmp_path)
+    for split in ("validation", "calibration", "train"):
+        with pytest.raises(InputError, match=r"pictures but no class folders"):
+            opened(tmp_path, split)
     (tmp_path / "cat").mkdir()
     with pytest.raises(InputError, match=r"'cat'.*no JPEG or PNG"):
         opened(tmp_path)

@@ -72,6 +72,14 @@ def test_junit_counts_a_case_for_each_verdict():
     assert cases["build/b.onnx", "accuracy"].find("error").get("type") == "inconclusive"
 
 
+def test_junit_skips_what_is_only_warned_of():
+    root = ElementTree.fromstring(
+        REPORTS.load("junit").render(replace(MIXED, on_inconclusive="warn"))
+    )
+    assert (root.get("errors"), root.get("skipped"), root.get("failures")) == ("0", "1", "1")
+    assert root.find(".//skipped").get("message") == "1,855 images would decide"
+
+
 def test_junit_of_hostile_names_can_be_read():
     report = Report("x", (check(verdict("fail", "class", HOSTILE, HOSTILE), path=HOSTILE),))
     root = ElementTree.fromstring(REPORTS.load("junit").render(report))

@@ -1,0 +1,272 @@
+"""What a foreign preprocessing does, found out from the tensors that it makes of known pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core import preprocessing
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.ports import Array, Pixels
+from mobiledeploy.core.types import Layout, Preprocessing, Tensor
+
+LEVELS = 255
+MATCH = 1.0
+"""A pipeline is explained by what it is within one grey level of, on the average: decoders and
+resizers of other libraries round otherwise."""
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CAFFE = ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+_NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+# (input range, mean, std): how models were trained on ImageNet, by whom.
+_SCALES = (
+    ((0.0, 1.0), *_NONE),
+    ((-1.0, 1.0), *_NONE),
+    ((0.0, 255.0), *_NONE),
+    ((0.0, 1.0), *_IMAGENET),
+    ((0.0, 255.0), *_CAFFE),
+)
+_RESIZES = ("bilinear", "bicubic", "bilinear without antialiasing", "nearest neighbour")
+_CROPS = (1.0, 0.875)
+_OFFSETS = {
+    0: "",
+    1: "the zero point is left out",
+    2: "codes are 128 too high, as if they were uint8",
+    3: "codes are 128 too low, as if they were uint8",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the tensors say.
+
+    `differences` are what explains them, in words, each naming what the model wants; () where they
+    are right. `error` is what is left unexplained and `error_as_wanted` how far they are from right
+    ones, both in grey levels (a 255th of the input range) on the average. `explained`: the error is
+    small enough to believe it. `untold` are aspects that these pictures cannot tell.
+    """
+
+    differences: tuple[str, ...]
+    error: float
+    error_as_wanted: float
+    explained: bool
+    untold: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """One way to prepare pictures."""
+
+    scale: tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]]
+    channels: str
+    resize: str
+    crop: float
+
+
+def diagnose(
+    pictures: Sequence[Pixels],
+    tensors: Array,
+    wanted: Preprocessing,
+    resolution: tuple[int, int],
+    tensor: Tensor,
+    layout: Layout,
+) -> Diagnosis:
+    """Compares a caller's tensors with what known pipelines make of the same pictures.
+
+    Every combination of the usual scales, channel orders, resize methods, crops and, for integers,
+    offsets is tried; the nearest is taken, and of those as near the one that differs least from
+    what is wanted.
+
+    Args:
+        pictures: uint8 [H, W, 3] each, RGB.
+        tensors: [N, height, width, 3] or [N, 3, height, width], what the caller's pipeline makes
+            of them; floats, or integers for a model whose input is.
+        wanted: what the model was trained with.
+        resolution: (height, width) of the model's input.
+        tensor: the model's input.
+        layout: of the model's input.
+
+    Raises:
+        InputError: tensors of another count or of no picture's shape, or not finite.
+    """
+    differences = []
+    given, found_layout = _as_nhwc(tensors, len(pictures), layout)
+    if found_layout != layout:
+        differences.append(f"the layout is {found_layout}, the model wants {layout}")
+    if given.shape[1:3] != tuple(resolution):
+        height, width = given.shape[1:3]
+        size = f"{height}x{width}, the model wants {resolution[0]}x{resolution[1]}"
+        return Diagnosis((*differences, f"the tensors are {size}"), 0.0, 0.0, True, ())
+    own = _own(wanted)
+    integers = np.dtype(tensor.dtype).kind in "iu"
+    kind = given.dtype.kind
+    if integers and kind == "f":
+        differences.append(
+            f"the tensors are floats, the model takes {tensor.dtype}: "
+            f"round(x / {tensor.scale[0]:.6g}) + {tensor.zero_point[0]}"
+        )
+    if not integers and kind != "f":
+        differences.append(f"the tensors are {given.dtype}, the model takes {tensor.dtype}")
+    coded = integers and kind != "f"
+    values = given.astype(np.float32)
+    if coded:
+        values = (values - tensor.zero_point[0]) * np.float32(tensor.scale[0])
+    shifts = _shifts(tensor) if coded else {0: 0.0}
+    level = _level(wanted)
+    errors: dict[tuple[_Guess, int], float] = {}
+    for guess, made in _prepared(pictures, wanted, resolution):
+        if coded:
+            made = _rounded(made, tensor)
+        for offset, shift in shifts.items():
+            shifted = made if not shift else _rounded(made + np.float32(shift), tensor)
+            errors[guess, offset] = float(np.mean(np.abs(shifted - values))) / level
+    as_wanted = errors[own, 0]
+    least = min(errors.values())
+
+    def strangeness(key: tuple[_Guess, int]) -> int:
+        return len(_apart(key[0], own)) + bool(key[1])
+
+    # As near as the nearest, to what another library's rounding makes of it.
+    near = [key for key, error in errors.items() if error <= least + 0.02]
+    best = min(near, key=lambda key: (strangeness(key), errors[key]))
+    explained = errors[best] <= MATCH
+    if explained:
+        differences += _words(best[0], own)
+        if best[1]:
+            differences.append(f"{_OFFSETS[best[1]]} (the model wants {tensor.zero_point[0]})")
+    alike = [
+        key for key, error in errors.items() if abs(error - errors[best]) <= 1e-6 and key != best
+    ]
+    one_off = [key[0] for key in alike if len(_apart(key[0], best[0])) == 1 and key[1] == best[1]]
+    untold = sorted({_apart(guess, best[0])[0] for guess in one_off})
+    return Diagnosis(tuple(differences), errors[best], as_wanted, explained, tuple(untold))
+
+
+def _as_nhwc(tensors: Array, count: int, layout: Layout) -> tuple[Array, Layout]:
+    if tensors.ndim == 5 and tensors.shape[1] == 1:
+        tensors = tensors[:, 0]
+    if tensors.ndim != 4 or len(tensors) != count or 3 not in (tensors.shape[1], tensors.shape[3]):
+        raise InputError(
+            f"the pipeline made {list(tensors.shape)} of {count} golden pictures",
+            f"[{count}, height, width, 3] or [{count}, 3, height, width] is wanted, in their order",
+        )
+    if tensors.dtype.kind not in "fiu":
+        raise InputError(f"the pipeline made {tensors.dtype}, neither floats nor integers")
+    if not np.isfinite(tensors).all():
+        raise InputError("the pipeline made NaN or infinity")
+    last, second = tensors.shape[3] == 3, tensors.shape[1] == 3
+    if last and not (second and layout == "NCHW"):
+        return tensors, "NHWC"
+    return tensors.transpose(0, 2, 3, 1), "NCHW"
+
+
+def _own(wanted: Preprocessing) -> _Guess:
+    scale = (wanted.input_range, wanted.mean, wanted.std)
+    return _Guess(scale, wanted.channels, wanted.resize, wanted.crop)
+
+
+def _level(wanted: Preprocessing) -> float:
+    low, high = wanted.input_range
+    return (high - low) / LEVELS / float(np.mean(wanted.std))
+
+
+def _prepared(
+    pictures: Sequence[Pixels], wanted: Preprocessing, resolution: tuple[int, int]
+) -> Iterator[tuple[_Guess, NDArray[np.float32]]]:
+    own = _own(wanted)
+    scales = dict.fromkeys((own.scale, *_SCALES))
+    crops = dict.fromkeys((own.crop, *_CROPS))
+    for crop, resize in itertools.product(crops, _RESIZES):
+        pixels = np.stack([_resized(p, crop, resize, resolution) for p in pictures])
+        for channels, scale in itertools.product(("rgb", "bgr"), scales):
+            how = replace(
+                wanted, input_range=scale[0], mean=scale[1], std=scale[2], crop=1.0,
+                channels="rgb" if channels == "rgb" else "bgr",
+            )  # fmt: skip
+            made = np.stack([preprocessing.prepare(p, how, resolution) for p in pixels])
+            yield _Guess(scale, channels, resize, crop), made
+
+
+def _resized(picture: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
+    """The picture as grey levels at the model's resolution."""
+    if resize in ("bilinear", "bicubic"):
+        plain = Preprocessing(
+            (0.0, 255.0), crop=crop, resize="bilinear" if resize == "bilinear" else "bicubic"
+        )
+        made = preprocessing.prepare(picture, plain, resolution)
+    else:
+        top, left = (int((side - side * crop) / 2) for side in picture.shape[:2])
+        kept = picture[top : picture.shape[0] - top, left : picture.shape[1] - left]
+        made = _sampled(kept, resolution, nearest=resize == "nearest neighbour")
+    return np.rint(made).astype(np.uint8)
+
+
+def _sampled(picture: Pixels, resolution: tuple[int, int], *, nearest: bool) -> NDArray[np.float32]:
+    """Each pixel from the one or the four pixels about its centre, however far it shrinks.
+
+    As cv2.INTER_LINEAR, tf.image.resize and Android's Bitmap.createScaledBitmap do.
+    """
+    axes = []
+    for size, old in zip(resolution, picture.shape[:2], strict=True):
+        at = (np.arange(size) + 0.5) * old / size - 0.5
+        low = np.clip(np.floor(at + 0.5 if nearest else at), 0, old - 1).astype(int)
+        share = np.zeros(size) if nearest else np.clip(at - low, 0, 1)
+        axes.append((low, np.minimum(low + 1, old - 1), share.astype(np.float32)))
+    (top, below, down), (left, right, across) = axes
+    rows = picture.astype(np.float32)
+    rows = rows[top] * (1 - down)[:, None, None] + rows[below] * down[:, None, None]
+    made: NDArray[np.float32] = (
+        rows[:, left] * (1 - across)[:, None] + rows[:, right] * across[:, None]
+    )
+    return made
+
+
+def _shifts(tensor: Tensor) -> dict[int, float]:
+    """By how much, in real values, a wrong offset moves what a tensor's codes say."""
+    scale, zero = tensor.scale[0], tensor.zero_point[0]
+    shifts = {0: 0.0, 1: -zero * scale, 2: 128 * scale, 3: -128 * scale}
+    return {k: v for k, v in shifts.items() if k != 1 or zero}
+
+
+def _rounded(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]:
+    """What codes can say of real values; of any size, for wrong ones may leave int8."""
+    scale = np.float32(tensor.scale[0])
+    codes: NDArray[np.float32] = np.rint(x / scale) * scale
+    return codes
+
+
+def _apart(one: _Guess, other: _Guess) -> list[str]:
+    names = {
+        "scale": "input range",
+        "channels": "channel order",
+        "resize": "resize",
+        "crop": "crop",
+    }
+    return [name for f, name in names.items() if getattr(one, f) != getattr(other, f)]
+
+
+def _words(found: _Guess, own: _Guess) -> list[str]:
+    words = []
+    if found.scale != own.scale:
+        words.append(f"pixels are {_scale(found)}, the model wants {_scale(own)}")
+    if found.channels != own.channels:
+        words.append(
+            f"channels are {found.channels.upper()}, the model wants {own.channels.upper()}"
+        )
+    if found.resize != own.resize:
+        words.append(f"the resize is {found.resize}, the model wants {own.resize}")
+    if found.crop != own.crop:
+        words.append(f"the central crop is {found.crop:g}, the model wants {own.crop:g}")
+    return words
+
+
+def _scale(guess: _Guess) -> str:
+    (low, high), mean, std = guess.scale
+    text = f"[{low:g}, {high:g}]"
+    if (mean, std) != _NONE:
+        text += f" with mean {', '.join(f'{m:g}' for m in mean)} and std "
+        text += ", ".join(f"{s:g}" for s in std)
+    return text

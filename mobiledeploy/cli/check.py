@@ -1,0 +1,216 @@
+"""Whether artifacts lost accuracy since they were last accepted: a gate for CI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import records, units
+from mobiledeploy.core.errors import DeployError, UsageError
+from mobiledeploy.core.plugins import REPORTS
+from mobiledeploy.core.types import Check, Doubt, Report, Verdict
+from mobiledeploy.verbs import check as verb
+
+_REGRESSED, _INCONCLUSIVE = 1, 3
+_POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
+
+
+@click.command(
+    epilog="Example:  mobiledeploy check build/*/int8_ptq.tflite --baseline accuracy.json "
+    "--junit check.xml",
+    short_help=__doc__,
+)
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--baseline", type=click.Path(dir_okay=False, path_type=Path), default=verb.DEFAULT,
+    show_default=True, help="What was accepted; keep it under version control.",
+)  # fmt: skip
+@click.option(
+    "--update-baseline",
+    is_flag=True,
+    help="Accept the artifacts: write the baseline, judge nothing.",
+)
+@click.option(
+    "--data", metavar="demo|DIR|FILE.npz",
+    help="Labelled pictures; default: what the artifact was exported with, but for those that "
+    "calibrated it.",
+)  # fmt: skip
+@click.option(
+    "--margin", type=_POINTS, default=1.0, show_default=True,
+    help="Points of top-1 that may be lost against the accepted artifact.",
+)  # fmt: skip
+@click.option(
+    "--float-margin", type=_POINTS, default=2.0, show_default=True,
+    help="Points of top-1 that may be lost against the accepted float32 artifact.",
+)  # fmt: skip
+@click.option("--floor", type=_POINTS, help="Top-1 in percent that must be reached in any case.")
+@click.option(
+    "--max-flips", type=_POINTS,
+    help=f"Answers in percent that may change; with --no-labels {100 * verb.UNLABELLED_FLIPS:g}.",
+)  # fmt: skip
+@click.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
+@click.option(
+    "--on-inconclusive", type=click.Choice(["fail", "warn"]), default="fail", show_default=True,
+    help="Whether too few images end in 3, or in 0 with a warning.",
+)  # fmt: skip
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="JUnit XML.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Markdown.")
+@click.option(
+    "--github", is_flag=True, help="Annotations and the step's summary of GitHub Actions."
+)
+@click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
+@click.option(
+    "--threads", type=click.IntRange(1, 64), help="Runners at once; default: one for each core."
+)
+@_frame.preprocessing_options
+@_frame.common
+def command(
+    artifacts: tuple[Path, ...],
+    update_baseline: bool,
+    no_labels: bool,
+    on_inconclusive: Literal["fail", "warn"],
+    junit: Path | None,
+    markdown: Path | None,
+    github: bool,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **given: Any,
+) -> None:
+    """Hold ARTIFACTS against a baseline of accepted ones: pass, fail or inconclusive.
+
+    Ends in 0 where all pass, in 1 where one regressed, in 3 where there are too few images to tell.
+    """
+    limits = _limits(given)
+    files = {name: path for name, path in (("junit", junit), ("markdown", markdown)) if path}
+    given["overrides"] = _frame.overrides(given)
+    paths = tuple(dict.fromkeys(artifacts))
+    if update_baseline:
+        with _frame.Terminal(quiet, verbose) as terminal:
+            updated = verb.update(paths, notify=terminal, **given)
+        if json:
+            _frame.emit_json(updated)
+        else:
+            _show_update(updated)
+        return
+    for path in files.values():
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder {path.parent} for {path.name}", "make it first")
+    try:
+        with _frame.Terminal(quiet, verbose) as terminal:
+            report = verb.check(
+                paths, limits=limits, labelled=not no_labels, on_inconclusive=on_inconclusive,
+                notify=terminal, **given,
+            )  # fmt: skip
+    except DeployError as error:
+        if github:
+            line = units.one_line(str(error)).replace("%", "%25")
+            click.echo(f"::error title=mobiledeploy check::{line}", err=True)
+        raise
+    for name, path in files.items():
+        records.write_atomic(path, REPORTS.load(name).render(report))
+    if github:
+        _github(report, terminal)
+    if json:
+        _frame.emit_json(report)
+    else:
+        _show(report, quiet)
+    click.get_current_context().exit(_code(report))
+
+
+def _limits(given: dict[str, Any]) -> verb.Limits:
+    """Percentage points to fractions."""
+
+    def share(name: str) -> float | None:
+        points: float | None = given.pop(name)
+        return None if points is None else points / 100
+
+    margin, float_margin = share("margin"), share("float_margin")
+    assert margin is not None and float_margin is not None
+    return verb.Limits(margin, float_margin, share("floor"), share("max_flips"))
+
+
+def _code(report: Report) -> int:
+    outcomes = {check.outcome for check in report.checks}
+    if "fail" in outcomes:
+        return _REGRESSED
+    open_ = "inconclusive" in outcomes and report.on_inconclusive == "fail"
+    return _INCONCLUSIVE if open_ else 0
+
+
+def _github(report: Report, terminal: _frame.Terminal) -> None:
+    """The summary in its file; annotations on standard error, where GitHub reads them as well."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(REPORTS.load("markdown").render(report))
+    else:
+        terminal.doubt(
+            Doubt("no-summary", "--github: GITHUB_STEP_SUMMARY is not set, no summary is written")
+        )
+    click.echo(REPORTS.load("github").render(report), err=True, nl=False)
+
+
+def _show(report: Report, quiet: bool) -> None:
+    _frame.table(
+        ("file", "verdict", "images", "top-1", "accepted", "flips", "McNemar p"),
+        [
+            (
+                check.path,
+                check.outcome,
+                str(check.images),
+                units.percent(check.top1, 2),
+                units.percent(check.accepted_top1, 2),
+                units.percent(check.flips, 2),
+                "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}",
+            )
+            for check in report.checks
+        ],
+    )
+    for check in report.checks:
+        for verdict in check.verdicts:
+            if verdict.outcome != "pass" or not (quiet or verdict.metric == "class"):
+                click.echo(units.one_line(f"{check.path}: {verdict.outcome}: {verdict.line}"))
+        if not quiet:
+            _show_rest(check)
+    if "inconclusive" in {c.outcome for c in report.checks} and report.on_inconclusive == "warn":
+        click.echo("warning: too few images to tell [inconclusive]", err=True)
+    sys.stdout.flush()
+
+
+def _show_rest(check: Check) -> None:
+    passed: list[Verdict] = [
+        v for v in check.verdicts if v.metric == "class" and v.outcome == "pass"
+    ]
+    few = f", {check.untested} have too few images to be judged alone" if check.untested else ""
+    if passed or few:
+        click.echo(f"{check.path}: {len(passed)} classes did not regress{few}")
+    for pair in check.moved:
+        moved = f"{pair.true} is taken for {pair.predicted} {pair.now} times, {pair.before} before"
+        click.echo(units.one_line(f"{check.path}: {moved}"))
+
+
+def _show_update(updated: verb.Updated) -> None:
+    for c in updated.changes:
+        words = f"{c.model} {c.recipe} {c.format}: "
+        if c.artifact_before is None:
+            words += f"new, top-1 {units.percent(c.top1, 2)} of {c.images} images"
+        else:
+            words += f"top-1 {units.percent(c.top1_before, 2)} -> {units.percent(c.top1, 2)}"
+            words += (
+                f", other images or preprocessing ({c.images} images)"
+                if c.flips is None
+                else f", {c.flips} of {c.images} answers changed"
+            )
+            words += (
+                ", the same file"
+                if c.artifact_before == c.artifact_sha256
+                else f", file {c.artifact_before[:12]} -> {c.artifact_sha256[:12]}"
+            )
+        click.echo(units.one_line(words))
+    click.echo(units.one_line(f"{updated.baseline} is written: commit it"))

@@ -1,0 +1,64 @@
+"""Golden samples answered again; what is wrong with your own preprocessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mobiledeploy.cli import _frame
+from mobiledeploy.core import units
+from mobiledeploy.verbs import verify as verb
+
+_WRONG = 1
+
+
+@click.command(
+    epilog="Example:  mobiledeploy verify build/mobilenet_v1_0.25_96_demo/int8_ptq.tflite "
+    "--pipeline 'python preprocess.py'",
+    short_help=__doc__,
+)
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--pipeline", metavar="COMMAND|FILE.npz",
+    help="What your app feeds the model: an .npz of the tensors that it makes of the golden "
+    "pictures, in their order, or a command that is called with the .npz to write and the "
+    "pictures' paths.",
+)  # fmt: skip
+@_frame.common
+def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int) -> None:
+    """Replay the golden samples of ARTIFACT, and check the preprocessing of an app against it.
+
+    Ends in 1 where the file does not answer as it did when it was exported, or where the pipeline
+    does not feed it what it was trained with.
+    """
+    with _frame.Terminal(quiet, verbose) as terminal:
+        found = verb.verify(artifact, pipeline=pipeline, notify=terminal)
+    if json:
+        _frame.emit_json(found)
+    else:
+        for line in _lines(found):
+            click.echo(units.one_line(line))
+    click.get_current_context().exit(0 if found.sound else _WRONG)
+
+
+def _lines(found: verb.Verified) -> list[str]:
+    lines = []
+    if found.sealed:
+        lines.append(f"{found.path} carries its preprocessing, the same as its record's")
+    if found.golden:
+        lines.append(f"{found.golden.outcome}: {found.golden.line} ({found.samples} samples)")
+    if found.pipeline is None:
+        return lines
+    told = found.pipeline
+    off = f"{told.error_as_wanted:.3g} grey levels from what the model wants, on the average"
+    if not told.explained:
+        lines.append(
+            f"fail: the pipeline's tensors are {off}, and no usual mistake explains them "
+            f"(the nearest is {told.error:.3g} away)"
+        )
+    elif told.differences:
+        lines += [f"fail: {difference}" for difference in told.differences]
+    else:
+        lines.append(f"pass: the pipeline feeds the model what it wants ({off})")
+    return lines

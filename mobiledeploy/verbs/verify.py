@@ -1,0 +1,189 @@
+"""An artifact against its own golden samples, and a caller's preprocessing against its contract."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobiledeploy.analysis import pipelines
+from mobiledeploy.analysis.pipelines import Diagnosis
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.ports import SILENCE, Array, Notify
+from mobiledeploy.core.types import Artifact, Doubt, Verdict
+from mobiledeploy.verbs import golden
+
+PATIENCE_S = 600.0
+LARGEST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The answer of `verify`.
+
+    `sealed`: the file itself carries its contract, the same as the record. `golden` is None where
+    another runtime or machine made the golden outputs. `pipeline` is None where none was given.
+    """
+
+    path: str
+    artifact_sha256: str
+    sealed: bool
+    samples: int
+    golden: Verdict | None
+    pipeline: Diagnosis | None
+    doubts: tuple[Doubt, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        as_wanted = self.pipeline is None or (
+            self.pipeline.explained and not self.pipeline.differences
+        )
+        return as_wanted and (self.golden is None or self.golden.outcome == "pass")
+
+
+def verify(path: Path, *, pipeline: str | None = None, notify: Notify = SILENCE) -> Verified:
+    """Replays an artifact's golden samples; says what is wrong with a caller's preprocessing.
+
+    Args:
+        path: the artifact, its record and its golden pictures beside it.
+        pipeline: an .npz of the tensors that the caller makes of the golden pictures, in their
+            order, or a command that writes one: it is called with the file to write and the
+            pictures' paths after its own arguments, and no shell.
+        notify: hears of doubts.
+
+    Raises:
+        InputError: no artifact, golden pictures that are not those of its record, a file whose own
+            contract is not its record's, or tensors that cannot be read.
+        UsageError: a command that fails.
+        MissingError: a command that is not there.
+    """
+    artifact = artifacts.load(path)
+    doubts = []
+    sealed = _sealed(path, artifact)
+    if not sealed:
+        doubts.append(
+            Doubt(
+                "no-contract",
+                f"{path} carries no preprocessing contract of its own: its record alone has it",
+                "export it again, with --force",
+            )
+        )
+    now = golden.replay(path, artifact, notify)
+    verdict, doubt = golden.judge(artifact, now)
+    doubts += [doubt] if doubt else []
+    diagnosis = _diagnosed(path, artifact, pipeline) if pipeline else None
+    if diagnosis and diagnosis.untold:
+        doubts.append(
+            Doubt("untold", f"the golden pictures cannot tell {', '.join(diagnosis.untold)} apart")
+        )
+    for told in doubts:
+        notify.doubt(told)
+    return Verified(
+        path=str(path),
+        artifact_sha256=artifact.sha256,
+        sealed=sealed,
+        samples=len(artifact.golden.images),
+        golden=verdict,
+        pipeline=diagnosis,
+        doubts=tuple(doubts),
+    )
+
+
+def _sealed(path: Path, artifact: Artifact) -> bool:
+    said = FORMATS.load(artifact.format).contract(path.read_bytes())
+    if said is None:
+        return False
+    spec = artifact.spec
+    pairs = {
+        "preprocessing": (said.preprocessing, spec.preprocessing),
+        "resolution": (said.resolution, spec.resolution),
+        "layout": (said.layout, artifact.layout),
+        "golden samples": (said.golden, artifact.golden),
+    }
+    for name, (inside, beside) in pairs.items():
+        if inside != beside:
+            raise InputError(
+                f"{path} says itself another {name} than its record does",
+                "export it again, with --force",
+            )
+    return True
+
+
+def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
+    kept = golden.pictures(path, artifact.golden)
+    return pipelines.diagnose(
+        golden.pixels(kept), _tensors(pipeline, kept), artifact.spec.preprocessing,
+        artifact.spec.resolution, artifact.inputs[0], artifact.layout,
+    )  # fmt: skip
+
+
+def _tensors(pipeline: str, pictures: Sequence[Path]) -> Array:
+    if pipeline.lower().endswith(".npz") and " " not in pipeline.strip():
+        return _read(Path(pipeline), pictures)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch, "tensors.npz")
+        _call(pipeline, (str(made), *(str(p.resolve()) for p in pictures)))
+        if not made.is_file():
+            raise UsageError(
+                f"the pipeline {pipeline!r} wrote no tensors",
+                "it is called with the .npz to write, then the pictures' paths",
+            )
+        return _read(made, pictures)
+
+
+def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
+    try:
+        argv = shlex.split(pipeline)
+    except ValueError as error:
+        raise UsageError(f"the pipeline {pipeline!r} cannot be split: {error}") from error
+    if not argv:
+        raise UsageError("the pipeline is empty", "give a command or an .npz")
+    try:
+        done = subprocess.run(
+            [*argv, *arguments], capture_output=True, text=True, errors="replace",
+            timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise MissingError(f"the pipeline's program {argv[0]} is not there") from error
+    except OSError as error:
+        raise UsageError(f"the pipeline {argv[0]} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"the pipeline took more than {PATIENCE_S:g} s") from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise UsageError(
+            f"the pipeline {pipeline!r} ended with status {done.returncode}",
+            lines[-1] if lines else "",
+        )
+
+
+def _read(path: Path, pictures: Sequence[Path]) -> Array:
+    """The tensors of an archive: its one array, or one for each picture by its name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_BYTES:
+                raise InputError(f"{path} is too large for tensors of {len(pictures)} pictures")
+        with np.load(path, allow_pickle=False) as archive:
+            names = [picture.stem for picture in pictures]
+            if set(names) <= set(archive.files):
+                return np.stack([np.squeeze(archive[name]) for name in names])
+            if len(archive.files) != 1:
+                raise InputError(
+                    f"{path} holds {', '.join(archive.files) or 'nothing'}",
+                    "one array is wanted, or one for each golden picture by its name",
+                )
+            tensors: Array = archive[archive.files[0]]
+            return tensors
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no readable numpy archive: {error}") from error

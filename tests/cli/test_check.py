@@ -1,0 +1,109 @@
+"""`mobiledeploy check` as a user and a CI system see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.types import Report
+
+
+def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        capture_output=True, text=True, timeout=120, env=os.environ | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def path(exported, here) -> Path:
+    """An artifact whose baseline stands in the current folder; thirteen pictures decide nothing."""
+    artifact: Path = exported["int8_ptq", "tflite"]
+    done = run("check", artifact, "--update-baseline")
+    assert done.returncode == 0, done.stderr
+    assert "v1 int8_ptq tflite: new, top-1" in done.stdout
+    assert "v1 float32 tflite: new, top-1" in done.stdout
+    assert "mobiledeploy-baseline.json is written: commit it" in done.stdout
+    return artifact
+
+
+def test_too_few_pictures_are_inconclusive_and_every_report_says_so(path, here):
+    done = run(
+        "check", path, "--github", "--junit", "check.xml", "--markdown", "check.md",
+        GITHUB_STEP_SUMMARY=str(here / "summary.md"),
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    head, row = done.stdout.splitlines()[:2]
+    assert head.split()[:3] == ["file", "verdict", "images"]
+    assert row.split()[:3] == [str(path), "inconclusive", "13"]
+    assert "about 361 images like these would decide (13 here)" in done.stdout
+    assert "::warning title=" in done.stderr
+    suites = ElementTree.parse("check.xml").getroot()
+    assert int(suites.get("errors", "")) == 2
+    assert Path("summary.md").read_text() == Path("check.md").read_text()
+    done = run("check", path, "--on-inconclusive", "warn")
+    assert done.returncode == 0
+    assert "[inconclusive]" in done.stderr
+
+
+def test_json_is_one_record_and_fail_wins_over_inconclusive(path):
+    done = run("check", path, "--json", "-q", "--floor", "99.5")
+    assert done.returncode == 1
+    report = records.loads(Report, done.stdout)
+    assert report.checks[0].outcome == "fail"
+    assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
+    assert {v.metric for v in report.checks[0].verdicts} == {"accuracy", "float", "floor"}
+
+
+def test_an_update_prints_what_changes(path):
+    done = run("check", path, "--update-baseline")
+    assert done.returncode == 0
+    assert "0 of 13 answers changed, the same file" in done.stdout
+    assert "float32" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (("--baseline", "none.json"), 6, "--baseline none.json --update-baseline"),
+        (("--input-range", "0,1"), 7, "input_range: 0,1, not -1,1"),
+        (("--margin", "0"), 2, "0.0 is not in the range"),
+        (("--junit", "nowhere/check.xml"), 2, "no folder nowhere"),
+        (("--runtime", "onnxruntime"), 2, "onnxruntime runs .onnx files"),
+        (("--baseline", "broken.json"), 7, "is not JSON"),
+        (("--labels", "stale.txt"), 7, "line 1 is 'b', not 'a', and 1 more"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(path, argv, code, said):
+    Path("broken.json").write_text('{"schema_version": 1')
+    Path("stale.txt").write_text("\n".join("bacdefghijkl"))
+    done = run("check", path, *argv)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len([ln for ln in done.stderr.splitlines() if ln.startswith("error: ")]) == 1
+
+
+def test_an_interrupted_update_leaves_the_baseline_as_it_was(path):
+    before = Path("mobiledeploy-baseline.json").read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mobiledeploy", "check", str(path), "--update-baseline"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    # Its runners are its children: the work has begun.
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text().split():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.decode().splitlines()[-1] == "interrupted"
+    assert Path("mobiledeploy-baseline.json").read_bytes() == before

@@ -1,0 +1,200 @@
+"""What a finished file says itself of its preprocessing, and that saying it changes no answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import struct
+import zipfile
+
+import flatbuffers
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from flatbuffers.number_types import Float32Flags, Int8Flags, Int32Flags, UOffsetTFlags
+from onnxruntime import InferenceSession
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.types import Contract, Golden, Preprocessing
+
+LABELS = ("a cat", "ein Hund", "猫")
+PREPROCESSING = Preprocessing((-1.0, 1.0), crop=0.875, labels=LABELS)
+CONTRACT = Contract(
+    "mobilenet_v1", PREPROCESSING, (64, 48), "NHWC", "softmax",
+    Golden(("one",), ("golden/0.png",), ((1.5, -2.0, 0.25),), "litert 2.3.0", "x86_64 avx2"),
+)  # fmt: skip
+
+
+@pytest.fixture(params=[("int8_ptq", "tflite"), ("float32", "onnx")], ids=lambda p: p[1])
+def made(request, converted):
+    """(the format, a file of it)."""
+    return FORMATS.load(request.param[1]), converted[request.param]
+
+
+def test_a_contract_comes_back(made):
+    shelf, data = made
+    assert shelf.contract(data) is None
+    sealed = shelf.inscribe(data, CONTRACT)
+    assert shelf.contract(sealed) == CONTRACT
+    assert shelf.inspect(sealed) == shelf.inspect(data)
+
+
+def test_the_bytes_are_the_same_and_a_second_contract_replaces_the_first(made):
+    shelf, data = made
+    other = dataclasses.replace(CONTRACT, name="other")
+    once = shelf.inscribe(data, CONTRACT)
+    assert shelf.inscribe(data, CONTRACT) == once
+    again = shelf.inscribe(shelf.inscribe(data, other), CONTRACT)
+    assert shelf.contract(again) == CONTRACT
+    assert abs(len(again) - len(once)) < 64
+
+
+def answers(data, format_):
+    dice = np.random.default_rng(0)
+    if format_ == "onnx":
+        session = InferenceSession(data)
+        given = session.get_inputs()[0]
+        image = dice.uniform(-1, 1, given.shape).astype(np.float32)
+        return session.run(None, {given.name: image})[0]
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    given = interpreter.get_input_details()[0]
+    interpreter.set_tensor(
+        given["index"], dice.integers(-128, 128, given["shape"]).astype(given["dtype"])
+    )
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def test_a_contract_changes_no_answer(made):
+    shelf, data = made
+    format_ = shelf.inspect(data).format
+    sealed = shelf.inscribe(data, CONTRACT)
+    np.testing.assert_array_equal(answers(sealed, format_), answers(data, format_))
+
+
+# TFLite, read as its metadata_schema.fbs says, with nothing of ours
+
+
+def field(table, slot):
+    """The place of a field, by its slot; 0 where it is absent."""
+    offset = table.Offset(4 + 2 * slot)
+    return table.Pos + offset if offset else 0
+
+
+def child(table, slot):
+    return flatbuffers.table.Table(table.Bytes, table.Indirect(field(table, slot)))
+
+
+def first(table, slot):
+    start = table.Vector(table.Offset(4 + 2 * slot))
+    return flatbuffers.table.Table(table.Bytes, table.Indirect(start))
+
+
+def text(table, slot):
+    return table.String(field(table, slot)).decode()
+
+
+def floats(table, slot):
+    offset = table.Offset(4 + 2 * slot)
+    return [
+        table.Get(Float32Flags, table.Vector(offset) + 4 * i)
+        for i in range(table.VectorLen(offset))
+    ]
+
+
+@pytest.fixture(scope="module")
+def metadata(converted):
+    data = FORMATS.load("tflite").inscribe(converted["int8_ptq", "tflite"], CONTRACT)
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
+    packed = bytearray(np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes())
+    assert packed[4:8] == b"M001"
+    root = struct.unpack_from("<I", packed)[0]
+    return flatbuffers.table.Table(packed, root), data
+
+
+def test_tflite_readers_find_the_normalization(metadata):
+    root, _ = metadata
+    assert (text(root, 0), text(root, 7)) == ("mobilenet_v1", "1.0.0")
+    image = first(first(root, 3), 2)
+    unit = first(image, 4)
+    assert unit.Get(Int8Flags, field(unit, 0)) == 1
+    options = child(unit, 1)
+    assert floats(options, 0) == [127.5] * 3
+    assert floats(options, 1) == [127.5] * 3
+    assert floats(child(image, 5), 0) == [1.0] * 3
+    assert floats(child(image, 5), 1) == [-1.0] * 3
+
+
+def test_tflite_readers_find_the_picture(metadata):
+    root, _ = metadata
+    content = child(first(first(root, 3), 2), 3)
+    assert content.Get(Int8Flags, field(content, 0)) == 2
+    picture = child(content, 1)
+    assert picture.Get(Int8Flags, field(picture, 0)) == 1
+    size = child(picture, 1)
+    assert [size.Get(Int32Flags, field(size, slot)) for slot in (0, 1)] == [48, 64]
+
+
+def test_tflite_readers_find_the_labels(metadata):
+    root, data = metadata
+    labels = first(first(first(root, 3), 3), 6)
+    assert labels.Get(Int8Flags, field(labels, 2)) == 2
+    assert labels.Get(UOffsetTFlags, field(labels, 0))
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    assert archive.read(text(labels, 0)).decode().splitlines() == list(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("given", "mean", "std"),
+    [
+        (Preprocessing((0.0, 1.0)), [0] * 3, [255] * 3),
+        (Preprocessing((0.0, 255.0)), [0] * 3, [1] * 3),
+        (
+            Preprocessing((0.0, 1.0), (0.5, 0.25, 0.0), (0.5, 0.5, 1.0)),
+            [127.5, 63.75, 0],
+            [127.5, 127.5, 255],
+        ),
+    ],
+)
+def test_normalization_is_in_pixels(given, mean, std):
+    from mobiledeploy.formats import tflite
+
+    assert tflite._normalization(given) == (mean, std)
+
+
+def test_damaged_packed_files_are_refused(converted):
+    shelf = FORMATS.load("tflite")
+    data = bytearray(shelf.inscribe(converted["int8_ptq", "tflite"], CONTRACT))
+    data[data.rindex(b"PK\x03\x04mobile"[:4]) + 40] ^= 0xFF
+    start = data.index(b"PK\x03\x04")
+    for place in range(start + 60, start + 120):
+        data[place] ^= 0xFF
+    with pytest.raises(InputError, match="damaged"):
+        shelf.contract(bytes(data))
+
+
+# ONNX
+
+
+def test_onnx_readers_find_the_contract(converted):
+    data = FORMATS.load("onnx").inscribe(converted["float32", "onnx"], CONTRACT)
+    props = {p.key: p.value for p in onnx.load_model_from_string(data).metadata_props}
+    assert props["Image.BitmapPixelFormat"] == "Rgb8"
+    assert props["Image.NominalPixelRange"] == "Normalized_1_1"
+    assert '"input_range":[-1.0,1.0]' in props["mobiledeploy.contract"]
+    assert InferenceSession(data).get_modelmeta().custom_metadata_map == props
+
+
+@pytest.mark.parametrize("golden", [None, "!", "AAAA"])
+def test_damaged_golden_samples_are_refused(converted, golden):
+    shelf = FORMATS.load("onnx")
+    model = onnx.load_model_from_string(shelf.inscribe(converted["float32", "onnx"], CONTRACT))
+    props = {p.key: p.value for p in model.metadata_props} | {"mobiledeploy.golden": golden}
+    onnx.helper.set_model_props(model, {k: v for k, v in props.items() if v is not None})
+    with pytest.raises(InputError, match="damaged"):
+        shelf.contract(model.SerializeToString())

@@ -1,0 +1,147 @@
+"""The fixture as users call it: pytest in pytest, with the plugin found by its entry point."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.types import Baseline
+
+pytest_plugins = ["pytester"]
+
+FILE = """
+def test_accuracy(mobiledeploy_check):
+    report = mobiledeploy_check({artifact!r}, baseline="accuracy.json", data={data!r}{more})
+    assert report is None or report.checks[0].outcome in ("pass", "inconclusive")
+"""
+
+
+@pytest.fixture
+def suite(pytester, exported):
+    """Writes a test file that checks an artifact of the tests' own, and runs it."""
+    path = exported["int8_ptq", "tflite"]
+
+    def run(*arguments, artifact=path, more=""):
+        pytester.makepyfile(
+            FILE.format(artifact=str(artifact), data=str(path.parent / "photos"), more=more)
+        )
+        return pytester.runpytest_subprocess(*arguments)
+
+    return run
+
+
+def test_a_baseline_is_written_on_demand_and_then_judged_by(suite, pytester):
+    result = suite()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["error: there is no baseline accuracy.json yet*"])
+    suite("--mobiledeploy-update-baseline").assert_outcomes(passed=1)
+    assert (pytester.path / "accuracy.json").exists()
+    # Thirteen pictures decide nothing.
+    result = suite()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*int8_ptq.tflite: inconclusive: *images like these would decide*"]
+    )
+    suite(more=', on_inconclusive="warn"').assert_outcomes(passed=1)
+
+
+def test_a_regression_fails_with_its_line_and_no_traceback(suite, pytester):
+    suite("--mobiledeploy-update-baseline").assert_outcomes(passed=1)
+    result = suite(more=', on_inconclusive="warn", floor=99.9')
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*int8_ptq.tflite: fail: top-1 is *below the floor of 99.9 %"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_an_edited_baseline_is_an_error_of_one_line(suite, pytester):
+    suite("--mobiledeploy-update-baseline").assert_outcomes(passed=1)
+    path = pytester.path / "accuracy.json"
+    known = records.loads(Baseline, path.read_text())
+    edited = [dataclasses.replace(e, isa="another") for e in known.accepted]
+    path.write_text(records.dumps(Baseline(tuple(edited))))
+    result = suite()
+    result.stdout.fnmatch_lines(["error: accuracy.json was edited*"])
+
+
+def test_patterns_name_files_and_leave_records_out(suite, exported):
+    folder = exported["int8_ptq", "tflite"].parent
+    suite("--mobiledeploy-update-baseline", artifact=folder / "int8_ptq.*").assert_outcomes(
+        passed=1
+    )
+    result = suite(artifact=folder / "nothing*.tflite")
+    result.stdout.fnmatch_lines(["error: no file fits *nothing*"])
+
+
+def test_a_run_without_the_fixture_imports_next_to_nothing(pytester):
+    pytester.makepyfile(
+        "import sys\n"
+        "def test_it():\n"
+        "    assert 'mobiledeploy.pytest_plugin' in sys.modules\n"
+        "    assert not {'numpy', 'scipy', 'click', 'mobiledeploy.verbs'} & set(sys.modules)\n"
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+# The step of the GitHub action
+
+
+def action(here: Path, artifacts: str, **inputs: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).resolve().parent.parent / "tools" / "action.sh"
+    bin_ = here / "bin"
+    bin_.mkdir(exist_ok=True)
+    environment = {f"CHECK_{name}": value for name, value in inputs.items()}
+    (bin_ / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (bin_ / "python").chmod(0o755)
+    return subprocess.run(
+        ["bash", str(script)], capture_output=True, text=True, cwd=here,
+        env=environment | {
+            "CHECK_ARTIFACTS": artifacts, "PATH": f"{bin_}:/usr/bin:/bin",
+            "GITHUB_OUTPUT": str(here / "output"), "GITHUB_STEP_SUMMARY": str(here / "summary.md"),
+        },
+    )  # fmt: skip
+
+
+def test_the_action_annotates_and_tells_its_exit_code(exported, here):
+    path = exported["int8_ptq", "tflite"]
+    pattern = str(path.with_name("int8_ptq.tf*"))
+    given = {"BASELINE": "accuracy.json", "DATA": str(path.parent / "photos"), "MARGIN": ""}
+    done = action(here, pattern, **given)
+    assert done.returncode == 6, done.stderr
+    assert "::error title=mobiledeploy check::there is no baseline accuracy.json" in done.stderr
+    subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", "check", path, "--baseline", "accuracy.json",
+         "--data", given["DATA"], "--update-baseline"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    done = action(here, pattern, **given)
+    assert done.returncode == 3, done.stderr
+    assert "::warning title=" in done.stderr
+    done = action(here, pattern, **given, ON_INCONCLUSIVE="warn", JUNIT="check.xml")
+    assert done.returncode == 0, done.stderr
+    assert (here / "check.xml").exists()
+    assert (here / "output").read_text().split() == ["exit-code=6", "exit-code=3", "exit-code=0"]
+    assert "❓ inconclusive" in (here / "summary.md").read_text()
+
+
+def test_an_input_of_the_action_cannot_run_anything(here):
+    done = action(here, "$(touch oops) `touch oops` x; touch oops", BASELINE="; touch oops")
+    assert done.returncode == 7
+    assert not (here / "oops").exists()
+
+
+def test_every_input_of_the_action_reaches_its_script():
+    root = Path(__file__).resolve().parent.parent
+    told = (root / "action.yml").read_text()
+    script = (root / "tools" / "action.sh").read_text()
+    inputs = told.partition("inputs:\n")[2].partition("outputs:\n")[0]
+    names = [line[2:-1] for line in inputs.splitlines() if line[2:3].strip() and line.endswith(":")]
+    assert len(names) == 12
+    for name in set(names) - {"install"}:
+        variable = f"CHECK_{name.upper().replace('-', '_')}"
+        assert f"{variable}: ${{{{ inputs.{name} }}}}" in told
+        assert variable in script or f" {name}" in script

@@ -1,0 +1,296 @@
+"""Golden samples come again, and the usual mistakes of a preprocessing are called by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobiledeploy.analysis import pipelines
+from mobiledeploy.core import artifacts, preprocessing, records
+from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.types import Contract, Preprocessing, Tensor
+from mobiledeploy.verbs import golden
+from mobiledeploy.verbs.verify import verify
+
+OWN = Preprocessing((-1.0, 1.0), crop=0.875)
+FLOAT = Tensor("image", (1, 64, 64, 3), "float32")
+INT8 = Tensor("image", (1, 64, 64, 3), "int8", (2 / 255,), (-1,))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Four pictures with edges and colours, larger than the input and not square."""
+    dice = np.random.default_rng(3)
+    made = []
+    for _ in range(4):
+        small = Image.fromarray(dice.integers(0, 256, (12, 16, 3), np.uint8))
+        made.append(np.array(small.resize((160, 120), Image.Resampling.BICUBIC)))
+    return made
+
+
+def tensors(pictures, how=OWN, size=(64, 64)):
+    return np.stack([preprocessing.prepare(p, how, size) for p in pictures])
+
+
+def diagnose(pictures, made, tensor=FLOAT, layout="NHWC"):
+    return pipelines.diagnose(pictures, made, OWN, (64, 64), tensor, layout)
+
+
+def test_a_right_pipeline_is_right(pictures):
+    found = diagnose(pictures, tensors(pictures))
+    assert (found.differences, found.explained, found.untold) == ((), True, ())
+    assert found.error_as_wanted == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"input_range": (0.0, 1.0)}, "pixels are [0, 1], the model wants [-1, 1]"),
+        ({"input_range": (0.0, 255.0)}, "pixels are [0, 255], the model wants [-1, 1]"),
+        ({"channels": "bgr"}, "channels are BGR, the model wants RGB"),
+        ({"resize": "bicubic"}, "the resize is bicubic, the model wants bilinear"),
+        ({"crop": 1.0}, "the central crop is 1, the model wants 0.875"),
+        (
+            {
+                "input_range": (0.0, 1.0),
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+            },
+            "pixels are [0, 1] with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225, "
+            "the model wants [-1, 1]",
+        ),
+    ],
+)
+def test_each_mistake_is_called_by_its_name(pictures, change, said):
+    found = diagnose(pictures, tensors(pictures, dataclasses.replace(OWN, **change)))
+    assert (found.differences, found.explained) == ((said,), True)
+    assert found.error_as_wanted > found.error
+
+
+def test_several_mistakes_at_once_are_all_named(pictures):
+    wrong = dataclasses.replace(OWN, input_range=(0.0, 1.0), channels="bgr", crop=1.0)
+    found = diagnose(pictures, tensors(pictures, wrong))
+    assert [line.split()[0] for line in found.differences] == ["pixels", "channels", "the"]
+
+
+def test_a_resize_without_antialiasing_is_told_from_one_with(pictures):
+    made = np.stack(
+        [pipelines._resized(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in pictures]
+    )
+    found = diagnose(pictures, made.astype(np.float32) / 127.5 - 1)
+    assert found.differences == (
+        "the resize is bilinear without antialiasing, the model wants bilinear",
+    )
+
+
+def test_nchw_for_nhwc_is_named_and_not_mistaken(pictures):
+    made = tensors(pictures).transpose(0, 3, 1, 2)
+    found = diagnose(pictures, made)
+    assert found.differences == ("the layout is NCHW, the model wants NHWC",)
+    assert diagnose(pictures, made, layout="NCHW").differences == ()
+
+
+def test_another_resolution_is_named(pictures):
+    found = diagnose(pictures, tensors(pictures, size=(96, 96)))
+    assert found.differences == ("the tensors are 96x96, the model wants 64x64",)
+
+
+def codes(pictures, how=OWN):
+    return np.concatenate([preprocessing.to_input(x, INT8, "NHWC") for x in tensors(pictures, how)])
+
+
+@pytest.mark.parametrize(
+    ("shift", "kind", "said"),
+    [
+        (0, np.int8, ()),
+        (128, np.uint8, ("codes are 128 too high, as if they were uint8 (the model wants -1)",)),
+        (0, np.float32, ("the tensors are floats, the model takes int8",)),
+    ],
+)
+def test_wrong_codes_for_an_int8_input_are_named(pictures, shift, kind, said):
+    given = (codes(pictures).astype(int) + shift).astype(kind)
+    if kind is np.float32:
+        given = tensors(pictures)
+    found = diagnose(pictures, given, INT8)
+    assert len(found.differences) == len(said)
+    assert all(line.startswith(s) for line, s in zip(found.differences, said, strict=True))
+
+
+def test_a_zero_point_that_was_left_out_is_named(pictures):
+    tensor = dataclasses.replace(INT8, zero_point=(-40,))
+    given = np.rint(tensors(pictures) * 255 / 2).clip(-128, 127).astype(np.int8)
+    found = pipelines.diagnose(pictures, given, OWN, (64, 64), tensor, "NHWC")
+    assert found.differences == ("the zero point is left out (the model wants -40)",)
+
+
+def test_what_no_usual_mistake_explains_is_not_explained(pictures):
+    found = diagnose(pictures, np.roll(tensors(pictures), 20, axis=1))
+    assert not found.explained
+    assert found.error > 1
+
+
+def test_pictures_at_the_models_resolution_cannot_tell_the_resize():
+    dice = np.random.default_rng(1)
+    square = [dice.integers(0, 256, (64, 64, 3), np.uint8)]
+    how = dataclasses.replace(OWN, crop=1.0)
+    made = tensors(square, how)
+    found = pipelines.diagnose(square, made, how, (64, 64), FLOAT, "NHWC")
+    assert (found.differences, found.untold) == ((), ("resize",))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [np.zeros((3, 64, 64, 3)), np.zeros((4, 64, 64)), np.full((4, 64, 64, 3), np.nan),
+     np.zeros((4, 64, 64, 3), bool)],
+    ids=["count", "axes", "nan", "bool"],
+)  # fmt: skip
+def test_what_is_no_tensor_of_the_pictures_is_refused(pictures, made):
+    with pytest.raises(InputError, match="pipeline made"):
+        diagnose(pictures, made)
+
+
+# On an artifact
+
+
+@pytest.fixture(params=[("int8_ptq", "tflite"), ("float32", "onnx")], ids=lambda p: p[1])
+def artifact(request, exported, here, heard):
+    """A copy whose golden logits are its own, of this machine, and which carries its contract."""
+    source = exported[request.param]
+    path = here / source.name
+    shutil.copy(source, path)
+    shutil.copytree(source.parent / "golden", here / "golden")
+    known = artifacts.load(source)
+    artifacts.record_path(path).write_text(records.dumps(known))
+    now = golden.replay(path, known, heard)
+    kept = dataclasses.replace(
+        known.golden, logits=tuple(tuple(map(float, row)) for row in now.logits),
+        runtime=now.runtime, isa=now.isa,
+    )  # fmt: skip
+    spec = known.spec
+    contract = Contract(
+        spec.name, spec.preprocessing, spec.resolution, known.layout, known.output, kept
+    )
+    shelf = FORMATS.load(known.format)
+    path.write_bytes(shelf.inscribe(path.read_bytes(), contract))
+    known = dataclasses.replace(known, golden=kept, sha256=records.sha256(path))
+    artifacts.record_path(path).write_text(records.dumps(known))
+    return path
+
+
+def test_golden_samples_come_again(artifact, heard):
+    found = verify(artifact, notify=heard)
+    assert found.sound and found.sealed
+    assert (found.golden.outcome, found.golden.value) == ("pass", 0)
+    assert heard.doubts == []
+
+
+def test_outputs_that_do_not_come_again_fail(artifact):
+    known = artifacts.load(artifact)
+    rows = tuple(tuple(v + 5 for v in row) for row in known.golden.logits)
+    other = dataclasses.replace(known.golden, logits=rows)
+    artifacts.record_path(artifact).write_text(
+        records.dumps(dataclasses.replace(known, golden=other))
+    )
+    with pytest.raises(InputError, match="says itself another golden samples"):
+        verify(artifact)
+
+
+def test_a_record_with_another_preprocessing_than_the_file_is_refused(artifact):
+    known = artifacts.load(artifact)
+    said = dataclasses.replace(known.spec.preprocessing, input_range=(0.0, 1.0))
+    spec = dataclasses.replace(known.spec, preprocessing=said)
+    artifacts.record_path(artifact).write_text(records.dumps(dataclasses.replace(known, spec=spec)))
+    with pytest.raises(InputError, match="says itself another preprocessing"):
+        verify(artifact)
+
+
+def test_a_golden_picture_that_was_changed_is_refused(artifact):
+    (picture,) = Path("golden").iterdir()
+    Image.new("RGB", (40, 50)).save(picture)
+    with pytest.raises(InputError, match="not the one that its name says"):
+        verify(artifact)
+    picture.unlink()
+    with pytest.raises(InputError, match="is not there"):
+        verify(artifact)
+
+
+@pytest.mark.parametrize("name", ["../golden/x.png", "/etc/passwd", "golden/../../x.png"])
+def test_a_record_cannot_name_files_elsewhere(artifact, name):
+    known = artifacts.load(artifact)
+    other = dataclasses.replace(known.golden, images=(name,))
+    with pytest.raises(InputError, match="names .* for a golden picture"):
+        golden.pictures(artifact, other)
+
+
+PIPELINE = """
+import sys
+import numpy as np
+from PIL import Image
+resized = [Image.open(p).resize((64, 64), Image.BILINEAR) for p in sys.argv[2:]]
+made = [np.asarray(picture, np.float32) for picture in resized]
+np.savez(sys.argv[1], np.stack(made) / {scale} - {low})
+"""
+
+
+def test_a_pipeline_of_the_users_is_called_and_judged(artifact):
+    known = artifacts.load(artifact)
+    Path("right.py").write_text(PIPELINE.format(scale=127.5, low=1))
+    Path("wrong.py").write_text(PIPELINE.format(scale=255, low=0))
+    right = verify(artifact, pipeline=f"{sys.executable} right.py").pipeline
+    wrong = verify(artifact, pipeline=f"{sys.executable} wrong.py")
+    told = [line for line in wrong.pipeline.differences if "[0, 1]" in line]
+    assert told == ["pixels are [0, 1], the model wants [-1, 1]"]
+    assert not wrong.sound
+    kinds = {line.split(",")[0] for line in right.differences}
+    expected = set() if known.layout == "NHWC" else {"the layout is NHWC"}
+    if known.inputs[0].dtype == "int8":
+        expected.add("the tensors are floats")
+    assert kinds == expected
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "error", "said"),
+    [
+        ("none.npz", InputError, "is not there"),
+        ("broken.npz", InputError, "no readable numpy archive"),
+        ("two.npz", InputError, "one array is wanted"),
+        ("no-such-program --x", MissingError, "no-such-program is not there"),
+        (f"{sys.executable} -c 'raise SystemExit(3)'", UsageError, "ended with status 3"),
+        (f"{sys.executable} -c pass", UsageError, "wrote no tensors"),
+        ("'", UsageError, "cannot be split"),
+        (" ", UsageError, "is empty"),
+    ],
+)
+def test_a_pipeline_that_does_not_work_is_one_line(exported, here, pipeline, error, said):
+    Path("broken.npz").write_bytes(b"PK\x03\x04")
+    np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(error, match=said):
+        verify(exported["int8_ptq", "tflite"], pipeline=pipeline)
+
+
+def run(*argv):
+    return subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *map(str, argv)], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def test_the_command_ends_in_one_where_something_is_wrong(artifact):
+    Path("wrong.py").write_text(PIPELINE.format(scale=255, low=0))
+    done = run("verify", artifact)
+    assert done.returncode == 0, done.stderr
+    assert "carries its preprocessing" in done.stdout
+    done = run("verify", artifact, "--pipeline", f"{sys.executable} wrong.py")
+    assert done.returncode == 1
+    assert "fail: pixels are [0, 1], the model wants [-1, 1]" in done.stdout
+    done = run("verify", artifact, "--json", "-q")
+    assert json.loads(done.stdout)["record"] == "Verified"
