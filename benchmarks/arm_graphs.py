@@ -6,7 +6,8 @@ The same networks through TFLiteConverter, ai-edge-quantizer, tf2onnx and ONNX R
 quantize_static, from the same weights (random, and calibrated by drawn pictures: what is executed
 depends on neither). Every file is counted as `mobiledeploy bench --device emulator` counts, int8
 ends where the tool has them. Wants `make emulator`; a peer that is not installed is left out, and
-named. Prints a table and writes build/benchmarks/arm_graphs.json. Ends in 1 where a bar is missed.
+named. Prints a table and writes build/benchmarks/arm_graphs.json. Ends in 1 where a bar is missed:
+counts are exact, so a bar allows for nothing but the `EXPLAINED` instructions.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ NETWORKS = {
 }
 # Ours over theirs: TFLite against the best of the tools, ONNX against ONNX Runtime's own.
 BARS = {("tflite", "int8"): 1.00, ("tflite", "float"): 1.00, ("onnx", "int8"): 0.90}
+# The runtime steps over the buffer in which our TFLite holds its contract, once an inference.
+EXPLAINED = {"tflite": 6, "onnx": 0}
 CALIBRATION = 8
 
 
@@ -66,13 +69,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Our instructions over those of the best peer."""
+    """Our instructions over those of the best peer; `excess` is their difference."""
 
     network: str
     core: str
     format: str
     kind: str
     peer: str
+    excess: int
     ratio: float
     bar: float | None
     met: bool
@@ -209,8 +213,10 @@ def compared(rows: list[Row]) -> Iterator[Ratio]:
         same = [r for r in rows if (r.network, r.core, r.format, r.kind) == key]
         own = next(r for r in same if r.tool == "mobiledeploy")
         best = min((r for r in same if r is not own), key=lambda r: r.instructions)
-        ratio, bar = own.instructions / best.instructions, BARS.get(key[2:])
-        yield Ratio(*key, best.tool, ratio, bar, bar is None or round(ratio, 2) <= bar)
+        excess, bar = own.instructions - best.instructions, BARS.get(key[2:])
+        ratio = own.instructions / best.instructions
+        met = bar is None or own.instructions - EXPLAINED[own.format] <= bar * best.instructions
+        yield Ratio(*key, best.tool, excess, ratio, bar, met)
 
 
 def show(rows: list[Row], ratios: list[Ratio]) -> None:
@@ -223,11 +229,12 @@ def show(rows: list[Row], ratios: list[Ratio]) -> None:
         )  # fmt: skip
     console = Console(width=140)
     console.print(table)
-    table = Table("network", "core", "file", "best of the others", "ours over it", "bar")
+    table = Table("network", "core", "file", "best of the others", "more", "ours over it", "bar")
     for q in ratios:
         bar = "" if q.bar is None else f"<= {q.bar:.2f}: {'met' if q.met else 'MISSED'}"
         table.add_row(
-            q.network, q.core, f"{q.kind} {q.format}", q.peer, f"{q.ratio:.4f}", bar
+            q.network, q.core, f"{q.kind} {q.format}", q.peer, f"{q.excess:+,}", f"{q.ratio:.6f}",
+            bar,
         )  # fmt: skip
     console.print(table)
 

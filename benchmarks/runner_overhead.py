@@ -4,7 +4,7 @@
 
 Both call the same function of the runtime; the loop is benchmarks/_bare_loop.c, compiled by `cc`.
 In turns, a process each, the median of 400 inferences; the bar is 1 % on the median of the paired
-ratios. Wants `make emulator`, which builds the runner. Writes
+ratios itself, wherever its interval ends. Wants `make emulator`, which builds the runner. Writes
 build/benchmarks/runner_overhead.json.
 """
 
@@ -66,7 +66,12 @@ def main(artifact: tuple[Path, ...], runs: int) -> None:
 
             comparisons.append(
                 _side_by_side.compare(
-                    path.name, ("runner", ours), ("bare loop", bare), bar=1.01, runs=runs
+                    path.name,
+                    ("runner", ours),
+                    ("bare loop", bare),
+                    bar=1.01,
+                    runs=runs,
+                    median=True,
                 )
             )
     _side_by_side.report(comparisons, Path("build/benchmarks/runner_overhead.json"))

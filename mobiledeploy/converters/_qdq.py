@@ -1,13 +1,18 @@
 """int8 TFLite -> ONNX in QDQ form, with the same weights, scales and codes.
 
 Each operator stands between DequantizeLinear and QuantizeLinear nodes, which ONNX Runtime fuses
-into its integer kernels. Pictures are NCHW, as its convolutions want them. Codes of activations are
-written unsigned, each 128 above TFLite's: on x86-64, ONNX Runtime 1.31 computes in float what reads
-signed codes that two operators share. The ends keep TFLite's signed codes.
+into its integer kernels. Pictures are NCHW, as its convolutions want them.
+
+Codes of activations are signed as TFLite's where the graph allows it: ARM's dot products take them
+as they are. x86-64 wants them unsigned, and ONNX Runtime 1.31 makes them so there, but only between
+a QuantizeLinear and the one DequantizeLinear that reads it; what reads signed codes otherwise it
+computes in float. A graph with other readers (a residual sum's, a clip's) is therefore written with
+unsigned codes, each 128 above TFLite's. The ends keep TFLite's signed codes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,11 +36,7 @@ _NONE, _RELU, _RELU6 = (
     schema.ActivationFunctionType.RELU6,
 )
 _LOWEST, _HIGHEST = -128, 127
-_STORED: dict[str, Any] = {
-    "activation": np.uint8, "end": np.int8, "weights": np.int8, "bias": np.int32,
-}  # fmt: skip
-_UNSIGNED = 128
-"""What turns a signed code into an unsigned one."""
+_STORED: dict[str, Any] = {"end": np.int8, "weights": np.int8, "bias": np.int32}
 _TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -45,13 +46,40 @@ def from_tflite(data: bytes, opset: int) -> onnx.ModelProto:
     InputError for an operator that has no QDQ form here, and for one that computes in float.
     """
     model = schema.ModelT.InitFromPackedBuf(data, 0)
-    return _Writer(model).write(opset)
+    signed = _Writer(model, np.int8).write(opset)
+    return signed if _paired(signed.graph) else _Writer(model, np.uint8).write(opset)
+
+
+def _paired(graph: onnx.GraphProto) -> bool:
+    """Whether all codes go from a QuantizeLinear over a DequantizeLinear to one operator.
+
+    Those of the ends have one of the two only.
+    """
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    constants = {tensor.name for tensor in graph.initializer}
+    made = {n.output[0] for n in graph.node if n.op_type == "QuantizeLinear"} - ends
+    pairs = [
+        node
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] not in ends | constants
+    ]
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(value.name for value in graph.output)
+    return made == {node.input[0] for node in pairs} and all(
+        readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
+    )
 
 
 class _Writer:
-    """The one graph of a TFLite model, written operator by operator."""
+    """The one graph of a TFLite model, written operator by operator.
 
-    def __init__(self, model: Any) -> None:
+    `stored` is the type of activations' codes, and `shift` what it adds to TFLite's.
+    """
+
+    def __init__(self, model: Any, stored: type[np.integer[Any]]) -> None:
+        self.stored: Any = stored
+        self.limits = np.iinfo(stored)
+        self.shift = int(self.limits.min) - _LOWEST
         self._model = model
         self._graph = model.subgraphs[0]
         self._nodes: list[onnx.NodeProto] = []
@@ -139,10 +167,10 @@ class _Writer:
     # Between integers and floats.
 
     def _grid(self, index: int, kind: str = "activation") -> tuple[str, str]:
-        """Names of a tensor's scale and zero point, the latter unsigned for activations within."""
+        """Names of a tensor's scale and zero point, the latter moved for activations within."""
         scale, zero, name = self.scale(index), self.zero(index), f"{self._names[index]}/{kind}"
-        moved = zero + _UNSIGNED if kind == "activation" else zero
-        stored: NDArray[Any] = moved.astype(_STORED[kind])
+        moved = zero + self.shift if kind == "activation" else zero
+        stored: NDArray[Any] = moved.astype(_STORED.get(kind, self.stored))
         if len(scale) == 1:
             scale, stored = scale.reshape(()), stored.reshape(())
         return self.constant(f"{name}_scale", scale), self.constant(f"{name}_zero", stored)
@@ -152,7 +180,7 @@ class _Writer:
         return bool(self._graph.tensors[index].type == schema.TensorType.FLOAT32)
 
     def codes(self, index: int) -> str:
-        """The tensor of unsigned codes of an activation, or of a constant that is read like one.
+        """The tensor of an activation's codes, or of a constant that is read like one.
 
         Of a layer that stays float: its values.
         """
@@ -163,13 +191,10 @@ class _Writer:
         if array is not None:
             if array.ndim == 4:
                 array = array.transpose(_TO_NCHW)
-            return self.constant(inner, (array.astype(np.int16) + _UNSIGNED).astype(np.uint8))
+            return self.constant(inner, (array.astype(np.int16) + self.shift).astype(self.stored))
         if index in self._graph.inputs and inner not in self._read:
             self._read.add(inner)
-            outer = self.node(
-                "DequantizeLinear", [name, *self._grid(index, "end")], f"{name}/outer"
-            )
-            self.node("QuantizeLinear", [outer, *self._grid(index)], inner)
+            self._exchange(index, (name, "end"), (inner, "activation"))
         return inner
 
     def moved(self, index: int) -> str:
@@ -185,6 +210,14 @@ class _Writer:
             self._read.add(output)
             self.node("DequantizeLinear", [self.codes(index), *self._grid(index)], output)
         return output
+
+    def reshaped(self, codes: str, index: int, shape: str, output: str) -> str:
+        """Codes of a tensor's grid in another shape; runtimes leave the nodes around it out."""
+        if self.floats(index):
+            return self.node("Reshape", [codes, shape], output)
+        value = self.node("DequantizeLinear", [codes, *self._grid(index)], f"{output}/before")
+        value = self.node("Reshape", [value, shape], f"{output}/after")
+        return self.node("QuantizeLinear", [value, *self._grid(index)], output)
 
     def store(self, index: int, value: str, activation: int = _NONE, part: str = "codes") -> str:
         """Floats on the tensor's grid, cut by a fused activation that the grid is no bound to."""
@@ -214,14 +247,13 @@ class _Writer:
             return []
         if activation not in (_RELU, _RELU6):
             raise InputError("a fused activation other than ReLU and ReLU6 has no QDQ form here")
-        codes = np.iinfo(np.uint8)
-        low, high = int(self.zero(index)[0]) + _UNSIGNED, int(codes.max)
+        low, high = int(self.zero(index)[0]) + self.shift, int(self.limits.max)
         if activation == _RELU6:
             high = min(high, low + round(6 / float(self.scale(index)[0])))
-        if (low, high) == (codes.min, codes.max):
+        if (low, high) == (self.limits.min, self.limits.max):
             return []
         return [
-            self.constant(f"{self._names[index]}/{end}", np.asarray(code, np.uint8))
+            self.constant(f"{self._names[index]}/{end}", np.asarray(code, self.stored))
             for end, code in (("lowest", low), ("highest", high))
         ]
 
@@ -263,14 +295,28 @@ class _Writer:
         positive = [int(v) % rank for v in values]
         return [_TO_NCHW.index(v) for v in positive] if rank == 4 else positive
 
+    def _exchange(self, index: int, source: tuple[str, str], target: tuple[str, str]) -> None:
+        """From the codes of an end to those within, or the other way: (name, kind) of both.
+
+        Where both are signed, it is the pair of an end that x86-64 makes unsigned. Two nodes that
+        undo one another are taken out before that; around an idle Reshape they are taken out only
+        after it, and only where codes stay signed.
+        """
+        name = self._names[index]
+        value = self.node("DequantizeLinear", [source[0], *self._grid(index, source[1])],
+                          f"{name}/outer")  # fmt: skip
+        if not self.shift:
+            shape = self.shape(index)
+            sides = [shape[axis] for axis in _TO_NCHW] if len(shape) == 4 else shape
+            same = self.constant(f"{name}/sides", np.asarray(sides, np.int64))
+            value = self.node("Reshape", [value, same], f"{name}/same")
+        self.node("QuantizeLinear", [value, *self._grid(index, target[1])], target[0])
+
     def _close(self, index: int) -> None:
         """The graph's output on signed codes again."""
         if self._graph.tensors[index].type == schema.TensorType.INT8:
             name = self._names[index]
-            value = self.node(
-                "DequantizeLinear", [f"{name}/codes", *self._grid(index)], f"{name}/end"
-            )
-            self.node("QuantizeLinear", [value, *self._grid(index, "end")], name)
+            self._exchange(index, (f"{name}/codes", "activation"), (name, "end"))
 
 
 # Operators, as TFLite names them.
@@ -300,7 +346,7 @@ def _fully_connected(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     name, image = w._names[o[0]], w.read(i[0])
     if len(before) != 2:
         row = w.constant(f"{name}/row", np.asarray((1, before[-1]), np.int64))
-        image = w.node("Reshape", [w.codes(i[0]), row], f"{name}/read")
+        image = w.reshaped(w.codes(i[0]), i[0], row, f"{name}/read")
         if not w.floats(i[0]):
             image = w.node("DequantizeLinear", [image, *w._grid(i[0])], f"{name}/read_float")
     inputs = [image, w.weights(i[1], weights), *(w.bias(b) for b in i[2:3])]
@@ -311,7 +357,7 @@ def _fully_connected(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     shape = tuple(after[axis] for axis in _TO_NCHW) if len(after) == 4 else after
     row = w.store(o[0], value, opt.fusedActivationFunction, "row_codes")
     target = w.constant(f"{name}/shape", np.asarray(shape, np.int64))
-    w.node("Reshape", [row, target], w.moved(o[0]))
+    w.reshaped(row, o[0], target, w.moved(o[0]))
 
 
 def _of_two(op: str) -> Callable[..., None]:
@@ -353,7 +399,7 @@ def _mean(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
         return
     pooled = w.store(o[0], value, part="pooled")
     shape = w.constant(f"{name}/shape", np.asarray(w.shape(o[0]), np.int64))
-    w.node("Reshape", [pooled, shape], w.moved(o[0]))
+    w.reshaped(pooled, o[0], shape, w.moved(o[0]))
 
 
 def _reshape(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
@@ -366,7 +412,7 @@ def _reshape(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if len(after) == 4 and not back:
         after = tuple(after[axis] for axis in _TO_NCHW)
     shape = w.constant(f"{name}/shape", np.asarray(after, np.int64))
-    codes = w.node("Reshape", [codes, shape], f"{name}/reshaped" if back else w.moved(o[0]))
+    codes = w.reshaped(codes, o[0], shape, f"{name}/reshaped" if back else w.moved(o[0]))
     if back:
         w.node("Transpose", [codes], w.moved(o[0]), perm=_TO_NCHW)
 
@@ -393,7 +439,7 @@ def _pad(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     if len(widths) == 4:
         widths = widths[list(_TO_NCHW)]
     pads = w.constant(f"{w._names[o[0]]}/pads", widths.T.ravel().astype(np.int64))
-    filled = np.float32(0) if w.floats(i[0]) else np.uint8(w.zero(i[0])[0] + _UNSIGNED)
+    filled = np.float32(0) if w.floats(i[0]) else w.stored(w.zero(i[0])[0] + w.shift)
     zero = w.constant(f"{w._names[o[0]]}/zero", np.asarray(filled))
     w.node("Pad", [w.codes(i[0]), pads, zero], w.moved(o[0]))
 
@@ -404,11 +450,11 @@ def _hard_swish(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:
     The sum's codes saturate where relu6 does, and read on a grid of a sixth they are the factor.
     """
     name = w._names[o[0]]
-    zero = w.constant("hard_swish/zero_point", np.asarray(0, np.uint8))
+    zero = w.constant("hard_swish/zero_point", np.asarray(w.limits.min, w.stored))
     steps = _HIGHEST - _LOWEST
     sixth = w.constant("hard_swish/scale", np.asarray(1 / steps, np.float32))
     six = w.constant("hard_swish/sum_scale", np.asarray(6 / steps, np.float32))
-    three = w.constant("hard_swish/three", np.asarray(_HIGHEST - _LOWEST, np.uint8))
+    three = w.constant("hard_swish/three", np.asarray(w.limits.max, w.stored))
     three_scale = w.constant("hard_swish/three_scale", np.asarray(3 / steps, np.float32))
     offset = w.node("DequantizeLinear", [three, three_scale, zero], f"{name}/three")
     moved = w.node("Add", [w.read(i[0]), offset], f"{name}/sum")

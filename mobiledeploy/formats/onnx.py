@@ -343,9 +343,9 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
 
 
 def _logits(layers: tuple[Layer, ...], output: str) -> str:
-    """The input of the softmax that makes `output`, seen through a change of type behind it."""
+    """The input of the softmax that makes `output`, seen through a change of type or shape."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     layer = makers.get(output)
-    while layer and layer.op in ("QuantizeLinear", "DequantizeLinear"):
+    while layer and layer.op in ("QuantizeLinear", "DequantizeLinear", "Reshape"):
         layer = makers.get(layer.inputs[0].name)
     return layer.inputs[0].name if layer and layer.op == "Softmax" else output

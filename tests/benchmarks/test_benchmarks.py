@@ -38,6 +38,11 @@ def test_too_few_runs_are_refused_before_the_first(side_by_side) -> None:
         side_by_side.compare("x", ("a", never), ("b", never), bar=1.0, runs=5)
     result = side_by_side.compare("x", ("a", lambda: 1.0), ("b", lambda: 2.0), bar=0.5, runs=6)
     assert (result.ratio, result.interval, result.met) == (0.5, (0.5, 0.5), True)
+    turns = iter([0.5, 0.9, 0.9, 0.9, 0.9, 0.9])
+    result = side_by_side.compare(
+        "x", ("a", lambda: next(turns)), ("b", lambda: 1.0), bar=0.8, runs=6, median=True
+    )
+    assert (result.interval[0], result.ratio, result.met) == (0.5, 0.9, False)
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "conversion.py"), "--runs", "5"],
         capture_output=True, text=True,

@@ -50,8 +50,13 @@ def test_counts_are_exact_and_answers_the_hosts(emulator, exported, here, core, 
     path = exported[key]
     c = counted(path, core)
     if core == "cortex-a76":
-        # To the instruction, by class and by layer, from one process to another.
-        assert counted(path, core) == c
+        again = counted(path, core)
+        if key[1] == "tflite":
+            # To the instruction, by class and by layer, from one process to another.
+            assert again == c
+        else:
+            # ONNX Runtime does a few hundred instructions more or less.
+            assert abs(again.instructions / c.instructions - 1) < 5e-4
     assert sum(c.by_class.values()) == c.instructions
     assert c.core == core
     assert c.doubts == ()
