@@ -62,5 +62,5 @@ def main(artifact: Path, data: str | None) -> None:
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if not arguments:
-        arguments = [str(p) for p in bench.last_export() if p.name == "int8_ptq.tflite"]
+        arguments = [str(p) for p in bench.last_export() if p.name == "int8_best.tflite"]
     main(Path(arguments[0]), arguments[1] if len(arguments) > 1 else None)

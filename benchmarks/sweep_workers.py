@@ -21,7 +21,7 @@ from pathlib import Path
 from mobiledeploy.core.plugins import EXECUTORS
 from mobiledeploy.verbs.job import share
 
-ARTIFACT = Path("build/mobilenet_v1_0.5_160_demo/int8_ptq.tflite").resolve()
+ARTIFACT = Path("build/mobilenet_v1_0.5_160_demo/int8_best.tflite").resolve()
 JOBS = 4
 
 

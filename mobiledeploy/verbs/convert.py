@@ -49,7 +49,7 @@ class Request:
     `golden` are indices into the validation split of `data`. `strict`: a job that cannot be done
     fails the request; else it is left out, as long as another can be done. `keep_float` are layers
     that integer files compute in float. `unfinished` is the folder in which a training that is
-    broken off leaves what the next one goes on from.
+    broken off leaves what the next one goes on from; "" for nowhere that lasts.
     """
 
     source: Source
@@ -294,10 +294,8 @@ class _Press:
 
     def _trained(self, recipe: Recipe) -> Draft:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
-        places = [
-            Path(self.request.unfinished) / f"{recipe.name}-{done}.npz"
-            for done in range(len(recipe.training) + 1)
-        ]
+        folder = Path(self.request.unfinished or self.request.folder)
+        places = [folder / f"{recipe.name}-{done}.npz" for done in range(len(recipe.training) + 1)]
         if not recipe.training:
             return self._draft(recipe)
         from mobiledeploy.frameworks import drafts
