@@ -2,7 +2,8 @@
 
     python benchmarks/quantization.py [--real FOLDER] [--splits 3] [--network vww]
 
-A hundred pictures calibrate, the other four hundred judge; each split deals them anew. All files
+A hundred pictures calibrate, and int8_qat trains on the same; the other four hundred judge; each
+split deals them anew. All files
 end in logits, so that every tool is judged by the same numbers. Peers that
 are not installed are left out, and named: `pip install ai-edge-quantizer` brings one of them.
 Latency is the median of single inferences, the files in turns, on one thread of this host. Prints a
@@ -107,7 +108,8 @@ def dealt(count: int, split: int) -> tuple[np.ndarray, np.ndarray]:
 def v1(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
     """MobileNet v1 0.75 at 224 and photographs of ImageNet's classes."""
     paths = sorted((real / "imagenet" / "images").glob("*/*"))
-    for kind, chosen in zip(("calibration", "validation"), dealt(len(paths), split), strict=True):
+    fitted, judged = dealt(len(paths), split)
+    for kind, chosen in (("calibration", fitted), ("train", fitted), ("validation", judged)):
         for index in chosen:
             place = folder / "data" / kind / paths[index].parent.name
             place.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,8 @@ def vww(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
     with np.load(real / "vww" / "images.npz") as stored:
         images, labels = stored["images"], stored["labels"]
     order = np.concatenate(dealt(len(images), split))
-    parts = {"calibration": order[:CALIBRATION], "validation": order[CALIBRATION:]}
+    fitted, judged = order[:CALIBRATION], order[CALIBRATION:]
+    parts = {"calibration": fitted, "train": fitted, "validation": judged}
     for kind, chosen in parts.items():
         for index in chosen:
             place = folder / "data" / kind / str(labels[index])
@@ -182,7 +185,7 @@ def made(
     network: Network, folder: Path, calibration: np.ndarray
 ) -> Iterator[tuple[str, tuple[Path, float]]]:
     """(tool, (file, seconds that it took)): ours first, then the peers from our float files."""
-    ours = ("float32", "int8_ptq", "int8_best")
+    ours = ("float32", "int8_ptq", "int8_best", "int8_qat")
     order = dataclasses.replace(
         network.order, recipes=ours, io="float", output="logits", out=folder / "build"
     )

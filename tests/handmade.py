@@ -91,6 +91,6 @@ def made(
     for name in BEST:
         draft = PASSES.load(name).apply(draft, seen)
     best = RECIPES.load("int8_best").RECIPE
-    tried = (Tried(BEST, 0.1, 20.0, 1.0, 8),)
+    tried = (Tried(BEST, 0.1, 1.0, 20.0, 1.0, 8),)
     write(folder, "int8_best.tflite", drafts.integers(draft), best, samples, tried)
     return folder

@@ -60,11 +60,12 @@ def test_the_plain_export_makes_five_files_with_records(demo):
     folder, answer = demo
     rows = {(row["recipe"], row["format"]): row for row in answer["rows"]}
     assert set(rows) == {
-        ("float32", "tflite"), ("float16", "tflite"), ("int8_ptq", "tflite"),
-        ("float32", "onnx"), ("int8_ptq", "onnx"),
+        ("float32", "tflite"), ("float16", "tflite"), ("int8_best", "tflite"),
+        ("float32", "onnx"), ("int8_best", "onnx"),
     }  # fmt: skip
     made = folder / "build" / "mobilenet_v1_0.25_96_demo"
-    names = {"float32.tflite", "float16.tflite", "int8_ptq.tflite", "float32.onnx", "int8_ptq.onnx"}
+    kinds = {"float32.tflite", "float16.tflite", "int8_best.tflite"}
+    names = kinds | {"float32.onnx", "int8_best.onnx"}
     assert {p.name for p in made.iterdir()} == names | {f"{n}.json" for n in names} | {"golden"}
     for row in rows.values():
         artifact = artifacts.load(folder / row["path"])
@@ -73,7 +74,7 @@ def test_the_plain_export_makes_five_files_with_records(demo):
         for picture in artifact.golden.images:
             assert np.asarray(Image.open(made / picture)).shape == (96, 96, 3)
         assert len(artifact.golden.images) == len(artifact.golden.logits) == 4
-        assert artifact.calibration_images == (200 if row["recipe"] == "int8_ptq" else 0)
+        assert artifact.calibration_images == (200 if row["recipe"] == "int8_best" else 0)
         assert artifact.tools["tensorflow"]
 
 
@@ -81,14 +82,14 @@ def test_int8_keeps_its_accuracy_and_is_a_quarter_of_the_size(demo):
     _, answer = demo
     rows = {(row["recipe"], row["format"]): row for row in answer["rows"]}
     for format_ in ("tflite", "onnx"):
-        whole, small = rows["float32", format_], rows["int8_ptq", format_]
+        whole, small = rows["float32", format_], rows["int8_best", format_]
         assert small["top1"] >= whole["top1"] - 0.015
         assert small["agreement"] > 0.95
         assert small["size_bytes"] < 0.37 * whole["size_bytes"]
         assert whole["top1"] > 0.7
         assert whole["images"] == 1000
     for row in rows.values():
-        assert row["sqnr_db"] > {"float32": 100, "float16": 50, "int8_ptq": 15}[row["recipe"]]
+        assert row["sqnr_db"] > {"float32": 100, "float16": 50, "int8_best": 15}[row["recipe"]]
         low, high = row["latency_interval_ns"]
         assert 0 < low <= row["latency_ns"] <= high
 
@@ -248,9 +249,9 @@ def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_p
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     made = {Path(row["path"]).name for row in answer["rows"]}
-    assert made == {"float32.tflite", "float16.tflite", "int8_ptq.tflite", "float32.onnx"}
+    assert made == {"float32.tflite", "float16.tflite", "int8_best.tflite", "float32.onnx"}
     (doubt,) = (d for d in answer["doubts"] if d["name"] == "left-out")
-    assert doubt["message"].startswith("int8_ptq.onnx is left out: ")
+    assert doubt["message"].startswith("int8_best.onnx is left out: ")
     assert "Exp" in doubt["message"]
     assert "[left-out]" in done.stderr
     again = json.loads(run(*argv, cwd=tmp_path).stdout)
@@ -441,7 +442,7 @@ def test_the_person_detector(tmp_path, real_data):
     rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
     for format_ in ("tflite", "onnx"):
         assert rows["float32", format_]["top1"] > 0.8
-        assert rows["int8_ptq", format_]["top1"] >= rows["float32", format_]["top1"] - 0.015
+        assert rows["int8_best", format_]["top1"] >= rows["float32", format_]["top1"] - 0.015
 
 
 @pytest.mark.slow
@@ -456,7 +457,7 @@ def test_a_published_weight_file_with_photos(tmp_path, real_data):
     rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
     assert rows["float32", "tflite"]["top1"] > 0.8
     assert rows["float32", "onnx"]["agreement"] is None
-    assert rows["int8_ptq", "tflite"]["agreement"] > 0.9
+    assert rows["int8_best", "tflite"]["agreement"] > 0.9
 
 
 @pytest.mark.slow
@@ -487,7 +488,7 @@ def test_careless_calibration_visibly_loses_on_the_demo_data(tmp_path):
     )["rows"]
     top1 = {}
     for name, rows in (("careful", careful), ("careless", careless)):
-        path = next(row["path"] for row in rows if row["recipe"] == "int8_ptq")
+        path = next(row["path"] for row in rows if row["recipe"] == "int8_best")
         done = run("evaluate", path, "--data", "demo", "--json", cwd=tmp_path)
         top1[name] = json.loads(done.stdout)["evaluations"][0]["top1"]
     assert top1["careless"] < top1["careful"] - 0.03

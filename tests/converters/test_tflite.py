@@ -55,8 +55,8 @@ def test_the_granularity_asked_for_is_made(recipe):
 @pytest.mark.parametrize(
     ("recipe", "changes", "said"),
     [
-        ("int8_ptq", {"weight_bits": 4}, "weights of 4 bits"),
-        ("int8_ptq", {"activation_bits": 16}, "activations of 16 bits"),
+        ("int8_ptq", {"weight_bits": 2}, "weights of 2 bits"),
+        ("int8_ptq", {"activation_bits": 12}, "activations of 12 bits"),
         ("int8_ptq", {"symmetry": "none"}, "symmetry is none"),
         ("dynamic_int8", {"granularity": "none"}, "granularity is none"),
         ("dynamic_int8", {"activation_bits": 8}, "no calibration"),

@@ -42,11 +42,11 @@ EVALUATION = Evaluation(
 )  # fmt: skip
 COUNTED = Counted(
     "sha", dataclasses.replace(TARGET, device="emulator:cortex-a76", runner="native"), "2",
-    "cortex-a76", 1234, {"sdot": 34, "load": 1200}, (), (), {"qemu": "8"},
+    "cortex-a76", 1234, {"sdot": 34, "load": 1200}, 4800, 16, (), (), 0.0, {"qemu": "8"},
 )  # fmt: skip
 ESTIMATED = Estimated(
     "sha", dataclasses.replace(TARGET, device="snapdragon-835"), 5e6, (4e6, 6e6),
-    Fit("snapdragon-835", "litert", {"fixed": 1.0}, 12, (), 0.1),
+    Fit("snapdragon-835", "litert", 2024, "", {"fixed": 1.0}, 12, (), "points", 0.1, ()),
 )  # fmt: skip
 TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
 ARTIFACT = Artifact(

@@ -277,12 +277,13 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     file = here / "turns.json"
     made = compare(path, other, rounds=rounds, record=file, **asked)
     assert compare(path, other, rounds=rounds, device=f"replay:{file}") == made
-    assert made.changed == (slowdown > 1)
+    # Whether 1 lies in a 95 % interval is chance in one of twenty runs: benchmarks/drift.py counts.
+    assert abs(made.ratio - slowdown) < 0.02
     low, high = made.interval
-    assert low <= slowdown <= high
-    assert high - low < 0.03
+    assert high - low < 0.04
     assert phone.left() == []
     if slowdown > 1:
+        assert made.changed
         arguments = [str(path), str(other), "--compare", "--rounds", str(rounds)]
         arguments += ["--device", f"replay:{file}"]
         done = CliRunner().invoke(command, arguments)

@@ -41,7 +41,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name():
     with pytest.raises(UsageError) as refused:
         made("int8_ptq", kept=["depthwise_conv2"])
     assert "no layer named 'depthwise_conv2'" in refused.value.message
-    assert refused.value.hint == "did you mean depthwise_conv2d?"
+    assert refused.value.hint.startswith("did you mean depthwise_conv2d")
 
 
 def test_a_part_of_all_names_is_refused():

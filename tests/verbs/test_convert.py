@@ -318,3 +318,70 @@ def test_weights_of_another_alpha_are_refused_by_alpha(tmp_path, real_data):
     with pytest.raises(InputError, match=r"--alpha 0\.75"):
         convert.produce(asked, tmp_path / "log", Listener())
     assert list(tmp_path.glob("*.tflite")) == []
+
+
+class Broken(Exception):
+    """What stops a listener."""
+
+
+def trained(tmp_path, name, listener):
+    """int8_qat of a small network on the built-in pictures, in a folder of its own."""
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(32, 32))
+    folder = tmp_path / name
+    folder.mkdir()
+    asked = request(
+        folder, source=Source(spec), jobs=(("int8_qat", "tflite"),), golden=(0,),
+        data=DataRef("demo", "held", (32, 32)), unfinished=str(tmp_path / "unfinished"),
+    )  # fmt: skip
+    (file,), _ = convert.produce(asked, folder / "log", listener)
+    return Path(file.path).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_training_that_is_broken_off_goes_on_and_ends_where_an_unbroken_one_does(tmp_path):
+    class Breaks(Listener):
+        def progress(self, what, done, total):
+            if "part 3" in what and done > 5:
+                raise Broken
+
+    with pytest.raises(Broken):
+        trained(tmp_path, "broken", Breaks())
+    assert [p.name for p in (tmp_path / "unfinished").iterdir()] == ["int8_qat-2.npz"]
+    listener = Listener()
+    resumed = trained(tmp_path, "resumed", listener)
+    assert "int8_qat: training goes on after part 2 of 4" in listener.said
+    assert not any("part 2" in what for what, _, _ in listener.steps)
+    (tmp_path / "unfinished" / "int8_qat-4.npz").unlink()
+    assert trained(tmp_path, "unbroken", Listener()) == resumed
+
+
+def test_training_pictures_are_read_once_and_few_are_said(tmp_path):
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
+    data = DataRef(str(pictures(tmp_path / "pictures", 10)), "validation", (64, 64))
+    listener = Listener()
+    with pytest.raises(InputError, match="has no pictures for train"):
+        convert.training_images(data, spec, tmp_path, listener)
+    (tmp_path / "pictures" / "calibration").rename(tmp_path / "pictures" / "train")
+    seen = convert.training_images(data, spec, tmp_path, listener)
+    assert seen.shape == (10, 64, 64, 3)
+    assert np.ptp(seen) > 1
+    assert [doubt.name for doubt in listener.doubts] == ["few-training-images"]
+
+
+def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
+    data = DataRef(str(pictures(tmp_path / "pictures", 20)), "validation", (64, 64))
+    asked = request(
+        tmp_path, source=Source(spec), jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
+        data=data, golden=(0,), keep_float=("conv_pw_3", "conv_preds"),
+    )  # fmt: skip
+    files, _ = convert.produce(asked, tmp_path / "log", Listener())
+    kept = {
+        file.format: FORMATS.load(file.format).float_layers(
+            FORMATS.load(file.format).inspect(Path(file.path).read_bytes())
+        )
+        for file in files
+    }
+    assert kept["tflite"] == ("CONV_2D", "CONV_2D")
+    assert sorted(op for op in kept["onnx"] if op in ("Conv", "Gemm")) == ["Conv", "Conv"]
+    assert len(files[0].kept) == 2

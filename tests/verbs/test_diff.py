@@ -107,7 +107,9 @@ def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> Non
             first = next(p.a for p in diff(file, file).layers if p.a and p.a.mult_adds)
             rows = (LayerCount(first.name, first.kind, many),)
             store.add_measurement(
-                Counted(artifact.sha256, target, "2", "cortex-a76", many, {}, rows, (), {})
+                Counted(
+                    artifact.sha256, target, "2", "cortex-a76", many, {}, 0, 0, rows, (), 0.0, {}
+                )
             )
     done = diff(other, path)
     (figures,) = done.figures

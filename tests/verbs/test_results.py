@@ -58,14 +58,29 @@ def measured(sha: str = "a" * 64, ns: int = 1000, spread: int = 1, **change: obj
 
 def counted(sha: str = "a" * 64, instructions: int = 100_000, **change: object) -> Counted:
     made = Counted(
-        sha, CORE, "2", "cortex-a76", instructions, {"sdot": instructions}, (), (), {"qemu": "8"}
+        sha,
+        CORE,
+        "2",
+        "cortex-a76",
+        instructions,
+        {"sdot": instructions},
+        8,
+        4,
+        (),
+        (),
+        0.0,
+        {"qemu": "8"},
     )
     return dataclasses.replace(made, **change)
 
 
 def estimated(sha: str = "a" * 64, ns: float = 5e6) -> Estimated:
     return Estimated(
-        sha, CARD, ns, (ns / 2, ns * 2), Fit("s", "litert", {"fixed": 1.0}, 9, (), 0.1)
+        sha,
+        CARD,
+        ns,
+        (ns / 2, ns * 2),
+        Fit("s", "litert", 2024, "", {"fixed": 1.0}, 9, (), "points", 0.1, ()),
     )
 
 

@@ -53,6 +53,12 @@ def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+def test_a_device_that_is_not_there_ends_in_5(here: Path) -> None:
+    done = cli("--device", "moon")
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: no phone moon is connected")
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -61,7 +67,6 @@ def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
         (("--alpha", "wide"), "is not floats"),
         (("--res", "7"), "no cell of the grid is possible"),
         (("--recipe", "int7"), "no recipes named"),
-        (("--device", "moon"), "no devices named"),
         (("--executor", "cloud"), "no executor"),
         (("--ray-address", "a:1"), "goes with --executor ray"),
     ],
