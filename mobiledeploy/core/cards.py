@@ -12,7 +12,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,18 +140,28 @@ def folders() -> tuple[Path, ...]:
 
 def names() -> tuple[str, ...]:
     """Every card's name, sorted."""
-    return tuple(sorted({path.stem for folder in folders() for path in folder.glob("*.toml")}))
+    return listed(folders())
 
 
 def load(name: str) -> ModelCard:
     """The card; UsageError for an unknown name, InputError naming file and field of a bad one."""
-    known = names()
+    return read(find("model card", name, folders()))
+
+
+def listed(places: Sequence[Path]) -> tuple[str, ...]:
+    """The names of all cards in these folders, sorted."""
+    return tuple(sorted({path.stem for folder in places for path in folder.glob("*.toml")}))
+
+
+def find(kind: str, name: str, places: Sequence[Path]) -> Path:
+    """The first file of that name; UsageError that names the `kind` of card for an unknown one."""
+    known = listed(places)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
-        raise UsageError(f"no model card named {name!r}", hint)
-    found = (folder / f"{name}.toml" for folder in folders())
-    return read(next(path for path in found if path.is_file()))
+        raise UsageError(f"no {kind} named {name!r}", hint)
+    found = (folder / f"{name}.toml" for folder in places)
+    return next(path for path in found if path.is_file())
 
 
 def read(path: Path) -> ModelCard:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.core import records
-from mobiledeploy.core.cards import config_dir
-from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.cards import config_dir, find, listed
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import PACKAGE
 
 Precision = Literal["float32", "int8"]
@@ -128,18 +127,12 @@ def user_folder() -> Path:
 
 def names() -> tuple[str, ...]:
     """Every card's name, sorted."""
-    return tuple(sorted({path.stem for folder in folders() for path in folder.glob("*.toml")}))
+    return listed(folders())
 
 
 def load(name: str) -> DeviceCard:
     """The card; UsageError for an unknown name, InputError naming file and field of a bad one."""
-    known = names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
-        raise UsageError(f"no device card named {name!r}", hint)
-    found = (folder / f"{name}.toml" for folder in folders())
-    return read(next(path for path in found if path.is_file()))
+    return read(find("device card", name, folders()))
 
 
 def all_() -> tuple[DeviceCard, ...]:
