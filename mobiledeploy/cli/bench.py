@@ -86,7 +86,7 @@ def command(
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
-    are counted instead: exact to the instruction, and no latency. Of a phone or board that is not
+    are counted instead, TFLite's to the instruction; they are no latency. Of a phone or board that is not
     here but has a device card (`--device pixel-3`), latency is estimated from published points.
     """
     if compare:

@@ -142,6 +142,15 @@ class Flat:
         """The axis along which the scales of a tensor lie."""
         return int(self.graph.tensors[index].quantization.quantizedDimension)
 
+    def spread(self, index: int) -> NDArray[np.float64]:
+        """The scales of a quantized tensor, shaped so that they multiply its values."""
+        scales, _ = self.scale(index)
+        if scales.size == 1:
+            return scales
+        sides = [1] * len(self.shape(index))
+        sides[self.axis(index)] = scales.size
+        return scales.reshape(sides)
+
     def real(self, index: int, values: Array) -> Floats:
         """What stored `values` of a tensor stand for."""
         if values.dtype == np.float32:

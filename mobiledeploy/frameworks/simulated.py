@@ -131,11 +131,7 @@ def real(flat: Flat, index: int) -> Any:
     scales, zero = flat.scale(index)
     if stored.dtype == np.float32 or not scales.size:
         return stored
-    if scales.size > 1:
-        sides = [1] * stored.ndim
-        sides[flat.axis(index)] = scales.size
-        scales = scales.reshape(sides)
-    return (scales * (stored.astype(np.float64) - zero)).astype(np.float32)
+    return (flat.spread(index) * (stored.astype(np.float64) - zero)).astype(np.float32)
 
 
 def on_grid(x: Any, step: Any, low: float, high: float) -> Any:

@@ -97,9 +97,7 @@ class _Trained:
         self.name = ours.name
         stored = flat.stored(ours.weights)
         floats = theirs.flat.stored(theirs.weights)
-        sides = [1] * stored.ndim
-        sides[flat.axis(ours.weights)] = ours.outputs
-        self._scales = ours.scales.reshape(sides).astype(np.float32)
+        self._scales = flat.spread(ours.weights).astype(np.float32)
         self._free = np.broadcast_to(0.0 if theirs.clustered else floats != 0, stored.shape)
         # In the middle of its code a weight takes many steps of one direction to leave it: codes
         # that were well chosen are not lost to the noise of a short training.
