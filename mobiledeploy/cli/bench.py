@@ -86,8 +86,9 @@ def command(
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
-    are counted instead, TFLite's to the instruction; they are no latency. Of a phone or board that is not
-    here but has a device card (`--device pixel-3`), latency is estimated from published points.
+    are counted instead, TFLite's to the instruction; they are no latency. Of a phone or board that
+    is not here but has a device card (`--device pixel-3`), latency is estimated from published
+    points.
     """
     if compare:
         given["rounds"] = rounds or comparison.ROUNDS
