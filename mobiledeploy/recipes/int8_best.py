@@ -1,8 +1,8 @@
 """Post-training quantization to integers throughout, by what keeps most of the float answers.
 
 As int8_ptq, through one of several orders of passes, each of a paper (see passes/): that by which
-the answers diverge least from those of the float model on calibration images held back for it. The
-first is int8_ptq's own, so that it is never behind that there.
+the answers diverge least from those of the float model on calibration images held back for it, then
+made with all of them. The first is int8_ptq's own, so that it is never behind that there.
 """
 
 from mobiledeploy.core.types import Recipe
@@ -19,7 +19,6 @@ RECIPE = Recipe(
     calibration="min-max",
     passes=(
         (),
-        ("quiet_channels", "headroom", "adaround"),
         ("quiet_channels", "global_pool", "equalize", "headroom", "adaround"),
         ("quiet_channels", "global_pool", "equalize", "ranges_mse", "headroom", "adaround"),
         ("quiet_channels", "global_pool", "equalize", "ranges_percentile", "headroom", "adaround"),

@@ -38,7 +38,8 @@ ALIKE = 0.01
 TRAINING_IMAGES = 2000
 """What quantization-aware training sees at most: more than its steps look at once."""
 ENOUGH_TRAINING_IMAGES = 100
-# One in so many calibration images tells a recipe's alternatives apart, and calibrates nothing.
+# One in so many calibration images tells a recipe's alternatives apart; what is chosen is made anew
+# with all of them.
 HELD_EVERY = 5
 
 
@@ -133,7 +134,7 @@ def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images
         notify.doubt(
             Doubt(
                 "few-calibration-images",
-                f"activation ranges come from {len(images)} images only",
+                f"activation ranges come from {len(images)} image{'s' * (len(images) != 1)} only",
                 "give at least 100 that look like what the model will see",
             )
         )
@@ -331,7 +332,8 @@ class _Press:
         images = self.images
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
             held = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
-            return self._best(recipe, floats, images[~held], images[held])
+            chosen = self._best(recipe, floats, images[~held], images[held])
+            return self._passed(recipe, chosen, floats, images)
         if len(recipe.passes) > 1:
             self.speak.doubt(
                 Doubt(
@@ -343,12 +345,13 @@ class _Press:
             )
         return self._passed(recipe, recipe.passes[0], floats, images)
 
-    def _best(self, recipe: Recipe, floats: bytes, fit: Images, held: Images) -> Draft:
+    def _best(self, recipe: Recipe, floats: bytes, fit: Images, held: Images) -> tuple[str, ...]:
+        """That order of passes, fitted to `fit`, whose answers diverge least on `held`."""
         from mobiledeploy.frameworks import drafts
 
         reference = drafts.logits(floats, held)
         warm = accuracy.temperature(reference)
-        best, tried = None, []
+        tried = []
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
             draft = self._passed(recipe, names, floats, fit)
@@ -358,11 +361,8 @@ class _Press:
                 accuracy.sqnr_db(reference, logits),
                 float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))), len(held),
             )  # fmt: skip
-            if best is None or result.divergence < min(other.divergence for other in tried):
-                best = draft
             tried.append(result)
         self.speak.progress(f"choosing {recipe.name}", len(tried), len(tried))
-        assert best is not None
         self.tried[recipe.name] = tuple(tried)
         taken = min(tried, key=lambda one: one.divergence)
         self.speak.say(
@@ -370,7 +370,7 @@ class _Press:
             f"alternatives on {taken.images} pictures held back: it diverges from float by "
             f"{taken.divergence:.2g} nats, the plain one by {tried[0].divergence:.2g}"
         )
-        return best
+        return taken.passes
 
     def _passed(self, recipe: Recipe, names: Sequence[str], floats: bytes, images: Images) -> Draft:
         from mobiledeploy.frameworks import drafts

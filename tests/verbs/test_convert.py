@@ -15,8 +15,10 @@ from PIL import Image
 
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.errors import DeployError, InputError
-from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
+from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
+from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
+from mobiledeploy.frameworks import drafts
 from mobiledeploy.verbs import convert
 from tests.conftest import REPOSITORY
 
@@ -134,15 +136,23 @@ def best(tmp_path, count):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
     data = str(pictures(tmp_path / "pictures", count))
     asked = request(
-        tmp_path, source=Source(spec), jobs=(("int8_best", "tflite"), ("int8_best", "onnx")),
+        tmp_path, source=Source(spec),
+        jobs=(("int8_best", "tflite"), ("int8_best", "onnx"), ("float32", "tflite")),
         data=DataRef(data, "validation", (64, 64)), golden=(0,),
     )  # fmt: skip
     files, _ = convert.produce(asked, tmp_path / "log", listener)
     return files, listener
 
 
-def test_the_best_of_a_recipe_is_chosen_on_pictures_held_back(tmp_path):
-    files, listener = best(tmp_path, 40)
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory):
+    """The folder, the files and what was said, with 40 pictures."""
+    folder = tmp_path_factory.mktemp("forty")
+    return folder, *best(folder, 40)
+
+
+def test_the_best_of_a_recipe_is_chosen_on_pictures_held_back(forty):
+    _, files, listener = forty
     tried = files[0].tried
     assert files[1].tried == tried
     assert [one.passes for one in tried] == list(RECIPES.load("int8_best").RECIPE.passes)
@@ -152,7 +162,21 @@ def test_the_best_of_a_recipe_is_chosen_on_pictures_held_back(tmp_path):
     assert ("choosing int8_best", len(tried), len(tried)) in listener.steps
     (line,) = listener.said
     assert line.startswith("int8_best: ")
-    assert "the best of 5 alternatives on 8 pictures held back" in line
+    assert "the best of 4 alternatives on 8 pictures held back" in line
+
+
+def test_what_was_chosen_is_made_with_all_pictures(tmp_path, forty):
+    folder, files, _ = forty
+    chosen = min(files[0].tried, key=lambda one: one.divergence)
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
+    data = DataRef(str(folder / "pictures"), "validation", (64, 64))
+    images = convert.calibration_images(data, spec, SILENCE)
+    assert len(images) == 40
+    recipe = RECIPES.load("int8_best").RECIPE
+    draft = drafts.start(Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images)
+    for name in chosen.passes:
+        draft = PASSES.load(name).apply(draft, images)
+    assert FORMATS.load("tflite").seal(drafts.integers(draft)) == Path(files[0].path).read_bytes()
 
 
 def test_with_few_pictures_nothing_is_chosen_and_it_is_said(tmp_path):
@@ -187,7 +211,7 @@ def test_copies_of_calibration_pictures_count_once_and_it_is_said(tmp_path):
         "few-calibration-images",
     ]
     assert "the 20 calibration images are copies of 1" in doubts[0].message
-    assert "come from 1 images only" in doubts[1].message
+    assert "come from 1 image only" in doubts[1].message
 
 
 @pytest.mark.parametrize("std", [(1.0, 1.0, 1.0), (0.25, 0.25, 0.25)])
