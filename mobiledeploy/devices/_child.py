@@ -1,12 +1,15 @@
-"""A child process of this machine, as devices start one: a runner, or adb that leads to one."""
+"""Child processes of this machine, as devices start them: runners, or adb that leads to one."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 from mobiledeploy.core.errors import DeviceError
@@ -75,3 +78,41 @@ class Child:
         assert self._process.stdout
         self._process.stdout.close()
         self._stderr.close()
+
+
+class Local:
+    """An open lease of what runs on this machine: programs are children, files lie where they lie.
+
+    What a `core.ports.Session` is besides is its heirs': what the place is.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[Child] = []
+
+    def push(self, path: Path) -> str:
+        """The file's own path: it is here already."""
+        return str(path.resolve())
+
+    def run(self, argv: Sequence[str]) -> Child:
+        """Starts a child process; DeviceError where it cannot be started."""
+        child = Child(argv)
+        self._running.append(child)
+        return child
+
+    def pull(self, remote: str, path: Path) -> None:
+        """Copies a file."""
+        shutil.copyfile(remote, path)
+
+    def clock(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def hold_clocks(self, on: bool) -> bool:
+        """False: only the machine's owner can."""
+        return False
+
+    def close(self) -> None:
+        """Kills what still runs."""
+        for child in self._running:
+            child.kill()
+        self._running.clear()

@@ -8,10 +8,8 @@ events come between its own.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from mobiledeploy.core import leases, native
 from mobiledeploy.core.errors import DeployError, DeviceError, UsageError
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Kind, Seen
-from mobiledeploy.devices._child import Child
+from mobiledeploy.devices._child import Child, Local
 
 KIND: Kind = "counted"
 RUNNER = "native"
@@ -108,12 +106,12 @@ class _Qemu:
     version: str
 
 
-class Emulator:
+class Emulator(Local):
     """An emulated core, open."""
 
     def __init__(self, qemu: _Qemu, core: str, folder: Path) -> None:
+        super().__init__()
         self._qemu, self._core, self._folder = qemu, core, folder
-        self._running: list[Child] = []
         _furnish(folder / "root", CORES[core])
 
     def facts(self) -> Mapping[str, str]:
@@ -126,43 +124,19 @@ class Emulator:
             **{f"version_{part}": version for part, version in versions.items()},
         }
 
-    def push(self, path: Path) -> str:
-        """The file's own path: emulated programs see this machine's files."""
-        return str(path.resolve())
-
     def run(self, argv: Sequence[str]) -> Child:
         """Starts an aarch64 program; the counter's events come on its standard output too."""
         if argv[0].startswith("-"):
             raise DeviceError(f"{argv[0]} is no program")
         plugin = f"{native.counter()},out=/proc/self/fd/1"
         libraries = self._qemu.libraries
-        child = Child(
+        return super().run(
             (
                 "env", "-i", *([f"LD_LIBRARY_PATH={libraries}"] if libraries else []),
                 self._qemu.program, "-L", str(self._folder / "root"), "-cpu", self._core, *_FIXED,
                 "-U", "LD_LIBRARY_PATH", "-plugin", plugin, *argv,
             )
         )  # fmt: skip
-        self._running.append(child)
-        return child
-
-    def pull(self, remote: str, path: Path) -> None:
-        """Copies a file."""
-        shutil.copyfile(remote, path)
-
-    def clock(self) -> float:
-        """Seconds since some moment, of this machine."""
-        return time.monotonic()
-
-    def hold_clocks(self, on: bool) -> bool:
-        """False: it has no clock."""
-        return False
-
-    def close(self) -> None:
-        """Kills what still runs."""
-        for child in self._running:
-            child.kill()
-        self._running.clear()
 
 
 def _furnish(root: Path, core: Core) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from mobiledeploy.core import leases
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Kind, Seen
-from mobiledeploy.devices._child import Child
+from mobiledeploy.devices._child import Local
 
 KIND: Kind = "measured"
 RUNNER = "python"
@@ -38,11 +36,8 @@ def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Host]:
             host.close()
 
 
-class Host:
+class Host(Local):
     """An open lease of this machine."""
-
-    def __init__(self) -> None:
-        self._running: list[Child] = []
 
     def facts(self) -> Mapping[str, str]:
         """What the machine is and how it stands right now; what it does not tell is absent.
@@ -51,34 +46,6 @@ class Host:
         readings tell what else ran between them.
         """
         return {key: value for key, value in _facts() if value}
-
-    def push(self, path: Path) -> str:
-        """The file's own path: it is here already."""
-        return str(path.resolve())
-
-    def run(self, argv: Sequence[str]) -> Child:
-        """Starts a child process; DeviceError where it cannot be started."""
-        child = Child(argv)
-        self._running.append(child)
-        return child
-
-    def pull(self, remote: str, path: Path) -> None:
-        """Copies a file."""
-        shutil.copyfile(remote, path)
-
-    def clock(self) -> float:
-        """Seconds since some moment."""
-        return time.monotonic()
-
-    def hold_clocks(self, on: bool) -> bool:
-        """False: only its owner can."""
-        return False
-
-    def close(self) -> None:
-        """Kills what still runs."""
-        for child in self._running:
-            child.kill()
-        self._running.clear()
 
 
 def _facts() -> Iterator[tuple[str, str]]:
