@@ -15,6 +15,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
 from mobiledeploy.core.types import Preprocessing
+from tests.conftest import REPOSITORY
 from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, measured
 
 MEASURED, COUNTED, ESTIMATED = measured(), counted(), estimated()
@@ -22,20 +23,21 @@ EVALUATION, ARTIFACT = evaluation(), artifact()
 
 WRITER = """
 import sys
+sys.path.insert(0, sys.argv[1])
 from mobiledeploy.core.store import Store
 from tests.figures import measured
 print("go", flush=True)
 sys.stdin.readline()
 with Store.open() as store:
-    for number in range(int(sys.argv[1])):
-        store.add_measurement(measured(sys.argv[2]))
+    for number in range(int(sys.argv[2])):
+        store.add_measurement(measured(sys.argv[3]))
         print(number, flush=True)
 """
 
 
 def writer(count: int, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(count), name],
+        [sys.executable, "-c", WRITER, str(REPOSITORY), str(count), name],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
