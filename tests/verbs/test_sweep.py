@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -96,6 +97,19 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
     failure = records.loads(Failure, job.work(records.line(order), 0))
     assert signal.Signals(number).name in failure.message
     assert ("memory" in failure.hint) == (number == signal.SIGKILL)
+
+
+def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
+    order = records.line(job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1))
+    job.work(order, 0)
+    left = here / "tmp" / f".{job._FOLDER}.abc.staging"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    (left / "store.db").touch()
+    job.work(order, 0)
+    assert not left.exists()
 
 
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
