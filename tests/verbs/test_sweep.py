@@ -187,11 +187,18 @@ def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
 @pytest.mark.slow
 def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
     pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
-    grid = ("--alpha", "0.25", "--res", "64,96", "--device", "", "--jobs", "2", "--json")
-    local = records.loads(sweep.Swept, cli(*grid, "--out", "local").stdout)
+    local = records.loads(sweep.Swept, cli(*GRID, "--out", "local", "--json").stdout)
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "ray.db"))
-    done = cli(*grid, "--executor", "ray", "--out", "ray")
+    done = cli(*GRID, "--executor", "ray", "--out", "ray", "--json")
     assert done.returncode == 0, done.stderr
     ray = records.loads(sweep.Swept, done.stdout)
-    assert ray.made == local.made == 2
+    assert ray.made == local.made == 8
     assert fronts(ray) == fronts(local)
+    hashes = [
+        sorted(
+            (p.name, records.sha256(p)) for p in (here / out).glob("*/*.*") if p.suffix != ".json"
+        )
+        for out in ("local", "ray")
+    ]
+    assert len(hashes[0]) == 32
+    assert hashes[0] == hashes[1]
