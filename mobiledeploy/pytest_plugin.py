@@ -93,6 +93,8 @@ def _share(points: float | None) -> float | None:
 
 def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     """The files of paths and patterns; records, which lie beside them, are left out."""
+    from mobiledeploy.core.artifacts import named
+
     asked = [artifacts] if isinstance(artifacts, str | Path) else artifacts
     found: dict[Path, None] = {}
     for pattern in map(Path, asked):
@@ -103,5 +105,5 @@ def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
         matched = sorted(base.glob(str(pattern.relative_to(base))))
         if not matched:
             pytest.fail(f"error: no file fits {pattern}", pytrace=False)
-        found |= dict.fromkeys(path for path in matched if path.suffix != ".json")
-    return tuple(found)
+        found |= dict.fromkeys(matched)
+    return named(found)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
@@ -37,6 +38,10 @@ from mobiledeploy.core.types import (
 from mobiledeploy.verbs import convert
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# An example that took long on a busy machine is no counterexample.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

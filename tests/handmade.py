@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import tf_keras
 from PIL import Image
 
 from mobiledeploy.core import artifacts, records
@@ -23,10 +24,49 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.frameworks import drafts
 from tests.conftest import press
+from tests.passes.conftest import images
+
+layers = tf_keras.layers
 
 PLAIN = Preprocessing((-1.0, 1.0))
 INT8 = RECIPES.load("int8_ptq").RECIPE
+SIZE = (24, 24)
+BLOCKS = 4
 BEST = ("quiet_channels", "global_pool", "equalize", "headroom", "adaround")
+
+
+def network():
+    """A stem and four depthwise separable blocks, every layer with a name."""
+    tf_keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    image = layers.Input((*SIZE, 3))
+
+    def normalised(x, name):
+        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+        return layers.ReLU(6.0, name=f"{name}_relu")(x)
+
+    x = normalised(
+        layers.Conv2D(16, 3, 2, padding="same", use_bias=False, name="stem")(image), "stem"
+    )
+    for n in range(BLOCKS):
+        depthwise = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"dw{n}")
+        x = normalised(depthwise(x), f"dw{n}")
+        x = normalised(layers.Conv2D(16, 1, use_bias=False, name=f"pw{n}")(x), f"pw{n}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = tf_keras.Model(image, layers.Dense(8, activation="softmax", name="preds")(x))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights([gamma, random.uniform(0, 0.5, beta.shape), mean, variance])
+    pictures = images()
+    # Statistics as training would have left them.
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            seen = tf_keras.Model(model.input, layer.input).predict(pictures, verbose=0)
+            gamma, beta, _, _ = layer.get_weights()
+            axes = (0, 1, 2)
+            layer.set_weights([gamma, beta, seen.mean(axis=axes), seen.var(axis=axes)])
+    return model
 
 
 def write(
@@ -56,11 +96,11 @@ def write(
     return path
 
 
-def pictures(folder: Path, images: np.ndarray, classes: int) -> Golden:
+def pictures(folder: Path, shown: np.ndarray, classes: int) -> Golden:
     """Pictures in -1 to 1 as golden ones."""
     (folder / "golden").mkdir(parents=True)
     names = []
-    for image in images:
+    for image in shown:
         pixels = np.rint((image + 1) / 2 * 255).astype(np.uint8)
         place = folder / "golden" / "new.png"
         Image.fromarray(pixels).save(place)

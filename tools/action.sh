@@ -13,11 +13,8 @@ for name in baseline data margin float-margin floor max-flips on-inconclusive ru
 done
 [[ "${CHECK_NO_LABELS:-false}" != true ]] || argv+=(--no-labels)
 
-artifacts=()
-# Unquoted on purpose: patterns become files. Records lie beside what they speak of.
-for path in ${CHECK_ARTIFACTS:?no artifacts were named}; do
-  [[ "$path" == *.json ]] || artifacts+=("$path")
-done
+# Unquoted on purpose: patterns become files, and `check` leaves their records out.
+artifacts=(${CHECK_ARTIFACTS:?no artifacts were named})
 if ((${#artifacts[@]} == 0)); then
   echo "::error title=mobiledeploy check::no file fits $CHECK_ARTIFACTS" >&2
   code=2

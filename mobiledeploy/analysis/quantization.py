@@ -208,6 +208,11 @@ class Tally:
         self.seen.update(np.unique(delivered).tolist())
         return own_error.reshape(exact.shape)
 
+    @property
+    def own_sqnr_db(self) -> float:
+        """See `LayerError`."""
+        return decibels(self.own_signal, self.own_noise)
+
     def error(
         self, name: str, op: str, output: tuple[int, ...], reads: tuple[str, ...], *,
         alone: float, power: float, share: float,
@@ -226,7 +231,7 @@ class Tally:
         return LayerError(
             name=name, op=op, output=output, reads=reads,
             sqnr_db=decibels(self.signal, self.noise),
-            own_sqnr_db=decibels(self.own_signal, self.own_noise),
+            own_sqnr_db=self.own_sqnr_db,
             alone_sqnr_db=decibels(power, alone),
             share=share,
             cosine=float(self.dot / length) if length else float(self.signal == self.square),

@@ -12,6 +12,7 @@ import click
 
 from mobiledeploy.cli import _counts, _estimates, _frame
 from mobiledeploy.core import units
+from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Counted, Estimated, Measured
 from mobiledeploy.verbs import bench as verb
@@ -90,13 +91,14 @@ def command(
     is not here but has a device card (`--device pixel-3`), latency is estimated from published
     points.
     """
+    chosen = named(artifacts)
     if compare:
         given["rounds"] = rounds or comparison.ROUNDS
-        _compare(artifacts, json, _frame.Terminal(quiet, verbose), given)
+        _compare(chosen, json, _frame.Terminal(quiet, verbose), given)
         return
     if rounds is not None:
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
-    paths = tuple(dict.fromkeys(artifacts)) or verb.last_export()
+    paths = chosen or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.figures(paths, notify=terminal, **given)
     if json:

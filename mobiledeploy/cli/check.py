@@ -11,6 +11,7 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import records, units
+from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import DeployError, UsageError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Check, Doubt, Report, Verdict
@@ -89,7 +90,7 @@ def command(
     limits = _limits(given)
     files = {name: path for name, path in (("junit", junit), ("markdown", markdown)) if path}
     given["overrides"] = _frame.overrides(given)
-    paths = tuple(dict.fromkeys(artifacts))
+    paths = named(artifacts)
     if update_baseline:
         with _frame.Terminal(quiet, verbose) as terminal:
             updated = verb.update(paths, notify=terminal, **given)

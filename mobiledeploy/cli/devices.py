@@ -9,6 +9,7 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
+from mobiledeploy.core.artifacts import named
 from mobiledeploy.verbs import calibrate as calibrate_verb
 from mobiledeploy.verbs import devices as verb
 
@@ -64,7 +65,7 @@ def calibrate(
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
     `bench --device NAME` then estimates what other models would take there.
     """
-    paths = tuple(dict.fromkeys(artifacts))
+    paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
         made = calibrate_verb.calibrate(name, paths, notify=terminal, **given)
         terminal.say(f"wrote {made.path}; mobiledeploy bench --device {name} estimates from it")

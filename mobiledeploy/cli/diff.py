@@ -1,4 +1,4 @@
-"""Two artifacts layer by layer, what changed most first."""
+"""Two artifacts layer by layer, or two figures: what changed most first."""
 
 from __future__ import annotations
 
@@ -9,59 +9,138 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.types import LayerCount
 from mobiledeploy.verbs import diff as verb
+from mobiledeploy.verbs import diff_figures
 
 
 @click.command(
     epilog="Example:  mobiledeploy diff build/*/float32.tflite build/*/int8_ptq.tflite",
     short_help=__doc__,
 )
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--activations", is_flag=True,
+    help="Of int8 artifacts: what each layer loses by itself on the golden pictures, too.",
+)  # fmt: skip
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Layers.")
 @_frame.common
-def command(a: Path, b: Path, most: int, json: bool, quiet: bool, verbose: int) -> None:
-    """Compare the artifacts A and B: types, shapes, weights, size, instructions.
+def command(
+    a: str, b: str, activations: bool, most: int, json: bool, quiet: bool, verbose: int
+) -> None:
+    """Compare the artifacts A and B, or the figures A and B.
 
-    Below stand figures of one kind that the store has of both on one target.
+    Of artifacts: types, shapes, errors, size and instructions of their layers, and the figures of
+    one kind that the store has of both on one target.
+
+    A figure is an id that `mobiledeploy results` lists, or a .json of `bench --json`. Of figures:
+    the ratio with its interval, instructions by layer, and what differs in how they were had.
     """
-    done = verb.diff(a, b)
-    if json:
-        _frame.emit_json(done)
+    figures = [diff_figures.named(name) for name in (a, b)]
+    if not any(figures):
+        with _frame.Terminal(quiet, verbose) as terminal:
+            done = verb.diff(Path(a), Path(b), activations=activations, notify=terminal)
+        _frame.emit_json(done) if json else _show(done, activations, most)
         return
+    if not all(figures):
+        raise UsageError(
+            f"of {a} and {b} one is a figure, the other an artifact", "name two of one sort"
+        )
+    if activations:
+        raise UsageError("figures have no activations", "name two artifacts")
+    compared = diff_figures.diff(a, b)
+    terminal = _frame.Terminal(quiet, verbose)
+    for doubt in compared.doubts:
+        terminal.doubt(doubt)
+    _frame.emit_json(compared) if json else _show_figures(compared, most)
+
+
+def _show(done: verb.Different, activations: bool, most: int) -> None:
+    sizes = [units.size(number) for number in done.size_bytes]
+    own = ("own error",) if activations else ()
     _frame.table(
-        ("layer", "operator", "type", "weights", "SQNR", "instructions", "odd"),
-        [_row(pair) for pair in done.layers[:most]],
-        title=f"{a} {units.size(done.size_bytes[0])} → {b} {units.size(done.size_bytes[1])}",
+        ("layer", "operator", "type", "weights", "SQNR", *own, "instructions", "odd"),
+        [_row(pair, activations) for pair in done.layers[:most]],
+        title=f"{done.a} {sizes[0]} → {done.b} {sizes[1]}",
     )
-    if len(done.layers) > most:
-        click.echo(f"{len(done.layers) - most} more layers; --most shows them")
+    _rest(len(done.layers), most)
     for f in done.figures:
-        low, high = (100 * (end - 1) for end in f.interval)
-        exact = "" if low == high else f" ({low:+.1f} to {high:+.1f} %)"
-        values = (f"{x:,.0f} instructions" if f.kind == "counted" else units.duration(x)
-                  for x in (f.a, f.b))  # fmt: skip
         click.echo(
-            f"{f.kind} on {f.device}, {f.runtime}: {' → '.join(values)}, "
-            f"{100 * (f.ratio - 1):+.1f} %{exact}"
+            f"{f.kind} on {f.device}, {f.runtime}: "
+            + _ratio(f.kind, (f.a, f.b), f.ratio, f.interval)
             + (f"; delegated {' → '.join(f.delegated)}" if any(f.delegated) else "")
         )
 
 
-def _row(pair: verb.Pair) -> tuple[str, ...]:
+def _show_figures(done: diff_figures.DifferentFigures, most: int) -> None:
+    models = " → ".join(dict.fromkeys(units.one_line(model) for model in done.models))
+    said = _ratio(done.kind, done.values, done.ratio, done.interval)
+    click.echo(f"{done.kind}, {models}: {said}")
+    if done.facts:
+        _frame.table(
+            ("differs", "A", "B"),
+            [tuple(units.one_line(x) or "–" for x in (f.name, f.a, f.b)) for f in done.facts],
+        )
+    if done.between is None:
+        if done.kind == "counted":
+            click.echo("no layers: a runtime of them does not tell its layers apart")
+        return
+    _frame.table(
+        ("layer", "operator", "kernel", "A", "B", "change"),
+        [
+            *(_layer_row(layers) for layers in done.layers[:most]),
+            ("between layers", "–", "–", *_counts(*done.between)),
+        ],
+    )
+    _rest(len(done.layers), most)
+
+
+def _rest(many: int, most: int) -> None:
+    if many > most:
+        click.echo(f"{many - most} more layers; --most shows them")
+
+
+def _ratio(
+    kind: str, values: tuple[float, float], ratio: float, interval: tuple[float, float]
+) -> str:
+    low, high = (100 * (end - 1) for end in interval)
+    exact = "" if low == high else f" ({low:+.1f} to {high:+.1f} %)"
+    words = (f"{x:,.0f} instructions" if kind == "counted" else units.duration(x) for x in values)
+    return f"{' → '.join(words)}, {100 * (ratio - 1):+.1f} %{exact}"
+
+
+def _change(values: list[str]) -> str:
+    return values[0] if len(set(values)) == 1 else " → ".join(values)
+
+
+def _layer_row(layers: diff_figures.Layers) -> tuple[str, ...]:
+    sides: list[LayerCount] = [side for side in (layers.a, layers.b) if side]
+    return (
+        units.one_line(sides[0].name.partition(";")[0])[-48:],
+        _change([units.one_line(side.op) for side in sides]),
+        _change([units.one_line(side.kernel) or "–" for side in sides]),
+        *_counts(*(side.instructions if side else None for side in (layers.a, layers.b))),
+    )
+
+
+def _counts(a: int | None, b: int | None) -> tuple[str, str, str]:
+    before, after = ("–" if x is None else f"{x:,}" for x in (a, b))
+    return before, after, f"{(b or 0) - (a or 0):+,}"
+
+
+def _row(pair: verb.Pair, activations: bool) -> tuple[str, ...]:
     sides = [side for side in (pair.a, pair.b) if side]
-    kept = sides[0]
-
-    def change(values: list[str]) -> str:
-        return values[0] if len(set(values)) == 1 else " → ".join(values)
-
+    odd = "; ".join(pair.odd) or "–"
     if pair.sqnr_db is None:
         error = "–"
     else:
         error = "same" if math.isnan(pair.sqnr_db) else f"{pair.sqnr_db:.1f} dB"
     counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
+    own = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
     return (
-        units.one_line(kept.name)[-48:], change([s.kind for s in sides]),
-        change([s.type for s in sides]), change([units.size(s.weight_bytes) for s in sides]),
-        error, change(counts), "; ".join(pair.odd) or "–",
+        units.one_line(sides[0].name)[-48:], _change([s.kind for s in sides]),
+        _change([s.type for s in sides]), _change([units.size(s.weight_bytes) for s in sides]),
+        error, *([_change(own)] if activations else ()), _change(counts), odd,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
+from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.types import Evaluation
 from mobiledeploy.verbs import evaluate as verb
 
@@ -37,7 +38,7 @@ def command(
 ) -> None:
     """Judge ARTIFACTS that `mobiledeploy export` made."""
     changes = _frame.overrides(given)
-    paths = tuple(dict.fromkeys(artifacts))
+    paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
         made = verb.evaluate(paths, overrides=changes, notify=terminal, **given)
     if json:

@@ -130,7 +130,18 @@ def _csv(results: tuple[Result, ...]) -> None:
 
 def _show(results: tuple[Result, ...]) -> None:
     _frame.table(
-        ("model", "recipe", "size", "top-1", "device", "kind", "latency", "instructions", "when"),
+        (
+            "model",
+            "recipe",
+            "size",
+            "top-1",
+            "device",
+            "kind",
+            "latency",
+            "instructions",
+            "when",
+            "id",
+        ),
         [
             (
                 units.one_line(r.model or r.artifact_sha256[:12]),
@@ -142,6 +153,7 @@ def _show(results: tuple[Result, ...]) -> None:
                 "–" if r.latency_ns is None else units.duration(r.latency_ns),
                 "–" if r.instructions is None else f"{r.instructions:,}",
                 r.made_at[:16],
+                str(r.id),
             )
             for r in results
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +22,23 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def named(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Paths, each once, without the records of artifacts that are among them.
+
+    A shell's pattern such as ``build/*/int8_ptq.*`` brings these along.
+    """
+    once = tuple(dict.fromkeys(paths))
+    records_ = {record_path(path) for path in once}
+    return tuple(path for path in once if path not in records_)
+
+
 def load(path: Path) -> Artifact:
     """The record beside an artifact; InputError where it is absent or speaks of another file."""
     record = record_path(path)
     if not path.is_file():
         raise InputError(f"{path} is not there" if not path.exists() else f"{path} is no file")
+    if path.suffix == ".json" and path.with_suffix("").is_file():
+        raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
     if not record.is_file():
         raise InputError(
             f"{path} has no record ({record.name}) beside it",

@@ -255,6 +255,11 @@ class Store:
                 found.append(decode_measurement(text, str(self._file)))
         return tuple(found)
 
+    def measurement_by_id(self, number: int) -> Measurement | None:
+        """The figure of this id in `results`; InputError where its fields are not today's."""
+        rows = self._rows("SELECT record FROM measurement WHERE id = ?", number)
+        return decode_measurement(rows[0], str(self._file)) if rows else None
+
     def add_artifact(self, artifact: Artifact) -> None:
         """Keeps what is known of an artifact that was made elsewhere."""
         with self._transaction() as connection:
@@ -310,7 +315,7 @@ class Store:
             "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
             "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
-            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')} FROM page "
+            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, m.id FROM page "
             "JOIN measurement m ON m.id = page.id "
             "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 ORDER BY m.id DESC"
         )
@@ -321,7 +326,7 @@ class Store:
         """Artifacts without any figure, newest first."""
         rows = self._all(
             "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
-            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')} FROM "
+            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL FROM "
             "(SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
             "(SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
         )
@@ -514,7 +519,8 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
 def _result(row: Sequence[Any]) -> Result:
     values = list(row)
     values[14] = _interval(row[14])
-    return Result(*values)
+    id_ = values.pop()
+    return replace(Result(*values), id=id_)
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:

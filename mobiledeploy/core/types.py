@@ -481,7 +481,8 @@ class Result:
 
     `kind` is "" for an artifact that has no figure; `latency_ns` with its interval is of what was
     measured or estimated, `instructions` of what was counted. `top1` and `agreement` are fractions,
-    of the newest evaluation. `mult_adds` is None where the artifact's file is gone.
+    of the newest evaluation. `mult_adds` is None where the artifact's file is gone. `id` names the
+    figure in its store, None where there is none.
     """
 
     made_at: str
@@ -503,6 +504,7 @@ class Result:
     top1: float | None
     agreement: float | None
     mult_adds: int | None = None
+    id: int | None = None
 
 
 @dataclass(frozen=True)

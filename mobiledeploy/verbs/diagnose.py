@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,13 +97,8 @@ def diagnose(
         UsageError: a data set that is not known, or that says nothing of the model.
         DeviceError: a runner died or hangs.
     """
-    artifact = artifacts.load(path)
-    if not artifact.recipe.full_integer:
-        raise InputError(
-            f"{path} is {artifact.recipe.name}: its activations are floats",
-            "--quantization explains recipes of integers throughout, such as int8_ptq",
-        )
-    reference, passes = _reference(path, artifact), _passes(artifact)
+    artifact, reference = _integers(path)
+    passes = _passes(artifact)
     pre = (overrides or Overrides()).over(artifact.spec.preprocessing)
     assert pre is not None
     preprocessing.validate(pre)
@@ -130,6 +125,48 @@ def diagnose(
         ),
         doubts=doubts,
     )  # fmt: skip
+
+
+def own_errors(path: Path, *, notify: Notify = SILENCE) -> dict[str, float]:
+    """What each layer of an artifact loses by itself over its golden pictures.
+
+    What that does to the answer, which is `diagnose`'s longer part, is not asked.
+
+    Returns:
+        `LayerError.own_sqnr_db` by the tensor that the layer hands on.
+
+    Raises:
+        as `diagnose`.
+    """
+    artifact, reference = _integers(path)
+    pictures, _, _ = _pictures(path, artifact, None, notify)
+    spec = artifact.spec
+    prepared = [preprocessing.prepare(x, spec.preprocessing, spec.resolution) for x in pictures]
+    with (
+        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
+        records.writing(Path(folder)),
+        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+    ):
+        pair = _Pair(path, artifact, reference, Path(folder))
+        bench = _Bench(pair, _Lab(session, pair.folder))
+        tallies = _tallies(bench, prepared, bool(_passes(artifact)), notify)
+        for _ in _tallied(bench, prepared, tallies, notify):
+            pass
+    return {
+        layer.codes.name: tally.own_sqnr_db
+        for layer, tally in zip(pair.layers, tallies, strict=True)
+    }
+
+
+def _integers(path: Path) -> tuple[Artifact, Path]:
+    """An artifact of integers throughout, and its float model."""
+    artifact = artifacts.load(path)
+    if not artifact.recipe.full_integer:
+        raise InputError(
+            f"{path} is {artifact.recipe.name}: its activations are floats",
+            "give one of integers throughout, such as int8_ptq",
+        )
+    return artifact, _reference(path, artifact)
 
 
 def _passes(artifact: Artifact) -> tuple[str, ...]:
@@ -430,22 +467,15 @@ def _examine(
     pair: _Pair, lab: _Lab, prepared: Sequence[Floats], scaled: bool, notify: Notify
 ) -> _Examination:
     bench = _Bench(pair, lab)
-    factors = _factors(bench, prepared, notify) if scaled else [np.ones(1) for _ in pair.layers]
-    tallies = [Tally(layer.grid, t) for layer, t in zip(pair.layers, factors, strict=True)]
+    tallies = _tallies(bench, prepared, scaled, notify)
     logits, answers = [], []
     noisy = [False] * len(pair.layers)
-    for done, image in enumerate(prepared):
-        notify.progress("every layer on its own", done, len(prepared))
-        whole = bench.whole(image)
-        exact = whole.exact
-        own, reference = bench.apart(image, exact, factors)
-        for place, tally in enumerate(tallies):
-            error = tally.add(exact[place], whole.codes[place], own[place], reference[place])
+    for done, (whole, errors) in enumerate(_tallied(bench, prepared, tallies, notify)):
+        for place, error in enumerate(errors):
             noisy[place] |= bool(error.any())
-            np.save(_place(pair, place, done), (exact[place] + error).astype(np.float32))
+            np.save(_place(pair, place, done), (whole.exact[place] + error).astype(np.float32))
         logits.append(whole.logits)
         answers.append(whole.answer)
-    notify.progress("every layer on its own", len(prepared), len(prepared))
     alone = []
     for place, layer in enumerate(pair.layers):
         notify.progress("from each layer on", place, len(pair.layers))
@@ -469,6 +499,29 @@ def _examine(
         accuracy.sqnr_db(right, given),
         float(np.mean(right.argmax(axis=1) == given.argmax(axis=1))),
     )
+
+
+def _tallies(
+    bench: _Bench, prepared: Sequence[Floats], scaled: bool, notify: Notify
+) -> list[Tally]:
+    """An empty one for each layer."""
+    layers = bench.pair.layers
+    factors = _factors(bench, prepared, notify) if scaled else [np.ones(1) for _ in layers]
+    return [Tally(layer.grid, t) for layer, t in zip(layers, factors, strict=True)]
+
+
+def _tallied(
+    bench: _Bench, prepared: Sequence[Floats], tallies: Sequence[Tally], notify: Notify
+) -> Iterator[tuple[_Whole, list[Doubles]]]:
+    """Adds picture after picture: what both networks answered, and each layer's own error."""
+    factors = [tally.factor for tally in tallies]
+    for done, image in enumerate(prepared):
+        notify.progress("every layer on its own", done, len(prepared))
+        whole = bench.whole(image)
+        own, reference = bench.apart(image, whole.exact, factors)
+        rows = zip(tallies, whole.exact, whole.codes, own, reference, strict=True)
+        yield whole, [tally.add(*values) for tally, *values in rows]
+    notify.progress("every layer on its own", len(prepared), len(prepared))
 
 
 def _factors(bench: _Bench, prepared: Sequence[Floats], notify: Notify) -> list[Doubles]:

@@ -1,4 +1,4 @@
-"""Two artifacts, layer by layer: types, shapes, weights, instructions; what changed most first.
+"""Two artifacts, layer by layer: types, shapes, errors, instructions; what changed most first.
 
 A change of type that most layers made is expected (float32 beside int8); the layer that did not
 make it is not.
@@ -6,22 +6,24 @@ make it is not.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.analysis import cost, regression
+from mobiledeploy.analysis import alignment, cost, regression
 from mobiledeploy.core import artifacts
+from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
-from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measured, Measurement
+from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
+from mobiledeploy.verbs import diagnose, diff_figures
 
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 
@@ -30,8 +32,9 @@ _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 class Side:
     """A layer as one of the artifacts has it. `type` is of what it computes and hands on.
 
-    `weight_bytes` counts its constants, `instructions` is None where none were counted, `delegate`
-    is not told layer by layer by any runtime here.
+    `weight_bytes` counts its constants, `instructions` is None where none were counted.
+    `own_sqnr_db` is what an integer layer loses by itself (`LayerError`), None where that was not
+    asked or is not known.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Side:
     weight_bytes: int
     mult_adds: int
     instructions: int | None = None
+    own_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,36 @@ class _Read:
     measurements: tuple[Measurement, ...] = ()
 
 
-def diff(a: Path, b: Path) -> Different:
+def diff(
+    a: Path, b: Path, *, activations: bool = False, notify: Notify = SILENCE
+) -> Different:  # fmt: skip
     """Compares two artifacts; layers are aligned by what they compute, in their order.
 
+    Args:
+        a: an artifact.
+        b: another.
+        activations: runs those of integers throughout on their golden pictures, for the error of
+            what each layer hands on; their float32.tflite must be beside them.
+        notify: hears of progress.
+
     Raises:
-        InputError: an artifact without its record, or a file that cannot be read.
+        InputError: an artifact without its record, or a file that cannot be read; with
+            `activations` as `diagnose`.
+        UsageError: neither has integer activations.
+        DeviceError: a runner died or hangs.
     """
-    first, second = _read(a), _read(b)
+    loaded = [artifacts.load(path) for path in (a, b)]
+    if activations and not any(artifact.recipe.full_integer for artifact in loaded):
+        raise UsageError(
+            f"neither {a} nor {b} is of integers throughout", "leave --activations away"
+        )
+    kept = [_kept(artifact) for artifact in loaded]
+    first, second = (
+        _read(path, artifact, measurements, instructions, activations, notify)
+        for path, artifact, measurements, instructions in zip(
+            (a, b), loaded, kept, _instructions(*kept), strict=True
+        )
+    )
     pairs = _ranked(_aligned(first, second))
     return Different(
         str(a), str(b), (first.artifact.size_bytes, second.artifact.size_bytes), tuple(pairs),
@@ -107,39 +134,64 @@ def diff(a: Path, b: Path) -> Different:
     )  # fmt: skip
 
 
-def _read(path: Path) -> _Read:
-    artifact = artifacts.load(path)
+def _kept(artifact: Artifact) -> tuple[Measurement, ...]:
+    if not store_path().exists():
+        return ()
+    with Store.open() as store:
+        return store.measurements_of(artifact.sha256)
+
+
+def _instructions(
+    a: Sequence[Measurement], b: Sequence[Measurement]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """By layer, of the newest counts that both have on one target; {} where there are none."""
+    before, after = (
+        {m.target: m for m in reversed(kept) if isinstance(m, Counted) and m.by_layer}
+        for kept in (a, b)
+    )
+    both = next((m.target for m in b if m.target in before and m.target in after), None)
+    if both is None:
+        return {}, {}
+    first, second = (
+        {layer.name: layer.instructions for layer in counts[both].by_layer}
+        for counts in (before, after)
+    )
+    return first, second
+
+
+def _read(
+    path: Path, artifact: Artifact, kept: tuple[Measurement, ...], instructions: Mapping[str, int],
+    activations: bool, notify: Notify,
+) -> _Read:  # fmt: skip
     shelf, data = FORMATS.load(artifact.format), path.read_bytes()
     facts, weights = shelf.inspect(data), shelf.weights(data)
-    kept: tuple[Measurement, ...] = ()
-    if store_path().exists():
-        with Store.open() as store:
-            kept = store.measurements_of(artifact.sha256)
-    counted = next((m for m in kept if isinstance(m, Counted) and m.by_layer), None)
-    instructions = {x.name: x.instructions for x in counted.by_layer} if counted else {}
     layers = {layer.name: layer for layer in facts.layers}
+    errors: Mapping[str, float] = {}
+    if activations and artifact.recipe.full_integer:
+        errors = diagnose.own_errors(path, notify=notify)
     sides, kernels = [], []
     for row in cost.cost(facts.layers).layers:
         layer = layers[row.name]
         constants = [t for t in layer.inputs if t.constant]
+        made = _handed_on(layer, facts)
         sides.append(
             Side(
-                row.name, row.kind, _type(layer, facts), row.output,
+                row.name, row.kind, made.dtype, row.output,
                 sum(_stored_bytes(t.name, facts, cost.size_bytes(t)) for t in constants),
-                row.mult_adds, instructions.get(row.name),
+                row.mult_adds, instructions.get(row.name), errors.get(made.name),
             )
         )  # fmt: skip
         kernels.append(_kernel(layer, weights))
     return _Read(artifact, sides, kernels, kept)
 
 
-def _type(layer: Layer, facts: FileFacts) -> str:
-    """The type of its result: in ONNX that of the QuantizeLinear which it is fused with."""
+def _handed_on(layer: Layer, facts: FileFacts) -> Tensor:
+    """Its result: in ONNX that of the QuantizeLinear which it is fused with."""
     made = layer.outputs[0]
     readers = [x for x in facts.layers if any(t.name == made.name for t in x.inputs)]
     if readers and all(x.op == "QuantizeLinear" for x in readers):
-        return readers[0].outputs[0].dtype
-    return made.dtype
+        return readers[0].outputs[0]
+    return made
 
 
 def _stored_bytes(name: str, facts: FileFacts, plain: int) -> int:
@@ -159,25 +211,15 @@ def _aligned(first: _Read, second: _Read) -> list[Pair]:
     keys = [
         [(side.kind, math.prod(side.shape)) for side in read.sides] for read in (first, second)
     ]  # fmt: skip
-    found = []
     # Formats order the sides of a kernel each in its own way.
     comparable = first.artifact.format == second.artifact.format
-    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
-        # Where as many stand in the place of others, they are each other's change.
-        together = min(i2 - i1, j2 - j1) if tag in ("equal", "replace") else 0
-        for k in range(max(i2 - i1, j2 - j1)):
-            i, j = i1 + k, j1 + k
-            paired = k < together
-            if i < i2:
-                error = (
-                    _sqnr(first.kernels[i], second.kernels[j]) if paired and comparable else None
-                )
-                found.append(
-                    Pair(first.sides[i], second.sides[j] if paired else None, error, ())
-                )  # fmt: skip
-            if j < j2 and not paired:
-                found.append(Pair(None, second.sides[j], None, ()))
+    found = []
+    for i, j in alignment.pairs(*keys):
+        error = None
+        if comparable and i is not None and j is not None:
+            error = _sqnr(first.kernels[i], second.kernels[j])
+        a, b = (None if i is None else first.sides[i]), (None if j is None else second.sides[j])
+        found.append(Pair(a, b, error, ()))
     return found
 
 
@@ -195,13 +237,18 @@ def _ranked(pairs: list[Pair]) -> list[Pair]:
     # Of layers with mult-adds: the others are few bytes and often stay as they were.
     usual = Counter((a.type, b.type) for a, b in both if a.mult_adds).most_common(1)
     known = [p.sqnr_db for p in pairs if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
-    middle = float(np.median(known)) if known else 0.0
+    middle = _middle(known)
+    middle_a = _middle([a.own_sqnr_db for a, _ in both])
+    middle_b = _middle([b.own_sqnr_db for _, b in both])
 
     def judged(p: Pair) -> tuple[tuple[float, ...], Pair]:
         odd = []
         if p.a is None or p.b is None:
             odd.append("only in B" if p.a is None else "only in A")
-            return (1.0, 0.0, float((p.a or p.b or _NONE).mult_adds)), replace(p, odd=tuple(odd))
+            alone = p.a or p.b or _NONE
+            # A change of type or format brings layers along that compute nothing.
+            structural = float(alone.mult_adds > 0)
+            return (structural, 0.0, float(alone.mult_adds), 0.0), replace(p, odd=tuple(odd))
         types = (p.a.type, p.b.type)
         weighty = bool(p.a.mult_adds or p.b.mult_adds)
         retyped = weighty and bool(usual) and types != usual[0][0]
@@ -211,6 +258,7 @@ def _ranked(pairs: list[Pair]) -> list[Pair]:
             odd.append(f"{p.a.kind} → {p.b.kind}")
         if sorted(p.a.shape) != sorted(p.b.shape):
             odd.append("shape")
+        structural = 2.0 if retyped else float(bool(odd))
         # In dB below the usual: 6 dB are twice the error. Same weights have none.
         error = 0.0 if p.sqnr_db is None or math.isnan(p.sqnr_db) else max(0.0, middle - p.sqnr_db)
         if len(known) == 1 and p.sqnr_db is not None and math.isfinite(p.sqnr_db):
@@ -218,13 +266,27 @@ def _ranked(pairs: list[Pair]) -> list[Pair]:
             error = max(error, 60 - min(60.0, p.sqnr_db))
         if error > _NOTABLE_DB:
             odd.append(f"weights {p.sqnr_db:.1f} dB, others {middle:.1f} dB")
+        lost = _below(p.b, middle_b) - _below(p.a, middle_a)
+        if lost > _NOTABLE_DB:
+            odd.append(f"activations {p.b.own_sqnr_db:.1f} dB, others {middle_b:.1f} dB")
         grown = abs((p.b.instructions or 0) - (p.a.instructions or 0))
         resized = abs(p.b.weight_bytes - p.a.weight_bytes)
-        structural = 2.0 if retyped else float(bool(odd) and error <= _NOTABLE_DB)
-        return (structural, error, float(grown), float(resized)), replace(p, odd=tuple(odd))
+        return (structural, max(error, lost), float(grown), float(resized)), replace(
+            p, odd=tuple(odd)
+        )
 
     rows = sorted((judged(p) for p in pairs), key=lambda row: row[0], reverse=True)
     return [pair for _, pair in rows]
+
+
+def _middle(errors: Sequence[float | None]) -> float:
+    known = [error for error in errors if error is not None]
+    return float(np.median(known)) if known else 0.0
+
+
+def _below(side: Side, usual: float) -> float:
+    """By how many dB a layer's own error is worse than usual on its side."""
+    return 0.0 if side.own_sqnr_db is None else max(0.0, usual - side.own_sqnr_db)
 
 
 _NOTABLE_DB = 6.0
@@ -246,20 +308,10 @@ def _figures(first: _Read, second: _Read) -> list[Figures]:
         t = new.target
         found.append(
             Figures(
-                new.kind, t.device, t.runtime, t.threads, _value(old), _value(new), ratio,
-                (low, high), (_delegated(old), _delegated(new)),
+                new.kind, t.device, t.runtime, t.threads, diff_figures.value(old),
+                diff_figures.value(new), ratio,
+                (low, high),
+                (diff_figures.delegated(old), diff_figures.delegated(new)),
             )
         )  # fmt: skip
     return found
-
-
-def _value(m: Measurement) -> float:
-    if isinstance(m, Counted):
-        return float(m.instructions)
-    return m.median_ns if isinstance(m, Measured) else m.latency_ns
-
-
-def _delegated(m: Measurement) -> str:
-    if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
-        return ""
-    return f"{m.delegated_nodes}/{m.total_nodes} {m.target.delegate}"

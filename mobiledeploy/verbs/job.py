@@ -20,14 +20,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Failure
 from mobiledeploy.verbs import export
 from mobiledeploy.verbs.plan import Order
 
-_FOLDER = "mobiledeploy-job-"
+_FOLDER = "mobiledeploy-job"
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,15 @@ def work(text: str, worker: int) -> str:
     Whatever happens to that process, an out-of-memory kill too, is an answer.
     """
     job = records.loads(Job, text, "the job")
-    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
-        log = Path(folder, "log")
+    # What jobs left that were killed along with their worker goes, too: Ray does so.
+    with artifacts.staging(Path(tempfile.gettempdir(), _FOLDER)) as folder:
+        log = folder / "log"
         with log.open("wb") as stderr, subprocess.Popen(
             [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"], cwd=folder,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
             # What a buffer still holds for a child that died would be an error on closing.
             bufsize=0,
-            env=os.environ | {"MOBILEDEPLOY_STORE": str(Path(folder, "store.db"))},
+            env=os.environ | {"MOBILEDEPLOY_STORE": str(folder / "store.db")},
         ) as child:  # fmt: skip
             assert child.stdin and child.stdout
             try:
@@ -120,7 +121,7 @@ def _main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     number, _, text = sys.stdin.readline().partition(" ")
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(Path.cwd(),), daemon=True).start()
     job = records.loads(Job, text, "the job")
     # Affinity, which every library's pool of threads goes by.
     os.sched_setaffinity(0, share(sorted(os.sched_getaffinity(0)), int(number), job.workers))
@@ -148,11 +149,11 @@ def _make(job: Job) -> Made:
     return Made(key, files, paths, kept)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(folder: Path) -> None:
     sys.stdin.read()
     # Who made this folder is gone.
-    if Path.cwd().name.startswith(_FOLDER):
-        shutil.rmtree(Path.cwd(), ignore_errors=True)
+    if folder.name.startswith(f".{_FOLDER}."):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

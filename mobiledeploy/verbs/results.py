@@ -71,13 +71,13 @@ def listing(
             raise UsageError(
                 f"{since!r} is no time", "give 2026-01-31 or 2026-01-31T12:00"
             ) from error
-    with _present() as kept:
+    with present() as kept:
         return Listed(kept.results(where, newest=newest, most=most))
 
 
 def export(path: Path, *, newest: bool = False) -> Moved:
     """Writes every record of the store into a file of JSON lines, whole or not at all."""
-    with _present() as kept:
+    with present() as kept:
         lines = tuple(kept.dump(newest))
     records.write_atomic(path, "".join(line + "\n" for line in lines))
     return Moved(str(path), len(lines), len(lines))
@@ -128,11 +128,11 @@ def regress(
     accepted = _figures(read(baseline))
     if not accepted:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
-    with _present() as kept:
-        present = _figures(
+    with present() as kept:
+        found = _figures(
             store.read_kept(line, str(store.path())) for line in kept.dump(newest=True)
         )
-    made = tuple(_held(key, present.get(key), old, margin) for key, old in accepted.items())
+    made = tuple(_held(key, found.get(key), old, margin) for key, old in accepted.items())
     with Store.open() as kept:
         for one in made:
             for verdict in one.verdicts:
@@ -143,7 +143,7 @@ def regress(
     return Regressed(str(baseline), gravest({one.outcome for one in made}), made)
 
 
-def _present() -> Store:
+def present() -> Store:
     """The store, where there is one: to look for it is no reason to make it."""
     if not store.path().exists():
         raise UsageError(

@@ -88,7 +88,7 @@ def test_planted_terms_are_found_again() -> None:
     assert model.fit(grid(WIDE_TRUTH, families)).terms == pytest.approx(WIDE_TRUTH, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 10**9), st.floats(1e3, 1e10)), min_size=2, max_size=12),
     st.integers(0, 2**20),
@@ -107,7 +107,7 @@ def test_no_term_is_negative_and_more_work_never_takes_less(points, seed) -> Non
 
 
 @given(st.floats(1e-3, 1e3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_slower_device_has_the_same_proportions(speed) -> None:
     terms = model.fit(grid(noise=0.1)).terms
     slower = model.fit(grid(noise=0.1, speed=speed)).terms

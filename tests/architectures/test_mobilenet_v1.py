@@ -72,7 +72,7 @@ def test_parameters_are_those_of_the_papers_table_6(alpha: float, millions: floa
     assert round(trained / 1e6, 1) == millions
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(height=st.integers(32, 300), width=st.integers(32, 300))
 def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:
     built = mobilenet_v1.build(alpha=0.05, resolution=(height, width), classes=2)

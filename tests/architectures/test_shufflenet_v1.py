@@ -58,7 +58,7 @@ def test_shapes_are_those_of_table_1(groups, width):
     assert built.get_layer("stage2_unit2_compress").groups == groups
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(groups=st.sampled_from((2, 3, 4, 8)), each=st.integers(1, 5))
 def test_shuffled_channels_come_from_every_group_in_turn(groups, each):
     layers = shufflenet_v1.layers

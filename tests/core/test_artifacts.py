@@ -44,6 +44,18 @@ def test_half_an_artifact_is_refused(exported, tmp_path) -> None:
         artifacts.load(tmp_path)
 
 
+def test_a_pattern_brings_the_records_along(tmp_path) -> None:
+    names = ("a.onnx", "a.onnx.json", "a.tflite", "a.tflite.json", "b.tflite.json")
+    for name in names:
+        (tmp_path / name).touch()
+    paths = [tmp_path / name for name in names]
+    found = artifacts.named([*paths, paths[0]])
+    assert [path.name for path in found] == ["a.onnx", "a.tflite", "b.tflite.json"]
+    assert artifacts.named([paths[1]]) == (paths[1],)
+    with pytest.raises(InputError, match="record of an artifact; name a.onnx itself"):
+        artifacts.load(paths[1])
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [

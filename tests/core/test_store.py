@@ -14,67 +14,30 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
-from mobiledeploy.core.types import (
-    Artifact,
-    Counted,
-    DataRef,
-    Estimated,
-    Evaluation,
-    Fit,
-    Golden,
-    Measured,
-    ModelSpec,
-    Prediction,
-    Preprocessing,
-    Recipe,
-    Target,
-    Tensor,
-    Weights,
-)
+from mobiledeploy.core.types import Preprocessing
+from tests.conftest import REPOSITORY
+from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, measured
 
-TARGET = Target("host", "python", "litert", 1, "xnnpack")
-MEASURED = Measured(
-    "sha", TARGET, "2", (3, 1, 2), (9,), 2.0, (1.0, 3.0), 5, 1, None, {"a": "b"}, {}
-)
-EVALUATION = Evaluation(
-    "sha", DataRef("demo", "validation", (8, 8), (), "id"), Preprocessing((-1.0, 1.0)), TARGET, "2",
-    1, 1.0, None, None, 10.0, (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
-)  # fmt: skip
-COUNTED = Counted(
-    "sha", dataclasses.replace(TARGET, device="emulator:cortex-a76", runner="native"), "2",
-    "cortex-a76", 1234, {"sdot": 34, "load": 1200}, 4800, 16, (), (), 0.0, {"qemu": "8"},
-)  # fmt: skip
-ESTIMATED = Estimated(
-    "sha", dataclasses.replace(TARGET, device="snapdragon-835"), 5e6, (4e6, 6e6),
-    Fit("snapdragon-835", "litert", 2024, "", {"fixed": 1.0}, 12, (), "points", 0.1, ()),
-)  # fmt: skip
-TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
-ARTIFACT = Artifact(
-    "float32.tflite", "sha", 4, 3, 0.0, "tflite",
-    ModelSpec("m", None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
-              Weights("m.h5", "", pinned=False)),
-    Recipe("float32", "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
-    "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
-    1.0, {},
-)  # fmt: skip
+MEASURED, COUNTED, ESTIMATED = measured(), counted(), estimated()
+EVALUATION, ARTIFACT = evaluation(), artifact()
 
 WRITER = """
-import dataclasses, sys
+import sys
 sys.path.insert(0, sys.argv[1])
-from test_store import MEASURED
 from mobiledeploy.core.store import Store
+from tests.figures import measured
 print("go", flush=True)
 sys.stdin.readline()
 with Store.open() as store:
     for number in range(int(sys.argv[2])):
-        store.add_measurement(dataclasses.replace(MEASURED, artifact_sha256=sys.argv[3]))
+        store.add_measurement(measured(sys.argv[3]))
         print(number, flush=True)
 """
 
 
 def writer(count: int, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(count), name],
+        [sys.executable, "-c", WRITER, str(REPOSITORY), str(count), name],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -90,44 +53,44 @@ def kept(sha256: str) -> list[float]:
 
 def test_what_is_kept_comes_back(here: Path) -> None:
     with Store.open() as store:
-        assert store.measurement("sha", TARGET) is None
+        assert store.measurement(SHA, HOST) is None
         store.add_measurement(MEASURED)
         store.add_measurement(dataclasses.replace(MEASURED, median_ns=1.0))
         store.add_evaluation(EVALUATION)
     with Store.open() as store:
-        assert store.measurement("sha", TARGET) == dataclasses.replace(MEASURED, median_ns=1.0)
-        asked = (EVALUATION.data, EVALUATION.preprocessing, TARGET)
-        assert store.evaluation("sha", *asked) == EVALUATION
+        assert store.measurement(SHA, HOST) == dataclasses.replace(MEASURED, median_ns=1.0)
+        asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+        assert store.evaluation(SHA, *asked) == EVALUATION
         assert store.evaluation("other", *asked) is None
 
 
 def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
     others = [
-        dataclasses.replace(TARGET, **change)
+        dataclasses.replace(HOST, **change)
         for change in (
             {"device": "phone"}, {"runner": "native"}, {"runtime": "tflite_runtime"},
             {"threads": 2}, {"delegate": "none"},
         )
     ]  # fmt: skip
     with Store.open() as store:
-        for number, other in enumerate([TARGET, *others]):
+        for number, other in enumerate([HOST, *others]):
             made = dataclasses.replace(MEASURED, target=other, median_ns=float(number))
             store.add_measurement(made)
-        for number, other in enumerate([TARGET, *others]):
-            found = store.measurement("sha", other)
+        for number, other in enumerate([HOST, *others]):
+            found = store.measurement(SHA, other)
             assert found and (found.target, found.median_ns) == (other, number)
         # Who does not say which delegate takes the newest of all.
-        found = store.measurement("sha", dataclasses.replace(TARGET, delegate=""))
+        found = store.measurement(SHA, dataclasses.replace(HOST, delegate=""))
         assert found and found.target.delegate == "none"
-        assert store.measurement("sha", dataclasses.replace(TARGET, threads=4)) is None
+        assert store.measurement(SHA, dataclasses.replace(HOST, threads=4)) is None
 
 
 @pytest.mark.parametrize("made", [MEASURED, COUNTED, ESTIMATED], ids=lambda m: m.kind)
 def test_every_kind_of_figure_is_kept_in_the_column_of_its_unit(here: Path, made: Any) -> None:
     with Store.open() as store:
         store.add_measurement(made)
-        assert store.measurement("sha", made.target) == made
-        assert store.measurements_of("sha") == (made,)
+        assert store.measurement(SHA, made.target) == made
+        assert store.measurements_of(SHA) == (made,)
     connection = sqlite3.connect(path())
     kind, latency, instructions = connection.execute(
         "SELECT kind, latency_ns, instructions FROM measurement"
@@ -138,15 +101,15 @@ def test_every_kind_of_figure_is_kept_in_the_column_of_its_unit(here: Path, made
 
 
 def test_nothing_answers_after_the_runtime_was_upgraded(here: Path) -> None:
-    asked = (EVALUATION.data, EVALUATION.preprocessing, TARGET)
+    asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
     with Store.open() as store:
         store.add_measurement(MEASURED)
         store.add_measurement(COUNTED)
         store.add_evaluation(EVALUATION)
         for version, answers in (("2", True), ("3", False), ("", True)):
-            assert (store.measurement("sha", TARGET, version) is not None) == answers
-            assert (store.measurement("sha", COUNTED.target, version) is not None) == answers
-            assert (store.evaluation("sha", *asked, version) is not None) == answers
+            assert (store.measurement(SHA, HOST, version) is not None) == answers
+            assert (store.measurement(SHA, COUNTED.target, version) is not None) == answers
+            assert (store.evaluation(SHA, *asked, version) is not None) == answers
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
@@ -156,25 +119,24 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 1")
     connection.execute(
-        "INSERT INTO measurement VALUES (NULL, '2026-01-01', 'sha', 'host', 'litert', 1, 'xnnpack',"
-        " 2.0, ?)",
-        (records.line(MEASURED),),
+        "INSERT INTO measurement VALUES (NULL, '2026-01-01', ?, 'host', 'litert', 1, 'xnnpack', ?,"
+        " ?)",
+        (SHA, MEASURED.median_ns, records.line(MEASURED)),
     )
     connection.execute(
-        "INSERT INTO evaluation VALUES (NULL, '2026-01-01', 'sha', 'litert', 'id', 1, 1.0, NULL,"
-        " ?)",
-        (records.line(EVALUATION),),
+        "INSERT INTO evaluation VALUES (NULL, '2026-01-01', ?, 'litert', 'id', 1, 1.0, NULL, ?)",
+        (SHA, records.line(EVALUATION)),
     )
     connection.commit()
     connection.close()
-    asked = (EVALUATION.data, EVALUATION.preprocessing, TARGET)
+    asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
     for _ in range(2):
         with Store.open() as store:
-            assert store.measurement("sha", TARGET, "2") == MEASURED
-            assert store.measurement("sha", TARGET, "3") is None
-            assert store.evaluation("sha", *asked, "2") == EVALUATION
-            assert store.evaluation("sha", *asked, "3") is None
-    assert kept("sha") == [2.0]
+            assert store.measurement(SHA, HOST, "2") == MEASURED
+            assert store.measurement(SHA, HOST, "3") is None
+            assert store.evaluation(SHA, *asked, "2") == EVALUATION
+            assert store.evaluation(SHA, *asked, "3") is None
+    assert kept(SHA) == [MEASURED.median_ns]
     connection = sqlite3.connect(path())
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
     connection.close()
@@ -182,15 +144,15 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
 
 def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) -> None:
     data, pre = EVALUATION.data, EVALUATION.preprocessing
-    ours = (data, pre, TARGET)
+    ours = (data, pre, HOST)
     others = [
-        (dataclasses.replace(data, identity="changed"), pre, TARGET),
-        (dataclasses.replace(data, split="all"), pre, TARGET),
-        (dataclasses.replace(data, labels=("b", "a")), pre, TARGET),
-        (dataclasses.replace(data, resolution=(9, 9)), pre, TARGET),
-        (data, Preprocessing((0.0, 1.0)), TARGET),
-        (data, pre, dataclasses.replace(TARGET, delegate="none")),
-        (data, pre, dataclasses.replace(TARGET, runtime="tflite_runtime")),
+        (dataclasses.replace(data, identity="changed"), pre, HOST),
+        (dataclasses.replace(data, split="all"), pre, HOST),
+        (dataclasses.replace(data, labels=("b", "a")), pre, HOST),
+        (dataclasses.replace(data, resolution=(9, 9)), pre, HOST),
+        (data, Preprocessing((0.0, 1.0)), HOST),
+        (data, pre, dataclasses.replace(HOST, delegate="none")),
+        (data, pre, dataclasses.replace(HOST, runtime="tflite_runtime")),
     ]
     with Store.open() as store:
         for number, (where, how, target) in enumerate([ours, *others]):
@@ -200,10 +162,10 @@ def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) 
                 )
             )
         for number, asked in enumerate([ours, *others]):
-            found = store.evaluation("sha", *asked)
+            found = store.evaluation(SHA, *asked)
             assert found and found.images == number
         # The same pictures by another path are the same.
-        found = store.evaluation("sha", dataclasses.replace(data, source="./demo"), pre, TARGET)
+        found = store.evaluation(SHA, dataclasses.replace(data, source="./demo"), pre, HOST)
         assert found and found.images == 0
 
 
@@ -218,7 +180,7 @@ def test_a_record_of_other_fields_is_passed_over(here: Path) -> None:
         )
     connection.close()
     with Store.open() as store:
-        assert store.measurement("sha", TARGET) == MEASURED
+        assert store.measurement(SHA, HOST) == MEASURED
 
 
 def test_the_newest_export_is_found(here: Path) -> None:
@@ -273,7 +235,7 @@ def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
     damaged = path().read_bytes()
     with pytest.raises(InputError, match=r"store.db is damaged.*a copy is kept"):  # noqa: SIM117
         with Store.open() as store:
-            store.measurement("sha", TARGET)
+            store.measurement(SHA, HOST)
             store.add_measurement(MEASURED)
     assert path().with_name("store.db.damaged").read_bytes() == damaged
 
@@ -313,7 +275,7 @@ def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
         process.send_signal(signal.SIGKILL)
     with Store.open() as store:
         assert len(kept("killed")) > 20
-        last = store.measurement("killed", TARGET)
-        assert last == dataclasses.replace(MEASURED, artifact_sha256="killed")
+        last = store.measurement("killed", HOST)
+        assert last == measured("killed")
         store.add_measurement(MEASURED)
-        assert store.measurement("sha", TARGET) == MEASURED
+        assert store.measurement(SHA, HOST) == MEASURED

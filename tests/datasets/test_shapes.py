@@ -37,7 +37,7 @@ def test_pictures_are_the_ones_that_the_weights_were_trained_on(
     np.testing.assert_allclose(picture.mean(axis=(0, 1)), mean, atol=1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     split=st.sampled_from(tuple(shapes.SPLITS)),
     index=st.integers(0, 199),

@@ -123,7 +123,7 @@ def test_what_is_no_saved_model_is_left_to_others(tmp_path):
         saved_model.detect(tmp_path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_broken_files_are_one_line(model_files, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("broken")

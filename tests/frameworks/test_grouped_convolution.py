@@ -13,7 +13,7 @@ from tests.conftest import press
 layers = tf_keras.layers
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     groups=st.integers(1, 4), read=st.integers(1, 3), made=st.integers(1, 3),
     kernel=st.sampled_from((1, 3)), stride=st.integers(1, 2), bias=st.booleans(),

@@ -14,7 +14,7 @@ layers = tf_keras.layers
 ALEXNET = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 2.0}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     channels=st.integers(1, 12), size=st.sampled_from((1, 3, 5)),
     alpha=st.floats(1e-5, 1), beta=st.floats(0.25, 1), bias=st.floats(0.5, 4),

@@ -309,7 +309,7 @@ numbers = st.floats(-4, 4, allow_nan=False)
 channels = st.tuples(*[st.floats(0.25, 4)] * 3)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     low=numbers, width=st.floats(0.5, 255), mean=st.tuples(numbers, numbers, numbers), std=channels
 )

@@ -11,7 +11,7 @@ from mobiledeploy.passes import adaround
 from tests.passes.conftest import draft, images, sqnr
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     blocks=st.integers(1, 3), outputs=st.integers(1, 4), inputs=st.integers(1, 9),
     spread=st.floats(0, 3), seed=st.integers(0, 2**32 - 1), dead=st.booleans(),

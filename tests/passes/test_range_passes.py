@@ -28,7 +28,7 @@ def error(samples, low, high):
     return float(np.mean((np.array(samples) - (low + codes * step)) ** 2))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SAMPLES)
 def test_ranges_lie_within_what_was_seen_and_around_zero(samples):
     found = histogram(samples)

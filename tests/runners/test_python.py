@@ -54,14 +54,15 @@ def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
         first = protocol.parse(child.stdout.readline())
         child.stdin.close()
         rest = [protocol.parse(line) for line in child.stdout]
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
         assert child.stderr
         assert child.stderr.read() == ""
     assert isinstance(ready, protocol.Ready)
     assert (ready.runtime, ready.delegate, ready.threads) == ("litert", "xnnpack", 1)
     assert ready.input.dtype == "int8"
     assert isinstance(first, protocol.Timed)
-    assert sum(first.samples_ns) <= 1.5 * python.BLOCK_NS
+    # A block ends with the first run that ends past its time, whatever the machine does besides.
+    assert sum(first.samples_ns[:-1]) < python.BLOCK_NS
     assert min(first.samples_ns) > 0
     assert isinstance(rest[-1], protocol.Done)
     assert all(isinstance(event, protocol.Timed) for event in rest[:-1])

@@ -217,7 +217,7 @@ def test_nothing_fits_names_the_nearest():
         verb.best(Budget(top1=float("nan")))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(10**7, 10**9), st.integers(10**7, 10**9))
 def test_a_larger_budget_is_never_worse(one, other):
     small, large = sorted((one, other))

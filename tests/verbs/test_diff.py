@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from onnx import numpy_helper
 
 from mobiledeploy.core import artifacts, records
-from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Counted, LayerCount, Target
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS, RECIPES
+from mobiledeploy.core.types import LayerCount, Model
+from mobiledeploy.frameworks import drafts
 from mobiledeploy.verbs.diff import Different, diff
+from tests.conftest import press
+from tests.figures import CORE, counted, keep
+from tests.handmade import INT8, network, pictures, write
+from tests.passes.conftest import images
 
 
 def replant(source: Path, change: object, folder: Path) -> Path:
@@ -72,11 +78,71 @@ def test_a_fallback_to_float_and_a_noisy_layer_are_ranked_first_and_second(
 
     planted = replant(source, change, tmp_path)
     for reference in (source, exported["float32", "onnx"]):
-        found = [p for p in diff(reference, planted).layers if p.a and p.b]
+        found = diff(reference, planted).layers
         assert found[0].b and found[0].b.name == names[7]
         assert "float32" in found[0].odd[0]
         assert found[1].b and found[1].b.name == names[4]
         assert "weights" in found[1].odd[-1]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with float32, int8_ptq, and the latter with pw1 kept float and noise in pw2."""
+    folder = tmp_path_factory.mktemp("small")
+    floats = press(Model("tf_keras", network()), "float32", "tflite", images(), output="softmax")
+    samples = pictures(folder, images(4, seed=1), 8)
+    write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
+    for name, kept in (("int8_ptq", ()), ("planted", ("pw1",))):
+        content = drafts.integers(drafts.start(floats, INT8, "int8", images(), kept))
+        if kept:
+            content = noise(content, "pw2")
+        write(folder, f"{name}.tflite", content, INT8, samples)
+    return folder
+
+
+def noise(content: bytes, layer: str) -> bytes:
+    """A TFLite file with other codes for the kernel of a layer."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    (reader,) = (
+        x for x in graph.operators
+        if f"/{layer}_relu/".encode() in graph.tensors[x.outputs[0]].name
+    )  # fmt: skip
+    kernel = model.buffers[graph.tensors[reader.inputs[1]].buffer].data.tobytes()
+    assert content.count(kernel) == 1
+    codes = np.frombuffer(kernel, np.int8)
+    dice = np.random.default_rng(1)
+    noisy = np.clip(codes + dice.integers(-40, 41, codes.shape), -127, 127).astype(np.int8)
+    return content.replace(kernel, noisy.tobytes())
+
+
+@pytest.mark.parametrize("activations", [False, True])
+@pytest.mark.parametrize("reference", ["int8_ptq", "float32"])
+def test_so_they_are_in_tflite(small: Path, reference: str, activations: bool) -> None:
+    paths = small / f"{reference}.tflite", small / "planted.tflite"
+    first, second, *others = diff(*paths, activations=activations).layers
+    assert first.b and "/pw1_relu/" in first.b.name
+    assert "float32" in first.odd[0]
+    assert second.b and "/pw2_relu/" in second.b.name
+    assert [odd.partition(" ")[0] for odd in second.odd] == ["weights", "activations"][
+        : 1 + activations
+    ]
+    assert not any("activations" in odd or "weights" in odd for p in others for odd in p.odd)
+
+
+def test_activations_are_of_integers_alone(small: Path, tmp_path: Path) -> None:
+    floats, integers = small / "float32.tflite", small / "int8_ptq.tflite"
+    done = diff(floats, integers, activations=True)
+    assert all(p.a.own_sqnr_db is None for p in done.layers if p.a)
+    known = [p.b.own_sqnr_db for p in done.layers if p.b and p.b.own_sqnr_db is not None]
+    assert len(known) >= 10
+    assert all(10 < x < 80 for x in known)
+    with pytest.raises(UsageError, match="neither"):
+        diff(floats, floats, activations=True)
+    for name in ("int8_ptq.tflite", "int8_ptq.tflite.json"):
+        (tmp_path / name).write_bytes((small / name).read_bytes())
+    with pytest.raises(InputError, match=r"no float32.tflite"):
+        diff(tmp_path / "int8_ptq.tflite", integers, activations=True)
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
@@ -100,21 +166,21 @@ def test_weights_are_the_real_values_of_both_recipes(exported, format_) -> None:
 
 def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> None:
     path, other = exported["int8_ptq", "tflite"], exported["float32", "tflite"]
-    target = Target("emulator:cortex-a76", "native", "litert", 1, "xnnpack")
-    with Store.open() as store:
-        for file, many in ((path, 1000), (other, 3000)):
-            artifact = artifacts.load(file)
-            first = next(p.a for p in diff(file, file).layers if p.a and p.a.mult_adds)
-            rows = (LayerCount(first.name, first.kind, many),)
-            store.add_measurement(
-                Counted(
-                    artifact.sha256, target, "2", "cortex-a76", many, {}, 0, 0, rows, (), 0.0, {}
-                )
-            )
+    first = {}
+    for file, many in ((path, 1000), (other, 3000)):
+        artifact = artifacts.load(file)
+        first[file] = next(p.a for p in diff(file, file).layers if p.a and p.a.mult_adds)
+        rows = (LayerCount(first[file].name, first[file].kind, many),)
+        keep(counted(artifact.sha256, many, by_layer=rows))
+    # The newest of one is of another core: it is compared with nothing.
+    rows = (dataclasses.replace(rows[0], instructions=9),)
+    target = dataclasses.replace(CORE, device="emulator:cortex-a53")
+    keep(counted(artifact.sha256, 9, by_layer=rows, target=target))
     done = diff(other, path)
     (figures,) = done.figures
     assert (figures.a, figures.b, figures.kind) == (3000, 1000, "counted")
-    assert any(p.a and p.a.instructions == 3000 for p in done.layers)
+    assert {p.a.instructions for p in done.layers if p.a} == {3000, None}
+    assert {p.b.instructions for p in done.layers if p.b} == {1000, None}
 
 
 def test_the_command_line(exported, here) -> None:

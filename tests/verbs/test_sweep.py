@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -98,6 +99,19 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
     assert ("memory" in failure.hint) == (number == signal.SIGKILL)
 
 
+def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
+    order = records.line(job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1))
+    job.work(order, 0)
+    left = here / "tmp" / f".{job._FOLDER}.abc.staging"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    (left / "store.db").touch()
+    job.work(order, 0)
+    assert not left.exists()
+
+
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
     order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     for name in ("../evil", "/tmp/evil-of-a-sweep"):
@@ -173,11 +187,18 @@ def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
 @pytest.mark.slow
 def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
     pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
-    grid = ("--alpha", "0.25", "--res", "64,96", "--device", "", "--jobs", "2", "--json")
-    local = records.loads(sweep.Swept, cli(*grid, "--out", "local").stdout)
+    local = records.loads(sweep.Swept, cli(*GRID, "--out", "local", "--json").stdout)
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "ray.db"))
-    done = cli(*grid, "--executor", "ray", "--out", "ray")
+    done = cli(*GRID, "--executor", "ray", "--out", "ray", "--json")
     assert done.returncode == 0, done.stderr
     ray = records.loads(sweep.Swept, done.stdout)
-    assert ray.made == local.made == 2
+    assert ray.made == local.made == 8
     assert fronts(ray) == fronts(local)
+    hashes = [
+        sorted(
+            (p.name, records.sha256(p)) for p in (here / out).glob("*/*.*") if p.suffix != ".json"
+        )
+        for out in ("local", "ray")
+    ]
+    assert len(hashes[0]) == 32
+    assert hashes[0] == hashes[1]

@@ -1,0 +1,223 @@
+"""Two figures of one kind: the ratio, layer by layer where both were counted so, what else differs.
+
+A figure is named by its id in the store, or by a file: the JSON of `bench`, or of `results export`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.analysis import alignment, regression
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import path as store_path
+from mobiledeploy.core.types import (
+    Counted,
+    Doubt,
+    Estimated,
+    LayerCount,
+    Measured,
+    Measurement,
+)
+from mobiledeploy.verbs import bench, results
+
+_FILES = (".json", ".jsonl")
+# SQLite's integers end there.
+_DIGITS = 18
+# What a machine's facts say of the moment alone: no two readings of them are alike.
+_OF_THE_MOMENT = frozenset((
+    "battery_c", "battery_percent", "busy_cpu_s", "frequency_khz", "frequency_mhz", "load",
+    "memory_available_kb", "stolen_cpu_s", "temperature_cpu_c", "temperature_millicelsius",
+    "time_in_state",
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layers:
+    """An operator of both counts, or of one of them only."""
+
+    a: LayerCount | None
+    b: LayerCount | None
+
+    @property
+    def change(self) -> int:
+        """Instructions that B has more."""
+        return (self.b.instructions if self.b else 0) - (self.a.instructions if self.a else 0)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What the figures were had with, where it differs; "" is not told."""
+
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class DifferentFigures:
+    """Two figures, `a` and `b` as they were named, of the artifacts `models`.
+
+    `values` are nanoseconds (of what was measured, the median) or, of `counted`, instructions.
+    `ratio` is of B to A, its `interval` that of 95 % for what was measured, else exact. `layers`
+    are what executed instructions, what changed most first; () where that is not known of both.
+    `between` are the instructions between them.
+    """
+
+    a: str
+    b: str
+    kind: str
+    models: tuple[str, str]
+    values: tuple[float, float]
+    ratio: float
+    interval: tuple[float, float]
+    layers: tuple[Layers, ...]
+    between: tuple[int, int] | None
+    facts: tuple[Fact, ...]
+    doubts: tuple[Doubt, ...] = ()
+
+
+def named(name: str) -> bool:
+    """Whether an argument of the command names a figure; else it is an artifact's path."""
+    return _is_id(name) or name.endswith(_FILES)
+
+
+def diff(a: str, b: str) -> DifferentFigures:
+    """Compares two figures of one kind, of one artifact or of two.
+
+    Args:
+        a: an id of the store, or a file with one figure.
+        b: another.
+
+    Raises:
+        UsageError: no such id, a file with several figures, or figures of two kinds.
+        InputError: a file that cannot be read or holds no figure; a figure of nothing.
+    """
+    old, new = _figure(a), _figure(b)
+    if old.kind != new.kind:
+        raise UsageError(
+            f"{a} is {old.kind} and {b} is {new.kind}", "kinds of figures are never compared"
+        )
+    try:
+        ratio, low, high = regression.ratio(new, old)
+    except ValueError as error:
+        raise InputError(f"{a} and {b} have no ratio: {error}") from error
+    layers, between = _layers(old, new)
+    return DifferentFigures(
+        a, b, new.kind, (_model(old), _model(new)), (value(old), value(new)), ratio, (low, high),
+        layers, between, tuple(_facts(old, new)), tuple(dict.fromkeys((*old.doubts, *new.doubts))),
+    )  # fmt: skip
+
+
+def value(m: Measurement) -> float:
+    """The figure itself: nanoseconds, or instructions."""
+    if isinstance(m, Counted):
+        return float(m.instructions)
+    return m.median_ns if isinstance(m, Measured) else m.latency_ns
+
+
+def delegated(m: Measurement) -> str:
+    """How much of the graph a delegate took; "" where there is none, or nobody tells."""
+    if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
+        return ""
+    return f"{m.delegated_nodes}/{m.total_nodes} {m.target.delegate}"
+
+
+def _is_id(name: str) -> bool:
+    return name.isdecimal() and len(name) <= _DIGITS
+
+
+def _figure(name: str) -> Measurement:
+    if not _is_id(name):
+        return _only(_read(Path(name)), name)
+    with results.present() as store:
+        found = store.measurement_by_id(int(name))
+    if found is None:
+        raise UsageError(f"{store_path()} has no figure {name}", "mobiledeploy results lists ids")
+    return found
+
+
+def _read(path: Path) -> Sequence[Measurement]:
+    """The figures in a file of either sort."""
+    if path.suffix == ".jsonl":
+        kept = [one.record for one in results.read(path)]
+        return [m for m in kept if isinstance(m, Measured | Counted | Estimated)]
+    try:
+        text = path.read_bytes()
+        head = json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error})") from error
+    if isinstance(head, dict) and head.get("record") == "Artifact":
+        raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
+    return records.loads(bench.Benched, text, str(path)).measurements
+
+
+def _only(found: Sequence[Measurement], name: str) -> Measurement:
+    if len(found) == 1:
+        return found[0]
+    hint = "results import it, and name figures by the ids that results lists"
+    if not name.endswith(".jsonl"):
+        hint = "bench one artifact, or name figures by the ids that results lists"
+    if not found:
+        raise InputError(f"{name} holds no figure", hint)
+    raise UsageError(f"{name} holds {len(found)} figures", hint)
+
+
+def _model(m: Measurement) -> str:
+    """What it is of, by the store; else by its hash."""
+    if store_path().exists():
+        with Store.open() as store:
+            for r in store.results({"artifact": m.artifact_sha256}, most=1):
+                if r.model:
+                    return f"{r.model} {r.recipe}.{r.format}"
+    return m.artifact_sha256[:12]
+
+
+def _layers(
+    a: Measurement, b: Measurement
+) -> tuple[tuple[Layers, ...], tuple[int, int] | None]:  # fmt: skip
+    """Operators are aligned by what they are, in their order: names change with the format."""
+    if not (isinstance(a, Counted) and isinstance(b, Counted) and a.by_layer and b.by_layer):
+        return (), None
+    keys = [[layer.op for layer in m.by_layer] for m in (a, b)]
+    found = [
+        Layers(None if i is None else a.by_layer[i], None if j is None else b.by_layer[j])
+        for i, j in alignment.pairs(*keys)
+    ]
+    found.sort(key=lambda layers: abs(layers.change), reverse=True)
+    return tuple(found), (_between(a), _between(b))
+
+
+def _between(m: Counted) -> int:
+    return max(0, m.instructions - sum(layer.instructions for layer in m.by_layer))
+
+
+def _facts(a: Measurement, b: Measurement) -> Iterator[Fact]:
+    before, after = _environment(a), _environment(b)
+    for name in dict.fromkeys((*before, *after)):
+        pair = before.get(name, ""), after.get(name, "")
+        if pair[0] != pair[1]:
+            yield Fact(name, *pair)
+
+
+def _environment(m: Measurement) -> dict[str, str]:
+    t = m.target
+    found = {
+        "artifact": m.artifact_sha256[:12], "device": t.device, "runner": t.runner,
+        "runtime": t.runtime, "threads": str(t.threads), "delegate": t.delegate,
+    }  # fmt: skip
+    if isinstance(m, Estimated):
+        fit = m.fit
+        known = fit.version or str(fit.year or "")
+        return found | {"fit": f"{fit.card}, {fit.points} points, {fit.runtime} {known}".strip()}
+    found["runtime version"] = m.runtime_version
+    if isinstance(m, Counted):
+        return found | {"core": m.core} | dict(m.versions)
+    standing = {k: v for k, v in m.facts_before.items() if k not in _OF_THE_MOMENT}
+    return found | {"delegated": delegated(m)} | standing

@@ -1,0 +1,89 @@
+"""Figures of every kind, and the artifact that they are of, as tests of the store keep them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    DataRef,
+    Estimated,
+    Evaluation,
+    Fit,
+    Golden,
+    LayerCount,
+    Measured,
+    ModelSpec,
+    Prediction,
+    Preprocessing,
+    Recipe,
+    Target,
+    Tensor,
+    Weights,
+)
+
+SHA = "a" * 64
+HOST = Target("host", "python", "litert", 1, "xnnpack")
+CORE = Target("emulator:cortex-a76", "native", "litert", 1, "xnnpack")
+CARD = Target("snapdragon-835", "card", "litert", 1, "xnnpack")
+TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
+
+
+def artifact(sha: str = SHA, name: str = "net", recipe: str = "float32") -> Artifact:
+    return Artifact(
+        f"{recipe}.tflite", sha, 1000, 900, 0.0, "tflite",
+        ModelSpec(name, None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
+                  Weights("m.h5", "", pinned=False)),
+        Recipe(recipe, "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
+        "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
+        1.0, {},
+    )  # fmt: skip
+
+
+def measured(sha: str = SHA, ns: int = 1000, spread: int = 1, **change: Any) -> Measured:
+    samples = tuple(ns + spread * (i % 21 - 10) for i in range(63))
+    made = Measured(
+        sha, HOST, "2", samples, (), float(ns), (ns - 1.0, ns + 1.0), 1, 1, 1, {"cpu": "c"}, {}
+    )
+    return dataclasses.replace(made, **change)
+
+
+def counted(sha: str = SHA, instructions: int = 100_000, **change: Any) -> Counted:
+    made = Counted(
+        sha, CORE, "2", "cortex-a76", instructions, {"sdot": instructions}, 8, 4, (), (), 0.0,
+        {"qemu": "8"},
+    )  # fmt: skip
+    return dataclasses.replace(made, **change)
+
+
+def by_layer(**instructions: int) -> tuple[LayerCount, ...]:
+    """Layers by name; the operator is what stands before the underscore."""
+    return tuple(LayerCount(n, n.partition("_")[0], x, "f32") for n, x in instructions.items())
+
+
+def estimated(sha: str = SHA, ns: float = 5e6, **change: Any) -> Estimated:
+    fit = Fit("s", "litert", 2024, "", {"fixed": 1.0}, 9, (), "points", 0.1, ())
+    return dataclasses.replace(Estimated(sha, CARD, ns, (ns / 2, ns * 2), fit), **change)
+
+
+def evaluation(sha: str = SHA, top1: float = 0.5) -> Evaluation:
+    return Evaluation(
+        sha, DataRef("demo", "validation", (8, 8), (), "id"), Preprocessing((-1.0, 1.0)), HOST, "2",
+        1, top1, None, None, 10.0, (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
+    )  # fmt: skip
+
+
+def keep(*kept: object) -> None:
+    """Puts records into the store of the current folder."""
+    with Store.open() as store:
+        for one in kept:
+            if isinstance(one, Artifact):
+                store.add_artifact(one)
+            elif isinstance(one, Evaluation):
+                store.add_evaluation(one)
+            else:
+                assert isinstance(one, Measured | Counted | Estimated)
+                store.add_measurement(one)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core import records
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.types import Doubt
+from mobiledeploy.verbs import results
+from mobiledeploy.verbs.bench import Benched
+from mobiledeploy.verbs.diff_figures import DifferentFigures, Fact, diff, named
+from tests.figures import HOST, artifact, by_layer, counted, estimated, keep, measured
+
+
+def cli(*argv: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", "diff", *map(str, argv)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+def benched(path: Path, *figures: object) -> str:
+    path.write_text(records.dumps(Benched(("a.tflite",) * len(figures), figures)))
+    return path.name
+
+
+def test_what_names_a_figure() -> None:
+    assert all(map(named, ("7", "bench.json", "all.jsonl")))
+    assert not any(map(named, ("a.tflite", "-7", "7.0", "7" * 19, "")))
+
+
+def test_counts_are_told_by_layer_the_greatest_change_first(here: Path) -> None:
+    before = by_layer(conv_1=300, dw_1=100, conv_2=500, pool_1=60)
+    # As int8 has it: a layer more, other names, another kernel.
+    after = by_layer(quantize_0=20, conv_a=90, dw_a=105, conv_b=450, pool_a=60)
+    after = (*after[:1], dataclasses.replace(after[1], kernel="sdot"), *after[2:])
+    keep(
+        artifact(), artifact("b" * 64, recipe="int8_ptq"),
+        counted(instructions=1000, by_layer=before),
+        counted("b" * 64, instructions=800, by_layer=after, versions={"qemu": "9"}),
+    )  # fmt: skip
+    done = diff("1", "2")
+    assert (done.kind, done.values, done.ratio, done.interval) == (
+        "counted", (1000, 800), 0.8, (0.8, 0.8),
+    )  # fmt: skip
+    assert done.models == ("net float32.tflite", "net int8_ptq.tflite")
+    assert [(x.a and x.a.name, x.b and x.b.name, x.change) for x in done.layers] == [
+        ("conv_1", "conv_a", -210), ("conv_2", "conv_b", -50), (None, "quantize_0", 20),
+        ("dw_1", "dw_a", 5), ("pool_1", "pool_a", 0),
+    ]  # fmt: skip
+    assert done.between == (40, 75)
+    assert done.facts == (Fact("artifact", "a" * 12, "b" * 12), Fact("qemu", "8", "9"))
+    said = cli("1", "2", "--most", "2")
+    assert "1,000 instructions → 800 instructions, -20.0 %\n" in said
+    assert "f32 → sdot" in said
+    assert "3 more layers" in said
+
+
+def test_a_count_without_layers_has_a_ratio_alone(here: Path) -> None:
+    keep(counted(by_layer=by_layer(conv_1=1)), counted(instructions=110_000))
+    done = diff("1", "2")
+    assert (done.layers, done.between) == ((), None)
+    assert done.ratio == pytest.approx(1.1)
+    assert done.models == ("a" * 12,) * 2
+    assert "does not tell its layers apart" in cli("1", "2")
+
+
+def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: Path) -> None:
+    doubt = Doubt("busy-machine", "other programs computed meanwhile")
+    facts = {"cpu": "c", "governor": "powersave", "load": "0.1", "busy_cpu_s": "7"}
+    new = measured(
+        ns=1200, target=dataclasses.replace(HOST, threads=2), doubts=(doubt,), delegated_nodes=0,
+        facts_before=facts | {"governor": "performance", "load": "3.0", "busy_cpu_s": "9"},
+    )  # fmt: skip
+    keep(artifact(), measured(facts_before=facts), new)
+    results.export(here / "one.jsonl")
+    done = diff("1", "2")
+    low, high = done.interval
+    assert 1.15 < low < done.ratio == 1.2 < high < 1.25
+    assert done.facts == (
+        Fact("threads", "1", "2"), Fact("delegated", "1/1 xnnpack", "0/1 xnnpack"),
+        Fact("governor", "powersave", "performance"),
+    )  # fmt: skip
+    assert done.doubts == (doubt,)
+    assert done.layers == ()
+    assert records.loads(DifferentFigures, cli("1", "2", "--json")) == done
+    assert "+20.0 % (+" in cli("1", "2")
+
+
+def test_estimates_tell_what_they_were_fitted_to(here: Path) -> None:
+    new = estimated(ns=6e6)
+    keep(estimated(), dataclasses.replace(new, fit=dataclasses.replace(new.fit, points=12)))
+    done = diff("1", "2")
+    assert done.interval == (1.2, 1.2)
+    assert done.facts == (
+        Fact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),
+    )  # fmt: skip
+
+
+def test_a_figure_is_taken_from_a_file_too(here: Path) -> None:
+    made = benched(here / "b.json", measured(ns=2000))
+    assert not (here / ".mobiledeploy").exists()
+    assert diff(made, made).ratio == 1
+    keep(artifact(), measured())
+    results.export(here / "all.jsonl")
+    assert diff("all.jsonl", made).values == (1000, 2000)
+    assert diff("1", made).ratio == 2
+
+
+def test_refusals(here: Path) -> None:
+    made = benched(here / "b.json", measured())
+    with pytest.raises(UsageError, match="nothing is kept"):
+        diff("1", made)
+    keep(measured(), counted(), measured(ns=0, spread=0))
+    results.export(here / "all.jsonl")
+    (here / "a.tflite.json").write_text(records.dumps(artifact()))
+    (here / "odd.json").write_text("[" * 100_000)
+    for a, kind, said in (
+        ("2", UsageError, "2 is counted and 1 is measured"),
+        ("99", UsageError, "store.db has no figure 99"),
+        ("999999999999999999", UsageError, "has no figure"),
+        ("3", InputError, "no ratio: the old figure is zero"),
+        ("all.jsonl", UsageError, "all.jsonl holds 3 figures"),
+        (benched(here / "none.json"), InputError, "none.json holds no figure"),
+        (benched(here / "two.json", measured(), measured()), UsageError, "two.json holds 2"),
+        ("gone.json", InputError, "gone.json cannot be read"),
+        ("odd.json", InputError, "odd.json is not JSON"),
+        ("a.tflite.json", InputError, "is the record of an artifact; name a.tflite itself"),
+    ):
+        with pytest.raises(kind, match=said):
+            diff(a, "1")
+    assert "1 is measured and 2 is counted" in cli("1", "2", code=2)
+    assert "one is a figure, the other an artifact" in cli("a.tflite", "1", code=2)
+    assert "figures have no activations" in cli("1", "1", "--activations", code=2)
