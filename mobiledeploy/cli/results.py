@@ -68,6 +68,9 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
     if json:
         _frame.emit_json(found)
         return
+    if not found.comparisons:
+        click.echo("Nothing was timed in turns here.")
+        return
     _frame.table(
         ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when"),
         [
