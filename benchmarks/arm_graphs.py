@@ -50,8 +50,8 @@ NETWORKS = {
 # Ours over theirs: TFLite against the best of the tools, ONNX against ONNX Runtime's own.
 BARS = {("tflite", "int8"): 1.00, ("tflite", "float"): 1.00, ("onnx", "int8"): 0.90}
 # The output's name in the signature costs LiteRT something in each inference, and `scores`, which
-# our files promise, 6 instructions more than the stock `output_0`. Renamed, v1's int8 file took on
-# an A76 what the stock one takes.
+# our files promise, up to 6 instructions more than the stock `output_0`. Renamed, v1's int8 file
+# took on an A76 what the stock one takes.
 EXPLAINED = {"tflite": 6, "onnx": 0}
 CALIBRATION = 8
 
