@@ -38,7 +38,7 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 @click.option(
     "--via", type=click.Choice(["auto", "adb", "emulator"]), default="auto", show_default=True,
     help="How a phone's model is met: auto estimates from its device card where it is not "
-    "connected, adb insists on the phone itself.",
+    "connected, and counts on an emulated core; adb insists on the phone itself, emulator counts.",
 )  # fmt: skip
 @click.option(
     "--runner",
@@ -89,7 +89,7 @@ def command(
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
     are counted instead, TFLite's to the instruction; they are no latency. Of a phone or board that
     is not here but has a device card (`--device pixel-3`), latency is estimated from published
-    points.
+    points, and instructions are counted on the emulated core that is most like its own.
     """
     chosen = named(artifacts)
     if compare:
@@ -100,19 +100,22 @@ def command(
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
     paths = chosen or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = verb.figures(paths, notify=terminal, **given)
+        done = verb.figures(paths, notify=terminal, **given)
     if json:
-        _frame.emit_json(verb.Benched(tuple(map(str, paths)), made))
+        _frame.emit_json(done)
         return
-    measured = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Measured)}
-    counted = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Counted)}
+    made = [(Path(p), m) for p, m in zip(done.paths, done.measurements, strict=True)]
+    measured = {p: m for p, m in made if isinstance(m, Measured)}
+    counted = {p: m for p, m in made if isinstance(m, Counted)}
+    estimated = {p: m for p, m in made if isinstance(m, Estimated)}
     if measured:
         _show_measured(measured)
-    if counted:
-        _counts.show(counted)
-    estimated = {p: m for p, m in zip(paths, made, strict=True) if isinstance(m, Estimated)}
     if estimated:
         _estimates.show(estimated)
+    if estimated and counted:
+        click.echo()
+    if counted:
+        _counts.show(counted)
 
 
 def _show_measured(made: Mapping[Path, Measured]) -> None:
@@ -150,7 +153,7 @@ def _compare(
     if json:
         _frame.emit_json(made)
         return
-    word = "no change seen" if not made.changed else "slower" if made.ratio > 1 else "faster"
+    word = units.changed(made.ratio, made.changed)
     medians = {
         side: statistics.median(
             block.median_ns

@@ -60,6 +60,31 @@ def command(
         _show(found.results)
 
 
+@command.command("compared", epilog="Example:  mobiledeploy results compared --json")
+@_frame.common
+def compared(json: bool, quiet: bool, verbose: int) -> None:
+    """List what `bench A B --compare` timed in turns, newest first."""
+    found = verb.comparisons()
+    if json:
+        _frame.emit_json(found)
+        return
+    if not found.comparisons:
+        click.echo("Nothing was timed in turns here.")
+        return
+    _frame.table(
+        ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when"),
+        [
+            (
+                units.one_line(f"{c.b} over {c.a}"), units.one_line(c.device), f"{c.ratio:.3f}",
+                "{:.3f} to {:.3f}".format(*c.interval), units.changed(c.ratio, c.changed),
+                str(c.rounds), c.made_at[:16],
+            )
+            for c in found.comparisons
+        ],
+        title="measured in turns",
+    )  # fmt: skip
+
+
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--newest", is_flag=True, help="Of figures, the newest of an artifact on a target.")

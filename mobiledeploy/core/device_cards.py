@@ -95,8 +95,10 @@ class Series:
 class DeviceCard:
     """What is known of a phone or a board.
 
-    `models` are what Android calls it (ro.product.model). `networks` are the workloads of points
-    that ``networks.csv`` does not have.
+    `models` are what Android calls it (ro.product.model). `cores` begin with the fastest, and
+    `emulate` are the emulated cores that multiply as that one does, by dot products or without:
+    that decides which kernels a runtime takes. The nearest comes first, its own where there is
+    such a one. `networks` are the workloads of points that ``networks.csv`` does not have.
     """
 
     name: str
@@ -106,6 +108,7 @@ class DeviceCard:
     sources: Mapping[str, Reference]
     series: tuple[Series, ...]
     models: tuple[str, ...] = ()
+    emulate: tuple[str, ...] = ()
     networks: Mapping[str, Workload] = dataclasses.field(default_factory=dict)
     folder: str = ""
 

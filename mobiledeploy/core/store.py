@@ -22,6 +22,8 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
+    Compared,
+    Comparison,
     Counted,
     DataRef,
     Estimated,
@@ -35,7 +37,7 @@ from mobiledeploy.core.types import (
     Verdict,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 WAIT_SECONDS = 30.0
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -98,6 +100,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX verdict_of ON verdict (artifact_sha256, made_at)",
         "CREATE INDEX job_of ON job (key)",
     ),
+    # Two artifacts timed in turns.
+    3: (
+        """CREATE TABLE comparison (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, a_sha256 TEXT NOT NULL,
+            b_sha256 TEXT NOT NULL, device TEXT NOT NULL, ratio REAL NOT NULL,
+            low REAL NOT NULL, high REAL NOT NULL, record TEXT NOT NULL)""",
+    ),
 }
 # What `results` can be filtered by.
 _TESTS = {
@@ -116,7 +125,8 @@ _NEWEST = (
 )
 _INSERT_VERDICT = "INSERT INTO verdict VALUES (NULL, ?, ?, ?, ?, ?, ?)"
 _RECORDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict)
+    kind.__name__: kind
+    for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict, Compared)
 }
 _KINDS: dict[str, type[Measurement]] = {
     "measured": Measured,
@@ -281,6 +291,23 @@ class Store:
         )
         return tuple(Judged(*row) for row in rows)
 
+    def add_comparison(self, compared: Compared) -> None:
+        """Keeps two artifacts timed in turns, with all blocks."""
+        with self._transaction() as connection:
+            _insert_comparison(connection, compared, _now())
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every comparison, newest first."""
+        rows = self._all(
+            "SELECT made_at, device, json_extract(record, '$.a'), json_extract(record, '$.b'), "
+            "ratio, low, high, json_extract(record, '$.changed'), "
+            "json_extract(record, '$.rounds') FROM comparison ORDER BY id DESC"
+        )
+        return tuple(
+            Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds)
+            for made_at, device, a, b, ratio, low, high, changed, rounds in rows
+        )
+
     def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
         """Keeps what became of a job of a sweep."""
         with self._transaction() as connection:
@@ -365,6 +392,7 @@ class Store:
                 "SELECT made_at, '', record FROM evaluation ORDER BY id",
                 f"SELECT made_at, '', record FROM measurement{only} ORDER BY id",  # noqa: S608 - of constants
                 "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict ORDER BY id",
+                "SELECT made_at, '', record FROM comparison ORDER BY id",
             ):
                 for made_at, of, record in self._connection.execute(query):
                     head = json.dumps({"made_at": made_at, "of": of})
@@ -463,6 +491,15 @@ def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: s
     )  # fmt: skip
 
 
+def _insert_comparison(connection: sqlite3.Connection, c: Compared, made_at: str) -> None:
+    a, b = c.blocks[:2]
+    connection.execute(
+        "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (made_at, a.artifact_sha256, b.artifact_sha256, a.target.device, c.ratio, *c.interval,
+         records.line(c)),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Kept:
     """A record as it lies in a store, and when it was made.
@@ -472,7 +509,7 @@ class Kept:
 
     made_at: str
     of: str
-    record: Artifact | Evaluation | Measurement | Verdict
+    record: Artifact | Evaluation | Measurement | Verdict | Compared
 
 
 def read_kept(text: str, where: str) -> Kept:
@@ -489,6 +526,8 @@ def read_kept(text: str, where: str) -> Kept:
     if moment.tzinfo is None or not isinstance(of, str) or (known is Verdict) != (" " in of):
         raise InputError(f"{where} does not say when, or of what, it was")
     record = records.loads(known, json.dumps(kept), where)
+    if isinstance(record, Compared) and not 0 < 4 * record.rounds == len(record.blocks):
+        raise InputError(f"{where} has {len(record.blocks)} blocks in {record.rounds} rounds")
     return Kept(moment.astimezone(UTC).isoformat(timespec="milliseconds"), of, record)
 
 
@@ -501,6 +540,11 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
         known = "SELECT 1 FROM artifact WHERE sha256 = ?"
         if not connection.execute(known, (record.sha256,)).fetchone():
             _insert_artifact(connection, record, at)
+        return
+    if isinstance(record, Compared):
+        known = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
+        if not connection.execute(known, (at, records.line(record))).fetchone():
+            _insert_comparison(connection, record, at)
         return
     sha, _, gate = kept.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256

@@ -600,6 +600,36 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
+
+    `changed` says whether the interval leaves out 1. Blocks come in rounds of A B B A.
+    """
+
+    a: str
+    b: str
+    ratio: float
+    interval: tuple[float, float]
+    changed: bool
+    rounds: int
+    blocks: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of the store without its blocks: when and where it was, and what came of it."""
+
+    made_at: str
+    device: str
+    a: str
+    b: str
+    ratio: float
+    interval: tuple[float, float]
+    changed: bool
+    rounds: int
+
+
+@dataclass(frozen=True)
 class LayerCount:
     """What one operator of a model executed in one inference.
 

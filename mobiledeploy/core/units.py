@@ -28,6 +28,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def changed(ratio: float, sure: bool) -> str:
+    """What a ratio of times says; `sure`: its interval leaves out 1."""
+    return "no change seen" if not sure else "slower" if ratio > 1 else "faster"
+
+
 def one_line(text: str) -> str:
     """Text on one line and without control characters: names of files may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mobiledeploy.analysis import cores, latency, stats
-from mobiledeploy.core import artifacts, protocol, recording, records
-from mobiledeploy.core.errors import DeviceError, UsageError, VoidError
+from mobiledeploy.core import artifacts, device_cards, protocol, recording, records
+from mobiledeploy.core.device_cards import DeviceCard
+from mobiledeploy.core.errors import DeviceError, MissingError, UsageError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
@@ -38,7 +39,10 @@ BUSY = 0.25
 
 @dataclass(frozen=True)
 class Benched:
-    """The answer of the command: one measurement for each artifact, in their order."""
+    """The answer of the command: each path's artifact has the measurement of the same place.
+
+    Where a phone is estimated and counted for, all estimates come first, and paths twice.
+    """
 
     paths: tuple[str, ...]
     measurements: tuple[Measurement, ...]
@@ -129,29 +133,62 @@ def figures(
     threads: int | None = None,
     notify: Notify = SILENCE,
     **given: Any,
-) -> tuple[Measurement, ...]:
-    """`bench`, or `estimate` where a device card stands in for what is not here.
+) -> Benched:
+    """`bench`, or what stands in for a phone that is not here: its card, and an emulated core.
 
-    Arguments and errors as there; `threads` is 1 by default where artifacts are run.
+    The card estimates, the core that it names counts, on one thread. Where there is no such core,
+    nothing is counted, and `notify` hears why. Arguments and errors as of `bench` and `estimated`,
+    and UsageError for those that say how to run, where nothing is; `threads` is 1 by default where
+    artifacts are run.
     """
+    paths = tuple(dict.fromkeys(paths)) or last_export()
     card = places.stand_in(device, via)
     if card is None:
-        return bench(
+        if via == "emulator" and (card := device_cards.matching(device)):
+            notify.say(f"counted, no time: {card.title}, on {places.emulated(card)[1]}")
+        made = bench(
             paths, device=device, via=via, threads=threads or 1, notify=notify, **given
         )  # fmt: skip
+        return Benched(tuple(map(str, paths)), made)
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
             raise UsageError(
-                f"{card.title} is not here, so that nothing is run, and --{name} says how",
+                f"{card.title} is not here, so that nothing is timed, and --{name} says how",
                 "leave it away for an estimate, or --via adb",
             )
     chosen = {name: given.get(name) for name in ("runtime", "delegate")}
+    core: places.Place | None = None
+    try:
+        core, like = places.emulated(card)
+        counted = f"counted, no time: on {like}"
+    except (DeviceError, MissingError) as error:
+        counted = f"not counted: {error}"
+    if chosen["delegate"] not in (None, *estimate.ON_CPU):
+        core, counted = None, f"not counted: no core is a {chosen['delegate']}"
+    about = f"{card.title}, {card.soc}" if card.soc else card.title
+    notify.say(f"estimated, not measured: {about}, from the card {card.name}; {counted}")
+    made = estimated(paths, card, threads=threads, notify=notify, **chosen)
+    if core is not None:
+        made += bench(paths, device=core.name, delegate=chosen["delegate"], notify=notify)
+    return Benched(tuple(map(str, paths)) * (len(made) // len(paths)), made)
+
+
+def estimated(
+    paths: Sequence[Path],
+    card: DeviceCard,
+    *,
+    threads: int | None = None,
+    runtime: str | None = None,
+    delegate: str | None = None,
+    notify: Notify = SILENCE,
+) -> tuple[Measurement, ...]:
+    """`estimate` from a card, kept in the store; arguments and errors as there."""
     made = estimate.estimate(
-        paths or last_export(), device=card.name, threads=threads, notify=notify, **chosen
+        paths, device=card.name, threads=threads, runtime=runtime, delegate=delegate, notify=notify
     )
     with Store.open() as store:
-        for estimated in made:
-            store.add_measurement(estimated)
+        for one in made:
+            store.add_measurement(one)
     return made
 
 

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.analysis import comparison, validity
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import UsageError, VoidError
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Doubt, Measured
+from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Compared, Doubt, Measured
 from mobiledeploy.verbs import bench, places
 
 ROUNDS = 8
 """Rounds of A B B A, unless told otherwise."""
 
 BLOCK_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
-
-    `changed` says whether the interval leaves out 1.
-    """
-
-    a: str
-    b: str
-    ratio: float
-    interval: tuple[float, float]
-    changed: bool
-    rounds: int
-    blocks: tuple[Measured, ...]
 
 
 def compare(
@@ -50,6 +34,8 @@ def compare(
     notify: Notify = SILENCE,
 ) -> Compared:
     """Times two artifacts in the order A B B A, `rounds` times; each block is a fresh process.
+
+    What comes of it is in the store, with the raw samples of all blocks.
 
     Args:
         a: the artifact that is compared with.
@@ -93,9 +79,14 @@ def compare(
                 raise VoidError(f"void: {timings[side].path.name}: {reason}", "another --delegate")
             notify.progress("comparing", len(blocks), len(order))
     found = comparison.interleaved([block.median_ns for block in blocks])
-    return Compared(
+    compared = Compared(
         str(a), str(b), found.value, (found.low, found.high), found.changed, rounds, tuple(blocks)
     )
+    with Store.open() as store:
+        for timing in timings.values():
+            store.add_artifact(timing.artifact)
+        store.add_comparison(compared)
+    return compared
 
 
 class _Quiet:

@@ -31,8 +31,11 @@ State = Literal["ok", "missing", "unfit", "unavailable"]
 
 # The packages that bring the runtimes.
 ENGINES = ("ai-edge-litert", "onnxruntime", "tflite-runtime")
-# Programs that a later step runs, and the package that has them on Debian and Ubuntu.
-TOOLS = {"adb": "adb", "qemu-aarch64": "qemu-user"}
+# Programs of the system: what they are for, and what brings them.
+TOOLS = {
+    "adb": ("phones", "apt install adb, or bench --adb FILE"),
+    "qemu-aarch64": ("emulator", "mobiledeploy doctor --emulator"),
+}
 # The extras that a user may want; `dev` is for work on mobiledeploy itself.
 EXTRAS = ("export", "tflite-runtime")
 # TensorFlow holds 660 MB once imported, and a conversion about as much again.
@@ -46,7 +49,7 @@ class Part:
     """A package or a program. `mend` is the line that brings it, or why none can.
 
     `extra` is base for what every command needs, export or tflite-runtime for what those extras
-    bring, tool for a program of the system.
+    bring; of a program of the system, phones or emulator.
     `state` is `unfit` where the version is outside what we need, `unavailable` where this Python
     or system cannot have it.
     """
@@ -193,24 +196,26 @@ def _part(requirement: Requirement, extra: str) -> Part:
 
 
 def _tools() -> Iterator[Part]:
-    for name, package in TOOLS.items():
+    for name, (what, mend) in TOOLS.items():
         path = shutil.which(name)
         if path is None:
-            yield Part(name, "tool", None, "missing", f"apt install {package}")
+            yield Part(name, what, None, "missing", mend)
         else:
-            yield Part(name, "tool", _program_version(path), "ok")
+            yield Part(name, what, _program_version(path), "ok")
 
 
 def _program_version(path: str) -> str | None:
-    """The last word with a digit in what it says first of itself; None where it says nothing."""
+    """The last version that it tells of itself; None where it tells none.
+
+    adb's first is that of its protocol, which is the same for years.
+    """
     try:
         said = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
-    found = re.search(r"\bversion (\S+)", said)
-    return found[1] if found else None
+    return next(reversed(re.findall(r"(?i)\bversion (\S+)", said)), None)
 
 
 def _version(package: str) -> str | None:

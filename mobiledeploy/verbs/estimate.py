@@ -80,7 +80,7 @@ def estimate(
         runtime: of the card's points; by default the nearest to the file's, or the most points.
         threads: of the points; by default of those that are the most.
         delegate: of the points; by default none.
-        notify: hears of the choice, and of doubts.
+        notify: hears of progress and doubts.
 
     Raises:
         UsageError: no such card, or none of its points are like that.
@@ -88,8 +88,6 @@ def estimate(
         InputError: a file that is beyond the card's range, or computes otherwise than its points.
     """
     card = device_cards.matching(device) or device_cards.load(device)
-    about = f"{card.title}, {card.soc}" if card.soc else card.title
-    notify.say(f"estimated, not measured: {about}, from the card {card.name}")
     chosen = {path: artifacts.load(path) for path in paths}
     made: list[Estimated] = []
     for path, artifact in chosen.items():
@@ -155,7 +153,8 @@ def choose(
             f"{card.title} is not here, and its card cannot stand in: it has {len(best.own)} "
             f"point{'s' if len(best.own) > 1 else ''} of {best.what}, and no like device has "
             f"the {model.FEWEST_POINTS} that a model needs",
-            f"{CALIBRATE}, or take a device that `mobiledeploy devices` lists as ready",
+            f"{CALIBRATE}, take a device that `mobiledeploy devices` lists as ready, or --via "
+            "emulator to count instructions",
         )
     return best
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mobiledeploy.core import device_cards, recording
 from mobiledeploy.core.device_cards import DeviceCard
-from mobiledeploy.core.errors import DeviceError, UsageError
+from mobiledeploy.core.errors import DeviceError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.types import Seen
 
@@ -89,20 +89,52 @@ def resolve(device: str, via: Via = "auto") -> Place:
     """Where to go for `--device DEVICE --via VIA`.
 
     DEVICE is a device of the shelf (host, adb, replay), one of its machines (adb:SERIAL), or a
-    phone's model as people write it (pixel, pixel-6).
+    phone's model as people write it (pixel, pixel-6). VIA "emulator" takes the emulated core that
+    the card of such a model names, connected or not.
 
     Raises:
         UsageError: several phones are of that model, or the word is near to a device's name.
-        DeviceError: no phone of that model is connected; what is connected is listed.
+        DeviceError: no phone of that model is connected, what is connected is listed; or no
+            emulated core is like its own.
+        MissingError: the emulator is not here.
     """
     kind = device.partition(":")[0]
     if kind in DEVICES.names():
         return Place(kind, device if kind != "adb" or ":" in device else _the_phone())
-    return _phone(device, via)
+    if via == "emulator":
+        return emulated(device_cards.matching(device) or device_cards.load(device))[0]
+    return _phone(device)
+
+
+def emulated(card: DeviceCard) -> tuple[Place, str]:
+    """The emulated core that stands for the fastest core of a card, and what it is to that.
+
+    Raises:
+        DeviceError: the card names none, or the emulator here has none of them.
+        MissingError: the emulator is not here.
+    """
+    if not card.emulate:
+        raise DeviceError(
+            f"the card {card.name} names no emulated core that is like its own",
+            "--device emulator:CORE counts on one of your choice",
+        )
+    own = card.cores[0].name if card.cores else "own"
+    seen = {one.name: one for one in DEVICES.load("emulator").seen()}
+    for core in card.emulate:
+        found = seen.get(f"emulator:{core}")
+        if found and found.mend:
+            raise MissingError("no emulated core is here yet", found.mend)
+        if found:
+            like = "its own core" if _fits(core, own) else f"in place of its {own}"
+            return Place("emulator", found.name), f"an emulated {core}, {like}"
+    raise DeviceError(
+        f"the emulator here has no {' or '.join(card.emulate)}",
+        f"it has {', '.join(name.partition(':')[2] for name in seen)}; a newer qemu-user has more",
+    )
 
 
 def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
-    """The card that is estimated from where `--device DEVICE` names a phone that is not connected.
+    """The card that stands in where `--device DEVICE` names a phone that is not connected.
 
     None for a device of the shelf, for a phone that is connected, ready or not, and where no card
     has such a name: `resolve` then says where to go, or why not.
@@ -115,7 +147,7 @@ def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
     return card
 
 
-def _phone(wanted: str, via: Via) -> Place:
+def _phone(wanted: str) -> Place:
     """The connected phone whose model fits `wanted`."""
     phones = [one for one in _connected() if _fits(wanted, _model(one))]
     exact = [one for one in phones if _words(_model(one)) == _words(wanted)]
@@ -128,10 +160,10 @@ def _phone(wanted: str, via: Via) -> Place:
         )
     if phones:
         raise DeviceError(f"the {wanted} is not ready", phones[0].mend)
-    return _without(wanted, via)
+    return _without(wanted)
 
 
-def _without(wanted: str, via: Via) -> Place:
+def _without(wanted: str) -> Place:
     """What stands in for a phone that is not connected: nothing does."""
     connected = _connected()
     there = f"connected: {_list(connected)}" if connected else "no phone is connected"

@@ -14,6 +14,8 @@ from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.core.types import (
     Artifact,
+    Compared,
+    Comparison,
     Counted,
     Doubt,
     Estimated,
@@ -35,6 +37,13 @@ class Listed:
     """The answer of the listing, newest first."""
 
     results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """The answer of the listing of comparisons, newest first."""
+
+    comparisons: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ def listing(
             ) from error
     with present() as kept:
         return Listed(kept.results(where, newest=newest, most=most))
+
+
+def comparisons() -> Comparisons:
+    """What was timed in turns; UsageError where nothing is kept here."""
+    with _present() as kept:
+        return Comparisons(kept.comparisons())
 
 
 def export(path: Path, *, newest: bool = False) -> Moved:
@@ -160,7 +175,7 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Measurement]:
     for one in kept:
         if isinstance(one.record, Artifact):
             artifacts[one.record.sha256] = one.record
-        elif not isinstance(one.record, Evaluation | Verdict):
+        elif not isinstance(one.record, Evaluation | Verdict | Compared):
             figures.append((one.made_at, one.record))
     found: dict[Key, Measurement] = {}
     for _, m in sorted(figures, key=lambda pair: pair[0]):

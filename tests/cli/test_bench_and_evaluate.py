@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,11 @@ def test_bench_prints_a_line_for_each_artifact(exported, here) -> None:
     assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
 
 
-def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> None:
-    path = exported["float32", "tflite"]
+def write_card(path: Path, folder: Path, *more: str) -> None:
+    """A card `phone-2` with points of networks like that of `path`."""
     _, work = estimate.read(path, "mobilenet_v1")
     lines = [
-        'name = "phone-2"', 'title = "Phone 2"', 'soc = "Chip"', "cores = []",
+        'name = "phone-2"', 'title = "Phone 2"', 'soc = "Chip"', *more, "cores = []",
         "[sources.own]", 'title = "me"',
         "[[series]]", 'runtime = "tflite"', "year = 2020", 'precision = "float32"', "threads = 4",
         "points = [",
@@ -52,9 +53,13 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
         amounts = {k: v * size // 4 for k, v in vars(work).items() if k != "family"}
         lines += [f'[networks.n{size}]\nfamily = "mobilenet_v1"']
         lines += [f"{name} = {amount}" for name, amount in amounts.items()]
-    folder = here / "mobiledeploy" / "devices"
-    folder.mkdir(parents=True)
-    (folder / "phone-2.toml").write_text("\n".join(lines))
+    (folder / "mobiledeploy" / "devices").mkdir(parents=True)
+    (folder / "mobiledeploy" / "devices" / "phone-2.toml").write_text("\n".join(lines))
+
+
+def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> None:
+    path = exported["float32", "tflite"]
+    write_card(path, here)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here))
     done = run("bench", path, "--device", "phone")
     assert done.returncode == 0, done.stderr
@@ -65,7 +70,9 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
     assert "tflite 2020" in row
     assert row.endswith("points left out")
     assert done.stderr.splitlines() == [
-        "estimated, not measured: Phone 2, Chip, from the card phone-2"
+        "estimated, not measured: Phone 2, Chip, from the card phone-2; not counted: the card "
+        "phone-2 names no emulated core that is like its own; --device emulator:CORE counts on one "
+        "of your choice"
     ]
     done = run("bench", path, "--device", "phone", "--json", "-q")
     (estimated,) = records.loads(Benched, done.stdout).measurements
@@ -75,6 +82,25 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
     assert done.returncode == 5
     assert "its card cannot stand in: it has 2 points" in done.stderr
     assert done.stdout == ""
+
+
+def test_both_kinds_have_tables_of_their_own(emulator, exported, here, monkeypatch) -> None:
+    path = exported["float32", "tflite"]
+    write_card(path, here, 'emulate = ["cortex-a53"]')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here))
+    done = run("bench", path, "--device", "phone")
+    assert done.returncode == 0, done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("estimated, not measured: Phone 2")
+    assert said.endswith("counted, no time: on an emulated cortex-a53, in place of its own")
+    estimated, counted, operators = done.stdout.split("\n\n")
+    assert estimated.startswith("estimated, not measured: phone-2")
+    assert counted.startswith("counted on an emulated cortex-a53")
+    assert " ms" not in counted + operators
+    done = run("bench", path, "--device", "phone", "--json", "-q")
+    found = json.loads(done.stdout)
+    assert [one["kind"] for one in found["measurements"]] == ["estimated", "counted"]
+    assert found["paths"] == [str(path)] * 2
 
 
 def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
@@ -103,7 +129,7 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
             "no phone pixel is connected",
         ),
         (("bench", "{path}", "--device", "pixel9"), 5, "no phone pixel9 is connected"),
-        (("bench", "{path}", "--device", "pixel", "--runs", "9"), 2, "nothing is run"),
+        (("bench", "{path}", "--device", "pixel", "--runs", "9"), 2, "nothing is timed"),
         (("bench", "{path}", "--delegate", "gpu"), 2, "there are xnnpack, none"),
         (("bench", "{path}", "--runs", "3"), 2, "give 6 or more"),
         (("evaluate",), 2, "Missing argument"),

@@ -6,6 +6,7 @@ import pytest
 
 from mobiledeploy.core import device_cards
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.devices import emulator
 
 CARD = """\
 name = "mine"
@@ -77,6 +78,15 @@ def test_every_shipped_card_says_where_its_points_are_from():
             assert len(set(networks)) == len(networks), (card.name, series)
         for source in card.sources.values():
             assert source.url.startswith("https://"), card.name
+
+
+def test_the_fastest_cores_come_first_and_emulated_ones_are_known():
+    for card in device_cards.all_():
+        clocks = [core.clock_hz for core in card.cores]
+        assert clocks == sorted(clocks, reverse=True), card.name
+        assert set(card.emulate) <= set(emulator.CORES), card.name
+        own = [core for core in emulator.CORES if f"({core})" in f"({card.cores[0].name})".lower()]
+        assert card.emulate[: len(own)] == tuple(own), card.name
 
 
 def test_pixel_is_the_pixel_with_most_points():

@@ -124,22 +124,29 @@ def test_numpy_1_beside_tflite_runtime_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "version"), [("Android Debug Bridge version 1.0.41", "1.0.41"), ("hello", None)]
-)
+    ("said", "version"),
+    [
+        ("'Android Debug Bridge version 1.0.41\nVersion 29.0.6-debian\nInstalled as adb'",
+         "29.0.6-debian"),
+        ("qemu-aarch64 version 7.2.22 Debian", "7.2.22"),
+        ("hello", None),
+    ],
+)  # fmt: skip
 def test_a_program_on_the_path_is_found_with_its_version(said, version, tmp_path, monkeypatch):
     program = tmp_path / "adb"
     program.write_text(f"#!/bin/sh\necho {said}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     parts = {part.name: part for part in doctor.doctor().parts}
-    assert parts["adb"] == doctor.Part("adb", "tool", version, "ok")
+    assert parts["adb"] == doctor.Part("adb", "phones", version, "ok")
 
 
-def test_an_absent_program_names_its_package(tmp_path, monkeypatch):
+def test_an_absent_program_names_what_brings_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     parts = {part.name: part for part in doctor.doctor().parts}
-    assert parts["adb"] == doctor.Part("adb", "tool", None, "missing", "apt install adb")
-    assert parts["qemu-aarch64"].mend == "apt install qemu-user"
+    mend = "apt install adb, or bench --adb FILE"
+    assert parts["adb"] == doctor.Part("adb", "phones", None, "missing", mend)
+    assert parts["qemu-aarch64"].mend == "mobiledeploy doctor --emulator"
 
 
 def test_places_say_what_lies_there(cache):

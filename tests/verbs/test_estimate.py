@@ -8,11 +8,11 @@ import pytest
 
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import artifacts, device_cards, records
-from mobiledeploy.core.device_cards import DeviceCard, Point, Reference, Series, Workload
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.device_cards import Core, DeviceCard, Point, Reference, Series, Workload
+from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Estimated
-from mobiledeploy.verbs import bench, calibrate, estimate, places
+from mobiledeploy.core.types import Counted, Estimated
+from mobiledeploy.verbs import bench, calibrate, estimate, places, sweep
 
 NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 BARS = {("pixel-3", "float32"): 0.06, ("pixel-3", "int8"): 0.09, ("pixel-1", "float32"): 0.06}
@@ -33,12 +33,16 @@ def points(work: Workload, count: int, speed: float = 1.0) -> tuple[dict, tuple[
     return networks, tuple(found)
 
 
-def write(name: str, work: Workload, *series: Series, count: int = 10, speed: float = 1.0) -> None:
+def write(
+    name: str, work: Workload, *series: Series, count: int = 10, speed: float = 1.0,
+    emulate: tuple[str, ...] = (),
+) -> None:  # fmt: skip
     networks, found = points(work, count, speed)
     full = tuple(dataclasses.replace(one, points=found) for one in series)
     card = DeviceCard(
-        name, f"The {name}", "Chip", (), {"own": Reference("measured")}, full, networks=networks
-    )
+        name, f"The {name}", "Chip", (Core("Cortex-A53", 4, 10**9),),
+        {"own": Reference("measured")}, full, emulate=emulate, networks=networks,
+    )  # fmt: skip
     folder = device_cards.user_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.toml").write_text(calibrate.toml(card))
@@ -77,7 +81,6 @@ def test_an_estimate_is_of_the_files_own_layers(config, path, work, heard) -> No
     assert made.fit.terms.keys() == NS.keys()
     assert made.fit.sources == ("measured",)
     assert made.doubts == ()
-    assert heard.said == ["estimated, not measured: The phone, Chip, from the card phone"]
 
 
 def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) -> None:
@@ -91,11 +94,80 @@ def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) ->
 
 def test_an_estimate_is_kept_and_survives_the_round_trip(config, path, work, here) -> None:
     write("phone", work, FLOAT)
-    benched = bench.Benched((str(path),), bench.figures([path], device="phone"))
+    benched = bench.figures([path], device="phone")
+    assert benched.paths == (str(path),)
     with Store.open() as store:
         assert store.measurements_of(artifacts.load(path).sha256) == benched.measurements
     assert isinstance(benched.measurements[0], Estimated)
     assert records.loads(bench.Benched, records.dumps(benched)) == benched
+
+
+@pytest.mark.parametrize(
+    ("core", "like"),
+    [("cortex-a53", "its own core"), ("cortex-a72", "in place of its Cortex-A53")],
+)
+def test_an_emulated_core_counts_beside_the_estimate(
+    config, emulator, path, work, here, heard, core, like
+) -> None:
+    write("phone", work, FLOAT, emulate=("no-core", core))
+    benched = bench.figures([path], device="phone", notify=heard)
+    assert heard.said == [
+        "estimated, not measured: The phone, Chip, from the card phone; "
+        f"counted, no time: on an emulated {core}, {like}"
+    ]
+    assert benched.paths == (str(path),) * 2
+    estimated, counted = benched.measurements
+    assert isinstance(estimated, Estimated)
+    assert isinstance(counted, Counted)
+    assert (counted.core, counted.target.threads) == (core, 1)
+    with Store.open() as store:
+        kept = store.measurements_of(estimated.artifact_sha256)
+    assert kept == (counted, estimated)
+    assert bench.figures([path], device="phone", via="emulator") == bench.Benched(
+        (str(path),), (counted,)
+    )
+
+
+def test_without_an_emulated_core_it_says_what_would_count(
+    config, path, work, here, heard, tmp_path, monkeypatch
+) -> None:
+    def not_counted(via: places.Via = "auto") -> str:
+        (made,) = bench.figures([path], device="phone", via=via, notify=heard).measurements
+        assert isinstance(made, Estimated)
+        return heard.said[-1].partition("; ")[2]
+
+    write("phone", work, FLOAT)
+    assert not_counted() == (
+        "not counted: the card phone names no emulated core that is like its own; "
+        "--device emulator:CORE counts on one of your choice"
+    )
+    with pytest.raises(DeviceError, match="the card phone names no emulated core"):
+        not_counted("emulator")
+    write("phone", work, FLOAT, emulate=("no-core",))
+    assert not_counted().startswith("not counted: the emulator here has no no-core; it has cortex-")
+    write("phone", work, FLOAT, emulate=("cortex-a53",))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not_counted() == (
+        "not counted: no emulated core is here yet; mobiledeploy doctor --emulator"
+    )
+    with pytest.raises(MissingError, match="doctor --emulator"):
+        not_counted("emulator")
+
+
+def test_a_sweep_takes_the_estimate_alone(config, emulator, path, work, here, heard) -> None:
+    write("phone", work, FLOAT, emulate=("cortex-a53",))
+    sha = artifacts.load(path).sha256
+    assert sweep._figures({str(path): sha}, ["phone"], heard) == []
+    with Store.open() as store:
+        assert [one.kind for one in store.measurements_of(sha)] == ["estimated"]
+
+
+def test_a_core_counts_nothing_of_a_gpu(config, emulator, path, work, here, heard) -> None:
+    gpu = dataclasses.replace(FLOAT, delegate="gpu")
+    write("phone", work, gpu, emulate=("cortex-a53",))
+    made = bench.figures([path], device="phone", delegate="gpu", notify=heard).measurements
+    assert [one.kind for one in made] == ["estimated"]
+    assert heard.said[0].endswith("; not counted: no core is a gpu")
 
 
 def test_each_precision_has_its_own_points(config, exported, work, heard) -> None:
@@ -193,7 +265,7 @@ def test_operators_that_cannot_be_counted_are_refused(config, tmp_path) -> None:
 def test_an_unknown_device_is_refused(config, path) -> None:
     with pytest.raises(UsageError, match="no device card named 'pixel3'; did you mean pixel-3"):
         estimate.estimate([path], device="pixel3")
-    with pytest.raises(UsageError, match="nothing is run, and --runs says how"):
+    with pytest.raises(UsageError, match="nothing is timed, and --runs says how"):
         bench.figures([path], device="pixel-3", runs=10)
 
 

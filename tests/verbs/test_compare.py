@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mobiledeploy.cli import results as results_command
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.store import Store
+from mobiledeploy.verbs import results
+from mobiledeploy.verbs.compare import compare
+
+ROUNDS = 6
+
+
+@pytest.fixture
+def sides(exported) -> tuple[Path, Path]:
+    return exported["int8_ptq", "tflite"], exported["float32", "tflite"]
+
+
+def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
+    made = compare(*sides, rounds=ROUNDS, seconds=0.02)
+    (kept,) = results.comparisons().comparisons
+    assert (kept.a, kept.b, kept.device, kept.rounds) == (*map(str, sides), "host", ROUNDS)
+    assert (kept.ratio, kept.interval, kept.changed) == (made.ratio, made.interval, made.changed)
+    # It is of two artifacts, and no figure of either.
+    assert results.listing().results == ()
+    with Store.open() as store:
+        assert {Path(a.path).name for a in store.artifacts().values()} == {s.name for s in sides}
+    # Elsewhere it is the same, blocks and raw samples included, and once.
+    results.export(here / "all.jsonl")
+    lines = (here / "all.jsonl").read_text().splitlines()
+    (line,) = [line for line in lines if '"record":"Compared"' in line]
+    assert len(json.loads(line)["kept"]["blocks"]) == 4 * ROUNDS
+    with Store.open(here / "other.db") as other:
+        for new in (3, 0):
+            assert other.load(results.read(here / "all.jsonl")) == new
+        assert other.comparisons() == (kept,)
+        (read,) = [one.record for one in results.read(here / "all.jsonl") if one.record == made]
+        other.add_comparison(read)
+        assert [one.ratio for one in other.comparisons()] == [made.ratio] * 2
+    (here / "cut.jsonl").write_text(line.replace('"rounds":6', '"rounds":7'))
+    with pytest.raises(InputError, match="line 1 has 24 blocks in 7 rounds"):
+        results.take(here / "cut.jsonl")
+    shown = CliRunner().invoke(results_command.command, ["compared"])
+    assert shown.exit_code == 0, shown.output
+    assert f"{made.ratio:.3f}" in shown.stdout
+    assert "B over A" in shown.stdout
