@@ -86,7 +86,7 @@ def listing(
 
 def comparisons() -> Comparisons:
     """What was timed in turns; UsageError where nothing is kept here."""
-    with _present() as kept:
+    with present() as kept:
         return Comparisons(kept.comparisons())
 
 
