@@ -1,11 +1,11 @@
 """Accuracy of int8, side by side with stock tools, on published networks and photographs.
 
-    python benchmarks/quantization.py [--real FOLDER] [--splits 3] [--network vww]
+    python benchmarks/quantization.py [--real FOLDER] [--splits 3] [--network vww] [--no-qat]
 
 A hundred pictures calibrate, and int8_qat trains on the same; the other four hundred judge; each
-split deals them anew. All files
-end in logits, so that every tool is judged by the same numbers. Peers that
-are not installed are left out, and named: `pip install ai-edge-quantizer` brings one of them.
+split deals them anew. All files end in logits, so that every tool is judged by the same numbers.
+Peers that are not installed are left out, and named: `pip install ai-edge-quantizer` brings one of
+them.
 Latency is the median of single inferences, the files in turns, on one thread of this host. Prints a
 table and writes build/benchmarks/quantization.json.
 """
@@ -82,7 +82,8 @@ class Network:
 @click.option("--real", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--splits", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--network", type=click.Choice(["v1", "vww"]), multiple=True, default=["v1", "vww"])
-def main(real: Path | None, splits: int, network: tuple[str, ...]) -> None:
+@click.option("--qat/--no-qat", default=True, help="int8_qat takes minutes a split.")
+def main(real: Path | None, splits: int, network: tuple[str, ...], qat: bool) -> None:
     if real is None and not REAL.is_dir():
         print("left out: there are no published networks and photographs here (--real FOLDER)")
         return
@@ -91,7 +92,7 @@ def main(real: Path | None, splits: int, network: tuple[str, ...]) -> None:
     for name in network:
         for split in track(range(splits), description=name, console=Console(stderr=True)):
             with tempfile.TemporaryDirectory() as folder:
-                results += compared(*DEALT[name](real, split, Path(folder)), split)
+                results += compared(*DEALT[name](real, split, Path(folder)), split, qat)
     show(results)
     path = Path("build/benchmarks/quantization.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,10 +161,10 @@ def pictures(network: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.array([samples.label(i) for i in range(len(samples))])
 
 
-def compared(network: Network, folder: Path, split: int) -> list[Result]:
+def compared(network: Network, folder: Path, split: int, qat: bool) -> list[Result]:
     calibration, _ = pictures(network, "calibration")
     fresh, labels = pictures(network, "validation")
-    files = dict(made(network, folder, calibration))
+    files = dict(made(network, folder, calibration, qat))
     engines = {tool: engine(path) for tool, (path, _) in files.items()}
     reference = np.stack([engines["float32.tflite"](image) for image in fresh])
     latency = timed(engines, fresh[0])
@@ -182,10 +183,10 @@ def compared(network: Network, folder: Path, split: int) -> list[Result]:
 
 
 def made(
-    network: Network, folder: Path, calibration: np.ndarray
+    network: Network, folder: Path, calibration: np.ndarray, qat: bool
 ) -> Iterator[tuple[str, tuple[Path, float]]]:
     """(tool, (file, seconds that it took)): ours first, then the peers from our float files."""
-    ours = ("float32", "int8_ptq", "int8_best", "int8_qat")
+    ours = ("float32", "int8_ptq", "int8_best", *(["int8_qat"] if qat else []))
     order = dataclasses.replace(
         network.order, recipes=ours, io="float", output="logits", out=folder / "build"
     )
@@ -275,6 +276,8 @@ def engine(path: Path) -> Answer:
     if path.suffix == ".onnx":
         options = SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
+        # As everywhere in mobiledeploy: files are judged, not the saturation of some CPUs.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda image: session.run(None, {name: image.transpose(2, 0, 1)[None]})[0].ravel()

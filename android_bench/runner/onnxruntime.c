@@ -41,7 +41,8 @@ typedef struct {
   F(GetDimensionsCount, 61, Handle, size_t *)                                                 \
   F(GetDimensions, 62, Handle, int64_t *, size_t)                                             \
   F(CreateCpuMemoryInfo, 69, int, int, Handle *)                                              \
-  F(GetAllocatorWithDefaultOptions, 78, Handle *)
+  F(GetAllocatorWithDefaultOptions, 78, Handle *)                                             \
+  F(AddSessionConfigEntry, 130, Handle, const char *, const char *)
 
 #define DECLARE(name, place, ...) static Status (*name)(__VA_ARGS__);
 FUNCTIONS(DECLARE)
@@ -122,6 +123,8 @@ static void open_model(const Request *request, Opened *opened) {
   demand(CreateSessionOptions(&options), "start for");
   demand(SetIntraOpNumThreads(options, request->threads), "start for");
   demand(SetInterOpNumThreads(options, 1), "start for");
+  // On x86-64 without VNNI its faster int8 kernels add two products in 16 bits, and saturate.
+  demand(AddSessionConfigEntry(options, "session.x64quantprecision", "1"), "start for");
   if (request->profile) demand(EnableProfiling(options, request->profile), "profile");
   demand(CreateSession(environment, request->model, options, &self.session), "load");
 

@@ -18,6 +18,8 @@ FORMATS: tuple[str, ...] = ("onnx",)
 DELEGATES: tuple[str, ...] = ("none",)
 
 _ERROR = 3
+# On x86-64 without VNNI its faster int8 kernels add two products in 16 bits, and saturate.
+_EXACT = ("session.x64quantprecision", "1")
 # Its exceptions have no base of their own.
 _REFUSALS = (
     state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
@@ -125,6 +127,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERROR
+    options.add_session_config_entry(*_EXACT)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _REFUSALS as error:

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mobiledeploy.core.plugins import FORMATS, RUNTIMES
 
@@ -207,3 +209,40 @@ def test_an_excerpt_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path:
     assert said(2)[0] == 7
     part.write_bytes(b"nothing")
     assert said(1)[0] == 7
+
+
+def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
+    """Two products of 255 x 127 are beyond 16 bits, in which AVX2's fast kernels add them."""
+    channels, places = 16, 5
+    weights = np.full((channels, channels, 1, 1), 127, np.int8)
+    weights[::2, 1::2] = -127
+    picture = np.full((1, channels, places, places), 255, np.uint8)
+    step = 8192
+    constants = {
+        "one": np.float32(1), "step": np.float32(step), "low": np.uint8(0), "middle": np.uint8(128),
+        "none": np.int8(0), "nil": np.int32(0), "w": weights,
+        "b": np.arange(channels, dtype=np.int32) * step,
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["image", "one", "low"], ["x"]),
+        helper.make_node("DequantizeLinear", ["w", "one", "none"], ["real"]),
+        helper.make_node("DequantizeLinear", ["b", "one", "nil"], ["bias"]),
+        helper.make_node("Conv", ["x", "real", "bias"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "step", "middle"], ["end"]),
+    ]
+    shape = [1, channels, places, places]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("end", TensorProto.UINT8, shape)],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "large.onnx"
+    onnx.save(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path
+    )
+    exact = weights.reshape(channels, -1).astype(np.int64) @ np.full(channels, 255)
+    codes = np.clip(np.rint(exact / step) + np.arange(channels) + 128, 0, 255)
+    assert len(set(codes)) > 8
+    engine = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
+    answer = engine.run(picture)[0, :, 0, 0]
+    np.testing.assert_array_equal(answer, codes)
