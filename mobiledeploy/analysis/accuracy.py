@@ -67,7 +67,8 @@ def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0
     log_p, log_q = (
         log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
     )
-    return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
+    # Rounding may take what is next to nothing below it.
+    return float(np.maximum(0.0, np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1))))
 
 
 def temperature(reference: ArrayLike) -> float:

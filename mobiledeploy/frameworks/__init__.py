@@ -8,3 +8,5 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # No conversion gains from a GPU, and looking for one costs time and warnings.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# On by itself where a CPU has AVX512-VNNI or AMX only; the gradient of grouped convolutions needs it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

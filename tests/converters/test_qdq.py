@@ -78,10 +78,13 @@ PARTS = {
 }
 
 
-def session(data, path, entries=()):
+EXACT = {"session.x64quantprecision": "1"}
+
+
+def session(data, path, entries=EXACT):
     """(ONNX Runtime's session, what its own optimised graph is made of)."""
     options = onnxruntime.SessionOptions()
-    for entry in dict(entries).items():
+    for entry in entries.items():
         options.add_session_config_entry(*entry)
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3

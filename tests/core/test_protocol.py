@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mobiledeploy.core import protocol, records
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
 from mobiledeploy.core.types import Failure, Tensor
-from mobiledeploy.devices import host
+from mobiledeploy.devices._child import Child
 
 TENSOR = Tensor("image", (1, 8, 8, 3), "int8", (0.5,), (-1,))
 READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, "x86_64")
@@ -55,7 +55,7 @@ def test_another_version_is_refused() -> None:
 
 
 def said(script: str) -> list[protocol.Event]:
-    child = host.Child([sys.executable, "-c", script])
+    child = Child([sys.executable, "-c", script])
     try:
         return list(protocol.events(child))
     finally:
@@ -87,8 +87,8 @@ def test_chatter_between_events_ends_it() -> None:
 
 def test_a_listener_tells_who_said_what_and_who_is_silent() -> None:
     line = records.line(protocol.Timed((1,)))
-    one = host.Child([sys.executable, "-c", f"print({line!r}); print({line!r}); print('no')"])
-    two = host.Child([sys.executable, "-c", f"print({line!r}, flush=True); input()"])
+    one = Child([sys.executable, "-c", f"print({line!r}); print({line!r}); print('no')"])
+    two = Child([sys.executable, "-c", f"print({line!r}, flush=True); input()"])
     listener = protocol.Listener("a.tflite", 30.0)
     try:
         listener.listen(1, one)

@@ -44,6 +44,7 @@ else:
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     answer = lambda x: session.run(None, {"image": x})[0]
 d, spec = a.data, a.spec
