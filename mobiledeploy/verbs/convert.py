@@ -333,7 +333,7 @@ class _Press:
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
             held = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
             chosen = self._best(recipe, floats, images[~held], images[held])
-            return self._passed(recipe, chosen, floats, images)
+            return self._passed(recipe, chosen, floats, images, {})
         if len(recipe.passes) > 1:
             self.speak.doubt(
                 Doubt(
@@ -343,7 +343,7 @@ class _Press:
                     f"give {ENOUGH_CALIBRATION_IMAGES} or more",
                 )
             )
-        return self._passed(recipe, recipe.passes[0], floats, images)
+        return self._passed(recipe, recipe.passes[0], floats, images, {})
 
     def _best(self, recipe: Recipe, floats: bytes, fit: Images, held: Images) -> tuple[str, ...]:
         """That order of passes, fitted to `fit`, whose answers diverge least on `held`."""
@@ -352,9 +352,10 @@ class _Press:
         reference = drafts.logits(floats, held)
         warm = accuracy.temperature(reference)
         tried = []
+        known: dict[tuple[str, ...], Draft] = {}
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
-            draft = self._passed(recipe, names, floats, fit)
+            draft = self._passed(recipe, names, floats, fit, known)
             logits = drafts.logits(drafts.integers(draft), held)
             result = Tried(
                 names, accuracy.divergence(reference, logits, warm), warm,
@@ -372,13 +373,21 @@ class _Press:
         )
         return taken.passes
 
-    def _passed(self, recipe: Recipe, names: Sequence[str], floats: bytes, images: Images) -> Draft:
+    def _passed(
+        self, recipe: Recipe, names: tuple[str, ...], floats: bytes, images: Images,
+        known: dict[tuple[str, ...], Draft],
+    ) -> Draft:  # fmt: skip
+        """The draft through these passes; `known` keeps what orders have begun with so far."""
         from mobiledeploy.frameworks import drafts
 
-        draft = drafts.start(floats, recipe, self.request.io, images, self.request.keep_float)
-        for name in names:
-            draft = PASSES.load(name).apply(draft, images)
-        return draft
+        if names not in known:
+            if names:
+                before = self._passed(recipe, names[:-1], floats, images, known)
+                known[names] = PASSES.load(names[-1]).apply(before, images)
+            else:
+                kept = self.request.keep_float
+                known[names] = drafts.start(floats, recipe, self.request.io, images, kept)
+        return known[names]
 
 
 def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Converted:
