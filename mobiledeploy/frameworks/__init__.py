@@ -8,5 +8,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # No conversion gains from a GPU, and looking for one costs time and warnings.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-# On by itself where a CPU has AVX512-VNNI or AMX only; the gradient of grouped convolutions needs it.
+# By itself it is on only where a CPU has AVX512-VNNI or AMX, and gradients of grouped convolutions
+# need it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
