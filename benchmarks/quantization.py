@@ -29,7 +29,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import click
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from PIL import Image
 from rich.console import Console
@@ -39,7 +38,7 @@ from rich.table import Table
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, preprocessing
-from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.plugins import RUNTIMES, dataset
 from mobiledeploy.core.types import Overrides, Preprocessing
 from mobiledeploy.verbs.export import export
 from mobiledeploy.verbs.plan import Order
@@ -274,13 +273,8 @@ def ort(path: Path, source: Path, calibration: np.ndarray) -> None:
 def engine(path: Path) -> Answer:
     """picture [H, W, 3] -> logits [classes], on one thread."""
     if path.suffix == ".onnx":
-        options = SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        # As everywhere in mobiledeploy: files are judged, not the saturation of some CPUs.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda image: session.run(None, {name: image.transpose(2, 0, 1)[None]})[0].ravel()
+        session = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
+        return lambda image: session.run(image.transpose(2, 0, 1)[None]).ravel()
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()

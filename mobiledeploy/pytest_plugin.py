@@ -96,14 +96,14 @@ def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     from mobiledeploy.core.artifacts import named
 
     asked = [artifacts] if isinstance(artifacts, str | Path) else artifacts
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     for pattern in map(Path, asked):
         if not set("*?[") & set(str(pattern)):
-            found[pattern] = None
+            found.append(pattern)
             continue
         base = Path(pattern.anchor)
         matched = sorted(base.glob(str(pattern.relative_to(base))))
         if not matched:
             pytest.fail(f"error: no file fits {pattern}", pytrace=False)
-        found |= dict.fromkeys(matched)
+        found += matched
     return named(found)

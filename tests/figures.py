@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from typing import Any
 
 from mobiledeploy.core.store import Store
@@ -87,3 +89,13 @@ def keep(*kept: object) -> None:
             else:
                 assert isinstance(one, Measured | Counted | Estimated)
                 store.add_measurement(one)
+
+
+def command(*argv: object, code: int = 0) -> str:
+    """What mobiledeploy prints and ends with `code`: its answer, or its error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout if code in (0, 1, 3) else done.stderr

@@ -98,9 +98,8 @@ def command(
         return
     if rounds is not None:
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
-    paths = chosen or verb.last_export()
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.figures(paths, notify=terminal, **given)
+        done = verb.figures(chosen, notify=terminal, **given)
     if json:
         _frame.emit_json(done)
         return

@@ -156,15 +156,7 @@ def _csv(results: tuple[Result, ...]) -> None:
 def _show(results: tuple[Result, ...]) -> None:
     _frame.table(
         (
-            "model",
-            "recipe",
-            "size",
-            "top-1",
-            "device",
-            "kind",
-            "latency",
-            "instructions",
-            "when",
+            "model", "recipe", "size", "top-1", "device", "kind", "latency", "instructions", "when",
             "id",
         ),
         [
@@ -182,4 +174,4 @@ def _show(results: tuple[Result, ...]) -> None:
             )
             for r in results
         ],
-    )
+    )  # fmt: skip

@@ -342,7 +342,7 @@ class Store:
             "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
             "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
-            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, m.id FROM page "
+            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, m.id FROM page "
             "JOIN measurement m ON m.id = page.id "
             "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 ORDER BY m.id DESC"
         )
@@ -353,8 +353,8 @@ class Store:
         """Artifacts without any figure, newest first."""
         rows = self._all(
             "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
-            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL FROM "
-            "(SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
+            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, "
+            "NULL FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
             "(SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
         )
         return tuple(_result(row) for row in rows)
@@ -563,8 +563,7 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
 def _result(row: Sequence[Any]) -> Result:
     values = list(row)
     values[14] = _interval(row[14])
-    id_ = values.pop()
-    return replace(Result(*values), id=id_)
+    return Result(*values)
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,9 @@ from mobiledeploy.core.types import Doubt
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import Benched
 from mobiledeploy.verbs.diff_figures import DifferentFigures, Fact, diff, named
-from tests.figures import HOST, artifact, by_layer, counted, estimated, keep, measured
+from tests.figures import HOST, artifact, by_layer, command, counted, estimated, keep, measured
 
-
-def cli(*argv: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", "diff", *map(str, argv)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done.stderr if code else done.stdout
+cli = partial(command, "diff")
 
 
 def benched(path: Path, *figures: object) -> str:

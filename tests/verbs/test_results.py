@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,9 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.verbs import results
-from tests.figures import artifact, counted, estimated, evaluation, keep, measured
+from tests.figures import artifact, command, counted, estimated, evaluation, keep, measured
 
-
-def cli(*argv: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", "results", *map(str, argv)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done.stdout if code in (0, 1, 3) else done.stderr
+cli = partial(command, "results")
 
 
 def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Path) -> None:
