@@ -18,8 +18,8 @@ from pathlib import Path
 
 from mobiledeploy.core import preprocessing as preprocessing_
 from mobiledeploy.core import records
+from mobiledeploy.core.assets import shipped
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import PACKAGE
 from mobiledeploy.core.types import Argument, Preprocessing
 
 
@@ -133,9 +133,7 @@ def config_dir() -> Path:
 
 def folders() -> tuple[Path, ...]:
     """Where cards are looked for, first to last."""
-    installed = PACKAGE / "_data" / "models"
-    own = installed if installed.is_dir() else PACKAGE.parent / "models"
-    return (config_dir() / "models", own)
+    return (config_dir() / "models", shipped("models"))
 
 
 def names() -> tuple[str, ...]:

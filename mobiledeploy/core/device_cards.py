@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.core import records
+from mobiledeploy.core.assets import shipped
 from mobiledeploy.core.cards import config_dir, find, listed
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.plugins import PACKAGE
 
 Precision = Literal["float32", "int8"]
 
@@ -120,7 +120,7 @@ class DeviceCard:
 
 def folders() -> tuple[Path, ...]:
     """Where cards are looked for, first to last: the user's folder comes before ours."""
-    return (user_folder(), _own())
+    return (user_folder(), shipped("android_bench") / "devices")
 
 
 def user_folder() -> Path:
@@ -176,7 +176,7 @@ def workloads(card: DeviceCard) -> Mapping[str, Workload]:
 
 def networks() -> dict[str, Workload]:
     """The networks of the published points, counted in files that were made of them."""
-    path = _own() / "networks.csv"
+    path = shipped("android_bench") / "devices" / "networks.csv"
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
@@ -190,11 +190,6 @@ def networks() -> dict[str, Workload]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
-
-
-def _own() -> Path:
-    installed = PACKAGE / "_data" / "android_bench" / "devices"
-    return installed if installed.is_dir() else PACKAGE.parent / "android_bench" / "devices"
 
 
 def _check(card: DeviceCard, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the native parts lie: the C runner, its runtimes, the emulator and what it stands on.
+"""Where the native parts lie: the C runner, its runtimes, the emulator and what it stands on; adb.
 
 `mobiledeploy doctor --emulator` puts them into the user's cache (verbs/equip.py), under a name that
 stands for our C sources and for the versions that are pinned: parts of another version are never
@@ -8,7 +8,9 @@ taken for these.
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
+import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +20,8 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy.core import records
-from mobiledeploy.core.assets import cache_dir
+from mobiledeploy.core.assets import cache_dir, shipped
 from mobiledeploy.core.errors import InputError, MissingError
-from mobiledeploy.core.plugins import PACKAGE
 
 MEND = "mobiledeploy doctor --emulator"
 SOURCES = ("runner", "counter")
@@ -70,8 +71,7 @@ class Equipment:
 
 def android_bench() -> Path:
     """The folder of C sources, assets and device cards."""
-    installed = PACKAGE / "_data" / "android_bench"
-    return installed if installed.is_dir() else PACKAGE.parent / "android_bench"
+    return shipped("android_bench")
 
 
 @cache
@@ -118,6 +118,11 @@ def counter() -> Path:
     return _part(folder() / "libcounter.so")
 
 
+def qemu() -> Path:
+    """The emulator, in the cache or the system's."""
+    return _part(folder() / equipment().qemu)
+
+
 def sysroot() -> Path:
     """The libraries of an aarch64 Linux."""
     return _part(folder() / "sysroot")
@@ -142,6 +147,24 @@ def library_version(path: str, runtime: str) -> str:
     if Path(path) == library(platform.machine(), runtime):
         return metadata.version(package)
     return assets().packages[package].version
+
+
+def adb() -> str:
+    """The user's adb: MOBILEDEPLOY_ADB, then the SDK's, then the PATH's; MissingError without."""
+    chosen = os.environ.get("MOBILEDEPLOY_ADB")
+    if chosen:
+        found = shutil.which(chosen)
+        if found is None:
+            raise MissingError(f"{chosen} is no adb that can be run", "give another --adb FILE")
+        return found
+    for home in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
+        tools = Path(os.environ.get(home) or "/nonexistent") / "platform-tools" / "adb"
+        if os.access(tools, os.X_OK):
+            return str(tools)
+    found = shutil.which("adb")
+    if found is None:
+        raise MissingError("adb is not installed", "apt install adb, or give --adb FILE")
+    return found
 
 
 def _part(path: Path) -> Path:

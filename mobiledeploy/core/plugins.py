@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-from pathlib import Path
 from typing import Generic, TypeVar, cast
 
+from mobiledeploy.core.assets import PACKAGE
 from mobiledeploy.core.errors import MissingError, UsageError
 from mobiledeploy.core.ports import (
     Architecture,
@@ -31,7 +31,6 @@ from mobiledeploy.core.ports import (
 )
 
 T = TypeVar("T")
-PACKAGE = Path(__file__).resolve().parent.parent
 
 # The extra that brings a module, for the answer to an import that fails.
 EXTRA_OF = {

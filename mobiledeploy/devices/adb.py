@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mobiledeploy.core import leases
+from mobiledeploy.core import leases, native
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import Notify
@@ -415,30 +414,12 @@ def _verb(command: Sequence[str]) -> str:
     return next(word for word in command[1:] if word in ("shell", "push", "pull", "devices"))
 
 
-def _binary() -> str:
-    """adb: MOBILEDEPLOY_ADB, then the SDK's, then the PATH's; MissingError without one."""
-    chosen = os.environ.get("MOBILEDEPLOY_ADB")
-    if chosen:
-        found = shutil.which(chosen)
-        if found is None:
-            raise MissingError(f"{chosen} is no adb that can be run", "give another --adb FILE")
-        return found
-    for home in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
-        tools = Path(os.environ.get(home) or "/nonexistent") / "platform-tools" / "adb"
-        if os.access(tools, os.X_OK):
-            return str(tools)
-    found = shutil.which("adb")
-    if found is None:
-        raise MissingError("adb is not installed", "apt install adb, or give --adb FILE")
-    return found
-
-
 def _command(serial: str) -> tuple[str, ...]:
-    return (_binary(), "-s", serial)
+    return (native.adb(), "-s", serial)
 
 
 def _listed() -> list[_android.Listed]:
-    said = _run((_binary(), "devices", "-l"), "adb", ANSWER_SECONDS)
+    said = _run((native.adb(), "devices", "-l"), "adb", ANSWER_SECONDS)
     if said.status:
         lines = said.err.strip().splitlines() or ["adb devices failed"]
         raise DeviceError(f"adb cannot start its server: {lines[-1]}", "adb kill-server")

@@ -157,13 +157,10 @@ def _furnish(root: Path, core: Core) -> None:
 
 
 def _qemu() -> _Qemu:
-    equipment = native.equipment()
-    program, libraries = equipment.qemu, ""
-    if not Path(program).is_absolute():
-        program = str(native.folder() / program)
-        libraries = ":".join(
-            map(str, sorted((native.folder() / equipment.qemu_libraries).iterdir()))
-        )
+    program, libraries = str(native.qemu()), ""
+    own = native.equipment().qemu_libraries
+    if own:
+        libraries = ":".join(map(str, sorted((native.folder() / own).iterdir())))
     said = _ask(program, libraries, "--version")
     found = re.search(r"version (.+)", said)
     return _Qemu(program, libraries, f"qemu {found[1]}" if found else "qemu")

@@ -22,7 +22,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mobiledeploy import __version__
-from mobiledeploy.core import artifacts, assets
+from mobiledeploy.core import artifacts, assets, native
+from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import Doubt
 from mobiledeploy.core.units import size
@@ -197,11 +198,19 @@ def _part(requirement: Requirement, extra: str) -> Part:
 
 def _tools() -> Iterator[Part]:
     for name, (what, mend) in TOOLS.items():
-        path = shutil.which(name)
+        path = _where(name)
         if path is None:
             yield Part(name, what, None, "missing", mend)
         else:
             yield Part(name, what, _program_version(path), "ok")
+
+
+def _where(program: str) -> str | None:
+    """Where a program of `TOOLS` lies, found as the devices find it."""
+    try:
+        return native.adb() if program == "adb" else shutil.which(program) or str(native.qemu())
+    except DeployError:
+        return None
 
 
 def _program_version(path: str) -> str | None:

@@ -141,6 +141,17 @@ def test_a_program_on_the_path_is_found_with_its_version(said, version, tmp_path
     assert parts["adb"] == doctor.Part("adb", "phones", version, "ok")
 
 
+def test_the_sdk_s_adb_is_found_off_the_path(tmp_path, monkeypatch):
+    program = tmp_path / "platform-tools" / "adb"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho Version 36.0.0-1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("ANDROID_HOME", str(tmp_path))
+    parts = {part.name: part for part in doctor.doctor().parts}
+    assert parts["adb"] == doctor.Part("adb", "phones", "36.0.0-1", "ok")
+
+
 def test_an_absent_program_names_what_brings_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     parts = {part.name: part for part in doctor.doctor().parts}
