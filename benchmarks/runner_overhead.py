@@ -32,7 +32,7 @@ THOUSAND = 1000
 
 @click.command()
 @click.option("--artifact", multiple=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--runs", default=15, show_default=True, help="Pairs of processes.")
+@click.option("--runs", default=300, show_default=True, help="Pairs of processes.")
 def main(artifact: tuple[Path, ...], runs: int) -> None:
     chosen = artifact or [p for p in last_export() if p.stem.startswith(("int8", "float32"))]
     machine, comparisons = platform.machine(), []

@@ -38,6 +38,10 @@ _NONE, _RELU, _RELU6 = (
 _LOWEST, _HIGHEST = -128, 127
 _STORED: dict[str, Any] = {"end": np.int8, "weights": np.int8, "bias": np.int32}
 _TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+# A picture has few channels, and ONNX Runtime gathers what a window over it covers row by row, a
+# call for each few bytes. Two windows at once take half the calls, and more multiplications, which
+# is less where filters are few (docs/arm.md).
+_PICTURE_CHANNELS, _FEW_FILTERS = 4, 16
 
 
 def from_tflite(data: bytes, opset: int) -> onnx.ModelProto:
@@ -166,13 +170,15 @@ class _Writer:
 
     # Between integers and floats.
 
-    def _grid(self, index: int, kind: str = "activation") -> tuple[str, str]:
+    def _grid(self, index: int, kind: str = "activation", times: int = 1) -> tuple[str, str]:
         """Names of a tensor's scale and zero point, the latter moved for activations within."""
         scale, zero, name = self.scale(index), self.zero(index), f"{self._names[index]}/{kind}"
         moved = zero + self.shift if kind == "activation" else zero
         stored: NDArray[Any] = moved.astype(_STORED.get(kind, self.stored))
         if len(scale) == 1:
             scale, stored = scale.reshape(()), stored.reshape(())
+        else:
+            scale, stored = np.tile(scale, times), np.tile(stored, times)
         return self.constant(f"{name}_scale", scale), self.constant(f"{name}_zero", stored)
 
     def floats(self, index: int) -> bool:
@@ -212,11 +218,22 @@ class _Writer:
         return output
 
     def reshaped(self, codes: str, index: int, shape: str, output: str) -> str:
-        """Codes of a tensor's grid in another shape; runtimes leave the nodes around it out."""
+        """Codes of a tensor's grid in another shape."""
+        return self._rearranged("Reshape", [codes, shape], index, output)
+
+    def transposed(self, codes: str, index: int, order: Sequence[int], output: str) -> str:
+        """Codes of a tensor's grid in another order."""
+        return self._rearranged("Transpose", [codes], index, output, perm=order)
+
+    def _rearranged(
+        self, op: str, inputs: Sequence[str], index: int, output: str, **attributes: Any
+    ) -> str:
+        """What moves codes, on their floats; runtimes leave the nodes around it out."""
         if self.floats(index):
-            return self.node("Reshape", [codes, shape], output)
+            return self.node(op, inputs, output, **attributes)
+        codes, *others = inputs
         value = self.node("DequantizeLinear", [codes, *self._grid(index)], f"{output}/before")
-        value = self.node("Reshape", [value, shape], f"{output}/after")
+        value = self.node(op, [value, *others], f"{output}/after", **attributes)
         return self.node("QuantizeLinear", [value, *self._grid(index)], output)
 
     def store(self, index: int, value: str, activation: int = _NONE, part: str = "codes") -> str:
@@ -257,23 +274,21 @@ class _Writer:
             for end, code in (("lowest", low), ("highest", high))
         ]
 
-    def weights(self, index: int, array: NDArray[Any]) -> str:
-        """Weights in ONNX's order, output channels first."""
-        name = self.constant(self._names[index], array)
-        if self.floats(index):
-            return name
-        axis = {"axis": 0} if len(self.scale(index)) > 1 else {}
-        grid = self._grid(index, "weights")
-        return self.node("DequantizeLinear", [name, *grid], f"{name}/float", **axis)
+    def weights(self, index: int, array: NDArray[Any], times: int = 1) -> str:
+        """Weights in ONNX's order, output channels first, each filter in them so many times."""
+        return self._parameters(index, array, "weights", times)
 
-    def bias(self, index: int) -> str:
+    def bias(self, index: int, times: int = 1) -> str:
         array = self.array(index)
         assert array is not None
+        return self._parameters(index, np.tile(array, times), "bias", times)
+
+    def _parameters(self, index: int, array: NDArray[Any], kind: str, times: int) -> str:
         name = self.constant(self._names[index], array)
         if self.floats(index):
             return name
         axis = {"axis": 0} if len(self.scale(index)) > 1 else {}
-        grid = self._grid(index, "bias")
+        grid = self._grid(index, kind, times)
         return self.node("DequantizeLinear", [name, *grid], f"{name}/float", **axis)
 
     def pads(self, image: int, window: Sequence[int], strides: Sequence[int], padding: int,
@@ -330,13 +345,52 @@ def _convolution(w: _Writer, i: list[int], o: list[int], opt: Any, depthwise: bo
     weights = weights.transpose((3, 0, 1, 2) if depthwise else _TO_NCHW)
     window, strides = weights.shape[2:], (opt.strideH, opt.strideW)
     dilations = (opt.dilationHFactor, opt.dilationWFactor)
+    pads = w.pads(i[0], window, strides, opt.padding, dilations)
+    if (
+        weights.shape[0] <= _FEW_FILTERS and weights.shape[1] == channels <= _PICTURE_CHANNELS
+        and w.shape(o[0])[2] % 2 == 0 and max(dilations) == 1 < max(window)
+        and not w.floats(i[0]) and not w.floats(o[0])
+    ):  # fmt: skip
+        _two_columns(w, i, o, weights, strides, pads, opt.fusedActivationFunction)
+        return
     inputs = [w.read(i[0]), w.weights(i[1], weights), *(w.bias(b) for b in i[2:3])]
     value = w.node(
         "Conv", inputs, f"{w._names[o[0]]}/sum", kernel_shape=list(window), strides=list(strides),
-        pads=w.pads(i[0], window, strides, opt.padding, dilations), dilations=list(dilations),
-        group=channels // weights.shape[1],
+        pads=pads, dilations=list(dilations), group=channels // weights.shape[1],
     )  # fmt: skip
     w.store(o[0], value, opt.fusedActivationFunction)
+
+
+def _two_columns(
+    w: _Writer, i: list[int], o: list[int], weights: NDArray[Any], strides: tuple[int, int],
+    pads: Sequence[int], activation: int,
+) -> None:  # fmt: skip
+    """A convolution over a picture, two columns of its output at once.
+
+    A row of the picture, its channels beside each other, is one of a single channel; a window of
+    it that is wide enough for two holds each filter twice, the second moved on by a stride.
+    """
+    name = w._names[o[0]]
+    (_, height, width, channels), (_, rows, columns, filters) = w.shape(i[0]), w.shape(o[0])
+    tall, wide, stride = weights.shape[2], weights.shape[3] * channels, strides[1] * channels
+    row = weights.transpose(0, 2, 3, 1).reshape(filters, 1, tall, wide)
+    room = ((0, 0), (0, 0), (0, 0))
+    both = [np.pad(row, (*room, ends)) for ends in ((0, stride), (stride, 0))]
+    sides = w.constant(f"{name}/rows", np.asarray((1, 1, height, width * channels), np.int64))
+    image = w.transposed(w.codes(i[0]), i[0], _TO_NHWC, f"{name}/nhwc")
+    image = w.reshaped(image, i[0], sides, f"{name}/picture")
+    image = w.node("DequantizeLinear", [image, *w._grid(i[0])], f"{name}/picture_float")
+    inputs = [image, w.weights(i[1], np.concatenate(both), 2), *(w.bias(b, 2) for b in i[2:3])]
+    top, left, bottom, right = pads
+    value = w.node(
+        "Conv", inputs, f"{name}/sum", kernel_shape=[tall, wide + stride],
+        strides=[strides[0], 2 * stride], pads=[top, left * channels, bottom, right * channels],
+    )  # fmt: skip
+    codes = w.store(o[0], value, activation, "pairs")
+    codes = w.transposed(codes, o[0], _TO_NHWC, f"{name}/pairs_nhwc")
+    sides = w.constant(f"{name}/sides", np.asarray((1, rows, columns, filters), np.int64))
+    codes = w.reshaped(codes, o[0], sides, f"{name}/columns")
+    w.transposed(codes, o[0], _TO_NCHW, w.moved(o[0]))
 
 
 def _fully_connected(w: _Writer, i: list[int], o: list[int], opt: Any) -> None:

@@ -7,6 +7,7 @@ make it is not.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
 from mobiledeploy.verbs import diagnose, diff_figures
 
+_WINDOW = re.compile(r" \d+x\d+$")
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 
 
@@ -208,9 +210,11 @@ def _kernel(layer: Layer, weights: Mapping[str, NDArray[np.float32]]) -> NDArray
 
 
 def _aligned(first: _Read, second: _Read) -> list[Pair]:
+    # Whatever their windows: a layer of another window is the same one, changed.
     keys = [
-        [(side.kind, math.prod(side.shape)) for side in read.sides] for read in (first, second)
-    ]  # fmt: skip
+        [(_WINDOW.sub("", side.kind), math.prod(side.shape)) for side in read.sides]
+        for read in (first, second)
+    ]
     # Formats order the sides of a kernel each in its own way.
     comparable = first.artifact.format == second.artifact.format
     found = []
@@ -256,9 +260,12 @@ def _ranked(pairs: list[Pair]) -> list[Pair]:
             odd.append(f"{types[0]} → {types[1]}, others {' → '.join(usual[0][0])}")
         if p.a.kind != p.b.kind:
             odd.append(f"{p.a.kind} → {p.b.kind}")
-        if sorted(p.a.shape) != sorted(p.b.shape):
+        reshaped = sorted(p.a.shape) != sorted(p.b.shape)
+        if reshaped:
             odd.append("shape")
-        structural = 2.0 if retyped else float(bool(odd))
+        # As many numbers of another shape are the same ones, computed in another way.
+        same = reshaped and math.prod(p.a.shape) == math.prod(p.b.shape)
+        structural = 2.0 if retyped else float(bool(odd) and not same)
         # In dB below the usual: 6 dB are twice the error. Same weights have none.
         error = 0.0 if p.sqnr_db is None or math.isnan(p.sqnr_db) else max(0.0, middle - p.sqnr_db)
         if len(known) == 1 and p.sqnr_db is not None and math.isfinite(p.sqnr_db):

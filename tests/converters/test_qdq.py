@@ -12,6 +12,7 @@ import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 
+from mobiledeploy.converters import _qdq
 from mobiledeploy.converters import onnx as converter
 from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import RECIPES
@@ -36,11 +37,11 @@ def both(model, size=SIZE, io="int8", output="logits"):
     return lite, converter.convert(lite, INT8, resolution=size, io=io, output=output)
 
 
-def network(*middle):
+def network(*middle, filters=8):
     """A small network around some layers."""
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((*SIZE, 3))
-    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(image)
     for make in middle:
         x = make(x)
     x = layers.GlobalAveragePooling2D()(x)
@@ -48,7 +49,7 @@ def network(*middle):
 
 
 def residual(x):
-    return layers.Add()([x, layers.Conv2D(8, 1)(x)])
+    return layers.Add()([x, layers.Conv2D(x.shape[-1], 1)(x)])
 
 
 def fire(x):
@@ -159,7 +160,7 @@ def test_a_network_is_fused_and_agrees(name, tmp_path):
 
 
 def test_weights_biases_and_scales_are_tflites():
-    lite, data = both(network(residual))
+    lite, data = both(network(residual, filters=17))
     engine = Interpreter(model_content=lite, num_threads=1)
     held = {
         numpy_helper.to_array(tensor).tobytes(): tensor.name
@@ -175,6 +176,51 @@ def test_weights_biases_and_scales_are_tflites():
             assert np.ascontiguousarray(codes).tobytes() in held, detail["name"]
             checked += 1
     assert checked == 2
+
+
+# Size of the picture, channels (by a layer before it), filters, window, stride, padding; the window
+# that it becomes.
+PICTURES = {
+    "as in a MobileNet": ((32, 32), 3, 8, (3, 3), 2, "same", (3, 15)),
+    "odd": ((33, 35), 3, 16, (3, 3), 2, "same", (3, 15)),
+    "an odd row": ((24, 23), 3, 8, (5, 5), 3, "valid", None),
+    "a column left over": ((24, 27), 3, 8, (5, 5), 3, "valid", (5, 24)),
+    "valid": ((17, 21), 3, 8, (3, 2), 2, "valid", (3, 12)),
+    "stride of one": ((12, 12), 3, 5, (3, 3), 1, "same", (3, 12)),
+    "grey": ((16, 20), 1, 8, (7, 7), 2, "same", (7, 9)),
+    "four channels": ((16, 16), 4, 8, (1, 3), 1, "same", (1, 16)),
+    "a single column": ((16, 16), 3, 8, (3, 1), 2, "same", (3, 9)),
+    "five channels": ((16, 16), 5, 8, (3, 3), 2, "same", None),
+    "many filters": ((16, 16), 3, 17, (3, 3), 2, "same", None),
+    "a point": ((16, 16), 3, 8, (1, 1), 1, "same", None),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypatch):
+    size, channels, filters, window, stride, padding, widened = PICTURES[name]
+    tf_keras.utils.set_random_seed(0)
+    image = layers.Input((*size, 3))
+    x = image if channels == 3 else layers.Conv2D(channels, 1)(image)
+    x = layers.Conv2D(filters, window, stride, padding=padding, activation="relu")(x)
+    outer = Model("tf_keras", tf_keras.Model(image, layers.Dense(5)(layers.Flatten()(x))))
+    lite = press(outer, INT8, "tflite", images(8, size), io="int8", output="logits")
+
+    def made():
+        data = converter.convert(lite, INT8, resolution=size, io="int8", output="logits")
+        *_, conv = [n for n in onnx.load_model_from_string(data).graph.node if n.op_type == "Conv"]
+        opened, ops = session(data, tmp_path / "optimised.onnx")
+        assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul"}, ops
+        shape = next(tuple(a.ints) for a in conv.attribute if a.name == "kernel_shape")
+        return shape, answers(lite, opened)
+
+    shape, wide = made()
+    monkeypatch.setattr(_qdq, "_FEW_FILTERS", 0)
+    plain_shape, plain = made()
+    assert plain_shape == window
+    assert shape == (widened or window)
+    np.testing.assert_array_equal(wide, plain)
+    assert np.mean(abs(wide[:, 0] - wide[:, 1]) <= 1) >= 0.99
 
 
 @pytest.mark.parametrize("output", ["softmax", "logits"])
