@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from rich.console import Console
@@ -64,8 +66,8 @@ def compare(
     return Comparison(name, ours[0], theirs[0], first, second, ratio, (low, high), bar, met)
 
 
-def report(comparisons: list[Comparison], path: Path) -> None:
-    """A table on the terminal, and all of it as JSON at `path`."""
+def report(comparisons: list[Comparison], path: Path) -> NoReturn:
+    """A table on the terminal, and all of it as JSON at `path`; ends in 1 where a bar is missed."""
     table = Table("what", "way", "median", "spread (min to max)", "ratio, 95 % interval", "bar")
     for c in comparisons:
         low, high = c.interval
@@ -80,3 +82,4 @@ def report(comparisons: list[Comparison], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"host": platform.platform(), "comparisons": [asdict(c) for c in comparisons]}
     path.write_text(json.dumps(content, indent=1))
+    sys.exit(0 if all(c.met for c in comparisons) else 1)

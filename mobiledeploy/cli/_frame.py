@@ -41,7 +41,7 @@ class Terminal:
             from rich.progress import Progress as Bars
 
             self._bars = Bars(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                 TimeRemainingColumn(), console=Console(stderr=True), transient=True,
             )  # fmt: skip
             self._bars.start()
@@ -186,7 +186,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
             drawn.add_column(header, justify="right" if index else "left", overflow="fold")
         for row in rows:
             drawn.add_row(*row)
-        Console().print(drawn)
+        Console(markup=False, emoji=False).print(drawn)
         return
     if title:
         click.echo(title)

@@ -1,4 +1,4 @@
-"""Who may use a machine right now: shared for work, exclusive for a timing.
+"""Who may use a machine right now, and how much of it: shared for work, exclusive for a timing.
 
 Locks are of the operating system (flock) on files in the user's cache folder: they end with the
 process that holds them, however it ends.
@@ -16,6 +16,13 @@ from pathlib import Path
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.records import writing
+
+
+def cores() -> int:
+    """How many cores this process may use: a sweep's jobs have a share of them each."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

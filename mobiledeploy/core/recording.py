@@ -18,7 +18,10 @@ from mobiledeploy.core.ports import Process, Session
 
 @dataclass(frozen=True)
 class Asked:
-    """What a timing was asked for, all that its course depends on besides its device."""
+    """What a timing was asked for, all that its course depends on besides its device.
+
+    `rounds` are of a comparison in turns.
+    """
 
     device: str
     runner: str
@@ -28,6 +31,7 @@ class Asked:
     runs: int | None
     seconds: float
     fixed_performance: bool
+    rounds: int | None = None
 
 
 @dataclass(frozen=True)

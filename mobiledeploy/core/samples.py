@@ -91,3 +91,10 @@ def class_offset(labels: int, outputs: int) -> int | None:
         None where the two numbers of classes have nothing to do with each other.
     """
     return {(outputs, outputs): 0, (1000, 1001): 1, (1001, 1000): -1}.get((labels, outputs))
+
+
+def class_name(labels: Sequence[str], outputs: int, index: int) -> str:
+    """What the model calls its class `index`: its number, where no label is known to be its own."""
+    offset = class_offset(len(labels), outputs)
+    place = -1 if offset is None else index - offset
+    return labels[place] if 0 <= place < len(labels) else str(index)

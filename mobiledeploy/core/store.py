@@ -121,7 +121,13 @@ _TESTS = {
 }
 _NEWEST = (
     "(SELECT e.{} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "
-    "ORDER BY e.made_at DESC LIMIT 1)"
+    "ORDER BY e.made_at DESC, e.id DESC LIMIT 1)"
+)
+# The newest figure of an artifact on a target, whenever it came into this store.
+_NEWEST_FIGURES = (
+    "(SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY artifact_sha256, kind, device, "
+    "runner, runtime, threads, delegate ORDER BY made_at DESC, id DESC) AS place "
+    "FROM measurement INDEXED BY measurement_by) WHERE place = 1)"
 )
 _INSERT_VERDICT = "INSERT INTO verdict VALUES (NULL, ?, ?, ?, ?, ?, ?)"
 _RECORDS: dict[str, Any] = {
@@ -227,7 +233,7 @@ class Store:
             Evaluation,
             fits,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
-            "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY id DESC",
+            "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY made_at DESC, id DESC",
             sha256, target.runtime, data.identity, runtime_version,
         )  # fmt: skip
 
@@ -250,7 +256,7 @@ class Store:
             lambda m: _fits(m.target, target),
             "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
             "AND runtime = ? AND threads = ? "
-            "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY id DESC",
+            "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY made_at DESC, id DESC",
             sha256, target.device, target.runtime, target.threads, runtime_version,
         )  # fmt: skip
 
@@ -258,7 +264,9 @@ class Store:
         """Every figure of an artifact, of any kind and from anywhere, newest first."""
         found = []
         for text in self._rows(
-            "SELECT record FROM measurement WHERE artifact_sha256 = ? ORDER BY id DESC", sha256
+            "SELECT record FROM measurement WHERE artifact_sha256 = ? "
+            "ORDER BY made_at DESC, id DESC",
+            sha256,
         ):
             # Of a mobiledeploy whose records held other fields.
             with suppress(InputError):
@@ -287,7 +295,7 @@ class Store:
         """Every verdict, newest first."""
         rows = self._all(
             "SELECT made_at, artifact_sha256, gate, metric, outcome, "
-            "json_extract(record, '$.line') FROM verdict ORDER BY id DESC"
+            "json_extract(record, '$.line') FROM verdict ORDER BY made_at DESC, id DESC"
         )
         return tuple(Judged(*row) for row in rows)
 
@@ -301,7 +309,7 @@ class Store:
         rows = self._all(
             "SELECT made_at, device, json_extract(record, '$.a'), json_extract(record, '$.b'), "
             "ratio, low, high, json_extract(record, '$.changed'), "
-            "json_extract(record, '$.rounds') FROM comparison ORDER BY id DESC"
+            "json_extract(record, '$.rounds') FROM comparison ORDER BY made_at DESC, id DESC"
         )
         return tuple(
             Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds)
@@ -324,27 +332,26 @@ class Store:
 
         Args:
             where: what columns must be: model, recipe, format, artifact (the start of its sha256),
-                kind, device, runtime, since (an ISO 8601 moment or the start of one).
+                kind, device, runtime, since (a moment as the store writes them, or its start).
             newest: only the newest figure of an artifact on a target.
             most: so many at most.
         """
         wanted = where or {}
         tests = [_TESTS[name] for name in wanted]
         if newest:
-            tests.append(
-                "m.id IN (SELECT max(id) FROM measurement GROUP BY artifact_sha256, kind, device, "
-                "runner, runtime, threads, delegate)"
-            )
+            tests.append(f"m.id IN {_NEWEST_FIGURES}")
         # The page of figures first, by ids alone: records are long, and sorting moves them about.
         query = (
             "WITH page AS (SELECT m.id FROM measurement m INDEXED BY measurement_by "  # noqa: S608 - of constants
-            f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} ORDER BY m.id DESC LIMIT ?) "
+            f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} "
+            "ORDER BY m.made_at DESC, m.id DESC LIMIT ?) "
             "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
             "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
             f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, m.id FROM page "
             "JOIN measurement m ON m.id = page.id "
-            "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 ORDER BY m.id DESC"
+            "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 "
+            "ORDER BY m.made_at DESC, m.id DESC"
         )
         rows = self._all(query, *wanted.values(), -1 if most is None else most)
         return tuple(_result(row) for row in rows)
@@ -372,7 +379,8 @@ class Store:
         """The newest evaluation of an artifact, of whatever pictures."""
         return self._newest(
             Evaluation, lambda _: True,
-            "SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY id DESC", sha256,
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? "
+            "ORDER BY made_at DESC, id DESC", sha256,
         )  # fmt: skip
 
     def places(self) -> tuple[str, ...]:
@@ -382,17 +390,17 @@ class Store:
 
     def dump(self, newest: bool = False) -> Iterator[str]:
         """Every record as a line of JSON: what `load` takes. `newest`: of figures, as `results`."""
-        only = (
-            " WHERE id IN (SELECT max(id) FROM measurement GROUP BY artifact_sha256, kind, device, "
-            "runner, runtime, threads, delegate)"
-        ) * newest
+        only = f" WHERE id IN {_NEWEST_FIGURES}" * newest
         with _refusals(self._file):
             for query in (
                 "SELECT made_at, '', record FROM artifact ORDER BY sha256",
-                "SELECT made_at, '', record FROM evaluation ORDER BY id",
-                f"SELECT made_at, '', record FROM measurement{only} ORDER BY id",  # noqa: S608 - of constants
-                "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict ORDER BY id",
-                "SELECT made_at, '', record FROM comparison ORDER BY id",
+                "SELECT made_at, '', record FROM evaluation ORDER BY made_at, id",
+                f"SELECT made_at, '', record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
+                (
+                    "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict "
+                    "ORDER BY made_at, id"
+                ),
+                "SELECT made_at, '', record FROM comparison ORDER BY made_at, id",
             ):
                 for made_at, of, record in self._connection.execute(query):
                     head = json.dumps({"made_at": made_at, "of": of})
@@ -450,6 +458,11 @@ class Store:
     def _paths(self, query: str, *values: str) -> tuple[str, ...]:
         rows = self._rows(query, *values)
         return tuple(_near(Path(text)) for text in json.loads(rows[0])) if rows else ()
+
+
+def written(moment: datetime) -> str:
+    """A moment as the store keeps them: their order is that of their texts."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def decode_measurement(text: str | bytes, where: str = "record") -> Measurement:
@@ -528,7 +541,7 @@ def read_kept(text: str, where: str) -> Kept:
     record = records.loads(known, json.dumps(kept), where)
     if isinstance(record, Compared) and not 0 < 4 * record.rounds == len(record.blocks):
         raise InputError(f"{where} has {len(record.blocks)} blocks in {record.rounds} rounds")
-    return Kept(moment.astimezone(UTC).isoformat(timespec="milliseconds"), of, record)
+    return Kept(written(moment), of, record)
 
 
 def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
@@ -641,7 +654,7 @@ def _rescue(file: Path) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return written(datetime.now(UTC))
 
 
 def _near(path: Path) -> str:

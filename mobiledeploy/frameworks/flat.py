@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
+from mobiledeploy.core import leases
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array, Images
 
@@ -244,7 +244,7 @@ def interpreter(content: bytes, *, every_tensor: bool = False) -> Any:
     kinds = tf.lite.experimental.OpResolverType
     made = tf.lite.Interpreter(
         model_content=content,
-        num_threads=os.cpu_count(),
+        num_threads=leases.cores(),
         experimental_preserve_all_tensors=every_tensor,
         # XNNPACK keeps what is between its operators to itself.
         experimental_op_resolver_type=(

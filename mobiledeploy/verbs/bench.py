@@ -271,14 +271,13 @@ class Timing:
         self._clock: Callable[[], float] = time.monotonic
         self._files: dict[str, str] | None = None
 
-    def measure(
-        self, session: Session, *, runs: int | None = None, seconds: float | None = None
-    ) -> Measured:
+    def measure(self, session: Session, *, seconds: float | None = None) -> Measured:
         """Runs the runner until the times are good enough, and draws up the record.
 
-        `runs` and `seconds` stand for what was asked, where they are given.
+        `seconds` is the time limit in place of the limit, or of the number of runs, that was asked.
         """
-        self._runs, self._seconds = runs or self.asked.runs, seconds or self.asked.seconds
+        self._runs = None if seconds else self.asked.runs
+        self._seconds = seconds or self.asked.seconds
         self._clock, self.samples_ns, self.doubts = session.clock, [], []
         target, driver = self.target, RUNNERS.load(self.target.runner)
         if self._files is None:

@@ -18,6 +18,7 @@ from mobiledeploy.analysis import gate
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import (
     Accepted,
@@ -479,7 +480,7 @@ class _One:
 
     def _name(self, index: int) -> str:
         labels = self.evaluation.preprocessing.labels or self.evaluation.data.labels
-        return labels[index] if index < len(labels) == self.artifact.spec.classes else str(index)
+        return class_name(labels, self.artifact.spec.classes, index)
 
 
 def _needed(needed: int | None, n: int) -> str:

@@ -46,7 +46,7 @@ def compare(
         runtime: by default that of each artifact's format.
         threads: of the runtime.
         delegate: by default the first that the runtime has.
-        rounds: of four blocks each.
+        rounds: of four blocks each; of a recording, as many as it holds.
         seconds: the time limit for one block.
         record: a file to keep the exchange in.
         notify: hears of progress and doubts.
@@ -64,8 +64,9 @@ def compare(
     place.timed("a comparison in turns")
     asked = places.asked(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=None,
-        seconds=seconds, fixed_performance=False,
+        seconds=seconds, fixed_performance=False, rounds=rounds,
     )  # fmt: skip
+    rounds = asked.rounds or rounds
     timings = {
         side: bench.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(notify))
         for side, path in (("A", a), ("B", b))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.analysis.quantization import Doubles, Grid, LayerError, Remedy, Scaling, Tally
-from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core import artifacts, leases, preprocessing, protocol, records
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Array, Format, Notify, Pixels, Process, Session
@@ -202,7 +202,7 @@ def _pictures(
             "the demo pictures say nothing about a model that was not trained on them",
             "give --data DIR or FILE.npz",
         )
-    split: Split = own.split if data == own.source else "all"
+    split: Split = own.split if evaluate_verb.same_place(data, own.source) else "all"
     samples = dataset(data).open(data, split, resolution=artifact.spec.resolution, labels=())
     found, doubts = [], []
     wanted = np.linspace(0, len(samples), min(PICTURES, len(samples)), endpoint=False, dtype=int)
@@ -371,7 +371,7 @@ class _Lab:
 
     def _runner(self, runtime: str) -> tuple[Process, protocol.Listener]:
         if runtime not in self._running:
-            target = Target("host", "python", runtime, evaluate_verb.cores(), "")
+            target = Target("host", "python", runtime, leases.cores(), "")
             process = self._session.run(RUNNERS.load("python").layers(target))
             listener = protocol.Listener(runtime, evaluate_verb.PATIENCE_S)
             listener.listen(0, process)

@@ -32,7 +32,7 @@ _DIGITS = 18
 _OF_THE_MOMENT = frozenset((
     "battery_c", "battery_percent", "busy_cpu_s", "frequency_khz", "frequency_mhz", "load",
     "memory_available_kb", "stolen_cpu_s", "temperature_cpu_c", "temperature_millicelsius",
-    "time_in_state",
+    "temperatures_millicelsius", "time_in_state",
 ))  # fmt: skip
 
 
@@ -219,5 +219,10 @@ def _environment(m: Measurement) -> dict[str, str]:
     found["runtime version"] = m.runtime_version
     if isinstance(m, Counted):
         return found | {"core": m.core} | dict(m.versions)
-    standing = {k: v for k, v in m.facts_before.items() if k not in _OF_THE_MOMENT}
+    # Of the fixed-performance mode, whether it was on: what it did is measured each time.
+    standing = {
+        k: v.partition(":")[0] if k == "fixed_performance" else v
+        for k, v in m.facts_before.items()
+        if k not in _OF_THE_MOMENT
+    }
     return found | {"delegated": delegated(m)} | standing

@@ -208,7 +208,7 @@ def _tools() -> Iterator[Part]:
 def _where(program: str) -> str | None:
     """Where a program of `TOOLS` lies, found as the devices find it."""
     try:
-        return native.adb() if program == "adb" else shutil.which(program) or str(native.qemu())
+        return native.adb() if program == "adb" else str(native.qemu())
     except DeployError:
         return None
 

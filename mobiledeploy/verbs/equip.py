@@ -48,6 +48,8 @@ def equip(notify: Notify = SILENCE) -> Equipment:
     """
     with leases.hold("native", exclusive=True, notify=notify):
         try:
+            for part in (native.qemu, native.counter, native.sysroot):
+                part()
             return native.equipment()
         except MissingError:
             pass

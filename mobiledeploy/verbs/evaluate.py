@@ -7,7 +7,6 @@ process hands out ranges of pictures and keeps the five best classes of each ans
 from __future__ import annotations
 
 import base64
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import artifacts, preprocessing, protocol, records
+from mobiledeploy.core import artifacts, leases, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Samples, Session
@@ -115,7 +114,7 @@ def evaluate(
     with Store.open() as store, DEVICES.load("host").open(
         "host", exclusive=False, notify=notify
     ) as session:  # fmt: skip
-        job = _Job(pictures, threads or cores(), session, store, notify)
+        job = _Job(pictures, threads or leases.cores(), session, store, notify)
         for path, artifact in asked.items():
             reference = float_sibling(path, artifact, asked, notify) if compare else None
             if reference and reference[0] not in made:
@@ -205,13 +204,6 @@ def logits(
     return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 # --- which pictures ------------------------------------------------------------------------
 
 
@@ -270,7 +262,7 @@ class _Pictures:
     def _are_own(self, source: str, artifact: Artifact, doubts: list[Doubt]) -> bool:
         """Whether the pictures are those that the artifact was exported with."""
         own = artifact.data
-        named_alike = _same_place(source, own.source)
+        named_alike = same_place(source, own.source)
         try:
             found = self._open(source, own.split, artifact, own.labels).identity
         except InputError:
@@ -299,7 +291,7 @@ class _Pictures:
         return self._known[key]
 
 
-def _same_place(one: str, other: str) -> bool:
+def same_place(one: str, other: str) -> bool:
     """Whether two `--data` name the same pictures, be it by two paths."""
     if one == other:
         return True

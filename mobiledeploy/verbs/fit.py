@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import preprocessing, records, runs
+from mobiledeploy.core import leases, preprocessing, records, runs
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Notify, Samples
@@ -302,7 +302,7 @@ def _prepare(
     depends = [ref.identity, list(spec.resolution), records.encode(shape)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     path, record = folder / f"{key}.npy", folder / f"{key}.json"
-    if not record.is_file():
+    if not (record.is_file() and path.is_file()):
         samples = _open(ref)
         _check_labels(samples, ref)
         with records.writing(folder):
@@ -359,7 +359,7 @@ def _decoded(
             return
         pool = stack.enter_context(
             ProcessPoolExecutor(
-                os.cpu_count(), mp_context=get_context("spawn"), initializer=_end_with_parent
+                leases.cores(), mp_context=get_context("spawn"), initializer=_end_with_parent
             )
         )
         work = functools.partial(_chunk_of, ref, resolution, shape)

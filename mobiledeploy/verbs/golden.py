@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import Notify, Pixels
+from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Artifact, DataRef, Doubt, Golden, Outcome, Verdict
-from mobiledeploy.verbs import evaluate
+from mobiledeploy.verbs import evaluate, inputs
 
 TOLERATED_STEPS = 1.0
 """On the runtime and the instruction set that made them, golden outputs come again."""
@@ -61,35 +58,12 @@ def pictures(path: Path, golden: Golden) -> tuple[Path, ...]:
         InputError: none were kept, one is absent or not the one that was kept, or the record names
             a file elsewhere.
     """
-    found = []
-    for name in golden.images:
-        picture = path.parent / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or picture.suffix != ".png":
-            raise InputError(f"{path}: its record names {name!r} for a golden picture")
-        try:
-            digest = records.sha256(picture)
-        except OSError as error:
-            raise InputError(
-                f"golden picture {picture} is not there", "export again, with --force"
-            ) from error
-        if not digest.startswith(picture.stem):
-            raise InputError(
-                f"golden picture {picture} is not the one that its name says",
-                "export again, with --force",
-            )
-        found.append(picture)
+    found = tuple(path.parent / name for name in golden.images)
+    for picture in found:
+        inputs.golden_content(path.parent, picture)
     if not found or len(found) != len(golden.logits):
         raise InputError(f"{path} has no golden samples", "export it again, with --force")
-    return tuple(found)
-
-
-def pixels(paths: Sequence[Path]) -> tuple[Pixels, ...]:
-    """The pictures, uint8 [H, W, 3], RGB."""
-    made = []
-    for path in paths:
-        with Image.open(path, formats=("PNG",)) as picture:
-            made.append(np.array(picture.convert("RGB")))
-    return tuple(made)
+    return found
 
 
 def replay(path: Path, artifact: Artifact, notify: Notify) -> Replay:

@@ -29,7 +29,7 @@ def sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
 
 def golden(folder: Path, picture: Path) -> Pixels:
     """A golden picture of the artifact in `folder`, if it is the one that its record speaks of."""
-    content = _golden(folder, picture)
+    content = golden_content(folder, picture)
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             return np.array(image.convert("RGB"))
@@ -37,20 +37,21 @@ def golden(folder: Path, picture: Path) -> Pixels:
         raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
 
 
-def _golden(folder: Path, picture: Path) -> bytes:
+def golden_content(folder: Path, picture: Path) -> bytes:
     """A golden picture's file, if it is the one that the record was made with.
 
     A record from elsewhere may name any file: only a regular one below its own folder is opened.
     """
+    again = "export again, with --force"
     try:
         real = picture.resolve()
         if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
-            raise InputError(f"golden picture {picture} is no file of the artifact's folder")
+            raise InputError(f"golden picture {picture} is no file of the artifact's folder", again)
         content = real.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"golden picture {picture} is not there", again) from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+        raise InputError(f"golden picture {picture} cannot be read", again) from error
     if records.sha256(content)[:16] != picture.stem:
-        raise InputError(
-            f"golden picture {picture} is not the one that the record speaks of", "export it again"
-        )
+        raise InputError(f"golden picture {picture} is not the one that its name says", again)
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import io
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Pixels
+from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
@@ -154,11 +156,11 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
         if before is not None and before.data.identity == evaluation.data.identity:
             against = f"{reference.recipe.name}.{reference.format}"
             changed = _changed(before, evaluation)
-            flips, flipped = _flips(evaluation, changed[:FLIPS]), len(changed)
+            flips, flipped = _flips(evaluation, artifact, changed[:FLIPS]), len(changed)
     return Detail(
         sha, artifact.spec.name, artifact.recipe.name, artifact.format, profile,
-        counts is not None, _classes(evaluation) if evaluation else (), against, flips, flipped,
-        _environment(figures, artifact),
+        counts is not None, _classes(evaluation, artifact) if evaluation else (), against, flips,
+        flipped, _environment(figures, artifact),
     )  # fmt: skip
 
 
@@ -173,14 +175,14 @@ def _reference(known: Mapping[str, Artifact], artifact: Artifact) -> Artifact | 
     return min(fits, key=lambda a: (a.format != artifact.format, a.sha256), default=None)
 
 
-def _classes(evaluation: Evaluation) -> tuple[tuple[str, int, int], ...]:
+def _classes(evaluation: Evaluation, artifact: Artifact) -> tuple[tuple[str, int, int], ...]:
     total: Counter[int] = Counter()
     right: Counter[int] = Counter()
     for p in evaluation.predictions:
         if p.label >= 0:
             total[p.label] += 1
             right[p.label] += p.classes[:1] == (p.label,)
-    return tuple((_name(evaluation, c), total[c], right[c]) for c in sorted(total))
+    return tuple((_name(evaluation, artifact, c), total[c], right[c]) for c in sorted(total))
 
 
 def _changed(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, int]]:
@@ -193,20 +195,20 @@ def _changed(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, i
     ]
 
 
-def _name(evaluation: Evaluation, index: int) -> str:
-    labels = evaluation.data.labels or evaluation.preprocessing.labels
-    return labels[index] if 0 <= index < len(labels) else "–" if index < 0 else str(index)
+def _name(evaluation: Evaluation, artifact: Artifact, index: int) -> str:
+    labels = evaluation.preprocessing.labels or evaluation.data.labels
+    return "–" if index < 0 else class_name(labels, artifact.spec.classes, index)
 
 
-def _flips(evaluation: Evaluation, changed: list[tuple[str, int, int, int]]) -> tuple[Flip, ...]:
+def _flips(
+    evaluation: Evaluation, artifact: Artifact, changed: list[tuple[str, int, int, int]]
+) -> tuple[Flip, ...]:
     images = _images(evaluation, {sample for sample, *_ in changed})
+    name = functools.partial(_name, evaluation, artifact)
     return tuple(
-        Flip(
-            sample, _name(evaluation, label), _name(evaluation, before), _name(evaluation, now),
-            images.get(sample, ""),
-        )
+        Flip(sample, name(label), name(before), name(now), images.get(sample, ""))
         for sample, label, before, now in changed
-    )  # fmt: skip
+    )
 
 
 def _images(evaluation: Evaluation, wanted: set[str]) -> dict[str, str]:

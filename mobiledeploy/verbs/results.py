@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
@@ -72,16 +72,20 @@ def listing(
     Raises:
         UsageError: nothing is kept here, or `since` is no moment.
     """
-    since = (where or {}).get("since")
-    if since is not None:
-        try:
-            datetime.fromisoformat(since)
-        except ValueError as error:
-            raise UsageError(
-                f"{since!r} is no time", "give 2026-01-31 or 2026-01-31T12:00"
-            ) from error
+    where = dict(where or {})
+    if "since" in where:
+        where["since"] = _moment(where["since"])
     with present() as kept:
         return Listed(kept.results(where, newest=newest, most=most))
+
+
+def _moment(text: str) -> str:
+    """A moment as the store writes them, in UTC, which it also is without an offset of its own."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
+    return store.written(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def comparisons() -> Comparisons:

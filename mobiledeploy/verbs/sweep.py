@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records, store
+from mobiledeploy.core import leases, records, store
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -133,7 +133,7 @@ def sweep(
         UsageError: see `plan`.
         DeviceError: the cluster cannot be reached.
     """
-    count = workers or max(1, evaluate.cores() // 2)
+    count = workers or max(1, leases.cores() // 2)
     runs = EXECUTORS.load(executor)
     planned = plan(grid, count, notify)
     todo = [job for job, p in planned if p.state == "to do"]
@@ -246,8 +246,12 @@ def _standing(jobs: Sequence[Job], out: Path) -> dict[str, str]:
 def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -> list[Failed]:
     """Takes the figures that are missing, one at a time, for a timing has its machine alone."""
     missing = [
-        (path, device) for device in devices for path in standing if not _known(path, device)
-    ]  # fmt: skip
+        (path, device)
+        for device in devices
+        for name in [_name(device)]
+        for path in standing
+        if not _known(path, name)
+    ]
     failed = []
     begun = time.monotonic()
     for done, (path, device) in enumerate(missing, 1):
@@ -265,6 +269,16 @@ def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -
         notify.progress("figures", done, len(missing))
         notify.say(f"{done} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
     return failed
+
+
+def _name(device: str) -> str:
+    """As what records bear it: a card's name, or a phone's serial number."""
+    card = places.stand_in(device)
+    try:
+        return places.resolve(device).name if card is None else card.name
+    except DeployError:
+        # Its figures will fail, and say why.
+        return device
 
 
 def _known(path: str, device: str) -> bool:

@@ -19,7 +19,7 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Array, Notify
 from mobiledeploy.core.types import Artifact, Doubt, Verdict
-from mobiledeploy.verbs import golden
+from mobiledeploy.verbs import golden, inputs
 
 PATIENCE_S = 600.0
 LARGEST_BYTES = 1 << 30
@@ -121,8 +121,8 @@ def _sealed(path: Path, artifact: Artifact) -> bool:
 def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
     kept = golden.pictures(path, artifact.golden)
     return pipelines.diagnose(
-        golden.pixels(kept), _tensors(pipeline, kept), artifact.spec.preprocessing,
-        artifact.spec.resolution, artifact.inputs[0], artifact.layout,
+        [inputs.golden(path.parent, picture) for picture in kept], _tensors(pipeline, kept),
+        artifact.spec.preprocessing, artifact.spec.resolution, artifact.inputs[0], artifact.layout,
     )  # fmt: skip
 
 

@@ -68,7 +68,8 @@ def test_both_ways_of_evaluating_take_the_same_pictures(exported, here) -> None:
         [sys.executable, str(BENCHMARKS / "evaluation.py"), str(path), str(photos)],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    # 1 says that the bar was missed, which the weather may do.
+    assert done.returncode in (0, 1), done.stderr
     report = json.loads((here / "build" / "benchmarks" / "evaluation.json").read_text())
     (comparison,) = report["comparisons"]
     assert len(comparison["ours_s"]) == len(comparison["theirs_s"]) == 7

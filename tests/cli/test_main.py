@@ -1,6 +1,7 @@
 """The door: help, settings, and what each kind of failure says and ends in."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -23,6 +24,24 @@ def test_help_lists_every_command_with_a_line(tmp_path):
     assert done.returncode == 0
     for name in ("export", "evaluate", "bench", "models", "doctor"):
         assert f"  {name} " in done.stdout
+
+
+def test_a_table_on_a_terminal_says_names_as_they_are():
+    """With brackets, too, which a library for terminals takes for its own marks."""
+    rows = [["build/net[v2]/a.tflite", "1"], ["out[/b]/:smile:.tflite", "2"]]
+    program = f"from mobiledeploy.cli import _frame; _frame.table(['file', 'x'], {rows!r}, '[t]')"
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=theirs, stderr=subprocess.PIPE, timeout=60,
+        env={**os.environ, "COLUMNS": "100", "TERM": "xterm"}, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    said = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    assert "│" in said
+    assert all(text in said for row in rows for text in row)
+    assert "[t]" in said
 
 
 def test_no_command_is_help_and_usage(tmp_path):

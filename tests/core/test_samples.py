@@ -65,3 +65,12 @@ def test_only_the_background_class_is_an_offset():
     assert samples.class_offset(1001, 1000) == -1
     assert samples.class_offset(12, 12) == 0
     assert samples.class_offset(12, 13) is None
+
+
+def test_a_class_has_the_name_of_its_label_with_a_background_before_it_too():
+    labels = [f"label {n}" for n in range(1000)]
+    assert samples.class_name(labels, 1000, 7) == "label 7"
+    assert samples.class_name(labels, 1001, 8) == "label 7"
+    assert samples.class_name(labels, 1001, 0) == "0"
+    assert samples.class_name(labels, 12, 7) == "7"
+    assert samples.class_name((), 12, 7) == "7"

@@ -276,7 +276,7 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     asked = {"device": "adb", "runner": "scripted", "seconds": seconds, "notify": heard}
     file = here / "turns.json"
     made = compare(path, other, rounds=rounds, record=file, **asked)
-    assert compare(path, other, rounds=rounds, device=f"replay:{file}") == made
+    assert compare(path, other, device=f"replay:{file}") == made
     # Whether 1 lies in a 95 % interval is chance in one of twenty runs: benchmarks/drift.py counts.
     assert abs(made.ratio - slowdown) < 0.02
     low, high = made.interval
@@ -284,8 +284,7 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     assert phone.left() == []
     if slowdown > 1:
         assert made.changed
-        arguments = [str(path), str(other), "--compare", "--rounds", str(rounds)]
-        arguments += ["--device", f"replay:{file}"]
+        arguments = [str(path), str(other), "--compare", "--device", f"replay:{file}"]
         done = CliRunner().invoke(command, arguments)
         assert "slower" in done.stdout
         assert f"{made.ratio:.3f}" in done.stdout

@@ -20,6 +20,7 @@ from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.devices import _child
 from mobiledeploy.verbs import bench as verb
+from mobiledeploy.verbs import places
 from mobiledeploy.verbs.bench import SECONDS, bench, target
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
@@ -106,7 +107,7 @@ def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
     path = exported["int8_ptq", "tflite"]
     shutil.copy(path, here)
     shutil.copy(artifacts.record_path(path), here)
-    with pytest.raises(InputError, match="golden picture .*png cannot be read"):
+    with pytest.raises(InputError, match="golden picture .*png is not there"):
         bench([here / path.name], runs=10, notify=heard)
 
 
@@ -139,7 +140,7 @@ def test_a_golden_picture_is_the_one_that_the_record_names(exported, here, heard
         assert "is no file of the artifact's folder" in refused(named)
     assert "cannot be read" in refused("golden/\0.png")
     Image.new("RGB", (8, 8)).save(folder / own)
-    assert "is not the one that the record speaks of" in refused(own)
+    assert "is not the one that its name says" in refused(own)
     shutil.copy(picture, folder / own)
     (made,) = bench([folder / path.name], runs=10, notify=heard)
     assert len(made.samples_ns) == 10
@@ -212,6 +213,15 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
         with pytest.raises(DeviceError, match="goes on 1 s after it was asked to end"):
             timing._listen(child)
     child.kill()
+
+
+def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None:
+    """The short blocks that try a phone's clocks are short, whatever was asked for."""
+    path = exported["int8_ptq", "tflite"]
+    asked = recording.Asked("host", "python", None, 1, None, 10**9, 600.0, False)
+    timing = verb.Timing(path, artifacts.load(path), asked, False, heard)
+    with verb.opened(places.resolve("host"), asked, None, heard) as session:
+        assert sum(timing.measure(session, seconds=0.2).samples_ns) < 60e9
 
 
 def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:

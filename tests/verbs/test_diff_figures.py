@@ -65,10 +65,16 @@ def test_a_count_without_layers_has_a_ratio_alone(here: Path) -> None:
 
 def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: Path) -> None:
     doubt = Doubt("busy-machine", "other programs computed meanwhile")
-    facts = {"cpu": "c", "governor": "powersave", "load": "0.1", "busy_cpu_s": "7"}
+    facts = {
+        "cpu": "c", "governor": "powersave", "load": "0.1", "busy_cpu_s": "7",
+        "temperatures_millicelsius": "31000", "fixed_performance": "on: with it 0.98 times",
+    }  # fmt: skip
     new = measured(
         ns=1200, target=dataclasses.replace(HOST, threads=2), doubts=(doubt,), delegated_nodes=0,
-        facts_before=facts | {"governor": "performance", "load": "3.0", "busy_cpu_s": "9"},
+        facts_before=facts | {
+            "governor": "performance", "load": "3.0", "busy_cpu_s": "9",
+            "temperatures_millicelsius": "35000", "fixed_performance": "on: with it 0.97 times",
+        },
     )  # fmt: skip
     keep(artifact(), measured(facts_before=facts), new)
     results.export(here / "one.jsonl")

@@ -152,8 +152,19 @@ def test_the_sdk_s_adb_is_found_off_the_path(tmp_path, monkeypatch):
     assert parts["adb"] == doctor.Part("adb", "phones", "36.0.0-1", "ok")
 
 
+def test_a_qemu_without_the_parts_beside_it_is_no_emulator(tmp_path, monkeypatch) -> None:
+    program = tmp_path / "qemu-aarch64"
+    program.write_text("#!/bin/sh\necho version 7.2.22\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    parts = {part.name: part for part in doctor.doctor().parts}
+    assert parts["qemu-aarch64"].state == "missing"
+
+
 def test_an_absent_program_names_what_brings_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     parts = {part.name: part for part in doctor.doctor().parts}
     mend = "apt install adb, or bench --adb FILE"
     assert parts["adb"] == doctor.Part("adb", "phones", None, "missing", mend)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.core import native
+from mobiledeploy.core import native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
+from mobiledeploy.core.native import Equipment
 from mobiledeploy.verbs import equip
 
 
@@ -21,6 +22,15 @@ def test_what_is_there_is_not_fetched_again(emulator, heard, monkeypatch) -> Non
     monkeypatch.setenv("PATH", "")
     assert equip.equip(heard).versions["onnxruntime"]
     assert heard.said == []
+
+
+def test_what_stood_on_a_qemu_that_is_gone_is_fetched_again(empty, heard, monkeypatch) -> None:
+    record = Equipment({}, str(empty / "gone"), "")
+    native.folder().mkdir(parents=True)
+    records.write_atomic(native.folder() / "equipment.json", records.dumps(record))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingError, match="no apt"):
+        equip.equip(heard)
 
 
 def test_a_system_without_apt_is_told_what_to_do(empty, heard, monkeypatch) -> None:

@@ -12,9 +12,19 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.verbs import results
-from tests.figures import artifact, command, counted, estimated, evaluation, keep, measured
+from tests.figures import (
+    HOST,
+    SHA,
+    artifact,
+    command,
+    counted,
+    estimated,
+    evaluation,
+    keep,
+    measured,
+)
 
 cli = partial(command, "results")
 
@@ -51,6 +61,42 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
 def test_filters(here: Path, where: dict[str, str], expected: set[str]) -> None:
     keep(artifact(), measured(), counted(), estimated())
     assert {r.kind for r in results.listing(where).results} == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "found"),
+    [
+        ("2026-03-02T12:00", 1), ("20260302T1200", 1), ("2026-03-02 12:00+00:00", 1),
+        ("2026-03-02T21:59+10:00", 1), ("2026-03-02T22:01+10:00", 0), ("2026-W10-1", 1),
+        ("2026-03-02 12:01", 0), ("20260303", 0),
+    ],
+)  # fmt: skip
+def test_since_is_a_moment_however_it_is_written(here: Path, since: str, found: int) -> None:
+    with Store.open() as store:
+        store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured())])
+    assert len(results.listing({"since": since}).results) == found
+
+
+def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here: Path) -> None:
+    """Old records may be imported at any time: they are the baseline, and not held against it."""
+    keep(artifact(), evaluation(top1=0.5))
+    with Store.open() as store:
+        store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured(ns=1000))])
+    base = saved(here / "base.jsonl")
+    old = evaluation(top1=0.1)
+    keep(measured(ns=3000))
+    assert results.regress(base).outcome == "fail"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        keep(artifact(), evaluation(top1=0.5), measured(ns=3000))
+        results.take(base)
+        with Store.open() as store:
+            store.load([Kept("2026-03-01T12:00:00.000+00:00", "", old)])
+            assert store.evaluation_of(SHA) == evaluation(top1=0.5)
+            assert store.measurement(SHA, HOST) == measured(ns=3000)
+        assert [r.latency_ns for r in results.listing().results] == [3000.0, 1000.0]
+        assert [r.latency_ns for r in results.listing(newest=True).results] == [3000.0]
+        assert results.regress(base).outcome == "fail"
 
 
 def test_newest_and_most(here: Path) -> None:

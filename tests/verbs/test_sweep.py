@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobiledeploy.analysis import pareto
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Failure
 from mobiledeploy.verbs import job, sweep
@@ -77,6 +77,12 @@ def test_a_refusal_is_one_line(here: Path, argv, said) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+def test_a_device_is_known_by_the_name_that_its_figures_bear(here: Path) -> None:
+    assert sweep._name("pixel") == device_cards.matching("pixel").name != "pixel"
+    assert sweep._name("host") == "host"
+    assert sweep._name("nokia-3310") == "nokia-3310"
 
 
 def test_workers_share_the_cores() -> None:

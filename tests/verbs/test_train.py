@@ -342,6 +342,17 @@ def test_pictures_are_prepared_as_in_use(
         np.testing.assert_array_equal(images[index], np.rint(wanted))
 
 
+def test_pictures_that_were_half_removed_are_prepared_again(
+    data: Path, tmp_path: Path, heard: Heard
+) -> None:
+    _, _, (images, _) = prepared(data, tmp_path, heard, Preprocessing((0.0, 1.0)))
+    before = np.array(images)
+    (lost,) = (tmp_path / "pictures").glob("*.npy")
+    lost.unlink()
+    _, _, (images, _) = prepared(data, tmp_path, heard, Preprocessing((0.0, 1.0)))
+    np.testing.assert_array_equal(images, before)
+
+
 def test_pictures_are_decoded_once(data: Path, tmp_path: Path, heard: Heard) -> None:
     shape = Preprocessing((-1.0, 1.0))
     prepared(data, tmp_path, heard, shape)

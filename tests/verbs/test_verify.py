@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -223,11 +224,19 @@ def test_a_golden_picture_that_was_changed_is_refused(artifact):
         verify(artifact)
 
 
+def test_a_golden_picture_that_is_a_pipe_is_refused_and_not_waited_for(artifact):
+    (picture,) = Path("golden").iterdir()
+    picture.unlink()
+    os.mkfifo(picture)
+    with pytest.raises(InputError, match="is no file of the artifact's folder"):
+        verify(artifact)
+
+
 @pytest.mark.parametrize("name", ["../golden/x.png", "/etc/passwd", "golden/../../x.png"])
 def test_a_record_cannot_name_files_elsewhere(artifact, name):
     known = artifacts.load(artifact)
     other = dataclasses.replace(known.golden, images=(name,))
-    with pytest.raises(InputError, match="names .* for a golden picture"):
+    with pytest.raises(InputError, match="is no file of the artifact's folder"):
         golden.pictures(artifact, other)
 
 
