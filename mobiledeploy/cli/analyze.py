@@ -94,7 +94,7 @@ def command(
     if quantization and (best or table or set(network) != {"file"}):
         raise UsageError(
             "--quantization takes an artifact and stands alone",
-            "mobiledeploy analyze build/NAME/int8_ptq.tflite --quantization",
+            "mobiledeploy analyze build/NAME/int8_best.tflite --quantization",
         )
     if (best or table) and (network or (best and table)):
         raise UsageError("--table and --best stand alone", "leave the other options away")

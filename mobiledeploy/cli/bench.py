@@ -26,7 +26,7 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 
 
 @click.command(
-    epilog="Example:  mobiledeploy bench build/*/int8_ptq.tflite --threads 2",
+    epilog="Example:  mobiledeploy bench build/*/int8_best.tflite --threads 2",
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))

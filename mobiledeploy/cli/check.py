@@ -22,7 +22,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 
 
 @click.command(
-    epilog="Example:  mobiledeploy check build/*/int8_ptq.tflite --baseline accuracy.json "
+    epilog="Example:  mobiledeploy check build/*/int8_best.tflite --baseline accuracy.json "
     "--junit check.xml",
     short_help=__doc__,
 )
@@ -93,7 +93,7 @@ def command(
     paths = named(artifacts)
     if update_baseline:
         with _frame.Terminal(quiet, verbose) as terminal:
-            updated = verb.update(paths, notify=terminal, **given)
+            updated = verb.update(paths, labelled=not no_labels, notify=terminal, **given)
         if json:
             _frame.emit_json(updated)
         else:
@@ -190,7 +190,7 @@ def _show_rest(check: Check) -> None:
     ]
     few = f", {check.untested} have too few images to be judged alone" if check.untested else ""
     if passed or few:
-        click.echo(f"{check.path}: {len(passed)} classes did not regress{few}")
+        click.echo(f"{check.path}: {units.several(len(passed), 'class')} did not regress{few}")
     for pair in check.moved:
         moved = f"{pair.true} is taken for {pair.predicted} {pair.now} times, {pair.before} before"
         click.echo(units.one_line(f"{check.path}: {moved}"))

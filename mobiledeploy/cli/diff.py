@@ -16,7 +16,7 @@ from mobiledeploy.verbs import diff_figures
 
 
 @click.command(
-    epilog="Example:  mobiledeploy diff build/*/float32.tflite build/*/int8_ptq.tflite",
+    epilog="Example:  mobiledeploy diff build/*/float32.tflite build/*/int8_best.tflite",
     short_help=__doc__,
 )
 @click.argument("a")
@@ -140,7 +140,7 @@ def _row(pair: verb.Pair, activations: bool) -> tuple[str, ...]:
     counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
     own = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
     return (
-        units.one_line(sides[0].name)[-48:], _change([s.kind for s in sides]),
+        units.one_line(sides[0].name.partition(";")[0])[-48:], _change([s.kind for s in sides]),
         _change([s.type for s in sides]), _change([units.size(s.weight_bytes) for s in sides]),
         error, *([_change(own)] if activations else ()), _change(counts), odd,
     )  # fmt: skip

@@ -18,7 +18,7 @@ _PAIRS = 3
 
 
 @click.command(
-    epilog="Example:  mobiledeploy evaluate build/*/int8_ptq.tflite --data photos",
+    epilog="Example:  mobiledeploy evaluate build/*/int8_best.tflite --data photos",
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))

@@ -73,17 +73,25 @@ def _setting(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _check_settings(found: dict[str, Any], group: Rooms, ctx: click.Context) -> None:
-    for name, options in found.items():
-        command = group.get_command(ctx, name)
-        if command is None:
-            raise UsageError(f"the settings file has a table for {name!r}, which is no command")
+def _check_settings(
+    found: dict[str, Any], chosen: str | None, group: Rooms, ctx: click.Context
+) -> None:
+    """All tables by their names; the options of the one command that is loaded anyway."""
+    commands = group.list_commands(ctx)
+    for name in found:
+        if name not in commands:
+            raise UsageError(
+                f"the settings file has a table for {name!r}, which is no command",
+                f"there are {', '.join(commands)}",
+            )
+    command = group.get_command(ctx, chosen) if chosen in found else None
+    if chosen and command:
         known = {p.name for p in command.params}
-        wrong = sorted(set(options) - known)
+        wrong = sorted(set(found[chosen]) - known)
         if wrong:
             raise UsageError(
-                f"the settings file sets {wrong[0]!r}, which {name} does not have",
-                f"it has {', '.join(sorted(known))}",
+                f"the settings file sets {wrong[0]!r}, which {chosen} does not have",
+                f"it has {', '.join(sorted(filter(None, known)))}",
             )
 
 
@@ -113,7 +121,7 @@ def cli(ctx: click.Context) -> None:
     found = settings(Path.cwd())
     chosen = ctx.invoked_subcommand
     if found and isinstance(ctx.command, Rooms):
-        _check_settings({k: v for k, v in found.items() if k == chosen}, ctx.command, ctx)
+        _check_settings(found, chosen, ctx.command, ctx)
         ctx.default_map = found
 
 

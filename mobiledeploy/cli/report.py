@@ -26,7 +26,7 @@ SUFFIXES = {"markdown": "md"}
 )
 @click.option("--title", default="MobileNet results", show_default=True, help="Heading.")
 @click.option("--model", help="Only this one: mobilenet_v1_0.5_160")
-@click.option("--recipe", help="Only this one: int8_ptq")
+@click.option("--recipe", help="Only this one: int8_best")
 @click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
 @click.option("--device", help="Only this one: host")
 @_frame.common

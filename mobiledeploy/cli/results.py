@@ -18,11 +18,11 @@ CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 @click.group(
     invoke_without_command=True,
-    epilog="Example:  mobiledeploy results --recipe int8_ptq --device host --newest",
+    epilog="Example:  mobiledeploy results --recipe int8_best --device host --newest",
     short_help=__doc__,
 )
 @click.option("--model", help="mobilenet_v1_0.5_160")
-@click.option("--recipe", help="int8_ptq")
+@click.option("--recipe", help="int8_best")
 @click.option("--format", type=click.Choice(["tflite", "onnx"]))
 @click.option("--artifact", metavar="SHA256", help="Or the start of it.")
 @click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))

@@ -14,7 +14,7 @@ _WRONG = 1
 
 
 @click.command(
-    epilog="Example:  mobiledeploy verify build/mobilenet_v1_0.25_96_demo/int8_ptq.tflite "
+    epilog="Example:  mobiledeploy verify build/mobilenet_v1_0.25_96_demo/int8_best.tflite "
     "--pipeline 'python preprocess.py'",
     short_help=__doc__,
 )

@@ -91,6 +91,8 @@ class Shelf(Generic[T]):
 
 ARCHITECTURES = Shelf[Architecture]("architectures")
 RECIPES = Shelf[RecipeFile]("recipes")
+RECIPE_ALIASES = {"int8": "int8_best"}
+"""Short for a recipe -> its name."""
 PASSES = Shelf[Pass]("passes")
 COMPRESSIONS = Shelf[Compression]("compressions")
 CONVERTERS = Shelf[Converter]("converters")

@@ -8,6 +8,7 @@ like any other file.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -178,7 +179,8 @@ class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             reason = os.strerror(error.errno).lower()
+            mend = {errno.ENOENT: "make that folder first", errno.ENOSPC: "free some space"}
             raise UsageError(
                 f"cannot write in {self.folder}: {reason}",
-                "free some space or choose another folder",
+                mend.get(error.errno, "choose another folder"),
             ) from error

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.types import (
     Artifact,
     Compared,
@@ -119,9 +120,14 @@ _TESTS = {
     "runtime": "m.runtime = ?",
     "since": "m.made_at >= ?",
 }
+# Of the pictures that an artifact was exported with before others, which are other questions.
+_OWN = (
+    "data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
+    "WHERE x.sha256 = artifact_sha256) DESC, made_at DESC, id DESC"
+)
 _NEWEST = (
-    "(SELECT e.{} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "
-    "ORDER BY e.made_at DESC, e.id DESC LIMIT 1)"
+    "(SELECT {0} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
+    f"AND {{0}} IS NOT NULL ORDER BY {_OWN} LIMIT 1)"
 )
 # The newest figure of an artifact on a target, whenever it came into this store.
 _NEWEST_FIGURES = (
@@ -336,7 +342,9 @@ class Store:
             newest: only the newest figure of an artifact on a target.
             most: so many at most.
         """
-        wanted = where or {}
+        wanted = dict(where or {})
+        if "recipe" in wanted:
+            wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
         tests = [_TESTS[name] for name in wanted]
         if newest:
             tests.append(f"m.id IN {_NEWEST_FIGURES}")
@@ -376,11 +384,10 @@ class Store:
         return found
 
     def evaluation_of(self, sha256: str) -> Evaluation | None:
-        """The newest evaluation of an artifact, of whatever pictures."""
+        """The newest evaluation of an artifact, of its export's pictures if there is one."""
         return self._newest(
             Evaluation, lambda _: True,
-            "SELECT record FROM evaluation WHERE artifact_sha256 = ? "
-            "ORDER BY made_at DESC, id DESC", sha256,
+            f"SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY {_OWN}", sha256,  # noqa: S608 - of constants
         )  # fmt: skip
 
     def places(self) -> tuple[str, ...]:

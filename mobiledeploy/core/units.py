@@ -28,6 +28,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def several(count: int, noun: str) -> str:
+    """3, 'class' -> '3 classes'; 1, 'class' -> '1 class'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"
+
+
 def changed(ratio: float, sure: bool) -> str:
     """What a ratio of times says; `sure`: its interval leaves out 1."""
     return "no change seen" if not sure else "slower" if ratio > 1 else "faster"

@@ -22,7 +22,7 @@ def render(report: Report) -> str:
         rest = f"{len(found) - len(shown)} more verdicts are in the step's summary"
         lines.append(f"::warning title={_property(report.title)}::{rest}")
     if not found:
-        told = f"{len(judged)} artifacts passed"
+        told = f"{units.several(len(judged), 'artifact')} passed"
         lines.append(f"::notice title={_property(report.title)}::{told}")
     return "\n".join(lines) + "\n"
 

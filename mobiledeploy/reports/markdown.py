@@ -67,7 +67,7 @@ def _details(check: Check) -> list[str]:
         if verdict not in passed
     ]
     if passed:
-        lines.append(f"- {_SIGNS['pass']} {len(passed)} classes did not regress")
+        lines.append(f"- {_SIGNS['pass']} {units.several(len(passed), 'class')} did not regress")
     if check.untested:
         lines.append(f"- {check.untested} classes have too few pictures to be judged alone")
     lines += [f"- ⚠️ {_cell(doubt.message)} ({_cell(doubt.name)})" for doubt in check.doubts]

@@ -211,6 +211,8 @@ def _finished(path: Path) -> Analysis | None:
             facts = shelf.inspect(path.read_bytes())
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}", error.hint) from error
         found = costs.cost(facts.layers)
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]

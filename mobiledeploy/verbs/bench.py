@@ -137,7 +137,8 @@ def figures(
     """`bench`, or what stands in for a phone that is not here: its card, and an emulated core.
 
     The card estimates, the core that it names counts, on one thread. Where there is no such core,
-    nothing is counted, and `notify` hears why. Arguments and errors as of `bench` and `estimated`,
+    nothing is counted, and what is counted is not estimated where it is outside the card's range:
+    `notify` hears why. Arguments and errors as of `bench` and `estimated`,
     and UsageError for those that say how to run, where nothing is; `threads` is 1 by default where
     artifacts are run.
     """
@@ -146,10 +147,10 @@ def figures(
     if card is None:
         if via == "emulator" and (card := device_cards.matching(device)):
             notify.say(f"counted, no time: {card.title}, on {places.emulated(card)[1]}")
-        made = bench(
+        timed = bench(
             paths, device=device, via=via, threads=threads or 1, notify=notify, **given
         )  # fmt: skip
-        return Benched(tuple(map(str, paths)), made)
+        return Benched(tuple(map(str, paths)), timed)
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
             raise UsageError(
@@ -167,10 +168,20 @@ def figures(
         core, counted = None, f"not counted: no core is a {chosen['delegate']}"
     about = f"{card.title}, {card.soc}" if card.soc else card.title
     notify.say(f"estimated, not measured: {about}, from the card {card.name}; {counted}")
-    made = estimated(paths, card, threads=threads, notify=notify, **chosen)
+    of: list[Path] = []
+    made: tuple[Measurement, ...] = ()
+    for path in paths:
+        try:
+            made += estimated([path], card, threads=threads, notify=notify, **chosen)
+            of.append(path)
+        except estimate.OutOfRange as error:
+            if core is None:
+                raise
+            notify.doubt(Doubt("no-estimate", f"no estimate: {error.message}", error.hint))
     if core is not None:
         made += bench(paths, device=core.name, delegate=chosen["delegate"], notify=notify)
-    return Benched(tuple(map(str, paths)) * (len(made) // len(paths)), made)
+        of += paths
+    return Benched(tuple(map(str, of)), made)
 
 
 def estimated(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import gate
-from mobiledeploy.core import artifacts
+from mobiledeploy.core import artifacts, leases, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.samples import class_name
@@ -120,7 +120,7 @@ def check(
     limits = limits or Limits()
     _validate(limits)
     loaded = _loaded(paths)
-    update = _update_line(paths, baseline, data)
+    update = _update_line(paths, baseline, data, runtime, overrides, labelled)
     known = baselines.read(baseline, update)
     entries = {baselines.key(entry): entry for entry in known.accepted}
     for path, artifact in loaded.items():
@@ -160,22 +160,25 @@ def update(
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
+    labelled: bool = True,
     notify: Notify = SILENCE,
 ) -> Updated:
     """Accepts artifacts as they are: writes their entries of the baseline file.
 
     The float32 artifact beside one is accepted with it where the baseline has none of it on these
-    pictures; one that it has stays, so that losses of many small steps are seen.
+    pictures; one that it has stays, so that losses of many small steps are seen. Entries that
+    another process writes meanwhile stay as well.
 
     Raises:
+        UsageError: no folder for the baseline, or pictures without labels where `labelled`.
         InputError: a baseline that was edited; and what `evaluate` raises.
     """
     loaded = _loaded(paths)
-    line = _update_line(paths, baseline, data)
-    try:
-        entries = {baselines.key(e): e for e in baselines.read(baseline, line).accepted}
-    except MissingError:
-        entries = {}
+    folder = baseline.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder} for {baseline.name}", "make it first")
+    line = _update_line(paths, baseline, data, runtime, overrides, labelled)
+    entries = _entries(baseline, line)
     anchors = {}
     for path, artifact in loaded.items():
         sibling = evaluate_verb.float_sibling(path, artifact, loaded, notify)
@@ -186,16 +189,22 @@ def update(
         tuple(everything), data=data, runtime=runtime, threads=threads, overrides=overrides,
         compare=False, notify=notify,
     )  # fmt: skip
+    accepted: dict[baselines.Key, Accepted] = {}
     changes = []
     for (path, artifact), evaluation in zip(everything.items(), made, strict=True):
+        if labelled and any(p.label < 0 for p in evaluation.predictions):
+            raise UsageError(_unlabelled(evaluation, path), "--no-labels accepts the answers alone")
         before = entries.get(baselines.key(artifact))
         comparable = before and not baselines.differences(before, artifact, evaluation)
         if path in anchors and comparable:
             continue
         after = baselines.entry(artifact, evaluation)
-        entries[baselines.key(artifact)] = after
+        accepted[baselines.key(artifact)] = after
         changes.append(_change(before, after, bool(comparable)))
-    baselines.write(baseline, Baseline(tuple(entries.values())))
+    name = records.sha256(str(baseline.resolve()).encode())[:16]
+    with leases.hold(f"baseline-{name}", exclusive=True, notify=notify):
+        entries = _entries(baseline, line) | accepted
+        baselines.write(baseline, Baseline(tuple(entries.values())))
     return Updated(str(baseline), tuple(changes))
 
 
@@ -223,10 +232,35 @@ def _loaded(paths: Sequence[Path]) -> dict[Path, Artifact]:
     return loaded
 
 
-def _update_line(paths: Sequence[Path], baseline: Path, data: str | None) -> str:
+def _entries(baseline: Path, line: str) -> dict[baselines.Key, Accepted]:
+    """What is accepted by now."""
+    try:
+        return {baselines.key(entry): entry for entry in baselines.read(baseline, line).accepted}
+    except MissingError:
+        return {}
+
+
+def _update_line(
+    paths: Sequence[Path], baseline: Path, data: str | None, runtime: str | None,
+    overrides: Overrides | None, labelled: bool,
+) -> str:  # fmt: skip
+    """The command that accepts what is judged, on the same pictures prepared in the same way."""
     argv = ["mobiledeploy", "check", *map(str, paths), "--baseline", str(baseline)]
-    argv += ["--data", data] if data else []
+    argv += [] if labelled else ["--no-labels"]
+    said = {"data": data, "runtime": runtime, **vars(overrides or Overrides())}
+    for name, value in said.items():
+        if name == "labels" and value is not None:
+            value = "FILE"
+        if value is not None:
+            text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+            argv += [f"--{name.replace('_', '-')}", text]
     return shlex.join([*argv, "--update-baseline"])
+
+
+def _unlabelled(evaluation: Evaluation, path: Path) -> str:
+    """Why there is no truth to judge by."""
+    said = (d.message for d in evaluation.doubts if d.name == "labels-do-not-fit")
+    return next(said, f"{evaluation.data.source} has no labels for {path}")
 
 
 def _float_anchor(
@@ -287,7 +321,7 @@ class _One:
         before = baselines.answers(self.accepted)
         if self.labelled and not (truth >= 0).all():
             raise UsageError(
-                f"{self.evaluation.data.source} has no labels for {self.path}",
+                _unlabelled(self.evaluation, self.path),
                 "--no-labels judges by the answers that changed",
             )
         replayed, elsewhere = self._golden(notify)

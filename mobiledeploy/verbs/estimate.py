@@ -234,6 +234,10 @@ def _pools() -> list[tuple[tuple[Sample, ...], ...]]:
     return [tuple(pool) for pool in pools.values()]
 
 
+class OutOfRange(InputError):
+    """A network unlike all that is known of the card."""
+
+
 def _estimated(
     path: Path, artifact: Artifact, work: Workload, choice: Choice, notify: Notify
 ) -> Estimated:
@@ -242,7 +246,7 @@ def _estimated(
     if beyond:
         name = beyond[0]
         low, high = fitted.limits[name]
-        raise InputError(
+        raise OutOfRange(
             f"{path.name} is outside the range of {choice.card.name}'s points: "
             f"{getattr(work, name) / 1e6:,.1f} M {_WORDS[name]}, not {low / 1e6:,.1f} M to "
             f"{high / 1e6:,.1f} M",

@@ -324,20 +324,24 @@ def float_sibling(
     """The float32 artifact of the same model: same format first, those asked for first."""
     if artifact.recipe.name == "float32":
         return None
-    found = dict(asked)
+    found, lost = dict(asked), []
     for record in sorted(path.parent.glob("float32.*.json")):
         sibling = record.with_suffix("")
         if sibling not in found:
             try:
                 found[sibling] = artifacts.load(sibling)
             except InputError as error:
-                notify.doubt(Doubt("no-reference", f"no comparison with float: {error.message}"))
+                lost.append(Doubt("no-reference", f"no comparison with float: {error.message}"))
     fitting = [
         (other.format != artifact.format, place, other_path, other)
         for place, (other_path, other) in enumerate(found.items())
         if other.recipe.name == "float32" and other.spec == artifact.spec
     ]
-    return min(fitting)[2:] if fitting else None
+    if fitting:
+        return min(fitting)[2:]
+    for doubt in lost:
+        notify.doubt(doubt)
+    return None
 
 
 # --- the work ------------------------------------------------------------------------------
@@ -405,7 +409,7 @@ def _evaluation(
 ) -> Evaluation:  # fmt: skip
     doubts = list(view.doubts)
     if skipped:
-        doubt = Doubt("broken-image", f"{len(skipped)} pictures are left out: {', '.join(skipped)}")
+        doubt = Doubt("broken-image", f"left out of the pictures: {', '.join(skipped)}")
         notify.doubt(doubt)
         doubts.append(doubt)
     for doubt in _tie_doubts(artifact, predictions):

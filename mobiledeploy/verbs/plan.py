@@ -19,7 +19,7 @@ from mobiledeploy import __version__
 from mobiledeploy.core import cards, preprocessing, records, runs
 from mobiledeploy.core.assets import PACKAGE
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import CONVERTERS, RECIPES, dataset
+from mobiledeploy.core.plugins import CONVERTERS, RECIPE_ALIASES, RECIPES, dataset
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import (
     DataRef,
@@ -41,8 +41,6 @@ from mobiledeploy.verbs import models
 ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
-ALIASES = {"int8": "int8_best"}
-"""Short for a recipe -> its name."""
 TOOLS = (
     "tensorflow", "tf_keras", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy",
     "pillow",
@@ -186,7 +184,7 @@ def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
     elif "all" in order.recipes:
         jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.formats]
     else:
-        names = dict.fromkeys(ALIASES.get(name, name) for name in order.recipes)
+        names = dict.fromkeys(RECIPE_ALIASES.get(name, name) for name in order.recipes)
         asked = [RECIPES.load(name).RECIPE for name in names]
         for recipe in asked:
             for f in order.formats or ():

@@ -103,7 +103,7 @@ def test_github_names_cannot_begin_a_command():
 
 def test_github_says_that_all_is_well():
     assert REPORTS.load("github").render(Report("gate", (check(verdict("pass")),))) == (
-        "::notice title=gate::1 artifacts passed\n"
+        "::notice title=gate::1 artifact passed\n"
     )
 
 

@@ -247,6 +247,43 @@ def test_without_a_baseline_the_line_that_makes_one_is_told(place):
     )
 
 
+def test_the_line_that_makes_a_baseline_has_all_that_changes_the_answers(place):
+    asked = Overrides(crop=0.875, mean=(0.5, 0.25, 0.125), channels="bgr")
+    with pytest.raises(MissingError) as error:
+        check(
+            [place[1]], baseline=Path("none.json"), runtime="litert", overrides=asked,
+            labelled=False,
+        )  # fmt: skip
+    assert error.value.hint == (
+        f"mobiledeploy check {place[1]} --baseline none.json --no-labels --runtime litert "
+        "--mean 0.5,0.25,0.125 --channels bgr --crop 0.875 --update-baseline"
+    )
+
+
+def test_what_another_process_accepts_meanwhile_stays(place, monkeypatch):
+    """Both read the baseline, judge for a while, and write it."""
+    folder, path = place
+    known = records.loads(Baseline, (folder / "often.json").read_text())
+    (other,) = (e for e in known.accepted if e.recipe == "float32")
+    judge = verb.evaluate_verb.evaluate
+
+    def meanwhile(*given, **named):
+        made = judge(*given, **named)
+        Path("two.json").write_text(records.dumps(Baseline((other,))))
+        return made
+
+    monkeypatch.setattr(verb.evaluate_verb, "evaluate", meanwhile)
+    update([path], baseline=Path("two.json"), data=str(folder / "often.npz"))
+    written = records.loads(Baseline, Path("two.json").read_text())
+    assert {e.recipe for e in written.accepted} == {"float32", "int8_ptq"}
+
+
+def test_a_baseline_without_a_folder_is_refused_before_anything_is_judged(place, monkeypatch):
+    monkeypatch.setattr(verb.evaluate_verb, "evaluate", None)
+    with pytest.raises(UsageError, match="there is no folder .*nowhere for b.json"):
+        update([place[1]], baseline=Path("nowhere", "b.json"))
+
+
 def test_an_artifact_that_the_baseline_does_not_hold_is_missing(place):
     folder, path = place
     known = records.loads(Baseline, (folder / "often.json").read_text())
@@ -378,7 +415,10 @@ def test_unlabelled_pictures_are_judged_by_their_answers_only(place):
     Path("photos").mkdir()
     for number, image in enumerate(np.load(folder / "often.npz")["images"][:100]):
         Image.fromarray(image).save(f"photos/{number:03}.png")
-    changes = update([path], baseline=Path("b.json"), data="photos").changes
+    with pytest.raises(UsageError, match="no labels .*--no-labels accepts the answers alone"):
+        update([path], baseline=Path("b.json"), data="photos")
+    assert not Path("b.json").exists()
+    changes = update([path], baseline=Path("b.json"), data="photos", labelled=False).changes
     assert {c.top1 for c in changes} == {None}
     with pytest.raises(UsageError, match="no labels .*--no-labels"):
         check([path], baseline=Path("b.json"), data="photos")

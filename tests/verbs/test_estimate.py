@@ -203,11 +203,24 @@ def test_points_are_chosen_by_runtime_threads_and_delegate(config, path, work) -
         target(threads=3)
 
 
+def a_hundred_times(work: Workload) -> Workload:
+    fields = dataclasses.fields(Workload)[1:]
+    return dataclasses.replace(work, **{f.name: getattr(work, f.name) * 100 for f in fields})
+
+
+def test_outside_the_range_is_counted_where_it_can_be(
+    config, emulator, path, work, here, heard
+) -> None:
+    write("phone", a_hundred_times(work), FLOAT, emulate=("cortex-a53",))
+    benched = bench.figures([path], device="phone", notify=heard)
+    assert [m.kind for m in benched.measurements] == ["counted"]
+    assert benched.paths == (str(path),)
+    (doubt,) = [d for d in heard.doubts if d.name == "no-estimate"]
+    assert "outside the range of phone's points" in doubt.message
+
+
 def test_outside_the_range_is_refused(config, path, work) -> None:
-    far = dataclasses.replace(work, **{
-        field.name: getattr(work, field.name) * 100 for field in dataclasses.fields(Workload)[1:]
-    })  # fmt: skip
-    write("phone", far, FLOAT)
+    write("phone", a_hundred_times(work), FLOAT)
     with pytest.raises(InputError, match="outside the range of phone's points: 3.3 M mult-adds"):
         estimate.estimate([path], device="phone")
 

@@ -51,6 +51,7 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
         ({"kind": "counted"}, {"counted"}),
         ({"device": "host"}, {"measured"}),
         ({"recipe": "int8_ptq"}, set()),
+        ({"recipe": "int8"}, set()),
         ({"model": "net", "runtime": "litert"}, {"measured", "counted", "estimated"}),
         ({"artifact": "aaa"}, {"measured", "counted", "estimated"}),
         ({"artifact": "aab"}, set()),
@@ -61,6 +62,18 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
 def test_filters(here: Path, where: dict[str, str], expected: set[str]) -> None:
     keep(artifact(), measured(), counted(), estimated())
     assert {r.kind for r in results.listing(where).results} == expected
+
+
+def test_top1_is_of_the_pictures_of_the_export_where_there_is_one(here: Path) -> None:
+    """Another set of pictures asks another question, and an answer without labels is none."""
+    known = dataclasses.replace(
+        artifact(), data=dataclasses.replace(artifact().data, identity="id")
+    )
+    keep(known, measured(), evaluation(top1=0.75))
+    other = dataclasses.replace(evaluation(top1=0.1).data, identity="other")
+    keep(dataclasses.replace(evaluation(top1=0.1), data=other))
+    keep(dataclasses.replace(evaluation(), top1=None))
+    assert [r.top1 for r in results.listing().results] == [0.75]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +110,11 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
         assert [r.latency_ns for r in results.listing().results] == [3000.0, 1000.0]
         assert [r.latency_ns for r in results.listing(newest=True).results] == [3000.0]
         assert results.regress(base).outcome == "fail"
+
+
+def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
+    keep(artifact(recipe="int8_best"), measured())
+    assert len(results.listing({"recipe": "int8"}).results) == 1
 
 
 def test_newest_and_most(here: Path) -> None:
