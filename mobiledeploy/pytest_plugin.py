@@ -58,7 +58,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
 
         common: dict[str, Any] = {
             "baseline": Path(baseline), "data": None if data is None else str(data),
-            "runtime": runtime, "threads": threads,
+            "runtime": runtime, "threads": threads, "labelled": labels,
         }  # fmt: skip
         try:
             paths = _paths(artifacts)
@@ -68,9 +68,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
             limits = check.Limits(
                 margin / 100, float_margin / 100, *(_share(points) for points in (floor, max_flips))
             )
-            report = check.check(
-                paths, limits=limits, labelled=labels, on_inconclusive=on_inconclusive, **common
-            )
+            report = check.check(paths, limits=limits, on_inconclusive=on_inconclusive, **common)
         except DeployError as error:
             pytest.fail(f"error: {error}", pytrace=False)
         wrong = [

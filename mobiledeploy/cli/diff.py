@@ -66,6 +66,11 @@ def _show(done: verb.Different, activations: bool, most: int) -> None:
         title=f"{done.a} {sizes[0]} → {done.b} {sizes[1]}",
     )
     _rest(len(done.layers), most)
+    if not activations and any("weights" in odd for pair in done.layers for odd in pair.odd):
+        click.echo(
+            "Weights that equalization scaled differ, and answer alike: --activations compares "
+            "what layers hand on."
+        )
     for f in done.figures:
         click.echo(
             f"{f.kind} on {f.device}, {f.runtime}: "

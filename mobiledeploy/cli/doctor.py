@@ -46,7 +46,7 @@ def command(clean: bool, emulator: bool, json: bool, quiet: bool, verbose: int) 
         raise MissingError(f"{first.name} is {first.state}", first.mend)
 
 
-def _show(diagnosis: doctor.Diagnosis) -> None:
+def _show(diagnosis: doctor.Installation) -> None:
     memory = diagnosis.free_memory_bytes
     _frame.table(
         ("part", "for", "version", "state"),

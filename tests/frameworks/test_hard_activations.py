@@ -48,7 +48,7 @@ def test_a_saved_model_loads(model, tmp_path):
     ("format_", "expected"),
     [
         ("tflite", {"HARD_SWISH": 2, "DEQUANTIZE": 0, "QUANTIZE": 0}),
-        ("onnx", {"GlobalAveragePool": 2, "Transpose": 0}),
+        ("onnx", {"GlobalAveragePool": 2}),
     ],
 )
 def test_files_hold_the_operators_that_are_fast(model, recipe, format_, expected):
@@ -56,5 +56,7 @@ def test_files_hold_the_operators_that_are_fast(model, recipe, format_, expected
     facts = shelf.inspect(press(Model("tf_keras", model), recipe, format_, IMAGES))
     found = Counter(layer.op for layer in facts.layers)
     assert {op: found[op] for op in expected} == expected
+    # Around the first convolution, of int8 ONNX alone.
+    assert found["Transpose"] == (3 if (recipe, format_) == ("int8_ptq", "onnx") else 0)
     if recipe == "int8_ptq":
         assert shelf.float_layers(facts) == ()

@@ -205,7 +205,7 @@ def test_what_cannot_be_diagnosed_is_refused(plain, tmp_path):
         verb.diagnose(folder / "nothing.tflite")
     for picture_ in (folder / "golden").iterdir():
         picture_.write_bytes(b"another")
-    with pytest.raises(InputError, match="not the one that the record speaks of"):
+    with pytest.raises(InputError, match="not the one that its name says"):
         verb.diagnose(folder / "int8_ptq.tflite")
 
 

@@ -41,7 +41,7 @@ def installed(tmp_path: Path, packages: dict[str, str], *requires: str) -> dict[
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
     )
-    diagnosis = records.loads(doctor.Diagnosis, done.stdout)
+    diagnosis = records.loads(doctor.Installation, done.stdout)
     found = {part.name: part for part in diagnosis.parts}
     found["doubts"] = {doubt.name: doubt for doubt in diagnosis.doubts}
     return found
@@ -221,5 +221,5 @@ def test_clean_sweeps_what_a_killed_export_left_aside(cache, tmp_path, monkeypat
 def test_a_diagnosis_is_a_record():
     diagnosis = doctor.doctor()
     text = records.dumps(diagnosis)
-    assert records.loads(doctor.Diagnosis, text) == diagnosis
+    assert records.loads(doctor.Installation, text) == diagnosis
     assert json.loads(text)["schema_version"] == records.SCHEMA_VERSION
