@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 from mobiledeploy.core import artifacts, native, protocol
+from mobiledeploy.core.package import shipped
 from mobiledeploy.verbs.bench import last_export
 
 RUNS = 400
@@ -78,7 +79,7 @@ def main(artifact: tuple[Path, ...], runs: int) -> None:
 
 def compiled(folder: Path) -> Path:
     """The bare loop; it shares the files that open an engine, and nothing else of the runner."""
-    here, runner = Path(__file__).parent, native.android_bench() / "runner"
+    here, runner = Path(__file__).parent, shipped("android_bench") / "runner"
     program = folder / "bare_loop"
     subprocess.run(
         ["cc", "-std=gnu11", "-O2", "-I", runner, "-o", program, here / "_bare_loop.c",

@@ -12,7 +12,7 @@ import click
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import records, units
 from mobiledeploy.core.artifacts import named
-from mobiledeploy.core.errors import DeployError, UsageError
+from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Check, Doubt, Report, Verdict
 from mobiledeploy.verbs import check as verb
@@ -100,8 +100,7 @@ def command(
             _show_update(updated)
         return
     for path in files.values():
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent} for {path.name}", "make it first")
+        records.need_folder(path)
     try:
         with _frame.Terminal(quiet, verbose) as terminal:
             report = verb.check(

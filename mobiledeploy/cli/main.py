@@ -91,7 +91,7 @@ def _check_settings(
         if wrong:
             raise UsageError(
                 f"the settings file sets {wrong[0]!r}, which {chosen} does not have",
-                f"it has {', '.join(sorted(filter(None, known)))}",
+                f"it has {', '.join(sorted(known))}",
             )
 
 

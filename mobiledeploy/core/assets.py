@@ -1,4 +1,4 @@
-"""Files that came along, and those from the web: in the user's cache, whole, with a known hash."""
+"""Files from the web, in the user's cache: whole, with a known hash, or not there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from mobiledeploy import __version__
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 
-PACKAGE = Path(__file__).resolve().parent.parent
 TIMEOUT_SECONDS = 30
 LARGEST_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 18
@@ -29,12 +28,6 @@ class Fetched:
     path: Path
     sha256: str
     pinned: bool
-
-
-def shipped(folder: str) -> Path:
-    """`models` or `android_bench`: beside the package in a checkout, within it where installed."""
-    installed = PACKAGE / "_data" / folder
-    return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
 def cache_dir() -> Path:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from mobiledeploy.core import preprocessing as preprocessing_
 from mobiledeploy.core import records
-from mobiledeploy.core.assets import shipped
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.package import shipped
 from mobiledeploy.core.types import Argument, Preprocessing
 
 

@@ -20,8 +20,9 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy.core import records
-from mobiledeploy.core.assets import cache_dir, shipped
+from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.errors import InputError, MissingError
+from mobiledeploy.core.package import shipped
 
 MEND = "mobiledeploy doctor --emulator"
 SOURCES = ("runner", "counter")
@@ -69,15 +70,10 @@ class Equipment:
     qemu_libraries: str
 
 
-def android_bench() -> Path:
-    """The folder of C sources, assets and device cards."""
-    return shipped("android_bench")
-
-
 @cache
 def assets() -> Assets:
     """What is fetched, as assets.toml pins it."""
-    path = android_bench() / "assets.toml"
+    path = shipped("android_bench") / "assets.toml"
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -91,7 +87,7 @@ def assets() -> Assets:
 def folder() -> Path:
     """Where the parts of this version lie, or will."""
     digest = sha256()
-    bench = android_bench()
+    bench = shipped("android_bench")
     for path in (
         bench / "assets.toml",
         *(p for s in SOURCES for p in sorted((bench / s).iterdir())),

@@ -11,8 +11,8 @@ import importlib
 import importlib.metadata
 from typing import Generic, TypeVar, cast
 
-from mobiledeploy.core.assets import PACKAGE
 from mobiledeploy.core.errors import MissingError, UsageError
+from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.ports import (
     Architecture,
     Compression,

@@ -167,6 +167,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             raise
 
 
+def need_folder(path: Path) -> None:
+    """UsageError where there is no folder to write `path` in: before the work, not after it."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} for {path.name}", "make it first")
+
+
 class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
     """Turns the operating system's refusals to write below `folder` into one-line errors."""
 

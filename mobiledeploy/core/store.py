@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.types import (
     Artifact,
     Compared,
@@ -342,9 +341,7 @@ class Store:
             newest: only the newest figure of an artifact on a target.
             most: so many at most.
         """
-        wanted = dict(where or {})
-        if "recipe" in wanted:
-            wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
+        wanted = where or {}
         tests = [_TESTS[name] for name in wanted]
         if newest:
             tests.append(f"m.id IN {_NEWEST_FIGURES}")

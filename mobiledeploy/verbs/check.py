@@ -174,9 +174,7 @@ def update(
         InputError: a baseline that was edited; and what `evaluate` raises.
     """
     loaded = _loaded(paths)
-    folder = baseline.absolute().parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder} for {baseline.name}", "make it first")
+    records.need_folder(baseline)
     line = _update_line(paths, baseline, data, runtime, overrides, labelled)
     entries = _entries(baseline, line)
     anchors = {}
@@ -248,9 +246,10 @@ def _update_line(
     argv = ["mobiledeploy", "check", *map(str, paths), "--baseline", str(baseline)]
     argv += [] if labelled else ["--no-labels"]
     said = {"data": data, "runtime": runtime, **vars(overrides or Overrides())}
+    if said["labels"] is not None:
+        # Whatever file they were read from.
+        said["labels"] = "FILE"
     for name, value in said.items():
-        if name == "labels" and value is not None:
-            value = "FILE"
         if value is not None:
             text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
             argv += [f"--{name.replace('_', '-')}", text]

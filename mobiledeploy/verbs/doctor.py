@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,10 +32,10 @@ State = Literal["ok", "missing", "unfit", "unavailable"]
 
 # The packages that bring the runtimes.
 ENGINES = ("ai-edge-litert", "onnxruntime", "tflite-runtime")
-# Programs of the system: what they are for, and what brings them.
-TOOLS = {
-    "adb": ("phones", "apt install adb, or bench --adb FILE"),
-    "qemu-aarch64": ("emulator", "mobiledeploy doctor --emulator"),
+# Programs of the system: how the devices find them, what they are for, and what brings them.
+TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
+    "adb": (native.adb, "phones", "apt install adb, or bench --adb FILE"),
+    "qemu-aarch64": (native.qemu, "emulator", native.MEND),
 }
 # The extras that a user may want; `dev` is for work on mobiledeploy itself.
 EXTRAS = ("export", "tflite-runtime")
@@ -197,20 +197,11 @@ def _part(requirement: Requirement, extra: str) -> Part:
 
 
 def _tools() -> Iterator[Part]:
-    for name, (what, mend) in TOOLS.items():
-        path = _where(name)
-        if path is None:
+    for name, (find, what, mend) in TOOLS.items():
+        try:
+            yield Part(name, what, _program_version(str(find())), "ok")
+        except DeployError:
             yield Part(name, what, None, "missing", mend)
-        else:
-            yield Part(name, what, _program_version(path), "ok")
-
-
-def _where(program: str) -> str | None:
-    """Where a program of `TOOLS` lies, found as the devices find it."""
-    try:
-        return native.adb() if program == "adb" else str(native.qemu())
-    except DeployError:
-        return None
 
 
 def _program_version(path: str) -> str | None:

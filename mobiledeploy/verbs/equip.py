@@ -21,6 +21,7 @@ from pathlib import Path
 from mobiledeploy.core import artifacts, leases, native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
 from mobiledeploy.core.native import Equipment
+from mobiledeploy.core.package import shipped
 from mobiledeploy.core.ports import SILENCE, Notify
 
 # apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
@@ -186,7 +187,7 @@ def _build(compiler: Path, folder: Path, parts: Path) -> None:
         archive.extractall(folder)
     zig = folder / "ziglang" / "zig"
     zig.chmod(0o755)
-    bench, host = native.android_bench(), platform.machine()
+    bench, host = shipped("android_bench"), platform.machine()
     jobs: list[tuple[str, list[Path], Path, tuple[str, ...]]] = [
         (
             target,

@@ -13,6 +13,8 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Pixels
 from mobiledeploy.core.types import Artifact
 
+_AGAIN = "export again, with --force"
+
 
 def sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
     """A file with the raw input of the artifact's first golden picture; None where it has none."""
@@ -34,7 +36,7 @@ def golden(folder: Path, picture: Path) -> Pixels:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", "export it again") from error
+        raise InputError(f"golden picture {picture} cannot be read", _AGAIN) from error
 
 
 def golden_content(folder: Path, picture: Path) -> bytes:
@@ -42,16 +44,17 @@ def golden_content(folder: Path, picture: Path) -> bytes:
 
     A record from elsewhere may name any file: only a regular one below its own folder is opened.
     """
-    again = "export again, with --force"
     try:
         real = picture.resolve()
         if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
-            raise InputError(f"golden picture {picture} is no file of the artifact's folder", again)
+            raise InputError(
+                f"golden picture {picture} is no file of the artifact's folder", _AGAIN
+            )
         content = real.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"golden picture {picture} is not there", again) from error
+        raise InputError(f"golden picture {picture} is not there", _AGAIN) from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"golden picture {picture} cannot be read", again) from error
+        raise InputError(f"golden picture {picture} cannot be read", _AGAIN) from error
     if records.sha256(content)[:16] != picture.stem:
-        raise InputError(f"golden picture {picture} is not the one that its name says", again)
+        raise InputError(f"golden picture {picture} is not the one that its name says", _AGAIN)
     return content

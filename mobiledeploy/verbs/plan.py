@@ -17,8 +17,8 @@ from pathlib import Path
 
 from mobiledeploy import __version__
 from mobiledeploy.core import cards, preprocessing, records, runs
-from mobiledeploy.core.assets import PACKAGE
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import CONVERTERS, RECIPE_ALIASES, RECIPES, dataset
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import (

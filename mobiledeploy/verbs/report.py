@@ -32,6 +32,7 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
+from mobiledeploy.verbs.results import filters
 
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
 DETAILED = 24
@@ -92,7 +93,7 @@ def gather(
             f"nothing is kept in {store_path()} yet", "mobiledeploy export or bench come first"
         )
     with Store.open() as store:
-        results = store.results(where) + (() if where else store.unmeasured())
+        results = store.results(filters(where)) + (() if where else store.unmeasured())
         if not results:
             raise UsageError("no figure of the store is so", "mobiledeploy results lists them")
         shown = {r.artifact_sha256 for r in results}

@@ -10,6 +10,7 @@ from pathlib import Path
 from mobiledeploy.analysis import regression
 from mobiledeploy.core import records, store
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.core.types import (
@@ -72,11 +73,19 @@ def listing(
     Raises:
         UsageError: nothing is kept here, or `since` is no moment.
     """
-    where = dict(where or {})
-    if "since" in where:
-        where["since"] = _moment(where["since"])
+    wanted = filters(where)
     with present() as kept:
-        return Listed(kept.results(where, newest=newest, most=most))
+        return Listed(kept.results(wanted, newest=newest, most=most))
+
+
+def filters(where: Mapping[str, str] | None) -> dict[str, str]:
+    """`where` as `Store.results` takes it, of what people write; UsageError for a wrong `since`."""
+    wanted = dict(where or {})
+    if "recipe" in wanted:
+        wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
+    if "since" in wanted:
+        wanted["since"] = _moment(wanted["since"])
+    return wanted
 
 
 def _moment(text: str) -> str:

@@ -245,12 +245,9 @@ def _standing(jobs: Sequence[Job], out: Path) -> dict[str, str]:
 
 def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -> list[Failed]:
     """Takes the figures that are missing, one at a time, for a timing has its machine alone."""
+    names = {device: _name(device) for device in devices}
     missing = [
-        (path, device)
-        for device in devices
-        for name in [_name(device)]
-        for path in standing
-        if not _known(path, name)
+        (path, device) for device in devices for path in standing if not _known(path, names[device])
     ]
     failed = []
     begun = time.monotonic()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mobiledeploy.core import assets, plugins
+from mobiledeploy.core import package, plugins
 from mobiledeploy.core.errors import MissingError, UsageError
 
 SHELVES = [s for s in vars(plugins).values() if isinstance(s, plugins.Shelf)]
@@ -15,7 +15,7 @@ SHELVES = [s for s in vars(plugins).values() if isinstance(s, plugins.Shelf)]
 def test_a_shelf_lists_its_files(shelf):
     assert shelf.names() == tuple(sorted(shelf.names()))
     for name in shelf.names():
-        assert (assets.PACKAGE / shelf.folder / f"{name}.py").is_file()
+        assert (package.PACKAGE / shelf.folder / f"{name}.py").is_file()
 
 
 def test_listing_imports_nothing():

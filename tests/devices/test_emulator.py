@@ -7,6 +7,7 @@ import pytest
 
 from mobiledeploy.core import native
 from mobiledeploy.core.errors import MissingError, UsageError
+from mobiledeploy.core.package import shipped
 from mobiledeploy.devices import emulator as device
 
 
@@ -107,7 +108,7 @@ def test_the_counter_knows_instructions_apart(tmp_path) -> None:
         subprocess.run(["cc", "--version"], capture_output=True, check=True)
     except FileNotFoundError:
         pytest.skip("no C compiler named cc")
-    counter = native.android_bench() / "counter" / "counter.c"
+    counter = shipped("android_bench") / "counter" / "counter.c"
     (tmp_path / "main.c").write_text(f'#include "{counter}"\n{MAIN}')
     program = tmp_path / "classes"
     subprocess.run(["cc", "-o", program, tmp_path / "main.c", "-pthread"], check=True)
@@ -125,12 +126,12 @@ def test_the_counter_knows_instructions_apart(tmp_path) -> None:
 def test_the_sources_name_the_folder(tmp_path, monkeypatch) -> None:
     before = native.folder().name
     copy = tmp_path / "android_bench"
-    for path in native.android_bench().rglob("*"):
+    for path in shipped("android_bench").rglob("*"):
         if path.is_file():
-            to = copy / path.relative_to(native.android_bench())
+            to = copy / path.relative_to(shipped("android_bench"))
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(path.read_bytes())
-    monkeypatch.setattr(native, "android_bench", lambda: copy)
+    monkeypatch.setattr(native, "shipped", lambda folder: copy)
     assert native.folder().name == before
     (copy / "counter" / "counter.c").write_text("int changed;")
     assert native.folder().name != before

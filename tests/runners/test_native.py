@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobiledeploy.core import native as parts
 from mobiledeploy.core import protocol
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.package import shipped
 from mobiledeploy.core.plugins import RUNNERS, RUNTIMES
 from mobiledeploy.core.types import Failure, Target
 from mobiledeploy.runners import native
@@ -129,7 +129,7 @@ def test_it_builds_with_cmake(emulator, exported, tmp_path) -> None:
     if not (shutil.which("cmake") and shutil.which("cc")):
         pytest.skip("no cmake or no C compiler named cc")
     for step in (
-        ["-S", str(parts.android_bench()), "-B", str(tmp_path)],
+        ["-S", str(shipped("android_bench")), "-B", str(tmp_path)],
         ["--build", str(tmp_path)],
     ):
         subprocess.run(["cmake", *step], check=True, capture_output=True)
