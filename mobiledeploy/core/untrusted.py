@@ -1,24 +1,26 @@
-"""What model files from strangers hold that would run, and JSON and folders that mean harm.
+"""What model files from strangers hold that could run, and JSON and folders that mean harm.
 
-A Keras configuration names the classes and functions that it is rebuilt from. Those of Keras are
-known; a Lambda brings its own bytecode, and other entries make Keras import a module, call
-whatever TensorFlow exports, or read a file.
+A Keras configuration names the classes and functions that it is rebuilt from. Some bring bytecode
+of their own; others make Keras import a module, call whatever TensorFlow exports, or read a file.
+So what a file may name is a list, core/allowed/keras.toml, and everything else is refused.
 """
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import json
 import os
-import re
 import stat
+import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.package import PACKAGE
 
 LARGEST_JSON = 64 << 20
 LARGEST_FOLDER = 2 << 30
@@ -26,48 +28,8 @@ LARGEST_FOLDER = 2 << 30
 
 _MOST_FILES = 10_000
 
-# Layers that run, or load and run, what their configuration says.
-_RUNNING = {
-    "Lambda": "Lambda layer",
-    "__lambda__": "lambda function",
-    "ClassMethod": "call of a TensorFlow class method",
-    "InstanceMethod": "call of a method by name",
-    "TorchModuleWrapper": "pickled PyTorch module",
-    "TFSMLayer": "layer that loads another SavedModel",
-    "JaxLayer": "serialized JAX function",
-    "FlaxLayer": "serialized Flax module",
-}
-_VOCABULARIES = {"StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"}
-_TENSOR_CALLS = {"TFOpLambda", "SlicingOpLambda"}
-_KERAS = {"keras", "tf_keras"}
-_KERAS_ROOMS = {
-    "activations", "constraints", "dtype_policies", "engine", "initializers", "layers", "losses",
-    "metrics", "mixed_precision", "models", "ops", "optimizers", "quantizers", "random",
-    "regularizers",
-}  # fmt: skip
-_KERAS_FUNCTIONS = _KERAS_ROOMS - {"engine", "models"}
-# TFOpLambda calls any symbol of TensorFlow, `load_op_library` and `io.write_file` among them.
-_TENSOR_ROOMS = {"__operators__", "bitwise", "image", "linalg", "math", "nn", "signal"}
-_TENSOR_FUNCTIONS = {
-    "abs", "add", "add_n", "argmax", "argmin", "argsort", "broadcast_to", "cast", "clip_by_value",
-    "concat", "constant", "convert_to_tensor", "cos", "cumsum", "divide", "einsum", "equal", "exp",
-    "expand_dims", "eye", "fill", "floor", "gather", "gather_nd", "greater", "greater_equal",
-    "identity", "less", "less_equal", "linspace", "logical_and", "logical_not", "logical_or",
-    "matmul", "maximum", "minimum", "multiply", "negative", "norm", "not_equal", "one_hot", "ones",
-    "ones_like", "pad", "pow", "range", "rank", "realdiv", "reduce_max", "reduce_mean",
-    "reduce_min", "reduce_prod", "reduce_sum", "repeat", "reshape", "reverse", "roll", "round",
-    "scatter_nd", "shape", "sigmoid", "sign", "sin", "size", "slice", "sort", "space_to_batch",
-    "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "strided_slice", "subtract",
-    "tanh", "tensordot", "tile", "transpose", "truediv", "unstack", "where", "zeros", "zeros_like",
-}  # fmt: skip
-
-OWN_CLASSES = {
-    "GroupedConv2D": "grouped_convolution",
-    "HardSigmoid": "hard_activations",
-    "HardSwish": "hard_activations",
-    "LocalResponseNormalization": "response_normalization",
-}
-"""The layers that our networks bring with them -> the module of frameworks/ that they are in."""
+# What Keras 2's notes in a SavedModel may hold: it is never loaded from them, only named.
+_BYTECODE = {"Lambda": "Lambda layer", "__lambda__": "lambda function"}
 
 
 def parse_json(text: bytes | str, where: str) -> Any:
@@ -113,42 +75,206 @@ def folder_sha256(folder: Path) -> str:
 
 
 def keras_bytecode(config: Any) -> tuple[str, ...]:
-    """Each thing in a Keras configuration that runs by itself, Lambda layers first of all."""
-    found = (
-        f"{_RUNNING[kind]} {_name(node)}".rstrip()
-        for node in _classes(config)
-        for kind in _kinds(node)
-        if kind in _RUNNING
+    """Each Lambda layer and lambda function in a Keras configuration, in plain words."""
+    return tuple(
+        dict.fromkeys(
+            f"{_BYTECODE[node['class_name']]} {_name(node)}".rstrip()
+            for node in _objects(config)
+            if node["class_name"] in _BYTECODE
+        )
     )
-    return tuple(dict.fromkeys(found))
+
+
+def without_compiling(config: Any) -> Any:
+    """A Keras configuration without what only training needs: losses, metrics, optimizers.
+
+    A model that was compiled holds them at any depth, and Keras would bring them back with it.
+    """
+    if isinstance(config, dict):
+        return {
+            key: without_compiling(value)
+            for key, value in config.items()
+            if key not in ("compile_config", "training_config")
+        }
+    if isinstance(config, list):
+        return [without_compiling(value) for value in config]
+    return config
 
 
 def keras_code(config: Any) -> tuple[str, ...]:
-    """Each thing in a Keras configuration that would run code or read files, in plain words.
+    """Each thing in a Keras configuration that is not known to be harmless, in plain words.
 
-    Besides `keras_bytecode`: classes and functions from outside Keras's own modules, functions
-    called by name that are no tensor functions, and vocabularies that are file names.
+    Classes, functions and strings that Keras looks something up by must stand in
+    core/allowed/keras.toml, a class with the module and the registered name that Keras writes for
+    it. That holds at any depth, and for files of Keras 2 and 3 alike.
     """
-    found = list(keras_bytecode(config))
-    for node in _classes(config):
-        kinds, inner = _kinds(node), node.get("config")
-        settings = inner if isinstance(inner, dict) else {}
-        if node["class_name"] == "function":
-            if not _known_function(node):
-                found.append(f"function {_name(node)} of module {node.get('module')}")
-        elif not _known_class(node):
-            found.append(
-                f"custom class {node.get('registered_name') or node['class_name']}{_of(node)}"
-            )
-        if not kinds.isdisjoint(_TENSOR_CALLS) and not _tensor_function(settings.get("function")):
-            found.append(f"call of tf.{settings.get('function')}")
-        words = settings.get("vocabulary")
-        if isinstance(words, str):
-            found += [f"{kind} layer that reads the file {words}" for kind in kinds & _VOCABULARIES]
-    return tuple(dict.fromkeys(found))
+    unknown: list[str] = []
+    waiting = [_Setting(config, "name", "the model", text=False)]
+    while waiting:
+        setting = waiting.pop()
+        value = setting.value
+        if isinstance(value, str):
+            if not setting.text and not _harmless(setting.key, value):
+                unknown.append(f"{setting.key} {_short(value)} of {setting.owner}")
+        elif isinstance(value, list):
+            waiting += [setting._replace(value=inner) for inner in reversed(value)]
+        elif isinstance(value, dict) and "class_name" in value:
+            problem = _problem(value)
+            if problem:
+                unknown.append(problem)
+            else:
+                waiting += reversed(_settings(value, setting))
+        elif isinstance(value, dict):
+            waiting += [setting.below(key, inner) for key, inner in reversed(value.items())]
+    return tuple(dict.fromkeys(unknown))
 
 
-def _classes(config: Any) -> Iterator[dict[str, Any]]:
+class _Setting(NamedTuple):
+    """A value of a configuration, the key that it stands at, and the object that it belongs to.
+
+    `text`: it stands among the names of layers and the arguments of calls, where a string is text.
+    """
+
+    value: Any
+    key: str
+    owner: str
+    text: bool
+
+    def below(self, key: str, value: Any) -> _Setting:
+        return _Setting(value, key, self.owner, self.text or key in _allowed().graph)
+
+
+def _settings(node: dict[str, Any], around: _Setting) -> list[_Setting]:
+    """What is left to look at of an object whose class has passed."""
+    class_name, inner = node["class_name"], node.get("config")
+    inside = _Setting(inner, "config", f"{class_name} {_name(node)}".rstrip(), text=False)
+    if class_name == "function":
+        inside = inside._replace(value=None)
+    elif class_name in _allowed().calls and isinstance(inner, dict):
+        inside = inside._replace(value={**inner, "function": None})
+    elif class_name in _allowed().values:
+        # A tensor or a slice among the arguments of a call.
+        inside = inside._replace(text=around.text)
+    return [
+        inside,
+        *(
+            inside.below(key, value)
+            for key, value in node.items()
+            if key not in ("class_name", "module", "registered_name", "config")
+        ),
+    ]
+
+
+def _harmless(key: str, text: str) -> bool:
+    """Whether Keras does nothing with this string, or looks up something that is allowed by it."""
+    if key in _allowed().text:
+        return True
+    return any(
+        text in names
+        for end, names in _allowed().looked_up.items()
+        if key == end or key.endswith(f"_{end}")
+    )
+
+
+def _problem(node: dict[str, Any]) -> str:
+    """Why an object is not known to be harmless: its class, or what it calls; else empty."""
+    class_name, inner = node["class_name"], node.get("config")
+    if not isinstance(class_name, str):
+        return f"class {_short(class_name)}"
+    if class_name == "function":
+        return "" if _known_function(node) else f"function {_short(inner)}{_of(node)}"
+    if class_name in _allowed().values:
+        named = node.get("module") is not None or node.get("registered_name") is not None
+        return f"class {_short(class_name)}{_of(node)}" if named else ""
+    if not _known_class(node):
+        kind = _BYTECODE.get(class_name)
+        if kind:
+            return f"{kind} {_name(node)}".rstrip()
+        name = node.get("registered_name")
+        return f"class {_short(class_name if name is None else name)}{_of(node)}"
+    if class_name in _allowed().calls:
+        called = inner.get("function") if isinstance(inner, dict) else None
+        if not isinstance(called, str) or (
+            called.removeprefix("compat.v1.") not in _allowed().calls[class_name]
+        ):
+            return f"call of tf.{called}"
+    return ""
+
+
+def _known_class(node: dict[str, Any]) -> bool:
+    module, registered = node.get("module"), node.get("registered_name")
+    return any(
+        (module is None or module in written.modules)
+        and registered in (None, node["class_name"], written.registered)
+        for written in _allowed().classes.get(node["class_name"], ())
+    )
+
+
+def _known_function(node: dict[str, Any]) -> bool:
+    name = node.get("config")
+    return (
+        isinstance(name, str)
+        and name in _allowed().looked_up["activation"]
+        and node.get("module") in _allowed().functions
+        and node.get("registered_name") in (None, name)
+    )
+
+
+class _Written(NamedTuple):
+    """A class as Keras writes it: the modules that it may be of, and its registered name."""
+
+    modules: tuple[str, ...]
+    registered: str
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    """core/allowed/keras.toml.
+
+    Attributes:
+        classes: class name -> the ways that it is written.
+        values: class names of tensors, slices and the like.
+        functions: the modules of what "class_name": "function" names.
+        looked_up: end of a setting's key -> the names that its string may be.
+        text: keys of settings whose string is text.
+        graph: keys below which every string is text.
+        calls: class name of a layer that calls TensorFlow -> the functions that it may call.
+    """
+
+    classes: dict[str, list[_Written]]
+    values: frozenset[str]
+    functions: tuple[str, ...]
+    looked_up: dict[str, frozenset[str]]
+    text: frozenset[str]
+    graph: frozenset[str]
+    calls: dict[str, frozenset[str]]
+
+
+@cache
+def _allowed() -> _Allowed:
+    data = tomllib.loads((PACKAGE / "core" / "allowed" / "keras.toml").read_text("utf-8"))
+    classes: dict[str, list[_Written]] = {}
+    for entry in data["classes"]:
+        for name in entry["names"]:
+            written = _Written(tuple(entry["modules"]), entry.get("registered", name))
+            # HDF5 of Keras 2 has the registered name for a class name.
+            for shown in {name, written.registered}:
+                classes.setdefault(shown, []).append(written)
+    return _Allowed(
+        classes=classes,
+        values=frozenset(data["values"]["names"]),
+        functions=tuple(data["functions"]["modules"]),
+        looked_up={end: frozenset(names) for end, names in data["looked_up"].items()},
+        text=frozenset(data["text"]["keys"]),
+        graph=frozenset(data["graph"]["keys"]),
+        calls={
+            "TFOpLambda": frozenset(data["tensor_functions"]["names"]),
+            "SlicingOpLambda": frozenset(data["slicing_functions"]["names"]),
+        },
+    )
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
     """Every object with a class name, at any depth."""
     waiting = [config]
     while waiting:
@@ -161,17 +287,8 @@ def _classes(config: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(reversed(value))
 
 
-def _kinds(node: dict[str, Any]) -> set[str]:
-    """The names that Keras may look the class of `node` up by, without packages and modules.
-
-    Where `class_name` leads nowhere, Keras 2 takes `registered_name` as a name in the module.
-    """
-    names = (node["class_name"], node.get("registered_name"))
-    return {re.split(r"[.>]", name)[-1] for name in names if isinstance(name, str)}
-
-
 def _of(node: dict[str, Any]) -> str:
-    return f" of module {node['module']}" if isinstance(node.get("module"), str) else ""
+    return "" if node.get("module") is None else f" of module {_plain(node['module'])}"
 
 
 def _name(node: dict[str, Any]) -> str:
@@ -180,51 +297,11 @@ def _name(node: dict[str, Any]) -> str:
     return repr(name) if isinstance(name, str) else ""
 
 
-def _our_class(node: dict[str, Any]) -> bool:
-    """Whether it is a layer of ours, by all the names that it is given."""
-    name = node["class_name"].removeprefix("mobiledeploy>")
-    return (
-        name in OWN_CLASSES
-        and node.get("registered_name") in (None, f"mobiledeploy>{name}")
-        and node.get("module") in (None, f"mobiledeploy.frameworks.{OWN_CLASSES[name]}")
-    )
+def _plain(value: Any) -> str:
+    """A name as it is, anything else as Python shows it; 60 characters at most."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _known_class(node: dict[str, Any]) -> bool:
-    if _our_class(node):
-        return True
-    names = [name for name in (node["class_name"], node.get("registered_name")) if name is not None]
-    # "module.Name" is found in modules that are no rooms for classes; Keras writes no such name.
-    if not all(isinstance(name, str) and "." not in name for name in names):
-        return False
-    if any(">" in name and not name.startswith("keras>") for name in names):
-        return False
-    # Whatever a class is registered as, its module is imported.
-    return node.get("module") is None or _in_keras(node["module"], _KERAS_ROOMS)
-
-
-def _known_function(node: dict[str, Any]) -> bool:
-    name, module = node.get("config"), node.get("module")
-    if not isinstance(name, str) or "." in name:
-        return False
-    if module == "builtins":
-        # Keras's own functions say "builtins" too; those of Python must not be reached by it.
-        return not hasattr(builtins, name)
-    return module is not None and _in_keras(module, _KERAS_FUNCTIONS)
-
-
-def _in_keras(module: Any, rooms: set[str]) -> bool:
-    """Whether `module` is one of `rooms` of Keras, by its public or its private name."""
-    if not isinstance(module, str):
-        return False
-    root, *rest = module.split(".")
-    if rest[:1] in (["src"], ["api"]):
-        rest = rest[1:]
-    return root in _KERAS and (not rest or rest[0] in rooms)
-
-
-def _tensor_function(name: Any) -> bool:
-    if not isinstance(name, str):
-        return False
-    parts = name.removeprefix("compat.v1.").removeprefix("compat.v2.").split(".")
-    return parts[0] in (_TENSOR_ROOMS if len(parts) > 1 else _TENSOR_FUNCTIONS)
+def _short(value: Any) -> str:
+    return _plain(value) if isinstance(value, str) and value.isidentifier() else _plain(repr(value))

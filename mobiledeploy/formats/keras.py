@@ -69,9 +69,7 @@ def _hdf5(stream: BinaryIO, path: Path) -> ModelFile:
             if "model_config" in file.attrs:
                 text = _text(file.attrs["model_config"])
                 config = untrusted.parse_json(text, f"{path}: the model's configuration")
-                return ModelFile(
-                    str(path), "h5", framework, "model", facts.sha256, untrusted.keras_code(config)
-                )
+                return ModelFile(str(path), "h5", framework, "model", facts.sha256, _code(config))
             if "layer_names" in file.attrs:
                 return ModelFile(
                     str(path), "h5", framework, "weights", facts.sha256, classes=_classes(file)
@@ -147,16 +145,19 @@ def _zip(path: Path) -> ModelFile | None:
     major = version.split(".")[0] if isinstance(version, str) else ""
     if major not in ("2", "3"):
         raise InputError(f"{path} is of Keras version {version!r}; 2 and 3 are known")
-    # Loaded without compiling: Keras drops this one entry, where custom losses are named.
-    config.pop("compile_config", None)
     return ModelFile(
         str(path),
         "keras",
         "keras3" if major == "3" else "tf_keras",
         "model",
         records.sha256(path),
-        untrusted.keras_code(config),
+        _code(config),
     )
+
+
+def _code(config: Any) -> tuple[str, ...]:
+    """What loading it could run; `frameworks/loading.py` loads it without the same entries."""
+    return untrusted.keras_code(untrusted.without_compiling(config))
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:

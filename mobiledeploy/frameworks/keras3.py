@@ -33,7 +33,7 @@ def load(file: ModelFile) -> Model:
     if file.content != "model":
         raise InputError(f"{file.path} holds Keras 3 weights, no model", "save the whole model")
     with (
-        loading.under_its_format(file, _SUFFIX[file.format]) as path,
+        loading.for_inference(file, _SUFFIX[file.format]) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
     ):
         handle = keras.models.load_model(path, compile=False, safe_mode=not file.code)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from mobiledeploy.core import records, untrusted
@@ -110,6 +113,36 @@ def under_its_format(file: ModelFile, suffix: str) -> Iterator[Path]:
             raise InputError(f"{file.path} cannot be read: {error.strerror}") from error
         unchanged(digest, file.sha256, file.path)
         yield copy
+
+
+@contextmanager
+def for_inference(file: ModelFile, suffix: str) -> Iterator[Path]:
+    """A whole Keras model as `under_its_format`, without what only training needs.
+
+    Losses, metrics and optimizers are gone from the configuration before Keras sees it, so that
+    what it loads is what core/untrusted.py looked at.
+    """
+    with under_its_format(file, suffix) as copy:
+        if file.format == "h5":
+            with h5py.File(copy, "r+") as stored:
+                text = stored.attrs["model_config"]
+                stored.attrs["model_config"] = _for_inference(text, file.path)
+                stored.attrs.pop("training_config", None)
+            yield copy
+        else:
+            smaller = copy.with_name(f"inference{suffix}")
+            with zipfile.ZipFile(copy) as old, zipfile.ZipFile(smaller, "w") as new:
+                for member in old.infolist():
+                    content = old.read(member)
+                    if member.filename == "config.json":
+                        content = _for_inference(content, file.path)
+                    new.writestr(member.filename, content)
+            yield smaller
+
+
+def _for_inference(config: bytes | str, path: str) -> bytes:
+    whole = untrusted.parse_json(config, f"{path}: configuration")
+    return json.dumps(untrusted.without_compiling(whole)).encode()
 
 
 def _copy(source: Path, copy: Path) -> None:

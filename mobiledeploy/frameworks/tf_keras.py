@@ -36,7 +36,7 @@ def load(file: ModelFile) -> Model:
     if file.content != "model":
         raise InputError(f"{file.path} holds weights, no model", "name the architecture: --arch")
     with (
-        loading.under_its_format(file, _SUFFIX[file.format]) as path,
+        loading.for_inference(file, _SUFFIX[file.format]) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
     ):
         handle = tf_keras.models.load_model(

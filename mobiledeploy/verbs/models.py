@@ -126,8 +126,8 @@ def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
     """What a model file of the user's is; no framework opens it.
 
     Raises:
-        InputError: missing, broken, of no known kind, or with code of its own that loading it
-            would run, unless `unsafe` says that the user knows.
+        InputError: missing, broken, of no known kind, or naming what is not known to be harmless
+            when it is loaded, unless `unsafe` says that the user trusts it.
     """
     for loader in map(LOADERS.load, LOADERS.names()):
         file = loader.detect(path)
@@ -136,7 +136,7 @@ def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
         if file.code and not unsafe:
             more = f" and {len(file.code) - 1} more" if len(file.code) > 1 else ""
             raise InputError(
-                f"{path} would run code of its own: {file.code[0]}{more}",
+                f"{path} could run code of its own: {file.code[0]}{more}",
                 "if you trust whoever made it, add --unsafe",
             )
         return file

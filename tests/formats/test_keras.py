@@ -205,7 +205,7 @@ def test_weights_within_a_zip_are_looked_into(tmp_path):
     ("disguise", "said"),
     [
         ({"module": "evil", "class_name": "Evil", "registered_name": "keras>Evil"}, "keras>Evil"),
-        ({"module": "keras", "class_name": "layers.Lambda"}, "Lambda layer"),
+        ({"module": "keras", "class_name": "layers.Lambda"}, "layers.Lambda"),
         ({"module": "keras.layers", "class_name": "X", "registered_name": "Lambda"}, "Lambda"),
     ],
 )
@@ -225,9 +225,11 @@ def test_a_layer_in_disguise_is_named(model_files, tmp_path, disguise, said):
 
 def test_custom_losses_do_not_matter_for_they_are_not_loaded(tmp_path):
     loss = {"class_name": "function", "config": "mine", "module": "my.losses"}
-    config = {"class_name": "Functional", "module": "keras", "compile_config": {"loss": loss}}
+    model = {"class_name": "Functional", "module": "keras.src.models.functional"}
+    inner = model | {"compile_config": {"loss": loss}}
+    config = model | {"compile_config": {"loss": loss}, "config": {"layers": [inner]}}
     assert keras.detect(archive(tmp_path / "x.keras", config=config)).code == ()
-    config = {"class_name": "Functional", "config": {"layers": [{"compile_config": loss}]}}
+    config = model | {"config": {"layers": [model | {"build_config": loss}]}}
     assert keras.detect(archive(tmp_path / "x.keras", config=config)).code != ()
 
 
