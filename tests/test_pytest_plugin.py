@@ -134,6 +134,16 @@ def test_an_input_of_the_action_cannot_run_anything(here):
     assert not (here / "oops").exists()
 
 
+def test_the_action_takes_no_module_of_the_folder_that_it_checks(here):
+    """`python -m` looks there first, and the folder may be a stranger's pull request."""
+    for name in ("mobiledeploy", "pip", "click"):
+        (here / f"{name}.py").write_text("open('ran', 'w')\n")
+    assert action(here, "absent.tflite").returncode == 7
+    assert not (here / "ran").exists()
+    told = (Path(__file__).resolve().parent.parent / "action.yml").read_text()
+    assert "python -P -m pip " in told
+
+
 def test_every_input_of_the_action_reaches_its_script():
     root = Path(__file__).resolve().parent.parent
     told = (root / "action.yml").read_text()

@@ -20,7 +20,7 @@ if ((${#artifacts[@]} == 0)); then
   code=2
 else
   code=0
-  python -m mobiledeploy check "${argv[@]}" -- "${artifacts[@]}" || code=$?
+  python -P -m mobiledeploy check "${argv[@]}" -- "${artifacts[@]}" || code=$?
 fi
 echo "exit-code=$code" >>"${GITHUB_OUTPUT:-/dev/null}"
 exit "$code"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mobiledeploy.cli import _settings
 from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Doubt, Overrides
@@ -87,11 +89,11 @@ class Terminal:
 def common(function: F) -> F:
     """--json, -q and -v, which every command has."""
     for option in (
-        click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks."),
-        click.option(
+        _settings.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks."),
+        _settings.option(
             "-q", "--quiet", is_flag=True, help="Say nothing but warnings and the result."
         ),
-        click.option("--json", is_flag=True, help="One JSON object on standard output."),
+        _settings.option("--json", is_flag=True, help="One JSON object on standard output."),
     ):
         function = option(function)
     return function
@@ -100,22 +102,22 @@ def common(function: F) -> F:
 def preprocessing_options(function: F) -> F:
     """How pictures become input; the default comes from the model card or the artifact."""
     for option in (
-        click.option("--labels", type=click.Path(dir_okay=False, path_type=Path),
+        _settings.option("--labels", type=click.Path(dir_okay=False, path_type=Path),
                      help="Class names in the model's order, one a line."),
-        click.option("--crop", type=click.FloatRange(0, 1, min_open=True),
+        _settings.option("--crop", type=click.FloatRange(0, 1, min_open=True),
                      help="Central fraction of each side that is kept."),
-        click.option("--resize", type=click.Choice(["bilinear", "bicubic"])),
-        click.option("--channels", type=click.Choice(["rgb", "bgr"])),
-        click.option("--std", type=Numbers(3), help="Per channel, after --input-range."),
-        click.option("--mean", type=Numbers(3), help="Per channel, after --input-range."),
-        click.option("--input-range", type=Numbers(2), metavar="LOW,HIGH",
+        _settings.option("--resize", type=click.Choice(["bilinear", "bicubic"])),
+        _settings.option("--channels", type=click.Choice(["rgb", "bgr"])),
+        _settings.option("--std", type=Numbers(3), help="Per channel, after --input-range."),
+        _settings.option("--mean", type=Numbers(3), help="Per channel, after --input-range."),
+        _settings.option("--input-range", type=Numbers(2), metavar="LOW,HIGH",
                      help="What pixels 0..255 become: 0,1 or -1,1 or 0,255."),
     ):  # fmt: skip
         function = option(function)
     return function
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
+class Numbers(_settings.Listed[tuple[float, ...]]):
     """A fixed count of numbers with commas between."""
 
     name = "numbers"
@@ -130,13 +132,12 @@ class Numbers(click.ParamType[tuple[float, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """'-1,1' -> (-1.0, 1.0); a list from the settings file is taken too."""
-        parts = value.split(",") if isinstance(value, str) else value
+        """'-1,1' -> (-1.0, 1.0)."""
         try:
-            numbers = tuple(float(part) for part in parts)
-        except (TypeError, ValueError):
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
             numbers = ()
-        if len(numbers) != self.count or any(abs(n) == float("inf") or n != n for n in numbers):
+        if len(numbers) != self.count or any(not math.isfinite(n) for n in numbers):
             self.fail(f"{value!r} is not {self.count} numbers with commas between", param, ctx)
         return numbers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Overrides
@@ -32,9 +33,10 @@ class Amount(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """'1.5M' -> 1500000; B for bytes may follow."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
-        if found is None or float(found[1]) <= 0:
+        amount = float(found[1]) * _FACTORS[found[2]] if found else 0.0
+        if not 0 < amount < math.inf:
             self.fail(f"{value!r} is no amount such as 150M or 2MB", param, ctx)
-        return round(float(found[1]) * _FACTORS[found[2]])
+        return round(amount)
 
 
 @click.command(
@@ -42,27 +44,27 @@ class Amount(click.ParamType[int]):
     short_help=__doc__,
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
-@click.option("--alpha", type=float, help="Width multiplier, above 0.")
-@click.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
-@click.option("--res", type=int, help="Height and width of the input in pixels.")
-@click.option("--classes", type=int, help="Default: 1000.")
-@click.option("--table", metavar="NAME", help="A published table beside what is built here.")
-@click.option("--best", is_flag=True, help="The published networks that fit a budget.")
-@click.option("--max-mult-adds", type=Amount(), help="Budget of --best, such as 150M.")
-@click.option(
+@_settings.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
+@_settings.option("--alpha", type=float, help="Width multiplier, above 0.")
+@_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
+@_settings.option("--res", type=int, help="Height and width of the input in pixels.")
+@_settings.option("--classes", type=int, help="Default: 1000.")
+@_settings.option("--table", metavar="NAME", help="A published table beside what is built here.")
+@_settings.option("--best", is_flag=True, help="The published networks that fit a budget.")
+@_settings.option("--max-mult-adds", type=Amount(), help="Budget of --best, such as 150M.")
+@_settings.option(
     "--max-size", type=Amount(), help="Budget of --best: int8 weights, a byte each, such as 2MB."
 )
-@click.option("--min-top1", type=float, help="Budget of --best: ImageNet top-1 in per cent.")
-@click.option(
+@_settings.option("--min-top1", type=float, help="Budget of --best: ImageNet top-1 in per cent.")
+@_settings.option(
     "--quantization", is_flag=True, help="Why an int8 artifact differs from float, and what helps."
 )
-@click.option(
+@_settings.option(
     "--data",
     metavar="DATA",
     help="Pictures of --quantization; default: the artifact's golden ones.",
 )
-@click.option(
+@_settings.output(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",

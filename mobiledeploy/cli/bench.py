@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mobiledeploy.cli import _counts, _estimates, _frame
+from mobiledeploy.cli import _counts, _estimates, _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import UsageError
@@ -30,44 +30,44 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
+@_settings.option(
     "--device", default="host", show_default=True,
     help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
     "card (pixel-3) for an estimate.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--via", type=click.Choice(["auto", "adb", "emulator"]), default="auto", show_default=True,
     help="How a phone's model is met: auto estimates from its device card where it is not "
     "connected, and counts on an emulated core; adb insists on the phone itself, emulator counts.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--runner",
     help="What drives the runtime: python, native, benchmark_model; default: the device's.",
 )
-@click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
-@click.option("--delegate", help="xnnpack, gpu or none; default: what the runtime has.")
-@click.option(
+@_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
+@_settings.option("--delegate", help="xnnpack, gpu or none; default: what the runtime has.")
+@_settings.option(
     "--threads",
     type=click.IntRange(1, 64),
     help="Of the runtime.  [default: 1; of an estimate, those of the card's points]",
 )
-@click.option(
+@_settings.option(
     "--runs", type=click.IntRange(min=1),
     help="Runs after the warm-up; default: until the median is known to 1 %, for 5 s at most.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--compare", is_flag=True,
     help="Of two ARTIFACTS: the second over the first, timed in turns (A B B A) so that a drift of "
     "the machine cancels.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--rounds", type=click.IntRange(min=1), help=f"Of --compare; default: {comparison.ROUNDS}."
 )
-@click.option(
+@_settings.option(
     "--fixed-performance/--no-fixed-performance", default=True, show_default=True,
     help="Try a phone's mode of steady clocks, keep it if times spread less, undo it afterwards.",
 )  # fmt: skip
-@click.option(
+@_settings.output(
     "--record", type=click.Path(dir_okay=False, path_type=Path),
     help="Keep the exchange with the device in FILE, for --device replay:FILE.",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import records, units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import DeployError
@@ -27,7 +27,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
+@_settings.output(
     "--baseline", type=click.Path(dir_okay=False, path_type=Path), default=verb.DEFAULT,
     show_default=True, help="What was accepted; keep it under version control.",
 )  # fmt: skip
@@ -36,36 +36,38 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
     is_flag=True,
     help="Accept the artifacts: write the baseline, judge nothing.",
 )
-@click.option(
+@_settings.option(
     "--data", metavar="demo|DIR|FILE.npz",
     help="Labelled pictures; default: what the artifact was exported with, but for those that "
     "calibrated it.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--margin", type=_POINTS, default=1.0, show_default=True,
     help="Points of top-1 that may be lost against the accepted artifact.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--float-margin", type=_POINTS, default=2.0, show_default=True,
     help="Points of top-1 that may be lost against the accepted float32 artifact.",
 )  # fmt: skip
-@click.option("--floor", type=_POINTS, help="Top-1 in percent that must be reached in any case.")
-@click.option(
+@_settings.option(
+    "--floor", type=_POINTS, help="Top-1 in percent that must be reached in any case."
+)
+@_settings.option(
     "--max-flips", type=_POINTS,
     help=f"Answers in percent that may change; with --no-labels {100 * verb.UNLABELLED_FLIPS:g}.",
 )  # fmt: skip
-@click.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
-@click.option(
+@_settings.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
+@_settings.option(
     "--on-inconclusive", type=click.Choice(["fail", "warn"]), default="fail", show_default=True,
     help="Whether too few images end in 3, or in 0 with a warning.",
 )  # fmt: skip
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="JUnit XML.")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Markdown.")
-@click.option(
+@_settings.output("--junit", type=click.Path(dir_okay=False, path_type=Path), help="JUnit XML.")
+@_settings.output("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Markdown.")
+@_settings.option(
     "--github", is_flag=True, help="Annotations and the step's summary of GitHub Actions."
 )
-@click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
-@click.option(
+@_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
+@_settings.option(
     "--threads", type=click.IntRange(1, 64), help="Runners at once; default: one for each core."
 )
 @_frame.preprocessing_options

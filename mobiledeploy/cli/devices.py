@@ -45,7 +45,6 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--csv",
-    "table",
     type=click.Path(dir_okay=False, path_type=Path),
     help="What was measured elsewhere: columns file and latency_ms, models beside the table.",
 )
@@ -58,8 +57,9 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
 @click.option("--force", is_flag=True, help="Replace a card of yours of that name.")
 @_frame.common
 def calibrate(
-    name: str, artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
-) -> None:
+    name: str, artifacts: tuple[Path, ...], csv: Path | None, json: bool, quiet: bool, verbose: int,
+    **given: Any,
+) -> None:  # fmt: skip
     """Make the device card NAME of a dozen models that were measured on the device.
 
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
@@ -67,7 +67,7 @@ def calibrate(
     """
     paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = calibrate_verb.calibrate(name, paths, notify=terminal, **given)
+        made = calibrate_verb.calibrate(name, paths, table=csv, notify=terminal, **given)
         terminal.say(f"wrote {made.path}; mobiledeploy bench --device {name} estimates from it")
     if json:
         _frame.emit_json(made)

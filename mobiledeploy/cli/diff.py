@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import LayerCount
@@ -21,11 +21,13 @@ from mobiledeploy.verbs import diff_figures
 )
 @click.argument("a")
 @click.argument("b")
-@click.option(
+@_settings.option(
     "--activations", is_flag=True,
     help="Of int8 artifacts: what each layer loses by itself on the golden pictures, too.",
 )  # fmt: skip
-@click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Layers.")
+@_settings.option(
+    "--most", type=click.IntRange(min=1), default=20, show_default=True, help="Layers."
+)
 @_frame.common
 def command(
     a: str, b: str, activations: bool, most: int, json: bool, quiet: bool, verbose: int

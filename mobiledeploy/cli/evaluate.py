@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.types import Evaluation
@@ -22,13 +22,13 @@ _PAIRS = 3
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
+@_settings.option(
     "--data", metavar="demo|DIR|FILE.npz",
     help="Labelled pictures; default: what the artifact was exported with, but for those that "
     "calibrated it.",
 )  # fmt: skip
-@click.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
-@click.option(
+@_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
+@_settings.option(
     "--threads", type=click.IntRange(1, 64), help="Runners at once; default: one for each core."
 )
 @_frame.preprocessing_options

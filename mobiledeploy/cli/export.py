@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.verbs import export as verb
 from mobiledeploy.verbs.plan import Order
 
 
-class Names(click.ParamType[tuple[str, ...]]):
+class Names(_settings.Listed[tuple[str, ...]]):
     """Names with commas between."""
 
     name = "names"
@@ -22,10 +22,9 @@ class Names(click.ParamType[tuple[str, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """'tflite,onnx' -> ('tflite', 'onnx'); a list from the settings file is taken too."""
-        parts = value.split(",") if isinstance(value, str) else value
-        names = tuple(str(part).strip() for part in parts) if isinstance(parts, list) else ()
-        if not names or not all(names):
+        """'tflite,onnx' -> ('tflite', 'onnx')."""
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
             self.fail(f"{value!r} is not names with commas between", param, ctx)
         return names
 
@@ -35,32 +34,32 @@ class Names(click.ParamType[tuple[str, ...]]):
     short_help=__doc__,
 )
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
-@click.option("--alpha", type=float, help="Width multiplier, above 0.")
-@click.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
-@click.option("--res", type=int, help="Height and width of the input in pixels.")
-@click.option(
+@_settings.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
+@_settings.option("--alpha", type=float, help="Width multiplier, above 0.")
+@_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
+@_settings.option("--res", type=int, help="Height and width of the input in pixels.")
+@_settings.option(
     "--weights", metavar="demo|imagenet|random|FILE", help="Default: the demo weights shipped here."
 )
-@click.option(
+@_settings.option(
     "--data", metavar="demo|DIR|FILE.npz",
     help="Pictures to calibrate with and, others of them, to judge by.",
 )  # fmt: skip
-@click.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
-@click.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
-@click.option(
+@_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
+@_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
+@_settings.option(
     "--io", type=click.Choice(["int8", "float"]), default="int8", show_default=True,
     help="Type of a full-integer model's input and output.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--output", type=click.Choice(["softmax", "logits"]), default="softmax", show_default=True,
     help="What the model ends in.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--keep-float", multiple=True, metavar="LAYER",
     help="Layer that integer files compute in float; may be given more than once.",
 )  # fmt: skip
-@click.option(
+@_settings.output(
     "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
     help="Folder that the model's folder is made in.",
 )  # fmt: skip

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tomllib
+from collections import ChainMap
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from mobiledeploy import __version__
+from mobiledeploy.cli import _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 
@@ -46,55 +47,6 @@ def _first_line(name: str) -> str:
         return stream.readline().strip().strip('"')
 
 
-def settings(folder: Path) -> dict[str, Any]:
-    """Defaults from `mobiledeploy.toml`, or `[tool.mobiledeploy]` of pyproject.toml, in `folder`.
-
-    Keys are option names, in a table per command: ``[export]`` ``alpha = 0.5``.
-    """
-    own, project = folder / "mobiledeploy.toml", folder / "pyproject.toml"
-    path = own if own.is_file() else project
-    if not path.is_file():
-        return {}
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path.name} cannot be read: {error}") from error
-    found = data if path == own else data.get("tool", {}).get("mobiledeploy", {})
-    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
-        raise UsageError(f"{path.name}: options stand in a table per command", "[export]")
-    return {
-        command: {key.replace("-", "_"): _setting(value) for key, value in options.items()}
-        for command, options in found.items()
-    }
-
-
-def _setting(value: Any) -> Any:
-    """A value as the command line would give it: a list is what has commas between there."""
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _check_settings(
-    found: dict[str, Any], chosen: str | None, group: Rooms, ctx: click.Context
-) -> None:
-    """All tables by their names; the options of the one command that is loaded anyway."""
-    commands = group.list_commands(ctx)
-    for name in found:
-        if name not in commands:
-            raise UsageError(
-                f"the settings file has a table for {name!r}, which is no command",
-                f"there are {', '.join(commands)}",
-            )
-    command = group.get_command(ctx, chosen) if chosen in found else None
-    if chosen and command:
-        known = {p.name for p in command.params}
-        wrong = sorted(set(found[chosen]) - known)
-        if wrong:
-            raise UsageError(
-                f"the settings file sets {wrong[0]!r}, which {chosen} does not have",
-                f"it has {', '.join(sorted(known))}",
-            )
-
-
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
@@ -118,11 +70,15 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """From a Keras MobileNet to measured int8 TFLite and ONNX files."""
-    found = settings(Path.cwd())
-    chosen = ctx.invoked_subcommand
-    if found and isinstance(ctx.command, Rooms):
-        _check_settings(found, chosen, ctx.command, ctx)
-        ctx.default_map = found
+    group, chosen, found = ctx.command, ctx.invoked_subcommand, _settings.files(Path.cwd())
+    if not (found and chosen and isinstance(group, Rooms)):
+        return
+    for file in found:
+        _settings.need_commands(file, group.list_commands(ctx))
+    command = group.get_command(ctx, chosen)
+    if command and any(chosen in file.tables for file in found):
+        given = [_settings.defaults(file, chosen, command, ctx) for file in found]
+        ctx.default_map = {chosen: dict(ChainMap(*reversed(given)))}
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.verbs import report as verb
 
@@ -17,18 +17,18 @@ SUFFIXES = {"markdown": "md"}
     epilog="Example:  mobiledeploy report --device host --out front.html",
     short_help=__doc__,
 )
-@click.option(
+@_settings.option(
     "--format", type=click.Choice(verb.FORMATS_OF), default="html", show_default=True,
     help="html is one file that needs no network.",
 )  # fmt: skip
-@click.option(
+@_settings.output(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
 )
-@click.option("--title", default="MobileNet results", show_default=True, help="Heading.")
-@click.option("--model", help="Only this one: mobilenet_v1_0.5_160")
-@click.option("--recipe", help="Only this one: int8_best")
-@click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
-@click.option("--device", help="Only this one: host")
+@_settings.option("--title", default="MobileNet results", show_default=True, help="Heading.")
+@_settings.option("--model", help="Only this one: mobilenet_v1_0.5_160")
+@_settings.option("--recipe", help="Only this one: int8_best")
+@_settings.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
+@_settings.option("--device", help="Only this one: host")
 @_frame.common
 def command(
     format: str, out: Path | None, title: str, json: bool, quiet: bool, verbose: int,  # noqa: A002

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import records, units
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Report, Result
 from mobiledeploy.verbs import results as verb
 
+# Rows of a table; the store counts to no more than 2^63.
+_MOST = 1_000_000_000
 CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
@@ -21,23 +23,23 @@ CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
     epilog="Example:  mobiledeploy results --recipe int8_best --device host --newest",
     short_help=__doc__,
 )
-@click.option("--model", help="mobilenet_v1_0.5_160")
-@click.option("--recipe", help="int8_best")
-@click.option("--format", type=click.Choice(["tflite", "onnx"]))
-@click.option("--artifact", metavar="SHA256", help="Or the start of it.")
-@click.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
-@click.option("--device", help="host")
-@click.option("--runtime", help="litert")
-@click.option("--since", metavar="TIME", help="2026-01-31, or with 12:00 behind it; UTC.")
-@click.option("--newest", is_flag=True, help="Only the newest of an artifact on a target.")
-@click.option(
-    "--most", type=click.IntRange(min=1), help="So many rows; default: 50 for people, else all."
+@_settings.option("--model", help="mobilenet_v1_0.5_160")
+@_settings.option("--recipe", help="int8_best")
+@_settings.option("--format", type=click.Choice(["tflite", "onnx"]))
+@_settings.option("--artifact", metavar="SHA256", help="Or the start of it.")
+@_settings.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
+@_settings.option("--device", help="host")
+@_settings.option("--runtime", help="litert")
+@_settings.option("--since", metavar="TIME", help="2026-01-31, or with 12:00 behind it; UTC.")
+@_settings.option("--newest", is_flag=True, help="Only the newest of an artifact on a target.")
+@_settings.option(
+    "--most", type=click.IntRange(1, _MOST), help="So many rows; default: 50 for people, else all."
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, base units.")
+@_settings.option("--csv", is_flag=True, help="Comma-separated values, base units.")
 @_frame.common
 @click.pass_context
 def command(
-    ctx: click.Context, /, json: bool, quiet: bool, verbose: int, as_csv: bool, newest: bool,
+    ctx: click.Context, /, json: bool, quiet: bool, verbose: int, csv: bool, newest: bool,
     most: int | None, **given: str | None,
 ) -> None:  # fmt: skip
     """List figures of the store, newest first.
@@ -48,11 +50,11 @@ def command(
     if ctx.invoked_subcommand is not None:
         return
     where = {name: value for name, value in given.items() if value is not None}
-    people = not (json or as_csv)
+    people = not (json or csv)
     found = verb.listing(where, newest=newest, most=most or (50 if people else None))
     if json:
         _frame.emit_json(found)
-    elif as_csv:
+    elif csv:
         _csv(found.results)
     elif not found.results:
         click.echo("No figure of the store is so.")

@@ -7,13 +7,19 @@ from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.plugins import EXECUTORS
 from mobiledeploy.verbs import sweep as verb
 
+# What the grid calls the options that take several values.
+_GRID = {
+    "arch": "archs", "alpha": "alphas", "res": "resolutions", "recipe": "recipes",
+    "format": "formats", "device": "devices",
+}  # fmt: skip
 
-class Several(click.ParamType[tuple[Any, ...]]):
+
+class Several(_settings.Listed[tuple[Any, ...]]):
     """Values with commas between."""
 
     name = "values"
@@ -37,31 +43,33 @@ class Several(click.ParamType[tuple[Any, ...]]):
     epilog="Example:  mobiledeploy sweep --alpha 0.25,0.5 --res 128,160 --dry-run",
     short_help=__doc__,
 )
-@click.option(
-    "--arch", "archs", type=Several(str), default="mobilenet_v1", show_default=True,
+@_settings.option(
+    "--arch", type=Several(str), default="mobilenet_v1", show_default=True,
     help="Cards, with commas between.",
 )  # fmt: skip
-@click.option("--alpha", "alphas", type=Several(float), help="Default: the card's own.")
-@click.option("--res", "resolutions", type=Several(int), help="Default: the card's own.")
-@click.option(
-    "--recipe", "recipes", type=Several(str), default="float32,int8_ptq", show_default=True,
+@_settings.option("--alpha", type=Several(float), help="Default: the card's own.")
+@_settings.option("--res", type=Several(int), help="Default: the card's own.")
+@_settings.option(
+    "--recipe", type=Several(str), default="float32,int8_ptq", show_default=True,
     help="What to make of each model.",
 )  # fmt: skip
-@click.option("--format", "formats", type=Several(str), help="Default: both.")
-@click.option(
-    "--device", "devices", type=Several(str), default="host", show_default=True,
+@_settings.option("--format", type=Several(str), help="Default: both.")
+@_settings.option(
+    "--device", type=Several(str), default="host", show_default=True,
     help='Where figures are taken; "" for none.',
 )  # fmt: skip
-@click.option("--weights", help="As for export: demo, imagenet, random.")
-@click.option("--data", help="As for export.")
-@click.option(
+@_settings.option("--weights", help="As for export: demo, imagenet, random.")
+@_settings.option("--data", help="As for export.")
+@_settings.output(
     "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
     help="Folder that the models' folders are made in.",
 )  # fmt: skip
 @click.option("--executor", default="local", show_default=True, help="local or ray.")
 @click.option("--ray-address", default="", help="HOST:PORT of a cluster; default: one is started.")
-@click.option("--jobs", type=click.IntRange(1, 1024), help="At once; default: one for two cores.")
-@click.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
+@_settings.option(
+    "--jobs", type=click.IntRange(1, 1024), help="At once; default: one for two cores."
+)
+@_settings.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
 @_frame.common
 @click.pass_context
 def command(
@@ -72,7 +80,7 @@ def command(
 
     The same command resumes a sweep that was interrupted: what stands is not made again.
     """
-    grid = verb.Grid(**given)
+    grid = verb.Grid(**{_GRID.get(name, name): value for name, value in given.items()})
     if executor not in EXECUTORS.names():
         raise click.UsageError(f"no executor {executor!r}: {', '.join(EXECUTORS.names())}")
     if ray_address and executor != "ray":

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.verbs import train as verb
 
@@ -17,48 +17,48 @@ from mobiledeploy.verbs import train as verb
     epilog="Example:  mobiledeploy train --alpha 0.25 --res 96 --init demo --data photos",
     short_help=__doc__,
 )
-@click.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
-@click.option("--alpha", type=float, help="Width multiplier, above 0.")
-@click.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
-@click.option("--res", type=int, help="Height and width of the input in pixels.")
-@click.option(
+@_settings.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
+@_settings.option("--alpha", type=float, help="Width multiplier, above 0.")
+@_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
+@_settings.option("--res", type=int, help="Height and width of the input in pixels.")
+@_settings.option(
     "--data", metavar="demo|DIR|FILE.npz", default="demo", show_default=True,
     help="Labelled pictures: a folder per class, within train/ and validation/ or not.",
 )  # fmt: skip
-@click.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
-@click.option(
+@_settings.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
+@_settings.output(
     "--out", type=click.Path(path_type=Path), help="Default: runs/<arch>_<alpha>_<res>_<data>."
 )
-@click.option(
+@_settings.option(
     "--init", metavar="demo|imagenet|FILE|RUN", help="Weights to start from. Default: fresh ones."
 )
-@click.option("--freeze", is_flag=True, help="Train the classifier only.")
-@click.option(
+@_settings.option("--freeze", is_flag=True, help="Train the classifier only.")
+@_settings.option(
     "--schedule", type=click.Choice(sorted(verb.SCHEDULES)),
     help="Default: paper; finetune with --init.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--teacher", metavar="demo|imagenet|FILE|RUN", help="A trained model to be distilled."
 )
 @click.option(
     "--strategy", type=click.Choice(["none", "mirrored", "multiworker"]), default="none",
     show_default=True, help="tf.distribute; multiworker reads TF_CONFIG.",
 )  # fmt: skip
-@click.option("--ema", is_flag=True, help="Keep the moving average of the weights.")
-@click.option(
+@_settings.option("--ema", is_flag=True, help="Keep the moving average of the weights.")
+@_settings.option(
     "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0,
     show_default=True, help="Share of each label that is spread over all classes.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--prune", type=float, metavar="SHARE",
     help="Train until this share of each layer's weights is zero, such as 0.5.",
 )  # fmt: skip
-@click.option(
+@_settings.option(
     "--cluster", type=int, metavar="N", help="Train with N different weights a layer, such as 16."
 )
-@click.option("--batch", type=int, default=32, show_default=True,
+@_settings.option("--batch", type=int, default=32, show_default=True,
               help="Pictures per step; the learning rate grows with it.")  # fmt: skip
-@click.option(
+@_settings.option(
     "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
 )
 @click.option("--unsafe", is_flag=True, help="Open a teacher that would run code of its own.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from mobiledeploy import __version__
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.package import home
 
 TIMEOUT_SECONDS = 30
 LARGEST_BYTES = 1 << 30
@@ -33,7 +34,7 @@ class Fetched:
 def cache_dir() -> Path:
     """The user's cache: XDG_CACHE_HOME or ~/.cache, /mobiledeploy."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "mobiledeploy"
+    return (base if base.is_absolute() else home() / ".cache") / "mobiledeploy"
 
 
 def fetch(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from mobiledeploy.core import preprocessing as preprocessing_
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.package import shipped
+from mobiledeploy.core.package import config_dir, shipped
 from mobiledeploy.core.types import Argument, Preprocessing
 
 
@@ -123,12 +122,6 @@ class ModelCard:
     def resolution_limits(self) -> tuple[int, int]:
         """Smallest and largest resolution in pixels."""
         return self.limits.resolution
-
-
-def config_dir() -> Path:
-    """The user's folder for settings and cards: XDG_CONFIG_HOME or ~/.config, /mobiledeploy."""
-    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".config") / "mobiledeploy"
 
 
 def folders() -> tuple[Path, ...]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.core import records
-from mobiledeploy.core.cards import config_dir, find, listed
+from mobiledeploy.core.cards import find, listed
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.package import shipped
+from mobiledeploy.core.package import config_dir, shipped
 
 Precision = Literal["float32", "int8"]
 

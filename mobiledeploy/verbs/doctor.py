@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mobiledeploy import __version__
-from mobiledeploy.core import artifacts, assets, native
+from mobiledeploy.core import artifacts, assets, native, package, store
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import Doubt
@@ -125,12 +125,9 @@ def doctor() -> Installation:
 
 def places() -> tuple[Place, ...]:
     """The cache, the user's configuration, and this folder's store."""
-    # Here, for they stand on numpy, which `doctor` may just have found missing.
-    from mobiledeploy.core import cards, store
-
     found = (
         ("cache", assets.cache_dir()),
-        ("configuration", cards.config_dir()),
+        ("configuration", package.config_dir()),
         ("store", store.path()),
     )
     return tuple(

@@ -164,8 +164,9 @@ def _wheel(package: str, machine: str, folder: Path) -> Path:
     wanted.write_text(f"{package}=={pin.version} --hash=sha256:{wheel.sha256}\n")
     _run(
         [
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--only-binary", ":all:", "--require-hashes", "--python-version", "3.11",
+            sys.executable, "-P", "-m", "pip", "download", "--quiet",
+            "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
+            "--require-hashes", "--python-version", "3.11",
             "--platform", wheel.platform, "--dest", str(own), "--requirement", str(wanted),
         ],
         f"pip download {package}=={pin.version}",

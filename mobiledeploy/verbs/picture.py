@@ -49,8 +49,11 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
 
     stream = io.BytesIO()
     kind = path.suffix.lower()[1:]
-    # A name with dollar signs is no formula.
-    with matplotlib.rc_context({"svg.hashsalt": "mobiledeploy", "text.parse_math": False}):
+    # Nothing of a matplotlibrc, which may be the current folder's and have LaTeX run. A name with
+    # dollar signs is no formula.
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": "mobiledeploy", "text.parse_math": False})
         undated = {"Date": None} if kind == "svg" else {"Software": None}
         _figure(diagnosis).savefig(stream, format=kind, dpi=150, metadata=undated)
     records.write_atomic(path, stream.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -150,9 +151,11 @@ def regress(
         notify: hears of doubts.
 
     Raises:
-        UsageError: the baseline has no figures, or nothing was kept here yet.
+        UsageError: the baseline has no figures, nothing was kept here yet, or no margin.
         InputError: the baseline cannot be read.
     """
+    if not 0 <= margin < math.inf:
+        raise UsageError(f"a margin of {100 * margin:g} % cannot be", "5 is usual")
     accepted = _figures(read(baseline))
     if not accepted:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tf_keras
 
 from mobiledeploy.frameworks import tf_keras as framework
 
@@ -78,10 +79,22 @@ class Network:
         Network(published).randomise()
         published.save_weights(path)
         framework.load_weights(self.model, path)
-        images = self.images(2)
-        np.testing.assert_allclose(
-            self.model.predict_on_batch(images), published.predict_on_batch(images), atol=1e-5
-        )
+        ours, theirs = self.logits(), Network(published).logits()
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+    def logits(self) -> np.ndarray:
+        """What two images are answered before the softmax, layer after layer.
+
+        A softmax hides a difference of large logits and is a hundred times as wide as one of small
+        ones; and a compiled graph fuses layers by its own rules, so that two of one network round
+        differently, by more or less on another CPU. What is left are equal operations in an equal
+        order: room for the rounding of float32, relative to the largest logit, is enough.
+        """
+        last = self.model.layers[-1]
+        softmax, last.activation = last.activation, tf_keras.activations.linear
+        logits: np.ndarray = self.model(self.images(2), training=False).numpy()
+        last.activation = softmax
+        return logits
 
 
 @pytest.fixture

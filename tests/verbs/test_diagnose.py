@@ -232,7 +232,8 @@ def test_no_tensorflow_is_needed(plain):
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
-def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start):
+def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
     found = diagnosis(plain / "int8_ptq.tflite")
     found = dataclasses.replace(found, artifact="a $x$ b_{c}.tflite")
     path = tmp_path / f"picture{suffix}"
@@ -243,6 +244,8 @@ def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start):
         text = content.decode()
         assert all(f"<!-- {layer.name} -->" in text for layer in found.layers)
         assert "a $x$ b_{c}.tflite" in text
+    # As a matplotlibrc would say, which may be the current folder's: LaTeX runs what it is given.
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
     picture.draw(found, path)
     assert path.read_bytes() == content
 

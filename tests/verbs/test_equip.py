@@ -68,6 +68,15 @@ def test_no_network_is_told(tmp_path, monkeypatch) -> None:
     assert refused.value.exit_code == 6
 
 
+def test_a_pip_of_the_current_folder_does_not_run(tmp_path, monkeypatch) -> None:
+    (tmp_path / "pip.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DeployError, match="pip download"):
+        equip._wheel("ai-edge-litert", "aarch64", tmp_path / "to")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_apt_never_takes_what_is_not_signed() -> None:
     assert "APT::Get::AllowUnauthenticated=false" in equip._AUTHENTICATED
     assert "Acquire::AllowInsecureRepositories=false" in equip._AUTHENTICATED

@@ -112,6 +112,12 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
         assert results.regress(base).outcome == "fail"
 
 
+@pytest.mark.parametrize("margin", [float("nan"), float("inf"), -0.1])
+def test_a_margin_that_is_none_is_refused(here: Path, margin: float) -> None:
+    with pytest.raises(UsageError, match="a margin of "):
+        results.regress(here / "base.jsonl", margin=margin)
+
+
 def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
     keep(artifact(recipe="int8_best"), measured())
     assert len(results.listing({"recipe": "int8"}).results) == 1
