@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections import ChainMap
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -20,6 +21,7 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 HERE = Path(__file__).parent
 # Exit codes that are not an error's own (core/errors.py): see docs/exit-codes.md.
 INTERNAL, INTERRUPTED = 70, 130
+_STDOUT, _STDERR = 1, 2
 
 
 class Rooms(click.Group):
@@ -35,6 +37,16 @@ class Rooms(click.Group):
             return None
         command: click.Command = import_module(f"mobiledeploy.cli.{cmd_name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. A pipe that breaks in it is a child's: see `_Stream`.
+
+        DeployError for that, since click would end in 1, which is a verdict here.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise DeployError("a pipe broke before the work was done") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line a command, from its file's first docstring line, so that --help stays quick."""
@@ -85,6 +97,43 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+class _Stream(io.FileIO):
+    """Standard output or error, whose reader may leave (`| head`).
+
+    What is written from then on is nobody's; the work goes on to its end and to its exit code.
+    """
+
+    def write(self, data: Any) -> int:
+        """The count of bytes that were written, or that nobody reads.
+
+        OSError, once, where a result could not be written for another reason, such as a full disk.
+        """
+        try:
+            return super().write(data)
+        except OSError as error:
+            nobody = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nobody, self.fileno())
+            os.close(nobody)
+            if self.fileno() == _STDERR or isinstance(error, BrokenPipeError):
+                return super().write(data)
+            raise
+
+
+def _open_streams() -> None:
+    """Every standard stream is there, even one that the caller closed, and none breaks."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+    for name, number in (("stdout", _STDOUT), ("stderr", _STDERR)):
+        old = getattr(sys, name)
+        same = ("encoding", "errors", "line_buffering", "write_through")
+        given = {key: getattr(old, key) for key in same} if old else {"encoding": "utf-8"}
+        raw = io.BufferedWriter(_Stream(number, "w", closefd=False))
+        setattr(sys, name, io.TextIOWrapper(raw, **given))
+
+
 def _verbosity() -> int:
     return sum(
         len(a) - 1 for a in sys.argv[1:] if a.startswith("-v") and set(a[1:]) == {"v"}
@@ -94,9 +143,7 @@ def _verbosity() -> int:
 def run() -> int:
     """The whole program; its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we run
+    _open_streams()
     try:
         code = cli.main(prog_name="mobiledeploy", standalone_mode=False)
         sys.stdout.flush()
@@ -110,10 +157,7 @@ def run() -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except SystemExit as error:
-        # What click makes of a pipe that broke, and how it ends after shell completion.
-        return _broken(error) if isinstance(error.__context__, OSError) else int(error.code or 0)
-    except BrokenPipeError as error:
-        return _broken(error)
+        return int(error.code or 0)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         help_ = f"{context.command_path} --help" if context else "mobiledeploy --help"
@@ -133,16 +177,6 @@ def run() -> int:
             "please report it with the output of the same command and -vv",
         )
         return _fail(known, error)
-
-
-def _broken(error: BaseException) -> int:
-    """Nothing is wrong where the reader of the result left (`| head`); else work was cut short."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return _fail(DeployError("a pipe broke before the work was done"), error)
 
 
 def _fail(error: DeployError, cause: BaseException) -> int:

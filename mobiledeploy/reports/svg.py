@@ -56,12 +56,19 @@ def _cost(r: Result) -> float | None:
 
 def _plot(title: str, rows: list[tuple[Result, float, str]]) -> dict[str, Any]:
     """The plot of (result, cost, device); {} where there is nothing to draw."""
+    # A control character makes no XML, and vl-convert then ends the whole process.
     points = [
-        {"model": r.model, "recipe": r.recipe, "format": r.format, "device": device, "x": x,
-         "top1": 100 * r.top1}
+        {
+            "model": units.one_line(r.model),
+            "recipe": units.one_line(r.recipe),
+            "format": units.one_line(r.format),
+            "device": units.one_line(device),
+            "x": x,
+            "top1": 100 * r.top1,
+        }
         for r, x, device in rows
         if x and r.top1 is not None
-    ]  # fmt: skip
+    ]
     if not points:
         return {}
     best = [

@@ -26,6 +26,8 @@ from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Targ
 from mobiledeploy.verbs import count, estimate, evaluate, inputs, phones, places
 
 SECONDS = 5.0
+# As the native runner counts.
+MOST_RUNS = 1 << 30
 """How long one artifact is timed at most, unless the number of runs is fixed."""
 
 # Fewer runs, or a shorter time, can look steady by chance.
@@ -93,10 +95,7 @@ def bench(
     """
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
-    if runs is not None and runs < stats.FEWEST:
-        raise UsageError(
-            f"{runs} runs have no 95 % interval of their median", f"give {stats.FEWEST} or more"
-        )
+    _need_runs(runs)
     place = places.resolve(device, via)
     if record is not None:
         place.timed("--record")
@@ -125,6 +124,17 @@ def bench(
     return tuple(made)
 
 
+def _need_runs(runs: int | None) -> None:
+    if runs is None:
+        return
+    if runs < stats.FEWEST:
+        raise UsageError(
+            f"{runs} runs have no 95 % interval of their median", f"give {stats.FEWEST} or more"
+        )
+    if runs > MOST_RUNS:
+        raise UsageError(f"{runs} runs are too many", f"give {MOST_RUNS} or fewer")
+
+
 def figures(
     paths: Sequence[Path] = (),
     *,
@@ -142,6 +152,7 @@ def figures(
     and UsageError for those that say how to run, where nothing is; `threads` is 1 by default where
     artifacts are run.
     """
+    _need_runs(given.get("runs"))
     paths = tuple(dict.fromkeys(paths)) or last_export()
     card = places.stand_in(device, via)
     if card is None:

@@ -15,6 +15,9 @@ from mobiledeploy.verbs import bench, places
 ROUNDS = 8
 """Rounds of A B B A, unless told otherwise."""
 
+MOST_ROUNDS = 1000
+"""More of them, 4000 processes and all their samples, take hours and are a slip of the hand."""
+
 BLOCK_SECONDS = 0.5
 
 
@@ -52,7 +55,7 @@ def compare(
         notify: hears of progress and doubts.
 
     Raises:
-        UsageError: too few rounds, or as of `bench.bench`.
+        UsageError: too few or too many rounds, or as of `bench.bench`.
         VoidError: a delegate did not take the graph of one of them.
         DeviceError: as of `bench.bench`.
     """
@@ -60,6 +63,8 @@ def compare(
         raise UsageError(
             f"{rounds} rounds have no interval of the ratio", f"give {comparison.FEWEST} or more"
         )
+    if rounds > MOST_ROUNDS:
+        raise UsageError(f"{rounds} rounds are too many", f"give {MOST_ROUNDS} or fewer")
     place = places.resolve(device, via)
     place.timed("a comparison in turns")
     asked = places.asked(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
-from mobiledeploy.core import records
+from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import missing
 from mobiledeploy.verbs.diagnose import Diagnosis
@@ -75,7 +75,7 @@ def _figure(diagnosis: Diagnosis) -> Figure:
             [v for v, _ in known], [y for _, y in known], marker, color=colour, label=name,
             markersize=4,
         )  # fmt: skip
-    left.set_yticks(list(places), [layer.name for layer in layers], fontsize=7)
+    left.set_yticks(list(places), [units.one_line(layer.name) for layer in layers], fontsize=7)
     left.set_ylim(len(layers) - 0.5, -0.5)
     left.set_xlabel("SQNR of the layer's values (dB)")
     before = [0.0] * len(layers)
@@ -89,7 +89,7 @@ def _figure(diagnosis: Diagnosis) -> Figure:
         axes.set_axisbelow(True)
         axes.legend(fontsize=7)
     figure.suptitle(
-        f"{diagnosis.artifact} beside float: logits {diagnosis.sqnr_db:.1f} dB, "
+        f"{units.one_line(diagnosis.artifact)} beside float: logits {diagnosis.sqnr_db:.1f} dB, "
         f"{diagnosis.pictures} pictures",
         fontsize=9,
     )

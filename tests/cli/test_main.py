@@ -135,27 +135,69 @@ def test_wrong_settings_are_named(text, said, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path):
-    done = subprocess.run(
-        f"{sys.executable} -m mobiledeploy models --json | head -c 1; exit ${{PIPESTATUS[0]}}",
-        shell=True, executable="/bin/bash", cwd=tmp_path, env=ENVIRONMENT,
-        capture_output=True, text=True,
+def shell(line, cwd, **environment):
+    """A line of bash that calls `m`, our program; its exit code is the one of `m`."""
+    program = f'm() {{ "{sys.executable}" -m mobiledeploy "$@"; }}; {line}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(
+        ["bash", "-c", program],
+        cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("m models --json | true", 0),
+        ("m models | head -1", 0),
+        ("m devices | true", 0),
+        ("m --help | true", 0),
+        ("m bench --help | true", 0),
+        ("m --version | true", 0),
+        ("m 2>&1 | true", 2),
+        ("m exprt 2>&1 | true", 2),
+        ("m doctor --clean -v 2>&1 >/dev/null | true", 0),
+        ("_MOBILEDEPLOY_COMPLETE=bash_source m | true", 0),
+        (
+            "COMP_WORDS='mobiledeploy ' COMP_CWORD=1 _MOBILEDEPLOY_COMPLETE=bash_complete m | true",
+            0,
+        ),
+    ],
+)
+def test_a_reader_that_leaves_changes_no_exit_code(line, code, tmp_path):
+    done = shell(line, tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == code, done.stderr
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("argv", [["models"], ["models", "--json"], ["--help"]])
-def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
-    command = f"{sys.executable} -m mobiledeploy {' '.join(argv)}"
-    done = subprocess.run(f"{command} >&-", shell=True, cwd=tmp_path, env=ENVIRONMENT)
-    assert done.returncode == 0
+def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
+    """A child's that died, say: click itself would end in 1."""
+    program = (
+        "import sys; from mobiledeploy.cli.main import run\n"
+        "from mobiledeploy.verbs import models\n"
+        "def broken(name): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "models.listings = broken; sys.argv = ['mobiledeploy', 'models']; sys.exit(run())"
+    )
     done = subprocess.run(
-        f"{command} > /dev/full", shell=True, cwd=tmp_path, env=ENVIRONMENT,
-        capture_output=True, text=True,
+        [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True,
+        text=True, timeout=60,
     )  # fmt: skip
+    assert done.returncode == 70
+    assert done.stderr == "error: a pipe broke before the work was done\n"
+
+
+@pytest.mark.parametrize("argv", ["models", "models --json", "--help"])
+def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        done = shell(f"m {argv} {closed}", tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = shell(f"m {argv} > /dev/full", tmp_path)
     assert done.returncode == 2
-    assert "no space left on device" in done.stderr
+    assert done.stderr == "error: cannot read or write the result: no space left on device\n"
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_an_error_that_nobody_can_hear_keeps_its_code(where, tmp_path):
+    assert shell(f"m export --alpha 0 {where}", tmp_path).returncode == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

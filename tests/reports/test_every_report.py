@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Check, Doubt, Moved, Report, Verdict
+from mobiledeploy.core.types import Check, Doubt, Moved, Report, Result, Verdict
 
 HOSTILE = "<b>|`::error::*[x](y)\n::set-output %0A&\x00\x1b[31m\ud800"
 
@@ -54,6 +54,19 @@ def test_every_report_is_text_that_ends_in_a_newline(name, report):
     assert shelf.SUFFIX.startswith(".")
     assert text.endswith("\n")
     assert "\x00" not in text
+
+
+@pytest.mark.parametrize("kind", ["measured", "counted", "estimated"])
+def test_a_drawing_is_xml_whatever_the_names_in_it(kind):
+    """A control character in one of them ended the whole process."""
+    pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+    drawn = Result(
+        "2026-01-01T00:00:00.000+00:00", "a" * 64, HOSTILE, HOSTILE, HOSTILE, 1000, kind, HOSTILE,
+        "python", HOSTILE, HOSTILE, 1, HOSTILE, 1e6, None, 10**6, 0.5, 0.9, 10**7,
+    )  # fmt: skip
+    svg = REPORTS.load("svg").render(Report(HOSTILE, results=(drawn,)))
+    texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
+    assert any(text.startswith("<b>|") for text in texts)
 
 
 def test_json_is_the_record():

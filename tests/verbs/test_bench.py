@@ -26,6 +26,14 @@ from mobiledeploy.verbs.bench import SECONDS, bench, target
 KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
 
 
+@pytest.mark.parametrize("device", ["host", "pixel-3", "adb"])
+@pytest.mark.parametrize("runs", [-1, 5, verb.MOST_RUNS + 1, 10**30])
+def test_a_number_of_runs_that_cannot_be_is_refused_before_any_work(runs, device) -> None:
+    """Before a device is looked for, or an artifact, neither of which is there."""
+    with pytest.raises(UsageError, match=f"^{runs} runs "):
+        verb.figures(device=device, runs=runs)
+
+
 def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
     paths = [exported[key] for key in KEYS]
     made = bench(paths, notify=heard)

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from mobiledeploy.cli import results as results_command
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.verbs import results
-from mobiledeploy.verbs.compare import compare
+from mobiledeploy.verbs.compare import MOST_ROUNDS, compare
 
 ROUNDS = 6
 
@@ -18,6 +18,13 @@ ROUNDS = 6
 @pytest.fixture
 def sides(exported) -> tuple[Path, Path]:
     return exported["int8_ptq", "tflite"], exported["float32", "tflite"]
+
+
+@pytest.mark.parametrize("rounds", [-1, 5, MOST_ROUNDS + 1, 10**30])
+def test_a_number_of_rounds_that_cannot_be_is_refused_before_any_work(rounds) -> None:
+    """Before the artifacts are opened, which are not there."""
+    with pytest.raises(UsageError, match=f"^{rounds} rounds "):
+        compare(Path("a.tflite"), Path("b.tflite"), rounds=rounds)
 
 
 def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:

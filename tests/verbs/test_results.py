@@ -242,6 +242,24 @@ def test_the_command_line(here: Path) -> None:
     assert "nothing.jsonl cannot be read" in cli("regress", "nothing.jsonl", code=7)
 
 
+@pytest.mark.parametrize(("ns", "code"), [(1000, 0), (3000, 1)])
+@pytest.mark.parametrize("piped", ["| true", "--json | head -c 1", "2>&1 | true", ">&-"])
+def test_a_reader_that_leaves_does_not_change_the_verdict(
+    here: Path, ns: int, code: int, piped: str
+) -> None:
+    keep(artifact(), measured(ns=1000))
+    path = saved(here / "base.jsonl")
+    keep(measured(ns=ns))
+    line = f"{sys.executable} -m mobiledeploy results regress {path} {piped}"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, "")
+    listed = f"{sys.executable} -m mobiledeploy results | head -1; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", listed], timeout=60, check=False).returncode == 0
+
+
 def fill(count: int) -> None:
     """`count` figures of 50 artifacts, quickly: the rows that `add_measurement` writes."""
     from mobiledeploy.core import store as module
