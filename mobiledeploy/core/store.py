@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -172,6 +171,9 @@ class Store:
             InputError: it is damaged, no store, or of a newer mobiledeploy.
         """
         file = path() if file is None else file
+        # SQLite would wait for a pipe for ever; beside the file it keeps two more.
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            records.refuse_irregular(file.with_name(file.name + suffix))
         place = str(file)
         if file.is_file() and not os.access(file.parent, os.W_OK):
             # Nobody else can write there either, so that it may be read without its locks.
@@ -651,9 +653,9 @@ def _rescue(file: Path) -> str:
     copy = file.with_name(file.name + ".damaged")
     try:
         if not copy.exists():
-            shutil.copy2(file, copy)
-    except OSError as error:
-        return f"no copy could be kept ({(error.strerror or '').lower()}); move it away"
+            records.write_atomic(copy, file.read_bytes())
+    except (OSError, UsageError):
+        return "no copy could be kept; move it away"
     return f"a copy is kept in {copy.name}; `sqlite3 {copy.name} .recover` reads what is left in it"
 
 

@@ -100,8 +100,7 @@ def bench(
     place = places.resolve(device, via)
     if record is not None:
         place.timed("--record")
-        if not record.parent.is_dir():
-            raise UsageError(f"there is no folder {record.parent}", "make it, or record elsewhere")
+        records.need_folder(record)
     asked = places.asked(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
         seconds=seconds, fixed_performance=fixed_performance,

@@ -340,7 +340,7 @@ def _decode(
         skipped += [broken[index] for index in indices if index in broken]
         notify.progress(what, min((done + 1) * CHUNK, len(samples)), len(samples))
     mapped.flush()
-    part.replace(path)
+    records.put(part, path)
     return Prepared(tuple(labels), tuple(skipped))
 
 

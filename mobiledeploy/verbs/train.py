@@ -235,6 +235,8 @@ def plan(order: Order, notify: Notify) -> Plan:
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not _ours(folder):
         raise UsageError(f"{folder} holds something else", "choose another --out")
+    for name in (fit.WEIGHTS, runs.RECORD, fit.LOG):
+        records.refuse_irregular(folder / name)
     request = fit.Request(
         spec=spec,
         train=_ref(order.data, "train", spec, opened.identity),
@@ -435,7 +437,9 @@ def _alone(folder: Path) -> Iterator[None]:
     created = [place for place in (folder, *folder.parents) if not place.exists()]
     with records.writing(folder):
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
+        records.refuse_irregular(state / "lock")
+        # Not "w": it may be a link, and what it leads to is not ours.
+        lock = (state / "lock").open("a")
     try:
         with lock:
             try:

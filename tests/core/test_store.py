@@ -51,6 +51,28 @@ def kept(sha256: str) -> list[float]:
     return [median for (median,) in rows]
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal", "-journal"])
+def test_a_store_that_is_no_regular_file_is_refused_by_name(here: Path, suffix: str) -> None:
+    """A pipe would be waited for without end, and /dev/null takes records and keeps none."""
+    pipe = Path(f"own.db{suffix}")
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=f"own.db{suffix} is no regular file"):
+        Store.open(Path("own.db"))
+    with pytest.raises(UsageError, match="/dev/null is no regular file"):
+        Store.open(Path("/dev/null"))
+    assert os.listdir() == [pipe.name]
+
+
+def test_a_store_may_be_a_link(here: Path) -> None:
+    Path("far").mkdir()
+    Path("own.db").symlink_to("far/real.db")
+    with Store.open(Path("own.db")) as store:
+        store.add_measurement(MEASURED)
+    assert Path("own.db").is_symlink()
+    with Store.open(Path("far/real.db")) as store:
+        assert store.measurement(SHA, HOST) == MEASURED
+
+
 def test_what_is_kept_comes_back(here: Path) -> None:
     with Store.open() as store:
         assert store.measurement(SHA, HOST) is None
@@ -244,7 +266,7 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(here: Path) -> None:
     (here / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         Store.open(here / "file" / "store.db")
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(UsageError, match="is a folder"):
         Store.open(here)
 
 
