@@ -39,6 +39,7 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
         answers = child.events(
             "trace", Request(tuple(sources)), (Traced,), what="the analysis",
             log=Path(folder) / "log", temporary=Path(folder) / "tmp", notify=notify,
+            files=[name for source in sources for name in child.read_by(source) or [""]],
         )  # fmt: skip
         with closing(answers):
             for _, traced in zip(sources, answers, strict=False):

@@ -172,6 +172,7 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
     answers = child.events(
         "fit", request, (Run,), what="the training", log=aside / "log",
         temporary=aside / "tmp", notify=notify,
+        files=[Path(request.init).name] if request.init else (),
     )  # fmt: skip
     try:
         with closing(answers):
