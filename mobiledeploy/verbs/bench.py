@@ -110,7 +110,7 @@ def bench(
         Timing(path, artifact, asked, place.recorded, notify) for path, artifact in chosen.items()
     ]
     made: list[Measurement] = []
-    with opened(place, asked, record, notify) as session, Store.open() as store:
+    with opened(place, asked, record, notify) as session, Store.keeping(notify) as store:
         guard = phones.Guard(session, asked, place.recorded, notify)
         for timing in timings:
             if place.counted:
@@ -196,7 +196,7 @@ def estimated(
     made = estimate.estimate(
         paths, device=card.name, threads=threads, runtime=runtime, delegate=delegate, notify=notify
     )
-    with Store.open() as store:
+    with Store.keeping(notify) as store:
         for one in made:
             store.add_measurement(one)
     return made

@@ -26,7 +26,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
-from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import Store, writable
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
     Artifact,
@@ -154,12 +154,10 @@ def _refuse_irregular(planned: Plan) -> None:
 
 def _refuse_readonly_store() -> None:
     """Before an hour's work, not after it; the store itself appears with its first record."""
-    place = store_path().absolute()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
+    if not writable():
         raise UsageError(
-            f"cannot write in {place}", "work in a folder of yours, or set MOBILEDEPLOY_STORE"
+            f"cannot write in {store_path().absolute().parent}",
+            "work in a folder of yours, or set MOBILEDEPLOY_STORE",
         )
 
 

@@ -15,7 +15,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
 from mobiledeploy.core.types import Preprocessing
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Heard
 from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, measured
 
 MEASURED, COUNTED, ESTIMATED = measured(), counted(), estimated()
@@ -61,6 +61,25 @@ def test_a_store_that_is_no_regular_file_is_refused_by_name(here: Path, suffix: 
     with pytest.raises(UsageError, match="/dev/null is no regular file"):
         Store.open(Path("/dev/null"))
     assert os.listdir() == [pipe.name]
+
+
+def test_a_store_that_cannot_be_written_is_read_and_keeps_nothing(
+    here: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open() as store:
+        store.add_measurement(MEASURED)
+    before = path().read_bytes()
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with Store.keeping(heard) as store:
+        assert store.measurement(SHA, HOST) == MEASURED
+        store.add_evaluation(EVALUATION)
+    assert path().read_bytes() == before
+    (doubt,) = heard.doubts
+    assert doubt.name == "not-stored"
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", "none/here.db")
+    with Store.keeping(heard) as store:
+        assert store.measurement(SHA, HOST) is None
+    assert not Path("none").exists()
 
 
 def test_a_store_may_be_a_link(here: Path) -> None:
