@@ -141,6 +141,7 @@ def test_no_verb_prints():
 # The file, and what is called there: none of these is a place that a user named.
 OWN_PLACES = {
     ("cli/main.py", "open w"): "the null device, for a stream that its caller closed",
+    ("core/artifacts.py", "rename"): "a folder aside, to the name that tells that it is locked",
     ("core/artifacts.py", "open w"): "the lock in a folder aside, which was just made",
     ("devices/_child.py", "copyfile"): "into the caller's own folder",
     ("devices/adb.py", "open x"): "a name in the cache",

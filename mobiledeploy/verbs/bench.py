@@ -5,7 +5,6 @@ What a device gives instead of time is another verb's: instructions are count's.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -295,9 +294,9 @@ class Timing:
             # What is played back needs no runner: whether it is here or not is all the same.
             wanted = {} if self.recorded else driver.files(machine, target.runtime)
             self._files = {role: session.push(file) for role, file in wanted.items()}
-        with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+        with artifacts.scratch() as folder:
             model = session.push(self.path)
-            sample = inputs.sample(self.path, self.artifact, Path(folder))
+            sample = inputs.sample(self.path, self.artifact, folder)
             remote = None if sample is None else session.push(sample)
             argv = () if self.recorded else driver.bench(model, target, remote, self._files)
             before, begun = session.facts(), self._clock()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,11 +104,11 @@ def diagnose(
     pictures, source, doubts = _pictures(path, artifact, data, notify)
     prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in pictures]
     with (
-        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
-        records.writing(Path(folder)),
+        artifacts.scratch() as folder,
+        records.writing(folder),
         DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
     ):
-        pair = _Pair(path, artifact, reference, Path(folder))
+        pair = _Pair(path, artifact, reference, folder)
         found = _examine(
             pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), notify
         )
@@ -145,11 +144,11 @@ def own_errors(path: Path, *, notify: Notify = SILENCE) -> dict[str, float]:
     spec = artifact.spec
     prepared = [preprocessing.prepare(x, spec.preprocessing, spec.resolution) for x in pictures]
     with (
-        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
-        records.writing(Path(folder)),
+        artifacts.scratch() as folder,
+        records.writing(folder),
         DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
     ):
-        pair = _Pair(path, artifact, reference, Path(folder))
+        pair = _Pair(path, artifact, reference, folder)
         bench = _Bench(pair, _Lab(session, pair.folder, path.name))
         tallies = _tallies(bench, prepared, bool(_passes(artifact)), notify)
         for _ in _tallied(bench, prepared, tallies, notify):

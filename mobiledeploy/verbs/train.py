@@ -12,14 +12,13 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobiledeploy.core import preprocessing, records, runs
+from mobiledeploy.core import artifacts, preprocessing, records, runs
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import dataset
@@ -131,8 +130,8 @@ def train(order: Order, notify: Notify = SILENCE) -> Trained:
     """
     planned = plan(order, notify)
     if not planned.chief:
-        with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as own:
-            return _train(planned, Path(own), notify)
+        with artifacts.scratch() as own:
+            return _train(planned, own, notify)
     with _alone(planned.folder):
         return _train(planned, planned.folder, notify)
 
