@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -133,6 +134,109 @@ def test_analysis_opens_no_files_and_starts_no_processes():
 def test_no_verb_prints():
     for path in (PACKAGE / "verbs").glob("*.py"):
         assert not imports(path) & {"click", "rich"}, path.name
+
+
+# What is written: core/records.py knows what must not be renamed over, and nobody else does
+
+# The file, and what is called there: none of these is a place that a user named.
+OWN_PLACES = {
+    ("cli/main.py", "open w"): "the null device, for a stream that its caller closed",
+    ("core/artifacts.py", "rename"): "a folder aside, to the name that tells that it is locked",
+    ("core/artifacts.py", "open w"): "the lock in a folder aside, which was just made",
+    ("devices/_child.py", "copyfile"): "into the caller's own folder",
+    ("devices/adb.py", "open x"): "a name in the cache",
+    ("frameworks/loading.py", "copyfile"): "into a folder of its own",
+    ("runners/python.py", "savez"): "where the protocol says: the caller's own folder",
+    ("verbs/child.py", "open wb"): "a log in a folder aside",
+    ("verbs/diagnose.py", "save"): "into a folder of its own",
+    ("verbs/diagnose.py", "savez"): "into a folder of its own",
+    ("verbs/diagnose.py", "write_bytes"): "into a folder of its own",
+    ("verbs/equip.py", "rename"): "the parts in the cache, whole",
+    ("verbs/equip.py", "write_text"): "into a folder aside",
+    ("verbs/golden.py", "write_bytes"): "into a folder of its own",
+    ("verbs/inputs.py", "write_bytes"): "into the caller's own folder",
+    ("verbs/job.py", "open wb"): "a log in a folder aside",
+    ("devices/emulator.py", "symlink_to"): "into a folder of its own",
+    ("devices/emulator.py", "write_text"): "into a folder of its own",
+    ("verbs/train.py", "open a"): "a lock, which is never written to",
+}
+WRITES = {
+    "rename",
+    "renames",
+    "write_bytes",
+    "write_text",
+    "savez",
+    "savez_compressed",
+    "copyfile",
+    "copy2",
+    "move",
+    "link_to",
+    "symlink_to",
+    "hardlink_to",
+    "tofile",
+}
+
+
+def written(tree: ast.AST) -> Iterator[str]:
+    """The calls that write a file by its name, or rename one over another."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="replace"), args=[_], keywords=[]):
+                yield "replace"
+            case ast.Call(func=ast.Attribute(value=ast.Name("os"), attr="replace")):
+                yield "replace"
+            case ast.Call(func=ast.Attribute(value=ast.Name("np"), attr="save"), args=[target, _]):
+                if not isinstance(target, ast.Name):
+                    yield "save"
+            case ast.Call(func=ast.Attribute(value=ast.Name("np"), attr="savez"), args=[first, *_]):
+                # Into a stream in memory, nothing is written.
+                if getattr(first, "id", "") != "stream":
+                    yield "savez"
+            case ast.Call(func=ast.Attribute(attr=name)) if name in WRITES:
+                yield name
+            case ast.Call(func=ast.Name("open") | ast.Attribute(attr="open")):
+                values = [*node.args, *(k.value for k in node.keywords if k.arg == "mode")]
+                modes = [v.value for v in values if isinstance(v, ast.Constant)]
+                yield from (
+                    f"open {mode}"
+                    for mode in modes
+                    if isinstance(mode, str) and re.fullmatch("[rwaxbt+]*[wax+][rwaxbt+]*", mode)
+                )
+
+
+def test_one_place_writes_what_a_user_named():
+    found = {
+        (str(path.relative_to(PACKAGE)), call)
+        for path in PACKAGE.rglob("*.py")
+        for call in written(ast.parse(path.read_text("utf-8")))
+        if path != PACKAGE / "core" / "records.py"
+    }
+    assert found == set(OWN_PLACES)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "a.replace(b)",
+        "os.replace(a, b)",
+        "a.rename(b)",
+        "shutil.move(a, b)",
+        "open(a, 'w')",
+        "open(a, mode='ab')",
+        "a.open('x')",
+        "a.write_text('')",
+        "np.savez(a, b=c)",
+    ],
+)
+def test_a_write_is_seen(code):
+    assert list(written(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "code", ["a.replace('b', 'c')", "replace(a, b=c)", "open(a)", "a.open('rb')", "Store.open()"]
+)
+def test_what_writes_nothing_is_no_write(code):
+    assert not list(written(ast.parse(code)))
 
 
 # The contracts of pyproject.toml, each broken on purpose

@@ -149,8 +149,7 @@ def _github(report: Report, terminal: _frame.Terminal) -> None:
     """The summary in its file; annotations on standard error, where GitHub reads them as well."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        with Path(summary).open("a", encoding="utf-8") as stream:
-            stream.write(REPORTS.load("markdown").render(report))
+        records.append(Path(summary), REPORTS.load("markdown").render(report))
     else:
         terminal.doubt(
             Doubt("no-summary", "--github: GITHUB_STEP_SUMMARY is not set, no summary is written")

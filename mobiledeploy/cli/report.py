@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
+from mobiledeploy.core import records, units
 from mobiledeploy.verbs import report as verb
 
 SUFFIXES = {"markdown": "md"}
@@ -45,4 +45,5 @@ def command(
     if json:
         _frame.emit_json(done)
     else:
-        click.echo(f"{done.path}: {done.results} figures, {units.size(done.size_bytes)}")
+        said = f"{done.path}: {done.results} figures, {units.size(done.size_bytes)}"
+        click.echo(said, err=records.is_stdout(out))

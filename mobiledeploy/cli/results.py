@@ -97,7 +97,7 @@ def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> N
     if json:
         _frame.emit_json(done)
     else:
-        click.echo(f"{done.path}: {done.records} records")
+        click.echo(f"{done.path}: {done.records} records", err=records.is_stdout(file))
 
 
 @command.command("import", epilog="Example:  mobiledeploy results import phone.jsonl")
@@ -134,6 +134,8 @@ def regress(
 
     Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell.
     """
+    if junit is not None:
+        records.need_folder(junit)
     with _frame.Terminal(quiet, verbose) as terminal:
         done = verb.regress(baseline, margin=margin / 100, notify=terminal)
     report = Report(f"figures against {baseline.name}", regressions=done.regressions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -100,12 +101,12 @@ def staging(folder: Path) -> Iterator[Path]:
             folder.parent.mkdir(parents=True, exist_ok=True)
             for stale in left_aside(folder.parent):
                 shutil.rmtree(stale, ignore_errors=True)
-            aside = Path(
-                tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_STAGING, dir=folder.parent)
-            )
+            # It has its name when it is locked: before that it would be taken for a left one.
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             lock = (aside / "lock").open("w")
-        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            aside = aside.rename(aside.with_name(aside.name + _STAGING))
+        with lock:
             yield aside
     finally:
         if aside is not None:
@@ -115,15 +116,31 @@ def staging(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for what nobody keeps, gone afterwards; those of killed makers go, too."""
+    with staging(Path(tempfile.gettempdir(), "mobiledeploy")) as folder:
+        yield folder
+
+
 def left_aside(folder: Path) -> Iterator[Path]:
-    """The staging folders in `folder` whose maker is gone."""
+    """The staging folders of this user in `folder` whose maker is gone."""
     import fcntl
 
     for path in folder.glob(f".*{_STAGING}"):
         try:
-            with (path / "lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Where others write too (/tmp), a link or a pipe may wait under this name.
+            if path.lstat().st_uid != os.geteuid():
+                continue
+            handle = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            # Alive, or so young that it has no lock yet.
+            # Just gone.
             continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # Alive.
+            continue
+        finally:
+            os.close(handle)
         yield path

@@ -89,7 +89,7 @@ def fetch(
             check(part)
             if sha256 is None:
                 records.write_atomic(_beside(destination), digest + "\n")
-            part.replace(destination)
+            records.put(part, destination)
         finally:
             part.unlink(missing_ok=True)
     return Fetched(destination, digest, sha256 is not None)

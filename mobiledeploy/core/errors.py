@@ -3,7 +3,7 @@
     DeployError
     ├── UsageError      2   the command line, a setting, or the place that it names to write to
     ├── VoidError       4   the machine changed while it was timed: there is no figure
-    ├── DeviceError     5   the machine that should run the model: absent, lost, or its runner died
+    ├── DeviceError     5   the machine that should do the work: absent, lost, or it killed one
     ├── MissingError    6   a dependency, weights or another asset that is not here
     └── InputError      7   a model, picture or record that cannot be read, or converted
         └── BrokenImage     one picture of a data set; the others are still good
@@ -44,7 +44,7 @@ class VoidError(DeployError):
 
 
 class DeviceError(DeployError):
-    """The device, or the runner on it, failed."""
+    """The device, the runner on it, or another process of ours failed there."""
 
     exit_code = 5
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mobiledeploy.core import records
+from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import (
     DeployError,
     DeviceError,
@@ -148,12 +149,13 @@ def parse(line: str) -> Event:
     return event
 
 
-def events(process: Process) -> Iterator[Event]:
-    """What a runner says, until it is done.
+def events(process: Process, model: str = "") -> Iterator[Event]:
+    """What a runner of the file `model` says, until it is done.
 
     Raises:
         DeployError: what the runner refused, as if it had been refused here.
         DeviceError: it said something else, or died before it was done.
+        InputError: it crashed on `model`.
     """
     for line in process.lines():
         event = parse(line)
@@ -163,9 +165,10 @@ def events(process: Process) -> Iterator[Event]:
         if isinstance(event, Done):
             return
     status, tail = process.wait()
+    if status < 0:
+        raise death("the runner", status, tail, model)
     last = next((text.strip() for text in reversed(tail.splitlines()) if text.strip()), "")
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    raise DeviceError(f"the runner {how} before it was done", last)
+    raise DeviceError(f"the runner ended with status {status} before it was done", last)
 
 
 class Listener:
@@ -189,6 +192,7 @@ class Listener:
         Raises:
             DeployError: as `events` does for one of them.
             DeviceError: none of them has said a word for `patience_s` seconds.
+            InputError: as `events` does.
         """
         try:
             number, event = self._heard.get(timeout=self._patience_s)
@@ -202,7 +206,7 @@ class Listener:
 
     def _read(self, number: int, process: Process) -> None:
         try:
-            for event in events(process):
+            for event in events(process, self._model):
                 self._heard.put((number, event))
         except (DeployError, OSError, ValueError) as error:
             self._heard.put((number, error))

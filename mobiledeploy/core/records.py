@@ -14,10 +14,12 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,38 +153,137 @@ def sha256(data: bytes | Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes `path` whole or not at all: aside, flushed to disk, then renamed over."""
+    """Writes `path`: whole or not at all where it is a regular file or nothing yet.
+
+    Then the bytes lie aside, are flushed to disk and renamed over; a file that was there keeps its
+    mode and owner. A link is followed. Nothing is renamed over a device, a pipe or an open file of
+    ours (/dev/stdout): it is written to as it is.
+    """
     content = data.encode() if isinstance(data, str) else data
+    number = _open_file(path)
+    if number is not None:
+        # Its reader may leave: that is for the one who knows the streams (cli/main.py).
+        with writing(path.parent, leave=BrokenPipeError), os.fdopen(os.dup(number), "wb") as stream:
+            stream.write(content)
+        return
     with writing(path.parent):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if not _replaceable(path):
+            with path.open("wb") as stream:
+                stream.write(content)
+            return
+        target = Path(os.path.realpath(path))
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            _rename(Path(name), target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
 
+def put(source: Path, path: Path) -> None:
+    """Renames the finished file `source` to `path`; a link is followed, as by `write_atomic`.
+
+    Raises:
+        UsageError: `path` is neither a regular file nor nothing, or it cannot be written.
+    """
+    refuse_irregular(path)
+    with writing(path.parent):
+        target = Path(os.path.realpath(path))
+        try:
+            _rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # The link leads to another disk.
+            write_atomic(path, source.read_bytes())
+            source.unlink()
+
+
+def append(path: Path, text: str) -> None:
+    """Writes at the end of `path`, whatever it is."""
+    with writing(path.parent), path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def refuse_irregular(path: Path) -> None:
+    """UsageError where `path`, links followed, is there and is no regular file."""
+    with writing(path.parent):
+        regular = _replaceable(path)
+    if not regular:
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise UsageError(f"{path} is {what}", "remove it, or choose another place")
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether what is written to `path` comes out on standard output."""
+    return _open_file(path) == 1
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether `path`, links followed, is a regular file or nothing."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _open_file(path: Path) -> int | None:
+    """The number of the open file of this process that `path` names: /dev/stdout, /dev/fd/3."""
+    ours = os.path.realpath("/proc/self/fd")
+    place = path.absolute()
+    for _ in range(40):  # the kernel's own limit on links
+        if os.path.realpath(place.parent) == ours and place.name.isdecimal():
+            return int(place.name)
+        if not place.is_symlink():
+            return None
+        place = place.parent / place.readlink()
+    return None
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Over `target`, whose mode and owner stay; a new file is everyone's to read."""
+    mode = 0o644
+    with suppress(FileNotFoundError):
+        before = target.stat()
+        mode = stat.S_IMODE(before.st_mode)
+        own = source.stat()
+        if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
+            # Root alone can give a file away.
+            with suppress(PermissionError):
+                os.chown(source, before.st_uid, before.st_gid)
+    source.chmod(mode)
+    source.replace(target)
+
+
 def need_folder(path: Path) -> None:
-    """UsageError where there is no folder to write `path` in: before the work, not after it."""
-    if not path.absolute().parent.is_dir():
+    """UsageError where `path` is a folder, or none is there for it: before the work, not after."""
+    place = Path(os.path.realpath(path))
+    if not path.exists() and not place.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent} for {path.name}", "make it first")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "name a file in it")
 
 
 class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
-    """Turns the operating system's refusals to write below `folder` into one-line errors."""
+    """Turns the operating system's refusals to write below `folder` into one-line errors.
 
-    def __init__(self, folder: Path) -> None:
+    Errors of the type `leave` pass as they are.
+    """
+
+    def __init__(self, folder: Path, leave: type[OSError] | tuple[()] = ()) -> None:
         self.folder = folder
+        self.leave = leave
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, self.leave):
+            return
         if isinstance(error, OSError) and error.errno is not None:
             reason = os.strerror(error.errno).lower()
             mend = {errno.ENOENT: "make that folder first", errno.ENOSPC: "free some space"}

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
@@ -26,6 +25,7 @@ from mobiledeploy.core.types import (
     Comparison,
     Counted,
     DataRef,
+    Doubt,
     Estimated,
     Evaluation,
     Judged,
@@ -36,6 +36,9 @@ from mobiledeploy.core.types import (
     Target,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from mobiledeploy.core.ports import Notify
 
 SCHEMA = 3
 WAIT_SECONDS = 30.0
@@ -154,6 +157,15 @@ def path() -> Path:
     return Path(os.environ.get("MOBILEDEPLOY_STORE") or Path(".mobiledeploy", "store.db"))
 
 
+def writable() -> bool:
+    """Whether the store can be written, or made where there is none."""
+    file = path().absolute()
+    place = file.parent
+    while not place.exists():
+        place = place.parent
+    return os.access(place, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+
 class Store:
     """An open store; a context manager that closes it."""
 
@@ -172,6 +184,9 @@ class Store:
             InputError: it is damaged, no store, or of a newer mobiledeploy.
         """
         file = path() if file is None else file
+        # SQLite would wait for a pipe for ever; beside the file it keeps two more.
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            records.refuse_irregular(file.with_name(file.name + suffix))
         place = str(file)
         if file.is_file() and not os.access(file.parent, os.W_OK):
             # Nobody else can write there either, so that it may be read without its locks.
@@ -188,6 +203,36 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
+        return cls(file, connection)
+
+    @classmethod
+    def keeping(cls, notify: Notify) -> Store:
+        """The store for a verb whose answer is worth something that is not kept, too.
+
+        Where it cannot be written `notify` hears so: what is there can be read, and what is added
+        is gone with the process.
+
+        Raises:
+            UsageError, InputError: as of `open`.
+        """
+        file = path()
+        if writable():
+            return cls.open(file)
+        notify.doubt(
+            Doubt(
+                "not-stored",
+                f"what is found is not stored: {file} cannot be written",
+                "work in a folder of yours, or set MOBILEDEPLOY_STORE, to keep it",
+            )
+        )
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        records.refuse_irregular(file)
+        with _refusals(file):
+            if file.exists():
+                there = sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)
+                with closing(there):
+                    there.backup(connection)
+            _prepare(connection, file)
         return cls(file, connection)
 
     def __enter__(self) -> Store:
@@ -651,9 +696,9 @@ def _rescue(file: Path) -> str:
     copy = file.with_name(file.name + ".damaged")
     try:
         if not copy.exists():
-            shutil.copy2(file, copy)
-    except OSError as error:
-        return f"no copy could be kept ({(error.strerror or '').lower()}); move it away"
+            records.write_atomic(copy, file.read_bytes())
+    except (OSError, UsageError):
+        return "no copy could be kept; move it away"
     return f"a copy is kept in {copy.name}; `sqlite3 {copy.name} .recover` reads what is left in it"
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mobiledeploy.core import leases, native
+from mobiledeploy.core import artifacts, leases, native
 from mobiledeploy.core.errors import DeployError, DeviceError, UsageError
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Kind, Seen
@@ -90,9 +89,9 @@ def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Emulator]:
         )
     with (
         leases.hold("host", exclusive=False, notify=notify),
-        tempfile.TemporaryDirectory(prefix="mobiledeploy-emulator-") as folder,
+        artifacts.scratch() as folder,
     ):
-        emulator = Emulator(qemu, core, Path(folder))
+        emulator = Emulator(qemu, core, folder)
         try:
             yield emulator
         finally:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from mobiledeploy.core import runs
+from mobiledeploy.core import records, runs
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, FRAMEWORKS
 from mobiledeploy.core.ports import Notify
@@ -805,4 +805,4 @@ def save_weights(network: tf_keras.Model, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
         part = Path(aside) / "weights.h5"
         network.save_weights(part, save_format="h5")
-        part.replace(path)
+        records.put(part, path)

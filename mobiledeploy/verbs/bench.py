@@ -5,7 +5,6 @@ What a device gives instead of time is another verb's: instructions are count's.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,8 +98,7 @@ def bench(
     place = places.resolve(device, via)
     if record is not None:
         place.timed("--record")
-        if not record.parent.is_dir():
-            raise UsageError(f"there is no folder {record.parent}", "make it, or record elsewhere")
+        records.need_folder(record)
     asked = places.asked(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
         seconds=seconds, fixed_performance=fixed_performance,
@@ -110,7 +108,7 @@ def bench(
         Timing(path, artifact, asked, place.recorded, notify) for path, artifact in chosen.items()
     ]
     made: list[Measurement] = []
-    with opened(place, asked, record, notify) as session, Store.open() as store:
+    with opened(place, asked, record, notify) as session, Store.keeping(notify) as store:
         guard = phones.Guard(session, asked, place.recorded, notify)
         for timing in timings:
             if place.counted:
@@ -208,7 +206,7 @@ def estimated(
     made = estimate.estimate(
         paths, device=card.name, threads=threads, runtime=runtime, delegate=delegate, notify=notify
     )
-    with Store.open() as store:
+    with Store.keeping(notify) as store:
         for one in made:
             store.add_measurement(one)
     return made
@@ -307,9 +305,9 @@ class Timing:
             # What is played back needs no runner: whether it is here or not is all the same.
             wanted = {} if self.recorded else driver.files(machine, target.runtime)
             self._files = {role: session.push(file) for role, file in wanted.items()}
-        with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+        with artifacts.scratch() as folder:
             model = session.push(self.path)
-            sample = inputs.sample(self.path, self.artifact, Path(folder))
+            sample = inputs.sample(self.path, self.artifact, folder)
             remote = None if sample is None else session.push(sample)
             argv = () if self.recorded else driver.bench(model, target, remote, self._files)
             before, begun = session.facts(), self._clock()

@@ -145,7 +145,7 @@ def check(
         anchor = _float_anchor(entries, artifact, evaluation)
         one = _One(path, artifact, evaluation, accepted, anchor, limits, labelled)
         checks.append(one.check(notify))
-    with Store.open() as store:
+    with Store.keeping(notify) as store:
         for check_ in checks:
             for verdict in check_.verdicts:
                 store.add_verdict(check_.artifact_sha256, "check", verdict)

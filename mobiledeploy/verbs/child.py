@@ -11,15 +11,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from mobiledeploy.core import records
-from mobiledeploy.core.errors import DeployError, InputError, MissingError, UsageError
+from mobiledeploy.core.deaths import death
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Doubt, Failure, Progress, Said
+from mobiledeploy.core.types import Doubt, Failure, Progress, Said, Source
 
 R = TypeVar("R")
 _COMMON: tuple[type, ...] = (Progress, Doubt, Said, Failure)
@@ -34,12 +35,12 @@ def events(
     log: Path,
     temporary: Path,
     notify: Notify,
+    files: Sequence[str] = (),
 ) -> Generator[Any, None, None]:
     """Runs the child `name` on `request`; yields its own events, which are of `kinds`.
 
     Progress, doubts and lines go to `notify`; a failure is raised as it was raised there. The
-    caller stops at the event that ends its work: a child that ends before is a DeployError. The
-    child is killed when the iterator is closed.
+    caller stops at the event that ends its work. The child is killed when the iterator is closed.
 
     Args:
         name: the file of `verbs/` that calls `serve`.
@@ -49,6 +50,11 @@ def events(
         log: takes what libraries print.
         temporary: takes what libraries leave in their temporary folder; is made.
         notify: is told of progress and doubts.
+        files: names of the files that it reads, one after the other, an event of its own for each;
+            the last of them for all events that follow.
+
+    Raises:
+        DeployError: as it was raised there; or of `core.deaths`, where the child ends before.
     """
     # -P: a numpy.py that lies in the current folder is not our numpy.
     argv = [sys.executable, "-P", "-m", f"mobiledeploy.verbs.{name}"]
@@ -56,13 +62,14 @@ def events(
     # tf2onnx walks sets of names: without a fixed hash seed no two files would be the same.
     environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)}
     known = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
+    done = 0
     # A session of its own, so that the terminal's Ctrl-C reaches the parent alone.
     with log.open("wb") as stderr, subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
         start_new_session=True, env=environment,
     ) as child:  # fmt: skip
+        assert child.stdin and child.stdout
         try:
-            assert child.stdin and child.stdout
             # A child that died at once is found out by its silence.
             with suppress(BrokenPipeError):
                 child.stdin.write(records.line(request) + "\n")
@@ -78,11 +85,22 @@ def events(
                 elif isinstance(event, Failure):
                     raise _error(event)
                 else:
+                    done += 1
                     yield event
             child.wait()
         finally:
             child.kill()
-    raise DeployError(f"{what} process died with status {child.returncode}", _last_line(log))
+            # What it did not take is still in the buffer, and is not taken now.
+            with suppress(BrokenPipeError):
+                child.stdin.close()
+    file = files[min(done, len(files) - 1)] if files else ""
+    raise death(what, child.returncode, log.read_text("utf-8", "replace"), file)
+
+
+def read_by(source: Source) -> tuple[str, ...]:
+    """The name of the file of the user's that opening `source` reads, if there is one."""
+    path = source.file.path if source.file else source.weights
+    return (Path(path).name,) if path else ()
 
 
 def _event(text: str, known: dict[str, type], what: str) -> Any:
@@ -93,13 +111,8 @@ def _event(text: str, known: dict[str, type], what: str) -> Any:
 
 
 def _error(failure: Failure) -> DeployError:
-    kinds = {kind.exit_code: kind for kind in (UsageError, MissingError, InputError)}
+    kinds = {kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)}
     return kinds.get(failure.exit_code, DeployError)(failure.message, failure.hint)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text("utf-8", "replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 class Speaker:
@@ -137,6 +150,8 @@ def serve(kind: type[R], work: Callable[[R, Speaker], None], *, what: str) -> No
         work(request, speak)
     except DeployError as error:
         speak.event(Failure(error.exit_code, error.message, error.hint))
+    except MemoryError:
+        speak.event(Failure(5, f"{what} ran out of memory", "close other programs and try again"))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         reason = (error.strerror or str(error)).lower()

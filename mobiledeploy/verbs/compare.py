@@ -88,7 +88,7 @@ def compare(
     compared = Compared(
         str(a), str(b), found.value, (found.low, found.high), found.changed, rounds, tuple(blocks)
     )
-    with Store.open() as store:
+    with Store.keeping(notify) as store:
         for timing in timings.values():
             store.add_artifact(timing.artifact)
         store.add_comparison(compared)

@@ -102,7 +102,7 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
     converted: list[Converted] = []
     answers = child.events(
         "convert", request, (Converted, Finished), what="the conversion", log=log,
-        temporary=Path(request.folder) / "tmp", notify=notify,
+        temporary=Path(request.folder) / "tmp", notify=notify, files=child.read_by(request.source),
     )  # fmt: skip
     with closing(answers):
         for event in answers:

@@ -6,7 +6,6 @@ tells its operators apart; and on this host, for its answer.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from mobiledeploy.analysis import layer_counts
 from mobiledeploy.analysis.layer_counts import Counts, Executed
-from mobiledeploy.core import protocol
+from mobiledeploy.core import artifacts, protocol
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
 from mobiledeploy.core.ports import Array, Notify, Process, Session
@@ -51,8 +50,8 @@ def count(
         raise UsageError("instructions are counted of one thread", "leave --threads away")
     if target.runner != "native":
         raise UsageError(f"the runner {target.runner} cannot be emulated", "leave --runner away")
-    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
-        job = _Job(path, artifact, target, Path(folder))
+    with artifacts.scratch() as folder:
+        job = _Job(path, artifact, target, folder)
         notify.progress(f"counting {path.name}", 0, 3)
         plain = job.run(session, "plain")
         notify.progress(f"counting {path.name}", 1, 3)

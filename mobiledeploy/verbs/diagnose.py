@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +104,14 @@ def diagnose(
     pictures, source, doubts = _pictures(path, artifact, data, notify)
     prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in pictures]
     with (
-        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
-        records.writing(Path(folder)),
+        artifacts.scratch() as folder,
+        records.writing(folder),
         DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
     ):
-        pair = _Pair(path, artifact, reference, Path(folder))
-        found = _examine(pair, _Lab(session, pair.folder), prepared, bool(passes), notify)
+        pair = _Pair(path, artifact, reference, folder)
+        found = _examine(
+            pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), notify
+        )
     worst = quantization.entry(found.layers)
     return Diagnosis(
         artifact=str(path), artifact_sha256=artifact.sha256, recipe=artifact.recipe.name,
@@ -143,12 +144,12 @@ def own_errors(path: Path, *, notify: Notify = SILENCE) -> dict[str, float]:
     spec = artifact.spec
     prepared = [preprocessing.prepare(x, spec.preprocessing, spec.resolution) for x in pictures]
     with (
-        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
-        records.writing(Path(folder)),
+        artifacts.scratch() as folder,
+        records.writing(folder),
         DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
     ):
-        pair = _Pair(path, artifact, reference, Path(folder))
-        bench = _Bench(pair, _Lab(session, pair.folder))
+        pair = _Pair(path, artifact, reference, folder)
+        bench = _Bench(pair, _Lab(session, pair.folder, path.name))
         tallies = _tallies(bench, prepared, bool(_passes(artifact)), notify)
         for _ in _tallied(bench, prepared, tallies, notify):
             pass
@@ -345,10 +346,10 @@ class _Excerpt:
 
 
 class _Lab:
-    """A runner process for each runtime that is needed."""
+    """A runner process for each runtime that is needed, for excerpts of the file `name`."""
 
-    def __init__(self, session: Session, folder: Path) -> None:
-        self._session, self._folder = session, folder
+    def __init__(self, session: Session, folder: Path, name: str) -> None:
+        self._session, self._folder, self._name = session, folder, name
         self._running: dict[str, tuple[Process, protocol.Listener]] = {}
         self._number = itertools.count()
 
@@ -373,7 +374,7 @@ class _Lab:
         if runtime not in self._running:
             target = Target("host", "python", runtime, leases.cores(), "")
             process = self._session.run(RUNNERS.load("python").layers(target))
-            listener = protocol.Listener(runtime, evaluate_verb.PATIENCE_S)
+            listener = protocol.Listener(self._name, evaluate_verb.PATIENCE_S)
             listener.listen(0, process)
             self._running[runtime] = process, listener
         return self._running[runtime]

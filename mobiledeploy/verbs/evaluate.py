@@ -111,7 +111,7 @@ def evaluate(
         target(artifact, runtime)
         pictures.of(artifact)
     made: dict[Path, Evaluation] = {}
-    with Store.open() as store, DEVICES.load("host").open(
+    with Store.keeping(notify) as store, DEVICES.load("host").open(
         "host", exclusive=False, notify=notify
     ) as session:  # fmt: skip
         job = _Job(pictures, threads or leases.cores(), session, store, notify)

@@ -26,7 +26,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
-from mobiledeploy.core.store import Store
+from mobiledeploy.core.store import Store, writable
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
     Artifact,
@@ -108,6 +108,7 @@ class _Collector:
 def standing(order: Order, notify: Notify = SILENCE) -> tuple[str, dict[str, Artifact] | None]:
     """The key of what `order` makes, and the artifacts where they stand; DeployError as `plan`."""
     planned = plan(order, notify)
+    _refuse_irregular(planned)
     return planned.key, _earlier(planned)
 
 
@@ -118,6 +119,7 @@ def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exp
     """
     heard = _Collector(notify)
     planned = plan(order, heard)
+    _refuse_irregular(planned)
     artifacts = None if order.force else _earlier(planned)
     reused = artifacts is not None
     if artifacts is None:
@@ -142,14 +144,20 @@ def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exp
     )
 
 
+def _refuse_irregular(planned: Plan) -> None:
+    """UsageError where a device or a pipe stands in the place of a file that will be made."""
+    for recipe, format_ in planned.jobs:
+        path = planned.folder / convert.file_name(recipe, format_)
+        for place in (path, artifacts_.record_path(path)):
+            records.refuse_irregular(place)
+
+
 def _refuse_readonly_store() -> None:
     """Before an hour's work, not after it; the store itself appears with its first record."""
-    place = store_path().absolute()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
+    if not writable():
         raise UsageError(
-            f"cannot write in {place}", "work in a folder of yours, or set MOBILEDEPLOY_STORE"
+            f"cannot write in {store_path().absolute().parent}",
+            "work in a folder of yours, or set MOBILEDEPLOY_STORE",
         )
 
 
@@ -430,14 +438,15 @@ def _commit(
             # Two exports at once may not give one's file to the other's record.
             fcntl.flock(handle, fcntl.LOCK_EX)
             for picture in (staging / "golden").iterdir():
-                picture.replace(folder / "golden" / picture.name)
+                records.put(picture, folder / "golden" / picture.name)
             placed = {}
             for path, artifact in made:
                 target = folder / path.name
                 record = artifacts_.record_path(target)
-                record.unlink(missing_ok=True)
-                path.replace(target)
-                artifacts_.record_path(path).replace(record)
+                # Links stay, and lead to the new files.
+                record.resolve().unlink(missing_ok=True)
+                records.put(path, target)
+                records.put(artifacts_.record_path(path), record)
                 placed[str(target)] = artifact
         finally:
             os.close(handle)

@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core import leases, preprocessing, records, runs
-from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
+from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Notify, Samples
 from mobiledeploy.core.types import (
@@ -340,7 +341,7 @@ def _decode(
         skipped += [broken[index] for index in indices if index in broken]
         notify.progress(what, min((done + 1) * CHUNK, len(samples)), len(samples))
     mapped.flush()
-    part.replace(path)
+    records.put(part, path)
     return Prepared(tuple(labels), tuple(skipped))
 
 
@@ -363,7 +364,13 @@ def _decoded(
             )
         )
         work = functools.partial(_chunk_of, ref, resolution, shape)
-        yield from pool.map(work, chunks)
+        try:
+            yield from pool.map(work, chunks)
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a process that reads images was killed (out of memory?)",
+                "close other programs and try again",
+            ) from error
 
 
 def _end_with_parent() -> None:

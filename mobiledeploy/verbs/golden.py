@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Notify
@@ -74,7 +74,7 @@ def replay(path: Path, artifact: Artifact, notify: Notify) -> Replay:
     """
     kept = pictures(path, artifact.golden)
     shelf = FORMATS.load(artifact.format)
-    with tempfile.TemporaryDirectory() as scratch:
+    with artifacts.scratch() as scratch:
         tap = Path(scratch, f"tap-{path.name}")
         tap.write_bytes(shelf.tap(path.read_bytes(), artifact.logits))
         facts = shelf.inspect(tap.read_bytes())

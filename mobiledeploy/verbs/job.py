@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Failure
@@ -100,14 +101,9 @@ def work(text: str, worker: int) -> str:
 
 
 def _death(code: int, log: Path) -> Failure:
-    last = next(
-        (x for x in reversed(log.read_text("utf-8", "replace").split("\n")) if x.strip()), ""
-    )
-    if code >= 0:
-        return Failure(70, f"its process ended with status {code}", last.strip())
-    name = signal.Signals(-code).name
-    hint = "perhaps by the system, out of memory: fewer --jobs" if code == -9 else last.strip()
-    return Failure(70, f"its process was killed by {name}", hint)
+    error = death("its process", code, log.read_text("utf-8", "replace"))
+    hint = "give fewer --jobs" if code == -signal.SIGKILL else error.hint
+    return Failure(error.exit_code, error.message, hint)
 
 
 def share(cores: Sequence[int], worker: int, workers: int) -> frozenset[int]:

@@ -31,8 +31,7 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"--plot {path} is neither .svg nor .png", "name it so")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"the folder of --plot {path} is not there", "make it first")
+    records.need_folder(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise missing("matplotlib")
 

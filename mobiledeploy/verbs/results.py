@@ -164,7 +164,7 @@ def regress(
             store.read_kept(line, str(store.path())) for line in kept.dump(newest=True)
         )
     made = tuple(_held(key, found.get(key), old, margin) for key, old in accepted.items())
-    with Store.open() as kept:
+    with Store.keeping(notify) as kept:
         for one in made:
             for verdict in one.verdicts:
                 if one.artifact_sha256:

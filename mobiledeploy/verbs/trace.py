@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
+from mobiledeploy.core import artifacts
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Layer, ModelSpec, Source
 from mobiledeploy.verbs import child
@@ -35,10 +34,11 @@ class Traced:
 
 def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
     """The layers of each of `sources`, in their order; errors are raised as they were there."""
-    with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
+    with artifacts.scratch() as folder:
         answers = child.events(
             "trace", Request(tuple(sources)), (Traced,), what="the analysis",
-            log=Path(folder) / "log", temporary=Path(folder) / "tmp", notify=notify,
+            log=folder / "log", temporary=folder / "tmp", notify=notify,
+            files=[name for source in sources for name in child.read_by(source) or [""]],
         )  # fmt: skip
         with closing(answers):
             for _, traced in zip(sources, answers, strict=False):

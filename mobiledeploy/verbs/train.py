@@ -12,14 +12,13 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobiledeploy.core import preprocessing, records, runs
+from mobiledeploy.core import artifacts, preprocessing, records, runs
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import dataset
@@ -131,8 +130,8 @@ def train(order: Order, notify: Notify = SILENCE) -> Trained:
     """
     planned = plan(order, notify)
     if not planned.chief:
-        with tempfile.TemporaryDirectory(prefix="mobiledeploy-") as own:
-            return _train(planned, Path(own), notify)
+        with artifacts.scratch() as own:
+            return _train(planned, own, notify)
     with _alone(planned.folder):
         return _train(planned, planned.folder, notify)
 
@@ -172,6 +171,7 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
     answers = child.events(
         "fit", request, (Run,), what="the training", log=aside / "log",
         temporary=aside / "tmp", notify=notify,
+        files=[Path(request.init).name] if request.init else (),
     )  # fmt: skip
     try:
         with closing(answers):
@@ -235,6 +235,8 @@ def plan(order: Order, notify: Notify) -> Plan:
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not _ours(folder):
         raise UsageError(f"{folder} holds something else", "choose another --out")
+    for name in (fit.WEIGHTS, runs.RECORD, fit.LOG):
+        records.refuse_irregular(folder / name)
     request = fit.Request(
         spec=spec,
         train=_ref(order.data, "train", spec, opened.identity),
@@ -435,7 +437,9 @@ def _alone(folder: Path) -> Iterator[None]:
     created = [place for place in (folder, *folder.parents) if not place.exists()]
     with records.writing(folder):
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
+        records.refuse_irregular(state / "lock")
+        # Not "w": it may be a link, and what it leads to is not ours.
+        lock = (state / "lock").open("a")
     try:
         with lock:
             try:

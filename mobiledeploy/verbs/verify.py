@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +128,7 @@ def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
 def _tensors(pipeline: str, pictures: Sequence[Path]) -> Array:
     if pipeline.lower().endswith(".npz") and " " not in pipeline.strip():
         return _read(Path(pipeline), pictures)
-    with tempfile.TemporaryDirectory() as scratch:
+    with artifacts.scratch() as scratch:
         made = Path(scratch, "tensors.npz")
         _call(pipeline, (str(made), *(str(p.resolve()) for p in pictures)))
         if not made.is_file():

@@ -170,3 +170,24 @@ def test_help_has_an_example() -> None:
     for command in ("bench", "evaluate"):
         done = run(command, "--help")
         assert f"mobiledeploy {command} build/" in done.stdout
+
+
+def test_what_is_asked_is_answered_in_a_folder_that_cannot_be_written(exported, here):
+    """With a warning that it is not kept, once; what was kept there before is still known."""
+    file = exported["int8_ptq", "tflite"]
+    assert run("evaluate", file).returncode == 0
+    assert run("check", file, "--update-baseline").returncode == 0
+    (here / "disk").mkdir()
+    copied = ".mobiledeploy mobiledeploy-baseline.json"
+    script = f"mount -t tmpfs none disk && cp -r {copied} disk && mount -o remount,ro disk"
+    for command in ("evaluate", "bench --runs 6", "check", "verify", "analyze"):
+        stored = command not in ("verify", "analyze")
+        tool = f"cd disk && {sys.executable} -m mobiledeploy {command} {file} --json"
+        done = subprocess.run(
+            ["unshare", "-Urm", "sh", "-c", f"{script} && {tool}"], capture_output=True, text=True
+        )
+        if "unshare" in done.stderr:
+            pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+        assert done.returncode in ((0, 3) if command == "check" else (0,)), done.stderr
+        assert json.loads(done.stdout)
+        assert done.stderr.count("[not-stored]") == stored, (command, done.stderr)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,54 @@ def test_what_a_killed_maker_left_aside_is_known_and_swept(tmp_path) -> None:
     (left,) = artifacts.left_aside(tmp_path)
     with artifacts.staging(tmp_path / "other"):
         assert not left.exists()
+
+
+def test_scratch_of_a_killed_process_is_swept_and_that_of_a_live_one_is_not(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import time\n"
+        "from mobiledeploy.core import artifacts\n"
+        "with artifacts.scratch() as folder:\n"
+        "    (folder / 'input.bin').write_bytes(bytes(1000))\n"
+        "    print(folder, flush=True); time.sleep(60)\n"
+    )
+    places = []
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for maker in makers:
+            assert maker.stdout
+            places.append(Path(maker.stdout.readline().strip()))
+        makers[0].kill()
+        makers[0].wait()
+        with artifacts.scratch() as own:
+            assert set(tmp_path.iterdir()) == {places[1], own}
+            assert (places[1] / "input.bin").exists()
+    finally:
+        for maker in makers:
+            maker.kill()
+            maker.communicate()
+
+
+def test_what_only_looks_like_a_left_folder_is_left_alone(tmp_path) -> None:
+    """Where others write too: a pipe for a lock does not hold us up, a link is none."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "lock").touch()
+    (tmp_path / ".a.x.staging").symlink_to("mine")
+    for name in ("b", "c"):
+        (tmp_path / f".{name}.x.staging").mkdir()
+    (tmp_path / ".b.x.staging" / "lock").symlink_to(tmp_path / "mine" / "lock")
+    os.mkfifo(tmp_path / ".c.x.staging" / "lock")
+    with artifacts.staging(tmp_path / "made"):
+        pass
+    assert (tmp_path / "mine" / "lock").exists()
+    assert (tmp_path / ".b.x.staging").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -57,7 +58,7 @@ def test_another_version_is_refused() -> None:
 def said(script: str) -> list[protocol.Event]:
     child = Child([sys.executable, "-c", script])
     try:
-        return list(protocol.events(child))
+        return list(protocol.events(child, "a.tflite"))
     finally:
         child.kill()
 
@@ -75,8 +76,35 @@ def test_a_death_is_told_with_the_last_words() -> None:
     script = f"import sys; print({line!r}); print('first\\nout of memory\\n', file=sys.stderr)"
     with pytest.raises(DeviceError, match=r"ended with status 3 before .*; out of memory"):
         said(script + "; sys.exit(3)")
-    with pytest.raises(DeviceError, match="killed by signal 9"):
-        said("import os; os.kill(os.getpid(), 9)")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (signal.SIGKILL, DeviceError, "the runner was killed by signal 9 (out of memory?); close"),
+        (signal.SIGTERM, DeviceError, "the runner was killed by signal 15; try again"),
+        (signal.SIGILL, DeviceError, "the runner was killed by signal 4; try again"),
+        (signal.SIGSEGV, InputError, "the runner crashed on a.tflite (SIGSEGV); the file is dama"),
+        (signal.SIGBUS, InputError, "the runner crashed on a.tflite (SIGBUS); the file is damaged"),
+        (signal.SIGABRT, InputError, "the runner crashed on a.tflite (SIGABRT); the file is dama"),
+        (signal.SIGFPE, InputError, "the runner crashed on a.tflite (SIGFPE); the file is damaged"),
+    ],
+)
+def test_a_signal_tells_whose_fault_a_death_is(
+    number: signal.Signals, kind: type[DeployError], told: str
+) -> None:
+    chatter = "print('INFO: Created TensorFlow Lite XNNPACK delegate', file=sys.stderr, flush=True)"
+    with pytest.raises(DeployError) as caught:
+        said(f"import os, sys; {chatter}; os.kill(os.getpid(), {int(number)})")
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(told)
+    assert "INFO" not in str(caught.value)
+
+
+def test_an_abort_for_want_of_memory_is_not_the_files_fault() -> None:
+    words = "terminate called after throwing an instance of 'std::bad_alloc'"
+    with pytest.raises(DeviceError, match="the runner ran out of memory"):
+        said(f'import os, sys; print("{words}", file=sys.stderr, flush=True); os.abort()')
 
 
 def test_chatter_between_events_ends_it() -> None:

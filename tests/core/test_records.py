@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import os
+import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -97,6 +100,129 @@ def test_write_atomic_replaces_whole_and_leaves_nothing_aside(tmp_path):
     records.write_atomic(path, b"second")
     assert path.read_bytes() == b"second"
     assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    """Relative, into another folder, over what is there and where nothing is yet."""
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "record.json"
+    link.symlink_to("far/kept.json")
+    for content in ("first", "second"):
+        records.write_atomic(link, content)
+        assert link.is_symlink()
+        assert (tmp_path / "far" / "kept.json").read_text() == content
+    assert os.listdir(tmp_path / "far") == ["kept.json"]
+    assert sorted(os.listdir(tmp_path)) == ["far", "record.json"]
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_is_everyones_to_read(tmp_path):
+    private, new = tmp_path / "private", tmp_path / "new"
+    private.touch(0o600)
+    for path in (private, new):
+        records.write_atomic(path, "x")
+    assert [path.stat().st_mode & 0o777 for path in (private, new)] == [0o600, 0o644]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "theirs"
+    path.touch()
+    os.chown(path, 12345, 54321)
+    records.write_atomic(path, "x")
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+
+
+def test_a_pipe_takes_the_bytes_and_stays_a_pipe(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+            records.write_atomic(path, "said")
+            assert reader.communicate()[0] == b"said"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_a_device_takes_the_bytes_and_stays_a_device(tmp_path):
+    """On a terminal of our own, whose name in /dev any program may write to."""
+    master, slave = os.openpty()
+    name = Path(os.ttyname(slave))
+    link = tmp_path / "link"
+    link.symlink_to(name)
+    try:
+        for path in (name, link):
+            records.write_atomic(path, "said")
+            assert os.read(master, 4) == b"said"
+        assert stat.S_ISCHR(name.stat().st_mode)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "link"])
+def test_standard_output_that_is_a_file_goes_on_where_it_is(path, tmp_path):
+    """As after the shell's `>> log`: nothing before or after it is lost."""
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    code = (
+        "import sys, pathlib\nfrom mobiledeploy.core import records\n"
+        "records.write_atomic(pathlib.Path(sys.argv[1]), 'written\\n')\nprint('after')"
+    )
+    with log.open("a") as stream:
+        argv = [sys.executable, "-c", code, str(tmp_path / path)]
+        subprocess.run(argv, stdout=stream, check=True)
+    assert log.read_text() == "before\nwritten\nafter\n"
+    assert sorted(os.listdir(tmp_path)) == ["link", "log"]
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "loop", "missing/file", "."])
+def test_what_cannot_be_written_is_a_usage_error(place, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match="cannot write"):
+        records.write_atomic(tmp_path / place, "x")
+    assert os.listdir(tmp_path) == ["loop"]
+
+
+def test_a_finished_file_is_put_where_a_link_leads(tmp_path):
+    made, link = tmp_path / "made", tmp_path / "link"
+    made.write_text("x")
+    link.symlink_to("target")
+    records.put(made, link)
+    assert link.is_symlink()
+    assert (tmp_path / "target").read_text() == "x"
+    assert sorted(os.listdir(tmp_path)) == ["link", "target"]
+
+
+def test_a_finished_file_is_put_on_another_disk(tmp_path):
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk")
+    made, link = tmp_path / "made", tmp_path / "link"
+    made.write_text("x")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as far:
+        link.symlink_to(Path(far) / "target")
+        records.put(made, link)
+        assert (Path(far) / "target").read_text() == "x"
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_a_finished_file_is_not_put_over_a_pipe(tmp_path):
+    made, pipe = tmp_path / "made", tmp_path / "pipe"
+    made.write_text("x")
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="is no regular file"):
+        records.put(made, pipe)
+    assert made.read_text() == "x"
+
+
+def test_a_place_is_refused_before_the_work(tmp_path):
+    records.need_folder(tmp_path / "new.json")
+    (tmp_path / "link").symlink_to("no/where")
+    for place, said in (("no/new", "no folder"), ("link", "no folder"), (".", "is a folder")):
+        with pytest.raises(UsageError, match=said):
+            records.need_folder(tmp_path / place)
 
 
 def test_a_folder_that_is_a_file_is_a_usage_error(tmp_path):

@@ -15,7 +15,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
 from mobiledeploy.core.types import Preprocessing
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Heard
 from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, measured
 
 MEASURED, COUNTED, ESTIMATED = measured(), counted(), estimated()
@@ -49,6 +49,47 @@ def kept(sha256: str) -> list[float]:
     rows = connection.execute(query, (sha256,)).fetchall()
     connection.close()
     return [median for (median,) in rows]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-journal"])
+def test_a_store_that_is_no_regular_file_is_refused_by_name(here: Path, suffix: str) -> None:
+    """A pipe would be waited for without end, and /dev/null takes records and keeps none."""
+    pipe = Path(f"own.db{suffix}")
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=f"own.db{suffix} is no regular file"):
+        Store.open(Path("own.db"))
+    with pytest.raises(UsageError, match="/dev/null is no regular file"):
+        Store.open(Path("/dev/null"))
+    assert os.listdir() == [pipe.name]
+
+
+def test_a_store_that_cannot_be_written_is_read_and_keeps_nothing(
+    here: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open() as store:
+        store.add_measurement(MEASURED)
+    before = path().read_bytes()
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with Store.keeping(heard) as store:
+        assert store.measurement(SHA, HOST) == MEASURED
+        store.add_evaluation(EVALUATION)
+    assert path().read_bytes() == before
+    (doubt,) = heard.doubts
+    assert doubt.name == "not-stored"
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", "none/here.db")
+    with Store.keeping(heard) as store:
+        assert store.measurement(SHA, HOST) is None
+    assert not Path("none").exists()
+
+
+def test_a_store_may_be_a_link(here: Path) -> None:
+    Path("far").mkdir()
+    Path("own.db").symlink_to("far/real.db")
+    with Store.open(Path("own.db")) as store:
+        store.add_measurement(MEASURED)
+    assert Path("own.db").is_symlink()
+    with Store.open(Path("far/real.db")) as store:
+        assert store.measurement(SHA, HOST) == MEASURED
 
 
 def test_what_is_kept_comes_back(here: Path) -> None:
@@ -244,7 +285,7 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(here: Path) -> None:
     (here / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         Store.open(here / "file" / "store.db")
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(UsageError, match="is a folder"):
         Store.open(here)
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.core import preprocessing
-from mobiledeploy.core.errors import DeployError, InputError
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError
 from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
@@ -314,7 +314,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     ]
 
 
-def test_a_killed_child_is_an_error_and_not_a_hang(tmp_path):
+def kill_the_next_child(number):
+    """Sends a signal to the first child process that is there from now on, when it computes."""
     own = Path(f"/proc/self/task/{os.getpid()}/children")
     others = set(own.read_text().split())
 
@@ -324,15 +325,42 @@ def test_a_killed_child_is_an_error_and_not_a_hang(tmp_path):
             children = [child for child in own.read_text().split() if child not in others]
             if children:
                 time.sleep(0.5)
-                os.kill(int(children[0]), signal.SIGKILL)
+                os.kill(int(children[0]), number)
                 return
 
     thread = threading.Thread(target=kill_soon)
     thread.start()
-    with pytest.raises(DeployError, match="died with status -9") as caught:
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_child_is_an_error_and_not_a_hang(number, tmp_path):
+    """Nobody's fault but the machine's, whatever TensorFlow has printed before."""
+    thread = kill_the_next_child(number)
+    with pytest.raises(DeviceError) as caught:
         convert.produce(request(tmp_path), tmp_path / "log", Listener())
     thread.join()
-    assert not isinstance(caught.value, InputError)
+    assert caught.value.message.startswith(f"the conversion was killed by signal {int(number)}")
+    assert caught.value.hint in ("close other programs and try again", "try again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_child_that_crashes_names_the_file_that_it_read(number, tmp_path):
+    spec = request(tmp_path).source.spec
+    asked = request(tmp_path, source=Source(spec, weights=str(tmp_path / "odd.h5")))
+    thread = kill_the_next_child(number)
+    name = number.name
+    with pytest.raises(InputError, match=rf"the conversion crashed on odd.h5 \({name}\); the file"):
+        convert.produce(asked, tmp_path / "log", Listener())
+    thread.join()
+
+
+def test_a_child_that_crashes_on_nothing_is_a_defect(tmp_path):
+    thread = kill_the_next_child(signal.SIGSEGV)
+    with pytest.raises(DeployError, match=r"the conversion crashed \(SIGSEGV\)") as caught:
+        convert.produce(request(tmp_path), tmp_path / "log", Listener())
+    thread.join()
+    assert caught.value.exit_code == 70
 
 
 def test_weights_of_another_alpha_are_refused_by_alpha(tmp_path, real_data):

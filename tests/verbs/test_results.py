@@ -309,6 +309,10 @@ def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> No
     assert done.returncode == 0, done.stderr
     assert len(records.loads(results.Listed, done.stdout).results) == 1
     done = in_a_namespace(f"{mount} && mount -o remount,ro . && {tool} regress base.jsonl")
+    assert done.returncode in (0, 3), done.stderr
+    assert done.stderr.count("[not-stored]") == 1
+    mount += " && rm -r .mobiledeploy && mount -o remount,ro ."
+    done = in_a_namespace(f"{mount} && {tool} import base.jsonl")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: cannot write in")

@@ -1,12 +1,14 @@
 """Networks and model files as layers, traced by the real child."""
 
 import math
+import sys
 
 import pytest
 import tf_keras
 
 from mobiledeploy.analysis import cost
-from mobiledeploy.core import cards
+from mobiledeploy.core import cards, records
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Source
 from mobiledeploy.verbs import analyze, models, trace
@@ -110,3 +112,18 @@ def test_files_of_every_framework_are_the_same_network(model_files):
         assert row.trainable == 9 * 3 * 4 + 2 * 4 + 4 * 5 + 5
         assert found.params == row.params == row.trainable + 2 * 4
         assert (row.spec.resolution, row.spec.classes) == ((32, 32), 5)
+
+
+def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
+    """The child has answered for the first file, and dies over the second.
+
+    It has not taken all of its request: there are more files than a pipe holds the names of.
+    """
+    spec = models.spec(cards.load("mobilenet_v1"), alpha=0.25, res=64, classes=7)
+    own, answer = tmp_path / "python", records.line(trace.Traced(spec, (), 0, 0))
+    own.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\nkill -SEGV $$\n")
+    own.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(own))
+    sources = [Source(spec, weights=str(tmp_path / name)) for name in ("a.h5", *["b.h5"] * 300)]
+    with pytest.raises(InputError, match=r"the analysis crashed on b\.h5 \(SIGSEGV\)"):
+        list(trace.trace(sources, analyze.SILENCE))

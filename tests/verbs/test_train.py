@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.core import preprocessing, records, runs
-from mobiledeploy.core.errors import DeployError, InputError, MissingError, UsageError
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import DataRef, Doubt, Overrides, Preprocessing
 from mobiledeploy.verbs import fit, plan, train
@@ -496,3 +500,26 @@ def test_dead_channels_of_a_short_training_are_not_taken_for_lost(steps, advice)
     doubt = fit._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
     assert doubt.message.startswith("3 depthwise channels with one answer to every picture: 1 in")
     assert advice in doubt.advice
+
+
+def test_a_process_of_the_pool_that_is_killed_is_no_defect(tmp_path, monkeypatch):
+    """As the system does it where memory ends."""
+    monkeypatch.setattr(fit, "WORTH_A_POOL", 1)
+    ref = DataRef(str(archive(tmp_path / "noise.npz", 200)), "train", (32, 32))
+    samples = dataset(ref.source).open(ref.source, "train", resolution=(32, 32), labels=())
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    others = set(children.read_text().split())
+
+    def murder() -> None:
+        for _ in range(600):
+            time.sleep(0.05)
+            for child in set(children.read_text().split()) - others:
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+                    return
+
+    thread = threading.Thread(target=murder)
+    thread.start()
+    with pytest.raises(DeviceError, match="that reads images was killed"):
+        list(fit._decoded(ref, samples, (32, 32), Preprocessing((-1.0, 1.0))))
+    thread.join()
