@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from mobiledeploy import __version__
-from mobiledeploy.core import units
+from mobiledeploy.core import inputs, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 
 HERE = Path(__file__).parent
@@ -56,9 +55,9 @@ def settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path.name} cannot be read: {error}") from error
+        data = inputs.toml(path)
+    except InputError as error:
+        raise UsageError(error.message, error.hint) from error
     found = data if path == own else data.get("tool", {}).get("mobiledeploy", {})
     if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
         raise UsageError(f"{path.name}: options stand in a table per command", "[export]")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Artifact
 
@@ -35,20 +35,19 @@ def named(paths: Iterable[Path]) -> tuple[Path, ...]:
 def load(path: Path) -> Artifact:
     """The record beside an artifact; InputError where it is absent or speaks of another file."""
     record = record_path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not there" if not path.exists() else f"{path} is no file")
+    if path.is_dir():
+        raise InputError(f"{path} is no file")
+    if not path.exists():
+        raise InputError(f"{path} is not there")
     if path.suffix == ".json" and path.with_suffix("").is_file():
         raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
-    if not record.is_file():
+    if not record.exists():
         raise InputError(
             f"{path} has no record ({record.name}) beside it",
             "only what mobiledeploy export made can be taken, a model file alone cannot yet",
         )
-    try:
-        artifact = records.loads(Artifact, record.read_bytes(), str(record))
-        digest = records.sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    artifact = records.loads(Artifact, inputs.read(record, inputs.RECORD), str(record))
+    digest = records.sha256(path)
     _check(artifact, record)
     if digest != artifact.sha256:
         raise InputError(f"{path} is not the file that its record speaks of", _AGAIN)
@@ -121,9 +120,9 @@ def left_aside(folder: Path) -> Iterator[Path]:
 
     for path in folder.glob(f".*{_STAGING}"):
         try:
-            with (path / "lock").open() as lock:
+            with inputs.opened(path / "lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (OSError, InputError):
             # Alive, or so young that it has no lock yet.
             continue
         yield path

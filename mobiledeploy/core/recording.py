@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import records
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.ports import Process, Session
 
 
@@ -67,11 +66,7 @@ class Recording:
 
 def read(path: Path) -> Recording:
     """The recording in a file; InputError where it is none."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"recording {path} cannot be read: {error.strerror}") from error
-    return records.loads(Recording, text, str(path))
+    return records.loads(Recording, inputs.read(path, inputs.RECORD), str(path))
 
 
 class Recorder:

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError, UsageError
 
 SCHEMA_VERSION = 1
@@ -143,9 +144,9 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
 
 
 def sha256(data: bytes | Path) -> str:
-    """Hex sha256 of bytes or of a file's content."""
+    """Hex sha256 of bytes or of a file's content; errors as of `inputs.opened`."""
     if isinstance(data, Path):
-        with data.open("rb") as stream:
+        with inputs.opened(data, inputs.ARRAYS) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     return hashlib.sha256(data).hexdigest()
 

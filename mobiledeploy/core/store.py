@@ -529,7 +529,7 @@ class Kept:
     record: Artifact | Evaluation | Measurement | Verdict | Compared
 
 
-def read_kept(text: str, where: str) -> Kept:
+def read_kept(text: str | bytes, where: str) -> Kept:
     """A line of `Store.dump`; InputError for any other."""
     try:
         data = json.loads(text)

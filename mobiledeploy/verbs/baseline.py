@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError
 from mobiledeploy.core.types import Accepted, Artifact, Baseline, Evaluation
 from mobiledeploy.verbs import golden
@@ -37,11 +37,9 @@ def read(path: Path, update: str) -> Baseline:
         InputError: it is no baseline, truncated, or was edited.
     """
     try:
-        text = path.read_bytes()
-    except FileNotFoundError as error:
+        text = inputs.read(path, inputs.RECORD)
+    except inputs.Absent as error:
         raise MissingError(f"there is no baseline {path} yet", update) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     baseline = records.loads(Baseline, text, str(path))
     for entry in baseline.accepted:
         if entry.seal != seal(entry):

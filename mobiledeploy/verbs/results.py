@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import records, store
+from mobiledeploy.core import inputs, records, store
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -125,14 +125,16 @@ def take(path: Path) -> Moved:
 
 def read(path: Path) -> Iterator[Kept]:
     """The records of a file that `export` wrote; InputError where it is no such file."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield store.read_kept(line, f"{path}, line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
-        raise InputError(f"{path} cannot be read: {reason}") from error
+    with inputs.opened(path, inputs.RECORDS) as stream:
+        number = 0
+        # Not more of a line than a record can be: the whole file may be one.
+        while line := stream.readline(inputs.RECORD + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > inputs.RECORD:
+                raise InputError(f"{where} is too long for a record")
+            if not line.isspace():
+                yield store.read_kept(line, where)
 
 
 def regress(
