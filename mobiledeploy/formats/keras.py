@@ -176,6 +176,8 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
             raise InputError(f"{path} holds a file that would land outside ({name!r})")
+    if any(m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in members):
+        raise InputError(f"{path} holds a file that is packed by an unknown method")
     if sum(member.file_size for member in members) > LARGEST_BYTES:
         raise InputError(f"{path} would inflate to more than {LARGEST_BYTES >> 30} GiB")
 
