@@ -48,13 +48,13 @@ def load(path: Path) -> Artifact:
         )
     artifact = records.loads(Artifact, inputs.read(record, inputs.RECORD), str(record))
     digest = records.sha256(path)
-    _check(artifact, record)
+    check(artifact, str(record))
     if digest != artifact.sha256:
         raise InputError(f"{path} is not the file that its record speaks of", _AGAIN)
     return artifact
 
 
-def _check(artifact: Artifact, record: Path) -> None:
+def check(artifact: Artifact, record: str) -> None:
     """InputError for what no export writes: records are input like any other file."""
     # Not at the top: doctor looks for staging folders where numpy is missing, too.
     from mobiledeploy.core import preprocessing

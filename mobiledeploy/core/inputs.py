@@ -17,6 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from mobiledeploy.core import units
 from mobiledeploy.core.errors import InputError
 
 # Bytes that a file of each kind has at most. Parsed JSON takes 24 times the memory of its text.
@@ -111,7 +112,7 @@ def shown(path: Path) -> str:
     name = str(path)
     if len(name) > _LONGEST_SHOWN:
         name = f"{name[:_LONGEST_SHOWN]}…"
-    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return units.whole(name).replace("\0", "\\0")
 
 
 def _handle(path: Path) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import inputs, records, store
+from mobiledeploy.core import inputs, records, store, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -85,6 +86,9 @@ def filters(where: Mapping[str, str] | None) -> dict[str, str]:
         wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
     if "since" in wanted:
         wanted["since"] = _moment(wanted["since"])
+    for name, value in wanted.items():
+        if value != units.whole(value):
+            raise UsageError(f"the {name} {units.whole(value)} is no text", "give UTF-8")
     return wanted
 
 
@@ -92,9 +96,9 @@ def _moment(text: str) -> str:
     """A moment as the store writes them, in UTC, which it also is without an offset of its own."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return store.written(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
-    return store.written(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def comparisons() -> Comparisons:
@@ -159,9 +163,7 @@ def regress(
     if not accepted:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
     with present() as kept:
-        found = _figures(
-            store.read_kept(line, str(store.path())) for line in kept.dump(newest=True)
-        )
+        found = _figures(_kept(kept.dump(newest=True)))
     made = tuple(_held(key, found.get(key), old, margin) for key, old in accepted.items())
     with Store.open() as kept:
         for one in made:
@@ -171,6 +173,13 @@ def regress(
             for doubt in one.doubts:
                 notify.doubt(doubt)
     return Regressed(str(baseline), gravest({one.outcome for one in made}), made)
+
+
+def _kept(lines: Iterator[str]) -> Iterator[Kept]:
+    """The store's own records, without those of a mobiledeploy that kept others."""
+    for line in lines:
+        with suppress(InputError):
+            yield store.read_kept(line, str(store.path()))
 
 
 def present() -> Store:
