@@ -140,12 +140,11 @@ def test_no_verb_prints():
 
 # The file, and what is called there: none of these is a place that a user named.
 OWN_PLACES = {
-    ("cli/main.py", "open w"): "the null device, for a stream that its caller closed",
     ("core/artifacts.py", "rename"): "a folder aside, to the name that tells that it is locked",
     ("core/artifacts.py", "open w"): "the lock in a folder aside, which was just made",
     ("devices/_child.py", "copyfile"): "into the caller's own folder",
     ("devices/adb.py", "open x"): "a name in the cache",
-    ("frameworks/loading.py", "copyfile"): "into a folder of its own",
+    ("frameworks/loading.py", "open xb"): "into a folder of its own",
     ("runners/python.py", "savez"): "where the protocol says: the caller's own folder",
     ("verbs/child.py", "open wb"): "a log in a folder aside",
     ("verbs/diagnose.py", "save"): "into a folder of its own",
@@ -237,6 +236,86 @@ def test_a_write_is_seen(code):
 )
 def test_what_writes_nothing_is_no_write(code):
     assert not list(written(ast.parse(code)))
+
+
+# Files that somebody else may have made
+
+_WAYS = {
+    "Image.open", "h5py.File", "h5py.is_hdf5", "io.open", "json.load", "np.fromfile", "np.load",
+    "np.memmap", "open", "os.open", "shutil.copy", "shutil.copy2", "shutil.copyfile",
+    "shutil.copytree", "sqlite3.connect", "tomllib.load", "zipfile.ZipFile", "zipfile.is_zipfile",
+}  # fmt: skip
+# What is called `open` too: shelves' plugins, the store, a member of an archive, a web address.
+_OTHERS = re.compile(
+    r"(Store|cls|runtime|self\._archive|_opener\(\)|dataset\(.*\)|[A-Z]+\.load\(.*\))\.open"
+)
+_OPENED = re.compile(r"(stream|io\.BytesIO\(.*\))(, .*)?")
+_WRITES = re.compile(r"['\"](w|x|a)b?\+?['\"]|O_WRONLY|open_memmap")
+
+MAY_OPEN = {
+    "cli/main.py _first_line": "our own source",
+    "cli/main.py _open_streams": "the null device, for a stream that its caller closed",
+    "core/artifacts.py left_aside": "a lock of ours, no link and without waiting",
+    "core/inputs.py _handle": "the one place",
+    "core/leases.py hold": "a lock of ours in the user's cache",
+    "core/untrusted.py _allowed": "our own list",
+    "frameworks/loading.py for_inference": "a copy of ours",
+    "core/records.py put": "a file of ours that goes to another disk",
+    "core/store.py _rescue": "SQLite has opened it just now",
+    "core/store.py open": "SQLite opens it",
+    "devices/_child.py pull": "what our own runner wrote",
+    "devices/host.py _text": "/proc and /sys",
+    "reports/html.py render": "our own page",
+    "runners/python.py _peak_rss_bytes": "/proc",
+    "verbs/child.py events": "what our own child process said",
+    "verbs/count.py run": "what our own runner wrote",
+    "verbs/diagnose.py _alone": "arrays of ours in a temporary folder",
+    "verbs/diagnose.py run": "arrays of ours in a temporary folder",
+    "verbs/doctor.py _free_memory": "/proc",
+    "verbs/equip.py _build": "a wheel that was fetched by its hash",
+    "verbs/equip.py _unpack_library": "a wheel that was fetched by its hash",
+    "verbs/export.py _commit": "a folder, to have it written to the disk",
+    "verbs/fit.py _prepare": "mapped, a regular file by then",
+    "verbs/golden.py isa": "/proc",
+    "verbs/job.py _death": "what our own child process said",
+    "verbs/plan.py _key": "our own source",
+}
+
+
+def opening(path: Path) -> set[str]:
+    """The functions of a module that open a file for reading by its name."""
+    tree = ast.parse(path.read_text("utf-8"))
+    found = set()
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Call):
+                continue
+            way, given = ast.unparse(node.func), ", ".join(map(ast.unparse, node.args))
+            reads = way in _WAYS or way.endswith((".open", ".read_bytes", ".read_text"))
+            if not reads or _OTHERS.fullmatch(way) or _WRITES.search(ast.unparse(node)):
+                continue
+            if not _OPENED.fullmatch(given):
+                found.add(f"{path.relative_to(PACKAGE)} {function.name}")
+    return found
+
+
+def test_one_place_opens_input_files():
+    """Pipes, devices, and files without an end are refused there (core/inputs.py)."""
+    assert set().union(*map(opening, PACKAGE.rglob("*.py"))) == set(MAY_OPEN)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["path.read_bytes()", "path.open('rb')", "open(path)", "np.load(path)", "h5py.File(path)",
+     "zipfile.ZipFile(path)", "Image.open(path)", "shutil.copyfile(path, copy)"],
+)  # fmt: skip
+def test_another_place_is_noticed(line, monkeypatch, tmp_path):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    module = tmp_path / "module.py"
+    module.write_text(f"def load(path):\n    return {line}\n")
+    assert opening(module) == {"module.py load"}
 
 
 # The contracts of pyproject.toml, each broken on purpose

@@ -231,7 +231,7 @@ def _kind(layer: Layer) -> str:
     output = layer.outputs[0]
     channels = _channels(layer, output)
     inputs = next((_channels(layer, t) for t in layer.inputs if not t.constant and t.shape), 0)
-    each = elements(kernel.shape) // (elements(window) * channels)
+    each = elements(kernel.shape) // max(1, elements(window) * channels)
     if layer.op in _DEPTHWISE or (each == 1 and inputs > 1):
         return f"Conv DW {size}"
     if elements(output.shape) == channels and elements(window) == 1:

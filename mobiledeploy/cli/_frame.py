@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mobiledeploy.cli import _settings
-from mobiledeploy.core import records, units
-from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Doubt, Overrides
 
 if TYPE_CHECKING:
@@ -147,9 +147,10 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        names = tuple(line.strip() for line in path.read_text("utf-8").rstrip().splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--labels {path} cannot be read: {error}") from error
+        text = inputs.text(path, inputs.TABLE)
+    except InputError as error:
+        raise UsageError(f"--labels {error.message}", error.hint) from error
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
     if "" in names:
         raise UsageError(
             f"--labels {path} has an empty line {names.index('') + 1}",

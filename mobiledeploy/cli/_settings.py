@@ -10,7 +10,6 @@ the environment and the user's own file set.
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any, TypeVar
 
 import click
 
-from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core import inputs
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import config_dir
 
 T = TypeVar("T")
@@ -85,9 +85,9 @@ def files(folder: Path) -> list[File]:
 
 def _tables(path: Path, label: str, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     try:
-        data: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise UsageError(f"{label} cannot be read: {error}") from error
+        data: Any = inputs.toml(path)
+    except InputError as error:
+        raise UsageError(error.message, error.hint) from error
     for key in keys:
         data = data.get(key, {}) if isinstance(data, dict) else {}
     if not isinstance(data, dict) or not all(isinstance(v, dict) for v in data.values()):

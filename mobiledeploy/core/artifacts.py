@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Artifact
 
@@ -36,27 +36,26 @@ def named(paths: Iterable[Path]) -> tuple[Path, ...]:
 def load(path: Path) -> Artifact:
     """The record beside an artifact; InputError where it is absent or speaks of another file."""
     record = record_path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not there" if not path.exists() else f"{path} is no file")
+    if path.is_dir():
+        raise InputError(f"{path} is no file")
+    if not path.exists():
+        raise InputError(f"{path} is not there")
     if path.suffix == ".json" and path.with_suffix("").is_file():
         raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
-    if not record.is_file():
+    if not record.exists():
         raise InputError(
             f"{path} has no record ({record.name}) beside it",
             "only what mobiledeploy export made can be taken, a model file alone cannot yet",
         )
-    try:
-        artifact = records.loads(Artifact, record.read_bytes(), str(record))
-        digest = records.sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    _check(artifact, record)
+    artifact = records.loads(Artifact, inputs.read(record, inputs.RECORD), str(record))
+    digest = records.sha256(path)
+    check(artifact, str(record))
     if digest != artifact.sha256:
         raise InputError(f"{path} is not the file that its record speaks of", _AGAIN)
     return artifact
 
 
-def _check(artifact: Artifact, record: Path) -> None:
+def check(artifact: Artifact, record: str) -> None:
     """InputError for what no export writes: records are input like any other file."""
     # Not at the top: doctor looks for staging folders where numpy is missing, too.
     from mobiledeploy.core import preprocessing

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy import __version__
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.package import home
 
@@ -66,11 +66,7 @@ def fetch(
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"{url} is no http or https address")
     if destination.exists():
-        try:
-            return _kept(destination, sha256)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise InputError(f"{destination} cannot be read: {reason}", hint) from error
+        return _kept(destination, sha256)
     folder = destination.parent
     with records.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +97,7 @@ def _kept(path: Path, sha256: str | None) -> Fetched:
     if sha256 is not None:
         known: str | None = sha256
     else:
-        known = note.read_text("utf-8", "replace").strip() if note.is_file() else None
+        known = inputs.text(note, inputs.SETTINGS).strip() if note.is_file() else None
     if known is None:
         # Put there by hand: this is the first time that it is seen.
         with records.writing(path.parent):

@@ -10,13 +10,12 @@ import dataclasses
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core import preprocessing as preprocessing_
-from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import config_dir, shipped
 from mobiledeploy.core.types import Argument, Preprocessing
@@ -157,10 +156,7 @@ def find(kind: str, name: str, places: Sequence[Path]) -> Path:
 
 def read(path: Path) -> ModelCard:
     """The card in a file; InputError naming file and field."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    data = inputs.toml(path)
     if "folder" in data:
         raise InputError(f"{path}: fields folder do not fit")
     card: ModelCard = records.decode(ModelCard, data, str(path))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import tomllib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.cards import find, listed
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.package import config_dir, shipped
@@ -158,10 +158,7 @@ def matching(name: str) -> DeviceCard | None:
 
 def read(path: Path) -> DeviceCard:
     """The card in a file; InputError naming file and field."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    data = inputs.toml(path)
     if "folder" in data:
         raise InputError(f"{path}: fields folder do not fit")
     card: DeviceCard = records.decode(DeviceCard, data, str(path))
@@ -177,11 +174,7 @@ def workloads(card: DeviceCard) -> Mapping[str, Workload]:
 def networks() -> dict[str, Workload]:
     """The networks of the published points, counted in files that were made of them."""
     path = shipped("android_bench") / "devices" / "networks.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    rows = list(csv.DictReader(io.StringIO(inputs.text(path, inputs.TABLE), newline="")))
     counts = [field.name for field in dataclasses.fields(Workload)][1:]
     try:
         return {

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +18,9 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.assets import cache_dir
-from mobiledeploy.core.errors import InputError, MissingError
+from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.package import shipped
 
 MEND = "mobiledeploy doctor --emulator"
@@ -74,10 +73,7 @@ class Equipment:
 def assets() -> Assets:
     """What is fetched, as assets.toml pins it."""
     path = shipped("android_bench") / "assets.toml"
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "install mobiledeploy again") from error
+    data = inputs.toml(path)
     found: Assets = records.decode(
         Assets, {"apt": data.pop("apt", {}), "packages": data}, str(path)
     )
@@ -92,7 +88,7 @@ def folder() -> Path:
         bench / "assets.toml",
         *(p for s in SOURCES for p in sorted((bench / s).iterdir())),
     ):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(path.name.encode() + b"\0" + inputs.read(path, inputs.FINISHED))
     return cache_dir() / "native" / digest.hexdigest()[:16]
 
 
@@ -101,7 +97,7 @@ def equipment() -> Equipment:
     record = folder() / "equipment.json"
     if not record.is_file():
         raise MissingError("the native parts are not here", MEND)
-    return records.loads(Equipment, record.read_bytes(), str(record))
+    return records.loads(Equipment, inputs.read(record, inputs.RECORD), str(record))
 
 
 def runner(machine: str) -> Path:

@@ -138,6 +138,10 @@ def parse(line: str) -> Event:
         if data.pop("schema_version") != records.SCHEMA_VERSION:
             raise ValueError("another schema version")
         event: Event = records.decode(kind, data, "event")
+        if isinstance(event, Timed) and min(event.samples_ns, default=1) <= 0:
+            raise ValueError("a run that took no time")
+        if isinstance(event, Ready) and event.threads < 1:
+            raise ValueError("no thread")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
         shown = line.strip()[:80]
         raise DeviceError(
@@ -160,7 +164,7 @@ def events(process: Process, model: str = "") -> Iterator[Event]:
     for line in process.lines():
         event = parse(line)
         if isinstance(event, Failure):
-            raise _ERRORS.get(event.exit_code, DeployError)(event.message, event.hint)
+            raise _ERRORS.get(event.exit_code, DeviceError)(event.message, event.hint)
         yield event
         if isinstance(event, Done):
             return
@@ -208,5 +212,5 @@ class Listener:
         try:
             for event in events(process, self._model):
                 self._heard.put((number, event))
-        except (DeployError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - raised again by `next`, where it is waited for
             self._heard.put((number, error))

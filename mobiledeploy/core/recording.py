@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Process, Session
+
+_LONGEST_SECONDS = 1e12
+_MOST_ROUNDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,20 @@ class Recording:
 
 def read(path: Path) -> Recording:
     """The recording in a file; InputError where it is none."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"recording {path} cannot be read: {error.strerror}") from error
-    return records.loads(Recording, text, str(path))
+    found = records.loads(Recording, inputs.read(path, inputs.RECORD), str(path))
+    asked = found.asked
+    sound = {
+        "threads": asked.threads > 0,
+        "runs": asked.runs is None or asked.runs > 0,
+        "seconds": 0 < asked.seconds <= _LONGEST_SECONDS,
+        "rounds": asked.rounds is None or 0 < asked.rounds <= _MOST_ROUNDS,
+        # Not so for NaN, either.
+        "clock": all(abs(seconds) <= _LONGEST_SECONDS for seconds in found.clock),
+    }
+    for field, holds in sound.items():
+        if not holds:
+            raise InputError(f"{path}: {field} cannot be so", "record it again")
+    return found
 
 
 class Recorder:

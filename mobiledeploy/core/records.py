@@ -14,7 +14,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
+import sys
 import tempfile
 import types
 import typing
@@ -23,9 +25,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError, UsageError
 
 SCHEMA_VERSION = 1
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+# Halves of surrogate pairs, but for those that stand for bytes of a file's name.
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_LONGEST_TOLD = 80
 T = TypeVar("T")
 
 
@@ -78,28 +85,61 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), value, where)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
+        if value is None and types.NoneType in arguments:
             return None
         kinds = [argument for argument in arguments if argument is not type(None)]
         # Of several kinds, the value itself says which.
         return decode(kinds[0] if len(kinds) == 1 else _same_type(kinds, value), value, where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise InputError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}")
+            raise InputError(
+                f"{where}: {_told(value)} is none of {', '.join(map(repr, arguments))}"
+            )
         return value
     if origin is tuple:
         return _decode_tuple(arguments, value, where)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise InputError(f"{where}: not a mapping")
-        return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            decode(str, key, where): decode(arguments[1], item, f"{where}.{key}")
+            for key, item in value.items()
+        }
     if kind is float and value is None:
         return math.nan
     if kind is float and type(value) in (int, float):
-        return float(value)
+        return _float(value, where)
     if kind is Any or type(value) is kind:
+        _check_plain(value, where)
         return value
-    raise InputError(f"{where}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+    raise InputError(f"{where}: {_told(value)} is not of type {getattr(kind, '__name__', kind)}")
+
+
+def _float(value: float, where: str) -> float:
+    # No encoder of ours writes an infinity; 1e999 is one, and so is the double of 10**400.
+    number = float(value) if abs(value) <= sys.float_info.max else math.inf
+    if not math.isfinite(number):
+        raise InputError(f"{where}: {_told(value)} is not a finite number")
+    return number
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """InputError for an integer that no column, and for a text that no file can hold."""
+    if type(value) is int and not _LEAST <= value <= _MOST:
+        raise InputError(f"{where}: {_told(value)} has more than 64 bits")
+    if type(value) is str and _HALVES.search(value):
+        raise InputError(f"{where}: {_told(value)} holds half of a surrogate pair")
+
+
+def _told(value: Any) -> str:
+    """A wrong value in an error: short, whatever it is."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if type(value) is int and not _LEAST <= value <= _MOST:
+        # Python writes no number of many thousand digits.
+        return "a number of so many digits"
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}…"
 
 
 def _same_type(kinds: Sequence[Any], value: Any) -> Any:
@@ -136,7 +176,12 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
     if not isinstance(value, list):
         raise InputError(f"{where}: not a list")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        if arguments[0] in (int, str) and {type(item) for item in value} <= {arguments[0]}:
+        if arguments[0] is int and {type(item) for item in value} <= {int}:
+            _check_plain(min(value, default=0), where)
+            _check_plain(max(value, default=0), where)
+            return tuple(value)
+        if arguments[0] is str and {type(item) for item in value} <= {str}:
+            _check_plain("".join(value), where)
             return tuple(value)
         return tuple(decode(arguments[0], item, where) for item in value)
     if len(arguments) != len(value):
@@ -145,9 +190,9 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
 
 
 def sha256(data: bytes | Path) -> str:
-    """Hex sha256 of bytes or of a file's content."""
+    """Hex sha256 of bytes or of a file's content; errors as of `inputs.opened`."""
     if isinstance(data, Path):
-        with data.open("rb") as stream:
+        with inputs.opened(data, inputs.ARRAYS) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     return hashlib.sha256(data).hexdigest()
 
@@ -159,7 +204,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     mode and owner. A link is followed. Nothing is renamed over a device, a pipe or an open file of
     ours (/dev/stdout): it is written to as it is.
     """
-    content = data.encode() if isinstance(data, str) else data
+    # A name of a file may hold bytes that are no text.
+    content = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     number = _open_file(path)
     if number is not None:
         # Its reader may leave: that is for the one who knows the streams (cli/main.py).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Epoch, Run, TrainingSettings
 
@@ -55,17 +55,14 @@ def restore(folder: Path, run: Run) -> bool:
     """Brings the kept weights of a finished training back, if its state still has them."""
     for kept in (folder / STATE).glob("*.h5"):
         if records.sha256(kept) == run.spec.weights.sha256:
-            records.write_atomic(folder / run.weights, kept.read_bytes())
+            records.write_atomic(folder / run.weights, inputs.read(kept, inputs.MODEL))
             return True
     return False
 
 
 def read(path: Path) -> Run:
     """The record at `path`; InputError where it cannot be."""
-    try:
-        run = records.loads(Run, path.read_bytes(), str(path))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    run = records.loads(Run, inputs.read(path, inputs.RECORD), str(path))
     # Records are input like any other file.
     if Path(run.weights).name != run.weights or not run.history:
         raise InputError(f"{path}: weights or history cannot be so", "train into another --out")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobiledeploy.core import records
+from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
@@ -137,7 +138,6 @@ _NEWEST_FIGURES = (
     "runner, runtime, threads, delegate ORDER BY made_at DESC, id DESC) AS place "
     "FROM measurement INDEXED BY measurement_by) WHERE place = 1)"
 )
-_INSERT_VERDICT = "INSERT INTO verdict VALUES (NULL, ?, ?, ?, ?, ?, ?)"
 _RECORDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict, Compared)
@@ -150,6 +150,10 @@ _KINDS: dict[str, type[Measurement]] = {
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
+R = TypeVar("R")
+Record = Artifact | Evaluation | Measurement | Verdict | Compared
+# In JSON text: what may be half of a surrogate pair.
+_HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
 
 def path() -> Path:
@@ -336,10 +340,7 @@ class Store:
     def add_verdict(self, sha256: str, gate: str, verdict: Verdict) -> None:
         """Keeps what `gate` (check, regress) said of an artifact."""
         with self._transaction() as connection:
-            connection.execute(
-                _INSERT_VERDICT,
-                (_now(), sha256, gate, verdict.metric, verdict.outcome, records.line(verdict)),
-            )
+            _insert_verdict(connection, sha256, gate, verdict, _now())
 
     def verdicts(self) -> tuple[Judged, ...]:
         """Every verdict, newest first."""
@@ -371,7 +372,7 @@ class Store:
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO job VALUES (NULL, ?, ?, ?, ?, ?)",
-                (_now(), key, what, outcome, message),
+                (_now(), key, *(units.whole(text) for text in (what, outcome, message))),
             )
 
     def results(
@@ -526,40 +527,73 @@ def _decode(kinds: Mapping[str, type[T]], text: str | bytes, where: str) -> T:
     return records.loads(kind or next(iter(kinds.values())), text, where)
 
 
+def _storable(record: R) -> tuple[R, str]:
+    """A record and its text, both as SQLite takes them: it keeps whole characters only.
+
+    What stands for bytes of a file's name that are no text is written out (`units.whole`).
+    """
+    text = records.line(record)
+    if not _HALF.search(text):
+        return record, text
+    record = records.loads(type(record), json.dumps(_whole(json.loads(text))))
+    return record, records.line(record)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {units.whole(key): _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return units.whole(value) if isinstance(value, str) else value
+
+
 def _insert_measurement(connection: sqlite3.Connection, m: Measurement, made_at: str) -> None:
+    m, text = _storable(m)
     t = m.target
     latency = {"measured": "median_ns", "estimated": "latency_ns"}.get(m.kind)
     connection.execute(
         "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, m.artifact_sha256, m.kind, t.device, t.runner, t.runtime,
          getattr(m, "runtime_version", ""), t.threads, t.delegate,
-         None if latency is None else getattr(m, latency), getattr(m, "instructions", None),
-         records.line(m)),
+         None if latency is None else getattr(m, latency), getattr(m, "instructions", None), text),
     )  # fmt: skip
 
 
 def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
+    a, text = _storable(a)
     connection.execute(
         "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, records.line(a)),
+        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, text),
     )
 
 
 def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
+    e, text = _storable(e)
     connection.execute(
         "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-         e.agreement, records.line(e), e.runtime_version),
+         e.agreement, text, e.runtime_version),
     )  # fmt: skip
 
 
 def _insert_comparison(connection: sqlite3.Connection, c: Compared, made_at: str) -> None:
+    c, text = _storable(c)
     a, b = c.blocks[:2]
     connection.execute(
         "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, a.artifact_sha256, b.artifact_sha256, a.target.device, c.ratio, *c.interval,
-         records.line(c)),
+         text),
     )  # fmt: skip
+
+
+def _insert_verdict(
+    connection: sqlite3.Connection, sha256: str, gate: str, v: Verdict, made_at: str
+) -> None:
+    v, text = _storable(v)
+    connection.execute(
+        "INSERT INTO verdict VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+        (made_at, sha256, gate, v.metric, v.outcome, text),
+    )
 
 
 @dataclass(frozen=True)
@@ -571,10 +605,10 @@ class Kept:
 
     made_at: str
     of: str
-    record: Artifact | Evaluation | Measurement | Verdict | Compared
+    record: Record
 
 
-def read_kept(text: str, where: str) -> Kept:
+def read_kept(text: str | bytes, where: str) -> Kept:
     """A line of `Store.dump`; InputError for any other."""
     try:
         data = json.loads(text)
@@ -588,9 +622,73 @@ def read_kept(text: str, where: str) -> Kept:
     if moment.tzinfo is None or not isinstance(of, str) or (known is Verdict) != (" " in of):
         raise InputError(f"{where} does not say when, or of what, it was")
     record = records.loads(known, json.dumps(kept), where)
-    if isinstance(record, Compared) and not 0 < 4 * record.rounds == len(record.blocks):
-        raise InputError(f"{where} has {len(record.blocks)} blocks in {record.rounds} rounds")
-    return Kept(written(moment), of, record)
+    _check(record, where)
+    try:
+        return Kept(written(moment), of, record)
+    except OverflowError as error:
+        raise InputError(f"{where} was made at {made_at}, which is no moment in UTC") from error
+
+
+def _check(record: Record, where: str) -> None:
+    """InputError for what nothing of ours makes: records are input like any other file."""
+    match record:
+        case Artifact():
+            # Not at the top: doctor opens a store where numpy is missing, too.
+            from mobiledeploy.core import artifacts
+
+            artifacts.check(record, where)
+            sound = {"sha256": _is_sha256(record.sha256)}
+        case Evaluation():
+            shares = (record.top1, record.top5, record.agreement)
+            sound = {
+                "images": record.images == len(record.predictions) > 0,
+                "shares": all(share is None or 0 <= share <= 1 for share in shares),
+                "predictions": all(
+                    0 < len(p.classes) == len(p.scores) and min(p.classes) >= 0 and p.label >= -1
+                    for p in record.predictions
+                ),
+            }
+        case Measured():
+            sound = {
+                "samples_ns": min(record.samples_ns, default=0) > 0,
+                "median_ns": record.median_ns > 0,
+                "interval_ns": _holds(record.interval_ns, record.median_ns),
+            }
+        case Estimated():
+            sound = {
+                "latency_ns": record.latency_ns > 0,
+                "interval_ns": _holds(record.interval_ns, record.latency_ns),
+            }
+        case Counted():
+            sound = {
+                "instructions": record.instructions > 0,
+                "by_layer": all(layer.instructions >= 0 for layer in record.by_layer),
+            }
+        case Compared():
+            for block in record.blocks:
+                _check(block, where)
+            sound = {
+                "rounds": 0 < 4 * record.rounds == len(record.blocks),
+                "ratio": record.ratio > 0 and _holds(record.interval, record.ratio),
+            }
+        case Verdict():
+            # `regress` has no value for what was not measured anew.
+            sound = {"margin": record.margin >= 0, "images": record.images >= 0}
+    if isinstance(record, Evaluation | Measured | Counted | Estimated):
+        sound["artifact_sha256"] = _is_sha256(record.artifact_sha256)
+        sound["threads"] = record.target.threads > 0
+    for field, holds in sound.items():
+        if not holds:
+            raise InputError(f"{where}: {field} cannot be so")
+
+
+def _holds(interval: tuple[float, float], value: float) -> bool:
+    """False for a NaN too."""
+    return 0 <= interval[0] <= value <= interval[1]
+
+
+def _is_sha256(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
@@ -614,8 +712,7 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
     if connection.execute(known, (sha, at, records.line(record))).fetchone():
         return
     if isinstance(record, Verdict):
-        values = (at, sha, gate, record.metric, record.outcome, records.line(record))
-        connection.execute(_INSERT_VERDICT, values)
+        _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at)
     else:
@@ -674,6 +771,9 @@ def _refusals(file: Path) -> Iterator[None]:
     """SQLite's errors in our words."""
     try:
         yield
+    except (OverflowError, UnicodeEncodeError) as error:
+        # Raised before anything reaches the file, which is sound.
+        raise InputError(f"{file} keeps whole characters and numbers of 64 bits only") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
@@ -681,7 +781,9 @@ def _refusals(file: Path) -> Iterator[None]:
                 f"another process has kept {file} busy for {WAIT_SECONDS:.0f} s",
                 "try again, or MOBILEDEPLOY_STORE for another file",
             ) from error
-        if code in _DAMAGED or not isinstance(error, sqlite3.OperationalError):
+        if code == sqlite3.SQLITE_CONSTRAINT:
+            raise InputError(f"{file} cannot keep a record like this: {error}") from error
+        if code in _DAMAGED:
             raise InputError(
                 f"{file} is damaged or no store of ours: {error}", _rescue(file)
             ) from error

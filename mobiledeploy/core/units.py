@@ -38,6 +38,14 @@ def changed(ratio: float, sure: bool) -> str:
     return "no change seen" if not sure else "slower" if ratio > 1 else "faster"
 
 
+def whole(text: str) -> str:
+    """Text that every file, table and terminal takes: halves of surrogate pairs are written out.
+
+    Python uses such halves for the bytes of a file's name that are no text.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(text: str) -> str:
     """Text on one line and without control characters: names of files may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mobiledeploy.core import samples
+from mobiledeploy.core import inputs, samples
 from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.ports import Pixels, Samples
 from mobiledeploy.core.types import Split
@@ -103,10 +102,12 @@ class Folder:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with (
-                    _regular(path).open("rb") as stream,
+                    inputs.opened(path, inputs.IMAGE) as stream,
                     Image.open(stream, formats=("JPEG", "PNG")) as picture,
                 ):
                     return rgb(picture)
+        except InputError as error:
+            raise BrokenImage(error.message, error.hint) from error
         except _BROKEN as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if isinstance(error, UnidentifiedImageError):
@@ -259,19 +260,13 @@ def _loose(base: Path) -> Iterator[Path]:
             yield path
 
 
-def _regular(path: Path) -> Path:
-    """`path`, unless it is a pipe or a device, which could be read for ever."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("not a regular file")
-    return path
-
-
 def _content(path: Path) -> bytes:
     try:
-        return _regular(path).read_bytes()
-    except OSError as error:
+        return inputs.read(path, inputs.IMAGE)
+    except InputError as error:
         # A broken link is a broken picture: its name counts, `image` tells what is wrong.
-        return f"unreadable {error.errno}".encode()
+        cause = error.__cause__
+        return f"unreadable {cause.errno if isinstance(cause, OSError) else None}".encode()
 
 
 def _shown(name: str) -> str:

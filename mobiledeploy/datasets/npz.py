@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 import os
-import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import records, samples
+from mobiledeploy.core import arrays, inputs, records, samples
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array, Pixels, Samples
 from mobiledeploy.core.types import Split
@@ -91,11 +87,9 @@ def open(
         InputError: not an archive, truncated, too large, or its arrays are not as said above.
     """
     path = Path(source)
-    try:
-        facts = path.stat()
-        images, numbers, names, content = _read(path, facts.st_mtime_ns, facts.st_size)
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {os.strerror(error.errno or 0)}") from error
+    with inputs.opened(path, inputs.ARRAYS) as stream:
+        facts = os.fstat(stream.fileno())
+    images, numbers, names, content = _read(path, facts.st_mtime_ns, facts.st_size)
     top = int(np.max(numbers))
     if names and top >= len(names):
         raise InputError(f"{source} has label {top}, but names {len(names)} classes")
@@ -116,15 +110,8 @@ def _read(
     path: Path, mtime_ns: int, size_bytes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...], str]:
     """Images, labels, class names, sha256; once for all splits of a file that did not change."""
-    try:
-        _check_sizes(path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {kind: _array(archive, kind, path) for kind in _NAMES}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
-            RuntimeError) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no readable numpy archive: {reason}") from error
-    images, numbers, classes = arrays["images"], arrays["labels"], arrays["classes"]
+    with arrays.opened(path, LARGEST_BYTES) as archive:
+        images, numbers, classes = (_array(archive, kind, path) for kind in _NAMES)
     assert images is not None
     assert numbers is not None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
@@ -147,29 +134,10 @@ def _read(
     return images, numbers.astype(np.int64), names, records.sha256(path)
 
 
-def _check_sizes(path: Path) -> None:
-    """InputError before anything takes more memory than is meant, whatever its header promises."""
-    npy: Any = np.lib.format  # not typed in every numpy that we run on
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if sum(member.file_size for member in members) > LARGEST_BYTES:
-            raise InputError(
-                f"{path} would take more than {LARGEST_BYTES >> 20} MB of memory",
-                "put the pictures into class folders",
-            )
-        for member in members:
-            with archive.open(member) as stream:
-                first = npy.read_magic(stream) == (1, 0)
-                read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
-                shape, _, dtype = read(stream)
-            if math.prod(shape) * dtype.itemsize > member.file_size:
-                raise InputError(f"{path}: {member.filename} is cut short")
-
-
-def _array(archive: np.lib.npyio.NpzFile, kind: str, path: Path) -> Array | None:
+def _array(archive: arrays.Archive, kind: str, path: Path) -> Array | None:
     found = [name for name in _NAMES[kind] if name in archive.files]
     if len(found) == 1:
-        return np.asarray(archive[found[0]])
+        return archive[found[0]]
     if kind == "classes":
         return None
     names = " and ".join(found) if found else f"no {' or '.join(_NAMES[kind])}"

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mobiledeploy.core import inputs
+
 # One script, one round trip. It holds nothing of the user's, so nothing in it needs quoting.
 _CPU = "/sys/devices/system/cpu/cpu[0-9]*"
 _FILES = " ".join(
@@ -74,7 +76,7 @@ def facts(text: str) -> dict[str, str]:
 
 def abi(path: Path) -> str | None:
     """Android's name of the ABI that an ELF file is for; None for what is no ELF file."""
-    with path.open("rb") as stream:
+    with inputs.opened(path) as stream:
         head = stream.read(20)
     if len(head) < 20 or head[:4] != b"\x7fELF":
         return None

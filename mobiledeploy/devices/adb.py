@@ -6,7 +6,6 @@ says who that is and until when. It goes with all that is in it when the job end
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mobiledeploy.core import leases, native
+from mobiledeploy.core import inputs, leases, native, records
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import Notify
@@ -157,8 +156,7 @@ class Phone:
                     f"{', '.join(self._abis)}",
                     "take the build for the phone's ABI",
                 )
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = records.sha256(path)
         remote = self._place(path.name, digest)
         if self._pushed.get(remote) == digest:
             return remote
@@ -477,7 +475,7 @@ def _owner() -> str:
         with suppress(FileExistsError), path.open("x") as stream:
             host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:40]
             stream.write(f"{host}-{secrets.token_hex(4)}")
-        return path.read_text().strip() or "unknown"
+        return inputs.text(path, inputs.SETTINGS).strip() or "unknown"
 
 
 @contextmanager

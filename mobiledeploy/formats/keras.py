@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -16,13 +15,14 @@ from typing import Any, BinaryIO
 
 import h5py
 
-from mobiledeploy.core import records, untrusted
+from mobiledeploy.core import inputs, records, untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelFile
 
 LARGEST_BYTES = 2 << 30
 """Of all weights of a model, inflated."""
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 100_000
 _DEEPEST = 64
 _SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -39,24 +39,32 @@ def detect(path: Path) -> ModelFile | None:
         InputError: missing, truncated, too large, leading out of itself, or HDF5 of another kind.
     """
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        if path.is_dir():
             return None
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path} is not a regular file")
-        if h5py.is_hdf5(path):
-            with path.open("rb") as stream:
+        with inputs.opened(path) as stream:
+            if _is_hdf5(stream):
                 return _hdf5(stream, path)
-        if path.suffix.lower() not in _SUFFIXES and not zipfile.is_zipfile(path):
-            return None
-        if zipfile.is_zipfile(path):
-            return _zip(path)
+            if zipfile.is_zipfile(stream):
+                return _zip(stream, path)
+            empty = not stream.seek(0, os.SEEK_END)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from error
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(path)!a} cannot be read: its name is not UTF-8") from error
-    what = "empty" if not path.stat().st_size else "neither HDF5 nor a Keras zip"
+    if path.suffix.lower() not in _SUFFIXES:
+        return None
+    what = "empty" if empty else "neither HDF5 nor a Keras zip"
     raise InputError(f"{path} is {what}", "it may have been cut short: fetch or save it again")
+
+
+def _is_hdf5(stream: BinaryIO) -> bool:
+    """Whether the signature stands where HDF5 looks for it: at 0, 512, 1024, 2048 and so on."""
+    size = stream.seek(0, os.SEEK_END)
+    places = (0, *(1 << power for power in range(9, size.bit_length())))
+    found = False
+    for place in places:
+        stream.seek(place)
+        found = found or stream.read(len(_SIGNATURE)) == _SIGNATURE
+    stream.seek(0)
+    return found
 
 
 def _hdf5(stream: BinaryIO, path: Path) -> ModelFile:
@@ -119,9 +127,9 @@ def _classes(file: h5py.File) -> int | None:
     return None
 
 
-def _zip(path: Path) -> ModelFile | None:
+def _zip(stream: BinaryIO, path: Path) -> ModelFile | None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(stream) as archive:
             names = [member.filename for member in archive.infolist()]
             if not {"config.json", "metadata.json"} <= set(names):
                 if path.suffix.lower() in _SUFFIXES:
@@ -169,6 +177,8 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
             raise InputError(f"{path} holds a file that would land outside ({name!r})")
+    if any(m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in members):
+        raise InputError(f"{path} holds a file that is packed by an unknown method")
     if sum(member.file_size for member in members) > LARGEST_BYTES:
         raise InputError(f"{path} would inflate to more than {LARGEST_BYTES >> 30} GiB")
 

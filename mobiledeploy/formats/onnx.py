@@ -7,10 +7,11 @@ import binascii
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -32,6 +33,8 @@ _MOVING = (
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _LOWEST = {"int8": -128, "uint8": 0}
+_QUANTIZERS = ("DequantizeLinear", "QuantizeLinear")
+_SEEN_THROUGH = (*_QUANTIZERS, "Reshape", "Softmax")
 # Of metadata_props: the contract as JSON that people can read, and the golden samples packed.
 _CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
 _LARGEST_GOLDEN = 1 << 26
@@ -136,7 +139,7 @@ def sparsity(data: bytes) -> float:
     for tensor in _open(data).graph.initializer:
         if len(tensor.dims) < 2 or _dtype(tensor.data_type) not in ("float32", "float16", "int8"):
             continue
-        values = numpy_helper.to_array(tensor)
+        values = _values(tensor)
         # Weights of integers are symmetric: their zero point is zero.
         zeros += values.size - int(np.count_nonzero(values))
         total += values.size
@@ -148,7 +151,7 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
     graph = _open(data).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     found = {
-        name: numpy_helper.to_array(tensor).astype(np.float32)
+        name: _values(tensor).astype(np.float32)
         for name, tensor in constants.items()
         if _dtype(tensor.data_type) in ("float32", "float16", "int8", "uint8", "int32")
     }
@@ -157,6 +160,10 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
         if node.op_type == "DequantizeLinear" and node.input[0] in found.keys() & quantizers.keys():
             scale, zero, axis = quantizers[node.input[0]]
             real = found[node.input[0]]
+            if len(scale) != 1 and not (
+                -real.ndim <= axis < real.ndim and len(scale) == len(zero) == real.shape[axis]
+            ):
+                raise InputError(f"{node.input[0]} of the ONNX file has scales of another shape")
             sides = [1] * real.ndim
             if len(scale) > 1:
                 sides[axis] = -1
@@ -282,20 +289,70 @@ def excerpt(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
 def _open(data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise InputError("not an ONNX file, or a truncated one") from error
     if not model.graph.node or not model.graph.output:
         raise InputError("the ONNX file holds no graph")
+    _check_outside(model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if not constants.isdisjoint(node.output):
+            raise InputError(f"the ONNX file's {node.op_type} {node.name} writes a constant")
+        least = 2 if node.op_type in _QUANTIZERS else int(node.op_type in _SEEN_THROUGH)
+        if not node.output or sum(map(bool, node.input)) < least or "" in node.input[:least]:
+            raise InputError(f"the ONNX file's {node.op_type} {node.name} lacks a tensor")
     return model
 
 
+def _check_outside(message: Any) -> None:
+    """InputError for data in other files, in whatever tensor of `message`, at any depth.
+
+    ONNX's own readers would open the file that is named, wherever it lies.
+    """
+    waiting = [message]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, onnx.TensorProto) and (
+            one.data_location == onnx.TensorProto.EXTERNAL or one.external_data
+        ):
+            raise InputError(
+                f"the ONNX file keeps the data of {one.name} in another file",
+                "save it as one file",
+            )
+        for field, value in one.ListFields():
+            if field.message_type is not None:
+                waiting += [value] if isinstance(value, Message) else value
+
+
+def _values(tensor: onnx.TensorProto) -> NDArray[Any]:
+    """The numbers of a constant; InputError where there are not as many as its shape says."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise InputError(f"the constant {tensor.name} of the ONNX file is damaged") from error
+
+
 def _dtype(number: int) -> str:
-    return str(helper.tensor_dtype_to_np_dtype(number)) if number else "unknown"
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(number)) if number else "unknown"
+    except KeyError as error:
+        raise InputError(f"the ONNX file has tensors of a type {number}, which is none") from error
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype by tensor name, as far as ONNX's own shape inference finds them."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except (
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # Of an unknown domain, say.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"the ONNX file does not fit together: {reason[0][:200]}") from error
     return {
         value.name: (
             tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim),
@@ -332,7 +389,7 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
         else:
             continue
         parts = [constants.get(name) for name in node.input[1:3]]
-        scale, zero = (None if p is None else numpy_helper.to_array(p).ravel() for p in parts)
+        scale, zero = (None if p is None else _values(p).ravel() for p in parts)
         if scale is not None and zero is not None:
             found[stored] = (
                 tuple(float(s) for s in scale),
@@ -345,7 +402,8 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
 def _logits(layers: tuple[Layer, ...], output: str) -> str:
     """The input of the softmax that makes `output`, seen through a change of type or shape."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
-    layer = makers.get(output)
-    while layer and layer.op in ("QuantizeLinear", "DequantizeLinear", "Reshape"):
-        layer = makers.get(layer.inputs[0].name)
+    layer = makers.pop(output, None)
+    while layer and layer.op in (*_QUANTIZERS, "Reshape"):
+        # Each once: a graph that leads in a circle has no end.
+        layer = makers.pop(layer.inputs[0].name, None)
     return layer.inputs[0].name if layer and layer.op == "Softmax" else output

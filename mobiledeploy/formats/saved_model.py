@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mobiledeploy.core import untrusted
+from mobiledeploy.core import inputs, untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelFile
 
@@ -53,9 +53,9 @@ def detect(path: Path) -> ModelFile | None:
         if not (path / "saved_model.pb").is_file():
             return None
         digest = untrusted.folder_sha256(path)
-        graph = (path / "saved_model.pb").read_bytes()
+        graph = inputs.read(path / "saved_model.pb", inputs.FINISHED)
         metadata = path / "keras_metadata.pb"
-        keras = metadata.read_bytes() if metadata.exists() else b""
+        keras = inputs.read(metadata, inputs.FINISHED) if metadata.exists() else b""
     except OSError as error:
         raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     try:

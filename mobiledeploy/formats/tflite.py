@@ -27,6 +27,20 @@ _NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4":
 # TFLite metadata: a flatbuffer of its own among the buffers, and files in a zip behind the model.
 _METADATA, _LABELS, _CONTRACT = "TFLITE_METADATA", "labels.txt", "mobiledeploy.json"
 _LARGEST_CONTRACT = 1 << 26
+_MOST_PARTS = 1 << 18
+_CASTS = ("QUANTIZE", "DEQUANTIZE")
+# What the generated readers, and zipfile, raise on bytes that are none of theirs.
+_BROKEN = (
+    struct.error,
+    EOFError,
+    IndexError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _DTYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 
@@ -67,7 +81,7 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
     return tuple(
         layer.op
         for layer in facts.layers
-        if layer.op not in ("QUANTIZE", "DEQUANTIZE")
+        if layer.op not in _CASTS
         and any(t.dtype.startswith("float") for t in (*layer.inputs, *layer.outputs))
     )
 
@@ -81,7 +95,7 @@ def sparsity(data: bytes) -> float:
         kind = _NUMPY.get(dtype)
         if stored is None or kind is None or len(_tuple(tensor.shape)) < 2:
             continue
-        values = np.asarray(stored, np.uint8).view(kind)
+        values = _numbers(stored, kind)
         if dtype == "int4":
             values = np.stack([values & 0xF, values >> 4 & 0xF]).T.reshape(-1)
             values = values[: int(np.prod(tensor.shape))]
@@ -100,7 +114,7 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
         kind = (_NUMPY | {"int32": np.int32}).get(known.dtype)
         if stored is None or kind is None:
             continue
-        values = np.asarray(stored, np.uint8).view(kind)
+        values = _numbers(stored, kind)
         if values.size != np.prod(known.shape, dtype=np.int64):
             continue
         real = values.reshape(known.shape).astype(np.float32)
@@ -173,8 +187,11 @@ def contract(data: bytes) -> Contract | None:
     _open(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if archive.getinfo(_CONTRACT).file_size > _LARGEST_CONTRACT:
+            member = archive.getinfo(_CONTRACT)
+            if member.file_size > _LARGEST_CONTRACT:
                 raise InputError(f"{_CONTRACT} of the TFLite file is too large")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise InputError(f"{_CONTRACT} of the TFLite file is packed by an unknown method")
             text = archive.read(_CONTRACT)
     except KeyError:
         return None
@@ -182,7 +199,7 @@ def contract(data: bytes) -> Contract | None:
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise InputError("the files packed behind the TFLite model are damaged") from error
         return None
-    except (zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+    except _BROKEN as error:
         raise InputError("the files packed behind the TFLite model are damaged") from error
     return records.loads(Contract, text, _CONTRACT)
 
@@ -317,12 +334,75 @@ def _open(data: bytes) -> Any:
     if len(data) < 8 or data[4:8] != _IDENTIFIER:
         raise InputError("not a TFLite file: it lacks the identifier TFL3")
     try:
+        packed = schema.Model.GetRootAs(data, 0)
+        # Tables may share their parts, so that a small file could unpack to very many.
+        graphs = [packed.Subgraphs(i) for i in range(min(packed.SubgraphsLength(), _MOST_PARTS))]
+        parts = sum(graph.TensorsLength() + graph.OperatorsLength() for graph in graphs)
+        if packed.SubgraphsLength() > _MOST_PARTS or parts > _MOST_PARTS:
+            raise InputError("the TFLite file holds more than a mobile network can")
         model = schema.ModelT.InitFromPackedBuf(data, 0)
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError) as error:
+    except (*_BROKEN, AttributeError) as error:
         raise InputError("the TFLite file is truncated or damaged") from error
     if not model.subgraphs:
         raise InputError("the TFLite file holds no graph")
+    _check(model)
     return model
+
+
+def _check(model: Any) -> None:
+    """InputError where parts of the first graph speak of others that are not there.
+
+    As TFLite itself asks of a file; what it leaves out is an empty list afterwards.
+    """
+    graph = model.subgraphs[0]
+    for owner, names in ((model, ("operatorCodes", "buffers")), (graph, ("tensors", "operators"))):
+        for name in names:
+            if getattr(owner, name) is None:
+                setattr(owner, name, [])
+    for owner in (graph, *graph.operators):
+        for name in ("inputs", "outputs"):
+            if getattr(owner, name) is None:
+                setattr(owner, name, [])
+    for tensor in graph.tensors:
+        name = (tensor.name or b"").decode("utf-8", "replace")
+        if not 0 <= tensor.buffer < len(model.buffers) or min(_tuple(tensor.shape), default=0) < 0:
+            raise InputError(f"the tensor {name} of the TFLite file has no such data or shape")
+        if tensor.quantization is not None:
+            _check_quantization(tensor, name)
+    fixed = {i for i, tensor in enumerate(graph.tensors) if _stored(model, tensor) is not None}
+    known = range(len(graph.tensors))
+    if not len(graph.outputs) or any(i not in known for i in (*graph.inputs, *graph.outputs)):
+        raise InputError("the inputs or outputs of the TFLite file are not there")
+    for number, op in enumerate(graph.operators):
+        if not 0 <= op.opcodeIndex < len(model.operatorCodes):
+            raise InputError(f"the TFLite file does not say what its operator {number} is")
+        absent = [i for i in op.inputs if i != -1 and i not in known]
+        absent += [i for i in op.outputs if i not in known or i in fixed]
+        ends = len(op.inputs) and op.inputs[0] >= 0 and len(op.outputs)
+        if absent or (_op(model, op) in (*_CASTS, "SOFTMAX") and not ends):
+            raise InputError(
+                f"the operator {number} ({_op(model, op)}) of the TFLite file reads or writes a "
+                "tensor that cannot be"
+            )
+
+
+def _check_quantization(tensor: Any, name: str) -> None:
+    scale, zero, shape = (
+        _tuple(values)
+        for values in (tensor.quantization.scale, tensor.quantization.zeroPoint, tensor.shape)
+    )
+    axis = tensor.quantization.quantizedDimension
+    fits = len(scale) < 2 or (0 <= axis < len(shape) and len(scale) == shape[axis])
+    if scale and (len(zero) != len(scale) or not fits):
+        raise InputError(f"the tensor {name} of the TFLite file has scales of another shape")
+
+
+def _numbers(stored: Any, kind: Any) -> NDArray[Any]:
+    """A constant's bytes as numbers; InputError for half a number."""
+    raw = np.asarray(stored, np.uint8)
+    if raw.size % np.dtype(kind).itemsize:
+        raise InputError("a constant of the TFLite file is cut short")
+    return raw.view(kind)
 
 
 def _pack(model: Any) -> bytes:
@@ -389,7 +469,8 @@ def _tuple(values: Iterable[Any] | None) -> tuple[Any, ...]:
 def _logits(layers: tuple[Layer, ...], output: str) -> str:
     """The input of the softmax that makes `output`, seen through a change of type behind it."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
-    layer = makers.get(output)
-    while layer and layer.op in ("QUANTIZE", "DEQUANTIZE"):
-        layer = makers.get(layer.inputs[0].name)
+    layer = makers.pop(output, None)
+    while layer and layer.op in _CASTS:
+        # Each once: a graph that leads in a circle has no end.
+        layer = makers.pop(layer.inputs[0].name, None)
     return layer.inputs[0].name if layer and layer.op == "SOFTMAX" else output

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import io
 import re
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.python.convert import ConverterError, mlir_quantize
 from tensorflow.lite.python.util import modify_model_io_type
 
+from mobiledeploy.core import arrays, inputs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import Draft, InputOutput, Recipe
@@ -79,7 +79,7 @@ def save(draft: Draft) -> bytes:
 def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> Draft:
     """What `save` wrote; InputError where it did not."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        with arrays.reading(io.BytesIO(content), "the unfinished training", inputs.MODEL) as stored:
             pairs = zip(stored["names"].tolist(), stored["ranges"].tolist(), strict=True)
             return Draft(
                 recipe, ends, stored["floats"].tobytes(),
@@ -92,7 +92,7 @@ def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> Draft:
                     if name.startswith("latent/")
                 },
             )  # fmt: skip
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (InputError, ValueError, KeyError) as error:
         raise InputError("the unfinished training is damaged", "--force starts it anew") from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mobiledeploy.core import records, untrusted
+from mobiledeploy.core import inputs, records, untrusted
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import ModelFile
 
@@ -25,8 +25,6 @@ Shape = tuple[int | None, ...]
 
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _RAISED = re.compile(r"^ +[\w.]+(?:Error|Exception): ", re.MULTILINE)
-# What the operating system says of a place to write to, and never of one to read from.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 REFUSALS = (
     ArithmeticError,
@@ -104,13 +102,8 @@ def under_its_format(file: ModelFile, suffix: str) -> Iterator[Path]:
     """
     with temporary_folder() as folder:
         copy = folder / f"model{suffix}"
-        try:
-            _copy(Path(file.path), copy)
-            digest = untrusted.folder_sha256(copy) if copy.is_dir() else records.sha256(copy)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise
-            raise InputError(f"{file.path} cannot be read: {error.strerror}") from error
+        _copy(Path(file.path), copy)
+        digest = untrusted.folder_sha256(copy) if copy.is_dir() else records.sha256(copy)
         unchanged(digest, file.sha256, file.path)
         yield copy
 
@@ -147,14 +140,19 @@ def _for_inference(config: bytes | str, path: str) -> bytes:
 
 def _copy(source: Path, copy: Path) -> None:
     if not source.is_dir():
-        shutil.copyfile(source, copy)
+        _copy_file(source, copy)
         return
     copy.mkdir()
     for path in source.rglob("*"):
         if path.is_file():
             target = copy / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            _copy_file(path, target)
+
+
+def _copy_file(source: Path, copy: Path) -> None:
+    with inputs.opened(source) as stream, copy.open("xb") as target:
+        shutil.copyfileobj(stream, target)
 
 
 def unchanged(digest: str, expected: str, path: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Model, ModelFile, ModelSpec
@@ -141,8 +141,7 @@ def load_weights(
             or a file that was changed since it was looked into.
     """
     handle = model.handle if isinstance(model, Model) else model
-    with loading.refusing(f"{path} cannot be read"):
-        content = path.read_bytes()
+    content = inputs.read(path, inputs.MODEL)
     if sha256 is not None:
         loading.unchanged(records.sha256(content), sha256, str(path))
     with loading.refusing(f"{path} cannot be read"), h5py.File(io.BytesIO(content), "r") as file:

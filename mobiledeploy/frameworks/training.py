@@ -25,7 +25,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from mobiledeploy.core import records, runs
+from mobiledeploy.core import inputs, records, runs
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, FRAMEWORKS
 from mobiledeploy.core.ports import Notify
@@ -476,7 +476,11 @@ def _classifier(network: tf_keras.Model) -> Any:
 
 def _classes(path: Path) -> int | None:
     """How many classes the last layer of a weights file ends in, None where that is not to see."""
-    with loading.refusing(f"{path} cannot be read"), h5py.File(path, "r") as file:
+    with (
+        inputs.opened(path) as stream,
+        loading.refusing(f"{path} cannot be read"),
+        h5py.File(stream, "r") as file,
+    ):
         root = file.get("model_weights", file)
         layers = [root[name] for name in root.attrs.get("layer_names", ())]
         last = [layer for layer in layers if len(layer.attrs["weight_names"])][-1:]

@@ -8,6 +8,7 @@ https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/tools/bench
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -162,7 +163,7 @@ class _Said:
         """One line, without its prefix."""
         # Old builds do not say out of how many.
         if match := re.match(
-            r"Replacing (\d+)(?: out of (\d+))? node\(s\) with delegate \((\w+)\)", text
+            r"Replacing (\d{1,9})(?: out of (\d{1,9}))? node\(s\) with delegate \((\w+)\)", text
         ):
             name = "gpu" if "gpu" in match[3].lower() else "xnnpack"
             taken, total = self._replaced.get(name, (0, 0))
@@ -174,7 +175,7 @@ class _Said:
             r"Failed to (apply|create) .*delegate", text
         ):
             self._stays_out = True
-        elif match := re.match(r"count=(\d+)(.*)", text):
+        elif match := re.match(r"count=(\d{1,18})\b(.*)", text):
             self._statistics(int(match[1]), match[2])
         # Or else: "Memory footprint delta from the start of the tool (MB): init=6.3 overall=109.8"
         elif match := re.search(r"emory footprint.*\(MB\).*overall=([\d.e+-]+)", text):
@@ -200,8 +201,11 @@ class _Said:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         raise DeviceError(
-            f"benchmark_model said {text!r} for a number", "this version of it is not known"
-        ) from None
+            f"benchmark_model said {text[:80]!r} for a number", "this version of it is not known"
+        )
+    return number

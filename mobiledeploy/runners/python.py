@@ -22,7 +22,7 @@ from typing import TextIO
 
 import numpy as np
 
-from mobiledeploy.core import plugins, preprocessing, records
+from mobiledeploy.core import arrays, inputs, plugins, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Array, Engine, Part, Process, Samples
@@ -166,7 +166,7 @@ def _sample(path: str | None, tensor: Tensor) -> Array:
     """The raw input in a file, or noise over what the dtype holds: -1 to 1 for a float."""
     dtype = np.dtype(tensor.dtype)
     if path is not None:
-        data = Path(path).read_bytes()
+        data = inputs.read(Path(path), inputs.FINISHED)
         if len(data) != dtype.itemsize * int(np.prod(tensor.shape)):
             raise InputError(
                 f"the sample has {len(data)} bytes, the input is {dtype} {list(tensor.shape)}"
@@ -230,7 +230,7 @@ def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:
                 del loaded[next(iter(loaded))]
             part = runtime.part(Path(feed.model), threads=arguments.threads)
         loaded[feed.model] = part
-        with np.load(feed.inputs, allow_pickle=False) as given:
+        with arrays.opened(Path(feed.inputs), inputs.ARRAYS) as given:
             tensors = [given[str(place)] for place in range(len(given.files))]
         made = {str(place): tensor for place, tensor in enumerate(part.run(tensors))}
         np.savez(feed.outputs, **made)

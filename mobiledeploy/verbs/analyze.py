@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis.cost import LayerCost, Share
-from mobiledeploy.core import cards
+from mobiledeploy.core import cards, inputs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -207,10 +207,9 @@ def _finished(path: Path) -> Analysis | None:
         shelf = FORMATS.load(name)
         if path.suffix != shelf.SUFFIX:
             continue
+        data = inputs.read(path, inputs.FINISHED)
         try:
-            facts = shelf.inspect(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+            facts = shelf.inspect(data)
         except InputError as error:
             raise InputError(f"{path}: {error.message}", error.hint) from error
         found = costs.cost(facts.layers)

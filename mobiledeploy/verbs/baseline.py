@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError
 from mobiledeploy.core.types import Accepted, Artifact, Baseline, Evaluation
 from mobiledeploy.verbs import golden
 
 Key = tuple[str, str, str]
 _MOST_CLASSES = 1 << 16
+_MOST_IMAGES = 100_000_000
 
 
 def key(of: Artifact | Accepted) -> Key:
@@ -37,11 +38,9 @@ def read(path: Path, update: str) -> Baseline:
         InputError: it is no baseline, truncated, or was edited.
     """
     try:
-        text = path.read_bytes()
-    except FileNotFoundError as error:
+        text = inputs.read(path, inputs.RECORD)
+    except inputs.Absent as error:
         raise MissingError(f"there is no baseline {path} yet", update) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     baseline = records.loads(Baseline, text, str(path))
     for entry in baseline.accepted:
         if entry.seal != seal(entry):
@@ -111,6 +110,8 @@ def right(labels: Sequence[int], best: NDArray[np.generic]) -> int | None:
 
 def answers(entry: Accepted) -> NDArray[np.int64]:
     """The best class of each picture, int64 [images]; InputError where they cannot be."""
+    if not 0 < entry.images <= _MOST_IMAGES:
+        raise InputError(f"{' '.join(key(entry))} has {entry.images} images, which cannot be")
     try:
         packed = base64.b64decode(entry.answers, validate=True)
         # A few bytes can unpack to very many: no more is taken than there may be.
@@ -118,7 +119,7 @@ def answers(entry: Accepted) -> NDArray[np.int64]:
         best = np.frombuffer(unpacked, "<u2").astype(np.int64)
     except (binascii.Error, zlib.error, ValueError) as error:
         raise InputError(f"the answers of {' '.join(key(entry))} are damaged") from error
-    if len(best) != entry.images or not entry.images or best.max() >= entry.classes:
+    if len(best) != entry.images or best.max() >= entry.classes:
         raise InputError(f"the answers of {' '.join(key(entry))} are not of its images and classes")
     return best
 
@@ -148,8 +149,8 @@ def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) 
         )
     # The identity of data depends on the labels and, for drawn pictures, on the resolution.
     elif e.data.labels == accepted.data.labels and (
-        (e.data.identity, e.data.split, samples(e))
-        != (accepted.data.identity, accepted.data.split, accepted.samples)
+        (e.data.identity, e.data.split, samples(e), e.images)
+        != (accepted.data.identity, accepted.data.split, accepted.samples, accepted.images)
     ):
         found.append(
             f"pictures: {e.images} of {e.data.source} ({e.data.split}, {e.data.identity[:12]}), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 import tomli_w
 
 from mobiledeploy.analysis import latency_model as model
-from mobiledeploy.core import artifacts, device_cards, records
+from mobiledeploy.core import artifacts, device_cards, inputs, records
 from mobiledeploy.core.device_cards import (
     DeviceCard,
     Point,
@@ -175,10 +176,10 @@ def _of_artifact(path: Path, card: str | None, network: str, measured: Measured)
 
 def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows, columns = list(reader), reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = inputs.text(table, inputs.TABLE, "utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows, columns = list(reader), reader.fieldnames or ()
+    except csv.Error as error:
         raise InputError(f"{table} cannot be read: {error}") from error
     absent = [column for column in COLUMNS if column not in columns]
     if absent:

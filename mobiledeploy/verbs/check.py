@@ -273,8 +273,13 @@ def _float_anchor(
         entry
         for entry in entries.values()
         if (entry.model, entry.recipe) == (model, "float32")
-        and (entry.data.identity, entry.samples, entry.classes)
-        == (evaluation.data.identity, baselines.samples(evaluation), artifact.spec.classes)
+        and (entry.data.identity, entry.samples, entry.classes, entry.images)
+        == (
+            evaluation.data.identity,
+            baselines.samples(evaluation),
+            artifact.spec.classes,
+            evaluation.images,
+        )
         and entry.preprocessing.labels == evaluation.preprocessing.labels
     ]
     return min(found, key=lambda e: (e.format != artifact.format, e.format), default=None)

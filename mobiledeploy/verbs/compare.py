@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import comparison, validity
 from mobiledeploy.core import artifacts
-from mobiledeploy.core.errors import UsageError, VoidError
+from mobiledeploy.core.errors import InputError, UsageError, VoidError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Compared, Doubt, Measured
@@ -72,6 +72,8 @@ def compare(
         seconds=seconds, fixed_performance=False, rounds=rounds,
     )  # fmt: skip
     rounds = asked.rounds or rounds
+    if rounds < comparison.FEWEST:
+        raise InputError(f"{place.name} has {rounds} rounds only", "record it again")
     timings = {
         side: bench.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(notify))
         for side, path in (("A", a), ("B", b))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import preprocessing, records
+from mobiledeploy.core import inputs, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import Images, Notify
@@ -303,7 +303,7 @@ class _Press:
 
         done = max((n for n, place in enumerate(places) if place.is_file()), default=0)
         if done:
-            draft = drafts.restore(places[done].read_bytes(), recipe, self.request.io)
+            draft = drafts.restore(inputs.read(places[done], inputs.MODEL), recipe, self.request.io)
             self.speak.say(
                 f"{recipe.name}: training goes on after part {done} of {len(places) - 1}"
             )

@@ -15,6 +15,7 @@ import numpy as np
 from mobiledeploy.analysis import layer_counts
 from mobiledeploy.analysis.layer_counts import Counts, Executed
 from mobiledeploy.core import artifacts, protocol
+from mobiledeploy.core import inputs as opening
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
 from mobiledeploy.core.ports import Array, Notify, Process, Session
@@ -102,7 +103,7 @@ class _Job:
             ready, counts = self._listen(process)
         finally:
             process.kill()
-        answer = np.frombuffer(output.read_bytes(), np.dtype(ready.output.dtype))
+        answer = np.frombuffer(opening.read(output, opening.RECORD), np.dtype(ready.output.dtype))
         return _Run(
             ready,
             tuple(_inferences(counts)),
@@ -185,7 +186,9 @@ def _layers(job: _Job, profiled: _Run) -> tuple[LayerCount, ...]:
     # The runtime's own readings only: not the marks at both ends.
     readings = profiled.inferences[-1][1:-1]
     executed = _LAYERS[profiled.ready.runtime](profiled.profile, readings)
-    layers = FORMATS.load(job.artifact.format).inspect(job.path.read_bytes()).layers
+    layers = (
+        FORMATS.load(job.artifact.format).inspect(opening.read(job.path, opening.FINISHED)).layers
+    )
     known = len(layers) == len(executed)
     return tuple(
         LayerCount(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.analysis.quantization import Doubles, Grid, LayerError, Remedy, Scaling, Tally
 from mobiledeploy.core import artifacts, leases, preprocessing, protocol, records
+from mobiledeploy.core import inputs as opening
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Array, Format, Notify, Pixels, Process, Session
@@ -239,7 +240,9 @@ class _Pair:
     def __init__(self, path: Path, artifact: Artifact, reference: Path, folder: Path) -> None:
         self.format = FORMATS.load(artifact.format)
         self.floats: Format = FORMATS.load("tflite")
-        self._content, self._reference = path.read_bytes(), reference.read_bytes()
+        self._content, self._reference = (
+            opening.read(one, opening.FINISHED) for one in (path, reference)
+        )
         self.folder, self._number = folder, itertools.count()
         facts, exact = self.format.inspect(self._content), self.floats.inspect(self._reference)
         self.layout: Layout = facts.layout

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import alignment, cost, regression
-from mobiledeploy.core import artifacts
+from mobiledeploy.core import artifacts, inputs
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -165,7 +165,7 @@ def _read(
     path: Path, artifact: Artifact, kept: tuple[Measurement, ...], instructions: Mapping[str, int],
     activations: bool, notify: Notify,
 ) -> _Read:  # fmt: skip
-    shelf, data = FORMATS.load(artifact.format), path.read_bytes()
+    shelf, data = FORMATS.load(artifact.format), inputs.read(path, inputs.FINISHED)
     facts, weights = shelf.inspect(data), shelf.weights(data)
     layers = {layer.name: layer for layer in facts.layers}
     errors: Mapping[str, float] = {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.analysis import alignment, regression
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
@@ -146,11 +146,9 @@ def _read(path: Path) -> Sequence[Measurement]:
     if path.suffix == ".jsonl":
         kept = [one.record for one in results.read(path)]
         return [m for m in kept if isinstance(m, Measured | Counted | Estimated)]
+    text = inputs.read(path, inputs.RECORD)
     try:
-        text = path.read_bytes()
         head = json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error})") from error
     if isinstance(head, dict) and head.get("record") == "Artifact":

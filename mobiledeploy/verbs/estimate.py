@@ -10,7 +10,7 @@ from typing import Literal
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.analysis.latency_model import HeldOut, Sample
-from mobiledeploy.core import artifacts, device_cards
+from mobiledeploy.core import artifacts, device_cards, inputs
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
@@ -109,10 +109,7 @@ def read(path: Path, family: str) -> tuple[Precision, Workload]:
     for name in FORMATS.names():
         shelf = FORMATS.load(name)
         if path.suffix == shelf.SUFFIX:
-            try:
-                facts = shelf.inspect(path.read_bytes())
-            except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}") from error
+            facts = shelf.inspect(inputs.read(path, inputs.FINISHED))
             return _precision(path, facts), model.workload(facts.layers, family=family)
     raise InputError(f"{path} is no finished model", "give a .tflite or .onnx file")
 

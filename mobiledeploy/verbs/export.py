@@ -22,7 +22,7 @@ from PIL import Image
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
@@ -238,7 +238,7 @@ def _of_the_right_types(
     kept, refused = [], []
     for file in converted:
         shelf = FORMATS.load(file.format)
-        facts = shelf.inspect(Path(file.path).read_bytes())
+        facts = shelf.inspect(inputs.read(Path(file.path), inputs.FINISHED))
         recipe = RECIPES.load(file.recipe).RECIPE
         try:
             in_float = shelf.float_layers(_without(facts, file.kept))
@@ -340,16 +340,20 @@ class _Exam:
     def artifact(self, file: convert.Converted) -> Artifact:
         """The record of one file; InputError where it is not what it should be."""
         path = Path(file.path)
-        content = path.read_bytes()
+        content = inputs.read(path, inputs.FINISHED)
         recipe = RECIPES.load(file.recipe).RECIPE
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(content)
         tap = path.with_name(f"tap-{path.name}")
         records.write_atomic(tap, shelf.tap(content, facts.logits))
         runtime, logits = evaluate_verb.logits(
-            tap, shelf.inspect(tap.read_bytes()), self.spec.preprocessing, self.data, self.golden,
+            tap,
+            shelf.inspect(inputs.read(tap, inputs.FINISHED)),
+            self.spec.preprocessing,
+            self.data,
+            self.golden,
             notify=self.notify,
-        )  # fmt: skip
+        )
         tap.unlink()
         sqnr = accuracy.sqnr_db(self.reference, logits)
         own = _check_sqnr(path.name, recipe, sqnr)

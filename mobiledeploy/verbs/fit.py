@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import leases, preprocessing, records, runs
+from mobiledeploy.core import inputs, leases, preprocessing, records, runs
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Notify, Samples
@@ -179,7 +179,7 @@ def fit(request: Request, notify: Notify) -> Run:
 def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:
     """Weights and record in their places, the record last."""
     best = runs.best(run.history, run.settings)
-    content = kept.read_bytes()
+    content = inputs.read(kept, inputs.MODEL)
     weights = Weights(folder.name, records.sha256(content), pinned=False)
     run = dataclasses.replace(
         run, best=best.number, top1=best.top1, weights=WEIGHTS,
@@ -310,9 +310,14 @@ def _prepare(
             folder.mkdir(parents=True, exist_ok=True)
             prepared = _decode(ref, spec.resolution, shape, samples, path, notify)
         records.write_atomic(record, records.dumps(prepared))
-    prepared = records.loads(Prepared, record.read_bytes(), str(record))
+    prepared = records.loads(Prepared, inputs.read(record, inputs.RECORD), str(record))
     _say_skipped(prepared.skipped, ref, notify)
-    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    try:
+        mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the prepared pictures {path} are damaged", "remove them: they are made anew"
+        ) from error
     return mapped[: len(prepared.labels)], prepared
 
 

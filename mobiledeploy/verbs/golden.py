@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core import artifacts
+from mobiledeploy.core import inputs as opening
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Notify
@@ -76,13 +77,13 @@ def replay(path: Path, artifact: Artifact, notify: Notify) -> Replay:
     shelf = FORMATS.load(artifact.format)
     with artifacts.scratch() as scratch:
         tap = Path(scratch, f"tap-{path.name}")
-        tap.write_bytes(shelf.tap(path.read_bytes(), artifact.logits))
-        facts = shelf.inspect(tap.read_bytes())
+        tap.write_bytes(shelf.tap(opening.read(path, opening.FINISHED), artifact.logits))
+        facts = shelf.inspect(opening.read(tap, opening.FINISHED))
         # A data set of class folders, in order, one for each picture; two classes at least.
         for number, picture in enumerate((*kept, *kept[:1])):
             folder = Path(scratch, "golden", f"{number:04}")
             folder.mkdir(parents=True)
-            (folder / picture.name).write_bytes(picture.read_bytes())
+            (folder / picture.name).write_bytes(opening.read(picture, opening.IMAGE))
         data = DataRef(str(Path(scratch, "golden")), "all", artifact.spec.resolution)
         runtime, logits = evaluate.logits(
             tap, facts, artifact.spec.preprocessing, data, range(len(kept)), notify=notify

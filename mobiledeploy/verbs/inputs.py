@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mobiledeploy.core import preprocessing, records
+from mobiledeploy.core import inputs, preprocessing, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Pixels
 from mobiledeploy.core.types import Artifact
@@ -50,8 +50,8 @@ def golden_content(folder: Path, picture: Path) -> bytes:
             raise InputError(
                 f"golden picture {picture} is no file of the artifact's folder", _AGAIN
             )
-        content = real.read_bytes()
-    except FileNotFoundError as error:
+        content = inputs.read(real, inputs.IMAGE)
+    except inputs.Absent as error:
         raise InputError(f"golden picture {picture} is not there", _AGAIN) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"golden picture {picture} cannot be read", _AGAIN) from error

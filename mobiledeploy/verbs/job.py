@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts, inputs, records
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.store import Store
@@ -137,7 +137,9 @@ def _make(job: Job) -> Made:
     with Store.open() as store:
         kept = tuple(store.dump())
     files = {
-        str(path.relative_to(out)): base64.b85encode(zlib.compress(path.read_bytes(), 1)).decode()
+        str(path.relative_to(out)): base64.b85encode(
+            zlib.compress(inputs.read(path, inputs.FINISHED), 1)
+        ).decode()
         for path in sorted(out.rglob("*"))
         if path.is_file()
     }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import assets, cards, records
+from mobiledeploy.core import assets, cards, inputs, records
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import LOADERS, dataset
@@ -259,7 +259,7 @@ def _check_weights(path: Path, url: str, md5: str) -> None:
     Keras publishes md5 sums only. They keep an accident out, not a forger.
     """
     if md5:
-        with path.open("rb") as stream:
+        with inputs.opened(path) as stream:
             served = hashlib.file_digest(
                 stream, lambda: hashlib.md5(usedforsecurity=False)
             ).hexdigest()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mobiledeploy.analysis import stats
 from mobiledeploy.core import device_cards, recording
 from mobiledeploy.core.device_cards import DeviceCard
-from mobiledeploy.core.errors import DeviceError, MissingError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.types import Seen
 
@@ -74,7 +75,12 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
     if place.recorded:
         if not place.name.partition(":")[2]:
             raise UsageError("which recording?", f"--device {place.plugin}:FILE")
-        return recording.read(Path(place.name.partition(":")[2])).asked
+        file = place.name.partition(":")[2]
+        then = recording.read(Path(file)).asked
+        enough = then.runs is None or then.runs >= stats.FEWEST
+        if then.runner not in RUNNERS.names() or not enough:
+            raise InputError(f"{file} asks for what no bench does", "record it again")
+        return then
     chosen = place.runner(runner)
     known = RUNNERS.load(chosen).RUNTIMES
     if given["runtime"] not in (None, *known):

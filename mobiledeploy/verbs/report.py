@@ -15,7 +15,7 @@ from PIL import Image
 
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Pixels
@@ -122,11 +122,11 @@ def _files(store: Store, wanted: set[str]) -> dict[str, Path]:
         path = Path(text)
         try:
             sha = records.loads(
-                Artifact, artifacts_.record_path(path).read_bytes(), path.name
+                Artifact, inputs.read(artifacts_.record_path(path), inputs.RECORD), path.name
             ).sha256
             if sha in wanted and sha not in found and records.sha256(path) == sha:
                 found[sha] = path
-        except (OSError, InputError):
+        except InputError:
             # Gone, or another's by now: the report does without.
             continue
     return found
@@ -136,7 +136,7 @@ def _profile(path: Path) -> tuple[LayerFigure, ...]:
     for name in FORMATS.names():
         shelf = FORMATS.load(name)
         if path.suffix == shelf.SUFFIX:
-            rows = cost.cost(shelf.inspect(path.read_bytes()).layers).layers
+            rows = cost.cost(shelf.inspect(inputs.read(path, inputs.FINISHED)).layers).layers
             return tuple(LayerFigure(r.name, r.kind, r.mult_adds) for r in rows if r.mult_adds)
     return ()
 

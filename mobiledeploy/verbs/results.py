@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import records, store
+from mobiledeploy.core import inputs, records, store, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -86,6 +87,9 @@ def filters(where: Mapping[str, str] | None) -> dict[str, str]:
         wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
     if "since" in wanted:
         wanted["since"] = _moment(wanted["since"])
+    for name, value in wanted.items():
+        if value != units.whole(value):
+            raise UsageError(f"the {name} {units.whole(value)} is no text", "give UTF-8")
     return wanted
 
 
@@ -93,9 +97,9 @@ def _moment(text: str) -> str:
     """A moment as the store writes them, in UTC, which it also is without an offset of its own."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return store.written(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
-    return store.written(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def comparisons() -> Comparisons:
@@ -126,14 +130,16 @@ def take(path: Path) -> Moved:
 
 def read(path: Path) -> Iterator[Kept]:
     """The records of a file that `export` wrote; InputError where it is no such file."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield store.read_kept(line, f"{path}, line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
-        raise InputError(f"{path} cannot be read: {reason}") from error
+    with inputs.opened(path, inputs.RECORDS) as stream:
+        number = 0
+        # Not more of a line than a record can be: the whole file may be one.
+        while line := stream.readline(inputs.RECORD + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > inputs.RECORD:
+                raise InputError(f"{where} is too long for a record")
+            if not line.isspace():
+                yield store.read_kept(line, where)
 
 
 def regress(
@@ -160,9 +166,7 @@ def regress(
     if not accepted:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
     with present() as kept:
-        found = _figures(
-            store.read_kept(line, str(store.path())) for line in kept.dump(newest=True)
-        )
+        found = _figures(_kept(kept.dump(newest=True)))
     made = tuple(_held(key, found.get(key), old, margin) for key, old in accepted.items())
     with Store.keeping(notify) as kept:
         for one in made:
@@ -172,6 +176,13 @@ def regress(
             for doubt in one.doubts:
                 notify.doubt(doubt)
     return Regressed(str(baseline), gravest({one.outcome for one in made}), made)
+
+
+def _kept(lines: Iterator[str]) -> Iterator[Kept]:
+    """The store's own records, without those of a mobiledeploy that kept others."""
+    for line in lines:
+        with suppress(InputError):
+            yield store.read_kept(line, str(store.path()))
 
 
 def present() -> Store:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar, cast
 
-from mobiledeploy.core import cards
+from mobiledeploy.core import cards, inputs
 from mobiledeploy.core.errors import InputError, UsageError
 
 R = TypeVar("R")
@@ -98,11 +99,11 @@ def grids() -> tuple[Published, ...]:
 def read(path: Path) -> Rows:
     """The rows of a file; InputError naming it and the line."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = tuple(reader.fieldnames or ())
-            lines = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = inputs.text(path, inputs.TABLE)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns = tuple(reader.fieldnames or ())
+        lines = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     for known, parse in _KINDS.items():
         if columns == known:

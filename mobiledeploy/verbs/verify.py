@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 
 from mobiledeploy.analysis import pipelines
 from mobiledeploy.analysis.pipelines import Diagnosis
-from mobiledeploy.core import artifacts
+from mobiledeploy.core import arrays, artifacts
+from mobiledeploy.core import inputs as opening
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Array, Notify
@@ -98,7 +98,7 @@ def verify(path: Path, *, pipeline: str | None = None, notify: Notify = SILENCE)
 
 
 def _sealed(path: Path, artifact: Artifact) -> bool:
-    said = FORMATS.load(artifact.format).contract(path.read_bytes())
+    said = FORMATS.load(artifact.format).contract(opening.read(path, opening.FINISHED))
     if said is None:
         return False
     spec = artifact.spec
@@ -167,22 +167,16 @@ def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
 
 def _read(path: Path, pictures: Sequence[Path]) -> Array:
     """The tensors of an archive: its one array, or one for each picture by its name."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_BYTES:
-                raise InputError(f"{path} is too large for tensors of {len(pictures)} pictures")
-        with np.load(path, allow_pickle=False) as archive:
-            names = [picture.stem for picture in pictures]
-            if set(names) <= set(archive.files):
-                return np.stack([np.squeeze(archive[name]) for name in names])
-            if len(archive.files) != 1:
-                raise InputError(
-                    f"{path} holds {', '.join(archive.files) or 'nothing'}",
-                    "one array is wanted, or one for each golden picture by its name",
-                )
-            tensors: Array = archive[archive.files[0]]
-            return tensors
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no readable numpy archive: {error}") from error
+    with arrays.opened(path, LARGEST_BYTES) as archive:
+        names = [picture.stem for picture in pictures]
+        if set(names) <= set(archive.files):
+            found = [np.squeeze(archive[name]) for name in names]
+            if len({tensor.shape for tensor in found}) > 1:
+                raise InputError(f"{path} holds tensors of several shapes")
+            return np.stack(found)
+        if len(archive.files) != 1:
+            raise InputError(
+                f"{path} holds {', '.join(archive.files) or 'nothing'}",
+                "one array is wanted, or one for each golden picture by its name",
+            )
+        return archive[archive.files[0]]

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ from mobiledeploy.core.types import (
     Recipe,
     Tensor,
 )
+
+# What a record holds: whole numbers of 64 bits.
+st.register_type_strategy(int, st.integers(-(1 << 63), (1 << 63) - 1))
 
 KINDS = (
     Artifact, DataRef, Doubt, Evaluation, Layer, Measured, ModelSpec, Overrides, Prediction,
@@ -78,6 +82,80 @@ def test_a_damaged_record_is_refused_and_the_field_named(change, named):
     change(data)
     with pytest.raises(InputError, match=named):
         records.loads(Tensor, json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("1e999", "not a finite number"),
+        ("-1e999", "not a finite number"),
+        ("Infinity", "not a finite number"),
+        ("NaN", "not a finite number"),
+        ("1" + "0" * 400, "a number of so many digits is not a finite number"),
+        ("1" + "0" * 5000, "not JSON"),
+        ("[]", "a list is not of type float"),
+        ('"x"', "'x' is not of type float"),
+    ],
+)
+def test_a_number_that_is_none_is_refused(value, said):
+    text = GOOD.replace("0.5", value)
+    assert text != GOOD
+    with pytest.raises(InputError, match=said):
+        records.loads(Tensor, text, "the tensor")
+
+
+@pytest.mark.parametrize("value", [str(1 << 63), str(-(1 << 63) - 1), "1" + "0" * 400])
+@pytest.mark.parametrize("place", ["-128", "96"])
+def test_more_than_64_bits_are_refused(value, place):
+    with pytest.raises(InputError, match="so many digits has more than 64 bits"):
+        records.loads(Tensor, GOOD.replace(place, value, 1))
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\udfff", r"x\ud83dy"])
+def test_half_of_a_surrogate_pair_is_refused(half):
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        records.loads(Tensor, GOOD.replace("image", half))
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        records.loads(
+            DataRef, records.dumps(DataRef("x", "all", (1, 1), ("a",))).replace('"a"', f'"{half}"')
+        )
+
+
+def test_the_bytes_of_a_name_come_back():
+    ref = DataRef("\udcff/caf\u00e9 \U0001f600", "all", (1, 1))
+    assert records.loads(DataRef, records.dumps(ref)) == ref
+
+
+def test_null_stands_for_no_record_only_where_there_may_be_none():
+    with pytest.raises(InputError, match="not a Measured"):
+        records.decode(tuple[Measured | Recipe, ...], [None])
+    assert records.decode(Measured | None, None) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_any_json_is_a_record_or_refused(kind, data):
+    record = json.loads(records.dumps(data.draw(st.from_type(kind))))
+    place: object = record
+    # One value, at any depth, becomes any other.
+    while isinstance(place, dict | list) and place:
+        key = data.draw(
+            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+        )
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            place[key] = data.draw(JSON)
+            break
+        place = place[key]
+    with suppress(InputError):
+        found = records.loads(kind, json.dumps(record))
+        assert records.loads(kind, records.dumps(found)) == _without_infinities(found)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"record": "Tensor"}', "[" * 100_000])

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from mobiledeploy.core import records
+from mobiledeploy.core import store as store_
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
-from mobiledeploy.core.types import Preprocessing
+from mobiledeploy.core.types import Preprocessing, Verdict
 from tests.conftest import REPOSITORY, Heard
 from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, measured
 
@@ -320,3 +321,31 @@ def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
         assert last == measured("killed")
         store.add_measurement(MEASURED)
         assert store.measurement(SHA, HOST) == MEASURED
+
+
+def test_bytes_of_a_name_that_are_no_text_are_written_out(here: Path) -> None:
+    """A folder's name may be of another encoding; the store keeps text."""
+    name = "caf\udce9"
+    target = dataclasses.replace(MEASURED.target, device=f"replay:{name}")
+    verdict = Verdict("golden", "", "pass", 0.0, None, 1.0, 4, None, f"{name}/a.tflite: fine")
+    with Store.open() as store:
+        store.add_measurement(dataclasses.replace(MEASURED, target=target))
+        store.add_verdict("a" * 64, "check", verdict)
+        store.add_job("key", name, "failed", name)
+        assert store.results()[0].device == r"replay:caf\udce9"
+        assert store.verdicts()[0].line == r"caf\udce9/a.tflite: fine"
+        lines = tuple(store.dump())
+    with Store.open(here / "other.db") as other:
+        assert other.load(store_.read_kept(line, "it") for line in lines) == 2
+        assert other.load(store_.read_kept(line, "it") for line in lines) == 0
+
+
+def test_a_sound_store_is_never_called_damaged(here: Path) -> None:
+    with Store.open() as store:
+        store.add_measurement(MEASURED)
+        with pytest.raises(InputError, match="cannot keep a record like this"):
+            store.add_measurement(dataclasses.replace(MEASURED, median_ns=float("nan")))
+        with pytest.raises(InputError, match="whole characters and numbers of 64 bits"):
+            store.measurement_by_id(2**70)
+        assert len(store.results()) == 1
+    assert not list(here.glob("**/*.damaged"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.verbs import results
@@ -333,3 +333,82 @@ def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
     assert code == "2", done.stderr
     assert "cannot write in disk/store.db: database or disk is full" in done.stderr
     assert records.loads(results.Listed, listed).results == ()
+
+
+GOOD_LINE = json.dumps(
+    {"made_at": "2026-01-01T00:00:00+00:00", "of": "", "kept": json.loads(records.line(measured()))}
+)
+BAD = {
+    "a number without end": ('"median_ns":1000.0', '"median_ns":1e999'),
+    "a number of 400 digits": ('"median_ns":1000.0', f'"median_ns":1{"0" * 400}'),
+    "a number of 5000 digits": ('"median_ns":1000.0', f'"median_ns":1{"0" * 5000}'),
+    "no number": ('"median_ns":1000.0', '"median_ns":null'),
+    "NaN": ('"median_ns":1000.0', '"median_ns":NaN'),
+    "a list": ('"median_ns":1000.0', '"median_ns":[]'),
+    "a time below 0": ('"median_ns":1000.0', '"median_ns":-1.0'),
+    "an interval beside it": ('"interval_ns":[999.0,', '"interval_ns":[1001.0,'),
+    "more than 64 bits": ('"peak_rss_bytes":1,', f'"peak_rss_bytes":{2**70},'),
+    "half a surrogate pair": ('"device":"host"', r'"device":"\ud800"'),
+    "no thread": ('"threads":1', '"threads":0'),
+    "another sha256": (SHA, "A" * 64),
+    "the first moment": ("2026-01-01T00:00:00+00:00", "0001-01-01T00:00:00+14:00"),
+    "the last moment": ("2026-01-01T00:00:00+00:00", "9999-12-31T23:59:59-14:00"),
+    "year 0": ("2026-01-01T00:00:00+00:00", "0000-01-01T00:00:00+00:00"),
+    "no offset": ("2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00"),
+    "another type of record": ('"record":"Measured"', '"record":[]'),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_record_is_named_and_the_store_stays_as_it_was(here: Path, what: str) -> None:
+    keep(artifact(), measured())
+    line = GOOD_LINE.replace(": ", ":").replace(", ", ",")
+    sound, bad = BAD[what]
+    assert sound in line
+    (here / "bad.jsonl").write_text(f"{line}\n\n{line.replace(sound, bad)}\n")
+    with pytest.raises(InputError, match=r"bad\.jsonl, line 3") as caught:
+        results.take(here / "bad.jsonl")
+    assert "damaged" not in str(caught.value)
+    assert len(results.listing().results) == 1
+    with Store.open() as store:
+        assert len(store.measurements_of(SHA)) == 1
+        assert store.verdicts() == store.comparisons() == ()
+    assert not list(here.glob("**/*.damaged"))
+
+
+@pytest.mark.parametrize("moment", ["0001-01-02T00:00:00+00:00", "9999-12-30T23:59:59.999+00:00"])
+def test_a_moment_at_the_edge_is_kept_and_read(here: Path, moment: str) -> None:
+    (here / "edge.jsonl").write_text(GOOD_LINE.replace("2026-01-01T00:00:00+00:00", moment))
+    assert results.take(here / "edge.jsonl").new == 1
+    assert results.listing({"since": "0001-01-01"}).results[0].made_at[:10] == moment[:10]
+
+
+@pytest.mark.parametrize(
+    "since", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "0000-01-01"]
+)
+def test_since_at_the_edge_is_no_time(here: Path, since: str) -> None:
+    keep(measured())
+    with pytest.raises(UsageError, match="is no time"):
+        results.listing({"since": since})
+
+
+def test_a_filter_that_is_no_text_is_a_usage_error(here: Path) -> None:
+    keep(measured())
+    with pytest.raises(UsageError, match=r"the model .udcff is no text"):
+        results.listing({"model": "\udcff"})
+
+
+def test_regress_passes_over_records_of_another_mobiledeploy(here: Path) -> None:
+    keep(artifact(), measured())
+    results.export(here / "base.jsonl")
+    with Store.open() as store, store._transaction() as connection:
+        connection.execute("UPDATE artifact SET record = '{}'")
+    keep(artifact("b" * 64))
+    assert results.regress(here / "base.jsonl").regressions[0].outcome == "inconclusive"
+
+
+def test_a_line_too_long_for_a_record_is_named(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(inputs, "RECORD", 100)
+    (here / "long.jsonl").write_text("\n" + " " * 200)
+    with pytest.raises(InputError, match=r"long\.jsonl, line 2 is too long"):
+        results.take(here / "long.jsonl")

@@ -1,0 +1,156 @@
+"""The one place that opens a file which somebody else may have made.
+
+A name can lead to a pipe that nobody writes into, to a device without an end, or in a circle. So
+a file is opened without waiting, looked at, and read only if it is a regular one that is not
+larger than its kind can be. `tests/test_house.py` holds all other modules to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from mobiledeploy.core import units
+from mobiledeploy.core.errors import InputError
+
+# Bytes that a file of each kind has at most. Parsed JSON takes 24 times the memory of its text.
+SETTINGS = 1 << 20
+"""TOML: settings and cards."""
+TABLE = 16 << 20
+"""CSV, and class names one a line."""
+RECORD = 32 << 20
+"""JSON: a record, a recording, a baseline."""
+RECORDS = 1 << 30
+"""Records of a whole store, one a line, each of `RECORD` at most."""
+IMAGE = 256 << 20
+FINISHED = 768 << 20
+"""A model file that is read as a whole (TFLite, ONNX): VGG-16 in float32 has 553 MB."""
+MODEL = 2 << 30
+"""Weights and models that are read piece by piece; also what is copied or hashed only."""
+ARRAYS = 4 << 30
+"""A numpy archive."""
+
+_LONGEST_SHOWN = 300
+_MEND = {
+    errno.EACCES: "take the right to read it",
+    errno.ELOOP: "its link leads back to itself",
+    errno.ENOENT: "check its name",
+}
+
+
+class Absent(InputError):
+    """There is no such file."""
+
+
+@contextmanager
+def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader]:
+    """The file, open for reading from its start.
+
+    Args:
+        path: a regular file, or a link to one.
+        most: bytes that it may have.
+
+    Raises:
+        Absent: it is not there.
+        InputError: it cannot be opened or read, is not a regular file, or is too large.
+    """
+    handle = _handle(path)
+    try:
+        _check(path, os.fstat(handle), most)
+    except InputError:
+        os.close(handle)
+        raise
+    with os.fdopen(handle, "rb") as stream:
+        yield stream
+
+
+def read(path: Path, most: int) -> bytes:
+    """The file's content; errors as of `opened`."""
+    with opened(path, most) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            content = stream.read(size + 1)
+        except OSError as error:
+            raise _refusal(path, error) from error
+    if len(content) > size:
+        raise InputError(f"{shown(path)} was changed while it was read", "try again")
+    return content
+
+
+def text(path: Path, most: int, encoding: str = "utf-8") -> str:
+    """The file's content as text; errors as of `opened`, InputError too where it is no text."""
+    try:
+        return read(path, most).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{shown(path)} cannot be read: byte {error.start} is not UTF-8", "save it as UTF-8"
+        ) from error
+
+
+def toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; errors as of `text`, InputError too where it is no TOML."""
+    try:
+        tables = tomllib.loads(text(path, SETTINGS))
+        if "\0" in _strings(tables):
+            raise ValueError("a text holds the character NUL")
+    except (ValueError, RecursionError) as error:
+        # ValueError: of numbers with more digits than Python reads, too.
+        reason = "it nests too deep" if isinstance(error, RecursionError) else error
+        raise InputError(f"{shown(path)} cannot be read: {reason}") from error
+    return tables
+
+
+def shown(path: Path) -> str:
+    """The name as errors show it: a few hundred characters at most, all of them printable."""
+    name = str(path)
+    if len(name) > _LONGEST_SHOWN:
+        name = f"{name[:_LONGEST_SHOWN]}…"
+    return units.whole(name).replace("\0", "\\0")
+
+
+def _handle(path: Path) -> int:
+    try:
+        # Without waiting: nobody may ever write into a pipe.
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    except ValueError as error:
+        # A NUL, or half of a surrogate pair.
+        raise Absent(f"{shown(path)} is no name that a file can have", "check its name") from error
+
+
+def _check(path: Path, facts: os.stat_result, most: int) -> None:
+    if stat.S_ISDIR(facts.st_mode):
+        raise InputError(f"{shown(path)} is a folder", "a file is wanted here")
+    if not stat.S_ISREG(facts.st_mode):
+        raise InputError(
+            f"{shown(path)} is not a regular file",
+            "pipes and devices are not read: save the content into a file first",
+        )
+    if facts.st_size > most:
+        raise InputError(
+            f"{shown(path)} is too large: {facts.st_size} bytes, where {most} are the most",
+            "check that it is the right file",
+        )
+
+
+def _strings(value: Any) -> str:
+    """All keys and texts in parsed TOML, one behind the other."""
+    if isinstance(value, dict):
+        return "".join(key + _strings(item) for key, item in value.items())
+    if isinstance(value, list):
+        return "".join(map(_strings, value))
+    return value if isinstance(value, str) else ""
+
+
+def _refusal(path: Path, error: OSError) -> InputError:
+    kind = Absent if error.errno in (errno.ENOENT, errno.ENOTDIR) else InputError
+    reason = os.strerror(error.errno or 0)
+    return kind(f"{shown(path)} cannot be read: {reason}", _MEND.get(error.errno or 0, ""))
