@@ -52,8 +52,11 @@ class _Node(NamedTuple):
 
 
 class _Function(NamedTuple):
+    """A function of the library; `arguments` and `attributes` are names."""
+
     name: str
     arguments: tuple[str, ...]
+    attributes: tuple[str, ...]
     nodes: tuple[_Node, ...]
 
 
@@ -185,7 +188,7 @@ def _operations(graph: memoryview, saved_model: memoryview) -> Iterator[str]:
     for name in sorted(known):
         if _OPERATOR_NAME.fullmatch(name):
             yield f"function {name} that is named like an operation"
-    saver = _Saver(graph, main, functions, saved_model)
+    saver = _Saver(graph, main, saved_model)
     bodies = [(main, saver.own_nodes()), *((f.nodes, saver.own_inside(f)) for f in functions)]
     for nodes, own in bodies:
         for node in nodes:
@@ -206,17 +209,11 @@ class _Saver:
     to it. What restores is run, with the path of this folder's variables: it may read no other.
     """
 
-    def __init__(
-        self,
-        graph: memoryview,
-        main: tuple[_Node, ...],
-        functions: list[_Function],
-        saved_model: memoryview,
-    ) -> None:
+    def __init__(self, graph: memoryview, main: tuple[_Node, ...], saved_model: memoryview) -> None:
         saver = _message(graph, 3)
         self._main = main
-        self._functions = functions
         self._file = bytes(saved_model)
+        self._path = _text(saver, 1)
         self._filename, self._save, self._restore = (
             _source(_text(saver, number)) for number in (1, 2, 3)
         )
@@ -264,9 +261,11 @@ class _Saver:
 
         A function that is named once more, by an attribute, a gradient, an object, anything,
         may run elsewhere. Its name is searched in the bytes: the definition and the one call.
+        One with the mark `api_implements` may take the place of others, which do not name it.
         """
         called = [node for node in self._main if node.name == name]
-        if len(called) != 1 or not function.name:
+        marks = [mark for mark in function.attributes if not mark.startswith("_")]
+        if len(called) != 1 or marks or not function.name:
             return None
         (call,) = called
         calls = (
@@ -279,7 +278,8 @@ class _Saver:
 
     def _reads_the_variables(self, node: _Node) -> bool:
         """Whether its first input is the tensor that TensorFlow feeds with the path."""
-        return node.inputs[:1] in ((self._filename,), (f"{self._filename}:0",))
+        fed = f"{self._filename}:0"
+        return self._path == fed and node.inputs[:1] in ((self._filename,), (fed,))
 
     @staticmethod
     def _closure(names: set[str], steps: dict[str, set[str]]) -> set[str]:
@@ -360,6 +360,7 @@ def _function(message: memoryview) -> _Function:
     return _Function(
         _text(signature, 1),
         tuple(_text(argument, 1) for argument in _all(signature, 2)),
+        tuple(_text(attribute, 1) for attribute in _all(message, 5)),
         tuple(map(_node, _all(message, 3))),
     )
 

@@ -308,6 +308,15 @@ def _gradient_saves(folder: Path, _: Path) -> Path:
     return _edited(_without_variables(folder), edit)
 
 
+def _implementation_saves(folder: Path, _: Path) -> Path:
+    def edit(graph: meta_graph_pb2.MetaGraphDef) -> None:
+        # TensorFlow's optimizer may put one function of the same mark in the place of another.
+        for part in ("traced_save", "signature_wrapper"):
+            _function(graph, part).attr["api_implements"].s = b"answer"
+
+    return _edited(_without_variables(folder), edit)
+
+
 def _object_saves(folder: Path, _: Path) -> Path:
     def edit(graph: meta_graph_pb2.MetaGraphDef) -> None:
         objects = graph.object_graph_def
@@ -349,6 +358,22 @@ def _restore_is_given_another(folder: Path, canary: Path) -> Path:
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(canary)))
         (call,) = (n for n in graph.graph_def.node if n.name == graph.saver_def.restore_op_name)
         call.input[0] = "path"
+
+    return _edited(_saved(folder, _same), edit)
+
+
+def _path_from_elsewhere(folder: Path, canary: Path) -> Path:
+    def edit(graph: meta_graph_pb2.MetaGraphDef) -> None:
+        # TensorFlow feeds the second tensor, and the first is computed.
+        node = graph.graph_def.node.add(name="path", op="Const")
+        node.attr["dtype"].type = tf.string.as_datatype_enum
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto([str(canary), ""]))
+        split = graph.graph_def.node.add(name="both", op="Unpack", input=["path"])
+        split.attr["T"].type = tf.string.as_datatype_enum
+        split.attr["num"].i = 2
+        (call,) = (n for n in graph.graph_def.node if n.name == graph.saver_def.restore_op_name)
+        call.input[0] = "both"
+        graph.saver_def.filename_tensor_name = "both:1"
 
     return _edited(_saved(folder, _same), edit)
 
@@ -483,10 +508,12 @@ FILES: tuple[Hostile, ...] = (
     Hostile("saver-in-initializer", _initializer_saves, "SaveV2"),
     Hostile("saver-in-restore", _restore_saves, "SaveV2"),
     Hostile("saver-as-gradient", _gradient_saves, "SaveV2", runs=False),
+    Hostile("saver-as-implementation", _implementation_saves, "SaveV2", runs=False),
     Hostile("saver-as-object", _object_saves, "SaveV2", runs=False),
     Hostile("saver-consumed", _save_is_consumed, "SaveV2", runs=False),
     Hostile("restore-of-a-constant", _restores_another, "RestoreV2", runs=False),
     Hostile("restore-given-a-constant", _restore_is_given_another, "RestoreV2", runs=False),
+    Hostile("restore-of-another-tensor", _path_from_elsewhere, "RestoreV2", runs=False),
     Hostile("shadow", _shadows, "function WriteFile that is named like", runs=False),
     Hostile("handed-over", _hands_over, "function handed over", runs=False),
     Hostile("other-tags", _other_tags, "WriteFile", runs=False),
