@@ -1,41 +1,63 @@
 """SavedModel folders: what `saved_model.pb` holds, by walking its wire format.
 
 Only TensorFlow has the message types, and it is not imported here; the few fields that are needed
-are read by number. Field numbers: tensorflow/core/protobuf/{saved_model,meta_graph,
-saved_object_graph}.proto and tensorflow/core/framework/{graph,function,node_def}.proto.
+are read by number. Field numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saver,
+saved_object_graph}.proto and tensorflow/core/framework/{graph,function,node_def,attr_value,
+op_def}.proto.
+
+A SavedModel is a program, and TensorFlow runs parts of it while it loads it: initializers,
+creators of resources, what restores the variables. So every node of every graph and function,
+whether anything reaches it or not, must have an operator of the list in
+`core/allowed/saved_model_operators.txt`. Only the checkpoint's own operators, which every
+SavedModel holds, are let through where they cannot run, or read nothing but the variables: see
+`_Saver`.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mobiledeploy.core import inputs, untrusted
+from mobiledeploy.core import inputs, package, untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelFile
 
 SIGNATURE = "serving_default"
 
-# TensorFlow runs a graph's initializers when it loads it: these are refused wherever they stand.
-_RUNNING = re.compile(
-    r"PyFunc|^(ReadFile|WriteFile|MatchingFiles|PrintV2|RecordInput|ImportEvent|RemoteCall)$"
-    r"|Reader(V2)?$|Dataset|^Debug|^Write\w*Summary$|SummaryWriter|Summary(File|Db)Writer"
-    r"|TextFile|^Gcs|FileSystem|RemoteFusedGraph|TRTEngineOp|LoadAndRemapMatrix|VocabRemapping"
+_SAVING = frozenset(
+    {"MergeV2Checkpoints", "SaveV2", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"}
 )
-# The checkpoint's own reader and writer; harm only where an answer to a picture would use them.
-_CHECKPOINT = re.compile(r"^(Save|SaveV2|SaveSlices|Restore|RestoreV2|RestoreSlice|MergeV2\w+)$")
+_RESTORING = frozenset({"RestoreV2"})
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+# What TensorFlow takes as an operator's name; its own functions are named "__inference_call_7".
+_OPERATOR_NAME = re.compile(r"_*[A-Z][A-Za-z0-9>]*")
 
 
 class _Node(NamedTuple):
-    """A node of a graph or function: `inputs` are nodes' names, `named` functions' names."""
+    """A node of a graph or function.
+
+    `inputs` are as the file has them: "node:0", "^node". `functions` are those that its attributes
+    name, and `odd` says that one of them stands where TensorFlow does not look for any.
+    """
 
     name: str
     op: str
     inputs: tuple[str, ...]
-    named: tuple[str, ...]
+    functions: tuple[str, ...]
+    odd: bool
+
+
+class _Function(NamedTuple):
+    """A function of the library; `arguments` and `attributes` are names."""
+
+    name: str
+    arguments: tuple[str, ...]
+    attributes: tuple[str, ...]
+    nodes: tuple[_Node, ...]
 
 
 def detect(path: Path) -> ModelFile | None:
@@ -75,6 +97,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     while position < len(message):
         key, position = _varint(message, position)
         number, wire = key >> 3, key & 7
+        # Parsers differ in what they make of the bits beyond: they may see a field that we do not.
+        if not number or key > 0xFFFF_FFFF:
+            raise ValueError("it is not a protobuf message")
         if wire == 0:
             _, position = _varint(message, position)
         elif wire == 2:
@@ -121,80 +146,232 @@ def _text(message: memoryview, number: int) -> str:
 
 
 def _str(value: memoryview) -> str:
-    return bytes(value).decode("utf-8", "backslashreplace")
+    return str(value, "utf-8")
 
 
 def _code(saved_model: memoryview, path: Path) -> list[str]:
-    """What would run besides tensor operations."""
-    graphs = [
-        graph for graph in _all(saved_model, 2) if "serve" in map(_str, _all(_message(graph, 1), 4))
-    ]
-    if not graphs:
+    """What would run besides the operators of the list, in any graph, whatever its tags."""
+    graphs = _all(saved_model, 2)
+    served = [g for g in graphs if "serve" in map(_str, _all(_message(g, 1), 4))]
+    if not served:
         raise InputError(f"{path} holds no graph with the tag serve")
-    code: list[str] = []
-    for graph in graphs:
-        signatures = {_text(entry, 1): _message(entry, 2) for entry in _all(graph, 5)}
+    for graph in served:
+        signatures = {_text(entry, 1) for entry in _all(graph, 5)}
         if SIGNATURE not in signatures:
             named = ", ".join(sorted(signatures)) or "none at all"
             raise InputError(
                 f"{path} has no signature {SIGNATURE} ({named})",
                 "save it with signatures={'serving_default': ...}",
             )
-        definition = _message(graph, 2)
-        main = [_node(node) for node in _all(definition, 1)]
-        functions: dict[str, list[_Node]] = {}
-        for function in _all(_message(definition, 2), 1):
-            body = functions.setdefault(_text(_message(function, 1), 1), [])
-            body += [_node(node) for node in _all(function, 3)]
-        for body in (main, *functions.values()):
-            code += [f"operation {n.op} ({n.name})" for n in body if _RUNNING.search(n.op)]
-        # TensorInfo.name is "node:0".
-        answers = [
-            _text(_message(entry, 2), 1).partition(":")[0]
-            for entry in _all(signatures[SIGNATURE], 2)
-        ]
-        code += [
-            f"operation {n.op} ({n.name})"
-            for n in _reached(main, functions, answers)
-            if _CHECKPOINT.search(n.op)
-        ]
+    code: list[str] = []
+    for graph in graphs:
+        code += _operations(graph, saved_model)
+        code += _assets(graph)
         for node in _all(_message(graph, 7), 1):
             code += _layer_code(_all(_message(node, 4), 3), path)
     return code
 
 
-def _node(message: memoryview) -> _Node:
-    named: list[str] = []
-    for attribute in _all(message, 5):
-        value = _message(attribute, 2)
-        functions = (*_all(value, 10), *_all(_message(value, 1), 9))
-        named += [_text(function, 1) for function in functions]
-    inputs = [_str(value).removeprefix("^").partition(":")[0] for value in _all(message, 3)]
-    return _Node(_text(message, 1), _text(message, 2), tuple(inputs), tuple(named))
+@functools.cache
+def _allowed() -> frozenset[str]:
+    path = package.PACKAGE / "core" / "allowed" / "saved_model_operators.txt"
+    lines = path.read_text("utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
-def _reached(
-    main: list[_Node], functions: dict[str, list[_Node]], answers: list[str]
-) -> Iterator[_Node]:
-    """The nodes that may run when the nodes named `answers` are asked for.
+def _operations(graph: memoryview, saved_model: memoryview) -> Iterator[str]:
+    """The operations of a MetaGraph that are not allowed where they stand."""
+    definition = _message(graph, 2)
+    main = tuple(map(_node, _all(definition, 1)))
+    functions = [_function(entry) for entry in _all(_message(definition, 2), 1)]
+    known = {function.name for function in functions}
+    for name in sorted(known):
+        if _OPERATOR_NAME.fullmatch(name):
+            yield f"function {name} that is named like an operation"
+    saver = _Saver(graph, main, saved_model)
+    bodies = [(main, saver.own_nodes()), *((f.nodes, saver.own_inside(f)) for f in functions)]
+    for nodes, own in bodies:
+        for node in nodes:
+            if node.op not in known and node.op not in _allowed() and node not in own:
+                yield f"operation {node.op} ({node.name})"
+            if node.odd:
+                yield f"function handed over to a function ({node.name})"
+            for name in node.functions:
+                if name not in known:
+                    yield f"function {name} that is not in the file ({node.name})"
 
-    A called function counts as a whole: its side effects run whatever its results are.
+
+class _Saver:
+    """Where the operators of the checkpoint may stand: in the saver of a MetaGraph.
+
+    What saves is never run here: TensorFlow keeps it for who fetches `save_tensor_name`. So it may
+    stand in the main graph, or in the function that one node of it calls, if that is the only way
+    to it. What restores is run, with the path of this folder's variables: it may read no other.
     """
-    by_name: dict[str, list[_Node]] = {}
-    for node in main:
-        by_name.setdefault(node.name, []).append(node)
-    waiting = [node for name in answers for node in by_name.pop(name, [])]
-    called: set[str] = set()
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for name in node.inputs:
-            waiting += by_name.pop(name, [])
-        for function in (node.op, *node.named):
-            if function in functions and function not in called:
-                called.add(function)
-                # Their inputs are names within the function, all of which wait already.
-                waiting += [inner._replace(inputs=()) for inner in functions[function]]
+
+    def __init__(self, graph: memoryview, main: tuple[_Node, ...], saved_model: memoryview) -> None:
+        saver = _message(graph, 3)
+        self._main = main
+        self._file = bytes(saved_model)
+        self._path = _text(saver, 1)
+        self._filename, self._save, self._restore = (
+            _source(_text(saver, number)) for number in (1, 2, 3)
+        )
+        # Signatures, collections (initializers among them) and assets name nodes to be run. Their
+        # bytes are searched, not their fields: no way of writing a name can hide it. The
+        # collection of savers only says what `saver` says.
+        elsewhere = [entry for entry in _all(graph, 4) if _text(entry, 1) != "savers"]
+        elsewhere += [*_all(graph, 5), *_all(graph, 6)]
+        self._elsewhere = b"\0".join(map(bytes, elsewhere))
+
+    def own_nodes(self) -> frozenset[_Node]:
+        """The nodes of the main graph with such an operator, if that is where they may stand."""
+        saving = {node for node in self._main if node.op in _SAVING}
+        restoring = {node for node in self._main if node.op in _RESTORING}
+        own: set[_Node] = set()
+        if self._only_for(self._save, (n.name for n in saving), {self._restore, self._filename}):
+            own |= saving
+        if self._only_for(self._restore, (n.name for n in restoring), {self._filename}):
+            own |= {node for node in restoring if self._reads_the_variables(node)}
+        return frozenset(own)
+
+    def own_inside(self, function: _Function) -> frozenset[_Node]:
+        """Those of a function: that of the saver which saves, and that which restores."""
+        saving = frozenset(node for node in function.nodes if node.op in _SAVING)
+        if saving and self._call(self._save, function, {self._restore, self._filename}):
+            return saving
+        restoring = frozenset(node for node in function.nodes if node.op in _RESTORING)
+        call = self._call(self._restore, function, {self._filename}) if restoring else None
+        if call is None or not self._reads_the_variables(call):
+            return frozenset()
+        return frozenset(n for n in restoring if n.inputs[:1] == function.arguments[:1] != ())
+
+    def _only_for(self, end: str, names: Iterable[str], others: set[str]) -> bool:
+        """Whether the nodes of these names are run for the node `end`, and for nothing else."""
+        names = set(names)
+        after = self._closure(names, _consumers(self._main))
+        return (
+            names <= self._closure({end}, _sources(self._main))
+            and after.isdisjoint(others)
+            and not any(name.encode() in self._elsewhere for name in after)
+        )
+
+    def _call(self, name: str, function: _Function, others: set[str]) -> _Node | None:
+        """The node `name` of the main graph, if it alone calls the function, and nothing uses it.
+
+        A function that is named once more, by an attribute, a gradient, an object, anything,
+        may run elsewhere. Its name is searched in the bytes: the definition and the one call.
+        One with the mark `api_implements` may take the place of others, which do not name it.
+        """
+        called = [node for node in self._main if node.name == name]
+        marks = [mark for mark in function.attributes if not mark.startswith("_")]
+        if len(called) != 1 or marks or not function.name:
+            return None
+        (call,) = called
+        calls = (
+            call.functions == (function.name,) if call.op in _CALLS else call.op == function.name
+        )
+        used = any(name == _source(text) for node in self._main for text in node.inputs)
+        if not calls or used or _times(function.name.encode(), self._file) != 2:
+            return None
+        return call if self._only_for(name, {name}, others) else None
+
+    def _reads_the_variables(self, node: _Node) -> bool:
+        """Whether its first input is the tensor that TensorFlow feeds with the path."""
+        fed = f"{self._filename}:0"
+        return self._path == fed and node.inputs[:1] in ((self._filename,), (fed,))
+
+    @staticmethod
+    def _closure(names: set[str], steps: dict[str, set[str]]) -> set[str]:
+        reached: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in reached:
+                reached.add(name)
+                waiting += steps.get(name, ())
+        return reached
+
+
+def _times(name: bytes, text: bytes) -> int:
+    """How often `name` is in `text`, also where two of them overlap."""
+    times, position = 0, text.find(name)
+    while position >= 0:
+        times, position = times + 1, text.find(name, position + 1)
+    return times
+
+
+def _sources(nodes: tuple[_Node, ...]) -> dict[str, set[str]]:
+    """Node -> the nodes that it needs, for their values or before itself."""
+    steps: dict[str, set[str]] = {}
+    for node in nodes:
+        steps.setdefault(node.name, set()).update(map(_source, node.inputs))
+    return steps
+
+
+def _consumers(nodes: tuple[_Node, ...]) -> dict[str, set[str]]:
+    """Node -> the nodes that need it."""
+    steps: dict[str, set[str]] = {}
+    for node in nodes:
+        for text in node.inputs:
+            steps.setdefault(_source(text), set()).add(node.name)
+    return steps
+
+
+def _source(text: str) -> str:
+    """The node's name in "node", "node:0" and "^node"."""
+    return text.removeprefix("^").partition(":")[0]
+
+
+def _node(message: memoryview) -> _Node:
+    name = op = ""
+    inputs: list[str] = []
+    functions: list[str] = []
+    odd = False
+    # In one go: an EfficientNet has ten thousand nodes.
+    for number, content in _fields(message):
+        if number == 1:
+            name = _str(content)
+        elif number == 2:
+            op = _str(content)
+        elif number == 3:
+            inputs.append(_str(content))
+        elif number == 5:
+            value = _message(content, 2)
+            held = {number for number, _ in _fields(value)}
+            # A placeholder stands for what a caller hands over.
+            odd = odd or 9 in held
+            if held.isdisjoint({1, 10}):
+                continue
+            for function in _functions(value):
+                functions.append(_text(function, 1))
+                # TensorFlow renames the functions of a file, but not those that are named here.
+                odd = odd or any(_functions(_message(entry, 2)) for entry in _all(function, 2))
+    return _Node(name, op, tuple(inputs), tuple(functions), odd)
+
+
+def _functions(value: memoryview) -> list[memoryview]:
+    """The functions of an attribute, which may be a list of them."""
+    return [*_all(value, 10), *_all(_message(value, 1), 9)]
+
+
+def _function(message: memoryview) -> _Function:
+    signature = _message(message, 1)
+    return _Function(
+        _text(signature, 1),
+        tuple(_text(argument, 1) for argument in _all(signature, 2)),
+        tuple(_text(attribute, 1) for attribute in _all(message, 5)),
+        tuple(map(_node, _all(message, 3))),
+    )
+
+
+def _assets(graph: memoryview) -> Iterator[str]:
+    """Assets whose path leads out of the folder; no operator of the list reads any of them."""
+    for asset in _all(graph, 6):
+        name = _text(asset, 2)
+        where = PurePosixPath(name)
+        if where.is_absolute() or ".." in where.parts:
+            yield f"asset {name} outside of the folder"
 
 
 def _layer_code(metadata: list[memoryview], path: Path) -> list[str]:

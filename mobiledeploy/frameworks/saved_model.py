@@ -1,4 +1,9 @@
-"""SavedModels by their signature `serving_default`: a graph, not a revived Keras model."""
+"""SavedModels by their signature `serving_default`: a graph, not a revived Keras model.
+
+TensorFlow's own loader knows no Keras: what Keras notes of its layers, Lambdas among them, is
+neither read nor built again. It does run functions of the file (creators and initializers of
+resources, what restores them), all of which formats/saved_model.py has looked into.
+"""
 
 from __future__ import annotations
 

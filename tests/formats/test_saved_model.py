@@ -1,7 +1,9 @@
 import contextlib
 import os
+import re
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,6 +49,231 @@ def graphs(tmp_path_factory):
     concrete = tf.function(lambda image: image).get_concrete_function(spec)
     tf.saved_model.save(tf.Module(), folder / "nameless", signatures={"other": concrete})
     return folder
+
+
+def _plain(library):
+    layers = library.layers
+    model = library.Sequential(
+        [layers.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.GlobalAveragePooling2D()]
+    )
+    model.compile("adam", "mse")
+    model.fit(np.zeros((2, 8, 8, 3)), np.zeros((2, 2)), verbose=0)
+    return model
+
+
+def _augmented(library):
+    layers = library.layers
+    return library.Sequential(
+        [
+            layers.Input((16, 16, 3)),
+            layers.RandomFlip(),
+            layers.RandomRotation(0.1),
+            layers.RandomZoom(0.1),
+            layers.RandomContrast(0.1),
+            layers.RandomTranslation(0.1, 0.1),
+            layers.RandomBrightness(0.1),
+            layers.RandomCrop(12, 12),
+            layers.Resizing(10, 10),
+            layers.CenterCrop(8, 8),
+            layers.Rescaling(1 / 255),
+            layers.Normalization(mean=[0.5] * 3, variance=[1.0] * 3),
+            layers.GaussianNoise(0.1),
+            layers.Dropout(0.1),
+            layers.Conv2D(2, 3, activation="swish"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+def _application(name):
+    def build(library):
+        image = library.layers.Input((64, 64, 3))
+        network = getattr(library.applications, name)
+        return network(weights=None, input_tensor=image, classes=3)
+
+    return build
+
+
+def _export(model, path):
+    model.export(path, **({} if "tf_keras" in type(model).__module__ else {"verbose": False}))
+
+
+def _tables(path):
+    """A hash table of constants, and one that is open."""
+    import tensorflow as tf
+
+    class Tables(tf.Module):
+        def __init__(self):
+            super().__init__()
+            pairs = tf.lookup.KeyValueTensorInitializer(
+                tf.constant([0, 1], tf.int64), tf.constant([2.0, 3.0])
+            )
+            self.fixed = tf.lookup.StaticHashTable(pairs, -1.0)
+            self.open = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), name="image")])
+        def __call__(self, image):
+            best = tf.argmax(tf.reduce_sum(image, [1, 2]), -1)
+            return tf.stack([self.fixed.lookup(best), self.open.lookup(best)], -1)
+
+    tables = Tables()
+    tf.saved_model.save(tables, str(path), signatures=tables.__call__)
+
+
+def _served(path):
+    """What a serving team writes: bytes of pixels in, names out."""
+    import keras
+    import tensorflow as tf
+
+    class Served(tf.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.uint8, "image")])
+        def __call__(self, image):
+            scores = self.inner(tf.cast(image, tf.float32))
+            return {"scores": scores, "label": tf.argmax(scores, -1)}
+
+    served = Served(_plain(keras))
+    tf.saved_model.save(served, str(path), signatures=served.__call__)
+
+
+def _of_tensorflow_1(path, simple):
+    """One graph with a saver in it: a sharded one, or a plain one and variables of the old kind."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="image")
+        weights = v1.get_variable("w", (192, 4), use_resource=simple)
+        pairs = tf.lookup.KeyValueTensorInitializer(
+            tf.constant([0, 1], tf.int64), tf.constant([2.0, 3.0])
+        )
+        table = v1.lookup.StaticHashTable(pairs, -1.0)
+        scores = tf.matmul(tf.reshape(image, (-1, 192)), weights)
+        scores = scores + table.lookup(tf.argmax(scores, -1))[:, None]
+        ready = v1.tables_initializer()
+        session.run([v1.global_variables_initializer(), ready])
+        if simple:
+            v1.saved_model.simple_save(
+                session, str(path), {"image": image}, {"scores": scores}, legacy_init_op=ready
+            )
+            return
+        saver = v1.train.Saver()
+        # As estimators do.
+        v1.add_to_collection(v1.GraphKeys.SAVERS, saver)
+        signature = v1.saved_model.predict_signature_def({"image": image}, {"scores": scores})
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, main_op=ready, saver=saver
+        )
+        builder.save()
+
+
+def _is_no_code(path):
+    raw = (path / "saved_model.pb").read_bytes()
+    # The saver is there: its operators are what is let through.
+    assert b"SaveV2" in raw
+    assert b"RestoreV2" in raw
+    assert saved_model.detect(path).code == ()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(_tables, id="tables"),
+        pytest.param(_served, id="served"),
+        pytest.param(lambda path: _of_tensorflow_1(path, simple=True), id="v1-simple"),
+        pytest.param(lambda path: _of_tensorflow_1(path, simple=False), id="v1-builder"),
+    ],
+)
+def test_what_people_write_with_tensorflow_is_no_code(tmp_path, build):
+    build(tmp_path / "model")
+    _is_no_code(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(_plain, id="plain"),
+        pytest.param(_augmented, id="augmented", marks=pytest.mark.slow),
+        *(
+            pytest.param(_application(name), id=name, marks=pytest.mark.slow)
+            for name in ("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tf_keras", "keras"])
+def test_what_keras_saves_is_no_code(tmp_path, kind, build):
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    library = {"keras": keras, "tf_keras": tf_keras}[kind]
+    model = build(library)
+    if kind == "keras" or build in (_plain, _augmented):
+        _export(model, tmp_path / "export")
+        _is_no_code(tmp_path / "export")
+    if kind == "tf_keras":
+        model.save(tmp_path / "save", save_format="tf")
+        _is_no_code(tmp_path / "save")
+    elif build is _plain:
+        tf.saved_model.save(model, str(tmp_path / "tensorflow"))
+        _is_no_code(tmp_path / "tensorflow")
+
+
+# The list of operators
+
+
+def test_the_list_is_of_registered_operators(graphs):
+    from tensorflow.core.framework import op_def_pb2
+    from tensorflow.python.client import pywrap_tf_session as session
+
+    registered = op_def_pb2.OpList.FromString(session.TF_GetBuffer(session.TF_GetAllOpList()))
+    names = {op.name for op in registered.op}
+    assert saved_model._allowed() <= names
+    # Else a function of such a name would hide an operator.
+    assert not [n for n in names if not saved_model._OPERATOR_NAME.fullmatch(n)]
+
+
+# What reads, writes, connects, prints, runs other code, or waits for what does.
+DANGEROUS = re.compile(
+    r"File|Dataset|Iterator|Reader|Summary|Debug|Dump|Print|PyFunc|Proto|Save|Restore|Checkpoint"
+    r"|Event|Record|Remote|Rpc|Send|Recv|Collective|Nccl|TPU|Tpu|^Xla|TRT|Gcs|LoadAndRemap"
+    r"|Vocab|Unigram|CandidateSampler|ImmutableConst|MemoryRegion|Queue|Stage|Barrier|Session"
+    r"|Python|Host|Statistics|CustomAggregator|Mlir|RemoteFused|SymbolicGradient|BatchFunction"
+    r"|MapDefun|ThreadPool|Server|Abort|Parse|Decode|Encode|Serialize|Regex|StringJoin|Filename"
+)
+
+
+def test_nothing_dangerous_is_on_the_list():
+    allowed = saved_model._allowed()
+    assert not [name for name in allowed if DANGEROUS.search(name)]
+    assert len(allowed) > 300
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_operator_that_is_not_listed_is_refused(graphs, tmp_path_factory, data):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    raw = (graphs / "lambda" / "saved_model.pb").read_bytes()
+    model = saved_model_pb2.SavedModel.FromString(raw)
+    graph = model.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    node = data.draw(st.sampled_from(nodes))
+    listed = sorted(saved_model._allowed())
+    near = st.sampled_from(listed).flatmap(
+        lambda name: st.sampled_from([name.lower(), f"{name}X", f" {name}", f"_{name}", name[:-1]])
+    )
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+    name = data.draw((near | text).filter(lambda name: name not in saved_model._allowed()))
+    if name != node.op:
+        node.op = name
+        folder = tmp_path_factory.mktemp("changed")
+        (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+        assert f"operation {name} ({node.name})" in saved_model.detect(folder).code
 
 
 @pytest.mark.parametrize("name", ["k2_saved", "k3_saved", "k2_two_saved"])
@@ -106,6 +333,55 @@ def test_a_message_in_two_parts_is_merged_as_protobuf_does(graphs, tmp_path):
     # A second, empty graph_def: a reader that takes the last one would see no nodes.
     path.write_bytes(field(2, bytes(graph) + field(2, b"")))
     assert any("ReadFile" in line for line in saved_model.detect(copy).code)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        # 32 bits of a key count for some parsers: the same field, written in five bytes and more.
+        b"\x92\x80\x80\x80\x10",
+        b"\x92\x80\x80\x80\x80\x20",
+        # A group, the field number 0, and a kind of field that there is not.
+        b"\x13",
+        b"\x02",
+        b"\x17",
+    ],
+)
+def test_fields_that_parsers_may_see_otherwise_are_broken(graphs, tmp_path, tag):
+    copy = tmp_path / "copy"
+    shutil.copytree(graphs / "lambda", copy)
+    whole = (copy / "saved_model.pb").read_bytes()
+    (copy / "saved_model.pb").write_bytes(whole + tag + b"\x00")
+    with pytest.raises(InputError, match="broken SavedModel"):
+        saved_model.detect(copy)
+
+
+def test_names_that_are_no_text_are_broken(graphs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(graphs / "lambda", copy)
+    whole = (copy / "saved_model.pb").read_bytes()
+    assert b"Placeholder" in whole
+    (copy / "saved_model.pb").write_bytes(whole.replace(b"Placeholder", b"Placehold\xff\xff"))
+    with pytest.raises(InputError, match="broken SavedModel"):
+        saved_model.detect(copy)
+
+
+def test_a_text_file_beside_the_graph_is_never_read(graphs, tmp_path):
+    """TensorFlow reads saved_model.pbtxt only where there is no saved_model.pb."""
+    import tensorflow as tf
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    copy = tmp_path / "copy"
+    shutil.copytree(graphs / "lambda", copy)
+    hostile = (graphs / "prints" / "saved_model.pb").read_bytes()
+    text = text_format.MessageToString(saved_model_pb2.SavedModel.FromString(hostile))
+    (copy / "saved_model.pbtxt").write_text(text)
+    assert saved_model.detect(copy).code == ()
+    functions = tf.saved_model.load(str(copy)).signatures["serving_default"].graph
+    assert "PrintV2" not in {op.type for op in functions.get_operations()}
+    (copy / "saved_model.pb").unlink()
+    assert saved_model.detect(copy) is None
 
 
 def test_a_model_without_the_signature_says_what_to_do(graphs):

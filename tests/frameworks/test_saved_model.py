@@ -30,6 +30,27 @@ def test_a_keras_3_export_is_a_saved_model_too(model_files):
     np.testing.assert_allclose(np.sum(call(IMAGES), axis=1), 1, atol=1e-6)
 
 
+def test_the_code_of_keras_layers_is_not_run(tmp_path):
+    ran = tmp_path / "ran"
+
+    def noted(image, path=str(ran)):
+        with open(path, "w"):  # noqa: PTH123 (Keras keeps the bytecode and the text)
+            return image
+
+    image = tf_keras.layers.Input((8, 8, 3))
+    model = tf_keras.Model(image, tf_keras.layers.Lambda(noted)(image)[:, 0, 0])
+    model.save(tmp_path / "model", save_format="tf")
+    ran.unlink()
+    file = format_.detect(tmp_path / "model")
+    assert file.code == ("Lambda layer 'lambda'",)
+    call, _ = saved_model.inference(saved_model.load(file))
+    assert call(IMAGES[:, :8, :8]).shape == (2, 3)
+    assert not ran.exists()
+    # Keras would have run it.
+    tf_keras.models.load_model(tmp_path / "model", safe_mode=False)(IMAGES[:, :8, :8])
+    assert ran.exists()
+
+
 def test_two_inputs_are_refused(model_files):
     with pytest.raises(InputError, match="has 2 inputs"):
         saved_model.shapes(loaded(model_files / "k2_two_saved"))
