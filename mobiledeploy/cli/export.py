@@ -49,8 +49,9 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
 @click.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
 @click.option(
-    "--io", type=click.Choice(["int8", "float"]), default="int8", show_default=True,
-    help="Type of a full-integer model's input and output.",
+    "--io", type=click.Choice(["int8", "uint8", "float"]), default="int8",
+    show_default=True,
+    help="Type of a full-integer model's input and output; uint8 is TFLite's alone.",
 )  # fmt: skip
 @click.option(
     "--output", type=click.Choice(["softmax", "logits"]), default="softmax", show_default=True,

@@ -14,7 +14,7 @@ Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["softmax", "logits"]
-InputOutput = Literal["int8", "float"]
+InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: taken by a clock, counted, a model's answer, or one of these played back."""
 Argument = float | int | str

@@ -44,7 +44,7 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.verbs import bench as bench_verb
-from mobiledeploy.verbs import convert
+from mobiledeploy.verbs import consumers, convert
 from mobiledeploy.verbs import evaluate as evaluate_verb
 from mobiledeploy.verbs import golden as golden_
 from mobiledeploy.verbs.plan import Order, Plan, plan, tools
@@ -345,6 +345,7 @@ class _Exam:
         tap.unlink()
         sqnr = accuracy.sqnr_db(self.reference, logits)
         own = _check_sqnr(path.name, recipe, sqnr)
+        there = consumers.doubts(self.spec.preprocessing, facts)
         golden = Golden(
             ids=tuple(self.samples.id(i) for i in self.golden),
             images=self.pictures,
@@ -384,7 +385,7 @@ class _Exam:
             tried=file.tried,
             trained_on=self.planned.training if recipe.training else "",
             kept_float=self.order.keep_float if recipe.full_integer else (),
-            doubts=(*self.shared, *own),
+            doubts=(*self.shared, *own, *there),
         )
 
 
@@ -393,7 +394,9 @@ def _check_types(
 ) -> None:
     if len(facts.inputs) != 1 or len(facts.outputs) != 1:
         raise InputError(f"{name} has {len(facts.inputs)} inputs, {len(facts.outputs)} outputs")
-    wanted = f"int{recipe.activation_bits}" if recipe.full_integer and io == "int8" else "float32"
+    wanted = "float32"
+    if recipe.full_integer and io != "float":
+        wanted = "uint8" if io == "uint8" else f"int{recipe.activation_bits}"
     for tensor in (*facts.inputs, *facts.outputs):
         if tensor.dtype != wanted:
             raise InputError(f"{name} came out with {tensor.name} in {tensor.dtype}, not {wanted}")
