@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +102,7 @@ def _show(done: verb.Exported) -> None:
             "top-1",
             "agrees with float",
             "SQNR",
+            "divergence",
             "this host, 1 thread",
         ),
         [
@@ -113,7 +113,8 @@ def _show(done: verb.Exported) -> None:
                 units.percent(row.sparsity),
                 units.percent(row.top1),
                 units.percent(row.agreement),
-                "–" if math.isnan(row.sqnr_db) else f"{row.sqnr_db:.1f} dB",
+                "–" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+                "–" if row.divergence is None else f"{1e3 * row.divergence:.2f} mnats",
                 "–" if row.latency_ns is None else units.duration(row.latency_ns),
             )
             for row in done.rows
