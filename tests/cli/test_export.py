@@ -380,6 +380,23 @@ def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
     refused(run(*argv, cwd=tmp_path), 7, "Betainc", tmp_path)
 
 
+def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_path, model_files):
+    picture_folder(tmp_path / "given")
+    done = run(
+        "export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given", "--crop", 0.875,
+        "--recipe", "float32,float16", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.endswith("[metadata-crop]")]
+    assert "squeeze the whole image" in line
+    names = {}
+    for path in tmp_path.glob("build/*/*.json"):
+        names[path.stem] = [d["name"] for d in json.loads(path.read_text())["doubts"]]
+    said = [name for name, doubts in names.items() if "metadata-crop" in doubts]
+    assert sorted(said) == ["float16.tflite", "float32.tflite"]
+    assert "float32.onnx" in names
+
+
 @pytest.mark.parametrize(
     ("recipe", "said"), [("float16", "it can do"), ("dynamic_int8", "float32, int8_best, int8_ptq")]
 )

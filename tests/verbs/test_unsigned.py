@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core import artifacts
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.verbs import bench, diagnose, diff, evaluate, verify
+from mobiledeploy.verbs.plan import Order, plan
+
+SMALL = {"alpha": 0.25, "res": 96, "io": "uint8"}
 
 
 @pytest.fixture
@@ -53,3 +56,33 @@ def test_it_is_diagnosed_and_compared(int8, heard) -> None:
     done = diff.diff(int8.with_name("float32.tflite"), int8)
     errors = [p.sqnr_db for p in done.layers if p.sqnr_db is not None and np.isfinite(p.sqnr_db)]
     assert min(errors) > 20
+
+
+def test_what_cannot_take_uint8_and_was_not_asked_for_is_left_out(heard) -> None:
+    jobs = plan(Order(**SMALL), heard).jobs
+    assert ("int8_best", "tflite") in jobs
+    assert ("int8_best", "onnx") not in jobs
+    assert ("float32", "onnx") in jobs
+    (doubt,) = heard.doubts
+    assert doubt.name == "left-out"
+    assert doubt.message.startswith("int8_best.onnx is left out: cannot take uint8")
+
+
+@pytest.mark.parametrize(
+    ("recipes", "formats", "said"),
+    [
+        (("int8_ptq",), ("onnx",), r"int8_ptq\.onnx cannot take uint8, which is for TFLite"),
+        (("int8_ptq",), ("tflite", "onnx"), r"int8_ptq\.onnx cannot take uint8"),
+        (("int16x8_ptq",), None, r"int16x8_ptq\.tflite cannot take uint8: .* 16 bits"),
+    ],
+)
+def test_what_cannot_take_uint8_and_was_asked_for_is_refused(heard, recipes, formats, said) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan(Order(recipes=recipes, formats=formats, **SMALL), heard)
+    assert heard.doubts == []
+
+
+def test_recipes_of_floats_do_not_care(heard) -> None:
+    order = Order(recipes=("float32", "float16"), formats=("tflite",), **SMALL)
+    assert len(plan(order, heard).jobs) == 2
+    assert heard.doubts == []
