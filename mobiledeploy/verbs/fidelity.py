@@ -32,7 +32,8 @@ def fidelities(made: Mapping[Path, Artifact], *, notify: Notify = SILENCE) -> di
         for path in paths:
             distance = Distance()
             for index, row in evaluate.every_logits(path, made[path], notify=notify):
-                distance.add(exact[index], row)
+                if index in exact:
+                    distance.add(exact[index], row)
             found[path] = Fidelity(
                 distance.sqnr_db, distance.divergence, distance.images, made[reference].sha256
             )
