@@ -17,7 +17,7 @@ sound := $(shell exec 2>/dev/null; [ ! -e .venv/installing ] && $(PY) -I -c 'imp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install emulator demo gate test test-slow lint lock train-demo benchmarks clean FORCE
+.PHONY: help install emulator oracle demo gate test test-slow lint lock train-demo benchmarks clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,17 +52,23 @@ lint: $(STAMP) ## format, lint, types, and the rules of the house
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
-lock: $(STAMP) ## requirements.lock from pyproject.toml; UPGRADE=1 takes the newest that fit
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --extra all --extra dev \
-		--generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+lock: $(STAMP) ## the locks from pyproject.toml and tests/oracles; UPGRADE=1 takes the newest that fit
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra all --extra dev \
 		--output-file requirements.lock pyproject.toml
+	@for oracle in tests/oracles/*.in; do $(COMPILE) $(if $(UPGRADE),--upgrade) \
+		--output-file "$${oracle%.in}.lock" "$$oracle" || exit; done
 
 train-demo: $(STAMP) ## the demo weights, trained anew on the built-in pictures (an hour or more)
 	@$(PY) tools/demo_weights.py --alpha 0.5 --alpha 0.25
 
 emulator: $(STAMP) ## emulated ARM cores, fetched and built into the user's cache
 	@.venv/bin/mobiledeploy doctor --emulator
+
+oracle: $(STAMP) ## judges of our files that do not fit the lock, in the user's cache, for the tests
+	@$(PY) -m tests.oracles.environment
 
 benchmarks: $(STAMP) ## our own speed, side by side with plain scripts and peers
 	@.venv/bin/mobiledeploy export --quiet --alpha 0.5 --res 160 >/dev/null

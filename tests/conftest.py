@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,12 +33,14 @@ from mobiledeploy.core.types import (
     Model,
     ModelSpec,
     Output,
+    Overrides,
     Preprocessing,
     Recipe,
     Source,
     Weights,
 )
 from mobiledeploy.verbs import convert
+from tests.oracles import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -68,6 +73,36 @@ def emulator() -> Path:
         wanted.parent.parent.mkdir(parents=True, exist_ok=True)
         wanted.parent.symlink_to(EQUIPPED)
     return wanted
+
+
+class Oracle:
+    """A library that judges our files, in an environment of its own (tests/oracles)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        python = environment.python(name)
+        if python is None:
+            pytest.skip(f"no oracle at {environment.place(name)} (make oracle)")
+        self._python = python
+
+    def ask(self, *arguments: object) -> Any:
+        """The JSON that `<name>_scores.py` of tests/oracles answers with."""
+        script = environment.HERE / f"{self._name}_scores.py"
+        done = subprocess.run(
+            [self._python, script, *map(str, arguments)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        missing = re.search(r"(\S+\.so\S*): cannot open shared object", done.stderr)
+        if missing:
+            pytest.skip(f"the oracle {self._name} lacks {missing[1]} (.ci/run installs it)")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def mediapipe() -> Oracle:
+    """MediaPipe's ImageClassifier: answers for a model file and an .npy of images."""
+    return Oracle("mediapipe")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -267,6 +302,31 @@ def exported(
         records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
         made[recipe, format_] = path
     return made
+
+
+@pytest.fixture(scope="session")
+def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export with ends of uint8, of a small model for 32x32 and five classes: its folder.
+
+    It holds int8_ptq.tflite and float32.tflite. No calibration image has a pixel below 40.
+    """
+    from mobiledeploy.verbs import export
+
+    folder = tmp_path_factory.mktemp("unsigned")
+    dice = np.random.default_rng(1)
+    for number in range(60):
+        path = folder / "photos" / "abcde"[number % 5] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = dice.integers(40, 160 + 20 * (number % 5), (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    order = export.Order(
+        model=model_files / "k2.h5", data=str(folder / "photos"), io="uint8",
+        recipes=("float32", "int8_ptq"), formats=("tflite",), out=folder,
+        overrides=Overrides(input_range=(-1.0, 1.0)),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(folder / "store"))
+        return Path(export.export(order, timed=False).folder)
 
 
 class Heard:

@@ -52,7 +52,7 @@ def test_help_is_the_default_and_names_every_verb(checkout):
     verbs = {line.split()[1] for line in said.stdout.splitlines()}
     assert verbs == {
         "benchmarks", "clean", "demo", "emulator", "gate", "help", "install", "lint", "lock",
-        "test", "test-slow", "train-demo",
+        "oracle", "test", "test-slow", "train-demo",
     }  # fmt: skip
     assert not (checkout / ".venv").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -102,9 +103,40 @@ def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:
     signal, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
     if signal.shape != other.shape:
         raise ValueError(f"shapes {signal.shape} and {other.shape} differ")
-    power, noise = float(np.sum(signal**2)), float(np.sum((signal - other) ** 2))
+    return _decibels(float(np.sum(signal**2)), float(np.sum((signal - other) ** 2)))
+
+
+def _decibels(power: float, noise: float) -> float:
     if not np.isfinite(power + noise) or power == 0:
         return float("nan")
     return (
         LARGEST_SQNR_DB if noise == 0 else min(LARGEST_SQNR_DB, 10 * float(np.log10(power / noise)))
     )
+
+
+@dataclass
+class Distance:
+    """Adds up, image after image, how far logits are from those of a reference."""
+
+    images: int = 0
+    _power: float = 0.0
+    _noise: float = 0.0
+    _nats: float = 0.0
+
+    def add(self, reference: ArrayLike, logits: ArrayLike) -> None:
+        """One image's logits [classes] of both."""
+        exact, given = (np.asarray(row, np.float64)[None] for row in (reference, logits))
+        self.images += 1
+        self._power += float(np.sum(exact**2))
+        self._noise += float(np.sum((exact - given) ** 2))
+        self._nats += divergence(exact, given)
+
+    @property
+    def sqnr_db(self) -> float:
+        """As the function of that name, over all images."""
+        return _decibels(self._power, self._noise)
+
+    @property
+    def divergence(self) -> float:
+        """As the function of that name, over all images."""
+        return self._nats / self.images

@@ -34,8 +34,8 @@ _CROPS = (1.0, 0.875)
 _OFFSETS = {
     0: "",
     1: "the zero point is left out",
-    2: "codes are 128 too high, as if they were uint8",
-    3: "codes are 128 too low, as if they were uint8",
+    2: "codes are 128 too high, as if they were {other}",
+    3: "codes are 128 too low, as if they were {other}",
 }
 
 
@@ -136,7 +136,9 @@ def diagnose(
     if explained:
         differences += _words(best[0], own)
         if best[1]:
-            differences.append(f"{_OFFSETS[best[1]]} (the model wants {tensor.zero_point[0]})")
+            other = "int8" if tensor.dtype == "uint8" else "uint8"
+            said = _OFFSETS[best[1]].format(other=other)
+            differences.append(f"{said} (the model wants {tensor.zero_point[0]})")
     alike = [
         key for key, error in errors.items() if abs(error - errors[best]) <= 1e-6 and key != best
     ]
@@ -233,9 +235,8 @@ def _shifts(tensor: Tensor) -> dict[int, float]:
 
 def _rounded(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]:
     """What codes can say of real values; of any size, for wrong ones may leave int8."""
-    scale = np.float32(tensor.scale[0])
-    codes: NDArray[np.float32] = np.rint(x / scale) * scale
-    return codes
+    codes = preprocessing.nearest_codes(x, tensor)
+    return (codes - np.float32(tensor.zero_point[0])) * np.float32(tensor.scale[0])
 
 
 def _apart(one: _Guess, other: _Guess) -> list[str]:

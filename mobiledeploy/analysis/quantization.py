@@ -27,11 +27,11 @@ _MUCH = 0.3
 """Share of the error for which a cause is worth a remedy."""
 _UNEVEN = 16.0
 """Range ratio that leaves the narrowest channels 4 bits or fewer."""
-_FEW = 3
-"""Layers that are named at most."""
+FEW = 3
+"""Layers that are named at most; an error of more of them is called spread."""
 _WORTH_NAMING = 0.05
 _MOST = 0.75
-"""Share of the error that a few layers must make for them to be kept in float."""
+"""Share of the error that is most of it."""
 _FLOAT_ERROR = 1e-3
 """Of a step: what is less is float32's own rounding, in layers that only move codes."""
 _FOUND_AGAIN = 1.005
@@ -255,10 +255,23 @@ def decibels(power: float, noise: float) -> float:
     return min(max(ratio, -LARGEST_SQNR_DB), LARGEST_SQNR_DB)
 
 
-def entry(layers: Sequence[LayerError]) -> LayerError | None:
-    """The layer where most of the logits' error enters; None where there is none."""
-    worst = max(layers, key=lambda layer: layer.share, default=None)
-    return worst if worst is not None and worst.share > 0 else None
+def most(layers: Sequence[LayerError]) -> tuple[LayerError, ...]:
+    """The fewest layers that make most of the logits' error, largest first; () without any error.
+
+    Whether the error enters in a few layers (`FEW`) or is spread is asked of these alone.
+    """
+    total = 0.0
+    found = []
+    for layer in _ranked(layers):
+        found.append(layer)
+        total += layer.share
+        if total >= _MOST:
+            break
+    return tuple(found)
+
+
+def _ranked(layers: Sequence[LayerError]) -> list[LayerError]:
+    return sorted((layer for layer in layers if layer.share > 0), key=lambda layer: -layer.share)
 
 
 def remedies(
@@ -284,7 +297,7 @@ def remedies(
     """
     if sqnr_db >= GOOD_DB and agreement == 1:
         return ()
-    ranked = sorted((x for x in layers if x.share > 0), key=lambda x: -x.share)
+    ranked, needed = _ranked(layers), most(layers)
     parts = {
         "clipped": sum(x.share * x.clipped for x in ranked),
         "codes": sum(x.share * x.coded for x in ranked),
@@ -331,7 +344,7 @@ def remedies(
         if reasons:
             why = "; ".join(reasons)
             found.append(Remedy("int8_best", why, "export with --recipe int8_best", _names(ranked)))
-    few = _fewest(ranked)
+    few = needed if len(needed) <= FEW else ()
     if few:
         share = sum(x.share for x in few)
         options = " ".join(f"--keep-float {name}" for name in _names(few))
@@ -347,7 +360,8 @@ def remedies(
         found.append(
             Remedy(
                 "int8_qat",
-                f"the error is spread over {len(ranked)} layers: they have to learn together",
+                f"the error is spread over {len(needed)} of {len(layers)} layers: they have to "
+                "learn together",
                 "export with --recipe int8_qat, which trains on --data",
                 _names(ranked),
             )
@@ -383,21 +397,11 @@ def _uneven(ranked: Sequence[LayerError]) -> dict[str, LayerError]:
     return found
 
 
-def _fewest(ranked: Sequence[LayerError]) -> tuple[LayerError, ...]:
-    """The layers that make three quarters of the error, if they are few; () if it is spread."""
-    total = 0.0
-    for count, layer in enumerate(ranked[:_FEW], start=1):
-        total += layer.share
-        if total >= _MOST:
-            return tuple(ranked[:count])
-    return ()
-
-
 def _names(layers: Sequence[LayerError]) -> tuple[str, ...]:
     """The few that matter, the first in any case."""
     return tuple(
         layer.name
-        for place, layer in enumerate(layers[:_FEW])
+        for place, layer in enumerate(layers[:FEW])
         if place == 0 or layer.share >= _WORTH_NAMING
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mobiledeploy.analysis import accuracy
+from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
@@ -198,16 +198,26 @@ def _show_diagnosis(found: diagnose.Diagnosis) -> None:
     )
     if found.not_told:
         click.echo(f"not apart from the layer after it: {', '.join(found.not_told)}")
-    worst = next((row for row in found.layers if row.name == found.enters), None)
-    if worst is not None:
-        click.echo(
-            f"most of the error enters in {worst.name}: {units.percent(worst.share)} of it, "
-            f"{_CAUSES[worst.cause or 'weights']}"
-        )
+    if found.most:
+        click.echo(_where(found))
     for number, remedy in enumerate(found.remedies, start=1):
         click.echo(f"{number}. {remedy.name}: {remedy.why}; {remedy.command}")
     if not found.remedies:
         click.echo("nothing needs a remedy")
+
+
+def _where(found: diagnose.Diagnosis) -> str:
+    """Where the error enters: in one layer, in a few, or spread."""
+    by_name = {row.name: row for row in found.layers}
+    most = [by_name[name] for name in found.most]
+    parts = [f"{units.percent(x.share)} of it, {_CAUSES[x.cause or 'weights']}" for x in most]
+    count = f"{len(most)} of {len(found.layers)} layers"
+    if len(most) == 1:
+        return f"most of the error enters in {most[0].name}: {parts[0]}"
+    if len(most) <= quantization.FEW:
+        told = "; ".join(f"{x.name}: {part}" for x, part in zip(most, parts, strict=True))
+        return f"most of the error enters in {count}: {told}"
+    return f"the error is spread over {count}; its largest part is {most[0].name}'s: {parts[0]}"
 
 
 def _decibels(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,9 @@ class Names(_settings.Listed[tuple[str, ...]]):
 @_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
 @_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
 @_settings.option(
-    "--io", type=click.Choice(["int8", "float"]), default="int8", show_default=True,
-    help="Type of a full-integer model's input and output.",
+    "--io", type=click.Choice(["int8", "uint8", "float"]), default="int8",
+    show_default=True,
+    help="Type of a full-integer model's input and output; uint8 is TFLite's alone.",
 )  # fmt: skip
 @_settings.option(
     "--output", type=click.Choice(["softmax", "logits"]), default="softmax", show_default=True,
@@ -101,6 +101,7 @@ def _show(done: verb.Exported) -> None:
             "top-1",
             "agrees with float",
             "SQNR",
+            "divergence",
             "this host, 1 thread",
         ),
         [
@@ -111,7 +112,8 @@ def _show(done: verb.Exported) -> None:
                 units.percent(row.sparsity),
                 units.percent(row.top1),
                 units.percent(row.agreement),
-                "–" if math.isnan(row.sqnr_db) else f"{row.sqnr_db:.1f} dB",
+                "–" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+                "–" if row.divergence is None else f"{1e3 * row.divergence:.2f} mnats",
                 "–" if row.latency_ns is None else units.duration(row.latency_ns),
             )
             for row in done.rows

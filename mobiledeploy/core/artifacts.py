@@ -16,6 +16,8 @@ from mobiledeploy.core.types import Artifact
 
 _STAGING = ".staging"
 _AGAIN = "export it again, with --force"
+_ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)}
+"""Of the integers that an end may be of; kernels of 16 bits have none but 0."""
 
 
 def record_path(path: Path) -> Path:
@@ -68,11 +70,11 @@ def check(artifact: Artifact, record: str) -> None:
     ends = (*artifact.inputs, *artifact.outputs)
     sound = {
         "inputs and outputs": len(artifact.inputs) == len(artifact.outputs) == 1,
-        "dtype": all(tensor.dtype in ("float32", "int8", "int16") for tensor in ends),
+        "dtype": all(tensor.dtype in ("float32", *_ZERO_POINTS) for tensor in ends),
         "scale": all(
-            len(t.scale) == len(t.zero_point) == (t.dtype in ("int8", "int16"))
+            len(t.scale) == len(t.zero_point) == (t.dtype in _ZERO_POINTS)
             and all(0 < scale < math.inf for scale in t.scale)
-            and all(-128 <= zero <= 127 for zero in t.zero_point)
+            and all(zero in _ZERO_POINTS[t.dtype] for zero in t.zero_point)
             for t in ends
         ),
         "resolution": min(spec.resolution) > 0,

@@ -17,6 +17,8 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Array, Pixels
 from mobiledeploy.core.types import Layout, Preprocessing, Tensor
 
+# Of a step: what float32 may lose of a half on its way through a scale.
+_ABOUT_HALF = 1e-3
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -77,6 +79,12 @@ def prepare(
     return np.stack([tables[channel][pixels[..., channel]] for channel in range(3)], axis=-1)
 
 
+def extent(preprocessing: Preprocessing) -> tuple[float, float]:
+    """The least and the greatest real value that a pixel of any channel can have."""
+    tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
+    return float(tables.min()), float(tables.max())
+
+
 @functools.lru_cache(maxsize=8)
 def _tables(
     input_range: tuple[float, float],
@@ -101,7 +109,9 @@ def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
         Contiguous [1, height, width, 3] or [1, 3, height, width] of the tensor's dtype. For an
         integer tensor ``round(x / scale) + zero_point``, saturated. Halves round to even: ONNX's
         QuantizeLinear demands it and XNNPACK does it, so the model's own quantization of a float
-        input gives the same codes. (TFLite's reference kernel rounds halves away from zero.)
+        input gives the same codes. (TFLite's reference kernel rounds halves away from zero.) For a
+        uint8 tensor halves go up: a range of -1,1 puts every pixel between two codes, and whoever
+        feeds such a tensor without us (MediaPipe) gives pixel p the code p, the upper one.
 
     Raises:
         InputError: another shape, or an integer tensor without one scale and zero point.
@@ -115,10 +125,23 @@ def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
     dtype = np.dtype(tensor.dtype)
     if dtype.kind == "f":
         return np.ascontiguousarray(batch, dtype=dtype)
-    scale, zero_point = _per_tensor(tensor)
-    codes = np.rint(batch / scale) + np.float32(zero_point)
     limits = np.iinfo(dtype)
-    return np.ascontiguousarray(np.clip(codes, limits.min, limits.max).astype(dtype))
+    codes = nearest_codes(batch, tensor).clip(limits.min, limits.max)
+    return np.ascontiguousarray(codes.astype(dtype))
+
+
+def nearest_codes(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]:
+    """The codes of real values as `to_input` rounds them, before they are saturated.
+
+    InputError for a tensor without one scale and zero point.
+    """
+    scale, zero_point = _per_tensor(tensor)
+    codes: NDArray[np.float32]
+    if tensor.dtype == "uint8":
+        codes = np.floor(x / scale + np.float32(0.5 + _ABOUT_HALF)) + np.float32(zero_point)
+    else:
+        codes = np.rint(x / scale) + np.float32(zero_point)
+    return codes
 
 
 def from_output(raw: Array, tensor: Tensor) -> NDArray[np.float32]:

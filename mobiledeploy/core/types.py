@@ -14,7 +14,7 @@ Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["softmax", "logits"]
-InputOutput = Literal["int8", "float"]
+InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: taken by a clock, counted, a model's answer, or one of these played back."""
 Argument = float | int | str
@@ -232,6 +232,20 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How far a file's logits are from those of its float model, over the images that judge it.
+
+    `sqnr_db` is in dB, `divergence` the mean KL divergence of the softmax from the float model's,
+    in nats. `reference_sha256` is the float file.
+    """
+
+    sqnr_db: float
+    divergence: float
+    images: int
+    reference_sha256: str
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One model file that `export` made, with all that a later command must know of it.
 
@@ -239,10 +253,12 @@ class Artifact:
     and with, `data` are the pictures that judge it, `calibration` the identity of those that
     calibrated it ("" for none), `trained_on` that of those that quantization-aware training saw.
     `kept_float` are the layers that were asked to stay float. `sqnr_db` compares its golden logits
-    with the float model that it came from, in dB. `gzip_bytes` is its size as gzip packs it, which
-    is about what an app store ships; `sparsity` the share of its weights that are zero, from 0 to
-    1. `tried` are the alternatives of its recipe that were tried, in their order, the one of least
-    divergence taken.
+    with the float model that it came from, in dB: a few images, which tell a file that went wrong
+    and rank nothing. `fidelity` is that of the images that judge it, None for a float32 file, where
+    nothing is judged, and in records of earlier versions. `gzip_bytes` is its size as gzip packs
+    it, which is about what an app store ships; `sparsity` the share of its weights that are zero,
+    from 0 to 1. `tried` are the alternatives of its recipe that were tried, in their order, the one
+    of least divergence taken.
     """
 
     path: str
@@ -271,6 +287,7 @@ class Artifact:
     trained_on: str = ""
     kept_float: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    fidelity: Fidelity | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 import struct
 import zipfile
@@ -25,7 +26,9 @@ _OPS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswit
 _NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.int8}
 """Types that weights have."""
 # TFLite metadata: a flatbuffer of its own among the buffers, and files in a zip behind the model.
-_METADATA, _LABELS, _CONTRACT = "TFLITE_METADATA", "labels.txt", "mobiledeploy.json"
+_METADATA, _LABELS, _CONTRACT = "TFLITE_METADATA", "labels.txt", "mobiledeploy.json.gz"
+_DEFLATED_CONTRACT = "mobiledeploy.json"
+"""What it was called while the zip itself was compressed."""
 _LARGEST_CONTRACT = 1 << 26
 _MOST_PARTS = 1 << 18
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
@@ -157,8 +160,9 @@ def seal(data: bytes) -> bytes:
 def inscribe(data: bytes, contract: Contract) -> bytes:
     """The file with TFLite metadata, and with labels and the contract packed behind it.
 
-    Readers of TFLite metadata (Task Library, ML Kit, Android Studio) find the normalization, the
-    colour order and the labels there; nothing of it is run.
+    Readers of TFLite metadata (MediaPipe, Task Library, ML Kit, Android Studio) find the
+    normalization, the colour order and the labels there; nothing of it is run. They take a zip of
+    stored files only, so that the contract is compressed before it is packed.
     """
     model = _open(data)
     model.metadata = model.metadata or []
@@ -170,15 +174,13 @@ def inscribe(data: bytes, contract: Contract) -> bytes:
         model.buffers.append(schema.BufferT())
         known = [entry]
     model.buffers[known[0].buffer].data = np.frombuffer(_metadata(contract), np.uint8)
-    files = {_CONTRACT: records.dumps(contract)}
+    files = {_CONTRACT: gzip.compress(records.dumps(contract).encode(), mtime=0)}
     if contract.preprocessing.labels:
-        files[_LABELS] = "\n".join(contract.preprocessing.labels) + "\n"
+        files[_LABELS] = ("\n".join(contract.preprocessing.labels) + "\n").encode()
     stream = io.BytesIO(_pack(model))
-    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in files.items():
-            archive.writestr(
-                zipfile.ZipInfo(name, _ZIP_DATE), text, zipfile.ZIP_DEFLATED, compresslevel=9
-            )
+    with zipfile.ZipFile(stream, "a") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content, zipfile.ZIP_STORED)
     return stream.getvalue()
 
 
@@ -187,21 +189,35 @@ def contract(data: bytes) -> Contract | None:
     _open(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            member = archive.getinfo(_CONTRACT)
+            there = [n for n in (_CONTRACT, _DEFLATED_CONTRACT) if n in archive.namelist()]
+            if not there:
+                return None
+            member = archive.getinfo(there[0])
             if member.file_size > _LARGEST_CONTRACT:
-                raise InputError(f"{_CONTRACT} of the TFLite file is too large")
+                raise InputError(f"{there[0]} of the TFLite file is too large")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise InputError(f"{_CONTRACT} of the TFLite file is packed by an unknown method")
-            text = archive.read(_CONTRACT)
-    except KeyError:
-        return None
+                raise InputError(f"{there[0]} of the TFLite file is packed by an unknown method")
+            text = archive.read(there[0])
+        if there[0] == _CONTRACT:
+            text = _unpacked(text)
     except zipfile.BadZipFile as error:
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise InputError("the files packed behind the TFLite model are damaged") from error
         return None
     except _BROKEN as error:
         raise InputError("the files packed behind the TFLite model are damaged") from error
-    return records.loads(Contract, text, _CONTRACT)
+    return records.loads(Contract, text, there[0])
+
+
+def _unpacked(content: bytes) -> bytes:
+    """A gzip file's content; InputError where it is larger than any contract."""
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    text = unpacker.decompress(content, _LARGEST_CONTRACT)
+    if unpacker.unconsumed_tail:
+        raise InputError(f"{_CONTRACT} of the TFLite file is too large")
+    if not unpacker.eof:
+        raise EOFError("the end of the gzip file is absent")
+    return text
 
 
 def _metadata(contract: Contract) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import io
 import re
@@ -34,6 +35,15 @@ def start(
     tensors = named(Flat(floats), kept)
     with loading.refusing("the model cannot be calibrated", RuntimeError):
         return Draft(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
+
+
+def spanning(draft: Draft, low: float, high: float) -> Draft:
+    """The draft with an input whose codes span `low` to `high`, whatever the calibration saw."""
+    if draft.integers is not None:
+        return draft
+    flat = Flat(draft.floats)
+    (image,) = flat.graph.inputs
+    return dataclasses.replace(draft, ranges={**draft.ranges, flat.name(int(image)): (low, high)})
 
 
 def named(flat: Flat, layers: Sequence[str]) -> tuple[str, ...]:
@@ -108,7 +118,8 @@ def integers(draft: Draft) -> bytes:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.min = [np.float32(extent[0])]
             tensor.quantization.max = [np.float32(extent[1])]
-    ends = tf.int8 if draft.io == "int8" and not wide else tf.float32
+    # Ends of uint8 come last: see `packed`.
+    ends = tf.float32 if draft.io == "float" or wide else tf.int8
     try:
         made = bytes(
             mlir_quantize(
@@ -133,10 +144,17 @@ def integers(draft: Draft) -> bytes:
 
 
 def packed(draft: Draft) -> bytes:
-    """The finished file: as `integers`, with codes of 4 bits packed by twos, lower one first."""
-    if draft.recipe.weight_bits != 4:
+    """The finished file: as `integers`, with ends of uint8 where these are asked for.
+
+    Codes of 4 bits are packed by twos, the lower one first.
+    """
+    if draft.recipe.weight_bits != 4 and draft.io != "uint8":
         return integers(draft)
     flat = Flat(integers(draft))
+    if draft.io == "uint8":
+        flat.unsign_ends()
+    if draft.recipe.weight_bits != 4:
+        return flat.packed()
     for layer in filter(weighted.narrow, weighted.of(flat)):
         if flat.dtype(layer.weights) == np.int8:
             codes = flat.stored(layer.weights).reshape(-1)

@@ -126,6 +126,39 @@ class Flat:
         op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReducerOptions, options
         self.model.operatorCodes.append(code)
 
+    def unsign_ends(self) -> None:
+        """Gives the graph ends of uint8 in the place of int8: each code is 128 above the inner one.
+
+        The kernels compute in int8; an operator at either end moves the codes.
+        """
+        image, scores = (int(index) for (index,) in (self.graph.inputs, self.graph.outputs))
+        outer, answer = self._unsigned(image), self._unsigned(scores)
+        self.graph.operators = [
+            self._requantize(outer, image), *self.ops, self._requantize(scores, answer)
+        ]  # fmt: skip
+        self.graph.inputs, self.graph.outputs = [outer], [answer]
+        for signature in self.model.signatureDefs or ():
+            for ends, index in ((signature.inputs, outer), (signature.outputs, answer)):
+                for end in ends:
+                    end.tensorIndex = index
+
+    def _unsigned(self, index: int) -> int:
+        """A copy of a tensor of int8 with codes of uint8."""
+        tensor = copy.deepcopy(self.graph.tensors[index])
+        tensor.name, tensor.type = tensor.name + b"/unsigned", schema.TensorType.UINT8
+        tensor.quantization.zeroPoint = [self.scale(index)[1] + 128]
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def _requantize(self, source: int, target: int) -> Any:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+        code.version = 2
+        op = schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = len(self.model.operatorCodes), [source], [target]
+        self.model.operatorCodes.append(code)
+        return op
+
     def scale(self, index: int) -> tuple[NDArray[np.float64], int]:
         """Scales and the zero point of a quantized tensor; real = scale * (stored - zero point).
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
-from mobiledeploy.core.errors import BrokenImage, InputError
+from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import Images, Notify
 from mobiledeploy.core.types import (
@@ -217,7 +217,7 @@ def file_name(recipe: str, format_: str) -> str:
     return f"{recipe}{FORMATS.load(format_).SUFFIX}"
 
 
-def left_out(recipe: str, format_: str, error: InputError) -> Doubt:
+def left_out(recipe: str, format_: str, error: DeployError) -> Doubt:
     """What is said of a job that nobody asked for by name, and that cannot be done."""
     name = file_name(recipe, format_)
     said = error.message.removeprefix(f"{name} ")
@@ -387,6 +387,10 @@ class _Press:
             else:
                 kept = self.request.keep_float
                 known[names] = drafts.start(floats, recipe, self.request.io, images, kept)
+            if self.request.io == "uint8":
+                # Code p is pixel p, whatever the calibration images leave out.
+                ends = preprocessing.extent(self.spec.preprocessing)
+                known[names] = drafts.spanning(known[names], *ends)
         return known[names]
 
 

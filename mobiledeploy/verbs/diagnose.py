@@ -54,7 +54,8 @@ class Diagnosis:
     """An integer artifact beside its float model.
 
     `sqnr_db` and `agreement` are of the logits over `pictures` of `data`; `enters` names the layer
-    where most of their error enters, "" without any. `layers` are in the order in which they run;
+    where the largest part of their error enters, "" without any, and `most` the fewest layers that
+    together make three quarters of it, largest first. `layers` are in the order in which they run;
     `not_told` are layers of the float model that the artifact does not hand on as integers of their
     own: they count as part of the next. `remedies` come most promising first.
     """
@@ -70,6 +71,7 @@ class Diagnosis:
     sqnr_db: float
     agreement: float
     enters: str
+    most: tuple[str, ...]
     layers: tuple[LayerError, ...]
     not_told: tuple[str, ...]
     remedies: tuple[Remedy, ...]
@@ -113,13 +115,13 @@ def diagnose(
         found = _examine(
             pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), notify
         )
-    worst = quantization.entry(found.layers)
+    most = tuple(layer.name for layer in quantization.most(found.layers))
     return Diagnosis(
         artifact=str(path), artifact_sha256=artifact.sha256, recipe=artifact.recipe.name,
         passes=passes, reference=str(reference),
         runtime=evaluate_verb.default_runtime(artifact), data=source, pictures=len(prepared),
-        sqnr_db=found.sqnr_db, agreement=found.agreement, enters=worst.name if worst else "",
-        layers=found.layers, not_told=pair.not_told,
+        sqnr_db=found.sqnr_db, agreement=found.agreement, enters=most[0] if most else "",
+        most=most, layers=found.layers, not_told=pair.not_told,
         remedies=quantization.remedies(
             found.layers, sqnr_db=found.sqnr_db, agreement=found.agreement,
             recipe=artifact.recipe.name, known=RECIPES.names(), improved=bool(passes),

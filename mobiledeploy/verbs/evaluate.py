@@ -7,6 +7,7 @@ process hands out ranges of pictures and keeps the five best classes of each ans
 from __future__ import annotations
 
 import base64
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, leases, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, RUNNERS, dataset
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Samples, Session
 from mobiledeploy.core.samples import class_offset
 from mobiledeploy.core.store import Store
@@ -202,6 +203,33 @@ def logits(
                 raise InputError(f"picture {event.why}")
             rows[event.index] = _row(event)
     return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
+
+
+def every_logits(
+    path: Path, artifact: Artifact, *, notify: Notify
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(index, logits [classes]) of every readable picture that judges an artifact, in no order."""
+    shelf, data = FORMATS.load(artifact.format), artifact.data
+    samples = dataset(data.source).open(
+        data.source, data.split, resolution=data.resolution, labels=data.labels
+    )
+    count = len(samples)
+    with (
+        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
+        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+    ):
+        tap = Path(folder, f"tap-{path.name}")
+        tap.write_bytes(shelf.tap(path.read_bytes(), artifact.logits))
+        facts = shelf.inspect(tap.read_bytes())
+        work = protocol.Work(
+            data, artifact.spec.preprocessing, data.resolution, facts.layout, facts.inputs[0],
+            facts.outputs[0],
+        )  # fmt: skip
+        pool = _Pool(session, tap, target(artifact), work, min(leases.cores(), count))
+        for done, event in enumerate(pool.answers(_ranges(count, pool.workers)), start=1):
+            notify.progress(f"logits of {path.name}", done, count)
+            if isinstance(event, protocol.Answer):
+                yield event.index, _row(event)
 
 
 # --- which pictures ------------------------------------------------------------------------

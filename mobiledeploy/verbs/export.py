@@ -44,7 +44,7 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.verbs import bench as bench_verb
-from mobiledeploy.verbs import convert
+from mobiledeploy.verbs import consumers, convert, fidelity
 from mobiledeploy.verbs import evaluate as evaluate_verb
 from mobiledeploy.verbs import golden as golden_
 from mobiledeploy.verbs.plan import Order, Plan, plan, tools
@@ -56,6 +56,7 @@ GZIP_LEVEL = 6
 BENCH_SECONDS = 2.0
 # Below these the file is not the model that it was made from: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 20.0}
+# Below it an integer file is far from its float model: dB, over all pictures that judge it.
 DOUBTFUL_INT8_SQNR = 10.0
 # What agreement is measured against where no float32 file was asked for.
 REFERENCE = ("float32", "tflite")
@@ -63,7 +64,11 @@ REFERENCE = ("float32", "tflite")
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact of an export and what is known of it; None where it was not asked."""
+    """One artifact of an export and what is known of it; None where it was not asked.
+
+    `sqnr_db` and `divergence` (in nats) are of its logits beside the float32 file's, over
+    `compared` pictures; None for a float32 file.
+    """
 
     path: str
     recipe: str
@@ -72,7 +77,9 @@ class Row:
     gzip_bytes: int
     sparsity: float
     sha256: str
-    sqnr_db: float
+    sqnr_db: float | None
+    divergence: float | None
+    compared: int
     top1: float | None
     agreement: float | None
     images: int
@@ -213,6 +220,7 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         if planned.judged:
             # Before anything is renamed into place: pictures too may turn out to be bad input.
             evaluate_verb.evaluate([path for path, _ in made], notify=notify)
+            made = _with_fidelity(made, notify)
         asked = [
             made_
             for file, made_ in zip(converted, made, strict=True)
@@ -221,6 +229,24 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         placed = _commit(asked, staging, planned.folder)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
+
+
+def _with_fidelity(
+    made: Sequence[tuple[Path, Artifact]], notify: Notify
+) -> list[tuple[Path, Artifact]]:
+    """The artifacts, and their records, with how far each is from float on what judges it."""
+    known = fidelity.fidelities(dict(made), notify=notify)
+    told = []
+    for path, artifact in made:
+        if path in known:
+            found = known[path]
+            far = _far_from_float(artifact, found.sqnr_db, f"{found.images} images")
+            artifact = dataclasses.replace(
+                artifact, fidelity=found, doubts=(*artifact.doubts, *far)
+            )
+            records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
+        told.append((path, artifact))
+    return told
 
 
 def _unfinished(planned: Plan) -> Path:
@@ -356,7 +382,8 @@ class _Exam:
         )
         tap.unlink()
         sqnr = accuracy.sqnr_db(self.reference, logits)
-        own = _check_sqnr(path.name, recipe, sqnr)
+        _check_sqnr(path.name, recipe, sqnr)
+        there = consumers.doubts(self.spec.preprocessing, facts)
         golden = Golden(
             ids=tuple(self.samples.id(i) for i in self.golden),
             images=self.pictures,
@@ -370,7 +397,7 @@ class _Exam:
         )  # fmt: skip
         content = shelf.inscribe(content, contract)
         records.write_atomic(path, content)
-        return Artifact(
+        artifact = Artifact(
             path=path.name,
             sha256=records.sha256(content),
             size_bytes=len(content),
@@ -396,8 +423,12 @@ class _Exam:
             tried=file.tried,
             trained_on=self.planned.training if recipe.training else "",
             kept_float=self.order.keep_float if recipe.full_integer else (),
-            doubts=(*self.shared, *own),
+            doubts=(*self.shared, *there),
         )
+        if self.planned.judged:
+            return artifact
+        far = _far_from_float(artifact, sqnr, f"{len(self.golden)} golden images")
+        return dataclasses.replace(artifact, doubts=(*artifact.doubts, *far))
 
 
 def _check_types(
@@ -405,7 +436,9 @@ def _check_types(
 ) -> None:
     if len(facts.inputs) != 1 or len(facts.outputs) != 1:
         raise InputError(f"{name} has {len(facts.inputs)} inputs, {len(facts.outputs)} outputs")
-    wanted = f"int{recipe.activation_bits}" if recipe.full_integer and io == "int8" else "float32"
+    wanted = "float32"
+    if recipe.full_integer and io != "float":
+        wanted = "uint8" if io == "uint8" else f"int{recipe.activation_bits}"
     for tensor in (*facts.inputs, *facts.outputs):
         if tensor.dtype != wanted:
             raise InputError(f"{name} came out with {tensor.name} in {tensor.dtype}, not {wanted}")
@@ -416,7 +449,8 @@ def _check_types(
         )
 
 
-def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> tuple[Doubt, ...]:
+def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> None:
+    """InputError where golden logits say that the file is not its model."""
     least = LEAST_SQNR.get(recipe.weight_bits)
     if not np.isfinite(sqnr) or (least is not None and sqnr < least):
         raise InputError(
@@ -424,9 +458,12 @@ def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> tuple[Doubt, ...]:
             f"not {least or 0:.0f} dB or more",
             "is --input-range what the model was trained with? If so, please report it",
         )
-    if least is not None or sqnr >= DOUBTFUL_INT8_SQNR:
+
+
+def _far_from_float(artifact: Artifact, sqnr: float, over: str) -> tuple[Doubt, ...]:
+    if artifact.recipe.weight_bits in LEAST_SQNR or sqnr >= DOUBTFUL_INT8_SQNR:
         return ()
-    message = f"{name} answers far from its float model ({sqnr:.1f} dB on golden logits)"
+    message = f"{artifact.path} answers far from its float model ({sqnr:.1f} dB over {over})"
     advice = "calibrate with more typical pictures; compare the agreement column"
     return (Doubt("far-from-float", message, advice),)
 
@@ -518,7 +555,9 @@ def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None
         gzip_bytes=a.gzip_bytes,
         sparsity=a.sparsity,
         sha256=a.sha256,
-        sqnr_db=a.sqnr_db,
+        sqnr_db=a.fidelity.sqnr_db if a.fidelity else None,
+        divergence=a.fidelity.divergence if a.fidelity else None,
+        compared=a.fidelity.images if a.fidelity else 0,
         top1=seen.top1 if seen else None,
         agreement=seen.agreement if seen else None,
         images=seen.images if seen else 0,

@@ -35,7 +35,7 @@ from mobiledeploy.core.types import (
     Split,
     Weights,
 )
-from mobiledeploy.verbs import models
+from mobiledeploy.verbs import convert, models
 
 # What generated pictures are drawn at to see that they are there.
 ANY_RESOLUTION = (224, 224)
@@ -108,7 +108,10 @@ def plan(order: Order, notify: Notify) -> Plan:
     said = order.overrides.over(Preprocessing((-1.0, 1.0)))
     assert said is not None
     preprocessing.validate(said)
+    strict = bool(order.recipes and order.formats and "all" not in order.recipes)
     jobs = _jobs(order)
+    if order.io == "uint8":
+        jobs = _with_uint8(jobs, strict, notify)
     own = _own_model(order) if order.model else None
     trained_on = own.data if own else None
     given = order.data or (trained_on.source if trained_on else None)
@@ -162,7 +165,6 @@ def plan(order: Order, notify: Notify) -> Plan:
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
     judged = given is not None or builtin
-    strict = bool(order.recipes and order.formats and "all" not in order.recipes)
     return Plan(
         Source(spec, found.file, found.weights, resolution), jobs, strict, data, calibration,
         training, () if numbered or source == models.DEMO else held.classes, judged, folder,
@@ -198,6 +200,32 @@ def _refuse_impossible(recipe: Recipe, format_: str, known: Sequence[Recipe]) ->
     if format_ not in recipe.formats:
         can = ", ".join(other.name for other in known if format_ in other.formats)
         raise InputError(f"{format_} cannot do {recipe.name}", f"it can do {can}")
+
+
+def _with_uint8(
+    jobs: tuple[tuple[str, str], ...], strict: bool, notify: Notify
+) -> tuple[tuple[str, str], ...]:
+    """The jobs that can have ends of uint8, and those of floats; UsageError as `Plan.strict` says.
+
+    What nobody asked for by name is left out with a doubt.
+    """
+    kept, refused = [], []
+    for name, format_ in jobs:
+        recipe, file = RECIPES.load(name).RECIPE, convert.file_name(name, format_)
+        if not recipe.full_integer or (format_ == "tflite" and recipe.activation_bits == 8):
+            kept.append((name, format_))
+        elif format_ != "tflite":
+            error = UsageError(f"{file} cannot take uint8, which is for TFLite", "--format tflite")
+            refused.append((name, format_, error))
+        else:
+            bits = f"{recipe.activation_bits} bits"
+            error = UsageError(f"{file} cannot take uint8: its codes are of {bits}", "--io int8")
+            refused.append((name, format_, error))
+    for name, format_, error in refused:
+        if strict or not kept:
+            raise error
+        notify.doubt(convert.left_out(name, format_, error))
+    return tuple(kept)
 
 
 def _from_card(order: Order, notify: Notify) -> Opened:

@@ -87,3 +87,15 @@ def test_an_error_of_a_picture_that_is_sure_of_its_class_costs_less():
     assert accuracy.divergence(unsure, unsure + error) > 1e3 * accuracy.divergence(
         sure, sure + error
     )
+
+
+def test_a_distance_is_that_of_all_images_together() -> None:
+    dice = np.random.default_rng(0)
+    reference = dice.normal(0, 3, (50, 7))
+    logits = reference + dice.normal(0, 0.2, (50, 7))
+    distance = accuracy.Distance()
+    for one, other in zip(reference, logits, strict=True):
+        distance.add(one, other)
+    assert distance.images == 50
+    assert distance.sqnr_db == pytest.approx(accuracy.sqnr_db(reference, logits))
+    assert distance.divergence == pytest.approx(accuracy.divergence(reference, logits))

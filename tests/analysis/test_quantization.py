@@ -155,7 +155,7 @@ def test_a_remedy_says_for_which_layers() -> None:
     assert best.layers == ("a", "b")
     assert "a differ 900-fold" in best.why
     assert keep.command == "export with --keep-float a --keep-float b"
-    assert quantization.entry(layers) == layers[0]
+    assert quantization.most(layers) == tuple(layers)
 
 
 def test_weights_that_read_uneven_channels_are_no_matter_of_rounding() -> None:
@@ -169,5 +169,25 @@ def test_weights_that_read_uneven_channels_are_no_matter_of_rounding() -> None:
     assert best.layers == ("b", "a")
 
 
-def test_without_an_error_there_is_no_entry() -> None:
-    assert quantization.entry([layer("a", 0.0)]) is None
+def test_without_an_error_it_enters_nowhere() -> None:
+    assert quantization.most([layer("a", 0.0)]) == ()
+
+
+def test_the_fewest_layers_that_make_most_of_the_error() -> None:
+    layers = [layer("a", 0.1), layer("b", 0.5), layer("c", 0.0), layer("d", 0.25), layer("e", 0.15)]
+    assert [x.name for x in quantization.most(layers)] == ["b", "d"]
+
+
+# One layer has half of the error, and 28 share the rest.
+HALF = [layer("half", 0.5), *(layer(f"l{n}", 0.5 / 28) for n in range(28)), layer("none", 0.0)]
+
+
+def test_spread_is_over_the_layers_that_make_most_of_the_error() -> None:
+    assert len(quantization.most(HALF)) == 15
+    remedies = quantization.remedies(
+        HALF, sqnr_db=10.0, agreement=0.8, recipe="int8_best", per_tensor=False, improved=True,
+        known=KNOWN,
+    )  # fmt: skip
+    assert "keep-float" not in [remedy.name for remedy in remedies]
+    qat = next(remedy for remedy in remedies if remedy.name == "int8_qat")
+    assert "the error is spread over 15 of 30 layers" in qat.why

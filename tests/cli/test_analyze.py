@@ -4,7 +4,9 @@ import click
 import click.testing
 import pytest
 
-from mobiledeploy.cli.analyze import Amount, command
+from mobiledeploy.analysis import quantization
+from mobiledeploy.analysis.quantization import LayerError
+from mobiledeploy.cli.analyze import Amount, _where, command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.verbs.diagnose import Diagnosis
@@ -140,8 +142,47 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
     assert header.split()[:4] == ["layer", "kind", "SQNR", "own"]
     assert sum("CONV_2D" in row for row in rows) == 28
     assert any(row.startswith("logits: ") for row in rows)
-    assert any(row.startswith("most of the error enters in ") for row in rows)
+    assert any(" of the error enters in " in row or "error is spread over" in row for row in rows)
     assert plot.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ([0.1, 0.9], "most of the error enters in l1: 90.0 % of it, by rounding to its codes"),
+        (
+            [0.45, 0.05, 0.5],
+            "most of the error enters in 2 of 3 layers: l2: 50.0 % of it, by rounding to its "
+            "codes; l0: 45.0 % of it, by rounding to its codes",
+        ),
+        (
+            [0.5] + [0.5 / 28] * 28,
+            "the error is spread over 15 of 29 layers; its largest part is l0's: 50.0 % of it, by "
+            "rounding to its codes",
+        ),
+    ],
+)
+def test_where_the_error_enters_is_said_once(shares, said):
+    layers = tuple(
+        LayerError(
+            f"l{n}", "CONV_2D", (1, 4, 4, 8), (), 20.0, 30.0, 25.0, share, 0.99, 0.0, 1.0, 0.0, 1.0,
+            8, 0, 0, 0, 0.5,
+        )
+        for n, share in enumerate(shares)
+    )  # fmt: skip
+    most = tuple(layer.name for layer in quantization.most(layers))
+    facts = {"sqnr_db": 10.0, "agreement": 0.8}
+    remedies = quantization.remedies(
+        layers, **facts, recipe="int8_best", per_tensor=False, improved=True, known=("int8_qat",)
+    )
+    found = Diagnosis(
+        "a.tflite", "", "int8_best", (), "float32.tflite", "litert", "golden", 4, **facts,
+        enters=most[0], most=most, layers=layers, not_told=(), remedies=remedies,
+    )  # fmt: skip
+    assert _where(found) == said
+    spread = [r.why for r in remedies if "spread" in r.why]
+    assert bool(spread) == ("spread" in said)
+    assert all(f"spread over {len(most)} of {len(layers)} layers" in why for why in spread)
 
 
 def test_quantization_is_one_record(exported):

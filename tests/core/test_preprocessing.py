@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.preprocessing import from_output, prepare, to_input, validate
+from mobiledeploy.core.preprocessing import extent, from_output, prepare, to_input, validate
 from mobiledeploy.core.types import Preprocessing, Tensor
 
 SYMMETRIC = Preprocessing((-1.0, 1.0))
@@ -191,3 +191,25 @@ def test_output_with_axes_of_one_is_a_row(shape):
 def test_output_that_is_no_row_is_refused(shape):
     with pytest.raises(InputError, match="not \\[1, classes\\]"):
         from_output(np.zeros(shape, np.float32), tensor("float32", shape))
+
+
+@pytest.mark.parametrize(
+    ("pre", "scale", "zero"),
+    [
+        (SYMMETRIC, 2 / 255, 127),
+        (Preprocessing((0.0, 1.0)), 1 / 255, 0),
+        (Preprocessing((0.0, 255.0)), 1.0, 0),
+        (Preprocessing((0.0, 1.0), (0.5,) * 3, (0.25,) * 3), 4 / 255, 127),
+    ],
+)
+def test_a_uint8_input_takes_pixels_as_they_are(pre, scale, zero):
+    row = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3)
+    codes = to_input(
+        prepare(row, pre, (1, 256)), tensor("uint8", (1, 1, 256, 3), (scale,), (zero,)), "NHWC"
+    )
+    np.testing.assert_array_equal(codes[0], row)
+
+
+def test_the_extent_is_that_of_all_pixels_of_all_channels():
+    assert extent(SYMMETRIC) == (-1.0, 1.0)
+    assert extent(Preprocessing((0.0, 1.0), (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))) == (-1.0, 1.5)

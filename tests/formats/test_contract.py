@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import io
 import struct
 import zipfile
@@ -16,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers.number_types import Float32Flags, Int8Flags, Int32Flags, UOffsetTFlags
 from onnxruntime import InferenceSession
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Contract, Golden, Preprocessing
@@ -165,6 +167,46 @@ def test_normalization_is_in_pixels(given, mean, std):
     from mobiledeploy.formats import tflite
 
     assert tflite._normalization(given) == (mean, std)
+
+
+def test_the_packed_files_are_stored_as_googles_readers_want_them(metadata):
+    _, data = metadata
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    assert {entry.filename for entry in archive.infolist()} == {
+        "labels.txt", "mobiledeploy.json.gz"
+    }  # fmt: skip
+    assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+    assert len(archive.read("mobiledeploy.json.gz")) < len(records.dumps(CONTRACT))
+
+
+def repacked(data, name, content, method=zipfile.ZIP_STORED):
+    """The model with another file behind it."""
+    stream = io.BytesIO(data[: data.index(b"PK\x03\x04")])
+    with zipfile.ZipFile(stream, "a", method) as archive:
+        archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def test_a_contract_of_an_earlier_version_is_read(metadata):
+    _, data = metadata
+    earlier = repacked(
+        data, "mobiledeploy.json", records.dumps(CONTRACT), zipfile.ZIP_DEFLATED
+    )  # fmt: skip
+    assert FORMATS.load("tflite").contract(earlier) == CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(bytes(1 << 27)), "too large"),
+        (gzip.compress(bytes(10000))[:-12], "damaged"),
+        (b"no gzip", "damaged"),
+    ],
+)
+def test_a_packed_contract_that_is_none_is_refused(metadata, content, said):
+    _, data = metadata
+    with pytest.raises(InputError, match=said):
+        FORMATS.load("tflite").contract(repacked(data, "mobiledeploy.json.gz", content))
 
 
 def test_damaged_packed_files_are_refused(converted):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -126,3 +128,31 @@ def test_a_truncated_save_is_refused():
     content = drafts.save(draft("relu"))
     with pytest.raises(InputError, match="unfinished training is damaged"):
         drafts.restore(content[: len(content) // 2], INT8, "int8")
+
+
+@pytest.mark.parametrize("recipe", ["int8_ptq", "int8x4_ptq"])
+def test_ends_of_uint8_are_128_above_those_of_int8(recipe):
+    from ai_edge_litert.interpreter import Interpreter
+
+    draft = made(recipe)
+    codes = {}
+    for io in ("int8", "uint8"):
+        data = drafts.packed(dataclasses.replace(draft, io=io))
+        interpreter = Interpreter(model_content=data)
+        runner = interpreter.get_signature_runner()
+        (source,), (target,) = runner.get_input_details().values(), interpreter.get_output_details()
+        assert source["dtype"] == target["dtype"] == np.dtype(io).type
+        shift = {"int8": 0, "uint8": 128}[io]
+        given = np.random.default_rng(0).integers(-128, 128, source["shape"]) + shift
+        (answer,) = runner(**{next(iter(runner.get_input_details())): given.astype(io)}).values()
+        codes[io] = answer.astype(int) - shift
+        facts = SHELF.inspect(data)
+        assert facts.inputs[0].zero_point[0] - shift == -1
+        assert SHELF.float_layers(facts) == ()
+    np.testing.assert_array_equal(codes["int8"], codes["uint8"])
+
+
+def test_codes_span_what_they_are_told_to():
+    wide = drafts.spanning(made("int8_ptq"), -2.0, 2.0)
+    (image,) = SHELF.inspect(drafts.integers(wide)).inputs
+    assert image.scale[0] == pytest.approx(4 / 255)

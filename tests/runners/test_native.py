@@ -39,14 +39,21 @@ def talk(*arguments: str) -> tuple[list[protocol.Event], int]:
 
 @pytest.mark.parametrize("key", KEYS, ids="-".join)
 def test_it_says_what_the_python_runner_says(emulator, exported, tmp_path, key) -> None:
-    path = exported[key]
+    same_as_python(exported[key], tmp_path)
+
+
+def test_it_takes_ends_of_uint8(emulator, unsigned, tmp_path) -> None:
+    same_as_python(unsigned / "int8_ptq.tflite", tmp_path)
+
+
+def same_as_python(path: Path, tmp_path: Path) -> None:
     engine = RUNTIMES.load(target(path).runtime).open(path, threads=1, delegate="xnnpack" if
         path.suffix == ".tflite" else "none")  # fmt: skip
     dtype = np.dtype(engine.input.dtype)
     dice = np.random.default_rng(0)
     tensor = (
         dice.integers(-128, 128, engine.input.shape).astype(dtype)
-        if dtype.kind == "i"
+        if dtype.kind in "iu"
         else dice.uniform(-1, 1, engine.input.shape).astype(dtype)
     )
     sample, output = tmp_path / "with space.bin", tmp_path / "out.bin"

@@ -24,6 +24,7 @@ from mobiledeploy.verbs.verify import verify
 
 OWN = Preprocessing((-1.0, 1.0), crop=0.875)
 FLOAT = Tensor("image", (1, 64, 64, 3), "float32")
+UINT8 = Tensor("image", (1, 64, 64, 3), "uint8", (2 / 255,), (127,))
 INT8 = Tensor("image", (1, 64, 64, 3), "int8", (2 / 255,), (-1,))
 
 
@@ -98,6 +99,17 @@ def test_nchw_for_nhwc_is_named_and_not_mistaken(pictures):
     found = diagnose(pictures, made)
     assert found.differences == ("the layout is NCHW, the model wants NHWC",)
     assert diagnose(pictures, made, layout="NCHW").differences == ()
+
+
+def test_a_uint8_input_takes_pixels_and_its_mistakes_are_named(pictures):
+    raw = Preprocessing((0.0, 255.0), crop=OWN.crop)
+    pixels = tensors(pictures, raw).astype(np.uint8)
+    assert diagnose(pictures, pixels, UINT8).error_as_wanted == 0
+    signed = pixels.astype(np.int16) - 128
+    found = diagnose(pictures, signed, UINT8)
+    assert found.differences == (
+        "codes are 128 too low, as if they were int8 (the model wants 127)",
+    )
 
 
 def test_another_resolution_is_named(pictures):

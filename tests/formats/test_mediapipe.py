@@ -1,0 +1,127 @@
+"""Finished files in MediaPipe's ImageClassifier: Google's own reader of TFLite metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from mobiledeploy.core import artifacts, preprocessing
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.verbs import consumers
+
+TFLITE = FORMATS.load("tflite")
+
+
+def images(size):
+    """Noise, every pixel value in turn, black and white: at the model's own size."""
+    dice = np.random.default_rng(0)
+    noise = dice.integers(0, 256, (2, *size, 3), np.uint8)
+    row = np.arange(noise[0].size, dtype=np.uint32).astype(np.uint8).reshape(1, *size, 3)
+    return np.concatenate([noise, row, np.zeros_like(row), np.full_like(row, 255)])
+
+
+def litert(data, pictures, pre):
+    """[N, classes]: what LiteRT answers for images that are prepared as we do."""
+    facts = TFLITE.inspect(data)
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for picture in pictures:
+        x = preprocessing.prepare(picture, pre, picture.shape[:2])
+        raw = preprocessing.to_input(x, facts.inputs[0], facts.layout)
+        interpreter.set_tensor(source["index"], raw)
+        interpreter.invoke()
+        answer = interpreter.get_tensor(target["index"])
+        rows.append(preprocessing.from_output(answer, facts.outputs[0]))
+    return np.stack(rows)
+
+
+@pytest.fixture
+def asked(mediapipe, tmp_path):
+    """(file, images) -> what MediaPipe answers."""
+
+    def ask(data, pictures):
+        model, given = tmp_path / "model.tflite", tmp_path / "images.npy"
+        model.write_bytes(data)
+        np.save(given, pictures)
+        return mediapipe.ask(model, given)
+
+    return ask
+
+
+def scores(answer, labels):
+    """[N, classes], each score at its class, and each class by its name."""
+    found = np.full((len(answer["images"]), len(labels)), np.nan)
+    for row, categories in zip(found, answer["images"], strict=True):
+        for category in categories:
+            assert category["name"] == labels[category["index"]]
+            row[category["index"]] = category["score"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["float32", "int8_ptq"])
+def test_labels_and_scores_are_those_of_litert(unsigned, asked, name):
+    path = unsigned / f"{name}.tflite"
+    artifact, data = artifacts.load(path), path.read_bytes()
+    assert artifact.io == {"float32": "float", "int8_ptq": "uint8"}[name]
+    assert artifact.doubts == ()
+    pre, pictures = artifact.spec.preprocessing, images(artifact.spec.resolution)
+    assert pre.labels == tuple("abcde")
+    ours = litert(data, pictures, pre)
+    theirs = scores(asked(data, pictures), pre.labels)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-6 if name == "float32" else 0)
+
+
+def told_otherwise(folder, name, **changes):
+    """A file of the export that says another preprocessing, and that preprocessing."""
+    data = (folder / f"{name}.tflite").read_bytes()
+    contract = TFLITE.contract(data)
+    pre = dataclasses.replace(contract.preprocessing, **changes)
+    bare = data[: data.index(b"PK\x03\x04")]
+    return TFLITE.inscribe(bare, dataclasses.replace(contract, preprocessing=pre)), pre
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_range": (0.0, 1.0)},
+        {"input_range": (0.0, 255.0)},
+        {"input_range": (0.0, 1.0), "mean": (0.25,) * 3, "std": (0.5,) * 3},
+    ],
+)
+def test_floats_are_normalized_there_as_here(unsigned, asked, changes):
+    data, pre = told_otherwise(unsigned, "float32", **changes)
+    pictures = images((32, 32))
+    theirs = scores(asked(data, pictures), pre.labels)
+    np.testing.assert_allclose(theirs, litert(data, pictures, pre), rtol=0, atol=1e-5)
+
+
+def test_what_is_said_of_a_crop_is_so(unsigned, asked):
+    data, pre = told_otherwise(unsigned, "float32", crop=0.5)
+    dice = np.random.default_rng(0)
+    # Bright in the middle: a crop is another image.
+    pictures = dice.integers(0, 60, (2, 32, 32, 3), np.uint8)
+    pictures[:, 8:24, 8:24] += 190
+    theirs = scores(asked(data, pictures), pre.labels)
+    whole = litert(data, pictures, dataclasses.replace(pre, crop=1.0))
+    np.testing.assert_allclose(theirs, whole, rtol=0, atol=1e-6)
+    assert np.abs(theirs - litert(data, pictures, pre)).max() > 1e-3
+    assert [d.name for d in consumers.doubts(pre, TFLITE.inspect(data))] == ["metadata-crop"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"channels": "bgr"}, "Only RGB color space"),
+        ({"mean": (0.1, 0.2, 0.3)}, "Per-channel image normalization"),
+    ],
+)
+def test_what_is_said_to_be_refused_is_refused(unsigned, asked, changes, said):
+    data, pre = told_otherwise(unsigned, "float32", **changes)
+    assert said in asked(data, images((32, 32)))["error"]
+    (doubt,) = consumers.doubts(pre, TFLITE.inspect(data))
+    assert "refuses the file" in doubt.message

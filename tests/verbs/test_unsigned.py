@@ -1,0 +1,88 @@
+"""A file with ends of uint8 through the house, from its record to what is said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.verbs import bench, diagnose, diff, evaluate, verify
+from mobiledeploy.verbs.plan import Order, plan
+
+SMALL = {"alpha": 0.25, "res": 96, "io": "uint8"}
+
+
+@pytest.fixture
+def int8(unsigned, here):
+    """A copy of the export, the artifact's path, in a folder with a store of its own."""
+    shutil.copytree(unsigned, here / "made")
+    return here / "made" / "int8_ptq.tflite"
+
+
+def test_its_codes_are_pixels_though_the_calibration_saw_no_dark_one(int8) -> None:
+    artifact = artifacts.load(int8)
+    (image,), (scores,) = artifact.inputs, artifact.outputs
+    assert artifact.io == image.dtype == scores.dtype == "uint8"
+    assert (image.scale[0], image.zero_point) == (pytest.approx(2 / 255), (127,))
+    assert artifact.sqnr_db > 15
+
+
+def test_a_zero_point_of_uint8_is_within_it(int8) -> None:
+    record = artifacts.record_path(int8)
+    content = json.loads(record.read_text())
+    content["inputs"][0]["zero_point"] = [256]
+    record.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="scale cannot be so"):
+        artifacts.load(int8)
+
+
+def test_it_is_judged_verified_and_timed(int8, heard) -> None:
+    (judged,) = evaluate.evaluate([int8], notify=heard)
+    assert judged.agreement is not None and judged.agreement > 0.8
+    assert verify.verify(int8).golden.outcome == "pass"
+    (timed,) = bench.bench([int8], seconds=0.2, notify=heard)
+    assert timed.kind == "measured"
+    assert timed.delegated_nodes
+
+
+def test_it_is_diagnosed_and_compared(int8, heard) -> None:
+    found = diagnose.diagnose(int8, notify=heard)
+    assert found.sqnr_db > 15
+    assert len(found.layers) >= 3
+    done = diff.diff(int8.with_name("float32.tflite"), int8)
+    errors = [p.sqnr_db for p in done.layers if p.sqnr_db is not None and np.isfinite(p.sqnr_db)]
+    assert min(errors) > 20
+
+
+def test_what_cannot_take_uint8_and_was_not_asked_for_is_left_out(heard) -> None:
+    jobs = plan(Order(**SMALL), heard).jobs
+    assert ("int8_best", "tflite") in jobs
+    assert ("int8_best", "onnx") not in jobs
+    assert ("float32", "onnx") in jobs
+    (doubt,) = heard.doubts
+    assert doubt.name == "left-out"
+    assert doubt.message.startswith("int8_best.onnx is left out: cannot take uint8")
+
+
+@pytest.mark.parametrize(
+    ("recipes", "formats", "said"),
+    [
+        (("int8_ptq",), ("onnx",), r"int8_ptq\.onnx cannot take uint8, which is for TFLite"),
+        (("int8_ptq",), ("tflite", "onnx"), r"int8_ptq\.onnx cannot take uint8"),
+        (("int16x8_ptq",), None, r"int16x8_ptq\.tflite cannot take uint8: .* 16 bits"),
+    ],
+)
+def test_what_cannot_take_uint8_and_was_asked_for_is_refused(heard, recipes, formats, said) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan(Order(recipes=recipes, formats=formats, **SMALL), heard)
+    assert heard.doubts == []
+
+
+def test_recipes_of_floats_do_not_care(heard) -> None:
+    order = Order(recipes=("float32", "float16"), formats=("tflite",), **SMALL)
+    assert len(plan(order, heard).jobs) == 2
+    assert heard.doubts == []
