@@ -85,6 +85,15 @@ def _augmented(library):
     )
 
 
+def _recurrent(library):
+    layers = library.layers
+    image = layers.Input((8, 8, 3))
+    rows = layers.Reshape((8, 24))(image)
+    rows = layers.MultiHeadAttention(2, 4)(rows, rows)
+    rows = layers.GRU(3, return_sequences=True)(layers.LayerNormalization()(rows))
+    return library.Model(image, layers.Bidirectional(layers.LSTM(3))(rows))
+
+
 def _application(name):
     def build(library):
         image = library.layers.Input((64, 64, 3))
@@ -198,6 +207,7 @@ def test_what_people_write_with_tensorflow_is_no_code(tmp_path, build):
     [
         pytest.param(_plain, id="plain"),
         pytest.param(_augmented, id="augmented", marks=pytest.mark.slow),
+        pytest.param(_recurrent, id="recurrent", marks=pytest.mark.slow),
         *(
             pytest.param(_application(name), id=name, marks=pytest.mark.slow)
             for name in ("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
