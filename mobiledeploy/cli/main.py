@@ -128,10 +128,11 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
     for name, number in (("stdout", _STDOUT), ("stderr", _STDERR)):
         old = getattr(sys, name)
-        same = ("encoding", "errors", "line_buffering", "write_through")
+        same = ("encoding", "line_buffering", "write_through")
         given = {key: getattr(old, key) for key in same} if old else {"encoding": "utf-8"}
         raw = io.BufferedWriter(_Stream(number, "w", closefd=False))
-        setattr(sys, name, io.TextIOWrapper(raw, **given))
+        # A file's name may hold bytes that are no text in the terminal's encoding.
+        setattr(sys, name, io.TextIOWrapper(raw, errors="backslashreplace", **given))
 
 
 def _verbosity() -> int:

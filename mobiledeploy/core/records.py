@@ -180,6 +180,9 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
             _check_plain(min(value, default=0), where)
             _check_plain(max(value, default=0), where)
             return tuple(value)
+        floats = arguments[0] is float and {type(item) for item in value} <= {float}
+        if floats and all(map(math.isfinite, value)):
+            return tuple(value)
         if arguments[0] is str and {type(item) for item in value} <= {str}:
             _check_plain("".join(value), where)
             return tuple(value)

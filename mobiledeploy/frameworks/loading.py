@@ -43,12 +43,36 @@ REFUSALS = (
 
 @contextmanager
 def refusing(what: str, *own: type[Exception]) -> Iterator[None]:
-    """Turns a framework's error, `own` ones too, into an InputError with its first useful line."""
+    """Turns a framework's error, `own` ones too, into an InputError with its first useful line.
+
+    A slip in our own code is none of the file: it stays what it is.
+    """
     refusals: tuple[type[Exception], ...] = (*REFUSALS, *own)
     try:
         yield
     except refusals as error:
+        if isinstance(error, AttributeError | TypeError) and _is_ours(error):
+            raise
         raise InputError(f"{what}: {first_line(error)}") from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised by a line of this package, and not by what that line called.
+
+    But for our layers: Keras builds and calls them with what a file says.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    room = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    layers = {f"mobiledeploy.frameworks.{name}" for name in untrusted.OWN_CLASSES.values()}
+    return room.startswith("mobiledeploy.") and room not in layers
+
+
+def names(item: Any, attribute: str) -> list[str]:
+    """The names that HDF5's `item` lists in an attribute, () without it."""
+    listed = np.asarray(item.attrs.get(attribute, ())).reshape(-1)
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in listed]
 
 
 def first_line(error: BaseException) -> str:

@@ -149,8 +149,8 @@ def load_weights(
         if "layer_names" not in root.attrs:
             raise InputError(f"{path} holds no weights by layer name, as Keras 2 saves them")
         stored = {
-            _text(name): [np.asarray(root[name][w]) for w in root[name].attrs["weight_names"]]
-            for name in root.attrs["layer_names"]
+            name: [np.asarray(root[name][w]) for w in loading.names(root[name], "weight_names")]
+            for name in loading.names(root, "layer_names")
         }
     stored = {name: arrays for name, arrays in stored.items() if arrays}
     wanted = {layer.name: layer for layer in handle.layers if layer.weights}
@@ -195,7 +195,3 @@ def _hint(stored: dict[str, Any], wanted: dict[str, Any], alpha: float | None) -
 
 def _row(shapes: list[list[int]]) -> str:
     return " ".join(map(str, shapes))
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)

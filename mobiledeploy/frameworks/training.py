@@ -482,12 +482,14 @@ def _classes(path: Path) -> int | None:
         h5py.File(stream, "r") as file,
     ):
         root = file.get("model_weights", file)
-        layers = [root[name] for name in root.attrs.get("layer_names", ())]
-        last = [layer for layer in layers if len(layer.attrs["weight_names"])][-1:]
+        layers = [root[name] for name in loading.names(root, "layer_names")]
+        last = [layer for layer in layers if loading.names(layer, "weight_names")][-1:]
         if not last:
             return None
-        names = last[0].attrs["weight_names"]
-        return int(last[0][names[-1]].shape[-1])
+        weights = last[0][loading.names(last[0], "weight_names")[-1]]
+        if not isinstance(weights, h5py.Dataset) or not weights.shape:
+            raise InputError(f"{path} cannot be read: its last layer has no weights")
+        return int(weights.shape[-1])
 
 
 class _SteadyDropout(tf_keras.layers.Layer):

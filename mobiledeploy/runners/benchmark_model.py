@@ -175,8 +175,8 @@ class _Said:
             r"Failed to (apply|create) .*delegate", text
         ):
             self._stays_out = True
-        elif match := re.match(r"count=(\d{1,18})\b(.*)", text):
-            self._statistics(int(match[1]), match[2])
+        elif match := re.match(r"count=(\d+)(.*)", text):
+            self._statistics(match[1].strip("0") != "", match[2])
         # Or else: "Memory footprint delta from the start of the tool (MB): init=6.3 overall=109.8"
         elif match := re.search(r"emory footprint.*\(MB\).*overall=([\d.e+-]+)", text):
             self.peak_bytes = max(self.peak_bytes, round(_number(match[1]) * 1024 * 1024))
@@ -191,12 +191,12 @@ class _Said:
         # that apply it before they can log.
         return (0 if self._stays_out or delegate == "gpu" else None), None
 
-    def _statistics(self, count: int, rest: str) -> None:
+    def _statistics(self, any_: bool, rest: str) -> None:
         # The first such line is the warm-up, the last is the run; "curr=12(all same)" for one.
         values = {key: _number(n) for key, n in re.findall(r"(\w+)=([-\d.e+]+)", rest)}
         self.has_median = "median" in values or "(all same)" in rest
         found = values.get("median", values.get("avg", values.get("curr")))
-        self.sample_us = found if count and found and found > 0 else None
+        self.sample_us = found if any_ and found and found > 0 else None
 
 
 def _number(text: str) -> float:

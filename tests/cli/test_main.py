@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from mobiledeploy.core.store import Store
+from tests.figures import measured
+
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
 
 
@@ -233,3 +236,36 @@ def test_version_names_the_runtimes(tmp_path):
     assert done.stdout.startswith("mobiledeploy 0.")
     for runtime in ("ai-edge-litert", "onnxruntime"):
         assert runtime in done.stdout
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path):
+    """The bytes that are no text are written out, whatever the terminal takes."""
+    with Store.open(tmp_path / "store.db") as store:
+        store.add_measurement(measured())
+    done = subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", "results", "export", b"caf\xe9.jsonl"],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:strict", "MOBILEDEPLOY_STORE": "store.db"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9.jsonl" in done.stdout
+    assert (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        '[export]\nlabels = "a\\u0000b"',
+        f"[bench]\nthreads = {'9' * 5000}",
+        "[bench]\nx = " + "[" * 9999,
+    ],
+    ids=["NUL", "digits", "depth"],
+)
+def test_settings_that_no_file_can_hold_are_one_line(tmp_path, setting):
+    (tmp_path / "mobiledeploy.toml").write_text(setting)
+    done = run("results", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "mobiledeploy.toml cannot be read" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -42,6 +42,10 @@ def test_anything_else_is_the_devices_fault(text: str) -> None:
         '{"schema_version":1,"record":"Timed","samples_ns":[1.5]}',
         '{"schema_version":1,"record":["Timed"],"samples_ns":[1]}',
         '{"schema_version":1,"record":"Artifact"}', "[" * 100_000,
+        '{"schema_version":1,"record":"Timed","samples_ns":[1,0]}',
+        '{"schema_version":1,"record":"Timed","samples_ns":[18446744073709551616]}',
+        records.line(READY).replace('"threads":1', '"threads":0'),
+        records.line(READY).replace("0.5", "1e999"),
     ],
 )  # fmt: skip
 def test_what_looks_like_an_event_is_not_taken_for_one(line: str) -> None:
@@ -63,7 +67,7 @@ def said(script: str) -> list[protocol.Event]:
         child.kill()
 
 
-@pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (7, InputError), (70, DeployError)])
+@pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (7, InputError), (70, DeviceError)])
 def test_a_refusal_is_raised_as_it_was(code: int, kind: type[DeployError]) -> None:
     line = records.line(Failure(code, "it cannot", "do that"))
     with pytest.raises(DeployError, match="it cannot; do that") as caught:
@@ -138,3 +142,14 @@ def test_a_listener_tells_who_said_what_and_who_is_silent() -> None:
 def test_what_comes_after_done_is_not_read() -> None:
     line = records.line(protocol.Done(7))
     assert said(f"print({line!r}); print('bye')") == [protocol.Done(7)]
+
+
+def test_what_breaks_while_it_is_heard_is_raised_at_once() -> None:
+    class Broken:
+        def lines(self):
+            raise ZeroDivisionError("a slip")
+
+    listener = protocol.Listener("a.tflite", 30.0)
+    listener.listen(0, Broken())
+    with pytest.raises(ZeroDivisionError, match="a slip"):
+        listener.next()

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mobiledeploy.core import records
 from mobiledeploy.core import store as store_
@@ -349,3 +353,47 @@ def test_a_sound_store_is_never_called_damaged(here: Path) -> None:
             store.measurement_by_id(2**70)
         assert len(store.results()) == 1
     assert not list(here.glob("**/*.damaged"))
+
+
+LINES = [
+    json.dumps({"made_at": "2026-01-01T00:00:00+00:00", "of": "", "kept": json.loads(text)})
+    for text in map(records.line, (MEASURED, COUNTED, ESTIMATED, EVALUATION, ARTIFACT))
+]
+ANY = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, 2**70, -1, 0])
+    | st.floats()
+    | st.text(st.characters())
+    | st.sampled_from([[], {}, [None], ["\ud800"], "0001-01-01T00:00+14:00"])
+)
+
+
+@given(data=st.data(), line=st.sampled_from(LINES))
+def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
+    whole = json.loads(line)
+    place = whole
+    while True:
+        key = data.draw(
+            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+        )
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            place[key] = data.draw(ANY)
+            break
+        place = place[key]
+    try:
+        one = store_.read_kept(json.dumps(whole), "the line")
+    except InputError as error:
+        # Where it stands is told first, and a store is not spoken of.
+        told = str(error)
+    else:
+        told = "the line"
+        with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder, "s.db")) as store:
+            assert store.load([one]) == 1
+            assert store.load([one]) == 0
+            assert len(tuple(store.dump())) == 1
+            store.results()
+            store.unmeasured()
+            store.artifacts()
+    assert told.startswith("the line")

@@ -1,5 +1,7 @@
 import tempfile
 
+import h5py
+import numpy as np
 import pytest
 
 from mobiledeploy.core.errors import InputError, UsageError
@@ -48,3 +50,49 @@ def test_temporary_files_that_cannot_be_written_are_the_users(tmp_path):
         raise KeyError("disk is full")
     with pytest.raises(InputError), loading.temporary_folder():
         raise InputError("not about files")
+
+
+def raiser(error, module):
+    """A function of `module` that raises `error`."""
+    room = {"__name__": module, "error": error}
+    exec("def fail():\n    raise error", room)
+    return room["fail"]
+
+
+@pytest.mark.parametrize("error", [AttributeError("no y"), TypeError("no z")], ids=repr)
+def test_a_slip_of_ours_is_not_the_files(error):
+    with pytest.raises(type(error)), loading.refusing("the file"):
+        raiser(error, "mobiledeploy.frameworks.tf_keras")()
+
+
+@pytest.mark.parametrize(
+    ("error", "module"),
+    [
+        (AttributeError("no y"), "keras.src.models"),
+        (TypeError("no z"), "tf_keras.src.engine"),
+        (ValueError("no w"), "mobiledeploy.frameworks.tf_keras"),
+        # Keras makes it of what the file says.
+        (TypeError("no v"), "mobiledeploy.frameworks.response_normalization"),
+    ],
+    ids=str,
+)
+def test_what_a_framework_raises_is_the_files(error, module):
+    with pytest.raises(InputError, match="the file: no"), loading.refusing("the file"):
+        raiser(error, module)()
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        ([b"a", b"b"], ["a", "b"]),
+        (np.array(["a"], h5py.string_dtype()), ["a"]),
+        (3, ["3"]),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_names_in_an_attribute_of_any_kind(tmp_path, listed, names):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        if listed is not None:
+            file.attrs["names"] = listed
+        assert loading.names(file, "names") == names

@@ -123,6 +123,9 @@ def test_what_goes_wrong_is_named() -> None:
         events("")
     with pytest.raises(DeviceError, match="for a number"):
         events(NEW.replace("median=1239807", "median=1-2e"))
+    with pytest.raises(DeviceError, match="said '1e999' for a number"):
+        events(NEW.replace("median=1239807", "median=1e999"))
+    assert events(NEW.replace("count=50 ", f"count={'9' * 5000} ")) == events(NEW)
 
 
 def test_how_it_is_called(tmp_path, monkeypatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -321,6 +323,32 @@ def test_a_truncated_baseline_is_refused_and_not_written_over(place, keep):
         with pytest.raises(InputError, match=r"cut.json is not JSON"):
             verb_([path], baseline=Path("cut.json"), data=str(folder / "often.npz"))
     assert Path("cut.json").read_text() == cut
+
+
+@pytest.mark.parametrize("images", [-1, 0, 479, 481, 2**62])
+def test_an_entry_of_another_length_is_refused_even_with_a_seal(place, images):
+    folder, path = place
+    known = records.loads(Baseline, (folder / "often.json").read_text())
+    entries = [dataclasses.replace(e, images=images) for e in known.accepted]
+    entries = [dataclasses.replace(e, seal=baselines.seal(e)) for e in entries]
+    Path("other.json").write_text(records.dumps(Baseline(tuple(entries))))
+    with pytest.raises(InputError, match="images"):
+        check([path], baseline=Path("other.json"), data=str(folder / "often.npz"))
+
+
+def test_answers_of_as_many_other_images_are_not_compared(place):
+    """Answers and their number fit together, and the pictures are said to be the same."""
+    folder, path = place
+    known = records.loads(Baseline, (folder / "often.json").read_text())
+    entries = []
+    for e in known.accepted:
+        fewer = baselines.answers(e)[:-1].astype("<u2")
+        packed = base64.b64encode(zlib.compress(fewer.tobytes())).decode()
+        other = dataclasses.replace(e, images=len(fewer), answers=packed)
+        entries.append(dataclasses.replace(other, seal=baselines.seal(other)))
+    Path("other.json").write_text(records.dumps(Baseline(tuple(entries))))
+    with pytest.raises(InputError, match="pictures: "):
+        check([path], baseline=Path("other.json"), data=str(folder / "often.npz"))
 
 
 def test_answers_that_cannot_be_are_refused_even_with_a_seal(place):
