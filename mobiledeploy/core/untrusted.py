@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,13 @@ LARGEST_FOLDER = 2 << 30
 """Of all files of a folder, in bytes."""
 
 _MOST_FILES = 10_000
+# Far above any network: a model within a model adds four.
+_DEEPEST_JSON = 150
+
+# Keras takes keys of a dictionary for names of settings, layers, and once for regular expressions.
+_PLAIN_KEY = re.compile(r"[\w /:.>-]*", re.ASCII)
+# Keras 2 marks a constant with it that is JSON in a string, and decodes that once more.
+_ENCODED = "_TYPE"
 
 # What Keras 2's notes in a SavedModel may hold: it is never loaded from them, only named.
 _BYTECODE = {"Lambda": "Lambda layer", "__lambda__": "lambda function"}
@@ -37,11 +45,17 @@ def parse_json(text: bytes | str, where: str) -> Any:
     if len(text) > LARGEST_JSON:
         raise InputError(f"{where} is larger than {LARGEST_JSON >> 20} MB of JSON")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise InputError(f"{where} nests too deep") from error
     except ValueError as error:
         raise InputError(f"{where} is not JSON ({error})") from error
+    level, depth = [value], 0
+    while level := [inner for outer in level for inner in _inner(outer)]:
+        depth += 1
+        if depth > _DEEPEST_JSON:
+            raise InputError(f"{where} nests too deep")
+    return value
 
 
 def folder_sha256(folder: Path) -> str:
@@ -115,7 +129,7 @@ def keras_code(config: Any) -> tuple[str, ...]:
         value = setting.value
         if isinstance(value, str):
             if not setting.text and not _harmless(setting.key, value):
-                unknown.append(f"{setting.key} {_short(value)} of {setting.owner}")
+                unknown.append(f"{_short(setting.key)} {_short(value)} of {setting.owner}")
         elif isinstance(value, list):
             waiting += [setting._replace(value=inner) for inner in reversed(value)]
         elif isinstance(value, dict) and "class_name" in value:
@@ -125,6 +139,11 @@ def keras_code(config: Any) -> tuple[str, ...]:
             else:
                 waiting += reversed(_settings(value, setting))
         elif isinstance(value, dict):
+            unknown += [
+                f"the key {_short(key)} in {_short(setting.key)} of {setting.owner}"
+                for key in value
+                if not _harmless_key(setting, key)
+            ]
             waiting += [setting.below(key, inner) for key, inner in reversed(value.items())]
     return tuple(dict.fromkeys(unknown))
 
@@ -167,13 +186,28 @@ def _settings(node: dict[str, Any], around: _Setting) -> list[_Setting]:
 
 def _harmless(key: str, text: str) -> bool:
     """Whether Keras does nothing with this string, or looks up something that is allowed by it."""
-    if key in _allowed().text:
-        return True
-    return any(
-        text in names
+    return key in _allowed().text or any(text in names for names in _names(key))
+
+
+def _harmless_key(setting: _Setting, key: str) -> bool:
+    """Whether a key of the dictionary at this setting may stand there.
+
+    A dictionary where Keras goes through a list of names gives it the keys for names.
+    """
+    if setting.text:
+        return key != _ENCODED
+    if _names(setting.key):
+        return _harmless(setting.key, key)
+    return key != _ENCODED and _PLAIN_KEY.fullmatch(key) is not None
+
+
+def _names(key: str) -> list[frozenset[str]]:
+    """The names that Keras may look up by a setting's string; none where it looks nothing up."""
+    return [
+        names
         for end, names in _allowed().looked_up.items()
         if key == end or key.endswith(f"_{end}")
-    )
+    ]
 
 
 def _problem(node: dict[str, Any]) -> str:
@@ -197,7 +231,7 @@ def _problem(node: dict[str, Any]) -> str:
         if not isinstance(called, str) or (
             called.removeprefix("compat.v1.") not in _allowed().calls[class_name]
         ):
-            return f"call of tf.{called}"
+            return f"call of tf.{_plain(called)}"
     return ""
 
 
@@ -216,7 +250,8 @@ def _known_function(node: dict[str, Any]) -> bool:
         isinstance(name, str)
         and name in _allowed().looked_up["activation"]
         and node.get("module") in _allowed().functions
-        and node.get("registered_name") in (None, name)
+        # Keras 3 registers a function of TensorFlow's, such as tf.nn.swish, as "function".
+        and node.get("registered_name") in (None, name, "function")
     )
 
 
@@ -274,6 +309,12 @@ def _allowed() -> _Allowed:
     )
 
 
+def _inner(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
     """Every object with a class name, at any depth."""
     waiting = [config]
@@ -298,8 +339,8 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A name as it is, anything else as Python shows it; 60 characters at most."""
-    text = value if isinstance(value, str) else repr(value)
+    """A printable name as it is, anything else as Python shows it; 60 characters at most."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 

@@ -25,6 +25,7 @@ LARGEST_BYTES = 2 << 30
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 100_000
 _DEEPEST = 64
+_WEIGHTS = "model.weights.h5"
 _SUFFIXES = (".h5", ".hdf5", ".keras")
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, LookupError)
 
@@ -136,6 +137,9 @@ def _zip(stream: BinaryIO, path: Path) -> ModelFile | None:
                     raise InputError(f"{path} is a zip, but no Keras model: no config.json in it")
                 return None
             _check_members(archive, path)
+            if _WEIGHTS not in names:
+                # Keras would read weights of another format, which nobody has looked into.
+                raise InputError(f"{path} is no Keras model: no {_WEIGHTS} in it")
             metadata = untrusted.parse_json(_read(archive, "metadata.json"), f"{path}: metadata")
             config = untrusted.parse_json(_read(archive, "config.json"), f"{path}: configuration")
             for name in names:

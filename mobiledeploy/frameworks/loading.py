@@ -143,7 +143,7 @@ def for_inference(file: ModelFile, suffix: str) -> Iterator[Path]:
         if file.format == "h5":
             with h5py.File(copy, "r+") as stored:
                 text = stored.attrs["model_config"]
-                stored.attrs["model_config"] = _for_inference(text, file.path)
+                stored.attrs["model_config"] = _for_inference(text, file)
                 stored.attrs.pop("training_config", None)
             yield copy
         else:
@@ -152,14 +152,18 @@ def for_inference(file: ModelFile, suffix: str) -> Iterator[Path]:
                 for member in old.infolist():
                     content = old.read(member)
                     if member.filename == "config.json":
-                        content = _for_inference(content, file.path)
+                        content = _for_inference(content, file)
                     new.writestr(member.filename, content)
             yield smaller
 
 
-def _for_inference(config: bytes | str, path: str) -> bytes:
-    whole = untrusted.parse_json(config, f"{path}: configuration")
-    return json.dumps(untrusted.without_compiling(whole)).encode()
+def _for_inference(config: bytes | str, file: ModelFile) -> bytes:
+    """What Keras is given, looked at once more: the file may have been another then."""
+    whole = untrusted.parse_json(config, f"{file.path}: configuration")
+    smaller = untrusted.without_compiling(whole)
+    if untrusted.keras_code(smaller) != file.code:
+        raise InputError(f"{file.path} was changed while it was read", "try again")
+    return json.dumps(smaller).encode()
 
 
 def _copy(source: Path, copy: Path) -> None:

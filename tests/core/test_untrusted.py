@@ -54,6 +54,9 @@ TFMOT = "tensorflow_model_optimization.python.core"
         layer("Lambda", "keras.layers")["config"],
         activation("relu"),
         activation("softmax", "keras.activations"),
+        activation("swish", registered_name="function"),
+        {"build_config": {"input_shape": {"image": [None, 4], "a/b:0": [None, 4]}}},
+        {"inbound_nodes": [{"kwargs": {"(any)": "key"}}]},
         {"inbound_nodes": [[["any", 0, 0, {"mode": "REFLECT", "name": "text"}]]]},
         {"inbound_nodes": [{"args": [{"class_name": "__slice__", "config": {"start": 1}}]}]},
         layer("QuantizeWrapperV2", f"{TFMOT}.quantization.keras.quantize_wrapper",
@@ -97,6 +100,18 @@ def test_what_keras_itself_writes_is_known(config):
         (layer("RNN", cell="LSTMCell"), "cell LSTMCell"),
         (layer("Dense", a={"function_type": "lambda"}), "function_type lambda of Dense"),
         ({"class_name": "ReLU", "config": "relu"}, "config relu"),
+        (
+            layer("Dense", kernel_attrs=1, weight_attrs={"__dict__": 1}),
+            "the key __dict__ in weight",
+        ),
+        (layer("Dense", activation={"system": None}), "the key system in activation"),
+        (
+            layer("DTypePolicyMap", "keras", policy_map={"(a+)+": 1}),
+            "the key '(a+)+' in policy_map",
+        ),
+        ({"inbound_nodes": [[["a", 0, 0, {"x": [{"_TYPE": "COMPOSITE"}, "{}"]}]]]}, "key _TYPE"),
+        (layer("Dense", **{"a\nb\x1b": 1}), r"the key 'a\nb\x1b' in config"),
+        (layer("TFOpLambda", None, function="a\nb"), r"call of tf.'a\nb'"),
         (layer("TFOpLambda", None, function="io.write_file"), "call of tf.io.write_file"),
         (layer("TFOpLambda", None, function="compat.v1.load_library"), "load_library"),
         (layer("TFOpLambda", None, function="nn.fixed_unigram_candidate_sampler"), "unigram"),
@@ -169,7 +184,9 @@ def test_no_class_passes_but_as_it_is_written(class_name, module, registered_nam
     assert written or class_name in untrusted._allowed().calls or untrusted.keras_code(node)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", b"\xff", ""])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[" * 200 + "]" * 200, '{"a":' * 100_000, "{", b"\xff", ""]
+)
 def test_json_that_cannot_be_is_one_line(text):
     with pytest.raises(InputError, match=r"^it ") as caught:
         untrusted.parse_json(text, "it")

@@ -10,6 +10,7 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import keras
+from tests.hostile.keras_files import NO_WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -159,10 +160,12 @@ def test_broken_attributes_are_one_line(tmp_path, attributes, said):
     assert "\n" not in str(caught.value)
 
 
-def archive(path, version="3.15.1", config=None, extra=()):
+def archive(path, version="3.15.1", config=None, extra=(), weights="model.weights.h5"):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("metadata.json", json.dumps({"keras_version": version}))
         file.writestr("config.json", json.dumps(config or {"class_name": "Functional"}))
+        if weights not in dict(extra):
+            file.writestr(weights, NO_WEIGHTS)
         for name, content in extra:
             file.writestr(name, content)
     return path
@@ -198,6 +201,25 @@ def test_weights_within_a_zip_are_looked_into(tmp_path):
     inner = hdf5(tmp_path / "w.h5", elsewhere).read_bytes()
     path = archive(tmp_path / "x.keras", extra=[("model.weights.h5", inner)])
     with pytest.raises(InputError, match=r"in another file"):
+        keras.detect(path)
+
+
+def test_weights_in_another_format_are_refused(tmp_path):
+    """Keras would take them, and they would not have been looked into."""
+    with pytest.raises(InputError, match=r"no model\.weights\.h5 in it"):
+        keras.detect(archive(tmp_path / "x.keras", weights="model.weights.npz"))
+
+
+@pytest.mark.parametrize("depth", [140, 160, 480, 900])
+def test_a_deep_configuration_is_one_line(tmp_path, depth):
+    config = []
+    for _ in range(depth):
+        config = [config]
+    path = archive(tmp_path / "x.keras", config={"class_name": "Functional", "config": config})
+    if depth < 150:
+        assert keras.detect(path).code == ()
+        return
+    with pytest.raises(InputError, match=r"nests too deep"):
         keras.detect(path)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import tempfile
 
 import h5py
@@ -5,7 +6,9 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.formats import keras
 from mobiledeploy.frameworks import loading
+from tests.hostile.keras_files import h5, k3, keras3_lambda, lambda_layer
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,24 @@ from mobiledeploy.frameworks import loading
 )
 def test_the_first_useful_line(text, line):
     assert loading.first_line(ValueError(text)) == line
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix"),
+    [(h5(lambda c: [lambda_layer(c)]), ".h5"), (k3(lambda c: [keras3_lambda(c)]), ".keras")],
+)
+def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
+    """Even if its hash was taken of what it is now: what Keras is given is looked at again."""
+    path = write(tmp_path, tmp_path / "canary")
+    looked_at = dataclasses.replace(keras.detect(path), code=())
+    with (
+        pytest.raises(InputError, match="was changed while it was read"),
+        loading.for_inference(looked_at, suffix),
+    ):
+        pass
+    trusted = keras.detect(path)
+    with loading.for_inference(trusted, suffix) as copy:
+        assert copy.is_file()
 
 
 def test_a_fixed_batch_is_refused():

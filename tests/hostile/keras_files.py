@@ -56,7 +56,7 @@ def functional(
     chain, before = [entrance | {"name": "inputlayer", "inbound_nodes": []}], "inputlayer"
     for number, node in enumerate(layers):
         name = node["config"].get("name", f"layer{number}")
-        chain.append(node | {"name": name, "inbound_nodes": [[[before, 0, 0, {}]]]})
+        chain.append({"inbound_nodes": [[[before, 0, 0, {}]]]} | node | {"name": name})
         before = name
     config = {
         "name": "m", "layers": chain, "input_layers": [["inputlayer", 0, 0]],
@@ -202,6 +202,23 @@ def typespec(canary: Path) -> dict[str, Any]:
         "class_name": "__typespec__", "spec_name": "act", "module": imported(canary),
         "registered_name": None, "config": [],
     }  # fmt: skip
+
+
+def encoded_constant(canary: Path) -> dict[str, Any]:
+    """A constant beside the image, JSON in a string, which Keras 2 decodes: any type is in it."""
+    spec = {"class_name": "TypeSpec", "type_spec": "tf.NoneTensorSpec", "serialized": []}
+    items = [{"_TYPE": "COMPOSITE"}, json.dumps(spec)]
+    constant = ["_CONSTANT_VALUE", -1, {"class_name": "__tuple__", "items": items}, {}]
+    nodes = [[["inputlayer", 0, 0, {}], constant]]
+    return layer("Rescaling", None, scale=1.0) | {"inbound_nodes": nodes}
+
+
+def quantized(**attributes: Any) -> Layers:
+    names = {"weight_attrs": [], "activation_attrs": [], "quantize_output": False} | attributes
+    config = layer("Default8BitQuantizeConfig", None, **names)
+    return lambda canary: [
+        layer("QuantizeWrapperV2", None, layer=layer("ReLU", None), quantize_config=config)
+    ]
 
 
 FILES = (
@@ -373,23 +390,32 @@ FILES = (
     ),
     Hostile(
         "quantized-attribute",
-        h5(
+        h5(quantized(weight_attrs=["__class__"])),
+        "weight_attrs",
+        runs=False,
+    ),
+    Hostile(
+        "quantized-attribute-as-a-key",
+        h5(quantized(weight_attrs={"__class__": 0})),
+        "the key __class__ in weight_attrs",
+        runs=False,
+    ),
+    Hostile("encoded-constant", h5(lambda c: [encoded_constant(c)]), "the key _TYPE", runs=False),
+    Hostile(
+        "keras-3-endless-expression",
+        k3(
             lambda c: [
                 layer(
-                    "QuantizeWrapperV2",
-                    None,
-                    layer=layer("ReLU", None),
-                    quantize_config=layer(
-                        "Default8BitQuantizeConfig",
-                        None,
-                        weight_attrs=["__class__"],
-                        activation_attrs=[],
-                        quantize_output=False,
+                    "ReLU",
+                    dtype=layer(
+                        "DTypePolicyMap",
+                        "keras.dtype_policies",
+                        policy_map={"((a+)+)+b": layer("DTypePolicy", "keras")},
                     ),
                 )
             ]
         ),
-        "weight_attrs",
+        "the key '((a+)+)+b' in policy_map",
         runs=False,
     ),
     Hostile(
