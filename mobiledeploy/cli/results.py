@@ -130,7 +130,8 @@ def regress(
 ) -> None:  # fmt: skip
     """Hold the newest figures against BASELINE, a file of `results export`.
 
-    Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell.
+    Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell: they scatter,
+    a figure was doubted when it was taken, or it was not taken since.
     """
     with _frame.Terminal(quiet, verbose) as terminal:
         done = verb.regress(baseline, margin=margin / 100, notify=terminal)

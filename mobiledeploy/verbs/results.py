@@ -34,6 +34,14 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure, and when it was made, as the store writes moments."""
+
+    made_at: str
+    record: Measurement
+
+
+@dataclass(frozen=True)
 class Listed:
     """The answer of the listing, newest first."""
 
@@ -141,7 +149,8 @@ def regress(
     """The store's newest figures against those of `baseline`, a file that `export` wrote.
 
     A figure answers for the same model, recipe and format on the same target, whatever the file's
-    bytes: that is what changes from commit to commit. The verdicts are kept in the store.
+    bytes: that is what changes from commit to commit. One that is not newer than the baseline's, or
+    that was doubted when it was taken, decides nothing. The verdicts are kept in the store.
 
     Args:
         baseline: the accepted figures.
@@ -181,7 +190,7 @@ def present() -> Store:
     return Store.open()
 
 
-def _figures(kept: Iterator[Kept]) -> dict[Key, Measurement]:
+def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
     figures: list[tuple[str, Measurement]] = []
@@ -190,21 +199,21 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Measurement]:
             artifacts[one.record.sha256] = one.record
         elif not isinstance(one.record, Evaluation | Verdict | Compared):
             figures.append((one.made_at, one.record))
-    found: dict[Key, Measurement] = {}
-    for _, m in sorted(figures, key=lambda pair: pair[0]):
+    found: dict[Key, Figure] = {}
+    for made_at, m in sorted(figures, key=lambda pair: pair[0]):
         a, t = artifacts.get(m.artifact_sha256), m.target
         named = (
             (a.spec.name, a.recipe.name, a.format)
             if a is not None
             else (m.artifact_sha256[:12], "", "")
         )
-        found[
-            (*named, m.kind, t.device, t.runner, t.runtime, str(t.threads), t.delegate)
-        ] = m  # fmt: skip
+        key = (*named, m.kind, t.device, t.runner, t.runtime, str(t.threads), t.delegate)
+        found[key] = Figure(made_at, m)
     return found
 
 
-def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) -> Regression:
+def _held(key: Key, newest: Figure | None, accepted: Figure, margin: float) -> Regression:
+    new, old = None if newest is None else newest.record, accepted.record
     model, recipe, format_, kind, device, _, runtime, threads, _ = key
     where = f"{device}, {runtime}, {threads} thread{'s' * (threads != '1')}"
     path = f"{model} {recipe}.{format_} on {where}"
@@ -225,8 +234,11 @@ def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) ->
             path, model, recipe, format_, sha, old.artifact_sha256, (verdict,), doubts
         )
 
-    if new is None:
+    if newest is None or new is None:
         return said("inconclusive", None, f"no {kind} figure of it here; bench it first")
+    if newest == accepted or newest.made_at < accepted.made_at:
+        line = f"not {kind} since the baseline ({accepted.made_at[:16]}); bench it first"
+        return said("inconclusive", None, line)
     try:
         found = regression.ratio(new, old)
     except ValueError as error:
@@ -234,6 +246,10 @@ def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) ->
     changed = _incomparable(new, old)
     if changed:
         return said("inconclusive", found, f"not comparable: {changed}")
+    doubted = _doubted(new, old)
+    if doubted:
+        line = f"{_words(metric, found)}, but {doubted}; bench it again"
+        return said("inconclusive", found, line)
     outcome = regression.outcome(found[1], found[2], limit)
     return said(outcome, found, f"{_words(metric, found)}, margin {100 * limit:g} %")
 
@@ -255,6 +271,16 @@ def _incomparable(new: Measurement, old: Measurement) -> str:
     if isinstance(new, Estimated) and isinstance(old, Estimated) and new.fit != old.fit:
         return "the model of latency was fitted anew"
     return ""
+
+
+def _doubted(new: Measurement, old: Measurement) -> str:
+    """Which of two figures says of itself that it is rough, and why; "" where neither does."""
+    sides = (("the new figure", new), ("the baseline's", old))
+    found = {
+        whose: ", ".join(d.name for d in m.doubts if d.name in regression.ROUGH)
+        for whose, m in sides
+    }
+    return "; ".join(f"{whose} is in doubt ({names})" for whose, names in found.items() if names)
 
 
 def _doubts(path: str, new: Measurement, old: Measurement) -> tuple[Doubt, ...]:

@@ -13,6 +13,7 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Kept, Store
+from mobiledeploy.core.types import Doubt
 from mobiledeploy.verbs import results
 from tests.figures import (
     HOST,
@@ -217,6 +218,53 @@ def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
         ("net", "pass"), ("other", "inconclusive"),
     ]  # fmt: skip
     assert done.outcome == "inconclusive"
+
+
+def test_a_figure_is_not_held_against_itself(here: Path) -> None:
+    """Where nothing was benched since, nothing was compared."""
+    keep(artifact(), measured(), counted(), estimated())
+    path = saved(here / "base.jsonl")
+    done = results.regress(path)
+    assert [r.outcome for r in done.regressions] == ["inconclusive"] * 3
+    said = {r.verdicts[0].line.partition(": ")[2].partition(" (")[0] for r in done.regressions}
+    assert said == {f"not {k} since the baseline" for k in ("measured", "counted", "estimated")}
+    assert "not measured since the baseline" in cli("regress", "base.jsonl", code=3)
+    # The same count again is a count all the same.
+    keep(measured(), counted(), estimated())
+    assert results.regress(path).outcome == "pass"
+
+
+def test_what_is_older_than_the_baseline_is_not_held_against_it(here: Path) -> None:
+    keep(artifact(), measured(ns=3000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        keep(artifact(), measured(ns=1000))
+        path = saved(here / "base.jsonl")
+    assert results.regress(path).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("name", ["busy-machine", "unsteady", "wide-interval"])
+@pytest.mark.parametrize(("doubted", "whose"), [(0, "the baseline's"), (1, "the new figure")])
+@pytest.mark.parametrize("ns", [1000, 3000])
+def test_a_figure_in_doubt_decides_nothing(
+    here: Path, name: str, doubted: int, whose: str, ns: int
+) -> None:
+    figures = [measured(), measured(ns=ns)]
+    figures[doubted] = dataclasses.replace(figures[doubted], doubts=(Doubt(name, "so"),))
+    keep(artifact(), figures[0])
+    path = saved(here / "base.jsonl")
+    keep(figures[1])
+    (one,) = results.regress(path).regressions
+    assert one.outcome == "inconclusive"
+    assert f"{whose} is in doubt ({name})" in one.verdicts[0].line
+
+
+def test_a_doubt_of_what_a_figure_is_leaves_it_as_good(here: Path) -> None:
+    """Estimates are of their card: both sides alike."""
+    keep(artifact(), estimated(doubts=(Doubt("borrowed-shape", "of another card"),)))
+    path = saved(here / "base.jsonl")
+    keep(estimated(ns=6e6, doubts=(Doubt("borrowed-shape", "of another card"),)))
+    assert results.regress(path).outcome == "fail"
 
 
 def test_the_command_line(here: Path) -> None:
