@@ -108,7 +108,7 @@ def command(
     counted = {p: m for p, m in made if isinstance(m, Counted)}
     estimated = {p: m for p, m in made if isinstance(m, Estimated)}
     if measured:
-        _show_measured(measured)
+        _show_measured(measured, done.recorded_at)
     if estimated:
         _estimates.show(estimated)
     if estimated and counted:
@@ -117,8 +117,9 @@ def command(
         _counts.show(counted)
 
 
-def _show_measured(made: Mapping[Path, Measured]) -> None:
+def _show_measured(made: Mapping[Path, Measured], recorded_at: str) -> None:
     first = next(iter(made.values()))
+    recorded = f"recorded on {recorded_at[:10]}, " if recorded_at else ""
     _frame.table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
         [
@@ -133,7 +134,7 @@ def _show_measured(made: Mapping[Path, Measured]) -> None:
             )
             for path, m in made.items()
         ],
-        title=f"measured on {_machine(first)}, "
+        title=f"{recorded}measured on {_machine(first)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
     )
 

@@ -77,7 +77,7 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
             (
                 units.one_line(f"{c.b} over {c.a}"), units.one_line(c.device), f"{c.ratio:.3f}",
                 "{:.3f} to {:.3f}".format(*c.interval), units.changed(c.ratio, c.changed),
-                str(c.rounds), c.made_at[:16],
+                str(c.rounds), c.made_at[:16] + ", recorded" * c.recorded,
             )
             for c in found.comparisons
         ],
@@ -167,7 +167,7 @@ def _show(results: tuple[Result, ...]) -> None:
                 "–" if r.size_bytes is None else units.size(r.size_bytes),
                 units.percent(r.top1),
                 units.one_line(r.device),
-                r.kind,
+                f"{r.kind}, recorded" if r.recorded else r.kind,
                 "–" if r.latency_ns is None else units.duration(r.latency_ns),
                 "–" if r.instructions is None else f"{r.instructions:,}",
                 r.made_at[:16],

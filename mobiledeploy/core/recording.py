@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import records, store
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Process, Session
 
@@ -55,7 +56,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Recording:
-    """All answers of a session, each kind in its order."""
+    """All answers of a session, each kind in its order; `made_at` is when it ended."""
 
     asked: Asked
     pushed: tuple[Pushed, ...]
@@ -63,15 +64,28 @@ class Recording:
     clock: tuple[float, ...]
     holds: tuple[bool, ...]
     runs: tuple[Ran, ...]
+    made_at: str = ""
 
 
 def read(path: Path) -> Recording:
-    """The recording in a file; InputError where it is none."""
+    """The recording in a file; InputError where it is none.
+
+    Its moment is written as the store writes them; one without, of an earlier mobiledeploy, has
+    that of its file.
+    """
     try:
         text = path.read_bytes()
+        touched = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError as error:
         raise InputError(f"recording {path} cannot be read: {error.strerror}") from error
-    return records.loads(Recording, text, str(path))
+    found = records.loads(Recording, text, str(path))
+    try:
+        moment = datetime.fromisoformat(found.made_at) if found.made_at else touched
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InputError(f"recording {path} does not say when it was made: {found.made_at!r}")
+    return replace(found, made_at=store.written(moment))
 
 
 class Recorder:
@@ -90,6 +104,7 @@ class Recorder:
         return Recording(
             asked, tuple(self._pushed), tuple(self._facts), tuple(self._clock),
             tuple(self._holds), tuple(run.ran() for run in self._runs),
+            store.written(datetime.now(UTC)),
         )  # fmt: skip
 
     def facts(self) -> Mapping[str, str]:

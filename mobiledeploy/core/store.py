@@ -37,7 +37,7 @@ from mobiledeploy.core.types import (
     Verdict,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 WAIT_SECONDS = 30.0
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -106,6 +106,11 @@ _STEPS: dict[int, tuple[str, ...]] = {
             id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, a_sha256 TEXT NOT NULL,
             b_sha256 TEXT NOT NULL, device TEXT NOT NULL, ratio REAL NOT NULL,
             low REAL NOT NULL, high REAL NOT NULL, record TEXT NOT NULL)""",
+    ),
+    # Whether it was played back from a recording: then `made_at` is when that was made.
+    4: (
+        "ALTER TABLE measurement ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE comparison ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
     ),
 }
 # What `results` can be filtered by.
@@ -242,15 +247,20 @@ class Store:
             sha256, target.runtime, data.identity, runtime_version,
         )  # fmt: skip
 
-    def add_measurement(self, measurement: Measurement) -> None:
-        """Keeps a figure of any kind, with its raw samples."""
+    def add_measurement(self, measurement: Measurement, played: str = "") -> None:
+        """Keeps a figure of any kind, with its raw samples.
+
+        `played` is when it was recorded, of one that is played back: it keeps that date, and one
+        that is here already stays the only one.
+        """
         with self._transaction() as connection:
-            _insert_measurement(connection, measurement, _now())
+            if not (played and _here(connection, measurement)):
+                _insert_measurement(connection, measurement, played or _now(), bool(played))
 
     def measurement(
         self, sha256: str, target: Target, runtime_version: str = ""
     ) -> Measurement | None:
-        """The newest figure of an artifact on a target.
+        """The newest figure of an artifact on a target, played back from no recording.
 
         A target without delegate takes every one. A figure of another version of the runtime is no
         answer; without a version, each is. An estimate is of no version and answers for its
@@ -260,7 +270,7 @@ class Store:
             _KINDS,
             lambda m: _fits(m.target, target),
             "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
-            "AND runtime = ? AND threads = ? "
+            "AND runtime = ? AND threads = ? AND NOT recorded "
             "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY made_at DESC, id DESC",
             sha256, target.device, target.runtime, target.threads, runtime_version,
         )  # fmt: skip
@@ -304,21 +314,23 @@ class Store:
         )
         return tuple(Judged(*row) for row in rows)
 
-    def add_comparison(self, compared: Compared) -> None:
-        """Keeps two artifacts timed in turns, with all blocks."""
+    def add_comparison(self, compared: Compared, played: str = "") -> None:
+        """Keeps two artifacts timed in turns, with all blocks; `played` as of a measurement."""
         with self._transaction() as connection:
-            _insert_comparison(connection, compared, _now())
+            if not (played and _here(connection, compared)):
+                _insert_comparison(connection, compared, played or _now(), bool(played))
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """Every comparison, newest first."""
         rows = self._all(
             "SELECT made_at, device, json_extract(record, '$.a'), json_extract(record, '$.b'), "
             "ratio, low, high, json_extract(record, '$.changed'), "
-            "json_extract(record, '$.rounds') FROM comparison ORDER BY made_at DESC, id DESC"
+            "json_extract(record, '$.rounds'), recorded FROM comparison "
+            "ORDER BY made_at DESC, id DESC"
         )
         return tuple(
-            Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds)
-            for made_at, device, a, b, ratio, low, high, changed, rounds in rows
+            Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds, bool(old))
+            for made_at, device, a, b, ratio, low, high, changed, rounds, old in rows
         )
 
     def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
@@ -353,7 +365,8 @@ class Store:
             "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
             "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
-            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, m.id FROM page "
+            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, m.id, "
+            "m.recorded FROM page "
             "JOIN measurement m ON m.id = page.id "
             "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 "
             "ORDER BY m.made_at DESC, m.id DESC"
@@ -366,8 +379,8 @@ class Store:
         rows = self._all(
             "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
             f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, "
-            "NULL FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
-            "(SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
+            "NULL, 0 FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 "
+            "NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
         )
         return tuple(_result(row) for row in rows)
 
@@ -397,17 +410,18 @@ class Store:
         only = f" WHERE id IN {_NEWEST_FIGURES}" * newest
         with _refusals(self._file):
             for query in (
-                "SELECT made_at, '', record FROM artifact ORDER BY sha256",
-                "SELECT made_at, '', record FROM evaluation ORDER BY made_at, id",
-                f"SELECT made_at, '', record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
+                "SELECT made_at, '', 0, record FROM artifact ORDER BY sha256",
+                "SELECT made_at, '', 0, record FROM evaluation ORDER BY made_at, id",
+                f"SELECT made_at, '', recorded, record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
                 (
-                    "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict "
+                    "SELECT made_at, artifact_sha256 || ' ' || gate, 0, record FROM verdict "
                     "ORDER BY made_at, id"
                 ),
-                "SELECT made_at, '', record FROM comparison ORDER BY made_at, id",
+                "SELECT made_at, '', recorded, record FROM comparison ORDER BY made_at, id",
             ):
-                for made_at, of, record in self._connection.execute(query):
-                    head = json.dumps({"made_at": made_at, "of": of})
+                for made_at, of, recorded, record in self._connection.execute(query):
+                    said = {"recorded": True} if recorded else {}
+                    head = json.dumps({"made_at": made_at, "of": of} | said)
                     yield f'{head[:-1]}, "kept": {record}}}'
 
     def load(self, kept: Iterable[Kept]) -> int:
@@ -481,15 +495,17 @@ def _decode(kinds: Mapping[str, type[T]], text: str | bytes, where: str) -> T:
     return records.loads(kind or next(iter(kinds.values())), text, where)
 
 
-def _insert_measurement(connection: sqlite3.Connection, m: Measurement, made_at: str) -> None:
+def _insert_measurement(
+    connection: sqlite3.Connection, m: Measurement, made_at: str, recorded: bool = False
+) -> None:
     t = m.target
     latency = {"measured": "median_ns", "estimated": "latency_ns"}.get(m.kind)
     connection.execute(
-        "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, m.artifact_sha256, m.kind, t.device, t.runner, t.runtime,
          getattr(m, "runtime_version", ""), t.threads, t.delegate,
          None if latency is None else getattr(m, latency), getattr(m, "instructions", None),
-         records.line(m)),
+         records.line(m), recorded),
     )  # fmt: skip
 
 
@@ -508,12 +524,14 @@ def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: s
     )  # fmt: skip
 
 
-def _insert_comparison(connection: sqlite3.Connection, c: Compared, made_at: str) -> None:
+def _insert_comparison(
+    connection: sqlite3.Connection, c: Compared, made_at: str, recorded: bool = False
+) -> None:
     a, b = c.blocks[:2]
     connection.execute(
-        "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, a.artifact_sha256, b.artifact_sha256, a.target.device, c.ratio, *c.interval,
-         records.line(c)),
+         records.line(c), recorded),
     )  # fmt: skip
 
 
@@ -522,11 +540,13 @@ class Kept:
     """A record as it lies in a store, and when it was made.
 
     `of` is "" but for a verdict, which does not say itself of what it is: "sha256 gate".
+    `recorded` says that it was played back.
     """
 
     made_at: str
     of: str
     record: Artifact | Evaluation | Measurement | Verdict | Compared
+    recorded: bool = False
 
 
 def read_kept(text: str, where: str) -> Kept:
@@ -534,6 +554,7 @@ def read_kept(text: str, where: str) -> Kept:
     try:
         data = json.loads(text)
         made_at, of, kept = data["made_at"], data["of"], data["kept"]
+        recorded = data.get("recorded", False)
         moment = datetime.fromisoformat(made_at)
         known = _RECORDS[kept["record"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -545,7 +566,7 @@ def read_kept(text: str, where: str) -> Kept:
     record = records.loads(known, json.dumps(kept), where)
     if isinstance(record, Compared) and not 0 < 4 * record.rounds == len(record.blocks):
         raise InputError(f"{where} has {len(record.blocks)} blocks in {record.rounds} rounds")
-    return Kept(written(moment), of, record)
+    return Kept(written(moment), of, record, recorded is True)
 
 
 def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
@@ -561,7 +582,7 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
     if isinstance(record, Compared):
         known = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
         if not connection.execute(known, (at, records.line(record))).fetchone():
-            _insert_comparison(connection, record, at)
+            _insert_comparison(connection, record, at, kept.recorded)
         return
     sha, _, gate = kept.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256
@@ -574,12 +595,23 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at)
     else:
-        _insert_measurement(connection, record, at)
+        _insert_measurement(connection, record, at, kept.recorded)
+
+
+def _here(connection: sqlite3.Connection, record: Measurement | Compared) -> bool:
+    """Whether the very record is here, whenever it came."""
+    if isinstance(record, Compared):
+        query = "SELECT 1 FROM comparison WHERE a_sha256 = ? AND record = ?"
+        sha = record.blocks[0].artifact_sha256
+    else:
+        query = "SELECT 1 FROM measurement WHERE artifact_sha256 = ? AND record = ?"
+        sha = record.artifact_sha256
+    return connection.execute(query, (sha, records.line(record))).fetchone() is not None
 
 
 def _result(row: Sequence[Any]) -> Result:
     values = list(row)
-    values[14] = _interval(row[14])
+    values[14], values[-1] = _interval(row[14]), bool(row[-1])
     return Result(*values)
 
 

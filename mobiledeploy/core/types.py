@@ -482,7 +482,8 @@ class Result:
     `kind` is "" for an artifact that has no figure; `latency_ns` with its interval is of what was
     measured or estimated, `instructions` of what was counted. `top1` and `agreement` are fractions,
     of the newest evaluation. `mult_adds` is None where the artifact's file is gone. `id` names the
-    figure in its store, None where there is none.
+    figure in its store, None where there is none. One that is `recorded` was played back; `made_at`
+    is when the recording was made.
     """
 
     made_at: str
@@ -505,6 +506,7 @@ class Result:
     agreement: float | None
     mult_adds: int | None = None
     id: int | None = None
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -617,7 +619,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of the store without its blocks: when and where it was, and what came of it."""
+    """A comparison of the store without its blocks: when and where it was, and what came of it.
+
+    `recorded` as of `Result`.
+    """
 
     made_at: str
     device: str
@@ -627,6 +632,7 @@ class Comparison:
     interval: tuple[float, float]
     changed: bool
     rounds: int
+    recorded: bool = False
 
 
 @dataclass(frozen=True)

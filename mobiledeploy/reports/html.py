@@ -66,6 +66,8 @@ def _data(report: Report) -> dict[str, Any]:
         target = f"{r.runtime} {r.runtime_version}, {r.threads} thread{'s' * (r.threads != 1)}"
         if r.delegate:
             target += f", {r.delegate}"
+        if r.recorded:
+            target += ", recorded"
         said = (r.artifact_sha256[:12], r.model, r.recipe, r.format, r.kind, r.device, target)
         for name, word in zip(_COLUMNS, said, strict=True):
             columns[name].append(words[name].setdefault(units.one_line(word), len(words[name])))

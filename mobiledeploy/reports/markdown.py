@@ -53,7 +53,8 @@ def _figure(r: Result) -> str:
         _cell(r.model), _cell(f"{r.recipe}.{r.format}"), _cell(r.device or "–"),
         "–" if r.size_bytes is None else units.size(r.size_bytes), units.percent(r.top1),
         "–" if r.latency_ns is None else units.duration(r.latency_ns),
-        "–" if r.instructions is None else f"{r.instructions:,}", r.kind or "–",
+        "–" if r.instructions is None else f"{r.instructions:,}",
+        f"{r.kind}, recorded" if r.recorded else r.kind or "–",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -41,11 +41,13 @@ BUSY = 0.25
 class Benched:
     """The answer of the command: each path's artifact has the measurement of the same place.
 
-    Where a phone is estimated and counted for, all estimates come first, and paths twice.
+    Where a phone is estimated and counted for, all estimates come first, and paths twice. Of a
+    recording that was played back, `recorded_at` is when it was made; "" for all else.
     """
 
     paths: tuple[str, ...]
     measurements: tuple[Measurement, ...]
+    recorded_at: str = ""
 
 
 def bench(
@@ -65,7 +67,8 @@ def bench(
 ) -> tuple[Measurement, ...]:
     """Times artifacts, or counts their instructions where the device does that.
 
-    Each result is in the store, with its raw samples, as soon as it exists. Runs are timed until
+    Each result is in the store, with its raw samples, as soon as it exists; what is played back
+    with the date of its recording, and once. Runs are timed until
     they are steady (`analysis.latency.warmups`) and the 95 % interval of the median of the steady
     ones lies within 1 % of it on both sides, or until time is up.
 
@@ -121,7 +124,7 @@ def bench(
             else:
                 made.append(guard.timed(timing.path.name, partial(timing.measure, session)))
             store.add_artifact(timing.artifact)
-            store.add_measurement(made[-1])
+            store.add_measurement(made[-1], place.recorded_at)
     return tuple(made)
 
 
@@ -150,7 +153,7 @@ def figures(
         timed = bench(
             paths, device=device, via=via, threads=threads or 1, notify=notify, **given
         )  # fmt: skip
-        return Benched(tuple(map(str, paths)), timed)
+        return Benched(tuple(map(str, paths)), timed, places.recorded_at(device))
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
             raise UsageError(

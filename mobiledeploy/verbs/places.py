@@ -31,6 +31,19 @@ class Place:
         return DEVICES.load(self.plugin).KIND == "recorded"
 
     @property
+    def recorded_at(self) -> str:
+        """When what is played back was recorded, as the store writes it; "" for all else."""
+        return recording.read(self.file).made_at if self.recorded else ""
+
+    @property
+    def file(self) -> Path:
+        """The recording that is played back; UsageError where none is named."""
+        name = self.name.partition(":")[2]
+        if not name:
+            raise UsageError("which recording?", f"--device {self.plugin}:FILE")
+        return Path(name)
+
+    @property
     def counted(self) -> bool:
         """Whether instructions are counted there instead of time."""
         return DEVICES.load(self.plugin).KIND == "counted"
@@ -72,9 +85,7 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
         InputError: the recording is none.
     """
     if place.recorded:
-        if not place.name.partition(":")[2]:
-            raise UsageError("which recording?", f"--device {place.plugin}:FILE")
-        return recording.read(Path(place.name.partition(":")[2])).asked
+        return recording.read(place.file).asked
     chosen = place.runner(runner)
     known = RUNNERS.load(chosen).RUNTIMES
     if given["runtime"] not in (None, *known):
@@ -83,6 +94,12 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
             f"there are {', '.join(known)}",
         )
     return recording.Asked(device=place.name, runner=chosen, **given)
+
+
+def recorded_at(device: str) -> str:
+    """When what `--device DEVICE` plays back was recorded; "" where it plays nothing back."""
+    plugin = device.partition(":")[0]
+    return Place(plugin, device).recorded_at if plugin in DEVICES.names() else ""
 
 
 def resolve(device: str, via: Via = "auto") -> Place:

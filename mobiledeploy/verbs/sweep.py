@@ -283,9 +283,8 @@ def _known(path: str, device: str) -> bool:
     version = evaluate.runtime_version(evaluate.default_runtime(artifact))
     with Store.open() as kept:
         return any(
-            m.target.device == device
-            and (device != "host" or getattr(m, "runtime_version", version) == version)
-            for m in kept.measurements_of(artifact.sha256)
+            not r.recorded and (device != "host" or r.runtime_version == version)
+            for r in kept.results({"artifact": artifact.sha256, "device": device})
         )
 
 
