@@ -102,6 +102,7 @@ def command(
         done = verb.figures(chosen, notify=terminal, **given)
     if json:
         _frame.emit_json(done)
+        _frame.failures(done.failed)
         return
     made = [(Path(p), m) for p, m in zip(done.paths, done.measurements, strict=True)]
     measured = {p: m for p, m in made if isinstance(m, Measured)}
@@ -115,6 +116,7 @@ def command(
         click.echo()
     if counted:
         _counts.show(counted)
+    _frame.failures(done.failed)
 
 
 def _show_measured(made: Mapping[Path, Measured], recorded_at: str) -> None:

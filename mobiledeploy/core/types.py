@@ -797,6 +797,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """One of several things that failed while the others went on; `what` names it.
+
+    `exit_code` is what a command ends in for it.
+    """
+
+    what: str
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """What a user's model or weights file is, found out without a framework opening it.
 

@@ -22,7 +22,7 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Artifact, Failure, Result
+from mobiledeploy.core.types import Artifact, Failed, Failure, Result
 from mobiledeploy.verbs import bench, evaluate, export, places
 from mobiledeploy.verbs import job as jobs_
 from mobiledeploy.verbs.job import Job, Made
@@ -51,15 +51,6 @@ class Planned:
     recipes: tuple[str, ...]
     state: str
     why: str = ""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A job, or a figure on a device, that failed; the others went on."""
-
-    what: str
-    message: str
-    exit_code: int
 
 
 @dataclass(frozen=True)

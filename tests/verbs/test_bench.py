@@ -27,7 +27,7 @@ from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import places, results
-from mobiledeploy.verbs.bench import SECONDS, bench, target
+from mobiledeploy.verbs.bench import SECONDS, bench, figures, target
 from mobiledeploy.verbs.compare import compare
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
@@ -108,6 +108,31 @@ def test_what_cannot_be_asked(exported, here, heard) -> None:
             bench(path, notify=heard, **given)
     with pytest.raises(InputError, match="is not there"):
         bench([here / "nothing.tflite"], notify=heard)
+
+
+def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
+    path, gone, bare = exported["int8_ptq", "tflite"], here / "gone.tflite", here / "bare.tflite"
+    shutil.copy(path, bare)
+    # Its golden picture is not beside it, which is found out when its turn comes.
+    artifacts.record_path(bare).write_text(artifacts.record_path(path).read_text())
+    done = figures([gone, bare, path], runs=10, notify=heard)
+    assert done.paths == (str(path),)
+    assert [m.artifact_sha256 for m in done.measurements] == [artifacts.load(path).sha256]
+    assert [(f.what, f.exit_code) for f in done.failed] == [(str(gone), 7), (str(bare), 7)]
+    with pytest.raises(InputError, match="gone.tflite is not there"):
+        bench([gone, path], runs=12, notify=heard)
+    with Store.open() as store:
+        kept = store.measurements_of(artifacts.load(path).sha256)
+        assert [len(m.samples_ns) for m in kept] == [12, 10]
+    shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10"])
+    assert shown.exit_code == 7
+    assert "measured on" in shown.stdout
+    assert [x for x in shown.stderr.splitlines() if x.startswith("error: ")] == [
+        f"error: {gone} is not there"
+    ]
+    shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
+    assert shown.exit_code == 7
+    assert len(records.loads(verb.Benched, shown.stdout).measurements) == 1
 
 
 def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
