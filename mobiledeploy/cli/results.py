@@ -150,6 +150,10 @@ def regress(
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
 
 
+def _pictures(r: Result) -> str:
+    return units.pictures(r.data_source, r.data_split, r.data_identity)
+
+
 def _csv(results: tuple[Result, ...]) -> None:
     sys.stdout.write(REPORTS.load("csv").render(Report("", results=results)))
 
@@ -157,15 +161,18 @@ def _csv(results: tuple[Result, ...]) -> None:
 def _show(results: tuple[Result, ...]) -> None:
     _frame.table(
         (
-            "model", "recipe", "size", "top-1", "device", "kind", "latency", "instructions", "when",
-            "id",
+            "model", "recipe", "size", "top-1", "judged on", "device", "kind", "latency",
+            "instructions", "when", "id",
         ),
         [
             (
-                units.one_line(r.model or r.artifact_sha256[:12]),
+                units.one_line(
+                    units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
+                ),
                 units.one_line(f"{r.recipe}.{r.format}"),
                 "–" if r.size_bytes is None else units.size(r.size_bytes),
                 units.percent(r.top1),
+                units.one_line(_pictures(r)) or "–",
                 units.one_line(r.device),
                 f"{r.kind}, recorded" if r.recorded else r.kind,
                 "–" if r.latency_ns is None else units.duration(r.latency_ns),

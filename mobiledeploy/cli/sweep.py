@@ -110,7 +110,7 @@ def _fronts(done: verb.Swept) -> None:
             ("model", "recipe", "top-1", "cost"),
             [
                 (
-                    r.model,
+                    units.network(r.model, r.weights, r.weights_sha256),
                     f"{r.recipe}.{r.format}",
                     units.percent(r.top1),
                     units.size(r.size_bytes or 0)
@@ -121,7 +121,7 @@ def _fronts(done: verb.Swept) -> None:
                 )
                 for r in front.results
             ],
-            title=f"Front of accuracy and {where}, cheapest first",
+            title=f"Front of accuracy on {front.pictures} and {where}, cheapest first",
         )
     for failure in done.failed:
         click.echo(f"failed: {units.one_line(f'{failure.what}: {failure.message}')}")

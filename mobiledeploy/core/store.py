@@ -37,7 +37,7 @@ from mobiledeploy.core.types import (
     Verdict,
 )
 
-SCHEMA = 4
+SCHEMA = 5
 WAIT_SECONDS = 30.0
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -112,6 +112,19 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE measurement ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE comparison ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
     ),
+    # Whose weights, and which pictures: a model's name says neither.
+    5: (
+        "ALTER TABLE artifact ADD COLUMN weights TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE artifact ADD COLUMN weights_sha256 TEXT NOT NULL DEFAULT ''",
+        """UPDATE artifact SET
+            weights = coalesce(json_extract(record, '$.spec.weights.source'), ''),
+            weights_sha256 = coalesce(json_extract(record, '$.spec.weights.sha256'), '')""",
+        "ALTER TABLE evaluation ADD COLUMN data_source TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE evaluation ADD COLUMN data_split TEXT NOT NULL DEFAULT ''",
+        """UPDATE evaluation SET
+            data_source = coalesce(json_extract(record, '$.data.source'), ''),
+            data_split = coalesce(json_extract(record, '$.data.split'), '')""",
+    ),
 }
 # What `results` can be filtered by.
 _TESTS = {
@@ -129,9 +142,18 @@ _OWN = (
     "data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
     "WHERE x.sha256 = artifact_sha256) DESC, made_at DESC, id DESC"
 )
+# The evaluation that says most of an artifact, with and without labels.
 _NEWEST = (
-    "(SELECT {0} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
+    "(SELECT id FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
     f"AND {{0}} IS NOT NULL ORDER BY {_OWN} LIMIT 1)"
+)
+_JUDGED = (
+    f"LEFT JOIN evaluation e ON e.id = {_NEWEST.format('top1')} "
+    f"LEFT JOIN evaluation g ON g.id = {_NEWEST.format('agreement')} "
+)
+_OF_JUDGED = (
+    "coalesce(e.data_source, ''), coalesce(e.data_split, ''), coalesce(e.data_identity, ''), "
+    "coalesce(e.images, 0) "
 )
 # The newest figure of an artifact on a target, whenever it came into this store.
 _NEWEST_FIGURES = (
@@ -362,13 +384,13 @@ class Store:
             "WITH page AS (SELECT m.id FROM measurement m INDEXED BY measurement_by "  # noqa: S608 - of constants
             f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} "
             "ORDER BY m.made_at DESC, m.id DESC LIMIT ?) "
-            "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
-            "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
+            "SELECT m.made_at, m.artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
+            "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
-            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, m.id, "
-            "m.recorded FROM page "
+            "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
+            f"coalesce(weights_sha256, ''), {_OF_JUDGED} FROM page "
             "JOIN measurement m ON m.id = page.id "
-            "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 "
+            f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_JUDGED}"
             "ORDER BY m.made_at DESC, m.id DESC"
         )
         rows = self._all(query, *wanted.values(), -1 if most is None else most)
@@ -377,10 +399,10 @@ class Store:
     def unmeasured(self) -> tuple[Result, ...]:
         """Artifacts without any figure, newest first."""
         rows = self._all(
-            "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
-            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, "
-            "NULL, 0 FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 "
-            "NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
+            "SELECT m.made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, "  # noqa: S608 - of constants
+            "'', NULL, NULL, NULL, e.top1, g.agreement, NULL, NULL, 0, weights, weights_sha256, "
+            f"{_OF_JUDGED} FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_JUDGED}"
+            "WHERE sha256 NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY m.made_at DESC"
         )
         return tuple(_result(row) for row in rows)
 
@@ -511,16 +533,17 @@ def _insert_measurement(
 
 def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, records.line(a)),
-    )
+        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, records.line(a),
+         a.spec.weights.source, a.spec.weights.sha256),
+    )  # fmt: skip
 
 
 def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
     connection.execute(
-        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-         e.agreement, records.line(e), e.runtime_version),
+         e.agreement, records.line(e), e.runtime_version, e.data.source, e.data.split),
     )  # fmt: skip
 
 
@@ -611,7 +634,7 @@ def _here(connection: sqlite3.Connection, record: Measurement | Compared) -> boo
 
 def _result(row: Sequence[Any]) -> Result:
     values = list(row)
-    values[14], values[-1] = _interval(row[14]), bool(row[-1])
+    values[14], values[20] = _interval(row[14]), bool(row[20])
     return Result(*values)
 
 

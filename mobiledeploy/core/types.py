@@ -483,7 +483,9 @@ class Result:
     measured or estimated, `instructions` of what was counted. `top1` and `agreement` are fractions,
     of the newest evaluation. `mult_adds` is None where the artifact's file is gone. `id` names the
     figure in its store, None where there is none. One that is `recorded` was played back; `made_at`
-    is when the recording was made.
+    is when the recording was made. `weights` is where the model's numbers came from; `data_source`,
+    `data_split` and `data_identity` are of the pictures that `top1` is of, `images` how many they
+    are ("" and 0 where there is no `top1`).
     """
 
     made_at: str
@@ -507,6 +509,12 @@ class Result:
     mult_adds: int | None = None
     id: int | None = None
     recorded: bool = False
+    weights: str = ""
+    weights_sha256: str = ""
+    data_source: str = ""
+    data_split: str = ""
+    data_identity: str = ""
+    images: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
-"""SVG: the fronts of accuracy against what each kind of figure costs, one below the other."""
+"""SVG: the fronts of accuracy against what each kind of figure costs, one below the other.
+
+Accuracies on different pictures are different questions: each data set has its own plots.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import vl_convert
@@ -16,17 +20,12 @@ SUFFIX = ".svg"
 
 def render(report: Report) -> str:
     """One picture; of a report without accuracies a title that says so."""
-    plots = [
-        _plot(title, [(r, x, r.device) for r in report.results if r.kind == kind
-                      for x in [_cost(r)] if x])
-        for kind, (_, title, _) in _plots.KINDS.items()
-    ]  # fmt: skip
-    once = {r.artifact_sha256: r for r in reversed(report.results)}.values()
-    plots += [
-        _plot(_plots.PLAIN["size"][0], [(r, (r.size_bytes or 0) / 1e6, "") for r in once]),
-        _plot(_plots.PLAIN["multadds"][0], [(r, (r.mult_adds or 0) / 1e6, "") for r in once]),
-    ]
-    drawn = [plot for plot in plots if plot]
+    judged: dict[str, list[Result]] = {}
+    for r in report.results:
+        if r.top1 is not None:
+            pictures = units.pictures(r.data_source, r.data_split, r.data_identity)
+            judged.setdefault(units.one_line(pictures), []).append(r)
+    drawn = [plot for name in sorted(judged) for plot in _of_pictures(name, judged[name])]
     if not drawn:
         empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
         said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
@@ -48,6 +47,24 @@ def render(report: Report) -> str:
     return str(vl_convert.vegalite_to_svg(spec)) + "\n"
 
 
+def _of_pictures(name: str, results: list[Result]) -> Iterator[dict[str, Any]]:
+    """The plots of what was judged on the same pictures."""
+    of = f", judged on {name}" if name else ""
+    once = {r.artifact_sha256: r for r in reversed(results)}.values()
+    plots = [
+        (title, [(r, x, r.device) for r in results if r.kind == kind for x in [_cost(r)] if x])
+        for kind, (_, title, _) in _plots.KINDS.items()
+    ]
+    plots += [
+        (_plots.PLAIN["size"][0], [(r, (r.size_bytes or 0) / 1e6, "") for r in once]),
+        (_plots.PLAIN["multadds"][0], [(r, (r.mult_adds or 0) / 1e6, "") for r in once]),
+    ]
+    for title, rows in plots:
+        plot = _plot(f"{title}{of}", rows)
+        if plot:
+            yield plot
+
+
 def _cost(r: Result) -> float | None:
     if r.kind == "counted":
         return None if r.instructions is None else r.instructions / 1e6
@@ -57,8 +74,8 @@ def _cost(r: Result) -> float | None:
 def _plot(title: str, rows: list[tuple[Result, float, str]]) -> dict[str, Any]:
     """The plot of (result, cost, device); {} where there is nothing to draw."""
     points = [
-        {"model": r.model, "recipe": r.recipe, "format": r.format, "device": device, "x": x,
-         "top1": 100 * r.top1}
+        {"model": units.network(r.model, r.weights, r.weights_sha256), "recipe": r.recipe,
+         "format": r.format, "device": device, "x": x, "top1": 100 * r.top1}
         for r, x, device in rows
         if x and r.top1 is not None
     ]  # fmt: skip

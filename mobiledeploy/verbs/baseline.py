@@ -127,6 +127,10 @@ def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) 
     """What makes a comparison with an entry void, each in words: (now, then)."""
     e = evaluation
     found = []
+    weights = artifact.spec.weights
+    if weights.sha256 != accepted.weights_sha256:
+        known, wanted = weights.sha256[:12], accepted.weights_sha256[:12] or "random ones"
+        found.append(f"weights: {weights.source} {known}, not {wanted}")
     if artifact.spec.classes != accepted.classes:
         found.append(f"classes: {artifact.spec.classes}, not {accepted.classes}")
     for what, now, then in (

@@ -113,7 +113,7 @@ def check(
 
     Raises:
         MissingError: no baseline, or none of one of the artifacts.
-        InputError: a baseline that was edited, or that speaks of other pictures, labels,
+        InputError: a baseline that was edited, or that speaks of other weights, pictures, labels,
             preprocessing, classes, runtime or kernels; and what `evaluate` raises.
         UsageError: two artifacts of one key; margins that cannot be; pictures without labels.
     """
@@ -275,6 +275,7 @@ def _float_anchor(
         if (entry.model, entry.recipe) == (model, "float32")
         and (entry.data.identity, entry.samples, entry.classes)
         == (evaluation.data.identity, baselines.samples(evaluation), artifact.spec.classes)
+        and entry.weights_sha256 == artifact.spec.weights.sha256
         and entry.preprocessing.labels == evaluation.preprocessing.labels
     ]
     return min(found, key=lambda e: (e.format != artifact.format, e.format), default=None)

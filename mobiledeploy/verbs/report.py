@@ -15,7 +15,7 @@ from PIL import Image
 
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Pixels
@@ -159,10 +159,15 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
             changed = _changed(before, evaluation)
             flips, flipped = _flips(evaluation, artifact, changed[:FLIPS]), len(changed)
     return Detail(
-        sha, artifact.spec.name, artifact.recipe.name, artifact.format, profile,
+        sha, _network(artifact), artifact.recipe.name, artifact.format, profile,
         counts is not None, _classes(evaluation, artifact) if evaluation else (), against, flips,
         flipped, _environment(figures, artifact),
     )  # fmt: skip
+
+
+def _network(artifact: Artifact) -> str:
+    weights = artifact.spec.weights
+    return units.network(artifact.spec.name, weights.source, weights.sha256)
 
 
 def _reference(known: Mapping[str, Artifact], artifact: Artifact) -> Artifact | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import records, store
+from mobiledeploy.core import records, store, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
@@ -26,11 +26,37 @@ from mobiledeploy.core.types import (
     Outcome,
     Regression,
     Result,
+    Target,
     Verdict,
     gravest,
 )
 
-Key = tuple[str, ...]
+
+@dataclass(frozen=True)
+class Key:
+    """What a figure is of, and where; `weights` is where the model's numbers came from."""
+
+    model: str
+    weights: str
+    weights_sha256: str
+    recipe: str
+    format: str
+    kind: str
+    target: Target
+
+    @property
+    def network(self) -> str:
+        """The model and its weights, for people."""
+        return units.network(self.model, self.weights, self.weights_sha256)
+
+    def other_weights(self, others: Iterable[Key]) -> str:
+        """The weights that others have which are the same but for them, "" for none."""
+        found = {
+            units.network("", key.weights, key.weights_sha256) or "unknown ones"
+            for key in others
+            if replace(key, weights=self.weights, weights_sha256=self.weights_sha256) == self
+        }
+        return ", ".join(sorted(found))
 
 
 @dataclass(frozen=True)
@@ -148,9 +174,10 @@ def regress(
 ) -> Regressed:
     """The store's newest figures against those of `baseline`, a file that `export` wrote.
 
-    A figure answers for the same model, recipe and format on the same target, whatever the file's
-    bytes: that is what changes from commit to commit. One that is not newer than the baseline's, or
-    that was doubted when it was taken, decides nothing. The verdicts are kept in the store.
+    A figure answers for the same model, weights, recipe and format on the same target, whatever the
+    file's bytes: that is what changes from commit to commit. One that is not newer than the
+    baseline's, or that was doubted when it was taken, decides nothing. The verdicts are kept in the
+    store.
 
     Args:
         baseline: the accepted figures.
@@ -169,7 +196,7 @@ def regress(
         found = _figures(
             store.read_kept(line, str(store.path())) for line in kept.dump(newest=True)
         )
-    made = tuple(_held(key, found.get(key), old, margin) for key, old in accepted.items())
+    made = tuple(_held(key, found, old, margin) for key, old in accepted.items())
     with Store.open() as kept:
         for one in made:
             for verdict in one.verdicts:
@@ -201,22 +228,24 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
             figures.append((one.made_at, one.record))
     found: dict[Key, Figure] = {}
     for made_at, m in sorted(figures, key=lambda pair: pair[0]):
-        a, t = artifacts.get(m.artifact_sha256), m.target
-        named = (
-            (a.spec.name, a.recipe.name, a.format)
-            if a is not None
-            else (m.artifact_sha256[:12], "", "")
-        )
-        key = (*named, m.kind, t.device, t.runner, t.runtime, str(t.threads), t.delegate)
+        a = artifacts.get(m.artifact_sha256)
+        if a is None:
+            key = Key(m.artifact_sha256[:12], "", "", "", "", m.kind, m.target)
+        else:
+            weights = a.spec.weights
+            key = Key(
+                a.spec.name, weights.source, weights.sha256, a.recipe.name, a.format, m.kind,
+                m.target,
+            )  # fmt: skip
         found[key] = Figure(made_at, m)
     return found
 
 
-def _held(key: Key, newest: Figure | None, accepted: Figure, margin: float) -> Regression:
+def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float) -> Regression:
+    newest, kind, t = here.get(key), key.kind, key.target
     new, old = None if newest is None else newest.record, accepted.record
-    model, recipe, format_, kind, device, _, runtime, threads, _ = key
-    where = f"{device}, {runtime}, {threads} thread{'s' * (threads != '1')}"
-    path = f"{model} {recipe}.{format_} on {where}"
+    where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
+    path = f"{key.network} {key.recipe}.{key.format} on {where}"
     metric = "instructions" if kind == "counted" else "latency"
     limit = margin if kind == "measured" else regression.EXACT_MARGIN
 
@@ -231,11 +260,15 @@ def _held(key: Key, newest: Figure | None, accepted: Figure, margin: float) -> R
         sha = "" if new is None else new.artifact_sha256
         doubts = () if new is None else _doubts(path, new, old)
         return Regression(
-            path, model, recipe, format_, sha, old.artifact_sha256, (verdict,), doubts
+            path, key.model, key.recipe, key.format, sha, old.artifact_sha256, (verdict,), doubts
         )
 
     if newest is None or new is None:
-        return said("inconclusive", None, f"no {kind} figure of it here; bench it first")
+        others = key.other_weights(here)
+        line = f"no {kind} figure of it here" + (
+            f", only of other weights: {others}" * bool(others)
+        )
+        return said("inconclusive", None, f"{line}; bench it first")
     if newest == accepted or newest.made_at < accepted.made_at:
         line = f"not {kind} since the baseline ({accepted.made_at[:16]}); bench it first"
         return said("inconclusive", None, line)

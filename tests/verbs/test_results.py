@@ -13,7 +13,7 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Kept, Store
-from mobiledeploy.core.types import Doubt
+from mobiledeploy.core.types import DataRef, Doubt
 from mobiledeploy.verbs import results
 from tests.figures import (
     HOST,
@@ -43,6 +43,9 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
     assert found[1].latency_interval_ns is None
     assert {(r.model, r.recipe, r.format, r.size_bytes, r.top1) for r in found} == {
         ("net", "float32", "tflite", 1000, 0.75)
+    }
+    assert {(r.data_source, r.data_split, r.data_identity, r.images) for r in found} == {
+        ("demo", "validation", "id", 1)
     }
 
 
@@ -111,6 +114,39 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
         assert [r.latency_ns for r in results.listing().results] == [3000.0, 1000.0]
         assert [r.latency_ns for r in results.listing(newest=True).results] == [3000.0]
         assert results.regress(base).outcome == "fail"
+
+
+def test_two_trainings_of_one_network_are_told_apart(here: Path) -> None:
+    data = DataRef("a/photos", "all", (8, 8), (), "f" * 64)
+    other = dataclasses.replace(evaluation("b" * 64), data=data)
+    keep(
+        artifact(weights="1" * 64, of="demo"), measured(), evaluation(),
+        artifact("b" * 64, weights="2" * 64, of="run"), measured("b" * 64), other,
+    )  # fmt: skip
+    new, old = results.listing().results
+    assert (old.model, old.weights, old.weights_sha256) == ("net", "demo", "1" * 64)
+    assert (new.model, new.weights, new.weights_sha256) == ("net", "run", "2" * 64)
+    assert (new.data_source, new.data_identity) == ("a/photos", "f" * 64)
+    shown = cli()
+    assert "net demo " in shown and "net run 22222222 " in shown
+    assert "demo validation " in shown and "photos ffffffff " in shown
+    assert "weights,weights_sha256,data_source" in cli("--csv")
+
+
+def test_figures_of_other_weights_never_pair(here: Path) -> None:
+    keep(artifact(weights="1" * 64, of="demo"), measured())
+    path = saved(here / "base.jsonl")
+    keep(artifact("b" * 64, weights="2" * 64, of="run"), measured("b" * 64, ns=1630))
+    with Store.open(here / "other.db") as store:
+        store.load(k for k in results.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        (one,) = results.regress(path).regressions
+    assert one.outcome == "inconclusive"
+    assert "net demo float32.tflite on host" in one.path
+    assert "no measured figure of it here, only of other weights: run 22222222" in (
+        one.verdicts[0].line
+    )
 
 
 def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
@@ -276,7 +312,7 @@ def test_the_command_line(here: Path) -> None:
     cli("export", "base.jsonl", "--newest")
     keep(measured(ns=3000))
     said = cli("regress", "base.jsonl", "--junit", "out.xml", code=1)
-    assert "fail: net float32.tflite on host" in said
+    assert "fail: net m.h5 float32.tflite on host" in said
     assert 'failures="1"' in Path("out.xml").read_text()
     assert json.loads(cli("regress", "base.jsonl", "--json", code=1))["outcome"] == "fail"
     assert "::error" in cli("regress", "base.jsonl", "--github", code=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Failure
+from mobiledeploy.core.types import DataRef, Evaluation, Failure
 from mobiledeploy.verbs import job, sweep
+from tests.figures import artifact, evaluation, keep, measured
 
 
 def cli(*argv: object) -> subprocess.CompletedProcess[str]:
@@ -125,6 +127,25 @@ def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
         with pytest.raises(Exception, match="not below"):
             sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
+
+
+def test_what_was_judged_on_other_images_has_a_front_of_its_own(here: Path) -> None:
+    def judged(sha: str, top1: float, source: str, identity: str) -> Evaluation:
+        data = DataRef(source, "validation", (8, 8), (), identity)
+        return dataclasses.replace(evaluation(sha, top1), data=data)
+
+    names = "abcd"
+    keep(*(artifact(n * 64) for n in names), *(measured(n * 64, 1000 + ord(n)) for n in names))
+    keep(
+        judged("a" * 64, 0.6, "demo", "at 64"), judged("b" * 64, 0.7, "demo", "at 96"),
+        judged("c" * 64, 0.1, "my/photos", "1" * 64), judged("d" * 64, 0.9, "photos", "2" * 64),
+    )  # fmt: skip
+    found = sweep.fronts({n * 64 for n in names})
+    assert [(f.kind, f.pictures, [r.artifact_sha256[0] for r in f.results]) for f in found] == [
+        ("measured", "demo validation", ["a", "b"]), ("measured", "photos 11111111", ["c"]),
+        ("measured", "photos 22222222", ["d"]), ("size", "demo validation", ["b"]),
+        ("size", "photos 11111111", ["c"]), ("size", "photos 22222222", ["d"]),
+    ]  # fmt: skip
 
 
 def test_an_empty_grid_is_refused() -> None:

@@ -4,6 +4,11 @@ const count = columns.kind.length;
 const DRAWN = 1500, ROWS = 200;
 const word = (name, i) => words[name][columns[name][i]];
 const pick = Object.fromEntries(["kind", "device", "recipe", "model"].map((n) => [n, document.getElementById(n)]));
+// Accuracies on different pictures are different questions: there is no "all" of them.
+const pictures = document.getElementById("pictures");
+const sets = new Set(columns.pictures.filter((_, i) => columns.top1[i] !== null).map((code) => words.pictures[code]));
+sets.forEach((w) => pictures.add(new Option(w || "not said", w)));
+pictures.addEventListener("change", draw);
 for (const [name, select] of Object.entries(pick)) {
   select.add(new Option("all", ""));
   words[name].forEach((w) => w && select.add(new Option(w, w)));
@@ -23,6 +28,10 @@ function wanted(names, newest) {
   return found;
 }
 
+function judged(i) {
+  return columns.top1[i] !== null && word("pictures", i) === pictures.value;
+}
+
 // Cheapest first, each more accurate than all before it.
 function front(rows) {
   const kept = [];
@@ -39,11 +48,11 @@ function point(i, x, device) {
 function points(name, rows) {
   const plain = { size: "size", multadds: "multadds" }[name];
   if (!plain)
-    return rows.filter((i) => word("kind", i) === name && columns.x[i] > 0 && columns.top1[i] !== null)
+    return rows.filter((i) => word("kind", i) === name && columns.x[i] > 0 && judged(i))
       .map((i) => point(i, columns.x[i], word("device", i)));
   const once = new Map();
   for (const i of rows)
-    if (columns[plain][i] > 0 && columns.top1[i] !== null && !once.has(columns.artifact[i]))
+    if (columns[plain][i] > 0 && judged(i) && !once.has(columns.artifact[i]))
       once.set(columns.artifact[i], point(i, columns[plain][i], ""));
   return [...once.values()];
 }
@@ -75,6 +84,7 @@ async function drawFront(name, rows) {
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
+    (pictures.value && `, judged on ${pictures.value}`) +
     `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %`).join("; ")}.`);
   await show(name, { points: some, front: best });
 }
@@ -113,7 +123,7 @@ function table() {
       cell(word("kind", i) || "–"), cell(word("device", i) || "–"), cell(word("kind", i) ? word("target", i) : "–"),
       cell(counted ? null : columns.x[i], true),
       cell(columns.low[i] === null ? null : `${columns.low[i]} to ${columns.high[i]}`, true),
-      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(columns.size[i], true),
+      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(word("pictures", i) || "–"), cell(columns.size[i], true),
       cell(new Date(columns.when[i] * 1000).toISOString().slice(0, 16).replace("T", " ")));
     return row;
   }));
