@@ -316,6 +316,9 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
         assert each.read_text().count("2025-01-02") == 1
     done = CliRunner().invoke(command, [str(path), "--device", f"replay:{file}"])
     assert done.stdout.startswith("recorded on 2025-01-02, measured on ")
+    turned = [str(path), str(other), "--compare", "--device", f"replay:{turns}"]
+    done = CliRunner().invoke(command, turned)
+    assert done.stdout.startswith("recorded on 2025-01-02, measured on ")
     for argv in ([], ["--csv"], ["compared"]):
         shown = CliRunner().invoke(results_command.command, argv).stdout
         assert "recorded" in shown
