@@ -422,6 +422,14 @@ class Store:
             f"SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY {_OWN}", sha256,  # noqa: S608 - of constants
         )  # fmt: skip
 
+    def judgement(self, sha256: str) -> Evaluation | None:
+        """The evaluation whose top-1 `results` lists of an artifact."""
+        return self._newest(
+            Evaluation, lambda _: True,
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND top1 IS NOT NULL "  # noqa: S608 - of constants
+            f"ORDER BY {_OWN}", sha256,
+        )  # fmt: skip
+
     def places(self) -> tuple[str, ...]:
         """Where exports put their files, each once, newest first; some may be gone since."""
         rows = self._rows("SELECT paths FROM export ORDER BY id DESC")

@@ -518,6 +518,37 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Which images an artifact named rightly, so that two artifacts can be compared image by image.
+
+    `right` is base64 of a bit for each of `images`, the first image in the highest bit of the first
+    byte; `samples` is a sha256 over the images' names: only answers of the same are compared.
+    """
+
+    artifact_sha256: str
+    samples: str
+    images: int
+    right: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much top-1 is above another artifact's on the same images, a fraction.
+
+    `low` and `high` are one-sided 95 % bounds, paired (`analysis.gate`).
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether these images do not tell which of the two is the better one."""
+        return self.low <= 0
+
+
+@dataclass(frozen=True)
 class Judged:
     """A verdict of the store: when, by which gate, of which artifact, and what was said."""
 
@@ -574,6 +605,7 @@ class Detail:
 class Report:
     """What a file of `reports/` makes text of.
 
+    `answers` are of the artifacts of `results` that were judged.
     `on_inconclusive` says whether a check that could not decide counts as failed.
     """
 
@@ -583,6 +615,7 @@ class Report:
     results: tuple[Result, ...] = ()
     details: tuple[Detail, ...] = ()
     verdicts: tuple[Judged, ...] = ()
+    answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
 
 

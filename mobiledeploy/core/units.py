@@ -61,6 +61,12 @@ def pictures(source: str, split: str, identity: str) -> str:
     return f"{name} {identity[:8]}".strip()
 
 
+def gain(value: float, low: float, high: float, tie: bool) -> str:
+    """0.01, -0.02, 0.04, True -> '+1.0 points (-2.0 to +4.0), a tie'."""
+    said = f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{said}, a tie" if tie else said
+
+
 def one_line(text: str) -> str:
     """Text on one line and without control characters: names of files may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

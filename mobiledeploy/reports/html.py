@@ -89,6 +89,9 @@ def _data(report: Report) -> dict[str, Any]:
     return {
         "words": {name: list(known) for name, known in words.items()},
         "columns": columns | numbers,
+        "answers": {
+            a.artifact_sha256[:12]: [a.samples[:16], a.images, a.right] for a in report.answers
+        },
         "verdicts": [
             [_moment(v.made_at), v.artifact_sha256[:12], v.metric, v.outcome]
             for v in report.verdicts

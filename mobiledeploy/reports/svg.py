@@ -5,14 +5,14 @@ Accuracies on different pictures are different questions: each data set has its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import vl_convert
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Report, Result
+from mobiledeploy.core.types import Answers, Report, Result
 from mobiledeploy.reports import _plots
 
 SUFFIX = ".svg"
@@ -25,7 +25,8 @@ def render(report: Report) -> str:
         if r.top1 is not None:
             pictures = units.pictures(r.data_source, r.data_split, r.data_identity)
             judged.setdefault(units.one_line(pictures), []).append(r)
-    drawn = [plot for name in sorted(judged) for plot in _of_pictures(name, judged[name])]
+    answers = {a.artifact_sha256: a for a in report.answers}
+    drawn = [plot for name in sorted(judged) for plot in _of_pictures(name, judged[name], answers)]
     if not drawn:
         empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
         said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
@@ -47,7 +48,9 @@ def render(report: Report) -> str:
     return str(vl_convert.vegalite_to_svg(spec)) + "\n"
 
 
-def _of_pictures(name: str, results: list[Result]) -> Iterator[dict[str, Any]]:
+def _of_pictures(
+    name: str, results: list[Result], answers: Mapping[str, Answers]
+) -> Iterator[dict[str, Any]]:
     """The plots of what was judged on the same pictures."""
     of = f", judged on {name}" if name else ""
     once = {r.artifact_sha256: r for r in reversed(results)}.values()
@@ -60,7 +63,7 @@ def _of_pictures(name: str, results: list[Result]) -> Iterator[dict[str, Any]]:
         (_plots.PLAIN["multadds"][0], [(r, (r.mult_adds or 0) / 1e6, "") for r in once]),
     ]
     for title, rows in plots:
-        plot = _plot(f"{title}{of}", rows)
+        plot = _plot(f"{title}{of}", rows, answers)
         if plot:
             yield plot
 
@@ -71,25 +74,33 @@ def _cost(r: Result) -> float | None:
     return None if r.latency_ns is None else r.latency_ns / 1e6
 
 
-def _plot(title: str, rows: list[tuple[Result, float, str]]) -> dict[str, Any]:
+def _plot(
+    title: str, rows: list[tuple[Result, float, str]], answers: Mapping[str, Answers]
+) -> dict[str, Any]:
     """The plot of (result, cost, device); {} where there is nothing to draw."""
-    points = [
-        {"model": units.network(r.model, r.weights, r.weights_sha256), "recipe": r.recipe,
-         "format": r.format, "device": device, "x": x, "top1": 100 * r.top1}
+    points: list[dict[str, Any]] = [
+        {"sha": r.artifact_sha256, "model": units.network(r.model, r.weights, r.weights_sha256),
+         "recipe": r.recipe, "format": r.format, "device": device, "x": x, "top1": 100 * r.top1}
         for r, x, device in rows
         if x and r.top1 is not None
     ]  # fmt: skip
     if not points:
         return {}
-    best = [
-        mine[i]
-        for device in sorted({str(p["device"]) for p in points})
-        for mine in [[p for p in points if p["device"] == device]]
-        for i in pareto.front([(float(str(p["x"])), float(str(p["top1"]))) for p in mine])
-    ]
+    best, ties = [], []
+    for device in sorted({p["device"] for p in points}):
+        mine = [p for p in points if p["device"] == device]
+        along = [mine[i] for i in pareto.front([(p["x"], p["top1"]) for p in mine])]
+        gains = pareto.gains([answers.get(p["sha"]) for p in along])
+        for place, (point, gain) in enumerate(zip(along, gains, strict=True)):
+            if gain is None or not gain.tie:
+                best.append(point)
+            else:
+                before = along[place - 1]["top1"]
+                ends = {"low": before + 100 * gain.low, "high": before + 100 * gain.high}
+                ties.append(point | ends)
     plot = _plots.front(title, width=640)
-    names = {"points": f"points of {title}", "front": f"front of {title}"}
+    names = {part: f"{part} of {title}" for part in ("points", "front", "ties")}
     for layer in plot["layer"]:
         layer["data"] = {"name": names[layer["data"]["name"]]}
-    plot["datasets"] = {names["points"]: points, names["front"]: best}
+    plot["datasets"] = {names["points"]: points, names["front"]: best, names["ties"]: ties}
     return plot

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledeploy.analysis import pareto
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, MissingError
-from mobiledeploy.core.types import Accepted, Artifact, Baseline, Evaluation
+from mobiledeploy.core.types import Accepted, Answers, Artifact, Baseline, Evaluation
 from mobiledeploy.verbs import golden
 
 Key = tuple[str, str, str]
@@ -93,6 +94,11 @@ def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
         seal="",
     )
     return dataclasses.replace(made, seal=seal(made))
+
+
+def answered(evaluation: Evaluation) -> Answers:
+    """Which images were named rightly, to be compared with other answers to the same."""
+    return pareto.answers(evaluation, samples(evaluation))
 
 
 def samples(evaluation: Evaluation) -> str:

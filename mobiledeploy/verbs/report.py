@@ -32,6 +32,7 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
+from mobiledeploy.verbs import baseline
 from mobiledeploy.verbs.results import filters
 
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
@@ -111,8 +112,11 @@ def gather(
             details = tuple(
                 _detail(store, known, sha, files.get(sha)) for sha in list(order)[:DETAILED]
             )
+        named = sorted({r.artifact_sha256 for r in results if r.top1 is not None})
+        judged = [store.judgement(sha) for sha in named]
+        answers = tuple(baseline.answered(e) for e in judged if e is not None)
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in shown)
-    return Report(title, results=results, details=details, verdicts=verdicts)
+    return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
 
 
 def _files(store: Store, wanted: set[str]) -> dict[str, Path]:

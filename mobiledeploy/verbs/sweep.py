@@ -23,8 +23,8 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Artifact, Failed, Failure, Result
-from mobiledeploy.verbs import bench, evaluate, export, places
+from mobiledeploy.core.types import Artifact, Failed, Failure, Gain, Result
+from mobiledeploy.verbs import baseline, bench, evaluate, export, places
 from mobiledeploy.verbs import job as jobs_
 from mobiledeploy.verbs.job import Job, Made
 
@@ -58,13 +58,15 @@ class Planned:
 class Front:
     """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device.
 
-    All were judged on the same `pictures`.
+    All were judged on the same `pictures`. `gains` are of each over the one before it, None for the
+    first and where they cannot be compared.
     """
 
     kind: str
     device: str
     pictures: str
     results: tuple[Result, ...]
+    gains: tuple[Gain | None, ...]
 
 
 @dataclass(frozen=True)
@@ -169,18 +171,27 @@ def fronts(artifacts: set[str]) -> tuple[Front, ...]:
             groups[r.kind, r.device, _pictures(r)].append(r)
     found = []
     for (kind, device, pictures), mine in sorted(groups.items()):
-        costs = [(float(r.latency_ns or r.instructions or 0), r.top1 or 0.0) for r in mine]
-        best = tuple(mine[i] for i in pareto.front(costs))
-        found.append(Front(kind, device, pictures, best))
+        costs = [float(r.latency_ns or r.instructions or 0) for r in mine]
+        found.append(_front(kind, device, pictures, mine, costs))
     once = {r.artifact_sha256: r for r in judged}
     sizes: dict[str, list[Result]] = defaultdict(list)
     for r in sorted(once.values(), key=lambda r: r.artifact_sha256):
         sizes[_pictures(r)].append(r)
     for pictures, mine in sorted(sizes.items()):
-        costs = [(float(r.size_bytes or 0), r.top1 or 0.0) for r in mine]
-        best = tuple(mine[i] for i in pareto.front(costs))
-        found.append(Front("size", "", pictures, best))
+        costs = [float(r.size_bytes or 0) for r in mine]
+        found.append(_front("size", "", pictures, mine, costs))
     return tuple(found)
+
+
+def _front(
+    kind: str, device: str, pictures: str, results: Sequence[Result], costs: Sequence[float]
+) -> Front:
+    points = [(cost, r.top1 or 0.0) for cost, r in zip(costs, results, strict=True)]
+    best = tuple(results[i] for i in pareto.front(points))
+    with Store.open() as kept:
+        judged = [kept.judgement(r.artifact_sha256) for r in best]
+    answers = [None if e is None else baseline.answered(e) for e in judged]
+    return Front(kind, device, pictures, best, pareto.gains(answers))
 
 
 def _pictures(r: Result) -> str:

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobiledeploy.analysis import pareto
+from mobiledeploy.analysis import gate, pareto
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import DataRef, Evaluation, Failure
+from mobiledeploy.core.types import DataRef, Evaluation, Failure, Prediction
 from mobiledeploy.verbs import job, sweep
 from tests.figures import artifact, evaluation, keep, measured
 
@@ -146,6 +146,33 @@ def test_what_was_judged_on_other_images_has_a_front_of_its_own(here: Path) -> N
         ("measured", "photos 22222222", ["d"]), ("size", "demo validation", ["b"]),
         ("size", "photos 11111111", ["c"]), ("size", "photos 22222222", ["d"]),
     ]  # fmt: skip
+
+
+def judged_on(sha: str, right: int, of: int) -> Evaluation:
+    """An evaluation of which the first images are right."""
+    predictions = tuple(
+        Prediction(str(n), 1, (1, 0) if n < right else (0, 1), (0.9, 0.1)) for n in range(of)
+    )
+    return dataclasses.replace(evaluation(sha, right / of), images=of, predictions=predictions)
+
+
+def test_what_the_images_do_not_tell_apart_is_a_tie(here: Path) -> None:
+    names = "abc"
+    keep(*(artifact(n * 64) for n in names), *(measured(n * 64, 1000 + ord(n)) for n in names))
+    keep(*(judged_on(n * 64, right, 100) for n, right in zip(names, (66, 67, 90), strict=True)))
+    (front, _) = sweep.fronts({n * 64 for n in names})
+    first, tie, sure = front.gains
+    assert first is None
+    assert tie and sure
+    assert (round(tie.value, 9), tie.tie) == (0.01, True)
+    low, high = gate.bounds(0, 1, 100)
+    assert (tie.low, tie.high) == (-high, -low)
+    assert (round(sure.value, 9), sure.tie) == (0.23, False)
+    # Other images are no pairs.
+    other = dataclasses.replace(judged_on("d" * 64, 95, 90), data=evaluation().data)
+    keep(artifact("d" * 64), measured("d" * 64, 2000), other)
+    (front, _) = sweep.fronts({n * 64 for n in "abcd"})
+    assert front.gains[3] is None
 
 
 def test_an_empty_grid_is_refused() -> None:

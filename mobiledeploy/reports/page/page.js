@@ -1,5 +1,5 @@
 // The page's own part: filters, fronts and the table. Vega draws.
-const { words, columns, verdicts, specs } = JSON.parse(document.getElementById("data").textContent);
+const { words, columns, verdicts, specs, answers } = JSON.parse(document.getElementById("data").textContent);
 const count = columns.kind.length;
 const DRAWN = 1500, ROWS = 200;
 const word = (name, i) => words[name][columns[name][i]];
@@ -40,8 +40,51 @@ function front(rows) {
   return kept;
 }
 
+// Tango's score statistic with half an image of correction, as mobiledeploy/analysis/gate.py has it.
+const QUANTILE = 1.6448536269514722;
+function tango(losses, gains, n, d) {
+  const linear = (2 * n - losses + gains) * d - losses - gains;
+  const root = Math.sqrt(Math.max(linear * linear + 8 * n * gains * d * (1 - d), 0));
+  const spread = Math.sqrt(Math.max(n * (2 * Math.max((root - linear) / (4 * n), 0) + d * (1 - d)), 0));
+  const above = losses - gains - n * d + 0.5;
+  return spread > 0 ? above / spread : above === 0 ? 0 : Math.sign(above) * Infinity;
+}
+
+function upper(losses, gains, n) {
+  let low = (losses - gains + 0.5) / n, high = 1 - 1e-12;
+  if (low >= 1 || !(tango(losses, gains, n, high) + QUANTILE < 0)) return 1;
+  for (let k = 0; k < 60; k++) {
+    const middle = (low + high) / 2;
+    if (tango(losses, gains, n, middle) + QUANTILE > 0) low = middle; else high = middle;
+  }
+  return low;
+}
+
+// By how much one artifact is better than another on the same images: points, and their bounds.
+function gain(now, before) {
+  const [a, b] = [answers[now.sha], answers[before.sha]];
+  if (!a || !b || a[0] !== b[0] || a[1] !== b[1]) return null;
+  const [mine, theirs] = [atob(a[2]), atob(b[2])];
+  let gains = 0, losses = 0;
+  for (let k = 0; k < a[1]; k++) {
+    const bit = 7 - (k & 7), own = (mine.charCodeAt(k >> 3) >> bit) & 1, other = (theirs.charCodeAt(k >> 3) >> bit) & 1;
+    gains += own & ~other; losses += other & ~own;
+  }
+  return { value: 100 * (gains - losses) / a[1], low: -100 * upper(losses, gains, a[1]), high: 100 * upper(gains, losses, a[1]) };
+}
+
+// Points of a front that the images do not tell from the cheaper one beside them are ties.
+function tied(along) {
+  return along.map((now, k) => {
+    const found = k ? gain(now, along[k - 1]) : null;
+    if (!found || found.low > 0) return now;
+    const before = along[k - 1].top1;
+    return { ...now, tie: found, low: before + found.low, high: before + found.high };
+  });
+}
+
 function point(i, x, device) {
-  return { model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
+  return { sha: word("artifact", i), model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
     x, shown: String(x), top1: columns.top1[i] };
 }
 
@@ -74,19 +117,25 @@ function caption(name, text) {
   document.querySelector(`#plot-${name} figcaption`).textContent = text;
 }
 
+function tieWords(tie) {
+  if (!tie) return "";
+  const [value, low, high] = [tie.value, tie.low, tie.high].map((x) => (x < 0 ? "" : "+") + x.toFixed(1));
+  return `, a tie with the cheaper one beside it: ${value} points (${low} to ${high})`;
+}
+
 async function drawFront(name, rows) {
   const all = points(name, rows);
   const section = document.getElementById(`plot-${name}`);
   section.hidden = !all.length;
   if (!all.length) return;
-  const best = [...new Set(all.map((p) => p.device))].flatMap((d) => front(all.filter((p) => p.device === d)));
+  const best = [...new Set(all.map((p) => p.device))].flatMap((d) => tied(front(all.filter((p) => p.device === d))));
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (pictures.value && `, judged on ${pictures.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %`).join("; ")}.`);
-  await show(name, { points: some, front: best });
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %${tieWords(p.tie)}`).join("; ")}.`);
+  await show(name, { points: some, front: best.filter((p) => !p.tie), ties: best.filter((p) => p.tie) });
 }
 
 async function drawHistory(kind) {
