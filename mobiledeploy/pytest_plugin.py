@@ -62,12 +62,12 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         }  # fmt: skip
         try:
             paths = _paths(artifacts)
-            if update:
-                check.update(paths, **common)
-                return None
             limits = check.Limits(
                 margin / 100, float_margin / 100, *(_share(points) for points in (floor, max_flips))
             )
+            if update:
+                check.update(paths, limits=limits, **common)
+                return None
             report = check.check(paths, limits=limits, on_inconclusive=on_inconclusive, **common)
         except DeployError as error:
             pytest.fail(f"error: {error}", pytrace=False)

@@ -34,11 +34,14 @@ CARD = Target("snapdragon-835", "card", "litert", 1, "xnnpack")
 TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
 
 
-def artifact(sha: str = SHA, name: str = "net", recipe: str = "float32") -> Artifact:
+def artifact(
+    sha: str = SHA, name: str = "net", recipe: str = "float32", weights: str = "", of: str = "m.h5"
+) -> Artifact:
+    """`weights` is the sha256 of those in the file `of`."""
     return Artifact(
         f"{recipe}.tflite", sha, 1000, 900, 0.0, "tflite",
         ModelSpec(name, None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
-                  Weights("m.h5", "", pinned=False)),
+                  Weights(of, weights, pinned=False)),
         Recipe(recipe, "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
         "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
         1.0, {},

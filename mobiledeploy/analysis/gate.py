@@ -139,6 +139,16 @@ def unflipped(margin: float) -> int:
     )
 
 
+def least_margin(n: int) -> float:
+    """The margin above which n pictures decide where none flips: below it they never can."""
+    return bounds(0, 0, n)[1]
+
+
+def least_flips(n: int) -> float:
+    """The share of flips above which n pictures decide where none flips."""
+    return flip_bounds(0, n)[1]
+
+
 def flips_needed(flips: int, n: int, most: float) -> int | None:
     """How many pictures would decide whether fewer than `most` of them flip, were they like these.
 

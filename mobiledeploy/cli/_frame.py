@@ -15,7 +15,7 @@ import click
 from mobiledeploy.cli import _settings
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Doubt, Overrides
+from mobiledeploy.core.types import Doubt, Failed, Overrides
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -171,6 +171,15 @@ def overrides(given: dict[str, Any]) -> Overrides:
 def emit_json(record: Any) -> None:
     """The command's one JSON object on standard output."""
     click.echo(records.dumps(record))
+
+
+def failures(failed: Sequence[Failed]) -> None:
+    """A line of error for each, and the end in the gravest code; nothing where there are none."""
+    for one in failed:
+        click.echo(f"error: {units.one_line(one.message)}", err=True)
+    if failed:
+        sys.stdout.flush()
+        click.get_current_context().exit(max(one.exit_code for one in failed))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

@@ -17,6 +17,7 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Counted, Estimated, Measured
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import compare as comparison
+from mobiledeploy.verbs import places
 
 
 def _to_devices(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -102,22 +103,24 @@ def command(
         done = verb.figures(chosen, notify=terminal, **given)
     if json:
         _frame.emit_json(done)
+        _frame.failures(done.failed)
         return
     made = [(Path(p), m) for p, m in zip(done.paths, done.measurements, strict=True)]
     measured = {p: m for p, m in made if isinstance(m, Measured)}
     counted = {p: m for p, m in made if isinstance(m, Counted)}
     estimated = {p: m for p, m in made if isinstance(m, Estimated)}
     if measured:
-        _show_measured(measured)
+        _show_measured(measured, done.recorded_at)
     if estimated:
         _estimates.show(estimated)
     if estimated and counted:
         click.echo()
     if counted:
         _counts.show(counted)
+    _frame.failures(done.failed)
 
 
-def _show_measured(made: Mapping[Path, Measured]) -> None:
+def _show_measured(made: Mapping[Path, Measured], recorded_at: str) -> None:
     first = next(iter(made.values()))
     _frame.table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
@@ -133,7 +136,7 @@ def _show_measured(made: Mapping[Path, Measured]) -> None:
             )
             for path, m in made.items()
         ],
-        title=f"measured on {_machine(first)}, "
+        title=f"{_recorded(recorded_at)}measured on {_machine(first)}, "
         f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
     )
 
@@ -170,8 +173,13 @@ def _compare(
                 units.duration(medians["B"]), f"{made.ratio:.3f}", f"{low:.3f} to {high:.3f}", word,
             )
         ],
-        title=f"measured on {_machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
+        title=f"{_recorded(places.recorded_at(given['device']))}measured on "
+        f"{_machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
     )  # fmt: skip
+
+
+def _recorded(at: str) -> str:
+    return f"recorded on {at[:10]}, " if at else ""
 
 
 def _machine(measured: Measured) -> str:

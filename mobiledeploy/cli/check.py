@@ -95,11 +95,13 @@ def command(
     paths = named(artifacts)
     if update_baseline:
         with _frame.Terminal(quiet, verbose) as terminal:
-            updated = verb.update(paths, labelled=not no_labels, notify=terminal, **given)
+            updated = verb.update(
+                paths, limits=limits, labelled=not no_labels, notify=terminal, **given
+            )
         if json:
             _frame.emit_json(updated)
         else:
-            _show_update(updated)
+            _show_update(updated, labelled=not no_labels)
         return
     for path in files.values():
         records.need_folder(path)
@@ -196,7 +198,8 @@ def _show_rest(check: Check) -> None:
         click.echo(units.one_line(f"{check.path}: {moved}"))
 
 
-def _show_update(updated: verb.Updated) -> None:
+def _show_update(updated: verb.Updated, *, labelled: bool) -> None:
+    of = "points of top-1" if labelled else "% of answers changed"
     for c in updated.changes:
         words = f"{c.model} {c.recipe} {c.format}: "
         if c.artifact_before is None:
@@ -213,5 +216,6 @@ def _show_update(updated: verb.Updated) -> None:
                 if c.artifact_before == c.artifact_sha256
                 else f", file {c.artifact_before[:12]} -> {c.artifact_sha256[:12]}"
             )
+        words += f"; so many can decide {verb.points(c.decides):g} {of} or more"
         click.echo(units.one_line(words))
     click.echo(units.one_line(f"{updated.baseline} is written: commit it"))

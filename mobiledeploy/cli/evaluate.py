@@ -40,15 +40,16 @@ def command(
     changes = _frame.overrides(given)
     paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = verb.evaluate(paths, overrides=changes, notify=terminal, **given)
+        done = verb.evaluated(paths, overrides=changes, notify=terminal, **given)
     if json:
-        _frame.emit_json(verb.Evaluated(tuple(map(str, paths)), made))
+        _frame.emit_json(done)
+        _frame.failures(done.failed)
         return
     _frame.table(
         ("file", "runtime", "images", "top-1", "top-5", "agrees with float", "images/s"),
         [
             (
-                str(path),
+                path,
                 e.target.runtime,
                 str(e.images),
                 units.percent(e.top1),
@@ -56,12 +57,13 @@ def command(
                 units.percent(e.agreement),
                 f"{e.images_per_second:.0f}",
             )
-            for path, e in zip(paths, made, strict=True)
+            for path, e in zip(done.paths, done.evaluations, strict=True)
         ],
     )
-    for path, e in zip(paths, made, strict=True):
+    for path, e in zip(done.paths, done.evaluations, strict=True):
         if e.confusion and not quiet:
             click.echo(f"{path} takes {', '.join(_pairs(e))}")
+    _frame.failures(done.failed)
 
 
 def _pairs(evaluation: Evaluation) -> list[str]:

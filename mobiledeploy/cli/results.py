@@ -79,7 +79,7 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
             (
                 units.one_line(f"{c.b} over {c.a}"), units.one_line(c.device), f"{c.ratio:.3f}",
                 "{:.3f} to {:.3f}".format(*c.interval), units.changed(c.ratio, c.changed),
-                str(c.rounds), c.made_at[:16],
+                str(c.rounds), c.made_at[:16] + ", recorded" * c.recorded,
             )
             for c in found.comparisons
         ],
@@ -132,7 +132,8 @@ def regress(
 ) -> None:  # fmt: skip
     """Hold the newest figures against BASELINE, a file of `results export`.
 
-    Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell.
+    Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell: they scatter,
+    a figure was doubted when it was taken, or it was not taken since.
     """
     if junit is not None:
         records.need_folder(junit)
@@ -153,6 +154,10 @@ def regress(
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
 
 
+def _pictures(r: Result) -> str:
+    return units.pictures(r.data_source, r.data_split, r.data_identity)
+
+
 def _csv(results: tuple[Result, ...]) -> None:
     sys.stdout.write(REPORTS.load("csv").render(Report("", results=results)))
 
@@ -160,17 +165,20 @@ def _csv(results: tuple[Result, ...]) -> None:
 def _show(results: tuple[Result, ...]) -> None:
     _frame.table(
         (
-            "model", "recipe", "size", "top-1", "device", "kind", "latency", "instructions", "when",
-            "id",
+            "model", "recipe", "size", "top-1", "judged on", "device", "kind", "latency",
+            "instructions", "when", "id",
         ),
         [
             (
-                units.one_line(r.model or r.artifact_sha256[:12]),
+                units.one_line(
+                    units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
+                ),
                 units.one_line(f"{r.recipe}.{r.format}"),
                 "–" if r.size_bytes is None else units.size(r.size_bytes),
                 units.percent(r.top1),
+                units.one_line(_pictures(r)) or "–",
                 units.one_line(r.device),
-                r.kind,
+                f"{r.kind}, recorded" if r.recorded else r.kind,
                 "–" if r.latency_ns is None else units.duration(r.latency_ns),
                 "–" if r.instructions is None else f"{r.instructions:,}",
                 r.made_at[:16],

@@ -115,21 +115,22 @@ def _fronts(done: verb.Swept) -> None:
             continue
         where = f"{front.kind} on {front.device}" if front.device else front.kind
         _frame.table(
-            ("model", "recipe", "top-1", "cost"),
+            ("model", "recipe", "top-1", "over the one before", "cost"),
             [
                 (
-                    r.model,
+                    units.network(r.model, r.weights, r.weights_sha256),
                     f"{r.recipe}.{r.format}",
                     units.percent(r.top1),
+                    "–" if g is None else units.gain(g.value, g.low, g.high, g.tie),
                     units.size(r.size_bytes or 0)
                     if front.kind == "size"
                     else f"{r.instructions:,}"
                     if r.latency_ns is None
                     else units.duration(r.latency_ns),
                 )
-                for r in front.results
+                for r, g in zip(front.results, front.gains, strict=True)
             ],
-            title=f"Front of accuracy and {where}, cheapest first",
+            title=f"Front of accuracy on {front.pictures} and {where}, cheapest first",
         )
     for failure in done.failed:
         click.echo(f"failed: {units.one_line(f'{failure.what}: {failure.message}')}")

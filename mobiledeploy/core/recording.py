@@ -6,12 +6,14 @@ same answers in the same order lead to the same record, byte for byte.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, records, store
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Process, Session
 
@@ -58,7 +60,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Recording:
-    """All answers of a session, each kind in its order."""
+    """All answers of a session, each kind in its order; `made_at` is when it ended."""
 
     asked: Asked
     pushed: tuple[Pushed, ...]
@@ -66,11 +68,18 @@ class Recording:
     clock: tuple[float, ...]
     holds: tuple[bool, ...]
     runs: tuple[Ran, ...]
+    made_at: str = ""
 
 
 def read(path: Path) -> Recording:
-    """The recording in a file; InputError where it is none."""
-    found = records.loads(Recording, inputs.read(path, inputs.RECORD), str(path))
+    """The recording in a file; InputError where it is none.
+
+    Its moment is written as the store writes them; one without, of an earlier mobiledeploy, has
+    that of its file.
+    """
+    with inputs.opened(path, inputs.RECORD) as stream:
+        touched = datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, UTC)
+        found = records.loads(Recording, stream.read(), str(path))
     asked = found.asked
     sound = {
         "threads": asked.threads > 0,
@@ -83,7 +92,15 @@ def read(path: Path) -> Recording:
     for field, holds in sound.items():
         if not holds:
             raise InputError(f"{path}: {field} cannot be so", "record it again")
-    return found
+    try:
+        moment = datetime.fromisoformat(found.made_at) if found.made_at else touched
+        if moment.tzinfo is None:
+            raise ValueError("a moment without a zone")
+        return replace(found, made_at=store.written(moment))
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"recording {path} does not say when it was made: {found.made_at!r}", "record it again"
+        ) from error
 
 
 class Recorder:
@@ -102,6 +119,7 @@ class Recorder:
         return Recording(
             asked, tuple(self._pushed), tuple(self._facts), tuple(self._clock),
             tuple(self._holds), tuple(run.ran() for run in self._runs),
+            store.written(datetime.now(UTC)),
         )  # fmt: skip
 
     def facts(self) -> Mapping[str, str]:

@@ -41,7 +41,7 @@ from mobiledeploy.core.types import (
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Notify
 
-SCHEMA = 3
+SCHEMA = 5
 WAIT_SECONDS = 30.0
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -111,6 +111,24 @@ _STEPS: dict[int, tuple[str, ...]] = {
             b_sha256 TEXT NOT NULL, device TEXT NOT NULL, ratio REAL NOT NULL,
             low REAL NOT NULL, high REAL NOT NULL, record TEXT NOT NULL)""",
     ),
+    # Whether it was played back from a recording: then `made_at` is when that was made.
+    4: (
+        "ALTER TABLE measurement ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE comparison ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
+    ),
+    # Whose weights, and which pictures: a model's name says neither.
+    5: (
+        "ALTER TABLE artifact ADD COLUMN weights TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE artifact ADD COLUMN weights_sha256 TEXT NOT NULL DEFAULT ''",
+        """UPDATE artifact SET
+            weights = coalesce(json_extract(record, '$.spec.weights.source'), ''),
+            weights_sha256 = coalesce(json_extract(record, '$.spec.weights.sha256'), '')""",
+        "ALTER TABLE evaluation ADD COLUMN data_source TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE evaluation ADD COLUMN data_split TEXT NOT NULL DEFAULT ''",
+        """UPDATE evaluation SET
+            data_source = coalesce(json_extract(record, '$.data.source'), ''),
+            data_split = coalesce(json_extract(record, '$.data.split'), '')""",
+    ),
 }
 # What `results` can be filtered by.
 _TESTS = {
@@ -128,9 +146,18 @@ _OWN = (
     "data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
     "WHERE x.sha256 = artifact_sha256) DESC, made_at DESC, id DESC"
 )
+# The evaluation that says most of an artifact, with and without labels.
 _NEWEST = (
-    "(SELECT {0} FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
+    "(SELECT id FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
     f"AND {{0}} IS NOT NULL ORDER BY {_OWN} LIMIT 1)"
+)
+_JUDGED = (
+    f"LEFT JOIN evaluation e ON e.id = {_NEWEST.format('top1')} "
+    f"LEFT JOIN evaluation g ON g.id = {_NEWEST.format('agreement')} "
+)
+_OF_JUDGED = (
+    "coalesce(e.data_source, ''), coalesce(e.data_split, ''), coalesce(e.data_identity, ''), "
+    "coalesce(e.images, 0) "
 )
 # The newest figure of an artifact on a target, whenever it came into this store.
 _NEWEST_FIGURES = (
@@ -291,15 +318,20 @@ class Store:
             sha256, target.runtime, data.identity, runtime_version,
         )  # fmt: skip
 
-    def add_measurement(self, measurement: Measurement) -> None:
-        """Keeps a figure of any kind, with its raw samples."""
+    def add_measurement(self, measurement: Measurement, played: str = "") -> None:
+        """Keeps a figure of any kind, with its raw samples.
+
+        `played` is when it was recorded, of one that is played back: it keeps that date, and one
+        that is here already stays the only one.
+        """
         with self._transaction() as connection:
-            _insert_measurement(connection, measurement, _now())
+            if not (played and _here(connection, measurement)):
+                _insert_measurement(connection, measurement, played or _now(), bool(played))
 
     def measurement(
         self, sha256: str, target: Target, runtime_version: str = ""
     ) -> Measurement | None:
-        """The newest figure of an artifact on a target.
+        """The newest figure of an artifact on a target, played back from no recording.
 
         A target without delegate takes every one. A figure of another version of the runtime is no
         answer; without a version, each is. An estimate is of no version and answers for its
@@ -309,7 +341,7 @@ class Store:
             _KINDS,
             lambda m: _fits(m.target, target),
             "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
-            "AND runtime = ? AND threads = ? "
+            "AND runtime = ? AND threads = ? AND NOT recorded "
             "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY made_at DESC, id DESC",
             sha256, target.device, target.runtime, target.threads, runtime_version,
         )  # fmt: skip
@@ -350,21 +382,23 @@ class Store:
         )
         return tuple(Judged(*row) for row in rows)
 
-    def add_comparison(self, compared: Compared) -> None:
-        """Keeps two artifacts timed in turns, with all blocks."""
+    def add_comparison(self, compared: Compared, played: str = "") -> None:
+        """Keeps two artifacts timed in turns, with all blocks; `played` as of a measurement."""
         with self._transaction() as connection:
-            _insert_comparison(connection, compared, _now())
+            if not (played and _here(connection, compared)):
+                _insert_comparison(connection, compared, played or _now(), bool(played))
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """Every comparison, newest first."""
         rows = self._all(
             "SELECT made_at, device, json_extract(record, '$.a'), json_extract(record, '$.b'), "
             "ratio, low, high, json_extract(record, '$.changed'), "
-            "json_extract(record, '$.rounds') FROM comparison ORDER BY made_at DESC, id DESC"
+            "json_extract(record, '$.rounds'), recorded FROM comparison "
+            "ORDER BY made_at DESC, id DESC"
         )
         return tuple(
-            Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds)
-            for made_at, device, a, b, ratio, low, high, changed, rounds in rows
+            Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds, bool(old))
+            for made_at, device, a, b, ratio, low, high, changed, rounds, old in rows
         )
 
     def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
@@ -396,12 +430,13 @@ class Store:
             "WITH page AS (SELECT m.id FROM measurement m INDEXED BY measurement_by "  # noqa: S608 - of constants
             f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} "
             "ORDER BY m.made_at DESC, m.id DESC LIMIT ?) "
-            "SELECT m.made_at, artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
-            "coalesce(format, ''), size_bytes, kind, device, runner, runtime, runtime_version, "
+            "SELECT m.made_at, m.artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
+            "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
-            f"{_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, m.id FROM page "
+            "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
+            f"coalesce(weights_sha256, ''), {_OF_JUDGED} FROM page "
             "JOIN measurement m ON m.id = page.id "
-            "LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 "
+            f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_JUDGED}"
             "ORDER BY m.made_at DESC, m.id DESC"
         )
         rows = self._all(query, *wanted.values(), -1 if most is None else most)
@@ -410,10 +445,10 @@ class Store:
     def unmeasured(self) -> tuple[Result, ...]:
         """Artifacts without any figure, newest first."""
         rows = self._all(
-            "SELECT made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, '', "  # noqa: S608 - of constants
-            f"NULL, NULL, NULL, {_NEWEST.format('top1')}, {_NEWEST.format('agreement')}, NULL, "
-            "NULL FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m WHERE sha256 NOT IN "
-            "(SELECT artifact_sha256 FROM measurement) ORDER BY made_at DESC"
+            "SELECT m.made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, "  # noqa: S608 - of constants
+            "'', NULL, NULL, NULL, e.top1, g.agreement, NULL, NULL, 0, weights, weights_sha256, "
+            f"{_OF_JUDGED} FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_JUDGED}"
+            "WHERE sha256 NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY m.made_at DESC"
         )
         return tuple(_result(row) for row in rows)
 
@@ -433,6 +468,14 @@ class Store:
             f"SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY {_OWN}", sha256,  # noqa: S608 - of constants
         )  # fmt: skip
 
+    def judgement(self, sha256: str) -> Evaluation | None:
+        """The evaluation whose top-1 `results` lists of an artifact."""
+        return self._newest(
+            Evaluation, lambda _: True,
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND top1 IS NOT NULL "  # noqa: S608 - of constants
+            f"ORDER BY {_OWN}", sha256,
+        )  # fmt: skip
+
     def places(self) -> tuple[str, ...]:
         """Where exports put their files, each once, newest first; some may be gone since."""
         rows = self._rows("SELECT paths FROM export ORDER BY id DESC")
@@ -443,17 +486,18 @@ class Store:
         only = f" WHERE id IN {_NEWEST_FIGURES}" * newest
         with _refusals(self._file):
             for query in (
-                "SELECT made_at, '', record FROM artifact ORDER BY sha256",
-                "SELECT made_at, '', record FROM evaluation ORDER BY made_at, id",
-                f"SELECT made_at, '', record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
+                "SELECT made_at, '', 0, record FROM artifact ORDER BY sha256",
+                "SELECT made_at, '', 0, record FROM evaluation ORDER BY made_at, id",
+                f"SELECT made_at, '', recorded, record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
                 (
-                    "SELECT made_at, artifact_sha256 || ' ' || gate, record FROM verdict "
+                    "SELECT made_at, artifact_sha256 || ' ' || gate, 0, record FROM verdict "
                     "ORDER BY made_at, id"
                 ),
-                "SELECT made_at, '', record FROM comparison ORDER BY made_at, id",
+                "SELECT made_at, '', recorded, record FROM comparison ORDER BY made_at, id",
             ):
-                for made_at, of, record in self._connection.execute(query):
-                    head = json.dumps({"made_at": made_at, "of": of})
+                for made_at, of, recorded, record in self._connection.execute(query):
+                    said = {"recorded": True} if recorded else {}
+                    head = json.dumps({"made_at": made_at, "of": of} | said)
                     yield f'{head[:-1]}, "kept": {record}}}'
 
     def load(self, kept: Iterable[Kept]) -> int:
@@ -547,42 +591,48 @@ def _whole(value: Any) -> Any:
     return units.whole(value) if isinstance(value, str) else value
 
 
-def _insert_measurement(connection: sqlite3.Connection, m: Measurement, made_at: str) -> None:
+def _insert_measurement(
+    connection: sqlite3.Connection, m: Measurement, made_at: str, recorded: bool = False
+) -> None:
     m, text = _storable(m)
     t = m.target
     latency = {"measured": "median_ns", "estimated": "latency_ns"}.get(m.kind)
     connection.execute(
-        "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, m.artifact_sha256, m.kind, t.device, t.runner, t.runtime,
          getattr(m, "runtime_version", ""), t.threads, t.delegate,
-         None if latency is None else getattr(m, latency), getattr(m, "instructions", None), text),
+         None if latency is None else getattr(m, latency), getattr(m, "instructions", None), text,
+         recorded),
     )  # fmt: skip
 
 
 def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
     a, text = _storable(a)
     connection.execute(
-        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, text),
-    )
+        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, text,
+         a.spec.weights.source, a.spec.weights.sha256),
+    )  # fmt: skip
 
 
 def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
     e, text = _storable(e)
     connection.execute(
-        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-         e.agreement, text, e.runtime_version),
+         e.agreement, text, e.runtime_version, e.data.source, e.data.split),
     )  # fmt: skip
 
 
-def _insert_comparison(connection: sqlite3.Connection, c: Compared, made_at: str) -> None:
+def _insert_comparison(
+    connection: sqlite3.Connection, c: Compared, made_at: str, recorded: bool = False
+) -> None:
     c, text = _storable(c)
     a, b = c.blocks[:2]
     connection.execute(
-        "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, a.artifact_sha256, b.artifact_sha256, a.target.device, c.ratio, *c.interval,
-         text),
+         text, recorded),
     )  # fmt: skip
 
 
@@ -601,11 +651,13 @@ class Kept:
     """A record as it lies in a store, and when it was made.
 
     `of` is "" but for a verdict, which does not say itself of what it is: "sha256 gate".
+    `recorded` says that it was played back.
     """
 
     made_at: str
     of: str
     record: Record
+    recorded: bool = False
 
 
 def read_kept(text: str | bytes, where: str) -> Kept:
@@ -613,6 +665,7 @@ def read_kept(text: str | bytes, where: str) -> Kept:
     try:
         data = json.loads(text)
         made_at, of, kept = data["made_at"], data["of"], data["kept"]
+        recorded = data.get("recorded", False)
         moment = datetime.fromisoformat(made_at)
         known = _RECORDS[kept["record"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -624,7 +677,7 @@ def read_kept(text: str | bytes, where: str) -> Kept:
     record = records.loads(known, json.dumps(kept), where)
     _check(record, where)
     try:
-        return Kept(written(moment), of, record)
+        return Kept(written(moment), of, record, recorded is True)
     except OverflowError as error:
         raise InputError(f"{where} was made at {made_at}, which is no moment in UTC") from error
 
@@ -704,7 +757,7 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
     if isinstance(record, Compared):
         known = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
         if not connection.execute(known, (at, records.line(record))).fetchone():
-            _insert_comparison(connection, record, at)
+            _insert_comparison(connection, record, at, kept.recorded)
         return
     sha, _, gate = kept.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256
@@ -716,12 +769,23 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at)
     else:
-        _insert_measurement(connection, record, at)
+        _insert_measurement(connection, record, at, kept.recorded)
+
+
+def _here(connection: sqlite3.Connection, record: Measurement | Compared) -> bool:
+    """Whether the very record is here, whenever it came."""
+    if isinstance(record, Compared):
+        query = "SELECT 1 FROM comparison WHERE a_sha256 = ? AND record = ?"
+        sha = record.blocks[0].artifact_sha256
+    else:
+        query = "SELECT 1 FROM measurement WHERE artifact_sha256 = ? AND record = ?"
+        sha = record.artifact_sha256
+    return connection.execute(query, (sha, records.line(record))).fetchone() is not None
 
 
 def _result(row: Sequence[Any]) -> Result:
     values = list(row)
-    values[14] = _interval(row[14])
+    values[14], values[20] = _interval(row[14]), bool(row[20])
     return Result(*values)
 
 

@@ -499,7 +499,10 @@ class Result:
     `kind` is "" for an artifact that has no figure; `latency_ns` with its interval is of what was
     measured or estimated, `instructions` of what was counted. `top1` and `agreement` are fractions,
     of the newest evaluation. `mult_adds` is None where the artifact's file is gone. `id` names the
-    figure in its store, None where there is none.
+    figure in its store, None where there is none. One that is `recorded` was played back; `made_at`
+    is when the recording was made. `weights` is where the model's numbers came from; `data_source`,
+    `data_split` and `data_identity` are of the pictures that `top1` is of, `images` how many they
+    are ("" and 0 where there is no `top1`).
     """
 
     made_at: str
@@ -522,6 +525,44 @@ class Result:
     agreement: float | None
     mult_adds: int | None = None
     id: int | None = None
+    recorded: bool = False
+    weights: str = ""
+    weights_sha256: str = ""
+    data_source: str = ""
+    data_split: str = ""
+    data_identity: str = ""
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which images an artifact named rightly, so that two artifacts can be compared image by image.
+
+    `right` is base64 of a bit for each of `images`, the first image in the highest bit of the first
+    byte; `samples` is a sha256 over the images' names: only answers of the same are compared.
+    """
+
+    artifact_sha256: str
+    samples: str
+    images: int
+    right: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much top-1 is above another artifact's on the same images, a fraction.
+
+    `low` and `high` are one-sided 95 % bounds, paired (`analysis.gate`).
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether these images do not tell which of the two is the better one."""
+        return self.low <= 0
 
 
 @dataclass(frozen=True)
@@ -581,6 +622,7 @@ class Detail:
 class Report:
     """What a file of `reports/` makes text of.
 
+    `answers` are of the artifacts of `results` that were judged.
     `on_inconclusive` says whether a check that could not decide counts as failed.
     """
 
@@ -590,6 +632,7 @@ class Report:
     results: tuple[Result, ...] = ()
     details: tuple[Detail, ...] = ()
     verdicts: tuple[Judged, ...] = ()
+    answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
 
 
@@ -634,7 +677,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of the store without its blocks: when and where it was, and what came of it."""
+    """A comparison of the store without its blocks: when and where it was, and what came of it.
+
+    `recorded` as of `Result`.
+    """
 
     made_at: str
     device: str
@@ -644,6 +690,7 @@ class Comparison:
     interval: tuple[float, float]
     changed: bool
     rounds: int
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -805,6 +852,18 @@ class Failure:
     exit_code: int
     message: str
     hint: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One of several things that failed while the others went on; `what` names it.
+
+    `exit_code` is what a command ends in for it.
+    """
+
+    what: str
+    message: str
+    exit_code: int
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,35 @@ def whole(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def network(model: str, weights: str, sha256: str) -> str:
+    """A model and whose weights it has, for trainings of one network are of one name.
+
+    'mobilenet_v1_0.25_96', 'run', '1f2e...' -> 'mobilenet_v1_0.25_96 run 1f2e3d4c'; what comes with
+    mobiledeploy or with Keras is known by its name alone, and a model's own file by its hash.
+    """
+    if model and weights.rpartition(".")[0] == model:
+        return f"{model} {sha256[:8]}".strip()
+    sure = weights in ("", "demo", "imagenet", "random")
+    return " ".join(part for part in (model, weights, "" if sure else sha256[:8]) if part)
+
+
+def pictures(source: str, split: str, identity: str) -> str:
+    """What a data set is told apart by: its name and the start of its identity; '' for none.
+
+    The demo's are the same at every resolution, and have a name for each split.
+    """
+    if source == "demo":
+        return f"demo {split}"
+    name = source.rstrip("/").rpartition("/")[2]
+    return f"{name} {identity[:8]}".strip()
+
+
+def gain(value: float, low: float, high: float, tie: bool) -> str:
+    """0.01, -0.02, 0.04, True -> '+1.0 points (-2.0 to +4.0), a tie'."""
+    said = f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{said}, a tie" if tie else said
+
+
 def one_line(text: str) -> str:
     """Text on one line and without control characters: names of files may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -283,6 +284,12 @@ class _Allowed:
     text: frozenset[str]
     graph: frozenset[str]
     calls: dict[str, frozenset[str]]
+
+
+def modules() -> frozenset[str]:
+    """The modules of the classes that a Keras file may name, those of our own layers among them."""
+    ways = chain.from_iterable(_allowed().classes.values())
+    return frozenset(chain.from_iterable(written.modules for written in ways))
 
 
 @cache

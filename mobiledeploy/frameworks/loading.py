@@ -65,8 +65,7 @@ def _is_ours(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     room = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    layers = {f"mobiledeploy.frameworks.{name}" for name in untrusted.OWN_CLASSES.values()}
-    return room.startswith("mobiledeploy.") and room not in layers
+    return room.startswith("mobiledeploy.") and room not in untrusted.modules()
 
 
 def names(item: Any, attribute: str) -> list[str]:

@@ -27,7 +27,11 @@ _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 
 
 def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
-    """A plot of points `model recipe device x top1` and of the line through the best of them."""
+    """A plot of points `model recipe device x top1` and of the line through the best of them.
+
+    `ties` are points of the front that the images do not tell from the cheaper one beside them:
+    the line leaves them out, and a rule from `low` to `high` shows what their top-1 may be.
+    """
     x = {
         "field": "x",
         "type": "quantitative",
@@ -44,7 +48,7 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
         "height": 320,
         "autosize": {"type": "fit", "contains": "padding"},
         "background": "transparent",
-        "datasets": {"points": [], "front": []},
+        "datasets": {"points": [], "front": [], "ties": []},
         "layer": [
             {
                 "data": {"name": "front"},
@@ -52,6 +56,14 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
                 "encoding": {
                     "x": x, "y": y,
                     "detail": {"field": "device", "type": "nominal"},
+                    "color": {"value": "#888"},
+                },
+            },
+            {
+                "data": {"name": "ties"},
+                "mark": {"type": "rule", "strokeDash": [3, 2], "opacity": 0.7},
+                "encoding": {
+                    "x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"},
                     "color": {"value": "#888"},
                 },
             },

@@ -17,7 +17,7 @@ from mobiledeploy.reports import _plots
 
 SUFFIX = ".html"
 _PAGE = Path(__file__).with_name("page")
-_COLUMNS = ("artifact", "model", "recipe", "format", "kind", "device", "target")
+_COLUMNS = ("artifact", "model", "recipe", "format", "kind", "device", "target", "pictures")
 
 
 def render(report: Report) -> str:
@@ -66,7 +66,13 @@ def _data(report: Report) -> dict[str, Any]:
         target = f"{r.runtime} {r.runtime_version}, {r.threads} thread{'s' * (r.threads != 1)}"
         if r.delegate:
             target += f", {r.delegate}"
-        said = (r.artifact_sha256[:12], r.model, r.recipe, r.format, r.kind, r.device, target)
+        if r.recorded:
+            target += ", recorded"
+        said = (
+            r.artifact_sha256[:12], units.network(r.model, r.weights, r.weights_sha256), r.recipe,
+            r.format, r.kind, r.device, target,
+            units.pictures(r.data_source, r.data_split, r.data_identity),
+        )  # fmt: skip
         for name, word in zip(_COLUMNS, said, strict=True):
             columns[name].append(words[name].setdefault(units.one_line(word), len(words[name])))
         key = (r.artifact_sha256, r.kind, r.device, r.runner, r.runtime, r.threads, r.delegate)
@@ -83,6 +89,9 @@ def _data(report: Report) -> dict[str, Any]:
     return {
         "words": {name: list(known) for name, known in words.items()},
         "columns": columns | numbers,
+        "answers": {
+            a.artifact_sha256[:12]: [a.samples[:16], a.images, a.right] for a in report.answers
+        },
         "verdicts": [
             [_moment(v.made_at), v.artifact_sha256[:12], v.metric, v.outcome]
             for v in report.verdicts

@@ -30,7 +30,7 @@ def render(report: Report) -> str:
         sign = _SIGNS[regression.outcome]
         lines += [f"- {sign} {_cell(verdict.line)}" for verdict in regression.verdicts]
     if report.results:
-        lines += ["", f"| {' | '.join(_FIGURES)} |", f"|---|---|---|{'--:|' * 4}---|"]
+        lines += ["", f"| {' | '.join(_FIGURES)} |", f"|---|---|---|{'--:|' * 2}---|--:|--:|---|"]
         lines += map(_figure, report.results)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -45,15 +45,28 @@ def _row(check: Check) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-_FIGURES = ("model", "recipe", "device", "size", "top-1", "latency", "instructions", "kind")
+_FIGURES = (
+    "model",
+    "recipe",
+    "device",
+    "size",
+    "top-1",
+    "judged on",
+    "latency",
+    "instructions",
+    "kind",
+)
 
 
 def _figure(r: Result) -> str:
     cells = (
-        _cell(r.model), _cell(f"{r.recipe}.{r.format}"), _cell(r.device or "–"),
+        _cell(units.network(r.model, r.weights, r.weights_sha256)),
+        _cell(f"{r.recipe}.{r.format}"), _cell(r.device or "–"),
         "–" if r.size_bytes is None else units.size(r.size_bytes), units.percent(r.top1),
+        _cell(units.pictures(r.data_source, r.data_split, r.data_identity) or "–"),
         "–" if r.latency_ns is None else units.duration(r.latency_ns),
-        "–" if r.instructions is None else f"{r.instructions:,}", r.kind or "–",
+        "–" if r.instructions is None else f"{r.instructions:,}",
+        f"{r.kind}, recorded" if r.recorded else r.kind or "–",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

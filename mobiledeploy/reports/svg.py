@@ -1,14 +1,18 @@
-"""SVG: the fronts of accuracy against what each kind of figure costs, one below the other."""
+"""SVG: the fronts of accuracy against what each kind of figure costs, one below the other.
+
+Accuracies on different pictures are different questions: each data set has its own plots.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import vl_convert
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Report, Result
+from mobiledeploy.core.types import Answers, Report, Result
 from mobiledeploy.reports import _plots
 
 SUFFIX = ".svg"
@@ -16,17 +20,13 @@ SUFFIX = ".svg"
 
 def render(report: Report) -> str:
     """One picture; of a report without accuracies a title that says so."""
-    plots = [
-        _plot(title, [(r, x, r.device) for r in report.results if r.kind == kind
-                      for x in [_cost(r)] if x])
-        for kind, (_, title, _) in _plots.KINDS.items()
-    ]  # fmt: skip
-    once = {r.artifact_sha256: r for r in reversed(report.results)}.values()
-    plots += [
-        _plot(_plots.PLAIN["size"][0], [(r, (r.size_bytes or 0) / 1e6, "") for r in once]),
-        _plot(_plots.PLAIN["multadds"][0], [(r, (r.mult_adds or 0) / 1e6, "") for r in once]),
-    ]
-    drawn = [plot for plot in plots if plot]
+    judged: dict[str, list[Result]] = {}
+    for r in report.results:
+        if r.top1 is not None:
+            pictures = units.pictures(r.data_source, r.data_split, r.data_identity)
+            judged.setdefault(units.one_line(pictures), []).append(r)
+    answers = {a.artifact_sha256: a for a in report.answers}
+    drawn = [plot for name in sorted(judged) for plot in _of_pictures(name, judged[name], answers)]
     if not drawn:
         empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
         said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
@@ -48,18 +48,41 @@ def render(report: Report) -> str:
     return str(vl_convert.vegalite_to_svg(spec)) + "\n"
 
 
+def _of_pictures(
+    name: str, results: list[Result], answers: Mapping[str, Answers]
+) -> Iterator[dict[str, Any]]:
+    """The plots of what was judged on the same pictures."""
+    of = f", judged on {name}" if name else ""
+    once = {r.artifact_sha256: r for r in reversed(results)}.values()
+    plots = [
+        (title, [(r, x, r.device) for r in results if r.kind == kind for x in [_cost(r)] if x])
+        for kind, (_, title, _) in _plots.KINDS.items()
+    ]
+    plots += [
+        (_plots.PLAIN["size"][0], [(r, (r.size_bytes or 0) / 1e6, "") for r in once]),
+        (_plots.PLAIN["multadds"][0], [(r, (r.mult_adds or 0) / 1e6, "") for r in once]),
+    ]
+    for title, rows in plots:
+        plot = _plot(f"{title}{of}", rows, answers)
+        if plot:
+            yield plot
+
+
 def _cost(r: Result) -> float | None:
     if r.kind == "counted":
         return None if r.instructions is None else r.instructions / 1e6
     return None if r.latency_ns is None else r.latency_ns / 1e6
 
 
-def _plot(title: str, rows: list[tuple[Result, float, str]]) -> dict[str, Any]:
+def _plot(
+    title: str, rows: list[tuple[Result, float, str]], answers: Mapping[str, Answers]
+) -> dict[str, Any]:
     """The plot of (result, cost, device); {} where there is nothing to draw."""
     # A control character makes no XML, and vl-convert then ends the whole process.
-    points = [
+    points: list[dict[str, Any]] = [
         {
-            "model": units.one_line(r.model),
+            "sha": r.artifact_sha256,
+            "model": units.one_line(units.network(r.model, r.weights, r.weights_sha256)),
             "recipe": units.one_line(r.recipe),
             "format": units.one_line(r.format),
             "device": units.one_line(device),
@@ -71,15 +94,21 @@ def _plot(title: str, rows: list[tuple[Result, float, str]]) -> dict[str, Any]:
     ]
     if not points:
         return {}
-    best = [
-        mine[i]
-        for device in sorted({str(p["device"]) for p in points})
-        for mine in [[p for p in points if p["device"] == device]]
-        for i in pareto.front([(float(str(p["x"])), float(str(p["top1"]))) for p in mine])
-    ]
+    best, ties = [], []
+    for device in sorted({p["device"] for p in points}):
+        mine = [p for p in points if p["device"] == device]
+        along = [mine[i] for i in pareto.front([(p["x"], p["top1"]) for p in mine])]
+        gains = pareto.gains([answers.get(p["sha"]) for p in along])
+        for place, (point, gain) in enumerate(zip(along, gains, strict=True)):
+            if gain is None or not gain.tie:
+                best.append(point)
+            else:
+                before = along[place - 1]["top1"]
+                ends = {"low": before + 100 * gain.low, "high": before + 100 * gain.high}
+                ties.append(point | ends)
     plot = _plots.front(title, width=640)
-    names = {"points": f"points of {title}", "front": f"front of {title}"}
+    names = {part: f"{part} of {title}" for part in ("points", "front", "ties")}
     for layer in plot["layer"]:
         layer["data"] = {"name": names[layer["data"]["name"]]}
-    plot["datasets"] = {names["points"]: points, names["front"]: best}
+    plot["datasets"] = {names["points"]: points, names["front"]: best, names["ties"]: ties}
     return plot

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledeploy.analysis import pareto
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError
-from mobiledeploy.core.types import Accepted, Artifact, Baseline, Evaluation
+from mobiledeploy.core.types import Accepted, Answers, Artifact, Baseline, Evaluation
 from mobiledeploy.verbs import golden
 
 Key = tuple[str, str, str]
@@ -94,6 +95,11 @@ def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
     return dataclasses.replace(made, seal=seal(made))
 
 
+def answered(evaluation: Evaluation) -> Answers:
+    """Which images were named rightly, to be compared with other answers to the same."""
+    return pareto.answers(evaluation, samples(evaluation))
+
+
 def samples(evaluation: Evaluation) -> str:
     """sha256 over the ids of the pictures that could be read."""
     digest = hashlib.sha256()
@@ -128,6 +134,10 @@ def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) 
     """What makes a comparison with an entry void, each in words: (now, then)."""
     e = evaluation
     found = []
+    weights = artifact.spec.weights
+    if weights.sha256 != accepted.weights_sha256:
+        known, wanted = weights.sha256[:12], accepted.weights_sha256[:12] or "random ones"
+        found.append(f"weights: {weights.source} {known}, not {wanted}")
     if artifact.spec.classes != accepted.classes:
         found.append(f"classes: {artifact.spec.classes}, not {accepted.classes}")
     for what, now, then in (

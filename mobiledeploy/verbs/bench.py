@@ -16,13 +16,21 @@ from typing import Any
 from mobiledeploy.analysis import cores, latency, stats
 from mobiledeploy.core import artifacts, device_cards, protocol, recording, records
 from mobiledeploy.core.device_cards import DeviceCard
-from mobiledeploy.core.errors import DeviceError, MissingError, UsageError, VoidError
+from mobiledeploy.core.errors import (
+    DeployError,
+    DeviceError,
+    InputError,
+    MissingError,
+    UsageError,
+    VoidError,
+)
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
-from mobiledeploy.core.types import Artifact, Doubt, Measured, Measurement, Target
+from mobiledeploy.core.types import Artifact, Doubt, Failed, Measured, Measurement, Target
 from mobiledeploy.verbs import count, estimate, evaluate, inputs, phones, places
+from mobiledeploy.verbs.several import Failures
 
 SECONDS = 5.0
 # As the native runner counts.
@@ -42,11 +50,15 @@ BUSY = 0.25
 class Benched:
     """The answer of the command: each path's artifact has the measurement of the same place.
 
-    Where a phone is estimated and counted for, all estimates come first, and paths twice.
+    Where a phone is estimated and counted for, all estimates come first, and paths twice. Of a
+    recording that was played back, `recorded_at` is when it was made; "" for all else. `failed` are
+    the paths that have no answer, each with its reason.
     """
 
     paths: tuple[str, ...]
     measurements: tuple[Measurement, ...]
+    recorded_at: str = ""
+    failed: tuple[Failed, ...] = ()
 
 
 def bench(
@@ -66,7 +78,8 @@ def bench(
 ) -> tuple[Measurement, ...]:
     """Times artifacts, or counts their instructions where the device does that.
 
-    Each result is in the store, with its raw samples, as soon as it exists. Runs are timed until
+    Each result is in the store, with its raw samples, as soon as it exists; what is played back
+    with the date of its recording, and once. Runs are timed until
     they are steady (`analysis.latency.warmups`) and the 95 % interval of the median of the steady
     ones lies within 1 % of it on both sides, or until time is up.
 
@@ -91,7 +104,36 @@ def bench(
         InputError: an artifact without its record, or one that the record does not speak of.
         DeviceError: the runner died or hangs, or the phone was lost.
         VoidError: a phone throttled or was disturbed, each time that it was tried.
+
+    Where one of several fails the others are timed all the same; then the gravest error is raised.
     """
+    failures = Failures()
+    made = _timed(
+        paths or last_export(), failures, device=device, via=via, runner=runner, runtime=runtime,
+        threads=threads, delegate=delegate, runs=runs, seconds=seconds,
+        fixed_performance=fixed_performance, record=record, notify=notify,
+    )  # fmt: skip
+    failures.check()
+    return tuple(made.values())
+
+
+def _timed(
+    paths: Sequence[Path],
+    failures: Failures,
+    *,
+    device: str = "host",
+    via: places.Via = "auto",
+    runner: str | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    delegate: str | None = None,
+    runs: int | None = None,
+    seconds: float = SECONDS,
+    fixed_performance: bool = True,
+    record: Path | None = None,
+    notify: Notify = SILENCE,
+) -> dict[Path, Measurement]:
+    """What `bench` does, with the failures of single paths in `failures` instead of raised."""
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
     _need_runs(runs)
@@ -103,23 +145,29 @@ def bench(
         place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
         seconds=seconds, fixed_performance=fixed_performance,
     )  # fmt: skip
-    chosen = {path: artifacts.load(path) for path in paths or last_export()}
-    timings = [
-        Timing(path, artifact, asked, place.recorded, notify) for path, artifact in chosen.items()
-    ]
-    made: list[Measurement] = []
+    timings = []
+    for path in dict.fromkeys(paths):
+        with failures.of(path):
+            timings.append(Timing(path, artifacts.load(path), asked, place.recorded, notify))
+    made: dict[Path, Measurement] = {}
+    if not timings:
+        return made
     with opened(place, asked, record, notify) as session, Store.keeping(notify) as store:
         guard = phones.Guard(session, asked, place.recorded, notify)
         for timing in timings:
-            if place.counted:
-                made.append(
+            with failures.of(timing.path):
+                found: Measurement = (
                     count.count(session, timing.path, timing.artifact, timing.target, notify=notify)
+                    if place.counted
+                    else guard.timed(timing.path.name, partial(timing.measure, session))
                 )
-            else:
-                made.append(guard.timed(timing.path.name, partial(timing.measure, session)))
-            store.add_artifact(timing.artifact)
-            store.add_measurement(made[-1])
-    return tuple(made)
+                store.add_artifact(timing.artifact)
+                store.add_measurement(found, place.recorded_at)
+                made[timing.path] = found
+        if record is not None:
+            # What a session that was lost had said plays nothing back.
+            failures.check(DeviceError)
+    return made
 
 
 def _need_runs(runs: int | None) -> None:
@@ -145,21 +193,41 @@ def figures(
     """`bench`, or what stands in for a phone that is not here: its card, and an emulated core.
 
     The card estimates, the core that it names counts, on one thread. Where there is no such core,
-    nothing is counted, and what is counted is not estimated where it is outside the card's range:
-    `notify` hears why. Arguments and errors as of `bench` and `estimated`,
-    and UsageError for those that say how to run, where nothing is; `threads` is 1 by default where
-    artifacts are run.
+    nothing is counted, and what is counted is not estimated where the card can say nothing of it:
+    `notify` hears why. Arguments and errors as of `bench` and `estimated`, and UsageError for those
+    that say how to run, where nothing is; `threads` is 1 by default where artifacts are run. Where
+    one of several paths fails, the others have their answer, and it its reason.
     """
     _need_runs(given.get("runs"))
     paths = tuple(dict.fromkeys(paths)) or last_export()
+    failures = Failures()
+    found = _figures(
+        paths, failures, device=device, via=via, threads=threads, notify=notify, **given
+    )
+    if len(paths) == 1:
+        failures.check()
+    return replace(found, failed=failures.told())
+
+
+def _figures(
+    paths: tuple[Path, ...],
+    failures: Failures,
+    *,
+    device: str,
+    via: places.Via,
+    threads: int | None,
+    notify: Notify,
+    **given: Any,
+) -> Benched:
+    """What `figures` does, with the failures of single paths in `failures` instead of raised."""
     card = places.stand_in(device, via)
     if card is None:
         if via == "emulator" and (card := device_cards.matching(device)):
             notify.say(f"counted, no time: {card.title}, on {places.emulated(card)[1]}")
-        timed = bench(
-            paths, device=device, via=via, threads=threads or 1, notify=notify, **given
+        timed = _timed(
+            paths, failures, device=device, via=via, threads=threads or 1, notify=notify, **given
         )  # fmt: skip
-        return Benched(tuple(map(str, paths)), timed)
+        return Benched(tuple(map(str, timed)), tuple(timed.values()), places.recorded_at(device))
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
             raise UsageError(
@@ -183,13 +251,21 @@ def figures(
         try:
             made += estimated([path], card, threads=threads, notify=notify, **chosen)
             of.append(path)
-        except estimate.OutOfRange as error:
+        except InputError as error:
             if core is None:
-                raise
-            notify.doubt(Doubt("no-estimate", f"no estimate: {error.message}", error.hint))
-    if core is not None:
-        made += bench(paths, device=core.name, delegate=chosen["delegate"], notify=notify)
-        of += paths
+                failures.add(path, error)
+            else:
+                notify.doubt(Doubt("no-estimate", f"no estimate: {error.message}", error.hint))
+        except DeployError as error:
+            # Of the one card, but each file asks for points of its own precision.
+            failures.add(path, error)
+    rest = [path for path in paths if path not in failures]
+    if core is not None and rest:
+        counts = _timed(
+            rest, failures, device=core.name, delegate=chosen["delegate"], notify=notify
+        )
+        made += tuple(counts.values())
+        of += counts
     return Benched(tuple(map(str, of)), made)
 
 

@@ -5,9 +5,10 @@ Nothing is tried again until it passes: the same files and pictures get the same
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import gate
-from mobiledeploy.core import artifacts, leases, records
+from mobiledeploy.core import artifacts, leases, records, units
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.samples import class_name
@@ -63,7 +64,11 @@ UNLABELLED_FLIPS = 0.05
 
 @dataclass(frozen=True)
 class Change:
-    """An entry of a baseline that was written; `flips` are answers that changed, of `images`."""
+    """An entry of a baseline that was written; `flips` are answers that changed, of `images`.
+
+    `decides` is the margin above which so many images can decide, a fraction: of top-1 lost, or
+    without labels of answers changed.
+    """
 
     model: str
     recipe: str
@@ -74,6 +79,7 @@ class Change:
     flips: int | None
     artifact_before: str | None
     artifact_sha256: str
+    decides: float
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def check(
 
     Raises:
         MissingError: no baseline, or none of one of the artifacts.
-        InputError: a baseline that was edited, or that speaks of other pictures, labels,
+        InputError: a baseline that was edited, or that speaks of other weights, pictures, labels,
             preprocessing, classes, runtime or kernels; and what `evaluate` raises.
         UsageError: two artifacts of one key; margins that cannot be; pictures without labels.
     """
@@ -160,6 +166,7 @@ def update(
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
+    limits: Limits | None = None,
     labelled: bool = True,
     notify: Notify = SILENCE,
 ) -> Updated:
@@ -167,12 +174,15 @@ def update(
 
     The float32 artifact beside one is accepted with it where the baseline has none of it on these
     pictures; one that it has stays, so that losses of many small steps are seen. Entries that
-    another process writes meanwhile stay as well.
+    another process writes meanwhile stay as well. Where the images are too few for the margin of
+    `limits`, `notify` hears of it now: no check by this baseline could pass a changed file.
 
     Raises:
         UsageError: no folder for the baseline, or pictures without labels where `labelled`.
         InputError: a baseline that was edited; and what `evaluate` raises.
     """
+    limits = limits or Limits()
+    _validate(limits)
     loaded = _loaded(paths)
     records.need_folder(baseline)
     line = _update_line(paths, baseline, data, runtime, overrides, labelled)
@@ -198,7 +208,9 @@ def update(
             continue
         after = baselines.entry(artifact, evaluation)
         accepted[baselines.key(artifact)] = after
-        changes.append(_change(before, after, bool(comparable)))
+        changes.append(_change(before, after, bool(comparable), labelled))
+    if doubt := _undecided(changes, limits, labelled):
+        notify.doubt(doubt)
     name = records.sha256(str(baseline.resolve()).encode())[:16]
     with leases.hold(f"baseline-{name}", exclusive=True, notify=notify):
         entries = _entries(baseline, line) | accepted
@@ -280,12 +292,40 @@ def _float_anchor(
             artifact.spec.classes,
             evaluation.images,
         )
+        and entry.weights_sha256 == artifact.spec.weights.sha256
         and entry.preprocessing.labels == evaluation.preprocessing.labels
     ]
     return min(found, key=lambda e: (e.format != artifact.format, e.format), default=None)
 
 
-def _change(before: Accepted | None, after: Accepted, comparable: bool) -> Change:
+def _undecided(changes: Sequence[Change], limits: Limits, labelled: bool) -> Doubt | None:
+    """Whether the fewest images can never decide the margin, and which one they can."""
+    if not changes:
+        return None
+    one = min(changes, key=lambda change: change.images)
+    margin = limits.margin if labelled else limits.max_flips or UNLABELLED_FLIPS
+    if one.decides < margin:
+        return None
+    percent = f"{100 * margin:g}"
+    asked = f"{percent} % of top-1 lost" if labelled else f"{percent} % of answers changed"
+    option = "--margin" if labelled else "--max-flips"
+    least = points(one.decides)
+    # Without labels the bound is exact: (1 - margin)^n < 5 %.
+    needed = gate.unflipped(margin) if labelled else gate.flips_needed(0, one.images, margin)
+    return Doubt(
+        "too-few-images",
+        f"{units.several(one.images, 'image')} can never decide {asked}: that takes "
+        f"{needed:,} without a single change",
+        f"give more images, or {option} {least:g} or more",
+    )
+
+
+def points(fraction: float) -> float:
+    """Percentage points, rounded up to hundredths: what is said must decide."""
+    return math.ceil(1e4 * fraction) / 100
+
+
+def _change(before: Accepted | None, after: Accepted, comparable: bool, labelled: bool) -> Change:
     flips = None
     if before and comparable:
         flips = int((baselines.answers(before) != baselines.answers(after)).sum())
@@ -299,6 +339,7 @@ def _change(before: Accepted | None, after: Accepted, comparable: bool) -> Chang
         flips=flips,
         artifact_before=before.artifact_sha256 if before else None,
         artifact_sha256=after.artifact_sha256,
+        decides=(gate.least_margin if labelled else gate.least_flips)(after.images),
     )
 
 
@@ -346,6 +387,8 @@ class _One:
                 advice = "losses of many small steps go unseen; accept the float32 file too"
                 doubts.append(Doubt("no-float-anchor", message, advice))
         verdicts += self._flips(flips, len(now))
+        if self._same_machine and flips == 0 and self._same_file:
+            verdicts = [_accepted(verdict) for verdict in verdicts]
         classes, untested = self._classes(truth, before, now)
         verdicts += classes
         verdicts += [replayed] if replayed else []
@@ -380,21 +423,28 @@ class _One:
             return None, Doubt("no-golden", error.message, "keep golden/ beside the artifact")
         return golden.judge(self.artifact, golden.replay(self.path, self.artifact, notify))
 
+    @property
+    def _same_file(self) -> bool:
+        return self.artifact.sha256 == self.accepted.artifact_sha256
+
+    @property
+    def _same_machine(self) -> bool:
+        here = (self.evaluation.runtime_version, golden.isa())
+        return here == (self.accepted.runtime_version, self.accepted.isa)
+
     def _doubts(self, flips: int) -> list[Doubt]:
         """What differs of the machine, which a paired comparison stands, but should be known."""
-        here = (self.evaluation.runtime_version, golden.isa())
-        there = (self.accepted.runtime_version, self.accepted.isa)
-        same = self.artifact.sha256 == self.accepted.artifact_sha256
+        then = self.accepted
         name = self.evaluation.target.runtime
-        if here != there:
+        if not self._same_machine:
             message = (
-                f"the baseline of {self.path} was made by {name} {there[0]} on {there[1]}, "
-                f"this is {name} {here[0]} on {here[1]}"
+                f"the baseline of {self.path} was made by {name} {then.runtime_version} on "
+                f"{then.isa}, this is {name} {self.evaluation.runtime_version} on {golden.isa()}"
             )
             return [
                 Doubt("other-machine", message, "what changed may be its kernels, not the file")
             ]
-        if same and flips:
+        if self._same_file and flips:
             message = f"{self.path} is the accepted file, yet {flips} of its answers are others"
             return [Doubt("not-repeatable", message, "is the machine sound?")]
         return []
@@ -519,6 +569,14 @@ class _One:
     def _name(self, index: int) -> str:
         labels = self.evaluation.preprocessing.labels or self.evaluation.data.labels
         return class_name(labels, self.artifact.spec.classes, index)
+
+
+def _accepted(verdict: Verdict) -> Verdict:
+    """A verdict on the accepted file itself, which needs no images: nothing can have been lost."""
+    if verdict.outcome != "inconclusive":
+        return verdict
+    line = f"{verdict.line.rpartition('; ')[0]}; it is the accepted file, and answers as it did"
+    return replace(verdict, outcome="pass", needed=None, line=line)
 
 
 def _needed(needed: int | None, n: int) -> str:

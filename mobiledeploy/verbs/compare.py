@@ -93,7 +93,7 @@ def compare(
     with Store.keeping(notify) as store:
         for timing in timings.values():
             store.add_artifact(timing.artifact)
-        store.add_comparison(compared)
+        store.add_comparison(compared, place.recorded_at)
     return compared
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.analysis import alignment, regression
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
@@ -173,7 +173,8 @@ def _model(m: Measurement) -> str:
         with Store.open() as store:
             for r in store.results({"artifact": m.artifact_sha256}, most=1):
                 if r.model:
-                    return f"{r.model} {r.recipe}.{r.format}"
+                    network = units.network(r.model, r.weights, r.weights_sha256)
+                    return f"{network} {r.recipe}.{r.format}"
     return m.artifact_sha256[:12]
 
 

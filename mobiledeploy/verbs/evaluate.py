@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from mobiledeploy.core.types import (
     DataRef,
     Doubt,
     Evaluation,
+    Failed,
     FileFacts,
     Overrides,
     Prediction,
@@ -36,6 +38,7 @@ from mobiledeploy.core.types import (
     Split,
     Target,
 )
+from mobiledeploy.verbs.several import Failures
 
 RUNTIMES_OF = {"tflite": ("litert", "tflite_runtime"), "onnx": ("onnxruntime",)}
 """The runtimes of a format, first the one that is taken where none is named.
@@ -66,10 +69,14 @@ _RANGES_LEFT = 4
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The answer of the command: one evaluation for each artifact, in their order."""
+    """The answer of the command: an evaluation for each path, in their order.
+
+    `failed` are the paths that have none, each with its reason.
+    """
 
     paths: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
+    failed: tuple[Failed, ...] = ()
 
 
 def evaluate(
@@ -100,32 +107,69 @@ def evaluate(
         UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
             data set; pictures that say nothing about the model.
         DeviceError: a runner died or hangs.
+
+    Where one of several fails the others are judged all the same; then the gravest error is raised.
     """
+    failures = Failures()
+    made = _evaluate(
+        paths, failures, data=data, runtime=runtime, threads=threads, overrides=overrides,
+        compare=compare, notify=notify,
+    )  # fmt: skip
+    failures.check()
+    return tuple(made.values())
+
+
+def evaluated(paths: Sequence[Path], **given: Any) -> Evaluated:
+    """`evaluate`, where each of several paths has its own answer or reason."""
+    failures = Failures()
+    made = _evaluate(paths, failures, **given)
+    if len(paths) == 1:
+        failures.check()
+    return Evaluated(tuple(map(str, made)), tuple(made.values()), failures.told())
+
+
+def _evaluate(
+    paths: Sequence[Path],
+    failures: Failures,
+    *,
+    data: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+    overrides: Overrides | None = None,
+    compare: bool = True,
+    notify: Notify = SILENCE,
+) -> dict[Path, Evaluation]:
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
-    asked = {path: artifacts.load(path) for path in paths}
-    overrides = overrides or Overrides()
-    pictures = _Pictures(data, overrides)
-    for artifact in asked.values():
-        target(artifact, runtime)
-        pictures.of(artifact)
+    pictures = _Pictures(data, overrides or Overrides())
+    asked: dict[Path, Artifact] = {}
+    for path in paths:
+        with failures.of(path):
+            artifact = artifacts.load(path)
+            target(artifact, runtime)
+            pictures.of(artifact)
+            asked[path] = artifact
     made: dict[Path, Evaluation] = {}
+    if not asked:
+        return made
     with Store.keeping(notify) as store, DEVICES.load("host").open(
         "host", exclusive=False, notify=notify
     ) as session:  # fmt: skip
         job = _Job(pictures, threads or leases.cores(), session, store, notify)
         for path, artifact in asked.items():
             reference = float_sibling(path, artifact, asked, notify) if compare else None
-            if reference and reference[0] not in made:
+            if reference and reference[0] not in made and reference[0] not in failures:
                 # One that nobody named takes the runtime that was asked for only where it fits.
                 fits = reference[0] in asked or reference[1].format == artifact.format
-                made[reference[0]] = job.run(*reference, None, runtime if fits else None)
-            if path not in made:
-                known = made[reference[0]] if reference else None
-                made[path] = job.run(path, artifact, known, runtime)
-    return tuple(made[path] for path in asked)
+                with failures.of(reference[0]):
+                    made[reference[0]] = job.run(*reference, None, runtime if fits else None)
+            if path not in made and path not in failures:
+                known = made.get(reference[0]) if reference else None
+                with failures.of(path):
+                    made[path] = job.run(path, artifact, known, runtime)
+    return {path: made[path] for path in asked if path in made}
 
 
 def target(artifact: Artifact, runtime: str | None = None) -> Target:

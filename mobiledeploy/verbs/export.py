@@ -119,6 +119,11 @@ def standing(order: Order, notify: Notify = SILENCE) -> tuple[str, dict[str, Art
     return planned.key, _earlier(planned)
 
 
+def folder(order: Order) -> Path:
+    """Where the files of `order` go; DeployError as `plan`."""
+    return plan(order, SILENCE).folder
+
+
 def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exported:
     """Makes the artifacts that `order` asks for, or finds that they stand already.
 

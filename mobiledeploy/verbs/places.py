@@ -32,6 +32,19 @@ class Place:
         return DEVICES.load(self.plugin).KIND == "recorded"
 
     @property
+    def recorded_at(self) -> str:
+        """When what is played back was recorded, as the store writes it; "" for all else."""
+        return recording.read(self.file).made_at if self.recorded else ""
+
+    @property
+    def file(self) -> Path:
+        """The recording that is played back; UsageError where none is named."""
+        name = self.name.partition(":")[2]
+        if not name:
+            raise UsageError("which recording?", f"--device {self.plugin}:FILE")
+        return Path(name)
+
+    @property
     def counted(self) -> bool:
         """Whether instructions are counted there instead of time."""
         return DEVICES.load(self.plugin).KIND == "counted"
@@ -73,13 +86,10 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
         InputError: the recording is none.
     """
     if place.recorded:
-        if not place.name.partition(":")[2]:
-            raise UsageError("which recording?", f"--device {place.plugin}:FILE")
-        file = place.name.partition(":")[2]
-        then = recording.read(Path(file)).asked
+        then = recording.read(place.file).asked
         enough = then.runs is None or then.runs >= stats.FEWEST
         if then.runner not in RUNNERS.names() or not enough:
-            raise InputError(f"{file} asks for what no bench does", "record it again")
+            raise InputError(f"{place.file} asks for what no bench does", "record it again")
         return then
     chosen = place.runner(runner)
     known = RUNNERS.load(chosen).RUNTIMES
@@ -89,6 +99,12 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
             f"there are {', '.join(known)}",
         )
     return recording.Asked(device=place.name, runner=chosen, **given)
+
+
+def recorded_at(device: str) -> str:
+    """When what `--device DEVICE` plays back was recorded; "" where it plays nothing back."""
+    plugin = device.partition(":")[0]
+    return Place(plugin, device).recorded_at if plugin in DEVICES.names() else ""
 
 
 def resolve(device: str, via: Via = "auto") -> Place:

@@ -22,6 +22,7 @@ from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import CONVERTERS, RECIPE_ALIASES, RECIPES, dataset
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import (
+    Artifact,
     DataRef,
     Doubt,
     InputOutput,
@@ -160,7 +161,7 @@ def plan(order: Order, notify: Notify) -> Plan:
         seen = dataset(source).open(source, "train", resolution=look, labels=labels)
         training = seen.identity
     numbered = held.classes == tuple(map(str, range(len(held.classes))))
-    folder = order.out / _folder_name(spec, order)
+    folder = _apart(order.out / _folder_name(spec, order), jobs, data, calibration, notify)
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
@@ -326,6 +327,33 @@ def _folder_name(spec: ModelSpec, order: Order) -> str:
     else:
         name = f"{spec.name}_{spec.weights.source}"
     return re.sub(r"[^\w.-]", "-", name).lstrip(".") or "model"
+
+
+def _apart(
+    folder: Path, jobs: Sequence[tuple[str, str]], data: DataRef, calibration: str, notify: Notify
+) -> Path:
+    """`folder`, or one of these pictures' own where files of others would stay in it.
+
+    Files of one folder are held against each other: of half of them replaced, nobody would see.
+    """
+    replaced = {convert.file_name(recipe, format_) for recipe, format_ in jobs}
+    for record in sorted(folder.glob("*.json")):
+        if record.stem in replaced:
+            continue
+        try:
+            other = records.loads(Artifact, record.read_bytes(), str(record))
+        except (OSError, InputError):
+            # No record of ours.
+            continue
+        alike = data.source == other.data.source == models.DEMO or (
+            data.identity == other.data.identity
+            and (calibration == other.calibration or "" in (calibration, other.calibration))
+        )
+        if not alike:
+            own = folder.with_name(f"{folder.name}_{data.identity[:8]}")
+            notify.say(f"{folder} holds {record.stem} of other images: these go to {own}")
+            return own
+    return folder
 
 
 def _key(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Pixels
@@ -32,6 +32,7 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
+from mobiledeploy.verbs import baseline
 from mobiledeploy.verbs.results import filters
 
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
@@ -111,8 +112,11 @@ def gather(
             details = tuple(
                 _detail(store, known, sha, files.get(sha)) for sha in list(order)[:DETAILED]
             )
+        named = sorted({r.artifact_sha256 for r in results if r.top1 is not None})
+        judged = [store.judgement(sha) for sha in named]
+        answers = tuple(baseline.answered(e) for e in judged if e is not None)
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in shown)
-    return Report(title, results=results, details=details, verdicts=verdicts)
+    return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
 
 
 def _files(store: Store, wanted: set[str]) -> dict[str, Path]:
@@ -159,10 +163,15 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
             changed = _changed(before, evaluation)
             flips, flipped = _flips(evaluation, artifact, changed[:FLIPS]), len(changed)
     return Detail(
-        sha, artifact.spec.name, artifact.recipe.name, artifact.format, profile,
+        sha, _network(artifact), artifact.recipe.name, artifact.format, profile,
         counts is not None, _classes(evaluation, artifact) if evaluation else (), against, flips,
         flipped, _environment(figures, artifact),
     )  # fmt: skip
+
+
+def _network(artifact: Artifact) -> str:
+    weights = artifact.spec.weights
+    return units.network(artifact.spec.name, weights.source, weights.sha256)
 
 
 def _reference(known: Mapping[str, Artifact], artifact: Artifact) -> Artifact | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,11 +28,45 @@ from mobiledeploy.core.types import (
     Outcome,
     Regression,
     Result,
+    Target,
     Verdict,
     gravest,
 )
 
-Key = tuple[str, ...]
+
+@dataclass(frozen=True)
+class Key:
+    """What a figure is of, and where; `weights` is where the model's numbers came from."""
+
+    model: str
+    weights: str
+    weights_sha256: str
+    recipe: str
+    format: str
+    kind: str
+    target: Target
+
+    @property
+    def network(self) -> str:
+        """The model and its weights, for people."""
+        return units.network(self.model, self.weights, self.weights_sha256)
+
+    def other_weights(self, others: Iterable[Key]) -> str:
+        """The weights that others have which are the same but for them, "" for none."""
+        found = {
+            units.network("", key.weights, key.weights_sha256) or "unknown ones"
+            for key in others
+            if replace(key, weights=self.weights, weights_sha256=self.weights_sha256) == self
+        }
+        return ", ".join(sorted(found))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, and when it was made, as the store writes moments."""
+
+    made_at: str
+    record: Measurement
 
 
 @dataclass(frozen=True)
@@ -147,8 +181,10 @@ def regress(
 ) -> Regressed:
     """The store's newest figures against those of `baseline`, a file that `export` wrote.
 
-    A figure answers for the same model, recipe and format on the same target, whatever the file's
-    bytes: that is what changes from commit to commit. The verdicts are kept in the store.
+    A figure answers for the same model, weights, recipe and format on the same target, whatever the
+    file's bytes: that is what changes from commit to commit. One that is not newer than the
+    baseline's, or that was doubted when it was taken, decides nothing. The verdicts are kept in the
+    store.
 
     Args:
         baseline: the accepted figures.
@@ -167,7 +203,7 @@ def regress(
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
     with present() as kept:
         found = _figures(_kept(kept.dump(newest=True)))
-    made = tuple(_held(key, found.get(key), old, margin) for key, old in accepted.items())
+    made = tuple(_held(key, found, old, margin) for key, old in accepted.items())
     with Store.keeping(notify) as kept:
         for one in made:
             for verdict in one.verdicts:
@@ -195,7 +231,7 @@ def present() -> Store:
     return Store.open()
 
 
-def _figures(kept: Iterator[Kept]) -> dict[Key, Measurement]:
+def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
     figures: list[tuple[str, Measurement]] = []
@@ -204,24 +240,26 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Measurement]:
             artifacts[one.record.sha256] = one.record
         elif not isinstance(one.record, Evaluation | Verdict | Compared):
             figures.append((one.made_at, one.record))
-    found: dict[Key, Measurement] = {}
-    for _, m in sorted(figures, key=lambda pair: pair[0]):
-        a, t = artifacts.get(m.artifact_sha256), m.target
-        named = (
-            (a.spec.name, a.recipe.name, a.format)
-            if a is not None
-            else (m.artifact_sha256[:12], "", "")
-        )
-        found[
-            (*named, m.kind, t.device, t.runner, t.runtime, str(t.threads), t.delegate)
-        ] = m  # fmt: skip
+    found: dict[Key, Figure] = {}
+    for made_at, m in sorted(figures, key=lambda pair: pair[0]):
+        a = artifacts.get(m.artifact_sha256)
+        if a is None:
+            key = Key(m.artifact_sha256[:12], "", "", "", "", m.kind, m.target)
+        else:
+            weights = a.spec.weights
+            key = Key(
+                a.spec.name, weights.source, weights.sha256, a.recipe.name, a.format, m.kind,
+                m.target,
+            )  # fmt: skip
+        found[key] = Figure(made_at, m)
     return found
 
 
-def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) -> Regression:
-    model, recipe, format_, kind, device, _, runtime, threads, _ = key
-    where = f"{device}, {runtime}, {threads} thread{'s' * (threads != '1')}"
-    path = f"{model} {recipe}.{format_} on {where}"
+def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float) -> Regression:
+    newest, kind, t = here.get(key), key.kind, key.target
+    new, old = None if newest is None else newest.record, accepted.record
+    where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
+    path = f"{key.network} {key.recipe}.{key.format} on {where}"
     metric = "instructions" if kind == "counted" else "latency"
     limit = margin if kind == "measured" else regression.EXACT_MARGIN
 
@@ -236,11 +274,18 @@ def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) ->
         sha = "" if new is None else new.artifact_sha256
         doubts = () if new is None else _doubts(path, new, old)
         return Regression(
-            path, model, recipe, format_, sha, old.artifact_sha256, (verdict,), doubts
+            path, key.model, key.recipe, key.format, sha, old.artifact_sha256, (verdict,), doubts
         )
 
-    if new is None:
-        return said("inconclusive", None, f"no {kind} figure of it here; bench it first")
+    if newest is None or new is None:
+        others = key.other_weights(here)
+        line = f"no {kind} figure of it here" + (
+            f", only of other weights: {others}" * bool(others)
+        )
+        return said("inconclusive", None, f"{line}; bench it first")
+    if newest == accepted or newest.made_at < accepted.made_at:
+        line = f"not {kind} since the baseline ({accepted.made_at[:16]}); bench it first"
+        return said("inconclusive", None, line)
     try:
         found = regression.ratio(new, old)
     except ValueError as error:
@@ -248,6 +293,10 @@ def _held(key: Key, new: Measurement | None, old: Measurement, margin: float) ->
     changed = _incomparable(new, old)
     if changed:
         return said("inconclusive", found, f"not comparable: {changed}")
+    doubted = _doubted(new, old)
+    if doubted:
+        line = f"{_words(metric, found)}, but {doubted}; bench it again"
+        return said("inconclusive", found, line)
     outcome = regression.outcome(found[1], found[2], limit)
     return said(outcome, found, f"{_words(metric, found)}, margin {100 * limit:g} %")
 
@@ -269,6 +318,16 @@ def _incomparable(new: Measurement, old: Measurement) -> str:
     if isinstance(new, Estimated) and isinstance(old, Estimated) and new.fit != old.fit:
         return "the model of latency was fitted anew"
     return ""
+
+
+def _doubted(new: Measurement, old: Measurement) -> str:
+    """Which of two figures says of itself that it is rough, and why; "" where neither does."""
+    sides = (("the new figure", new), ("the baseline's", old))
+    found = {
+        whose: ", ".join(d.name for d in m.doubts if d.name in regression.ROUGH)
+        for whose, m in sides
+    }
+    return "; ".join(f"{whose} is in doubt ({names})" for whose, names in found.items() if names)
 
 
 def _doubts(path: str, new: Measurement, old: Measurement) -> tuple[Doubt, ...]:

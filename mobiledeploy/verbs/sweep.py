@@ -11,19 +11,20 @@ import base64
 import itertools
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import leases, records, store
+from mobiledeploy.core import leases, records, store, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Artifact, Failure, Result
-from mobiledeploy.verbs import bench, evaluate, export, places
+from mobiledeploy.core.types import Artifact, Failed, Failure, Gain, Result
+from mobiledeploy.verbs import baseline, bench, evaluate, export, places
 from mobiledeploy.verbs import job as jobs_
 from mobiledeploy.verbs.job import Job, Made
 
@@ -54,21 +55,18 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A job, or a figure on a device, that failed; the others went on."""
-
-    what: str
-    message: str
-    exit_code: int
-
-
-@dataclass(frozen=True)
 class Front:
-    """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device."""
+    """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device.
+
+    All were judged on the same `pictures`. `gains` are of each over the one before it, None for the
+    first and where they cannot be compared.
+    """
 
     kind: str
     device: str
+    pictures: str
     results: tuple[Result, ...]
+    gains: tuple[Gain | None, ...]
 
 
 @dataclass(frozen=True)
@@ -162,22 +160,42 @@ def sweep(
 
 
 def fronts(artifacts: set[str]) -> tuple[Front, ...]:
-    """The fronts of these artifacts (by sha256), one for each kind of figure and device."""
+    """The fronts of these artifacts (by sha256): for each kind of figure, device and data set."""
     with Store.open() as kept:
         rows = [r for r in kept.results(newest=True) if r.artifact_sha256 in artifacts]
         rows += [r for r in kept.unmeasured() if r.artifact_sha256 in artifacts]
+    judged = [r for r in rows if r.top1 is not None]
+    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+    for r in judged:
+        if r.kind:
+            groups[r.kind, r.device, _pictures(r)].append(r)
     found = []
-    for kind, device in sorted({(r.kind, r.device) for r in rows if r.kind}):
-        mine = [
-            r for r in rows if (r.kind, r.device) == (kind, device) and r.top1 is not None
-        ]  # fmt: skip
-        costs = [(float(r.latency_ns or r.instructions or 0), r.top1 or 0.0) for r in mine]
-        found.append(Front(kind, device, tuple(mine[i] for i in pareto.front(costs))))
-    once = {r.artifact_sha256: r for r in rows if r.top1 is not None}
-    sized = sorted(once.values(), key=lambda r: r.artifact_sha256)
-    sizes = [(float(r.size_bytes or 0), r.top1 or 0.0) for r in sized]
-    found.append(Front("size", "", tuple(sized[i] for i in pareto.front(sizes))))
+    for (kind, device, pictures), mine in sorted(groups.items()):
+        costs = [float(r.latency_ns or r.instructions or 0) for r in mine]
+        found.append(_front(kind, device, pictures, mine, costs))
+    once = {r.artifact_sha256: r for r in judged}
+    sizes: dict[str, list[Result]] = defaultdict(list)
+    for r in sorted(once.values(), key=lambda r: r.artifact_sha256):
+        sizes[_pictures(r)].append(r)
+    for pictures, mine in sorted(sizes.items()):
+        costs = [float(r.size_bytes or 0) for r in mine]
+        found.append(_front("size", "", pictures, mine, costs))
     return tuple(found)
+
+
+def _front(
+    kind: str, device: str, pictures: str, results: Sequence[Result], costs: Sequence[float]
+) -> Front:
+    points = [(cost, r.top1 or 0.0) for cost, r in zip(costs, results, strict=True)]
+    best = tuple(results[i] for i in pareto.front(points))
+    with Store.open() as kept:
+        judged = [kept.judgement(r.artifact_sha256) for r in best]
+    answers = [None if e is None else baseline.answered(e) for e in judged]
+    return Front(kind, device, pictures, best, pareto.gains(answers))
+
+
+def _pictures(r: Result) -> str:
+    return units.pictures(r.data_source, r.data_split, r.data_identity)
 
 
 def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
@@ -219,16 +237,18 @@ def _take(job: Job, text: str, out: Path) -> Failed | None:
         return Failed(str(job), said, failure.exit_code)
     made = records.loads(Made, text, "a job's answer")
     ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
+    # Aside there was nothing that its files must keep apart from, and here may be.
+    place = export.folder(job.order(out))
     with Store.open() as kept:
         for name in ordered:
-            path = out / name
-            if not path.resolve().is_relative_to(out.resolve()):
+            path = place.joinpath(*Path(name).parts[1:])
+            if not (out / name).resolve().is_relative_to(out.resolve()):
                 raise InputError(f"a job's answer names {name}, which is not below {out}")
             with records.writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
             records.write_atomic(path, zlib.decompress(base64.b85decode(made.files[name])))
         kept.load(store.read_kept(line, "a job's answer") for line in made.kept)
-        paths = [out / name for name in made.artifacts]
+        paths = [place.joinpath(*Path(name).parts[1:]) for name in made.artifacts]
         kept.add_export(made.key, {str(path): artifacts_.load(path) for path in paths})
         kept.add_job(made.key, str(job), "done")
     return None
@@ -283,9 +303,8 @@ def _known(path: str, device: str) -> bool:
     version = evaluate.runtime_version(evaluate.default_runtime(artifact))
     with Store.open() as kept:
         return any(
-            m.target.device == device
-            and (device != "host" or getattr(m, "runtime_version", version) == version)
-            for m in kept.measurements_of(artifact.sha256)
+            not r.recorded and (device != "host" or r.runtime_version == version)
+            for r in kept.results({"artifact": artifact.sha256, "device": device})
         )
 
 

@@ -188,6 +188,44 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
     connection.close()
 
 
+def test_a_store_of_the_third_schema_learns_whose_weights_and_which_pictures(here: Path) -> None:
+    path().parent.mkdir()
+    connection = sqlite3.connect(path())
+    for step in (1, 2, 3):
+        for statement in _STEPS[step]:
+            connection.execute(statement)
+    connection.execute("PRAGMA user_version = 3")
+    known = artifact(weights="1" * 64, of="run")
+    connection.execute(
+        "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', 'float32', 'tflite', 1000, ?)",
+        (SHA, records.line(known)),
+    )
+    connection.execute(
+        "INSERT INTO measurement VALUES (NULL, '2026-01-01', ?, 'measured', 'host', 'python', "
+        "'litert', '2', 1, 'xnnpack', 1000.0, NULL, ?)",
+        (SHA, records.line(MEASURED)),
+    )
+    connection.execute(
+        "INSERT INTO evaluation VALUES (NULL, '2026-01-01', ?, 'litert', 'id', 1, 0.5, NULL, ?, "
+        "'2')",
+        (SHA, records.line(EVALUATION)),
+    )
+    connection.execute(
+        "INSERT INTO evaluation VALUES (NULL, '2026-01-02', ?, 'litert', 'id', 1, 0.5, NULL, "
+        "'{\"of\": \"another mobiledeploy\"}', '2')",
+        ("b" * 64,),
+    )
+    connection.commit()
+    connection.close()
+    with Store.open() as store:
+        (row,) = store.results()
+        assert (row.weights, row.weights_sha256) == ("run", "1" * 64)
+        assert (row.top1, row.data_source, row.data_split) == (0.5, "demo", "validation")
+        assert not row.recorded
+        assert store.artifacts() == {SHA: known}
+        assert store.measurement(SHA, HOST) == MEASURED
+
+
 def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) -> None:
     data, pre = EVALUATION.data, EVALUATION.preprocessing
     ours = (data, pre, HOST)

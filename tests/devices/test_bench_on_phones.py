@@ -13,7 +13,7 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
 from mobiledeploy.core.store import Store
 from mobiledeploy.devices import adb as device
-from mobiledeploy.verbs import phones, places
+from mobiledeploy.verbs import phones, places, results
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.compare import compare
 
@@ -237,6 +237,8 @@ def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here,
     phone.stop()
     again = bench([path, other], device=f"replay:{file}", notify=heard)
     assert [records.dumps(m) for m in again] == [records.dumps(m) for m in made]
+    # What was measured here is not there twice, whenever it is played back.
+    assert [r.recorded for r in results.listing().results] == [False, False]
     with pytest.raises(InputError, match="was recorded with other files than this float16.tflite"):
         bench([exported["float16", "tflite"]], device=f"replay:{file}", notify=heard)
 

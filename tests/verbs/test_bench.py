@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -12,16 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from mobiledeploy.analysis import latency, stats
+from mobiledeploy.cli import results as results_command
+from mobiledeploy.cli.bench import command
 from mobiledeploy.core import artifacts, leases, protocol, recording, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.store import Store
+from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
 from mobiledeploy.verbs import bench as verb
-from mobiledeploy.verbs import places
-from mobiledeploy.verbs.bench import SECONDS, bench, target
+from mobiledeploy.verbs import places, results
+from mobiledeploy.verbs.bench import SECONDS, bench, figures, target
+from mobiledeploy.verbs.compare import compare
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
 
@@ -109,6 +116,31 @@ def test_what_cannot_be_asked(exported, here, heard) -> None:
             bench(path, notify=heard, **given)
     with pytest.raises(InputError, match="is not there"):
         bench([here / "nothing.tflite"], notify=heard)
+
+
+def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
+    path, gone, bare = exported["int8_ptq", "tflite"], here / "gone.tflite", here / "bare.tflite"
+    shutil.copy(path, bare)
+    # Its golden picture is not beside it, which is found out when its turn comes.
+    artifacts.record_path(bare).write_text(artifacts.record_path(path).read_text())
+    done = figures([gone, bare, path], runs=10, notify=heard)
+    assert done.paths == (str(path),)
+    assert [m.artifact_sha256 for m in done.measurements] == [artifacts.load(path).sha256]
+    assert [(f.what, f.exit_code) for f in done.failed] == [(str(gone), 7), (str(bare), 7)]
+    with pytest.raises(InputError, match="gone.tflite is not there"):
+        bench([gone, path], runs=12, notify=heard)
+    with Store.open() as store:
+        kept = store.measurements_of(artifacts.load(path).sha256)
+        assert [len(m.samples_ns) for m in kept] == [12, 10]
+    shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10"])
+    assert shown.exit_code == 7
+    assert "measured on" in shown.stdout
+    assert [x for x in shown.stderr.splitlines() if x.startswith("error: ")] == [
+        f"error: {gone} is not there"
+    ]
+    shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
+    assert shown.exit_code == 7
+    assert len(records.loads(verb.Benched, shown.stdout).measurements) == 1
 
 
 def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
@@ -258,6 +290,55 @@ def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
     with Store.open() as store:
         assert store.measurement(artifact.sha256, target(artifact)) == plain
         assert store.measurement(artifact.sha256, other.target) == other
+
+
+def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, monkeypatch) -> None:
+    path, other = (exported[key] for key in KEYS)
+    file, old = here / "session.json", here / "old.json"
+    turns = here / "turns.json"
+    (made,) = bench([path], record=file, runs=10, notify=heard)
+    compare(path, other, rounds=6, seconds=0.01, record=turns, notify=heard)
+    for each in (file, turns):
+        session = json.loads(each.read_text())
+        session["made_at"] = "2025-01-02T03:04:05+01:00"
+        each.write_text(json.dumps(session))
+    del session["made_at"]
+    old.write_text(json.dumps(session))
+    os.utime(old, (1e9, 1e9))
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "elsewhere.db"))
+    for _ in range(2):
+        bench([path], device=f"replay:{file}", notify=heard)
+        compare(path, other, device=f"replay:{turns}", notify=heard)
+    (row,) = results.listing().results
+    assert (row.made_at, row.recorded) == ("2025-01-02T02:04:05.000+00:00", True)
+    (turn,) = results.comparisons().comparisons
+    assert (turn.made_at, turn.recorded) == (row.made_at, True)
+    # On other machines too; and it answers for no machine of here.
+    results.export(here / "all.jsonl")
+    with Store.open(here / "other.db") as store:
+        store.load(results.read(here / "all.jsonl"))
+        assert store.results() == (row,)
+        assert store.comparisons() == (turn,)
+        assert store.measurement(made.artifact_sha256, made.target) is None
+    for each in (file, turns):
+        assert each.read_text().count("2025-01-02") == 1
+    done = CliRunner().invoke(command, [str(path), "--device", f"replay:{file}"])
+    assert done.stdout.startswith("recorded on 2025-01-02, measured on ")
+    turned = [str(path), str(other), "--compare", "--device", f"replay:{turns}"]
+    done = CliRunner().invoke(command, turned)
+    assert done.stdout.startswith("recorded on 2025-01-02, measured on ")
+    for argv in ([], ["--csv"], ["compared"]):
+        shown = CliRunner().invoke(results_command.command, argv).stdout
+        assert "recorded" in shown
+        assert "2025-01-02T02:04" in shown
+    assert "measured, recorded" in REPORTS.load("markdown").render(Report("", results=(row,)))
+    # One of an earlier mobiledeploy says nothing: its file does.
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "third.db"))
+    compare(path, other, device=f"replay:{old}", notify=heard)
+    assert results.comparisons().comparisons[0].made_at.startswith("2001-09-09")
+    old.write_text(json.dumps(session | {"made_at": "yesterday"}))
+    with pytest.raises(InputError, match="does not say when it was made: 'yesterday'"):
+        compare(path, other, device=f"replay:{old}", notify=heard)
 
 
 def test_it_waits_for_a_lease_and_says_so(exported, here, heard) -> None:

@@ -41,7 +41,7 @@ def test_counts_are_told_by_layer_the_greatest_change_first(here: Path) -> None:
     assert (done.kind, done.values, done.ratio, done.interval) == (
         "counted", (1000, 800), 0.8, (0.8, 0.8),
     )  # fmt: skip
-    assert done.models == ("net float32.tflite", "net int8_ptq.tflite")
+    assert done.models == ("net m.h5 float32.tflite", "net m.h5 int8_ptq.tflite")
     assert [(x.a and x.a.name, x.b and x.b.name, x.change) for x in done.layers] == [
         ("conv_1", "conv_a", -210), ("conv_2", "conv_b", -50), (None, "quantize_0", 20),
         ("dw_1", "dw_a", 5), ("pool_1", "pool_a", 0),

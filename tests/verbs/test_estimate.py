@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from mobiledeploy.analysis import latency_model as model
+from mobiledeploy.cli.bench import command
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.device_cards import Core, DeviceCard, Point, Reference, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
@@ -223,6 +225,27 @@ def test_outside_the_range_is_refused(config, path, work) -> None:
     write("phone", a_hundred_times(work), FLOAT)
     with pytest.raises(InputError, match="outside the range of phone's points: 3.3 M mult-adds"):
         estimate.estimate([path], device="phone")
+
+
+def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
+    config, exported, path, work, here
+) -> None:
+    write("phone", work, FLOAT)
+    int8, gone = exported["int8_ptq", "tflite"], here / "gone.tflite"
+    done = bench.figures([int8, gone, path], device="phone")
+    assert done.paths == (str(path),)
+    assert [m.kind for m in done.measurements] == ["estimated"]
+    assert [(f.what, f.exit_code) for f in done.failed] == [(str(int8), 2), (str(gone), 7)]
+    shown = CliRunner().invoke(command, [str(int8), str(path), "--device", "phone"])
+    assert shown.exit_code == 2
+    assert "estimated" in shown.stdout
+    (error,) = [line for line in shown.stderr.splitlines() if line.startswith("error: ")]
+    assert "has no points of int8" in error
+    # Of the card's range.
+    write("phone", a_hundred_times(work), FLOAT)
+    done = bench.figures([path, gone], device="phone")
+    assert [f.exit_code for f in done.failed] == [7, 7]
+    assert "outside the range" in done.failed[0].message
 
 
 def test_a_few_points_borrow_their_shape_and_say_so(config, path, work, heard) -> None:

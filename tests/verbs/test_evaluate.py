@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from mobiledeploy.cli.evaluate import command
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RUNTIMES
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Artifact, Overrides, Weights
 from mobiledeploy.verbs import evaluate as verb
-from mobiledeploy.verbs.evaluate import _ranges, evaluate, logits, target
+from mobiledeploy.verbs.evaluate import _ranges, evaluate, evaluated, logits, target
 
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
 PLAIN = """
@@ -272,6 +274,16 @@ def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
     assert artifacts.load(path).sha256 != artifact.sha256
     with pytest.raises(InputError, match="answers NaN or infinity for picture"):
         evaluate([path], notify=heard)
+    # The others have their answer, and those without one their reason.
+    gone, (other,) = here / "gone.onnx", copied(exported, here / "build", ("int8_ptq", "onnx"))
+    done = evaluated((path, gone, other), notify=heard)
+    assert done.paths == (str(other),)
+    assert done.evaluations[0].agreement is None
+    assert [Path(f.what) for f in done.failed] == [gone, path]
+    shown = CliRunner().invoke(command, [str(path), str(gone), str(other)])
+    assert shown.exit_code == 7
+    assert "int8_ptq.onnx" in shown.stdout
+    assert sum(line.startswith("error: ") for line in shown.stderr.splitlines()) == 2
 
 
 def test_the_demo_pictures_judge_their_own_models_only(exported, here, heard) -> None:

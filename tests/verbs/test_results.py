@@ -13,6 +13,7 @@ import pytest
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Kept, Store
+from mobiledeploy.core.types import DataRef, Doubt
 from mobiledeploy.verbs import results
 from tests.figures import (
     HOST,
@@ -42,6 +43,9 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
     assert found[1].latency_interval_ns is None
     assert {(r.model, r.recipe, r.format, r.size_bytes, r.top1) for r in found} == {
         ("net", "float32", "tflite", 1000, 0.75)
+    }
+    assert {(r.data_source, r.data_split, r.data_identity, r.images) for r in found} == {
+        ("demo", "validation", "id", 1)
     }
 
 
@@ -116,6 +120,39 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
 def test_a_margin_that_is_none_is_refused(here: Path, margin: float) -> None:
     with pytest.raises(UsageError, match="a margin of "):
         results.regress(here / "base.jsonl", margin=margin)
+
+
+def test_two_trainings_of_one_network_are_told_apart(here: Path) -> None:
+    data = DataRef("a/photos", "all", (8, 8), (), "f" * 64)
+    other = dataclasses.replace(evaluation("b" * 64), data=data)
+    keep(
+        artifact(weights="1" * 64, of="demo"), measured(), evaluation(),
+        artifact("b" * 64, weights="2" * 64, of="run"), measured("b" * 64), other,
+    )  # fmt: skip
+    new, old = results.listing().results
+    assert (old.model, old.weights, old.weights_sha256) == ("net", "demo", "1" * 64)
+    assert (new.model, new.weights, new.weights_sha256) == ("net", "run", "2" * 64)
+    assert (new.data_source, new.data_identity) == ("a/photos", "f" * 64)
+    shown = cli()
+    assert "net demo " in shown and "net run 22222222 " in shown
+    assert "demo validation " in shown and "photos ffffffff " in shown
+    assert "weights,weights_sha256,data_source" in cli("--csv")
+
+
+def test_figures_of_other_weights_never_pair(here: Path) -> None:
+    keep(artifact(weights="1" * 64, of="demo"), measured())
+    path = saved(here / "base.jsonl")
+    keep(artifact("b" * 64, weights="2" * 64, of="run"), measured("b" * 64, ns=1630))
+    with Store.open(here / "other.db") as store:
+        store.load(k for k in results.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        (one,) = results.regress(path).regressions
+    assert one.outcome == "inconclusive"
+    assert "net demo float32.tflite on host" in one.path
+    assert "no measured figure of it here, only of other weights: run 22222222" in (
+        one.verdicts[0].line
+    )
 
 
 def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
@@ -225,6 +262,53 @@ def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
     assert done.outcome == "inconclusive"
 
 
+def test_a_figure_is_not_held_against_itself(here: Path) -> None:
+    """Where nothing was benched since, nothing was compared."""
+    keep(artifact(), measured(), counted(), estimated())
+    path = saved(here / "base.jsonl")
+    done = results.regress(path)
+    assert [r.outcome for r in done.regressions] == ["inconclusive"] * 3
+    said = {r.verdicts[0].line.partition(": ")[2].partition(" (")[0] for r in done.regressions}
+    assert said == {f"not {k} since the baseline" for k in ("measured", "counted", "estimated")}
+    assert "not measured since the baseline" in cli("regress", "base.jsonl", code=3)
+    # The same count again is a count all the same.
+    keep(measured(), counted(), estimated())
+    assert results.regress(path).outcome == "pass"
+
+
+def test_what_is_older_than_the_baseline_is_not_held_against_it(here: Path) -> None:
+    keep(artifact(), measured(ns=3000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        keep(artifact(), measured(ns=1000))
+        path = saved(here / "base.jsonl")
+    assert results.regress(path).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("name", ["busy-machine", "unsteady", "wide-interval"])
+@pytest.mark.parametrize(("doubted", "whose"), [(0, "the baseline's"), (1, "the new figure")])
+@pytest.mark.parametrize("ns", [1000, 3000])
+def test_a_figure_in_doubt_decides_nothing(
+    here: Path, name: str, doubted: int, whose: str, ns: int
+) -> None:
+    figures = [measured(), measured(ns=ns)]
+    figures[doubted] = dataclasses.replace(figures[doubted], doubts=(Doubt(name, "so"),))
+    keep(artifact(), figures[0])
+    path = saved(here / "base.jsonl")
+    keep(figures[1])
+    (one,) = results.regress(path).regressions
+    assert one.outcome == "inconclusive"
+    assert f"{whose} is in doubt ({name})" in one.verdicts[0].line
+
+
+def test_a_doubt_of_what_a_figure_is_leaves_it_as_good(here: Path) -> None:
+    """Estimates are of their card: both sides alike."""
+    keep(artifact(), estimated(doubts=(Doubt("borrowed-shape", "of another card"),)))
+    path = saved(here / "base.jsonl")
+    keep(estimated(ns=6e6, doubts=(Doubt("borrowed-shape", "of another card"),)))
+    assert results.regress(path).outcome == "fail"
+
+
 def test_the_command_line(here: Path) -> None:
     keep(artifact(), evaluation(), measured(), counted(), estimated())
     listed = cli("--kind", "counted").splitlines()
@@ -234,7 +318,7 @@ def test_the_command_line(here: Path) -> None:
     cli("export", "base.jsonl", "--newest")
     keep(measured(ns=3000))
     said = cli("regress", "base.jsonl", "--junit", "out.xml", code=1)
-    assert "fail: net float32.tflite on host" in said
+    assert "fail: net m.h5 float32.tflite on host" in said
     assert 'failures="1"' in Path("out.xml").read_text()
     assert json.loads(cli("regress", "base.jsonl", "--json", code=1))["outcome"] == "fail"
     assert "::error" in cli("regress", "base.jsonl", "--github", code=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -15,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobiledeploy.analysis import pareto
+from mobiledeploy.analysis import gate, pareto
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Failure
+from mobiledeploy.core.types import DataRef, Evaluation, Failure, Prediction
 from mobiledeploy.verbs import job, sweep
+from tests.figures import artifact, evaluation, keep, measured
 
 
 def cli(*argv: object) -> subprocess.CompletedProcess[str]:
@@ -127,6 +129,52 @@ def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
         with pytest.raises(Exception, match="not below"):
             sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
+
+
+def test_what_was_judged_on_other_images_has_a_front_of_its_own(here: Path) -> None:
+    def judged(sha: str, top1: float, source: str, identity: str) -> Evaluation:
+        data = DataRef(source, "validation", (8, 8), (), identity)
+        return dataclasses.replace(evaluation(sha, top1), data=data)
+
+    names = "abcd"
+    keep(*(artifact(n * 64) for n in names), *(measured(n * 64, 1000 + ord(n)) for n in names))
+    keep(
+        judged("a" * 64, 0.6, "demo", "at 64"), judged("b" * 64, 0.7, "demo", "at 96"),
+        judged("c" * 64, 0.1, "my/photos", "1" * 64), judged("d" * 64, 0.9, "photos", "2" * 64),
+    )  # fmt: skip
+    found = sweep.fronts({n * 64 for n in names})
+    assert [(f.kind, f.pictures, [r.artifact_sha256[0] for r in f.results]) for f in found] == [
+        ("measured", "demo validation", ["a", "b"]), ("measured", "photos 11111111", ["c"]),
+        ("measured", "photos 22222222", ["d"]), ("size", "demo validation", ["b"]),
+        ("size", "photos 11111111", ["c"]), ("size", "photos 22222222", ["d"]),
+    ]  # fmt: skip
+
+
+def judged_on(sha: str, right: int, of: int) -> Evaluation:
+    """An evaluation of which the first images are right."""
+    predictions = tuple(
+        Prediction(str(n), 1, (1, 0) if n < right else (0, 1), (0.9, 0.1)) for n in range(of)
+    )
+    return dataclasses.replace(evaluation(sha, right / of), images=of, predictions=predictions)
+
+
+def test_what_the_images_do_not_tell_apart_is_a_tie(here: Path) -> None:
+    names = "abc"
+    keep(*(artifact(n * 64) for n in names), *(measured(n * 64, 1000 + ord(n)) for n in names))
+    keep(*(judged_on(n * 64, right, 100) for n, right in zip(names, (66, 67, 90), strict=True)))
+    (front, _) = sweep.fronts({n * 64 for n in names})
+    first, tie, sure = front.gains
+    assert first is None
+    assert tie and sure
+    assert (round(tie.value, 9), tie.tie) == (0.01, True)
+    low, high = gate.bounds(0, 1, 100)
+    assert (tie.low, tie.high) == (-high, -low)
+    assert (round(sure.value, 9), sure.tie) == (0.23, False)
+    # Other images are no pairs.
+    other = dataclasses.replace(judged_on("d" * 64, 95, 90), data=evaluation().data)
+    keep(artifact("d" * 64), measured("d" * 64, 2000), other)
+    (front, _) = sweep.fronts({n * 64 for n in "abcd"})
+    assert front.gains[3] is None
 
 
 def test_an_empty_grid_is_refused() -> None:

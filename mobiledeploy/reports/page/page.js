@@ -1,9 +1,14 @@
 // The page's own part: filters, fronts and the table. Vega draws.
-const { words, columns, verdicts, specs } = JSON.parse(document.getElementById("data").textContent);
+const { words, columns, verdicts, specs, answers } = JSON.parse(document.getElementById("data").textContent);
 const count = columns.kind.length;
 const DRAWN = 1500, ROWS = 200;
 const word = (name, i) => words[name][columns[name][i]];
 const pick = Object.fromEntries(["kind", "device", "recipe", "model"].map((n) => [n, document.getElementById(n)]));
+// Accuracies on different pictures are different questions: there is no "all" of them.
+const pictures = document.getElementById("pictures");
+const sets = new Set(columns.pictures.filter((_, i) => columns.top1[i] !== null).map((code) => words.pictures[code]));
+sets.forEach((w) => pictures.add(new Option(w || "not said", w)));
+pictures.addEventListener("change", draw);
 for (const [name, select] of Object.entries(pick)) {
   select.add(new Option("all", ""));
   words[name].forEach((w) => w && select.add(new Option(w, w)));
@@ -23,6 +28,10 @@ function wanted(names, newest) {
   return found;
 }
 
+function judged(i) {
+  return columns.top1[i] !== null && word("pictures", i) === pictures.value;
+}
+
 // Cheapest first, each more accurate than all before it.
 function front(rows) {
   const kept = [];
@@ -31,19 +40,62 @@ function front(rows) {
   return kept;
 }
 
+// Tango's score statistic with half an image of correction, as mobiledeploy/analysis/gate.py has it.
+const QUANTILE = 1.6448536269514722;
+function tango(losses, gains, n, d) {
+  const linear = (2 * n - losses + gains) * d - losses - gains;
+  const root = Math.sqrt(Math.max(linear * linear + 8 * n * gains * d * (1 - d), 0));
+  const spread = Math.sqrt(Math.max(n * (2 * Math.max((root - linear) / (4 * n), 0) + d * (1 - d)), 0));
+  const above = losses - gains - n * d + 0.5;
+  return spread > 0 ? above / spread : above === 0 ? 0 : Math.sign(above) * Infinity;
+}
+
+function upper(losses, gains, n) {
+  let low = (losses - gains + 0.5) / n, high = 1 - 1e-12;
+  if (low >= 1 || !(tango(losses, gains, n, high) + QUANTILE < 0)) return 1;
+  for (let k = 0; k < 60; k++) {
+    const middle = (low + high) / 2;
+    if (tango(losses, gains, n, middle) + QUANTILE > 0) low = middle; else high = middle;
+  }
+  return low;
+}
+
+// By how much one artifact is better than another on the same images: points, and their bounds.
+function gain(now, before) {
+  const [a, b] = [answers[now.sha], answers[before.sha]];
+  if (!a || !b || a[0] !== b[0] || a[1] !== b[1]) return null;
+  const [mine, theirs] = [atob(a[2]), atob(b[2])];
+  let gains = 0, losses = 0;
+  for (let k = 0; k < a[1]; k++) {
+    const bit = 7 - (k & 7), own = (mine.charCodeAt(k >> 3) >> bit) & 1, other = (theirs.charCodeAt(k >> 3) >> bit) & 1;
+    gains += own & ~other; losses += other & ~own;
+  }
+  return { value: 100 * (gains - losses) / a[1], low: -100 * upper(losses, gains, a[1]), high: 100 * upper(gains, losses, a[1]) };
+}
+
+// Points of a front that the images do not tell from the cheaper one beside them are ties.
+function tied(along) {
+  return along.map((now, k) => {
+    const found = k ? gain(now, along[k - 1]) : null;
+    if (!found || found.low > 0) return now;
+    const before = along[k - 1].top1;
+    return { ...now, tie: found, low: before + found.low, high: before + found.high };
+  });
+}
+
 function point(i, x, device) {
-  return { model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
+  return { sha: word("artifact", i), model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
     x, shown: String(x), top1: columns.top1[i] };
 }
 
 function points(name, rows) {
   const plain = { size: "size", multadds: "multadds" }[name];
   if (!plain)
-    return rows.filter((i) => word("kind", i) === name && columns.x[i] > 0 && columns.top1[i] !== null)
+    return rows.filter((i) => word("kind", i) === name && columns.x[i] > 0 && judged(i))
       .map((i) => point(i, columns.x[i], word("device", i)));
   const once = new Map();
   for (const i of rows)
-    if (columns[plain][i] > 0 && columns.top1[i] !== null && !once.has(columns.artifact[i]))
+    if (columns[plain][i] > 0 && judged(i) && !once.has(columns.artifact[i]))
       once.set(columns.artifact[i], point(i, columns[plain][i], ""));
   return [...once.values()];
 }
@@ -65,18 +117,25 @@ function caption(name, text) {
   document.querySelector(`#plot-${name} figcaption`).textContent = text;
 }
 
+function tieWords(tie) {
+  if (!tie) return "";
+  const [value, low, high] = [tie.value, tie.low, tie.high].map((x) => (x < 0 ? "" : "+") + x.toFixed(1));
+  return `, a tie with the cheaper one beside it: ${value} points (${low} to ${high})`;
+}
+
 async function drawFront(name, rows) {
   const all = points(name, rows);
   const section = document.getElementById(`plot-${name}`);
   section.hidden = !all.length;
   if (!all.length) return;
-  const best = [...new Set(all.map((p) => p.device))].flatMap((d) => front(all.filter((p) => p.device === d)));
+  const best = [...new Set(all.map((p) => p.device))].flatMap((d) => tied(front(all.filter((p) => p.device === d))));
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %`).join("; ")}.`);
-  await show(name, { points: some, front: best });
+    (pictures.value && `, judged on ${pictures.value}`) +
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %${tieWords(p.tie)}`).join("; ")}.`);
+  await show(name, { points: some, front: best.filter((p) => !p.tie), ties: best.filter((p) => p.tie) });
 }
 
 async function drawHistory(kind) {
@@ -113,7 +172,7 @@ function table() {
       cell(word("kind", i) || "–"), cell(word("device", i) || "–"), cell(word("kind", i) ? word("target", i) : "–"),
       cell(counted ? null : columns.x[i], true),
       cell(columns.low[i] === null ? null : `${columns.low[i]} to ${columns.high[i]}`, true),
-      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(columns.size[i], true),
+      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(word("pictures", i) || "–"), cell(columns.size[i], true),
       cell(new Date(columns.when[i] * 1000).toISOString().slice(0, 16).replace("T", " ")));
     return row;
   }));

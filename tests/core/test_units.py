@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from mobiledeploy.core import units
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("net_96", "demo", "1" * 64), "net_96 demo"),
+        (("net_96", "random", ""), "net_96 random"),
+        (("net_96", "run", "2" * 64), "net_96 run 22222222"),
+        (("net", "net.h5", "3" * 64), "net 33333333"),
+        (("", "run", "2" * 64), "run 22222222"),
+        (("net", "", ""), "net"),
+    ],
+)
+def test_a_network_is_told_by_its_weights_too(said: tuple[str, str, str], expected: str) -> None:
+    assert units.network(*said) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("demo", "validation", "1" * 64), "demo validation"),
+        (("demo", "held", "1" * 64), "demo held"),
+        (("./demo", "validation", "2" * 64), "demo 22222222"),
+        (("/a/photos/", "all", "3" * 64), "photos 33333333"),
+        (("", "", ""), ""),
+    ],
+)
+def test_a_data_set_is_told_by_its_content(said: tuple[str, str, str], expected: str) -> None:
+    assert units.pictures(*said) == expected

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mobiledeploy.core import records
+from mobiledeploy.verbs.plan import Order, Plan, plan
+from tests.figures import artifact
+
+
+def photos(folder: Path, seed: int) -> str:
+    """A folder of two classes of ten small images."""
+    dice = np.random.default_rng(seed)
+    for number in range(20):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    return str(folder)
+
+
+def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, heard) -> None:
+    def planned(data: str | None, *recipes: str) -> Plan:
+        order = Order(alpha=0.25, res=64, recipes=recipes, formats=("tflite",), data=data)
+        return plan(order, heard)
+
+    def made(done: Plan) -> None:
+        done.folder.mkdir(parents=True, exist_ok=True)
+        for recipe, format_ in done.jobs:
+            record = dataclasses.replace(
+                artifact(recipe=recipe), data=done.data, calibration=done.calibration
+            )
+            (done.folder / f"{recipe}.{format_}.json").write_text(records.dumps(record))
+
+    a, b = photos(here / "a", 1), photos(here / "b", 2)
+    plain = Path("build", "mobilenet_v1_0.25_64_demo")
+    first = planned(a, "float32", "int8_ptq")
+    assert first.folder == plain
+    made(first)
+    # The same images, and all of the files: as ever.
+    assert planned(a, "int8_ptq").folder == plain
+    assert planned(b, "float32", "int8_ptq").folder == plain
+    assert heard.said == []
+    # Some of the files: these stay, and the new ones go to a folder of their own.
+    for recipe in ("float32", "int8_ptq"):
+        own = planned(b, recipe)
+        assert own.folder == plain.with_name(f"{plain.name}_{own.data.identity[:8]}")
+    assert "holds int8_ptq.tflite of other images" in heard.said[0]
+    # Whatever else lies there is not ours to judge.
+    (plain / "notes.json").write_text("{}")
+    (plain / "float32.tflite.json").unlink()
+    assert planned(b, "int8_ptq").folder == plain
+
+
+def test_the_drawn_images_are_the_same_whatever_they_are_drawn_by(here: Path, heard) -> None:
+    """Their identity changes with the code that draws them, and an upgrade is no other data."""
+    order = Order(alpha=0.25, res=64, recipes=("int8_ptq",), formats=("tflite",))
+    done = plan(order, heard)
+    done.folder.mkdir(parents=True)
+    old = dataclasses.replace(done.data, identity="of an earlier version")
+    record = dataclasses.replace(artifact(), data=old)
+    (done.folder / "float32.tflite.json").write_text(records.dumps(record))
+    assert plan(order, heard).folder == done.folder

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
+from mobiledeploy.core.types import Failed
+from mobiledeploy.verbs.several import Failures
+
+
+def test_each_failure_is_kept_and_the_gravest_raised() -> None:
+    failures = Failures()
+    failures.check()
+    for name, error in (("a", VoidError("void")), ("b", InputError("bad", "mend it"))):
+        with failures.of(Path(name)):
+            raise error
+    assert Path("a") in failures
+    assert Path("c") not in failures
+    assert failures.told() == (Failed("a", "void", 4), Failed("b", "bad; mend it", 7))
+    with pytest.raises(InputError, match="bad"):
+        failures.check()
+    failures.check(DeviceError)
+    with pytest.raises(VoidError):
+        failures.check(VoidError)
+
+
+def test_what_is_asked_wrongly_of_all_passes_and_so_does_our_own_defect() -> None:
+    failures = Failures()
+    for error in (UsageError("no"), KeyError("ours")):
+        with pytest.raises(type(error)), failures.of(Path("a")):
+            raise error
+    assert failures.told() == ()
