@@ -7,7 +7,6 @@ process hands out ranges of pictures and keeps the five best classes of each ans
 from __future__ import annotations
 
 import base64
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import artifacts, leases, preprocessing, protocol, records
+from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Samples, Session
@@ -259,12 +258,13 @@ def every_logits(
     )
     count = len(samples)
     with (
-        tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder,
+        artifacts.scratch() as folder,
         DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
     ):
-        tap = Path(folder, f"tap-{path.name}")
-        tap.write_bytes(shelf.tap(path.read_bytes(), artifact.logits))
-        facts = shelf.inspect(tap.read_bytes())
+        tap = folder / f"tap-{path.name}"
+        tapped = shelf.tap(inputs.read(path, inputs.FINISHED), artifact.logits)
+        tap.write_bytes(tapped)
+        facts = shelf.inspect(tapped)
         work = protocol.Work(
             data, artifact.spec.preprocessing, data.resolution, facts.layout, facts.inputs[0],
             facts.outputs[0],

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy import __version__
-from mobiledeploy.core import cards, preprocessing, records, runs
+from mobiledeploy.core import cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import CONVERTERS, RECIPE_ALIASES, RECIPES, dataset
@@ -341,8 +341,9 @@ def _apart(
         if record.stem in replaced:
             continue
         try:
-            other = records.loads(Artifact, record.read_bytes(), str(record))
-        except (OSError, InputError):
+            text = inputs.read(record, inputs.RECORD)
+            other = records.loads(Artifact, text, str(record))
+        except InputError:
             # No record of ours.
             continue
         alike = data.source == other.data.source == models.DEMO or (
