@@ -179,6 +179,19 @@ def _word(value: Any) -> str:
     return _WORDS.get(type(value), "a date or time")
 
 
+def refuse_link_out(path: Path, flag: str) -> None:
+    """UsageError where a name that nobody gave is a link out of the current folder.
+
+    A stranger's folder may bring `report.html` as a link to a file of the user's.
+    """
+    place, home = path.resolve(), Path.cwd().resolve()
+    if path.is_symlink() and not place.is_relative_to(home):
+        raise UsageError(
+            f"{path} is a link to {place}, outside of the current folder",
+            f"if that is meant, say {flag} {path}",
+        )
+
+
 def _misplaced(folder: Path, said: str, asked: click.Option) -> str:
     """Why a folder's file may not have a result written there; empty where it may."""
     home = folder.resolve()

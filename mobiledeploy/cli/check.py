@@ -94,6 +94,9 @@ def command(
     given["overrides"] = _frame.overrides(given)
     paths = named(artifacts)
     if update_baseline:
+        source = click.get_current_context().get_parameter_source("baseline")
+        if source is click.core.ParameterSource.DEFAULT:
+            _settings.refuse_link_out(given["baseline"], "--baseline")
         with _frame.Terminal(quiet, verbose) as terminal:
             updated = verb.update(
                 paths, limits=limits, labelled=not no_labels, notify=terminal, **given
