@@ -26,9 +26,13 @@ NAME = "mobiledeploy.toml"
 # The ends of what we write: a folder's file names no script and no dotfile to be written over.
 WRITTEN = (".csv", ".html", ".json", ".jsonl", ".md", ".png", ".svg", ".xml")
 _WORDS = {
-    bool: "true or false", dict: "a table", float: "a number", int: "a number", list: "a list",
+    bool: "true or false",
+    dict: "a table",
+    float: "a number",
+    int: "a number",
+    list: "a list",
     str: "text",
-}  # fmt: skip
+}
 
 
 class Option(click.Option):
@@ -123,9 +127,13 @@ def defaults(file: File, chosen: str, command: click.Command, ctx: click.Context
 
 
 def _default(
-    file: File, chosen: str, name: str, options: Mapping[str, click.Option], value: Any,
+    file: File,
+    chosen: str,
+    name: str,
+    options: Mapping[str, click.Option],
+    value: Any,
     ctx: click.Context,
-) -> Any:  # fmt: skip
+) -> Any:
     if name not in options:
         raise UsageError(
             f"{file.label} sets {name!r}, which {chosen} does not have",

@@ -112,7 +112,11 @@ def writing_temporary(*own: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for as long as the context lasts; see `writing_temporary`."""
+    """A folder for as long as the context lasts; see `writing_temporary`.
+
+    TensorFlow's wing runs in a child, whose temporary folder is in one of its parent's: what is
+    left there by a killed child goes with that (verbs/child.py).
+    """
     with writing_temporary(), tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
         yield Path(folder)
 
