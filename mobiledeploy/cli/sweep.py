@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,8 @@ class Several(_settings.Listed[tuple[Any, ...]]):
 )
 @_settings.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
 @_frame.common
-@click.pass_context
 def command(
-    ctx: click.Context, /, executor: str, ray_address: str, jobs: int | None, dry_run: bool,
+    executor: str, ray_address: str, jobs: int | None, dry_run: bool,
     json: bool, quiet: bool, verbose: int, **given: Any,
 ) -> None:  # fmt: skip
     """Export, judge and time every model of the grid; show what none beats.
@@ -99,7 +99,7 @@ def command(
         _plan(done)
     else:
         _fronts(done)
-    ctx.exit(max((f.exit_code for f in done.failed), default=0))
+    _frame.failures([replace(f, message=f"{f.what}: {f.message}") for f in done.failed])
 
 
 def _plan(done: verb.Swept) -> None:
@@ -132,5 +132,3 @@ def _fronts(done: verb.Swept) -> None:
             ],
             title=f"Front of accuracy on {front.pictures} and {where}, cheapest first",
         )
-    for failure in done.failed:
-        click.echo(f"failed: {units.one_line(f'{failure.what}: {failure.message}')}")
