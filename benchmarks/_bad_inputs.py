@@ -122,7 +122,8 @@ HOSTILE_TEXT = (
     "none", "demo", "random", "host", "a\nb", "\x1b[31m", "\x7f", "é", "日本", "🙂", "\udcff",
     "\udced\udca0\udc80", "a" * 5000, "%s%n", "{0}", "$(id)", "../..", "/", ".", "~", "host:",
     "replay:", "replay:/", "adb:-h", "pixel-3", "emulator:", "emulator:no",
-    "9999-12-31T23:59:59+00:00", "0001-01-01T00:00+14:00", "2026-02-30", "None", "True", "litert", "tflite", "1e5000", "1M",
+    "9999-12-31T23:59:59+00:00", "0001-01-01T00:00+14:00", "2026-02-30", "None", "True", "litert",
+    "tflite", "1e5000", "1M",
     "-5MB", "1e999M", "nanM", "float32,float32", "mobilenet_v1", "vgg16",
 )  # fmt: skip
 # Sound where they are one, and then an honest order that takes hours.

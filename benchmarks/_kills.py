@@ -177,7 +177,7 @@ def _ready(name: str, sound: Path, place: Path) -> Path:
     folder = _watched.place_for(sound, place)
     if name == "results import":
         lines = (folder / "results.jsonl").read_text().splitlines()
-        timed = next(line for line in lines if '"Measured"' in line)
+        timed = min((line for line in lines if '"Measured"' in line), key=len)
         moments = (
             re.sub(
                 r'"made_at":\s*"[^"]*"',
