@@ -70,7 +70,7 @@ emulator: $(STAMP) ## emulated ARM cores, fetched and built into the user's cach
 oracle: $(STAMP) ## judges of our files that do not fit the lock, in the user's cache, for the tests
 	@$(PY) -m tests.oracles.environment
 
-benchmarks: $(STAMP) ## our own speed, side by side with plain scripts and peers
+benchmarks: $(STAMP) ## our own speed beside plain scripts and peers; bad inputs and kills
 	@.venv/bin/mobiledeploy export --quiet --alpha 0.5 --res 160 >/dev/null
 	@missed=; for script in benchmarks/[a-z]*.py; do echo "$$script"; \
 		$(PY) "$$script" || missed="$$missed $$script"; done; \

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobiledeploy.core import records, units
+from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 6
 WAIT_SECONDS = 30.0
+# Bytes of a damaged store that is read as a whole to keep a copy.
+_MOST_COPIED = 512 << 20
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
         """CREATE TABLE artifact (
@@ -879,8 +881,8 @@ def _rescue(file: Path) -> str:
     copy = file.with_name(file.name + ".damaged")
     try:
         if not copy.exists():
-            records.write_atomic(copy, file.read_bytes())
-    except (OSError, UsageError):
+            records.write_atomic(copy, inputs.read(file, _MOST_COPIED))
+    except (OSError, InputError, UsageError):
         return "no copy could be kept; move it away"
     return f"a copy is kept in {copy.name}; `sqlite3 {copy.name} .recover` reads what is left in it"
 

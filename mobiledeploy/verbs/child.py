@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from mobiledeploy.core import records
+from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.deaths import death, out_of_memory
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import Notify
@@ -60,7 +61,7 @@ def events(
     argv = [sys.executable, "-P", "-m", f"mobiledeploy.verbs.{name}"]
     temporary.mkdir(parents=True, exist_ok=True)
     # tf2onnx walks sets of names: without a fixed hash seed no two files would be the same.
-    environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)}
+    environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)} | _homes(temporary)
     known = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
     done = 0
     # A session of its own, so that the terminal's Ctrl-C reaches the parent alone.
@@ -95,6 +96,15 @@ def events(
                 child.stdin.close()
     file = files[min(done, len(files) - 1)] if files else ""
     raise death(what, child.returncode, log.read_text("utf-8", "replace"), file)
+
+
+def _homes(temporary: Path) -> dict[str, str]:
+    """Where libraries put what they keep, so that nothing of theirs is left in the user's home.
+
+    Keras would read its settings there, too, which say what a model's layers mean.
+    """
+    # Whether it is there or not: matplotlib, which Keras imports, looks for fonts a second long.
+    return {"KERAS_HOME": str(temporary), "MPLCONFIGDIR": str(cache_dir() / "matplotlib")}
 
 
 def read_by(source: Source) -> tuple[str, ...]:

@@ -235,6 +235,18 @@ class _Pairing:
     grid: Grid
 
 
+def _answer(facts: FileFacts, path: Path) -> Tensor:
+    """The logits; InputError where no layer of the file at `path` makes them."""
+    for layer in facts.layers:
+        for tensor in layer.outputs:
+            if tensor.name == facts.logits:
+                return tensor
+    raise InputError(
+        f"{path.name} does not fit together: no layer makes {facts.logits}",
+        "export it again, with --force",
+    )
+
+
 class _Pair:
     """An artifact and its float model, and the excerpts of both that are run."""
 
@@ -256,8 +268,8 @@ class _Pair:
                 f"no layer of {path.name} goes by the name that it has in {reference.name}",
                 "export both again, with --force",
             )
-        known = (t for layer in facts.layers for t in layer.outputs)
-        self.answer = next(tensor for tensor in known if tensor.name == facts.logits)
+        self.answer = _answer(facts, path)
+        _answer(exact, reference)
 
     def _paired(
         self, exact: FileFacts, facts: FileFacts

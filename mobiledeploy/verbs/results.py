@@ -23,6 +23,7 @@ from mobiledeploy.core.types import (
     Doubt,
     Estimated,
     Evaluation,
+    Kind,
     Measured,
     Measurement,
     Outcome,
@@ -156,10 +157,11 @@ def take(path: Path) -> Moved:
     Raises:
         InputError: a line that is no record; its number is said.
     """
-    found = tuple(read(path))
+    # Read twice, for a file may be larger than memory, and a bad one is no reason to make a store.
+    count = sum(1 for _ in read(path))
     with Store.open() as kept:
-        new = kept.load(found)
-    return Moved(str(path), len(found), new)
+        new = kept.load(read(path))
+    return Moved(str(path), count, new)
 
 
 def read(path: Path) -> Iterator[Kept]:
@@ -234,14 +236,19 @@ def present() -> Store:
 def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
-    figures: list[tuple[str, Measurement]] = []
+    # Of each the newest alone: all of them may be larger than memory.
+    figures: dict[tuple[str, Kind, Target], tuple[str, Measurement]] = {}
     for one in kept:
         if isinstance(one.record, Artifact):
             artifacts[one.record.sha256] = one.record
         elif not isinstance(one.record, Evaluation | Verdict | Compared):
-            figures.append((one.made_at, one.record))
+            of = (one.record.artifact_sha256, one.record.kind, one.record.target)
+            if of not in figures or figures[of][0] <= one.made_at:
+                # Last where it came last: of two of the same moment that one counts.
+                figures.pop(of, None)
+                figures[of] = (one.made_at, one.record)
     found: dict[Key, Figure] = {}
-    for made_at, m in sorted(figures, key=lambda pair: pair[0]):
+    for made_at, m in sorted(figures.values(), key=lambda pair: pair[0]):
         a = artifacts.get(m.artifact_sha256)
         if a is None:
             key = Key(m.artifact_sha256[:12], "", "", "", "", m.kind, m.target)

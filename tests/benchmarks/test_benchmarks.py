@@ -87,3 +87,59 @@ def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
     assert max(c["passed"] or 0 for c in cells) < 0.05 < max(c["passed_tango"] or 0 for c in cells)
     assert max(c["passed_wald"] or 0 for c in cells) > 0.2
     assert "all bars met" in done.stdout
+
+
+WATCHED = """
+import json, os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import _bad_inputs, _watched
+Path("sound").mkdir()
+_watched.adopt()
+_watched.SECONDS, _watched.LARGEST_BYTES = 4, 1 << 28
+def run():
+    exec(sys.argv[1])
+    return int(sys.argv[2])
+_watched.main.run = run
+for number, argv in enumerate(json.loads(sys.argv[2])):
+    place = Path(str(number)).absolute()
+    _watched.place_for(Path("sound"), place)
+    seen = _watched.watch(_bad_inputs.Case("x", argv), place, place / "python")
+    print(*seen.faults, sep=",")
+"""
+SEEN = {
+    ("print('error: x', file=sys.stderr)", "7"): "",
+    ("print('error: x', file=sys.stderr)", "70"): "exit 70",
+    ("pass", "7"): "other",
+    ("pass", "3"): "other",
+    ("open('made.csv', 'w')", "0"): "",
+    ("open('other.csv', 'w')", "0"): "files left",
+    ("open('../tmp/made', 'w')", "0"): "files left",
+    ("print('Traceback (most recent call last):')", "0"): "traceback",
+    ("time.sleep(60)", "0"): "hang",
+    ("os.abort()", "0"): "other",
+    ("os.fork() or time.sleep(60)", "0"): "other",
+    ("bytearray(1 << 28)[::4096] = b'x' * (1 << 16)", "0"): "over 1 GB",
+}
+
+
+def test_what_is_wrong_with_an_input_is_seen(here) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(BENCHMARKS), json.dumps(list(SEEN))],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout.splitlines(), done.stderr) == (list(SEEN.values()), "")
+
+
+@pytest.mark.slow
+def test_no_bad_input_and_no_kill_does_harm(tmp_path) -> None:
+    out = tmp_path / "robustness.json"
+    argv = ["--seconds", "180", "--seed", "1", "--json", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "robustness.py"), *argv], capture_output=True, text=True
+    )
+    result = json.loads(out.read_text())
+    assert result["faults"] == []
+    assert done.returncode == 0, done.stderr
+    assert sum(row["inputs"] for row in result["inputs"]) >= 100
+    assert sum(row["recovered"] for row in result["kills"]) >= 1

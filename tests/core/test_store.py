@@ -340,6 +340,15 @@ def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
     assert path().with_name("store.db.damaged").read_bytes() == damaged
 
 
+def test_a_damaged_store_that_is_larger_than_memory_is_not_copied(here: Path) -> None:
+    path().parent.mkdir()
+    with path().open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"store.db is damaged.*no copy could be kept"):
+        Store.open()
+    assert [file.name for file in path().parent.iterdir()] == ["store.db"]
+
+
 def test_a_place_that_cannot_be_written_is_a_usage_error(here: Path) -> None:
     (here / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 import tf_keras
 from PIL import Image
@@ -208,6 +209,19 @@ def test_what_cannot_be_diagnosed_is_refused(plain, tmp_path):
         picture_.write_bytes(b"another")
     with pytest.raises(InputError, match="not the one that its name says"):
         verb.diagnose(folder / "int8_ptq.tflite")
+
+
+def test_a_file_whose_answer_no_layer_makes_is_refused(plain, tmp_path):
+    path = copied(plain, tmp_path) / "int8_ptq.onnx"
+    model = onnx.load(path)
+    model.graph.output[0].name = model.graph.input[0].name
+    path.write_bytes(model.SerializeToString())
+    record = artifacts.record_path(path)
+    told = json.loads(record.read_text())
+    told |= {"sha256": records.sha256(path), "size_bytes": path.stat().st_size}
+    record.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"int8_ptq.onnx does not fit together: no layer makes"):
+        verb.diagnose(path)
 
 
 def test_the_float_artifact_of_the_same_model_is_needed(plain, tmp_path):

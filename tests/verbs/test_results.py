@@ -496,3 +496,24 @@ def test_a_line_too_long_for_a_record_is_named(here: Path, monkeypatch) -> None:
     (here / "long.jsonl").write_text("\n" + " " * 200)
     with pytest.raises(InputError, match=r"long\.jsonl, line 2 is too long"):
         results.take(here / "long.jsonl")
+
+
+@pytest.mark.parametrize("verb", ["take", "regress"])
+def test_a_file_larger_than_memory_is_read_piece_by_piece(here: Path, verb: str) -> None:
+    samples = tuple(range(1000, 21_000))
+    with (here / "many.jsonl").open("w") as stream:
+        for number in range(100):
+            moment = f"2026-03-02T12:00:{number // 10:02}.{number % 10}00+00:00"
+            kept = {"made_at": moment, "of": ""}
+            stream.write(json.dumps(kept)[:-1] + ', "kept": ')
+            stream.write(records.line(measured(samples_ns=samples)) + "}\n")
+    keep(measured())
+    code = (
+        "from pathlib import Path; from mobiledeploy.verbs import results\n"
+        "status = Path('/proc/self/status')\n"
+        "def peak(): return int(status.read_text().split('VmHWM:')[1].split()[0]) >> 10\n"
+        f"before = peak(); results.{verb}(Path('many.jsonl')); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    # Of one record it is 1 MB, of all of them 80.
+    assert int(done.stdout) < 30, done.stderr

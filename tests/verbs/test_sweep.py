@@ -15,10 +15,12 @@ import zlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mobiledeploy.analysis import gate, pareto
+from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import DataRef, Evaluation, Failure, Prediction
@@ -109,6 +111,18 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
     assert ("killed by signal 9" if killed else "crashed (SIGSEGV)") in failure.message
     assert failure.exit_code == (5 if killed else 70)
     assert ("fewer --jobs" in failure.hint) == killed
+
+
+def test_what_failed_is_a_line_of_error(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    (here / "python").write_text("#!/bin/sh\nkill -9 $$\n")
+    (here / "python").chmod(0o755)
+    argv = ["sweep", "--alpha", "0.25", "--res", "64", "--recipe", "float32", "--device", "", "-q"]
+    done = CliRunner().invoke(main.cli, argv)
+    assert done.exit_code == 5
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: mobilenet_v1 0.25 64: its process was killed by signal 9")
 
 
 def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypatch) -> None:

@@ -127,3 +127,12 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
     sources = [Source(spec, weights=str(tmp_path / name)) for name in ("a.h5", *["b.h5"] * 300)]
     with pytest.raises(InputError, match=r"the analysis crashed on b\.h5 \(SIGSEGV\)"):
         list(trace.trace(sources, analyze.SILENCE))
+
+
+def test_libraries_leave_nothing_in_the_users_home(model_files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CACHE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
+    analyze.analyze(analyze.Order(file=model_files / "k2_saved"))
+    left = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {("CACHE", "mobiledeploy")}
