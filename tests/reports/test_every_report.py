@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Check, Doubt, Failed, Moved, Report, Result, Verdict
+from mobiledeploy.core.types import Check, Doubt, Failed, Judged, Moved, Report, Result, Verdict
 
 HOSTILE = "<b>|`::error::*[x](y)\n::set-output %0A&\x00\x1b[31m\ud800"
 
@@ -112,6 +112,19 @@ def test_a_file_without_a_verdict_is_an_error_beside_the_others():
     assert "| build/a.tflite | ✅ pass |" in text
     assert "| build/c.onnx | ❗ error | – |" in text
     assert "- ❗ build/c.onnx is not there" in text
+
+
+def test_the_page_says_which_artifact_a_verdict_is_of():
+    row = Result(
+        "2026-01-01", "a" * 64, "net", "int8_ptq", "tflite", 1, "", "", "", "", "", 0, "", None,
+        None, None, 0.5, None, None, weights="run", weights_sha256="b" * 64,
+    )  # fmt: skip
+    said = Judged("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
+    page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(said,)))
+    cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    page = REPORTS.load("html").render(BROKEN)
+    assert "<td>build/c.onnx</td><td>error</td><td>build/c.onnx is not there</td>" in page
 
 
 def test_junit_of_hostile_names_can_be_read():
