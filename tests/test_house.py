@@ -171,7 +171,6 @@ REACH_FILES = {
         "verbs/train.py _alone",
     ],
     "SQLite's, which opens the store": [
-        "core/store.py _rescue",
         "core/store.py keeping",
         "core/store.py open",
     ],
