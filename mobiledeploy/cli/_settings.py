@@ -178,8 +178,6 @@ def _text(value: Any) -> str:
         text = str(value)
     except ValueError as error:  # a hexadecimal number with more digits than Python writes
         raise click.BadParameter("the number is too large") from error
-    if "\0" in text:
-        raise click.BadParameter("the text holds a NUL")
     return text
 
 

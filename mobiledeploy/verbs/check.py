@@ -130,6 +130,8 @@ def check(
     _validate(limits)
     failures = Failures()
     loaded = _loaded(paths, failures)
+    if not loaded:
+        failures.check()
     update = _update_line(paths, baseline, data, runtime, overrides, labelled)
     known = baselines.read(baseline, update)
     entries = {baselines.key(entry): entry for entry in known.accepted}

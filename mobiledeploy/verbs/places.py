@@ -87,9 +87,13 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
     """
     if place.recorded:
         then = recording.read(place.file).asked
-        enough = then.runs is None or then.runs >= stats.FEWEST
-        if then.runner not in RUNNERS.names() or not enough:
-            raise InputError(f"{place.file} asks for what no bench does", "record it again")
+        refusal = InputError(f"{place.file} asks for what no bench does", "record it again")
+        try:
+            RUNNERS.load(then.runner)
+        except UsageError as error:
+            raise refusal from error
+        if then.runs is not None and then.runs < stats.FEWEST:
+            raise refusal
         return then
     chosen = place.runner(runner)
     known = RUNNERS.load(chosen).RUNTIMES

@@ -15,6 +15,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.types import Report
+from tests.figures import of_another_file
 
 
 def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +34,7 @@ def path(exported, here) -> Path:
     assert "v1 int8_ptq tflite: new, top-1" in done.stdout
     assert "v1 float32 tflite: new, top-1" in done.stdout
     assert "mobiledeploy-baseline.json is written: commit it" in done.stdout
+    of_another_file(here / "mobiledeploy-baseline.json")
     return artifact
 
 

@@ -305,7 +305,7 @@ def test_a_value_of_another_type_is_named(command, option, repository):
         ("recipe = []", "--recipe of export: '' is not names"),
         ("mean = [1, 2]", "--mean of export: '1,2' is not 3 numbers"),
         ("mean = [1, 2, nan]", "--mean of export: '1,2,nan' is not 3 numbers"),
-        ('weights = "a\\u0000b"', "--weights of export: the text holds a NUL"),
+        ('weights = "a\\u0000b"', "cannot be read: a text holds the character NUL"),
         ("model = 'x.h5'", "sets 'model', which export does not have"),
         (f"a = {'[' * 5000}", "mobiledeploy.toml cannot be read"),
     ],

@@ -26,6 +26,7 @@ from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
 from mobiledeploy.verbs.check import Limits, check, update
 from mobiledeploy.verbs.plan import Order
+from tests.figures import resealed
 
 CLASSES = 12
 RARE = (3, 7)
@@ -138,14 +139,6 @@ def test_the_accepted_file_passes(place, here):
         (accuracy,) = [v for v in report.checks[0].verdicts if v.metric == "accuracy"]
         assert accuracy.outcome == "inconclusive"
         assert f"{accuracy.needed:,} images" in accuracy.line
-
-
-def resealed(path: Path, to: Path, **change: object) -> None:
-    """A baseline with something else in all of its entries, as if it had been written so."""
-    known = records.loads(Baseline, path.read_bytes())
-    entries = [dataclasses.replace(entry, **change) for entry in known.accepted]
-    sealed = [dataclasses.replace(entry, seal=baselines.seal(entry)) for entry in entries]
-    to.write_text(records.dumps(Baseline(tuple(sealed))))
 
 
 def test_another_training_is_refused_by_name(place, here):
