@@ -71,7 +71,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
             report = check.check(paths, limits=limits, on_inconclusive=on_inconclusive, **common)
         except DeployError as error:
             pytest.fail(f"error: {error}", pytrace=False)
-        wrong = [
+        wrong = [f"error: {one.message}" for one in report.failed] + [
             f"{found.path}: {verdict.outcome}: {verdict.line}"
             for found in report.checks
             for verdict in found.verdicts

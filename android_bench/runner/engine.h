@@ -57,6 +57,10 @@ void mark(long number);
 noreturn void refuse(int exit_code, const char *hint, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+// What `work` answers, in a process of its own, so that memory and times of this one stay what they
+// are; -1 where it does not get that far: then this process says why.
+int apart(int (*work)(const Request *), const Request *request);
+
 // The library, or a refusal.
 void *open_library(const char *path);
 // A function of it, or a refusal.

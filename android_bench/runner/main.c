@@ -1,8 +1,10 @@
 // The native runner: one engine, one model, JSON lines; android_bench/PROTOCOL.md says all of it.
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -10,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,6 +57,27 @@ noreturn void refuse(int exit_code, const char *hint, const char *format, ...) {
   say_text(hint);
   end_event();
   _exit(exit_code);
+}
+
+int apart(int (*work)(const Request *), const Request *request) {
+  int ends[2], answer;
+  if (pipe(ends)) return -1;
+  const pid_t parent = getpid(), child = fork();
+  if (child == 0) {
+    // It may not outlive this process, whose standard output it holds open.
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent) _exit(1);
+    const int nowhere = open("/dev/null", O_WRONLY);
+    events = fdopen(dup(nowhere), "w");
+    dup2(nowhere, 1);
+    dup2(nowhere, 2);
+    answer = work(request);
+    _exit(write(ends[1], &answer, sizeof answer) != sizeof answer);
+  }
+  close(ends[1]);
+  if (child < 0 || read(ends[0], &answer, sizeof answer) != sizeof answer) answer = -1;
+  close(ends[0]);
+  if (child > 0) waitpid(child, NULL, 0);
+  return answer;
 }
 
 void *open_library(const char *path) {

@@ -176,7 +176,8 @@ def emit_json(record: Any) -> None:
 def failures(failed: Sequence[Failed]) -> None:
     """A line of error for each, and the end in the gravest code; nothing where there are none."""
     for one in failed:
-        click.echo(f"error: {units.one_line(one.message)}", err=True)
+        named = one.message if one.what in one.message else f"{one.what}: {one.message}"
+        click.echo(f"error: {units.one_line(named)}", err=True)
     if failed:
         sys.stdout.flush()
         click.get_current_context().exit(max(one.exit_code for one in failed))

@@ -26,9 +26,13 @@ NAME = "mobiledeploy.toml"
 # The ends of what we write: a folder's file names no script and no dotfile to be written over.
 WRITTEN = (".csv", ".html", ".json", ".jsonl", ".md", ".png", ".svg", ".xml")
 _WORDS = {
-    bool: "true or false", dict: "a table", float: "a number", int: "a number", list: "a list",
+    bool: "true or false",
+    dict: "a table",
+    float: "a number",
+    int: "a number",
+    list: "a list",
     str: "text",
-}  # fmt: skip
+}
 
 
 class Option(click.Option):
@@ -123,9 +127,13 @@ def defaults(file: File, chosen: str, command: click.Command, ctx: click.Context
 
 
 def _default(
-    file: File, chosen: str, name: str, options: Mapping[str, click.Option], value: Any,
+    file: File,
+    chosen: str,
+    name: str,
+    options: Mapping[str, click.Option],
+    value: Any,
     ctx: click.Context,
-) -> Any:  # fmt: skip
+) -> Any:
     if name not in options:
         raise UsageError(
             f"{file.label} sets {name!r}, which {chosen} does not have",
@@ -177,6 +185,19 @@ def _text(value: Any) -> str:
 
 def _word(value: Any) -> str:
     return _WORDS.get(type(value), "a date or time")
+
+
+def refuse_link_out(path: Path, flag: str) -> None:
+    """UsageError where a name that nobody gave is a link out of the current folder.
+
+    A stranger's folder may bring `report.html` as a link to a file of the user's.
+    """
+    place, home = path.resolve(), Path.cwd().resolve()
+    if path.is_symlink() and not place.is_relative_to(home):
+        raise UsageError(
+            f"{path} is a link to {place}, outside of the current folder",
+            f"if that is meant, say {flag} {path}",
+        )
 
 
 def _misplaced(folder: Path, said: str, asked: click.Option) -> str:

@@ -70,7 +70,7 @@ class Amount(click.ParamType[int]):
     metavar="FILE",
     help="The picture of --quantization, .svg or .png.",
 )
-@click.option("--unsafe", is_flag=True, help="Open a model file that would run code of its own.")
+@click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
 def command(

@@ -17,7 +17,7 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Counted, Estimated, Measured
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import compare as comparison
-from mobiledeploy.verbs import places
+from mobiledeploy.verbs import diff_figures, places
 
 
 def _to_devices(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -131,7 +131,7 @@ def _show_measured(made: Mapping[Path, Measured], recorded_at: str) -> None:
                 units.duration(m.median_ns),
                 " to ".join(units.duration(end) for end in m.interval_ns),
                 str(len(m.samples_ns)),
-                _delegated(m),
+                diff_figures.delegated(m) or "–",
                 units.size(m.peak_rss_bytes),
             )
             for path, m in made.items()
@@ -187,9 +187,3 @@ def _machine(measured: Measured) -> str:
     if "model" not in facts:
         return facts.get("cpu", measured.target.device)
     return f"{facts['model']} ({facts.get('soc', 'unknown SoC')}, {measured.target.device})"
-
-
-def _delegated(measured: Measured) -> str:
-    if measured.target.delegate == "none" or measured.total_nodes is None:
-        return "–"
-    return f"{measured.delegated_nodes}/{measured.total_nodes} {measured.target.delegate}"

@@ -87,13 +87,17 @@ def command(
 ) -> None:
     """Hold ARTIFACTS against a baseline of accepted ones: pass, fail or inconclusive.
 
-    Ends in 0 where all pass, in 1 where one regressed, in 3 where there are too few images to tell.
+    Ends in 0 where all pass, in 1 where one regressed, in 3 where there are too few images to tell,
+    and in the code of an error where one cannot be judged; the others are judged all the same.
     """
     limits = _limits(given)
     files = {name: path for name, path in (("junit", junit), ("markdown", markdown)) if path}
     given["overrides"] = _frame.overrides(given)
     paths = named(artifacts)
     if update_baseline:
+        source = click.get_current_context().get_parameter_source("baseline")
+        if source is click.core.ParameterSource.DEFAULT:
+            _settings.refuse_link_out(given["baseline"], "--baseline")
         with _frame.Terminal(quiet, verbose) as terminal:
             updated = verb.update(
                 paths, limits=limits, labelled=not no_labels, notify=terminal, **given
@@ -124,6 +128,7 @@ def command(
         _frame.emit_json(report)
     else:
         _show(report, quiet)
+    _frame.failures(report.failed)
     click.get_current_context().exit(_code(report))
 
 
@@ -160,21 +165,20 @@ def _github(report: Report, terminal: _frame.Terminal) -> None:
 
 
 def _show(report: Report, quiet: bool) -> None:
-    _frame.table(
-        ("file", "verdict", "images", "top-1", "accepted", "flips", "McNemar p"),
-        [
-            (
-                check.path,
-                check.outcome,
-                str(check.images),
-                units.percent(check.top1, 2),
-                units.percent(check.accepted_top1, 2),
-                units.percent(check.flips, 2),
-                "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}",
-            )
-            for check in report.checks
-        ],
-    )
+    rows: list[tuple[str, ...]] = [
+        (
+            check.path,
+            check.outcome,
+            str(check.images),
+            units.percent(check.top1, 2),
+            units.percent(check.accepted_top1, 2),
+            units.percent(check.flips, 2),
+            "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}",
+        )
+        for check in report.checks
+    ]
+    rows += [(one.what, "error", *"–––––") for one in report.failed]
+    _frame.table(("file", "verdict", "images", "top-1", "accepted", "flips", "McNemar p"), rows)
     for check in report.checks:
         for verdict in check.verdicts:
             if verdict.outcome != "pass" or not (quiet or verdict.metric == "class"):

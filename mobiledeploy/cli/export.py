@@ -64,7 +64,7 @@ class Names(_settings.Listed[tuple[str, ...]]):
     help="Folder that the model's folder is made in.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Make it again even if nothing changed.")
-@click.option("--unsafe", is_flag=True, help="Open a model file that would run code of its own.")
+@click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
 def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:

@@ -39,7 +39,9 @@ def command(
     Measured, counted and estimated figures have plots of their own.
     """
     where = {name: value for name, value in given.items() if value is not None}
-    out = out or Path(f"report.{SUFFIXES.get(format, format)}")
+    if out is None:
+        out = Path(f"report.{SUFFIXES.get(format, format)}")
+        _settings.refuse_link_out(out, "--out")
     with _frame.Terminal(quiet, verbose) as terminal:
         done = verb.report(out, format=format, where=where, title=title, notify=terminal)
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ def command(
         _plan(done)
     else:
         _fronts(done)
-    _frame.failures([replace(f, message=f"{f.what}: {f.message}") for f in done.failed])
+    _frame.failures(done.failed)
 
 
 def _plan(done: verb.Swept) -> None:

@@ -61,7 +61,7 @@ from mobiledeploy.verbs import train as verb
 @_settings.option(
     "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
 )
-@click.option("--unsafe", is_flag=True, help="Open a teacher that would run code of its own.")
+@click.option("--unsafe", is_flag=True, help="Open a teacher whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
 def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:

@@ -89,10 +89,10 @@ def check(artifact: Artifact, record: str) -> None:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, gone afterwards, with whatever was made on the way to it.
+    """A folder beside `folder`, gone afterwards, with whatever was made on the way to it.
 
-    What is made there is renamed into `folder` when it is whole. A lock in it tells that its
-    maker lives: process ids come again, in containers soon.
+    What is made there is renamed into `folder` when it is whole. The one file in it, `lock`, tells
+    that its maker lives: process ids come again, in containers soon.
     """
     import fcntl
 
@@ -120,7 +120,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder for what nobody keeps, gone afterwards; those of killed makers go, too."""
+    """A folder as of `staging` for what nobody keeps; those of killed makers go, too."""
     with staging(Path(tempfile.gettempdir(), "mobiledeploy")) as folder:
         yield folder
 

@@ -40,10 +40,15 @@ def death(what: str, status: int, log: str, file: str = "") -> DeployError:
     if -status not in _CRASHES:
         return DeviceError(f"{what} was killed by signal {-status}", "try again")
     if _NO_MEMORY in log:
-        return DeviceError(f"{what} ran out of memory", "close other programs and try again")
+        return out_of_memory(what)
     name = signal.Signals(-status).name
     if file:
         return InputError(
             f"{what} crashed on {file} ({name})", "the file is damaged, or none that it can read"
         )
     return DeployError(f"{what} crashed ({name})", last)
+
+
+def out_of_memory(what: str) -> DeviceError:
+    """The error that stands for memory that was not there; `what` as of `death`."""
+    return DeviceError(f"{what} ran out of memory", "close other programs and try again")

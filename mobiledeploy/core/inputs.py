@@ -13,7 +13,7 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,30 @@ class Absent(InputError):
     """There is no such file."""
 
 
+class _Reader(FileIO):
+    """An open file. A disk that fails later is refused as one that fails at once."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        super().__init__(handle, "rb")
+        self._path = path
+
+    def readinto(self, buffer: Any) -> int | None:
+        """As of FileIO; InputError where the system cannot read on."""
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise _refusal(self._path, error) from error
+
+    def readall(self) -> bytes:
+        """As `readinto`, to the end."""
+        try:
+            return super().readall()
+        except OSError as error:
+            raise _refusal(self._path, error) from error
+
+
 @contextmanager
-def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader]:
+def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader[FileIO]]:
     """The file, open for reading from its start.
 
     Args:
@@ -59,7 +81,8 @@ def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader]:
 
     Raises:
         Absent: it is not there.
-        InputError: it cannot be opened or read, is not a regular file, or is too large.
+        InputError: it cannot be opened, is not a regular file, or is too large; later, where the
+            system cannot read it on.
     """
     handle = _handle(path)
     try:
@@ -67,7 +90,8 @@ def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader]:
     except InputError:
         os.close(handle)
         raise
-    with os.fdopen(handle, "rb") as stream:
+    reader: FileIO = _Reader(path, handle)
+    with BufferedReader(reader) as stream:
         yield stream
 
 
@@ -75,10 +99,7 @@ def read(path: Path, most: int) -> bytes:
     """The file's content; errors as of `opened`."""
     with opened(path, most) as stream:
         size = os.fstat(stream.fileno()).st_size
-        try:
-            content = stream.read(size + 1)
-        except OSError as error:
-            raise _refusal(path, error) from error
+        content = stream.read(size + 1)
     if len(content) > size:
         raise InputError(f"{shown(path)} was changed while it was read", "try again")
     return content

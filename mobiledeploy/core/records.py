@@ -211,8 +211,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     content = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     number = _open_file(path)
     if number is not None:
-        # Its reader may leave: that is for the one who knows the streams (cli/main.py).
-        with writing(path.parent, leave=BrokenPipeError), os.fdopen(os.dup(number), "wb") as stream:
+        # Where its reader has left (`| head`), nobody wants the rest, and nothing is wrong.
+        with (
+            writing(path.parent),
+            suppress(BrokenPipeError),
+            os.fdopen(os.dup(number), "wb") as stream,
+        ):
             stream.write(content)
         return
     with writing(path.parent):
@@ -318,21 +322,15 @@ def need_folder(path: Path) -> None:
 
 
 class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
-    """Turns the operating system's refusals to write below `folder` into one-line errors.
+    """Turns the operating system's refusals to write below `folder` into one-line errors."""
 
-    Errors of the type `leave` pass as they are.
-    """
-
-    def __init__(self, folder: Path, leave: type[OSError] | tuple[()] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.leave = leave
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, self.leave):
-            return
         if isinstance(error, OSError) and error.errno is not None:
             reason = os.strerror(error.errno).lower()
             mend = {errno.ENOENT: "make that folder first", errno.ENOSPC: "free some space"}

@@ -41,7 +41,7 @@ from mobiledeploy.core.types import (
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Notify
 
-SCHEMA = 5
+SCHEMA = 6
 WAIT_SECONDS = 30.0
 # Bytes of a damaged store that is read as a whole to keep a copy.
 _MOST_COPIED = 512 << 20
@@ -131,6 +131,15 @@ _STEPS: dict[int, tuple[str, ...]] = {
             data_source = coalesce(json_extract(record, '$.data.source'), ''),
             data_split = coalesce(json_extract(record, '$.data.split'), '')""",
     ),
+    # How an image became the input: a trial of another way is no figure of the artifact's.
+    6: (
+        "ALTER TABLE artifact ADD COLUMN preprocessing TEXT NOT NULL DEFAULT ''",
+        """UPDATE artifact SET
+            preprocessing = coalesce(json_extract(record, '$.spec.preprocessing'), '')""",
+        "ALTER TABLE evaluation ADD COLUMN preprocessing TEXT NOT NULL DEFAULT ''",
+        """UPDATE evaluation SET
+            preprocessing = coalesce(json_extract(record, '$.preprocessing'), '')""",
+    ),
 }
 # What `results` can be filtered by.
 _TESTS = {
@@ -143,9 +152,11 @@ _TESTS = {
     "runtime": "m.runtime = ?",
     "since": "m.made_at >= ?",
 }
-# Of the pictures that an artifact was exported with before others, which are other questions.
+# In the artifact's own preprocessing and of the pictures that it was exported with, before others,
+# which are other questions.
 _OWN = (
-    "data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
+    "preprocessing = (SELECT x.preprocessing FROM artifact x WHERE x.sha256 = artifact_sha256) "
+    "DESC, data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
     "WHERE x.sha256 = artifact_sha256) DESC, made_at DESC, id DESC"
 )
 # The evaluation that says most of an artifact, with and without labels.
@@ -593,6 +604,11 @@ def _whole(value: Any) -> Any:
     return units.whole(value) if isinstance(value, str) else value
 
 
+def _prepared(preprocessing: Preprocessing) -> str:
+    """How an image becomes the input, as SQLite's json_extract would tell it."""
+    return json.dumps(records.encode(preprocessing), separators=(",", ":"))
+
+
 def _insert_measurement(
     connection: sqlite3.Connection, m: Measurement, made_at: str, recorded: bool = False
 ) -> None:
@@ -611,18 +627,19 @@ def _insert_measurement(
 def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
     a, text = _storable(a)
     connection.execute(
-        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, text,
-         a.spec.weights.source, a.spec.weights.sha256),
+         a.spec.weights.source, a.spec.weights.sha256, _prepared(a.spec.preprocessing)),
     )  # fmt: skip
 
 
 def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
     e, text = _storable(e)
     connection.execute(
-        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-         e.agreement, text, e.runtime_version, e.data.source, e.data.split),
+         e.agreement, text, e.runtime_version, e.data.source, e.data.split,
+         _prepared(e.preprocessing)),
     )  # fmt: skip
 
 

@@ -622,6 +622,7 @@ class Detail:
 class Report:
     """What a file of `reports/` makes text of.
 
+    `failed` are artifacts of a check that have no verdict, each with its reason.
     `answers` are of the artifacts of `results` that were judged.
     `on_inconclusive` says whether a check that could not decide counts as failed.
     """
@@ -634,6 +635,7 @@ class Report:
     verdicts: tuple[Judged, ...] = ()
     answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
+    failed: tuple[Failed, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,9 @@ def network(model: str, weights: str, sha256: str) -> str:
     """
     if model and weights.rpartition(".")[0] == model:
         return f"{model} {sha256[:8]}".strip()
+    if model and weights.startswith(f"{model}_"):
+        # A training's folder has the model's name in its own, where nobody chose another.
+        return f"{weights} {sha256[:8]}".strip()
     sure = weights in ("", "demo", "imagenet", "random")
     return " ".join(part for part in (model, weights, "" if sure else sha256[:8]) if part)
 

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.package import PACKAGE
 
@@ -59,17 +59,29 @@ def parse_json(text: bytes | str, where: str) -> Any:
     return value
 
 
-def folder_sha256(folder: Path) -> str:
-    """Hex sha256 over the names and contents of all files below `folder`.
+def read_folder(folder: Path, names: Collection[str] = ()) -> tuple[str, dict[str, bytes]]:
+    """A hash of all files below `folder`, and the content of some of them.
 
-    InputError for links to folders, for what is no regular file, and for too much of it; OSError
-    where it cannot be read.
+    Every file is read once: what a caller looks into is what the hash is of, whoever else writes.
+
+    Args:
+        folder: a SavedModel, say.
+        names: files right in it, of `inputs.FINISHED` bytes at most; one may be absent.
+
+    Returns:
+        Hex sha256 over the names and contents of all files; content by name.
+
+    Raises:
+        InputError: links to folders, what is no regular file, too much of it, or a file that cannot
+            be read.
+        OSError: a folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
         raise error
 
     digest = hashlib.sha256()
+    contents: dict[str, bytes] = {}
     count = total = 0
     for where, inside, files in os.walk(folder, onerror=refuse):
         inside.sort()
@@ -84,9 +96,14 @@ def folder_sha256(folder: Path) -> str:
                 raise InputError(f"{folder} holds {name}, which is not a regular file")
             if count > _MOST_FILES or total > LARGEST_FOLDER:
                 raise InputError(f"{folder} is larger than a mobile network's SavedModel can be")
-            shown = os.fsencode(path.relative_to(folder).as_posix())
-            digest.update(shown + b"\0" + records.sha256(path).encode() + b"\0")
-    return digest.hexdigest()
+            shown = path.relative_to(folder).as_posix()
+            if shown in names:
+                contents[shown] = inputs.read(path, inputs.FINISHED)
+                sha256 = records.sha256(contents[shown])
+            else:
+                sha256 = records.sha256(path)
+            digest.update(os.fsencode(shown) + b"\0" + sha256.encode() + b"\0")
+    return digest.hexdigest(), contents
 
 
 def keras_bytecode(config: Any) -> tuple[str, ...]:

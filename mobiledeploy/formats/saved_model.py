@@ -22,11 +22,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mobiledeploy.core import inputs, package, untrusted
+from mobiledeploy.core import package, untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelFile
 
 SIGNATURE = "serving_default"
+_GRAPH, _KERAS = "saved_model.pb", "keras_metadata.pb"
 
 _SAVING = frozenset(
     {"MergeV2Checkpoints", "SaveV2", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"}
@@ -70,19 +71,16 @@ def detect(path: Path) -> ModelFile | None:
         InputError: broken, too large, or without the signature `serving_default`.
     """
     try:
-        if path.name == "saved_model.pb" and path.is_file():
+        if path.name == _GRAPH and path.is_file():
             raise InputError(f"{path} is part of a SavedModel", f"name the folder, {path.parent}")
-        if not (path / "saved_model.pb").is_file():
+        if not (path / _GRAPH).is_file():
             return None
-        digest = untrusted.folder_sha256(path)
-        graph = inputs.read(path / "saved_model.pb", inputs.FINISHED)
-        metadata = path / "keras_metadata.pb"
-        keras = inputs.read(metadata, inputs.FINISHED) if metadata.exists() else b""
+        digest, contents = untrusted.read_folder(path, (_GRAPH, _KERAS))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     try:
-        code = _code(memoryview(graph), path)
-        for node in _all(memoryview(keras), 1):
+        code = _code(memoryview(contents.get(_GRAPH, b"")), path)
+        for node in _all(memoryview(contents.get(_KERAS, b"")), 1):
             code += _layer_code(_all(node, 5), path)
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} is a broken SavedModel: {error}") from error

@@ -116,15 +116,11 @@ class Flat:
 
     def become_mean(self, op: Any, axes: int) -> None:
         """Makes an operator the MEAN over `axes` (a tensor) of what it reads, sides of one kept."""
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MEAN
-        code.version = 2
         options = schema.ReducerOptionsT()
         options.keepDims = True
-        op.opcodeIndex = len(self.model.operatorCodes)
+        op.opcodeIndex = self._add_code(schema.BuiltinOperator.MEAN)
         op.inputs = [int(op.inputs[0]), axes]
         op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReducerOptions, options
-        self.model.operatorCodes.append(code)
 
     def unsign_ends(self) -> None:
         """Gives the graph ends of uint8 in the place of int8: each code is 128 above the inner one.
@@ -133,9 +129,8 @@ class Flat:
         """
         image, scores = (int(index) for (index,) in (self.graph.inputs, self.graph.outputs))
         outer, answer = self._unsigned(image), self._unsigned(scores)
-        self.graph.operators = [
-            self._requantize(outer, image), *self.ops, self._requantize(scores, answer)
-        ]  # fmt: skip
+        first, last = self._requantize(outer, image), self._requantize(scores, answer)
+        self.graph.operators = [first, *self.ops, last]
         self.graph.inputs, self.graph.outputs = [outer], [answer]
         for signature in self.model.signatureDefs or ():
             for ends, index in ((signature.inputs, outer), (signature.outputs, answer)):
@@ -151,13 +146,18 @@ class Flat:
         return len(self.graph.tensors) - 1
 
     def _requantize(self, source: int, target: int) -> Any:
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
-        code.version = 2
         op = schema.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = len(self.model.operatorCodes), [source], [target]
-        self.model.operatorCodes.append(code)
+        op.opcodeIndex = self._add_code(schema.BuiltinOperator.QUANTIZE)
+        op.inputs, op.outputs = [source], [target]
         return op
+
+    def _add_code(self, builtin: int) -> int:
+        """The index of an operator code more, of the second version."""
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = 2
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
 
     def scale(self, index: int) -> tuple[NDArray[np.float64], int]:
         """Scales and the zero point of a quantized tensor; real = scale * (stored - zero point).

@@ -61,7 +61,7 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
             },
             {
                 "data": {"name": "ties"},
-                "mark": {"type": "rule", "strokeDash": [3, 2], "opacity": 0.7},
+                "mark": {"type": "rule", "strokeDash": [4, 2], "strokeWidth": 2},
                 "encoding": {
                     "x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"},
                     "color": {"value": "#888"},

@@ -12,18 +12,24 @@ _LEVEL = {"fail": "error", "inconclusive": "warning"}
 
 
 def render(report: Report) -> str:
-    """A line for each verdict that is no pass, gravest first; one notice where all passed."""
+    """A line for each file without a verdict, then for each verdict that is no pass, gravest first.
+
+    One notice where all passed.
+    """
     judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
     found = [(c, v) for c in judged for v in c.verdicts if v.outcome != "pass"]
     found.sort(key=lambda pair: _GRAVITY[pair[1].outcome])
-    shown = found if len(found) <= MOST else found[: MOST - 1]
-    lines = [_annotation(check, verdict) for check, verdict in shown]
-    if len(found) > len(shown):
-        rest = f"{len(found) - len(shown)} more verdicts are in the step's summary"
+    told = [
+        f"::error title={_property(f.what)}%3A error::{_data(f.message)}" for f in report.failed
+    ]
+    told += [_annotation(check, verdict) for check, verdict in found]
+    lines = told if len(told) <= MOST else told[: MOST - 1]
+    if len(told) > len(lines):
+        rest = f"{len(told) - len(lines)} more verdicts are in the step's summary"
         lines.append(f"::warning title={_property(report.title)}::{rest}")
-    if not found:
-        told = f"{units.several(len(judged), 'artifact')} passed"
-        lines.append(f"::notice title={_property(report.title)}::{told}")
+    if not told:
+        passed = f"{units.several(len(judged), 'artifact')} passed"
+        lines.append(f"::notice title={_property(report.title)}::{passed}")
     return "\n".join(lines) + "\n"
 
 

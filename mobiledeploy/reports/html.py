@@ -147,13 +147,22 @@ def _figure(name: str, heading: str, said: str) -> str:
 
 
 def _verdicts(report: Report) -> str:
-    rows = [(v.made_at[:16], v.gate, v.outcome, v.line) for v in report.verdicts[:200]]
-    rows += [
-        ("", "check", v.outcome, f"{c.path}: {v.line}") for c in report.checks for v in c.verdicts
+    names = {
+        r.artifact_sha256: f"{units.network(r.model, r.weights, r.weights_sha256)} "
+        f"{r.recipe}.{r.format}"
+        for r in report.results
+    }
+    rows: list[tuple[str, ...]] = [
+        (v.made_at[:16], v.gate, names.get(v.artifact_sha256, ""), v.outcome, v.line)
+        for v in report.verdicts[:200]
     ]
+    rows += [("", "check", c.path, v.outcome, v.line) for c in report.checks for v in c.verdicts]
+    rows += [("", "check", one.what, "error", one.message) for one in report.failed]
     if not rows:
         return "<p>No gate has judged anything of this yet.</p>"
-    return _table(("when", "gate", "verdict", "what was said"), rows, "Verdicts, newest first")
+    return _table(
+        ("when", "gate", "artifact", "verdict", "what was said"), rows, "Verdicts, newest first"
+    )
 
 
 def _detail(d: Detail) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from mobiledeploy.core.types import Check, Regression, Report, Verdict
+from mobiledeploy.core.types import Check, Failed, Regression, Report, Verdict
 
 SUFFIX = ".xml"
 # What XML 1.0 cannot hold, in whatever way it is written: class names are the user's.
@@ -21,6 +21,7 @@ def render(report: Report) -> str:
     judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
     for check in judged:
         suites.append(_suite(check, report.on_inconclusive))
+    suites.extend(map(_unjudged, report.failed))
     for total in ("tests", "failures", "errors", "skipped"):
         suites.set(total, str(sum(int(suite.get(total, "0")) for suite in suites)))
     ElementTree.indent(suites)
@@ -56,6 +57,17 @@ def _suite(check: Check | Regression, on_inconclusive: str) -> ElementTree.Eleme
     if check.doubts:
         out = ElementTree.SubElement(suite, "system-out")
         out.text = _plain("\n".join(f"{d.name}: {d.message}" for d in check.doubts))
+    return suite
+
+
+def _unjudged(failed: Failed) -> ElementTree.Element:
+    """A suite of one case for a file that has no verdict."""
+    path, line = _plain(failed.what), _plain(failed.message)
+    totals = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
+    suite = ElementTree.Element("testsuite", {"name": path, **totals})
+    case = ElementTree.SubElement(suite, "testcase", {"classname": path, "name": "judged"})
+    said = {"message": line, "type": f"exit code {failed.exit_code}"}
+    ElementTree.SubElement(case, "error", said).text = line
     return suite
 
 

@@ -17,13 +17,16 @@ _LISTED = 20
 def render(report: Report) -> str:
     """A heading, a table of the artifacts, and for each what decided."""
     lines = [f"## {_cell(report.title)}", ""]
-    if report.checks:
+    if report.checks or report.failed:
         lines += [
             "| file | verdict | images | top-1 | accepted | flips | McNemar p |",
             "|---|---|--:|--:|--:|--:|--:|",
             *map(_row, report.checks),
+            *(f"| {_cell(one.what)} | ❗ error |{' – |' * 5}" for one in report.failed),
             "",
         ]
+    for one in report.failed:
+        lines += [f"### {_cell(one.what)}", "", f"- ❗ {_cell(one.message)}", ""]
     for check in report.checks:
         lines += _details(check)
     for regression in report.regressions:

@@ -163,7 +163,7 @@ def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
         if order.res is not None:
             raise UsageError("--res does not go with a finished file", "leave it away")
         return finished
-    file = models.detect(order.file, unsafe=order.unsafe)
+    file = models.detect(order.file, unsafe=order.unsafe, notify=notify)
     if file.content == "weights":
         raise InputError(
             f"{order.file.name} holds weights without a model",

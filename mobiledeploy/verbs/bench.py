@@ -33,9 +33,9 @@ from mobiledeploy.verbs import count, estimate, evaluate, inputs, phones, places
 from mobiledeploy.verbs.several import Failures
 
 SECONDS = 5.0
+"""How long one artifact is timed at most, unless the number of runs is fixed."""
 # As the native runner counts.
 MOST_RUNS = 1 << 30
-"""How long one artifact is timed at most, unless the number of runs is fixed."""
 
 # Fewer runs, or a shorter time, can look steady by chance.
 LEAST_RUNS = 20

@@ -37,6 +37,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.verbs import baseline as baselines
 from mobiledeploy.verbs import evaluate as evaluate_verb
 from mobiledeploy.verbs import golden
+from mobiledeploy.verbs.several import Failures
 
 TITLE = "mobiledeploy check"
 DEFAULT = Path("mobiledeploy-baseline.json")
@@ -122,40 +123,52 @@ def check(
         InputError: a baseline that was edited, or that speaks of other weights, pictures, labels,
             preprocessing, classes, runtime or kernels; and what `evaluate` raises.
         UsageError: two artifacts of one key; margins that cannot be; pictures without labels.
+
+    Where one of several fails the others are judged all the same, and the report says why.
     """
     limits = limits or Limits()
     _validate(limits)
-    loaded = _loaded(paths)
+    failures = Failures()
+    loaded = _loaded(paths, failures)
     update = _update_line(paths, baseline, data, runtime, overrides, labelled)
     known = baselines.read(baseline, update)
     entries = {baselines.key(entry): entry for entry in known.accepted}
+    judged: dict[Path, Artifact] = {}
     for path, artifact in loaded.items():
-        if baselines.key(artifact) not in entries:
-            raise MissingError(
-                f"{baseline} has no {' '.join(baselines.key(artifact))} to hold {path} against",
-                update,
-            )
-    made = evaluate_verb.evaluate(
-        paths, data=data, runtime=runtime, threads=threads, overrides=overrides, compare=False,
-        notify=notify,
-    )  # fmt: skip
+        with failures.of(path):
+            if baselines.key(artifact) not in entries:
+                raise MissingError(
+                    f"{baseline} has no {' '.join(baselines.key(artifact))} to hold {path} against",
+                    update,
+                )
+            judged[path] = artifact
+    made: dict[Path, Evaluation] = {}
+    if judged:
+        made = evaluate_verb.each(
+            tuple(judged), failures, data=data, runtime=runtime, threads=threads,
+            overrides=overrides, compare=False, notify=notify,
+        )  # fmt: skip
     checks = []
-    for (path, artifact), evaluation in zip(loaded.items(), made, strict=True):
+    for path, evaluation in made.items():
+        artifact = judged[path]
         accepted = entries[baselines.key(artifact)]
-        found = baselines.differences(accepted, artifact, evaluation)
-        if found:
-            raise InputError(
-                f"{path} cannot be held against {baseline}: {'; '.join(found)}",
-                f"if that is meant, run {update}",
-            )
-        anchor = _float_anchor(entries, artifact, evaluation)
-        one = _One(path, artifact, evaluation, accepted, anchor, limits, labelled)
-        checks.append(one.check(notify))
+        with failures.of(path):
+            found = baselines.differences(accepted, artifact, evaluation)
+            if found:
+                raise InputError(
+                    f"{path} cannot be held against {baseline}: {'; '.join(found)}",
+                    f"if that is meant, run {update}",
+                )
+            anchor = _float_anchor(entries, artifact, evaluation)
+            one = _One(path, artifact, evaluation, accepted, anchor, limits, labelled)
+            checks.append(one.check(notify))
     with Store.keeping(notify) as store:
         for check_ in checks:
             for verdict in check_.verdicts:
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
-    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive)
+    if len(paths) == 1:
+        failures.check()
+    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.told())
 
 
 def update(
@@ -183,7 +196,9 @@ def update(
     """
     limits = limits or Limits()
     _validate(limits)
-    loaded = _loaded(paths)
+    failures = Failures()
+    loaded = _loaded(paths, failures)
+    failures.check()
     records.need_folder(baseline)
     line = _update_line(paths, baseline, data, runtime, overrides, labelled)
     entries = _entries(baseline, line)
@@ -227,10 +242,13 @@ def _validate(limits: Limits) -> None:
             )
 
 
-def _loaded(paths: Sequence[Path]) -> dict[Path, Artifact]:
+def _loaded(paths: Sequence[Path], failures: Failures) -> dict[Path, Artifact]:
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy check build/*/*.tflite")
-    loaded = {path: artifacts.load(path) for path in paths}
+    loaded = {}
+    for path in paths:
+        with failures.of(path):
+            loaded[path] = artifacts.load(path)
     keys: dict[baselines.Key, Path] = {}
     for path, artifact in loaded.items():
         other = keys.setdefault(baselines.key(artifact), path)

@@ -18,7 +18,7 @@ from typing import Any, TextIO, TypeVar
 
 from mobiledeploy.core import records
 from mobiledeploy.core.assets import cache_dir
-from mobiledeploy.core.deaths import death
+from mobiledeploy.core.deaths import death, out_of_memory
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Doubt, Failure, Progress, Said, Source
@@ -120,6 +120,10 @@ def _event(text: str, known: dict[str, type], what: str) -> Any:
     raise DeployError(f"{what} process said {text.strip()[:80]!r}")
 
 
+def _failure(error: DeployError) -> Failure:
+    return Failure(error.exit_code, error.message, error.hint)
+
+
 def _error(failure: Failure) -> DeployError:
     kinds = {kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)}
     return kinds.get(failure.exit_code, DeployError)(failure.message, failure.hint)
@@ -159,9 +163,9 @@ def serve(kind: type[R], work: Callable[[R, Speaker], None], *, what: str) -> No
         threading.Thread(target=_die_with_parent, daemon=True).start()
         work(request, speak)
     except DeployError as error:
-        speak.event(Failure(error.exit_code, error.message, error.hint))
+        speak.event(_failure(error))
     except MemoryError:
-        speak.event(Failure(5, f"{what} ran out of memory", "close other programs and try again"))
+        speak.event(_failure(out_of_memory(what)))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         reason = (error.strerror or str(error)).lower()

@@ -14,13 +14,12 @@ import numpy as np
 
 from mobiledeploy.analysis import layer_counts
 from mobiledeploy.analysis.layer_counts import Counts, Executed
-from mobiledeploy.core import artifacts, protocol
-from mobiledeploy.core import inputs as opening
+from mobiledeploy.core import artifacts, inputs, protocol
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
 from mobiledeploy.core.ports import Array, Notify, Process, Session
 from mobiledeploy.core.types import Artifact, Counted, Doubt, LayerCount, Target
-from mobiledeploy.verbs import inputs
+from mobiledeploy.verbs import inputs as golden_inputs
 
 RUNS = 5
 WARMUPS = 2
@@ -91,7 +90,7 @@ class _Job:
         driver = RUNNERS.load(self.target.runner)
         wanted = driver.files(session.facts()["machine"], self.target.runtime)
         files = {role: session.push(file) for role, file in wanted.items()}
-        sample = inputs.sample(self.path, self.artifact, self.folder)
+        sample = golden_inputs.sample(self.path, self.artifact, self.folder)
         remote = None if sample is None else session.push(sample)
         output, profiled = self.folder / f"{name}.output", self.folder / f"{name}.profile"
         argv = driver.bench(session.push(self.path), self.target, remote, files)
@@ -103,7 +102,7 @@ class _Job:
             ready, counts = self._listen(process)
         finally:
             process.kill()
-        answer = np.frombuffer(opening.read(output, opening.RECORD), np.dtype(ready.output.dtype))
+        answer = np.frombuffer(inputs.read(output, inputs.RECORD), np.dtype(ready.output.dtype))
         return _Run(
             ready,
             tuple(_inferences(counts)),
@@ -187,7 +186,7 @@ def _layers(job: _Job, profiled: _Run) -> tuple[LayerCount, ...]:
     readings = profiled.inferences[-1][1:-1]
     executed = _LAYERS[profiled.ready.runtime](profiled.profile, readings)
     layers = (
-        FORMATS.load(job.artifact.format).inspect(opening.read(job.path, opening.FINISHED)).layers
+        FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
     known = len(layers) == len(executed)
     return tuple(

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.analysis.quantization import Doubles, Grid, LayerError, Remedy, Scaling, Tally
-from mobiledeploy.core import artifacts, leases, preprocessing, protocol, records
-from mobiledeploy.core import inputs as opening
+from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Array, Format, Notify, Pixels, Process, Session
@@ -38,7 +37,7 @@ from mobiledeploy.core.types import (
     Tensor,
 )
 from mobiledeploy.verbs import evaluate as evaluate_verb
-from mobiledeploy.verbs import inputs
+from mobiledeploy.verbs import inputs as golden_inputs
 
 Floats = NDArray[np.float32]
 
@@ -196,7 +195,7 @@ def _pictures(
 ) -> tuple[list[Pixels], str, tuple[Doubt, ...]]:
     """The pictures, where they are from, and what is to be known of them."""
     if data is None:
-        found = [inputs.golden(path.parent, path.parent / x) for x in artifact.golden.images]
+        found = [golden_inputs.golden(path.parent, path.parent / x) for x in artifact.golden.images]
         if not found:
             raise UsageError(f"{path.name} has no golden pictures", "give --data DIR or FILE.npz")
         return found, "golden", ()
@@ -255,7 +254,7 @@ class _Pair:
         self.format = FORMATS.load(artifact.format)
         self.floats: Format = FORMATS.load("tflite")
         self._content, self._reference = (
-            opening.read(one, opening.FINISHED) for one in (path, reference)
+            inputs.read(one, inputs.FINISHED) for one in (path, reference)
         )
         self.folder, self._number = folder, itertools.count()
         facts, exact = self.format.inspect(self._content), self.floats.inspect(self._reference)
@@ -325,8 +324,8 @@ class _Pair:
         part = shelf.excerpt(content, given, wanted)
         place = self.folder / f"part{next(self._number)}{shelf.SUFFIX}"
         place.write_bytes(part)
-        inputs = tuple(tensor.name for tensor in shelf.inspect(part).inputs)
-        return _Excerpt(place, runtime, inputs, tuple(wanted))
+        names = tuple(tensor.name for tensor in shelf.inspect(part).inputs)
+        return _Excerpt(place, runtime, names, tuple(wanted))
 
 
 def _once(*names: str) -> tuple[str, ...]:

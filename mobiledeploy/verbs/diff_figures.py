@@ -121,10 +121,14 @@ def value(m: Measurement) -> float:
 
 
 def delegated(m: Measurement) -> str:
-    """How much of the graph a delegate took; "" where there is none, or nobody tells."""
+    """How much of the graph a delegate took; "" where there is none, or nobody tells.
+
+    "?" stands for a count that the runner did not learn.
+    """
     if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
         return ""
-    return f"{m.delegated_nodes}/{m.total_nodes} {m.target.delegate}"
+    taken = "?" if m.delegated_nodes is None else m.delegated_nodes
+    return f"{taken}/{m.total_nodes} {m.target.delegate}"
 
 
 def _is_id(name: str) -> bool:

@@ -110,7 +110,7 @@ def evaluate(
     Where one of several fails the others are judged all the same; then the gravest error is raised.
     """
     failures = Failures()
-    made = _evaluate(
+    made = each(
         paths, failures, data=data, runtime=runtime, threads=threads, overrides=overrides,
         compare=compare, notify=notify,
     )  # fmt: skip
@@ -121,13 +121,13 @@ def evaluate(
 def evaluated(paths: Sequence[Path], **given: Any) -> Evaluated:
     """`evaluate`, where each of several paths has its own answer or reason."""
     failures = Failures()
-    made = _evaluate(paths, failures, **given)
+    made = each(paths, failures, **given)
     if len(paths) == 1:
         failures.check()
     return Evaluated(tuple(map(str, made)), tuple(made.values()), failures.told())
 
 
-def _evaluate(
+def each(
     paths: Sequence[Path],
     failures: Failures,
     *,
@@ -138,6 +138,7 @@ def _evaluate(
     compare: bool = True,
     notify: Notify = SILENCE,
 ) -> dict[Path, Evaluation]:
+    """`evaluate`, by path; what has no answer is in `failures`."""
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
     if threads is not None and threads < 1:

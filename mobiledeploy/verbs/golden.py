@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import artifacts
-from mobiledeploy.core import inputs as opening
+from mobiledeploy.core import artifacts, inputs
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Artifact, DataRef, Doubt, Golden, Outcome, Verdict
-from mobiledeploy.verbs import evaluate, inputs
+from mobiledeploy.verbs import evaluate
+from mobiledeploy.verbs import inputs as golden_inputs
 
 TOLERATED_STEPS = 1.0
 """On the runtime and the instruction set that made them, golden outputs come again."""
@@ -61,7 +61,7 @@ def pictures(path: Path, golden: Golden) -> tuple[Path, ...]:
     """
     found = tuple(path.parent / name for name in golden.images)
     for picture in found:
-        inputs.golden_content(path.parent, picture)
+        golden_inputs.golden_content(path.parent, picture)
     if not found or len(found) != len(golden.logits):
         raise InputError(f"{path} has no golden samples", "export it again, with --force")
     return found
@@ -77,13 +77,13 @@ def replay(path: Path, artifact: Artifact, notify: Notify) -> Replay:
     shelf = FORMATS.load(artifact.format)
     with artifacts.scratch() as scratch:
         tap = Path(scratch, f"tap-{path.name}")
-        tap.write_bytes(shelf.tap(opening.read(path, opening.FINISHED), artifact.logits))
-        facts = shelf.inspect(opening.read(tap, opening.FINISHED))
+        tap.write_bytes(shelf.tap(inputs.read(path, inputs.FINISHED), artifact.logits))
+        facts = shelf.inspect(inputs.read(tap, inputs.FINISHED))
         # A data set of class folders, in order, one for each picture; two classes at least.
         for number, picture in enumerate((*kept, *kept[:1])):
             folder = Path(scratch, "golden", f"{number:04}")
             folder.mkdir(parents=True)
-            (folder / picture.name).write_bytes(opening.read(picture, opening.IMAGE))
+            (folder / picture.name).write_bytes(inputs.read(picture, inputs.IMAGE))
         data = DataRef(str(Path(scratch, "golden")), "all", artifact.spec.resolution)
         runtime, logits = evaluate.logits(
             tap, facts, artifact.spec.preprocessing, data, range(len(kept)), notify=notify

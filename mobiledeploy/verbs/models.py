@@ -14,7 +14,7 @@ from mobiledeploy.core import assets, cards, inputs, records
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import LOADERS, dataset
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Doubt, ModelFile, ModelSpec, Preprocessing, Weights
 from mobiledeploy.verbs import tables
 from mobiledeploy.verbs.tables import Published
@@ -122,8 +122,13 @@ def spec(
     )
 
 
-def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
+def detect(path: Path, *, unsafe: bool = False, notify: Notify = SILENCE) -> ModelFile:
     """What a model file of the user's is; no framework opens it.
+
+    Args:
+        path: the file, or the folder of a SavedModel.
+        unsafe: the user trusts whoever made it, whatever it names.
+        notify: is told what `unsafe` lets through.
 
     Raises:
         InputError: missing, broken, of no known kind, or naming what is not known to be harmless
@@ -133,12 +138,12 @@ def detect(path: Path, *, unsafe: bool = False) -> ModelFile:
         file = loader.detect(path)
         if file is None:
             continue
-        if file.code and not unsafe:
+        if file.code:
             more = f" and {len(file.code) - 1} more" if len(file.code) > 1 else ""
-            raise InputError(
-                f"{path} could run code of its own: {file.code[0]}{more}",
-                "if you trust whoever made it, add --unsafe",
-            )
+            message = f"{path} could run code of its own: {file.code[0]}{more}"
+            if not unsafe:
+                raise InputError(message, "if you trust whoever made it, add --unsafe")
+            notify.doubt(Doubt("unsafe", message, "--unsafe lets it, with your rights"))
         return file
     raise InputError(
         f"{path} is no model that is known",

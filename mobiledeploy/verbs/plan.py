@@ -113,7 +113,7 @@ def plan(order: Order, notify: Notify) -> Plan:
     jobs = _jobs(order)
     if order.io == "uint8":
         jobs = _with_uint8(jobs, strict, notify)
-    own = _own_model(order) if order.model else None
+    own = _own_model(order, notify) if order.model else None
     trained_on = own.data if own else None
     given = order.data or (trained_on.source if trained_on else None)
     names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
@@ -277,7 +277,7 @@ def _trained(path: Path, order: Order) -> Opened:
     return Opened(spec, None, str(path / run.weights), run.data)
 
 
-def _own_model(order: Order) -> Opened:
+def _own_model(order: Order, notify: Notify) -> Opened:
     path = order.model
     assert path is not None
     for name, given in (
@@ -290,7 +290,7 @@ def _own_model(order: Order) -> Opened:
         return _trained(path, order)
     if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
         raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
-    file = models.detect(path, unsafe=order.unsafe)
+    file = models.detect(path, unsafe=order.unsafe, notify=notify)
     if file.content == "weights":
         raise InputError(
             f"{path.name} holds weights without a model",

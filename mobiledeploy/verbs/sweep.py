@@ -238,20 +238,25 @@ def _take(job: Job, text: str, out: Path) -> Failed | None:
     made = records.loads(Made, text, "a job's answer")
     ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
     # Aside there was nothing that its files must keep apart from, and here may be.
-    place = export.folder(job.order(out))
+    folder = export.folder(job.order(out))
     with Store.open() as kept:
         for name in ordered:
-            path = place.joinpath(*Path(name).parts[1:])
-            if not (out / name).resolve().is_relative_to(out.resolve()):
+            path = _place(folder, name)
+            if not all(p.resolve().is_relative_to(out.resolve()) for p in (out / name, path)):
                 raise InputError(f"a job's answer names {name}, which is not below {out}")
             with records.writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
             records.write_atomic(path, zlib.decompress(base64.b85decode(made.files[name])))
         kept.load(store.read_kept(line, "a job's answer") for line in made.kept)
-        paths = [place.joinpath(*Path(name).parts[1:]) for name in made.artifacts]
+        paths = [_place(folder, name) for name in made.artifacts]
         kept.add_export(made.key, {str(path): artifacts_.load(path) for path in paths})
         kept.add_job(made.key, str(job), "done")
     return None
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where in `folder` a file goes that lies in the folder of the same network aside."""
+    return folder.joinpath(*Path(name).parts[1:])
 
 
 def _standing(jobs: Sequence[Job], out: Path) -> dict[str, str]:

@@ -373,7 +373,7 @@ def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> 
             weights=str(Path(name) / run.weights),
         )
     else:
-        file = models.detect(Path(name), unsafe=order.unsafe)
+        file = models.detect(Path(name), unsafe=order.unsafe, notify=notify)
         if file.content == "weights":
             raise InputError(f"{name} holds weights without a model", "a whole model is wanted")
         weights = Weights(

@@ -12,13 +12,13 @@ import numpy as np
 
 from mobiledeploy.analysis import pipelines
 from mobiledeploy.analysis.pipelines import Diagnosis
-from mobiledeploy.core import arrays, artifacts
-from mobiledeploy.core import inputs as opening
+from mobiledeploy.core import arrays, artifacts, inputs
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Array, Notify
 from mobiledeploy.core.types import Artifact, Doubt, Verdict
-from mobiledeploy.verbs import golden, inputs
+from mobiledeploy.verbs import golden
+from mobiledeploy.verbs import inputs as golden_inputs
 
 PATIENCE_S = 600.0
 LARGEST_BYTES = 1 << 30
@@ -98,7 +98,7 @@ def verify(path: Path, *, pipeline: str | None = None, notify: Notify = SILENCE)
 
 
 def _sealed(path: Path, artifact: Artifact) -> bool:
-    said = FORMATS.load(artifact.format).contract(opening.read(path, opening.FINISHED))
+    said = FORMATS.load(artifact.format).contract(inputs.read(path, inputs.FINISHED))
     if said is None:
         return False
     spec = artifact.spec
@@ -120,7 +120,7 @@ def _sealed(path: Path, artifact: Artifact) -> bool:
 def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
     kept = golden.pictures(path, artifact.golden)
     return pipelines.diagnose(
-        [inputs.golden(path.parent, picture) for picture in kept], _tensors(pipeline, kept),
+        [golden_inputs.golden(path.parent, picture) for picture in kept], _tensors(pipeline, kept),
         artifact.spec.preprocessing, artifact.spec.resolution, artifact.inputs[0], artifact.layout,
     )  # fmt: skip
 

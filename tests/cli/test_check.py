@@ -92,6 +92,28 @@ def test_what_cannot_be_compared_is_one_line(path, argv, code, said):
     assert len([ln for ln in done.stderr.splitlines() if ln.startswith("error: ")]) == 1
 
 
+def test_a_broken_file_does_not_lose_the_verdicts_of_the_others(path, exported, here):
+    sound = exported["float32", "tflite"]
+    Path("junk.tflite").write_bytes(b"junk")
+    asked = ("check", "junk.tflite", path, sound, exported["float32", "onnx"])
+    done = run(*asked, "--junit", "check.xml", "--json", "-q")
+    assert done.returncode == 7, done.stderr
+    report = records.loads(Report, done.stdout)
+    assert [check.path for check in report.checks] == [str(path), str(sound)]
+    # Without a record, and without an entry of the baseline.
+    assert [(f.what, f.exit_code) for f in report.failed] == [
+        ("junk.tflite", 7),
+        (str(exported["float32", "onnx"]), 6),
+    ]
+    assert ElementTree.parse("check.xml").getroot().get("errors") is not None
+    assert done.stderr.count("error: ") == 2
+
+    before = Path("mobiledeploy-baseline.json").read_bytes()
+    done = run(*asked, "--update-baseline")
+    assert done.returncode == 7
+    assert Path("mobiledeploy-baseline.json").read_bytes() == before
+
+
 def test_an_interrupted_update_leaves_the_baseline_as_it_was(path):
     before = Path("mobiledeploy-baseline.json").read_bytes()
     process = subprocess.Popen(

@@ -352,3 +352,29 @@ def test_options_of_several_values_have_their_names_in_every_place(repository):
     assert "resolution 7" in run("sweep", cwd=repository).stderr
     environment = {"MOBILEDEPLOY_SWEEP_RES": "8"}
     assert "resolution 8" in run("sweep", cwd=repository, **environment).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "flag"),
+    [
+        ("report.html", ["report"], "--out"),
+        ("report.md", ["report", "--format", "markdown"], "--out"),
+        ("mobiledeploy-baseline.json", ["check", "x.tflite", "--update-baseline"], "--baseline"),
+    ],
+)
+def test_a_result_that_nobody_named_does_not_leave_the_folder(name, argv, flag, repository):
+    """A stranger's folder brings it as a link to a file of the user's."""
+    outside = repository.parent / "outside"
+    outside.write_text("mine")
+    (repository / name).symlink_to(outside)
+    done = run(*argv, cwd=repository)
+    assert done.returncode == 2
+    assert f"{name} is a link to {outside}" in done.stderr
+    assert f"say {flag} {name}" in done.stderr
+    named = run(*argv, flag, name, cwd=repository)
+    assert "is a link" not in named.stderr
+    (repository / name).unlink()
+    (repository / "kept").write_text("mine")
+    (repository / name).symlink_to("kept")
+    assert "is a link" not in run(*argv, cwd=repository).stderr
+    assert outside.read_text() == "mine"

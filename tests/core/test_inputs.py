@@ -89,6 +89,15 @@ def test_larger_than_its_kind_is_refused_before_it_is_read(tmp_path):
         inputs.read(path, 6)
 
 
+def test_a_disk_that_fails_later_is_refused_by_the_files_name():
+    """Nothing is at the start of a process's memory: it opens, and cannot be read."""
+    with (
+        pytest.raises(InputError, match="/proc/self/mem cannot be read: Input/output error"),
+        inputs.opened(Path("/proc/self/mem")) as stream,
+    ):
+        stream.readline()
+
+
 def test_only_what_is_not_there_is_absent(places):
     for name in ("gone", "below a file", "NUL"):
         with pytest.raises(inputs.Absent):

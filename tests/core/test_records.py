@@ -239,6 +239,16 @@ def test_a_device_takes_the_bytes_and_stays_a_device(tmp_path):
         os.close(slave)
 
 
+def test_a_reader_of_standard_output_may_leave():
+    program = (
+        "from pathlib import Path; from mobiledeploy.core import records;"
+        "records.write_atomic(Path('/dev/stdout'), 'x' * (1 << 20))"
+    )
+    line = f'"{sys.executable}" -c "{program}" | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "link"])
 def test_standard_output_that_is_a_file_goes_on_where_it_is(path, tmp_path):
     """As after the shell's `>> log`: nothing before or after it is lost."""

@@ -196,6 +196,7 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_pictures(her
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 3")
     known = artifact(weights="1" * 64, of="run")
+    own = dataclasses.replace(EVALUATION, preprocessing=known.spec.preprocessing)
     connection.execute(
         "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', 'float32', 'tflite', 1000, ?)",
         (SHA, records.line(known)),
@@ -208,7 +209,7 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_pictures(her
     connection.execute(
         "INSERT INTO evaluation VALUES (NULL, '2026-01-01', ?, 'litert', 'id', 1, 0.5, NULL, ?, "
         "'2')",
-        (SHA, records.line(EVALUATION)),
+        (SHA, records.line(own)),
     )
     connection.execute(
         "INSERT INTO evaluation VALUES (NULL, '2026-01-02', ?, 'litert', 'id', 1, 0.5, NULL, "
@@ -218,12 +219,27 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_pictures(her
     connection.commit()
     connection.close()
     with Store.open() as store:
+        # The later one was prepared in another way.
+        trial = dataclasses.replace(EVALUATION, preprocessing=Preprocessing((0.0, 9.0)), top1=0.9)
+        store.add_evaluation(trial)
         (row,) = store.results()
         assert (row.weights, row.weights_sha256) == ("run", "1" * 64)
         assert (row.top1, row.data_source, row.data_split) == (0.5, "demo", "validation")
         assert not row.recorded
         assert store.artifacts() == {SHA: known}
         assert store.measurement(SHA, HOST) == MEASURED
+
+
+def test_a_trial_of_another_preprocessing_is_no_figure_of_the_artifact(here: Path) -> None:
+    own = dataclasses.replace(EVALUATION, preprocessing=ARTIFACT.spec.preprocessing, top1=0.8)
+    trial = dataclasses.replace(own, preprocessing=Preprocessing((0.0, 9.0)), top1=0.1)
+    with Store.open() as store:
+        store.add_artifact(ARTIFACT)
+        for one in (own, trial):
+            store.add_evaluation(one)
+        (row,) = store.unmeasured()
+        assert row.top1 == own.top1
+        assert store.judgement(ARTIFACT.sha256) == own
 
 
 def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) -> None:

@@ -14,6 +14,8 @@ from mobiledeploy.core import units
         (("net", "net.h5", "3" * 64), "net 33333333"),
         (("", "run", "2" * 64), "run 22222222"),
         (("net", "", ""), "net"),
+        # The folder of a training is named after the model, and is no shipped weights'.
+        (("v1_0.25_96", "v1_0.25_96_demo", "1" * 64), "v1_0.25_96_demo 11111111"),
     ],
 )
 def test_a_network_is_told_by_its_weights_too(said: tuple[str, str, str], expected: str) -> None:

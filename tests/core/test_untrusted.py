@@ -43,7 +43,17 @@ TFMOT = "tensorflow_model_optimization.python.core"
         layer("Functional", "tf_keras.src.engine.functional", "Functional"),
         layer("Functional", "keras.src.models.functional", "Functional"),
         layer("Add", "keras.src.ops.numpy", "Add"),
+        layer("Slice", "keras.src.ops.core", "Slice"),
+        layer("TopK", "keras.src.ops.math", "TopK", k=2),
+        layer("Norm", "keras.src.ops.linalg", "Norm", ord="fro"),
         layer("TFOpLambda", OP_LAYER, "TFOpLambda", function="math.multiply"),
+        layer("TFOpLambda", None, function="quantization.fake_quant_with_min_max_vars"),
+        layer("RandomFlip", mode="horizontal_and_vertical", data_format="channels_last"),
+        # Keras 2.1: a list of layers, and an initializer with all its settings.
+        {"class_name": "Sequential", "config": [{"class_name": "Conv2D", "config": {
+            "padding": "same", "batch_input_shape": [None, 8, 8, 3], "kernel_initializer": {
+                "class_name": "VarianceScaling",
+                "config": {"mode": "fan_avg", "distribution": "uniform", "scale": 1.0}}}}]},
         layer("TFOpLambda", None, function="compat.v1.nn.relu"),
         layer("SlicingOpLambda", OP_LAYER, "SlicingOpLambda", function="__operators__.getitem"),
         {"class_name": "Dense", "config": {"activation": "relu"}},
@@ -96,6 +106,8 @@ def test_what_keras_itself_writes_is_known(config):
         (layer("LSTM", recurrent_activation="backend"), "recurrent_activation backend"),
         (layer("Dense", kernel_initializer="mine"), "kernel_initializer mine"),
         (layer("Dense", kernel_regularizer=["mine"]), "kernel_regularizer mine"),
+        (layer("Conv2D", padding="deserialize"), "padding deserialize of Conv2D"),
+        (layer("RandomZoom", fill_mode="serialize"), "fill_mode serialize of RandomZoom"),
         (layer("Conv2D", pooling_type="AVG"), "pooling_type AVG of Conv2D"),
         (layer("RNN", cell="LSTMCell"), "cell LSTMCell"),
         (layer("Dense", a={"function_type": "lambda"}), "function_type lambda of Dense"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import saved_model
 
@@ -301,6 +302,24 @@ def test_the_hash_is_of_all_files(model_files, tmp_path):
     with (copy / "variables" / "variables.data-00000-of-00001").open("ab") as stream:
         stream.write(b"\0")
     assert saved_model.detect(copy).sha256 != first
+
+
+def test_what_is_looked_into_is_what_the_hash_is_of(graphs, tmp_path, monkeypatch):
+    """Somebody puts a harmless graph in the place of the other as soon as it was read."""
+    path = shutil.copytree(graphs / "reads", tmp_path / "reads")
+    hostile, real = saved_model.detect(path), inputs.opened
+
+    @contextlib.contextmanager
+    def opened(file, *most):
+        with real(file, *most) as stream:
+            yield stream
+        if file.name == "saved_model.pb":
+            shutil.copyfile(graphs / "lambda" / file.name, file)
+
+    monkeypatch.setattr(inputs, "opened", opened)
+    file = saved_model.detect(path)
+    assert (file.sha256, file.code) == (hostile.sha256, hostile.code)
+    assert file.code
 
 
 def test_a_lambda_layers_bytecode_is_named(model_files):

@@ -116,6 +116,7 @@ def test_calls_of_keras_3_operations(tmp_path):
     x = ops.concatenate([ops.sigmoid(x), ops.clip(x, 0, 1)], axis=-1)
     x = ops.image.resize(ops.cast(x, "float32"), (4, 4))
     x = ops.reshape(ops.transpose(ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])), (-1, 6, 6, 4))
+    x = ops.stop_gradient(x / ops.norm(x, axis=-1, keepdims=True)) + ops.erf(ops.rsqrt(x * x + 1))
     scores = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(ops.silu(x)))
     accepted(keras.Model(image, scores), tmp_path / "model.keras")
 

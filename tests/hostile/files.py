@@ -13,8 +13,8 @@ class Hostile:
 
     Attributes:
         name: of its test.
-        write: (empty folder, canary) -> the model within the folder. Whatever the file brings to
-            run would create the file `canary`.
+        write: (folder, canary) -> the model within the folder. Whatever the file brings to run
+            would create a file whose name begins with that of `canary`.
         said: a part of what the refusal names.
         runs: whether a bare framework that loads and calls it does create the canary. Else the
             harm is another: it reads a file, or needs a library that is not here.
@@ -24,3 +24,8 @@ class Hostile:
     write: Callable[[Path, Path], Path]
     said: str
     runs: bool = True
+
+
+def touched(canary: Path) -> list[str]:
+    """The files that are there once something has run."""
+    return [path.name for path in canary.parent.glob(f"{canary.name}*")]

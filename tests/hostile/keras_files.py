@@ -436,6 +436,12 @@ FILES = (
         k3(lambda c: [layer("Pipeline", layers=[keras3_lambda(c)])]),
         "Lambda layer",
     ),
+    Hostile(
+        "keras-3-function-for-a-word",
+        h5(lambda c: [layer("Conv2D", None, filters=2, padding="deserialize")], "3.15.1"),
+        "padding deserialize of Conv2D",
+        runs=False,
+    ),
     Hostile("keras-3-lambda-h5", h5(lambda c: [lambda_layer(c)], "3.15.1"), "Lambda layer"),
     Hostile(
         "keras-3-saved-model-layer",

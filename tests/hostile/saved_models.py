@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,10 @@ from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.trackable import resource
 
+from tests.hostile.files import Hostile
+
 v1 = tf.compat.v1
 IMAGE = (1, 8, 8, 3)
-
-
-@dataclass(frozen=True)
-class Hostile:
-    """A model file that a stranger may send.
-
-    `write(folder, canary)` is its path; loading and calling it with a bare framework makes a file
-    whose name begins with that of `canary`, if it `runs`. `said` is a part of the refusal.
-    """
-
-    name: str
-    write: Callable[[Path, Path], Path]
-    said: str
-    runs: bool = True
 
 
 class Initialized(resource.CapturableResource):  # type: ignore[misc]

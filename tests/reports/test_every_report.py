@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Check, Doubt, Moved, Report, Result, Verdict
+from mobiledeploy.core.types import Check, Doubt, Failed, Judged, Moved, Report, Result, Verdict
 
 HOSTILE = "<b>|`::error::*[x](y)\n::set-output %0A&\x00\x1b[31m\ud800"
 
@@ -35,6 +35,12 @@ MIXED = Report(
         check(verdict("inconclusive", line="1,855 images would decide"), path="build/b.onnx"),
     ),
 )
+# One file passed, the other could not be judged.
+BROKEN = Report(
+    "mobiledeploy check",
+    (check(verdict("pass")),),
+    failed=(Failed("build/c.onnx", "build/c.onnx is not there", 7),),
+)
 
 
 @pytest.mark.parametrize("name", REPORTS.names())
@@ -42,11 +48,13 @@ MIXED = Report(
     "report",
     [
         MIXED,
+        BROKEN,
+        Report("lost", failed=(Failed(HOSTILE, HOSTILE, 7),)),
         Report("nothing"),
         Report(HOSTILE, (check(verdict("fail", "class", HOSTILE, HOSTILE), path=HOSTILE),)),
         Report("none", (check(verdict("pass"), top1=None, accepted_top1=None, mcnemar_p=None),)),
     ],
-    ids=["mixed", "empty", "hostile", "unlabelled"],
+    ids=["mixed", "broken", "lost", "empty", "hostile", "unlabelled"],
 )
 def test_every_report_is_text_that_ends_in_a_newline(name, report):
     shelf = REPORTS.load(name)
@@ -91,6 +99,32 @@ def test_junit_skips_what_is_only_warned_of():
     )
     assert (root.get("errors"), root.get("skipped"), root.get("failures")) == ("0", "1", "1")
     assert root.find(".//skipped").get("message") == "1,855 images would decide"
+
+
+def test_a_file_without_a_verdict_is_an_error_beside_the_others():
+    root = ElementTree.fromstring(REPORTS.load("junit").render(BROKEN))
+    assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("2", "1", "0")
+    assert root.find(".//error").get("message") == "build/c.onnx is not there"
+    assert REPORTS.load("github").render(BROKEN) == (
+        "::error title=build/c.onnx%3A error::build/c.onnx is not there\n"
+    )
+    text = REPORTS.load("markdown").render(BROKEN)
+    assert "| build/a.tflite | ✅ pass |" in text
+    assert "| build/c.onnx | ❗ error | – |" in text
+    assert "- ❗ build/c.onnx is not there" in text
+
+
+def test_the_page_says_which_artifact_a_verdict_is_of():
+    row = Result(
+        "2026-01-01", "a" * 64, "net", "int8_ptq", "tflite", 1, "", "", "", "", "", 0, "", None,
+        None, None, 0.5, None, None, weights="run", weights_sha256="b" * 64,
+    )  # fmt: skip
+    said = Judged("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
+    page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(said,)))
+    cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    page = REPORTS.load("html").render(BROKEN)
+    assert "<td>build/c.onnx</td><td>error</td><td>build/c.onnx is not there</td>" in page
 
 
 def test_junit_of_hostile_names_can_be_read():

@@ -124,7 +124,7 @@ def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
     low, high = gate.bounds(0, 1, 100)
     assert tie["low"] == pytest.approx(66 - 100 * high, abs=1e-9)
     assert tie["high"] == pytest.approx(66 - 100 * low, abs=1e-9)
-    assert "net float32, 67 %, a tie with the cheaper one beside it: +1.0 points" in said["said"]
+    assert "net float32.tflite, 67 %, a tie with the cheaper one beside it: +1.0" in said["said"]
 
 
 def test_the_page_knows_them_too() -> None:

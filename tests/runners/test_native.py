@@ -78,6 +78,21 @@ def same_as_python(path: Path, tmp_path: Path) -> None:
     assert 1e6 < done.peak_rss_bytes < 500e6
 
 
+@pytest.mark.parametrize("recipe", ["int8_ptq", "int16x8_ptq", "dynamic_int8", "float16"])
+@pytest.mark.parametrize("delegate", ["xnnpack", "none"])
+def test_it_knows_how_many_operators_the_delegate_took(
+    emulator, exported, recipe: str, delegate: str
+) -> None:
+    """All, most or none of them, as the Python runner's engine tells."""
+    path = exported[recipe, "tflite"]
+    engine = RUNTIMES.load("litert").open(path, threads=1, delegate=delegate)
+    (ready, *_), status = talk(*argv(path, delegate=delegate), "--max-runs", "1")
+    assert status == 0
+    assert isinstance(ready, protocol.Ready)
+    taken = (ready.delegated_nodes, ready.total_nodes)
+    assert taken == (engine.delegated_nodes, engine.total_nodes)
+
+
 def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
     done = subprocess.run(
         argv(exported["int8_ptq", "tflite"]), stdin=subprocess.DEVNULL, capture_output=True,

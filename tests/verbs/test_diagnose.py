@@ -272,7 +272,7 @@ def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypat
 def test_a_picture_that_cannot_be_is_refused_beforehand(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"neither .svg nor .png"):
         picture.check(tmp_path / "a.gif")
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="there is no folder"):
         picture.check(tmp_path / "none" / "a.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -11,7 +11,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Doubt
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import Benched
-from mobiledeploy.verbs.diff_figures import DifferentFigures, Fact, diff, named
+from mobiledeploy.verbs.diff_figures import DifferentFigures, Fact, delegated, diff, named
 from tests.figures import HOST, artifact, by_layer, command, counted, estimated, keep, measured
 
 cli = partial(command, "diff")
@@ -115,8 +115,9 @@ def test_refusals(here: Path) -> None:
     made = benched(here / "b.json", measured())
     with pytest.raises(UsageError, match="nothing is kept"):
         diff("1", made)
-    keep(measured(), counted(), measured(ns=0, spread=0))
+    keep(measured(), counted())
     results.export(here / "all.jsonl")
+    keep(measured(ns=0, spread=0))
     (here / "a.tflite.json").write_text(records.dumps(artifact()))
     (here / "odd.json").write_text("[" * 100_000)
     for a, kind, said in (
@@ -124,7 +125,7 @@ def test_refusals(here: Path) -> None:
         ("99", UsageError, "store.db has no figure 99"),
         ("999999999999999999", UsageError, "has no figure"),
         ("3", InputError, "no ratio: the old figure is zero"),
-        ("all.jsonl", UsageError, "all.jsonl holds 3 figures"),
+        ("all.jsonl", UsageError, "all.jsonl holds 2 figures"),
         (benched(here / "none.json"), InputError, "none.json holds no figure"),
         (benched(here / "two.json", measured(), measured()), UsageError, "two.json holds 2"),
         ("gone.json", InputError, "gone.json cannot be read"),
@@ -136,3 +137,9 @@ def test_refusals(here: Path) -> None:
     assert "1 is measured and 2 is counted" in cli("1", "2", code=2)
     assert "one is a figure, the other an artifact" in cli("a.tflite", "1", code=2)
     assert "figures have no activations" in cli("1", "1", "--activations", code=2)
+
+
+def test_a_count_that_the_runner_did_not_learn_is_no_count() -> None:
+    assert delegated(measured(delegated_nodes=20, total_nodes=31)) == "20/31 xnnpack"
+    assert delegated(measured(delegated_nodes=None, total_nodes=31)) == "?/31 xnnpack"
+    assert delegated(measured(delegated_nodes=None, total_nodes=None)) == ""

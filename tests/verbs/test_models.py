@@ -10,6 +10,7 @@ from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.verbs import models as verb
+from tests.conftest import Heard
 
 CARD = """\
 name = "tiny"
@@ -257,7 +258,11 @@ def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
     for name in ("k2_lambda.h5", "k3_lambda.keras", "k2_lambda_saved"):
         with pytest.raises(InputError, match=r"code of its own.*--unsafe"):
             verb.detect(model_files / name)
-        assert verb.detect(model_files / name, unsafe=True).code
+        heard = Heard()
+        assert verb.detect(model_files / name, unsafe=True, notify=heard).code
+        (doubt,) = heard.doubts
+        assert doubt.name == "unsafe"
+        assert "Lambda layer 'doubled'" in doubt.message
 
 
 def test_what_is_no_model_is_said(tmp_path):

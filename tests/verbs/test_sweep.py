@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,9 @@ from hypothesis import strategies as st
 from mobiledeploy.analysis import gate, pareto
 from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
-from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import DataRef, Evaluation, Failure, Prediction
-from mobiledeploy.verbs import job, sweep
+from mobiledeploy.verbs import export, job, sweep
 from tests.figures import artifact, evaluation, keep, measured
 
 
@@ -142,6 +144,18 @@ def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
         made = job.Made("key", {name: ""}, (), ())
         with pytest.raises(Exception, match="not below"):
             sweep._take(order, records.line(made), here / "build")
+    assert not (here / "evil").exists()
+
+
+def test_an_answer_follows_no_link_out_of_its_folder(here: Path) -> None:
+    order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    folder = export.folder(order.order(here / "build"))
+    folder.mkdir(parents=True)
+    (folder / "file").symlink_to(here / "evil")
+    content = base64.b85encode(zlib.compress(b"x")).decode()
+    made = job.Made("key", {"aside/file": content}, (), ())
+    with pytest.raises(InputError, match="not below"):
+        sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
 
 

@@ -281,7 +281,7 @@ def test_a_pipeline_of_the_users_is_called_and_judged(artifact):
 @pytest.mark.parametrize(
     ("pipeline", "error", "said"),
     [
-        ("none.npz", InputError, "is not there"),
+        ("none.npz", InputError, "none.npz cannot be read: No such file"),
         ("broken.npz", InputError, "no readable numpy archive"),
         ("two.npz", InputError, "one array is wanted"),
         ("no-such-program --x", MissingError, "no-such-program is not there"),

@@ -134,8 +134,11 @@ async function drawFront(name, rows) {
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (pictures.value && `, judged on ${pictures.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}, ${p.top1} %${tieWords(p.tie)}`).join("; ")}.`);
-  await show(name, { points: some, front: best.filter((p) => !p.tie), ties: best.filter((p) => p.tie) });
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.top1} %${tieWords(p.tie)}`).join("; ")}.`);
+  const ties = best.filter((p) => p.tie);
+  // Of no ties, one without length, which is not seen.
+  if (!ties.length) ties.push({ ...best[0], low: best[0].top1, high: best[0].top1 });
+  await show(name, { points: some, front: best.filter((p) => !p.tie), ties });
 }
 
 async function drawHistory(kind) {
