@@ -70,7 +70,7 @@ def test_a_pattern_brings_the_records_along(tmp_path) -> None:
     [
         (("inputs",), [], "inputs and outputs"),
         (("inputs", 0, "dtype"), "foo", "dtype"),
-        (("inputs", 0, "zero_point"), [2**70], "scale"),
+        (("inputs", 0, "zero_point"), [2**70], "zero_point"),
         (("outputs", 0, "scale"), [0.0], "scale"),
         (("outputs", 0, "scale"), [], "scale"),
         (("spec", "resolution"), [-5, 5], "resolution"),
