@@ -590,9 +590,11 @@ def _output_path(dice: random.Random, folder: Path) -> Case:
     line = dice.choice(WRITES)
     path = dice.choice(BAD_PLACES)(folder)
     reads = ("pipe",) if path == "pipe" else ()
+    # A name that is odd, but one that a file can have.
+    named = () if len(path) > 255 or "/" in path else (path,)
     return Case(
         "a place for a result", [part.replace(IN, path) for part in line], reads=reads,
-        makes=(*MAKES, "-made*"),
+        makes=(*MAKES, *named),
     )  # fmt: skip
 
 
@@ -926,10 +928,13 @@ def _card(dice: random.Random, folder: Path) -> Case:
 
 def _store(dice: random.Random, folder: Path) -> Case:
     path = folder / ".mobiledeploy" / "store.db"
+    makes = MAKES
     if dice.random() < 0.2:
         path.unlink()
         place = dice.choice(BAD_FILES[:9])(folder)
         path.symlink_to(folder / place)
+        # The store is made where a link to it leads.
+        makes = (*MAKES, "nowhere")
     else:
         _damage(dice, path)
     lines = (
@@ -938,7 +943,7 @@ def _store(dice: random.Random, folder: Path) -> Case:
         SOUND["check"], SOUND["evaluate"], SOUND["diff"], ("bench",), ("diff", "1", "2"),
         SOUND["devices calibrate"], SOUND["models"], SWEEP, EXPORT,
     )  # fmt: skip
-    return Case("a store", list(dice.choice(lines)))
+    return Case("a store", list(dice.choice(lines)), makes=makes)
 
 
 def _training(dice: random.Random, folder: Path) -> Case:

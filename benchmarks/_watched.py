@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from _bad_inputs import Case
@@ -321,4 +322,4 @@ def _may(path: str, makes: Sequence[str]) -> bool:
     if parts[0] != "work" or len(parts) < 2:
         return False
     hidden = any(part.startswith(".") for part in parts[2:])
-    return not hidden and any(Path(parts[1]).match(pattern) for pattern in makes)
+    return not hidden and any(fnmatchcase(parts[1], pattern) for pattern in makes)

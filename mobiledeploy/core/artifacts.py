@@ -22,7 +22,8 @@ _ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)
 
 def record_path(path: Path) -> Path:
     """<artifact>.json, beside it."""
-    return path.with_name(path.name + ".json")
+    # Not with_name: "." and "/" have none.
+    return path.parent / f"{path.name}.json"
 
 
 def named(paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -230,7 +230,7 @@ class Store:
         file = path() if file is None else file
         # SQLite would wait for a pipe for ever; beside the file it keeps two more.
         for suffix in ("", "-wal", "-shm", "-journal"):
-            records.refuse_irregular(file.with_name(file.name + suffix))
+            records.refuse_irregular(file.parent / f"{file.name}{suffix}")
         place = str(file)
         if file.is_file() and not os.access(file.parent, os.W_OK):
             # Nobody else can write there either, so that it may be read without its locks.

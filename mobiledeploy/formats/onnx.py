@@ -388,8 +388,10 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
             stored = node.input[0]
         else:
             continue
-        parts = [constants.get(name) for name in node.input[1:3]]
-        scale, zero = (None if p is None else _values(p).ravel() for p in parts)
+        parts = [constants.get(name) for name in node.input[1:3] if name]
+        scale, *rest = (None if p is None else _values(p).ravel() for p in parts)
+        # Without a zero point it is 0.
+        zero = rest[0] if rest or scale is None else np.zeros(scale.shape)
         if scale is not None and zero is not None:
             found[stored] = (
                 tuple(float(s) for s in scale),

@@ -37,6 +37,7 @@ def load(file: ModelFile) -> Model:
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
     ):
         handle = keras.models.load_model(path, compile=False, safe_mode=not file.code)
+    loading.need_model(handle, keras.Model, file.path)
     loading.finite([(w.path, w.numpy()) for w in handle.weights], file.path)
     return Model("keras3", handle)
 

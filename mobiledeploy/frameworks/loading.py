@@ -68,6 +68,12 @@ def _is_ours(error: BaseException) -> bool:
     return room.startswith("mobiledeploy.") and room not in untrusted.modules()
 
 
+def need_model(loaded: Any, kind: type, where: str) -> None:
+    """InputError where what Keras made of a file is no model of its: a layer, or just a mapping."""
+    if not isinstance(loaded, kind):
+        raise InputError(f"{where} holds a {type(loaded).__name__}, no model", "save a whole model")
+
+
 def names(item: Any, attribute: str) -> list[str]:
     """The names that HDF5's `item` lists in an attribute, () without it."""
     listed = np.asarray(item.attrs.get(attribute, ())).reshape(-1)

@@ -43,6 +43,7 @@ def load(file: ModelFile) -> Model:
             path, compile=False, safe_mode=not file.code,
             custom_objects={f"mobiledeploy>{own.__name__}": own for own in OWN},
         )  # fmt: skip
+    loading.need_model(handle, tf_keras.Model, file.path)
     loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)
     return Model("tf_keras", handle)
 

@@ -46,6 +46,13 @@ def test_half_an_artifact_is_refused(exported, tmp_path) -> None:
         artifacts.load(tmp_path)
 
 
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_folder_is_no_artifact(place: str) -> None:
+    assert artifacts.named([Path(place)]) == (Path(place),)
+    with pytest.raises(InputError, match="is no file"):
+        artifacts.load(Path(place))
+
+
 def test_a_pattern_brings_the_records_along(tmp_path) -> None:
     names = ("a.onnx", "a.onnx.json", "a.tflite", "a.tflite.json", "b.tflite.json")
     for name in names:

@@ -315,6 +315,12 @@ def test_a_newer_store_is_refused_and_left_alone(here: Path) -> None:
     assert path().read_bytes() == before
 
 
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_folder_is_no_store(place: str) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        Store.open(Path(place))
+
+
 def test_another_programs_database_is_left_alone(here: Path) -> None:
     connection = sqlite3.connect(here / "photos.db")
     connection.execute("CREATE TABLE photo (name TEXT)")

@@ -115,6 +115,18 @@ def test_an_onnx_file_that_does_not_fit_is_refused(what, tmp_path, monkeypatch):
         whole(ONNX, model.SerializeToString())
 
 
+@pytest.mark.parametrize("absent", [True, False])
+def test_an_onnx_quantizer_without_a_zero_point_has_0(absent):
+    model = network()
+    if absent:
+        del model.graph.node[0].input[2]
+    else:
+        model.graph.node[0].input[2] = ""
+    whole(ONNX, model.SerializeToString())
+    weights = ONNX.inspect(model.SerializeToString()).layers[0].inputs[0]
+    assert (weights.scale, weights.zero_point) == ((0.5, 0.25), (0, 0))
+
+
 def test_an_onnx_graph_in_a_circle_has_an_end():
     model = network()
     circle(model)

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -50,3 +52,20 @@ def test_two_inputs_are_refused(model_files):
 def test_weights_are_no_model(model_files):
     with pytest.raises(InputError, match="Keras 3 weights"):
         loaded(model_files / "k3.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"a": 2}, "Keras cannot load"),
+        ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
+    ],
+)
+def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
+    path = tmp_path / "other.keras"
+    with zipfile.ZipFile(model_files / "k3.keras") as whole, zipfile.ZipFile(path, "w") as other:
+        for name in whole.namelist():
+            content = json.dumps(config) if name == "config.json" else whole.read(name)
+            other.writestr(name, content)
+    with pytest.raises(InputError, match=said):
+        keras3.load(keras.detect(path))

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -250,3 +252,20 @@ def test_the_published_person_detector(real_data):
         images, labels = data["images"][:100] / np.float32(255), data["labels"][:100]
     call, _ = framework.inference(model)
     assert (np.argmax(call(images), axis=1) == labels).mean() > 0.75
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"a": 2}, "holds a dict, no model"),
+        ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
+    ],
+)
+def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
+    path = tmp_path / "other.keras"
+    with zipfile.ZipFile(model_files / "k2.keras") as whole, zipfile.ZipFile(path, "w") as other:
+        for name in whole.namelist():
+            content = json.dumps(config) if name == "config.json" else whole.read(name)
+            other.writestr(name, content)
+    with pytest.raises(InputError, match=said):
+        framework.load(keras.detect(path))
