@@ -388,14 +388,14 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
             stored = node.input[0]
         else:
             continue
-        parts = [constants.get(name) for name in node.input[1:3] if name]
-        scale, *rest = (None if p is None else _values(p).ravel() for p in parts)
+        _, scale, zero = (*node.input[:3], "", "", "")[:3]
         # Without a zero point it is 0.
-        zero = rest[0] if rest or scale is None else np.zeros(scale.shape)
-        if scale is not None and zero is not None:
+        if scale in constants and (not zero or zero in constants):
+            scales = _values(constants[scale]).ravel()
+            zeros = _values(constants[zero]).ravel() if zero else np.zeros(scales.shape)
             found[stored] = (
-                tuple(float(s) for s in scale),
-                tuple(int(z) for z in zero.astype(np.int64)),
+                tuple(float(s) for s in scales),
+                tuple(int(z) for z in zeros.astype(np.int64)),
                 next((int(a.i) for a in node.attribute if a.name == "axis"), 1),
             )
     return found
