@@ -27,6 +27,7 @@ import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
 
+from mobiledeploy.cli._settings import Output
 from mobiledeploy.cli.main import cli
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
@@ -647,7 +648,7 @@ def _options(name: str) -> list[click.Option]:
 def _option(dice: random.Random, folder: Path) -> Case:
     """A value that an option cannot mean."""
     name = dice.choice(list(COMMANDS))
-    argv = list(SOUND[name])
+    argv, makes = list(SOUND[name]), MAKES
     for option in dice.sample(options := _options(name), min(len(options), dice.choice((1, 1, 2)))):
         flag = dice.choice(option.opts)
         value = dice.choice(HOSTILE_TEXT)
@@ -657,7 +658,9 @@ def _option(dice: random.Random, folder: Path) -> Case:
             argv.append(f"{flag}={value}")
         else:
             argv += [flag, value]
-    return Case("an option's value", argv)
+        # As a place for a result it may be a name that a file can have.
+        makes += (value,) if isinstance(option, Output) and not option.is_flag else ()
+    return Case("an option's value", argv, makes=makes)
 
 
 def _words(dice: random.Random, folder: Path) -> Case:

@@ -299,7 +299,11 @@ def _open(data: bytes) -> onnx.ModelProto:
         if not constants.isdisjoint(node.output):
             raise InputError(f"the ONNX file's {node.op_type} {node.name} writes a constant")
         least = 2 if node.op_type in _QUANTIZERS else int(node.op_type in _SEEN_THROUGH)
-        if not node.output or sum(map(bool, node.input)) < least or "" in node.input[:least]:
+        if (
+            not any(node.output[:1])
+            or sum(map(bool, node.input)) < least
+            or "" in node.input[:least]
+        ):
             raise InputError(f"the ONNX file's {node.op_type} {node.name} lacks a tensor")
     return model
 

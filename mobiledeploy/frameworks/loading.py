@@ -28,6 +28,7 @@ _RAISED = re.compile(r"^ +[\w.]+(?:Error|Exception): ", re.MULTILINE)
 
 REFUSALS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     ImportError,
     LookupError,
@@ -51,7 +52,7 @@ def refusing(what: str, *own: type[Exception]) -> Iterator[None]:
     try:
         yield
     except refusals as error:
-        if isinstance(error, AttributeError | TypeError) and _is_ours(error):
+        if isinstance(error, AssertionError | AttributeError | TypeError) and _is_ours(error):
             raise
         raise InputError(f"{what}: {first_line(error)}") from error
 

@@ -89,6 +89,9 @@ ONNX_DAMAGE: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     ),
     "unknown domain": (unknown_domain, "does not fit together"),
     "no output": (lambda m: m.graph.node[1].ClearField("output"), "lacks a tensor"),
+    "an output without a name": (
+        lambda m: m.graph.node[0].output.__setitem__(0, ""), "lacks a tensor"
+    ),
     "no input": (without_input, "lacks a tensor"),
     "an empty name": (lambda m: m.graph.node[0].input.__setitem__(0, ""), "lacks a tensor"),
     "a constant written": (

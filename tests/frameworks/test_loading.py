@@ -80,7 +80,9 @@ def raiser(error, module):
     return room["fail"]
 
 
-@pytest.mark.parametrize("error", [AttributeError("no y"), TypeError("no z")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [AssertionError("no x"), AttributeError("no y"), TypeError("no z")], ids=repr
+)
 def test_a_slip_of_ours_is_not_the_files(error):
     with pytest.raises(type(error)), loading.refusing("the file"):
         raiser(error, "mobiledeploy.frameworks.tf_keras")()
@@ -89,6 +91,7 @@ def test_a_slip_of_ours_is_not_the_files(error):
 @pytest.mark.parametrize(
     ("error", "module"),
     [
+        (AssertionError("no x"), "tf_keras.src.engine"),
         (AttributeError("no y"), "keras.src.models"),
         (TypeError("no z"), "tf_keras.src.engine"),
         (ValueError("no w"), "mobiledeploy.frameworks.tf_keras"),
