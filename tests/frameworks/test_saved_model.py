@@ -38,11 +38,11 @@ def test_the_code_of_keras_layers_is_not_run(tmp_path):
             return image
 
     image = tf_keras.layers.Input((8, 8, 3))
-    model = tf_keras.Model(image, tf_keras.layers.Lambda(noted)(image)[:, 0, 0])
+    model = tf_keras.Model(image, tf_keras.layers.Lambda(noted, name="noted")(image)[:, 0, 0])
     model.save(tmp_path / "model", save_format="tf")
     ran.unlink()
     file = format_.detect(tmp_path / "model")
-    assert file.code == ("Lambda layer 'lambda'",)
+    assert file.code == ("Lambda layer 'noted'",)
     call, _ = saved_model.inference(saved_model.load(file))
     assert call(IMAGES[:, :8, :8]).shape == (2, 3)
     assert not ran.exists()
