@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -218,6 +219,13 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model = tf_keras.models.load_model(folder / f"k2{kind}.h5", compile=False)
         model.save(folder / f"k2{kind}_saved")
     return folder
+
+
+def reconfigured(whole: Path, path: Path, config: object) -> None:
+    """Writes `path`: the .keras file `whole` with another configuration."""
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, json.dumps(config) if name == "config.json" else old.read(name))
 
 
 @dataclass(frozen=True)

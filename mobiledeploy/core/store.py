@@ -799,7 +799,8 @@ def _here(connection: sqlite3.Connection, record: Measurement | Compared) -> boo
     else:
         query = "SELECT 1 FROM measurement WHERE artifact_sha256 = ? AND record = ?"
         sha = record.artifact_sha256
-    return connection.execute(query, (sha, records.line(record))).fetchone() is not None
+    # As it is kept, not as it was made.
+    return connection.execute(query, (sha, _storable(record)[1])).fetchone() is not None
 
 
 def _result(row: Sequence[Any]) -> Result:

@@ -10,6 +10,7 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import keras
+from tests.conftest import reconfigured
 from tests.hostile.keras_files import NO_WEIGHTS
 
 
@@ -234,14 +235,10 @@ def test_a_deep_configuration_is_one_line(tmp_path, depth):
 def test_a_layer_in_disguise_is_named(model_files, tmp_path, disguise, said):
     """Keras 2 finds the class of each of them: it imports the module, or follows the dots."""
     path = tmp_path / "x.keras"
-    with zipfile.ZipFile(model_files / "k2.keras") as old, zipfile.ZipFile(path, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                config = json.loads(content)
-                config["config"]["layers"][1].update(disguise)
-                content = json.dumps(config).encode()
-            new.writestr(name, content)
+    with zipfile.ZipFile(model_files / "k2.keras") as whole:
+        config = json.loads(whole.read("config.json"))
+    config["config"]["layers"][1].update(disguise)
+    reconfigured(model_files / "k2.keras", path, config)
     assert any(said in found for found in keras.detect(path).code)
 
 

@@ -1,6 +1,4 @@
 import dataclasses
-import json
-import zipfile
 
 import numpy as np
 import pytest
@@ -8,6 +6,7 @@ import pytest
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import keras
 from mobiledeploy.frameworks import keras3, tf_keras
+from tests.conftest import reconfigured
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -63,9 +62,6 @@ def test_weights_are_no_model(model_files):
 )
 def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
     path = tmp_path / "other.keras"
-    with zipfile.ZipFile(model_files / "k3.keras") as whole, zipfile.ZipFile(path, "w") as other:
-        for name in whole.namelist():
-            content = json.dumps(config) if name == "config.json" else whole.read(name)
-            other.writestr(name, content)
+    reconfigured(model_files / "k3.keras", path, config)
     with pytest.raises(InputError, match=said):
         keras3.load(keras.detect(path))

@@ -1,6 +1,4 @@
 import dataclasses
-import json
-import zipfile
 from pathlib import Path
 
 import h5py
@@ -13,6 +11,7 @@ from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Weights
 from mobiledeploy.formats import keras
 from mobiledeploy.frameworks import tf_keras as framework
+from tests.conftest import reconfigured
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -263,9 +262,6 @@ def test_the_published_person_detector(real_data):
 )
 def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
     path = tmp_path / "other.keras"
-    with zipfile.ZipFile(model_files / "k2.keras") as whole, zipfile.ZipFile(path, "w") as other:
-        for name in whole.namelist():
-            content = json.dumps(config) if name == "config.json" else whole.read(name)
-            other.writestr(name, content)
+    reconfigured(model_files / "k2.keras", path, config)
     with pytest.raises(InputError, match=said):
         framework.load(keras.detect(path))

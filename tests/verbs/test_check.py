@@ -393,10 +393,7 @@ def test_a_truncated_baseline_is_refused_and_not_written_over(place, keep):
 @pytest.mark.parametrize("images", [-1, 0, 479, 481, 2**62])
 def test_an_entry_of_another_length_is_refused_even_with_a_seal(place, images):
     folder, path = place
-    known = records.loads(Baseline, (folder / "often.json").read_text())
-    entries = [dataclasses.replace(e, images=images) for e in known.accepted]
-    entries = [dataclasses.replace(e, seal=baselines.seal(e)) for e in entries]
-    Path("other.json").write_text(records.dumps(Baseline(tuple(entries))))
+    resealed(folder / "often.json", Path("other.json"), images=images)
     with pytest.raises(InputError, match="images"):
         check([path], baseline=Path("other.json"), data=str(folder / "often.npz"))
 
@@ -418,10 +415,7 @@ def test_answers_of_as_many_other_images_are_not_compared(place):
 
 def test_answers_that_cannot_be_are_refused_even_with_a_seal(place):
     folder, path = place
-    known = records.loads(Baseline, (folder / "often.json").read_text())
-    entries = [dataclasses.replace(e, answers="eJwDAAAAAAE=") for e in known.accepted]
-    entries = [dataclasses.replace(e, seal=baselines.seal(e)) for e in entries]
-    Path("other.json").write_text(records.dumps(Baseline(tuple(entries))))
+    resealed(folder / "often.json", Path("other.json"), answers="eJwDAAAAAAE=")
     with pytest.raises(InputError, match="answers of"):
         check([path], baseline=Path("other.json"), data=str(folder / "often.npz"))
 
