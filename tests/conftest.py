@@ -28,7 +28,6 @@ from mobiledeploy.core.types import (
     Artifact,
     DataRef,
     Doubt,
-    Draft,
     Golden,
     InputOutput,
     Model,
@@ -36,6 +35,7 @@ from mobiledeploy.core.types import (
     Output,
     Overrides,
     Preprocessing,
+    QuantizedGraph,
     Recipe,
     Source,
     Weights,
@@ -143,16 +143,16 @@ def press(
     io: InputOutput = "int8", output: Output = "logits",
 ) -> bytes:  # fmt: skip
     """A model of TensorFlow's -> the file, unsealed, by the ways that export goes."""
-    from mobiledeploy.frameworks import drafts
+    from mobiledeploy.graphs import quantized
 
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
-    source: Model | Draft | bytes = model
+    source: Model | QuantizedGraph | bytes = model
     match CONVERTERS.load(format_).source(chosen):
         case "tflite":
             source = press(model, chosen, "tflite", images, io=io, output=output)
         case "draft":
             floats = press(model, "float32", "tflite", images, output=output)
-            source = drafts.start(floats, chosen, io, images)
+            source = quantized.start(floats, chosen, io, images)
     return CONVERTERS.load(format_).convert(
         source, chosen, resolution=images.shape[1:3], io=io, output=output
     )

@@ -22,7 +22,7 @@ from mobiledeploy.core.types import (
     Tried,
     Weights,
 )
-from mobiledeploy.frameworks import drafts
+from mobiledeploy.graphs import quantized
 from tests.conftest import press
 from tests.passes.conftest import images
 
@@ -120,17 +120,17 @@ def made(
     classes = FORMATS.load("tflite").inspect(floats).outputs[0].shape[-1]
     samples = pictures(folder, golden, classes)
     write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
-    draft = drafts.start(floats, INT8, "int8", seen)
-    write(folder, "int8_ptq.tflite", drafts.integers(draft), INT8, samples)
+    draft = quantized.start(floats, INT8, "int8", seen)
+    write(folder, "int8_ptq.tflite", quantized.integers(draft), INT8, samples)
     if onnx:
         content = press(model, "int8_ptq", "onnx", seen, output="softmax")
         write(folder, "int8_ptq.onnx", content, INT8, samples)
     coarse = dataclasses.replace(INT8, granularity="per-tensor")
-    whole = drafts.integers(dataclasses.replace(draft, recipe=coarse))
+    whole = quantized.integers(dataclasses.replace(draft, recipe=coarse))
     write(folder, "per_tensor.tflite", whole, coarse, samples)
     for name in BEST:
         draft = PASSES.load(name).apply(draft, seen)
     best = RECIPES.load("int8_best").RECIPE
     tried = (Tried(BEST, 0.1, 1.0, 20.0, 1.0, 8),)
-    write(folder, "int8_best.tflite", drafts.integers(draft), best, samples, tried)
+    write(folder, "int8_best.tflite", quantized.integers(draft), best, samples, tried)
     return folder

@@ -17,7 +17,7 @@ from mobiledeploy.core import cards
 from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES
 from mobiledeploy.core.types import Layer, Model, ModelSpec, Source
-from mobiledeploy.frameworks import graph, source
+from mobiledeploy.frameworks import source, tracing
 from mobiledeploy.verbs import models
 
 OUT = Path(__file__).resolve().parent.parent / "android_bench" / "devices" / "networks.csv"
@@ -48,7 +48,7 @@ def count(card: str, alpha: float | None, res: int) -> tuple[str, Workload]:
     """A network's name, and what one inference of it has to do."""
     spec = models.spec(cards.load(card), alpha=alpha, res=res, classes=CLASSES)
     model, _ = source.open_(Source(spec))
-    layers = graph.layers(model, spec.resolution) if card in TRACED else _converted(model, spec)
+    layers = tracing.layers(model, spec.resolution) if card in TRACED else _converted(model, spec)
     return spec.name, latency_model.workload(layers, family=card)
 
 

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 
 from mobiledeploy.converters import _qdq
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Draft, InputOutput, Model, Output, Recipe
-from mobiledeploy.frameworks import graph, loading, recipe_check
+from mobiledeploy.core.types import InputOutput, Model, Output, QuantizedGraph, Recipe
+from mobiledeploy.frameworks import loading, recipe_check, tracing
 
 # From 18 on tf2onnx writes the global pool as a ReduceMean.
 OPSET = 17
@@ -28,7 +28,7 @@ def source(recipe: Recipe) -> Literal["model", "tflite"]:
 
 
 def convert(
-    source: Model | Draft | bytes,
+    source: Model | QuantizedGraph | bytes,
     recipe: Recipe,
     *,
     resolution: tuple[int, int],
@@ -42,7 +42,7 @@ def convert(
     """
     if isinstance(source, bytes):
         model = _qdq.from_tflite(source, OPSET)
-    elif isinstance(source, Draft):
+    elif isinstance(source, QuantizedGraph):
         raise TypeError("ONNX is made from the model or from its TFLite")
     else:
         recipe_check.refuse_other(recipe, "onnx", _NUMBERS)
@@ -53,7 +53,7 @@ def convert(
 
 
 def _translate(source: Model, resolution: tuple[int, int], output: Output) -> onnx.ModelProto:
-    frozen = graph.freeze(source, resolution).flat(output)
+    frozen = tracing.freeze(source, resolution).flat(output)
     (image,), (scores,) = frozen.inputs, frozen.outputs
     try:
         model, _ = tf2onnx.convert.from_graph_def(

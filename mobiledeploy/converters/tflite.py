@@ -9,8 +9,9 @@ import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Draft, InputOutput, Model, Output, Recipe
-from mobiledeploy.frameworks import drafts, graph, loading, recipe_check
+from mobiledeploy.core.types import InputOutput, Model, Output, QuantizedGraph, Recipe
+from mobiledeploy.frameworks import loading, recipe_check, tracing
+from mobiledeploy.graphs import quantized
 
 _NUMBERS = (
     (32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"), (8, 16, "min-max"),
@@ -24,7 +25,7 @@ def source(recipe: Recipe) -> Literal["model", "draft"]:
 
 
 def convert(
-    source: Model | Draft | bytes,
+    source: Model | QuantizedGraph | bytes,
     recipe: Recipe,
     *,
     resolution: tuple[int, int],
@@ -38,9 +39,9 @@ def convert(
     recipe_check.refuse_other(recipe, "tflite", _NUMBERS)
     if isinstance(source, bytes):
         raise TypeError("TFLite is made from the model or from its draft")
-    if isinstance(source, Draft):
-        return drafts.packed(source)
-    frozen = graph.freeze(source, resolution)
+    if isinstance(source, QuantizedGraph):
+        return quantized.packed(source)
+    frozen = tracing.freeze(source, resolution)
     with loading.temporary_folder() as folder:
         frozen.save(output, folder)
         with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):

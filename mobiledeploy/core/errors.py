@@ -63,3 +63,9 @@ class InputError(DeployError):
 
 class BrokenImage(InputError):
     """One picture cannot be read; who reads many skips it, names it and counts it."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says anything."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from mobiledeploy.core.types import (
     Contract,
     Doubt,
-    Draft,
     FileFacts,
     InputOutput,
     Kind,
     Model,
     ModelFile,
     Output,
+    QuantizedGraph,
     Recipe,
     Report,
     Seen,
@@ -68,7 +68,9 @@ class Pass(Protocol):
 
     PRESERVES: bool
 
-    def apply(self, draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+    def apply(
+        self, draft: QuantizedGraph, images: Images, progress: Progress = quiet
+    ) -> QuantizedGraph:
         """The draft, improved by what the pictures [N, H, W, 3] show."""
         ...
 
@@ -103,7 +105,7 @@ class Converter(Protocol):
 
     def convert(
         self,
-        source: Model | Draft | bytes,
+        source: Model | QuantizedGraph | bytes,
         recipe: Recipe,
         *,
         resolution: tuple[int, int],

@@ -795,7 +795,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Draft:
+class QuantizedGraph:
     """A model on its way from floats to integers: what post-training passes work on.
 
     `recipe` and `io` say what it is to become. `floats` is its float TFLite. `ranges` are the least

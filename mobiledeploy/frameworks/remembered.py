@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import Model, Preprocessing
-from mobiledeploy.frameworks import graph
+from mobiledeploy.frameworks import tracing
 
 USUAL = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 """Ranges that pixels are scaled to."""
@@ -42,7 +42,7 @@ def likelier_range(
 
     with m, v mean and variance of what it is given, M, V those that it knows.
     """
-    found = _first_norm(graph.freeze(model, resolution).logits)
+    found = _first_norm(tracing.freeze(model, resolution).logits)
     if found is None:
         return None
     see, mean, variance = found

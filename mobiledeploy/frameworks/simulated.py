@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.frameworks.flat import Flat
-from mobiledeploy.frameworks.weighted import KINDS
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.graphs.matrices import KINDS
 
 _PADDING = {schema.Padding.SAME: "SAME", schema.Padding.VALID: "VALID"}
 _FUSED: dict[str, Callable[[Any], Any]] = {
@@ -31,9 +31,9 @@ _FUSED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def refuse(flat: Flat) -> None:
+def refuse(graph: Graph) -> None:
     """InputError for a file with an operator that has no gradient here."""
-    unknown = sorted({flat.kind(op) for op in flat.ops} - set(_OPERATORS) - set(KINDS))
+    unknown = sorted({graph.kind(op) for op in graph.ops} - set(_OPERATORS) - set(KINDS))
     if unknown:
         raise InputError(f"{', '.join(unknown)} cannot be trained through")
 
@@ -45,11 +45,11 @@ class Simulated:
     trained. Images are [N, H, W, 3] float32, logits [N, classes].
     """
 
-    def __init__(self, flat: Flat) -> None:
-        refuse(flat)
-        self._flat = flat
-        ops = flat.ops
-        while ops and flat.kind(ops[-1]) in ("SOFTMAX", "DEQUANTIZE", "QUANTIZE"):
+    def __init__(self, graph: Graph) -> None:
+        refuse(graph)
+        self._graph = graph
+        ops = graph.ops
+        while ops and graph.kind(ops[-1]) in ("SOFTMAX", "DEQUANTIZE", "QUANTIZE"):
             ops.pop()
         self._ops = ops
         (self._target,) = (int(index) for index in ops[-1].outputs)
@@ -57,10 +57,10 @@ class Simulated:
 
     def logits(self, images: Any, replaced: Mapping[tuple[int, int], Any]) -> Any:
         """Logits; `replaced` maps (operator, place among its inputs) to the values to be read."""
-        (source,) = (int(index) for index in self._flat.graph.inputs)
+        (source,) = (int(index) for index in self._graph.inputs)
         values: dict[int, Any] = {source: self._on_grid(source, images)}
         for number, op in enumerate(self._ops):
-            kind = self._flat.kind(op)
+            kind = self._graph.kind(op)
             read = [
                 replaced[number, place] if (number, place) in replaced else self._value(values, i)
                 for place, i in enumerate(map(int, op.inputs))
@@ -68,10 +68,10 @@ class Simulated:
             (target,) = (int(index) for index in op.outputs)
             answer = self._weighted(op, kind, read) if kind in KINDS else None
             if answer is None:
-                answer = _OPERATORS[kind](self._flat, op, read)
-            answer = _FUSED[self._flat.activation(op)](answer)
+                answer = _OPERATORS[kind](self._graph, op, read)
+            answer = _FUSED[self._graph.activation(op)](answer)
             values[target] = self._on_grid(target, answer)
-        return tf.reshape(values[self._target], (-1, self._flat.shape(self._target)[-1]))
+        return tf.reshape(values[self._target], (-1, self._graph.shape(self._target)[-1]))
 
     def _value(self, values: dict[int, Any], index: int) -> Any:
         if index < 0:
@@ -79,14 +79,14 @@ class Simulated:
         if index in values:
             return values[index]
         if index not in self._fixed:
-            self._fixed[index] = real(self._flat, index)
+            self._fixed[index] = real(self._graph, index)
         return self._fixed[index]
 
     def _on_grid(self, index: int, x: Any) -> Any:
-        dtype = self._flat.dtype(index)
+        dtype = self._graph.dtype(index)
         if dtype not in (np.int8, np.int16):
             return x
-        scales, zero = self._flat.scale(index)
+        scales, zero = self._graph.scale(index)
         limits = np.iinfo(dtype)
         return on_grid(x, scales[0], limits.min - zero, limits.max - zero)
 
@@ -95,7 +95,7 @@ class Simulated:
         if kind == "FULLY_CONNECTED":
             made = tf.matmul(tf.reshape(x, (-1, weights.shape[-1])), weights, transpose_b=True)
             if op.builtinOptions.keepNumDims:
-                made = tf.reshape(made, (-1, *self._flat.shape(int(op.outputs[0]))[1:]))
+                made = tf.reshape(made, (-1, *self._graph.shape(int(op.outputs[0]))[1:]))
         else:
             options = op.builtinOptions
             padding = _PADDING[options.padding]
@@ -125,13 +125,13 @@ def _convolved(x: Any, weights: Any, strides: Any, padding: str, dilations: Any)
     return parts[0] if groups == 1 else tf.concat(parts, axis=-1)
 
 
-def real(flat: Flat, index: int) -> Any:
+def real(graph: Graph, index: int) -> Any:
     """A constant of the file in real values, scales per channel where it has them."""
-    stored = flat.stored(index)
-    scales, zero = flat.scale(index)
+    stored = graph.stored(index)
+    scales, zero = graph.scale(index)
     if stored.dtype == np.float32 or not scales.size:
         return stored
-    return (flat.spread(index) * (stored.astype(np.float64) - zero)).astype(np.float32)
+    return (graph.spread(index) * (stored.astype(np.float64) - zero)).astype(np.float32)
 
 
 def on_grid(x: Any, step: Any, low: float, high: float) -> Any:
@@ -145,7 +145,7 @@ def on_grid(x: Any, step: Any, low: float, high: float) -> Any:
 
 
 def _pooled(function: Any) -> Any:
-    def pool(flat: Flat, op: Any, read: list[Any]) -> Any:
+    def pool(graph: Graph, op: Any, read: list[Any]) -> Any:
         options = op.builtinOptions
         return function(
             read[0], (options.filterHeight, options.filterWidth),
@@ -155,42 +155,42 @@ def _pooled(function: Any) -> Any:
     return pool
 
 
-def _mean(flat: Flat, op: Any, read: list[Any]) -> Any:
+def _mean(graph: Graph, op: Any, read: list[Any]) -> Any:
     axes = np.asarray(read[1]).reshape(-1).tolist()
     return tf.reduce_mean(read[0], axes, keepdims=bool(op.builtinOptions.keepDims))
 
 
-def _reshaped(flat: Flat, op: Any, read: list[Any]) -> Any:
-    return tf.reshape(read[0], (-1, *flat.shape(int(op.outputs[0]))[1:]))
+def _reshaped(graph: Graph, op: Any, read: list[Any]) -> Any:
+    return tf.reshape(read[0], (-1, *graph.shape(int(op.outputs[0]))[1:]))
 
 
-def _normalised(flat: Flat, op: Any, read: list[Any]) -> Any:
+def _normalised(graph: Graph, op: Any, read: list[Any]) -> Any:
     options = op.builtinOptions
     return tf.nn.lrn(read[0], options.radius, options.bias, options.alpha, options.beta)
 
 
 def _of_one(function: Callable[[Any], Any]) -> Any:
-    return lambda flat, op, read: function(read[0])
+    return lambda graph, op, read: function(read[0])
 
 
-_OPERATORS: dict[str, Callable[[Flat, Any, list[Any]], Any]] = {
-    "ADD": lambda flat, op, read: read[0] + read[1],
+_OPERATORS: dict[str, Callable[[Graph, Any, list[Any]], Any]] = {
+    "ADD": lambda graph, op, read: read[0] + read[1],
     "AVERAGE_POOL_2D": _pooled(tf.nn.avg_pool2d),
-    "CONCATENATION": lambda flat, op, read: tf.concat(read, op.builtinOptions.axis),
+    "CONCATENATION": lambda graph, op, read: tf.concat(read, op.builtinOptions.axis),
     "DEQUANTIZE": _of_one(lambda x: x),
     "HARD_SWISH": _of_one(lambda x: x * tf.nn.relu6(x + 3) / 6),
     "LOCAL_RESPONSE_NORMALIZATION": _normalised,
     "LOGISTIC": _of_one(tf.sigmoid),
     "MAX_POOL_2D": _pooled(tf.nn.max_pool2d),
     "MEAN": _mean,
-    "MUL": lambda flat, op, read: read[0] * read[1],
-    "PAD": lambda flat, op, read: tf.pad(read[0], read[1]),
+    "MUL": lambda graph, op, read: read[0] * read[1],
+    "PAD": lambda graph, op, read: tf.pad(read[0], read[1]),
     "QUANTIZE": _of_one(lambda x: x),
     "RELU": _of_one(tf.nn.relu),
     "RELU6": _of_one(tf.nn.relu6),
     "RESHAPE": _reshaped,
     "SOFTMAX": _of_one(tf.nn.softmax),
     "SQUEEZE": _reshaped,
-    "SUB": lambda flat, op, read: read[0] - read[1],
-    "TRANSPOSE": lambda flat, op, read: tf.transpose(read[0], np.asarray(read[1])),
+    "SUB": lambda graph, op, read: read[0] - read[1],
+    "TRANSPOSE": lambda graph, op, read: tf.transpose(read[0], np.asarray(read[1])),
 }

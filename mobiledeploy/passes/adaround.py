@@ -32,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat, Walk
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs import matrices, quantized
+from mobiledeploy.graphs.execution import Walk
+from mobiledeploy.graphs.graph import Graph
 
 PRESERVES = False
 """It works on integers, which are not the float function."""
@@ -50,14 +51,14 @@ _WIDEST = 6000
 Doubles = NDArray[np.float64]
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft with integers rounded anew; `images` [N, H, W, 3] float32 are calibration ones."""
-    floats, integers = Flat(draft.floats), Flat(drafts.integers(draft))
+    floats, integers = Graph(draft.floats), Graph(quantized.integers(draft))
     real, coarse = Walk(floats, images), Walk(integers, images)
-    for ours, theirs in weighted.pairs(integers, floats):
+    for ours, theirs in matrices.pairs(integers, floats):
         coarse.before(ours.number)
         real.before(theirs.number)
-        sampled = weighted.sampled(ours, theirs, coarse, real)
+        sampled = matrices.sampled(ours, theirs, coarse, real)
         weights = theirs.blocks(floats.stored(theirs.weights))
         scale = ours.blocked(ours.scales)
         x, answers = sampled.inputs, sampled.answers
@@ -72,7 +73,7 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
             gram = (centred.transpose(0, 2, 1) @ centred).astype(np.float64) / count
             cross = ((answers - wanted).transpose(0, 2, 1) @ centred).astype(np.float64) / count
             ridge = RIDGE * max(1.0, FEW_SAMPLES * weights.shape[-1] / count)
-            limit = weighted.largest_code(ours, draft.recipe)
+            limit = matrices.largest_code(ours, draft.recipe)
             codes = rounded(weights, scale, gram, cross, ridge, limit).astype(np.float64)
             ours.put_weights(codes)
         made = np.einsum("boi,bi->bo", codes * scale[..., None], mean[:, 0])

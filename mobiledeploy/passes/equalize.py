@@ -34,10 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks import ranges, weighted
-from mobiledeploy.frameworks.flat import Flat
-from mobiledeploy.frameworks.weighted import Weighted
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs import matrices, ranges
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.graphs.matrices import WeightedOp
 
 PRESERVES = True
 
@@ -51,24 +51,24 @@ _BETWEEN = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "RELU", "RESHAPE")
 Doubles = NDArray[np.float64]
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft with other weights and ranges; `images` [N, H, W, 3] float32 are calibration ones.
 
     Without integers: what was quantized before is no longer the model.
     """
-    flat = Flat(draft.floats)
+    graph = Graph(draft.floats)
     seen = ranges.channels(draft.floats, images)
-    for space in spaces(flat):
+    for space in spaces(graph):
         if any(layer.clustered for layer in (*space.makers, *space.readers)):
             continue
-        factor = _factor(flat, space, draft, seen)
+        factor = _factor(graph, space, draft, seen)
         if factor is None:
             continue
         for maker in space.makers:
             _scale_outputs(maker, factor)
         for reader in space.readers:
             _scale_inputs(reader, 1 / factor)
-    floats = flat.packed()
+    floats = graph.packed()
     return dataclasses.replace(
         draft, floats=floats, ranges=ranges.measured(floats, images), integers=None
     )
@@ -79,32 +79,32 @@ class Space:
     """Tensors whose channels can only be scaled together, with all that makes and reads them."""
 
     tensors: tuple[int, ...]
-    makers: tuple[Weighted, ...]
-    readers: tuple[Weighted, ...]
+    makers: tuple[WeightedOp, ...]
+    readers: tuple[WeightedOp, ...]
 
 
-def spaces(flat: Flat) -> list[Space]:
+def spaces(graph: Graph) -> list[Space]:
     """Those that weights make and read on every side, through homogeneous operators alone."""
-    layers = {layer.number: layer for layer in weighted.of(flat)}
-    parent = {index: index for index in range(len(flat.graph.tensors))}
-    fixed: set[int] = {*map(int, flat.graph.inputs), *map(int, flat.graph.outputs)}
+    layers = {layer.number: layer for layer in matrices.of(graph)}
+    parent = {index: index for index in range(len(graph.subgraph.tensors))}
+    fixed: set[int] = {*map(int, graph.inputs), *map(int, graph.outputs)}
 
     def root(index: int) -> int:
         while parent[index] != index:
             index = parent[index]
         return index
 
-    for number, op in enumerate(flat.ops):
-        read = [int(i) for i in op.inputs if i >= 0 and flat.constant(int(i)) is None]
+    for number, op in enumerate(graph.ops):
+        read = [int(i) for i in op.inputs if i >= 0 and graph.constant(int(i)) is None]
         made = [int(i) for i in op.outputs]
         if number in layers:
-            if flat.activation(op) not in _HOMOGENEOUS:
+            if graph.activation(op) not in _HOMOGENEOUS:
                 fixed.update(made)
-            if layers[number].kind == "FULLY_CONNECTED" and len(flat.shape(read[0])) != 2:
+            if layers[number].kind == "FULLY_CONNECTED" and len(graph.shape(read[0])) != 2:
                 fixed.update(read)
             continue
-        channels = {flat.shape(i)[-1:] for i in (*read, *made)}
-        if not _passes(flat, op, len(read)) or len(channels) != 1:
+        channels = {graph.shape(i)[-1:] for i in (*read, *made)}
+        if not _passes(graph, op, len(read)) or len(channels) != 1:
             fixed.update(read, made)
             continue
         for index in (*read, *made):
@@ -127,32 +127,32 @@ def spaces(flat: Flat) -> list[Space]:
     ]
 
 
-def _passes(flat: Flat, op: object, read: int) -> bool:
+def _passes(graph: Graph, op: object, read: int) -> bool:
     """Whether the operator scales with what it reads, channel by channel."""
-    kind = flat.kind(op)
+    kind = graph.kind(op)
     if kind == "ADD":
-        return read == 2 and flat.activation(op) in ("NONE", "RELU")
+        return read == 2 and graph.activation(op) in ("NONE", "RELU")
     if kind == "RESHAPE":
         # To drop sides of one is not to mix channels.
         (source, *_), (target,) = op.inputs, op.outputs  # type: ignore[attr-defined]
-        before, after = flat.shape(int(source)), flat.shape(int(target))
+        before, after = graph.shape(int(source)), graph.shape(int(target))
         return before[-1] == after[-1] == np.prod(before) // before[0]
     if kind == "MEAN":
-        axes = flat.constant(int(op.inputs[1]))  # type: ignore[attr-defined]
-        rank = len(flat.shape(int(op.inputs[0])))  # type: ignore[attr-defined]
+        axes = graph.constant(int(op.inputs[1]))  # type: ignore[attr-defined]
+        rank = len(graph.shape(int(op.inputs[0])))  # type: ignore[attr-defined]
         return axes is not None and not {rank - 1, -1} & set(axes.reshape(-1).tolist())
-    return kind in _BETWEEN and flat.activation(op) in ("NONE", "RELU")
+    return kind in _BETWEEN and graph.activation(op) in ("NONE", "RELU")
 
 
 def _factor(
-    flat: Flat, space: Space, draft: Draft, seen: dict[str, ranges.Channels]
+    graph: Graph, space: Space, draft: QuantizedGraph, seen: dict[str, ranges.Channels]
 ) -> Doubles | None:
     """t of each channel, at least 1; None where no channel gains."""
     step = 0.0
     energy = np.zeros(1)
     room: Doubles | None = None
     for index in space.tensors:
-        name = flat.name(index)
+        name = graph.name(index)
         if name not in seen:
             return None
         stats, (low, high) = seen[name], draft.ranges[name]
@@ -165,7 +165,7 @@ def _factor(
         room = here if room is None else np.minimum(room, here)
     assert room is not None
     for maker in space.makers:
-        clip = _CLIP.get(flat.activation(maker.op))
+        clip = _CLIP.get(graph.activation(maker.op))
         if clip is not None:
             top = seen[maker.name].high
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -183,9 +183,9 @@ def _factor(
     return factor if np.any(factor > 1) else None
 
 
-def _of_inputs(reader: Weighted) -> tuple[Doubles, Doubles]:
+def _of_inputs(reader: WeightedOp) -> tuple[Doubles, Doubles]:
     """Of each input channel: the sum of its squared weights, and K times that of their steps."""
-    stored = np.asarray(reader.flat.stored(reader.weights), np.float64)
+    stored = np.asarray(reader.graph.stored(reader.weights), np.float64)
     if reader.kind == "DEPTHWISE_CONV_2D":
         squares = (stored**2).sum(axis=(0, 1, 2)).reshape(reader.groups, -1).sum(axis=1)
         return squares, np.zeros_like(squares)
@@ -199,27 +199,27 @@ def _of_inputs(reader: Weighted) -> tuple[Doubles, Doubles]:
     return squares, np.repeat(noise, by_channel.shape[1])
 
 
-def _scale_outputs(maker: Weighted, factor: Doubles) -> None:
-    flat = maker.flat
-    weights = np.asarray(flat.stored(maker.weights), np.float64)
+def _scale_outputs(maker: WeightedOp, factor: Doubles) -> None:
+    graph = maker.graph
+    weights = np.asarray(graph.stored(maker.weights), np.float64)
     if maker.kind == "DEPTHWISE_CONV_2D":
         weights = weights * factor
     else:
         weights = weights * factor.reshape((-1,) + (1,) * (weights.ndim - 1))
-    flat.put(maker.op, 1, weights)
-    bias = flat.constant(maker.bias)
+    graph.put(maker.op, 1, weights)
+    bias = graph.constant(maker.bias)
     if bias is not None:
-        flat.put(maker.op, 2, np.asarray(bias, np.float64) * factor)
+        graph.put(maker.op, 2, np.asarray(bias, np.float64) * factor)
 
 
-def _scale_inputs(reader: Weighted, factor: Doubles) -> None:
-    flat = reader.flat
-    weights = np.asarray(flat.stored(reader.weights), np.float64)
+def _scale_inputs(reader: WeightedOp, factor: Doubles) -> None:
+    graph = reader.graph
+    weights = np.asarray(graph.stored(reader.weights), np.float64)
     if reader.kind == "DEPTHWISE_CONV_2D":
         factor = np.repeat(factor, weights.shape[-1] // len(factor))
-        flat.put(reader.op, 1, weights * factor)
+        graph.put(reader.op, 1, weights * factor)
         return
     shape = weights.shape
     grouped = weights.reshape(reader.groups, shape[0] // reader.groups, -1, shape[-1])
     each = factor.reshape(reader.groups, 1, 1, shape[-1])
-    flat.put(reader.op, 1, (grouped * each).reshape(shape))
+    graph.put(reader.op, 1, (grouped * each).reshape(shape))

@@ -13,27 +13,27 @@ import dataclasses
 import numpy as np
 
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs.graph import Graph
 
 PRESERVES = True
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft with such pools replaced; without integers where there was one."""
-    flat = Flat(draft.floats)
+    graph = Graph(draft.floats)
     found = [
         op
-        for op in flat.ops
-        if flat.kind(op) == "AVERAGE_POOL_2D"
-        and flat.activation(op) == "NONE"
-        and flat.shape(int(op.outputs[0]))[1:3] == (1, 1)
-        and flat.shape(int(op.inputs[0]))[1:3]
+        for op in graph.ops
+        if graph.kind(op) == "AVERAGE_POOL_2D"
+        and graph.activation(op) == "NONE"
+        and graph.shape(int(op.outputs[0]))[1:3] == (1, 1)
+        and graph.shape(int(op.inputs[0]))[1:3]
         == (op.builtinOptions.filterHeight, op.builtinOptions.filterWidth)
     ]
     if not found:
         return draft
-    axes = flat.add_constant("axes", np.array([1, 2], np.int32))
+    axes = graph.add_constant("axes", np.array([1, 2], np.int32))
     for op in found:
-        flat.become_mean(op, axes)
-    return dataclasses.replace(draft, floats=flat.packed(), integers=None)
+        graph.become_mean(op, axes)
+    return dataclasses.replace(draft, floats=graph.packed(), integers=None)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs.graph import Graph
 
 PRESERVES = True
 
@@ -19,13 +19,13 @@ FACTOR = 1.25
 """Chosen on the person detector of MLPerf Tiny, by fresh pictures."""
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft with those ranges widened, and without integers."""
-    flat = Flat(draft.floats)
+    graph = Graph(draft.floats)
     wider = dict(draft.ranges)
-    for op in flat.ops:
+    for op in graph.ops:
         for index in map(int, op.outputs):
-            name, sides = flat.name(index), flat.shape(index)[1:-1]
+            name, sides = graph.name(index), graph.shape(index)[1:-1]
             if name in wider and all(side == 1 for side in sides):
                 low, high = draft.ranges[name]
                 wider[name] = (FACTOR * low, FACTOR * high)

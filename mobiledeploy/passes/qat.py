@@ -37,11 +37,12 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks import drafts, weighted, windows
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.frameworks import windows
 from mobiledeploy.frameworks.simulated import Simulated, on_grid
-from mobiledeploy.frameworks.weighted import Weighted
+from mobiledeploy.graphs import execution, matrices, quantized
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.graphs.matrices import WeightedOp
 
 PRESERVES = False
 
@@ -59,17 +60,17 @@ _LOOKED_AT = 256
 _SEED = 20171215
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft after `STEPS` steps on `images` [N, H, W, 3] float32, whose order is drawn anew."""
-    floats, integers = Flat(draft.floats), Flat(drafts.integers(draft))
+    floats, integers = Graph(draft.floats), Graph(quantized.integers(draft))
     layers = [
-        _Trained(integers, ours, theirs, weighted.largest_code(ours, draft.recipe), draft.latent)
-        for ours, theirs in weighted.pairs(integers, floats)
+        _Trained(integers, ours, theirs, matrices.largest_code(ours, draft.recipe), draft.latent)
+        for ours, theirs in matrices.pairs(integers, floats)
     ]
     if not layers:
         raise InputError("the model has no int8 weights that could be trained")
     rate = LEARNING_RATE * FALL**draft.trained
-    warm = accuracy.temperature(drafts.logits(draft.floats, np.asarray(images[:_LOOKED_AT])))
+    warm = accuracy.temperature(execution.logits(draft.floats, np.asarray(images[:_LOOKED_AT])))
     step = _stepper(Simulated(floats), Simulated(integers), layers, rate, warm)
     for number, batch in enumerate(_batches(images, draft.trained)):
         loss = float(step(batch, tf.constant([_SEED + draft.trained, number], tf.int64)))
@@ -87,25 +88,25 @@ class _Trained:
 
     def __init__(
         self,
-        flat: Flat,
-        ours: Weighted,
-        theirs: Weighted,
+        graph: Graph,
+        ours: WeightedOp,
+        theirs: WeightedOp,
         limit: int,
         latent: Mapping[str, NDArray[np.float32]],
     ) -> None:
-        self._flat, self._ours, self._limit = flat, ours, limit
+        self._graph, self._ours, self._limit = graph, ours, limit
         self.name = ours.name
-        stored = flat.stored(ours.weights)
-        floats = theirs.flat.stored(theirs.weights)
-        self._scales = flat.spread(ours.weights).astype(np.float32)
+        stored = graph.stored(ours.weights)
+        floats = theirs.graph.stored(theirs.weights)
+        self._scales = graph.spread(ours.weights).astype(np.float32)
         self._free = np.broadcast_to(0.0 if theirs.clustered else floats != 0, stored.shape)
         # In the middle of its code a weight takes many steps of one direction to leave it: codes
         # that were well chosen are not lost to the noise of a short training.
         self._codes = tf.Variable(latent.get(ours.name, stored.astype(np.float32)))
         self._bias: NDArray[np.float64] | None = None
         if ours.bias >= 0:
-            self._bias = flat.stored(ours.bias) * flat.scale(ours.bias)[0]
-            self._step = np.float32(flat.scale(int(ours.op.outputs[0]))[0][0])
+            self._bias = graph.stored(ours.bias) * graph.scale(ours.bias)[0]
+            self._step = np.float32(graph.scale(int(ours.op.outputs[0]))[0][0])
         self._shift = tf.Variable(np.zeros(ours.outputs, np.float32))
 
     @property
@@ -128,7 +129,7 @@ class _Trained:
     def put(self) -> NDArray[np.float32]:
         """Into the file; the weights that its codes are rounded from."""
         codes = np.clip(np.round(self._codes.numpy()), -self._limit, self._limit)
-        self._flat.put(self._ours.op, 1, codes.astype(np.int8))
+        self._graph.put(self._ours.op, 1, codes.astype(np.int8))
         if self._bias is not None:
             moved = self._bias + self._shift.numpy().astype(np.float64) * self._step
             self._ours.put_bias(self._ours.blocked(moved))

@@ -28,10 +28,10 @@ import dataclasses
 import numpy as np
 
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks import ranges, weighted
-from mobiledeploy.frameworks.flat import Flat
-from mobiledeploy.frameworks.weighted import Weighted
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs import matrices, ranges
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.graphs.matrices import WeightedOp
 
 PRESERVES = False
 """To half a step of the codes, on the calibration pictures."""
@@ -41,10 +41,10 @@ LARGE = 8.0
 _CODES = 255
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft with such channels made constant; the same draft where there are none."""
-    flat = Flat(draft.floats)
-    suspects = {layer: large for layer in weighted.of(flat) if (large := _large(layer)).any()}
+    graph = Graph(draft.floats)
+    suspects = {layer: large for layer in matrices.of(graph) if (large := _large(layer)).any()}
     if not suspects:
         return draft
     seen = ranges.channels(draft.floats, images)
@@ -55,26 +55,26 @@ def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
         if not quiet.any():
             continue
         changed = True
-        weights = layer.blocks(layer.flat.stored(layer.weights))
+        weights = layer.blocks(layer.graph.stored(layer.weights))
         weights[layer.blocked(quiet) > 0] = 0
         layer.put_weights(weights)
-        bias = np.asarray(layer.flat.stored(layer.bias), np.float64)
-        flat.put(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
+        bias = np.asarray(layer.graph.stored(layer.bias), np.float64)
+        graph.put(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
     if not changed:
         return draft
-    floats = flat.packed()
+    floats = graph.packed()
     return dataclasses.replace(
         draft, floats=floats, ranges=ranges.measured(floats, images), integers=None
     )
 
 
-def _large(layer: Weighted) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _large(layer: WeightedOp) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """Which of its channels have weights far beyond those of the others: [channels]."""
     none = np.zeros(layer.outputs, bool)
-    if layer.flat.constant(layer.bias) is None or layer.clustered:
+    if layer.graph.constant(layer.bias) is None or layer.clustered:
         return none
-    if layer.flat.dtype(layer.weights) != np.float32:
+    if layer.graph.dtype(layer.weights) != np.float32:
         return none
-    most = np.abs(layer.blocks(layer.flat.stored(layer.weights))).max(axis=2).reshape(-1)
+    most = np.abs(layer.blocks(layer.graph.stored(layer.weights))).max(axis=2).reshape(-1)
     usual = float(np.median(most))
     return most >= LARGE * usual if usual > 0 else none

@@ -16,8 +16,8 @@ import dataclasses
 import numpy as np
 
 from mobiledeploy.core.ports import Images, Progress, quiet
-from mobiledeploy.core.types import Draft
-from mobiledeploy.frameworks import ranges
+from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs import ranges
 
 PRESERVES = True
 """The float function; what the codes are spread over is no part of it."""
@@ -26,7 +26,7 @@ _CODES = 255
 _CANDIDATES = 64
 
 
-def apply(draft: Draft, images: Images, progress: Progress = quiet) -> Draft:
+def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
     """The draft with narrower ranges; `images` [N, H, W, 3] float32 are calibration ones."""
     found = ranges.histograms(draft.floats, images, draft.ranges)
     narrowed = {name: best(histogram) for name, histogram in found.items()}

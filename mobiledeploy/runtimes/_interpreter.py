@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.errors import InputError, UsageError, first_line
 from mobiledeploy.core.ports import Array
 from mobiledeploy.core.types import Tensor
 
@@ -46,7 +46,7 @@ class InterpreterEngine:
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise InputError(f"{runtime} cannot load {path.name}: {_first_line(error)}") from error
+            raise InputError(f"{runtime} cannot load {path.name}: {first_line(error)}") from error
         self._runtime, self._name = runtime, path.name
         self._in, self.input = self._only(self._interpreter.get_input_details(), "input")
         self._out, self.output = self._only(self._interpreter.get_output_details(), "output")
@@ -58,7 +58,7 @@ class InterpreterEngine:
         try:
             self._interpreter.set_tensor(self._in, tensor)
         except ValueError as error:
-            raise InputError(f"{self._name}: {_first_line(error)}") from error
+            raise InputError(f"{self._name}: {first_line(error)}") from error
 
     def invoke(self) -> None:
         """Computes, and nothing else; InputError where the engine gives up."""
@@ -66,7 +66,7 @@ class InterpreterEngine:
             self._interpreter.invoke()
         except RuntimeError as error:
             raise InputError(
-                f"{self._runtime} cannot run {self._name}: {_first_line(error)}"
+                f"{self._runtime} cannot run {self._name}: {first_line(error)}"
             ) from error
 
     def run(self, tensor: Array) -> Array:
@@ -102,7 +102,7 @@ class InterpreterPart:
                 self._interpreter = library.Interpreter(str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise InputError(f"{runtime} cannot load {path.name}: {_first_line(error)}") from error
+            raise InputError(f"{runtime} cannot load {path.name}: {first_line(error)}") from error
         self._ins = [int(d["index"]) for d in self._interpreter.get_input_details()]
         self._outs = [int(d["index"]) for d in self._interpreter.get_output_details()]
 
@@ -116,7 +116,7 @@ class InterpreterPart:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"{self._runtime} cannot run {self._name}: {_first_line(error)}"
+                f"{self._runtime} cannot run {self._name}: {first_line(error)}"
             ) from error
         return [self._interpreter.get_tensor(index) for index in self._outs]
 
@@ -166,8 +166,3 @@ def _without_info_lines() -> Iterator[None]:
                         os.write(2, line)
     finally:
         os.close(kept)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)

@@ -19,11 +19,11 @@ from mobiledeploy.core.ports import Images, Notify
 from mobiledeploy.core.types import (
     DataRef,
     Doubt,
-    Draft,
     InputOutput,
     Model,
     ModelSpec,
     Output,
+    QuantizedGraph,
     Recipe,
     Source,
     Tried,
@@ -279,7 +279,7 @@ class _Press:
     def _converted(self, recipe: str, format_: str) -> bytes:
         chosen = RECIPES.load(recipe).RECIPE
         converter = CONVERTERS.load(format_)
-        source: Model | Draft | bytes
+        source: Model | QuantizedGraph | bytes
         match converter.source(chosen):
             case "draft":
                 source = self._trained(chosen)
@@ -293,17 +293,19 @@ class _Press:
             output=self.request.output,
         )  # fmt: skip
 
-    def _trained(self, recipe: Recipe) -> Draft:
+    def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
         folder = Path(self.request.unfinished or self.request.folder)
         places = [folder / f"{recipe.name}-{done}.npz" for done in range(len(recipe.training) + 1)]
         if not recipe.training:
             return self._draft(recipe)
-        from mobiledeploy.frameworks import drafts
+        from mobiledeploy.graphs import quantized
 
         done = max((n for n, place in enumerate(places) if place.is_file()), default=0)
         if done:
-            draft = drafts.restore(inputs.read(places[done], inputs.MODEL), recipe, self.request.io)
+            draft = quantized.restore(
+                inputs.read(places[done], inputs.MODEL), recipe, self.request.io
+            )
             self.speak.say(
                 f"{recipe.name}: training goes on after part {done} of {len(places) - 1}"
             )
@@ -322,11 +324,11 @@ class _Press:
             draft = PASSES.load(recipe.training[number]).apply(draft, pictures, progress)
             with records.writing(places[number + 1].parent):
                 places[number + 1].parent.mkdir(parents=True, exist_ok=True)
-            records.write_atomic(places[number + 1], drafts.save(draft))
+            records.write_atomic(places[number + 1], quantized.save(draft))
             places[number].unlink(missing_ok=True)
         return draft
 
-    def _draft(self, recipe: Recipe) -> Draft:
+    def _draft(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
         floats = self.file("float32", "tflite")
         images = self.images
@@ -347,16 +349,16 @@ class _Press:
 
     def _best(self, recipe: Recipe, floats: bytes, fit: Images, held: Images) -> tuple[str, ...]:
         """That order of passes, fitted to `fit`, whose answers diverge least on `held`."""
-        from mobiledeploy.frameworks import drafts
+        from mobiledeploy.graphs import execution, quantized
 
-        reference = drafts.logits(floats, held)
+        reference = execution.logits(floats, held)
         warm = accuracy.temperature(reference)
         tried = []
-        known: dict[tuple[str, ...], Draft] = {}
+        known: dict[tuple[str, ...], QuantizedGraph] = {}
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
             draft = self._passed(recipe, names, floats, fit, known)
-            logits = drafts.logits(drafts.integers(draft), held)
+            logits = execution.logits(quantized.integers(draft), held)
             result = Tried(
                 names, accuracy.divergence(reference, logits, warm), warm,
                 accuracy.sqnr_db(reference, logits),
@@ -375,10 +377,10 @@ class _Press:
 
     def _passed(
         self, recipe: Recipe, names: tuple[str, ...], floats: bytes, images: Images,
-        known: dict[tuple[str, ...], Draft],
-    ) -> Draft:  # fmt: skip
+        known: dict[tuple[str, ...], QuantizedGraph],
+    ) -> QuantizedGraph:  # fmt: skip
         """The draft through these passes; `known` keeps what orders have begun with so far."""
-        from mobiledeploy.frameworks import drafts
+        from mobiledeploy.graphs import quantized
 
         if names not in known:
             if names:
@@ -386,11 +388,11 @@ class _Press:
                 known[names] = PASSES.load(names[-1]).apply(before, images)
             else:
                 kept = self.request.keep_float
-                known[names] = drafts.start(floats, recipe, self.request.io, images, kept)
+                known[names] = quantized.start(floats, recipe, self.request.io, images, kept)
             if self.request.io == "uint8":
                 # Code p is pixel p, whatever the calibration images leave out.
                 ends = preprocessing.extent(self.spec.preprocessing)
-                known[names] = drafts.spanning(known[names], *ends)
+                known[names] = quantized.spanning(known[names], *ends)
         return known[names]
 
 
@@ -406,7 +408,7 @@ def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Conv
 
 
 def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[float, ...], ...]:
-    from mobiledeploy.frameworks import graph
+    from mobiledeploy.frameworks import tracing
 
     data = request.data
     samples = dataset(data.source).open(
@@ -418,12 +420,12 @@ def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[f
             for i in request.golden
         ]
     )
-    frozen = graph.freeze(model, spec.resolution)
+    frozen = tracing.freeze(model, spec.resolution)
     logits = frozen.run(images)
     if not np.isfinite(logits).all():
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax":
-        graph.check_logits(frozen, logits)
+        tracing.check_logits(frozen, logits)
     return tuple(tuple(float(v) for v in row) for row in logits)
 
 

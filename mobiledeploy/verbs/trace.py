@@ -48,14 +48,14 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
 def _work(request: Request, speak: child.Speaker) -> None:
     speak.progress("loading TensorFlow", 0, 1)
     # Not at the top: the parent imports this file too, and stays without TensorFlow.
-    from mobiledeploy.frameworks import graph, source
+    from mobiledeploy.frameworks import source, tracing
 
     speak.progress("loading TensorFlow", 1, 1)
     for done, wanted in enumerate(request.sources):
         speak.progress("counting", done, len(request.sources))
         model, spec = source.open_(wanted)
-        found = graph.parameters(model)
-        layers = graph.layers(model, spec.resolution)
+        found = tracing.parameters(model)
+        layers = tracing.layers(model, spec.resolution)
         speak.event(Traced(spec, layers, found.trainable, found.total))
     speak.progress("counting", len(request.sources), len(request.sources))
 

@@ -10,8 +10,8 @@ from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS, PASSES, RECIPES
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.graphs import matrices, quantized
+from mobiledeploy.graphs.graph import Graph
 from tests.conftest import press
 
 AMOUNTS = {"prune": 0.6, "cluster": 8}
@@ -113,17 +113,17 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
     int8 = RECIPES.load("int8_ptq").RECIPE
     for model in (pruned, clustered):
         floats = press(model, "float32", "tflite", images(12))
-        plain = draft = drafts.start(floats, int8, "int8", images(12))
+        plain = draft = quantized.start(floats, int8, "int8", images(12))
         for name in names:
             draft = PASSES.load(name).apply(draft, images(12))
         share, before = (
-            FORMATS.load("tflite").sparsity(drafts.integers(d)) for d in (draft, plain)
+            FORMATS.load("tflite").sparsity(quantized.integers(d)) for d in (draft, plain)
         )
         assert share > before - 0.02
         if model is clustered:
-            layers = [layer for layer in weighted.of(Flat(draft.floats)) if layer.clustered]
-            codes = Flat(drafts.integers(draft))
-            kinds = {layer.name: layer for layer in weighted.of(codes)}
+            layers = [layer for layer in matrices.of(Graph(draft.floats)) if layer.clustered]
+            codes = Graph(quantized.integers(draft))
+            kinds = {layer.name: layer for layer in matrices.of(codes)}
             assert layers
             for layer in layers:
                 for row in codes.stored(kinds[layer.name].weights):

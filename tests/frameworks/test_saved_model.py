@@ -7,7 +7,7 @@ import tf_keras
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import saved_model as format_
-from mobiledeploy.frameworks import graph, saved_model
+from mobiledeploy.frameworks import saved_model, tracing
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -93,5 +93,5 @@ def test_a_fixed_batch_is_refused(tmp_path):
     with pytest.raises(InputError, match="has a fixed batch of 8; 1 or an open one is needed"):
         saved_model.shapes(model)
     with pytest.raises(InputError, match="cannot run the model on one 32x32 picture: ") as caught:
-        graph.freeze(model, (32, 32))
+        tracing.freeze(model, (32, 32))
     assert "\n" not in str(caught.value)

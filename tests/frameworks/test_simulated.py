@@ -10,9 +10,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES, RECIPES
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat
 from mobiledeploy.frameworks.simulated import Simulated, on_grid
+from mobiledeploy.graphs import execution, matrices, quantized
+from mobiledeploy.graphs.graph import Graph
 from tests.conftest import press
 from tests.passes.conftest import NETWORKS, draft, floats, images
 
@@ -20,12 +20,12 @@ INT8 = RECIPES.load("int8_ptq").RECIPE
 
 
 def simulated(content, pictures):
-    return Simulated(Flat(content)).logits(tf.constant(pictures), {}).numpy()
+    return Simulated(Graph(content)).logits(tf.constant(pictures), {}).numpy()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_floats_are_computed_as_by_the_interpreter(network):
-    expected = drafts.logits(floats(network), images())
+    expected = execution.logits(floats(network), images())
     np.testing.assert_allclose(
         simulated(floats(network), images()), expected, atol=1e-5 * np.abs(expected).max()
     )
@@ -33,15 +33,15 @@ def test_floats_are_computed_as_by_the_interpreter(network):
 
 def steps_apart(content, pictures):
     """How many codes of the output lie between the interpreter's logits and ours."""
-    flat = Flat(content)
-    target = Simulated(flat)._target
-    (step,), _ = flat.scale(target)
-    return np.abs(simulated(content, pictures) - drafts.logits(content, pictures)) / step
+    graph = Graph(content)
+    target = Simulated(graph)._target
+    (step,), _ = graph.scale(target)
+    return np.abs(simulated(content, pictures) - execution.logits(content, pictures)) / step
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_integers_are_computed_to_a_code_or_two(network):
-    apart = steps_apart(drafts.integers(draft(network)), images())
+    apart = steps_apart(quantized.integers(draft(network)), images())
     assert np.mean(apart < 1.5) > 0.98
     assert apart.max() < 4
 
@@ -60,8 +60,8 @@ def test_every_kind_of_network_can_be_trained_through(name, arguments):
     model = ARCHITECTURES.load(name).build(resolution=(64, 64), classes=5, **arguments)
     pictures = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]
     made = press(Model("tf_keras", model), "float32", "tflite", pictures)
-    start = drafts.start(made, INT8, "float", pictures)
-    assert np.mean(steps_apart(drafts.integers(start), pictures) < 3) > 0.9
+    start = quantized.start(made, INT8, "float", pictures)
+    assert np.mean(steps_apart(quantized.integers(start), pictures) < 3) > 0.9
 
 
 def test_a_gradient_passes_rounding_and_stops_at_the_ends():
@@ -73,16 +73,16 @@ def test_a_gradient_passes_rounding_and_stops_at_the_ends():
 
 
 def test_what_is_replaced_is_read():
-    flat = Flat(floats("relu"))
-    (last,) = [layer for layer in weighted.of(flat) if layer.kind == "FULLY_CONNECTED"]
-    nothing = {(last.number, 1): np.zeros(flat.shape(last.weights), np.float32)}
-    answer = Simulated(flat).logits(tf.constant(images()), nothing).numpy()
+    graph = Graph(floats("relu"))
+    (last,) = [layer for layer in matrices.of(graph) if layer.kind == "FULLY_CONNECTED"]
+    nothing = {(last.number, 1): np.zeros(graph.shape(last.weights), np.float32)}
+    answer = Simulated(graph).logits(tf.constant(images()), nothing).numpy()
     np.testing.assert_allclose(answer - answer[0], 0, atol=1e-6)
 
 
 def test_an_operator_without_a_gradient_is_refused_by_name():
-    flat = Flat(floats("relu"))
-    code = flat.model.operatorCodes[flat.ops[0].opcodeIndex]
+    graph = Graph(floats("relu"))
+    code = graph.model.operatorCodes[graph.ops[0].opcodeIndex]
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.EXP
     with pytest.raises(InputError, match=r"^EXP cannot be trained through"):
-        Simulated(flat)
+        Simulated(graph)

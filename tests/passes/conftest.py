@@ -8,9 +8,9 @@ import numpy as np
 import tf_keras
 
 from mobiledeploy.core.plugins import RECIPES
-from mobiledeploy.core.types import Draft, Model
-from mobiledeploy.frameworks import drafts
+from mobiledeploy.core.types import Model, QuantizedGraph
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
+from mobiledeploy.graphs import quantized
 from tests.conftest import press
 
 layers = tf_keras.layers
@@ -80,9 +80,9 @@ def floats(name: str) -> bytes:
     return press(Model("tf_keras", model), "float32", "tflite", images(), output="softmax")
 
 
-def draft(name: str) -> Draft:
+def draft(name: str) -> QuantizedGraph:
     """Calibrated."""
-    return drafts.start(floats(name), INT8, "int8", images())
+    return quantized.start(floats(name), INT8, "int8", images())
 
 
 def sqnr(reference: np.ndarray, other: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobiledeploy.frameworks import drafts
+from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.passes import adaround
 from tests.passes.conftest import draft, images, sqnr
 
@@ -64,19 +64,19 @@ def test_it_brings_answers_nearer_to_those_of_the_floats():
     for name in ("relu6", "relu"):
         plain = draft(name)
         fresh = images(24, seed=1)
-        reference = drafts.logits(plain.floats, fresh)
+        reference = execution.logits(plain.floats, fresh)
         better = adaround.apply(plain, images())
         before, after = (
-            sqnr(reference, drafts.logits(drafts.integers(d), fresh)) for d in (plain, better)
+            sqnr(reference, execution.logits(quantized.integers(d), fresh)) for d in (plain, better)
         )
         assert after > before, name
 
 
 def test_a_bias_makes_up_for_what_rounding_shifts():
     plain = draft("relu")
-    reference = drafts.logits(plain.floats, images())
+    reference = execution.logits(plain.floats, images())
     shifts = [
-        np.abs((drafts.logits(drafts.integers(d), images()) - reference).mean(axis=0)).mean()
+        np.abs((execution.logits(quantized.integers(d), images()) - reference).mean(axis=0)).mean()
         for d in (plain, adaround.apply(plain, images()))
     ]
     assert shifts[1] < shifts[0]

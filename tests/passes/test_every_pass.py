@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core.plugins import PASSES, RECIPES
-from mobiledeploy.frameworks import drafts
-from mobiledeploy.frameworks.flat import run
+from mobiledeploy.graphs import execution, quantized
+from mobiledeploy.graphs.execution import run
 from tests.passes.conftest import NETWORKS, draft, images, sqnr
 
 EVERY = pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_it_keeps_the_float_function_where_it_says_so(name, network):
 def test_its_integers_answer_as_the_floats_do(name, network):
     after = PASSES.load(name).apply(draft(network), images())
     fresh = images(24, seed=1)
-    reference = drafts.logits(draft(network).floats, fresh)
-    assert sqnr(reference, drafts.logits(drafts.integers(after), fresh)) > 12
+    reference = execution.logits(draft(network).floats, fresh)
+    assert sqnr(reference, execution.logits(quantized.integers(after), fresh)) > 12
 
 
 @EVERY
 def test_the_same_gives_the_same_bytes(name, network):
     one, other = (PASSES.load(name).apply(draft(network), images()) for _ in range(2))
-    assert drafts.integers(one) == drafts.integers(other)
+    assert quantized.integers(one) == quantized.integers(other)
 
 
 def test_recipes_name_passes_that_there_are():

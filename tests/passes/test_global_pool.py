@@ -1,12 +1,12 @@
-from mobiledeploy.frameworks import drafts
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.graphs import quantized
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import global_pool
 from tests.passes.conftest import draft, images
 
 
 def kinds(content):
-    flat = Flat(content)
-    return [flat.kind(op) for op in flat.ops]
+    graph = Graph(content)
+    return [graph.kind(op) for op in graph.ops]
 
 
 def test_a_pool_over_all_becomes_a_mean_with_a_scale_of_its_own():
@@ -14,9 +14,9 @@ def test_a_pool_over_all_becomes_a_mean_with_a_scale_of_its_own():
     assert "AVERAGE_POOL_2D" in kinds(before.floats)
     after = global_pool.apply(before, images())
     assert "AVERAGE_POOL_2D" not in kinds(after.floats)
-    flat = Flat(drafts.integers(after))
-    (mean,) = [op for op in flat.ops if flat.kind(op) == "MEAN"]
-    read, made = flat.scale(int(mean.inputs[0]))[0], flat.scale(int(mean.outputs[0]))[0]
+    graph = Graph(quantized.integers(after))
+    (mean,) = [op for op in graph.ops if graph.kind(op) == "MEAN"]
+    read, made = graph.scale(int(mean.inputs[0]))[0], graph.scale(int(mean.outputs[0]))[0]
     assert made[0] < read[0]
 
 

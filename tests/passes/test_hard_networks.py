@@ -16,8 +16,8 @@ from mobiledeploy.architectures import mobilenet_v1, mobilenet_v2
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import Model, Preprocessing
-from mobiledeploy.frameworks import drafts
 from mobiledeploy.frameworks import tf_keras as framework
+from mobiledeploy.graphs import execution
 from mobiledeploy.verbs import diagnose
 from tests.conftest import REPOSITORY
 from tests.handmade import made
@@ -104,7 +104,7 @@ def uneven(model, blocks, pictures):
 def lost(folder, fresh):
     """For each int8 file: the share of pictures on which its best class is not that of float."""
     answers = {
-        path.stem: drafts.logits(path.read_bytes(), fresh).argmax(axis=1)
+        path.stem: execution.logits(path.read_bytes(), fresh).argmax(axis=1)
         for path in folder.glob("*.tflite")
     }
     reference = answers.pop("float32")

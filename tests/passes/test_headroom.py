@@ -1,4 +1,4 @@
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import headroom
 from tests.passes.conftest import draft, images
 
@@ -6,8 +6,8 @@ from tests.passes.conftest import draft, images
 def test_pooled_values_and_logits_alone_get_room():
     before = draft("relu")
     after = headroom.apply(before, images())
-    flat = Flat(before.floats)
-    kinds = {flat.name(int(op.outputs[0])): flat.kind(op) for op in flat.ops}
+    graph = Graph(before.floats)
+    kinds = {graph.name(int(op.outputs[0])): graph.kind(op) for op in graph.ops}
     wider = {name for name in before.ranges if after.ranges[name] != before.ranges[name]}
     assert {kinds[name] for name in wider} == {"AVERAGE_POOL_2D", "FULLY_CONNECTED", "SOFTMAX"}
     for name in wider:

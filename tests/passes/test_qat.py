@@ -9,8 +9,8 @@ import pytest
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.plugins import RECIPES
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.graphs import execution, matrices, quantized
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import qat
 from tests.passes.conftest import draft, floats, images
 
@@ -25,7 +25,7 @@ def brief(monkeypatch):
 def diverges(made):
     fresh = images(48, seed=1)
     return accuracy.divergence(
-        drafts.logits(made.floats, fresh), drafts.logits(drafts.integers(made), fresh)
+        execution.logits(made.floats, fresh), execution.logits(quantized.integers(made), fresh)
     )
 
 
@@ -39,39 +39,39 @@ def test_answers_come_nearer_to_those_of_the_floats(monkeypatch):
 
 
 def codes(made):
-    flat = Flat(drafts.integers(made))
-    return {layer.name: flat.stored(layer.weights) for layer in weighted.of(flat)}
+    graph = Graph(quantized.integers(made))
+    return {layer.name: graph.stored(layer.weights) for layer in matrices.of(graph)}
 
 
 def test_codes_stay_within_their_bits(brief):
     plain = dataclasses.replace(draft("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
-    flat = Flat(drafts.integers(qat.apply(plain, images())))
-    for layer in weighted.of(flat):
-        limit = weighted.largest_code(layer, plain.recipe)
-        assert np.abs(flat.stored(layer.weights).astype(int)).max() <= limit
+    graph = Graph(quantized.integers(qat.apply(plain, images())))
+    for layer in matrices.of(graph):
+        limit = matrices.largest_code(layer, plain.recipe)
+        assert np.abs(graph.stored(layer.weights).astype(int)).max() <= limit
 
 
 def sparse_and_clustered():
     """The floats of "relu" with half of every layer zero, and the last layer of four values."""
-    flat = Flat(floats("relu"))
-    layers = weighted.of(flat)
+    graph = Graph(floats("relu"))
+    layers = matrices.of(graph)
     for layer in layers:
-        values = flat.stored(layer.weights).copy()
+        values = graph.stored(layer.weights).copy()
         values[np.abs(values) < np.median(np.abs(values))] = 0
         if layer is layers[-1]:
             values = np.where(values != 0, np.sign(values) * 0.25, 0)
-        flat.put(layer.op, 1, values)
-    return flat.packed()
+        graph.put(layer.op, 1, values)
+    return graph.packed()
 
 
 def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
     content = sparse_and_clustered()
-    plain = drafts.start(content, RECIPES.load("int8_ptq").RECIPE, "int8", images())
+    plain = quantized.start(content, RECIPES.load("int8_ptq").RECIPE, "int8", images())
     before, after = codes(plain), codes(qat.apply(plain, images()))
-    flat = Flat(content)
+    graph = Graph(content)
     changed = 0
-    for layer in weighted.of(flat):
-        zero = flat.stored(layer.weights) == 0
+    for layer in matrices.of(graph):
+        zero = graph.stored(layer.weights) == 0
         assert not after[layer.name][zero].any()
         moved = np.count_nonzero(before[layer.name] != after[layer.name])
         assert not (layer.clustered and moved)

@@ -10,8 +10,9 @@ import tf_keras
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat, run
+from mobiledeploy.graphs import execution, matrices, quantized
+from mobiledeploy.graphs.execution import run
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import quiet_channels
 from tests.conftest import press
 from tests.passes.conftest import INT8, images, mobile
@@ -36,27 +37,27 @@ def quiet(epsilon: float, variance: float = 1e-9):
     norms[1].set_weights([gamma, beta, mean, spread])
     norms[1].epsilon = epsilon
     floats = press(Model("tf_keras", model), "float32", "tflite", images(), output="softmax")
-    return drafts.start(floats, INT8, "int8", images())
+    return quantized.start(floats, INT8, "int8", images())
 
 
 def decibels(draft, granularity="per-channel"):
     chosen = dataclasses.replace(draft, recipe=dataclasses.replace(INT8, granularity=granularity))
     fresh = images(24, seed=1)
     return accuracy.sqnr_db(
-        drafts.logits(draft.floats, fresh), drafts.logits(drafts.integers(chosen), fresh)
+        execution.logits(draft.floats, fresh), execution.logits(quantized.integers(chosen), fresh)
     )
 
 
 def test_its_weights_become_a_constant_and_the_function_stays():
     before = quiet(1e-9)
     after = quiet_channels.apply(before, images())
-    weights, was = (weighted.of(Flat(draft.floats))[1] for draft in (after, before))
-    kernel = weights.blocks(weights.flat.stored(weights.weights))
-    old = was.blocks(was.flat.stored(was.weights))
+    weights, was = (matrices.of(Graph(draft.floats))[1] for draft in (after, before))
+    kernel = weights.blocks(weights.graph.stored(weights.weights))
+    old = was.blocks(was.graph.stored(was.weights))
     assert np.abs(old[CHANNEL]).max() > 1000 * np.median(np.abs(old))
     assert (kernel[CHANNEL] == 0).all()
     assert (np.delete(kernel, CHANNEL, axis=0) == np.delete(old, CHANNEL, axis=0)).all()
-    assert weights.flat.stored(weights.bias)[CHANNEL] == pytest.approx(0.7)
+    assert weights.graph.stored(weights.bias)[CHANNEL] == pytest.approx(0.7)
     expected = run(before.floats, images())
     np.testing.assert_allclose(run(after.floats, images()), expected, atol=1e-5)
 
@@ -82,9 +83,9 @@ def test_large_weights_that_do_something_stay():
     spread[CHANNEL] = 1e-9
     norms[1].set_weights([gamma, beta, mean, spread])
     floats = press(Model("tf_keras", model), "float32", "tflite", images(), output="softmax")
-    draft = drafts.start(floats, INT8, "int8", images())
-    layer = weighted.of(Flat(floats))[1]
-    kernel = np.abs(layer.blocks(layer.flat.stored(layer.weights))).max(axis=2)
+    draft = quantized.start(floats, INT8, "int8", images())
+    layer = matrices.of(Graph(floats))[1]
+    kernel = np.abs(layer.blocks(layer.graph.stored(layer.weights))).max(axis=2)
     assert kernel[CHANNEL] > quiet_channels.LARGE * np.median(kernel)
     assert quiet_channels.apply(draft, images()) is draft
 

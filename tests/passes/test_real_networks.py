@@ -13,8 +13,8 @@ from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.plugins import PASSES, RECIPES
 from mobiledeploy.core.types import Model, Preprocessing
-from mobiledeploy.frameworks import drafts
 from mobiledeploy.frameworks import tf_keras as framework
+from mobiledeploy.graphs import execution, quantized
 from tests.conftest import press
 
 BEST = RECIPES.load("int8_best").RECIPE
@@ -57,13 +57,13 @@ def test_the_best_passes_lose_a_fraction_of_what_the_plain_quantizer_loses(
     order = np.random.default_rng(seed).permutation(len(pictures))
     calibration, fresh = pictures[order[:CALIBRATION]], pictures[order[CALIBRATION:]]
     floats = press(Model("tf_keras", model), "float32", "tflite", calibration, output="softmax")
-    start = drafts.start(floats, BEST, "int8", calibration)
-    reference = drafts.logits(floats, fresh)
+    start = quantized.start(floats, BEST, "int8", calibration)
+    reference = execution.logits(floats, fresh)
     after = start
     for name in ("global_pool", "equalize", "headroom", "adaround"):
         after = PASSES.load(name).apply(after, calibration)
     plain, best = (
-        accuracy.divergence(reference, drafts.logits(drafts.integers(draft), fresh))
+        accuracy.divergence(reference, execution.logits(quantized.integers(draft), fresh))
         for draft in (start, after)
     )
     assert best < share * plain

@@ -18,7 +18,7 @@ from mobiledeploy.core.errors import DeployError, DeviceError, InputError
 from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
-from mobiledeploy.frameworks import drafts
+from mobiledeploy.graphs import quantized
 from mobiledeploy.verbs import convert
 from tests.conftest import REPOSITORY
 
@@ -173,10 +173,12 @@ def test_what_was_chosen_is_made_with_all_pictures(tmp_path, forty):
     images = convert.calibration_images(data, spec, SILENCE)
     assert len(images) == 40
     recipe = RECIPES.load("int8_best").RECIPE
-    draft = drafts.start(Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images)
+    draft = quantized.start(Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images)
     for name in chosen.passes:
         draft = PASSES.load(name).apply(draft, images)
-    assert FORMATS.load("tflite").seal(drafts.integers(draft)) == Path(files[0].path).read_bytes()
+    assert (
+        FORMATS.load("tflite").seal(quantized.integers(draft)) == Path(files[0].path).read_bytes()
+    )
 
 
 def test_with_few_pictures_nothing_is_chosen_and_it_is_said(tmp_path):

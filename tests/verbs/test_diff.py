@@ -16,7 +16,7 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
 from mobiledeploy.core.types import LayerCount, Model
-from mobiledeploy.frameworks import drafts
+from mobiledeploy.graphs import quantized
 from mobiledeploy.verbs.diff import Different, diff
 from tests.conftest import press
 from tests.figures import CORE, counted, keep
@@ -93,7 +93,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = pictures(folder, images(4, seed=1), 8)
     write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
     for name, kept in (("int8_ptq", ()), ("planted", ("pw1",))):
-        content = drafts.integers(drafts.start(floats, INT8, "int8", images(), kept))
+        content = quantized.integers(quantized.start(floats, INT8, "int8", images(), kept))
         if kept:
             content = noise(content, "pw2")
         write(folder, f"{name}.tflite", content, INT8, samples)

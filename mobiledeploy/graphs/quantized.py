@@ -16,44 +16,43 @@ from tensorflow.lite.python.convert import ConverterError, mlir_quantize
 from tensorflow.lite.python.util import modify_model_io_type
 
 from mobiledeploy.core import arrays, inputs
-from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.errors import InputError, UsageError, first_line
 from mobiledeploy.core.ports import Images
-from mobiledeploy.core.types import Draft, InputOutput, Recipe
-from mobiledeploy.frameworks import loading, ranges, weighted
-from mobiledeploy.frameworks.flat import Flat, Floats, Walk
+from mobiledeploy.core.types import InputOutput, QuantizedGraph, Recipe
+from mobiledeploy.graphs import matrices, ranges
+from mobiledeploy.graphs.graph import Graph
 
 _LARGEST_OF_4 = 7
 
 
 def start(
     floats: bytes, recipe: Recipe, io: InputOutput, images: Images, kept: Sequence[str] = ()
-) -> Draft:
+) -> QuantizedGraph:
     """The draft of a float TFLite, with the least and greatest values over `images` as ranges.
 
     `kept` names layers that stay float; see `named`.
     """
-    tensors = named(Flat(floats), kept)
-    with loading.refusing("the model cannot be calibrated", RuntimeError):
-        return Draft(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
+    tensors = named(Graph(floats), kept)
+    return QuantizedGraph(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
 
 
-def spanning(draft: Draft, low: float, high: float) -> Draft:
+def spanning(draft: QuantizedGraph, low: float, high: float) -> QuantizedGraph:
     """The draft with an input whose codes span `low` to `high`, whatever the calibration saw."""
     if draft.integers is not None:
         return draft
-    flat = Flat(draft.floats)
-    (image,) = flat.graph.inputs
-    return dataclasses.replace(draft, ranges={**draft.ranges, flat.name(int(image)): (low, high)})
+    graph = Graph(draft.floats)
+    (image,) = graph.inputs
+    return dataclasses.replace(draft, ranges={**draft.ranges, graph.name(image): (low, high)})
 
 
-def named(flat: Flat, layers: Sequence[str]) -> tuple[str, ...]:
+def named(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
     """The tensors that the layers make, by their names: a file's, or the Keras layer's.
 
     TFLite joins the paths of all that an operator was fused of by ``;``. A name is one of a tensor,
     of such a path, or of a step in one. UsageError for a name that no layer has, and for one that
     all have.
     """
-    made = [flat.name(int(index)) for op in flat.ops for index in op.outputs]
+    made = [graph.name(int(index)) for op in graph.ops for index in op.outputs]
     words = {name: {name, *name.split(";"), *re.split("[;/]", name)} for name in made}
     found: list[str] = []
     for layer in layers:
@@ -69,7 +68,7 @@ def named(flat: Flat, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def save(draft: Draft) -> bytes:
+def save(draft: QuantizedGraph) -> bytes:
     """The draft as a file, for a training that goes on later."""
     stream = io.BytesIO()
     names = list(draft.ranges)
@@ -86,12 +85,12 @@ def save(draft: Draft) -> bytes:
     return stream.getvalue()
 
 
-def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> Draft:
+def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> QuantizedGraph:
     """What `save` wrote; InputError where it did not."""
     try:
         with arrays.reading(io.BytesIO(content), "the unfinished training", inputs.MODEL) as stored:
             pairs = zip(stored["names"].tolist(), stored["ranges"].tolist(), strict=True)
-            return Draft(
+            return QuantizedGraph(
                 recipe, ends, stored["floats"].tobytes(),
                 {name: (low, high) for name, (low, high) in pairs},
                 stored["integers"].tobytes(), int(stored["trained"]),
@@ -106,15 +105,15 @@ def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> Draft:
         raise InputError("the unfinished training is damaged", "--force starts it anew") from error
 
 
-def integers(draft: Draft) -> bytes:
+def integers(draft: QuantizedGraph) -> bytes:
     """The draft's integers, by TensorFlow's quantizer where no pass has made them yet."""
     if draft.integers is not None:
         return draft.integers
-    flat = Flat(draft.floats)
+    graph = Graph(draft.floats)
     wide = draft.recipe.activation_bits == 16
-    for index, tensor in enumerate(flat.graph.tensors):
-        extent = draft.ranges.get(flat.name(index))
-        if extent is not None and flat.constant(index) is None:
+    for index, tensor in enumerate(graph.subgraph.tensors):
+        extent = draft.ranges.get(graph.name(index))
+        if extent is not None and graph.constant(index) is None:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.min = [np.float32(extent[0])]
             tensor.quantization.max = [np.float32(extent[1])]
@@ -123,7 +122,7 @@ def integers(draft: Draft) -> bytes:
     try:
         made = bytes(
             mlir_quantize(
-                flat.packed(),
+                graph.packed(),
                 disable_per_channel=draft.recipe.granularity == "per-tensor",
                 inference_type=types_pb2.QUANTIZED_INT16 if wide else types_pb2.QUANTIZED_INT8,
                 denylisted_nodes=set(draft.kept),
@@ -132,9 +131,9 @@ def integers(draft: Draft) -> bytes:
             )
         )
     except ConverterError as error:
-        raise InputError(f"the quantizer refused the model: {loading.first_line(error)}") from error
+        raise InputError(f"the quantizer refused the model: {first_line(error)}") from error
     if draft.recipe.weight_bits == 4:
-        return _narrowed(made, flat)
+        return _narrowed(made, graph)
     if not wide:
         return made
     if draft.io == "int8":
@@ -143,50 +142,50 @@ def integers(draft: Draft) -> bytes:
     return _as_kernels_want(made)
 
 
-def packed(draft: Draft) -> bytes:
+def packed(draft: QuantizedGraph) -> bytes:
     """The finished file: as `integers`, with ends of uint8 where these are asked for.
 
     Codes of 4 bits are packed by twos, the lower one first.
     """
     if draft.recipe.weight_bits != 4 and draft.io != "uint8":
         return integers(draft)
-    flat = Flat(integers(draft))
+    graph = Graph(integers(draft))
     if draft.io == "uint8":
-        flat.unsign_ends()
+        graph.unsign_ends()
     if draft.recipe.weight_bits != 4:
-        return flat.packed()
-    for layer in filter(weighted.narrow, weighted.of(flat)):
-        if flat.dtype(layer.weights) == np.int8:
-            codes = flat.stored(layer.weights).reshape(-1)
+        return graph.packed()
+    for layer in filter(matrices.narrow, matrices.of(graph)):
+        if graph.dtype(layer.weights) == np.int8:
+            codes = graph.stored(layer.weights).reshape(-1)
             pairs = np.append(codes, np.zeros(codes.size % 2, np.int8)).reshape(-1, 2) & 0xF
-            flat.put(layer.op, 1, pairs[:, 0] | pairs[:, 1] << 4)
-            flat.graph.tensors[layer.weights].type = schema.TensorType.INT4
-    return flat.packed()
+            graph.put(layer.op, 1, pairs[:, 0] | pairs[:, 1] << 4)
+            graph.subgraph.tensors[layer.weights].type = schema.TensorType.INT4
+    return graph.packed()
 
 
-def _narrowed(content: bytes, floats: Flat) -> bytes:
-    """The file with the codes of `weighted.narrow` layers within 4 bits, each still in a byte."""
-    flat = Flat(content)
-    for ours, theirs in weighted.pairs(flat, floats):
-        if not weighted.narrow(ours):
+def _narrowed(content: bytes, floats: Graph) -> bytes:
+    """The file with the codes of `matrices.narrow` layers within 4 bits, each still in a byte."""
+    graph = Graph(content)
+    for ours, theirs in matrices.pairs(graph, floats):
+        if not matrices.narrow(ours):
             continue
         weights = floats.stored(theirs.weights).astype(np.float64)
-        axis = flat.axis(ours.weights)
+        axis = graph.axis(ours.weights)
         others = tuple(side for side in range(weights.ndim) if side != axis)
         scales = np.abs(weights).max(axis=others, keepdims=True) / _LARGEST_OF_4
         # A channel without weights may have any scale.
         scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
-        flat.put(ours.op, 1, np.round(weights / scales).astype(np.int8))
-        flat.graph.tensors[ours.weights].quantization.scale = scales.reshape(-1)
+        graph.put(ours.op, 1, np.round(weights / scales).astype(np.int8))
+        graph.subgraph.tensors[ours.weights].quantization.scale = scales.reshape(-1)
         if ours.bias >= 0:
-            read, _ = flat.scale(ours.source)
+            read, _ = graph.scale(ours.source)
             bias = floats.stored(theirs.bias)
-            flat.put(ours.op, 2, np.zeros(bias.shape))
-            flat.graph.tensors[ours.bias].quantization.scale = scales.reshape(-1) * np.float32(
+            graph.put(ours.op, 2, np.zeros(bias.shape))
+            graph.subgraph.tensors[ours.bias].quantization.scale = scales.reshape(-1) * np.float32(
                 read[0]
             )
             ours.put_bias(ours.blocked(bias))
-    return flat.packed()
+    return graph.packed()
 
 
 def _as_kernels_want(content: bytes) -> bytes:
@@ -195,26 +194,13 @@ def _as_kernels_want(content: bytes) -> bytes:
     The quantizer's ranges are even on both sides of zero, which is half a code from its code 0, and
     rounds to -1 as often.
     """
-    flat = Flat(content)
-    for index, tensor in enumerate(flat.graph.tensors):
-        if flat.dtype(index) == np.int16:
+    graph = Graph(content)
+    for index, tensor in enumerate(graph.subgraph.tensors):
+        if graph.dtype(index) == np.int16:
             tensor.quantization.zeroPoint = [0]
-    for layer in weighted.of(flat):
-        if layer.bias >= 0 and flat.dtype(layer.bias) == np.int32:
-            values = flat.stored(layer.bias).astype(np.int64)
-            flat.graph.tensors[layer.bias].type = schema.TensorType.INT64
-            flat.put(layer.op, 2, values)
-    return flat.packed()
-
-
-def logits(content: bytes, images: Images) -> Floats:
-    """What a TFLite answers, in real values and before a closing softmax: [N, classes]."""
-    flat = Flat(content)
-    ops = flat.ops
-    last = len(ops)
-    while last and flat.kind(ops[last - 1]) in ("SOFTMAX", "DEQUANTIZE", "QUANTIZE"):
-        last -= 1
-    walk = Walk(flat, images)
-    walk.before(last)
-    (target,) = {int(i) for i in ops[last - 1].outputs}
-    return flat.real(target, walk.value(target))
+    for layer in matrices.of(graph):
+        if layer.bias >= 0 and graph.dtype(layer.bias) == np.int32:
+            values = graph.stored(layer.bias).astype(np.int64)
+            graph.subgraph.tensors[layer.bias].type = schema.TensorType.INT64
+            graph.put(layer.op, 2, values)
+    return graph.packed()

@@ -30,7 +30,7 @@ _SHAPING = ("Reshape", "Squeeze", "ExpandDims")
 
 
 @dataclass(frozen=True)
-class Graph:
+class FrozenModel:
     """Frozen functions, images [1, H, W, 3] float32 -> [1, classes].
 
     `logits` is cut before the softmax; `scores` ends in the model's own, None where it has none.
@@ -77,7 +77,7 @@ class Graph:
         return np.asarray(rows, np.float32)
 
 
-def check_logits(graph: Graph, rows: NDArray[np.float32]) -> None:
+def check_logits(graph: FrozenModel, rows: NDArray[np.float32]) -> None:
     """InputError where `rows` [N, classes], which `graph.run` gave, are probabilities already.
 
     For an artifact that shall end in a softmax: a model that ends in one of its own making would
@@ -91,7 +91,7 @@ def check_logits(graph: Graph, rows: NDArray[np.float32]) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def freeze(model: Model, resolution: tuple[int, int]) -> Graph:
+def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
     """The model as constants, at `resolution` (height, width).
 
     InputError where TensorFlow cannot trace it there, and for an end that is none of a classifier.
@@ -120,18 +120,18 @@ def freeze(model: Model, resolution: tuple[int, int]) -> Graph:
     # Fetched as lists, so that every pruned function answers with one.
     own = frozen.prune(frozen.inputs, [frozen.outputs[0]])
     if last.type != "Softmax":
-        return Graph(own, None)
+        return FrozenModel(own, None)
     before = frozen.prune(frozen.inputs, [last.inputs[0]])
     if not shaped:
-        return Graph(before, frozen.prune(frozen.inputs, [last.outputs[0]]))
+        return FrozenModel(before, frozen.prune(frozen.inputs, [last.outputs[0]]))
     inner = last.inputs[0].shape
     if inner.num_elements() is None or inner.num_elements() != inner[-1]:
-        return Graph(own, None)  # A softmax over something else than the classes.
+        return FrozenModel(own, None)  # A softmax over something else than the classes.
     # What shapes the scores shapes the logits instead, so that the softmax stands at the very end.
     logits = _refrozen(
         lambda image: tf.cast(tf.reshape(before(image)[0], (1, -1)), tf.float32), spec
     )
-    return Graph(logits, _refrozen(lambda image: tf.nn.softmax(logits(image)[0]), spec))
+    return FrozenModel(logits, _refrozen(lambda image: tf.nn.softmax(logits(image)[0]), spec))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.ports import Images
-from mobiledeploy.frameworks.flat import Flat, interpreter
+from mobiledeploy.graphs.execution import interpreter, invoke
+from mobiledeploy.graphs.graph import Graph
 
 Range = tuple[float, float]
 _BINS = 2048
@@ -23,8 +24,8 @@ def measured(floats: bytes, images: Images) -> dict[str, Range]:
     for _, index, values in _values(floats, images):
         low, high = found.get(index, (np.inf, -np.inf))
         found[index] = (min(low, float(values.min())), max(high, float(values.max())))
-    flat = Flat(floats)
-    return {flat.name(index): extent for index, extent in found.items()}
+    graph = Graph(floats)
+    return {graph.name(index): extent for index, extent in found.items()}
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def channels(floats: bytes, images: Images) -> dict[str, Channels]:
                 old.square + new.square,
             )
         found[index] = new
-    flat = Flat(floats)
-    return {flat.name(index): value for index, value in found.items()}
+    graph = Graph(floats)
+    return {graph.name(index): value for index, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Histogram:
 
 def histograms(floats: bytes, images: Images, extents: Mapping[str, Range]) -> dict[str, Histogram]:
     """How the values of every computed tensor spread over its range, by tensor name."""
-    flat = Flat(floats)
+    graph = Graph(floats)
     found: dict[str, Histogram] = {}
     for _, index, values in _values(floats, images):
-        name = flat.name(index)
+        name = graph.name(index)
         flattened = values.reshape(-1)
         # A part of a large tensor tells its distribution.
         taken = flattened[:: max(1, flattened.size // _ENOUGH)]
@@ -88,13 +89,13 @@ def _values(floats: bytes, images: Images) -> Iterator[tuple[int, int, NDArray[n
     All tensors are kept while the model runs. TensorFlow 2.21's own calibrator lets operators work
     in place and then notes the range of a result for its input.
     """
-    flat = Flat(floats)
+    graph = Graph(floats)
     engine = interpreter(floats, every_tensor=True)
-    (source,) = flat.graph.inputs
-    computed = [int(i) for op in flat.ops for i in op.outputs]
-    kept = [i for i in dict.fromkeys((int(source), *computed)) if flat.dtype(i) == np.float32]
+    (source,) = graph.inputs
+    computed = [int(i) for op in graph.ops for i in op.outputs]
+    kept = [i for i in dict.fromkeys((int(source), *computed)) if graph.dtype(i) == np.float32]
     for number, image in enumerate(images):
         engine.set_tensor(source, image[None])
-        engine.invoke()
+        invoke(engine)
         for index in kept:
             yield number, index, engine.get_tensor(index)

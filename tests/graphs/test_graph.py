@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat, Walk, interpreter, run
+from mobiledeploy.graphs import matrices, quantized
+from mobiledeploy.graphs.execution import Walk, interpreter, run
+from mobiledeploy.graphs.graph import Graph
 from tests.passes.conftest import NETWORKS, draft, floats, images
 
 
@@ -32,76 +33,76 @@ def test_a_walk_ends_where_an_inference_does(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_step_of_a_walk_has_what_the_whole_model_computes(name):
-    flat = Flat(floats(name))
+    graph = Graph(floats(name))
     engine = interpreter(floats(name), every_tensor=True)
-    engine.set_tensor(int(flat.graph.inputs[0]), images(2)[:1])
+    engine.set_tensor(int(graph.inputs[0]), images(2)[:1])
     engine.invoke()
-    walk = Walk(flat, images(2))
-    for number, op in enumerate(flat.ops):
+    walk = Walk(graph, images(2))
+    for number, op in enumerate(graph.ops):
         walk.before(number)
-        read = [int(i) for i in op.inputs if i >= 0 and flat.constant(int(i)) is None]
+        read = [int(i) for i in op.inputs if i >= 0 and graph.constant(int(i)) is None]
         for index in read:
             expected = engine.get_tensor(index)[0]
             np.testing.assert_allclose(walk.value(index)[0], expected, atol=1e-4)
 
 
 def test_integers_are_read_as_what_they_stand_for():
-    content = drafts.integers(draft("relu6"))
+    content = quantized.integers(draft("relu6"))
     exact = run(floats("relu6"), images(4))
     np.testing.assert_allclose(run(content, images(4)), exact, atol=0.1)
 
 
 def test_what_is_put_is_what_the_file_has():
-    flat = Flat(floats("relu"))
-    layer = weighted.of(flat)[0]
-    other = 2 * flat.stored(layer.weights)
-    flat.put(layer.op, 1, other)
-    again = Flat(flat.packed())
-    layer = weighted.of(again)[0]
+    graph = Graph(floats("relu"))
+    layer = matrices.of(graph)[0]
+    other = 2 * graph.stored(layer.weights)
+    graph.put(layer.op, 1, other)
+    again = Graph(graph.packed())
+    layer = matrices.of(again)[0]
     np.testing.assert_array_equal(again.stored(layer.weights), other)
     assert again.constant(layer.source) is None
     assert again.constant(-1) is None
 
 
 def test_a_changed_constant_is_left_to_others_that_read_it():
-    flat = Flat(floats("relu"))
-    one, other = weighted.of(flat)[:2]
+    graph = Graph(floats("relu"))
+    one, other = matrices.of(graph)[:2]
     # The two normalisations start alike.
     assert one.bias == other.bias
-    before = flat.stored(other.bias).copy()
-    flat.put(one.op, 2, np.zeros(flat.shape(one.bias)))
-    again = weighted.of(Flat(flat.packed()))
-    np.testing.assert_array_equal(again[1].flat.stored(again[1].bias), before)
-    assert not again[0].flat.stored(again[0].bias).any()
+    before = graph.stored(other.bias).copy()
+    graph.put(one.op, 2, np.zeros(graph.shape(one.bias)))
+    again = matrices.of(Graph(graph.packed()))
+    np.testing.assert_array_equal(again[1].graph.stored(again[1].bias), before)
+    assert not again[0].graph.stored(again[0].bias).any()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_as_matrices_answer_as_the_operators_do(name):
     """Strides, padding, dilation, groups, multipliers: all in how inputs are gathered."""
     content = floats(name)
-    flat, integers = Flat(content), Flat(drafts.integers(draft(name)))
-    pairs = list(weighted.pairs(integers, flat))
-    assert len(pairs) == len(weighted.of(flat))
-    real, coarse, ahead = Walk(flat, images(6)), Walk(integers, images(6)), Walk(flat, images(6))
+    graph, integers = Graph(content), Graph(quantized.integers(draft(name)))
+    pairs = list(matrices.pairs(integers, graph))
+    assert len(pairs) == len(matrices.of(graph))
+    real, coarse, ahead = Walk(graph, images(6)), Walk(integers, images(6)), Walk(graph, images(6))
     for ours, theirs in pairs:
         real.before(theirs.number)
         coarse.before(ours.number)
         ahead.before(theirs.number + 1)
-        found = weighted.sampled(ours, theirs, coarse, real)
+        found = matrices.sampled(ours, theirs, coarse, real)
         made = ahead.value(int(theirs.op.outputs[0]))
-        places = weighted._places(ours, 6)
+        places = matrices._places(ours, 6)
         if theirs.kind == "FULLY_CONNECTED":
             expected = made
         else:
             expected = made[places[:, 0], places[:, 1], places[:, 2]]
         grouped = expected.reshape(len(places), theirs.groups, -1).transpose(1, 0, 2)
         answers = found.answers
-        match flat.activation(theirs.op):
+        match graph.activation(theirs.op):
             case "RELU":
                 answers = np.maximum(answers, 0)
             case "RELU6":
                 answers = np.clip(answers, 0, 6)
         np.testing.assert_allclose(answers, grouped, atol=1e-4 * (1 + np.abs(grouped).max()))
-        exact = weighted._patches(theirs, real.value(theirs.source), places, 0)
+        exact = matrices._patches(theirs, real.value(theirs.source), places, 0)
         scale, _ = integers.scale(ours.source)
         assert np.abs(found.inputs - exact).mean() < 10 * scale[0]

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
-from tensorflow.lite.python import schema_py_generated as schema
 
 from mobiledeploy.core.ports import Array
 from mobiledeploy.core.types import Recipe
-from mobiledeploy.frameworks.flat import Flat, Floats, Walk
+from mobiledeploy.graphs.execution import Walk
+from mobiledeploy.graphs.graph import Floats, Graph
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LEAST, _MOST = 60, 200
@@ -27,17 +28,17 @@ _CLUSTERS = 256
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """One such operator of `flat`, `number` in its order."""
+class WeightedOp:
+    """One such operator of `graph`, `number` in its order."""
 
-    flat: Flat
+    graph: Graph
     number: int
     kind: str
 
     @property
     def op(self) -> Any:
         """The operator itself."""
-        return self.flat.graph.operators[self.number]
+        return self.graph.subgraph.operators[self.number]
 
     @property
     def source(self) -> int:
@@ -57,33 +58,33 @@ class Weighted:
     @property
     def name(self) -> str:
         """The name of what it makes, which float and integer models share."""
-        return self.flat.name(int(self.op.outputs[0]))
+        return self.graph.name(int(self.op.outputs[0]))
 
     @property
     def groups(self) -> int:
         """B."""
         if self.kind == "DEPTHWISE_CONV_2D":
-            return self.flat.shape(self.source)[-1]
+            return self.graph.shape(self.source)[-1]
         if self.kind == "CONV_2D":
-            return self.flat.shape(self.source)[-1] // self.flat.shape(self.weights)[-1]
+            return self.graph.shape(self.source)[-1] // self.graph.shape(self.weights)[-1]
         return 1
 
     @property
     def scales(self) -> NDArray[np.float64]:
         """The scale of each output channel."""
-        scales, _ = self.flat.scale(self.weights)
+        scales, _ = self.graph.scale(self.weights)
         return np.broadcast_to(scales, (self.outputs,)) if scales.size == 1 else scales
 
     @property
     def outputs(self) -> int:
         """Channels that it makes."""
-        shape = self.flat.shape(self.weights)
+        shape = self.graph.shape(self.weights)
         return shape[-1] if self.kind == "DEPTHWISE_CONV_2D" else shape[0]
 
     @property
     def clustered(self) -> bool:
         """Whether its weights are few different ones, as weight clustering leaves them."""
-        values = self.flat.stored(self.weights)
+        values = self.graph.stored(self.weights)
         return bool(len(np.unique(values)) <= min(_CLUSTERS, values.size // 8))
 
     def blocks(self, stored: Array) -> NDArray[np.float64]:
@@ -100,33 +101,33 @@ class Weighted:
 
     def put_weights(self, blocks: Array) -> None:
         """[B, O, I] -> into the file."""
-        shape = self.flat.shape(self.weights)
+        shape = self.graph.shape(self.weights)
         if self.kind == "DEPTHWISE_CONV_2D":
             blocks = blocks.transpose(2, 0, 1)
-        self.flat.put(self.op, 1, blocks.reshape(shape))
+        self.graph.put(self.op, 1, blocks.reshape(shape))
 
     def put_bias(self, real: Array) -> None:
         """[B, O] in real values -> into the file, where it has a bias."""
         if self.bias < 0:
             return
-        scales, _ = self.flat.scale(self.bias)
-        dtype = self.flat.dtype(self.bias)
+        scales, _ = self.graph.scale(self.bias)
+        dtype = self.graph.dtype(self.bias)
         assert dtype is not None
         limits: np.iinfo[Any] = np.iinfo(dtype)
         codes = np.round(np.asarray(real, np.float64).reshape(-1) / scales)
-        self.flat.put(self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype))
+        self.graph.put(self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype))
 
 
-def of(flat: Flat) -> list[Weighted]:
+def of(graph: Graph) -> list[WeightedOp]:
     """Those with weights in the file."""
     return [
-        Weighted(flat, number, flat.kind(op))
-        for number, op in enumerate(flat.ops)
-        if flat.kind(op) in KINDS and flat.constant(int(op.inputs[1])) is not None
+        WeightedOp(graph, number, graph.kind(op))
+        for number, op in enumerate(graph.ops)
+        if graph.kind(op) in KINDS and graph.constant(int(op.inputs[1])) is not None
     ]
 
 
-def pairs(integers: Flat, floats: Flat) -> Iterator[tuple[Weighted, Weighted]]:
+def pairs(integers: Graph, floats: Graph) -> Iterator[tuple[WeightedOp, WeightedOp]]:
     """Each integer operator in the order of its running, with the float one that it was."""
     known = {layer.name: layer for layer in of(floats)}
     for layer in of(integers):
@@ -140,18 +141,18 @@ def pairs(integers: Flat, floats: Flat) -> Iterator[tuple[Weighted, Weighted]]:
             yield layer, twin
 
 
-def narrow(layer: Weighted) -> bool:
+def narrow(layer: WeightedOp) -> bool:
     """Whether a recipe of 4-bit weights has this layer's in 4 bits.
 
     Those of convolutions, which are nearly all; but not of the first, which has few and which every
     later layer hears, and not of depthwise ones, whose few weights are of unlike channels.
     """
-    (picture,) = layer.flat.graph.inputs
-    first = layer.flat.shape(layer.source) == layer.flat.shape(int(picture))
+    (picture,) = layer.graph.inputs
+    first = layer.graph.shape(layer.source) == layer.graph.shape(int(picture))
     return layer.kind == "CONV_2D" and not first
 
 
-def largest_code(layer: Weighted, recipe: Recipe) -> int:
+def largest_code(layer: WeightedOp, recipe: Recipe) -> int:
     """Codes of weights run from minus this to this: symmetric, as TFLite wants them."""
     return 7 if recipe.weight_bits == 4 and narrow(layer) else 127
 
@@ -167,32 +168,32 @@ class Sampled:
     answers: Floats
 
 
-def sampled(ours: Weighted, theirs: Weighted, coarse: Walk, real: Walk) -> Sampled:
+def sampled(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> Sampled:
     """What both are given where they stand in their walks, at places drawn with a fixed seed."""
     x = real.value(theirs.source)
     places = _places(ours, len(x))
-    weights = theirs.blocks(theirs.flat.stored(theirs.weights))
+    weights = theirs.blocks(theirs.graph.stored(theirs.weights))
     exact = _patches(theirs, x, places, 0)
     answers = np.matmul(exact, weights.astype(np.float32).transpose(0, 2, 1))
-    bias = theirs.flat.constant(theirs.bias)
+    bias = theirs.graph.constant(theirs.bias)
     if bias is not None:
         answers += theirs.blocked(bias).astype(np.float32)[:, None]
     # What is padded stands for zero, which the zero point is the code of.
     codes = coarse.value(ours.source)
-    _, zero = ours.flat.scale(ours.source)
-    scales, _ = ours.flat.scale(ours.source)
+    _, zero = ours.graph.scale(ours.source)
+    scales, _ = ours.graph.scale(ours.source)
     inputs = _patches(ours, codes, places, zero).astype(np.float32)
     inputs -= np.float32(zero)
     inputs *= np.float32(scales[0])
     return Sampled(inputs, answers)
 
 
-def _places(layer: Weighted, pictures: int) -> NDArray[np.int64]:
+def _places(layer: WeightedOp, pictures: int) -> NDArray[np.int64]:
     """[M, 3] of picture, row and column of the output; M the same for each picture."""
     if layer.kind == "FULLY_CONNECTED":
         return np.stack([np.arange(pictures)] + [np.zeros(pictures, np.int64)] * 2, axis=1)
-    _, height, width, _ = layer.flat.shape(int(layer.op.outputs[0]))
-    inputs = int(np.prod(layer.flat.shape(layer.weights)[1:]))
+    _, height, width, _ = layer.graph.shape(int(layer.op.outputs[0]))
+    inputs = int(np.prod(layer.graph.shape(layer.weights)[1:]))
     if layer.kind == "DEPTHWISE_CONV_2D":
         inputs //= layer.outputs
     each = min(max(-(-4 * inputs // pictures), _LEAST), _MOST, height * width)
@@ -204,14 +205,14 @@ def _places(layer: Weighted, pictures: int) -> NDArray[np.int64]:
     return np.stack([np.repeat(np.arange(pictures), each), rows, columns], axis=1)
 
 
-def _patches(layer: Weighted, values: Array, places: NDArray[np.int64], fill: int) -> Array:
+def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: int) -> Array:
     """What the operator reads for each of its outputs in `places`: [B, M, I]."""
     if layer.kind == "FULLY_CONNECTED":
         return values.reshape(1, len(values), -1)
     options = layer.op.builtinOptions
     depthwise = layer.kind == "DEPTHWISE_CONV_2D"
-    _, high, wide, _ = layer.flat.shape(layer.weights)
-    output = layer.flat.shape(int(layer.op.outputs[0]))
+    _, high, wide, _ = layer.graph.shape(layer.weights)
+    output = layer.graph.shape(int(layer.op.outputs[0]))
     grids = []
     padded = values
     for axis, (kernel, stride, dilation) in enumerate(

@@ -9,34 +9,34 @@ import pytest
 
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
-from mobiledeploy.frameworks import drafts, weighted
-from mobiledeploy.frameworks.flat import Flat
+from mobiledeploy.graphs import execution, matrices, quantized
+from mobiledeploy.graphs.graph import Graph
 from tests.passes.conftest import INT8, draft, floats, images, sqnr
 
 SHELF = FORMATS.load("tflite")
 
 
 def made(recipe, network="relu6", kept=()):
-    return drafts.start(floats(network), RECIPES.load(recipe).RECIPE, "int8", images(), kept)
+    return quantized.start(floats(network), RECIPES.load(recipe).RECIPE, "int8", images(), kept)
 
 
 def test_a_layer_that_is_kept_float_computes_in_float_and_no_other_does():
-    flat = Flat(floats("relu6"))
-    name = weighted.of(flat)[1].name
+    graph = Graph(floats("relu6"))
+    name = matrices.of(graph)[1].name
     (word,) = {part.split("/")[-2] for part in name.split(";") if part.endswith("/depthwise")}
     start = made("int8_ptq", kept=[word])
     assert start.kept == (name,)
-    facts = SHELF.inspect(drafts.integers(start))
+    facts = SHELF.inspect(quantized.integers(start))
     assert SHELF.float_layers(facts) == ("DEPTHWISE_CONV_2D",)
     assert next(layer.name for layer in facts.layers if layer.op == "DEPTHWISE_CONV_2D") == name
 
 
 def test_integers_around_kept_layers_answer_as_before():
     fresh = images(24, seed=1)
-    reference = drafts.logits(floats("various"), fresh)
-    names = [layer.name for layer in weighted.of(Flat(floats("various")))]
-    kept = drafts.integers(made("int8_ptq", "various", names[1:2]))
-    assert sqnr(reference, drafts.logits(kept, fresh)) > 25
+    reference = execution.logits(floats("various"), fresh)
+    names = [layer.name for layer in matrices.of(Graph(floats("various")))]
+    kept = quantized.integers(made("int8_ptq", "various", names[1:2]))
+    assert sqnr(reference, execution.logits(kept, fresh)) > 25
 
 
 def test_an_unknown_layer_is_refused_with_the_nearest_name():
@@ -47,9 +47,9 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name():
 
 
 def test_a_part_of_all_names_is_refused():
-    flat = Flat(floats("relu6"))
+    graph = Graph(floats("relu6"))
     shared = set.intersection(
-        *({*flat.name(int(op.outputs[0])).replace(";", "/").split("/")} for op in flat.ops)
+        *({*graph.name(int(op.outputs[0])).replace(";", "/").split("/")} for op in graph.ops)
     )
     for word in shared:
         with pytest.raises(UsageError, match="a part of every layer's name"):
@@ -57,18 +57,18 @@ def test_a_part_of_all_names_is_refused():
 
 
 def test_sixteen_bits_have_their_zero_in_the_middle_and_wide_biases():
-    flat = Flat(drafts.integers(made("int16x8_ptq")))
-    sixteen = [i for i in range(len(flat.graph.tensors)) if flat.dtype(i) == np.int16]
-    assert {flat.scale(i)[1] for i in sixteen} == {0}
-    assert {flat.dtype(x.bias) for x in weighted.of(flat) if x.bias >= 0} == {np.int64}
-    assert flat.dtype(int(flat.graph.inputs[0])) == np.int16
+    graph = Graph(quantized.integers(made("int16x8_ptq")))
+    sixteen = [i for i in range(len(graph.subgraph.tensors)) if graph.dtype(i) == np.int16]
+    assert {graph.scale(i)[1] for i in sixteen} == {0}
+    assert {graph.dtype(x.bias) for x in matrices.of(graph) if x.bias >= 0} == {np.int64}
+    assert graph.dtype(int(graph.inputs[0])) == np.int16
 
 
 def test_sixteen_bits_answer_nearer_than_eight():
     fresh = images(24, seed=1)
-    reference = drafts.logits(floats("relu"), fresh)
+    reference = execution.logits(floats("relu"), fresh)
     eight, sixteen = (
-        sqnr(reference, drafts.logits(drafts.integers(made(recipe, "relu")), fresh))
+        sqnr(reference, execution.logits(quantized.integers(made(recipe, "relu")), fresh))
         for recipe in ("int8_ptq", "int16x8_ptq")
     )
     assert sixteen > eight + 3
@@ -78,7 +78,7 @@ def test_four_bits_are_packed_by_twos_and_answer_as_they_did_unpacked():
     from ai_edge_litert.interpreter import Interpreter
 
     start = made("int8x4_ptq")
-    packed, plain = drafts.packed(start), drafts.integers(start)
+    packed, plain = quantized.packed(start), quantized.integers(start)
     dtypes = {t.dtype for layer in SHELF.inspect(packed).layers for t in layer.inputs if t.constant}
     assert "int4" in dtypes
     assert SHELF.float_layers(SHELF.inspect(packed)) == ()
@@ -97,12 +97,12 @@ def test_four_bits_are_packed_by_twos_and_answer_as_they_did_unpacked():
 
 
 def test_the_first_and_the_depthwise_layers_keep_eight_bits():
-    flat = Flat(drafts.integers(made("int8x4_ptq")))
+    graph = Graph(quantized.integers(made("int8x4_ptq")))
     largest = {
-        layer.number: int(np.abs(flat.stored(layer.weights).astype(int)).max())
-        for layer in weighted.of(flat)
+        layer.number: int(np.abs(graph.stored(layer.weights).astype(int)).max())
+        for layer in matrices.of(graph)
     }
-    kinds = {layer.number: layer.kind for layer in weighted.of(flat)}
+    kinds = {layer.number: layer.kind for layer in matrices.of(graph)}
     first = min(largest)
     for number, code in largest.items():
         narrow = kinds[number] == "CONV_2D" and number != first
@@ -111,23 +111,23 @@ def test_the_first_and_the_depthwise_layers_keep_eight_bits():
 
 def test_what_is_saved_comes_back():
     start = draft("relu")
-    back = drafts.restore(drafts.save(start), INT8, "int8")
+    back = quantized.restore(quantized.save(start), INT8, "int8")
     assert back.floats == start.floats
     assert dict(back.ranges) == dict(start.ranges)
-    assert back.integers == drafts.integers(start)
+    assert back.integers == quantized.integers(start)
     assert (back.trained, back.kept) == (0, ())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 20])
 def test_what_was_not_saved_by_us_is_refused(content):
     with pytest.raises(InputError, match="unfinished training is damaged"):
-        drafts.restore(content, INT8, "int8")
+        quantized.restore(content, INT8, "int8")
 
 
 def test_a_truncated_save_is_refused():
-    content = drafts.save(draft("relu"))
+    content = quantized.save(draft("relu"))
     with pytest.raises(InputError, match="unfinished training is damaged"):
-        drafts.restore(content[: len(content) // 2], INT8, "int8")
+        quantized.restore(content[: len(content) // 2], INT8, "int8")
 
 
 @pytest.mark.parametrize("recipe", ["int8_ptq", "int8x4_ptq"])
@@ -137,7 +137,7 @@ def test_ends_of_uint8_are_128_above_those_of_int8(recipe):
     draft = made(recipe)
     codes = {}
     for io in ("int8", "uint8"):
-        data = drafts.packed(dataclasses.replace(draft, io=io))
+        data = quantized.packed(dataclasses.replace(draft, io=io))
         interpreter = Interpreter(model_content=data)
         runner = interpreter.get_signature_runner()
         (source,), (target,) = runner.get_input_details().values(), interpreter.get_output_details()
@@ -153,6 +153,6 @@ def test_ends_of_uint8_are_128_above_those_of_int8(recipe):
 
 
 def test_codes_span_what_they_are_told_to():
-    wide = drafts.spanning(made("int8_ptq"), -2.0, 2.0)
-    (image,) = SHELF.inspect(drafts.integers(wide)).inputs
+    wide = quantized.spanning(made("int8_ptq"), -2.0, 2.0)
+    (image,) = SHELF.inspect(quantized.integers(wide)).inputs
     assert image.scale[0] == pytest.approx(4 / 255)

@@ -12,7 +12,7 @@ import tf_keras
 from mobiledeploy.analysis import cost
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks import graph
+from mobiledeploy.frameworks import tracing
 
 layers = tf_keras.layers
 IMAGES = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
@@ -49,7 +49,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_a_softmax_is_found_behind(end):
     model = ending(*ENDS[end])
-    frozen = graph.freeze(model, SIZE)
+    frozen = tracing.freeze(model, SIZE)
     expected = model.handle(IMAGES).numpy()
     rows = frozen.run(IMAGES)
     assert rows.shape == (3, 4)
@@ -57,7 +57,7 @@ def test_a_softmax_is_found_behind(end):
     np.testing.assert_allclose(
         logits_of(expected), rows - rows.mean(axis=1, keepdims=True), atol=1e-5
     )
-    graph.check_logits(frozen, rows)
+    tracing.check_logits(frozen, rows)
     for output, wanted in (("softmax", expected), ("logits", rows)):
         answer = [frozen.ending(output)(tf.constant(i[None]))["scores"].numpy()[0] for i in IMAGES]
         np.testing.assert_allclose(answer, wanted, atol=1e-5)
@@ -68,19 +68,19 @@ def test_a_softmax_is_found_behind(end):
 
 def test_a_softmax_over_pairs_is_no_end():
     model = ending(layers.Reshape((2, 2)), layers.Softmax(), layers.Flatten())
-    frozen = graph.freeze(model, SIZE)
+    frozen = tracing.freeze(model, SIZE)
     assert frozen.scores is None
     np.testing.assert_allclose(frozen.run(IMAGES), model.handle(IMAGES), atol=1e-6)
 
 
 def test_probabilities_without_a_softmax_are_refused():
     model = ending(layers.Lambda(lambda x: tf.exp(x) / tf.reduce_sum(tf.exp(x), 1, keepdims=True)))
-    frozen = graph.freeze(model, SIZE)
+    frozen = tracing.freeze(model, SIZE)
     assert frozen.scores is None
     with pytest.raises(InputError, match=r"probabilities already.*--output logits"):
-        graph.check_logits(frozen, frozen.run(IMAGES))
-    graph.check_logits(frozen, np.float32([[0.5, 0.6]]))
-    graph.check_logits(frozen, np.float32([[1.5, -0.5]]))
+        tracing.check_logits(frozen, frozen.run(IMAGES))
+    tracing.check_logits(frozen, np.float32([[0.5, 0.6]]))
+    tracing.check_logits(frozen, np.float32([[1.5, -0.5]]))
 
 
 def test_what_cannot_be_traced_is_one_line():
@@ -88,7 +88,7 @@ def test_what_cannot_be_traced_is_one_line():
     scores = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 9)(image))
     model = Model("tf_keras", tf_keras.Model(image, scores))
     with pytest.raises(InputError) as caught:
-        graph.freeze(model, (4, 4))
+        tracing.freeze(model, (4, 4))
     assert caught.value.message == (
         "TensorFlow cannot run the model on one 4x4 picture: "
         "Negative dimension size caused by subtracting 9 from 4"
@@ -109,9 +109,9 @@ def counted(*stack, library=tf_keras):
     stem = library.layers.Conv2D(8, 1, padding="same", use_bias=False)
     picture = library.layers.Input((16, 16, 3))
     whole = library.Model(picture, handle(stem(picture)))
-    rows = graph.layers(Model(framework, whole), SIZE)
+    rows = tracing.layers(Model(framework, whole), SIZE)
     found = cost.cost(rows)
-    assert found.params == graph.parameters(Model(framework, whole)).total == whole.count_params()
+    assert found.params == tracing.parameters(Model(framework, whole)).total == whole.count_params()
     return found.mult_adds - 16 * 16 * 3 * 8, found.uncounted
 
 
@@ -153,20 +153,20 @@ def test_attention_counts_its_projections_and_names_the_rest():
     rows = layers.Reshape((256, 3))(x)
     attention = layers.MultiHeadAttention(2, 4)(rows, rows)
     model = Model("tf_keras", tf_keras.Model(x, attention))
-    found = cost.cost(graph.layers(model, SIZE))
+    found = cost.cost(tracing.layers(model, SIZE))
     assert found.mult_adds == 4 * 256 * 3 * 8
     assert found.uncounted == ("Einsum",)
 
 
 def test_layers_have_the_names_of_the_models_own():
     model = ending(layers.BatchNormalization(name="norm"), layers.Dense(3, name="top"))
-    names = [row.name for row in graph.layers(model, SIZE)]
+    names = [row.name for row in tracing.layers(model, SIZE)]
     assert {"norm", "top"} <= {name.partition("/")[0] for name in names}
     assert len(set(names)) == len(names)
 
 
 def test_layers_stand_in_order_and_hold_static_shapes():
-    rows = graph.layers(ending(layers.Softmax()), SIZE)
+    rows = tracing.layers(ending(layers.Softmax()), SIZE)
     known = {"image"}
     for row in rows:
         for tensor in (*row.inputs, *row.outputs):
@@ -183,8 +183,8 @@ def test_layers_stand_in_order_and_hold_static_shapes():
 
 def test_trainable_parameters_are_those_that_training_changes():
     model = ending(layers.BatchNormalization())
-    found = graph.parameters(model)
-    assert found == graph.Parameters(3 * 9 * 4 + 4 + 2 * 4, 3 * 9 * 4 + 4 + 4 * 4)
+    found = tracing.parameters(model)
+    assert found == tracing.Parameters(3 * 9 * 4 + 4 + 2 * 4, 3 * 9 * 4 + 4 + 4 * 4)
 
 
 FULL = """
@@ -192,11 +192,11 @@ import sys
 from pathlib import Path
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks import graph, loading
+from mobiledeploy.frameworks import loading, tracing
 import tf_keras
 layers = tf_keras.layers
 model = tf_keras.Sequential([layers.Input((16, 16, 3)), layers.Flatten(), layers.Dense(4000)])
-frozen = graph.freeze(Model("tf_keras", model), (16, 16))
+frozen = tracing.freeze(Model("tf_keras", model), (16, 16))
 try:
     with loading.temporary_folder() as folder:
         frozen.save("logits", folder)

@@ -1,0 +1,134 @@
+"""Graphs run operator by operator over all images, by LiteRT's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from mobiledeploy.core import leases
+from mobiledeploy.core.errors import InputError, first_line
+from mobiledeploy.core.ports import Array, Images
+from mobiledeploy.graphs.graph import Floats, Graph
+
+
+class Walk:
+    """The values of a graph's tensors for many images, operator after operator.
+
+    Each operator runs once for each image; only values that are still to be read are held.
+    """
+
+    def __init__(self, graph: Graph, images: Images) -> None:
+        self._graph = graph
+        self._at = 0
+        if len(graph.inputs) != 1:
+            raise InputError(f"the model has {len(graph.inputs)} inputs, not one image")
+        (source,) = graph.inputs
+        self._values: dict[int, Array] = {source: _stored(graph, source, images)[:, None]}
+
+    def before(self, op: int) -> None:
+        """Runs all operators before that of number `op`."""
+        if op <= self._at:
+            return
+        content, reads, gives = self._graph.part(self._at, op)
+        if gives:
+            self._values |= _run(content, [self._values[i] for i in reads], gives)
+        self._at = op
+        still = {i for later in self._graph.ops[op:] for i in later.inputs}
+        still |= set(self._graph.outputs)
+        self._values = {i: v for i, v in self._values.items() if i in still}
+
+    def end(self) -> Floats:
+        """The output [N, ...] in real values."""
+        self.before(len(self._graph.ops))
+        (target,) = self._graph.outputs
+        return self._graph.real(target, self.value(target))
+
+    def value(self, index: int) -> Array:
+        """The stored values [N, ...] of a tensor that the next operator reads."""
+        values = self._values[index]
+        if values.ndim > 1 and values.shape[1] == 1:
+            rows: Array = values.reshape(len(values), *values.shape[2:])
+            return rows
+        return values
+
+
+def run(content: bytes, images: Images) -> Floats:
+    """The output of a TFLite file with one input and one output, in real values: [N, classes]."""
+    return Walk(Graph(content), images).end()
+
+
+def logits(content: bytes, images: Images) -> Floats:
+    """What a TFLite answers, in real values and before a closing softmax: [N, classes]."""
+    graph = Graph(content)
+    ops = graph.ops
+    last = len(ops)
+    while last and graph.kind(ops[last - 1]) in ("SOFTMAX", "DEQUANTIZE", "QUANTIZE"):
+        last -= 1
+    walk = Walk(graph, images)
+    walk.before(last)
+    (target,) = {int(i) for i in ops[last - 1].outputs}
+    return graph.real(target, walk.value(target))
+
+
+def interpreter(content: bytes, *, every_tensor: bool = False) -> Any:
+    """LiteRT's interpreter on all cores, allocated; InputError where it refuses the file.
+
+    `every_tensor` keeps what operators hand on to each other, for `get_tensor`.
+    """
+    try:
+        engine = Interpreter(
+            model_content=content,
+            num_threads=leases.cores(),
+            experimental_preserve_all_tensors=every_tensor,
+            # XNNPACK keeps what is between its operators to itself.
+            experimental_op_resolver_type=(
+                OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+                if every_tensor
+                else OpResolverType.AUTO
+            ),
+        )
+        engine.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"LiteRT cannot load the model: {first_line(error)}") from error
+    return engine
+
+
+def invoke(engine: Any) -> None:
+    """Runs an interpreter; InputError where it gives up."""
+    try:
+        engine.invoke()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"LiteRT cannot run the model: {first_line(error)}") from error
+
+
+def _run(content: bytes, values: Sequence[Array], gives: Sequence[int]) -> dict[int, Array]:
+    """What the file makes of `values`, [N, *shape] of each of its inputs: so of each output."""
+    engine = interpreter(content)
+    sources = [detail["index"] for detail in engine.get_input_details()]
+    targets = [detail["index"] for detail in engine.get_output_details()]
+    answers: list[Array] = []
+    for number in range(len(values[0])):
+        for source, value in zip(sources, values, strict=True):
+            engine.set_tensor(source, value[number])
+        invoke(engine)
+        for place, target in enumerate(targets):
+            answer = engine.get_tensor(target)
+            if number == 0:
+                answers.append(np.empty((len(values[0]), *answer.shape), answer.dtype))
+            answers[place][number] = answer
+    return dict(zip(gives, answers, strict=True))
+
+
+def _stored(graph: Graph, index: int, images: Images) -> Array:
+    """Images as the input takes them."""
+    dtype = graph.dtype(index)
+    if dtype == np.float32:
+        return images
+    assert dtype is not None
+    scales, zero = graph.scale(index)
+    limits: np.iinfo[Any] = np.iinfo(dtype)
+    codes = np.round(images / np.float32(scales[0])) + zero
+    return np.clip(codes, limits.min, limits.max).astype(dtype)

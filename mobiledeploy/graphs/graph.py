@@ -1,0 +1,471 @@
+"""A TFLite file as objects that can be read, changed and packed again."""
+
+from __future__ import annotations
+
+import copy
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.ports import Array
+
+Floats = NDArray[np.float32]
+
+IDENTIFIER = b"TFL3"
+OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+"""What each operator code is called, such as CONV_2D."""
+ACTIVATIONS = {
+    v: k for k, v in vars(schema.ActivationFunctionType).items() if not k.startswith("_")
+}
+"""What each fused activation is called: NONE, RELU, RELU6, ..."""
+TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
+"""What each tensor type is called: float32, int8, int4, ..."""
+CASTS = ("QUANTIZE", "DEQUANTIZE")
+BROKEN = (
+    AttributeError, EOFError, IndexError, MemoryError, OverflowError, RuntimeError, struct.error,
+    TypeError, ValueError, zlib.error,
+)  # fmt: skip
+"""What the generated readers raise on bytes that are none of theirs."""
+_CODES: dict[str, int] = {name: code for code, name in OPERATORS.items()}
+_DTYPES: dict[int, type] = {
+    code: getattr(np, name)
+    for code, name in TYPES.items()
+    if name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
+} | {schema.TensorType.INT4: np.int8, schema.TensorType.BOOL: np.bool_}
+_MOST_PARTS = 1 << 18
+_OUTSIDE = 1 << 30
+"""Bytes of constants from which they lie behind the flatbuffer, whose offsets have 32 bits."""
+_ALIGNMENT = 16
+"""Of constants, as the schema asks for; the generated code ignores it."""
+
+
+class Graph:
+    """A TFLite file. Tensors of its first subgraph are known by their index, as in the file.
+
+    Further subgraphs, those of control flow, are kept as they are.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        """Args: the file. InputError where it is none, or speaks of parts that are not there."""
+        self.model = _unpacked(content)
+        self.subgraph = self.model.subgraphs[0]
+
+    # Reading.
+
+    @property
+    def ops(self) -> list[Any]:
+        """The operators, in the order in which they run."""
+        return list(self.subgraph.operators)
+
+    @property
+    def inputs(self) -> list[int]:
+        """The tensors that the model takes."""
+        return [int(index) for index in self.subgraph.inputs]
+
+    @property
+    def outputs(self) -> list[int]:
+        """The tensors that it answers with."""
+        return [int(index) for index in self.subgraph.outputs]
+
+    def kind(self, op: Any) -> str:
+        """What the operator is called, such as CONV_2D, CUSTOM:name, or UNKNOWN:number."""
+        code = self.model.operatorCodes[op.opcodeIndex]
+        # Codes past 127 live in builtinCode alone; old files have deprecatedBuiltinCode alone.
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        if OPERATORS.get(number) == "CUSTOM":
+            return f"CUSTOM:{(code.customCode or b'').decode('utf-8', 'replace')}"
+        return str(OPERATORS.get(number, f"UNKNOWN:{number}"))
+
+    def activation(self, op: Any) -> str:
+        """What is fused into the operator: NONE, RELU, RELU6, ..."""
+        return str(ACTIVATIONS[getattr(op.builtinOptions, "fusedActivationFunction", 0)])
+
+    def name(self, index: int) -> str:
+        """The tensor's name; it may be empty, and another tensor's too."""
+        return str((self.subgraph.tensors[index].name or b"").decode("utf-8", "replace"))
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The tensor's shape."""
+        shape = self.subgraph.tensors[index].shape
+        return () if shape is None else tuple(int(side) for side in shape)
+
+    def dtype(self, index: int) -> type | None:
+        """The type of its elements; None for one that no weight or activation has.
+
+        int8 for int4, whose codes are stored by twos.
+        """
+        return _DTYPES.get(self.subgraph.tensors[index].type)
+
+    def type_name(self, index: int) -> str:
+        """The type of its elements as the schema has it: float32, int8, int4, ..."""
+        code = self.subgraph.tensors[index].type
+        return str(TYPES.get(code, f"unknown:{code}"))
+
+    def bytes_of(self, index: int) -> NDArray[np.uint8] | None:
+        """The bytes of a constant, None for what is computed, and for no tensor (-1)."""
+        if index < 0:
+            return None
+        stored = self.model.buffers[self.subgraph.tensors[index].buffer].data
+        return None if stored is None or not len(stored) else np.asarray(stored, np.uint8)
+
+    def constant(self, index: int) -> Array | None:
+        """Values that are stored in the file; None for what is computed, and for no tensor (-1).
+
+        Codes of 4 bits are one to a byte. InputError where the bytes do not fill the shape.
+        """
+        stored, dtype = self.bytes_of(index), self.dtype(index)
+        if stored is None or dtype is None:
+            return None
+        size = int(np.prod(self.shape(index), dtype=np.int64))
+        if self.type_name(index) == "int4":
+            pairs = stored.view(np.int8)
+            stored = np.stack([pairs << 4 >> 4, pairs >> 4]).T.reshape(-1)[:size].view(np.uint8)
+        if stored.size != size * np.dtype(dtype).itemsize:
+            raise InputError(f"the constant {self.name(index)} of the TFLite file is cut short")
+        values: Array = stored.view(dtype).reshape(self.shape(index))
+        return values
+
+    def stored(self, index: int) -> Array:
+        """As `constant`, of a tensor that is known to be one."""
+        values = self.constant(index)
+        assert values is not None
+        return values
+
+    def scale(self, index: int) -> tuple[NDArray[np.float64], int]:
+        """Scales and the zero point of a quantized tensor; real = scale * (stored - zero point).
+
+        No scale where the tensor is not quantized.
+        """
+        quantization = self.subgraph.tensors[index].quantization
+        if quantization is None or quantization.scale is None:
+            return np.empty(0), 0
+        zero = quantization.zeroPoint
+        scales = np.asarray(quantization.scale, np.float64)
+        return scales, int(zero[0]) if zero is not None and len(zero) else 0
+
+    def axis(self, index: int) -> int:
+        """The axis along which the scales of a tensor lie."""
+        return int(self.subgraph.tensors[index].quantization.quantizedDimension)
+
+    def spread(self, index: int) -> NDArray[np.float64]:
+        """The scales of a quantized tensor, shaped so that they multiply its values."""
+        scales, _ = self.scale(index)
+        if scales.size == 1:
+            return scales
+        sides = [1] * len(self.shape(index))
+        sides[self.axis(index)] = scales.size
+        return scales.reshape(sides)
+
+    def real(self, index: int, values: Array) -> Floats:
+        """What stored `values` of a tensor stand for."""
+        if values.dtype == np.float32:
+            return values
+        scales, zero = self.scale(index)
+        return ((values.astype(np.float32) - zero) * np.float32(scales[0])).astype(np.float32)
+
+    # Changing.
+
+    def put(self, op: Any, place: int, values: Array) -> None:
+        """Other values for the constant that `op` reads at `place`, for this operator alone."""
+        index = int(op.inputs[place])
+        readers = sum(int(i) == index for other in self.ops for i in other.inputs)
+        dtype = self.dtype(index)
+        assert dtype is not None
+        tensor = self.subgraph.tensors[index]
+        if readers > 1:
+            # Equal constants are one tensor to the converter.
+            tensor = copy.deepcopy(tensor)
+            tensor.name = (tensor.name or b"") + f";{len(self.subgraph.tensors)}".encode()
+            self.subgraph.tensors.append(tensor)
+            op.inputs = [*op.inputs]
+            op.inputs[place] = len(self.subgraph.tensors) - 1
+        tensor.buffer = self._add_buffer(np.asarray(values, dtype))
+
+    def add_constant(self, name: str, values: Array) -> int:
+        """A tensor more, with its values in the file."""
+        code = next(code for code, dtype in _DTYPES.items() if dtype == values.dtype.type)
+        index = self.add_tensor(name, values.shape, TYPES[code])
+        self.subgraph.tensors[index].buffer = self._add_buffer(values)
+        return index
+
+    def add_tensor(self, name: str, shape: Iterable[int], type_name: str) -> int:
+        """A tensor more, which an operator shall make."""
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape = name.encode(), list(shape)
+        tensor.type = next(code for code, own in TYPES.items() if own == type_name)
+        tensor.buffer = 0
+        self.subgraph.tensors.append(tensor)
+        return len(self.subgraph.tensors) - 1
+
+    def add_op(self, kind: str, inputs: Iterable[int], outputs: Iterable[int]) -> Any:
+        """An operator without options, of the second version; the caller puts it in its place."""
+        op = schema.OperatorT()
+        op.opcodeIndex = self._add_code(_CODES[kind], 2)
+        op.inputs, op.outputs = list(inputs), list(outputs)
+        return op
+
+    def become_mean(self, op: Any, axes: int) -> None:
+        """Makes an operator the MEAN over `axes` (a tensor) of what it reads, sides of one kept."""
+        options = schema.ReducerOptionsT()
+        options.keepDims = True
+        op.opcodeIndex = self._add_code(schema.BuiltinOperator.MEAN, 2)
+        op.inputs = [int(op.inputs[0]), axes]
+        op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReducerOptions, options
+
+    def make_names_unique(self) -> None:
+        """Gives each tensor a name that is not empty, and no other's."""
+        taken: set[str] = set()
+        # What operators make has the first choice.
+        made = [int(i) for op in self.ops for i in op.outputs]
+        for index in dict.fromkeys((*self.inputs, *made, *range(len(self.subgraph.tensors)))):
+            name = free = self.name(index) or f"tensor_{index}"
+            number = 1
+            while free in taken:
+                number += 1
+                free = f"{name}_{number}"
+            taken.add(free)
+            self.subgraph.tensors[index].name = free.encode()
+
+    def unsign_ends(self) -> None:
+        """Gives ends of int8 codes of uint8 instead: each is 128 above the inner one.
+
+        The kernels compute in int8; an operator at either end moves the codes.
+        """
+        outer: dict[int, int] = {}
+        first, last = [], []
+        for index in dict.fromkeys((*self.inputs, *self.outputs)):
+            if self.dtype(index) == np.int8:
+                outer[index] = self._unsigned(index)
+                if index in self.inputs:
+                    first.append(self.add_op("QUANTIZE", [outer[index]], [index]))
+                else:
+                    last.append(self.add_op("QUANTIZE", [index], [outer[index]]))
+        self.subgraph.operators = [*first, *self.ops, *last]
+        self.subgraph.inputs = [outer.get(index, index) for index in self.inputs]
+        self.subgraph.outputs = [outer.get(index, index) for index in self.outputs]
+        for signature in self.model.signatureDefs or ():
+            for end in (*(signature.inputs or ()), *(signature.outputs or ())):
+                end.tensorIndex = outer.get(end.tensorIndex, end.tensorIndex)
+
+    def _unsigned(self, index: int) -> int:
+        """A copy of a tensor of int8 with codes of uint8."""
+        tensor = copy.deepcopy(self.subgraph.tensors[index])
+        tensor.name, tensor.type = (tensor.name or b"") + b"/unsigned", schema.TensorType.UINT8
+        tensor.quantization.zeroPoint = [self.scale(index)[1] + 128]
+        self.subgraph.tensors.append(tensor)
+        return len(self.subgraph.tensors) - 1
+
+    def _add_code(self, builtin: int, version: int) -> int:
+        """The index of the operator code of this version."""
+        for number, code in enumerate(self.model.operatorCodes):
+            own = max(code.builtinCode, code.deprecatedBuiltinCode)
+            if own == builtin and code.version == version:
+                return number
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode = builtin, min(builtin, 127)
+        code.version = version
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
+
+    def _add_buffer(self, values: Array) -> int:
+        buffer = schema.BufferT()
+        buffer.data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    # Packing.
+
+    def packed(self) -> bytes:
+        """The file. Buffers that no tensor has any more are left empty."""
+        used = {tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors or ()}
+        used |= {entry.buffer for entry in self.model.metadata or ()}
+        for number in set(range(len(self.model.buffers))) - used:
+            self.model.buffers[number] = schema.BufferT()
+        return _packed(self.model)
+
+    def part(self, start: int, stop: int) -> tuple[bytes, list[int], list[int]]:
+        """Operators `start` to `stop` as a file, with the tensors that it reads and makes.
+
+        It makes those alone that the rest of the model reads.
+        """
+        ops = self.ops
+        inside = ops[start:stop]
+        made = _unique(index for op in inside for index in op.outputs)
+        later = {index for op in ops[stop:] for index in op.inputs} | set(self.subgraph.outputs)
+        made_set = set(made)
+        reads = _unique(
+            index
+            for op in inside
+            for index in op.inputs
+            if index >= 0 and index not in made_set and self.bytes_of(index) is None
+        )
+        gives = [index for index in made if index in later]
+        graph = copy.copy(self.subgraph)
+        graph.operators, graph.inputs, graph.outputs = inside, reads, gives
+        model = copy.copy(self.model)
+        model.subgraphs = [graph, *self.model.subgraphs[1:]]
+        model.signatureDefs, model.metadata = [], []
+        used = {self.subgraph.tensors[i].buffer for op in inside for i in op.inputs if i >= 0}
+        used |= {t.buffer for other in self.model.subgraphs[1:] for t in other.tensors or ()}
+        model.buffers = [
+            buffer if number in used else schema.BufferT()
+            for number, buffer in enumerate(self.model.buffers)
+        ]
+        return _packed(model), reads, gives
+
+
+def _unique(indices: Iterable[int]) -> list[int]:
+    return list(dict.fromkeys(int(index) for index in indices))
+
+
+def _unpacked(content: bytes) -> Any:
+    if len(content) < 8 or content[4:8] != IDENTIFIER:
+        raise InputError("not a TFLite file: it lacks the identifier TFL3")
+    try:
+        root = schema.Model.GetRootAs(content, 0)
+        # Tables may share their parts, so that a small file could unpack to very many.
+        graphs = [root.Subgraphs(i) for i in range(min(root.SubgraphsLength(), _MOST_PARTS))]
+        parts = sum(graph.TensorsLength() + graph.OperatorsLength() for graph in graphs)
+        if root.SubgraphsLength() > _MOST_PARTS or parts > _MOST_PARTS:
+            raise InputError("the TFLite file holds more than a mobile network can")
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+    except BROKEN as error:
+        raise InputError("the TFLite file is truncated or damaged") from error
+    if not model.subgraphs:
+        raise InputError("the TFLite file holds no graph")
+    for buffer in model.buffers or ():
+        _bring_in(buffer, content)
+    _check(model)
+    return model
+
+
+def _bring_in(buffer: Any, content: bytes) -> None:
+    """A buffer whose bytes lie behind the flatbuffer holds them itself from now on."""
+    if buffer.offset > 1:
+        if buffer.offset + buffer.size > len(content):
+            raise InputError("the TFLite file is truncated: it lacks some of its constants")
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    buffer.offset = buffer.size = 0
+
+
+def _check(model: Any) -> None:
+    """InputError where parts of the first graph speak of others that are not there.
+
+    As TFLite itself asks of a file; what it leaves out is an empty list afterwards.
+    """
+    graph = model.subgraphs[0]
+    for owner, names in ((model, ("operatorCodes", "buffers")), (graph, ("tensors", "operators"))):
+        for name in names:
+            if getattr(owner, name) is None:
+                setattr(owner, name, [])
+    for owner in (graph, *graph.operators):
+        for name in ("inputs", "outputs"):
+            if getattr(owner, name) is None:
+                setattr(owner, name, [])
+    fixed = set()
+    for index, tensor in enumerate(graph.tensors):
+        name = (tensor.name or b"").decode("utf-8", "replace")
+        sides = () if tensor.shape is None else tuple(tensor.shape)
+        if not 0 <= tensor.buffer < len(model.buffers) or min(sides, default=0) < 0:
+            raise InputError(f"the tensor {name} of the TFLite file has no such data or shape")
+        if tensor.quantization is not None:
+            _check_quantization(tensor, name)
+        stored = model.buffers[tensor.buffer].data
+        if stored is not None and len(stored):
+            fixed.add(index)
+    known = range(len(graph.tensors))
+    if not len(graph.outputs) or any(i not in known for i in (*graph.inputs, *graph.outputs)):
+        raise InputError("the inputs or outputs of the TFLite file are not there")
+    for number, op in enumerate(graph.operators):
+        if not 0 <= op.opcodeIndex < len(model.operatorCodes):
+            raise InputError(f"the TFLite file does not say what its operator {number} is")
+        code = model.operatorCodes[op.opcodeIndex]
+        kind = OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "unknown")
+        absent = [i for i in op.inputs if i != -1 and i not in known]
+        absent += [i for i in op.outputs if i not in known or i in fixed]
+        ends = len(op.inputs) and op.inputs[0] >= 0 and len(op.outputs)
+        if absent or (kind in (*CASTS, "SOFTMAX") and not ends):
+            raise InputError(
+                f"the operator {number} ({kind}) of the TFLite file reads or writes a "
+                "tensor that cannot be"
+            )
+
+
+def _check_quantization(tensor: Any, name: str) -> None:
+    scale, zero, shape = (
+        () if values is None else tuple(values)
+        for values in (tensor.quantization.scale, tensor.quantization.zeroPoint, tensor.shape)
+    )
+    axis = tensor.quantization.quantizedDimension
+    fits = len(scale) < 2 or (0 <= axis < len(shape) and len(scale) == shape[axis])
+    if scale and (len(zero) != len(scale) or not fits):
+        raise InputError(f"the tensor {name} of the TFLite file has scales of another shape")
+
+
+def _packed(model: Any) -> bytes:
+    buffers = [_Buffer(buffer) for buffer in model.buffers]
+    size = sum(buffer.size for buffer in buffers)
+    outside = size >= _OUTSIDE
+    if not outside:
+        return _flatbuffer(model, buffers, size)
+    # Offsets are filled in once it is known how long the flatbuffer is; 0 would be left out of it.
+    for buffer in buffers:
+        buffer.outside = 2 if buffer.size else 0
+    start = _aligned(len(_flatbuffer(model, buffers, 0)))
+    at = start
+    for buffer in buffers:
+        if buffer.size:
+            buffer.outside, at = at, _aligned(at + buffer.size)
+    file = bytearray(at)
+    inner = _flatbuffer(model, buffers, 0)
+    file[: len(inner)] = inner
+    for buffer in buffers:
+        if buffer.size:
+            file[buffer.outside : buffer.outside + buffer.size] = buffer.data.tobytes()
+    return bytes(file)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _flatbuffer(model: Any, buffers: list[_Buffer], size: int) -> bytes:
+    shallow = copy.copy(model)
+    shallow.buffers = buffers
+    # A builder that is large enough from the start copies no weights while it grows.
+    builder = flatbuffers.Builder(size + _ALIGNMENT * len(buffers) + 2**16)
+    builder.Finish(shallow.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+class _Buffer:
+    """Bytes of a constant that pack themselves at a multiple of 16 bytes, or `outside`."""
+
+    def __init__(self, buffer: Any) -> None:
+        empty = buffer.data is None
+        self.data = np.empty(0, np.uint8) if empty else np.asarray(buffer.data, np.uint8)
+        self.size = self.data.size
+        self.outside = 0
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - the generated code's name for it
+        if not self.size:
+            schema.BufferStart(builder)
+        elif self.outside:
+            schema.BufferStart(builder)
+            schema.BufferAddOffset(builder, self.outside)
+            schema.BufferAddSize(builder, self.size)
+        else:
+            builder.StartVector(1, self.size, _ALIGNMENT)
+            builder.head -= self.size
+            builder.Bytes[builder.head : builder.head + self.size] = self.data.tobytes()
+            vector = builder.EndVector()
+            schema.BufferStart(builder)
+            schema.BufferAddData(builder, vector)
+        return int(schema.BufferEnd(builder))
