@@ -50,8 +50,7 @@ class Walk:
         """The stored values [N, ...] of a tensor that the next operator reads."""
         values = self._values[index]
         if values.ndim > 1 and values.shape[1] == 1:
-            rows: Array = values.reshape(len(values), *values.shape[2:])
-            return rows
+            return np.reshape(values, (len(values), *values.shape[2:]))
         return values
 
 
@@ -131,4 +130,5 @@ def _stored(graph: Graph, index: int, images: Images) -> Array:
     scales, zero = graph.scale(index)
     limits: np.iinfo[Any] = np.iinfo(dtype)
     codes = np.round(images / np.float32(scales[0])) + zero
-    return np.clip(codes, limits.min, limits.max).astype(dtype)
+    stored: Array = np.clip(codes, limits.min, limits.max).astype(dtype)
+    return stored

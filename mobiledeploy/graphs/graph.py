@@ -211,6 +211,23 @@ class Graph:
         op.inputs, op.outputs = list(inputs), list(outputs)
         return op
 
+    def set_scale(self, index: int, scale: float, zero: int) -> None:
+        """Makes a tensor one of codes: real = scale * (stored - zero)."""
+        quantization = schema.QuantizationParametersT()
+        quantization.scale, quantization.zeroPoint = [np.float32(scale)], [zero]
+        self.subgraph.tensors[index].quantization = quantization
+
+    def set_scales(self, index: int, scales: Array) -> None:
+        """Other scales for a quantized tensor, as many as it has; zero points stay."""
+        self.subgraph.tensors[index].quantization.scale = np.asarray(scales, np.float32)
+
+    def raise_version(self, op: Any, version: int) -> None:
+        """Asks for this version of the operator at least: newer ones take more types."""
+        code = self.model.operatorCodes[op.opcodeIndex]
+        if code.version < version:
+            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+            op.opcodeIndex = self._add_code(builtin, version)
+
     def become_mean(self, op: Any, axes: int) -> None:
         """Makes an operator the MEAN over `axes` (a tensor) of what it reads, sides of one kept."""
         options = schema.ReducerOptionsT()
@@ -220,7 +237,7 @@ class Graph:
         op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReducerOptions, options
 
     def make_names_unique(self) -> None:
-        """Gives each tensor a name that is not empty, and no other's."""
+        """Gives each tensor a name that is not empty, and no other's; what has one keeps it."""
         taken: set[str] = set()
         # What operators make has the first choice.
         made = [int(i) for op in self.ops for i in op.outputs]

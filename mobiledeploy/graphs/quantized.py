@@ -9,16 +9,13 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.compiler.mlir.lite import types_pb2
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.python.convert import ConverterError, mlir_quantize
-from tensorflow.lite.python.util import modify_model_io_type
+from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.core import arrays, inputs
-from mobiledeploy.core.errors import InputError, UsageError, first_line
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, QuantizedGraph, Recipe
+from mobiledeploy.graphs import integers as maker
 from mobiledeploy.graphs import matrices, ranges
 from mobiledeploy.graphs.graph import Graph
 
@@ -32,7 +29,12 @@ def start(
 
     `kept` names layers that stay float; see `named`.
     """
-    tensors = named(Graph(floats), kept)
+    graph = Graph(floats)
+    names = [graph.name(index) for index in range(len(graph.subgraph.tensors))]
+    if "" in names or len(set(names)) < len(names):
+        graph.make_names_unique()
+        floats = graph.packed()
+    tensors = named(graph, kept)
     return QuantizedGraph(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
 
 
@@ -106,40 +108,20 @@ def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> QuantizedGraph
 
 
 def integers(draft: QuantizedGraph) -> bytes:
-    """The draft's integers, by TensorFlow's quantizer where no pass has made them yet."""
+    """The draft's integers, made of its floats and ranges where no pass has changed them yet."""
     if draft.integers is not None:
         return draft.integers
-    graph = Graph(draft.floats)
-    wide = draft.recipe.activation_bits == 16
-    for index, tensor in enumerate(graph.subgraph.tensors):
-        extent = draft.ranges.get(graph.name(index))
-        if extent is not None and graph.constant(index) is None:
-            tensor.quantization = schema.QuantizationParametersT()
-            tensor.quantization.min = [np.float32(extent[0])]
-            tensor.quantization.max = [np.float32(extent[1])]
-    # Ends of uint8 come last: see `packed`.
-    ends = tf.float32 if draft.io == "float" or wide else tf.int8
-    try:
-        made = bytes(
-            mlir_quantize(
-                graph.packed(),
-                disable_per_channel=draft.recipe.granularity == "per-tensor",
-                inference_type=types_pb2.QUANTIZED_INT16 if wide else types_pb2.QUANTIZED_INT8,
-                denylisted_nodes=set(draft.kept),
-                input_data_type=ends,
-                output_data_type=ends,
-            )
-        )
-    except ConverterError as error:
-        raise InputError(f"the quantizer refused the model: {first_line(error)}") from error
-    if draft.recipe.weight_bits == 4:
-        return _narrowed(made, graph)
-    if not wide:
-        return made
-    if draft.io == "int8":
-        # The quantizer itself leaves ends of 16 bits in float.
-        made = bytes(modify_model_io_type(made, tf.int16, tf.int16))
-    return _as_kernels_want(made)
+    recipe = draft.recipe
+    made = maker.integers(
+        draft.floats,
+        draft.ranges,
+        activation_bits=16 if recipe.activation_bits == 16 else 8,
+        granularity="per-tensor" if recipe.granularity == "per-tensor" else "per-channel",
+        # Ends of uint8 come last: see `packed`.
+        float_ends=draft.io == "float",
+        kept=draft.kept,
+    )
+    return _narrowed(made, Graph(draft.floats)) if recipe.weight_bits == 4 else made
 
 
 def packed(draft: QuantizedGraph) -> bytes:
@@ -185,22 +167,4 @@ def _narrowed(content: bytes, floats: Graph) -> bytes:
                 read[0]
             )
             ours.put_bias(ours.blocked(bias))
-    return graph.packed()
-
-
-def _as_kernels_want(content: bytes) -> bytes:
-    """A file of 16x8 with zero points of 0 and biases of 64 bits: TFLite has no other kernels.
-
-    The quantizer's ranges are even on both sides of zero, which is half a code from its code 0, and
-    rounds to -1 as often.
-    """
-    graph = Graph(content)
-    for index, tensor in enumerate(graph.subgraph.tensors):
-        if graph.dtype(index) == np.int16:
-            tensor.quantization.zeroPoint = [0]
-    for layer in matrices.of(graph):
-        if layer.bias >= 0 and graph.dtype(layer.bias) == np.int32:
-            values = graph.stored(layer.bias).astype(np.int64)
-            graph.subgraph.tensors[layer.bias].type = schema.TensorType.INT64
-            graph.put(layer.op, 2, values)
     return graph.packed()
