@@ -35,7 +35,6 @@ from mobiledeploy.core.types import (
     Output,
     Overrides,
     Preprocessing,
-    QuantizedGraph,
     Recipe,
     Source,
     Weights,
@@ -146,16 +145,21 @@ def press(
     from mobiledeploy.graphs import quantized
 
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
-    source: Model | QuantizedGraph | bytes = model
-    match CONVERTERS.load(format_).source(chosen):
-        case "tflite":
-            source = press(model, chosen, "tflite", images, io=io, output=output)
-        case "draft":
-            floats = press(model, "float32", "tflite", images, output=output)
-            source = quantized.start(floats, chosen, io, images)
-    return CONVERTERS.load(format_).convert(
-        source, chosen, resolution=images.shape[1:3], io=io, output=output
-    )
+    size = images.shape[1:3]
+    if format_ != "tflite":
+        converter = CONVERTERS.load(format_)
+        wanted = converter.source(chosen)
+        source = (
+            model
+            if wanted == "model"
+            else press(model, chosen, "tflite", images, io=io, output=output)
+        )
+        return converter.convert(source, chosen, resolution=size, io=io, output=output)
+    plain = RECIPES.load("float32").RECIPE
+    floats = CONVERTERS.load("tflite").convert(model, plain, resolution=size, io=io, output=output)
+    if not chosen.full_integer:
+        return quantized.without_calibration(floats, chosen)
+    return quantized.packed(quantized.start(floats, chosen, io, images))
 
 
 @pytest.fixture(scope="session")

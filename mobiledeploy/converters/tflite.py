@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
@@ -11,17 +11,13 @@ from tensorflow.lite.python.convert import ConverterError
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import InputOutput, Model, Output, QuantizedGraph, Recipe
 from mobiledeploy.frameworks import loading, recipe_check, tracing
-from mobiledeploy.graphs import quantized
 
-_NUMBERS = (
-    (32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"), (8, 16, "min-max"),
-    (4, 8, "min-max"),
-)  # fmt: skip
+_NUMBERS = ((32, 32, None),)
 
 
-def source(recipe: Recipe) -> Literal["model", "draft"]:
-    """Floats from the model; integers throughout from a draft of it."""
-    return "draft" if recipe.full_integer else "model"
+def source(recipe: Recipe) -> Literal["model"]:
+    """Floats from the model."""
+    return "model"
 
 
 def convert(
@@ -37,30 +33,17 @@ def convert(
     InputError for a model or a recipe that the converter cannot do.
     """
     recipe_check.refuse_other(recipe, "tflite", _NUMBERS)
-    if isinstance(source, bytes):
-        raise TypeError("TFLite is made from the model or from its draft")
-    if isinstance(source, QuantizedGraph):
-        return quantized.packed(source)
+    if not isinstance(source, Model):
+        raise TypeError("the float TFLite is made from the model")
     frozen = tracing.freeze(source, resolution)
     with loading.temporary_folder() as folder:
         frozen.save(output, folder)
         with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-        _configure(converter, recipe)
         try:
             return bytes(converter.convert())
         except ConverterError as error:
             raise InputError(_reason(str(error))) from error
-
-
-def _configure(converter: Any, recipe: Recipe) -> None:
-    if recipe.weight_bits < 32:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if recipe.granularity == "per-tensor":
-        # The converter has no public switch for it.
-        converter._experimental_disable_per_channel = True
-    if recipe.weight_bits == 16:
-        converter.target_spec.supported_types = [tf.float16]
 
 
 def _reason(text: str) -> str:

@@ -204,12 +204,26 @@ class Graph:
         self.subgraph.tensors.append(tensor)
         return len(self.subgraph.tensors) - 1
 
-    def add_op(self, kind: str, inputs: Iterable[int], outputs: Iterable[int]) -> Any:
-        """An operator without options, of the second version; the caller puts it in its place."""
+    def add_op(
+        self, kind: str, inputs: Iterable[int], outputs: Iterable[int], *, version: int = 2
+    ) -> Any:
+        """An operator without options; the caller puts it in its place among the others."""
         op = schema.OperatorT()
-        op.opcodeIndex = self._add_code(_CODES[kind], 2)
+        op.opcodeIndex = self._add_code(_CODES[kind], version)
         op.inputs, op.outputs = list(inputs), list(outputs)
         return op
+
+    def make_constant(self, index: int, values: Array) -> None:
+        """Makes a tensor one with values in the file; no operator may make it any more."""
+        self.subgraph.tensors[index].buffer = self._add_buffer(values)
+
+    def make_computed(self, index: int) -> None:
+        """Makes a tensor one without values in the file; an operator has to make it."""
+        self.subgraph.tensors[index].buffer = 0
+
+    def rename(self, index: int, name: str) -> None:
+        """Another name for a tensor."""
+        self.subgraph.tensors[index].name = name.encode()
 
     def set_scale(self, index: int, scale: float, zero: int) -> None:
         """Makes a tensor one of codes: real = scale * (stored - zero)."""

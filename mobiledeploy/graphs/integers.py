@@ -38,9 +38,7 @@ _GRANULARITIES = {
 _LARGEST_BIAS = 2**30
 """In codes; what is summed up beside it has the other half of 32 bits."""
 
-_ANY = frozenset(
-    ("ABS", "ELU", "EXP", "LEAKY_RELU", "LOG", "PRELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1")
-)
+_ANY = frozenset(("ABS", "ELU", "EXP", "LEAKY_RELU", "LOG", "PRELU", "RELU6", "RELU_N1_TO_1"))
 """Operators whose int8 kernel takes any scales."""
 _AS_READ = frozenset(
     (
@@ -53,6 +51,14 @@ _AS_MADE = frozenset(("MINIMUM",))
 """Those that want all they read on the scale of their answer."""
 _FIXED = {"LOG_SOFTMAX": (16 / 256, 127)}
 """Those whose answer has a scale and zero point of the kernel's own."""
+_FIRST = frozenset(
+    (
+        "ELU", "EXPAND_DIMS", "PRELU", "RELU_N1_TO_1", "REVERSE_V2", "SQUEEZE",
+        "TILE",
+    )
+)  # fmt: skip
+"""Those that take int8 from their first version on; all others do from their second."""
+_VERSIONS = {("ABS", 16): 3, ("MINIMUM", 16): 4, ("REDUCE_MAX", 16): 3}
 _SIXTEEN = frozenset(("ABS", "EXP", "LEAKY_RELU", "MINIMUM", "REDUCE_MAX"))
 """Those that have a kernel for activations of 16 bits."""
 
@@ -149,35 +155,44 @@ def _put_on_codes(
     wanted = _ANY | _AS_READ | _AS_MADE | _FIXED.keys()
     if bits == 16:
         wanted = wanted & _SIXTEEN
+    makers = {int(i): op for op in graph.ops for i in op.outputs}
+
+    def extent(index: int) -> tuple[float, float] | None:
+        maker = makers.get(index)
+        if maker is not None and graph.kind(maker) == "DEQUANTIZE":
+            index = int(maker.inputs[0])
+        return ranges.get(graph.name(index))
+
     changed = False
     ops: list[Any] = []
     for op in graph.ops:
         computed = [int(i) for i in op.inputs if i >= 0 and graph.bytes_of(int(i)) is None]
-        outputs = [int(i) for i in op.outputs]
-        floats = [i for i in (*computed, *outputs) if graph.dtype(i) == np.float32]
+        answers = [int(i) for i in op.outputs]
+        extents = {i: extent(i) for i in (*computed, *answers)}
         if (
-            graph.kind(op) not in wanted
-            or floats != [*computed, *outputs]
-            or any(graph.name(i) in kept or graph.name(i) not in ranges for i in floats)
+            graph.kind(op) in wanted
+            and len(answers) == 1
+            and graph.name(answers[0]) not in kept
+            and all(graph.dtype(i) == np.float32 for i in extents)
+            and all(known is not None for known in extents.values())
         ):
+            changed = True
+            grids = {i: _grid(known, bits) for i, known in extents.items() if known is not None}
+            ops += _on_codes(graph, op, grids, bits)
+        else:
             ops.append(op)
-            continue
-        changed = True
-        ops += _on_codes(graph, op, ranges, bits)
     if changed:
         graph.subgraph.operators = ops
         _simplify_casts(graph)
 
 
 def _on_codes(
-    graph: Graph, op: Any, ranges: Mapping[str, tuple[float, float]], bits: int
+    graph: Graph, op: Any, grids: Mapping[int, tuple[float, int]], bits: int
 ) -> list[Any]:
     """The operator on codes, between casts from and to floats."""
     kind = graph.kind(op)
-    (target,) = (int(i) for i in op.outputs)
-    own = _grid(ranges[graph.name(target)], bits)
-    if kind in _FIXED:
-        own = _FIXED[kind]
+    (target,) = map(int, op.outputs)
+    own = _FIXED.get(kind, grids[target])
     before, reads = [], []
     for index in map(int, op.inputs):
         if index < 0 or graph.dtype(index) != np.float32:
@@ -185,20 +200,23 @@ def _on_codes(
             continue
         constant = graph.constant(index)
         if constant is not None:
-            low, high = float(constant.min()), float(constant.max())
-            grid = own if kind in _AS_MADE else _grid((low, high), bits)
+            grid = own if kind in _AS_MADE else _grid((constant.min(), constant.max()), bits)
             reads.append(_coded_constant(graph, index, grid, bits))
             continue
-        grid = own if kind in _AS_MADE else _grid(ranges[graph.name(index)], bits)
+        grid = own if kind in _AS_MADE else grids[index]
         if kind in _AS_READ:
             own = grid
         codes = _codes_of(graph, index, grid, bits)
         before.append(graph.add_op("QUANTIZE", [index], [codes]))
         reads.append(codes)
     answer = _codes_of(graph, target, own, bits)
+    # Layers are known by what they make.
+    name = graph.name(target)
+    graph.rename(target, graph.name(answer))
+    graph.rename(answer, name)
     after = graph.add_op("DEQUANTIZE", [answer], [target])
     op.inputs, op.outputs = reads, [answer]
-    graph.raise_version(op, 3 if kind == "DEPTH_TO_SPACE" else 2)
+    graph.raise_version(op, _VERSIONS.get((kind, bits), 1 if kind in _FIRST else 2))
     return [*before, op, after]
 
 

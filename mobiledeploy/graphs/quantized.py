@@ -15,11 +15,16 @@ from mobiledeploy.core import arrays, inputs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, QuantizedGraph, Recipe
+from mobiledeploy.graphs import float16, matrices, ranges
 from mobiledeploy.graphs import integers as maker
-from mobiledeploy.graphs import matrices, ranges
 from mobiledeploy.graphs.graph import Graph
 
 _LARGEST_OF_4 = 7
+_NUMBERS = {
+    (32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"), (8, 16, "min-max"),
+    (4, 8, "min-max"),
+}  # fmt: skip
+"""Bits of weights, bits of activations, and how ranges are found: all that there is."""
 
 
 def start(
@@ -29,6 +34,7 @@ def start(
 
     `kept` names layers that stay float; see `named`.
     """
+    refuse_unknown(recipe)
     graph = Graph(floats)
     names = [graph.name(index) for index in range(len(graph.subgraph.tensors))]
     if "" in names or len(set(names)) < len(names):
@@ -36,6 +42,44 @@ def start(
         floats = graph.packed()
     tensors = named(graph, kept)
     return QuantizedGraph(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
+
+
+def without_calibration(floats: bytes, recipe: Recipe) -> bytes:
+    """A float TFLite by a recipe that needs no images; InputError for one that cannot be made."""
+    refuse_unknown(recipe)
+    if recipe.weight_bits == 16:
+        return float16.halve(floats)
+    if recipe.weight_bits == 8:
+        return maker.dynamic(floats, granularity=_granularity(recipe))
+    return floats
+
+
+def refuse_unknown(recipe: Recipe) -> None:
+    """InputError for a recipe that asks for what no TFLite file of ours is.
+
+    Weights of 4 and 8 bits have symmetric scales, per tensor or per channel; wider ones are floats
+    and have none. Passes are for integers throughout.
+    """
+    where = f"recipe {recipe.name}"
+    if any(recipe.passes) and not recipe.full_integer:
+        raise InputError(f"{where}: passes are for recipes of integers throughout")
+    numbers = (recipe.weight_bits, recipe.activation_bits, recipe.calibration)
+    if numbers not in _NUMBERS:
+        raise InputError(
+            f"{where}: weights of {numbers[0]} bits with activations of {numbers[1]} bits and "
+            f"{numbers[2] or 'no'} calibration cannot be made"
+        )
+    integers = recipe.weight_bits <= 8
+    scales = ("per-tensor", "per-channel") if integers else ("none",)
+    if recipe.granularity not in scales:
+        raise InputError(f"{where}: granularity is {recipe.granularity}, not {' or '.join(scales)}")
+    symmetry = "symmetric" if integers else "none"
+    if recipe.symmetry != symmetry:
+        raise InputError(f"{where}: symmetry is {recipe.symmetry}, not {symmetry}")
+
+
+def _granularity(recipe: Recipe) -> maker.Granularity:
+    return "per-tensor" if recipe.granularity == "per-tensor" else "per-channel"
 
 
 def spanning(draft: QuantizedGraph, low: float, high: float) -> QuantizedGraph:
@@ -116,7 +160,7 @@ def integers(draft: QuantizedGraph) -> bytes:
         draft.floats,
         draft.ranges,
         activation_bits=16 if recipe.activation_bits == 16 else 8,
-        granularity="per-tensor" if recipe.granularity == "per-tensor" else "per-channel",
+        granularity=_granularity(recipe),
         # Ends of uint8 come last: see `packed`.
         float_ends=draft.io == "float",
         kept=draft.kept,

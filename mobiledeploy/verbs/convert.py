@@ -267,6 +267,7 @@ class _Press:
     made: dict[str, bytes] = field(default_factory=dict)
     tried: dict[str, tuple[Tried, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _floats: bytes = b""
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
@@ -278,20 +279,33 @@ class _Press:
 
     def _converted(self, recipe: str, format_: str) -> bytes:
         chosen = RECIPES.load(recipe).RECIPE
+        if format_ == "tflite":
+            return self._tflite(chosen)
         converter = CONVERTERS.load(format_)
-        source: Model | QuantizedGraph | bytes
-        match converter.source(chosen):
-            case "draft":
-                source = self._trained(chosen)
-                self.kept[recipe] = source.kept
-            case "tflite":
-                source = self.file(recipe, "tflite")
-            case "model":
-                source = self.model
+        wanted = converter.source(chosen)
+        source = self.model if wanted == "model" else self.file(recipe, "tflite")
         return converter.convert(
             source, chosen, resolution=self.spec.resolution, io=self.request.io,
             output=self.request.output,
         )  # fmt: skip
+
+    def _tflite(self, recipe: Recipe) -> bytes:
+        from mobiledeploy.graphs import quantized
+
+        if not recipe.full_integer:
+            return quantized.without_calibration(self.floats(), recipe)
+        draft = self._trained(recipe)
+        self.kept[recipe.name] = draft.kept
+        return quantized.packed(draft)
+
+    def floats(self) -> bytes:
+        """The model as a float TFLite, which all files are made from."""
+        if not self._floats:
+            self._floats = CONVERTERS.load("tflite").convert(
+                self.model, RECIPES.load("float32").RECIPE, resolution=self.spec.resolution,
+                io=self.request.io, output=self.request.output,
+            )  # fmt: skip
+        return self._floats
 
     def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
@@ -330,8 +344,7 @@ class _Press:
 
     def _draft(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
-        floats = self.file("float32", "tflite")
-        images = self.images
+        floats, images = self.floats(), self.images
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
             held = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
             chosen = self._best(recipe, floats, images[~held], images[held])

@@ -1,0 +1,48 @@
+"""Constants in half precision: a file of half the size, computed in float32 on a CPU.
+
+Each constant is stored in float16 behind one DEQUANTIZE, which kernels of half precision read
+through and others run once (LiteRT's float16 quantization,
+https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_float16_quant).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mobiledeploy.graphs.graph import Graph
+
+
+def halve(content: bytes) -> bytes:
+    """A float TFLite with its float32 constants in float16.
+
+    One with a value beyond 65504, the largest of float16, stays as it is.
+    """
+    graph = Graph(content)
+    largest = np.finfo(np.float16).max
+    casts: list[Any] = []
+    read = {int(i) for op in graph.ops for i in op.inputs if i >= 0}
+    for index in sorted(read):
+        values = graph.constant(index)
+        if values is None or values.dtype != np.float32 or np.abs(values).max(initial=0) > largest:
+            continue
+        half = graph.add_constant(f"{graph.name(index)}/float16", values.astype(np.float16))
+        graph.make_computed(index)
+        casts.append(graph.add_op("DEQUANTIZE", [half], [index], version=3))
+    graph.subgraph.operators = [*casts, *graph.ops]
+    return graph.packed()
+
+
+def widen(content: bytes) -> bytes:
+    """A TFLite with constants in float16 as one with the same values in float32."""
+    graph = Graph(content)
+    ops = []
+    for op in graph.ops:
+        values = graph.constant(int(op.inputs[0])) if graph.kind(op) == "DEQUANTIZE" else None
+        if values is not None and values.dtype == np.float16:
+            graph.make_constant(int(op.outputs[0]), values.astype(np.float32))
+        else:
+            ops.append(op)
+    graph.subgraph.operators = ops
+    return graph.packed()
