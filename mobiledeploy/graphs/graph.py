@@ -150,6 +150,12 @@ class Graph:
         scales = np.asarray(quantization.scale, np.float64)
         return scales, int(zero[0]) if zero is not None and len(zero) else 0
 
+    def zero_points(self, index: int) -> tuple[int, ...]:
+        """The zero points of a quantized tensor, one for each scale."""
+        quantization = self.subgraph.tensors[index].quantization
+        zeros = None if quantization is None else quantization.zeroPoint
+        return () if zeros is None else tuple(int(zero) for zero in zeros)
+
     def axis(self, index: int) -> int:
         """The axis along which the scales of a tensor lie."""
         return int(self.subgraph.tensors[index].quantization.quantizedDimension)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mobiledeploy.analysis import cost
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.formats import tflite
+from mobiledeploy.graphs import graph as graph_room
 
 ONNX, TFLITE = FORMATS.load("onnx"), FORMATS.load("tflite")
 
@@ -227,7 +227,7 @@ def test_a_tflite_graph_in_a_circle_has_an_end():
 
 
 def test_tables_that_share_their_parts_are_counted_first(monkeypatch):
-    monkeypatch.setattr(tflite, "_MOST_PARTS", 5)
+    monkeypatch.setattr(graph_room, "_MOST_PARTS", 5)
     with pytest.raises(InputError, match="more than a mobile network can"):
         TFLITE.inspect(packed(small()))
 

@@ -21,6 +21,7 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import Artifact, Baseline, Overrides
 from mobiledeploy.formats import tflite
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.verbs import baseline as baselines
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
@@ -77,9 +78,9 @@ def place(demo, here):
 def planted(path: Path, change: Callable[[schema.ModelT], None], **record: object) -> None:
     """Changes the model, and its record so that the hashes fit."""
     artifact = artifacts.load(path)
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    change(model)
-    path.write_bytes(tflite.inscribe(tflite._pack(model), tflite.contract(path.read_bytes())))
+    graph = Graph(path.read_bytes())
+    change(graph.model)
+    path.write_bytes(tflite.inscribe(graph.packed(), tflite.contract(path.read_bytes())))
     recorded(path, artifact, sha256=records.sha256(path), **record)
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.types import Overrides
-from mobiledeploy.formats import tflite
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
 from mobiledeploy.verbs.plan import Order
@@ -19,8 +18,8 @@ from mobiledeploy.verbs.plan import Order
 
 def per_tensor(data: bytes) -> bytes:
     """The int8 file with one scale for each weight tensor, as a per-tensor converter makes it."""
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    graph = model.subgraphs[0]
+    whole = Graph(data)
+    model, graph = whole.model, whole.subgraph
     changed = 0
     for op in graph.operators:
         weights = graph.tensors[op.inputs[1]] if len(op.inputs) == 3 else None
@@ -42,7 +41,7 @@ def per_tensor(data: bytes) -> bytes:
             tensor.quantization.quantizedDimension = 0
         changed += 1
     assert changed > 20
-    return tflite._pack(model)
+    return whole.packed()
 
 
 @pytest.mark.slow
