@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.graphs import graph as graph_room
 from mobiledeploy.graphs import matrices, quantized
 from mobiledeploy.graphs.execution import Walk, interpreter, run
 from mobiledeploy.graphs.graph import Graph
@@ -106,3 +111,74 @@ def test_layers_as_matrices_answer_as_the_operators_do(name):
         exact = matrices._patches(theirs, real.value(theirs.source), places, 0)
         scale, _ = integers.scale(ours.source)
         assert np.abs(found.inputs - exact).mean() < 10 * scale[0]
+
+
+def test_constants_behind_the_flatbuffer_are_read_and_written(monkeypatch):
+    content = floats("various")
+    monkeypatch.setattr(graph_room, "_OUTSIDE", 1000)
+    outside = Graph(content).packed()
+    offsets = [b.offset for b in schema.ModelT.InitFromPackedBuf(outside, 0).buffers]
+    assert max(offsets) > 16
+    assert all(offset % 16 == 0 for offset in offsets if offset > 1)
+    np.testing.assert_array_equal(run(outside, images(4)), run(content, images(4)))
+    monkeypatch.undo()
+    # Brought in again, and with what the file had before.
+    inside = Graph(outside).packed()
+    assert len(inside) == len(Graph(content).packed())
+    np.testing.assert_array_equal(run(inside, images(4)), run(content, images(4)))
+
+
+def test_a_file_that_lacks_constants_behind_it_is_refused(monkeypatch):
+    monkeypatch.setattr(graph_room, "_OUTSIDE", 1000)
+    outside = Graph(floats("various")).packed()
+    with pytest.raises(InputError, match="lacks some of its constants"):
+        Graph(outside[:-64])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["", "a", "a_2", "b"]), min_size=4, max_size=4))
+def test_names_become_unique_and_unique_ones_stay(names):
+    graph = Graph(floats("relu"))
+    chosen = [int(op.outputs[0]) for op in graph.ops[:4]]
+    before = [graph.name(i) for i in range(len(graph.subgraph.tensors))]
+    for index, name in zip(chosen, names, strict=True):
+        graph.rename(index, name)
+        before[index] = name
+    graph.make_names_unique()
+    after = [graph.name(i) for i in range(len(graph.subgraph.tensors))]
+    assert "" not in after
+    assert len(set(after)) == len(after)
+    for old, new in zip(before, after, strict=True):
+        if old and before.count(old) == 1:
+            assert new == old or before.count(new) > 1 or new.startswith(old)
+
+
+def control_flow():
+    """A loop, whose condition and body are graphs of their own, and two answers."""
+
+    def answer(image):
+        x = tf.nn.conv2d(image, np.full((3, 3, 3, 4), 0.1, np.float32), 2, "SAME")
+        _, x = tf.while_loop(lambda n, _: n < 3, lambda n, y: (n + 1, y * 0.5 + 0.1), (0, x))
+        return {"mean": tf.reduce_mean(x, [1, 2]), "most": tf.reduce_max(x, [1, 2])}
+
+    spec = tf.TensorSpec((1, *images(1).shape[1:]), tf.float32, name="image")
+    function = tf.function(answer).get_concrete_function(spec)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+
+
+def test_a_graph_keeps_its_other_graphs_and_all_its_answers():
+    content = control_flow()
+    graph = Graph(content)
+    assert len(graph.model.subgraphs) > 1
+    assert len(graph.outputs) == 2
+    rows = []
+    for file in (content, graph.packed()):
+        engine = interpreter(file)
+        engine.set_tensor(graph.inputs[0], images(2)[:1])
+        engine.invoke()
+        rows.append([engine.get_tensor(index) for index in graph.outputs])
+    for before, after in zip(*rows, strict=True):
+        np.testing.assert_array_equal(before, after)
+    walk = Walk(graph, images(2))
+    walk.before(len(graph.ops))
+    np.testing.assert_allclose(walk.value(graph.outputs[0])[:1], rows[0][0], atol=1e-6)
