@@ -562,7 +562,7 @@ class Gain:
     @property
     def tie(self) -> bool:
         """Whether these images do not tell which of the two is the better one."""
-        return self.low <= 0
+        return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
