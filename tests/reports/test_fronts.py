@@ -44,6 +44,22 @@ def test_markdown_says_whose_weights_and_which_images() -> None:
     assert "| net run 22222222 | float32.tflite | host | 1.00 MB | 50.0 % | photos ffffffff" in text
 
 
+def test_reports_tell_files_of_other_ends_apart() -> None:
+    pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+    both = Report(
+        "t",
+        results=(
+            result("a", 1e6, 0.9, io="int8", **DEMO), result("b", 2e6, 0.8, io="uint8", **DEMO),
+        ),
+    )  # fmt: skip
+    text = REPORTS.load("markdown").render(both)
+    assert "| float32.tflite |" in text and "| float32.tflite uint8 |" in text
+    text = REPORTS.load("html").render(both)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["words"]["format"] == ["tflite", "tflite uint8"]
+    assert "tflite uint8" in REPORTS.load("svg").render(both)
+
+
 def test_svg_draws_each_data_set_on_axes_of_its_own() -> None:
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     text = REPORTS.load("svg").render(REPORT)
