@@ -15,6 +15,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.core.types import DataRef, Doubt
 from mobiledeploy.verbs import results
+from tests import namespaces
 from tests.figures import (
     HOST,
     SHA,
@@ -406,8 +407,7 @@ def test_many_figures_are_filtered_at_once(here: Path) -> None:
 def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
     """Runs a shell script where mounts are private; skips where the kernel forbids it."""
     done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
-    if "unshare" in done.stderr:
-        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    namespaces.need(done)
     return done
 
 
