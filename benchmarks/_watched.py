@@ -13,12 +13,14 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,7 +80,13 @@ def environment(place: Path) -> dict[str, str]:
         "PATH": "/usr/bin:/bin",
         "http_proxy": nowhere, "https_proxy": nowhere,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "ANDROID_ADB_SERVER_PORT": str(_adb_port(place)),
     }  # fmt: skip
+
+
+def _adb_port(place: Path) -> int:
+    """A port of its own for the adb of a case: that of this machine may serve somebody's phone."""
+    return 20_000 + zlib.crc32(os.fsencode(place)) % 10_000
 
 
 def place_for(sound: Path, place: Path) -> Path:
@@ -175,6 +183,7 @@ def watch(case: Case, place: Path, python: Path) -> Seen:
     for reader in readers:
         reader.kill()
         reader.wait()
+    _stop_adb(place)
     orphans = sweep()
     listener.join()
     said = heard.decode("utf-8", "replace")
@@ -198,6 +207,20 @@ def watch(case: Case, place: Path, python: Path) -> Seen:
     if wrong:
         faults["other"] = wrong
     return Seen(code, seconds, peak, faults, said)
+
+
+def _stop_adb(place: Path) -> None:
+    """Ends the server that adb starts when it is asked anything: it is meant to stay, so adb."""
+    try:
+        socket.create_connection(("127.0.0.1", _adb_port(place)), timeout=1).close()
+    except OSError:
+        return
+    # Where it does not answer it is found among the orphans.
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["adb", "kill-server"], env=environment(place), cwd=place, check=False,
+            capture_output=True, timeout=10,
+        )  # fmt: skip
 
 
 def _listen(read: int, heard: bytearray) -> None:
@@ -301,6 +324,9 @@ def snapshot(place: Path) -> dict[str, tuple[object, ...]]:
 # What stays in our own cache: the lease of a machine, which several processes know by its name, and
 # the list of fonts that matplotlib makes. Where the environment names no folder it is ~/.cache.
 _KEPT = re.compile(r"home/\.?(cache|config)(/mobiledeploy(/(leases|matplotlib)(/.*)?)?)?")
+# What adb's server leaves on its own: its key in the home, its port, and its log among temporary
+# files, whichever folders the environment says these are.
+_ADB = re.compile(r"(.+/)?(\.android(/(adbkey(\.pub)?|adb\.\d+))?|adb\.\d+\.log)")
 
 
 def _left(
@@ -317,7 +343,7 @@ def _left(
 
 def _may(path: str, makes: Sequence[str]) -> bool:
     parts = Path(path).parts
-    if _KEPT.fullmatch(path):
+    if _KEPT.fullmatch(path) or _ADB.fullmatch(path):
         return True
     if parts[0] != "work" or len(parts) < 2:
         return False

@@ -55,7 +55,7 @@ def real_data() -> Path:
     chosen = os.environ.get("MOBILEDEPLOY_REAL_DATA")
     folder = Path(chosen) if chosen else REPOSITORY.parent / "shared" / "real"
     if not folder.is_dir():
-        pytest.skip(f"no real models and photographs at {folder} (MOBILEDEPLOY_REAL_DATA)")
+        pytest.skip(f"no real models and photographs at {folder} (set MOBILEDEPLOY_REAL_DATA)")
     return folder
 
 

@@ -19,6 +19,7 @@ from mobiledeploy.core.types import (
     Evaluation,
     Fit,
     Golden,
+    InputOutput,
     LayerCount,
     Measured,
     ModelSpec,
@@ -50,6 +51,12 @@ def artifact(
         "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
         1.0, {},
     )  # fmt: skip
+
+
+def integers(sha: str = SHA, io: InputOutput = "int8", **change: Any) -> Artifact:
+    """An artifact of a recipe of integers."""
+    recipe = Recipe("int8_ptq", "", 8, 8, ("tflite",), calibration="min-max")
+    return dataclasses.replace(artifact(sha), recipe=recipe, io=io, **change)
 
 
 def measured(sha: str = SHA, ns: int = 1000, spread: int = 1, **change: Any) -> Measured:

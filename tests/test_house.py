@@ -384,6 +384,40 @@ def test_help_of_every_command_prints(name):
     assert not done.stderr
 
 
+# Skips
+
+# Reasons that are of what is tested: nothing is missing.
+NOTHING_MISSING = {
+    "no converter makes it",
+    "numpy is … here, with which tflite_runtime works",
+    "… does not save its own … as …: …",
+}
+
+
+def reasons(path: Path) -> Iterator[str]:
+    """Why tests are skipped, an ellipsis for what is put in; where no words are given, none."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        given = {k.arg: k.value for k in node.keywords}
+        match node.func.attr:
+            case "skip" if node.args:
+                found = node.args[0]
+            case "importorskip" | "skipif":
+                found = given.get("reason", ast.Constant("no reason"))
+            case _:
+                continue
+        parts = found.values if isinstance(found, ast.JoinedStr) else [found]
+        yield "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in parts)
+
+
+def test_a_skip_names_its_remedy() -> None:
+    found = {r for path in (REPOSITORY / "tests").rglob("*.py") for r in reasons(path)}
+    # A single ellipsis is an error of ours, which says how to get what is missing.
+    assert {r for r in found if not r.endswith(")") and r != "…"} == NOTHING_MISSING
+    assert len(found) > 20
+
+
 # Files
 
 
@@ -393,7 +427,7 @@ def tracked() -> list[Path]:
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        pytest.skip("git does not know this folder: no list of tracked files")
+        pytest.skip("no list of tracked files (work in a clone)")
     return [p for n in done.stdout.split("\0") if n and (p := REPOSITORY / n).is_file()]
 
 

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 if shutil.which("make") is None:
-    pytest.skip("make is not installed", allow_module_level=True)
+    pytest.skip("make is not installed (apt install make)", allow_module_level=True)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_the_source_distribution_builds_the_same_wheel(wheel, tmp_path):
 def clean(wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """bin/ of an environment that holds the wheel and what it asks for."""
     if find_spec("ensurepip") is None:
-        pytest.skip("python3-venv is not installed: no clean environment")
+        pytest.skip("no clean environment (apt install python3-venv)")
     folder = tmp_path_factory.mktemp("clean environment")
     lock = (REPOSITORY / "requirements.lock").read_text("utf-8")
     pins = folder / "pins.txt"
@@ -92,7 +92,7 @@ def clean(wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if re.search(r"NewConnectionError|NameResolution|Max retries|ReadTimeout", done.stderr):
-        pytest.skip("no network: the base dependencies cannot be fetched")
+        pytest.skip("the base dependencies cannot be fetched (connect to a package index)")
     assert done.returncode == 0, done.stderr
     return bin_
 

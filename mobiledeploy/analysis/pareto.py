@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,47 @@ from mobiledeploy.analysis import gate
 from mobiledeploy.core.types import Answers, Evaluation, Gain
 
 
-def front(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+def _unknown(_: int) -> None:
+    """Nothing is known of any point's answers."""
+
+
+def front(
+    points: Sequence[tuple[float, float]], answers: Callable[[int], Answers | None] = _unknown
+) -> tuple[int, ...]:
     """Indices of the points (cost, accuracy) that no other point dominates, cheapest first.
 
     A point dominates another where it costs no more and is no less accurate, and is better in one
-    of the two. Of equal points the first stands.
+    of the two. Of two points of equal cost that tie (`Gain.tie`) neither dominates the other; of
+    one cost the most accurate point comes first. Where answers are not known, of equal points the
+    first stands.
+
+    Args:
+        points: (cost, accuracy) of each.
+        answers: of the point with this index; asked for points of equal cost alone.
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i))
     kept: list[int] = []
+    # The most accurate point of the last cost that is on the front, and how accurate cheaper ones
+    # are.
+    best, cheaper = -1, -math.inf
     for index in order:
-        if not kept or points[index][1] > points[kept[-1]][1]:
+        cost, accuracy = points[index]
+        if best >= 0 and cost == points[best][0]:
+            if accuracy > cheaper and _tie(answers(index), answers(best)):
+                kept.append(index)
+        elif best < 0 or accuracy > points[best][1]:
+            cheaper = points[best][1] if best >= 0 else cheaper
+            best = index
             kept.append(index)
     return tuple(kept)
+
+
+def _tie(one: Answers | None, other: Answers | None) -> bool:
+    """Whether two artifacts tie; an artifact does not tie with itself."""
+    if one is None or other is None or one.artifact_sha256 == other.artifact_sha256:
+        return False
+    found = gain(one, other)
+    return found is not None and found.tie
 
 
 def answers(evaluation: Evaluation, samples: str) -> Answers:
@@ -44,12 +73,27 @@ def gain(one: Answers, other: Answers) -> Gain | None:
     return Gain((gains - losses) / one.images, -high, -low)
 
 
-def gains(along: Sequence[Answers | None]) -> tuple[Gain | None, ...]:
-    """Along a front, cheapest first: the gain of each point over the one before it."""
-    found: list[Gain | None] = [None] * len(along)
-    for place, (before, now) in enumerate(itertools.pairwise(along), 1):
-        if before is not None and now is not None:
-            found[place] = gain(now, before)
+def beside(costs: Sequence[float]) -> tuple[int | None, ...]:
+    """Along a front, in its order: the place of the point that each one is held against.
+
+    The first of a cost is held against the first of the cost before it (None: there is none), the
+    others of a cost against the first of it.
+    """
+    found: list[int | None] = []
+    first: int | None = None
+    for place, cost in enumerate(costs):
+        found.append(first)
+        if first is None or cost != costs[first]:
+            first = place
+    return tuple(found)
+
+
+def gains(along: Sequence[Answers | None], costs: Sequence[float]) -> tuple[Gain | None, ...]:
+    """Along a front, in its order: the gain of each point over the one `beside` it."""
+    found: list[Gain | None] = []
+    for now, other in zip(along, beside(costs), strict=True):
+        before = None if other is None else along[other]
+        found.append(None if now is None or before is None else gain(now, before))
     return tuple(found)
 
 

@@ -173,7 +173,7 @@ def _show(results: tuple[Result, ...]) -> None:
                 units.one_line(
                     units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
                 ),
-                units.one_line(f"{r.recipe}.{r.format}"),
+                units.one_line(f"{r.recipe}.{units.ended(r.format, r.io)}"),
                 "–" if r.size_bytes is None else units.size(r.size_bytes),
                 units.percent(r.top1),
                 units.one_line(_pictures(r)) or "–",

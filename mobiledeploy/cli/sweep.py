@@ -114,7 +114,7 @@ def _fronts(done: verb.Swept) -> None:
             continue
         where = f"{front.kind} on {front.device}" if front.device else front.kind
         _frame.table(
-            ("model", "recipe", "top-1", "over the one before", "cost"),
+            ("model", "recipe", "top-1", "gain in top-1", "cost"),
             [
                 (
                     units.network(r.model, r.weights, r.weights_sha256),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mobiledeploy.core import inputs, records
@@ -15,6 +16,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Artifact
 
 _STAGING = ".staging"
+_ROOM = "set TMPDIR to a folder that you can write in and that has space left"
 _AGAIN = "export it again, with --force"
 _ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)}
 """Of the integers that an end may be of; kernels of 16 bits have none but 0."""
@@ -120,9 +122,28 @@ def staging(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder as of `staging` for what nobody keeps; those of killed makers go, too."""
-    with staging(Path(tempfile.gettempdir(), "mobiledeploy")) as folder:
-        yield folder
+    """A folder as of `staging` for what nobody keeps; those of killed makers go, too.
+
+    Raises:
+        UsageError: it cannot be made, or its disk is full.
+    """
+    with ExitStack() as stack:
+        try:
+            place = Path(tempfile.gettempdir())
+            folder = stack.enter_context(staging(place / "mobiledeploy"))
+        except OSError as error:
+            raise UsageError(f"there is no place for temporary files: {error}", _ROOM) from error
+        except UsageError as error:
+            raise UsageError(error.message, _ROOM) from error
+        try:
+            yield folder
+        except OSError as error:
+            # Python names no file where a disk was full by the time of writing.
+            ours = error.filename is None or folder in Path(os.fsdecode(error.filename)).parents
+            if error.errno != errno.ENOSPC or not ours:
+                raise
+            reason = os.strerror(errno.ENOSPC).lower()
+            raise UsageError(f"cannot write in {place}: {reason}", _ROOM) from error
 
 
 def left_aside(folder: Path) -> Iterator[Path]:

@@ -41,7 +41,7 @@ from mobiledeploy.core.types import (
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Notify
 
-SCHEMA = 6
+SCHEMA = 7
 WAIT_SECONDS = 30.0
 # Bytes of a damaged store that is read as a whole to keep a copy.
 _MOST_COPIED = 512 << 20
@@ -140,6 +140,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
         """UPDATE evaluation SET
             preprocessing = coalesce(json_extract(record, '$.preprocessing'), '')""",
     ),
+    # Of an integer file, what it takes and gives: `Artifact.ends`.
+    7: (
+        "ALTER TABLE artifact ADD COLUMN io TEXT NOT NULL DEFAULT ''",
+        """UPDATE artifact SET io = coalesce(json_extract(record, '$.io'), '')
+            WHERE json_extract(record, '$.recipe.calibration') IS NOT NULL
+            AND json_extract(record, '$.recipe.activation_bits') <= 16""",
+    ),
 }
 # What `results` can be filtered by.
 _TESTS = {
@@ -170,7 +177,7 @@ _JUDGED = (
 )
 _OF_JUDGED = (
     "coalesce(e.data_source, ''), coalesce(e.data_split, ''), coalesce(e.data_identity, ''), "
-    "coalesce(e.images, 0) "
+    "coalesce(e.images, 0)"
 )
 # The newest figure of an artifact on a target, whenever it came into this store.
 _NEWEST_FIGURES = (
@@ -447,7 +454,7 @@ class Store:
             "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
             "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
-            f"coalesce(weights_sha256, ''), {_OF_JUDGED} FROM page "
+            f"coalesce(weights_sha256, ''), {_OF_JUDGED}, coalesce(io, '') FROM page "
             "JOIN measurement m ON m.id = page.id "
             f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_JUDGED}"
             "ORDER BY m.made_at DESC, m.id DESC"
@@ -460,7 +467,7 @@ class Store:
         rows = self._all(
             "SELECT m.made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, "  # noqa: S608 - of constants
             "'', NULL, NULL, NULL, e.top1, g.agreement, NULL, NULL, 0, weights, weights_sha256, "
-            f"{_OF_JUDGED} FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_JUDGED}"
+            f"{_OF_JUDGED}, io FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_JUDGED}"
             "WHERE sha256 NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY m.made_at DESC"
         )
         return tuple(_result(row) for row in rows)
@@ -627,9 +634,9 @@ def _insert_measurement(
 def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
     a, text = _storable(a)
     connection.execute(
-        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, text,
-         a.spec.weights.source, a.spec.weights.sha256, _prepared(a.spec.preprocessing)),
+         a.spec.weights.source, a.spec.weights.sha256, _prepared(a.spec.preprocessing), a.ends),
     )  # fmt: skip
 
 

@@ -289,6 +289,11 @@ class Artifact:
     doubts: tuple[Doubt, ...] = ()
     fidelity: Fidelity | None = None
 
+    @property
+    def ends(self) -> str:
+        """`io` where it was a choice: "" of a recipe whose ends are float, whatever is asked."""
+        return self.io if self.recipe.full_integer else ""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -441,7 +446,7 @@ class Accepted:
     that could be read, in the order of the data: base64 of zlib of little-endian uint16. `samples`
     is the sha256 over their ids, `right` how many answers were right (None without labels). `isa`
     is the machine's instruction set. `seal` is the sha256 over the entry without it: an entry that
-    was edited is refused.
+    was edited is refused. `io` is the `ends` of the artifact, None in entries of earlier versions.
     """
 
     model: str
@@ -460,6 +465,7 @@ class Accepted:
     right: int | None
     answers: str
     seal: str
+    io: str | None = None
 
 
 @dataclass(frozen=True)
@@ -502,7 +508,7 @@ class Result:
     figure in its store, None where there is none. One that is `recorded` was played back; `made_at`
     is when the recording was made. `weights` is where the model's numbers came from; `data_source`,
     `data_split` and `data_identity` are of the pictures that `top1` is of, `images` how many they
-    are ("" and 0 where there is no `top1`).
+    are ("" and 0 where there is no `top1`). `io` is the artifact's `ends`.
     """
 
     made_at: str
@@ -532,6 +538,7 @@ class Result:
     data_split: str = ""
     data_identity: str = ""
     images: int = 0
+    io: str = ""
 
 
 @dataclass(frozen=True)
@@ -562,7 +569,7 @@ class Gain:
     @property
     def tie(self) -> bool:
         """Whether these images do not tell which of the two is the better one."""
-        return self.low <= 0
+        return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,14 @@ def network(model: str, weights: str, sha256: str) -> str:
     return " ".join(part for part in (model, weights, "" if sure else sha256[:8]) if part)
 
 
+def ended(format_: str, io: str) -> str:
+    """A format and what its file takes and gives, where that is not what `export` makes of itself.
+
+    'tflite', 'uint8' -> 'tflite uint8'; int8, or '' of a recipe of floats -> 'tflite'.
+    """
+    return format_ if io in ("", "int8") else f"{format_} {io}"
+
+
 def pictures(source: str, split: str, identity: str) -> str:
     """What a data set is told apart by: its name and the start of its identity; '' for none.
 

@@ -29,8 +29,9 @@ _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
     """A plot of points `model recipe device x top1` and of the line through the best of them.
 
-    `ties` are points of the front that the images do not tell from the cheaper one beside them:
-    the line leaves them out, and a rule from `low` to `high` shows what their top-1 may be.
+    `ties` are points of the front that the images do not tell from the cheaper one beside them, or
+    from the best of the same cost: the line leaves them out, and a rule from `low` to `high` shows
+    what their top-1 may be.
     """
     x = {
         "field": "x",

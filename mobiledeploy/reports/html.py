@@ -70,7 +70,7 @@ def _data(report: Report) -> dict[str, Any]:
             target += ", recorded"
         said = (
             r.artifact_sha256[:12], units.network(r.model, r.weights, r.weights_sha256), r.recipe,
-            r.format, r.kind, r.device, target,
+            units.ended(r.format, r.io), r.kind, r.device, target,
             units.pictures(r.data_source, r.data_split, r.data_identity),
         )  # fmt: skip
         for name, word in zip(_COLUMNS, said, strict=True):
@@ -149,7 +149,7 @@ def _figure(name: str, heading: str, said: str) -> str:
 def _verdicts(report: Report) -> str:
     names = {
         r.artifact_sha256: f"{units.network(r.model, r.weights, r.weights_sha256)} "
-        f"{r.recipe}.{r.format}"
+        f"{r.recipe}.{units.ended(r.format, r.io)}"
         for r in report.results
     }
     rows: list[tuple[str, ...]] = [

@@ -64,7 +64,7 @@ _FIGURES = (
 def _figure(r: Result) -> str:
     cells = (
         _cell(units.network(r.model, r.weights, r.weights_sha256)),
-        _cell(f"{r.recipe}.{r.format}"), _cell(r.device or "–"),
+        _cell(f"{r.recipe}.{units.ended(r.format, r.io)}"), _cell(r.device or "–"),
         "–" if r.size_bytes is None else units.size(r.size_bytes), units.percent(r.top1),
         _cell(units.pictures(r.data_source, r.data_split, r.data_identity) or "–"),
         "–" if r.latency_ns is None else units.duration(r.latency_ns),

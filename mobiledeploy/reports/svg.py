@@ -84,7 +84,7 @@ def _plot(
             "sha": r.artifact_sha256,
             "model": units.one_line(units.network(r.model, r.weights, r.weights_sha256)),
             "recipe": units.one_line(r.recipe),
-            "format": units.one_line(r.format),
+            "format": units.one_line(units.ended(r.format, r.io)),
             "device": units.one_line(device),
             "x": x,
             "top1": 100 * r.top1,
@@ -97,13 +97,15 @@ def _plot(
     best, ties = [], []
     for device in sorted({p["device"] for p in points}):
         mine = [p for p in points if p["device"] == device]
-        along = [mine[i] for i in pareto.front([(p["x"], p["top1"]) for p in mine])]
-        gains = pareto.gains([answers.get(p["sha"]) for p in along])
-        for place, (point, gain) in enumerate(zip(along, gains, strict=True)):
-            if gain is None or not gain.tie:
+        known = [answers.get(p["sha"]) for p in mine]
+        front = pareto.front([(p["x"], p["top1"]) for p in mine], known.__getitem__)
+        along, costs = [mine[i] for i in front], [mine[i]["x"] for i in front]
+        gains = pareto.gains([known[i] for i in front], costs)
+        for point, gain, other in zip(along, gains, pareto.beside(costs), strict=True):
+            if gain is None or other is None or not gain.tie:
                 best.append(point)
             else:
-                before = along[place - 1]["top1"]
+                before = along[other]["top1"]
                 ends = {"low": before + 100 * gain.low, "high": before + 100 * gain.high}
                 ties.append(point | ends)
     plot = _plots.front(title, width=640)

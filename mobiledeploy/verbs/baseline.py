@@ -6,6 +6,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,13 @@ def write(path: Path, baseline: Baseline) -> None:
 
 def seal(entry: Accepted) -> str:
     """sha256 over all of an entry but its own seal."""
-    return records.sha256(records.line(dataclasses.replace(entry, seal="")).encode())
+    text = records.line(dataclasses.replace(entry, seal=""))
+    if entry.io is None:
+        # Of a version that had no such field.
+        told = json.loads(text)
+        del told["io"]
+        text = json.dumps(told, separators=(",", ":"))
+    return records.sha256(text.encode())
 
 
 def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
@@ -91,6 +98,7 @@ def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
         right=right([p.label for p in e.predictions], best),
         answers=base64.b64encode(zlib.compress(best.tobytes(), 9)).decode(),
         seal="",
+        io=artifact.ends,
     )
     return dataclasses.replace(made, seal=seal(made))
 
@@ -138,6 +146,9 @@ def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) 
     if weights.sha256 != accepted.weights_sha256:
         known, wanted = weights.sha256[:12], accepted.weights_sha256[:12] or "random ones"
         found.append(f"weights: {weights.source} {known}, not {wanted}")
+    # The versions whose entries do not tell made no uint8.
+    if artifact.ends != accepted.io and (accepted.io is not None or artifact.ends == "uint8"):
+        found.append(f"io: {artifact.ends}, not {accepted.io or 'int8 or float'}")
     if artifact.spec.classes != accepted.classes:
         found.append(f"classes: {artifact.spec.classes}, not {accepted.classes}")
     for what, now, then in (

@@ -120,8 +120,8 @@ def check(
 
     Raises:
         MissingError: no baseline, or none of one of the artifacts.
-        InputError: a baseline that was edited, or that speaks of other weights, pictures, labels,
-            preprocessing, classes, runtime or kernels; and what `evaluate` raises.
+        InputError: a baseline that was edited, or that speaks of other weights, ends, pictures,
+            labels, preprocessing, classes, runtime or kernels; and what `evaluate` raises.
         UsageError: two artifacts of one key; margins that cannot be; pictures without labels.
 
     Where one of several fails the others are judged all the same, and the report says why.

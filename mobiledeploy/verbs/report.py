@@ -163,9 +163,10 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
             changed = _changed(before, evaluation)
             flips, flipped = _flips(evaluation, artifact, changed[:FLIPS]), len(changed)
     return Detail(
-        sha, _network(artifact), artifact.recipe.name, artifact.format, profile,
-        counts is not None, _classes(evaluation, artifact) if evaluation else (), against, flips,
-        flipped, _environment(figures, artifact),
+        sha, _network(artifact), artifact.recipe.name,
+        units.ended(artifact.format, artifact.ends), profile, counts is not None,
+        _classes(evaluation, artifact) if evaluation else (), against, flips, flipped,
+        _environment(figures, artifact),
     )  # fmt: skip
 
 

@@ -37,13 +37,17 @@ from mobiledeploy.core.types import (
 
 @dataclass(frozen=True)
 class Key:
-    """What a figure is of, and where; `weights` is where the model's numbers came from."""
+    """What a figure is of, and where; `weights` is where the model's numbers came from.
+
+    `io` is the artifact's `ends`.
+    """
 
     model: str
     weights: str
     weights_sha256: str
     recipe: str
     format: str
+    io: str
     kind: str
     target: Target
 
@@ -52,14 +56,27 @@ class Key:
         """The model and its weights, for people."""
         return units.network(self.model, self.weights, self.weights_sha256)
 
-    def other_weights(self, others: Iterable[Key]) -> str:
-        """The weights that others have which are the same but for them, "" for none."""
-        found = {
+    def others(self, known: Iterable[Key]) -> str:
+        """What is known of other weights or other `io` and is the same but for these, "" for none.
+
+        Said as what follows "only".
+        """
+        same = [
+            key
+            for key in known
+            if self
+            == replace(key, weights=self.weights, weights_sha256=self.weights_sha256, io=self.io)
+        ]
+        ends = {key.io for key in same if replace(key, io=self.io) == self}
+        weights = {
             units.network("", key.weights, key.weights_sha256) or "unknown ones"
-            for key in others
-            if replace(key, weights=self.weights, weights_sha256=self.weights_sha256) == self
+            for key in same
+            if replace(key, io=self.io) != self
         }
-        return ", ".join(sorted(found))
+        return " and ".join(
+            [f"of other weights: {', '.join(sorted(weights))}"] * bool(weights)
+            + [f"with --io {', '.join(sorted(ends))}"] * bool(ends)
+        )
 
 
 @dataclass(frozen=True)
@@ -183,8 +200,8 @@ def regress(
 ) -> Regressed:
     """The store's newest figures against those of `baseline`, a file that `export` wrote.
 
-    A figure answers for the same model, weights, recipe and format on the same target, whatever the
-    file's bytes: that is what changes from commit to commit. One that is not newer than the
+    A figure answers for the same model, weights, recipe, format and io on the same target, whatever
+    the file's bytes: that is what changes from commit to commit. One that is not newer than the
     baseline's, or that was doubted when it was taken, decides nothing. The verdicts are kept in the
     store.
 
@@ -251,12 +268,12 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
     for made_at, m in sorted(figures.values(), key=lambda pair: pair[0]):
         a = artifacts.get(m.artifact_sha256)
         if a is None:
-            key = Key(m.artifact_sha256[:12], "", "", "", "", m.kind, m.target)
+            key = Key(m.artifact_sha256[:12], "", "", "", "", "", m.kind, m.target)
         else:
             weights = a.spec.weights
             key = Key(
-                a.spec.name, weights.source, weights.sha256, a.recipe.name, a.format, m.kind,
-                m.target,
+                a.spec.name, weights.source, weights.sha256, a.recipe.name, a.format, a.ends,
+                m.kind, m.target,
             )  # fmt: skip
         found[key] = Figure(made_at, m)
     return found
@@ -266,7 +283,7 @@ def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float)
     newest, kind, t = here.get(key), key.kind, key.target
     new, old = None if newest is None else newest.record, accepted.record
     where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
-    path = f"{key.network} {key.recipe}.{key.format} on {where}"
+    path = f"{key.network} {key.recipe}.{units.ended(key.format, key.io)} on {where}"
     metric = "instructions" if kind == "counted" else "latency"
     limit = margin if kind == "measured" else regression.EXACT_MARGIN
 
@@ -285,10 +302,8 @@ def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float)
         )
 
     if newest is None or new is None:
-        others = key.other_weights(here)
-        line = f"no {kind} figure of it here" + (
-            f", only of other weights: {others}" * bool(others)
-        )
+        others = key.others(here)
+        line = f"no {kind} figure of it here" + f", only {others}" * bool(others)
         return said("inconclusive", None, f"{line}; bench it first")
     if newest == accepted or newest.made_at < accepted.made_at:
         line = f"not {kind} since the baseline ({accepted.made_at[:16]}); bench it first"

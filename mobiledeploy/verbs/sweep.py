@@ -8,6 +8,7 @@ stands already is not made again: a sweep that was killed is resumed by the same
 from __future__ import annotations
 
 import base64
+import functools
 import itertools
 import time
 import zlib
@@ -23,7 +24,7 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
-from mobiledeploy.core.types import Artifact, Failed, Failure, Gain, Result
+from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
 from mobiledeploy.verbs import baseline, bench, evaluate, export, places
 from mobiledeploy.verbs import job as jobs_
 from mobiledeploy.verbs.job import Job, Made
@@ -58,8 +59,9 @@ class Planned:
 class Front:
     """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device.
 
-    All were judged on the same `pictures`. `gains` are of each over the one before it, None for the
-    first and where they cannot be compared.
+    All were judged on the same `pictures`. Of one cost the most accurate comes first, and those
+    that tie with it follow. `gains` are of each over the cheaper one before it, of those that
+    follow over the one that they tie with; None for the first and where they cannot be compared.
     """
 
     kind: str
@@ -187,11 +189,16 @@ def _front(
     kind: str, device: str, pictures: str, results: Sequence[Result], costs: Sequence[float]
 ) -> Front:
     points = [(cost, r.top1 or 0.0) for cost, r in zip(costs, results, strict=True)]
-    best = tuple(results[i] for i in pareto.front(points))
     with Store.open() as kept:
-        judged = [kept.judgement(r.artifact_sha256) for r in best]
-    answers = [None if e is None else baseline.answered(e) for e in judged]
-    return Front(kind, device, pictures, best, pareto.gains(answers))
+
+        @functools.cache
+        def answers(index: int) -> Answers | None:
+            judged = kept.judgement(results[index].artifact_sha256)
+            return None if judged is None else baseline.answered(judged)
+
+        best = pareto.front(points, answers)
+        gains = pareto.gains([answers(i) for i in best], [costs[i] for i in best])
+    return Front(kind, device, pictures, tuple(results[i] for i in best), gains)
 
 
 def _pictures(r: Result) -> str:

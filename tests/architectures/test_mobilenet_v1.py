@@ -99,7 +99,7 @@ def test_widths_round_down_to_at_least_one(alpha: float) -> None:
 def test_published_weights_load_and_predict_the_same(real_data: Path) -> None:
     weights = real_data / "imagenet" / "mobilenet_7_5_224_tf.h5"
     if not weights.is_file():
-        pytest.skip(f"no {weights}")
+        pytest.skip(f"no {weights} (set MOBILEDEPLOY_REAL_DATA)")
     ours = mobilenet_v1.build(alpha=0.75, resolution=(224, 224), classes=1000)
     before = {weight.name: weight.numpy() for weight in ours.weights}
     ours.load_weights(weights, by_name=True)

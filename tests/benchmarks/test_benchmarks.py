@@ -90,13 +90,13 @@ def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
 
 
 WATCHED = """
-import json, os, sys, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import _bad_inputs, _watched
 Path("sound").mkdir()
 _watched.adopt()
-_watched.SECONDS, _watched.LARGEST_BYTES = 4, 1 << 28
+_watched.SECONDS, _watched.LARGEST_BYTES = float(sys.argv[3]), 1 << 28
 def run():
     exec(sys.argv[1])
     return int(sys.argv[2])
@@ -123,12 +123,35 @@ SEEN = {
 }
 
 
-def test_what_is_wrong_with_an_input_is_seen(here) -> None:
+def watched(seen: dict[tuple[str, str], str], seconds: int) -> None:
+    """Each program and the code that it ends in are found to be wrong in what stands beside it."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(BENCHMARKS), json.dumps(list(SEEN))],
+        [sys.executable, "-c", WATCHED, str(BENCHMARKS), json.dumps(list(seen)), str(seconds)],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert (done.stdout.splitlines(), done.stderr) == (list(SEEN.values()), "")
+    assert (done.stdout.splitlines(), done.stderr) == (list(seen.values()), "")
+
+
+def test_what_is_wrong_with_an_input_is_seen(here) -> None:
+    watched(SEEN, 4)
+
+
+def test_what_adb_leaves_is_no_fault_of_a_command(here) -> None:
+    if shutil.which("adb", path="/usr/bin:/bin") is None:
+        pytest.skip("adb is not installed (apt install adb)")
+    devices = "subprocess.run(['adb', 'devices'], check=True, capture_output=True)"
+    watched(
+        {
+            (devices, "0"): "",
+            (f"{devices}; open('../home/.android/other', 'w')", "0"): "files left",
+            (f"{devices}; open('../tmp/adb.log', 'w')", "0"): "files left",
+            (f"{devices}; os.fork() or time.sleep(60)", "0"): "other",
+        },
+        40,
+    )
+    for number in range(4):
+        kept = {path.name for path in Path(str(number)).rglob(".android/*")}
+        assert {"adbkey", "adbkey.pub"} <= kept - {"other"}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import RECIPES
+from tests import namespaces
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
 
@@ -410,8 +411,7 @@ def in_a_namespace(script, cwd):
     done = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script], cwd=cwd, capture_output=True, text=True
     )
-    if "unshare" in done.stderr:
-        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    namespaces.need(done)
     return done
 
 

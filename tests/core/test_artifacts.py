@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.core import artifacts
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, UsageError
 
 
 def copied(path: Path, folder: Path) -> Path:
@@ -152,6 +153,42 @@ def test_scratch_of_a_killed_process_is_swept_and_that_of_a_live_one_is_not(
         for maker in makers:
             maker.kill()
             maker.communicate()
+
+
+def test_without_room_for_temporary_files_the_variable_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="cannot write in .*file: ") as caught, artifacts.scratch():
+        pass
+    assert "TMPDIR" in caught.value.hint
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with (
+        pytest.raises(UsageError, match=f"cannot write in {tmp_path}: no space left") as caught,
+        artifacts.scratch() as folder,
+    ):
+        (folder / "input.bin").symlink_to("/dev/full")
+        (folder / "input.bin").write_bytes(bytes(1000))
+    assert "TMPDIR" in caught.value.hint
+    # What is full is not ours.
+    with pytest.raises(OSError, match="No space left"), artifacts.scratch():
+        raise OSError(errno.ENOSPC, "No space left on device", "/dev/full")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_no_folder_takes_temporary_files_the_variable_is_named() -> None:
+    code = (
+        "import resource\n"
+        "from mobiledeploy.core import artifacts\n"
+        "from mobiledeploy.core.errors import UsageError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "try:\n"
+        "    with artifacts.scratch(): pass\n"
+        "except UsageError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("there is no place for temporary files: "), done.stderr
+    assert "TMPDIR" in done.stdout
 
 
 def test_what_only_looks_like_a_left_folder_is_left_alone(tmp_path) -> None:

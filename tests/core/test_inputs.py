@@ -65,7 +65,7 @@ def test_what_is_no_file_is_refused_at_once(places, name, said):
         inputs.read(places[name], 100)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file (run as another user)")
 def test_what_may_not_be_read_is_refused(places):
     with pytest.raises(InputError, match="locked cannot be read: Permission denied"):
         inputs.read(places["locked"], 100)

@@ -201,7 +201,7 @@ def test_a_file_keeps_its_mode_and_a_new_one_is_everyones_to_read(tmp_path):
     assert [path.stat().st_mode & 0o777 for path in (private, new)] == [0o600, 0o644]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away (run as root)")
 def test_a_file_keeps_its_owner(tmp_path):
     path = tmp_path / "theirs"
     path.touch()
@@ -286,7 +286,7 @@ def test_a_finished_file_is_put_where_a_link_leads(tmp_path):
 
 def test_a_finished_file_is_put_on_another_disk(tmp_path):
     if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no second disk")
+        pytest.skip("/dev/shm is no other disk (pytest --basetemp=FOLDER, on another one)")
     made, link = tmp_path / "made", tmp_path / "link"
     made.write_text("x")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as far:

@@ -21,7 +21,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
 from mobiledeploy.core.types import Preprocessing, Verdict
 from tests.conftest import REPOSITORY, Heard
-from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, measured
+from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, integers, measured
 
 MEASURED, COUNTED, ESTIMATED = measured(), counted(), estimated()
 EVALUATION, ARTIFACT = evaluation(), artifact()
@@ -228,6 +228,34 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_pictures(her
         assert not row.recorded
         assert store.artifacts() == {SHA: known}
         assert store.measurement(SHA, HOST) == MEASURED
+
+
+def test_a_store_of_the_sixth_schema_learns_what_integer_files_take(here: Path) -> None:
+    path().parent.mkdir()
+    connection = sqlite3.connect(path())
+    for step in range(1, 7):
+        for statement in _STEPS[step]:
+            connection.execute(statement)
+    connection.execute("PRAGMA user_version = 6")
+    known = [integers("a" * 64, "uint8"), integers("b" * 64, "float"), artifact("c" * 64)]
+    for one in known:
+        connection.execute(
+            "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', ?, 'tflite', 1000, ?, '', '', "
+            "'')",
+            (one.sha256, one.recipe.name, records.line(one)),
+        )
+    connection.commit()
+    connection.close()
+    with Store.open() as store:
+        ends = {r.artifact_sha256[0]: r.io for r in store.unmeasured()}
+        assert ends == {"a": "uint8", "b": "float", "c": ""}
+        # As they are told of what is made now.
+        for one in known:
+            store.add_artifact(one)
+        assert ends == {r.artifact_sha256[0]: r.io for r in store.unmeasured()}
+        for one in known:
+            store.add_measurement(measured(one.sha256))
+        assert ends == {r.artifact_sha256[0]: r.io for r in store.results()}
 
 
 def test_a_trial_of_another_preprocessing_is_no_figure_of_the_artifact(here: Path) -> None:

@@ -23,6 +23,14 @@ def test_a_network_is_told_by_its_weights_too(said: tuple[str, str, str], expect
 
 
 @pytest.mark.parametrize(
+    ("io", "expected"),
+    [("", "onnx"), ("int8", "onnx"), ("uint8", "onnx uint8"), ("float", "onnx float")],
+)
+def test_ends_are_told_where_they_were_chosen(io: str, expected: str) -> None:
+    assert units.ended("onnx", io) == expected
+
+
+@pytest.mark.parametrize(
     ("said", "expected"),
     [
         (("demo", "validation", "1" * 64), "demo validation"),

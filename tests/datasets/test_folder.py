@@ -202,7 +202,7 @@ def test_a_pipe_does_not_hang(photos):
 
 def test_an_unreadable_class_folder_is_named(photos):
     if os.geteuid() == 0:
-        pytest.skip("root reads every folder")
+        pytest.skip("root reads every folder (run as another user)")
     (photos / "cat").chmod(0)
     with pytest.raises(InputError, match=r"cat cannot be read"):
         opened(photos)

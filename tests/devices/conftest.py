@@ -15,6 +15,7 @@ import pytest
 
 from mobiledeploy.core import assets
 from mobiledeploy.core.plugins import RUNNERS
+from tests import namespaces
 
 HERE = Path(__file__).resolve().parent
 # Where arm_phone_root.sh put it, before the tests have a cache of their own.
@@ -199,7 +200,7 @@ def _connected(machine: subprocess.Popen[bytes], log: Path) -> str:
     for _ in range(200):
         if machine.poll() is not None:
             last = log.read_text().strip().splitlines() or ["it says nothing"]
-            pytest.skip(f"this machine cannot run an AArch64 phone in namespaces: {last[-1]}")
+            pytest.skip(f"no AArch64 phone in namespaces: {last[-1]} ({namespaces.REMEDY})")
         if b"adbd started" in log.read_bytes():
             break
         time.sleep(0.1)

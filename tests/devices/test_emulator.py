@@ -107,7 +107,7 @@ def test_the_counter_knows_instructions_apart(tmp_path) -> None:
     try:
         subprocess.run(["cc", "--version"], capture_output=True, check=True)
     except FileNotFoundError:
-        pytest.skip("no C compiler named cc")
+        pytest.skip("no C compiler named cc (apt install gcc)")
     counter = shipped("android_bench") / "counter" / "counter.c"
     (tmp_path / "main.c").write_text(f'#include "{counter}"\n{MAIN}')
     program = tmp_path / "classes"

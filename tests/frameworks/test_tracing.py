@@ -13,6 +13,7 @@ from mobiledeploy.analysis import cost
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks import tracing
+from tests import namespaces
 
 layers = tf_keras.layers
 IMAGES = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
@@ -214,7 +215,6 @@ def test_a_full_temporary_disk_is_the_users(tmp_path):
     done = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script, FULL], capture_output=True, text=True, check=False
     )
-    if "unshare" in done.stderr or "Operation not permitted" in done.stderr:
-        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    namespaces.need(done)
     assert done.stdout.startswith(f"cannot write temporary files in {tmp_path}: "), done.stderr
     assert "no space" in done.stdout.lower()

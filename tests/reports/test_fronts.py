@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,22 @@ def test_markdown_says_whose_weights_and_which_images() -> None:
     text = REPORTS.load("markdown").render(REPORT)
     assert "| net demo | float32.tflite | host | 1.00 MB | 90.0 % | demo validation |" in text
     assert "| net run 22222222 | float32.tflite | host | 1.00 MB | 50.0 % | photos ffffffff" in text
+
+
+def test_reports_tell_files_of_other_ends_apart() -> None:
+    pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+    both = Report(
+        "t",
+        results=(
+            result("a", 1e6, 0.9, io="int8", **DEMO), result("b", 2e6, 0.8, io="uint8", **DEMO),
+        ),
+    )  # fmt: skip
+    text = REPORTS.load("markdown").render(both)
+    assert "| float32.tflite |" in text and "| float32.tflite uint8 |" in text
+    text = REPORTS.load("html").render(both)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["words"]["format"] == ["tflite", "tflite uint8"]
+    assert "tflite uint8" in REPORTS.load("svg").render(both)
 
 
 def test_svg_draws_each_data_set_on_axes_of_its_own() -> None:
@@ -85,6 +102,37 @@ def test_a_tie_is_drawn_off_the_front_with_its_interval() -> None:
     assert "stroke-dasharray" in REPORTS.load("svg").render(TIED)
 
 
+# b, c, d and e have the same mult-adds. d is the best of them; only b ties with it.
+LEVEL = Report(
+    "t",
+    results=tuple(
+        result(sha, ns, right / 100, mult_adds=adds, **DEMO)
+        for sha, ns, right, adds in (
+            ("a", 1e6, 50, 10**6), ("b", 2e6, 66, 2 * 10**6), ("c", 3e6, 55, 2 * 10**6),
+            ("d", 4e6, 67, 2 * 10**6), ("e", 5e6, 49, 2 * 10**6), ("f", 6e6, 90, 3 * 10**6),
+        )
+    ),
+    answers=tuple(
+        answers(sha, [n < right for n in range(100)])
+        for sha, right in (("a", 50), ("b", 66), ("c", 55), ("d", 67), ("e", 49), ("f", 90))
+    ),
+)  # fmt: skip
+
+
+def test_a_tie_of_equal_cost_is_drawn_too() -> None:
+    pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+    from mobiledeploy.reports import svg
+
+    known = {a.artifact_sha256: a for a in LEVEL.answers}
+    *_, plot = svg._of_pictures("x", list(LEVEL.results), known)
+    data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
+    assert [(p["x"], p["top1"]) for p in data["front"]] == [(1, 50), (2, 67), (3, 90)]
+    (tie,) = data["ties"]
+    low, high = gate.bounds(1, 0, 100)
+    assert (tie["x"], tie["top1"]) == (2, 66)
+    assert (tie["low"], tie["high"]) == (67 - 100 * high, 67 - 100 * low)
+
+
 PAGE = """
 const [,, script, data] = process.argv, fs = await import("node:fs"), made = {}, drawn = {};
 const get = (id) => made[id] ??= {
@@ -99,25 +147,31 @@ globalThis.vegaEmbed = async (id, spec) => { drawn[id] = spec.datasets; return {
 const createElement = () => get("new"), body = get("body");
 globalThis.document = { getElementById: get, querySelector: get, createElement, body };
 await import("data:text/javascript," + encodeURIComponent(fs.readFileSync(script, "utf8")));
-console.log(JSON.stringify({ drawn, said: get("#plot-measured figcaption").textContent }));
+const said = (name) => get(`#plot-${name} figcaption`).textContent;
+console.log(JSON.stringify({ drawn, said: said("measured"), level: said("multadds") }));
 """
 
 
-def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
+def drawn(report: Report, folder: Path) -> dict[str, Any]:
+    """What the page's own script draws of a report, and says below the plots."""
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node (apt install nodejs)")
-    text = REPORTS.load("html").render(TIED)
-    (tmp_path / "data.json").write_text(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
-    (tmp_path / "page.mjs").write_text(PAGE)
+    text = REPORTS.load("html").render(report)
+    (folder / "data.json").write_text(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    (folder / "page.mjs").write_text(PAGE)
     script = Path(html.__file__).with_name("page") / "page.js"
     done = subprocess.run(
-        [node, tmp_path / "page.mjs", script, tmp_path / "data.json"],
+        [node, folder / "page.mjs", script, folder / "data.json"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
+    said = drawn(TIED, tmp_path)
     plot = said["drawn"]["#view-measured"]
     assert [p["top1"] for p in plot["front"]] == [66, 90]
     (tie,) = plot["ties"]
@@ -125,6 +179,19 @@ def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
     assert tie["low"] == pytest.approx(66 - 100 * high, abs=1e-9)
     assert tie["high"] == pytest.approx(66 - 100 * low, abs=1e-9)
     assert "net float32.tflite, 67 %, a tie with the cheaper one beside it: +1.0" in said["said"]
+
+
+def test_the_page_draws_ties_of_equal_cost(tmp_path: Path) -> None:
+    said = drawn(LEVEL, tmp_path)
+    plot = said["drawn"]["#view-multadds"]
+    assert [(p["x"], p["top1"]) for p in plot["front"]] == [(1, 50), (2, 67), (3, 90)]
+    (tie,) = plot["ties"]
+    low, high = gate.bounds(1, 0, 100)
+    assert (tie["x"], tie["top1"]) == (2, 66)
+    assert tie["low"] == pytest.approx(67 - 100 * high, abs=1e-9)
+    assert tie["high"] == pytest.approx(67 - 100 * low, abs=1e-9)
+    assert "6 points, 4 on the front" in said["level"]
+    assert "net float32.tflite, 66 %, a tie with the best of the same cost: -1.0" in said["level"]
 
 
 def test_the_page_knows_them_too() -> None:

@@ -17,7 +17,7 @@ from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Detail, Flip, Judged, LayerFigure, Report, Result
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
-webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium (mobiledeploy[dev])")
 
 PIXEL = "data:image/jpeg;base64," + base64.b64encode(b"\xff\xd8\xff").decode()
 EVIL = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"

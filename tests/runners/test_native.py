@@ -149,7 +149,7 @@ def test_it_is_on_the_shelf_and_predicts_nothing() -> None:
 @pytest.mark.slow
 def test_it_builds_with_cmake(emulator, exported, tmp_path) -> None:
     if not (shutil.which("cmake") and shutil.which("cc")):
-        pytest.skip("no cmake or no C compiler named cc")
+        pytest.skip("no cmake or no C compiler named cc (apt install cmake gcc)")
     for step in (
         ["-S", str(shipped("android_bench")), "-B", str(tmp_path)],
         ["--build", str(tmp_path)],

@@ -22,6 +22,8 @@ LIBRARY = {
     "litert": "ai_edge_litert", "tflite_runtime": "tflite_runtime", "onnxruntime": "onnxruntime",
 }  # fmt: skip
 
+REMEDY = "pip install 'mobiledeploy[all]'; tflite_runtime has wheels for Python 3.11 only"
+
 # Opens a model, runs it on a ramp, says what there is to know as one JSON line.
 SCRIPT = """
 import json, sys
@@ -60,7 +62,7 @@ sys.exit("tensorflow" in sys.modules)
 
 def runs(name: str, model: Path, threads: int = 1, delegate: str = "") -> tuple[dict, str]:
     if importlib.util.find_spec(LIBRARY[name]) is None:
-        pytest.skip(f"{LIBRARY[name]} is not installed")
+        pytest.skip(f"{LIBRARY[name]} is not installed ({REMEDY})")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, name, str(model), str(threads), delegate],
         capture_output=True, text=True, timeout=120, check=True,
@@ -187,7 +189,7 @@ print(json.dumps(said))
 
 def test_an_excerpt_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(LIBRARY[runtime]) is None:
-        pytest.skip(f"{LIBRARY[runtime]} is not installed")
+        pytest.skip(f"{LIBRARY[runtime]} is not installed ({REMEDY})")
     source = files(exported, runtime)["float32"]
     shelf = FORMATS.load(source.suffix[1:])
     facts = shelf.inspect(source.read_bytes())

@@ -94,7 +94,10 @@ def test_without_names_it_takes_what_was_exported_last(exported, here, heard) ->
 
 
 def test_a_delegate_that_stays_out_is_doubted(exported, here, heard) -> None:
-    pytest.importorskip("tflite_runtime", reason="tflite_runtime is for Python 3.11 only")
+    pytest.importorskip(
+        "tflite_runtime",
+        reason="no tflite_runtime (Python 3.11: pip install 'mobiledeploy[tflite-runtime]')",
+    )
     path = exported["int8_ptq", "tflite"]
     (made,) = bench([path], runtime="tflite_runtime", runs=20, notify=heard)
     assert made.delegated_nodes == 0

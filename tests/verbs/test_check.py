@@ -463,7 +463,10 @@ def test_a_floor_is_hard(place):
 
 
 def test_another_runtime_is_refused_by_name(place):
-    pytest.importorskip("tflite_runtime", reason="tflite-runtime has wheels up to CPython 3.11")
+    pytest.importorskip(
+        "tflite_runtime",
+        reason="no tflite_runtime (Python 3.11: pip install 'mobiledeploy[tflite-runtime]')",
+    )
     with pytest.raises(InputError, match="runtime: tflite_runtime, not litert"):
         judged(place, runtime="tflite_runtime")
 

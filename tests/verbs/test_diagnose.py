@@ -248,7 +248,9 @@ def test_no_tensorflow_is_needed(plain):
 
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
 def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypatch):
-    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib = pytest.importorskip(
+        "matplotlib", reason="no matplotlib (pip install 'mobiledeploy[plot]')"
+    )
     found = diagnosis(plain / "int8_ptq.tflite")
     # Names are a stranger's: what is no character of XML is none of the picture's.
     first, *others = found.layers

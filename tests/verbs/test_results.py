@@ -15,6 +15,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.core.types import DataRef, Doubt
 from mobiledeploy.verbs import results
+from tests import namespaces
 from tests.figures import (
     HOST,
     SHA,
@@ -23,6 +24,7 @@ from tests.figures import (
     counted,
     estimated,
     evaluation,
+    integers,
     keep,
     measured,
 )
@@ -153,6 +155,33 @@ def test_figures_of_other_weights_never_pair(here: Path) -> None:
     assert "no measured figure of it here, only of other weights: run 22222222" in (
         one.verdicts[0].line
     )
+
+
+def test_files_of_other_ends_are_no_series(here: Path) -> None:
+    keep(integers(), measured())
+    path = saved(here / "base.jsonl")
+    keep(integers("b" * 64, "uint8"), measured("b" * 64, ns=1630))
+    shown = cli()
+    assert "int8_ptq.tflite " in shown and "int8_ptq.tflite uint8 " in shown
+    assert [line.rpartition(",")[0].rpartition(",")[0].rpartition(",")[2] for line in
+            cli("--csv").splitlines()] == ["io", "uint8", "int8"]  # fmt: skip
+    with Store.open(here / "other.db") as store:
+        store.load(k for k in results.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+        (one,) = results.regress(path).regressions
+        assert one.outcome == "inconclusive"
+        assert "no measured figure of it here, only with --io uint8; " in one.verdicts[0].line
+        keep(
+            integers("c" * 64, spec=artifact(weights="2" * 64, of="run").spec), measured("c" * 64),
+        )  # fmt: skip
+        (one,) = results.regress(path).regressions
+        said = "only of other weights: run 22222222 and with --io uint8"
+        assert said in one.verdicts[0].line
+        # A newer one of the same ends is what the baseline's figure is of.
+        keep(integers("d" * 64), measured("d" * 64))
+        (one,) = results.regress(path).regressions
+        assert (one.outcome, one.artifact_sha256) == ("pass", "d" * 64)
 
 
 def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
@@ -378,8 +407,7 @@ def test_many_figures_are_filtered_at_once(here: Path) -> None:
 def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
     """Runs a shell script where mounts are private; skips where the kernel forbids it."""
     done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
-    if "unshare" in done.stderr:
-        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    namespaces.need(done)
     return done
 
 

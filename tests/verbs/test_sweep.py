@@ -14,6 +14,7 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -23,7 +24,7 @@ from mobiledeploy.analysis import gate, pareto
 from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import DataRef, Evaluation, Failure, Prediction
+from mobiledeploy.core.types import Answers, DataRef, Evaluation, Failure, Prediction
 from mobiledeploy.verbs import export, job, sweep
 from tests.figures import artifact, evaluation, keep, measured
 
@@ -46,6 +47,49 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> N
     assert best == {p for p in points if not dominated(p)}
     assert len(best) == len(kept)
     assert [points[i] for i in kept] == sorted(best)
+
+
+def right_of(right: int, sha: str = "") -> Answers:
+    """Answers to 100 images of which the first are right."""
+    bits = np.packbits([n < right for n in range(100)])
+    return Answers(sha or str(right), "s", 100, base64.b64encode(bits.tobytes()).decode())
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [
+        # (cost, images of 100 that are named rightly), and what is on the front.
+        ([(1, 66), (1, 67)], [1, 0]), ([(1, 67), (1, 66)], [0, 1]), ([(1, 50), (1, 67)], [1]),
+        # Cheaper ones are as good as the tie, or a little worse.
+        ([(0, 66), (1, 66), (1, 67)], [0, 2]), ([(0, 65), (1, 66), (1, 67)], [0, 2, 1]),
+        # What costs more and is less accurate is on no front, though it ties.
+        ([(1, 67), (2, 66)], [0]), ([(1, 67), (2, 66), (2, 90), (3, 89)], [0, 2]),
+    ],
+)  # fmt: skip
+def test_of_equal_cost_neither_of_a_tie_dominates(
+    points: list[tuple[int, int]], kept: list[int]
+) -> None:
+    known = [right_of(right) for _, right in points]
+    assert list(pareto.front(points, known.__getitem__)) == kept
+    assert len({points[i][0] for i in pareto.front(points)}) == len(pareto.front(points))
+
+
+def test_two_of_the_same_accuracy_tie_and_one_artifact_does_not_tie_with_itself() -> None:
+    twice = [(1, 66), (1, 66)]
+    assert pareto.front(twice, [right_of(66, "a"), right_of(66, "b")].__getitem__) == (0, 1)
+    assert pareto.front(twice, [right_of(66, "a"), right_of(66, "a")].__getitem__) == (0,)
+    # Answers to other images are no pairs.
+    other = dataclasses.replace(right_of(66, "b"), samples="others")
+    assert pareto.front(twice, [right_of(66, "a"), other].__getitem__) == (0,)
+
+
+def test_each_of_a_front_is_held_against_the_best_of_its_own_cost_or_the_cost_before() -> None:
+    assert pareto.beside([1, 2, 2, 2, 3]) == (None, 0, 1, 1, 1)
+    assert pareto.beside([1, 1, 2]) == (None, 0, 0)
+    along = [right_of(50), right_of(67), right_of(66), right_of(90)]
+    values = [g and round(g.value, 9) for g in pareto.gains(along, [1, 2, 2, 3])]
+    assert values == [None, 0.17, -0.01, 0.23]
+    assert [g and g.tie for g in pareto.gains(along, [1, 2, 2, 3])] == [None, False, True, False]
 
 
 def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
@@ -173,7 +217,7 @@ def test_what_was_judged_on_other_images_has_a_front_of_its_own(here: Path) -> N
     found = sweep.fronts({n * 64 for n in names})
     assert [(f.kind, f.pictures, [r.artifact_sha256[0] for r in f.results]) for f in found] == [
         ("measured", "demo validation", ["a", "b"]), ("measured", "photos 11111111", ["c"]),
-        ("measured", "photos 22222222", ["d"]), ("size", "demo validation", ["b"]),
+        ("measured", "photos 22222222", ["d"]), ("size", "demo validation", ["b", "a"]),
         ("size", "photos 11111111", ["c"]), ("size", "photos 22222222", ["d"]),
     ]  # fmt: skip
 
@@ -190,7 +234,7 @@ def test_what_the_images_do_not_tell_apart_is_a_tie(here: Path) -> None:
     names = "abc"
     keep(*(artifact(n * 64) for n in names), *(measured(n * 64, 1000 + ord(n)) for n in names))
     keep(*(judged_on(n * 64, right, 100) for n, right in zip(names, (66, 67, 90), strict=True)))
-    (front, _) = sweep.fronts({n * 64 for n in names})
+    (front, sizes) = sweep.fronts({n * 64 for n in names})
     first, tie, sure = front.gains
     assert first is None
     assert tie and sure
@@ -198,6 +242,8 @@ def test_what_the_images_do_not_tell_apart_is_a_tie(here: Path) -> None:
     low, high = gate.bounds(0, 1, 100)
     assert (tie.low, tie.high) == (-high, -low)
     assert (round(sure.value, 9), sure.tie) == (0.23, False)
+    # All are of one size, where the best is told from the others.
+    assert [r.artifact_sha256[0] for r in sizes.results] == ["c"]
     # Other images are no pairs.
     other = dataclasses.replace(judged_on("d" * 64, 95, 90), data=evaluation().data)
     keep(artifact("d" * 64), measured("d" * 64, 2000), other)

@@ -8,10 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
-from mobiledeploy.core import artifacts
+from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.types import Accepted
 from mobiledeploy.verbs import bench, diagnose, diff, evaluate, verify
+from mobiledeploy.verbs.check import check, update
 from mobiledeploy.verbs.plan import Order, plan
+from tests.figures import resealed
 
 SMALL = {"alpha": 0.25, "res": 96, "io": "uint8"}
 
@@ -47,6 +50,36 @@ def test_it_is_judged_verified_and_timed(int8, heard) -> None:
     (timed,) = bench.bench([int8], seconds=0.2, notify=heard)
     assert timed.kind == "measured"
     assert timed.delegated_nodes
+
+
+def test_it_is_held_against_no_file_of_other_ends(int8, here) -> None:
+    baseline, other = here / "baseline.json", here / "other.json"
+    update([int8], baseline=baseline)
+    assert check([int8], baseline=baseline).checks[0].outcome == "pass"
+    for io in ("int8", "float"):
+        resealed(baseline, other, io=io)
+        with pytest.raises(InputError, match=f"io: uint8, not {io}; if that is meant"):
+            check([int8], baseline=other)
+
+
+def test_a_baseline_of_an_earlier_version_is_sound_and_of_no_uint8(int8, here) -> None:
+    baseline = here / "baseline.json"
+    update([int8], baseline=baseline)
+    content = json.loads(baseline.read_text())
+    for entry in content["accepted"]:
+        del entry["io"]
+        text = records.line(Accepted(**entry | {"seal": ""}))
+        entry["seal"] = records.sha256(text.replace(',"io":null', "").encode())
+    baseline.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="io: uint8, not int8 or float; if that is meant"):
+        check([int8], baseline=baseline)
+    (floats,) = check([int8.with_name("float32.tflite")], baseline=baseline).checks
+    assert floats.outcome == "pass"
+    for entry in content["accepted"]:
+        entry["io"] = "uint8"
+    baseline.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="was edited"):
+        check([int8], baseline=baseline)
 
 
 def test_it_is_diagnosed_and_compared(int8, heard) -> None:

@@ -32,12 +32,23 @@ function judged(i) {
   return columns.top1[i] !== null && word("pictures", i) === pictures.value;
 }
 
-// Cheapest first, each more accurate than all before it.
+// Cheapest first, each more accurate than all cheaper ones. Of one cost the most accurate comes
+// first, and those that tie with it follow, as mobiledeploy/analysis/pareto.py has it.
 function front(rows) {
   const kept = [];
+  let best = null, cheaper = -Infinity;
   for (const row of [...rows].sort((a, b) => a.x - b.x || b.top1 - a.top1))
-    if (!kept.length || row.top1 > kept.at(-1).top1) kept.push(row);
+    if (best && row.x === best.x) {
+      if (row.top1 > cheaper && row.sha !== best.sha && isTie(gain(row, best))) kept.push(row);
+    } else if (!best || row.top1 > best.top1) {
+      cheaper = best ? best.top1 : cheaper;
+      kept.push(best = row);
+    }
   return kept;
+}
+
+function isTie(found) {
+  return found !== null && found.low <= 0 && found.high >= 0;
 }
 
 // Tango's score statistic with half an image of correction, as mobiledeploy/analysis/gate.py has it.
@@ -73,13 +84,17 @@ function gain(now, before) {
   return { value: 100 * (gains - losses) / a[1], low: -100 * upper(losses, gains, a[1]), high: 100 * upper(gains, losses, a[1]) };
 }
 
-// Points of a front that the images do not tell from the cheaper one beside them are ties.
+// Points of a front that the images do not tell from the cheaper one beside them, or from the best
+// of the same cost, are ties.
 function tied(along) {
-  return along.map((now, k) => {
-    const found = k ? gain(now, along[k - 1]) : null;
-    if (!found || found.low > 0) return now;
-    const before = along[k - 1].top1;
-    return { ...now, tie: found, low: before + found.low, high: before + found.high };
+  let first = null;
+  return along.map((now) => {
+    const other = first, same = other !== null && other.x === now.x;
+    if (!same) first = now;
+    const found = other && gain(now, other);
+    if (!isTie(found)) return now;
+    return { ...now, tie: found, beside: same ? "best of the same cost" : "cheaper one beside it",
+      low: other.top1 + found.low, high: other.top1 + found.high };
   });
 }
 
@@ -117,10 +132,10 @@ function caption(name, text) {
   document.querySelector(`#plot-${name} figcaption`).textContent = text;
 }
 
-function tieWords(tie) {
+function tieWords({ tie, beside }) {
   if (!tie) return "";
   const [value, low, high] = [tie.value, tie.low, tie.high].map((x) => (x < 0 ? "" : "+") + x.toFixed(1));
-  return `, a tie with the cheaper one beside it: ${value} points (${low} to ${high})`;
+  return `, a tie with the ${beside}: ${value} points (${low} to ${high})`;
 }
 
 async function drawFront(name, rows) {
@@ -134,7 +149,7 @@ async function drawFront(name, rows) {
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (pictures.value && `, judged on ${pictures.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.top1} %${tieWords(p.tie)}`).join("; ")}.`);
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.top1} %${tieWords(p)}`).join("; ")}.`);
   const ties = best.filter((p) => p.tie);
   // Of no ties, one without length, which is not seen.
   if (!ties.length) ties.push({ ...best[0], low: best[0].top1, high: best[0].top1 });
