@@ -12,7 +12,7 @@ import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 
-from mobiledeploy.converters import _qdq
+from mobiledeploy.converters import _onnx_operators
 from mobiledeploy.converters import onnx as converter
 from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import RECIPES
@@ -215,7 +215,7 @@ def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypat
         return shape, answers(lite, opened)
 
     shape, wide = made()
-    monkeypatch.setattr(_qdq, "_FEW_FILTERS", 0)
+    monkeypatch.setattr(_onnx_operators, "_FEW_FILTERS", 0)
     plain_shape, plain = made()
     assert plain_shape == window
     assert shape == (widened or window)
