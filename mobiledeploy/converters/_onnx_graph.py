@@ -38,10 +38,16 @@ TO_NHWC: Order = (0, 2, 3, 1)
 _RESERVED = ("image", "scores")
 _LOWEST, _HIGHEST = -128, 127
 _TYPES: dict[str, int] = {
-    "float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE,
-    "int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "int16": TensorProto.INT16,
-    "int32": TensorProto.INT32, "int64": TensorProto.INT64, "bool": TensorProto.BOOL,
-}  # fmt: skip
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "float64": TensorProto.DOUBLE,
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
 _NATURAL = {"RELU": "Relu", "TANH": "Tanh"}
 _CUT: dict[str, tuple[float, float]] = {
     "RELU6": (0.0, 6.0),
@@ -69,8 +75,8 @@ def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
         kind = helper.np_dtype_to_tensor_dtype(values.dtype)
         model.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InputError(f"the ONNX model is not valid: {first_line(error)}") from error
     del model.graph.input[inputs:]
 
@@ -328,9 +334,14 @@ class Writer:
     # Results of operators.
 
     def result(
-        self, index: int, order: Order, op: str, inputs: Sequence[str], activation: str = "NONE",
+        self,
+        index: int,
+        order: Order,
+        op: str,
+        inputs: Sequence[str],
+        activation: str = "NONE",
         **attributes: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A node whose floats are the tensor, through a fused activation, on its grid."""
         plain = not self.coded(index) and activation == "NONE"
         label = self.label(index, order)
@@ -396,9 +407,14 @@ class Writer:
         return self.node("QuantizeLinear", [value, *self.grid(index)], output)
 
     def move(
-        self, source: int, target: int, order: Order, op: str, inputs: Sequence[str],
+        self,
+        source: int,
+        target: int,
+        order: Order,
+        op: str,
+        inputs: Sequence[str],
         **attributes: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A node that only moves numbers, codes as they are, from one tensor to another."""
         self.same_grid(source, target)
         self.put(target, order, self.node(op, inputs, self.label(target, order), **attributes))

@@ -51,24 +51,42 @@ def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     pads = own.T.ravel().tolist()
     values, activation = w.array(i[1]), w.graph.activation(op)
     if (
-        values is not None and filters <= _FEW_FILTERS and inner == channels <= _PICTURE_CHANNELS
-        and w.shape(o[0])[2] % 2 == 0 and max(dilations) == 1 < max(window)
-        and w.coded(image) and w.coded(o[0])
-    ):  # fmt: skip
+        values is not None
+        and filters <= _FEW_FILTERS
+        and inner == channels <= _PICTURE_CHANNELS
+        and w.shape(o[0])[2] % 2 == 0
+        and max(dilations) == 1 < max(window)
+        and w.coded(image)
+        and w.coded(o[0])
+    ):
         _two_columns(w, image, i, o[0], values.transpose(order), strides, pads, activation)
         return
     filters_ = w.read(i[1], order) if values is None else w.weights(i[1], values.transpose(order))
     inputs = [w.read(image, TO_NCHW), filters_, *(w.bias(b) for b in i[2:3] if b >= 0)]
     w.result(
-        o[0], TO_NCHW, "Conv", inputs, activation, kernel_shape=list(window),
-        strides=list(strides), pads=pads, dilations=list(dilations), group=channels // inner,
-    )  # fmt: skip
+        o[0],
+        TO_NCHW,
+        "Conv",
+        inputs,
+        activation,
+        kernel_shape=list(window),
+        strides=list(strides),
+        pads=pads,
+        dilations=list(dilations),
+        group=channels // inner,
+    )
 
 
 def _two_columns(
-    w: Writer, image: int, i: list[int], o: int, weights: Array, strides: tuple[int, int],
-    pads: Sequence[int], activation: str,
-) -> None:  # fmt: skip
+    w: Writer,
+    image: int,
+    i: list[int],
+    o: int,
+    weights: Array,
+    strides: tuple[int, int],
+    pads: Sequence[int],
+    activation: str,
+) -> None:
     """A convolution over a picture, two columns of its output at once.
 
     A row of the picture, its channels beside each other, is one of a single channel; a window of
@@ -88,9 +106,13 @@ def _two_columns(
     inputs += [w.bias(b, 2) for b in i[2:3] if b >= 0]
     top, left, bottom, right = pads
     value = w.node(
-        "Conv", inputs, f"{name}/conv", kernel_shape=[tall, wide + stride],
-        strides=[strides[0], 2 * stride], pads=[top, left * channels, bottom, right * channels],
-    )  # fmt: skip
+        "Conv",
+        inputs,
+        f"{name}/conv",
+        kernel_shape=[tall, wide + stride],
+        strides=[strides[0], 2 * stride],
+        pads=[top, left * channels, bottom, right * channels],
+    )
     codes = w.store(o, value, activation, f"{name}/pairs")
     codes = w.moved(o, "Transpose", [codes], f"{name}/pairs_nhwc", perm=TO_NHWC)
     sides = w.integers(f"{name}/sides", (1, rows, columns, filters))
@@ -100,9 +122,12 @@ def _two_columns(
 
 
 def _pads(
-    sides: Iterable[int], window: Iterable[int], strides: Iterable[int], padding: int,
+    sides: Iterable[int],
+    window: Iterable[int],
+    strides: Iterable[int],
+    padding: int,
     dilations: Iterable[int] = (1, 1),
-) -> NDArray[np.int64]:  # fmt: skip
+) -> NDArray[np.int64]:
     """TFLite's SAME or VALID as numbers: [[top, bottom], [left, right]]."""
     around = np.zeros((2, 2), np.int64)
     if padding == _SAME:
@@ -127,10 +152,16 @@ def _transposed_convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> N
     filters = w.weights(weights, values.transpose(3, 0, 1, 2), axis=1)
     inputs = [w.read(image, TO_NCHW), filters, *(w.bias(b) for b in bias if b >= 0)]
     w.result(
-        o[0], TO_NCHW, "ConvTranspose", inputs, w.graph.activation(op),
-        kernel_shape=list(window), strides=list(strides), pads=around.T.ravel().tolist(),
+        o[0],
+        TO_NCHW,
+        "ConvTranspose",
+        inputs,
+        w.graph.activation(op),
+        kernel_shape=list(window),
+        strides=list(strides),
+        pads=around.T.ravel().tolist(),
         output_padding=more,
-    )  # fmt: skip
+    )
 
 
 def _fully_connected(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
@@ -255,9 +286,13 @@ def _multiply(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
                 w.weights(k, w.settings(k, "a scale").reshape(-1)) for k in (scale, offset[0])
             ]
             w.result(
-                target, TO_NCHW, "BatchNormalization", [*inputs, mean, variance],
-                w.graph.activation(after[0]), epsilon=0.0,
-            )  # fmt: skip
+                target,
+                TO_NCHW,
+                "BatchNormalization",
+                [*inputs, mean, variance],
+                w.graph.activation(after[0]),
+                epsilon=0.0,
+            )
             w.written.add(id(after[0]))
             return
     _of_two("Mul")(w, op, i, o)
@@ -431,9 +466,15 @@ def _response_normalization(w: Writer, op: Any, i: list[int], o: list[int]) -> N
     """ONNX divides the sum by the number of its channels; TFLite does not."""
     opt, size = op.builtinOptions, 2 * op.builtinOptions.radius + 1
     w.result(
-        o[0], TO_NCHW, "LRN", [w.read(i[0], TO_NCHW)], size=size, alpha=opt.alpha * size,
-        beta=opt.beta, bias=opt.bias,
-    )  # fmt: skip
+        o[0],
+        TO_NCHW,
+        "LRN",
+        [w.read(i[0], TO_NCHW)],
+        size=size,
+        alpha=opt.alpha * size,
+        beta=opt.beta,
+        bias=opt.bias,
+    )
 
 
 def _pool(kind: str) -> Callable[..., None]:
@@ -442,9 +483,15 @@ def _pool(kind: str) -> Callable[..., None]:
         window, strides = (opt.filterHeight, opt.filterWidth), (opt.strideH, opt.strideW)
         pads = _pads(w.shape(i[0])[1:3], window, strides, opt.padding)
         w.result(
-            o[0], TO_NCHW, kind, [w.read(i[0], TO_NCHW)], w.graph.activation(op),
-            kernel_shape=list(window), strides=list(strides), pads=pads.T.ravel().tolist(),
-        )  # fmt: skip
+            o[0],
+            TO_NCHW,
+            kind,
+            [w.read(i[0], TO_NCHW)],
+            w.graph.activation(op),
+            kernel_shape=list(window),
+            strides=list(strides),
+            pads=pads.T.ravel().tolist(),
+        )
 
     return writer
 
@@ -661,9 +708,14 @@ def _cut_out(
 
 
 def _slice_node(
-    w: Writer, source: int, order: Order, label: str, starts: list[int], ends: list[int],
+    w: Writer,
+    source: int,
+    order: Order,
+    label: str,
+    starts: list[int],
+    ends: list[int],
     steps: list[int],
-) -> str:  # fmt: skip
+) -> str:
     """A node that takes a part of a tensor, along the axes that it shortens or turns round."""
     shape = w.shape(source)
     rows = zip(starts, ends, steps, shape, strict=True)
