@@ -105,6 +105,7 @@ class Writer:
         self._values: dict[int, dict[Order, str]] = {}
         self._floats: dict[tuple[int, Order], str] = {}
         self._parameters: dict[tuple[int, str], str] = {}
+        self._copies: Counter[int] = Counter()
         self._known: dict[int, Array] = {}
         self._pads: dict[int, tuple[int, Array]] = {}
         self._inputs = {index: self._end_order(index) for index in graph.inputs}
@@ -429,43 +430,44 @@ class Writer:
 
     # Integers.
 
-    def grid(self, index: int, kind: str = "activation", times: int = 1) -> tuple[str, str]:
+    def grid(self, index: int, kind: str = "activation") -> tuple[str, str]:
         """Names of a tensor's scale and zero point, the latter moved for int8 activations."""
-        scale, zero = self.graph.scale(index)
-        name, type_name = f"{self._names[index]}/{kind}", self.graph.type_name(index)
+        return self._grid(index, f"{self._names[index]}/{kind}", kind == "activation", 1)
+
+    def _grid(self, index: int, name: str, within: bool, times: int) -> tuple[str, str]:
+        (scale, zero), type_name = self.graph.scale(index), self.graph.type_name(index)
         if type_name == "int16":
             raise InputError("codes of 16 bits have no form in ONNX here", "--format tflite works")
-        within = kind == "activation" and type_name == "int8"
-        dtype: Any = self.stored if within else np.int8 if type_name == "int4" else type_name
-        moved = np.asarray(zero + self.shift * within, dtype)
-        values = scale.astype(np.float32)
-        if scale.size == 1:
-            values = values.reshape(())
-        else:
-            values = np.tile(values, times)
-            moved = np.full(values.shape, moved)
-        return self.constant(f"{name}_scale", values), self.constant(f"{name}_zero", moved)
+        dtype: Any = "int8" if type_name == "int4" else type_name
+        if within and type_name == "int8":
+            dtype, zero = self.stored, zero + self.shift
+        shape = () if scale.size == 1 else (scale.size * times,)
+        scales = np.resize(scale.astype(np.float32), shape)
+        zeros = np.full(shape, zero, dtype)
+        return self.constant(f"{name}_scale", scales), self.constant(f"{name}_zero", zeros)
 
     def weights(
         self, index: int, array: Array, axis: int = 0, kind: str = "weights", times: int = 1
     ) -> str:
         """Weights, or a bias, in ONNX's order; scales lie along `axis` of it.
 
-        `times` tells how often each filter stands in them. The same constant in the same order is
-        written once, however many layers read it.
+        `times` tells how often each filter stands in them. Floats that several layers read in the
+        same order are written once. Integers are written for each of these layers: ONNX Runtime
+        1.31 rewrites them for x86-64, and refuses a file in which two layers share them.
         """
-        key = f"{kind}{times}:{array.shape}:{array.strides}"
-        if (index, key) not in self._parameters:
-            own = [k for i, k in self._parameters if i == index]
-            name = f"{self._names[index]}/{len(own) + 1}" if own else self._names[index]
-            self.constant(name, array)
-            scale, _ = self.graph.scale(index)
-            if scale.size:
-                along = {"axis": axis} if scale.size > 1 else {}
-                grid = self.grid(index, kind, times)
-                name = self.node("DequantizeLinear", [name, *grid], f"{name}/float", **along)
-            self._parameters[index, key] = name
-        return self._parameters[index, key]
+        scale, _ = self.graph.scale(index)
+        key = (index, f"{array.shape}:{array.strides}")
+        if key in self._parameters and not scale.size:
+            return self._parameters[key]
+        self._copies[index] += 1
+        number = self._copies[index]
+        name = self._names[index] if number == 1 else f"{self._names[index]}/{number}"
+        self._parameters[key] = self.constant(name, array)
+        if not scale.size:
+            return name
+        inputs = [name, *self._grid(index, f"{name}/{kind}", False, times)]
+        along = {"axis": axis} if scale.size > 1 else {}
+        return self.node("DequantizeLinear", inputs, f"{name}/float", **along)
 
     def bias(self, index: int, times: int = 1) -> str:
         """A bias, so many times."""

@@ -14,10 +14,10 @@ from mobiledeploy.converters._onnx_graph import TO_NCHW, TO_NHWC, Order, Writer,
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array
 
-# A picture has few channels, and ONNX Runtime gathers what a window over it covers row by row, a
+# An image has few channels, and ONNX Runtime gathers what a window over it covers row by row, a
 # call for each few bytes. Two windows at once take half the calls, and more multiplications, which
 # is less where filters are few (docs/arm.md).
-_PICTURE_CHANNELS, _FEW_FILTERS = 4, 16
+_IMAGE_CHANNELS, _FEW_FILTERS = 4, 16
 _SAME = _REFLECT = 0
 """TFLite's numbers for these kinds of padding."""
 _STEPS = 255
@@ -53,7 +53,7 @@ def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     if (
         values is not None
         and filters <= _FEW_FILTERS
-        and inner == channels <= _PICTURE_CHANNELS
+        and inner == channels <= _IMAGE_CHANNELS
         and w.shape(o[0])[2] % 2 == 0
         and max(dilations) == 1 < max(window)
         and w.coded(image)
@@ -61,8 +61,8 @@ def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     ):
         _two_columns(w, image, i, o[0], values.transpose(order), strides, pads, activation)
         return
-    filters_ = w.read(i[1], order) if values is None else w.weights(i[1], values.transpose(order))
-    inputs = [w.read(image, TO_NCHW), filters_, *(w.bias(b) for b in i[2:3] if b >= 0)]
+    kernel = w.read(i[1], order) if values is None else w.weights(i[1], values.transpose(order))
+    inputs = [w.read(image, TO_NCHW), kernel, *(w.bias(b) for b in i[2:3] if b >= 0)]
     w.result(
         o[0],
         TO_NCHW,
@@ -87,9 +87,9 @@ def _two_columns(
     pads: Sequence[int],
     activation: str,
 ) -> None:
-    """A convolution over a picture, two columns of its output at once.
+    """A convolution over an image, two columns of its output at once.
 
-    A row of the picture, its channels beside each other, is one of a single channel; a window of
+    A row of the image, its channels beside each other, is one of a single channel; a window of
     it that is wide enough for two holds each filter twice, the second moved on by a stride.
     """
     name, scales = w.name(o), w.grid(image)
@@ -100,8 +100,8 @@ def _two_columns(
     both = [np.pad(row, (*room, ends)) for ends in ((0, stride), (stride, 0))]
     sides = w.integers(f"{name}/rows", (1, 1, height, width * channels))
     codes = w.moved(image, "Transpose", [w.value(image, TO_NCHW)], f"{name}/nhwc", perm=TO_NHWC)
-    codes = w.moved(image, "Reshape", [codes, sides], f"{name}/picture")
-    value = w.node("DequantizeLinear", [codes, *scales], f"{name}/picture_float")
+    codes = w.moved(image, "Reshape", [codes, sides], f"{name}/image_rows")
+    value = w.node("DequantizeLinear", [codes, *scales], f"{name}/image_float")
     inputs = [value, w.weights(i[1], np.concatenate(both), times=2)]
     inputs += [w.bias(b, 2) for b in i[2:3] if b >= 0]
     top, left, bottom, right = pads
