@@ -2,7 +2,8 @@
 
     python benchmarks/_plain_conversion.py ALPHA RESOLUTION WEIGHTS CALIBRATION.npy FOLDER
 
-Makes the five files of the plain export and nothing else: no checks, no records.
+Makes the five files of the plain export and nothing else: no checks, no records. Wants tf2onnx,
+which is no dependency: `pip install --no-deps tf2onnx`.
 """
 
 import os

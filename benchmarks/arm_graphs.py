@@ -6,7 +6,7 @@ The same networks through TFLiteConverter, ai-edge-quantizer, tf2onnx and ONNX R
 quantize_static, from the same weights (random, and calibrated by drawn pictures: what is executed
 depends on neither). Every file is counted as `mobiledeploy bench --device emulator` counts, int8
 ends where the tool has them. Wants `make emulator`; a peer that is not installed is left out, and
-named: `pip install --no-deps ai-edge-quantizer immutabledict` brings one of them. Prints a table
+named: `pip install --no-deps tf2onnx` brings one of them, and the one that reads it. Prints a table
 and writes build/benchmarks/arm_graphs.json. Ends in 1 where a bar is missed: counts are exact, so a
 bar allows for nothing but the `EXPLAINED` instructions.
 """
@@ -131,7 +131,6 @@ def peers(
 ) -> Iterator[tuple[tuple[str, str, str], Path]]:
     import onnx
     import tensorflow as tf
-    import tf2onnx
     import tf_keras
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -164,6 +163,11 @@ def peers(
         yield ("tflite", "int8", "ai-edge-quantizer"), path
     else:
         Console(stderr=True).print("ai-edge-quantizer is not installed and left out")
+    if not importlib.util.find_spec("tf2onnx"):
+        Console(stderr=True).print("tf2onnx is not installed and left out, quantize_static with it")
+        return
+    import tf2onnx
+
     translated, _ = tf2onnx.convert.from_keras(
         model, input_signature=[signature], inputs_as_nchw=["image"], opset=17
     )

@@ -4,8 +4,8 @@
 
 Both build the model, load the demo weights, convert and write, each in a process of its own that
 imports TensorFlow; ours also seals the files and answers for the golden samples. Calibration
-pictures are drawn beforehand for the plain script and by ours itself. Writes
-build/benchmarks/conversion.json.
+pictures are drawn beforehand for the plain script and by ours itself. The plain script wants
+tf2onnx: `pip install --no-deps tf2onnx`. Writes build/benchmarks/conversion.json.
 """
 
 from __future__ import annotations

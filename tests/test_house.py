@@ -24,7 +24,7 @@ PACKAGE = REPOSITORY / "mobiledeploy"
 ROOMS = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
 SHELVES = {n: s for n, s in vars(plugins).items() if isinstance(s, plugins.Shelf)}
 COMMANDS = main.cli.list_commands(click.Context(main.cli))
-HEAVY = {"keras", "tensorflow", "tensorflow_model_optimization", "tf2onnx", "tf_keras"}
+HEAVY = {"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras"}
 
 
 def python(code: str) -> str:

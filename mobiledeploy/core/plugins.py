@@ -38,7 +38,6 @@ EXTRA_OF = {
     "tf_keras": "export",
     "keras": "export",
     "tensorflow_model_optimization": "export",
-    "tf2onnx": "export",
     "h5py": "export",
     "matplotlib": "plot",
     "tflite_runtime": "tflite-runtime",

@@ -129,6 +129,10 @@ class Format(Protocol):
         """The operators that would compute in float; type changes at the ends do not count."""
         ...
 
+    def between_integers(self, facts: FileFacts) -> tuple[str, ...]:
+        """Of `float_layers` those that are the format's only form of an operator among integers."""
+        ...
+
     def sparsity(self, data: bytes) -> float:
         """The share of the weights that are zero, from 0 to 1."""
         ...

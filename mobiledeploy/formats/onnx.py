@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,8 @@ _MOVING = (
     "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split",
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
+# Products with weights: the operators that integers are there for.
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LOWEST = {"int8": -128, "uint8": 0}
 _QUANTIZERS = ("DequantizeLinear", "QuantizeLinear")
 _SEEN_THROUGH = (*_QUANTIZERS, "Reshape", "Softmax")
@@ -108,10 +111,54 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
     mode, which `facts` do not hold. Whether a CPU has the kernel is not told: on x86-64, ONNX
     Runtime 1.31 has none for signed activations that several operators read.
     """
-    readers: dict[str, list[Layer]] = {}
-    for layer in facts.layers:
-        for tensor in layer.inputs:
-            readers.setdefault(tensor.name, []).append(layer)
+    found, _ = _in_float(facts)
+    return tuple(layer.op for layer in found)
+
+
+def between_integers(facts: FileFacts) -> tuple[str, ...]:
+    """Of `float_layers` those that begin and end in integers: the int8 form that ONNX has of them.
+
+    Such are operators, one or a few in a row, into which only what a DequantizeLinear made and
+    constants go, and out of which all goes into a QuantizeLinear. A product with weights is one
+    only where it stands alone, and its weights are integers too.
+    """
+    found, integer = _in_float(facts)
+    readers = _readers(facts)
+    ends = {tensor.name for tensor in facts.outputs}
+    inside = {id(layer) for layer in found}
+    makers = {t.name: number for number, layer in enumerate(found) for t in layer.outputs}
+    # Each layer's row: the number of a layer in it, or of one that knows it.
+    row = list(range(len(found)))
+
+    def first(number: int) -> int:
+        while row[number] != number:
+            row[number] = number = row[row[number]]
+        return number
+
+    outside = set()
+    for number, layer in enumerate(found):
+        for tensor in _floats(layer.inputs):
+            if tensor.name in makers:
+                row[first(number)] = first(makers[tensor.name])
+            elif tensor.name not in integer and (not tensor.constant or layer.op in _HEAVY):
+                outside.add(number)
+        for tensor in _floats(layer.outputs):
+            after = readers.get(tensor.name, [])
+            stays = all(x.op == "QuantizeLinear" or id(x) in inside for x in after)
+            if not after or not stays or tensor.name in ends:
+                outside.add(number)
+    sizes = Counter(first(number) for number in range(len(found)))
+    refused = {first(number) for number in outside} | {
+        first(number)
+        for number, layer in enumerate(found)
+        if layer.op in _HEAVY and sizes[first(number)] > 1
+    }
+    return tuple(x.op for number, x in enumerate(found) if first(number) not in refused)
+
+
+def _in_float(facts: FileFacts) -> tuple[list[Layer], set[str]]:
+    """The layers that `float_layers` names, and the float tensors that stand for integers."""
+    readers = _readers(facts)
     integer: set[str] = set()
     found = []
     for layer in facts.layers:
@@ -120,7 +167,7 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
         elif layer.op == "QuantizeLinear" or not _floats((*layer.inputs, *layer.outputs)):
             continue
         elif not all(tensor.name in integer for tensor in _floats(layer.inputs)):
-            found.append(layer.op)
+            found.append(layer)
         elif layer.op in _MOVING:
             integer.update(tensor.name for tensor in layer.outputs)
         else:
@@ -129,8 +176,16 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
             cut = all(_cuts_at_zero(reader.outputs[0]) for reader in after)
             kernel = layer.op in _INTEGER_KERNELS or (layer.op == "Relu" and cut)
             if not (kernel and stored):
-                found.append(layer.op)
-    return tuple(found)
+                found.append(layer)
+    return found, integer
+
+
+def _readers(facts: FileFacts) -> dict[str, list[Layer]]:
+    readers: dict[str, list[Layer]] = {}
+    for layer in facts.layers:
+        for tensor in layer.inputs:
+            readers.setdefault(tensor.name, []).append(layer)
+    return readers
 
 
 def sparsity(data: bytes) -> float:

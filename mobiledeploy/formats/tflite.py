@@ -72,6 +72,11 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
     )
 
 
+def between_integers(facts: FileFacts) -> tuple[str, ...]:
+    """None: an operator of TFLite computes in integers itself, or not at all."""
+    return ()
+
+
 def sparsity(data: bytes) -> float:
     """Share of the weights that are zero, from 0 to 1: of constants of two dimensions or more."""
     graph = Graph(data)

@@ -1,6 +1,6 @@
 """A grouped convolution that trains on a CPU and stays one convolution in every file.
 
-`tf_keras.layers.Conv2D(groups=...)` has XLA compile the convolution: tf2onnx cannot see into the
+`tf_keras.layers.Conv2D(groups=...)` has XLA compile the convolution: converters cannot see into the
 call that remains of it, and its gradient is up to thirty times slower than TensorFlow's own.
 """
 

@@ -15,9 +15,8 @@ class HardSigmoid(tf_keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Element by element."""
-        # One three for each channel, not a scalar, over which tf2onnx moves no transpose: a pair
-        # of them would stay around every convolution. A vector of one three is worse: oneDNN takes
-        # it for a bias of the convolution before, and fails.
+        # One three for each channel: a vector of one three is taken by oneDNN for a bias of the
+        # convolution before, which fails.
         three = tf.fill((inputs.shape[-1],), tf.cast(3, inputs.dtype))
         return tf.nn.relu6(inputs + three) * (1 / 6)
 

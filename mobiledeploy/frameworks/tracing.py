@@ -24,7 +24,7 @@ from mobiledeploy.core.types import Layer, Model, Output, Tensor
 from mobiledeploy.frameworks import loading
 
 tf.get_logger().setLevel("ERROR")
-warnings.filterwarnings("ignore", module=r"tensorflow|tf_keras|keras|tf2onnx")
+warnings.filterwarnings("ignore", module=r"tensorflow|tf_keras|keras")
 
 _SHAPING = ("Reshape", "Squeeze", "ExpandDims")
 

@@ -60,7 +60,7 @@ def events(
     # -P: a numpy.py that lies in the current folder is not our numpy.
     argv = [sys.executable, "-P", "-m", f"mobiledeploy.verbs.{name}"]
     temporary.mkdir(parents=True, exist_ok=True)
-    # tf2onnx walks sets of names: without a fixed hash seed no two files would be the same.
+    # What walks a set does so in the same order each time: the same model, the same bytes.
     environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)} | _homes(temporary)
     known = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
     done = 0

@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,8 +273,10 @@ def _of_the_right_types(
         facts = shelf.inspect(inputs.read(Path(file.path), inputs.FINISHED))
         recipe = RECIPES.load(file.recipe).RECIPE
         try:
-            in_float = shelf.float_layers(_without(facts, file.kept))
-            _check_types(Path(file.path).name, facts, recipe, order.io, in_float)
+            alone = _without(facts, file.kept)
+            between = shelf.between_integers(alone)
+            in_float = Counter(shelf.float_layers(alone)) - Counter(between)
+            _check_types(Path(file.path).name, facts, recipe, order.io, tuple(in_float))
         except InputError as error:
             refused.append(error)
             if planned.strict or len(refused) == len(converted):
@@ -281,7 +284,17 @@ def _of_the_right_types(
             notify.doubt(convert.left_out(file.recipe, file.format, error))
         else:
             kept.append(file)
+            if recipe.full_integer and between:
+                notify.doubt(_computed_in_float(Path(file.path).name, between))
     return tuple(kept)
+
+
+def _computed_in_float(name: str, ops: Sequence[str]) -> Doubt:
+    return Doubt(
+        "float-operators",
+        f"{name} computes {', '.join(sorted(set(ops)))} in float, between integers",
+        "its runtime has no integer form of them; the TFLite file of the same recipe has",
+    )
 
 
 def _without(facts: FileFacts, kept: Sequence[str]) -> FileFacts:

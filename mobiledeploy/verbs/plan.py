@@ -43,8 +43,7 @@ ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
 TOOLS = (
-    "tensorflow", "tf_keras", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy",
-    "pillow",
+    "tensorflow", "tf_keras", "keras", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "pillow",
 )  # fmt: skip
 
 

@@ -236,16 +236,36 @@ def test_an_alpha_without_demo_weights_says_which_have_them(tmp_path):
     assert "--weights" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory):
-    """A model with an operator that TFLite has in int8, and ONNX Runtime has not."""
-    path = tmp_path_factory.mktemp("odd") / "odd.h5"
+def model_of(path, *middle):
     layers = tf_keras.layers
     image = layers.Input((32, 32, 3))
-    x = layers.Activation("exponential")(layers.Conv2D(4, 3, strides=2)(image))
-    scores = layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Conv2D(4, 3, strides=2)(image)
+    for layer in middle:
+        x = layer(x)
+    scores = layers.Dense(5, activation="softmax")(layers.Flatten()(x))
     tf_keras.Model(image, scores).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A model with an operator that TFLite has in float, and ONNX not at all."""
+    layers = tf_keras.layers
+    middle = (layers.Reshape((15, 15, 4, 1)), layers.Conv3D(2, 3, strides=2))
+    return model_of(tmp_path_factory.mktemp("odd") / "odd.h5", *middle)
+
+
+def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
+    """TFLite has it in int8."""
+    picture_folder(tmp_path / "given")
+    model = model_of(tmp_path / "exp.h5", tf_keras.layers.Activation("exponential"))
+    done = run(
+        "export", model, "--data", "given", "--input-range", "0,1", "--recipe", "int8_ptq",
+        "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (doubt,) = (d for d in json.loads(done.stdout)["doubts"] if d["name"] == "float-operators")
+    assert doubt["message"] == "int8_ptq.onnx computes Exp in float, between integers"
 
 
 def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_path, odd):
@@ -255,22 +275,23 @@ def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_p
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     made = {Path(row["path"]).name for row in answer["rows"]}
-    assert made == {"float32.tflite", "float16.tflite", "int8_best.tflite", "float32.onnx"}
-    (doubt,) = (d for d in answer["doubts"] if d["name"] == "left-out")
-    assert doubt["message"].startswith("int8_best.onnx is left out: ")
-    assert "Exp" in doubt["message"]
+    assert made == {"float32.tflite", "float16.tflite"}
+    doubts = [d for d in answer["doubts"] if d["name"] == "left-out"]
+    told = {d["message"].split(" is left out: ")[0]: d["message"] for d in doubts}
+    assert told.keys() == {"int8_best.tflite", "float32.onnx", "int8_best.onnx"}
+    assert "CONV_3D has no form in ONNX here" in told["float32.onnx"]
     assert "[left-out]" in done.stderr
     again = json.loads(run(*argv, cwd=tmp_path).stdout)
-    assert again["reused"] and doubt in again["doubts"]
+    assert again["reused"] and all(doubt in again["doubts"] for doubt in doubts)
 
 
 def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
     picture_folder(tmp_path / "given")
     done = run(
-        "export", odd, "--data", "given", "--input-range", "0,1", "--recipe", "int8_ptq",
+        "export", odd, "--data", "given", "--input-range", "0,1", "--recipe", "float32",
         "--format", "onnx", cwd=tmp_path,
     )  # fmt: skip
-    refused(done, 7, "int8_ptq.onnx would still compute Exp in float", tmp_path, {"build"})
+    refused(done, 7, "CONV_3D has no form in ONNX here", tmp_path, {"build"})
 
 
 @pytest.mark.parametrize(

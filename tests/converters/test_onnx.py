@@ -1,181 +1,890 @@
-"""What ONNX is made of, and how models that it cannot be made of are refused."""
+"""Float ONNX beside the float TFLite that it is made from, operator by operator."""
 
-import dataclasses
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import tf_keras
-from onnx import TensorProto, helper, numpy_helper
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from mobiledeploy.converters import _onnx_operators
 from mobiledeploy.converters import onnx as converter
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import RECIPES
-from mobiledeploy.core.types import Model, ModelSpec, Preprocessing, Weights
 from mobiledeploy.formats import onnx as shelf
-from mobiledeploy.frameworks import tf_keras as framework
-from tests.conftest import press
+from tests.lite import Lite, answers
 
-layers = tf_keras.layers
-SIZE = (32, 32)
-IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, *SIZE, 3)).astype(np.float32)
-INT8 = RECIPES.load("int8_ptq").RECIPE
 FLOAT = RECIPES.load("float32").RECIPE
+NHWC = (1, 6, 5, 4)
 
 
-def convert(model, recipe=INT8, io="float", output="logits"):
-    return shelf.inspect(shelf.seal(press(model, recipe, "onnx", IMAGES, io=io, output=output)))
+def uniform(*shape, low=-1.0, high=1.0):
+    return np.random.default_rng(len(shape)).uniform(low, high, shape).astype(np.float32)
 
 
-def classifier(*middle):
-    tf_keras.utils.set_random_seed(0)
-    ends = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
-    stem = [layers.Input((*SIZE, 3)), layers.Conv2D(4, 3)]
-    return Model("tf_keras", tf_keras.Sequential([*stem, *middle, *ends]))
+def convert(content, recipe=FLOAT):
+    return converter.convert(content, recipe, resolution=(6, 5), io="float", output="logits")
 
 
-@pytest.mark.parametrize("io", ["int8", "float"])
-def test_a_mobilenet_that_shrinks_to_one_pixel_is_integers_throughout(io):
-    spec = ModelSpec(
-        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, SIZE, 12,
-        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=False),
-    )  # fmt: skip
-    facts = convert(framework.build(spec, None), io=io, output="softmax")
-    assert shelf.float_layers(facts) == ()
-    ops = [layer.op for layer in facts.layers]
-    assert ops.count("Conv") == 28
-    assert "BatchNormalization" not in ops
+def nodes(data):
+    return Counter(node.op_type for node in onnx.load_model_from_string(data).graph.node)
 
 
-def test_an_operator_without_an_integer_form_is_not_called_one():
-    facts = convert(classifier(layers.Activation("exponential")))
-    assert "Exp" in shelf.float_layers(facts)
-
-
-def test_an_operator_without_a_form_in_onnx_is_named():
-    with pytest.raises(InputError, match="GELU has no QDQ form in ONNX"):
-        convert(classifier(layers.Activation("gelu")))
-
-
-def per_channel(facts):
-    weights = (t for layer in facts.layers for t in layer.inputs if len(t.shape) == 4)
-    return {len(t.scale) > 1 for t in weights if t.dtype == "int8" and t.shape[2] == 3}
-
-
-def test_the_granularity_asked_for_is_made():
-    model = classifier()
-    assert per_channel(convert(model)) == {True}
-    assert per_channel(convert(model, dataclasses.replace(INT8, granularity="per-tensor"))) == {
-        False
+def run(data, *values):
+    """What ONNX Runtime answers, in TFLite's order of axes, to images in TFLite's order."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    feeds = {
+        entry.name: value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
+        for entry, value in zip(session.get_inputs(), values, strict=True)
     }
+    return [y.transpose(0, 2, 3, 1) if y.ndim == 4 else y for y in session.run(None, feeds)]
 
 
-def test_a_recipe_that_it_cannot_make_is_refused():
-    half = RECIPES.load("float16").RECIPE
-    with pytest.raises(InputError, match="recipe float16 for onnx: weights of 16 bits"):
-        convert(classifier(), half)
+def assert_equal(content, *values):
+    """Both answer alike; the ONNX file."""
+    data = convert(content)
+    onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
+    for ours, theirs in zip(run(data, *values), answers(content, *values), strict=True):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        largest = float(np.abs(theirs.astype(np.float64)).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1.2e-5 * max(largest, 1e-6))
+    return data
 
 
-def graph_of(nodes, shape=(1, 3, 8, 8), held=()):
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
-    end = helper.make_tensor_value_info("end", TensorProto.FLOAT, shape)
-    return helper.make_graph(
-        nodes, "g", [image], [end], [numpy_helper.from_array(*h) for h in held]
+# --- one of each operator --------------------------------------------------------------------
+
+
+def one(kind, options=None, low=-4.0, shape=NHWC, after=None, **settings):
+    """An operator of one tensor."""
+
+    def build(b):
+        x = b.input(shape)
+        return b.op(kind, [x], after or shape, options=options, **settings)
+
+    return build, [uniform(*shape, low=low, high=4)]
+
+
+def two(kind, options=None, other=NHWC, constant=False, low=-2.0, **settings):
+    def build(b):
+        x = b.input(NHWC)
+        y = b.constant(uniform(*other, low=low)) if constant else b.input(other)
+        after = np.broadcast_shapes(NHWC, other)
+        return b.op(kind, [x, y], after, options=options, **settings)
+
+    values = [uniform(*NHWC, low=low, high=2)]
+    return build, values if constant else [*values, uniform(*other, low=low)[..., ::-1].copy()]
+
+
+def steered(kind, constant, after, options=None, shape=NHWC, first=False, **settings):
+    """An operator that goes by a constant of integers."""
+
+    def build(b):
+        x, c = b.input(shape), b.constant(constant, np.int32)
+        return b.op(kind, [c, x] if first else [x, c], after, options=options, **settings)
+
+    return build, [uniform(*shape)]
+
+
+def convolution(
+    kernel=(3, 3), filters=6, stride=1, dilation=1, padding=0, activation=0, groups=1, shape=NHWC
+):
+    def build(b):
+        x = b.input(shape)
+        w = b.constant(uniform(filters, *kernel, shape[3] // groups))
+        after = [
+            -(-(side - (size - 1) * dilation * padding) // stride)
+            for side, size in zip(shape[1:3], kernel, strict=True)
+        ]
+        return b.op(
+            "CONV_2D",
+            [x, w, b.constant(uniform(filters))],
+            (1, *after, filters),
+            options="Conv2DOptions",
+            padding=padding,
+            strideH=stride,
+            strideW=stride,
+            dilationHFactor=dilation,
+            dilationWFactor=dilation,
+            fusedActivationFunction=activation,
+        )
+
+    return build, [uniform(*shape)]
+
+
+def depthwise(times=1, stride=2):
+    def build(b):
+        x, w = b.input(NHWC), b.constant(uniform(1, 3, 3, 4 * times))
+        return b.op(
+            "DEPTHWISE_CONV_2D",
+            [x, w, b.constant(uniform(4 * times))],
+            (1, -(-6 // stride), -(-5 // stride), 4 * times),
+            options="DepthwiseConv2DOptions",
+            strideH=stride,
+            strideW=stride,
+            depthMultiplier=times,
+            fusedActivationFunction=3,
+        )
+
+    return build, [uniform(*NHWC)]
+
+
+def transposed(padding, size, stride, after):
+    def build(b):
+        x, w = b.input(NHWC), b.constant(uniform(3, size, size, 4))
+        sides = b.constant((1, *after, 3), np.int32)
+        return b.op(
+            "TRANSPOSE_CONV",
+            [sides, w, x],
+            (1, *after, 3),
+            options="TransposeConvOptions",
+            padding=padding,
+            strideH=stride,
+            strideW=stride,
+        )
+
+    return build, [uniform(*NHWC)]
+
+
+def dense(before, after, kept=False, bias=True, activation=0):
+    def build(b):
+        x, w = b.input(before), b.constant(uniform(after[-1], before[-1]))
+        inputs = [x, w, b.constant(uniform(after[-1])) if bias else -1]
+        return b.op(
+            "FULLY_CONNECTED",
+            inputs,
+            after,
+            options="FullyConnectedOptions",
+            keepNumDims=kept,
+            fusedActivationFunction=activation,
+        )
+
+    return build, [uniform(*before)]
+
+
+def pool(kind, padding, size=3, stride=2):
+    sides = [-(-(side - (size - 1) * padding) // stride) for side in NHWC[1:3]]
+    return one(
+        kind,
+        "Pool2DOptions",
+        after=(1, *sides, 4),
+        padding=padding,
+        filterHeight=size,
+        filterWidth=size,
+        strideH=stride,
+        strideW=stride,
     )
 
 
-@pytest.mark.parametrize(
-    ("pads", "reader"),
-    [
-        (np.int64([0, 0, 0, 1, 0, 0]), helper.make_node("Relu", ["p"], ["end"])),
-        (np.int64([0, 0, 1, 1, 0, 0, 1, 1]), helper.make_node("Relu", ["p"], ["end"])),
-        (np.int64([0, 0, 0, 0]), helper.make_node("MatMul", ["p", "w"], ["end"])),
-        (np.int64([0, 0, 1, 0, 0, 0]), helper.make_node("Conv", ["p", "w"], ["end"])),
-        (np.int64([0, 0, 1, 1, 0, 0, 1, 1]), helper.make_node("Conv", ["image", "p"], ["end"])),
-    ],
-)
-def test_pads_that_no_conv_can_take_stay(pads, reader):
-    pad = helper.make_node("Pad", ["image", "widths"], ["p"])
-    graph = graph_of([pad, reader], held=[(pads, "widths")])
-    converter._absorb_pads(graph)
-    assert [node.op_type for node in graph.node] == ["Pad", reader.op_type]
+def reduced(kind, axes, kept):
+    after = [1 if a in axes else side for a, side in enumerate(NHWC) if kept or a not in axes]
+    return steered(kind, axes, after, "ReducerOptions", keepDims=kept)
 
 
-def test_pads_of_a_conv_are_taken_in():
-    pad = helper.make_node("Pad", ["image", "widths"], ["p"])
-    conv = helper.make_node("Conv", ["p", "w"], ["end"], pads=[1, 1, 1, 1])
-    graph = graph_of([pad, conv], held=[(np.int64([0, 0, 0, 1, 0, 0, 2, 3]), "widths")])
-    converter._absorb_pads(graph)
-    (node,) = graph.node
-    assert node.input[0] == "image"
-    assert list(node.attribute[0].ints) == [1, 2, 3, 4]
+def pad(kind="PAD", widths=((0, 0), (1, 2), (0, 1), (0, 0)), filling=None, **settings):
+    after = [side + sum(width) for side, width in zip(NHWC, widths, strict=True)]
+
+    def build(b):
+        inputs = [b.input(NHWC), b.constant(widths, np.int32)]
+        if filling is not None:
+            inputs.append(b.constant(filling, np.float32))
+        return b.op(kind, inputs, after, **settings)
+
+    return build, [uniform(*NHWC)]
 
 
-def test_an_operator_of_a_later_opset_is_unknown():
-    later = helper.make_node("Gelu", ["image"], ["end"])
-    foreign = helper.make_node("FusedConv", ["image"], ["end"], domain="com.microsoft")
-    for node in (later, foreign):
-        with pytest.raises(InputError, match=f"ONNX has no operator for {node.op_type}"):
-            converter._refuse_unknown(graph_of([node]))
-    converter._refuse_unknown(graph_of([helper.make_node("Relu", ["image"], ["end"])]))
-
-
-def test_an_invalid_model_is_one_line():
-    model = helper.make_model(graph_of([helper.make_node("Relu", ["nowhere"], ["end"])]))
-    with pytest.raises(InputError, match="not valid: .*nowhere") as caught:
-        converter._check(model)
-    assert "\n" not in str(caught.value)
-
-
-def test_no_two_nodes_or_tensors_have_one_name():
-    names = ["x/Mul__11", "x/Mul", "x/Mul_2", "x/Mul_2__4", "x/Mul_2_2", "image"]
-    chain = ["image", *(f"t{i}" for i in range(len(names) - 1)), "end"]
-    nodes = [
-        helper.make_node("Mul", [a, f"c{i % 2}"], [b], name=name)
-        for i, (a, b, name) in enumerate(zip(chain, chain[1:], names, strict=False))
-    ]
-    graph = graph_of(nodes, held=[(np.float32([1]), "c0"), (np.float32([2]), "c1")])
-    graph.initializer.append(numpy_helper.from_array(np.float32([3]), "x/Mul:0"))
-    converter._rename(graph)
-    made = [node.name for node in graph.node]
-    assert len(set(made)) == len(names)
-    assert made[:3] == ["x/Mul", "x/Mul_2", "x/Mul_2_2"]
-    tensors = [*(t.name for t in graph.initializer), *(n.output[0] for n in graph.node), "image"]
-    assert len(set(tensors)) == len(tensors)
-    onnx.checker.check_model(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+def resize(kind, corners, half, after=(9, 8)):
+    return steered(
+        kind,
+        after,
+        (1, *after, 4),
+        f"{kind.title().replace('_', '')}Options",
+        alignCorners=corners,
+        halfPixelCenters=half,
+        version=3,
     )
 
 
-def test_batch_normalisation_of_a_separable_convolution_is_folded():
-    model = classifier(
-        layers.SeparableConv2D(6, 3, use_bias=False),
-        layers.BatchNormalization(
-            beta_initializer="ones", moving_variance_initializer=tf_keras.initializers.Constant(4)
-        ),
-        layers.ReLU(),
+def strided(begin, end, strides, after, **masks):
+    def build(b):
+        rows = [b.constant(row, np.int32) for row in (begin, end, strides)]
+        return b.op(
+            "STRIDED_SLICE", [b.input(NHWC), *rows], after, options="StridedSliceOptions", **masks
+        )
+
+    return build, [uniform(*NHWC)]
+
+
+def joined(axis, *shapes):
+    def build(b):
+        after = [sum(s[axis] for s in shapes) if a == axis else n for a, n in enumerate(shapes[0])]
+        inputs = [b.input(shape) for shape in shapes]
+        return b.op("CONCATENATION", inputs, after, options="ConcatenationOptions", axis=axis)
+
+    return build, [uniform(*shape) for shape in shapes]
+
+
+def slope(shape):
+    def build(b):
+        return b.op("PRELU", [b.input(NHWC), b.constant(uniform(*shape))], NHWC)
+
+    return build, [uniform(*NHWC)]
+
+
+def cut(begin, size):
+    def build(b):
+        rows = [b.constant(row, np.int32) for row in (begin, size)]
+        return b.op("SLICE", [b.input(NHWC), *rows], size, options="SliceOptions")
+
+    return build, [uniform(*NHWC)]
+
+
+def split(axis=3, number=2):
+    def build(b):
+        after = [side // number if a == axis else side for a, side in enumerate(NHWC)]
+        inputs = [b.constant(axis, np.int32), b.input(NHWC)]
+        parts = b.op("SPLIT", inputs, *[after] * number, options="SplitOptions", numSplits=number)
+        return b.op("SUB", parts, after, options="SubOptions")
+
+    return build, [uniform(*NHWC)]
+
+
+def split_by(sizes=(1, 3)):
+    def build(b):
+        x = b.input(NHWC)
+        rest = [b.constant(sizes, np.int32), b.constant(3, np.int32)]
+        parts = b.op(
+            "SPLIT_V",
+            [x, *rest],
+            *[(1, 6, 5, n) for n in sizes],
+            options="SplitVOptions",
+            numSplits=len(sizes),
+        )
+        return b.op("MUL", parts, (1, 6, 5, 3), options="MulOptions")
+
+    return build, [uniform(*NHWC)]
+
+
+def packed(axis=1):
+    def build(b):
+        inputs = [b.input((1, 4, 3)), b.input((1, 4, 3))]
+        after = np.insert((1, 4, 3), axis, 2).tolist()
+        return b.op("PACK", inputs, after, options="PackOptions", axis=axis, valuesCount=2)
+
+    return build, [uniform(1, 4, 3), uniform(1, 4, 3)[:, ::-1].copy()]
+
+
+def unpacked(axis=3):
+    def build(b):
+        after = [side for a, side in enumerate(NHWC) if a != axis]
+        number = NHWC[axis]
+        parts = b.op(
+            "UNPACK",
+            [b.input(NHWC)],
+            *[after] * number,
+            options="UnpackOptions",
+            axis=axis,
+            num=number,
+        )
+        return b.op("SUB", parts[:2], after, options="SubOptions")
+
+    return build, [uniform(*NHWC)]
+
+
+def product(turned):
+    def build(b):
+        x = b.input((1, 3, 5))
+        y = b.input((1, 4, 5) if turned else (1, 5, 4))
+        return b.op("BATCH_MATMUL", [x, y], (1, 3, 4), options="BatchMatMulOptions", adjY=turned)
+
+    return build, [uniform(1, 3, 5), uniform(1, *((4, 5) if turned else (5, 4)))]
+
+
+def chosen(kind, select="SELECT"):
+    """One of two numbers, by how they compare."""
+
+    def build(b):
+        x, y = b.input(NHWC), b.input(NHWC)
+        more = b.op(kind, [x, y], b.tensor(NHWC, bool))
+        return b.op(select, [more, x, y], NHWC)
+
+    # Half of them are equal.
+    values = uniform(*NHWC)
+    return build, [values, np.where(values > 0, values, values[:, ::-1])]
+
+
+def logical(kind, of_two=True):
+    def build(b):
+        x, zero = b.input(NHWC), b.constant(0, np.float32)
+        one_, other = (
+            b.op(which, [x, b.constant(bound, np.float32)], b.tensor(NHWC, bool))
+            for which, bound in (("GREATER", 0.3), ("LESS", 0.6))
+        )
+        both = b.op(kind, [one_, other] if of_two else [one_], b.tensor(NHWC, bool))
+        return b.op("SELECT_V2", [both, x, zero], NHWC)
+
+    return build, [uniform(*NHWC)]
+
+
+def best(kind):
+    def build(b):
+        x, axis = b.input(NHWC), b.constant(3, np.int32)
+        after = b.tensor((1, 6, 5), np.int32)
+        return b.op(
+            kind, [x, axis], after, options=f"{kind.title().replace('_', '')}Options", outputType=2
+        )
+
+    return build, [uniform(*NHWC)]
+
+
+def of_constants(kind):
+    """An operator of which TFLite knows the outcome before any image."""
+
+    def build(b):
+        x = b.input(NHWC)
+        if kind == "SHAPE":
+            shape = b.op("SHAPE", [x], b.tensor((4,), np.int32), options="ShapeOptions", outType=2)
+            return b.op("CAST", [shape], (4,), options="CastOptions")
+        inputs = [x]
+        if kind == "FILL":
+            inputs = [b.constant(NHWC, np.int32), b.constant(0.5, np.float32)]
+        return b.op("ADD", [x, b.op(kind, inputs, NHWC)], NHWC, options="AddOptions")
+
+    return build, [uniform(*NHWC)]
+
+
+def summed():
+    def build(b):
+        return b.op("ADD_N", [b.input(NHWC) for _ in range(3)], NHWC, options="AddNOptions")
+
+    return build, [uniform(*NHWC)] * 3
+
+
+def gathered():
+    def build(b):
+        indices = b.constant([[0, 1], [0, 5]], np.int32)
+        return b.op("GATHER_ND", [b.input(NHWC), indices], (2, 5, 4), options="GatherNdOptions")
+
+    return build, [uniform(*NHWC)]
+
+
+def whole():
+    """A cast to integers and back."""
+
+    def build(b):
+        codes = b.op("CAST", [b.input(NHWC)], b.tensor(NHWC, np.int32), options="CastOptions")
+        return b.op("CAST", [codes], NHWC, options="CastOptions")
+
+    return build, [10 * uniform(*NHWC)]
+
+
+def halves():
+    """Weights of 16 bits."""
+
+    def build(b):
+        w = b.constant(uniform(6, 1, 1, 4), np.float16)
+        w = b.op("DEQUANTIZE", [w], (6, 1, 1, 4), version=3)
+        return b.op(
+            "CONV_2D",
+            [b.input(NHWC), w, b.constant(uniform(6))],
+            (1, 6, 5, 6),
+            options="Conv2DOptions",
+            strideH=1,
+            strideW=1,
+            dilationHFactor=1,
+            dilationWFactor=1,
+        )
+
+    return build, [uniform(*NHWC)]
+
+
+CASES = {
+    "ABS": one("ABS"),
+    "ADD": two("ADD", "AddOptions"),
+    "ADD a channel": two("ADD", "AddOptions", other=(4,), constant=True, fusedActivationFunction=1),
+    "ADD fewer axes": two("ADD", "AddOptions", other=(5, 4)),
+    "ADD one number": two("ADD", "AddOptions", other=(1,), constant=True),
+    "ADD_N": summed(),
+    "ARG_MAX": best("ARG_MAX"),
+    "ARG_MIN": best("ARG_MIN"),
+    "AVERAGE_POOL_2D same": pool("AVERAGE_POOL_2D", 0),
+    "AVERAGE_POOL_2D valid": pool("AVERAGE_POOL_2D", 1),
+    "BATCH_MATMUL": product(turned=False),
+    "BATCH_MATMUL turned": product(turned=True),
+    "BROADCAST_TO": steered("BROADCAST_TO", (1, 6, 5, 4), NHWC, shape=(1, 1, 5, 1), version=2),
+    "CAST": whole(),
+    "CEIL": one("CEIL"),
+    "CONCATENATION channels": joined(3, NHWC, (1, 6, 5, 2)),
+    "CONCATENATION rows": joined(1, NHWC, (1, 2, 5, 4)),
+    "CONV_2D": convolution(),
+    "CONV_2D dilated": convolution(dilation=2),
+    "CONV_2D groups": convolution(groups=2),
+    "CONV_2D relu6": convolution(stride=2, activation=3),
+    "CONV_2D up to 1": convolution(kernel=(1, 1), activation=2),
+    "CONV_2D valid": convolution(kernel=(3, 2), padding=1, activation=1),
+    "COS": one("COS"),
+    "DEPTHWISE_CONV_2D": depthwise(),
+    "DEPTHWISE_CONV_2D twice": depthwise(times=2, stride=1),
+    "DEPTH_TO_SPACE": one(
+        "DEPTH_TO_SPACE", "DepthToSpaceOptions", after=(1, 12, 10, 1), blockSize=2
+    ),
+    "DEQUANTIZE": halves(),
+    "DIV": two("DIV", "DivOptions", low=0.5),
+    "ELU": one("ELU"),
+    "EQUAL": chosen("EQUAL"),
+    "EXP": one("EXP"),
+    "EXPAND_DIMS": steered("EXPAND_DIMS", 1, (1, 1, 4, 3), shape=(1, 4, 3)),
+    "FILL": of_constants("FILL"),
+    "FLOOR": one("FLOOR"),
+    "FULLY_CONNECTED": dense((1, 4), (1, 3), activation=1),
+    "FULLY_CONNECTED image": dense(NHWC, (1, 6, 5, 3), kept=True, bias=False),
+    "FULLY_CONNECTED of an image": dense((1, 1, 1, 4), (1, 3)),
+    "FULLY_CONNECTED of rows": dense((1, 6, 4), (6, 3)),
+    "FULLY_CONNECTED tokens": dense((1, 6, 4), (1, 6, 3), kept=True, activation=1),
+    "GATHER": steered("GATHER", (2, 0), (1, 6, 5, 2), "GatherOptions", axis=3),
+    "GATHER_ND": gathered(),
+    "GELU": one("GELU", "GeluOptions", approximate=False),
+    "GELU by tanh": one("GELU", "GeluOptions", approximate=True),
+    "GREATER": chosen("GREATER", "SELECT_V2"),
+    "GREATER_EQUAL": chosen("GREATER_EQUAL"),
+    "HARD_SWISH": one("HARD_SWISH"),
+    "L2_NORMALIZATION": one("L2_NORMALIZATION", "L2NormOptions"),
+    "LEAKY_RELU": one("LEAKY_RELU", "LeakyReluOptions", alpha=0.2),
+    "LESS": chosen("LESS"),
+    "LESS_EQUAL": chosen("LESS_EQUAL"),
+    "LOCAL_RESPONSE_NORMALIZATION": one(
+        "LOCAL_RESPONSE_NORMALIZATION",
+        "LocalResponseNormalizationOptions",
+        radius=1,
+        bias=1.5,
+        alpha=0.3,
+        beta=0.7,
+    ),
+    "LOG": one("LOG", low=0.5),
+    "LOGICAL_AND": logical("LOGICAL_AND"),
+    "LOGICAL_NOT": logical("LOGICAL_NOT", of_two=False),
+    "LOGICAL_OR": logical("LOGICAL_OR"),
+    "LOGISTIC": one("LOGISTIC"),
+    "LOG_SOFTMAX": one("LOG_SOFTMAX"),
+    "MAXIMUM": two("MAXIMUM", "MaximumMinimumOptions"),
+    "MAX_POOL_2D same": pool("MAX_POOL_2D", 0),
+    "MAX_POOL_2D valid": pool("MAX_POOL_2D", 1, size=2),
+    "MEAN": reduced("MEAN", (1, 2), kept=True),
+    "MEAN of channels": reduced("MEAN", (3,), kept=True),
+    "MEAN of rows": reduced("MEAN", (1,), kept=False),
+    "MEAN without axes": reduced("MEAN", (1, 2), kept=False),
+    "MINIMUM": two("MINIMUM", "MaximumMinimumOptions", other=(1,), constant=True),
+    "MIRROR_PAD reflect": pad("MIRROR_PAD", options="MirrorPadOptions", mode=0),
+    "MIRROR_PAD symmetric": pad("MIRROR_PAD", options="MirrorPadOptions", mode=1),
+    "MUL": two("MUL", "MulOptions", other=(1, 1, 1, 4)),
+    "NEG": one("NEG"),
+    "NOT_EQUAL": chosen("NOT_EQUAL"),
+    "PACK": packed(),
+    "PAD": pad(),
+    "PAD channels": pad(widths=((0, 0), (0, 0), (0, 0), (1, 1))),
+    "PADV2": pad("PADV2", filling=0.5),
+    "POW": two("POW", other=(1,), constant=True, low=0.5),
+    "PRELU": slope((1, 1, 4)),
+    "PRELU everywhere": slope((6, 5, 4)),
+    "REDUCE_MAX": reduced("REDUCE_MAX", (1, 2), kept=True),
+    "REDUCE_MIN": reduced("REDUCE_MIN", (1, 2), kept=False),
+    "REDUCE_PROD": reduced("REDUCE_PROD", (3,), kept=True),
+    "RELU": one("RELU"),
+    "RELU6": one("RELU6"),
+    "RELU_0_TO_1": one("RELU_0_TO_1"),
+    "RELU_N1_TO_1": one("RELU_N1_TO_1"),
+    "RESHAPE": steered("RESHAPE", (1, 120), (1, 120)),
+    "RESHAPE to an image": steered("RESHAPE", (1, 2, 5, 12), (1, 2, 5, 12)),
+    "RESIZE_BILINEAR": resize("RESIZE_BILINEAR", corners=False, half=False),
+    "RESIZE_BILINEAR corners": resize("RESIZE_BILINEAR", corners=True, half=False),
+    "RESIZE_BILINEAR half": resize("RESIZE_BILINEAR", corners=False, half=True),
+    "RESIZE_BILINEAR smaller": resize("RESIZE_BILINEAR", corners=False, half=True, after=(3, 4)),
+    "RESIZE_NEAREST_NEIGHBOR": resize("RESIZE_NEAREST_NEIGHBOR", corners=False, half=False),
+    "RESIZE_NEAREST_NEIGHBOR corners": resize("RESIZE_NEAREST_NEIGHBOR", corners=True, half=False),
+    "RESIZE_NEAREST_NEIGHBOR half": resize("RESIZE_NEAREST_NEIGHBOR", corners=False, half=True),
+    "REVERSE_V2": steered("REVERSE_V2", (3,), NHWC),
+    "ROUND": one("ROUND"),
+    "RSQRT": one("RSQRT", low=0.5),
+    "SELECT": chosen("GREATER"),
+    "SELECT_V2": chosen("LESS", "SELECT_V2"),
+    "SHAPE": of_constants("SHAPE"),
+    "SIGN": one("SIGN"),
+    "SIN": one("SIN"),
+    "SLICE": cut((0, 1, 0, 2), (1, 4, 5, 2)),
+    "SOFTMAX": one("SOFTMAX", "SoftmaxOptions", beta=1.0),
+    "SOFTMAX of a row": one("SOFTMAX", "SoftmaxOptions", shape=(1, 7), beta=0.5),
+    "SPACE_TO_DEPTH": one(
+        "SPACE_TO_DEPTH",
+        "SpaceToDepthOptions",
+        shape=(1, 6, 4, 3),
+        after=(1, 3, 2, 12),
+        blockSize=2,
+    ),
+    "SPLIT": split(),
+    "SPLIT_V": split_by(),
+    "SQRT": one("SQRT", low=0.5),
+    "SQUARE": one("SQUARE"),
+    "SQUARED_DIFFERENCE": two("SQUARED_DIFFERENCE", other=(1, 1, 1, 4)),
+    "SQUEEZE": one(
+        "SQUEEZE", "SqueezeOptions", shape=(1, 1, 1, 4), after=(1, 4), squeezeDims=[1, 2]
+    ),
+    "STRIDED_SLICE": strided((0, 1, 0, 0), (1, 6, 5, 4), (1, 2, 1, 1), (1, 3, 5, 4)),
+    "STRIDED_SLICE backwards": strided(
+        (0, 0, 0, 3), (1, 6, 5, 0), (1, 1, 1, -1), (1, 6, 5, 4), endMask=8
+    ),
+    "STRIDED_SLICE masks": strided(
+        (0, 2, 1, 0), (0, 0, -1, 0), (1, 1, 1, 1), (1, 4, 3, 4), beginMask=9, endMask=11
+    ),
+    "STRIDED_SLICE one row": strided(
+        (0, -1, 0, 0),
+        (0, 0, 0, 0),
+        (1, 1, 1, 1),
+        (1, 5, 4),
+        beginMask=13,
+        endMask=13,
+        shrinkAxisMask=2,
+    ),
+    "SUB": two("SUB", "SubOptions", other=(1, 6, 1, 1), constant=True),
+    "SUM": reduced("SUM", (1, 2), kept=True),
+    "TANH": one("TANH"),
+    "TILE": steered("TILE", (1, 2, 1, 3), (1, 12, 5, 12)),
+    "TRANSPOSE": steered("TRANSPOSE", (0, 2, 1, 3), (1, 5, 6, 4)),
+    "TRANSPOSE_CONV same": transposed(0, 3, 2, (12, 10)),
+    "TRANSPOSE_CONV small windows": transposed(0, 1, 2, (12, 10)),
+    "TRANSPOSE_CONV valid": transposed(1, 2, 2, (12, 10)),
+    "UNPACK": unpacked(),
+    "ZEROS_LIKE": of_constants("ZEROS_LIKE"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_answers_as_in_tflite(name):
+    build, values = CASES[name]
+    builder = Lite()
+    assert_equal(builder.file(build(builder)), *values)
+
+
+def test_every_operator_that_is_written_is_tried():
+    """QUANTIZE is of integers alone: see test_qdq.py."""
+    tried = {name.split()[0] for name in CASES}
+    assert tried == set(_onnx_operators._WRITERS) - {"QUANTIZE"}
+
+
+# --- how it is written -----------------------------------------------------------------------
+
+
+def simple(b, x, filters=4, w=None, activation=0):
+    """A 1x1 convolution."""
+    shape = b.shape(x)
+    w = b.constant(uniform(filters, 1, 1, shape[3])) if w is None else w
+    return b.op(
+        "CONV_2D",
+        [x, w, b.constant(uniform(filters))],
+        (*shape[:3], filters),
+        options="Conv2DOptions",
+        strideH=1,
+        strideW=1,
+        dilationHFactor=1,
+        dilationWFactor=1,
+        fusedActivationFunction=activation,
     )
-    data = press(model, "float32", "onnx", IMAGES, io="float")
-    ops = [layer.op for layer in shelf.inspect(data).layers]
-    assert (ops.count("Conv"), ops.count("BatchNormalization")) == (3, 0)
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    (answer,) = session.run(None, {session.get_inputs()[0].name: IMAGES[:1].transpose(0, 3, 1, 2)})
-    np.testing.assert_allclose(answer, model.handle.predict_on_batch(IMAGES[:1]), atol=1e-5)
-    assert shelf.float_layers(convert(model)) == ()
+
+
+def by(b, kind, x, number, activation=0):
+    """A sum or a product with a constant."""
+    options = f"{kind.title()}Options"
+    inputs = [x, b.constant(number, np.float32)]
+    return b.op(kind, inputs, b.shape(x), options=options, fusedActivationFunction=activation)
+
+
+def reshaped(b, x, after):
+    return b.op("RESHAPE", [x, b.constant(after, np.int32)], after)
+
+
+def permuted(b, x, order):
+    after = [b.shape(x)[axis] for axis in order]
+    return b.op("TRANSPOSE", [x, b.constant(order, np.int32)], after)
+
+
+def padded(b, x, widths):
+    after = [side + sum(width) for side, width in zip(b.shape(x), widths, strict=True)]
+    return b.op("PAD", [x, b.constant(widths, np.int32)], after)
+
+
+AROUND = ((0, 0), (1, 2), (0, 1), (0, 0))
+
+
+def test_zeros_around_an_image_are_those_of_every_convolution_that_reads_it():
+    b = Lite()
+    x = padded(b, padded(b, b.input(NHWC), AROUND), AROUND)
+    content = b.file(simple(b, x), simple(b, x))
+    assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 2}
+
+
+def test_zeros_that_something_else_reads_too_are_there():
+    b = Lite()
+    x = padded(b, b.input(NHWC), AROUND)
+    y = b.op("EXP", [x], b.shape(x))
+    content = b.file(simple(b, x), y)
+    assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 1, "Pad": 1, "Exp": 1}
+
+
+def test_zeros_that_are_answered_are_there():
+    b = Lite()
+    x = padded(b, b.input(NHWC), AROUND)
+    content = b.file(simple(b, x), x)
+    assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 1, "Pad": 1}
 
 
 def test_a_channel_shuffle_is_one_transpose():
-    model = classifier(
-        layers.Conv2D(6, 3, activation="relu"),
-        layers.Reshape((28, 28, 2, 3)),
-        layers.Permute((1, 2, 4, 3)),
-        layers.Reshape((28, 28, 6)),
-        layers.Conv2D(4, 3, activation="relu"),
+    b = Lite()
+    x = simple(b, b.input(NHWC), filters=6)
+    x = permuted(b, reshaped(b, x, (1, 6, 5, 2, 3)), (0, 1, 2, 4, 3))
+    content = b.file(simple(b, reshaped(b, x, (1, 6, 5, 6))))
+    data = assert_equal(content, uniform(*NHWC))
+    assert nodes(data) == {"Conv": 2, "Reshape": 2, "Transpose": 1}
+
+
+@pytest.mark.parametrize("swish", [False, True])
+def test_a_hard_activation_is_one_node(swish):
+    b = Lite()
+    x = simple(b, b.input(NHWC))
+    y = by(b, "MUL", by(b, "ADD", x, [3.0] * 4, activation=3), 1 / 6)
+    if swish:
+        y = b.op("MUL", [y, x], NHWC, options="MulOptions")
+    data = assert_equal(b.file(y), 5 * uniform(*NHWC))
+    assert nodes(data) == {"Conv": 1, "HardSwish" if swish else "HardSigmoid": 1}
+
+
+@pytest.mark.parametrize(("three", "sixth"), [(2.9, 1 / 6), (3.0, 1 / 5)])
+def test_what_is_nearly_a_hard_activation_is_none(three, sixth):
+    b = Lite()
+    x = by(b, "ADD", simple(b, b.input(NHWC)), three, activation=3)
+    data = assert_equal(b.file(by(b, "MUL", x, sixth)), 5 * uniform(*NHWC))
+    assert nodes(data) == {"Conv": 1, "Add": 1, "Clip": 1, "Mul": 1}
+
+
+def test_a_factor_and_a_sum_by_channel_are_one_normalization():
+    b = Lite()
+    x = by(b, "MUL", b.input(NHWC), uniform(4))
+    x = by(b, "ADD", x, uniform(1, 1, 1, 4), activation=1)
+    data = assert_equal(b.file(x), uniform(*NHWC))
+    assert nodes(data) == {"BatchNormalization": 1, "Relu": 1}
+
+
+def test_a_factor_that_is_answered_stays():
+    b = Lite()
+    x = by(b, "MUL", b.input(NHWC), uniform(4))
+    data = assert_equal(b.file(x, by(b, "ADD", x, uniform(4))), uniform(*NHWC))
+    assert nodes(data) == {"Mul": 1, "Add": 1}
+
+
+def test_a_layer_that_is_used_twice_has_its_weights_once():
+    b = Lite()
+    w = b.constant(uniform(4, 1, 1, 4), name="shared")
+    x = simple(b, b.input(NHWC), w=w)
+    data = assert_equal(b.file(simple(b, x, w=w)), uniform(*NHWC))
+    names = [t.name for t in onnx.load_model_from_string(data).graph.initializer]
+    assert names.count("shared") == 1
+    assert len(names) == 3
+
+
+def test_weights_that_two_operators_read_in_other_orders_are_both_there():
+    b = Lite()
+    w = b.constant(uniform(4, 4), name="shared")
+    x = b.op(
+        "FULLY_CONNECTED",
+        [b.input((1, 6, 4)), w, -1],
+        (1, 6, 4),
+        options="FullyConnectedOptions",
+        keepNumDims=True,
     )
-    data = press(model, "float32", "onnx", IMAGES, io="float")
-    assert [layer.op for layer in shelf.inspect(data).layers].count("Transpose") == 1
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    (answer,) = session.run(None, {session.get_inputs()[0].name: IMAGES[:1].transpose(0, 3, 1, 2)})
-    np.testing.assert_allclose(answer, model.handle.predict_on_batch(IMAGES[:1]), atol=1e-5)
-    assert shelf.float_layers(convert(model)) == ()
+    x = b.op("MEAN", [x, b.constant([1], np.int32)], (1, 4), options="ReducerOptions")
+    y = b.op("FULLY_CONNECTED", [x, w, -1], (1, 4), options="FullyConnectedOptions")
+    assert_equal(b.file(b.op("ADD", [y, w], (4, 4), options="AddOptions")), uniform(1, 6, 4))
+
+
+def test_images_of_channels_first_are_taken_as_they_are():
+    b = Lite()
+    x = permuted(b, b.input((1, 4, 6, 5)), (0, 2, 3, 1))
+    content = b.file(simple(b, x))
+    data, values = convert(content), uniform(1, 4, 6, 5)
+    assert nodes(data) == {"Conv": 1}
+    (ours,) = run(data, values.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(ours, answers(content, values)[0], atol=1e-6)
+
+
+def test_several_inputs_and_outputs_keep_their_order_and_names():
+    b = Lite()
+    x, facts = b.input(NHWC, name="picture"), b.input((1, 4), name="facts")
+    y = b.op("ADD", [x, reshaped(b, facts, (1, 1, 1, 4))], NHWC, options="AddOptions")
+    pooled = b.op(
+        "MEAN",
+        [y, b.constant([1, 2], np.int32)],
+        b.tensor((1, 4), name="mean"),
+        options="ReducerOptions",
+    )
+    content = b.file(pooled, facts, y)
+    data = assert_equal(content, uniform(*NHWC), uniform(1, 4))
+    facts = shelf.inspect(data)
+    assert [tensor.name for tensor in facts.inputs] == ["picture", "facts"]
+    assert facts.outputs[0].name == "mean"
+
+
+@pytest.mark.parametrize("name", ["", "again", "image", "scores", "t5;t6"])
+def test_names_that_are_empty_taken_or_kept_for_the_ends_are_made_unique(name):
+    b = Lite()
+    x = b.input((1, 4), name="x")
+    for _ in range(3):
+        x = b.op("EXP", [x], b.tensor((1, 4), name=name))
+    content = b.file(b.op("NEG", [x], b.tensor((1, 4), name="end")))
+    sealed = shelf.seal(assert_equal(content, uniform(1, 4)))
+    graph = onnx.load_model_from_string(sealed).graph
+    made = [n for node in graph.node for n in node.output]
+    assert len({*made, "image"}) == len(made) + 1
+    assert len({node.name for node in graph.node}) == len(made)
+    assert made[-1] == "scores"
+
+
+def test_an_answer_of_an_operator_that_writes_nothing_is_there():
+    b = Lite()
+    x = b.op("EXP", [b.input(NHWC)], NHWC)
+    turned = permuted(b, x, (0, 2, 1, 3))
+    content = b.file(turned, permuted(b, turned, (0, 2, 1, 3)), reshaped(b, x, NHWC))
+    assert_equal(content, uniform(*NHWC))
+
+
+@st.composite
+def shapes(draw):
+    """A shape, an order of its axes, and another shape of as many elements."""
+    primes = draw(st.lists(st.sampled_from((2, 3)), min_size=1, max_size=4))
+
+    def shape():
+        sides = [1] * draw(st.integers(1, 5))
+        for prime in primes:
+            sides[draw(st.integers(0, len(sides) - 1))] *= prime
+        return tuple(sides)
+
+    first = shape()
+    return first, tuple(draw(st.permutations(range(len(first))))), shape()
+
+
+@given(shapes(), shapes())
+def test_whatever_is_turned_and_reshaped_is_where_it_belongs(one_, other):
+    shape, order, middle = one_
+    b = Lite()
+    x = b.op("NEG", [b.input(shape)], shape)
+    x = reshaped(b, permuted(b, x, order), middle)
+    if np.prod(other[0]) == np.prod(middle):
+        x = reshaped(b, x, other[0])
+        x = reshaped(b, permuted(b, x, other[1]), other[2])
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    assert_equal(b.file(b.op("NEG", [x], b.shape(x))), values)
+
+
+@given(
+    side=st.integers(1, 9),
+    size=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 1),
+)
+def test_any_window_lies_where_tflite_lays_it(side, size, stride, dilation, padding):
+    assume(not padding or side > (size - 1) * dilation)
+    # No kernel of TFLite has both.
+    assume(min(stride, dilation) == 1)
+    shape = (1, side, 5, 2)
+    build, values = convolution((size, 1), 3, stride, dilation, padding, shape=shape)
+    b = Lite()
+    assert_equal(b.file(build(b)), *values)
+
+
+# --- what is refused, and what holds of every file -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("CUMSUM", "CumsumOptions", "CUMSUM has no form in ONNX here"),
+        ("CONV_2D", "Conv2DOptions", "the fused activation SIGN_BIT has no form in ONNX"),
+    ],
+)
+def test_what_has_no_form_is_named(kind, options, message):
+    b = Lite()
+    if kind == "CONV_2D":
+        content = b.file(simple(b, b.input(NHWC), activation=5))
+    else:
+        inputs = [b.input(NHWC), b.constant(1, np.int32)]
+        content = b.file(b.op(kind, inputs, NHWC, options=options))
+    with pytest.raises(InputError, match=message):
+        convert(content)
+
+
+def test_settings_that_are_computed_are_refused():
+    b = Lite()
+    content = b.file(b.op("TRANSPOSE", [b.input(NHWC), b.input((4,), np.int32)], (1, 5, 6, 4)))
+    with pytest.raises(InputError, match="a permutation that is computed"):
+        convert(content)
+
+
+def test_a_tensor_that_nothing_makes_is_named():
+    b = Lite()
+    b.input(NHWC)
+    content = b.file(b.op("EXP", [b.tensor(NHWC, name="nowhere")], NHWC))
+    with pytest.raises(InputError, match="the tensor nowhere of the TFLite file is never made"):
+        convert(content)
+
+
+def test_a_model_that_onnx_refuses_is_one_line():
+    b = Lite()
+    content = b.file(b.op("EXP", [b.input((1, 4), bool)], b.tensor((1, 4), np.int64)))
+    with pytest.raises(InputError) as caught:
+        convert(content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", ["float16", "dynamic_int8", "int8x4_ptq"])
+def test_a_recipe_that_it_cannot_make_is_refused(recipe):
+    build, _ = CASES["CONV_2D"]
+    b = Lite()
+    content = b.file(build(b))
+    with pytest.raises(InputError, match=f"recipe {recipe} for onnx: weights of"):
+        convert(content, RECIPES.load(recipe).RECIPE)
+
+
+def test_every_recipe_begins_at_the_tflite():
+    sources = {converter.source(RECIPES.load(name).RECIPE) for name in RECIPES.names()}
+    assert sources == {"tflite"}
+
+
+def test_the_same_file_gives_the_same_bytes_and_no_tensorflow(tmp_path):
+    path = tmp_path / "x.tflite"
+    build, _ = CASES["CONV_2D relu6"]
+    b = Lite()
+    path.write_bytes(b.file(build(b)))
+    code = (
+        "import hashlib, sys; from pathlib import Path\n"
+        "from mobiledeploy.converters import onnx; from mobiledeploy.graphs.graph import Graph\n"
+        f"data = onnx.written(Graph(Path({str(path)!r}).read_bytes()))\n"
+        "print(hashlib.sha256(data).hexdigest(), *({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
+    assert len(told.pop().split()) == 1

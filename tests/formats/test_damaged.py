@@ -27,6 +27,7 @@ def whole(shelf: Any, data: bytes) -> None:
     facts = shelf.inspect(data)
     cost.cost(facts.layers)
     shelf.float_layers(facts)
+    shelf.between_integers(facts)
     shelf.sparsity(data)
     shelf.weights(data)
     shelf.contract(data)

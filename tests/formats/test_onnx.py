@@ -83,6 +83,63 @@ def test_what_onnx_runtime_leaves_in_float_is_named(op, tmp_path):
     assert found == ((op,) if left_in_float(data, op, tmp_path) else ())
 
 
+def row_of(*nodes, weights=np.float32):
+    """QuantizeLinear, DequantizeLinear, `nodes` from x to y, QuantizeLinear, DequantizeLinear."""
+    named = {"s": np.float32(0.05), "z": np.int8(0), "w": np.ones((4, 4, 1, 1), weights)}
+    first = [
+        helper.make_node("QuantizeLinear", ["x0", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
+    ]
+    if weights is np.int8:
+        first.append(helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]))
+    last = [
+        helper.make_node("QuantizeLinear", ["y", "s", "z"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "s", "z"], ["yd"]),
+    ]
+    graph = helper.make_graph(
+        [*first, *(helper.make_node(op, inputs, outputs) for op, inputs, outputs in nodes), *last],
+        "g",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, PICTURE)],
+        [helper.make_tensor_value_info("yd", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in named.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "between_"),
+    [
+        ([("Erf", ["x"], ["y"])], ("Erf",)),
+        ([("Erf", ["x"], ["e"]), ("Mul", ["x", "e"], ["y"])], ("Erf", "Mul")),
+        ([("Div", ["x", "s"], ["y"])], ("Div",)),
+        ([("Conv", ["x", "wd"], ["c"]), ("Tanh", ["c"], ["y"])], ()),
+        ([("ConvTranspose", ["x", "wd"], ["y"])], ("ConvTranspose",)),
+        ([("Erf", ["x0"], ["y"])], ()),
+        ([("Erf", ["x"], ["e"]), ("Mul", ["x0", "e"], ["y"])], ()),
+    ],
+)
+def test_a_row_between_integers_is_told_from_a_network_in_float(nodes, between_):
+    facts = shelf.inspect(row_of(*nodes, weights=np.int8))
+    assert shelf.float_layers(facts) == tuple(op for op, *_ in nodes)
+    assert shelf.between_integers(facts) == between_
+
+
+def test_weights_that_are_floats_are_not_between_integers():
+    facts = shelf.inspect(row_of(("Conv", ["x", "w"], ["y"])))
+    assert shelf.float_layers(facts) == ("Conv",)
+    assert shelf.between_integers(facts) == ()
+
+
+def test_an_answer_in_float_is_not_between_integers():
+    model = onnx.load_from_string(row_of(("Erf", ["x"], ["y"]), weights=np.int8))
+    del model.graph.node[-2:]
+    model.graph.output[0].name = "y"
+    facts = shelf.inspect(model.SerializeToString())
+    assert shelf.float_layers(facts) == ("Erf",)
+    assert shelf.between_integers(facts) == ()
+
+
 def test_a_relu_is_an_integer_where_the_codes_begin_at_zero(tmp_path):
     for zero, expected in ((-128, ()), (0, ("Relu",))):
         data = between("Relu", zero=zero)

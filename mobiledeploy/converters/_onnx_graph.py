@@ -1,0 +1,575 @@
+"""What an ONNX graph is written with: tensors of a TFLite graph by name, order and number type.
+
+Images are NHWC in TFLite and NCHW here, as ONNX Runtime's convolutions want them. An order tells
+how a tensor lies: its axes, numbered as in TFLite, from the outermost to the innermost. A tensor of
+four axes lies in (0, 3, 1, 2) where nothing speaks against it, others as they are. TRANSPOSE only
+changes the order that is noted, and what reads a tensor asks for the order that it needs; nodes
+that transpose appear where the two differ.
+
+Integers are in QDQ form: each operator stands between DequantizeLinear and QuantizeLinear nodes,
+which ONNX Runtime fuses into its integer kernels. Codes of activations are signed as TFLite's where
+the graph allows it: ARM's dot products take them as they are. x86-64 wants them unsigned, and ONNX
+Runtime 1.31 makes them so there, but only between a QuantizeLinear and the one DequantizeLinear
+that reads it; what reads signed codes otherwise it computes in float. A graph with other readers (a
+residual sum's, a clip's) is therefore written with unsigned codes, each 128 above TFLite's. The
+ends keep TFLite's signed codes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from mobiledeploy.core.errors import InputError, first_line
+from mobiledeploy.core.ports import Array
+from mobiledeploy.graphs.graph import Graph
+
+Order = tuple[int, ...]
+
+TO_NCHW: Order = (0, 3, 1, 2)
+TO_NHWC: Order = (0, 2, 3, 1)
+# What ends are called once they are shipped; nothing within may have these names.
+_RESERVED = ("image", "scores")
+_LOWEST, _HIGHEST = -128, 127
+_TYPES: dict[str, int] = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "float64": TensorProto.DOUBLE,
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
+_NATURAL = {"RELU": "Relu", "TANH": "Tanh"}
+_CUT: dict[str, tuple[float, float]] = {
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU_0_TO_1": (0.0, 1.0),
+}
+
+
+def usual(rank: int) -> Order:
+    """The order in which a tensor of so many axes lies where nothing speaks against it."""
+    return TO_NCHW if rank == 4 else tuple(range(rank))
+
+
+def _digits(order: Order) -> str:
+    return "".join(map(str, order)) or "number"
+
+
+def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
+    """InputError where ONNX's checker refuses the model, whose constants are no part of it yet.
+
+    It packs and unpacks all that it checks, so that weights are shown to it as inputs.
+    """
+    inputs = len(model.graph.input)
+    for name, values in constants.items():
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(f"the ONNX model is not valid: {first_line(error)}") from error
+    del model.graph.input[inputs:]
+
+
+class Writer:
+    """The nodes and constants of an ONNX graph, while they are written operator by operator.
+
+    `stored` is the type of the codes of int8 activations, and `shift` what it adds to TFLite's.
+    """
+
+    def __init__(self, graph: Graph, stored: type[np.integer[Any]]) -> None:
+        self.graph = graph
+        self.stored: Any = stored
+        self.limits = np.iinfo(stored)
+        self.shift = int(self.limits.min) - _LOWEST
+        self.readers: dict[int, list[Any]] = {}
+        for op in graph.ops:
+            for index in dict.fromkeys(int(i) for i in op.inputs if i >= 0):
+                self.readers.setdefault(index, []).append(op)
+        self.written: set[int] = set()
+        """The `id` of operators that were written together with one before them."""
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, Array] = {}
+        self._names = self._named()
+        # By tensor: what its numbers are called, by the order in which they lie.
+        self._values: dict[int, dict[Order, str]] = {}
+        self._floats: dict[tuple[int, Order], str] = {}
+        self._parameters: dict[tuple[int, str], str] = {}
+        self._copies: Counter[int] = Counter()
+        self._known: dict[int, Array] = {}
+        self._pads: dict[int, tuple[int, Array]] = {}
+        self._inputs = {index: self._end_order(index) for index in graph.inputs}
+        for index, order in self._inputs.items():
+            self._values[index] = {order: self._entered(index, order)}
+
+    def close(self) -> None:
+        """Ends the graph: nodes that make its outputs what they shall be."""
+        for index in dict.fromkeys(self.graph.outputs):
+            self._close(index)
+        for node in self._nodes:
+            node.name = node.output[0]
+
+    def paired(self) -> bool:
+        """Whether all codes go from a QuantizeLinear over a DequantizeLinear to one operator.
+
+        Those of the ends have one of the two only.
+        """
+        outputs = [self._names[index] for index in self.graph.outputs]
+        ends = {*outputs, *(self._names[index] for index in self.graph.inputs)}
+        made = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
+        pairs = [
+            node
+            for node in self._nodes
+            if node.op_type == "DequantizeLinear"
+            and node.input[0] not in ends
+            and node.input[0] not in self._constants
+        ]
+        readers = Counter(name for node in self._nodes for name in node.input)
+        readers.update(outputs)
+        return made == {node.input[0] for node in pairs} and all(
+            readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
+        )
+
+    def model(self, opset: int) -> onnx.ModelProto:
+        """The model, checked. Weights are copied into it once; the writer is empty afterwards."""
+        # The IR version that belongs to the opset: newer ones are refused by older runtimes.
+        model = onnx.ModelProto(ir_version=8)
+        model.opset_import.append(helper.make_opsetid("", opset))
+        model.graph.name = "mobiledeploy"
+        model.graph.node.extend(self._nodes)
+        model.graph.input.extend(self._value_info(i, order) for i, order in self._inputs.items())
+        outputs = dict.fromkeys(self.graph.outputs)
+        model.graph.output.extend(self._value_info(i, self._usual(i)) for i in outputs)
+        read = {name for node in self._nodes for name in node.input}
+        constants = sorted(self._constants.keys() & read)
+        _check(model, {name: self._constants[name] for name in constants})
+        for name in constants:
+            values = self._constants.pop(name)
+            tensor = model.graph.initializer.add()
+            tensor.name, tensor.data_type = name, helper.np_dtype_to_tensor_dtype(values.dtype)
+            tensor.dims.extend(values.shape)
+            tensor.raw_data = values.tobytes()
+        return model
+
+    # What tensors are.
+
+    def _named(self) -> dict[int, str]:
+        """Names after the layers that make the tensors; TFLite joins those of what it has fused.
+
+        Ends have the first choice, then what operators make: biases are called after it too.
+        """
+        made = [int(i) for op in self.graph.ops for i in op.outputs]
+        ends = dict.fromkeys((*self.graph.inputs, *self.graph.outputs))
+        names: dict[int, str] = {}
+        taken: set[str] = set()
+        for index in dict.fromkeys((*ends, *made, *range(len(self.graph.subgraph.tensors)))):
+            name = self.graph.name(index).partition(";")[0] or "tensor"
+            free, number = name, 1
+            while free in taken or (free in _RESERVED and index not in ends):
+                number += 1
+                free = f"{name}_{number}"
+            taken.add(free)
+            names[index] = free
+        return names
+
+    def name(self, index: int) -> str:
+        """What the tensor, and what is written of its operator, is called after."""
+        return self._names[index]
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape as TFLite has it."""
+        return self.graph.shape(index)
+
+    def _usual(self, index: int) -> Order:
+        return usual(len(self.shape(index)))
+
+    def lies(self, index: int, order: Order) -> tuple[int, ...]:
+        """The shape of the tensor as it lies in `order`."""
+        shape = self.shape(index)
+        return tuple(shape[axis] for axis in order)
+
+    def coded(self, index: int) -> bool:
+        """Whether the tensor holds codes of a grid, rather than the numbers themselves."""
+        scale, _ = self.graph.scale(index)
+        return bool(scale.size) and self.graph.type_name(index) in ("int8", "uint8", "int16")
+
+    def array(self, index: int) -> Array | None:
+        """A constant's values, None for what is computed."""
+        if index in self._known:
+            return self._known[index]
+        return self.graph.constant(index)
+
+    def known(self, index: int, values: Array) -> None:
+        """Says that an operator's output is a constant."""
+        self._known[index] = values
+
+    def settings(self, index: int, what: str) -> Array:
+        """A constant that an operator goes by, such as axes; InputError where it is computed."""
+        values = self.array(index)
+        if values is None:
+            raise InputError(f"{what} that is computed has no form in ONNX here")
+        return values
+
+    def order(self, index: int) -> Order:
+        """An order in which a computed tensor lies, the usual one where there is a choice."""
+        held = self._held(index)
+        return self._usual(index) if self._usual(index) in held else next(iter(held))
+
+    # Names of numbers.
+
+    def label(self, index: int, order: Order) -> str:
+        """What the tensor's numbers are called where they lie in `order`."""
+        name = self._names[index]
+        if order != self._usual(index):
+            kind = "nhwc" if order == (0, 1, 2, 3) else _digits(order)
+            name = f"{name}/{kind}"
+        return f"{name}/codes" if self.coded(index) else name
+
+    def put(self, index: int, order: Order, name: str) -> None:
+        """Says what a tensor's numbers are called in an order."""
+        self._values.setdefault(index, {}).setdefault(order, name)
+
+    def alias(self, source: int, target: int, permutation: Sequence[int]) -> None:
+        """Says that `target` is `source` with its axes permuted, in whatever orders it lies."""
+        self.same_grid(source, target)
+        for order, name in self._held(source).items():
+            self.put(target, tuple(permutation.index(axis) for axis in order), name)
+
+    def value(self, index: int, order: Order) -> str:
+        """A tensor's numbers, or codes, in `order`."""
+        array = self.array(index)
+        if array is not None:
+            name = f"{self._names[index]}/{_digits(order)}"
+            return self.constant(name, self._codes(index, array).transpose(order))
+        held, label = self._held(index), self.label(index, order)
+        if order not in held:
+            source = self.order(index)
+            shape = self.shape(index)
+            before, after = ([axis for axis in o if shape[axis] > 1] for o in (source, order))
+            if before == after:
+                sides = self.integers(f"{label}/shape", self.lies(index, order))
+                held[order] = self.moved(index, "Reshape", [held[source], sides], label)
+            else:
+                perm = [source.index(axis) for axis in order]
+                held[order] = self.node("Transpose", [held[source]], label, perm=perm)
+        return held[order]
+
+    def read(self, index: int, order: Order) -> str:
+        """A tensor in `order`, codes as the floats that they stand for."""
+        if not self.coded(index):
+            return self.value(index, order)
+        key = (index, order)
+        if key not in self._floats:
+            output = f"{self.label(index, order).removesuffix('/codes')}/float"
+            inputs = [self.value(index, order), *self.grid(index)]
+            self._floats[key] = self.node("DequantizeLinear", inputs, output)
+        return self._floats[key]
+
+    def operand(self, index: int, order: Order) -> str:
+        """As `read`, of a tensor that is broadcast over one that lies in `order`."""
+        shape = self.shape(index)
+        lacking = len(order) - len(shape)
+        array, key = self.array(index), (index, order)
+        if array is None and not lacking:
+            return self.read(index, order)
+        if key in self._floats:
+            return self._floats[key]
+        if array is not None:
+            name = f"{self._names[index]}/over_{_digits(order)}"
+            alone = array.size == 1
+            wide = array.reshape(() if alone else (1,) * lacking + shape)
+            value = self.constant(name, self._codes(index, wide.transpose(() if alone else order)))
+        else:
+            own = tuple(axis - lacking for axis in order if axis >= lacking)
+            name = f"{self.label(index, own).removesuffix('/codes')}/over_{_digits(order)}"
+            sides = [1 if axis < lacking else shape[axis - lacking] for axis in order]
+            inputs = [self.value(index, own), self.integers(f"{name}/shape", sides)]
+            value = self.moved(index, "Reshape", inputs, name)
+        if self.coded(index):
+            value = self.node("DequantizeLinear", [value, *self.grid(index)], f"{name}/float")
+        self._floats[key] = value
+        return value
+
+    def _codes(self, index: int, values: Array) -> Array:
+        """A constant's codes as activations have them; what is none of codes as it is."""
+        if self.coded(index) and self.graph.type_name(index) == "int8":
+            return (values.astype(np.int16) + self.shift).astype(self.stored)
+        return values
+
+    def _held(self, index: int) -> dict[Order, str]:
+        if index not in self._values and index in self._pads:
+            self._materialize(index)
+        if index not in self._values:
+            raise InputError(f"the tensor {self._names[index]} of the TFLite file is never made")
+        return self._values[index]
+
+    # Constants and nodes.
+
+    def constant(self, name: str, value: Array) -> str:
+        """A constant by its name; one of the same name is the same."""
+        self._constants.setdefault(name, np.asarray(value))
+        return name
+
+    def integers(self, name: str, values: Iterable[int]) -> str:
+        """A constant of shapes or indices."""
+        return self.constant(name, np.asarray(tuple(values), np.int64))
+
+    def node(
+        self, op: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: Any
+    ) -> str:
+        """Adds a node; the name of its first output."""
+        outputs = [output] if isinstance(output, str) else list(output)
+        self._nodes.append(helper.make_node(op, inputs, outputs, **attributes))
+        return outputs[0]
+
+    # Results of operators.
+
+    def result(
+        self,
+        index: int,
+        order: Order,
+        op: str,
+        inputs: Sequence[str],
+        activation: str = "NONE",
+        **attributes: Any,
+    ) -> None:
+        """A node whose floats are the tensor, through a fused activation, on its grid."""
+        plain = not self.coded(index) and activation == "NONE"
+        label = self.label(index, order)
+        name = label if plain else f"{label.removesuffix('/codes')}/{op.lower()}"
+        value = self.node(op, inputs, name, **attributes)
+        self.put(index, order, label if plain else self.store(index, value, activation, label))
+
+    def store(self, index: int, value: str, activation: str, label: str) -> str:
+        """Floats as `label`: through a fused activation, and as codes of the tensor's grid."""
+        if not self.coded(index):
+            if activation == "NONE":
+                return self.node("Identity", [value], label)
+            return self.activated(value, activation, label)
+        grid = self.grid(index)
+        bounds = self._bounds(index, activation)
+        if not bounds:
+            return self.node("QuantizeLinear", [value, *grid], label)
+        # On codes, and on its own, so that what is before it is fused.
+        codes = self.node("QuantizeLinear", [value, *grid], f"{label}/uncut")
+        return self.node("Clip", [codes, *bounds], label)
+
+    def activated(self, value: str, activation: str, label: str) -> str:
+        """Floats through an activation, by the name that TFLite has for it."""
+        if activation in _CUT:
+            ends = [
+                self.constant(f"clip/{n:g}", np.asarray(n, np.float32)) for n in _CUT[activation]
+            ]
+            return self.node("Clip", [value, *ends], label)
+        if activation not in _NATURAL:
+            raise InputError(f"the fused activation {activation} has no form in ONNX")
+        return self.node(_NATURAL[activation], [value], label)
+
+    def _bounds(self, index: int, activation: str) -> list[str]:
+        """The lowest and highest code that a fused activation leaves; none where all are left."""
+        if activation == "NONE":
+            return []
+        if activation != "RELU" and activation not in _CUT:
+            raise InputError(f"the fused activation {activation} has no QDQ form in ONNX")
+        scale, zero = self.graph.scale(index)
+        floor, ceiling = _CUT.get(activation, (0.0, np.inf))
+        limits = self.limits if self.graph.type_name(index) == "int8" else np.iinfo(np.uint8)
+        middle = zero + (self.shift if self.graph.type_name(index) == "int8" else 0)
+        low, high = int(limits.min), int(limits.max)
+        if np.isfinite(ceiling):
+            high = min(high, middle + round(ceiling / float(scale[0])))
+        low = max(low, middle + round(floor / float(scale[0])))
+        if (low, high) == (limits.min, limits.max):
+            return []
+        return [
+            self.constant(f"{self._names[index]}/{end}", np.asarray(code, limits.dtype))
+            for end, code in (("lowest", low), ("highest", high))
+        ]
+
+    def moved(
+        self, index: int, op: str, inputs: Sequence[str], output: str, **attributes: Any
+    ) -> str:
+        """What moves a tensor's numbers; codes on their floats, as runtimes leave these out."""
+        if not self.coded(index):
+            return self.node(op, inputs, output, **attributes)
+        codes, *others = inputs
+        value = self.node("DequantizeLinear", [codes, *self.grid(index)], f"{output}/before")
+        value = self.node(op, [value, *others], f"{output}/after", **attributes)
+        return self.node("QuantizeLinear", [value, *self.grid(index)], output)
+
+    def move(
+        self,
+        source: int,
+        target: int,
+        order: Order,
+        op: str,
+        inputs: Sequence[str],
+        **attributes: Any,
+    ) -> None:
+        """A node that only moves numbers, codes as they are, from one tensor to another."""
+        self.same_grid(source, target)
+        self.put(target, order, self.node(op, inputs, self.label(target, order), **attributes))
+
+    def same_grid(self, source: int, target: int) -> None:
+        """InputError where codes that are only moved would stand for something else."""
+        (ours, zero), (theirs, other) = self.graph.scale(source), self.graph.scale(target)
+        if self.coded(source) and (not np.array_equal(ours, theirs) or zero != other):
+            raise InputError(
+                f"{self._names[target]} of the TFLite file has other scales than what it is made of"
+            )
+
+    # Integers.
+
+    def grid(self, index: int, kind: str = "activation") -> tuple[str, str]:
+        """Names of a tensor's scale and zero point, the latter moved for int8 activations."""
+        return self._grid(index, f"{self._names[index]}/{kind}", kind == "activation", 1)
+
+    def _grid(self, index: int, name: str, within: bool, times: int) -> tuple[str, str]:
+        (scale, zero), type_name = self.graph.scale(index), self.graph.type_name(index)
+        if type_name == "int16":
+            raise InputError("codes of 16 bits have no form in ONNX here", "--format tflite works")
+        dtype: Any = "int8" if type_name == "int4" else type_name
+        if within and type_name == "int8":
+            dtype, zero = self.stored, zero + self.shift
+        shape = () if scale.size == 1 else (scale.size * times,)
+        scales = np.resize(scale.astype(np.float32), shape)
+        zeros = np.full(shape, zero, dtype)
+        return self.constant(f"{name}_scale", scales), self.constant(f"{name}_zero", zeros)
+
+    def weights(
+        self, index: int, array: Array, axis: int = 0, kind: str = "weights", times: int = 1
+    ) -> str:
+        """Weights, or a bias, in ONNX's order; scales lie along `axis` of it.
+
+        `times` tells how often each filter stands in them. Floats that several layers read in the
+        same order are written once. Integers are written for each of these layers: ONNX Runtime
+        1.31 rewrites them for x86-64, and refuses a file in which two layers share them.
+        """
+        scale, _ = self.graph.scale(index)
+        key = (index, f"{array.shape}:{array.strides}")
+        if key in self._parameters and not scale.size:
+            return self._parameters[key]
+        self._copies[index] += 1
+        number = self._copies[index]
+        name = self._names[index] if number == 1 else f"{self._names[index]}/{number}"
+        self._parameters[key] = self.constant(name, array)
+        if not scale.size:
+            return name
+        inputs = [name, *self._grid(index, f"{name}/{kind}", False, times)]
+        along = {"axis": axis} if scale.size > 1 else {}
+        return self.node("DequantizeLinear", inputs, f"{name}/float", **along)
+
+    def bias(self, index: int, times: int = 1) -> str:
+        """A bias, so many times."""
+        array = self.array(index)
+        if array is None:
+            return self.read(index, (0,))
+        return self.weights(index, np.tile(array, times) if times > 1 else array, 0, "bias", times)
+
+    # Zeros around images.
+
+    def pad_later(self, source: int, target: int, widths: Array) -> None:
+        """Notes zeros around an image, [4, 2]; convolutions take them as their own."""
+        self.same_grid(source, target)
+        self._pads[target] = (source, widths)
+
+    def padded(self, index: int) -> tuple[int, NDArray[np.int64]]:
+        """What a convolution reads in place of the tensor, and zeros around it, rows x ends."""
+        around = np.zeros((2, 2), np.int64)
+        while index in self._pads and index not in self._values:
+            index, widths = self._pads[index]
+            around = around + widths[1:3]
+        return index, around
+
+    def _materialize(self, index: int) -> None:
+        source, widths = self._pads[index]
+        self.pad(source, index, widths, 0.0)
+
+    def pad(self, source: int, target: int, widths: Array, filling: float) -> None:
+        """A node that puts `filling`, a real number, around a tensor; widths are [rank, 2]."""
+        order = self.order(source)
+        label = self.label(target, order)
+        pads = self.integers(f"{label}/pads", widths[list(order)].T.ravel().tolist())
+        if self.coded(source):
+            scale, zero = self.graph.scale(source)
+            signed = self.graph.type_name(source) == "int8"
+            code = round(filling / float(scale[0])) + zero + self.shift * signed
+            number = np.asarray(code, self.stored if signed else np.uint8)
+        else:
+            number = np.asarray(filling, self.graph.dtype(source))
+        inputs = [self.value(source, order), pads, self.constant(f"{label}/filling", number)]
+        self.move(source, target, order, "Pad", inputs)
+
+    # Ends.
+
+    def _end_order(self, index: int) -> Order:
+        """How an input lies: images NCHW, also where that is what TFLite takes."""
+        readers = self.readers.get(index, ())
+        if len(self.shape(index)) == 4 and readers:
+            transposed = [
+                op
+                for op in readers
+                if self.graph.kind(op) == "TRANSPOSE"
+                and (perm := self.graph.constant(op.inputs[1])) is not None
+                and tuple(perm.ravel().tolist()) == TO_NHWC
+            ]
+            if len(transposed) == len(readers):
+                return (0, 1, 2, 3)
+        return self._usual(index)
+
+    def _entered(self, index: int, order: Order) -> str:
+        """What the numbers of an input are called within."""
+        name = self._names[index]
+        if not (self.coded(index) and self.graph.type_name(index) == "int8"):
+            return name
+        self._exchange(index, order, (name, "end"), (f"{name}/codes", "activation"))
+        return f"{name}/codes"
+
+    def _exchange(
+        self, index: int, order: Order, source: tuple[str, str], target: tuple[str, str]
+    ) -> None:
+        """From the codes of an end to those within, or the other way: (name, kind) of both.
+
+        Where both are signed, it is the pair of an end that x86-64 makes unsigned. Two nodes that
+        undo one another are taken out before that; around an idle Reshape they are taken out only
+        after it, and only where codes stay signed.
+        """
+        name = self._names[index]
+        inputs = [source[0], *self.grid(index, source[1])]
+        value = self.node("DequantizeLinear", inputs, f"{name}/outer")
+        if not self.shift:
+            same = self.integers(f"{name}/sides", self.lies(index, order))
+            value = self.node("Reshape", [value, same], f"{name}/same")
+        self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
+
+    def _close(self, index: int) -> None:
+        """The graph's output in its usual order, on signed codes again."""
+        name, order = self._names[index], self._usual(index)
+        value = self.value(index, order)
+        if self.coded(index) and self.graph.type_name(index) == "int8":
+            self._exchange(index, order, (value, "activation"), (name, "end"))
+        elif value != name:
+            self.node("Identity", [value], name)
+
+    def onnx_type(self, index: int) -> int:
+        """ONNX's number for the type of a tensor; InputError where it has none."""
+        kind = _TYPES.get(self.graph.type_name(index))
+        if kind is None:
+            raise InputError(
+                f"{self._names[index]} is of type {self.graph.type_name(index)}: no form in ONNX"
+            )
+        return kind
+
+    def _value_info(self, index: int, order: Order) -> onnx.ValueInfoProto:
+        kind = self.onnx_type(index)
+        return helper.make_tensor_value_info(self._names[index], kind, self.lies(index, order))
