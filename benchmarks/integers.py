@@ -1,0 +1,226 @@
+"""Integers of many networks: beside TensorFlow's quantizer, what stays in float, time and memory.
+
+    python benchmarks/integers.py [MODEL...] [--only MobileNet] [--images 8]
+
+Without MODEL: every network of Keras Applications, untrained, at a small resolution. Each step of
+each network is a process of its own, whose peak of memory is told: the source ends in a float
+TFLite; that becomes int8 by our maker, given the ranges over random images, and an int8 ONNX file;
+and TensorFlow's quantizer makes int8 of the same ranges. Compared are scales and zero points, and
+codes of weights and biases. Writes build/benchmarks/integers.json.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+SMALLEST = {
+    "InceptionResNetV2": 75, "InceptionV3": 75, "NASNetLarge": 331, "NASNetMobile": 224,
+    "Xception": 71,
+}  # fmt: skip
+OTHERS = 64
+RESULT = Path("build/benchmarks/integers.json")
+
+
+@click.command()
+@click.argument("models", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--only", default="", help="Networks whose names hold this.")
+@click.option("--images", default=8, show_default=True)
+@click.option("--res", default=0, help="Of networks of Keras Applications; 0: a small one.")
+@click.option("--step", hidden=True)
+def main(models: tuple[Path, ...], only: str, images: int, res: int, step: str | None) -> None:
+    if step:
+        print(json.dumps(STEPS[step](*json.loads(sys.stdin.read()))), flush=True)
+        os._exit(0)
+    names = [str(path.resolve()) for path in models] or [n for n in applications() if only in n]
+    rows = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(row(name, folder, images, res))
+        show(rows[-1:], header=len(rows) == 1)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(rows, indent=1))
+    show(rows)
+    worst = max((r["codes_differ"] / max(r["codes"], 1) for r in rows if "codes" in r), default=0)
+    print(f"codes that differ from TensorFlow's, at worst: {worst:.2g} of a network's")
+
+
+def applications() -> list[str]:
+    import tf_keras
+
+    return [
+        name
+        for name, build in inspect.getmembers(tf_keras.applications)
+        if callable(build) and name[0].isupper()
+    ]
+
+
+def row(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"network": Path(name).name}
+    for step in STEPS:
+        child = subprocess.run(
+            [sys.executable, __file__, "--step", step],
+            input=json.dumps([name, folder, images, res]), capture_output=True, text=True,
+        )  # fmt: skip
+        if child.returncode:
+            reason = child.stderr.strip().splitlines()[-1:] or [f"ended in {child.returncode}"]
+            found[f"{step}_failed"] = reason[0]
+            if step == "source":
+                break
+            continue
+        found |= json.loads(child.stdout.splitlines()[-1])
+    return found
+
+
+def measured(step: str, started: float, more: dict[str, Any]) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {f"{step}_seconds": time.perf_counter() - started, f"{step}_bytes": peak} | more
+
+
+def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
+    """The float TFLite, by the source that an export uses."""
+    import tf_keras
+
+    from mobiledeploy.core.plugins import source_of
+    from mobiledeploy.core.types import Model, ModelSpec, Preprocessing, Source, Weights
+    from mobiledeploy.sources._tensorflow import TensorFlowModel
+    from mobiledeploy.verbs import models
+
+    if Path(name).exists():
+        file = models.detect(Path(name))
+        spec = ModelSpec(
+            "x", None, file.framework, {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+            Weights(file.path, file.sha256, pinned=False),
+        )  # fmt: skip
+        started = time.perf_counter()
+        there = Source(spec, file=file, resolution=(res, res) if res else None)
+        opened = source_of(there).open(there)
+    else:
+        tf_keras.utils.set_random_seed(0)
+        size = res or SMALLEST.get(name, OTHERS)
+        build = getattr(tf_keras.applications, name)
+        network = build(weights=None, input_shape=(size, size, 3), classes=1000)
+        started = time.perf_counter()
+        opened = TensorFlowModel(Model("tf_keras", network), (size, size), 1000)
+    content = opened.floats("model")
+    Path(folder, "float.tflite").write_bytes(content)
+    return measured("source", started, {"float_bytes": len(content)})
+
+
+def ours(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
+    """Ranges, int8 TFLite, int8 ONNX; without TensorFlow."""
+    from mobiledeploy.core.plugins import CONVERTERS, RECIPES
+    from mobiledeploy.graphs import quantized
+    from mobiledeploy.graphs.graph import Graph
+
+    started = time.perf_counter()
+    recipe = RECIPES.load("int8_ptq").RECIPE
+    content = Path(folder, "float.tflite").read_bytes()
+    graph = Graph(content)
+    _, *sides = graph.shape(graph.inputs[0])
+    samples = np.random.default_rng(0).random((images, *sides), np.float32)
+    start = quantized.start(content, recipe, "int8", samples)
+    made = quantized.integers(start)
+    seconds = time.perf_counter() - started
+    Path(folder, "floats").write_bytes(start.floats)
+    Path(folder, "ranges").write_text(json.dumps(start.ranges))
+    Path(folder, "ours.tflite").write_bytes(made)
+    assert "tensorflow" not in sys.modules
+    told = measured("ours", started, {"ours_seconds": seconds, "floats_left": in_float(made)})
+    told["ours_seconds"] = seconds
+    started = time.perf_counter()
+    try:
+        data = CONVERTERS.load("onnx").convert(
+            made, recipe, resolution=(0, 0), io="int8", output="model"
+        )
+        told["onnx"] = f"{len(data) / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s"
+    except Exception as error:  # a row tells it
+        told["onnx"] = str(error)
+    return told
+
+
+def theirs(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
+    """TensorFlow's integers of the same ranges, compared."""
+    from mobiledeploy.graphs.graph import Graph
+    from tests.oracles import tensorflow_integers
+
+    started = time.perf_counter()
+    ranges = {k: tuple(v) for k, v in json.loads(Path(folder, "ranges").read_text()).items()}
+    made = tensorflow_integers.integers(Path(folder, "floats").read_bytes(), ranges)
+    told = measured("theirs", started, {"theirs_floats_left": in_float(made)})
+    mine = Path(folder, "ours.tflite").read_bytes()
+    try:
+        pairs = tensorflow_integers.pairs(mine, made)
+    except AssertionError:
+        return told | {"compared": "other operators"}
+    one, other = Graph(mine), Graph(made)
+    scales = codes = different = 0
+    for left, right in pairs:
+        (own, zero), (its, its_zero) = one.scale(left), other.scale(right)
+        same = own.shape == its.shape and np.array_equal(own.astype("f4"), its.astype("f4"))
+        scales += not same or zero != its_zero
+        values, others = one.constant(left), other.constant(right)
+        if values is not None and others is not None and own.size:
+            codes += values.size
+            different += int(np.count_nonzero(values.astype(np.int64) - others))
+    return told | {"scales_differ": scales, "codes_differ": different, "codes": codes}
+
+
+def in_float(content: bytes) -> str:
+    from mobiledeploy.core.plugins import FORMATS
+
+    shelf = FORMATS.load("tflite")
+    return ", ".join(sorted(set(shelf.float_layers(shelf.inspect(content)))))
+
+
+STEPS = {"source": source, "ours": ours, "theirs": theirs}
+
+
+def show(rows: list[dict[str, Any]], *, header: bool = True) -> None:
+    if not header:
+        return
+    table = Table(title="int8 of a float TFLite")
+    columns = (
+        "network", "float", "source", "integers", "TensorFlow's", "scales off", "codes off",
+        "in float", "in float, TensorFlow", "int8 ONNX",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column)
+    for r in rows:
+        table.add_row(
+            r["network"], f"{r.get('float_bytes', 0) / 1e6:.1f} MB",
+            *(cell(r, step) for step in STEPS),
+            str(r.get("scales_differ", r.get("compared", ""))),
+            f"{r['codes_differ']} of {r['codes']:,}" if "codes" in r else "",
+            r.get("floats_left", ""), r.get("theirs_floats_left", ""), r.get("onnx", ""),
+        )  # fmt: skip
+    Console(width=220).print(table)
+
+
+def cell(r: dict[str, Any], step: str) -> str:
+    if f"{step}_failed" in r:
+        return str(r[f"{step}_failed"])[:80]
+    if f"{step}_seconds" not in r:
+        return ""
+    return f"{r[f'{step}_seconds']:.1f} s, {r[f'{step}_bytes'] / 1e9:.2f} GB"
+
+
+if __name__ == "__main__":
+    main()
