@@ -17,6 +17,7 @@ ends keep TFLite's signed codes.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ TO_NCHW: Order = (0, 3, 1, 2)
 TO_NHWC: Order = (0, 2, 3, 1)
 # What ends are called once they are shipped; nothing within may have these names.
 _RESERVED = ("image", "scores")
+# Fields of onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _LOWEST, _HIGHEST = -128, 127
 _TYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,
@@ -79,6 +82,38 @@ def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InputError(f"the ONNX model is not valid: {first_line(error)}") from error
     del model.graph.input[inputs:]
+
+
+def _packed(model: onnx.ModelProto, constants: Mapping[str, Array]) -> bytes:
+    """The file: the model as protobuf packs it, and its constants, which it would copy thrice.
+
+    A message is its fields one after the other, each a tag, its length and its bytes.
+    """
+    graph = model.graph.SerializeToString(deterministic=True)
+    tensors = {}
+    for name, values in constants.items():
+        tensor = onnx.TensorProto(
+            name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape
+        )
+        head = tensor.SerializeToString(deterministic=True) + _field(_RAW_DATA, values.nbytes)
+        tensors[name] = _field(_INITIALIZER, len(head) + values.nbytes) + head
+    size = len(graph) + sum(len(head) + constants[name].nbytes for name, head in tensors.items())
+    model.ClearField("graph")
+    stream = io.BytesIO()
+    stream.write(model.SerializeToString(deterministic=True) + _field(_GRAPH, size) + graph)
+    for name, head in tensors.items():
+        stream.write(head)
+        stream.write(np.ascontiguousarray(constants[name]).data)
+    return stream.getvalue()
+
+
+def _field(number: int, size: int) -> bytes:
+    """The tag and the length of a field of bytes."""
+    code = bytearray([number << 3 | 2])
+    while size >= 0x80:
+        code.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*code, size])
 
 
 class Writer:
@@ -140,10 +175,10 @@ class Writer:
             readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
         )
 
-    def model(self, opset: int) -> onnx.ModelProto:
-        """The model, checked. Weights are copied into it once; the writer is empty afterwards."""
+    def file(self, opset: int, producer: str) -> bytes:
+        """The model, checked and packed. Weights are copied once."""
         # The IR version that belongs to the opset: newer ones are refused by older runtimes.
-        model = onnx.ModelProto(ir_version=8)
+        model = onnx.ModelProto(ir_version=8, producer_name=producer)
         model.opset_import.append(helper.make_opsetid("", opset))
         model.graph.name = "mobiledeploy"
         model.graph.node.extend(self._nodes)
@@ -152,14 +187,9 @@ class Writer:
         model.graph.output.extend(self._value_info(i, self._usual(i)) for i in outputs)
         read = {name for node in self._nodes for name in node.input}
         constants = sorted(self._constants.keys() & read)
-        _check(model, {name: self._constants[name] for name in constants})
-        for name in constants:
-            values = self._constants.pop(name)
-            tensor = model.graph.initializer.add()
-            tensor.name, tensor.data_type = name, helper.np_dtype_to_tensor_dtype(values.dtype)
-            tensor.dims.extend(values.shape)
-            tensor.raw_data = values.tobytes()
-        return model
+        held = {name: self._constants[name] for name in constants}
+        _check(model, held)
+        return _packed(model, held)
 
     # What tensors are.
 
