@@ -135,7 +135,10 @@ class Writer:
         """The `id` of operators that were written together with one before them."""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
+        # What constants are called, by the kind and the name that they were asked for by.
+        self._called: dict[tuple[str, str], str] = {}
         self._names = self._named()
+        self._taken = {self._names[index] for index in graph.inputs}
         # By tensor: what its numbers are called, by the order in which they lie.
         self._values: dict[int, dict[Order, str]] = {}
         self._floats: dict[tuple[int, Order], str] = {}
@@ -143,6 +146,7 @@ class Writer:
         self._copies: Counter[int] = Counter()
         self._known: dict[int, Array] = {}
         self._pads: dict[int, tuple[int, Array]] = {}
+        self._outputs: dict[int, str] = {}
         self._inputs = {index: self._end_order(index) for index in graph.inputs}
         for index, order in self._inputs.items():
             self._values[index] = {order: self._entered(index, order)}
@@ -150,7 +154,7 @@ class Writer:
     def close(self) -> None:
         """Ends the graph: nodes that make its outputs what they shall be."""
         for index in dict.fromkeys(self.graph.outputs):
-            self._close(index)
+            self._outputs[index] = self._closed(index)
         for node in self._nodes:
             node.name = node.output[0]
 
@@ -159,7 +163,7 @@ class Writer:
 
         Those of the ends have one of the two only.
         """
-        outputs = [self._names[index] for index in self.graph.outputs]
+        outputs = [self._outputs[index] for index in self.graph.outputs]
         ends = {*outputs, *(self._names[index] for index in self.graph.inputs)}
         made = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
         pairs = [
@@ -183,8 +187,9 @@ class Writer:
         model.graph.name = "mobiledeploy"
         model.graph.node.extend(self._nodes)
         model.graph.input.extend(self._value_info(i, order) for i, order in self._inputs.items())
-        outputs = dict.fromkeys(self.graph.outputs)
-        model.graph.output.extend(self._value_info(i, self._usual(i)) for i in outputs)
+        for index, name in self._outputs.items():
+            model.graph.output.append(self._value_info(index, self._usual(index)))
+            model.graph.output[-1].name = name
         read = {name for node in self._nodes for name in node.input}
         constants = sorted(self._constants.keys() & read)
         held = {name: self._constants[name] for name in constants}
@@ -252,6 +257,8 @@ class Writer:
 
     def order(self, index: int) -> Order:
         """An order in which a computed tensor lies, the usual one where there is a choice."""
+        if self.array(index) is not None:
+            return self._usual(index)
         held = self._held(index)
         return self._usual(index) if self._usual(index) in held else next(iter(held))
 
@@ -345,22 +352,38 @@ class Writer:
 
     # Constants and nodes.
 
-    def constant(self, name: str, value: Array) -> str:
-        """A constant by its name; one of the same name is the same."""
-        self._constants.setdefault(name, np.asarray(value))
-        return name
+    def constant(self, name: str, value: Array, kind: str = "") -> str:
+        """What a constant is called; one of the same name and kind is the same."""
+        key = (kind, name)
+        if key not in self._called:
+            self._called[key] = self._free(name)
+            self._constants[self._called[key]] = np.asarray(value)
+        return self._called[key]
 
     def integers(self, name: str, values: Iterable[int]) -> str:
         """A constant of shapes or indices."""
         return self.constant(name, np.asarray(tuple(values), np.int64))
 
-    def node(
-        self, op: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: Any
-    ) -> str:
-        """Adds a node; the name of its first output."""
-        outputs = [output] if isinstance(output, str) else list(output)
-        self._nodes.append(helper.make_node(op, inputs, outputs, **attributes))
-        return outputs[0]
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Adds a node; the name of its output, which is another where `output` is taken."""
+        return self.nodes(op, inputs, [output], **attributes)[0]
+
+    def nodes(
+        self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> list[str]:
+        """As `node`, of several outputs."""
+        names = [self._free(output) for output in outputs]
+        self._nodes.append(helper.make_node(op, inputs, names, **attributes))
+        return names
+
+    def _free(self, name: str) -> str:
+        """The name, or one like it where a tensor has it already; it is taken from now on."""
+        free, number = name, 1
+        while free in self._taken:
+            number += 1
+            free = f"{name}_{number}"
+        self._taken.add(free)
+        return free
 
     # Results of operators.
 
@@ -378,7 +401,7 @@ class Writer:
         label = self.label(index, order)
         name = label if plain else f"{label.removesuffix('/codes')}/{op.lower()}"
         value = self.node(op, inputs, name, **attributes)
-        self.put(index, order, label if plain else self.store(index, value, activation, label))
+        self.put(index, order, value if plain else self.store(index, value, activation, label))
 
     def store(self, index: int, value: str, activation: str, label: str) -> str:
         """Floats as `label`: through a fused activation, and as codes of the tensor's grid."""
@@ -492,10 +515,10 @@ class Writer:
         self._copies[index] += 1
         number = self._copies[index]
         name = self._names[index] if number == 1 else f"{self._names[index]}/{number}"
-        self._parameters[key] = self.constant(name, array)
+        held = self._parameters[key] = self.constant(name, array, kind)
         if not scale.size:
-            return name
-        inputs = [name, *self._grid(index, f"{name}/{kind}", False, times)]
+            return held
+        inputs = [held, *self._grid(index, f"{name}/{kind}", False, times)]
         along = {"axis": axis} if scale.size > 1 else {}
         return self.node("DequantizeLinear", inputs, f"{name}/float", **along)
 
@@ -562,12 +585,11 @@ class Writer:
         name = self._names[index]
         if not (self.coded(index) and self.graph.type_name(index) == "int8"):
             return name
-        self._exchange(index, order, (name, "end"), (f"{name}/codes", "activation"))
-        return f"{name}/codes"
+        return self._exchange(index, order, (name, "end"), (f"{name}/codes", "activation"))
 
     def _exchange(
         self, index: int, order: Order, source: tuple[str, str], target: tuple[str, str]
-    ) -> None:
+    ) -> str:
         """From the codes of an end to those within, or the other way: (name, kind) of both.
 
         Where both are signed, it is the pair of an end that x86-64 makes unsigned. Two nodes that
@@ -580,16 +602,15 @@ class Writer:
         if not self.shift:
             same = self.integers(f"{name}/sides", self.lies(index, order))
             value = self.node("Reshape", [value, same], f"{name}/same")
-        self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
+        return self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
 
-    def _close(self, index: int) -> None:
-        """The graph's output in its usual order, on signed codes again."""
+    def _closed(self, index: int) -> str:
+        """What the graph's output is called, in its usual order, on signed codes again."""
         name, order = self._names[index], self._usual(index)
         value = self.value(index, order)
         if self.coded(index) and self.graph.type_name(index) == "int8":
-            self._exchange(index, order, (value, "activation"), (name, "end"))
-        elif value != name:
-            self.node("Identity", [value], name)
+            return self._exchange(index, order, (value, "activation"), (name, "end"))
+        return value if value == name else self.node("Identity", [value], name)
 
     def onnx_type(self, index: int) -> int:
         """ONNX's number for the type of a tensor; InputError where it has none."""

@@ -741,9 +741,9 @@ def _split(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.same_grid(source, index)
     labels = [w.label(index, order) for index in o]
     sizes = w.integers(f"{labels[0]}/sizes", (w.shape(index)[axis] for index in o))
-    w.node("Split", [w.value(source, order), sizes], labels, axis=order.index(axis))
-    for index, label in zip(o, labels, strict=True):
-        w.put(index, order, label)
+    parts = w.nodes("Split", [w.value(source, order), sizes], labels, axis=order.index(axis))
+    for index, part in zip(o, parts, strict=True):
+        w.put(index, order, part)
 
 
 def _pack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:

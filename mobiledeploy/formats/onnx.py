@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,8 @@ _SEEN_THROUGH = (*_QUANTIZERS, "Reshape", "Softmax")
 # Of metadata_props: the contract as JSON that people can read, and the golden samples packed.
 _CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
 _LARGEST_GOLDEN = 1 << 26
-_SMALL_CONSTANT = 1 << 12
-"""Bytes: larger ones are no shapes."""
+_SMALL_CONSTANT = 1 << 10
+"""Elements: larger ones are no shapes."""
 # The values that ONNX's own list of metadata has (docs/MetadataProps.md).
 _RANGES = {
     (0.0, 1.0): "Normalized_0_1",
@@ -441,7 +442,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     light.graph.sparse_initializer.extend(graph.sparse_initializer)
     inputs = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        if tensor.ByteSize() <= _SMALL_CONSTANT:
+        if math.prod(tensor.dims) <= _SMALL_CONSTANT:
             light.graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)

@@ -754,6 +754,23 @@ def test_names_that_are_empty_taken_or_kept_for_the_ends_are_made_unique(name):
     assert made[-1] == "scores"
 
 
+def test_names_that_the_writer_would_give_itself_are_made_unique():
+    b = Lite()
+    x = b.input((1, 6, 5, 4), name="x")
+    values = uniform(4, 1, 1, 4)
+    x = simple(b, x, w=b.constant(values, name="y/conv"), activation=1)
+    y = b.op("SQUARED_DIFFERENCE", [x, by(b, "ADD", x, 1)], b.tensor(NHWC, name="y"))
+    y = b.op("NEG", [y], b.tensor(NHWC, name="y/sub"))
+    y = reshaped(b, y, (1, 120))
+    z = b.op(
+        "FULLY_CONNECTED",
+        [y, b.constant(uniform(3, 120), name="t9/shape"), -1],
+        b.tensor((1, 3), name="y/shape"),
+        options="FullyConnectedOptions",
+    )
+    assert_equal(b.file(z), uniform(*NHWC))
+
+
 def test_an_answer_of_an_operator_that_writes_nothing_is_there():
     b = Lite()
     x = b.op("EXP", [b.input(NHWC)], NHWC)
