@@ -58,6 +58,9 @@ _CUT: dict[str, tuple[float, float]] = {
     "RELU_0_TO_1": (0.0, 1.0),
 }
 
+_FROM_ZERO = {"RELU", "RELU6", "RELU_0_TO_1"}
+_NEARLY_ZERO = float(np.finfo(np.float32).tiny)
+
 
 def usual(rank: int) -> Order:
     """The order in which a tensor of so many axes lies where nothing speaks against it."""
@@ -131,8 +134,11 @@ class Writer:
         for op in graph.ops:
             for index in dict.fromkeys(int(i) for i in op.inputs if i >= 0):
                 self.readers.setdefault(index, []).append(op)
+        self._makers = {int(i): op for op in graph.ops for i in op.outputs}
         self.written: set[int] = set()
         """The `id` of operators that were written together with one before them."""
+        self.parts: dict[int, list[int]] = {}
+        """By tensor that is not written: those that it is a concatenation of."""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
         # What constants are called, by the kind and the name that they were asked for by.
@@ -544,9 +550,18 @@ class Writer:
             around = around + widths[1:3]
         return index, around
 
+    def never_negative(self, index: int) -> bool:
+        """Whether a ReLU makes the tensor."""
+        maker = self._makers.get(index)
+        if maker is None:
+            return False
+        return {self.graph.kind(maker), self.graph.activation(maker)} & _FROM_ZERO != set()
+
     def _materialize(self, index: int) -> None:
         source, widths = self._pads[index]
-        self.pad(source, index, widths, 0.0)
+        pooled = any(self.graph.kind(op) == "MAX_POOL_2D" for op in self.readers.get(index, ()))
+        # ONNX Runtime 1.31 moves zeros, and nothing else, into a MaxPool, which pads otherwise.
+        self.pad(source, index, widths, _NEARLY_ZERO if pooled else 0.0)
 
     def pad(self, source: int, target: int, widths: Array, filling: float) -> None:
         """A node that puts `filling`, a real number, around a tensor; widths are [rank, 2]."""
