@@ -17,6 +17,7 @@ ends keep TFLite's signed codes.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ TO_NCHW: Order = (0, 3, 1, 2)
 TO_NHWC: Order = (0, 2, 3, 1)
 # What ends are called once they are shipped; nothing within may have these names.
 _RESERVED = ("image", "scores")
+# Fields of onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _LOWEST, _HIGHEST = -128, 127
 _TYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,
@@ -54,6 +57,9 @@ _CUT: dict[str, tuple[float, float]] = {
     "RELU_N1_TO_1": (-1.0, 1.0),
     "RELU_0_TO_1": (0.0, 1.0),
 }
+
+_FROM_ZERO = {"RELU", "RELU6", "RELU_0_TO_1"}
+_NEARLY_ZERO = float(np.finfo(np.float32).tiny)
 
 
 def usual(rank: int) -> Order:
@@ -81,6 +87,38 @@ def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
     del model.graph.input[inputs:]
 
 
+def _packed(model: onnx.ModelProto, constants: Mapping[str, Array]) -> bytes:
+    """The file: the model as protobuf packs it, and its constants, which it would copy thrice.
+
+    A message is its fields one after the other, each a tag, its length and its bytes.
+    """
+    graph = model.graph.SerializeToString(deterministic=True)
+    tensors = {}
+    for name, values in constants.items():
+        tensor = onnx.TensorProto(
+            name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape
+        )
+        head = tensor.SerializeToString(deterministic=True) + _field(_RAW_DATA, values.nbytes)
+        tensors[name] = _field(_INITIALIZER, len(head) + values.nbytes) + head
+    size = len(graph) + sum(len(head) + constants[name].nbytes for name, head in tensors.items())
+    model.ClearField("graph")
+    stream = io.BytesIO()
+    stream.write(model.SerializeToString(deterministic=True) + _field(_GRAPH, size) + graph)
+    for name, head in tensors.items():
+        stream.write(head)
+        stream.write(np.ascontiguousarray(constants[name]).data)
+    return stream.getvalue()
+
+
+def _field(number: int, size: int) -> bytes:
+    """The tag and the length of a field of bytes."""
+    code = bytearray([number << 3 | 2])
+    while size >= 0x80:
+        code.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*code, size])
+
+
 class Writer:
     """The nodes and constants of an ONNX graph, while they are written operator by operator.
 
@@ -96,11 +134,17 @@ class Writer:
         for op in graph.ops:
             for index in dict.fromkeys(int(i) for i in op.inputs if i >= 0):
                 self.readers.setdefault(index, []).append(op)
+        self._makers = {int(i): op for op in graph.ops for i in op.outputs}
         self.written: set[int] = set()
         """The `id` of operators that were written together with one before them."""
+        self.parts: dict[int, list[int]] = {}
+        """By tensor that is not written: those that it is a concatenation of."""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
+        # What constants are called, by the kind and the name that they were asked for by.
+        self._called: dict[tuple[str, str], str] = {}
         self._names = self._named()
+        self._taken = {self._names[index] for index in graph.inputs}
         # By tensor: what its numbers are called, by the order in which they lie.
         self._values: dict[int, dict[Order, str]] = {}
         self._floats: dict[tuple[int, Order], str] = {}
@@ -108,6 +152,7 @@ class Writer:
         self._copies: Counter[int] = Counter()
         self._known: dict[int, Array] = {}
         self._pads: dict[int, tuple[int, Array]] = {}
+        self._outputs: dict[int, str] = {}
         self._inputs = {index: self._end_order(index) for index in graph.inputs}
         for index, order in self._inputs.items():
             self._values[index] = {order: self._entered(index, order)}
@@ -115,7 +160,7 @@ class Writer:
     def close(self) -> None:
         """Ends the graph: nodes that make its outputs what they shall be."""
         for index in dict.fromkeys(self.graph.outputs):
-            self._close(index)
+            self._outputs[index] = self._closed(index)
         for node in self._nodes:
             node.name = node.output[0]
 
@@ -124,7 +169,7 @@ class Writer:
 
         Those of the ends have one of the two only.
         """
-        outputs = [self._names[index] for index in self.graph.outputs]
+        outputs = [self._outputs[index] for index in self.graph.outputs]
         ends = {*outputs, *(self._names[index] for index in self.graph.inputs)}
         made = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
         pairs = [
@@ -140,26 +185,22 @@ class Writer:
             readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
         )
 
-    def model(self, opset: int) -> onnx.ModelProto:
-        """The model, checked. Weights are copied into it once; the writer is empty afterwards."""
+    def file(self, opset: int, producer: str) -> bytes:
+        """The model, checked and packed. Weights are copied once."""
         # The IR version that belongs to the opset: newer ones are refused by older runtimes.
-        model = onnx.ModelProto(ir_version=8)
+        model = onnx.ModelProto(ir_version=8, producer_name=producer)
         model.opset_import.append(helper.make_opsetid("", opset))
         model.graph.name = "mobiledeploy"
         model.graph.node.extend(self._nodes)
         model.graph.input.extend(self._value_info(i, order) for i, order in self._inputs.items())
-        outputs = dict.fromkeys(self.graph.outputs)
-        model.graph.output.extend(self._value_info(i, self._usual(i)) for i in outputs)
+        for index, name in self._outputs.items():
+            model.graph.output.append(self._value_info(index, self._usual(index)))
+            model.graph.output[-1].name = name
         read = {name for node in self._nodes for name in node.input}
         constants = sorted(self._constants.keys() & read)
-        _check(model, {name: self._constants[name] for name in constants})
-        for name in constants:
-            values = self._constants.pop(name)
-            tensor = model.graph.initializer.add()
-            tensor.name, tensor.data_type = name, helper.np_dtype_to_tensor_dtype(values.dtype)
-            tensor.dims.extend(values.shape)
-            tensor.raw_data = values.tobytes()
-        return model
+        held = {name: self._constants[name] for name in constants}
+        _check(model, held)
+        return _packed(model, held)
 
     # What tensors are.
 
@@ -222,6 +263,8 @@ class Writer:
 
     def order(self, index: int) -> Order:
         """An order in which a computed tensor lies, the usual one where there is a choice."""
+        if self.array(index) is not None:
+            return self._usual(index)
         held = self._held(index)
         return self._usual(index) if self._usual(index) in held else next(iter(held))
 
@@ -315,22 +358,38 @@ class Writer:
 
     # Constants and nodes.
 
-    def constant(self, name: str, value: Array) -> str:
-        """A constant by its name; one of the same name is the same."""
-        self._constants.setdefault(name, np.asarray(value))
-        return name
+    def constant(self, name: str, value: Array, kind: str = "") -> str:
+        """What a constant is called; one of the same name and kind is the same."""
+        key = (kind, name)
+        if key not in self._called:
+            self._called[key] = self._free(name)
+            self._constants[self._called[key]] = np.asarray(value)
+        return self._called[key]
 
     def integers(self, name: str, values: Iterable[int]) -> str:
         """A constant of shapes or indices."""
         return self.constant(name, np.asarray(tuple(values), np.int64))
 
-    def node(
-        self, op: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: Any
-    ) -> str:
-        """Adds a node; the name of its first output."""
-        outputs = [output] if isinstance(output, str) else list(output)
-        self._nodes.append(helper.make_node(op, inputs, outputs, **attributes))
-        return outputs[0]
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Adds a node; the name of its output, which is another where `output` is taken."""
+        return self.nodes(op, inputs, [output], **attributes)[0]
+
+    def nodes(
+        self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> list[str]:
+        """As `node`, of several outputs."""
+        names = [self._free(output) for output in outputs]
+        self._nodes.append(helper.make_node(op, inputs, names, **attributes))
+        return names
+
+    def _free(self, name: str) -> str:
+        """The name, or one like it where a tensor has it already; it is taken from now on."""
+        free, number = name, 1
+        while free in self._taken:
+            number += 1
+            free = f"{name}_{number}"
+        self._taken.add(free)
+        return free
 
     # Results of operators.
 
@@ -348,7 +407,7 @@ class Writer:
         label = self.label(index, order)
         name = label if plain else f"{label.removesuffix('/codes')}/{op.lower()}"
         value = self.node(op, inputs, name, **attributes)
-        self.put(index, order, label if plain else self.store(index, value, activation, label))
+        self.put(index, order, value if plain else self.store(index, value, activation, label))
 
     def store(self, index: int, value: str, activation: str, label: str) -> str:
         """Floats as `label`: through a fused activation, and as codes of the tensor's grid."""
@@ -462,10 +521,10 @@ class Writer:
         self._copies[index] += 1
         number = self._copies[index]
         name = self._names[index] if number == 1 else f"{self._names[index]}/{number}"
-        self._parameters[key] = self.constant(name, array)
+        held = self._parameters[key] = self.constant(name, array, kind)
         if not scale.size:
-            return name
-        inputs = [name, *self._grid(index, f"{name}/{kind}", False, times)]
+            return held
+        inputs = [held, *self._grid(index, f"{name}/{kind}", False, times)]
         along = {"axis": axis} if scale.size > 1 else {}
         return self.node("DequantizeLinear", inputs, f"{name}/float", **along)
 
@@ -491,9 +550,18 @@ class Writer:
             around = around + widths[1:3]
         return index, around
 
+    def never_negative(self, index: int) -> bool:
+        """Whether a ReLU makes the tensor."""
+        maker = self._makers.get(index)
+        if maker is None:
+            return False
+        return {self.graph.kind(maker), self.graph.activation(maker)} & _FROM_ZERO != set()
+
     def _materialize(self, index: int) -> None:
         source, widths = self._pads[index]
-        self.pad(source, index, widths, 0.0)
+        pooled = any(self.graph.kind(op) == "MAX_POOL_2D" for op in self.readers.get(index, ()))
+        # ONNX Runtime 1.31 moves zeros, and nothing else, into a MaxPool, which pads otherwise.
+        self.pad(source, index, widths, _NEARLY_ZERO if pooled else 0.0)
 
     def pad(self, source: int, target: int, widths: Array, filling: float) -> None:
         """A node that puts `filling`, a real number, around a tensor; widths are [rank, 2]."""
@@ -532,12 +600,11 @@ class Writer:
         name = self._names[index]
         if not (self.coded(index) and self.graph.type_name(index) == "int8"):
             return name
-        self._exchange(index, order, (name, "end"), (f"{name}/codes", "activation"))
-        return f"{name}/codes"
+        return self._exchange(index, order, (name, "end"), (f"{name}/codes", "activation"))
 
     def _exchange(
         self, index: int, order: Order, source: tuple[str, str], target: tuple[str, str]
-    ) -> None:
+    ) -> str:
         """From the codes of an end to those within, or the other way: (name, kind) of both.
 
         Where both are signed, it is the pair of an end that x86-64 makes unsigned. Two nodes that
@@ -550,16 +617,15 @@ class Writer:
         if not self.shift:
             same = self.integers(f"{name}/sides", self.lies(index, order))
             value = self.node("Reshape", [value, same], f"{name}/same")
-        self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
+        return self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
 
-    def _close(self, index: int) -> None:
-        """The graph's output in its usual order, on signed codes again."""
+    def _closed(self, index: int) -> str:
+        """What the graph's output is called, in its usual order, on signed codes again."""
         name, order = self._names[index], self._usual(index)
         value = self.value(index, order)
         if self.coded(index) and self.graph.type_name(index) == "int8":
-            self._exchange(index, order, (value, "activation"), (name, "end"))
-        elif value != name:
-            self.node("Identity", [value], name)
+            return self._exchange(index, order, (value, "activation"), (name, "end"))
+        return value if value == name else self.node("Identity", [value], name)
 
     def onnx_type(self, index: int) -> int:
         """ONNX's number for the type of a tensor; InputError where it has none."""

@@ -315,9 +315,8 @@ def _by_channel(w: Writer, image: int, *constants: int) -> bool:
 def _add(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     """A sum; x + 3 up to 6, a sixth of it, and x times that are one operator of ONNX each."""
     sixth = _reader(w, o[0], "MUL")
-    three = [index for index in i if _all(w, index, 3.0)]
-    if w.graph.activation(op) == "RELU6" and len(three) == 1 and sixth is not None:
-        (image,) = (index for index in i if index != three[0])
+    image, three = sorted(i, key=lambda index: w.array(index) is not None)
+    if w.graph.activation(op) == "RELU6" and _all(w, three, 3.0) and sixth is not None:
         factor = [int(k) for k in sixth.inputs if k != o[0]]
         if len(factor) == 1 and _all(w, factor[0], 1 / 6) and not w.coded(image):
             order, target = w.order(image), int(sixth.outputs[0])
@@ -330,6 +329,20 @@ def _add(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
             w.result(target, order, kind, [w.read(image, order)], "NONE", **slope)
             return
     _of_two("Add")(w, op, i, o)
+
+
+def _exponential(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    """An exponential; the logarithm of it and one is a Softplus."""
+    total = _reader(w, o[0], "ADD")
+    logarithm = None if total is None else _reader(w, int(total.outputs[0]), "LOG")
+    if logarithm is not None and not w.coded(i[0]):
+        other = [int(k) for k in total.inputs if k != o[0]]
+        if len(other) == 1 and _all(w, other[0], 1.0):
+            w.written |= {id(total), id(logarithm)}
+            order = w.order(i[0])
+            w.result(int(logarithm.outputs[0]), order, "Softplus", [w.read(i[0], order)])
+            return
+    _of_one("Exp")(w, op, i, o)
 
 
 def _reader(w: Writer, index: int, kind: str) -> Any:
@@ -479,18 +492,26 @@ def _response_normalization(w: Writer, op: Any, i: list[int], o: list[int]) -> N
 
 def _pool(kind: str) -> Callable[..., None]:
     def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-        opt = op.builtinOptions
+        opt, more = op.builtinOptions, {}
         window, strides = (opt.filterHeight, opt.filterWidth), (opt.strideH, opt.strideW)
-        pads = _pads(w.shape(i[0])[1:3], window, strides, opt.padding)
+        image, around = i[0], _pads(w.shape(i[0])[1:3], window, strides, opt.padding)
+        inner, zeros = w.padded(image)
+        # A window of padding alone has no mean and no maximum in ONNX.
+        if inner != image and opt.padding != _SAME and (zeros.max(axis=1) < window).all():
+            if kind == "MaxPool" and w.never_negative(inner):
+                image, around = inner, zeros
+            elif kind == "AveragePool" and not w.coded(inner):
+                image, around, more = inner, zeros, {"count_include_pad": 1}
         w.result(
             o[0],
             TO_NCHW,
             kind,
-            [w.read(i[0], TO_NCHW)],
+            [w.read(image, TO_NCHW)],
             w.graph.activation(op),
             kernel_shape=list(window),
             strides=list(strides),
-            pads=pads.T.ravel().tolist(),
+            pads=around.T.ravel().tolist(),
+            **more,
         )
 
     return writer
@@ -546,9 +567,16 @@ def _best(kind: str) -> Callable[..., None]:
 
 
 def _concatenation(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    order = _together(w, i, o[0])
+    """Of floats that are parts of another alone, one with it."""
+    parts = [part for index in i for part in w.parts.get(index, [index])]
+    whole = _reader(w, o[0], "CONCATENATION")
+    alike = whole is not None and whole.builtinOptions.axis == op.builtinOptions.axis
+    if alike and not w.coded(o[0]) and w.graph.activation(op) == "NONE":
+        w.parts[o[0]] = parts
+        return
+    order = _together(w, parts, o[0])
     axis = order.index(op.builtinOptions.axis % len(order))
-    inputs = [w.read(index, order) for index in i]
+    inputs = [w.read(part, order) for part in parts]
     w.result(o[0], order, "Concat", inputs, w.graph.activation(op), axis=axis)
 
 
@@ -741,9 +769,9 @@ def _split(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.same_grid(source, index)
     labels = [w.label(index, order) for index in o]
     sizes = w.integers(f"{labels[0]}/sizes", (w.shape(index)[axis] for index in o))
-    w.node("Split", [w.value(source, order), sizes], labels, axis=order.index(axis))
-    for index, label in zip(o, labels, strict=True):
-        w.put(index, order, label)
+    parts = w.nodes("Split", [w.value(source, order), sizes], labels, axis=order.index(axis))
+    for index, part in zip(o, parts, strict=True):
+        w.put(index, order, part)
 
 
 def _pack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
@@ -908,7 +936,7 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "DIV": _of_two("Div"),
     "ELU": _of_one("Elu"),
     "EQUAL": _of_two("Equal"),
-    "EXP": _of_one("Exp"),
+    "EXP": _exponential,
     "EXPAND_DIMS": _reshape,
     "FILL": _fill,
     "FLOOR": _of_one("Floor"),

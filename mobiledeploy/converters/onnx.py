@@ -52,9 +52,7 @@ def written(graph: Graph) -> bytes:
     writer = _written(graph, np.int8)
     if not writer.paired():
         writer = _written(graph, np.uint8)
-    model = writer.model(OPSET)
-    model.producer_name = "mobiledeploy"
-    return bytes(model.SerializeToString(deterministic=True))
+    return writer.file(OPSET, "mobiledeploy")
 
 
 def _written(graph: Graph, stored: type[np.integer[Any]]) -> Writer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,8 @@ _SEEN_THROUGH = (*_QUANTIZERS, "Reshape", "Softmax")
 # Of metadata_props: the contract as JSON that people can read, and the golden samples packed.
 _CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
 _LARGEST_GOLDEN = 1 << 26
+_SMALL_CONSTANT = 1 << 10
+"""Elements: larger ones are no shapes."""
 # The values that ONNX's own list of metadata has (docs/MetadataProps.md).
 _RANGES = {
     (0.0, 1.0): "Normalized_0_1",
@@ -371,13 +374,14 @@ def _check_outside(message: Any) -> None:
     waiting = [message]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, onnx.TensorProto) and (
-            one.data_location == onnx.TensorProto.EXTERNAL or one.external_data
-        ):
-            raise InputError(
-                f"the ONNX file keeps the data of {one.name} in another file",
-                "save it as one file",
-            )
+        if isinstance(one, onnx.TensorProto):
+            if one.data_location == onnx.TensorProto.EXTERNAL or one.external_data:
+                raise InputError(
+                    f"the ONNX file keeps the data of {one.name} in another file",
+                    "save it as one file",
+                )
+            # It has no tensors in it, and to list its fields copies its numbers.
+            continue
         for field, value in one.ListFields():
             if field.message_type is not None:
                 waiting += [value] if isinstance(value, Message) else value
@@ -401,7 +405,7 @@ def _dtype(number: int) -> str:
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype by tensor name, as far as ONNX's own shape inference finds them."""
     try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
+        graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     except (
         onnx.shape_inference.InferenceError,
         onnx.checker.ValidationError,
@@ -419,6 +423,31 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
         )
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with inputs in the place of large constants, which shape inference copies five times.
+
+    What it reads the values of are shapes, and those are small.
+    """
+    graph = model.graph
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = graph.name
+    light.graph.node.extend(graph.node)
+    light.graph.input.extend(graph.input)
+    light.graph.output.extend(graph.output)
+    light.graph.value_info.extend(graph.value_info)
+    light.graph.sparse_initializer.extend(graph.sparse_initializer)
+    inputs = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL_CONSTANT:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            light.graph.input.append(value)
+    return light
 
 
 def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:

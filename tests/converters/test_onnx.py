@@ -644,6 +644,33 @@ def test_zeros_that_are_answered_are_there():
     assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 1, "Pad": 1}
 
 
+@pytest.mark.parametrize(
+    ("kind", "activation", "left"),
+    [
+        ("MAX_POOL_2D", 0, {"Conv": 1, "Pad": 1, "MaxPool": 1}),
+        ("MAX_POOL_2D", 1, {"Conv": 1, "Relu": 1, "MaxPool": 1}),
+        ("AVERAGE_POOL_2D", 0, {"Conv": 1, "AveragePool": 1}),
+    ],
+)
+def test_zeros_that_a_pool_reads_count_as_in_tflite(kind, activation, left):
+    """ONNX Runtime moves a Pad of zeros into any MaxPool, whose padding is minus infinity."""
+    b = Lite()
+    x = padded(b, simple(b, b.input(NHWC), activation=activation), AROUND)
+    pooled = b.op(
+        kind,
+        [x],
+        (1, 4, 2, 4),
+        options="Pool2DOptions",
+        padding=1,
+        filterHeight=3,
+        filterWidth=3,
+        strideH=2,
+        strideW=2,
+    )
+    values = -np.abs(uniform(*NHWC))
+    assert nodes(assert_equal(b.file(pooled), values)) == left
+
+
 def test_a_channel_shuffle_is_one_transpose():
     b = Lite()
     x = simple(b, b.input(NHWC), filters=6)
@@ -670,6 +697,30 @@ def test_what_is_nearly_a_hard_activation_is_none(three, sixth):
     x = by(b, "ADD", simple(b, b.input(NHWC)), three, activation=3)
     data = assert_equal(b.file(by(b, "MUL", x, sixth)), 5 * uniform(*NHWC))
     assert nodes(data) == {"Conv": 1, "Add": 1, "Clip": 1, "Mul": 1}
+
+
+@pytest.mark.parametrize(
+    ("one_", "left"), [(1.0, {"Softplus": 1}), (2.0, {"Exp": 1, "Add": 1, "Log": 1})]
+)
+def test_the_logarithm_of_an_exponential_and_one_is_a_softplus(one_, left):
+    b = Lite()
+    x = by(b, "ADD", b.op("EXP", [b.input(NHWC)], NHWC), one_)
+    assert nodes(assert_equal(b.file(b.op("LOG", [x], NHWC)), 5 * uniform(*NHWC))) == left
+
+
+@pytest.mark.parametrize(("axis", "number"), [(3, 1), (1, 2)])
+def test_a_concatenation_in_another_along_the_same_axis_is_one(axis, number):
+    b = Lite()
+    x, y = b.input(NHWC), b.input(NHWC)
+    inner = [side * 2 if a == axis else side for a, side in enumerate(NHWC)]
+    z = b.op("CONCATENATION", [x, y], inner, options="ConcatenationOptions", axis=axis)
+    ends = [b.op("EXP", [v], b.shape(v)) for v in (b.input(inner), b.input(inner))]
+    outer = [*inner[:3], inner[3] * 3]
+    whole = b.op(
+        "CONCATENATION", [ends[0], z, ends[1]], outer, options="ConcatenationOptions", axis=3
+    )
+    values = [uniform(*NHWC), uniform(*NHWC), uniform(*inner), uniform(*inner)]
+    assert nodes(assert_equal(b.file(whole), *values)) == {"Exp": 2, "Concat": number}
 
 
 def test_a_factor_and_a_sum_by_channel_are_one_normalization():
@@ -752,6 +803,23 @@ def test_names_that_are_empty_taken_or_kept_for_the_ends_are_made_unique(name):
     assert len({*made, "image"}) == len(made) + 1
     assert len({node.name for node in graph.node}) == len(made)
     assert made[-1] == "scores"
+
+
+def test_names_that_the_writer_would_give_itself_are_made_unique():
+    b = Lite()
+    x = b.input((1, 6, 5, 4), name="x")
+    values = uniform(4, 1, 1, 4)
+    x = simple(b, x, w=b.constant(values, name="y/conv"), activation=1)
+    y = b.op("SQUARED_DIFFERENCE", [x, by(b, "ADD", x, 1)], b.tensor(NHWC, name="y"))
+    y = b.op("NEG", [y], b.tensor(NHWC, name="y/sub"))
+    y = reshaped(b, y, (1, 120))
+    z = b.op(
+        "FULLY_CONNECTED",
+        [y, b.constant(uniform(3, 120), name="t9/shape"), -1],
+        b.tensor((1, 3), name="y/shape"),
+        options="FullyConnectedOptions",
+    )
+    assert_equal(b.file(z), uniform(*NHWC))
 
 
 def test_an_answer_of_an_operator_that_writes_nothing_is_there():
