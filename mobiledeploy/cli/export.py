@@ -52,8 +52,9 @@ class Names(_settings.Listed[tuple[str, ...]]):
     help="Type of a full-integer model's input and output; uint8 is TFLite's alone.",
 )  # fmt: skip
 @_settings.option(
-    "--output", type=click.Choice(["softmax", "logits"]), default="softmax", show_default=True,
-    help="What the model ends in.",
+    "--output", type=click.Choice(["model", "softmax", "logits"]), default="model",
+    show_default=True,
+    help="What a file ends in: what its model does, a softmax, or what a softmax reads.",
 )  # fmt: skip
 @_settings.option(
     "--keep-float", multiple=True, metavar="LAYER",
@@ -64,6 +65,11 @@ class Names(_settings.Listed[tuple[str, ...]]):
     help="Folder that the model's folder is made in.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Make it again even if nothing changed.")
+@click.option(
+    "--custom-objects", metavar="FILE.py", type=click.Path(dir_okay=False, path_type=Path),
+    help="Your own Python file with the layers that a Keras file names; it is run, with your "
+    "rights.",
+)  # fmt: skip
 @click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
@@ -83,8 +89,9 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
         done = verb.export(order, terminal)
     if json:
         _frame.emit_json(done)
-        return
-    _show(done)
+    else:
+        _show(done)
+    _frame.failures(done.failed)
 
 
 def _show(done: verb.Exported) -> None:
