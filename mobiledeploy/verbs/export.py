@@ -25,7 +25,7 @@ from PIL import Image
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records
-from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
+from mobiledeploy.core.errors import BrokenImage, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing, source_of
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
 from mobiledeploy.core.store import Store, writable
@@ -209,7 +209,9 @@ def _earlier(planned: Plan) -> dict[str, Artifact] | None:
 def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact]:
     for module in source_of(planned.source).NEEDS:
         if importlib.util.find_spec(module) is None:
-            raise missing(module)
+            error = missing(module)
+            hint = f"{error.hint}; a float .tflite is exported without"
+            raise MissingError(f"{error.message}, and this model needs it", hint)
     golden = _golden_samples(planned, notify)
     with artifacts_.staging(planned.folder) as staging:
         # What is judged is compared with float, whether or not that was asked for.

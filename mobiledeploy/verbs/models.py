@@ -159,7 +159,7 @@ def detect(
 def _permission(file: ModelFile) -> str:
     trusting = "if you trust whoever made it, add --unsafe"
     if any(code.startswith("class ") for code in file.code):
-        return f"{trusting}; a layer of your own is registered by --custom-objects FILE.py"
+        return f"{trusting}; a layer of your own: export --custom-objects FILE.py"
     return trusting
 
 
