@@ -148,14 +148,10 @@ def press(
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
     size = images.shape[1:3]
     if format_ != "tflite":
-        converter = CONVERTERS.load(format_)
-        wanted = converter.source(chosen)
-        source = (
-            model
-            if wanted == "model"
-            else press(model, chosen, "tflite", images, io=io, output=output)
+        lite = press(model, chosen, "tflite", images, io=io, output=output)
+        return CONVERTERS.load(format_).convert(
+            lite, chosen, resolution=size, io=io, output=output
         )
-        return converter.convert(source, chosen, resolution=size, io=io, output=output)
     floats = TensorFlowModel(model, size, 0).floats(output)
     if not chosen.full_integer:
         return quantized.without_calibration(floats, chosen)

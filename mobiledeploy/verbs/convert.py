@@ -23,7 +23,6 @@ from mobiledeploy.core.types import (
     Doubt,
     Failed,
     InputOutput,
-    Model,
     ModelSpec,
     Output,
     QuantizedGraph,
@@ -250,7 +249,7 @@ def _work(request: Request, speak: Speaker) -> None:
     )
     if len(images):
         _doubt_range(model, spec, images, speak)
-    press = _Press(request, spec, floats, model.network, images, speak)
+    press = _Press(request, spec, floats, images, speak)
     refused: list[DeployError] = []
     failed: list[Failed] = []
     for done, (recipe, format_) in enumerate(request.jobs):
@@ -276,7 +275,6 @@ class _Press:
     request: Request
     spec: ModelSpec
     model: bytes
-    network: Model | None
     images: Images
     speak: Speaker
     made: dict[str, bytes] = field(default_factory=dict)
@@ -296,13 +294,8 @@ class _Press:
         if format_ == "tflite":
             return self._tflite(chosen)
         converter = CONVERTERS.load(format_)
-        source: Model | bytes | None = self.network
-        if converter.source(chosen) != "model":
-            source = self.file(recipe, "tflite")
-        if source is None:
-            raise InputError(f"{file_name(recipe, format_)} is made from a TensorFlow model only")
         return converter.convert(
-            source, chosen, resolution=self.spec.resolution, io=self.request.io,
+            self.file(recipe, "tflite"), chosen, resolution=self.spec.resolution, io=self.request.io,
             output=self.request.output,
         )  # fmt: skip
 
