@@ -149,9 +149,7 @@ def press(
     size = images.shape[1:3]
     if format_ != "tflite":
         lite = press(model, chosen, "tflite", images, io=io, output=output)
-        return CONVERTERS.load(format_).convert(
-            lite, chosen, resolution=size, io=io, output=output
-        )
+        return CONVERTERS.load(format_).convert(lite, chosen, resolution=size, io=io, output=output)
     floats = TensorFlowModel(model, size, 0).floats(output)
     if not chosen.full_integer:
         return quantized.without_calibration(floats, chosen)

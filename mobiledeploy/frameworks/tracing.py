@@ -8,7 +8,8 @@ import heapq
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,12 @@ class FrozenModel:
     """Frozen functions, images [1, H, W, 3] float32 -> [1, classes].
 
     `logits` is cut before the softmax; `scores` ends in the model's own, None where it has none:
-    then `logits` is all that the model answers.
+    then `logits` is all that the model answers. `variables` are those that they read.
     """
 
     logits: Any
     scores: Any | None
+    variables: tuple[tf.Variable, ...] = ()
 
     def _own(self, output: Output) -> Any | None:
         """Its own function that ends so; None where a softmax has to be added."""
@@ -57,11 +59,6 @@ class FrozenModel:
         spec = tf.TensorSpec(self.logits.inputs[0].shape, tf.float32, name="image")
         return tf.function(serve).get_concrete_function(spec)
 
-    def flat(self, output: Output) -> Any:
-        """The same without a function call around it, for converters that read GraphDefs."""
-        frozen = self._own(output)
-        return frozen or convert_variables_to_constants_v2(self.ending(output))
-
     def save(self, output: Output, folder: Path) -> None:
         """A SavedModel with the signature serving_default, image -> scores.
 
@@ -72,10 +69,10 @@ class FrozenModel:
         ending = self.ending(output)
         # A gradient that a layer brings, as swish does, cannot be traced without its variables.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        module = tf.Module()
+        module.read = self.variables
         with loading.writing_temporary(tf.errors.OpError):
-            tf.saved_model.save(
-                tf.Module(), str(folder), {"serving_default": ending}, options=options
-            )
+            tf.saved_model.save(module, str(folder), {"serving_default": ending}, options=options)
 
     def draws_numbers(self) -> bool:
         """Whether random numbers are drawn on the way to its answers."""
@@ -99,8 +96,10 @@ def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
 
 @functools.lru_cache(maxsize=2)
 def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
-    """The model as constants, at `resolution` (height, width).
+    """The model as functions of one image, at `resolution` (height, width).
 
+    Weights stay the variables that they are, for each copy of a large network's counts. Where the
+    graph has calls in it, as that of a SavedModel, or computes in halves, they become constants.
     InputError where TensorFlow cannot trace it there, and for more than one output.
     """
     height, width = resolution
@@ -109,9 +108,12 @@ def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
     ):
         call, variables = inference(model)
         spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
-        concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
-        del variables  # They live in the graph's captures until it is frozen, then as constants.
-        frozen = _in_float32(convert_variables_to_constants_v2(concrete))
+        frozen = _flat(call, spec)
+        read = _read_by(frozen, variables)
+        if read is None:
+            concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
+            frozen, read = _in_float32(convert_variables_to_constants_v2(concrete)), ()
+        del variables  # The graph's captures hold them.
     if len(frozen.outputs) != 1:
         raise InputError(f"the model has {len(frozen.outputs)} outputs; one is needed")
     last = frozen.outputs[0].op
@@ -120,20 +122,54 @@ def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
         shaped |= last.type != "Identity"
         last = last.inputs[0].op
     # Fetched as lists, so that every pruned function answers with one.
-    own = frozen.prune(frozen.inputs, [frozen.outputs[0]])
+    image = frozen.inputs[:1]
+    own = frozen.prune(image, [frozen.outputs[0]])
     if last.type != "Softmax":
-        return FrozenModel(own, None)
-    before = frozen.prune(frozen.inputs, [last.inputs[0]])
+        return FrozenModel(own, None, read)
+    before = frozen.prune(image, [last.inputs[0]])
     if not shaped:
-        return FrozenModel(before, frozen.prune(frozen.inputs, [last.outputs[0]]))
+        return FrozenModel(before, frozen.prune(image, [last.outputs[0]]), read)
     inner = last.inputs[0].shape
     if inner.num_elements() is None or inner.num_elements() != inner[-1]:
-        return FrozenModel(own, None)  # A softmax over something else than the classes.
+        return FrozenModel(own, None, read)  # A softmax over something else than the classes.
     # What shapes the scores shapes the logits instead, so that the softmax stands at the very end.
     logits = _refrozen(
         lambda image: tf.cast(tf.reshape(before(image)[0], (1, -1)), tf.float32), spec
     )
     return FrozenModel(logits, _refrozen(lambda image: tf.nn.softmax(logits(image)[0]), spec))
+
+
+_CALLS = ("PartitionedCall", "While", "If", "Case")
+
+
+def _flat(call: Callable[[Any], Any], spec: tf.TensorSpec) -> Any:
+    """A function of one graph, with the model's variables as they are."""
+    with _in_its_place():
+        return tf.compat.v1.wrap_function(lambda image: call(image), [spec])
+
+
+@contextmanager
+def _in_its_place() -> Iterator[None]:
+    """What Keras compiles by XLA is traced in its place, not as a call that hides it."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _read_by(flat: Any, variables: Sequence[Any]) -> tuple[tf.Variable, ...] | None:
+    """The variables that a graph reads; None where it is none that can stay as it is."""
+    own = [v if isinstance(v, tf.Variable) else v.value for v in variables]
+    known = {id(variable.handle) for variable in own}
+    resources = [t for t in flat.captured_inputs if t.dtype == tf.resource]
+    ops = flat.graph.get_operations()
+    calls = any(op.type.removeprefix("Stateful").removeprefix("Stateless") in _CALLS for op in ops)
+    halves = any(tensor.dtype in _HALF for op in ops for tensor in op.outputs)
+    if calls or halves or any(id(resource) not in known for resource in resources):
+        return None
+    return tuple(own)
 
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -223,13 +259,8 @@ def _traced(model: Model, resolution: tuple[int, int]) -> Any:
     ):
         call, variables = inference(model)
         spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
-        before = tf.config.functions_run_eagerly()
-        # What Keras compiles by XLA is traced in its place, not as a call that hides it.
-        tf.config.run_functions_eagerly(True)
-        try:
+        with _in_its_place():
             concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
-        finally:
-            tf.config.run_functions_eagerly(before)
         if any("PartitionedCall" in op.type for op in concrete.graph.get_operations()):
             # A SavedModel is made of calls; freezing takes their insides out.
             concrete = convert_variables_to_constants_v2(concrete)

@@ -294,8 +294,9 @@ class _Press:
         if format_ == "tflite":
             return self._tflite(chosen)
         converter = CONVERTERS.load(format_)
+        source = self.file(recipe, "tflite")
         return converter.convert(
-            self.file(recipe, "tflite"), chosen, resolution=self.spec.resolution, io=self.request.io,
+            source, chosen, resolution=self.spec.resolution, io=self.request.io,
             output=self.request.output,
         )  # fmt: skip
 
