@@ -226,6 +226,9 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
             converted, finished = convert.produce(request, staging / "conversion.log", notify)
         notify.failed += finished.failed
         converted = _of_the_right_types(converted, planned, order, notify)
+        if not any((file.recipe, file.format) in planned.jobs for file in converted):
+            # Only what the others would be held against could be made.
+            raise _nothing_made(notify)
         exam = _Exam(planned, order, finished, golden, staging, notify)
         made = []
         for done, file in enumerate(converted):
@@ -247,6 +250,13 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         placed = _commit(asked, staging, planned.folder)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
+
+
+def _nothing_made(notify: _Collector) -> InputError:
+    if notify.failed:
+        return InputError(notify.failed[0].message)
+    last = [doubt for doubt in notify.doubts if doubt.name == "left-out"][-1]
+    return InputError(last.message, last.advice)
 
 
 def _with_fidelity(
@@ -275,11 +285,11 @@ def _unfinished(planned: Plan) -> Path:
 def _of_the_right_types(
     converted: Sequence[convert.Converted], planned: Plan, order: Order, notify: _Collector
 ) -> tuple[convert.Converted, ...]:
-    """Those that hold the numbers that their recipe says; InputError where none does.
+    """Those that hold the numbers that their recipe says.
 
     A file that nobody asked for by name is left out with a warning, another one has failed.
     """
-    kept, refused = [], []
+    kept = []
     for file in converted:
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(inputs.read(Path(file.path), inputs.FINISHED))
@@ -290,10 +300,7 @@ def _of_the_right_types(
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
             _check_types(Path(file.path).name, facts, recipe, order.io, tuple(in_float))
         except InputError as error:
-            refused.append(error)
             asked = (file.recipe, file.format) in planned.jobs
-            if len(refused) == sum((c.recipe, c.format) in planned.jobs for c in converted):
-                raise
             if planned.strict and asked:
                 notify.failed.append(convert.failure(file.recipe, file.format, error))
             else:

@@ -145,7 +145,9 @@ def plan(order: Order, notify: Notify) -> Plan:
             )
         )
     resolution = None if order.res is None else (order.res, order.res)
-    labels = spec.preprocessing.labels if order.overrides.labels or trained_on else ()
+    told = found.file.preprocessing if found.file else None
+    named = order.overrides.labels or trained_on or told
+    labels = spec.preprocessing.labels if named else ()
     # A model file's own resolution is known only once a framework has opened it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
     # What a network was trained on cannot judge it.
