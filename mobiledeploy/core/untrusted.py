@@ -193,8 +193,8 @@ def _registered(node: dict[str, Any], own: Collection[str]) -> bool:
     name = node["class_name"]
     if name == "function":
         name = node.get("config")
-    elif node.get("registered_name") is not None:
-        name = node["registered_name"]
+    elif node.get("registered_name") is not None or node.get("module") is not None:
+        name = node.get("registered_name")
     return isinstance(name, str) and name in own
 
 
