@@ -143,20 +143,14 @@ def press(
 ) -> bytes:  # fmt: skip
     """A model of TensorFlow's -> the file, unsealed, by the ways that export goes."""
     from mobiledeploy.graphs import quantized
+    from mobiledeploy.sources._tensorflow import TensorFlowModel
 
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
     size = images.shape[1:3]
     if format_ != "tflite":
-        converter = CONVERTERS.load(format_)
-        wanted = converter.source(chosen)
-        source = (
-            model
-            if wanted == "model"
-            else press(model, chosen, "tflite", images, io=io, output=output)
-        )
-        return converter.convert(source, chosen, resolution=size, io=io, output=output)
-    plain = RECIPES.load("float32").RECIPE
-    floats = CONVERTERS.load("tflite").convert(model, plain, resolution=size, io=io, output=output)
+        lite = press(model, chosen, "tflite", images, io=io, output=output)
+        return CONVERTERS.load(format_).convert(lite, chosen, resolution=size, io=io, output=output)
+    floats = TensorFlowModel(model, size, 0).floats(output)
     if not chosen.full_integer:
         return quantized.without_calibration(floats, chosen)
     return quantized.packed(quantized.start(floats, chosen, io, images))

@@ -22,7 +22,6 @@ from mobiledeploy.architectures import (
 )
 from mobiledeploy.compressions import cluster, prune
 from mobiledeploy.converters import onnx as onnx_converter
-from mobiledeploy.converters import tflite as tflite_converter
 from mobiledeploy.core.plugins import (
     ARCHITECTURES,
     COMPRESSIONS,
@@ -31,23 +30,19 @@ from mobiledeploy.core.plugins import (
     DEVICES,
     EXECUTORS,
     FORMATS,
-    FRAMEWORKS,
-    LOADERS,
     PASSES,
     RECIPES,
     REPORTS,
     RUNNERS,
     RUNTIMES,
+    SOURCES,
     Shelf,
 )
 from mobiledeploy.datasets import folder, npz, shapes
 from mobiledeploy.devices import adb, emulator, host, replay
 from mobiledeploy.executors import local, ray
-from mobiledeploy.formats import keras as keras_loader
 from mobiledeploy.formats import onnx as onnx_format
-from mobiledeploy.formats import saved_model as saved_model_loader
 from mobiledeploy.formats import tflite as tflite_format
-from mobiledeploy.frameworks import keras3, saved_model, tf_keras
 from mobiledeploy.passes import (
     adaround,
     equalize,
@@ -71,6 +66,7 @@ from mobiledeploy.recipes import (
 from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
 from mobiledeploy.runners import benchmark_model, native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
+from mobiledeploy.sources import keras3, saved_model, tf_keras, tflite
 
 T = TypeVar("T")
 
@@ -95,10 +91,9 @@ Held(COMPRESSIONS)(cluster, prune)
 Held(RECIPES)(
     dynamic_int8, float16, float32, int8_best, int8_ptq, int8_qat, int8x4_ptq, int16x8_ptq,
 )  # fmt: skip
-Held(CONVERTERS)(onnx_converter, tflite_converter)
+Held(CONVERTERS)(onnx_converter)
 Held(FORMATS)(onnx_format, tflite_format)
-Held(LOADERS)(keras_loader, saved_model_loader)
-Held(FRAMEWORKS)(keras3, saved_model, tf_keras)
+Held(SOURCES)(keras3, saved_model, tf_keras, tflite)
 Held(REPORTS)(csv, github, html, json, junit, markdown, svg)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
 Held(RUNNERS)(benchmark_model, native, python)

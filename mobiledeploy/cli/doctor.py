@@ -62,6 +62,8 @@ def _show(diagnosis: doctor.Installation) -> None:
         ],
     )
     click.echo()
+    if any(p.name == "tensorflow" and p.version is None for p in diagnosis.parts):
+        click.echo("A float .tflite is exported without TensorFlow; all other models need it.")
     free = f"{size(diagnosis.free_disk_bytes)} on this disk"
     click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
 

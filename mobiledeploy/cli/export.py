@@ -52,8 +52,9 @@ class Names(_settings.Listed[tuple[str, ...]]):
     help="Type of a full-integer model's input and output; uint8 is TFLite's alone.",
 )  # fmt: skip
 @_settings.option(
-    "--output", type=click.Choice(["softmax", "logits"]), default="softmax", show_default=True,
-    help="What the model ends in.",
+    "--output", type=click.Choice(["model", "softmax", "logits"]), default="model",
+    show_default=True,
+    help="What a file ends in: what its model does, a softmax, or what a softmax reads.",
 )  # fmt: skip
 @_settings.option(
     "--keep-float", multiple=True, metavar="LAYER",
@@ -64,16 +65,21 @@ class Names(_settings.Listed[tuple[str, ...]]):
     help="Folder that the model's folder is made in.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Make it again even if nothing changed.")
+@click.option(
+    "--custom-objects", metavar="FILE.py", type=click.Path(dir_okay=False, path_type=Path),
+    help="Your own Python file with the layers that a Keras file names; it is run, with your "
+    "rights.",
+)  # fmt: skip
 @click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
 def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
 
-    MODEL is a whole Keras model (.h5, .keras) or a SavedModel folder of your own, which needs
-    --input-range, or a folder that `mobiledeploy train` left. Without it, --arch is built with
-    --alpha, --res and --weights. Every file is opened again after conversion and held against the
-    float model.
+    MODEL is a whole Keras model (.h5, .keras), a SavedModel folder or a float .tflite of your own,
+    which needs --input-range unless its metadata says it, or a folder that `mobiledeploy train`
+    left. Without it, --arch is built with --alpha, --res and --weights. Every file is opened again
+    after conversion and held against the float model. TensorFlow is needed for all but a .tflite.
     """
     changes = _frame.overrides(given)
     with _frame.Terminal(quiet, verbose) as terminal:
@@ -83,8 +89,9 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
         done = verb.export(order, terminal)
     if json:
         _frame.emit_json(done)
-        return
-    _show(done)
+    else:
+        _show(done)
+    _frame.failures(done.failed)
 
 
 def _show(done: verb.Exported) -> None:

@@ -21,14 +21,14 @@ from mobiledeploy.core.ports import (
     Device,
     Executor,
     Format,
-    Framework,
-    Loader,
     Pass,
     RecipeFile,
     ReportFile,
     Runner,
     Runtime,
+    SourceFile,
 )
+from mobiledeploy.core.types import Source
 
 T = TypeVar("T")
 
@@ -57,15 +57,12 @@ def missing(module: str) -> MissingError:
 class Shelf(Generic[T]):
     """The plugins of one folder, each a module that implements T."""
 
-    def __init__(self, folder: str, only: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._only = only
 
     def names(self) -> tuple[str, ...]:
         """Every plugin's name, sorted; nothing is imported."""
         own = {p.stem for p in (PACKAGE / self.folder).glob("*.py") if not p.stem.startswith("_")}
-        if self._only:
-            own &= set(self._only)
         return tuple(sorted(own | {entry.name for entry in self._entries()}))
 
     def load(self, name: str) -> T:
@@ -95,15 +92,19 @@ RECIPE_ALIASES = {"int8": "int8_best"}
 PASSES = Shelf[Pass]("passes")
 COMPRESSIONS = Shelf[Compression]("compressions")
 CONVERTERS = Shelf[Converter]("converters")
-FORMATS = Shelf[Format]("formats", only=("tflite", "onnx"))
-LOADERS = Shelf[Loader]("formats", only=("keras", "saved_model"))
-FRAMEWORKS = Shelf[Framework]("frameworks", only=("tf_keras", "keras3", "saved_model"))
+FORMATS = Shelf[Format]("formats")
+SOURCES = Shelf[SourceFile]("sources")
 RUNTIMES = Shelf[Runtime]("runtimes")
 RUNNERS = Shelf[Runner]("runners")
 DEVICES = Shelf[Device]("devices")
 DATASETS = Shelf[Dataset]("datasets")
 REPORTS = Shelf[ReportFile]("reports")
 EXECUTORS = Shelf[Executor]("executors")
+
+
+def source_of(source: Source) -> SourceFile:
+    """What opens it: an architecture is a Keras 2 model."""
+    return SOURCES.load(source.file.framework if source.file else "tf_keras")
 
 
 def dataset(source: str) -> Dataset:

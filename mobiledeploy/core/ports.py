@@ -19,10 +19,12 @@ from mobiledeploy.core.types import (
     Model,
     ModelFile,
     Output,
+    Preprocessing,
     QuantizedGraph,
     Recipe,
     Report,
     Seen,
+    Source,
     Split,
     Target,
     Tensor,
@@ -169,30 +171,62 @@ class Format(Protocol):
         ...
 
 
-class Loader(Protocol):
-    """A user's model file, found out without a framework opening it."""
+class OpenedModel(Protocol):
+    """A model that somebody brought, ready to become one float TFLite.
 
-    def detect(self, path: Path) -> ModelFile | None:
-        """What it is, None where it is something else; InputError where it is broken."""
-        ...
+    `resolution` is (height, width). `network` is the live model of TensorFlow behind it, for its
+    layers and for distillation; None without TensorFlow.
+    """
 
+    resolution: tuple[int, int]
+    classes: int
+    network: Model | None
 
-class Framework(Protocol):
-    """TensorFlow's ways to hold a model (the floor of the TensorFlow wing)."""
+    def floats(self, output: Output) -> bytes:
+        """A float TFLite that ends as `output` says.
 
-    def load(self, file: ModelFile) -> Model:
-        """The whole model in `file`; InputError where it cannot be."""
-        ...
-
-    def shapes(self, model: Model) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-        """Shapes of its one input and its one output, None where open, batch included.
-
-        InputError for a model with more than one of either.
+        A static batch of 1, and the signature serving_default, image -> scores. InputError where
+        TFLite cannot hold the model.
         """
         ...
 
-    def inference(self, model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-        """images [N, H, W, 3] float32 -> output [N, classes], in inference mode; its variables."""
+    def answers(self, images: Images) -> NDArray[np.float32]:
+        """What its own framework computes of images [N, H, W, 3], before a closing softmax.
+
+        [N, classes]. InputError where it cannot, and where it answers otherwise each time.
+        """
+        ...
+
+    def ends_in_softmax(self) -> bool:
+        """Whether its answers come from a softmax over the classes."""
+        ...
+
+    def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
+        """The input range by which `images`, prepared by `pre`, are far more like its training.
+
+        None where that of `pre` fits as well as any, and where the model does not tell.
+        """
+        ...
+
+
+class SourceFile(Protocol):
+    """A kind of model that people bring. Nothing of a framework is imported before `open`.
+
+    NEEDS are the modules that it takes to open one.
+    """
+
+    NEEDS: tuple[str, ...]
+
+    def detect(self, path: Path) -> ModelFile | None:
+        """What the file is, None where it is something else; InputError where it is broken."""
+        ...
+
+    def open(self, source: Source) -> OpenedModel:
+        """The model, in one process that may import its framework.
+
+        InputError where it cannot be opened, or is no image classifier; UsageError for a resolution
+        that it cannot take.
+        """
         ...
 
 

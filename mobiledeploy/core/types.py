@@ -13,7 +13,8 @@ ChannelOrder = Literal["rgb", "bgr"]
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
-Output = Literal["softmax", "logits"]
+Output = Literal["model", "softmax", "logits"]
+"""What a file ends in: what its model ends in, a softmax over the classes, or what it reads."""
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: taken by a clock, counted, a model's answer, or one of these played back."""
@@ -794,7 +795,8 @@ Measurement = Measured | Counted | Estimated
 class Model:
     """A live model, opaque to every room but the TensorFlow wing.
 
-    `framework` names the file of `frameworks/` that knows what `handle` is.
+    `framework` names the file of `sources/` that opened it. `handle` is called as
+    ``handle(images, training=False)``, and has ``variables``.
     """
 
     framework: str
@@ -845,13 +847,15 @@ class Source:
 
     `file` is a user's whole model; without it `spec`'s architecture is built and the Keras 2 HDF5
     file `weights` loaded (None: seeded random ones). `resolution` is None where the model file
-    alone knows it.
+    alone knows it. `custom_objects` is a Python file of the user's own, with the classes and
+    functions that a Keras file names.
     """
 
     spec: ModelSpec
     file: ModelFile | None = None
     weights: str | None = None
     resolution: tuple[int, int] | None = None
+    custom_objects: str | None = None
 
 
 @dataclass(frozen=True)
@@ -879,9 +883,11 @@ class Failed:
 class ModelFile:
     """What a user's model or weights file is, found out without a framework opening it.
 
-    `framework` names the file of `frameworks/` that loads it; `content` tells a whole model from
-    weights alone. `code` lists what would run code from the file (Lambda layers and the like).
-    `classes` is the width of the last layer where weights alone tell it.
+    `framework` names the file of `sources/` that opens it; `content` tells a whole model from
+    weights alone. `code` lists what would run code from the file (Lambda layers and the like),
+    and `trusted` says that the user lets it.
+    `classes` is the width of the last layer where weights alone tell it, `preprocessing` how an
+    image becomes its input, where the file tells that.
     """
 
     path: str
@@ -891,6 +897,8 @@ class ModelFile:
     sha256: str
     code: tuple[str, ...] = ()
     classes: int | None = None
+    trusted: bool = False
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,10 @@ def without_compiling(config: Any) -> Any:
     return config
 
 
-def keras_code(config: Any) -> tuple[str, ...]:
+def keras_code(config: Any, own: Collection[str] = ()) -> tuple[str, ...]:
     """Each thing in a Keras configuration that is not known to be harmless, in plain words.
+
+    `own` are the names under which the user's own code has registered classes and functions.
 
     Classes, functions and strings that Keras looks something up by must stand in
     core/allowed/keras.toml, a class with the module and the registered name that Keras writes for
@@ -146,16 +148,18 @@ def keras_code(config: Any) -> tuple[str, ...]:
         setting = waiting.pop()
         value = setting.value
         if isinstance(value, str):
-            if not setting.text and not _harmless(setting.key, value):
+            ours = value in own and bool(_names(setting.key))
+            if not setting.text and not ours and not _harmless(setting.key, value):
                 unknown.append(f"{_short(setting.key)} {_short(value)} of {setting.owner}")
         elif isinstance(value, list):
             waiting += [setting._replace(value=inner) for inner in reversed(value)]
         elif isinstance(value, dict) and "class_name" in value:
-            problem = _problem(value)
+            ours = _registered(value, own)
+            problem = "" if ours else _problem(value)
             if problem:
                 unknown.append(problem)
             else:
-                waiting += reversed(_settings(value, setting))
+                waiting += reversed(_settings(value, setting, ours))
         elif isinstance(value, dict):
             unknown += [
                 f"the key {_short(key)} in {_short(setting.key)} of {setting.owner}"
@@ -181,10 +185,26 @@ class _Setting(NamedTuple):
         return _Setting(value, key, self.owner, self.text or key in _allowed().graph)
 
 
-def _settings(node: dict[str, Any], around: _Setting) -> list[_Setting]:
-    """What is left to look at of an object whose class has passed."""
+def _registered(node: dict[str, Any], own: Collection[str]) -> bool:
+    """Whether Keras takes the user's own class or function for this object.
+
+    By the name that it looks up first; what it does not find there, it may import.
+    """
+    name = node["class_name"]
+    if name == "function":
+        name = node.get("config")
+    elif node.get("registered_name") is not None or node.get("module") is not None:
+        name = node.get("registered_name")
+    return isinstance(name, str) and name in own
+
+
+def _settings(node: dict[str, Any], around: _Setting, ours: bool) -> list[_Setting]:
+    """What is left to look at of an object whose class has passed.
+
+    The settings of the user's own class are read by the user's own code.
+    """
     class_name, inner = node["class_name"], node.get("config")
-    inside = _Setting(inner, "config", f"{class_name} {_name(node)}".rstrip(), text=False)
+    inside = _Setting(inner, "config", f"{class_name} {_name(node)}".rstrip(), text=ours)
     if class_name == "function":
         inside = inside._replace(value=None)
     elif class_name in _allowed().calls and isinstance(inner, dict):

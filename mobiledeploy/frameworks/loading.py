@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
+import types
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,11 @@ from mobiledeploy.core.types import ModelFile
 Shape = tuple[int | None, ...]
 
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
+_NODES = re.compile(r"\{\{function_node [^}]*\}\} ?")
+_HEADINGS = (
+    "Exception encountered when calling", "Graph execution error", "Detected at node",
+    "<stack traces", "File \"", "Node: ",
+)  # fmt: skip
 _RAISED = re.compile(r"^ +[\w.]+(?:Error|Exception): ", re.MULTILINE)
 
 REFUSALS = (
@@ -75,6 +82,33 @@ def need_model(loaded: Any, kind: type, where: str) -> None:
         raise InputError(f"{where} holds a {type(loaded).__name__}, no model", "save a whole model")
 
 
+def registered(path: Path, name_of: Callable[[Any], str]) -> dict[str, Any]:
+    """Runs the user's own Python file; its classes and functions by the names that models have.
+
+    Args:
+        path: what `--custom-objects` named.
+        name_of: tells the name under which an object is registered in Keras.
+
+    Raises:
+        InputError: it cannot be read, or fails when it is run.
+    """
+    text = inputs.text(path, inputs.TABLE)
+    module = types.ModuleType("custom_objects")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - it was asked for
+    except (*REFUSALS, SyntaxError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"--custom-objects {path} cannot be run: {reason}") from error
+    own = [
+        value
+        for value in vars(module).values()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__
+    ]
+    return {name: value for value in own for name in (value.__name__, name_of(value))}
+
+
 def names(item: Any, attribute: str) -> list[str]:
     """The names that HDF5's `item` lists in an attribute, () without it."""
     listed = np.asarray(item.attrs.get(attribute, ())).reshape(-1)
@@ -82,17 +116,18 @@ def names(item: Any, attribute: str) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says anything, shortened to 200 characters.
+    """The first line of an error's text that says anything, of 200 characters at most.
 
     The traceback, headings and graph nodes that Keras and TensorFlow put around it are left out.
+    Of a longer line both ends are kept, for the cause stands at either.
     """
-    text = _COLOURS.sub("", str(error))
+    text = _NODES.sub("", _COLOURS.sub("", str(error)))
     if text.startswith("in user code:"):
         text = _RAISED.split(text, maxsplit=1)[-1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    useful = (line for line in lines if not line.startswith("Exception encountered when calling"))
+    useful = (line for line in lines if not line.startswith(_HEADINGS))
     line = next(useful, lines[0] if lines else type(error).__name__).split(" for '{{node")[0]
-    return line if len(line) <= 200 else f"{line[:199]}…"
+    return line if len(line) <= 200 else f"{line[:119]}…{line[-80:]}"
 
 
 @contextmanager
@@ -143,8 +178,13 @@ def under_its_format(file: ModelFile, suffix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def for_inference(file: ModelFile, suffix: str) -> Iterator[Path]:
+def for_inference(
+    file: ModelFile, suffix: str, own: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
     """A whole Keras model as `under_its_format`, without what only training needs.
+
+    `own` are the classes and functions of the user's, by name; None where none were given. What
+    else could run code is refused, but in a trusted file.
 
     Losses, metrics and optimizers are gone from the configuration before Keras sees it, so that
     what it loads is what core/untrusted.py looked at.
@@ -153,7 +193,7 @@ def for_inference(file: ModelFile, suffix: str) -> Iterator[Path]:
         if file.format == "h5":
             with h5py.File(copy, "r+") as stored:
                 text = stored.attrs["model_config"]
-                stored.attrs["model_config"] = _for_inference(text, file)
+                stored.attrs["model_config"] = _for_inference(text, file, own)
                 stored.attrs.pop("training_config", None)
             yield copy
         else:
@@ -162,18 +202,41 @@ def for_inference(file: ModelFile, suffix: str) -> Iterator[Path]:
                 for member in old.infolist():
                     content = old.read(member)
                     if member.filename == "config.json":
-                        content = _for_inference(content, file)
+                        content = _for_inference(content, file, own)
                     new.writestr(member.filename, content)
             yield smaller
 
 
-def _for_inference(config: bytes | str, file: ModelFile) -> bytes:
+def _for_inference(config: bytes | str, file: ModelFile, own: Mapping[str, Any] | None) -> bytes:
     """What Keras is given, looked at once more: the file may have been another then."""
     whole = untrusted.parse_json(config, f"{file.path}: configuration")
     smaller = untrusted.without_compiling(whole)
     if untrusted.keras_code(smaller) != file.code:
         raise InputError(f"{file.path} was changed while it was read", "try again")
+    left = () if file.trusted else untrusted.keras_code(smaller, own or ())
+    if left:
+        raise InputError(
+            f"{file.path} could run code of its own: {left[0]}",
+            "the file of --custom-objects does not register it" if own is not None else "",
+        )
+    if file.framework == "tf_keras" and file.format == "h5":
+        smaller = _by_name(smaller)
     return json.dumps(smaller).encode()
+
+
+def _by_name(config: Any) -> Any:
+    """The configuration with functions as plain names.
+
+    Keras 2 saves one of TensorFlow's, or of the user's, as an object in HDF5, which it then cannot
+    read.
+    """
+    if isinstance(config, list):
+        return [_by_name(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "function" and isinstance(config.get("config"), str):
+        return config["config"]
+    return {key: _by_name(value) for key, value in config.items()}
 
 
 def _copy(source: Path, copy: Path) -> None:

@@ -80,7 +80,7 @@ def _first_norm(frozen: Any) -> tuple[Any, Any, Any] | None:
         numbers = frozen.prune([], [mean, variance])()
         mean, variance = (np.asarray(n.numpy(), np.float64).reshape(-1) for n in numbers)
         if mean.shape == variance.shape == (read.shape[-1],):
-            return frozen.prune(frozen.inputs, [read]), mean, variance
+            return frozen.prune(frozen.inputs[:1], [read]), mean, variance
     return None
 
 
@@ -120,8 +120,12 @@ def _reads_mean(product: Any, fixed: set[str]) -> bool:
 
 def _fixed(graph_: Any) -> Iterator[Any]:
     """The operators that no picture reaches."""
-    known: set[str] = set()
+    known = {inner.op.name for _, inner in graph_.captures}
     for op in graph_.get_operations():
-        if op.type == "Const" or (op.inputs and all(t.op.name in known for t in op.inputs)):
+        if (
+            op.type == "Const"
+            or op.name in known
+            or (op.inputs and all(t.op.name in known for t in op.inputs))
+        ):
             known.add(op.name)
             yield op

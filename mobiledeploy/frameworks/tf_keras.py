@@ -1,72 +1,28 @@
-"""Keras 2 models: .h5 and .keras files, and weights by layer name, as Keras Applications has."""
+"""Architectures as Keras 2 networks, and weights by layer name, as Keras Applications has them."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
-from mobiledeploy.core.types import Model, ModelFile, ModelSpec
+from mobiledeploy.core.types import Model, ModelSpec
 from mobiledeploy.frameworks import loading
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
 from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
 from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
 
 _SEED = 1
-_SUFFIX = {"h5": ".h5", "keras": ".keras"}
 OWN = (GroupedConv2D, HardSigmoid, HardSwish, LocalResponseNormalization)
 """The layers that our networks bring with them; core/untrusted.py names them too."""
-
-
-def load(file: ModelFile) -> Model:
-    """The whole model in `file`, not compiled; InputError where Keras 2 cannot rebuild it.
-
-    A file with `code` in it runs that code: the caller has asked whether it may.
-    """
-    if file.content != "model":
-        raise InputError(f"{file.path} holds weights, no model", "name the architecture: --arch")
-    with (
-        loading.for_inference(file, _SUFFIX[file.format]) as path,
-        loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
-    ):
-        handle = tf_keras.models.load_model(
-            path, compile=False, safe_mode=not file.code,
-            custom_objects={f"mobiledeploy>{own.__name__}": own for own in OWN},
-        )  # fmt: skip
-    loading.need_model(handle, tf_keras.Model, file.path)
-    loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)
-    return Model("tf_keras", handle)
-
-
-def shapes(model: Model) -> tuple[loading.Shape, loading.Shape]:
-    """([N, H, W, 3], [N, classes]) with None where open.
-
-    InputError for a model with two inputs or outputs, or with others than float32 pictures in and
-    a row of scores out.
-    """
-    handle = model.handle
-    if not handle.inputs or not handle.outputs:
-        raise InputError(f"the model {handle.name} was saved without the shape of its input")
-    where = f"the model {handle.name}"
-    image = loading.only("input", handle.inputs, where)
-    scores = loading.only("output", handle.outputs, where)
-    return loading.checked((image.shape, image.dtype.name), scores.shape, where)
-
-
-def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-    """images [N, H, W, 3] float32 -> [N, classes], without dropout and the like; its variables."""
-    handle = model.handle
-    return lambda images: handle(images, training=False), handle.variables
 
 
 def build(spec: ModelSpec, weights: Path | None) -> Model:
@@ -131,7 +87,7 @@ def load_weights(
     layer by layer in their order, if every shape is the model's: Keras's own rule.
 
     Args:
-        model: a Model of this framework, or the tf_keras model itself. Unchanged on an error.
+        model: a Model of Keras 2, or the tf_keras model itself. Unchanged on an error.
         path: weights, or a whole model, of which the weights are taken.
         alpha: the width multiplier that `model` was built with, so that an error can name the one
             of the file.

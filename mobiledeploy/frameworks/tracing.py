@@ -8,7 +8,8 @@ import heapq
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.plugins import FRAMEWORKS
 from mobiledeploy.core.types import Layer, Model, Output, Tensor
 from mobiledeploy.frameworks import loading
 
@@ -33,15 +33,23 @@ _SHAPING = ("Reshape", "Squeeze", "ExpandDims")
 class FrozenModel:
     """Frozen functions, images [1, H, W, 3] float32 -> [1, classes].
 
-    `logits` is cut before the softmax; `scores` ends in the model's own, None where it has none.
+    `logits` is cut before the softmax; `scores` ends in the model's own, None where it has none:
+    then `logits` is all that the model answers. `variables` are those that they read.
     """
 
     logits: Any
     scores: Any | None
+    variables: tuple[tf.Variable, ...] = ()
+
+    def _own(self, output: Output) -> Any | None:
+        """Its own function that ends so; None where a softmax has to be added."""
+        if output == "softmax":
+            return self.scores
+        return self.logits if output == "logits" or self.scores is None else self.scores
 
     def ending(self, output: Output) -> Any:
         """A ConcreteFunction image -> {"scores"} that ends as an artifact shall."""
-        frozen = self.logits if output == "logits" else self.scores
+        frozen = self._own(output)
 
         def serve(image: Any) -> dict[str, Any]:
             if frozen is None:
@@ -51,11 +59,6 @@ class FrozenModel:
         spec = tf.TensorSpec(self.logits.inputs[0].shape, tf.float32, name="image")
         return tf.function(serve).get_concrete_function(spec)
 
-    def flat(self, output: Output) -> Any:
-        """The same without a function call around it, for converters that read GraphDefs."""
-        frozen = self.logits if output == "logits" else self.scores
-        return frozen or convert_variables_to_constants_v2(self.ending(output))
-
     def save(self, output: Output, folder: Path) -> None:
         """A SavedModel with the signature serving_default, image -> scores.
 
@@ -64,8 +67,16 @@ class FrozenModel:
         `folder`, a temporary one, cannot be written.
         """
         ending = self.ending(output)
+        # A gradient that a layer brings, as swish does, cannot be traced without its variables.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        module = tf.Module()
+        module.read = self.variables
         with loading.writing_temporary(tf.errors.OpError):
-            tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": ending})
+            tf.saved_model.save(module, str(folder), {"serving_default": ending}, options=options)
+
+    def draws_numbers(self) -> bool:
+        """Whether random numbers are drawn on the way to its answers."""
+        return any("Random" in op.type for op in self.logits.graph.get_operations())
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits [N, classes] of preprocessed images [N, H, W, 3]: the float reference.
@@ -77,34 +88,32 @@ class FrozenModel:
         return np.asarray(rows, np.float32)
 
 
-def check_logits(graph: FrozenModel, rows: NDArray[np.float32]) -> None:
-    """InputError where `rows` [N, classes], which `graph.run` gave, are probabilities already.
-
-    For an artifact that shall end in a softmax: a model that ends in one of its own making would
-    get a second one. A row of probabilities has no number below 0, and sums to 1 within 1e-3.
-    """
-    if graph.scores is None and (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) <= 1e-3).all():
-        raise InputError(
-            "the model's answers are probabilities already, but no softmax stands at its end",
-            "use --output logits, which leaves its answers as they are",
-        )
+def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+    """Images [N, H, W, 3] float32 -> answers, without dropout and the like; its variables."""
+    handle = model.handle
+    return lambda images: handle(images, training=False), handle.variables
 
 
 @functools.lru_cache(maxsize=2)
 def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
-    """The model as constants, at `resolution` (height, width).
+    """The model as functions of one image, at `resolution` (height, width).
 
-    InputError where TensorFlow cannot trace it there, and for an end that is none of a classifier.
+    Weights stay the variables that they are, for each copy of a large network's counts. Where the
+    graph has calls in it, as that of a SavedModel, or computes in halves, they become constants.
+    InputError where TensorFlow cannot trace it there, and for more than one output.
     """
     height, width = resolution
     with loading.refusing(
         f"TensorFlow cannot run the model on one {height}x{width} picture", tf.errors.OpError
     ):
-        call, variables = FRAMEWORKS.load(model.framework).inference(model)
+        call, variables = inference(model)
         spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
-        concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
-        del variables  # They live in the graph's captures until it is frozen, then as constants.
-        frozen = convert_variables_to_constants_v2(concrete)
+        frozen = _flat(call, spec)
+        read = _read_by(frozen, variables)
+        if read is None:
+            concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
+            frozen, read = _in_float32(convert_variables_to_constants_v2(concrete)), ()
+        del variables  # The graph's captures hold them.
     if len(frozen.outputs) != 1:
         raise InputError(f"the model has {len(frozen.outputs)} outputs; one is needed")
     last = frozen.outputs[0].op
@@ -112,26 +121,87 @@ def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
     while _keeps_values(last):
         shaped |= last.type != "Identity"
         last = last.inputs[0].op
-    if last.type == "Sigmoid":
-        raise InputError(
-            "the model ends in a sigmoid; a softmax over two or more classes is needed",
-            "end it in a Dense(2) and a softmax",
-        )
     # Fetched as lists, so that every pruned function answers with one.
-    own = frozen.prune(frozen.inputs, [frozen.outputs[0]])
+    image = frozen.inputs[:1]
+    own = frozen.prune(image, [frozen.outputs[0]])
     if last.type != "Softmax":
-        return FrozenModel(own, None)
-    before = frozen.prune(frozen.inputs, [last.inputs[0]])
+        return FrozenModel(own, None, read)
+    before = frozen.prune(image, [last.inputs[0]])
     if not shaped:
-        return FrozenModel(before, frozen.prune(frozen.inputs, [last.outputs[0]]))
+        return FrozenModel(before, frozen.prune(image, [last.outputs[0]]), read)
     inner = last.inputs[0].shape
     if inner.num_elements() is None or inner.num_elements() != inner[-1]:
-        return FrozenModel(own, None)  # A softmax over something else than the classes.
+        return FrozenModel(own, None, read)  # A softmax over something else than the classes.
     # What shapes the scores shapes the logits instead, so that the softmax stands at the very end.
     logits = _refrozen(
         lambda image: tf.cast(tf.reshape(before(image)[0], (1, -1)), tf.float32), spec
     )
     return FrozenModel(logits, _refrozen(lambda image: tf.nn.softmax(logits(image)[0]), spec))
+
+
+_CALLS = ("PartitionedCall", "While", "If", "Case")
+
+
+def _flat(call: Callable[[Any], Any], spec: tf.TensorSpec) -> Any:
+    """A function of one graph, with the model's variables as they are."""
+    with _in_its_place():
+        return tf.compat.v1.wrap_function(lambda image: call(image), [spec])
+
+
+@contextmanager
+def _in_its_place() -> Iterator[None]:
+    """What Keras compiles by XLA is traced in its place, not as a call that hides it."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _read_by(flat: Any, variables: Sequence[Any]) -> tuple[tf.Variable, ...] | None:
+    """The variables that a graph reads; None where it is none that can stay as it is."""
+    own = [v if isinstance(v, tf.Variable) else v.value for v in variables]
+    known = {id(variable.handle) for variable in own}
+    resources = [t for t in flat.captured_inputs if t.dtype == tf.resource]
+    ops = flat.graph.get_operations()
+    calls = any(op.type.removeprefix("Stateful").removeprefix("Stateless") in _CALLS for op in ops)
+    halves = any(tensor.dtype in _HALF for op in ops for tensor in op.outputs)
+    if calls or halves or any(id(resource) not in known for resource in resources):
+        return None
+    return tuple(own)
+
+
+_HALF = (tf.float16, tf.bfloat16)
+
+
+def _in_float32(frozen: Any) -> Any:
+    """The frozen function with float32 in the place of the halves that mixed precision trains in.
+
+    Weights and sums of float16 have few bits; TFLite would keep them, in operators that it lacks.
+    """
+    tensors = (tensor for op in frozen.graph.get_operations() for tensor in op.outputs)
+    if not any(tensor.dtype in _HALF for tensor in tensors):
+        return frozen
+    definition = frozen.graph.as_graph_def()
+    functions = definition.library.function
+    wide, halves = tf.float32.as_datatype_enum, {dtype.as_datatype_enum for dtype in _HALF}
+    for node in (*definition.node, *(node for f in functions for node in f.node_def)):
+        for value in node.attr.values():
+            if value.type in halves:
+                value.type = wide
+            for place, dtype in enumerate(value.list.type):
+                if dtype in halves:
+                    value.list.type[place] = wide
+            if value.tensor.dtype in halves:
+                numbers = tf.make_ndarray(value.tensor).astype(np.float32)
+                value.tensor.CopyFrom(tf.make_tensor_proto(numbers))
+    for function in functions:
+        for end in (*function.signature.input_arg, *function.signature.output_arg):
+            if end.type in halves:
+                end.type = wide
+    whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+    return whole.prune([t.name for t in frozen.inputs], [t.name for t in frozen.outputs])
 
 
 @dataclass(frozen=True)
@@ -144,7 +214,7 @@ class Parameters:
 
 def parameters(model: Model) -> Parameters:
     """Those of the model's variables that hold floats."""
-    _, variables = FRAMEWORKS.load(model.framework).inference(model)
+    _, variables = inference(model)
     sizes = [
         (math.prod(v.shape), bool(v.trainable))
         for v in variables
@@ -187,15 +257,10 @@ def _traced(model: Model, resolution: tuple[int, int]) -> Any:
     with loading.refusing(
         f"TensorFlow cannot run the model on one {height}x{width} picture", tf.errors.OpError
     ):
-        call, variables = FRAMEWORKS.load(model.framework).inference(model)
+        call, variables = inference(model)
         spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
-        before = tf.config.functions_run_eagerly()
-        # What Keras compiles by XLA is traced in its place, not as a call that hides it.
-        tf.config.run_functions_eagerly(True)
-        try:
+        with _in_its_place():
             concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
-        finally:
-            tf.config.run_functions_eagerly(before)
         if any("PartitionedCall" in op.type for op in concrete.graph.get_operations()):
             # A SavedModel is made of calls; freezing takes their insides out.
             concrete = convert_variables_to_constants_v2(concrete)

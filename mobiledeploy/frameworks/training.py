@@ -27,7 +27,7 @@ import tf_keras
 
 from mobiledeploy.core import inputs, records, runs
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, FRAMEWORKS
+from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, source_of
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import (
     Epoch,
@@ -38,7 +38,7 @@ from mobiledeploy.core.types import (
     Source,
     TrainingSettings,
 )
-from mobiledeploy.frameworks import loading, source, windows
+from mobiledeploy.frameworks import loading, tracing, windows
 from mobiledeploy.frameworks import tf_keras as keras2
 
 INIT_STDDEV = 0.09
@@ -594,16 +594,19 @@ def _learner(task: Task, network: tf_keras.Model, steps: int) -> _Learner:
 
 
 def _teacher(teacher: Source, spec: ModelSpec) -> Callable[[tf.Tensor], tf.Tensor]:
-    model, found = source.open_(teacher)
+    found = source_of(teacher).open(teacher)
+    name = teacher.spec.name
+    if found.network is None:
+        raise InputError(f"the teacher {name} is no model of TensorFlow's", "give the Keras file")
     if found.classes != spec.classes:
         raise InputError(
-            f"the teacher {found.name} knows {found.classes} classes, the data {spec.classes}",
+            f"the teacher {name} knows {found.classes} classes, the data {spec.classes}",
             "a teacher must have learnt the same classes, in the same order",
         )
     if found.resolution != spec.resolution:
         height, width = found.resolution
-        raise InputError(f"the teacher {found.name} takes {height}x{width} pictures only")
-    ask, _ = FRAMEWORKS.load(model.framework).inference(model)
+        raise InputError(f"the teacher {name} takes {height}x{width} pictures only")
+    ask, _ = tracing.inference(found.network)
     return ask
 
 

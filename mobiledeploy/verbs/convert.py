@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
@@ -10,17 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
-from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PASSES, RECIPES, dataset
-from mobiledeploy.core.ports import Images, Notify
+from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
+from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PASSES, RECIPES, dataset, source_of
+from mobiledeploy.core.ports import Images, Notify, OpenedModel
 from mobiledeploy.core.types import (
     DataRef,
     Doubt,
+    Failed,
     InputOutput,
-    Model,
     ModelSpec,
     Output,
     QuantizedGraph,
@@ -47,8 +49,9 @@ HELD_EVERY = 5
 class Request:
     """What to make. `jobs` are (recipe, format) pairs; files go to `folder` as recipe.suffix.
 
-    `golden` are indices into the validation split of `data`. `strict`: a job that cannot be done
-    fails the request; else it is left out, as long as another can be done. `keep_float` are layers
+    `golden` are indices into the validation split of `data`. A job that cannot be done costs that
+    job: as long as another can be done, it is `Finished.failed` where `strict`, else left out with
+    a warning. `keep_float` are layers
     that integer files compute in float. `unfinished` is the folder in which a training that is
     broken off leaves what the next one goes on from; "" for nowhere that lasts.
     """
@@ -85,13 +88,15 @@ class Converted:
 class Finished:
     """The end of a request: what the model turned out to be, and its own float answers.
 
-    `reference` are logits, a row for each golden sample.
+    `reference` are logits, a row for each golden sample. `failed` are files that were asked for by
+    name and could not be made.
     """
 
     resolution: tuple[int, int]
     classes: int
     calibration_images: int
     reference: tuple[tuple[float, ...], ...]
+    failed: tuple[Failed, ...] = ()
 
 
 def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converted, ...], Finished]:
@@ -197,11 +202,9 @@ def _doubt_alike(images: Sequence[Images], read: int, spec: ModelSpec, notify: N
             notify.doubt(Doubt("alike-calibration-images", message, advice))
 
 
-def _doubt_range(model: Model, spec: ModelSpec, images: Images, notify: Notify) -> None:
+def _doubt_range(model: OpenedModel, spec: ModelSpec, images: Images, notify: Notify) -> None:
     """Says where the network was trained on pixels of another range than these have."""
-    from mobiledeploy.frameworks import remembered
-
-    better = remembered.likelier_range(model, spec.resolution, spec.preprocessing, images)
+    better = model.likelier_range(spec.preprocessing, images)
     if better is not None:
         low, high = (f"{end:g}" for end in spec.preprocessing.input_range)
         message = (
@@ -217,6 +220,11 @@ def file_name(recipe: str, format_: str) -> str:
     return f"{recipe}{FORMATS.load(format_).SUFFIX}"
 
 
+def failure(recipe: str, format_: str, error: DeployError) -> Failed:
+    """What is said of a job that was asked for by name, and that cannot be done."""
+    return Failed(file_name(recipe, format_), str(error), error.exit_code)
+
+
 def left_out(recipe: str, format_: str, error: DeployError) -> Doubt:
     """What is said of a job that nobody asked for by name, and that cannot be done."""
     name = file_name(recipe, format_)
@@ -225,13 +233,14 @@ def left_out(recipe: str, format_: str, error: DeployError) -> Doubt:
 
 
 def _work(request: Request, speak: Speaker) -> None:
-    speak.progress("loading TensorFlow", 0, 1)
-    # Not at the top: the parent imports this file too, and stays without TensorFlow.
-    from mobiledeploy.frameworks import source
-
-    model, spec = source.open_(request.source)
-    speak.progress("loading TensorFlow", 1, 1)
+    speak.progress("opening the model", 0, 1)
+    model = source_of(request.source).open(request.source)
+    spec = dataclasses.replace(
+        request.source.spec, resolution=model.resolution, classes=model.classes
+    )
+    speak.progress("opening the model", 1, 1)
     reference = _reference(request, spec, model)
+    floats = model.floats(request.output)
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     images = (
         calibration_images(request.data, spec, speak)
@@ -240,19 +249,23 @@ def _work(request: Request, speak: Speaker) -> None:
     )
     if len(images):
         _doubt_range(model, spec, images, speak)
-    press = _Press(request, spec, model, images, speak)
-    refused: list[InputError] = []
+    press = _Press(request, spec, floats, images, speak)
+    refused: list[DeployError] = []
+    failed: list[Failed] = []
     for done, (recipe, format_) in enumerate(request.jobs):
         speak.progress("converting", done, len(request.jobs))
         try:
             speak.event(_convert(request, press, recipe, format_))
-        except InputError as error:
+        except (InputError, MissingError) as error:
             refused.append(error)
-            if request.strict or len(refused) == len(request.jobs):
+            if len(refused) == len(request.jobs):
                 raise
-            speak.doubt(left_out(recipe, format_, error))
+            if request.strict:
+                failed.append(failure(recipe, format_, error))
+            else:
+                speak.doubt(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(Finished(spec.resolution, spec.classes, len(images), reference))
+    speak.event(Finished(spec.resolution, spec.classes, len(images), reference, tuple(failed)))
 
 
 @dataclass
@@ -261,13 +274,12 @@ class _Press:
 
     request: Request
     spec: ModelSpec
-    model: Model
+    model: bytes
     images: Images
     speak: Speaker
     made: dict[str, bytes] = field(default_factory=dict)
     tried: dict[str, tuple[Tried, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _floats: bytes = b""
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
@@ -282,8 +294,7 @@ class _Press:
         if format_ == "tflite":
             return self._tflite(chosen)
         converter = CONVERTERS.load(format_)
-        wanted = converter.source(chosen)
-        source = self.model if wanted == "model" else self.file(recipe, "tflite")
+        source = self.file(recipe, "tflite")
         return converter.convert(
             source, chosen, resolution=self.spec.resolution, io=self.request.io,
             output=self.request.output,
@@ -293,19 +304,10 @@ class _Press:
         from mobiledeploy.graphs import quantized
 
         if not recipe.full_integer:
-            return quantized.without_calibration(self.floats(), recipe)
+            return quantized.without_calibration(self.model, recipe)
         draft = self._trained(recipe)
         self.kept[recipe.name] = draft.kept
         return quantized.packed(draft)
-
-    def floats(self) -> bytes:
-        """The model as a float TFLite, which all files are made from."""
-        if not self._floats:
-            self._floats = CONVERTERS.load("tflite").convert(
-                self.model, RECIPES.load("float32").RECIPE, resolution=self.spec.resolution,
-                io=self.request.io, output=self.request.output,
-            )  # fmt: skip
-        return self._floats
 
     def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
@@ -344,7 +346,7 @@ class _Press:
 
     def _draft(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
-        floats, images = self.floats(), self.images
+        floats, images = self.model, self.images
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
             held = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
             chosen = self._best(recipe, floats, images[~held], images[held])
@@ -420,9 +422,9 @@ def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Conv
     )
 
 
-def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[float, ...], ...]:
-    from mobiledeploy.frameworks import tracing
-
+def _reference(
+    request: Request, spec: ModelSpec, model: OpenedModel
+) -> tuple[tuple[float, ...], ...]:
     data = request.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=spec.resolution, labels=data.labels
@@ -433,13 +435,25 @@ def _reference(request: Request, spec: ModelSpec, model: Model) -> tuple[tuple[f
             for i in request.golden
         ]
     )
-    frozen = tracing.freeze(model, spec.resolution)
-    logits = frozen.run(images)
+    logits = model.answers(images)
     if not np.isfinite(logits).all():
         raise InputError("the model answers with NaN or infinity", "check its weights")
-    if request.output == "softmax":
-        tracing.check_logits(frozen, logits)
+    if request.output == "softmax" and not model.ends_in_softmax():
+        _refuse_probabilities(logits)
     return tuple(tuple(float(v) for v in row) for row in logits)
+
+
+def _refuse_probabilities(rows: NDArray[np.float32]) -> None:
+    """InputError where `rows` [N, classes] are probabilities already.
+
+    A model that ends in a softmax of its own making would get a second one. A row of probabilities
+    has no number below 0, and sums to 1 within 1e-3.
+    """
+    if (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) <= 1e-3).all():
+        raise InputError(
+            "the model's answers are probabilities already, but no softmax stands at its end",
+            "leave --output away: the file answers as the model does",
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import gzip
+import importlib.util
 import io
 import os
 import shutil
@@ -24,8 +25,8 @@ from PIL import Image
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records
-from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing
+from mobiledeploy.core.errors import BrokenImage, InputError, MissingError, UsageError
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing, source_of
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
 from mobiledeploy.core.store import Store, writable
 from mobiledeploy.core.store import path as store_path
@@ -35,12 +36,14 @@ from mobiledeploy.core.types import (
     DataRef,
     Doubt,
     Evaluation,
+    Failed,
     FileFacts,
     Golden,
     InputOutput,
     Measured,
     Measurement,
     ModelSpec,
+    Output,
     Recipe,
     Target,
 )
@@ -90,21 +93,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Exported:
-    """The answer of `export`. `reused` says that an earlier export with the same inputs stood."""
+    """The answer of `export`. `reused` says that an earlier export with the same inputs stood.
+
+    `failed` are files that were asked for by name and could not be made; `rows` are the others.
+    """
 
     folder: str
     spec: ModelSpec
     reused: bool
     rows: tuple[Row, ...]
     doubts: tuple[Doubt, ...]
+    failed: tuple[Failed, ...] = ()
 
 
 class _Collector:
-    """Passes everything on, and keeps the doubts for the record."""
+    """Passes everything on, and keeps the doubts for the record, and what failed."""
 
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
         self.doubts: list[Doubt] = []
+        self.failed: list[Failed] = []
         self.progress, self.say = notify.progress, notify.say
 
     def doubt(self, doubt: Doubt) -> None:
@@ -154,6 +162,7 @@ def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exp
             for path, a in artifacts.items()
         ),
         doubts=tuple(heard.doubts),
+        failed=tuple(heard.failed),
     )
 
 
@@ -198,9 +207,11 @@ def _earlier(planned: Plan) -> dict[str, Artifact] | None:
 
 
 def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact]:
-    absent = [name for name, version in tools().items() if not version]
-    if absent:
-        raise missing(absent[0])
+    for module in source_of(planned.source).NEEDS:
+        if importlib.util.find_spec(module) is None:
+            error = missing(module)
+            hint = f"{error.hint}; a float .tflite is exported without"
+            raise MissingError(f"{error.message}, and this model needs it", hint)
     golden = _golden_samples(planned, notify)
     with artifacts_.staging(planned.folder) as staging:
         # What is judged is compared with float, whether or not that was asked for.
@@ -213,7 +224,11 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         )  # fmt: skip
         with DEVICES.load("host").open("host", exclusive=False, notify=notify):
             converted, finished = convert.produce(request, staging / "conversion.log", notify)
+        notify.failed += finished.failed
         converted = _of_the_right_types(converted, planned, order, notify)
+        if not any((file.recipe, file.format) in planned.jobs for file in converted):
+            # Only what the others would be held against could be made.
+            raise _nothing_made(notify)
         exam = _Exam(planned, order, finished, golden, staging, notify)
         made = []
         for done, file in enumerate(converted):
@@ -235,6 +250,13 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         placed = _commit(asked, staging, planned.folder)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
+
+
+def _nothing_made(notify: _Collector) -> InputError:
+    if notify.failed:
+        return InputError(notify.failed[0].message)
+    last = [doubt for doubt in notify.doubts if doubt.name == "left-out"][-1]
+    return InputError(last.message, last.advice)
 
 
 def _with_fidelity(
@@ -261,13 +283,13 @@ def _unfinished(planned: Plan) -> Path:
 
 
 def _of_the_right_types(
-    converted: Sequence[convert.Converted], planned: Plan, order: Order, notify: Notify
+    converted: Sequence[convert.Converted], planned: Plan, order: Order, notify: _Collector
 ) -> tuple[convert.Converted, ...]:
-    """Those that hold the numbers that their recipe says; InputError where one must and does not.
+    """Those that hold the numbers that their recipe says.
 
-    A file that nobody asked for by name is left out with a doubt instead.
+    A file that nobody asked for by name is left out with a warning, another one has failed.
     """
-    kept, refused = [], []
+    kept = []
     for file in converted:
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(inputs.read(Path(file.path), inputs.FINISHED))
@@ -278,10 +300,11 @@ def _of_the_right_types(
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
             _check_types(Path(file.path).name, facts, recipe, order.io, tuple(in_float))
         except InputError as error:
-            refused.append(error)
-            if planned.strict or len(refused) == len(converted):
-                raise
-            notify.doubt(convert.left_out(file.recipe, file.format, error))
+            asked = (file.recipe, file.format) in planned.jobs
+            if planned.strict and asked:
+                notify.failed.append(convert.failure(file.recipe, file.format, error))
+            else:
+                notify.doubt(convert.left_out(file.recipe, file.format, error))
         else:
             kept.append(file)
             if recipe.full_integer and between:
@@ -411,7 +434,7 @@ class _Exam:
         )
         contract = Contract(
             self.spec.name, self.spec.preprocessing, self.spec.resolution, facts.layout,
-            self.order.output, golden,
+            _ends_in(self.order.output, facts), golden,
         )  # fmt: skip
         content = shelf.inscribe(content, contract)
         records.write_atomic(path, content)
@@ -424,7 +447,7 @@ class _Exam:
             format=file.format,
             spec=self.spec,
             recipe=recipe,
-            output=self.order.output,
+            output=_ends_in(self.order.output, facts),
             io=self.order.io if recipe.full_integer else "float",
             layout=facts.layout,
             inputs=facts.inputs,
@@ -447,6 +470,13 @@ class _Exam:
             return artifact
         far = _far_from_float(artifact, sqnr, f"{len(self.golden)} golden images")
         return dataclasses.replace(artifact, doubts=(*artifact.doubts, *far))
+
+
+def _ends_in(output: Output, facts: FileFacts) -> Output:
+    """What a record says that a file ends in; what its model ends in may be a softmax."""
+    if output == "model" and facts.logits != facts.outputs[0].name:
+        return "softmax"
+    return output
 
 
 def _check_types(

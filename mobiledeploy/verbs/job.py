@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mobiledeploy.core import artifacts, inputs, records
 from mobiledeploy.core.deaths import death
-from mobiledeploy.core.errors import DeployError
+from mobiledeploy.core.errors import DeployError, InputError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Failure
 from mobiledeploy.verbs import export
@@ -133,6 +133,8 @@ def _make(job: Job) -> Made:
     out = Path("build")
     order = job.order(out)
     done = export.export(order, timed=False)
+    if done.failed:
+        raise InputError(done.failed[0].message)
     key, _ = export.standing(order)
     with Store.open() as store:
         kept = tuple(store.dump())

@@ -19,7 +19,7 @@ from mobiledeploy import __version__
 from mobiledeploy.core import cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
-from mobiledeploy.core.plugins import CONVERTERS, RECIPE_ALIASES, RECIPES, dataset
+from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, dataset
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import (
     Artifact,
@@ -61,8 +61,9 @@ class Order:
     recipes: tuple[str, ...] | None = None
     formats: tuple[str, ...] | None = None
     io: InputOutput = "int8"
-    output: Output = "softmax"
+    output: Output = "model"
     keep_float: tuple[str, ...] = ()
+    custom_objects: Path | None = None
     overrides: Overrides = Overrides()
     out: Path = Path("build")
     force: bool = False
@@ -112,6 +113,8 @@ def plan(order: Order, notify: Notify) -> Plan:
     jobs = _jobs(order)
     if order.io == "uint8":
         jobs = _with_uint8(jobs, strict, notify)
+    if order.custom_objects is not None and order.model is None:
+        raise UsageError("--custom-objects goes with a model file of yours", "name it")
     own = _own_model(order, notify) if order.model else None
     trained_on = own.data if own else None
     given = order.data or (trained_on.source if trained_on else None)
@@ -142,7 +145,9 @@ def plan(order: Order, notify: Notify) -> Plan:
             )
         )
     resolution = None if order.res is None else (order.res, order.res)
-    labels = spec.preprocessing.labels if order.overrides.labels or trained_on else ()
+    told = found.file.preprocessing if found.file else None
+    named = order.overrides.labels or trained_on or told
+    labels = spec.preprocessing.labels if named else ()
     # A model file's own resolution is known only once a framework has opened it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
     # What a network was trained on cannot judge it.
@@ -165,20 +170,22 @@ def plan(order: Order, notify: Notify) -> Plan:
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
     judged = given is not None or builtin
+    custom = None if order.custom_objects is None else str(order.custom_objects.absolute())
     return Plan(
-        Source(spec, found.file, found.weights, resolution), jobs, strict, data, calibration,
-        training, () if numbered or source == models.DEMO else held.classes, judged, folder,
+        Source(spec, found.file, found.weights, resolution, custom), jobs, strict, data,
+        calibration, training, () if numbered or source == models.DEMO else held.classes, judged,
+        folder,
         _key(order, spec, found.file, data, calibration, training),
     )  # fmt: skip
 
 
 def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
     """(recipe, format) pairs, TFLite first, the most precise recipe first."""
-    formats = tuple(dict.fromkeys(order.formats or CONVERTERS.names()[::-1]))
+    formats = tuple(dict.fromkeys(order.formats or FORMATS.names()[::-1]))
     for format_ in formats:
-        if format_ not in CONVERTERS.names():
+        if format_ not in FORMATS.names():
             raise UsageError(
-                f"no format named {format_!r}", f"there are {', '.join(CONVERTERS.names())}"
+                f"no format named {format_!r}", f"there are {', '.join(FORMATS.names())}"
             )
     known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
     if order.recipes is None:
@@ -289,13 +296,16 @@ def _own_model(order: Order, notify: Notify) -> Opened:
         return _trained(path, order)
     if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
         raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
-    file = models.detect(path, unsafe=order.unsafe, notify=notify)
+    custom = order.custom_objects is not None
+    file = models.detect(path, unsafe=order.unsafe, custom=custom, notify=notify)
+    if custom and file.format not in ("h5", "keras"):
+        raise UsageError(f"{path.name} names no objects of Keras", "leave --custom-objects away")
     if file.content == "weights":
         raise InputError(
             f"{path.name} holds weights without a model",
             f"mobiledeploy export --weights {path} --alpha A --res R",
         )
-    chosen = order.overrides.over(None)
+    chosen = order.overrides.over(file.preprocessing)
     if chosen is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
@@ -384,8 +394,13 @@ def _key(
         "io": order.io,
         "output": order.output,
         "res": order.res,
+        "custom_objects": _hash(order.custom_objects),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(path: Path | None) -> str | None:
+    return None if path is None else records.sha256(inputs.read(path, inputs.TABLE))
 
 
 def tools() -> dict[str, str]:

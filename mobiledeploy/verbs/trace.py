@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from mobiledeploy.core import artifacts
+from mobiledeploy.core.plugins import source_of
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Layer, ModelSpec, Source
 from mobiledeploy.verbs import child
@@ -48,14 +50,19 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
 def _work(request: Request, speak: child.Speaker) -> None:
     speak.progress("loading TensorFlow", 0, 1)
     # Not at the top: the parent imports this file too, and stays without TensorFlow.
-    from mobiledeploy.frameworks import source, tracing
+    from mobiledeploy.frameworks import tracing
 
     speak.progress("loading TensorFlow", 1, 1)
     for done, wanted in enumerate(request.sources):
         speak.progress("counting", done, len(request.sources))
-        model, spec = source.open_(wanted)
-        found = tracing.parameters(model)
-        layers = tracing.layers(model, spec.resolution)
+        opened = source_of(wanted).open(wanted)
+        # A finished file is analyzed as it is, and never comes here.
+        assert opened.network is not None
+        found = tracing.parameters(opened.network)
+        layers = tracing.layers(opened.network, opened.resolution)
+        spec = dataclasses.replace(
+            wanted.spec, resolution=opened.resolution, classes=opened.classes
+        )
         speak.event(Traced(spec, layers, found.trainable, found.total))
     speak.progress("counting", len(request.sources), len(request.sources))
 

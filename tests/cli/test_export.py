@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -292,6 +293,76 @@ def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
         "--format", "onnx", cwd=tmp_path,
     )  # fmt: skip
     refused(done, 7, "CONV_3D has no form in ONNX here", tmp_path, {"build"})
+
+
+def test_a_job_that_fails_costs_that_job_only(tmp_path, odd):
+    picture_folder(tmp_path / "given")
+    done = run(
+        "export", odd, "--data", "given", "--input-range", "0,1", "--recipe", "float32",
+        "--format", "onnx,tflite", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    answer = json.loads(done.stdout)
+    assert [Path(row["path"]).name for row in answer["rows"]] == ["float32.tflite"]
+    (failed,) = answer["failed"]
+    assert failed["what"] == "float32.onnx"
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "CONV_3D has no form in ONNX here" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "build" / "odd" / "float32.tflite.json").is_file()
+
+
+def test_a_float_tflite_is_a_model_whose_metadata_is_read(tmp_path, model_files):
+    picture_folder(tmp_path / "given")
+    (tmp_path / "names").write_text("e\nd\nc\nb\na\n")
+    argv = ("export", model_files / "k2.h5", "--input-range", "-1,1", "--data", "given")
+    argv += ("--recipe", "float32,float16,int8_ptq", "--format", "tflite")
+    first = run(*argv, "--labels", "names", "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    rows = {row["recipe"]: row for row in json.loads(first.stdout)["rows"]}
+    again = {}
+    for recipe in ("float32", "float16"):
+        file = tmp_path / f"my-{recipe}.tflite"
+        shutil.copyfile(tmp_path / rows[recipe]["path"], file)
+        more = ("--recipe", "float32,int8_ptq") if recipe == "float16" else ("--recipe", "float32")
+        done = run("export", file, "--data", "given", *more, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        again[recipe] = json.loads(done.stdout)
+    spec = again["float32"]["spec"]
+    assert spec["preprocessing"]["input_range"] == [-1.0, 1.0]
+    assert spec["preprocessing"]["labels"] == ["e", "d", "c", "b", "a"]
+    made = {Path(row["path"]).name for row in again["float16"]["rows"]}
+    assert made == {"float32.tflite", "int8_ptq.tflite", "float32.onnx", "int8_ptq.onnx"}
+    row = next(r for r in again["float32"]["rows"] if r["recipe"] == "float32")
+    assert row["top1"] == rows["float32"]["top1"]
+    integers = tmp_path / "my-int8.tflite"
+    shutil.copyfile(tmp_path / rows["int8_ptq"]["path"], integers)
+    done = run("export", integers, "--data", "given", cwd=tmp_path)
+    assert done.returncode == 7
+    assert "evaluate, bench, check, verify and diff" in done.stderr
+
+
+def test_layers_of_the_users_own_come_from_their_file(tmp_path):
+    own = (
+        "import tf_keras\n"
+        "@tf_keras.saving.register_keras_serializable('mine')\n"
+        "class Double(tf_keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+    )
+    (tmp_path / "own.py").write_text(own)
+    module = types.ModuleType("own")
+    exec(own, module.__dict__)
+    model = model_of(tmp_path / "given.h5", module.Double())
+    picture_folder(tmp_path / "given")
+    argv = ("export", model, "--input-range", "0,1", "--data", "given", "--recipe", "float32")
+    done = run(*argv, cwd=tmp_path)
+    assert done.returncode == 7 and "--custom-objects FILE.py" in done.stderr
+    done = run(*argv, "--custom-objects", "own.py", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    argv += ("--custom-objects", "own.py", "--json")
+    assert json.loads(run(*argv, cwd=tmp_path).stdout)["reused"]
+    (tmp_path / "own.py").write_text(own.replace("2 * x", "2.0 * x"))
+    assert not json.loads(run(*argv, cwd=tmp_path).stdout)["reused"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ OPTIONS = [
 # Whoever writes a repository must not choose any of these, in whatever command they stand.
 NEVER = {
     "adb", "benchmark_model", "clean", "emulator", "executor", "force", "pipeline", "ray_address",
-    "strategy", "unsafe", "update_baseline",
+    "strategy", "unsafe", "custom_objects", "update_baseline",
 }  # fmt: skip
 WRITES = {"baseline", "junit", "markdown", "out", "plot", "record"}
 every_option = pytest.mark.parametrize(

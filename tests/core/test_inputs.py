@@ -13,7 +13,7 @@ import pytest
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import artifacts, cards, device_cards, inputs, recording, runs
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
-from mobiledeploy.core.plugins import DATASETS, LOADERS
+from mobiledeploy.core.plugins import DATASETS, SOURCES
 from mobiledeploy.verbs import baseline, calibrate, diff_figures, estimate, results, tables
 
 
@@ -154,7 +154,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a run": runs.read,
     "an artifact": artifacts.load,
     "class names": _frame.read_labels,
-    "Keras weights": LOADERS.load("keras").detect,
+    "Keras weights": SOURCES.load("tf_keras").detect,
     "records": lambda path: list(results.read(path)),
 }
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.formats import keras
 from mobiledeploy.frameworks import loading
+from mobiledeploy.sources import _keras_files as keras
 from tests.hostile.keras_files import h5, k3, keras3_lambda, lambda_layer
 
 
@@ -27,7 +27,13 @@ from tests.hostile.keras_files import h5, k3, keras3_lambda, lambda_layer
         ),
         ("subtracting 9 from 4 for '{{node Conv2D}} = Conv2D[T=1]'", "subtracting 9 from 4"),
         ("Exception encountered when calling x", "Exception encountered when calling x"),
-        ("x" * 300, "x" * 199 + "…"),
+        ("a" * 200 + "b" * 100, "a" * 119 + "…" + "b" * 80),
+        (
+            "Graph execution error:\n\nDetected at node 'x' defined at (most recent call last):\n"
+            "  File \"a.py\", line 2, in b\nNode: 'x'\nIncompatible shapes: [2] vs. [3]\n [[x]]",
+            "Incompatible shapes: [2] vs. [3]",
+        ),
+        ("{{function_node __wrapped__Add}} Incompatible shapes", "Incompatible shapes"),
     ],
 )
 def test_the_first_useful_line(text, line):
@@ -47,7 +53,7 @@ def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
         loading.for_inference(looked_at, suffix),
     ):
         pass
-    trusted = keras.detect(path)
+    trusted = dataclasses.replace(keras.detect(path), trusted=True)
     with loading.for_inference(trusted, suffix) as copy:
         assert copy.is_file()
 

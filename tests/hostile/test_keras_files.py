@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mobiledeploy.core import untrusted
 from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import SOURCES
 from mobiledeploy.verbs import models
 from tests.hostile.files import touched
 from tests.hostile.keras_files import FILES
@@ -27,6 +29,49 @@ for path in sys.argv[1:]:
     except Exception as error:
         print(path, type(error).__name__, str(error)[:200])
 """
+
+
+OWN = """
+import {library}
+
+
+@{library}.saving.register_keras_serializable("mine")
+class Thing({library}.layers.Layer):
+    pass
+"""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_custom_objects_of_the_users_let_no_hostile_file_through(file, tmp_path):
+    canary = tmp_path / "canary"
+    path = file.write(tmp_path, canary)
+    looked_at = models.detect(path, custom=True)
+    library = {"keras3": "keras", "tf_keras": "tf_keras"}[looked_at.framework]
+    own = tmp_path / "own_objects.py"
+    own.write_text(OWN.format(library=library))
+    with pytest.raises(InputError, match=r"code of its own: .*does not register it"):
+        SOURCES.load(looked_at.framework).load(looked_at, str(own))
+    assert not touched(canary)
+
+
+@pytest.mark.parametrize(
+    ("node", "allowed"),
+    [
+        ({"class_name": "mine>Thing"}, True),
+        ({"class_name": "Thing", "module": "x", "registered_name": "mine>Thing"}, True),
+        ({"class_name": "Thing", "module": "x"}, False),
+        ({"class_name": "Thing", "module": "x", "registered_name": "Other"}, False),
+        ({"class_name": "function", "config": "mine>act", "module": "x"}, True),
+        ({"class_name": "function", "config": "other", "module": "x"}, False),
+        ({"class_name": "Thing", "config": {"x": {"class_name": "Lambda"}}}, False),
+        ({"class_name": "Thing", "config": {"mode": "any text"}}, True),
+    ],
+)
+def test_a_name_of_the_users_is_the_one_that_keras_looks_up_first(node, allowed):
+    own = {"Thing", "mine>Thing", "mine>act"}
+    config = {"class_name": "Sequential", "config": {"layers": [{"config": {}} | node]}}
+    assert bool(untrusted.keras_code(config, own)) != allowed
+    assert untrusted.keras_code(config)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.formats import saved_model
+from mobiledeploy.sources import saved_model
 from mobiledeploy.verbs import models
 from tests.hostile.files import touched
 from tests.hostile.saved_models import FILES, IMAGE

@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.formats import keras
+from mobiledeploy.sources import _keras_files as keras
 from tests.conftest import reconfigured
 from tests.hostile.keras_files import NO_WEIGHTS
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.formats import saved_model
+from mobiledeploy.sources import saved_model
 
 
 @pytest.fixture(scope="module")

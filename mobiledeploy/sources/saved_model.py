@@ -1,4 +1,8 @@
-"""SavedModel folders: what `saved_model.pb` holds, by walking its wire format.
+"""SavedModel folders by their signature `serving_default`, and what `saved_model.pb` holds.
+
+TensorFlow's own loader knows no Keras: what Keras notes of its layers, Lambdas among them, is
+neither read nor built again. It does run functions of the file (creators and initializers of
+resources, what restores them), all of which `detect` looks into by walking the wire format.
 
 Only TensorFlow has the message types, and it is not imported here; the few fields that are needed
 are read by number. Field numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saver,
@@ -19,13 +23,16 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mobiledeploy.core import package, untrusted
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import ModelFile
+from mobiledeploy.core.ports import OpenedModel
+from mobiledeploy.core.types import Model, ModelFile, Source
 
+NEEDS: tuple[str, ...] = ("tensorflow",)
 SIGNATURE = "serving_default"
 _GRAPH, _KERAS = "saved_model.pb", "keras_metadata.pb"
 
@@ -36,6 +43,39 @@ _RESTORING = frozenset({"RestoreV2"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 # What TensorFlow takes as an operator's name; its own functions are named "__inference_call_7".
 _OPERATOR_NAME = re.compile(r"_*[A-Z][A-Za-z0-9>]*")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded signature, called as a Keras model is.
+
+    `owner` holds its variables, which live as long as it does.
+    """
+
+    name: str
+    owner: Any
+    signature: Any
+
+    def __call__(self, images: Any, training: bool = False) -> Any:
+        """Images [N, H, W, 3] float32 -> what the signature answers; it is never trained."""
+        (image,) = self.signature.structured_input_signature[1]
+        (answer,) = self.signature.structured_outputs
+        return self.signature(**{image: images})[answer]
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What it takes."""
+        return list(self.signature.structured_input_signature[1].values())
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What it answers."""
+        return list(self.signature.structured_outputs.values())
+
+    @property
+    def variables(self) -> Any:
+        """What it has learnt."""
+        return self.signature.variables
 
 
 class _Node(NamedTuple):
@@ -87,6 +127,31 @@ def detect(path: Path) -> ModelFile | None:
     return ModelFile(
         str(path), "saved_model", "saved_model", "model", digest, tuple(dict.fromkeys(code))
     )
+
+
+def open(source: Source) -> OpenedModel:
+    """The signature of the folder."""
+    from mobiledeploy.sources import _tensorflow
+
+    assert source.file is not None
+    return _tensorflow.opened(load(source.file), source)
+
+
+def load(file: ModelFile) -> Model:
+    """The signature `serving_default`; InputError where TensorFlow cannot load it."""
+    import tensorflow as tf
+
+    from mobiledeploy.frameworks import loading
+
+    with (
+        loading.under_its_format(file, "") as path,
+        loading.refusing(f"TensorFlow cannot load {file.path}", tf.errors.OpError),
+    ):
+        owner = tf.saved_model.load(str(path), tags=["serve"])
+        signature = owner.signatures[SIGNATURE]
+    variables = [(v.name, v.numpy()) for v in signature.variables]
+    loading.finite(variables, file.path)
+    return Model("saved_model", Served(file.path, owner, signature))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

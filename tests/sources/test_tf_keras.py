@@ -9,22 +9,25 @@ import tf_keras
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Weights
-from mobiledeploy.formats import keras
 from mobiledeploy.frameworks import tf_keras as framework
+from mobiledeploy.frameworks import tracing
+from mobiledeploy.sources import _keras_files as keras
+from mobiledeploy.sources import _tensorflow
+from mobiledeploy.sources import tf_keras as source
 from tests.conftest import reconfigured
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
 
 def loaded(path):
-    return framework.load(keras.detect(path))
+    return source.load(keras.detect(path))
 
 
 @pytest.mark.parametrize("name", ["k2.h5", "k2.keras"])
 def test_a_whole_model_answers_as_it_did(model_files, name):
     model = loaded(model_files / name)
-    assert framework.shapes(model) == ((None, 32, 32, 3), (None, 5))
-    call, variables = framework.inference(model)
+    assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
+    call, variables = tracing.inference(model)
     expected = tf_keras.models.load_model(model_files / name, compile=False)(IMAGES)
     np.testing.assert_array_equal(call(IMAGES), expected)
     assert len(variables) == 7
@@ -46,7 +49,7 @@ def test_layers_of_ours_are_no_strangers_code(tmp_path, suffix):
     model.save(path)
     assert {type(layer) for layer in model.layers} >= set(framework.OWN)
     assert keras.detect(path).code == ()
-    call, _ = framework.inference(loaded(path))
+    call, _ = tracing.inference(loaded(path))
     np.testing.assert_array_equal(call(IMAGES), model(IMAGES))
 
 
@@ -54,7 +57,7 @@ def test_a_file_of_another_name_is_loaded_by_its_content(model_files, tmp_path):
     for name in ("k2.h5", "k2.keras"):
         path = tmp_path / "model.bin"
         path.write_bytes((model_files / name).read_bytes())
-        assert framework.shapes(loaded(path))[1] == (None, 5)
+        assert _tensorflow.shapes(loaded(path))[1] == (None, 5)
 
 
 def test_a_file_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
@@ -63,14 +66,17 @@ def test_a_file_changed_after_it_was_looked_into_is_refused(model_files, tmp_pat
     file = keras.detect(path)
     path.write_bytes((model_files / "k2_lambda.h5").read_bytes())
     with pytest.raises(InputError, match=r"was changed"):
-        framework.load(file)
+        source.load(file)
 
 
 def test_the_verb_may_allow_a_lambda(model_files):
     file = keras.detect(model_files / "k2_lambda.keras")
-    assert framework.shapes(framework.load(file)) == ((None, 32, 32, 3), (None, 3))
+    with pytest.raises(InputError, match="could run code of its own: Lambda"):
+        source.load(file)
+    file = dataclasses.replace(file, trusted=True)
+    assert _tensorflow.shapes(source.load(file)) == ((None, 32, 32, 3), (None, 3))
     with pytest.raises(InputError, match=r"was changed while it was read") as caught:
-        framework.load(dataclasses.replace(file, code=()))
+        source.load(dataclasses.replace(file, code=()))
     assert "\n" not in str(caught.value)
 
 
@@ -92,7 +98,7 @@ def test_a_file_of_other_layer_names_is_taken_in_order_if_every_shape_fits(tmp_p
 
 def test_two_inputs_are_refused(model_files):
     with pytest.raises(InputError, match=r"has 2 inputs"):
-        framework.shapes(loaded(model_files / "k2_two.h5"))
+        _tensorflow.shapes(loaded(model_files / "k2_two.h5"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_what_takes_no_pictures_is_refused(shape, dtype, said):
     image = tf_keras.layers.Input(shape, dtype=dtype)
     model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
     with pytest.raises(InputError, match=said):
-        framework.shapes(model)
+        _tensorflow.shapes(model)
 
 
 def test_weights_are_no_model(model_files):
@@ -246,10 +252,10 @@ def test_random_weights_are_the_same_every_time():
 
 def test_the_published_person_detector(real_data):
     model = loaded(real_data / "vww" / "vww_96.h5")
-    assert framework.shapes(model) == ((None, 96, 96, 3), (None, 2))
+    assert _tensorflow.shapes(model) == ((None, 96, 96, 3), (None, 2))
     with np.load(real_data / "vww" / "images.npz") as data:
         images, labels = data["images"][:100] / np.float32(255), data["labels"][:100]
-    call, _ = framework.inference(model)
+    call, _ = tracing.inference(model)
     assert (np.argmax(call(images), axis=1) == labels).mean() > 0.75
 
 
@@ -264,4 +270,4 @@ def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, sai
     path = tmp_path / "other.keras"
     reconfigured(model_files / "k2.keras", path, config)
     with pytest.raises(InputError, match=said):
-        framework.load(keras.detect(path))
+        source.load(keras.detect(path))

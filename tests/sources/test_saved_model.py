@@ -6,8 +6,9 @@ import tensorflow as tf
 import tf_keras
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.formats import saved_model as format_
-from mobiledeploy.frameworks import saved_model, tracing
+from mobiledeploy.frameworks import tracing
+from mobiledeploy.sources import _tensorflow, saved_model
+from mobiledeploy.sources import saved_model as format_
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -18,15 +19,15 @@ def loaded(path):
 
 def test_the_signature_answers_as_the_model_did(model_files):
     model = loaded(model_files / "k2_saved")
-    assert saved_model.shapes(model) == ((None, 32, 32, 3), (None, 5))
-    call, variables = saved_model.inference(model)
+    assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
+    call, variables = tracing.inference(model)
     expected = tf_keras.models.load_model(model_files / "k2.h5", compile=False)(IMAGES)
     np.testing.assert_allclose(call(IMAGES), expected, atol=1e-6)
     assert len(variables) == 7
 
 
 def test_a_keras_3_export_is_a_saved_model_too(model_files):
-    call, _ = saved_model.inference(loaded(model_files / "k3_saved"))
+    call, _ = tracing.inference(loaded(model_files / "k3_saved"))
     np.testing.assert_allclose(np.sum(call(IMAGES), axis=1), 1, atol=1e-6)
 
 
@@ -43,7 +44,7 @@ def test_the_code_of_keras_layers_is_not_run(tmp_path):
     ran.unlink()
     file = format_.detect(tmp_path / "model")
     assert file.code == ("Lambda layer 'noted'",)
-    call, _ = saved_model.inference(saved_model.load(file))
+    call, _ = tracing.inference(saved_model.load(file))
     assert call(IMAGES[:, :8, :8]).shape == (2, 3)
     assert not ran.exists()
     # Keras would have run it.
@@ -53,7 +54,7 @@ def test_the_code_of_keras_layers_is_not_run(tmp_path):
 
 def test_two_inputs_are_refused(model_files):
     with pytest.raises(InputError, match="has 2 inputs"):
-        saved_model.shapes(loaded(model_files / "k2_two_saved"))
+        _tensorflow.shapes(loaded(model_files / "k2_two_saved"))
 
 
 def test_a_model_without_its_variables_is_one_line(model_files, tmp_path):
@@ -91,7 +92,7 @@ def test_a_fixed_batch_is_refused(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "eight"), signatures=signature)
     model = loaded(tmp_path / "eight")
     with pytest.raises(InputError, match="has a fixed batch of 8; 1 or an open one is needed"):
-        saved_model.shapes(model)
+        _tensorflow.shapes(model)
     with pytest.raises(InputError, match="cannot run the model on one 32x32 picture: ") as caught:
         tracing.freeze(model, (32, 32))
     assert "\n" not in str(caught.value)

@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from mobiledeploy.core.plugins import FRAMEWORKS
-from mobiledeploy.formats import keras as format_
+from mobiledeploy.core.plugins import SOURCES
+from mobiledeploy.frameworks import tracing
+from mobiledeploy.sources import _keras_files as format_
 
 LIBRARIES = ("tf_keras", "keras")
 SIZE = 64
@@ -26,10 +27,10 @@ def accepted(model, path):
     model.save(path)
     file = format_.detect(path)
     assert file.code == ()
-    framework = FRAMEWORKS.load(file.framework)
+    framework = SOURCES.load(file.framework)
     loaded = framework.load(file)
     images = np.random.default_rng(0).random((2, *model.inputs[0].shape[1:]), np.float32)
-    call, _ = framework.inference(loaded)
+    call, _ = tracing.inference(loaded)
     np.testing.assert_allclose(call(images), model(images, training=False), atol=1e-5)
 
 
@@ -179,4 +180,4 @@ def test_what_is_loaded_is_what_was_looked_at(tmp_path):
         file.attrs["training_config"] = json.dumps({"loss": evil})
     file = format_.detect(tmp_path / "model.h5")
     assert file.code == ()
-    assert FRAMEWORKS.load("tf_keras").load(file).handle.output_shape == (None, 2)
+    assert SOURCES.load("tf_keras").load(file).handle.output_shape == (None, 2)

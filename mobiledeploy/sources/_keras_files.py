@@ -6,6 +6,7 @@ mobile network needs, is refused here, before a framework sees it.
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import zipfile
@@ -13,10 +14,9 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-import h5py
-
 from mobiledeploy.core import inputs, records, untrusted
 from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import missing
 from mobiledeploy.core.types import ModelFile
 
 LARGEST_BYTES = 2 << 30
@@ -30,13 +30,18 @@ _SUFFIXES = (".h5", ".hdf5", ".keras")
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, LookupError)
 
 
-def detect(path: Path) -> ModelFile | None:
+def detect(path: Path, framework: str | None = None) -> ModelFile | None:
     """What the file at `path` is by its content, whatever its suffix says.
 
+    Args:
+        path: any file.
+        framework: keras3 or tf_keras, where only files of this one are wanted.
+
     Returns:
-        None for what is neither HDF5 nor a zip, nor named like it.
+        None for what is neither HDF5 nor a zip, nor named like it, and for another framework's.
 
     Raises:
+        MissingError: it is HDF5, or a Keras zip, and h5py is not installed.
         InputError: missing, truncated, too large, leading out of itself, or HDF5 of another kind.
     """
     try:
@@ -44,9 +49,9 @@ def detect(path: Path) -> ModelFile | None:
             return None
         with inputs.opened(path) as stream:
             if _is_hdf5(stream):
-                return _hdf5(stream, path)
+                return _hdf5(stream, path, framework)
             if zipfile.is_zipfile(stream):
-                return _zip(stream, path)
+                return _zip(stream, path, framework)
             empty = not stream.seek(0, os.SEEK_END)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from error
@@ -54,6 +59,16 @@ def detect(path: Path) -> ModelFile | None:
         return None
     what = "empty" if empty else "neither HDF5 nor a Keras zip"
     raise InputError(f"{path} is {what}", "it may have been cut short: fetch or save it again")
+
+
+def configuration(path: Path) -> str:
+    """The configuration of a whole model that was looked into before, as JSON."""
+    with inputs.opened(path) as stream:
+        if _is_hdf5(stream):
+            with _h5py().File(stream, "r") as file:
+                return _text(file.attrs["model_config"])
+        with zipfile.ZipFile(stream) as archive:
+            return _read(archive, "config.json").decode()
 
 
 def _is_hdf5(stream: BinaryIO) -> bool:
@@ -68,12 +83,29 @@ def _is_hdf5(stream: BinaryIO) -> bool:
     return found
 
 
-def _hdf5(stream: BinaryIO, path: Path) -> ModelFile:
+def _h5py() -> Any:
+    """The library. Whoever brings a TFLite file may do without it."""
+    try:
+        return importlib.import_module("h5py")
+    except ModuleNotFoundError as error:
+        raise missing("h5py") from error
+
+
+def _hdf5(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
+    h5py = _h5py()
     try:
         with h5py.File(stream, "r") as file:
             _check_objects(file, str(path))
             version = _text(file.attrs.get("keras_version", ""))
             framework = "keras3" if version and int(version.split(".")[0]) >= 3 else "tf_keras"
+            if "model_config" not in file.attrs and "layer_names" not in file.attrs:
+                if "layers" not in file and "_layer_checkpoint_dependencies" not in file:
+                    raise InputError(
+                        f"{path} is HDF5, but holds neither a Keras model nor Keras weights"
+                    )
+                framework = "keras3"
+            if wanted not in (None, framework):
+                return None
             facts = ModelFile(str(path), "h5", framework, "weights", records.sha256(path))
             if "model_config" in file.attrs:
                 text = _text(file.attrs["model_config"])
@@ -83,20 +115,19 @@ def _hdf5(stream: BinaryIO, path: Path) -> ModelFile:
                 return ModelFile(
                     str(path), "h5", framework, "weights", facts.sha256, classes=_classes(file)
                 )
-            if "layers" in file or "_layer_checkpoint_dependencies" in file:
-                return ModelFile(str(path), "h5", "keras3", "weights", facts.sha256)
+            return facts
     except _BROKEN as error:
         raise InputError(
             f"{path} is broken HDF5: {_reason(error)}",
             "it may have been cut short: fetch or save it again",
         ) from error
-    raise InputError(f"{path} is HDF5, but holds neither a Keras model nor Keras weights")
 
 
-def _check_objects(file: h5py.File, where: str) -> None:
+def _check_objects(file: Any, where: str) -> None:
     """InputError for links to other files, data in other files, and data of absurd size."""
     waiting: list[tuple[Any, int]] = [(file, 0)]
     objects = total = 0
+    h5py = _h5py()
     while waiting:
         group, depth = waiting.pop()
         for name in group:
@@ -118,7 +149,7 @@ def _check_objects(file: h5py.File, where: str) -> None:
                 raise InputError(f"{where} holds more than {LARGEST_BYTES >> 30} GiB of weights")
 
 
-def _classes(file: h5py.File) -> int | None:
+def _classes(file: Any) -> int | None:
     """The width of the last layer that has weights."""
     for name in reversed([_text(name) for name in file.attrs["layer_names"]]):
         weights = [_text(weight) for weight in file[name].attrs["weight_names"]]
@@ -128,7 +159,7 @@ def _classes(file: h5py.File) -> int | None:
     return None
 
 
-def _zip(stream: BinaryIO, path: Path) -> ModelFile | None:
+def _zip(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = [member.filename for member in archive.infolist()]
@@ -144,7 +175,7 @@ def _zip(stream: BinaryIO, path: Path) -> ModelFile | None:
             config = untrusted.parse_json(_read(archive, "config.json"), f"{path}: configuration")
             for name in names:
                 if name.endswith(".h5"):
-                    with h5py.File(io.BytesIO(archive.read(name)), "r") as file:
+                    with _h5py().File(io.BytesIO(archive.read(name)), "r") as file:
                         _check_objects(file, f"{path}: {name}")
     except (*_BROKEN, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(
@@ -157,10 +188,13 @@ def _zip(stream: BinaryIO, path: Path) -> ModelFile | None:
     major = version.split(".")[0] if isinstance(version, str) else ""
     if major not in ("2", "3"):
         raise InputError(f"{path} is of Keras version {version!r}; 2 and 3 are known")
+    framework = "keras3" if major == "3" else "tf_keras"
+    if wanted not in (None, framework):
+        return None
     return ModelFile(
         str(path),
         "keras",
-        "keras3" if major == "3" else "tf_keras",
+        framework,
         "model",
         records.sha256(path),
         _code(config),

@@ -1,0 +1,123 @@
+"""What the sources of TensorFlow's wing share: a live model, opened, and its float TFLite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.lite.python.convert import ConverterError
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import Images
+from mobiledeploy.core.types import Model, Output, Preprocessing, Source
+from mobiledeploy.frameworks import loading, remembered, tracing
+
+
+class TensorFlowModel:
+    """A model that TensorFlow computes, at one resolution (height, width)."""
+
+    def __init__(self, model: Model, resolution: tuple[int, int], classes: int) -> None:
+        self.network: Model | None = model
+        self._model = model
+        self.resolution = resolution
+        self.classes = classes
+
+    def floats(self, output: Output) -> bytes:
+        """See `ports.OpenedModel`; InputError for an operator that TFLite lacks."""
+        frozen = tracing.freeze(self._model, self.resolution)
+        with loading.temporary_folder() as folder:
+            frozen.save(output, folder)
+            with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
+                converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+            try:
+                return bytes(converter.convert())
+            except ConverterError as error:
+                raise InputError(_reason(str(error))) from error
+
+    def answers(self, images: Images) -> NDArray[np.float32]:
+        """See `ports.OpenedModel`; InputError where TensorFlow cannot compute them."""
+        frozen = tracing.freeze(self._model, self.resolution)
+        if len(images) and frozen.draws_numbers() and self._wavers(images[:1]):
+            raise InputError(
+                "the model answers otherwise each time that it is given the same image",
+                "a Dropout, or noise, was left on (training=True): build it without",
+            )
+        return frozen.run(images)
+
+    def _wavers(self, image: Images) -> bool:
+        """Whether two answers to one image differ; frozen, a generator would begin anew."""
+        call, _ = tracing.inference(self._model)
+        with loading.refusing("TensorFlow cannot run the model", tf.errors.OpError):
+            first, second = (np.asarray(call(tf.constant(image)), np.float32) for _ in range(2))
+        return not np.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True)
+
+    def ends_in_softmax(self) -> bool:
+        """See `ports.OpenedModel`."""
+        return tracing.freeze(self._model, self.resolution).scores is not None
+
+    def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
+        """See `ports.OpenedModel`."""
+        return remembered.likelier_range(self._model, self.resolution, pre, images)
+
+
+def opened(model: Model, source: Source) -> TensorFlowModel:
+    """A user's model at the resolution that it has, or that is asked for.
+
+    InputError for a model that is no image classifier, UsageError for a resolution that it cannot
+    take.
+    """
+    inputs, outputs = shapes(model)
+    classes = outputs[1]
+    if classes is None or classes < 2:
+        raise InputError("the model gives one score; a classifier of two or more classes is needed")
+    height, width = inputs[1], inputs[2]
+    resolution = source.resolution or (height or 0, width or 0)
+    if 0 in resolution:
+        raise UsageError("the model takes any resolution", "say which with --res")
+    if any(
+        fixed not in (None, asked) for fixed, asked in zip((height, width), resolution, strict=True)
+    ):
+        raise UsageError(f"the model takes {height}x{width} only", "leave --res away")
+    return TensorFlowModel(model, resolution, classes)
+
+
+def shapes(model: Model) -> tuple[loading.Shape, loading.Shape]:
+    """([N, H, W, 3], [N, classes]) with None where open.
+
+    InputError for a model with two inputs or outputs, or with others than float32 images in and a
+    row of scores out.
+    """
+    handle = model.handle
+    where = f"the model {handle.name}"
+    if not getattr(handle, "inputs", None) or not handle.outputs:
+        raise InputError(f"{where} was saved without the shape of its input")
+    image = loading.only("input", handle.inputs, where)
+    scores = loading.only("output", handle.outputs, where)
+    dtype = image.dtype if isinstance(image.dtype, str) else image.dtype.name
+    return loading.checked((_sides(image.shape), dtype), _sides(scores.shape), where)
+
+
+def _sides(shape: Sequence[int | None] | tf.TensorShape) -> Sequence[int | None] | None:
+    if isinstance(shape, tf.TensorShape):
+        return None if shape.rank is None else shape.as_list()
+    return shape
+
+
+def _reason(text: str) -> str:
+    """The converter's pages of text, as the operators that it could not place."""
+    ops = sorted(
+        set(re.findall(r"'?(?:tf|tfl)\.(\w+)'? op is neither|error: '(tf\.\w+)' op", text))
+    )
+    names = sorted({name for pair in ops for name in pair if name})
+    flex = re.search(r"(?:Flex|Select TF|Custom) ops: ([\w, ]+)", text)
+    if flex:
+        names = [name.strip() for name in flex[1].split(",")]
+    if names:
+        return f"TFLite has no operator for {', '.join(names)}"
+    # A location of many calls stands before the cause.
+    cause = re.search(r"error: (?:loc\(.*\): )?(.+)", text)
+    line = loading.first_line(ValueError(cause[1] if cause else text))
+    return f"TFLiteConverter refused the model: {line}"

@@ -1,0 +1,325 @@
+"""Float TFLite files: a model as good as any other, and no TensorFlow is needed to open it.
+
+What a file says of its images is in our own contract, or in TFLite metadata as MediaPipe and the
+Task Library read it (https://ai.google.dev/edge/litert/models/metadata): a flatbuffer of its own
+among the buffers, and class names in a zip behind the model.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import number_types
+from flatbuffers.table import Table
+from numpy.typing import NDArray
+
+from mobiledeploy.core import inputs, preprocessing, records
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.ports import Images, OpenedModel
+from mobiledeploy.core.types import Model, ModelFile, Output, Preprocessing, Source
+from mobiledeploy.graphs import execution
+from mobiledeploy.graphs.graph import BROKEN, CASTS, IDENTIFIER, Graph
+
+NEEDS: tuple[str, ...] = ()
+_METADATA, _METADATA_IDENTIFIER = b"TFLITE_METADATA", b"M001"
+_MOST_UNITS = 64
+_USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+_LABELS_BYTES = 1 << 20
+
+
+def detect(path: Path) -> ModelFile | None:
+    """What the file says of itself.
+
+    Returns:
+        None for anything but a TFLite file.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or holds integers.
+    """
+    if path.is_dir():
+        return None
+    with inputs.opened(path) as stream:
+        start = stream.read(8)
+    if start[4:8] != IDENTIFIER:
+        return None
+    content = inputs.read(path, inputs.MODEL)
+    try:
+        graph = Graph(content)
+        _refuse_integers(graph, path)
+        contract = FORMATS.load("tflite").contract(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+    described = contract.preprocessing if contract else _described(graph, content)
+    return ModelFile(
+        str(path), "tflite", "tflite", "model", records.sha256(content), preprocessing=described
+    )
+
+
+def open(source: Source) -> OpenedModel:
+    """The file, with a static batch of 1, and weights of float16 as float32."""
+    assert source.file is not None
+    path = Path(source.file.path)
+    content = inputs.read(path, inputs.MODEL)
+    if records.sha256(content) != source.file.sha256:
+        raise InputError(f"{path} was changed while it was read", "try again")
+    graph = Graph(content)
+    del content
+    _widen(graph)
+    return _Lite(graph, source.resolution)
+
+
+class _Lite:
+    """A float TFLite as `ports.OpenedModel`."""
+
+    network: Model | None = None
+
+    def __init__(self, graph: Graph, wanted: tuple[int, int] | None) -> None:
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+            raise InputError(
+                f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
+                "one image in and one row of scores out are needed"
+            )
+        image, scores = graph.shape(graph.inputs[0]), graph.shape(graph.outputs[0])
+        open_sides = graph.subgraph.tensors[graph.inputs[0]].shapeSignature
+        if len(image) != 4 or image[3] != 3:
+            raise InputError(f"the model takes {list(image)}; an RGB image [1, H, W, 3] is needed")
+        if image[0] != 1:
+            raise InputError(
+                f"the model has a fixed batch of {image[0]}; 1 is needed", "convert it with 1"
+            )
+        if open_sides is not None and -1 in open_sides[1:]:
+            raise InputError(
+                "the model takes any height and width; a TFLite of one size is needed",
+                "export the model that it was made from, with --res",
+            )
+        types = [graph.type_name(index) for index in (*graph.inputs, *graph.outputs)]
+        if types != ["float32", "float32"]:
+            raise InputError(f"the model takes {types[0]} and gives {types[1]}; float32 is needed")
+        if len(scores) != 2 or scores[0] != 1:
+            raise InputError(f"the model gives {list(scores)}; scores [1, classes] are needed")
+        if scores[1] < 2:
+            raise InputError(
+                "the model gives one score; a classifier of two or more classes is needed"
+            )
+        if wanted not in (None, image[1:3]):
+            raise UsageError(f"the model takes {image[1]}x{image[2]} only", "leave --res away")
+        self.resolution = (image[1], image[2])
+        self.classes = scores[1]
+        for tensor in graph.subgraph.tensors:
+            tensor.shapeSignature = None
+        self._graph = graph
+
+    def floats(self, output: Output) -> bytes:
+        """See `ports.OpenedModel`."""
+        graph = Graph(self._graph.packed())
+        graph.model.metadata = []
+        if output == "logits" and self.ends_in_softmax():
+            (last,) = _makers(graph, graph.outputs[0])
+            graph.subgraph.outputs = [int(last.inputs[0])]
+            graph.subgraph.operators = [op for op in graph.ops if op is not last]
+        elif output == "softmax" and not self.ends_in_softmax():
+            (scores,) = graph.outputs
+            made = graph.add_tensor("softmax", graph.shape(scores), "float32")
+            graph.subgraph.operators = [*graph.ops, _softmax(graph, scores, made)]
+            graph.subgraph.outputs = [made]
+        graph.model.signatureDefs = [_signature(graph)]
+        return graph.packed()
+
+    def answers(self, images: Images) -> NDArray[np.float32]:
+        """See `ports.OpenedModel`."""
+        return execution.logits(self._graph.packed(), images)
+
+    def ends_in_softmax(self) -> bool:
+        """See `ports.OpenedModel`."""
+        makers = _makers(self._graph, self._graph.outputs[0])
+        return any(self._graph.kind(op) == "SOFTMAX" for op in makers)
+
+    def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
+        """None: batch normalization is folded into the weights of a TFLite."""
+        del pre, images
+        return None
+
+
+def _softmax(graph: Graph, source: int, target: int) -> Any:
+    op = graph.add_op("SOFTMAX", [source], [target])
+    op.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
+    op.builtinOptions = schema.SoftmaxOptionsT()
+    op.builtinOptions.beta = 1.0
+    return op
+
+
+def _signature(graph: Graph) -> Any:
+    """serving_default, image -> scores."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    ends = []
+    for name, index in (("image", graph.inputs[0]), ("scores", graph.outputs[0])):
+        end = schema.TensorMapT()
+        end.name, end.tensorIndex = name, index
+        ends.append([end])
+    signature.inputs, signature.outputs = ends
+    return signature
+
+
+def _makers(graph: Graph, index: int) -> list[Any]:
+    return [op for op in graph.ops if index in map(int, op.outputs)]
+
+
+def _refuse_integers(graph: Graph, path: Path) -> None:
+    """InputError for a file that is quantized already."""
+    stored = {graph.type_name(index) for index in range(len(graph.subgraph.tensors))}
+    quantized = sorted(stored & {"int8", "uint8", "int4", "int16"})
+    scaled = any(graph.scale(i)[0].size for i in range(len(graph.subgraph.tensors)))
+    if quantized and scaled:
+        raise InputError(
+            f"it holds integers already ({', '.join(quantized)})",
+            f"export the float model that it was made from; evaluate, bench, check, verify and "
+            f"diff take {path.name} as it is",
+        )
+
+
+def _widen(graph: Graph) -> None:
+    """Constants of float16 with a DEQUANTIZE behind them become constants of float32."""
+    kept = []
+    for op in graph.ops:
+        values = graph.constant(int(op.inputs[0])) if len(op.inputs) else None
+        if graph.kind(op) in CASTS and values is not None and values.dtype == np.float16:
+            constant = graph.add_constant("", values.astype(np.float32))
+            tensors = graph.subgraph.tensors
+            tensors[int(op.outputs[0])].buffer = tensors[constant].buffer
+            tensors.pop()
+            # Nobody reads these any more, and what no tensor has is not packed.
+            tensors[int(op.inputs[0])].buffer = 0
+        else:
+            kept.append(op)
+    graph.subgraph.operators = kept
+
+
+# What TFLite metadata says; slots are the places of fields in the tables of metadata_schema.fbs.
+
+
+def _described(graph: Graph, content: bytes) -> Preprocessing | None:
+    """How an image becomes the input, by standard metadata; None where it does not tell."""
+    entries = [entry for entry in graph.model.metadata or () if entry.name == _METADATA]
+    if not entries or not 0 <= entries[0].buffer < len(graph.model.buffers):
+        return None
+    stored = graph.model.buffers[entries[0].buffer].data
+    if stored is None:
+        return None
+    data = np.asarray(stored, np.uint8).tobytes()
+    if data[4:8] != _METADATA_IDENTIFIER:
+        return None
+    try:
+        root = Table(data, flatbuffers.encode.Get(number_types.UOffsetTFlags.packer_type, data, 0))
+        graphs = _children(root, 3)
+        images = _children(graphs[0], 2) if graphs else []
+        normal = _normalization(images[0]) if images else None
+        answers = _children(graphs[0], 3) if graphs else []
+        names = [_text(file, 0) for file in (_children(answers[0], 6) if answers else [])]
+    except (*BROKEN, UnicodeDecodeError) as error:
+        raise InputError("its metadata is damaged") from error
+    if normal is None:
+        return None
+    mean, std = normal
+    labels = _labels(content, names[0]) if names else ()
+    return _scaling(mean, std, labels)
+
+
+def _scaling(mean: list[float], std: list[float], labels: tuple[str, ...]) -> Preprocessing | None:
+    """(pixel - mean) / std, of pixels of 0..255, in our words."""
+    count = max(len(mean), len(std))
+    if count not in (1, 3) or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+        return None
+    means, stds = (list(v) * (3 // len(v)) for v in (mean, std))
+    # One range for all channels is told by both of its ends.
+    if len(set(means)) == len(set(stds)) == 1:
+        low, high = -means[0] / stds[0], (255 - means[0]) / stds[0]
+        near = [r for r in _USUAL if np.allclose(r, (low, high), atol=0.02)]
+        ends = near[0] if near else (low, high)
+        found = Preprocessing(ends, labels=labels)
+    else:
+        red, green, blue = (m / 255 for m in means)
+        found = Preprocessing(
+            (0.0, 1.0), (red, green, blue), (stds[0] / 255, stds[1] / 255, stds[2] / 255),
+            labels=labels,
+        )  # fmt: skip
+    try:
+        preprocessing.validate(found)
+    except UsageError as error:
+        raise InputError(f"its metadata cannot be followed: {error.message}") from error
+    return found
+
+
+def _normalization(tensor: Table) -> tuple[list[float], list[float]] | None:
+    """(mean, std) of the NormalizationOptions among a tensor's process units."""
+    for unit in _children(tensor, 4):
+        place = unit.Offset(_slot(0))
+        kind = unit.Get(number_types.Uint8Flags, unit.Pos + place) if place else 0
+        options = unit.Offset(_slot(1))
+        if kind == 1 and options:
+            table = Table(unit.Bytes, unit.Indirect(unit.Pos + options))
+            mean, std = _floats(table, 0), _floats(table, 1)
+            if mean and std:
+                return mean, std
+    return None
+
+
+def _slot(number: int) -> int:
+    return 4 + 2 * number
+
+
+def _children(table: Table, slot: int) -> list[Table]:
+    place = table.Offset(_slot(slot))
+    if not place:
+        return []
+    if table.VectorLen(place) > _MOST_UNITS:
+        raise InputError("its metadata holds more than a model can")
+    start = table.Vector(place)
+    return [
+        Table(table.Bytes, table.Indirect(start + 4 * number))
+        for number in range(table.VectorLen(place))
+    ]
+
+
+def _floats(table: Table, slot: int) -> list[float]:
+    place = table.Offset(_slot(slot))
+    if not place or table.VectorLen(place) > _MOST_UNITS:
+        return []
+    values = table.GetVectorAsNumpy(number_types.Float32Flags, place)
+    return [float(value) for value in values]
+
+
+def _text(table: Table, slot: int) -> str:
+    place = table.Offset(_slot(slot))
+    return table.String(table.Pos + place).decode() if place else ""
+
+
+def _labels(content: bytes, name: str) -> tuple[str, ...]:
+    """The class names of a file packed behind the model, one a line; () where there is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if name not in archive.namelist():
+                return ()
+            member = archive.getinfo(name)
+            known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            if member.file_size > _LABELS_BYTES or member.compress_type not in known:
+                raise InputError(f"its class names ({name}) cannot be read")
+            text = archive.read(member).decode()
+    except zipfile.BadZipFile:
+        return ()
+    except (*BROKEN, zlib.error, UnicodeDecodeError, NotImplementedError) as error:
+        raise InputError(f"its class names ({name}) cannot be read") from error
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    # Names that a label cannot have are of no use; the model is good without them.
+    usable = (
+        len(names) > 1 and len(set(names)) == len(names) and all(n.isprintable() for n in names)
+    )
+    return names if usable and "" not in names else ()

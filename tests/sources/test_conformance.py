@@ -1,0 +1,367 @@
+"""Whatever converts, converts: the float TFLite answers as the framework does.
+
+One of each kind in the ordinary run; all activations and all of Keras Applications are slow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mobiledeploy.core.plugins import source_of
+from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
+from mobiledeploy.graphs import execution
+from mobiledeploy.verbs import models
+
+LIBRARIES = {"keras2": tf_keras, "keras3": keras}
+TOLERANCE = 1e-4
+"""Of the largest answer."""
+
+
+def source(path: Path, **changes) -> Source:
+    file = models.detect(path, custom="custom_objects" in changes)
+    spec = ModelSpec(
+        "x", None, file.framework, {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+        Weights(path.name, file.sha256, pinned=False),
+    )  # fmt: skip
+    return Source(spec, file=file, **changes)
+
+
+def opened(path: Path, **changes):
+    given = source(path, **changes)
+    return source_of(given).open(given)
+
+
+def images(resolution, scale=1.0):
+    return np.random.default_rng(0).random((2, *resolution, 3), np.float32) * np.float32(scale)
+
+
+def agrees(model, path, *, scale=1.0, tolerance=TOLERANCE, **changes):
+    """Saves `model`, opens the file, and compares its float TFLite with the model itself."""
+    if not path.exists():
+        model.save(path)
+    there = opened(path, **changes)
+    given = images(there.resolution, scale)
+    floats = there.floats("model")
+    if model is not None:
+        wanted = np.asarray(model(given, training=False), np.float32)
+        answers = execution.run(floats, given)
+        assert np.abs(answers - wanted).max() <= tolerance * np.abs(wanted).max()
+    reference = there.answers(given)
+    logits = execution.logits(floats, given)
+    assert np.abs(logits - reference).max() <= TOLERANCE * np.abs(reference).max()
+    return there
+
+
+def network(library, *between, last="softmax", size=(16, 16), classes=3):
+    """A small classifier with `between`, fresh layers, behind its first convolution."""
+    library.utils.set_random_seed(0)
+    layers = library.layers
+    stack = [layers.Input((*size, 3)), layers.Conv2D(8, 3, strides=2), layers.BatchNormalization()]
+    stack += [*between, layers.GlobalAveragePooling2D(), layers.Dense(classes, activation=last)]
+    return library.Sequential(stack)
+
+
+ACTIVATIONS = [
+    "elu", "exponential", "gelu", "hard_sigmoid", "linear", "mish", "relu", "relu6", "selu",
+    "sigmoid", "softplus", "softsign", "swish", "tanh",
+]  # fmt: skip
+KERAS_3_ALONE = [
+    "celu", "glu", "hard_shrink", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid",
+    "log_softmax", "soft_shrink", "sparse_plus", "squareplus", "tanh_shrink", "threshold",
+]  # fmt: skip
+LAYERS = ["PReLU", "LeakyReLU", "ELU", "ReLU", "Softmax"]
+EVERY = [(version, name) for version in LIBRARIES for name in ACTIVATIONS + LAYERS]
+EVERY += [("keras3", name) for name in KERAS_3_ALONE]
+QUICK = {("keras2", "swish"), ("keras3", "swish"), ("keras2", "PReLU")}
+
+
+def test_no_activation_is_left_out():
+    for version, library in LIBRARIES.items():
+        named = {
+            name
+            for name, value in inspect.getmembers(library.activations)
+            if inspect.isfunction(value) and name not in ("deserialize", "serialize", "get")
+        }
+        alias = {"silu": "swish", "hard_swish": "hard_silu", "log_softmax": "log_softmax"}
+        tried = {name for v, name in EVERY if v == version}
+        # Those of two names, softmax, which is at every end, and one that halves and has no file.
+        rest = {alias.get(name, name) for name in named} - tried
+        assert rest <= {"softmax", "sparse_sigmoid", "sparsemax"}, (version, rest)
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in EVERY],
+)
+def test_every_activation(version, name, tmp_path):
+    library = LIBRARIES[version]
+    layers = library.layers
+    layer = getattr(layers, name)() if name in LAYERS else layers.Activation(name)
+    agrees(network(library, layer), tmp_path / "model.keras")
+
+
+# Keras Applications, untrained, at the smallest size that each takes.
+SMALLEST = {
+    "InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71, "NASNetLarge": 331,
+    "NASNetMobile": 224,
+}  # fmt: skip
+NETWORKS = sorted(
+    (version, name)
+    for version, library in LIBRARIES.items()
+    for name, build in inspect.getmembers(library.applications)
+    if callable(build) and name[0].isupper()
+)
+QUICK_NETWORKS = {("keras3", "MobileNet")}
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK_NETWORKS else pytest.mark.slow)
+        for case in NETWORKS
+    ],
+)
+def test_every_network_of_keras_applications(version, name, tmp_path):
+    library = LIBRARIES[version]
+    size = SMALLEST.get(name, 32)
+    library.utils.set_random_seed(0)
+    build = getattr(library.applications, name)
+    model = build(weights=None, input_shape=(size, size, 3), classes=5)
+    try:
+        model.save(tmp_path / "model.keras")
+    except TypeError as error:
+        pytest.skip(f"{version} does not save its own {name}: {error}")
+    agrees(model, tmp_path / "model.keras", scale=255.0)
+
+
+@pytest.mark.parametrize(
+    ("last", "softmax"),
+    [("softmax", True), (None, False), ("sigmoid", False), ("tanh", False), ("relu", False)],
+)
+def test_a_file_ends_as_its_model_does(last, softmax, tmp_path):
+    there = agrees(network(tf_keras, last=last), tmp_path / "model.h5")
+    assert there.ends_in_softmax() == softmax
+    given = images((16, 16))
+    asked = execution.run(there.floats("softmax"), given)
+    np.testing.assert_allclose(asked.sum(axis=1), 1, atol=1e-5)
+    logits = execution.run(there.floats("logits"), given)
+    np.testing.assert_allclose(logits, there.answers(given), atol=1e-5)
+
+
+@pytest.mark.parametrize(("version", "suffix"), [("keras2", "h5"), ("keras3", "keras")])
+def test_mixed_precision_is_computed_in_float32(version, suffix, tmp_path):
+    library = LIBRARIES[version]
+    library.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        layers = library.layers
+        library.utils.set_random_seed(0)
+        model = library.Sequential(
+            [
+                layers.Input((16, 16, 3)), layers.Conv2D(8, 3, strides=2),
+                layers.BatchNormalization(), layers.ReLU(), layers.DepthwiseConv2D(3),
+                layers.GlobalAveragePooling2D(), layers.Dense(3),
+                layers.Activation("softmax", dtype="float32"),
+            ]
+        )  # fmt: skip
+    finally:
+        library.mixed_precision.set_global_policy("float32")
+    there = agrees(model, tmp_path / f"model.{suffix}", tolerance=2e-3)
+    kinds = {t.dtype for t in _tensors(there.floats("model"))}
+    assert "float16" not in kinds and "float32" in kinds
+    assert b"CAST" not in there.floats("model")
+
+
+def _tensors(content):
+    from mobiledeploy.core.plugins import FORMATS
+
+    facts = FORMATS.load("tflite").inspect(content)
+    return [t for layer in facts.layers for t in (*layer.inputs, *layer.outputs)]
+
+
+def test_a_mixed_precision_saved_model_is_computed_in_float32(tmp_path):
+    kernel = tf.Variable(tf.random.stateless_normal((3, 3, 3, 4), [0, 1]))
+
+    class Half(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, "image")])
+        def __call__(self, image):
+            half = tf.nn.conv2d(tf.cast(image, tf.float16), tf.cast(kernel, tf.float16), 2, "SAME")
+            return {"scores": tf.cast(tf.reduce_mean(half, [1, 2]), tf.float32)}
+
+    module = Half()
+    module.kernel = kernel
+    tf.saved_model.save(module, str(tmp_path / "half"), signatures=module.__call__)
+    there = opened(tmp_path / "half")
+    given = images((16, 16))
+    wanted = tf.reduce_mean(tf.nn.conv2d(given, kernel, 2, "SAME"), [1, 2]).numpy()
+    np.testing.assert_allclose(execution.run(there.floats("model"), given), wanted, atol=1e-5)
+    np.testing.assert_allclose(there.answers(given), wanted, atol=1e-5)
+
+
+def test_a_layer_that_is_used_twice(tmp_path):
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = layers.Input((16, 16, 3))
+    shared = layers.Conv2D(3, 3, padding="same", activation="relu", name="shared")
+    x = layers.GlobalAveragePooling2D()(shared(shared(image)))
+    agrees(tf_keras.Model(image, layers.Dense(3)(x)), tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize("version", LIBRARIES)
+def test_preprocessing_and_augmentation_inside(version, tmp_path):
+    """As the guide to transfer learning has it: augmented, scaled, the base a layer."""
+    library = LIBRARIES[version]
+    layers = library.layers
+    library.utils.set_random_seed(0)
+    image = layers.Input((32, 32, 3))
+    x = library.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)])(image)
+    x = library.applications.mobilenet_v2.preprocess_input(x)
+    inner = library.Sequential([layers.Input((32, 32, 3)), layers.Conv2D(8, 3, strides=2)])
+    x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(inner(x, training=False)))
+    agrees(library.Model(image, layers.Dense(3)(x)), tmp_path / "model.keras", scale=255.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_recurrent_tail(kind, tmp_path):
+    layers = tf_keras.layers
+    model = network(
+        tf_keras, layers.Permute((2, 1, 3)), layers.Reshape((7, 7 * 8)),
+        getattr(layers, kind)(6), layers.Reshape((1, 1, 6)),
+    )  # fmt: skip
+    agrees(model, tmp_path / "model.h5")
+
+
+def test_a_unit_vector_is_answered_as_it_is(tmp_path):
+    layers = tf_keras.layers
+    image = layers.Input((16, 16, 3))
+    x = layers.Dense(8)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(image)))
+    there = agrees(tf_keras.Model(image, layers.UnitNormalization()(x)), tmp_path / "model.h5")
+    rows = execution.run(there.floats("model"), images((16, 16)))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["quantized", "pruned", "clustered"])
+def test_models_of_the_optimization_toolkit_become_plain(kind, tmp_path):
+    import tensorflow_model_optimization as tfmot
+
+    layers = tf_keras.layers
+    model = network(
+        tf_keras, layers.ReLU(), layers.DepthwiseConv2D(3), layers.BatchNormalization(),
+        layers.ReLU(6.0),
+    )  # fmt: skip
+    if kind == "quantized":
+        wrapped = tfmot.quantization.keras.quantize_model(model)
+        # Ranges of the activations, and weights that are no longer those of the plain model.
+        wrapped.compile("sgd", "sparse_categorical_crossentropy")
+        wrapped.fit(images((16, 16)), np.array([0, 1]), epochs=40, verbose=0)
+        tolerance = 0.05
+    elif kind == "pruned":
+        sparsity = tfmot.sparsity.keras
+        wrapped = sparsity.prune_low_magnitude(model, sparsity.ConstantSparsity(0.5, 0))
+        tolerance = TOLERANCE
+    else:
+        clustering = tfmot.clustering.keras
+        wrapped = clustering.cluster_weights(model, 4, clustering.CentroidInitialization.LINEAR)
+        tolerance = TOLERANCE
+    wrapped.save(tmp_path / "model.h5")
+    there = agrees(wrapped, tmp_path / "model.h5", tolerance=tolerance)
+    names = {type(layer).__name__ for layer in there.network.handle.layers}
+    assert not {name for name in names if "Quantize" in name or "Prune" in name or "Clust" in name}
+    kinds = {layer for layer in names if layer != "Activation"}
+    assert {"Conv2D", "DepthwiseConv2D", "ReLU", "Dense"} <= kinds
+
+
+CUSTOM = """
+import {library} as keras
+
+
+@keras.saving.register_keras_serializable("mine")
+class Scaled(keras.layers.Layer):
+    def __init__(self, by=2.0, how="mul", **more):
+        super().__init__(**more)
+        self.by, self.how = by, how
+
+    def call(self, x):
+        return x * self.by if self.how == "mul" else x
+
+    def get_config(self):
+        return super().get_config() | {{"by": self.by, "how": self.how}}
+
+
+@keras.saving.register_keras_serializable("mine")
+def softer(x):
+    return x / (1 + abs(x))
+"""
+
+
+@pytest.fixture(scope="module", params=LIBRARIES)
+def custom(request, tmp_path_factory):
+    """(library, the file of the layer, the module) of somebody's own layer and activation."""
+    library = LIBRARIES[request.param]
+    path = tmp_path_factory.mktemp("custom") / f"own_{request.param}.py"
+    path.write_text(CUSTOM.format(library=library.__name__))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return library, path, module
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_layers_of_the_users_own(custom, suffix, tmp_path):
+    library, file, module = custom
+    layers = library.layers
+    model = network(library, module.Scaled(3.0), layers.Activation(module.softer))
+    path = tmp_path / f"model.{suffix}"
+    model.save(path)
+    with pytest.raises(models.InputError, match="class .*Scaled.*--custom-objects FILE.py"):
+        opened(path)
+    agrees(model, path, custom_objects=str(file))
+
+
+def test_a_file_of_custom_objects_allows_no_other_names(custom, model_files, tmp_path):
+    library, file, module = custom
+    path = tmp_path / "model.h5"
+    network(library, module.Scaled(3.0)).save(path)
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(models.InputError, match="Scaled.*does not register it"):
+        opened(path, custom_objects=str(tmp_path / "empty.py"))
+    (tmp_path / "bad.py").write_text("import a_module_that_is_not_there\n")
+    with pytest.raises(models.InputError, match=r"bad\.py cannot be run: ModuleNotFoundError"):
+        opened(path, custom_objects=str(tmp_path / "bad.py"))
+    name = "k2_lambda.h5" if library is tf_keras else "k3_lambda.keras"
+    with pytest.raises(models.InputError, match="Lambda.*does not register it"):
+        opened(model_files / name, custom_objects=str(file))
+
+
+def test_dropout_that_was_left_on_is_told(tmp_path):
+    """In Keras 2; Keras 3 turns it off where the whole model is called for inference."""
+    layers = tf_keras.layers
+    image = layers.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3)(image))
+    x = layers.Dropout(0.5)(x, training=True)
+    path = tmp_path / "model.keras"
+    tf_keras.Model(image, layers.Dense(3)(x)).save(path)
+    there = opened(path)
+    with pytest.raises(models.InputError, match="otherwise each time.*Dropout"):
+        there.answers(images((16, 16)))
+
+
+def test_a_saved_model_keeps_its_weights(tmp_path):
+    """`from_saved_model` on what Keras 3 saves by tf.saved_model.save left them out in silence."""
+    model = network(keras, keras.layers.Conv2D(256, 3, activation="relu"))
+    tf.saved_model.save(model, str(tmp_path / "saved"))
+    there = opened(tmp_path / "saved")
+    floats = there.floats("model")
+    assert len(floats) > 4 * sum(np.prod(w.shape) for w in model.trainable_weights)
+    given = images((16, 16))
+    wanted = np.asarray(model(given, training=False))
+    np.testing.assert_allclose(execution.run(floats, given), wanted, atol=1e-6)
+    assert there.ends_in_softmax()

@@ -1,0 +1,245 @@
+"""Float TFLite files as models: what they say of their images, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import zipfile
+
+import flatbuffers
+import numpy as np
+import pytest
+import tf_keras
+from ai_edge_litert.interpreter import Interpreter
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS, RECIPES, source_of
+from mobiledeploy.core.types import (
+    Contract,
+    Golden,
+    Model,
+    ModelSpec,
+    Preprocessing,
+    Source,
+    Weights,
+)
+from mobiledeploy.formats import tflite as shelf
+from mobiledeploy.graphs import execution, quantized
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.sources import tflite
+from mobiledeploy.sources._tensorflow import TensorFlowModel
+from mobiledeploy.verbs import models
+from tests.conftest import press
+
+SIZE = (16, 16)
+IMAGES = np.random.default_rng(0).random((3, *SIZE, 3), np.float32)
+LABELS = ("cat", "dog", "fish", "snail")
+
+
+def network(last):
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    return Model(
+        "tf_keras",
+        tf_keras.Sequential(
+            [
+                layers.Input((*SIZE, 3)), layers.Conv2D(64, 3, activation="relu"),
+                layers.Conv2D(64, 3), layers.GlobalAveragePooling2D(),
+                layers.Dense(4, activation=last),
+            ]
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["softmax", "linear"])
+def floats(request):
+    """(whether it ends in a softmax, a float TFLite of four classes)."""
+    made = TensorFlowModel(network(request.param), SIZE, 4).floats("model")
+    return request.param == "softmax", made
+
+
+def opened(path, content, **changes):
+    path.write_bytes(content)
+    file = models.detect(path)
+    spec = ModelSpec(
+        "x", None, file.framework, {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+        Weights("x", "", pinned=False),
+    )  # fmt: skip
+    source = Source(spec, file=file, **changes)
+    return source_of(source).open(source)
+
+
+def test_it_answers_and_ends_as_it_is_asked(floats, tmp_path):
+    softmax, content = floats
+    there = opened(tmp_path / "x.bin", content)
+    assert (there.resolution, there.classes, there.network) == (SIZE, 4, None)
+    assert there.ends_in_softmax() == softmax
+    answers = execution.run(content, IMAGES)
+    logits = execution.logits(content, IMAGES)
+    np.testing.assert_array_equal(there.answers(IMAGES), logits)
+    shown = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for output, wanted in (("model", answers), ("logits", logits), ("softmax", shown)):
+        made = there.floats(output)
+        np.testing.assert_allclose(execution.run(made, IMAGES), wanted, atol=1e-6)
+        engine = Interpreter(model_content=made)
+        assert engine.get_signature_list() == {
+            "serving_default": {"inputs": ["image"], "outputs": ["scores"]}
+        }
+        assert shelf.inspect(shelf.seal(made)).inputs[0].name == "image"
+
+
+def test_float16_is_widened(tmp_path):
+    content = TensorFlowModel(network("softmax"), SIZE, 4).floats("model")
+    halved = quantized.without_calibration(content, RECIPES.load("float16").RECIPE)
+    assert len(halved) < 0.6 * len(content)
+    there = opened(tmp_path / "x.tflite", halved)
+    wide = there.floats("model")
+    assert abs(len(wide) - len(content)) < 4000
+    kinds = {layer.op for layer in shelf.inspect(wide).layers}
+    assert "DEQUANTIZE" not in kinds
+    np.testing.assert_allclose(
+        execution.run(wide, IMAGES), execution.run(halved, IMAGES), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("recipe", ["int8_ptq", "dynamic_int8"])
+def test_integers_are_refused_with_what_can_be_done(recipe, tmp_path):
+    path = tmp_path / "ready.tflite"
+    path.write_bytes(press(network("softmax"), recipe, "tflite", IMAGES))
+    with pytest.raises(InputError, match=r"integers already \(int.*evaluate, bench.*ready") as told:
+        tflite.detect(path)
+    assert "\n" not in str(told.value)
+
+
+def test_what_we_wrote_is_read_again(floats, tmp_path):
+    pre = Preprocessing((-1.0, 1.0), crop=0.875, channels="bgr", labels=LABELS)
+    contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
+    path = tmp_path / "x.tflite"
+    path.write_bytes(shelf.inscribe(floats[1], contract))
+    assert tflite.detect(path).preprocessing == pre
+
+
+def without_contract(content):
+    """The file as other tools leave it: standard metadata and labels, nothing of ours."""
+    stream = io.BytesIO(content)
+    with zipfile.ZipFile(stream) as archive:
+        kept = {n: archive.read(n) for n in archive.namelist() if n == "labels.txt"}
+        end = min(member.header_offset for member in archive.infolist())
+    out = io.BytesIO(content[:end])
+    with zipfile.ZipFile(out, "a") as archive:
+        for name, text in kept.items():
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "pre",
+    [
+        Preprocessing((-1.0, 1.0), labels=LABELS),
+        Preprocessing((0.0, 1.0)),
+        Preprocessing((0.0, 255.0), labels=LABELS),
+        Preprocessing((0.0, 1.0), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)),
+    ],
+    ids=["ends", "unit", "bytes", "channels"],
+)
+def test_standard_metadata_is_read(floats, tmp_path, pre):
+    contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
+    path = tmp_path / "x.tflite"
+    path.write_bytes(without_contract(shelf.inscribe(floats[1], contract)))
+    assert FORMATS.load("tflite").contract(path.read_bytes()) is None
+    found = tflite.detect(path).preprocessing
+    assert found.labels == pre.labels
+    assert found.input_range == pre.input_range
+    np.testing.assert_allclose(found.mean, pre.mean, atol=1e-5)
+    np.testing.assert_allclose(found.std, pre.std, atol=1e-5)
+
+
+def test_a_file_without_metadata_says_nothing(floats, tmp_path):
+    path = tmp_path / "x.tflite"
+    path.write_bytes(floats[1])
+    assert tflite.detect(path).preprocessing is None
+
+
+def described(content, metadata):
+    """A file with other bytes for metadata."""
+    graph = Graph(content)
+    pre = Preprocessing((0.0, 1.0), labels=LABELS)
+    contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
+    graph = Graph(without_contract(shelf.inscribe(content, contract)))
+    (entry,) = (e for e in graph.model.metadata if e.name == b"TFLITE_METADATA")
+    whole = bytes(graph.model.buffers[entry.buffer].data)
+    graph.model.buffers[entry.buffer].data = np.frombuffer(metadata(whole), np.uint8)
+    return graph.packed()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_metadata_is_refused_or_read(floats, tmp_path, seed):
+    """Whatever its bytes are, it ends in a reading or in one line."""
+    dice = np.random.default_rng(seed)
+
+    def damaged(whole):
+        data = bytearray(whole)
+        for _ in range(1 + seed % 8):
+            data[dice.integers(8, len(data))] = dice.choice([0, 1, 127, 128, 254, 255])
+        return bytes(data[: dice.integers(40, len(data) + 1)]) if seed % 3 == 0 else bytes(data)
+
+    path = tmp_path / "x.tflite"
+    path.write_bytes(described(floats[1], damaged))
+    with contextlib.suppress(InputError):
+        tflite.detect(path)
+
+
+def test_labels_that_inflate_are_refused(floats, tmp_path):
+    content = described(floats[1], lambda whole: whole)
+    stream = io.BytesIO(content)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("labels.txt", b"a\n" * (1 << 20), zipfile.ZIP_DEFLATED)
+    path = tmp_path / "x.tflite"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(InputError, match="class names .* cannot be read"):
+        tflite.detect(path)
+
+
+def reshaped(content, change):
+    graph = Graph(content)
+    change(graph)
+    return graph.packed()
+
+
+def test_another_resolution_is_refused(floats, tmp_path):
+    with pytest.raises(UsageError, match="takes 16x16 only"):
+        opened(tmp_path / "x.tflite", floats[1], resolution=(32, 32))
+    assert opened(tmp_path / "x.tflite", floats[1], resolution=SIZE).resolution == SIZE
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((8, 16, 16, 3), "fixed batch of 8"), ((1, 16, 16, 1), r"takes \[1, 16, 16, 1\]")],
+)
+def test_what_is_no_classifier_of_one_image_is_refused(floats, tmp_path, shape, said):
+    def change(graph):
+        graph.subgraph.tensors[graph.inputs[0]].shape = list(shape)
+
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "x.tflite", reshaped(floats[1], change))
+
+
+def test_a_file_that_changed_is_refused(floats, tmp_path):
+    path = tmp_path / "x.tflite"
+    path.write_bytes(floats[1])
+    file = dataclasses.replace(models.detect(path), sha256="0" * 64)
+    spec = ModelSpec(
+        "x", None, "tflite", {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+        Weights("x", "", pinned=False),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="was changed while it was read"):
+        tflite.open(Source(spec, file=file))
+
+
+def test_other_files_are_not_its_own(tmp_path, model_files):
+    for name in ("k2.h5", "k3.keras", "k2_saved"):
+        assert tflite.detect(model_files / name) is None
+    (tmp_path / "x.tflite").write_bytes(b"\0\0\0\0TFL3" + flatbuffers.Builder(64).Bytes)
+    with pytest.raises(InputError, match=r"x\.tflite"):
+        tflite.detect(tmp_path / "x.tflite")
