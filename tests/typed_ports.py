@@ -48,7 +48,6 @@ from mobiledeploy.passes import (
     equalize,
     global_pool,
     headroom,
-    qat,
     quiet_channels,
     ranges_mse,
     ranges_percentile,
@@ -84,7 +83,7 @@ Held(ARCHITECTURES)(
     shufflenet_v1, squeezenet, vgg16, xception,
 )  # fmt: skip
 Held(PASSES)(
-    adaround, equalize, global_pool, headroom, qat, quiet_channels, ranges_mse,
+    adaround, equalize, global_pool, headroom, quiet_channels, ranges_mse,
     ranges_percentile,
 )  # fmt: skip
 Held(COMPRESSIONS)(cluster, prune)

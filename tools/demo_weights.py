@@ -30,7 +30,7 @@ from PIL import Image
 
 from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.datasets import shapes
-from mobiledeploy.frameworks.training import save_weights
+from mobiledeploy.training.loop import save_weights
 
 RESOLUTIONS = (96, 128, 160, 192, 224)
 """Square resolutions in pixels for which one file of weights is trained and measured."""

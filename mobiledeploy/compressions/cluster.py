@@ -14,7 +14,7 @@ import tensorflow_model_optimization as tfmot
 
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks import wrapping
+from mobiledeploy.training import wrapping
 
 PRESERVES = False
 

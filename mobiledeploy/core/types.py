@@ -105,8 +105,8 @@ class Recipe:
     """What an artifact's numbers shall be; data only, a file of `recipes/` holds one.
 
     `calibration` names how activation ranges are found (None: none are needed). `passes` are
-    alternatives, each an ordered tuple of names from `passes/`. `training` are passes that follow
-    them, on the many pictures that networks are trained on. `formats` lists the converters that can
+    alternatives, each an ordered tuple of names from `passes/`. `training` is the number of parts of
+    quantization-aware training that follow them, after each of which it can go on. `formats` lists the converters that can
     do it, `plain` those of them that an export without `--recipe` uses.
     """
 
@@ -120,7 +120,7 @@ class Recipe:
     symmetry: Literal["none", "symmetric"] = "none"
     calibration: Literal["min-max"] | None = None
     passes: tuple[tuple[str, ...], ...] = ((),)
-    training: tuple[str, ...] = ()
+    training: int = 0
 
     @property
     def full_integer(self) -> bool:

@@ -1,7 +1,7 @@
 """Integers throughout, trained to answer as the float network does.
 
 As int8_best's fullest order of passes, then quantization-aware training on the pictures that a
-network of this data is trained on (see passes/qat.py). It takes minutes where the others take
+network of this data is trained on (see training/qat.py). It takes minutes where the others take
 seconds, and is broken off and taken up again without loss.
 """
 
@@ -17,5 +17,5 @@ RECIPE = Recipe(
     symmetry="symmetric",
     calibration="min-max",
     passes=(("quiet_channels", "global_pool", "equalize", "headroom", "adaround"),),
-    training=("qat",) * 4,
+    training=4,
 )

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, PASSES, RECIPES, dataset, source_of
+from mobiledeploy.core.plugins import (
+    CONVERTERS,
+    FORMATS,
+    PASSES,
+    RECIPES,
+    dataset,
+    missing,
+    source_of,
+)
 from mobiledeploy.core.ports import Images, Notify, OpenedModel
 from mobiledeploy.core.types import (
     DataRef,
@@ -312,7 +320,7 @@ class _Press:
     def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
         folder = Path(self.request.unfinished or self.request.folder)
-        places = [folder / f"{recipe.name}-{done}.npz" for done in range(len(recipe.training) + 1)]
+        places = [folder / f"{recipe.name}-{done}.npz" for done in range(recipe.training + 1)]
         if not recipe.training:
             return self._draft(recipe)
         from mobiledeploy.graphs import quantized
@@ -327,17 +335,21 @@ class _Press:
             )
         else:
             draft = self._draft(recipe)
-        if done < len(recipe.training):
+        if done < recipe.training:
+            try:
+                from mobiledeploy.training import qat
+            except ModuleNotFoundError as error:
+                raise missing(error.name or "tensorflow") from error
             pictures = training_images(
                 self.request.data, self.spec, Path(self.request.folder), self.speak
             )
-        for number in range(done, len(recipe.training)):
-            part = f"part {number + 1} of {len(recipe.training)}"
+        for number in range(done, recipe.training):
+            part = f"part {number + 1} of {recipe.training}"
 
             def progress(what: str, at: int, of: int, part: str = part) -> None:
                 self.speak.progress(f"{what}, {part}", at, of)
 
-            draft = PASSES.load(recipe.training[number]).apply(draft, pictures, progress)
+            draft = qat.apply(draft, pictures, progress)
             with records.writing(places[number + 1].parent):
                 places[number + 1].parent.mkdir(parents=True, exist_ok=True)
             records.write_atomic(places[number + 1], quantized.save(draft))

@@ -109,7 +109,7 @@ def fit(request: Request, notify: Notify) -> Run:
     """Does the request in this process: the finished run, which stands in its folder.
 
     Raises:
-        InputError: pictures or weights that cannot be trained with, see `frameworks.training`.
+        InputError: pictures or weights that cannot be trained with, see `training.loop`.
         UsageError: no space for the pictures.
     """
     own = Path(request.own)
@@ -125,7 +125,7 @@ def fit(request: Request, notify: Notify) -> Run:
     _check(request, train, held, heard)
     # Not before: processes that decode need no TensorFlow, nor the memory that it takes.
     heard.progress("loading TensorFlow", 0, 1)
-    from mobiledeploy.frameworks import training
+    from mobiledeploy.training import loop
 
     heard.progress("loading TensorFlow", 1, 1)
     run = Run(
@@ -150,7 +150,7 @@ def fit(request: Request, notify: Notify) -> Run:
         best = runs.best(history, request.settings)
         run = dataclasses.replace(
             run, history=history, best=best.number, top1=best.top1,
-            weights=training.best_name(best.number), doubts=tuple(heard.doubts),
+            weights=loop.best_name(best.number), doubts=tuple(heard.doubts),
         )  # fmt: skip
         records.write_atomic(own / LOG, _log(history))
         records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
@@ -159,21 +159,21 @@ def fit(request: Request, notify: Notify) -> Run:
     stretched = _stretched(request)
     if stretched:
         heard.doubt(stretched)
-    task = training.Task(
+    task = loop.Task(
         request.spec, request.settings,
-        training.Pictures(images, np.array(train.labels, np.int64)),
-        training.Pictures(held_images, np.array(held.labels, np.int64)),
+        loop.Pictures(images, np.array(train.labels, np.int64)),
+        loop.Pictures(held_images, np.array(held.labels, np.int64)),
         init=Path(request.init) if request.init else None,
         teacher=request.teacher,
         state=own / runs.STATE,
         resume=Path(request.folder) / runs.STATE,
         tensorboard=own / TENSORBOARD if chief else None,
     )  # fmt: skip
-    dead = training.train(task, run.history, notify=heard, commit=commit)
+    dead = loop.train(task, run.history, notify=heard, commit=commit)
     if dead:
         heard.doubt(_dead(dead, _steps(run)))
     run = dataclasses.replace(run, dead_channels=dead, doubts=tuple(heard.doubts))
-    return _finished(run, training.best_file(task, run.history), own, chief)
+    return _finished(run, loop.best_file(task, run.history), own, chief)
 
 
 def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:

@@ -17,7 +17,7 @@ import tf_keras
 from PIL import Image
 
 from mobiledeploy.datasets import shapes
-from mobiledeploy.frameworks.training import save_weights
+from mobiledeploy.training.loop import save_weights
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "tools" / "demo_weights.py"
 CLASSES = 2

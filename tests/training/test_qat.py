@@ -11,7 +11,7 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.passes import qat
+from mobiledeploy.training import qat
 from tests.passes.conftest import draft, floats, images
 
 

@@ -10,9 +10,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES, RECIPES
 from mobiledeploy.core.types import Model
-from mobiledeploy.frameworks.simulated import Simulated, on_grid
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.training.simulated import Simulated, on_grid
 from tests.conftest import press
 from tests.passes.conftest import NETWORKS, draft, floats, images
 

@@ -24,7 +24,7 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
-from mobiledeploy.frameworks import training
+from mobiledeploy.training import loop
 from mobiledeploy.verbs.train import SCHEDULES
 from tests.conftest import Heard
 
@@ -64,17 +64,17 @@ def spec(classes: int = 2, alpha: float = 0.5) -> ModelSpec:
     )
 
 
-def pictures(count: int, seed: int = 0, classes: int = 2) -> training.Pictures:
+def pictures(count: int, seed: int = 0, classes: int = 2) -> loop.Pictures:
     """Dark pictures of class 0, lighter ones of the others."""
     labels = np.arange(count, dtype=np.int64) % classes
     noise = np.random.default_rng(seed).integers(0, 90, (count, *SIZE, 3), dtype=np.uint8)
     lift = (labels * (160 // max(1, classes - 1))).astype(np.uint8)
-    return training.Pictures(noise + lift[:, None, None, None], labels)
+    return loop.Pictures(noise + lift[:, None, None, None], labels)
 
 
-def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> training.Task:
+def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> loop.Task:
     (folder / "state").mkdir(exist_ok=True, parents=True)
-    plain = training.Task(
+    plain = loop.Task(
         spec(), changes, pictures(32), pictures(12, seed=1), init=None, teacher=None,
         state=folder / "state", resume=folder / "state", tensorboard=folder / "tensorboard",
     )  # fmt: skip
@@ -82,7 +82,7 @@ def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -
 
 
 def run(
-    todo: training.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
+    todo: loop.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
 ) -> tuple[Epoch, ...]:
     """Trains; the history. `stop_after`: raises KeyboardInterrupt once that epoch is committed."""
     seen = history
@@ -94,23 +94,23 @@ def run(
             raise KeyboardInterrupt
 
     try:
-        training.train(todo, history, notify=Heard(), commit=commit)
+        loop.train(todo, history, notify=Heard(), commit=commit)
     except KeyboardInterrupt:
         assert stop_after
     return seen
 
 
-def kept(todo: training.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
+def kept(todo: loop.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
     network = small(alpha=0.5, resolution=SIZE, classes=2)
     network.load_weights(
-        todo.state / training.best_name(runs.best(history, todo.settings).number), by_name=True
+        todo.state / loop.best_name(runs.best(history, todo.settings).number), by_name=True
     )
     return list(network.get_weights())
 
 
-def latest(todo: training.Task, epochs: int) -> list[np.ndarray]:
+def latest(todo: loop.Task, epochs: int) -> list[np.ndarray]:
     """Every array of the checkpoint, the optimizer's too, in the order of their names."""
-    reader = tf.train.load_checkpoint(str(todo.state / training.checkpoint_name(epochs)))
+    reader = tf.train.load_checkpoint(str(todo.state / loop.checkpoint_name(epochs)))
     names = sorted(n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n)
     return [np.asarray(reader.get_tensor(name)) for name in names]
 
@@ -161,7 +161,7 @@ def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> 
     history, other = run(plain), run(averaged)
     assert history[0].loss == pytest.approx(other[0].loss, rel=1e-5)
     assert not np.allclose(kept(plain, history)[0], kept(averaged, other)[0], atol=1e-5)
-    reader = tf.train.load_checkpoint(str(averaged.state / training.checkpoint_name(1)))
+    reader = tf.train.load_checkpoint(str(averaged.state / loop.checkpoint_name(1)))
     raw = [
         reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
@@ -174,7 +174,7 @@ def test_freezing_leaves_all_but_the_classifier_as_it_was(tmp_path: Path) -> Non
     tf_keras.utils.set_random_seed(5)
     first = small(alpha=0.5, resolution=SIZE, classes=2)
     first.get_layer("conv1_bn").set_weights([np.full(8, v, np.float32) for v in (1.1, 0.2, 0.3, 2)])
-    training.save_weights(first, tmp_path / "first.h5")
+    loop.save_weights(first, tmp_path / "first.h5")
     todo = task(tmp_path, dataclasses.replace(SETTINGS, frozen=True), init=tmp_path / "first.h5")
     after = kept(todo, run(todo))
     for weight, old, new in zip(first.weights, first.get_weights(), after, strict=True):
@@ -185,10 +185,10 @@ def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
     tmp_path: Path,
 ) -> None:
     tf_keras.utils.set_random_seed(5)
-    training.save_weights(small(alpha=0.5, resolution=SIZE, classes=7), tmp_path / "seven.h5")
+    loop.save_weights(small(alpha=0.5, resolution=SIZE, classes=7), tmp_path / "seven.h5")
     network, heard = small(alpha=0.5, resolution=SIZE, classes=2), Heard()
     head = network.get_layer("conv_preds").get_weights()
-    training.load(network, spec(), tmp_path / "seven.h5", heard)
+    loop.load(network, spec(), tmp_path / "seven.h5", heard)
     assert heard.said == ["seven.h5 knows 7 classes, the data 2: conv_preds starts fresh"]
     np.testing.assert_array_equal(network.get_layer("conv_preds").get_weights()[0], head[0])
     seven = small(alpha=0.5, resolution=SIZE, classes=7)
@@ -199,10 +199,10 @@ def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
 
 
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
-    training.save_weights(small(alpha=1.0, resolution=SIZE, classes=7), tmp_path / "wide.h5")
+    loop.save_weights(small(alpha=1.0, resolution=SIZE, classes=7), tmp_path / "wide.h5")
     network = small(alpha=0.5, resolution=SIZE, classes=2)
     with pytest.raises(InputError, match="--alpha 1"):
-        training.load(network, spec(), tmp_path / "wide.h5", Heard())
+        loop.load(network, spec(), tmp_path / "wide.h5", Heard())
 
 
 def test_a_teacher_is_approached(tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
     teacher = small(alpha=1.0, resolution=SIZE, classes=2)
     head = teacher.get_layer("conv_preds")
     head.set_weights([head.get_weights()[0] * 8, np.array([2.0, -2.0], np.float32)])
-    training.save_weights(teacher, tmp_path / "teacher.h5")
+    loop.save_weights(teacher, tmp_path / "teacher.h5")
     wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
     held = pictures(12, seed=1)
-    batch = next(iter(training.judged(held, spec().preprocessing, 2)))[0]
+    batch = next(iter(loop.judged(held, spec().preprocessing, 2)))[0]
 
     quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
     changes = dataclasses.replace(SETTINGS, epochs=6, schedule=quick)
@@ -222,9 +222,9 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
         todo = task(where, changes, **others)
         run(todo)
         student = small(alpha=0.5, resolution=SIZE, classes=2)
-        last = str(todo.state / training.checkpoint_name(6))
+        last = str(todo.state / loop.checkpoint_name(6))
         tf.train.Checkpoint(network=student).read(last).expect_partial()
-        return float(training.distance(teacher(batch), student(batch)))
+        return float(loop.distance(teacher(batch), student(batch)))
 
     source = Source(wide, weights=str(tmp_path / "teacher.h5"))
     assert apart(tmp_path / "taught", teacher=source) < 0.5 * apart(tmp_path / "alone")
@@ -234,9 +234,9 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
 
 def test_distance_is_the_divergence_of_softened_logits() -> None:
     logits = np.array([[3.0, 0.0, -2.0]], np.float32), np.array([[0.0, 1.0, 0.5]], np.float32)
-    soft_q, soft_p = (tf.nn.softmax(x / training.TEMPERATURE).numpy() for x in logits)
-    expected = training.TEMPERATURE**2 * np.sum(soft_q * np.log(soft_q / soft_p))
-    got = training.distance(*(tf.nn.softmax(x) for x in logits))
+    soft_q, soft_p = (tf.nn.softmax(x / loop.TEMPERATURE).numpy() for x in logits)
+    expected = loop.TEMPERATURE**2 * np.sum(soft_q * np.log(soft_q / soft_p))
+    got = loop.distance(*(tf.nn.softmax(x) for x in logits))
     assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
@@ -264,7 +264,7 @@ def test_the_learning_rate_follows_the_batch_and_the_epochs(tmp_path: Path) -> N
     ],
 )
 def test_moving_averages_forget_within_the_run(momentum: float, steps: int, bound: float) -> None:
-    assert training.bounded(momentum, steps) == pytest.approx(bound)
+    assert loop.bounded(momentum, steps) == pytest.approx(bound)
 
 
 # Pictures
@@ -272,7 +272,7 @@ def test_moving_averages_forget_within_the_run(momentum: float, steps: int, boun
 
 def taken(first: int, epochs: int, **others: object) -> list[tuple[np.ndarray, np.ndarray]]:
     changes = dataclasses.replace(SETTINGS, epochs=epochs, seed=3)
-    data = training.batches(pictures(20), spec().preprocessing, 2, changes, first=first, **others)
+    data = loop.batches(pictures(20), spec().preprocessing, 2, changes, first=first, **others)
     return [(images.numpy(), labels.numpy()) for images, labels in data]
 
 
@@ -318,7 +318,7 @@ def test_pixels_are_scaled_as_in_use(
 ) -> None:
     said = Preprocessing((low, low + width), mean=mean, std=std)
     some = pictures(3)
-    ((images, _),) = training.judged(some, said, 2)
+    ((images, _),) = loop.judged(some, said, 2)
     for image, pixels in zip(images.numpy(), some.images, strict=True):
         np.testing.assert_allclose(
             image, preprocessing.prepare(pixels, said, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
@@ -335,7 +335,7 @@ def test_every_kernel_before_a_normalisation_is_drawn_as_the_papers_was(
     paper: Any, arguments: dict[str, float]
 ) -> None:
     network = paper.build(resolution=(96, 96), classes=4, **arguments)
-    training._initialise(network, 1)
+    loop._initialise(network, 1)
     drawn = {
         weight.name: weight.numpy()
         for layer in network.layers
@@ -347,14 +347,14 @@ def test_every_kernel_before_a_normalisation_is_drawn_as_the_papers_was(
     for kernel in drawn.values():
         if kernel.size > 1_000:
             # A normal distribution cut off at two standard deviations keeps 0.88 of them.
-            assert kernel.std() == pytest.approx(0.88 * training.INIT_STDDEV, rel=0.1)
+            assert kernel.std() == pytest.approx(0.88 * loop.INIT_STDDEV, rel=0.1)
     firsts = [round(float(kernel.flat[0]), 9) for kernel in drawn.values()]
     assert len(set(firsts)) == len(firsts)
 
 
 def test_all_kernels_decay_but_depthwise_ones() -> None:
     network = xception.build(resolution=(96, 96), classes=4)
-    decayed = {v.ref() for v in training.decayed_kernels(network)}
+    decayed = {v.ref() for v in loop.decayed_kernels(network)}
     for weight in network.trainable_weights:
         depthwise = "depthwise" in weight.name
         assert (weight.ref() in decayed) == ("kernel" in weight.name and not depthwise), weight.name
@@ -364,7 +364,7 @@ def test_each_dropout_has_a_mask_of_its_own() -> None:
     optimizer = tf_keras.optimizers.SGD()
     optimizer.build([])
     one, other = (
-        training._SteadyDropout(SimpleNamespace(name=name, rate=0.5), 1, optimizer)
+        loop._SteadyDropout(SimpleNamespace(name=name, rate=0.5), 1, optimizer)
         for name in ("dropout1", "dropout2")
     )
     ones = tf.ones((4, 256))
@@ -383,7 +383,7 @@ def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
     normal = network.get_layer("conv_dw_1_bn")
     gamma, beta, mean, variance = normal.get_weights()
     normal.set_weights([gamma, beta + 3, mean, variance])
-    assert training.dead_channels(network, *look) == {}
+    assert loop.dead_channels(network, *look) == {}
     layer = network.get_layer("conv_dw_1")
     (kernel,) = layer.get_weights()
     kernel[:, :, :2] = 0
@@ -391,7 +391,7 @@ def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
     # And one whose activation never leaves zero.
     beta[5] = -100
     normal.set_weights([gamma, beta + 3, mean, variance])
-    assert training.dead_channels(network, *look) == {"conv_dw_1": 3}
+    assert loop.dead_channels(network, *look) == {"conv_dw_1": 3}
 
 
 @pytest.mark.parametrize(("changes", "zeros", "values"), [
@@ -407,7 +407,7 @@ def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
     assert runs.best(history, settings_).number == 4
     for todo, lived in ((whole, history), (broken, again)):
         network = small(alpha=0.5, resolution=SIZE, classes=2)
-        best = training.best_name(runs.best(lived, settings_).number)
+        best = loop.best_name(runs.best(lived, settings_).number)
         network.load_weights(todo.state / best, by_name=True)
         kernel = network.get_layer("conv1").get_weights()[0]
         if zeros:

@@ -38,11 +38,11 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Images, Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
-from mobiledeploy.frameworks import windows
-from mobiledeploy.frameworks.simulated import Simulated, on_grid
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import WeightedOp
+from mobiledeploy.training import windows
+from mobiledeploy.training.simulated import Simulated, on_grid
 
 PRESERVES = False
 

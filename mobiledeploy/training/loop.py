@@ -38,8 +38,9 @@ from mobiledeploy.core.types import (
     Source,
     TrainingSettings,
 )
-from mobiledeploy.frameworks import loading, tracing, windows
+from mobiledeploy.frameworks import loading, tracing
 from mobiledeploy.frameworks import tf_keras as keras2
+from mobiledeploy.training import windows
 
 INIT_STDDEV = 0.09
 """Of the truncated normal that fresh kernels are drawn from, as in TF-slim's MobileNets."""
