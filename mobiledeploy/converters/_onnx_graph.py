@@ -119,6 +119,23 @@ def _field(number: int, size: int) -> bytes:
     return bytes([*code, size])
 
 
+class _Names:
+    """Names of which no two are equal."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.taken = set(names)
+        self._numbers: Counter[str] = Counter()
+
+    def free(self, name: str) -> str:
+        """The name, or one like it where it is taken; it is taken from now on."""
+        free = name
+        while free in self.taken:
+            self._numbers[name] += 1
+            free = f"{name}_{self._numbers[name] + 1}"
+        self.taken.add(free)
+        return free
+
+
 class Writer:
     """The nodes and constants of an ONNX graph, while they are written operator by operator.
 
@@ -144,10 +161,11 @@ class Writer:
         # What constants are called, by the kind and the name that they were asked for by.
         self._called: dict[tuple[str, str], str] = {}
         self._names = self._unique_names()
-        self._taken = {self._names[index] for index in graph.inputs}
+        self._tensors = _Names(self._names[index] for index in graph.inputs)
         # By tensor: what its numbers are called, by the order in which they lie.
         self._values: dict[int, dict[Order, str]] = {}
         self._floats: dict[tuple[int, Order], str] = {}
+        self._operands: dict[tuple[int, Order], str] = {}
         self._parameters: dict[tuple[int, str], str] = {}
         self._copies: Counter[int] = Counter()
         self._set_constants: dict[int, Array] = {}
@@ -211,17 +229,14 @@ class Writer:
         """
         outputs = [int(i) for op in self.graph.ops for i in op.outputs]
         ends = dict.fromkeys((*self.graph.inputs, *self.graph.outputs))
-        names: dict[int, str] = {}
-        taken: set[str] = set()
-        for index in dict.fromkeys((*ends, *outputs, *range(len(self.graph.subgraph.tensors)))):
-            name = self.graph.name(index).partition(";")[0] or "tensor"
-            free, number = name, 1
-            while free in taken or (free in _RESERVED and index not in ends):
-                number += 1
-                free = f"{name}_{number}"
-            taken.add(free)
-            names[index] = free
-        return names
+        rest = dict.fromkeys((*outputs, *range(len(self.graph.subgraph.tensors))))
+        unique = _Names()
+        names = {index: unique.free(self._layer(index)) for index in ends}
+        unique.taken.update(_RESERVED)
+        return names | {i: unique.free(self._layer(i)) for i in rest if i not in ends}
+
+    def _layer(self, index: int) -> str:
+        return self.graph.name(index).partition(";")[0] or "tensor"
 
     def name(self, index: int) -> str:
         """What the tensor, and what is written of its operator, is called after."""
@@ -325,8 +340,8 @@ class Writer:
         array, key = self.array(index), (index, order)
         if array is None and not lacking:
             return self.read(index, order)
-        if key in self._floats:
-            return self._floats[key]
+        if key in self._operands:
+            return self._operands[key]
         if array is not None:
             name = f"{self._names[index]}/over_{_digits(order)}"
             alone = array.size == 1
@@ -340,7 +355,7 @@ class Writer:
             value = self.rearrange(index, "Reshape", inputs, name)
         if self.is_coded(index):
             value = self.node("DequantizeLinear", [value, *self.grid(index)], f"{name}/float")
-        self._floats[key] = value
+        self._operands[key] = value
         return value
 
     def _codes(self, index: int, values: Array) -> Array:
@@ -362,7 +377,7 @@ class Writer:
         """What a constant is called; one of the same name and kind is the same."""
         key = (kind, name)
         if key not in self._called:
-            self._called[key] = self._free(name)
+            self._called[key] = self._tensors.free(name)
             self._constants[self._called[key]] = np.asarray(value)
         return self._called[key]
 
@@ -378,18 +393,9 @@ class Writer:
         self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> list[str]:
         """As `node`, of several outputs."""
-        names = [self._free(output) for output in outputs]
+        names = [self._tensors.free(output) for output in outputs]
         self._nodes.append(helper.make_node(op, inputs, names, **attributes))
         return names
-
-    def _free(self, name: str) -> str:
-        """The name, or one like it where a tensor has it already; it is taken from now on."""
-        free, number = name, 1
-        while free in self._taken:
-            number += 1
-            free = f"{name}_{number}"
-        self._taken.add(free)
-        return free
 
     # Results of operators.
 

@@ -571,7 +571,8 @@ def _concatenation(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     parts = [part for index in i for part in w.parts.get(index, [index])]
     whole = _reader(w, o[0], "CONCATENATION")
     alike = whole is not None and whole.builtinOptions.axis == op.builtinOptions.axis
-    if alike and not w.is_coded(o[0]) and w.graph.activation(op) == "NONE":
+    once = whole is not None and list(whole.inputs).count(o[0]) == 1
+    if alike and once and not w.is_coded(o[0]) and w.graph.activation(op) == "NONE":
         w.parts[o[0]] = parts
         return
     order = _shared_order(w, parts, o[0])

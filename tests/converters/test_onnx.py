@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections import Counter
 
@@ -804,6 +805,18 @@ def test_names_that_are_empty_taken_or_kept_for_the_ends_are_made_unique(name):
     assert len({*made, "image"}) == len(made) + 1
     assert len({node.name for node in graph.node}) == len(made)
     assert made[-1] == "scores"
+
+
+def test_very_many_tensors_of_one_name_take_no_time():
+    b = Lite()
+    x = b.input((1, 4), name="x")
+    for _ in range(3000):
+        x = b.op("NEG", [x], b.tensor((1, 4), name="same"))
+    content = b.file(x)
+    started = time.perf_counter()
+    data = convert(content)
+    assert time.perf_counter() - started < 5
+    assert len({n.name for n in onnx.load_model_from_string(data).graph.node}) == 3000
 
 
 def test_names_that_the_writer_would_give_itself_are_made_unique():
