@@ -87,7 +87,7 @@ def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
     del model.graph.input[inputs:]
 
 
-def _packed(model: onnx.ModelProto, constants: Mapping[str, Array]) -> bytes:
+def _pack(model: onnx.ModelProto, constants: Mapping[str, Array]) -> bytes:
     """The file: the model as protobuf packs it, and its constants, which it would copy thrice.
 
     A message is its fields one after the other, each a tag, its length and its bytes.
@@ -119,6 +119,23 @@ def _field(number: int, size: int) -> bytes:
     return bytes([*code, size])
 
 
+class _Names:
+    """Names of which no two are equal."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.taken = set(names)
+        self._numbers: Counter[str] = Counter()
+
+    def free(self, name: str) -> str:
+        """The name, or one like it where it is taken; it is taken from now on."""
+        free = name
+        while free in self.taken:
+            self._numbers[name] += 1
+            free = f"{name}_{self._numbers[name] + 1}"
+        self.taken.add(free)
+        return free
+
+
 class Writer:
     """The nodes and constants of an ONNX graph, while they are written operator by operator.
 
@@ -135,7 +152,7 @@ class Writer:
             for index in dict.fromkeys(int(i) for i in op.inputs if i >= 0):
                 self.readers.setdefault(index, []).append(op)
         self._makers = {int(i): op for op in graph.ops for i in op.outputs}
-        self.written: set[int] = set()
+        self.merged_ops: set[int] = set()
         """The `id` of operators that were written together with one before them."""
         self.parts: dict[int, list[int]] = {}
         """By tensor that is not written: those that it is a concatenation of."""
@@ -143,35 +160,36 @@ class Writer:
         self._constants: dict[str, Array] = {}
         # What constants are called, by the kind and the name that they were asked for by.
         self._called: dict[tuple[str, str], str] = {}
-        self._names = self._named()
-        self._taken = {self._names[index] for index in graph.inputs}
+        self._names = self._unique_names()
+        self._tensors = _Names(self._names[index] for index in graph.inputs)
         # By tensor: what its numbers are called, by the order in which they lie.
         self._values: dict[int, dict[Order, str]] = {}
         self._floats: dict[tuple[int, Order], str] = {}
+        self._operands: dict[tuple[int, Order], str] = {}
         self._parameters: dict[tuple[int, str], str] = {}
         self._copies: Counter[int] = Counter()
-        self._known: dict[int, Array] = {}
+        self._set_constants: dict[int, Array] = {}
         self._pads: dict[int, tuple[int, Array]] = {}
         self._outputs: dict[int, str] = {}
         self._inputs = {index: self._end_order(index) for index in graph.inputs}
         for index, order in self._inputs.items():
-            self._values[index] = {order: self._entered(index, order)}
+            self._values[index] = {order: self._enter(index, order)}
 
     def close(self) -> None:
         """Ends the graph: nodes that make its outputs what they shall be."""
         for index in dict.fromkeys(self.graph.outputs):
-            self._outputs[index] = self._closed(index)
+            self._outputs[index] = self._close(index)
         for node in self._nodes:
             node.name = node.output[0]
 
-    def paired(self) -> bool:
+    def is_paired(self) -> bool:
         """Whether all codes go from a QuantizeLinear over a DequantizeLinear to one operator.
 
         Those of the ends have one of the two only.
         """
         outputs = [self._outputs[index] for index in self.graph.outputs]
         ends = {*outputs, *(self._names[index] for index in self.graph.inputs)}
-        made = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
+        quantized = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
         pairs = [
             node
             for node in self._nodes
@@ -181,7 +199,7 @@ class Writer:
         ]
         readers = Counter(name for node in self._nodes for name in node.input)
         readers.update(outputs)
-        return made == {node.input[0] for node in pairs} and all(
+        return quantized == {node.input[0] for node in pairs} and all(
             readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
         )
 
@@ -198,30 +216,27 @@ class Writer:
             model.graph.output[-1].name = name
         read = {name for node in self._nodes for name in node.input}
         constants = sorted(self._constants.keys() & read)
-        held = {name: self._constants[name] for name in constants}
-        _check(model, held)
-        return _packed(model, held)
+        arrays = {name: self._constants[name] for name in constants}
+        _check(model, arrays)
+        return _pack(model, arrays)
 
     # What tensors are.
 
-    def _named(self) -> dict[int, str]:
+    def _unique_names(self) -> dict[int, str]:
         """Names after the layers that make the tensors; TFLite joins those of what it has fused.
 
         Ends have the first choice, then what operators make: biases are called after it too.
         """
-        made = [int(i) for op in self.graph.ops for i in op.outputs]
+        outputs = [int(i) for op in self.graph.ops for i in op.outputs]
         ends = dict.fromkeys((*self.graph.inputs, *self.graph.outputs))
-        names: dict[int, str] = {}
-        taken: set[str] = set()
-        for index in dict.fromkeys((*ends, *made, *range(len(self.graph.subgraph.tensors)))):
-            name = self.graph.name(index).partition(";")[0] or "tensor"
-            free, number = name, 1
-            while free in taken or (free in _RESERVED and index not in ends):
-                number += 1
-                free = f"{name}_{number}"
-            taken.add(free)
-            names[index] = free
-        return names
+        rest = dict.fromkeys((*outputs, *range(len(self.graph.subgraph.tensors))))
+        unique = _Names()
+        names = {index: unique.free(self._layer(index)) for index in ends}
+        unique.taken.update(_RESERVED)
+        return names | {i: unique.free(self._layer(i)) for i in rest if i not in ends}
+
+    def _layer(self, index: int) -> str:
+        return self.graph.name(index).partition(";")[0] or "tensor"
 
     def name(self, index: int) -> str:
         """What the tensor, and what is written of its operator, is called after."""
@@ -239,20 +254,20 @@ class Writer:
         shape = self.shape(index)
         return tuple(shape[axis] for axis in order)
 
-    def coded(self, index: int) -> bool:
+    def is_coded(self, index: int) -> bool:
         """Whether the tensor holds codes of a grid, rather than the numbers themselves."""
         scale, _ = self.graph.scale(index)
         return bool(scale.size) and self.graph.type_name(index) in ("int8", "uint8", "int16")
 
     def array(self, index: int) -> Array | None:
         """A constant's values, None for what is computed."""
-        if index in self._known:
-            return self._known[index]
+        if index in self._set_constants:
+            return self._set_constants[index]
         return self.graph.constant(index)
 
-    def known(self, index: int, values: Array) -> None:
+    def set_constant(self, index: int, values: Array) -> None:
         """Says that an operator's output is a constant."""
-        self._known[index] = values
+        self._set_constants[index] = values
 
     def settings(self, index: int, what: str) -> Array:
         """A constant that an operator goes by, such as axes; InputError where it is computed."""
@@ -265,8 +280,8 @@ class Writer:
         """An order in which a computed tensor lies, the usual one where there is a choice."""
         if self.array(index) is not None:
             return self._usual(index)
-        held = self._held(index)
-        return self._usual(index) if self._usual(index) in held else next(iter(held))
+        orders = self._orders(index)
+        return self._usual(index) if self._usual(index) in orders else next(iter(orders))
 
     # Names of numbers.
 
@@ -276,7 +291,7 @@ class Writer:
         if order != self._usual(index):
             kind = "nhwc" if order == (0, 1, 2, 3) else _digits(order)
             name = f"{name}/{kind}"
-        return f"{name}/codes" if self.coded(index) else name
+        return f"{name}/codes" if self.is_coded(index) else name
 
     def put(self, index: int, order: Order, name: str) -> None:
         """Says what a tensor's numbers are called in an order."""
@@ -285,7 +300,7 @@ class Writer:
     def alias(self, source: int, target: int, permutation: Sequence[int]) -> None:
         """Says that `target` is `source` with its axes permuted, in whatever orders it lies."""
         self.same_grid(source, target)
-        for order, name in self._held(source).items():
+        for order, name in self._orders(source).items():
             self.put(target, tuple(permutation.index(axis) for axis in order), name)
 
     def value(self, index: int, order: Order) -> str:
@@ -294,22 +309,22 @@ class Writer:
         if array is not None:
             name = f"{self._names[index]}/{_digits(order)}"
             return self.constant(name, self._codes(index, array).transpose(order))
-        held, label = self._held(index), self.label(index, order)
-        if order not in held:
+        names, label = self._orders(index), self.label(index, order)
+        if order not in names:
             source = self.order(index)
             shape = self.shape(index)
             before, after = ([axis for axis in o if shape[axis] > 1] for o in (source, order))
             if before == after:
                 sides = self.integers(f"{label}/shape", self.lies(index, order))
-                held[order] = self.moved(index, "Reshape", [held[source], sides], label)
+                names[order] = self.rearrange(index, "Reshape", [names[source], sides], label)
             else:
                 perm = [source.index(axis) for axis in order]
-                held[order] = self.node("Transpose", [held[source]], label, perm=perm)
-        return held[order]
+                names[order] = self.node("Transpose", [names[source]], label, perm=perm)
+        return names[order]
 
     def read(self, index: int, order: Order) -> str:
         """A tensor in `order`, codes as the floats that they stand for."""
-        if not self.coded(index):
+        if not self.is_coded(index):
             return self.value(index, order)
         key = (index, order)
         if key not in self._floats:
@@ -325,8 +340,8 @@ class Writer:
         array, key = self.array(index), (index, order)
         if array is None and not lacking:
             return self.read(index, order)
-        if key in self._floats:
-            return self._floats[key]
+        if key in self._operands:
+            return self._operands[key]
         if array is not None:
             name = f"{self._names[index]}/over_{_digits(order)}"
             alone = array.size == 1
@@ -337,19 +352,19 @@ class Writer:
             name = f"{self.label(index, own).removesuffix('/codes')}/over_{_digits(order)}"
             sides = [1 if axis < lacking else shape[axis - lacking] for axis in order]
             inputs = [self.value(index, own), self.integers(f"{name}/shape", sides)]
-            value = self.moved(index, "Reshape", inputs, name)
-        if self.coded(index):
+            value = self.rearrange(index, "Reshape", inputs, name)
+        if self.is_coded(index):
             value = self.node("DequantizeLinear", [value, *self.grid(index)], f"{name}/float")
-        self._floats[key] = value
+        self._operands[key] = value
         return value
 
     def _codes(self, index: int, values: Array) -> Array:
         """A constant's codes as activations have them; what is none of codes as it is."""
-        if self.coded(index) and self.graph.type_name(index) == "int8":
+        if self.is_coded(index) and self.graph.type_name(index) == "int8":
             return (values.astype(np.int16) + self.shift).astype(self.stored)
         return values
 
-    def _held(self, index: int) -> dict[Order, str]:
+    def _orders(self, index: int) -> dict[Order, str]:
         if index not in self._values and index in self._pads:
             self._materialize(index)
         if index not in self._values:
@@ -362,7 +377,7 @@ class Writer:
         """What a constant is called; one of the same name and kind is the same."""
         key = (kind, name)
         if key not in self._called:
-            self._called[key] = self._free(name)
+            self._called[key] = self._tensors.free(name)
             self._constants[self._called[key]] = np.asarray(value)
         return self._called[key]
 
@@ -378,18 +393,9 @@ class Writer:
         self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> list[str]:
         """As `node`, of several outputs."""
-        names = [self._free(output) for output in outputs]
+        names = [self._tensors.free(output) for output in outputs]
         self._nodes.append(helper.make_node(op, inputs, names, **attributes))
         return names
-
-    def _free(self, name: str) -> str:
-        """The name, or one like it where a tensor has it already; it is taken from now on."""
-        free, number = name, 1
-        while free in self._taken:
-            number += 1
-            free = f"{name}_{number}"
-        self._taken.add(free)
-        return free
 
     # Results of operators.
 
@@ -403,7 +409,7 @@ class Writer:
         **attributes: Any,
     ) -> None:
         """A node whose floats are the tensor, through a fused activation, on its grid."""
-        plain = not self.coded(index) and activation == "NONE"
+        plain = not self.is_coded(index) and activation == "NONE"
         label = self.label(index, order)
         name = label if plain else f"{label.removesuffix('/codes')}/{op.lower()}"
         value = self.node(op, inputs, name, **attributes)
@@ -411,10 +417,10 @@ class Writer:
 
     def store(self, index: int, value: str, activation: str, label: str) -> str:
         """Floats as `label`: through a fused activation, and as codes of the tensor's grid."""
-        if not self.coded(index):
+        if not self.is_coded(index):
             if activation == "NONE":
                 return self.node("Identity", [value], label)
-            return self.activated(value, activation, label)
+            return self.activate(value, activation, label)
         grid = self.grid(index)
         bounds = self._bounds(index, activation)
         if not bounds:
@@ -423,7 +429,7 @@ class Writer:
         codes = self.node("QuantizeLinear", [value, *grid], f"{label}/uncut")
         return self.node("Clip", [codes, *bounds], label)
 
-    def activated(self, value: str, activation: str, label: str) -> str:
+    def activate(self, value: str, activation: str, label: str) -> str:
         """Floats through an activation, by the name that TFLite has for it."""
         if activation in _CUT:
             ends = [
@@ -455,11 +461,11 @@ class Writer:
             for end, code in (("lowest", low), ("highest", high))
         ]
 
-    def moved(
+    def rearrange(
         self, index: int, op: str, inputs: Sequence[str], output: str, **attributes: Any
     ) -> str:
         """What moves a tensor's numbers; codes on their floats, as runtimes leave these out."""
-        if not self.coded(index):
+        if not self.is_coded(index):
             return self.node(op, inputs, output, **attributes)
         codes, *others = inputs
         value = self.node("DequantizeLinear", [codes, *self.grid(index)], f"{output}/before")
@@ -482,7 +488,7 @@ class Writer:
     def same_grid(self, source: int, target: int) -> None:
         """InputError where codes that are only moved would stand for something else."""
         (ours, zero), (theirs, other) = self.graph.scale(source), self.graph.scale(target)
-        if self.coded(source) and (not np.array_equal(ours, theirs) or zero != other):
+        if self.is_coded(source) and (not np.array_equal(ours, theirs) or zero != other):
             raise InputError(
                 f"{self._names[target]} of the TFLite file has other scales than what it is made of"
             )
@@ -521,10 +527,10 @@ class Writer:
         self._copies[index] += 1
         number = self._copies[index]
         name = self._names[index] if number == 1 else f"{self._names[index]}/{number}"
-        held = self._parameters[key] = self.constant(name, array, kind)
+        stored = self._parameters[key] = self.constant(name, array, kind)
         if not scale.size:
-            return held
-        inputs = [held, *self._grid(index, f"{name}/{kind}", False, times)]
+            return stored
+        inputs = [stored, *self._grid(index, f"{name}/{kind}", False, times)]
         along = {"axis": axis} if scale.size > 1 else {}
         return self.node("DequantizeLinear", inputs, f"{name}/float", **along)
 
@@ -542,7 +548,7 @@ class Writer:
         self.same_grid(source, target)
         self._pads[target] = (source, widths)
 
-    def padded(self, index: int) -> tuple[int, NDArray[np.int64]]:
+    def without_pads(self, index: int) -> tuple[int, NDArray[np.int64]]:
         """What a convolution reads in place of the tensor, and zeros around it, rows x ends."""
         around = np.zeros((2, 2), np.int64)
         while index in self._pads and index not in self._values:
@@ -568,7 +574,7 @@ class Writer:
         order = self.order(source)
         label = self.label(target, order)
         pads = self.integers(f"{label}/pads", widths[list(order)].T.ravel().tolist())
-        if self.coded(source):
+        if self.is_coded(source):
             scale, zero = self.graph.scale(source)
             signed = self.graph.type_name(source) == "int8"
             code = round(filling / float(scale[0])) + zero + self.shift * signed
@@ -595,10 +601,10 @@ class Writer:
                 return (0, 1, 2, 3)
         return self._usual(index)
 
-    def _entered(self, index: int, order: Order) -> str:
+    def _enter(self, index: int, order: Order) -> str:
         """What the numbers of an input are called within."""
         name = self._names[index]
-        if not (self.coded(index) and self.graph.type_name(index) == "int8"):
+        if not (self.is_coded(index) and self.graph.type_name(index) == "int8"):
             return name
         return self._exchange(index, order, (name, "end"), (f"{name}/codes", "activation"))
 
@@ -619,11 +625,11 @@ class Writer:
             value = self.node("Reshape", [value, same], f"{name}/same")
         return self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
 
-    def _closed(self, index: int) -> str:
+    def _close(self, index: int) -> str:
         """What the graph's output is called, in its usual order, on signed codes again."""
         name, order = self._names[index], self._usual(index)
         value = self.value(index, order)
-        if self.coded(index) and self.graph.type_name(index) == "int8":
+        if self.is_coded(index) and self.graph.type_name(index) == "int8":
             return self._exchange(index, order, (value, "activation"), (name, "end"))
         return value if value == name else self.node("Identity", [value], name)
 

@@ -40,7 +40,7 @@ def write(w: Writer, op: Any) -> None:
 
 def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     opt, depthwise = op.builtinOptions, w.graph.kind(op) == "DEPTHWISE_CONV_2D"
-    image, around = w.padded(i[0])
+    image, around = w.without_pads(i[0])
     channels, order = w.shape(image)[3], (3, 0, 1, 2) if depthwise else TO_NCHW
     strides = (opt.strideH, opt.strideW)
     dilations = (opt.dilationHFactor, opt.dilationWFactor)
@@ -56,8 +56,8 @@ def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         and inner == channels <= _IMAGE_CHANNELS
         and w.shape(o[0])[2] % 2 == 0
         and max(dilations) == 1 < max(window)
-        and w.coded(image)
-        and w.coded(o[0])
+        and w.is_coded(image)
+        and w.is_coded(o[0])
     ):
         _two_columns(w, image, i, o[0], values.transpose(order), strides, pads, activation)
         return
@@ -99,8 +99,8 @@ def _two_columns(
     room = ((0, 0), (0, 0), (0, 0))
     both = [np.pad(row, (*room, ends)) for ends in ((0, stride), (stride, 0))]
     sides = w.integers(f"{name}/rows", (1, 1, height, width * channels))
-    codes = w.moved(image, "Transpose", [w.value(image, TO_NCHW)], f"{name}/nhwc", perm=TO_NHWC)
-    codes = w.moved(image, "Reshape", [codes, sides], f"{name}/image_rows")
+    codes = w.rearrange(image, "Transpose", [w.value(image, TO_NCHW)], f"{name}/nhwc", perm=TO_NHWC)
+    codes = w.rearrange(image, "Reshape", [codes, sides], f"{name}/image_rows")
     value = w.node("DequantizeLinear", [codes, *scales], f"{name}/image_float")
     inputs = [value, w.weights(i[1], np.concatenate(both), times=2)]
     inputs += [w.bias(b, 2) for b in i[2:3] if b >= 0]
@@ -114,11 +114,11 @@ def _two_columns(
         pads=[top, left * channels, bottom, right * channels],
     )
     codes = w.store(o, value, activation, f"{name}/pairs")
-    codes = w.moved(o, "Transpose", [codes], f"{name}/pairs_nhwc", perm=TO_NHWC)
+    codes = w.rearrange(o, "Transpose", [codes], f"{name}/pairs_nhwc", perm=TO_NHWC)
     sides = w.integers(f"{name}/sides", (1, rows, columns, filters))
-    codes = w.moved(o, "Reshape", [codes, sides], f"{name}/columns")
+    codes = w.rearrange(o, "Reshape", [codes, sides], f"{name}/columns")
     label = w.label(o, TO_NCHW)
-    w.put(o, TO_NCHW, w.moved(o, "Transpose", [codes], label, perm=TO_NCHW))
+    w.put(o, TO_NCHW, w.rearrange(o, "Transpose", [codes], label, perm=TO_NCHW))
 
 
 def _pads(
@@ -174,7 +174,7 @@ def _fully_connected(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         inputs += [w.bias(b) for b in bias]
         w.result(o[0], TO_NCHW, "Conv", inputs, activation, kernel_shape=[1, 1])
         return
-    if kept and len(before) > 2 and not w.coded(o[0]) and not w.coded(i[1]):
+    if kept and len(before) > 2 and not w.is_coded(o[0]) and not w.is_coded(i[1]):
         own = tuple(range(len(before)))
         matrix = w.read(i[1], (1, 0)) if values is None else w.weights(i[1], values.T)
         value = w.node("MatMul", [w.read(i[0], own), matrix], f"{name}/matmul") if bias else ""
@@ -191,12 +191,12 @@ def _fully_connected(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.result(o[0], (0, 1), "Gemm", inputs, activation, transB=1)
         return
     value = w.node("Gemm", inputs, f"{name}/gemm", transB=1)
-    if w.coded(o[0]) or activation != "NONE":
+    if w.is_coded(o[0]) or activation != "NONE":
         value = w.store(o[0], value, activation, f"{name}/rows")
-    order = _ordered(after, [axis for axis, side in enumerate(after) if side > 1])
+    order = _order_with(after, [axis for axis, side in enumerate(after) if side > 1])
     label = w.label(o[0], order)
     sides = w.integers(f"{label}/shape", w.lies(o[0], order))
-    w.put(o[0], order, w.moved(o[0], "Reshape", [value, sides], label))
+    w.put(o[0], order, w.rearrange(o[0], "Reshape", [value, sides], label))
 
 
 def _as_rows(w: Writer, index: int, shape: tuple[int, int], name: str) -> str:
@@ -205,9 +205,9 @@ def _as_rows(w: Writer, index: int, shape: tuple[int, int], name: str) -> str:
         return w.read(index, (0, 1))
     orders: tuple[Order, Order] = (tuple(range(len(w.shape(index)))), (0, 1))
     if math.prod(w.shape(index)) == shape[1]:
-        orders = _through(w, index, shape)
-    value = _reshaped(w, index, shape, orders, f"{name}/read")
-    if w.coded(index):
+        orders = _reshape_orders(w, index, shape)
+    value = _reshape_value(w, index, shape, orders, f"{name}/read")
+    if w.is_coded(index):
         value = w.node("DequantizeLinear", [value, *w.grid(index)], f"{name}/read_float")
     return value
 
@@ -224,7 +224,7 @@ def _product(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 # Element by element.
 
 
-def _together(w: Writer, indices: Iterable[int], target: int) -> Order:
+def _shared_order(w: Writer, indices: Iterable[int], target: int) -> Order:
     """The order in which the largest of several tensors lies, for what is computed of them all."""
     rank = len(w.shape(target))
     computed = [i for i in indices if w.array(i) is None and len(w.shape(i)) == rank]
@@ -235,7 +235,7 @@ def _together(w: Writer, indices: Iterable[int], target: int) -> Order:
 
 def _of_two(kind: str) -> Callable[..., None]:
     def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-        order = _together(w, i, o[0])
+        order = _shared_order(w, i, o[0])
         inputs = [w.operand(index, order) for index in i]
         w.result(o[0], order, kind, inputs, w.graph.activation(op))
 
@@ -293,7 +293,7 @@ def _multiply(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
                 w.graph.activation(after[0]),
                 epsilon=0.0,
             )
-            w.written.add(id(after[0]))
+            w.merged_ops.add(id(after[0]))
             return
     _of_two("Mul")(w, op, i, o)
 
@@ -309,7 +309,7 @@ def _by_channel(w: Writer, image: int, *constants: int) -> bool:
             return False
         if array.shape[-1] != shape[3]:
             return False
-    return not w.coded(image)
+    return not w.is_coded(image)
 
 
 def _add(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
@@ -318,13 +318,13 @@ def _add(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     image, three = sorted(i, key=lambda index: w.array(index) is not None)
     if w.graph.activation(op) == "RELU6" and _all(w, three, 3.0) and sixth is not None:
         factor = [int(k) for k in sixth.inputs if k != o[0]]
-        if len(factor) == 1 and _all(w, factor[0], 1 / 6) and not w.coded(image):
+        if len(factor) == 1 and _all(w, factor[0], 1 / 6) and not w.is_coded(image):
             order, target = w.order(image), int(sixth.outputs[0])
             product = _reader(w, target, "MUL")
-            w.written.add(id(sixth))
+            w.merged_ops.add(id(sixth))
             kind, slope = "HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}
             if product is not None and image in [int(k) for k in product.inputs]:
-                w.written.add(id(product))
+                w.merged_ops.add(id(product))
                 kind, slope, target = "HardSwish", {}, int(product.outputs[0])
             w.result(target, order, kind, [w.read(image, order)], "NONE", **slope)
             return
@@ -335,10 +335,10 @@ def _exponential(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     """An exponential; the logarithm of it and one is a Softplus."""
     total = _reader(w, o[0], "ADD")
     logarithm = None if total is None else _reader(w, int(total.outputs[0]), "LOG")
-    if logarithm is not None and not w.coded(i[0]):
+    if logarithm is not None and not w.is_coded(i[0]):
         other = [int(k) for k in total.inputs if k != o[0]]
         if len(other) == 1 and _all(w, other[0], 1.0):
-            w.written |= {id(total), id(logarithm)}
+            w.merged_ops |= {id(total), id(logarithm)}
             order = w.order(i[0])
             w.result(int(logarithm.outputs[0]), order, "Softplus", [w.read(i[0], order)])
             return
@@ -363,21 +363,21 @@ def _all(w: Writer, index: int, number: float) -> bool:
     )
 
 
-def _squared(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _square(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     order = w.order(i[0])
     value = w.read(i[0], order)
     w.result(o[0], order, "Mul", [value, value])
 
 
 def _squared_difference(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    order = _together(w, i, o[0])
+    order = _shared_order(w, i, o[0])
     inputs = [w.operand(index, order) for index in i]
     value = w.node("Sub", inputs, f"{w.name(o[0])}/sub")
     w.result(o[0], order, "Mul", [value, value])
 
 
 def _not_equal(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    order = _together(w, i, o[0])
+    order = _shared_order(w, i, o[0])
     inputs = [w.operand(index, order) for index in i]
     w.result(o[0], order, "Not", [w.node("Equal", inputs, f"{w.name(o[0])}/equal")])
 
@@ -433,7 +433,7 @@ def _hard_swish(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     The sum's codes saturate where relu6 does, and read on a grid of a sixth they are the factor.
     """
     order, name = w.order(i[0]), w.name(o[0])
-    if not w.coded(o[0]):
+    if not w.is_coded(o[0]):
         w.result(o[0], order, "HardSwish", [w.read(i[0], order)])
         return
     zero = w.constant("hard_swish/zero_point", np.asarray(w.limits.min, w.stored))
@@ -495,12 +495,12 @@ def _pool(kind: str) -> Callable[..., None]:
         opt, more = op.builtinOptions, {}
         window, strides = (opt.filterHeight, opt.filterWidth), (opt.strideH, opt.strideW)
         image, around = i[0], _pads(w.shape(i[0])[1:3], window, strides, opt.padding)
-        inner, zeros = w.padded(image)
+        inner, zeros = w.without_pads(image)
         # A window of padding alone has no mean and no maximum in ONNX.
         if inner != image and opt.padding != _SAME and (zeros.max(axis=1) < window).all():
             if kind == "MaxPool" and w.never_negative(inner):
                 image, around = inner, zeros
-            elif kind == "AveragePool" and not w.coded(inner):
+            elif kind == "AveragePool" and not w.is_coded(inner):
                 image, around, more = inner, zeros, {"count_include_pad": 1}
         w.result(
             o[0],
@@ -530,10 +530,10 @@ def _reduce(kind: str) -> Callable[..., None]:
                 w.result(o[0], order, "GlobalAveragePool", inputs)
                 return
             mean = w.node("GlobalAveragePool", inputs, f"{name}/mean")
-            if w.coded(o[0]):
+            if w.is_coded(o[0]):
                 mean = w.store(o[0], mean, "NONE", f"{name}/pooled")
             sides = w.integers(f"{value}/shape", w.lies(o[0], target))
-            w.put(o[0], target, w.moved(o[0], "Reshape", [mean, sides], value))
+            w.put(o[0], target, w.rearrange(o[0], "Reshape", [mean, sides], value))
             return
         places = sorted(order.index(axis) for axis in axes)
         # Of this opset's operators only the sum takes its axes as a tensor.
@@ -571,10 +571,11 @@ def _concatenation(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     parts = [part for index in i for part in w.parts.get(index, [index])]
     whole = _reader(w, o[0], "CONCATENATION")
     alike = whole is not None and whole.builtinOptions.axis == op.builtinOptions.axis
-    if alike and not w.coded(o[0]) and w.graph.activation(op) == "NONE":
+    once = whole is not None and list(whole.inputs).count(o[0]) == 1
+    if alike and once and not w.is_coded(o[0]) and w.graph.activation(op) == "NONE":
         w.parts[o[0]] = parts
         return
-    order = _together(w, parts, o[0])
+    order = _shared_order(w, parts, o[0])
     axis = order.index(op.builtinOptions.axis % len(order))
     inputs = [w.read(part, order) for part in parts]
     w.result(o[0], order, "Concat", inputs, w.graph.activation(op), axis=axis)
@@ -586,7 +587,7 @@ def _concatenation(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """The axes that a reshape makes of others: pairs of neighbours; sides of one are left out."""
     left, right = ([a for a, side in enumerate(shape) if side > 1] for shape in (before, after))
-    found = []
+    pairs = []
     while left and right:
         own, other = [left.pop(0)], [right.pop(0)]
         while (n := math.prod(before[a] for a in own)) != (m := math.prod(after[a] for a in other)):
@@ -596,11 +597,11 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
                     "a RESHAPE of the TFLite file does not keep the number of elements"
                 )
             short.append(rest.pop(0))
-        found.append((own, other))
-    return found
+        pairs.append((own, other))
+    return pairs
 
 
-def _ordered(shape: Sequence[int], sequence: Sequence[int]) -> Order:
+def _order_with(shape: Sequence[int], sequence: Sequence[int]) -> Order:
     """An order of all axes in which those longer than one come in `sequence`."""
     rank, sequence = len(shape), list(sequence)
     for order in (usual(rank), tuple(range(rank))):
@@ -609,7 +610,7 @@ def _ordered(shape: Sequence[int], sequence: Sequence[int]) -> Order:
     return (*(axis for axis in range(rank) if axis not in sequence), *sequence)
 
 
-def _through(w: Writer, index: int, after: Sequence[int]) -> tuple[Order, Order]:
+def _reshape_orders(w: Writer, index: int, after: Sequence[int]) -> tuple[Order, Order]:
     """How a tensor shall lie for a reshape to `after`, and how it lies then.
 
     It lies as it did as far as the axes that become others stand together: an image whose channels
@@ -620,15 +621,15 @@ def _through(w: Writer, index: int, after: Sequence[int]) -> tuple[Order, Order]
     groups = _groups(before, after)
     number = {axis: n for n, (own, _) in enumerate(groups) for axis in own}
     lying = [axis for axis in order if axis in number]
-    if w.coded(index) and lying != sorted(lying):
+    if w.is_coded(index) and lying != sorted(lying):
         order, lying = tuple(range(len(before))), sorted(lying)
     sequence = list(dict.fromkeys(number[axis] for axis in lying))
     wanted = [axis for n in sequence for axis in groups[n][0]]
-    target = _ordered(after, [axis for n in sequence for axis in groups[n][1]])
-    return (order if lying == wanted else _ordered(before, wanted)), target
+    target = _order_with(after, [axis for n in sequence for axis in groups[n][1]])
+    return (order if lying == wanted else _order_with(before, wanted)), target
 
 
-def _reshaped(
+def _reshape_value(
     w: Writer, index: int, after: Sequence[int], orders: tuple[Order, Order], label: str
 ) -> str:
     """A tensor's numbers in another shape, with nothing done where they lie so already."""
@@ -636,25 +637,25 @@ def _reshaped(
     sides, value = tuple(after[axis] for axis in target), w.value(index, order)
     if sides == w.lies(index, order):
         return value
-    return w.moved(index, "Reshape", [value, w.integers(f"{label}/shape", sides)], label)
+    return w.rearrange(index, "Reshape", [value, w.integers(f"{label}/shape", sides)], label)
 
 
 def _reshape(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     """RESHAPE, SQUEEZE and EXPAND_DIMS: another shape, the same numbers."""
     array, after = w.array(i[0]), w.shape(o[0])
     if array is not None:
-        w.known(o[0], array.reshape(after))
+        w.set_constant(o[0], array.reshape(after))
         return
     w.same_grid(i[0], o[0])
-    orders = _through(w, i[0], after)
-    w.put(o[0], orders[1], _reshaped(w, i[0], after, orders, w.label(o[0], orders[1])))
+    orders = _reshape_orders(w, i[0], after)
+    w.put(o[0], orders[1], _reshape_value(w, i[0], after, orders, w.label(o[0], orders[1])))
 
 
 def _transpose(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     permutation = [int(axis) for axis in w.settings(i[1], "a permutation").ravel()]
     array = w.array(i[0])
     if array is not None:
-        w.known(o[0], array.transpose(permutation))
+        w.set_constant(o[0], array.transpose(permutation))
     else:
         w.alias(i[0], o[0], permutation)
 
@@ -662,7 +663,7 @@ def _transpose(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 def _pad(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     widths = w.settings(i[1], "a width").astype(np.int64)
     filling = float(w.settings(i[2], "a filling").ravel()[0]) if len(i) > 2 else 0.0
-    if len(i) > 2 and w.coded(i[2]):
+    if len(i) > 2 and w.is_coded(i[2]):
         scale, zero = w.graph.scale(i[2])
         filling = (filling - zero) * float(scale[0])
     inside = len(widths) == 4 and not widths[[0, 3]].any()
@@ -723,7 +724,7 @@ def _strided_slice(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     label = w.label(o[0], target)
     value = _slice_node(w, i[0], order, f"{label}/slice", starts, ends, steps)
     sides = w.integers(f"{label}/shape", w.lies(o[0], target))
-    w.put(o[0], target, w.moved(o[0], "Reshape", [value, sides], label))
+    w.put(o[0], target, w.rearrange(o[0], "Reshape", [value, sides], label))
 
 
 def _cut_out(
@@ -781,8 +782,8 @@ def _pack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     shape, inputs = w.integers(f"{name}/part_shape", sides), []
     for number, index in enumerate(i):
         value = w.value(index, tuple(range(rank - 1)))
-        value = w.moved(index, "Reshape", [value, shape], f"{name}/part_{number}")
-        if w.coded(index):
+        value = w.rearrange(index, "Reshape", [value, shape], f"{name}/part_{number}")
+        if w.is_coded(index):
             value = w.node("DequantizeLinear", [value, *w.grid(index)], f"{value}_float")
         inputs.append(value)
     w.result(o[0], order, "Concat", inputs, axis=axis)
@@ -821,7 +822,7 @@ def _tile(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 
 
 def _broadcast_to(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    order = _together(w, i[:1], o[0])
+    order = _shared_order(w, i[:1], o[0])
     sides = w.integers(f"{w.label(o[0], order)}/sides", w.lies(o[0], order))
     w.result(o[0], order, "Expand", [w.operand(i[0], order), sides])
 
@@ -840,7 +841,7 @@ def _blocks(kind: str) -> Callable[..., None]:
     def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.same_grid(i[0], o[0])
         label = w.label(o[0], TO_NCHW)
-        value = w.moved(
+        value = w.rearrange(
             i[0], kind, [w.value(i[0], TO_NCHW)], label, blocksize=op.builtinOptions.blockSize
         )
         w.put(o[0], TO_NCHW, value)
@@ -876,12 +877,12 @@ def _dequantize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     """Weights of 16 bits are widened; codes become floats."""
     array = w.array(i[0])
     if array is not None and not w.graph.scale(i[0])[0].size:
-        w.known(o[0], array.astype(np.float32))
+        w.set_constant(o[0], array.astype(np.float32))
         return
     if array is not None:
         scales = w.graph.spread(i[0])
         _, zero = w.graph.scale(i[0])
-        w.known(
+        w.set_constant(
             o[0], ((array.astype(np.float32) - zero) * scales.astype(np.float32)).astype(np.float32)
         )
         return
@@ -893,7 +894,7 @@ def _dequantize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 def _cast(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     array = w.array(i[0])
     if array is not None:
-        w.known(o[0], array.astype(w.graph.dtype(o[0])))
+        w.set_constant(o[0], array.astype(w.graph.dtype(o[0])))
         return
     order = w.order(i[0])
     _cast_to(w, o[0], order, w.read(i[0], order))
@@ -905,15 +906,15 @@ def _cast_to(w: Writer, index: int, order: Order, value: str) -> None:
 
 
 def _shape_of(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    w.known(o[0], np.asarray(w.shape(i[0]), w.graph.dtype(o[0])))
+    w.set_constant(o[0], np.asarray(w.shape(i[0]), w.graph.dtype(o[0])))
 
 
 def _fill(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    w.known(o[0], np.full(w.shape(o[0]), w.settings(i[1], "a filling").ravel()[0]))
+    w.set_constant(o[0], np.full(w.shape(o[0]), w.settings(i[1], "a filling").ravel()[0]))
 
 
 def _zeros_like(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
-    w.known(o[0], np.zeros(w.shape(o[0]), w.graph.dtype(o[0])))
+    w.set_constant(o[0], np.zeros(w.shape(o[0]), w.graph.dtype(o[0])))
 
 
 _WRITERS: dict[str, Callable[..., None]] = {
@@ -996,7 +997,7 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "SPLIT": _split,
     "SPLIT_V": _split,
     "SQRT": _of_one("Sqrt"),
-    "SQUARE": _squared,
+    "SQUARE": _square,
     "SQUARED_DIFFERENCE": _squared_difference,
     "SQUEEZE": _reshape,
     "STRIDED_SLICE": _strided_slice,

@@ -44,21 +44,21 @@ def convert(
             f"recipe {recipe.name} for onnx: weights of {recipe.weight_bits} bits with activations "
             f"of {recipe.activation_bits} bits cannot be made"
         )
-    return written(Graph(source))
+    return write(Graph(source))
 
 
-def written(graph: Graph) -> bytes:
+def write(graph: Graph) -> bytes:
     """The ONNX file of a TFLite graph; InputError for what has no form in ONNX."""
-    writer = _written(graph, np.int8)
-    if not writer.paired():
-        writer = _written(graph, np.uint8)
+    writer = _writer_of(graph, np.int8)
+    if not writer.is_paired():
+        writer = _writer_of(graph, np.uint8)
     return writer.file(OPSET, "mobiledeploy")
 
 
-def _written(graph: Graph, stored: type[np.integer[Any]]) -> Writer:
+def _writer_of(graph: Graph, stored: type[np.integer[Any]]) -> Writer:
     writer = Writer(graph, stored)
     for op in graph.ops:
-        if id(op) not in writer.written:
+        if id(op) not in writer.merged_ops:
             _onnx_operators.write(writer, op)
     writer.close()
     return writer

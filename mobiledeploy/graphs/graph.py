@@ -425,8 +425,9 @@ def _check(model: Any) -> None:
             raise InputError(f"the TFLite file does not say what its operator {number} is")
         code = model.operatorCodes[op.opcodeIndex]
         kind = OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "unknown")
-        absent = [i for i in op.inputs if i != -1 and i not in known]
-        absent += [i for i in op.outputs if i not in known or i in fixed]
+        # As int: a range looks for numpy's numbers one by one.
+        absent = [i for i in map(int, op.inputs) if i != -1 and i not in known]
+        absent += [i for i in map(int, op.outputs) if i not in known or i in fixed]
         ends = len(op.inputs) and op.inputs[0] >= 0 and len(op.outputs)
         if absent or (kind in (*CASTS, "SOFTMAX") and not ends):
             raise InputError(
