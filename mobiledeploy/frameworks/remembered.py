@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from mobiledeploy.core.ports import Images
-from mobiledeploy.core.types import Model, Preprocessing
+from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.frameworks import tracing
 
 USUAL = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
@@ -30,7 +30,7 @@ _BETTER = 4.0
 
 
 def likelier_range(
-    model: Model, resolution: tuple[int, int], pre: Preprocessing, images: Images
+    frozen: tracing.FrozenModel, pre: Preprocessing, images: Images
 ) -> tuple[float, float] | None:
     """The input range by which the pictures are far more like those of the training.
 
@@ -42,7 +42,7 @@ def likelier_range(
 
     with m, v mean and variance of what it is given, M, V those that it knows.
     """
-    found = _first_norm(tracing.freeze(model, resolution).logits)
+    found = _first_norm(frozen.logits)
     if found is None:
         return None
     see, mean, variance = found

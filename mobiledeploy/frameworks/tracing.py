@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import heapq
 import math
 import warnings
@@ -94,7 +93,6 @@ def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
     return lambda images: handle(images, training=False), handle.variables
 
 
-@functools.lru_cache(maxsize=2)
 def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
     """The model as functions of one image, at `resolution` (height, width).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -25,11 +26,14 @@ class TensorFlowModel:
         self.resolution = resolution
         self.classes = classes
 
+    @functools.cached_property
+    def _frozen(self) -> tracing.FrozenModel:
+        return tracing.freeze(self._model, self.resolution)
+
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`; InputError for an operator that TFLite lacks."""
-        frozen = tracing.freeze(self._model, self.resolution)
         with loading.temporary_folder() as folder:
-            frozen.save(output, folder)
+            self._frozen.save(output, folder)
             with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
                 converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             try:
@@ -39,13 +43,12 @@ class TensorFlowModel:
 
     def answers(self, images: Images) -> NDArray[np.float32]:
         """See `ports.OpenedModel`; InputError where TensorFlow cannot compute them."""
-        frozen = tracing.freeze(self._model, self.resolution)
-        if len(images) and frozen.draws_numbers() and self._wavers(images[:1]):
+        if len(images) and self._frozen.draws_numbers() and self._wavers(images[:1]):
             raise InputError(
                 "the model answers otherwise each time that it is given the same image",
                 "a Dropout, or noise, was left on (training=True): build it without",
             )
-        return frozen.run(images)
+        return self._frozen.run(images)
 
     def _wavers(self, image: Images) -> bool:
         """Whether two answers to one image differ; frozen, a generator would begin anew."""
@@ -56,11 +59,11 @@ class TensorFlowModel:
 
     def ends_in_softmax(self) -> bool:
         """See `ports.OpenedModel`."""
-        return tracing.freeze(self._model, self.resolution).scores is not None
+        return self._frozen.scores is not None
 
     def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
         """See `ports.OpenedModel`."""
-        return remembered.likelier_range(self._model, self.resolution, pre, images)
+        return remembered.likelier_range(self._frozen, pre, images)
 
 
 def opened(model: Model, source: Source) -> TensorFlowModel:

@@ -39,6 +39,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     """
     import tensorflow as tf
     import tf_keras
+    from tf_keras.src.applications.convnext import LayerScale
 
     from mobiledeploy.frameworks import loading, optimized
     from mobiledeploy.frameworks.tf_keras import OWN
@@ -55,8 +56,9 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
         with optimized.scope(wrappers):
             handle = tf_keras.models.load_model(
                 path, compile=False, safe_mode=not file.trusted,
-                # What tf.nn.log_softmax is called inside.
-                custom_objects={"log_softmax_v2": tf.nn.log_softmax}
+                # What tf.nn.log_softmax is called inside, and a layer that Keras's own ConvNeXt
+                # brings with it.
+                custom_objects={"log_softmax_v2": tf.nn.log_softmax, "LayerScale": LayerScale}
                 | {f"mobiledeploy>{own.__name__}": own for own in OWN}
                 | (theirs or {}),
             )  # fmt: skip

@@ -248,7 +248,6 @@ def _work(request: Request, speak: Speaker) -> None:
     )
     speak.progress("opening the model", 1, 1)
     reference = _reference(request, spec, model)
-    floats = model.floats(request.output)
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     images = (
         calibration_images(request.data, spec, speak)
@@ -257,6 +256,9 @@ def _work(request: Request, speak: Speaker) -> None:
     )
     if len(images):
         _doubt_range(model, spec, images, speak)
+    floats = model.floats(request.output)
+    # All files begin from that; a large network's weights need not stay twice.
+    del model
     press = _Press(request, spec, floats, images, speak)
     refused: list[DeployError] = []
     failed: list[Failed] = []

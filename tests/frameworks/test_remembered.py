@@ -9,7 +9,7 @@ import tf_keras
 
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.types import Model, Preprocessing
-from mobiledeploy.frameworks import remembered
+from mobiledeploy.frameworks import remembered, tracing
 
 SIZE = (32, 32)
 RANGES = [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)]
@@ -46,15 +46,20 @@ def trained(library, images, *, norm=True):
 def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right):
     model = trained(library, prepared(right)[1])
     for said in RANGES:
-        found = remembered.likelier_range(model, SIZE, *prepared(said))
+        found = remembered.likelier_range(tracing.freeze(model, SIZE), *prepared(said))
         assert found == (None if said == right else right)
 
 
 def test_mean_and_deviation_are_kept_apart_from_the_range():
     normal = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     model = trained(tf_keras, prepared((0.0, 1.0), **normal)[1])
-    assert remembered.likelier_range(model, SIZE, *prepared((0.0, 1.0), **normal)) is None
-    found = remembered.likelier_range(model, SIZE, *prepared((0.0, 255.0), **normal))
+    assert (
+        remembered.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 1.0), **normal))
+        is None
+    )
+    found = remembered.likelier_range(
+        tracing.freeze(model, SIZE), *prepared((0.0, 255.0), **normal)
+    )
     assert found == (0.0, 1.0)
 
 
@@ -62,10 +67,10 @@ def test_other_pictures_of_the_right_range_are_no_wrong_range():
     """Darker, and of less contrast than what it was trained on."""
     pre, images = prepared((-1.0, 1.0))
     model = trained(tf_keras, images)
-    assert remembered.likelier_range(model, SIZE, pre, images * 0.5 - 0.3) is None
+    assert remembered.likelier_range(tracing.freeze(model, SIZE), pre, images * 0.5 - 0.3) is None
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["none", "untrained"])
 def test_without_a_trained_batch_norm_nothing_is_remembered(norm):
     model = trained(tf_keras, None, norm=norm)
-    assert remembered.likelier_range(model, SIZE, *prepared((0.0, 255.0))) is None
+    assert remembered.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 255.0))) is None
