@@ -23,7 +23,7 @@ from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, assets, native, records
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES, dataset
+from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, dataset
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
@@ -147,13 +147,12 @@ def press(
 
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
     size = images.shape[1:3]
-    if format_ != "tflite":
-        lite = press(model, chosen, "tflite", images, io=io, output=output)
-        return CONVERTERS.load(format_).convert(lite, chosen, resolution=size, io=io, output=output)
-    floats = TensorFlowModel(model, size, 0).floats(output)
-    if not chosen.full_integer:
-        return quantized.without_calibration(floats, chosen)
-    return quantized.packed(quantized.start(floats, chosen, io, images))
+    made = TensorFlowModel(model, size, 0).floats(output)
+    if chosen.full_integer:
+        made = quantized.packed(quantized.start(made, chosen, io, images))
+    else:
+        made = quantized.without_calibration(made, chosen)
+    return WRITERS.load(format_).write(made)
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,9 @@ from mobiledeploy.architectures import (
     xception,
 )
 from mobiledeploy.compressions import cluster, prune
-from mobiledeploy.converters import onnx as onnx_converter
 from mobiledeploy.core.plugins import (
     ARCHITECTURES,
     COMPRESSIONS,
-    CONVERTERS,
     DATASETS,
     DEVICES,
     EXECUTORS,
@@ -36,6 +34,7 @@ from mobiledeploy.core.plugins import (
     RUNNERS,
     RUNTIMES,
     SOURCES,
+    WRITERS,
     Shelf,
 )
 from mobiledeploy.datasets import folder, npz, shapes
@@ -66,6 +65,7 @@ from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
 from mobiledeploy.runners import benchmark_model, native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 from mobiledeploy.sources import keras3, saved_model, tf_keras, tflite
+from mobiledeploy.writers import onnx as onnx_converter
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ Held(COMPRESSIONS)(cluster, prune)
 Held(RECIPES)(
     dynamic_int8, float16, float32, int8_best, int8_ptq, int8_qat, int8x4_ptq, int16x8_ptq,
 )  # fmt: skip
-Held(CONVERTERS)(onnx_converter)
+Held(WRITERS)(onnx_converter)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(SOURCES)(keras3, saved_model, tf_keras, tflite)
 Held(REPORTS)(csv, github, html, json, junit, markdown, svg)

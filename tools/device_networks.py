@@ -15,10 +15,10 @@ from pathlib import Path
 from mobiledeploy.analysis import latency_model
 from mobiledeploy.core import cards
 from mobiledeploy.core.device_cards import Workload
-from mobiledeploy.core.plugins import CONVERTERS, FORMATS, RECIPES
-from mobiledeploy.core.types import Layer, Model, ModelSpec, Source
-from mobiledeploy.frameworks import source, tracing
-from mobiledeploy.verbs import models
+from mobiledeploy.core.plugins import FORMATS, source_of
+from mobiledeploy.core.ports import SILENCE
+from mobiledeploy.core.types import Layer, Source
+from mobiledeploy.verbs import models, trace
 
 OUT = Path(__file__).resolve().parent.parent / "android_bench" / "devices" / "networks.csv"
 
@@ -47,16 +47,16 @@ NETWORKS: tuple[tuple[str, float | None, int], ...] = (
 def count(card: str, alpha: float | None, res: int) -> tuple[str, Workload]:
     """A network's name, and what one inference of it has to do."""
     spec = models.spec(cards.load(card), alpha=alpha, res=res, classes=CLASSES)
-    model, _ = source.open_(Source(spec))
-    layers = tracing.layers(model, spec.resolution) if card in TRACED else _converted(model, spec)
+    if card in TRACED:
+        (traced,) = trace.trace([Source(spec)], SILENCE)
+        layers = traced.layers
+    else:
+        layers = _converted(Source(spec))
     return spec.name, latency_model.workload(layers, family=card)
 
 
-def _converted(model: Model, spec: ModelSpec) -> tuple[Layer, ...]:
-    recipe = RECIPES.load("float32").RECIPE
-    data = CONVERTERS.load("tflite").convert(
-        model, recipe, resolution=spec.resolution, io="float", output="softmax"
-    )
+def _converted(source: Source) -> tuple[Layer, ...]:
+    data = source_of(source).open(source).floats("model")
     return FORMATS.load("tflite").inspect(data).layers
 
 

@@ -16,7 +16,6 @@ from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.ports import (
     Architecture,
     Compression,
-    Converter,
     Dataset,
     Device,
     Executor,
@@ -27,6 +26,7 @@ from mobiledeploy.core.ports import (
     Runner,
     Runtime,
     SourceFile,
+    Writer,
 )
 from mobiledeploy.core.types import Source
 
@@ -91,7 +91,7 @@ RECIPE_ALIASES = {"int8": "int8_best"}
 """Short for a recipe -> its name."""
 PASSES = Shelf[Pass]("passes")
 COMPRESSIONS = Shelf[Compression]("compressions")
-CONVERTERS = Shelf[Converter]("converters")
+WRITERS = Shelf[Writer]("writers")
 FORMATS = Shelf[Format]("formats")
 SOURCES = Shelf[SourceFile]("sources")
 RUNTIMES = Shelf[Runtime]("runtimes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from mobiledeploy.core.types import (
     Contract,
     Doubt,
     FileFacts,
-    InputOutput,
     Kind,
     Model,
     ModelFile,
@@ -98,23 +97,11 @@ class Compression(Protocol):
         ...
 
 
-class Converter(Protocol):
-    """model -> bytes of one format, in one process that may import TensorFlow."""
+class Writer(Protocol):
+    """A finished TFLite file -> the bytes of one format, without TensorFlow."""
 
-    def source(self, recipe: Recipe) -> Literal["model", "draft", "tflite"]:
-        """What it starts from: the model, its draft, or the finished TFLite of the recipe."""
-        ...
-
-    def convert(
-        self,
-        source: Model | QuantizedGraph | bytes,
-        recipe: Recipe,
-        *,
-        resolution: tuple[int, int],
-        io: InputOutput,
-        output: Output,
-    ) -> bytes:
-        """The file, with a static batch of 1, from what `source(recipe)` says."""
+    def write(self, content: bytes) -> bytes:
+        """The file; InputError for what has no form in the format."""
         ...
 
 

@@ -105,9 +105,9 @@ class Recipe:
     """What an artifact's numbers shall be; data only, a file of `recipes/` holds one.
 
     `calibration` names how activation ranges are found (None: none are needed). `passes` are
-    alternatives, each an ordered tuple of names from `passes/`. `training` is the number of parts of
-    quantization-aware training that follow them, after each of which it can go on. `formats` lists the converters that can
-    do it, `plain` those of them that an export without `--recipe` uses.
+    alternatives, each an ordered tuple of names from `passes/`. `training` is the number of parts
+    of quantization-aware training that follow them; it can go on after each. `formats` lists the
+    writers that can do it, `plain` those of them that an export without `--recipe` uses.
     """
 
     name: str

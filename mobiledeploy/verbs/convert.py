@@ -17,10 +17,10 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
 from mobiledeploy.core.plugins import (
-    CONVERTERS,
     FORMATS,
     PASSES,
     RECIPES,
+    WRITERS,
     dataset,
     missing,
     source_of,
@@ -293,22 +293,9 @@ class _Press:
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
-        if format_ == "tflite":
-            if recipe not in self.made:
-                self.made[recipe] = self._converted(recipe, format_)
-            return self.made[recipe]
-        return self._converted(recipe, format_)
-
-    def _converted(self, recipe: str, format_: str) -> bytes:
-        chosen = RECIPES.load(recipe).RECIPE
-        if format_ == "tflite":
-            return self._tflite(chosen)
-        converter = CONVERTERS.load(format_)
-        source = self.file(recipe, "tflite")
-        return converter.convert(
-            source, chosen, resolution=self.spec.resolution, io=self.request.io,
-            output=self.request.output,
-        )  # fmt: skip
+        if recipe not in self.made:
+            self.made[recipe] = self._tflite(RECIPES.load(recipe).RECIPE)
+        return WRITERS.load(format_).write(self.made[recipe])
 
     def _tflite(self, recipe: Recipe) -> bytes:
         from mobiledeploy.graphs import quantized

@@ -12,8 +12,6 @@ import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 
-from mobiledeploy.converters import _onnx_operators
-from mobiledeploy.converters import onnx as converter
 from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.types import Model
@@ -21,6 +19,8 @@ from mobiledeploy.formats import onnx as shelf
 from mobiledeploy.frameworks import tf_keras as framework
 from mobiledeploy.graphs import quantized
 from mobiledeploy.verbs import models
+from mobiledeploy.writers import _onnx_operators
+from mobiledeploy.writers import onnx as converter
 from tests.conftest import press
 from tests.lite import Lite
 from tests.lite import answers as lite_answers
@@ -37,7 +37,7 @@ def images(count, size=SIZE):
 def both(model, size=SIZE, io="int8", output="logits"):
     """(TFLite, ONNX) of one quantization."""
     lite = press(model, INT8, "tflite", images(8, size), io=io, output=output)
-    return lite, converter.convert(lite, INT8, resolution=size, io=io, output=output)
+    return lite, converter.write(lite)
 
 
 def network(*middle, filters=8):
@@ -211,7 +211,7 @@ def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypat
     lite = press(outer, INT8, "tflite", images(8, size), io="int8", output="logits")
 
     def made():
-        data = converter.convert(lite, INT8, resolution=size, io="int8", output="logits")
+        data = converter.write(lite)
         *_, conv = [n for n in onnx.load_model_from_string(data).graph.node if n.op_type == "Conv"]
         opened, ops = session(data, tmp_path / "optimised.onnx")
         assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul"}, ops
@@ -351,7 +351,7 @@ def test_an_operator_of_integers_gives_the_codes_of_tflite(name, tmp_path):
     axes = b.constant(np.int32([1, 2]))
     content = b.file(b.op("MEAN", [x, axes], (1, 5), options="ReducerOptions"))
     lite = quantized.packed(quantized.start(content, INT8, "int8", images(16, (8, 8))))
-    data = converter.convert(lite, INT8, resolution=(8, 8), io="int8", output="logits")
+    data = converter.write(lite)
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
     opened, _ = session(data, tmp_path / "optimised.onnx")
     pairs = answers(lite, opened)
@@ -366,7 +366,7 @@ def test_codes_of_uint8_at_the_ends_stay(tmp_path):
     x = b.op("LOGISTIC", [stem(b, b.input((1, 8, 8, 3), name="image"))], SIDE)
     draft = quantized.start(b.file(x), INT8, "uint8", images(16, (8, 8)))
     lite = quantized.packed(draft)
-    data = converter.convert(lite, INT8, resolution=(8, 8), io="uint8", output="logits")
+    data = converter.write(lite)
     opened, _ = session(data, tmp_path / "optimised.onnx")
     codes = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     (theirs,) = lite_answers(lite, codes)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from mobiledeploy.converters._onnx_graph import TO_NCHW, TO_NHWC, Order, Writer, usual
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array
+from mobiledeploy.writers._onnx_graph import TO_NCHW, TO_NHWC, Order, Writer, usual
 
 # An image has few channels, and ONNX Runtime gathers what a window over it covers row by row, a
 # call for each few bytes. Two windows at once take half the calls, and more multiplications, which

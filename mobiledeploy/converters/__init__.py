@@ -1,1 +1,0 @@
-import mobiledeploy.frameworks  # noqa: F401 - TensorFlow's switches, before TensorFlow
