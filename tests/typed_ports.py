@@ -65,7 +65,8 @@ from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
 from mobiledeploy.runners import benchmark_model, native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
 from mobiledeploy.sources import keras3, saved_model, tf_keras, tflite
-from mobiledeploy.writers import onnx as onnx_converter
+from mobiledeploy.writers import onnx as onnx_writer
+from mobiledeploy.writers import tflite as tflite_writer
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ Held(COMPRESSIONS)(cluster, prune)
 Held(RECIPES)(
     dynamic_int8, float16, float32, int8_best, int8_ptq, int8_qat, int8x4_ptq, int16x8_ptq,
 )  # fmt: skip
-Held(WRITERS)(onnx_converter)
+Held(WRITERS)(onnx_writer, tflite_writer)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(SOURCES)(keras3, saved_model, tf_keras, tflite)
 Held(REPORTS)(csv, github, html, json, junit, markdown, svg)

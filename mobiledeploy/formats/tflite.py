@@ -124,8 +124,8 @@ def seal(data: bytes) -> bytes:
             f"the converted model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
             "one image in and one row of scores out are needed"
         )
-    graph.rename(graph.inputs[0], "image")
-    graph.rename(graph.outputs[0], "scores")
+    graph.set_name(graph.inputs[0], "image")
+    graph.set_name(graph.outputs[0], "scores")
     return graph.packed()
 
 

@@ -227,7 +227,7 @@ class Graph:
         """Makes a tensor one without values in the file; an operator has to make it."""
         self.subgraph.tensors[index].buffer = 0
 
-    def rename(self, index: int, name: str) -> None:
+    def set_name(self, index: int, name: str) -> None:
         """Another name for a tensor."""
         self.subgraph.tensors[index].name = name.encode()
 

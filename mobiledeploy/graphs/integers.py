@@ -212,8 +212,8 @@ def _on_codes(
     answer = _codes_of(graph, target, own, bits)
     # Layers are known by what they make.
     name = graph.name(target)
-    graph.rename(target, graph.name(answer))
-    graph.rename(answer, name)
+    graph.set_name(target, graph.name(answer))
+    graph.set_name(answer, name)
     after = graph.add_op("DEQUANTIZE", [answer], [target])
     op.inputs, op.outputs = reads, [answer]
     graph.raise_version(op, _VERSIONS.get((kind, bits), 1 if kind in _FIRST else 2))

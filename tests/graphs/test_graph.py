@@ -142,7 +142,7 @@ def test_names_become_unique_and_unique_ones_stay(names):
     chosen = [int(op.outputs[0]) for op in graph.ops[:4]]
     before = [graph.name(i) for i in range(len(graph.subgraph.tensors))]
     for index, name in zip(chosen, names, strict=True):
-        graph.rename(index, name)
+        graph.set_name(index, name)
         before[index] = name
     graph.make_names_unique()
     after = [graph.name(i) for i in range(len(graph.subgraph.tensors))]
