@@ -2,7 +2,8 @@
 
     python benchmarks/integers.py [MODEL...] [--only MobileNet] [--images 8]
 
-Without MODEL: every network of Keras Applications, untrained, at a small resolution. Each step of
+Without MODEL: every network of Keras Applications, untrained but for its BatchNorms, at a small
+resolution. Each step of
 each network is a process of its own, whose peak of memory is told: the source ends in a float
 TFLite; that becomes int8 by our maker, given the ranges over random images, and an int8 ONNX file;
 and TensorFlow's quantizer makes int8 of the same ranges. Compared are scales and zero points, and
@@ -117,6 +118,11 @@ def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
         size = res or SMALLEST.get(name, OTHERS)
         build = getattr(tf_keras.applications, name)
         network = build(weights=None, input_shape=(size, size, 3), classes=1000)
+        # Untrained, answers fade from layer to layer; normalised as in training they do not.
+        for layer in network.layers:
+            if isinstance(layer, tf_keras.layers.BatchNormalization):
+                layer.momentum = 0.0
+        network(np.random.default_rng(1).random((images, size, size, 3), np.float32), training=True)
         started = time.perf_counter()
         opened = TensorFlowModel(Model("tf_keras", network), (size, size), 1000)
     content = opened.floats("model")
