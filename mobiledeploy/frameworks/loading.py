@@ -98,7 +98,8 @@ def registered(path: Path, name_of: Callable[[Any], str]) -> dict[str, Any]:
     sys.modules[module.__name__] = module
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - it was asked for
-    except (*REFUSALS, SyntaxError) as error:
+    # Whatever the user's own code may raise.
+    except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"--custom-objects {path} cannot be run: {reason}") from error
     own = [

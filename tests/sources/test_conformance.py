@@ -143,7 +143,7 @@ def test_every_network_of_keras_applications(version, name, tmp_path):
             warnings.simplefilter("ignore", UserWarning)
             model.save(path)
     except TypeError as error:
-        pytest.skip(f"{version} does not save its own {name}: {error}")
+        pytest.skip(f"{version} does not save its own {name} as {path.suffix}: {error}")
     agrees(model, path, scale=255.0)
 
 
