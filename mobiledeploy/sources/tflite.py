@@ -25,8 +25,8 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Images, OpenedModel
 from mobiledeploy.core.types import Model, ModelFile, Output, Preprocessing, Source
-from mobiledeploy.graphs import execution
-from mobiledeploy.graphs.graph import BROKEN, CASTS, IDENTIFIER, Graph
+from mobiledeploy.graphs import execution, float16
+from mobiledeploy.graphs.graph import BROKEN, IDENTIFIER, Graph
 
 NEEDS: tuple[str, ...] = ()
 _METADATA, _METADATA_IDENTIFIER = b"TFLITE_METADATA", b"M001"
@@ -72,7 +72,7 @@ def open(source: Source) -> OpenedModel:
         raise InputError(f"{path} was changed while it was read", "try again")
     graph = Graph(content)
     del content
-    _widen(graph)
+    float16.widen(graph)
     return _Lite(graph, source.resolution)
 
 
@@ -184,23 +184,6 @@ def _refuse_integers(graph: Graph, path: Path) -> None:
             f"export the float model that it was made from; evaluate, bench, check, verify and "
             f"diff take {path.name} as it is",
         )
-
-
-def _widen(graph: Graph) -> None:
-    """Constants of float16 with a DEQUANTIZE behind them become constants of float32."""
-    kept = []
-    for op in graph.ops:
-        values = graph.constant(int(op.inputs[0])) if len(op.inputs) else None
-        if graph.kind(op) in CASTS and values is not None and values.dtype == np.float16:
-            constant = graph.add_constant("", values.astype(np.float32))
-            tensors = graph.subgraph.tensors
-            tensors[int(op.outputs[0])].buffer = tensors[constant].buffer
-            tensors.pop()
-            # Nobody reads these any more, and what no tensor has is not packed.
-            tensors[int(op.inputs[0])].buffer = 0
-        else:
-            kept.append(op)
-    graph.subgraph.operators = kept
 
 
 # What TFLite metadata says; slots are the places of fields in the tables of metadata_schema.fbs.

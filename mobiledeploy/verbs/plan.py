@@ -43,7 +43,8 @@ ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
 TOOLS = (
-    "tensorflow", "tf_keras", "keras", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "pillow",
+    "tensorflow", "tf_keras", "keras", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer",
+    "numpy", "pillow",
 )  # fmt: skip
 
 
