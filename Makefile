@@ -55,11 +55,13 @@ lint: $(STAMP) ## format, lint, types, and the rules of the house
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-lock: $(STAMP) ## the locks from pyproject.toml and tests/oracles; UPGRADE=1 takes the newest that fit
+lock: $(STAMP) ## the locks from pyproject.toml and all *.in; UPGRADE=1 takes the newest that fit
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra all --extra dev \
 		--output-file requirements.lock pyproject.toml
-	@for oracle in tests/oracles/*.in; do $(COMPILE) $(if $(UPGRADE),--upgrade) \
-		--output-file "$${oracle%.in}.lock" "$$oracle" || exit; done
+	@for apart in tests/oracles/*.in mobiledeploy/core/environments/*.in; do \
+		$(COMPILE) $(if $(UPGRADE),--upgrade) \
+		$$(sed -n 's/^# *without: //p' "$$apart" | tr ' ' '\n' | sed 's/^/--no-emit-package /') \
+		--output-file "$${apart%.in}.lock" "$$apart" || exit; done
 
 train-demo: $(STAMP) ## the demo weights, trained anew on the built-in pictures (an hour or more)
 	@$(PY) tools/demo_weights.py --alpha 0.5 --alpha 0.25

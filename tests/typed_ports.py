@@ -64,7 +64,7 @@ from mobiledeploy.recipes import (
 from mobiledeploy.reports import csv, github, html, json, junit, markdown, svg
 from mobiledeploy.runners import benchmark_model, native, python
 from mobiledeploy.runtimes import litert, onnxruntime, tflite_runtime
-from mobiledeploy.sources import keras3, saved_model, tf_keras, tflite
+from mobiledeploy.sources import keras3, saved_model, tf_keras, tflite, torch
 from mobiledeploy.writers import onnx as onnx_writer
 from mobiledeploy.writers import tflite as tflite_writer
 
@@ -93,7 +93,7 @@ Held(RECIPES)(
 )  # fmt: skip
 Held(WRITERS)(onnx_writer, tflite_writer)
 Held(FORMATS)(onnx_format, tflite_format)
-Held(SOURCES)(keras3, saved_model, tf_keras, tflite)
+Held(SOURCES)(keras3, saved_model, tf_keras, tflite, torch)
 Held(REPORTS)(csv, github, html, json, junit, markdown, svg)
 Held(RUNTIMES)(litert, onnxruntime, tflite_runtime)
 Held(RUNNERS)(benchmark_model, native, python)

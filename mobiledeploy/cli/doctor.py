@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mobiledeploy.cli import _frame
+from mobiledeploy.core import apart
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.units import size
@@ -19,9 +20,15 @@ from mobiledeploy.verbs import doctor, equip
     "--emulator", is_flag=True,
     help="Fetch the emulated ARM cores and build what runs on them, into the user's cache.",
 )  # fmt: skip
+@click.option(
+    "--torch", is_flag=True,
+    help="Fetch what opens a .pt2 of torch.export, 5.3 GB, into the user's cache.",
+)  # fmt: skip
 @click.option("--clean", is_flag=True, help="Remove our caches, saying what and how much.")
 @_frame.common
-def command(clean: bool, emulator: bool, json: bool, quiet: bool, verbose: int) -> None:
+def command(
+    clean: bool, emulator: bool, torch: bool, json: bool, quiet: bool, verbose: int
+) -> None:  # fmt: skip
     """What is installed, what is missing, and the line that mends it.
 
     Ends in 6 where something that every command needs is missing or unfit; what only some
@@ -33,6 +40,9 @@ def command(clean: bool, emulator: bool, json: bool, quiet: bool, verbose: int) 
             return
         if emulator:
             _show_equipment(equip.equip(notify), json)
+            return
+        if torch:
+            _show_environment(equip.environment(apart.TORCH, notify), json)
             return
         diagnosis = doctor.doctor()
         for doubt in diagnosis.doubts:
@@ -63,7 +73,9 @@ def _show(diagnosis: doctor.Installation) -> None:
     )
     click.echo()
     if any(p.name == "tensorflow" and p.version is None for p in diagnosis.parts):
-        click.echo("A float .tflite is exported without TensorFlow; all other models need it.")
+        click.echo(
+            "A float .tflite or a .pt2 is exported without TensorFlow; all other models need it."
+        )
     free = f"{size(diagnosis.free_disk_bytes)} on this disk"
     click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
 
@@ -88,3 +100,12 @@ def _show_equipment(equipment: Equipment, json: bool) -> None:
         return
     _frame.table(("part", "version"), list(equipment.versions.items()))
     click.echo(f"the emulator is {equipment.qemu}; next: mobiledeploy bench --device emulator")
+
+
+def _show_environment(environment: apart.Environment, json: bool) -> None:
+    if json:
+        _frame.emit_json(environment)
+        return
+    shown = ("litert-torch", "torch", "ai-edge-litert")
+    _frame.table(("part", "version"), [(name, environment.versions[name]) for name in shown])
+    click.echo(f"it lies in {environment.path}; next: mobiledeploy export FILE.pt2 --data DIR")

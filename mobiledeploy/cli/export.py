@@ -76,10 +76,11 @@ class Names(_settings.Listed[tuple[str, ...]]):
 def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
 
-    MODEL is a whole Keras model (.h5, .keras), a SavedModel folder or a float .tflite of your own,
-    which needs --input-range unless its metadata says it, or a folder that `mobiledeploy train`
-    left. Without it, --arch is built with --alpha, --res and --weights. Every file is opened again
-    after conversion and held against the float model. TensorFlow is needed for all but a .tflite.
+    MODEL is a whole Keras model (.h5, .keras), a SavedModel folder, a float .tflite or a .pt2 of
+    torch.export of your own, which needs --input-range unless its metadata says it, or a folder
+    that `mobiledeploy train` left. Without it, --arch is built with --alpha, --res and --weights.
+    Every file is opened again after conversion and held against the float model. TensorFlow is
+    needed for all but a .tflite and a .pt2, which needs `mobiledeploy doctor --torch`, once.
     """
     changes = _frame.overrides(given)
     with _frame.Terminal(quiet, verbose) as terminal:

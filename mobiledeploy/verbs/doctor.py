@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mobiledeploy import __version__
-from mobiledeploy.core import artifacts, assets, native, package, store
+from mobiledeploy.core import apart, artifacts, assets, native, package, store
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import Doubt
@@ -50,7 +50,7 @@ class Part:
     """A package or a program. `mend` is the line that brings it, or why none can.
 
     `extra` is base for what every command needs, export or tflite-runtime for what those extras
-    bring; of a program of the system, phones or emulator.
+    bring; of a program of the system, phones or emulator; .pt2 for what opens one.
     `state` is `unfit` where the version is outside what we need, `unavailable` where this Python
     or system cannot have it.
     """
@@ -107,7 +107,7 @@ def versions() -> Mapping[str, str | None]:
 
 def doctor() -> Installation:
     """Looks at this installation and this machine; changes nothing, imports no library."""
-    parts = (*_packages(), *_tools())
+    parts = (*_packages(), *_tools(), *_apart())
     whole = all(part.state == "ok" for part in parts if part.extra == "base")
     memory = _free_memory()
     disk = shutil.disk_usage(Path.cwd()).free
@@ -199,6 +199,16 @@ def _tools() -> Iterator[Part]:
             yield Part(name, what, _program_version(str(find())), "ok")
         except DeployError:
             yield Part(name, what, None, "missing", mend)
+
+
+def _apart() -> Iterator[Part]:
+    """What lies in an environment of its own; where our own packages miss, it is not known."""
+    try:
+        version = apart.versions(apart.TORCH)["litert-torch"]
+        apart.python(apart.TORCH)
+        yield Part("litert-torch", ".pt2", version, "ok")
+    except DeployError as error:
+        yield Part("litert-torch", ".pt2", None, "missing", error.hint)
 
 
 def _program_version(path: str) -> str | None:

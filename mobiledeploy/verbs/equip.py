@@ -1,4 +1,6 @@
-"""Fetches and builds the native parts in the user's cache: emulator, libraries, runner.
+"""Fetches and builds what lies in the user's cache: the native parts, and Python environments.
+
+The native parts are the emulator, libraries and the runner.
 
 Debian's packages come through apt with a configuration of its own, authenticated by apt's signed
 index; it needs no root and changes nothing in the system. PyPI's come through pip, which holds them
@@ -14,11 +16,12 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mobiledeploy.core import artifacts, leases, native, records
+from mobiledeploy.core import apart, artifacts, leases, native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.package import shipped
@@ -26,6 +29,8 @@ from mobiledeploy.core.ports import SILENCE, Notify
 
 # apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
 PATIENCE_S = 900
+# pip fetches 2 GB.
+LONG_PATIENCE_S = 7200
 EMULATED = "aarch64"
 C_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 # The glibc that the runtimes' aarch64 wheels need.
@@ -67,6 +72,53 @@ def equip(notify: Notify = SILENCE) -> Equipment:
             shutil.rmtree(folder, ignore_errors=True)
             parts.rename(folder)
         return equipment
+
+
+def environment(name: str, notify: Notify = SILENCE) -> apart.Environment:
+    """The Python environment `name` of `core/apart.py`; made where it is not there yet.
+
+    Raises:
+        MissingError: no network, no such package there, or no venv module.
+        InputError: a fetched file is not the one that is pinned.
+        UsageError: the cache cannot be written.
+    """
+    folder, versions = apart.place(name), apart.versions(name)
+    with leases.hold(f"apart-{name}", exclusive=True, notify=notify):
+        try:
+            apart.python(name)
+        except MissingError:
+            notify.say(
+                f"fetching {len(versions)} packages into {folder}: about 2 GB, and 5.3 GB on the "
+                "disk"
+            )
+            with records.writing(folder):
+                # Not made aside: an environment's programs know where they lie.
+                shutil.rmtree(folder, ignore_errors=True)
+                try:
+                    _environment(name, folder)
+                    (folder / apart.WHOLE).touch()
+                except BaseException:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
+    return apart.Environment(str(folder), versions)
+
+
+def _environment(name: str, folder: Path) -> None:
+    try:
+        venv.create(folder, with_pip=True)
+    except subprocess.CalledProcessError as error:
+        raise MissingError(
+            "Python's venv module is not whole", "apt install python3-venv"
+        ) from error
+    # The lock is the whole of it, less what nobody needs: no dependencies are looked for.
+    _run(
+        [
+            str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet",
+            "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps",
+            "--require-hashes", "--requirement", str(apart.lock(name)),
+        ],
+        f"pip install for {name}", patience_s=LONG_PATIENCE_S,
+    )  # fmt: skip
 
 
 def _fetch(aside: Path, parts: Path, notify: Notify) -> Equipment:
@@ -211,19 +263,19 @@ def _build(compiler: Path, folder: Path, parts: Path) -> None:
 
 def _run(
     argv: Sequence[str], what: str, *, cwd: Path | None = None, fail: bool = True,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None, patience_s: int = PATIENCE_S,
 ) -> str:  # fmt: skip
     """Standard output of a command; MissingError with the last line that says why it failed."""
     try:
         done = subprocess.run(
             argv, cwd=cwd, capture_output=True, text=True, errors="replace", check=False,
-            stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL, timeout=patience_s,
             env={**os.environ, "LC_ALL": "C", **(environment or {})},
         )  # fmt: skip
     except OSError as error:
         raise MissingError(f"{what} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise MissingError(f"{what} took longer than {PATIENCE_S} s", "try again") from error
+        raise MissingError(f"{what} took longer than {patience_s} s", "try again") from error
     if done.returncode and fail:
         raise _refusal(what, list(_complaints(done.stderr)))
     return done.stdout

@@ -152,7 +152,7 @@ def detect(
         return dataclasses.replace(file, trusted=unsafe)
     raise InputError(
         f"{path} is no model that is known",
-        "a Keras .h5 or .keras file, a SavedModel folder or a float .tflite is wanted",
+        "a Keras .h5 or .keras file, a SavedModel folder, a float .tflite or a .pt2 is wanted",
     )
 
 

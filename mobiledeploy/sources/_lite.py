@@ -1,0 +1,112 @@
+"""A float TFLite as an opened model, for the sources that need no framework in our process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import Images
+from mobiledeploy.core.types import Model, Output, Preprocessing
+from mobiledeploy.graphs import execution
+from mobiledeploy.graphs.graph import Graph
+
+
+class Lite:
+    """A float TFLite as `ports.OpenedModel`."""
+
+    network: Model | None = None
+
+    def __init__(self, graph: Graph, wanted: tuple[int, int] | None) -> None:
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+            raise InputError(
+                f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
+                "one image in and one row of scores out are needed"
+            )
+        image, scores = graph.shape(graph.inputs[0]), graph.shape(graph.outputs[0])
+        open_sides = graph.subgraph.tensors[graph.inputs[0]].shapeSignature
+        if len(image) != 4 or image[3] != 3:
+            raise InputError(f"the model takes {list(image)}; an RGB image [1, H, W, 3] is needed")
+        if image[0] != 1:
+            raise InputError(
+                f"the model has a fixed batch of {image[0]}; 1 is needed", "convert it with 1"
+            )
+        if open_sides is not None and -1 in open_sides[1:]:
+            raise InputError(
+                "the model takes any height and width; a TFLite of one size is needed",
+                "export the model that it was made from, with --res",
+            )
+        types = [graph.type_name(index) for index in (*graph.inputs, *graph.outputs)]
+        if types != ["float32", "float32"]:
+            raise InputError(f"the model takes {types[0]} and gives {types[1]}; float32 is needed")
+        if len(scores) != 2 or scores[0] != 1:
+            raise InputError(f"the model gives {list(scores)}; scores [1, classes] are needed")
+        if scores[1] < 2:
+            raise InputError(
+                "the model gives one score; a classifier of two or more classes is needed"
+            )
+        if wanted not in (None, image[1:3]):
+            raise UsageError(f"the model takes {image[1]}x{image[2]} only", "leave --res away")
+        self.resolution = (image[1], image[2])
+        self.classes = scores[1]
+        for tensor in graph.subgraph.tensors:
+            tensor.shapeSignature = None
+        self._graph = graph
+
+    def floats(self, output: Output) -> bytes:
+        """See `ports.OpenedModel`."""
+        graph = Graph(self._graph.packed())
+        graph.model.metadata = []
+        if output == "logits" and self.ends_in_softmax():
+            (last,) = _makers(graph, graph.outputs[0])
+            graph.subgraph.outputs = [int(last.inputs[0])]
+            graph.subgraph.operators = [op for op in graph.ops if op is not last]
+        elif output == "softmax" and not self.ends_in_softmax():
+            (scores,) = graph.outputs
+            made = graph.add_tensor("softmax", graph.shape(scores), "float32")
+            graph.subgraph.operators = [*graph.ops, _softmax(graph, scores, made)]
+            graph.subgraph.outputs = [made]
+        graph.model.signatureDefs = [_signature(graph)]
+        return graph.packed()
+
+    def answers(self, images: Images) -> NDArray[np.float32]:
+        """See `ports.OpenedModel`."""
+        return execution.logits(self._graph.packed(), images)
+
+    def ends_in_softmax(self) -> bool:
+        """See `ports.OpenedModel`."""
+        makers = _makers(self._graph, self._graph.outputs[0])
+        return any(self._graph.kind(op) == "SOFTMAX" for op in makers)
+
+    def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
+        """None: batch normalization is folded into the weights of a TFLite."""
+        del pre, images
+        return None
+
+
+def _softmax(graph: Graph, source: int, target: int) -> Any:
+    op = graph.add_op("SOFTMAX", [source], [target])
+    op.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
+    op.builtinOptions = schema.SoftmaxOptionsT()
+    op.builtinOptions.beta = 1.0
+    return op
+
+
+def _signature(graph: Graph) -> Any:
+    """serving_default, image -> scores."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    ends = []
+    for name, index in (("image", graph.inputs[0]), ("scores", graph.outputs[0])):
+        end = schema.TensorMapT()
+        end.name, end.tensorIndex = name, index
+        ends.append([end])
+    signature.inputs, signature.outputs = ends
+    return signature
+
+
+def _makers(graph: Graph, index: int) -> list[Any]:
+    return [op for op in graph.ops if index in map(int, op.outputs)]
