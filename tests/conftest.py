@@ -22,7 +22,7 @@ from hypothesis import settings
 from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import artifacts, assets, native, records
+from mobiledeploy.core import apart, artifacts, assets, native, records
 from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, dataset
 from mobiledeploy.core.types import (
     Artifact,
@@ -73,6 +73,22 @@ def emulator() -> Path:
         wanted.parent.parent.mkdir(parents=True, exist_ok=True)
         wanted.parent.symlink_to(EQUIPPED)
     return wanted
+
+
+# Where `mobiledeploy doctor --torch` puts what opens a .pt2.
+APART = assets.cache_dir() / "apart"
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Path:
+    """The interpreter that has torch, in the tests' cache; skips where it was not fetched."""
+    wanted = apart.place(apart.TORCH)
+    if not (APART / wanted.name / apart.WHOLE).is_file():
+        pytest.skip(f"no torch at {APART / wanted.name} (mobiledeploy doctor --torch)")
+    if not wanted.parent.exists():
+        wanted.parent.parent.mkdir(parents=True, exist_ok=True)
+        wanted.parent.symlink_to(APART)
+    return apart.python(apart.TORCH)
 
 
 class Oracle:

@@ -62,7 +62,7 @@ _VALUE = re.compile(r"[A-Za-z_]\w{0,499}", re.ASCII)
 # As sympy's srepr writes them: Mul(Integer(2), Symbol('s77', positive=True, integer=True)).
 _EXPRESSION = re.compile(
     r"(?:(?:Symbol|Integer|Mul|Add)\(|\)|, |'[su]\d{1,9}'|(?:positive|integer|nonnegative)="
-    r"(?:True|False)|-?\d{1,9}|[su]\d{1,9}|[*+ ])*",
+    r"(?:True|False)|-?\d{1,9}|[su]\d{1,9}|[+ ]|\*(?!\*))*",
     re.ASCII,
 )
 _LONGEST_EXPRESSION = 500
