@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from mobiledeploy.core import native, records
+from mobiledeploy.core import apart, native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.verbs import equip
@@ -105,3 +107,27 @@ def test_importing_it_runs_nothing() -> None:
         "import mobiledeploy.runners.native\n"
     )
     subprocess.run([equip.sys.executable, "-c", script], check=True)
+
+
+def test_an_environment_that_is_there_is_not_fetched_again(torch_python, heard) -> None:
+    made = equip.environment(apart.TORCH, heard)
+    assert torch_python == apart.python(apart.TORCH)
+    assert made.versions["litert-torch"] and not heard.said
+
+
+def test_an_environment_without_network_leaves_nothing(heard, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(MissingError, match="pip install for torch failed"):
+        equip.environment(apart.TORCH, heard)
+    assert not apart.place(apart.TORCH).exists()
+    with pytest.raises(MissingError, match="doctor --torch"):
+        apart.python(apart.TORCH)
+
+
+def test_every_package_of_an_environment_is_pinned_by_a_hash() -> None:
+    text = apart.lock(apart.TORCH).read_text("utf-8")
+    assert len(re.findall(r"(?m)^[a-z0-9.-]+==.*\\\n +--hash=sha256:", text)) == len(
+        re.findall(r"(?m)^[a-z]", text)
+    )
