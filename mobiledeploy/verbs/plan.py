@@ -381,7 +381,8 @@ def _key(
     they are.
     """
     code = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    # Locks too: they say what is in the environments that a source calls.
+    for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.lock"))):
         code.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     parts = {
         "code": code.hexdigest(),
