@@ -169,6 +169,7 @@ def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
             f"{order.file.name} holds weights without a model",
             "mobiledeploy analyze --arch NAME counts the network that they are of",
         )
+    models.need_layers(file, "export it, and analyze the float32.tflite")
     resolution = None if order.res is None else (order.res, order.res)
     (traced,) = trace_verb.trace(
         [Source(_own_spec(file), file=file, resolution=resolution)], notify

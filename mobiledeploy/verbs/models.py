@@ -156,6 +156,12 @@ def detect(
     )
 
 
+def need_layers(file: ModelFile, hint: str) -> None:
+    """InputError with `hint` for a model that is opened without TensorFlow: no layers."""
+    if "tensorflow" not in SOURCES.load(file.framework).NEEDS:
+        raise InputError(f"{file.path} is no network of Keras or TensorFlow", hint)
+
+
 def _permission(file: ModelFile) -> str:
     trusting = "if you trust whoever made it, add --unsafe"
     if any(code.startswith("class ") for code in file.code):

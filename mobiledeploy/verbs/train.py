@@ -376,6 +376,7 @@ def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> 
         file = models.detect(Path(name), unsafe=order.unsafe, notify=notify)
         if file.content == "weights":
             raise InputError(f"{name} holds weights without a model", "a whole model is wanted")
+        models.need_layers(file, "a teacher is a Keras model or a SavedModel")
         weights = Weights(
             os.fsencode(Path(name).name).decode("utf-8", "replace"), file.sha256, False
         )

@@ -14,7 +14,7 @@ from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import execution
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.sources import torch
-from mobiledeploy.verbs import models
+from mobiledeploy.verbs import analyze, models
 from tests.hostile import pt2_files
 from tests.hostile.files import touched
 from tests.hostile.pt2_files import UNREAD
@@ -77,6 +77,11 @@ def test_a_file_that_was_cut_short_is_refused(good, share):
     good.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="broken"):
         models.detect(good)
+
+
+def test_its_layers_are_counted_in_the_exported_file(good):
+    with pytest.raises(InputError, match=r"export it, and analyze the float32\.tflite"):
+        analyze.analyze(analyze.Order(file=good))
 
 
 def test_the_name_of_the_file_does_not_matter(good):
