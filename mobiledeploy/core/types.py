@@ -105,7 +105,7 @@ class Recipe:
     """What an artifact's numbers shall be; data only, a file of `recipes/` holds one.
 
     `calibration` names how activation ranges are found (None: none are needed). `passes` are
-    alternatives, each an ordered tuple of names from `passes/`. `training` is the number of parts
+    alternatives, each an ordered tuple of names from `passes/`. `training` are the parts
     of quantization-aware training that follow them; it can go on after each. `formats` lists the
     writers that can do it, `plain` those of them that an export without `--recipe` uses.
     """
@@ -120,7 +120,7 @@ class Recipe:
     symmetry: Literal["none", "symmetric"] = "none"
     calibration: Literal["min-max"] | None = None
     passes: tuple[tuple[str, ...], ...] = ((),)
-    training: int = 0
+    training: tuple[Literal["qat"], ...] = ()
 
     @property
     def full_integer(self) -> bool:

@@ -17,5 +17,5 @@ RECIPE = Recipe(
     symmetry="symmetric",
     calibration="min-max",
     passes=(("quiet_channels", "global_pool", "equalize", "headroom", "adaround"),),
-    training=4,
+    training=("qat",) * 4,
 )

@@ -309,7 +309,7 @@ class _Press:
     def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
         folder = Path(self.request.unfinished or self.request.folder)
-        places = [folder / f"{recipe.name}-{done}.npz" for done in range(recipe.training + 1)]
+        places = [folder / f"{recipe.name}-{done}.npz" for done in range(len(recipe.training) + 1)]
         if not recipe.training:
             return self._draft(recipe)
         from mobiledeploy.graphs import quantized
@@ -324,7 +324,7 @@ class _Press:
             )
         else:
             draft = self._draft(recipe)
-        if done < recipe.training:
+        if done < len(recipe.training):
             try:
                 from mobiledeploy.training import qat
             except ModuleNotFoundError as error:
@@ -332,8 +332,8 @@ class _Press:
             pictures = training_images(
                 self.request.data, self.spec, Path(self.request.folder), self.speak
             )
-        for number in range(done, recipe.training):
-            part = f"part {number + 1} of {recipe.training}"
+        for number in range(done, len(recipe.training)):
+            part = f"part {number + 1} of {len(recipe.training)}"
 
             def progress(what: str, at: int, of: int, part: str = part) -> None:
                 self.speak.progress(f"{what}, {part}", at, of)

@@ -83,10 +83,6 @@ def files(exported: dict[tuple[str, str], Path], runtime: str) -> dict[str, Path
 def test_it_runs_all_that_is_exported_for_it(exported, runtime: str) -> None:
     for recipe, path in files(exported, runtime).items():
         said, stderr = runs(runtime, path)
-        if (runtime, recipe) == ("tflite_runtime", "int16x8_ptq"):
-            # Its last release is older than the kernels.
-            assert said["exit_code"] == 7
-            continue
         bits = {"int16x8_ptq": 16, "float32": 0, "float16": 0, "dynamic_int8": 0}.get(recipe, 8)
         assert sorted(said["input"][0]) == [1, 3, 64, 64]
         assert said["output"][0] == [1, 12]
@@ -121,7 +117,8 @@ def test_every_delegate_is_what_runs(exported, runtime: str) -> None:
 
 
 def test_operators_are_counted_as_they_were_taken_over(exported) -> None:
-    said, _ = runs("litert", files(exported, "litert")["dynamic_int8"])
+    # XNNPACK has no kernels for convolutions with weights of 4 bits.
+    said, _ = runs("litert", files(exported, "litert")["int8x4_ptq"])
     taken, total = said["nodes"]
     assert 0 < taken < total
     said, _ = runs("tflite_runtime", files(exported, "tflite_runtime")["int8_ptq"])
