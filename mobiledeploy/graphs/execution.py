@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from mobiledeploy.core import leases
 from mobiledeploy.core.errors import InputError, first_line
 from mobiledeploy.core.ports import Array, Images
-from mobiledeploy.graphs.graph import Floats, Graph
+from mobiledeploy.graphs.graph import CASTS, Floats, Graph
 
 
 class Walk:
@@ -64,7 +64,7 @@ def logits(content: bytes, images: Images) -> Floats:
     graph = Graph(content)
     ops = graph.ops
     last = len(ops)
-    while last and graph.kind(ops[last - 1]) in ("SOFTMAX", "DEQUANTIZE", "QUANTIZE"):
+    while last and graph.kind(ops[last - 1]) in ("SOFTMAX", *CASTS):
         last -= 1
     walk = Walk(graph, images)
     walk.before(last)

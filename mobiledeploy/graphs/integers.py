@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.errors import InputError, first_line
 from mobiledeploy.graphs import matrices
-from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.graphs.graph import CASTS, Graph
 
 Granularity = Literal["per-channel", "per-tensor"]
 
@@ -279,11 +279,7 @@ def _simplify_casts(graph: Graph) -> None:
 def _drop_dead_casts(graph: Graph) -> None:
     while True:
         read = {int(i) for op in graph.ops for i in op.inputs} | set(graph.outputs)
-        kept = [
-            op
-            for op in graph.ops
-            if graph.kind(op) not in ("QUANTIZE", "DEQUANTIZE") or int(op.outputs[0]) in read
-        ]
+        kept = [op for op in graph.ops if graph.kind(op) not in CASTS or int(op.outputs[0]) in read]
         if len(kept) == len(graph.ops):
             return
         graph.subgraph.operators = kept
@@ -295,28 +291,40 @@ def _drop_dead_casts(graph: Graph) -> None:
 def _keep_biases_in_range(graph: Graph, floats: Graph) -> None:
     """Gives a channel whose bias has no 32-bit code a weight scale by which it has one."""
     for ours, theirs in matrices.pairs(graph, floats):
-        bias = floats.constant(theirs.bias)
-        if ours.bias < 0 or bias is None or graph.dtype(ours.bias) != np.int32:
-            continue
-        (read,), _ = graph.scale(ours.source)
-        scales = np.asarray(graph.scale(ours.weights)[0])
-        least = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * read)
-        if scales.size == 1:
-            least = least.max(keepdims=True)
-        if np.any(least > scales):
-            _rescale(ours, theirs, np.maximum(scales, least), float(read))
+        scales, _ = graph.scale(ours.weights)
+        if np.any(_least_scales(ours, theirs, scales.size) > scales):
+            recode(ours, theirs, scales)
 
 
-def _rescale(
-    ours: matrices.WeightedOp, theirs: matrices.WeightedOp, scales: NDArray[np.float64], read: float
+def recode(
+    ours: matrices.WeightedOp, theirs: matrices.WeightedOp, scales: NDArray[np.float64]
 ) -> None:
-    """Codes of weights and bias anew, for these scales of the weights."""
+    """Codes of weights and bias anew, from the float operator that it was.
+
+    `scales` are those of the weights; one by which the bias would have no code becomes larger.
+    """
     graph, floats = ours.graph, theirs.graph
-    steps = scales.astype(np.float32)
-    weights = theirs.blocks(floats.stored(theirs.weights))
+    steps = np.maximum(scales, _least_scales(ours, theirs, scales.size)).astype(np.float32)
     each = ours.blocked(np.broadcast_to(steps, (ours.outputs,)))[..., None]
+    weights = theirs.blocks(floats.stored(theirs.weights))
     ours.put_weights(np.clip(np.rint(weights / each), -127, 127))
     graph.set_scales(ours.weights, steps)
-    bias = floats.stored(theirs.bias).astype(np.float64)
-    graph.put(ours.op, 2, np.rint(bias / (steps.astype(np.float64) * read)))
-    graph.set_scales(ours.bias, steps * np.float32(read))
+    if ours.bias >= 0:
+        bias = floats.stored(theirs.bias)
+        read, _ = graph.scale(ours.source)
+        # A tensor of its own before it has scales of its own.
+        graph.put(ours.op, 2, np.zeros(bias.shape))
+        graph.set_scales(ours.bias, steps * np.float32(read[0]))
+        ours.put_bias(ours.blocked(bias))
+
+
+def _least_scales(
+    ours: matrices.WeightedOp, theirs: matrices.WeightedOp, count: int
+) -> NDArray[np.float64]:
+    """The least scales of the weights, `count` of them, by which each bias has a 32-bit code."""
+    bias = theirs.graph.constant(theirs.bias)
+    if ours.bias < 0 or bias is None or ours.graph.dtype(ours.bias) != np.int32:
+        return np.zeros(count)
+    (read,), _ = ours.graph.scale(ours.source)
+    least: NDArray[np.float64] = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * read)
+    return np.full(1, least.max()) if count == 1 else least

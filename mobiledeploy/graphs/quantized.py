@@ -200,15 +200,5 @@ def _narrowed(content: bytes, floats: Graph) -> bytes:
         others = tuple(side for side in range(weights.ndim) if side != axis)
         scales = np.abs(weights).max(axis=others, keepdims=True) / _LARGEST_OF_4
         # A channel without weights may have any scale.
-        scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
-        graph.put(ours.op, 1, np.round(weights / scales).astype(np.int8))
-        graph.subgraph.tensors[ours.weights].quantization.scale = scales.reshape(-1)
-        if ours.bias >= 0:
-            read, _ = graph.scale(ours.source)
-            bias = floats.stored(theirs.bias)
-            graph.put(ours.op, 2, np.zeros(bias.shape))
-            graph.subgraph.tensors[ours.bias].quantization.scale = scales.reshape(-1) * np.float32(
-                read[0]
-            )
-            ours.put_bias(ours.blocked(bias))
+        maker.recode(ours, theirs, np.where(scales > 0, scales, 1.0).reshape(-1))
     return graph.packed()

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.graphs import execution, integers, matrices, ranges
+from mobiledeploy.core.plugins import RECIPES
+from mobiledeploy.graphs import execution, integers, matrices, quantized, ranges
 from mobiledeploy.graphs.graph import Graph
 from tests.oracles import tensorflow_integers
 from tests.passes.conftest import NETWORKS, draft, images
@@ -157,18 +158,20 @@ def test_normalised_answers_are_better_in_float():
     assert better > worse + 10
 
 
-def test_each_bias_is_within_half_a_step_of_the_output():
+@pytest.mark.parametrize("recipe", ["int8_ptq", "int8x4_ptq"])
+def test_each_bias_is_within_half_a_step_of_the_output(recipe):
     """Of a network with channels whose weights are next to nothing, and whose biases are not."""
     start = draft("relu6")
     floats = Graph(start.floats)
-    for layer in matrices.of(floats)[:3]:
+    for layer in matrices.of(floats)[:4]:
         weights = floats.stored(layer.weights).copy()
         flat = layer.blocks(weights)
         flat[..., 0, :] *= 1e-9
         layer.put_weights(flat)
     content = floats.packed()
-    extents = ranges.measured(content, images())
-    graph = Graph(integers.integers(content, extents))
+    chosen = RECIPES.load(recipe).RECIPE
+    made = quantized.integers(quantized.start(content, chosen, "int8", images()))
+    graph = Graph(made)
     for ours, theirs in matrices.pairs(graph, Graph(content)):
         bias = theirs.graph.constant(theirs.bias)
         if bias is None:
