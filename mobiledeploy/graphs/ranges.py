@@ -20,12 +20,11 @@ _ENOUGH = 20_000
 
 def measured(floats: bytes, images: Images) -> dict[str, Range]:
     """Minimum and maximum of every computed float tensor over the pictures, by its name."""
-    found: dict[int, Range] = {}
-    for _, index, values in _values(floats, images):
-        low, high = found.get(index, (np.inf, -np.inf))
-        found[index] = (min(low, float(values.min())), max(high, float(values.max())))
-    graph = Graph(floats)
-    return {graph.name(index): extent for index, extent in found.items()}
+    found: dict[str, Range] = {}
+    for name, values in _values(floats, images):
+        low, high = found.get(name, (np.inf, -np.inf))
+        found[name] = (min(low, float(values.min())), max(high, float(values.max())))
+    return found
 
 
 @dataclass(frozen=True)
@@ -39,24 +38,23 @@ class Channels:
 
 def channels(floats: bytes, images: Images) -> dict[str, Channels]:
     """What each channel of every computed tensor takes over the pictures, by tensor name."""
-    found: dict[int, Channels] = {}
-    for _, index, values in _values(floats, images):
+    found: dict[str, Channels] = {}
+    for name, values in _values(floats, images):
         rows = values.reshape(-1, values.shape[-1])
         new = Channels(
             rows.min(axis=0).astype(np.float64),
             rows.max(axis=0).astype(np.float64),
             np.einsum("nc,nc->c", rows, rows).astype(np.float64) / len(rows) / len(images),
         )
-        old = found.get(index)
+        old = found.get(name)
         if old is not None:
             new = Channels(
                 np.minimum(old.low, new.low),
                 np.maximum(old.high, new.high),
                 old.square + new.square,
             )
-        found[index] = new
-    graph = Graph(floats)
-    return {graph.name(index): value for index, value in found.items()}
+        found[name] = new
+    return found
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,8 @@ class Histogram:
 
 def histograms(floats: bytes, images: Images, extents: Mapping[str, Range]) -> dict[str, Histogram]:
     """How the values of every computed tensor spread over its range, by tensor name."""
-    graph = Graph(floats)
     found: dict[str, Histogram] = {}
-    for _, index, values in _values(floats, images):
-        name = graph.name(index)
+    for name, values in _values(floats, images):
         flattened = values.reshape(-1)
         # A part of a large tensor tells its distribution.
         taken = flattened[:: max(1, flattened.size // _ENOUGH)]
@@ -83,8 +79,8 @@ def histograms(floats: bytes, images: Images, extents: Mapping[str, Range]) -> d
     return found
 
 
-def _values(floats: bytes, images: Images) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """(picture, tensor, its values) of every computed float tensor of every picture.
+def _values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """(name, values) of every computed float tensor, whose names differ, for every image in turn.
 
     All tensors are kept while the model runs. TensorFlow 2.21's own calibrator lets operators work
     in place and then notes the range of a result for its input.
@@ -94,8 +90,8 @@ def _values(floats: bytes, images: Images) -> Iterator[tuple[int, int, NDArray[n
     (source,) = graph.inputs
     computed = [int(i) for op in graph.ops for i in op.outputs]
     kept = [i for i in dict.fromkeys((int(source), *computed)) if graph.dtype(i) == np.float32]
-    for number, image in enumerate(images):
+    for image in images:
         engine.set_tensor(source, image[None])
         invoke(engine)
         for index in kept:
-            yield number, index, engine.get_tensor(index)
+            yield graph.name(index), engine.get_tensor(index)
