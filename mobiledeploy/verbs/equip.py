@@ -29,7 +29,7 @@ from mobiledeploy.core.ports import SILENCE, Notify
 
 # apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
 PATIENCE_S = 900
-# pip fetches 2 GB.
+# What pip fetches takes 5.3 GB once it is unpacked.
 LONG_PATIENCE_S = 7200
 EMULATED = "aarch64"
 C_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -87,10 +87,7 @@ def environment(name: str, notify: Notify = SILENCE) -> apart.Environment:
         try:
             apart.python(name)
         except MissingError:
-            notify.say(
-                f"fetching {len(versions)} packages into {folder}: about 2 GB, and 5.3 GB on the "
-                "disk"
-            )
+            notify.say(f"fetching {len(versions)} packages into {folder}: 5.3 GB on the disk")
             with records.writing(folder):
                 # Not made aside: an environment's programs know where they lie.
                 shutil.rmtree(folder, ignore_errors=True)
