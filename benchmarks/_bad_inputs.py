@@ -99,38 +99,178 @@ class Case:
 # --- values ---------------------------------------------------------------------------------
 
 HOSTILE_JSON = (
-    "1" + "0" * 400, "1" * 5000, "1e999", "-1e999", "NaN", "-Infinity", str(2**70), str(2**63),
-    str(-(2**63)), "-1", "0", "0.5", "1e308", "-0.0", "null", "true", "[]", "{}", "[[]]", '""',
-    '"\\ud800"', '"\\udc80"', '"\\u0000"', '"a\\nb"', '"\\u001b[31m"', '"' + "x" * 100_000 + '"',
-    '"9999-12-31T23:59:59.999999+00:00"', '"0001-01-01T00:00:00.000+14:00"', '"0001-01-01"',
-    '"9999-12-31T23:59:59-14:00"', '"../../../../etc/passwd"', '"/dev/zero"', '"/etc"', '"."',
-    "[" * 500 + "]" * 500, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000,
-    "[1e999]", '[""]', "[null]", '{"a":1,"a":2}', "[" + "0," * 50_000 + "0]", '"1e999"',
-)  # fmt: skip
+    "1" + "0" * 400,
+    "1" * 5000,
+    "1e999",
+    "-1e999",
+    "NaN",
+    "-Infinity",
+    str(2**70),
+    str(2**63),
+    str(-(2**63)),
+    "-1",
+    "0",
+    "0.5",
+    "1e308",
+    "-0.0",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "[[]]",
+    '""',
+    '"\\ud800"',
+    '"\\udc80"',
+    '"\\u0000"',
+    '"a\\nb"',
+    '"\\u001b[31m"',
+    '"' + "x" * 100_000 + '"',
+    '"9999-12-31T23:59:59.999999+00:00"',
+    '"0001-01-01T00:00:00.000+14:00"',
+    '"0001-01-01"',
+    '"9999-12-31T23:59:59-14:00"',
+    '"../../../../etc/passwd"',
+    '"/dev/zero"',
+    '"/etc"',
+    '"."',
+    "[" * 500 + "]" * 500,
+    "[" * 100_000 + "]" * 100_000,
+    '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "[1e999]",
+    '[""]',
+    "[null]",
+    '{"a":1,"a":2}',
+    "[" + "0," * 50_000 + "0]",
+    '"1e999"',
+)
 
 HOSTILE_TOML = (
-    "1" + "0" * 400, "0x" + "f" * 9000, "1e999", "nan", "-inf", str(2**70), "-1", "0", "0.5",
-    "true", "[]", "{}", '""', '"\\u0000"', '"a\\nb"', '"\\u001b[31m"', '"\ud800"', "9" * 5000,
-    '"' + "x" * 100_000 + '"', "9999-12-31T23:59:59Z", "0001-01-01", "00:00:00", "[[[]]]",
-    "[" * 5000 + "]" * 5000, "[" * 100_000 + "]" * 100_000, "{a = {b = {c = 1}}}", '"/dev/zero"',
-    '"../../.."', "[1, 'a', 0.5]", "['']", "[nan]", '"0.5"', '"all"', "1979-05-27T07:32:00",
-)  # fmt: skip
+    "1" + "0" * 400,
+    "0x" + "f" * 9000,
+    "1e999",
+    "nan",
+    "-inf",
+    str(2**70),
+    "-1",
+    "0",
+    "0.5",
+    "true",
+    "[]",
+    "{}",
+    '""',
+    '"\\u0000"',
+    '"a\\nb"',
+    '"\\u001b[31m"',
+    '"\ud800"',
+    "9" * 5000,
+    '"' + "x" * 100_000 + '"',
+    "9999-12-31T23:59:59Z",
+    "0001-01-01",
+    "00:00:00",
+    "[[[]]]",
+    "[" * 5000 + "]" * 5000,
+    "[" * 100_000 + "]" * 100_000,
+    "{a = {b = {c = 1}}}",
+    '"/dev/zero"',
+    '"../../.."',
+    "[1, 'a', 0.5]",
+    "['']",
+    "[nan]",
+    '"0.5"',
+    '"all"',
+    "1979-05-27T07:32:00",
+)
 
 HOSTILE_TEXT = (
-    "", " ", "-", "--", "-1", "0", "1", "nan", "-nan", "inf", "-inf", "1e999", "1e308", "1e-320",
-    "9" * 400, "9" * 5000, str(2**31), str(2**63), str(2**70), "0x10", "1_0", "٣", "½", "0.1.2",
-    ",", ",,", "1,", "1,2", "1,2,3", "0,0", "nan,nan", "1e999,1", "0,0,0", "1," * 5000, "all",
-    "none", "demo", "random", "host", "a\nb", "\x1b[31m", "\x7f", "é", "日本", "🙂", "\udcff",
-    "\udced\udca0\udc80", "a" * 5000, "%s%n", "{0}", "$(id)", "../..", "/", ".", "~", "host:",
-    "replay:", "replay:/", "adb:-h", "pixel-3", "emulator:", "emulator:no",
-    "9999-12-31T23:59:59+00:00", "0001-01-01T00:00+14:00", "2026-02-30", "None", "True", "litert",
-    "tflite", "1e5000", "1M",
-    "-5MB", "1e999M", "nanM", "float32,float32", "mobilenet_v1", "vgg16",
-)  # fmt: skip
+    "",
+    " ",
+    "-",
+    "--",
+    "-1",
+    "0",
+    "1",
+    "nan",
+    "-nan",
+    "inf",
+    "-inf",
+    "1e999",
+    "1e308",
+    "1e-320",
+    "9" * 400,
+    "9" * 5000,
+    str(2**31),
+    str(2**63),
+    str(2**70),
+    "0x10",
+    "1_0",
+    "٣",
+    "½",
+    "0.1.2",
+    ",",
+    ",,",
+    "1,",
+    "1,2",
+    "1,2,3",
+    "0,0",
+    "nan,nan",
+    "1e999,1",
+    "0,0,0",
+    "1," * 5000,
+    "all",
+    "none",
+    "demo",
+    "random",
+    "host",
+    "a\nb",
+    "\x1b[31m",
+    "\x7f",
+    "é",
+    "日本",
+    "🙂",
+    "\udcff",
+    "\udced\udca0\udc80",
+    "a" * 5000,
+    "%s%n",
+    "{0}",
+    "$(id)",
+    "../..",
+    "/",
+    ".",
+    "~",
+    "host:",
+    "replay:",
+    "replay:/",
+    "adb:-h",
+    "pixel-3",
+    "emulator:",
+    "emulator:no",
+    "9999-12-31T23:59:59+00:00",
+    "0001-01-01T00:00+14:00",
+    "2026-02-30",
+    "None",
+    "True",
+    "litert",
+    "tflite",
+    "1e5000",
+    "1M",
+    "-5MB",
+    "1e999M",
+    "nanM",
+    "float32,float32",
+    "mobilenet_v1",
+    "vgg16",
+)
 # Sound where they are one, and then an honest order that takes hours.
 LONG = {
-    "--epochs", "--runs", "--rounds", "--threads", "--jobs", "--batch", "--emulator", "--executor",
-}  # fmt: skip
+    "--epochs",
+    "--runs",
+    "--rounds",
+    "--threads",
+    "--jobs",
+    "--batch",
+    "--emulator",
+    "--executor",
+}
 
 
 def _bits(dice: random.Random, content: bytes) -> bytes:
@@ -170,8 +310,15 @@ DAMAGE: tuple[Callable[[random.Random, bytes], bytes], ...] = (
     lambda dice, content: dice.choice((b"", b"\0", b"\n", b"PK\3\4", b"\x89HDF\r\n\x1a\n", b"{}")),
     lambda dice, content: dice.randbytes(dice.randrange(1, 4096)),
     lambda dice, content: content[dice.randrange(1, 64) :],
-    _bits, _bits, _bits, _numbers, _numbers, _numbers, _moved, _moved,
-)  # fmt: skip
+    _bits,
+    _bits,
+    _bits,
+    _numbers,
+    _numbers,
+    _numbers,
+    _moved,
+    _moved,
+)
 
 
 def _damage(dice: random.Random, path: Path) -> None:
@@ -478,15 +625,44 @@ def _text(text: str) -> Callable[[Path], str]:
 
 
 BAD_FILES: tuple[Callable[[Path], str], ...] = (
-    _pipe, _link("/dev/zero"), _link("/dev/null"), _link("nowhere"), _link("photos"), _circle,
-    _closed, _socket, _large, _named("a\nb"), _named("-x"), _named("\udcff\udc80"), _named("é\x1b"),
-    _named("x" * 255), _text(""), _text("."), _text(".."), _text("/"), _text("photos"),
-    _text("/dev/null"), _text("/dev/zero"), _text("/dev/full"), _text("/dev/stdin"),
-    _text("/proc/self/mem"), _text("/proc/self/fd/0"), _text("/proc/self/environ"),
-    _text("x" * 256), _text("x/" * 3000), _text("missing"), _text("missing/x"), _text("~"),
-    _text(f"{NET}/x"), _text("labels.txt"), _text("own.h5"), _text("measured.csv"),
-    _text("-"), _text("\udced\udca0\udc80"),
-)  # fmt: skip
+    _pipe,
+    _link("/dev/zero"),
+    _link("/dev/null"),
+    _link("nowhere"),
+    _link("photos"),
+    _circle,
+    _closed,
+    _socket,
+    _large,
+    _named("a\nb"),
+    _named("-x"),
+    _named("\udcff\udc80"),
+    _named("é\x1b"),
+    _named("x" * 255),
+    _text(""),
+    _text("."),
+    _text(".."),
+    _text("/"),
+    _text("photos"),
+    _text("/dev/null"),
+    _text("/dev/zero"),
+    _text("/dev/full"),
+    _text("/dev/stdin"),
+    _text("/proc/self/mem"),
+    _text("/proc/self/fd/0"),
+    _text("/proc/self/environ"),
+    _text("x" * 256),
+    _text("x/" * 3000),
+    _text("missing"),
+    _text("missing/x"),
+    _text("~"),
+    _text(f"{NET}/x"),
+    _text("labels.txt"),
+    _text("own.h5"),
+    _text("measured.csv"),
+    _text("-"),
+    _text("\udced\udca0\udc80"),
+)
 
 IN = "\0"  # stands for the hostile path
 TAKES_FILE: tuple[tuple[str, ...], ...] = (
@@ -577,14 +753,38 @@ def _loose_link(folder: Path) -> str:
 
 
 BAD_PLACES: tuple[Callable[[Path], str], ...] = (
-    _pipe, _circle, _socket, _folder_that_is_read_only, _folder_that_is_closed, _file_with_a_link,
-    _loose_link, _link("/dev/full"), _link("/dev/null"), _link("missing/x"), _text(""), _text("."),
-    _text("photos"), _text("/"), _text("/dev/null"), _text("/dev/full"), _text("/dev/stdout"),
-    _text("/dev/stderr"), _text("/dev/fd/9"), _text("/proc/self/mem"), _text("/proc/x"),
-    _text("missing/made"), _text("x" * 256), _text("x/" * 3000), _text(f"{NET}/x"), _text("-made"),
-    _text("made\nx"), _text("made\udcff"), _text("\udced\udca0"), _text("/etc/made"),
+    _pipe,
+    _circle,
+    _socket,
+    _folder_that_is_read_only,
+    _folder_that_is_closed,
+    _file_with_a_link,
+    _loose_link,
+    _link("/dev/full"),
+    _link("/dev/null"),
+    _link("missing/x"),
+    _text(""),
+    _text("."),
+    _text("photos"),
+    _text("/"),
+    _text("/dev/null"),
+    _text("/dev/full"),
+    _text("/dev/stdout"),
+    _text("/dev/stderr"),
+    _text("/dev/fd/9"),
+    _text("/proc/self/mem"),
+    _text("/proc/x"),
+    _text("missing/made"),
+    _text("x" * 256),
+    _text("x/" * 3000),
+    _text(f"{NET}/x"),
+    _text("-made"),
+    _text("made\nx"),
+    _text("made\udcff"),
+    _text("\udced\udca0"),
+    _text("/etc/made"),
     _text("made.\x1b"),
-)  # fmt: skip
+)
 
 
 def _output_path(dice: random.Random, folder: Path) -> Case:
@@ -594,9 +794,11 @@ def _output_path(dice: random.Random, folder: Path) -> Case:
     # A name that is odd, but one that a file can have.
     named = () if len(path) > 255 or "/" in path else (path,)
     return Case(
-        "a place for a result", [part.replace(IN, path) for part in line], reads=reads,
+        "a place for a result",
+        [part.replace(IN, path) for part in line],
+        reads=reads,
         makes=(*MAKES, *named),
-    )  # fmt: skip
+    )
 
 
 def _no_room(dice: random.Random, folder: Path) -> Case:
@@ -640,9 +842,8 @@ COMMANDS = _commands()
 
 def _options(name: str) -> list[click.Option]:
     return [
-        p for p in COMMANDS[name].params
-        if isinstance(p, click.Option) and not LONG & set(p.opts)
-    ]  # fmt: skip
+        p for p in COMMANDS[name].params if isinstance(p, click.Option) and not LONG & set(p.opts)
+    ]
 
 
 def _option(dice: random.Random, folder: Path) -> Case:
@@ -722,12 +923,36 @@ def _settings(dice: random.Random, folder: Path) -> Case:
 
 
 VARIABLES = (
-    "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MOBILEDEPLOY_STORE", "TMPDIR",
-    "COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "LANG", "LC_ALL", "PATH", "TZ",
-    "ANDROID_HOME", "ANDROID_SERIAL", "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS", "TF_CONFIG",
-    "SOURCE_DATE_EPOCH", "PYTHONIOENCODING", "PYTHONUTF8", "MOBILEDEPLOY_REAL_DATA", "USER",
-    "OMP_NUM_THREADS", "MOBILEDEPLOY_NOTHING", "PYTHONWARNINGS", "http_proxy",
-)  # fmt: skip
+    "HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "MOBILEDEPLOY_STORE",
+    "TMPDIR",
+    "COLUMNS",
+    "LINES",
+    "TERM",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "LANG",
+    "LC_ALL",
+    "PATH",
+    "TZ",
+    "ANDROID_HOME",
+    "ANDROID_SERIAL",
+    "GITHUB_STEP_SUMMARY",
+    "GITHUB_ACTIONS",
+    "TF_CONFIG",
+    "SOURCE_DATE_EPOCH",
+    "PYTHONIOENCODING",
+    "PYTHONUTF8",
+    "MOBILEDEPLOY_REAL_DATA",
+    "USER",
+    "OMP_NUM_THREADS",
+    "MOBILEDEPLOY_NOTHING",
+    "PYTHONWARNINGS",
+    "http_proxy",
+)
 
 
 def _environment(dice: random.Random, folder: Path) -> Case:
@@ -752,18 +977,29 @@ def _environment(dice: random.Random, folder: Path) -> Case:
 
 READ_MODEL: dict[str, tuple[tuple[str, ...], ...]] = {
     "tflite": (
-        ("analyze", NET), ("analyze", NET, "--quantization"), SOUND["bench"], SOUND["evaluate"],
-        SOUND["verify"], SOUND["check"], SOUND["diff"], ("diff", FLOAT, NET, "--activations"),
-        ("bench", NET, "--device", "pixel-3"), ("bench", FLOAT, NET, "--runs", "6", "--compare"),
+        ("analyze", NET),
+        ("analyze", NET, "--quantization"),
+        SOUND["bench"],
+        SOUND["evaluate"],
+        SOUND["verify"],
+        SOUND["check"],
+        SOUND["diff"],
+        ("diff", FLOAT, NET, "--activations"),
+        ("bench", NET, "--device", "pixel-3"),
+        ("bench", FLOAT, NET, "--runs", "6", "--compare"),
         SOUND["devices calibrate"],
     ),
     "onnx": (
-        ("analyze", ONNX), ("analyze", ONNX, "--quantization"), ("bench", ONNX, "--runs", "6"),
-        ("evaluate", ONNX, "--data", "photos"), ("verify", ONNX),
-        ("check", ONNX, "--baseline", "baseline.json"), SOUND["diff"],
+        ("analyze", ONNX),
+        ("analyze", ONNX, "--quantization"),
+        ("bench", ONNX, "--runs", "6"),
+        ("evaluate", ONNX, "--data", "photos"),
+        ("verify", ONNX),
+        ("check", ONNX, "--baseline", "baseline.json"),
+        SOUND["diff"],
         ("bench", ONNX, "--device", "pixel-3"),
     ),
-}  # fmt: skip
+}
 
 
 def _finished(format_: str) -> Callable[[random.Random, Path], Case]:
@@ -793,11 +1029,13 @@ def _model(name: str, whole: bool) -> Callable[[random.Random, Path], Case]:
         if name.endswith(".h5"):
             lines += (
                 ("export", *SMALL, "--weights", name, "--data", "photos", "--out", "made"),
-                (*TRAIN, "--init", name), (*TRAIN, "--teacher", name),
-            )  # fmt: skip
+                (*TRAIN, "--init", name),
+                (*TRAIN, "--teacher", name),
+            )
         kind = f"a damaged {Path(name).suffix or 'SavedModel'}"
-        return Case(kind + (", TensorFlow runs" if whole else ""), list(dice.choice(lines)),
-                    whole=whole)  # fmt: skip
+        return Case(
+            kind + (", TensorFlow runs" if whole else ""), list(dice.choice(lines)), whole=whole
+        )
 
     return make
 
@@ -806,11 +1044,13 @@ def _archive(dice: random.Random, folder: Path) -> Case:
     path = folder / "images.npz"
     dice.choice((_damage, _members, _members))(dice, path)
     lines = (
-        ("evaluate", NET, "--data", "images.npz"), ("verify", NET, "--pipeline", "images.npz"),
+        ("evaluate", NET, "--data", "images.npz"),
+        ("verify", NET, "--pipeline", "images.npz"),
         ("check", NET, "--baseline", "baseline.json", "--data", "images.npz"),
         ("analyze", NET, "--quantization", "--data", "images.npz"),
-        (*EXPORT, "--data", "images.npz"), (*TRAIN, "--data", "images.npz"),
-    )  # fmt: skip
+        (*EXPORT, "--data", "images.npz"),
+        (*TRAIN, "--data", "images.npz"),
+    )
     return Case("a damaged .npz", list(dice.choice(lines)))
 
 
@@ -880,10 +1120,12 @@ def _labels(dice: random.Random, folder: Path) -> Case:
         names = [dice.choice((*HOSTILE_TEXT, "a", "b")) for _ in range(dice.choice((1, 2, 2, 9)))]
         _write(path, dice.choice(("\n", "\r\n", "\0", "\u2028")).join(names))
     lines = (
-        (*SOUND["evaluate"], "--labels", "labels.txt"), (*EXPORT, "--labels", "labels.txt"),
-        ("analyze", NET, "--labels", "labels.txt"), (*SOUND["check"], "--labels", "labels.txt"),
+        (*SOUND["evaluate"], "--labels", "labels.txt"),
+        (*EXPORT, "--labels", "labels.txt"),
+        ("analyze", NET, "--labels", "labels.txt"),
+        (*SOUND["check"], "--labels", "labels.txt"),
         (*TRAIN, "--labels", "labels.txt"),
-    )  # fmt: skip
+    )
     return Case("labels", list(dice.choice(lines)))
 
 
@@ -921,11 +1163,15 @@ def _card(dice: random.Random, folder: Path) -> Case:
         (("bench", NET, "--device", "mine"), ("devices",), ("bench", NET, "--device", "mine"))
         if kind == "devices"
         else (
-            ("models",), ("models", "mine"), ("analyze", "--best", "--max-mult-adds", "1M"),
-            ("analyze", "--arch", "mine"), (*EXPORT[:1], "--arch", "mine", *EXPORT[2:]),
-            ("train", "--arch", "mine", *TRAIN[3:]), ("sweep", "--arch", "mine", *SWEEP[3:]),
+            ("models",),
+            ("models", "mine"),
+            ("analyze", "--best", "--max-mult-adds", "1M"),
+            ("analyze", "--arch", "mine"),
+            (*EXPORT[:1], "--arch", "mine", *EXPORT[2:]),
+            ("train", "--arch", "mine", *TRAIN[3:]),
+            ("sweep", "--arch", "mine", *SWEEP[3:]),
         )
-    )  # fmt: skip
+    )
     return Case("a card", list(dice.choice(lines_)))
 
 
@@ -941,11 +1187,24 @@ def _store(dice: random.Random, folder: Path) -> Case:
     else:
         _damage(dice, path)
     lines = (
-        ("results",), ("results", "--json"), ("results", "compared"), SOUND["results export"],
-        SOUND["results import"], SOUND["results regress"], SOUND["report"], SOUND["bench"],
-        SOUND["check"], SOUND["evaluate"], SOUND["diff"], ("bench",), ("diff", "1", "2"),
-        SOUND["devices calibrate"], SOUND["models"], SWEEP, EXPORT,
-    )  # fmt: skip
+        ("results",),
+        ("results", "--json"),
+        ("results", "compared"),
+        SOUND["results export"],
+        SOUND["results import"],
+        SOUND["results regress"],
+        SOUND["report"],
+        SOUND["bench"],
+        SOUND["check"],
+        SOUND["evaluate"],
+        SOUND["diff"],
+        ("bench",),
+        ("diff", "1", "2"),
+        SOUND["devices calibrate"],
+        SOUND["models"],
+        SWEEP,
+        EXPORT,
+    )
     return Case("a store", list(dice.choice(lines)), makes=makes)
 
 
@@ -957,10 +1216,13 @@ def _training(dice: random.Random, folder: Path) -> Case:
     else:
         _damage(dice, path)
     lines = (
-        ("export", "run", "--data", "photos", "--out", "made"), (*TRAIN[:-1], "run"),
-        (*TRAIN, "--init", "run"), (*TRAIN, "--teacher", "run"), ("analyze", "run"),
+        ("export", "run", "--data", "photos", "--out", "made"),
+        (*TRAIN[:-1], "run"),
+        (*TRAIN, "--init", "run"),
+        (*TRAIN, "--teacher", "run"),
+        ("analyze", "run"),
         (*TRAIN[:-3], "2", "--out", "run"),
-    )  # fmt: skip
+    )
     return Case("a training's folder", list(dice.choice(lines)), makes=(*MAKES, "run"))
 
 
@@ -977,11 +1239,32 @@ def _shadow(dice: random.Random, folder: Path) -> Case:
 
 
 KINDS: tuple[Callable[[random.Random, Path], Case], ...] = (
-    _input_path, _output_path, _option, _words, _settings, _environment, _no_room, _record,
-    _baseline, _recording, _results, _figure, _labels, _table, _card, _store, _training, _archive,
-    _image, _finished("tflite"), _finished("onnx"), _shadow,
-    _model("own.h5", False), _model("own.keras", False), _model("saved", False),
-)  # fmt: skip
+    _input_path,
+    _output_path,
+    _option,
+    _words,
+    _settings,
+    _environment,
+    _no_room,
+    _record,
+    _baseline,
+    _recording,
+    _results,
+    _figure,
+    _labels,
+    _table,
+    _card,
+    _store,
+    _training,
+    _archive,
+    _image,
+    _finished("tflite"),
+    _finished("onnx"),
+    _shadow,
+    _model("own.h5", False),
+    _model("own.keras", False),
+    _model("saved", False),
+)
 WHOLE: tuple[Callable[[random.Random, Path], Case], ...] = (
     _model("own.h5", True),
     _model("own.keras", True),

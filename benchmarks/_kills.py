@@ -77,16 +77,33 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
     "sweep": (SWEEP, _files),
     "bench": (("bench", NET, "--runs", "20"), _readable),
     "check": (
-        ("check", NET, "--baseline", "baseline.json", "--on-inconclusive", "warn",
-         "--markdown", "made.md"), _verdict,
+        (
+            "check",
+            NET,
+            "--baseline",
+            "baseline.json",
+            "--on-inconclusive",
+            "warn",
+            "--markdown",
+            "made.md",
+        ),
+        _verdict,
     ),
     "results import": (("results", "import", "many.jsonl"), _imported),
-}  # fmt: skip
+}
 # Those with TensorFlow take ten times as long.
 TURNS = (
-    "export", "bench", "check", "results import", "train", "bench", "check", "results import",
-    "sweep", "results import",
-)  # fmt: skip
+    "export",
+    "bench",
+    "check",
+    "results import",
+    "train",
+    "bench",
+    "check",
+    "results import",
+    "sweep",
+    "results import",
+)
 
 
 def unbroken(name: str, place: Path) -> Whole:
@@ -181,10 +198,12 @@ def _ready(name: str, sound: Path, place: Path) -> Path:
         moments = (
             re.sub(
                 r'"made_at":\s*"[^"]*"',
-                f'"made_at":"2026-01-01T00:{n // 60:02}:{n % 60:02}.000+00:00"', timed, count=1,
+                f'"made_at":"2026-01-01T00:{n // 60:02}:{n % 60:02}.000+00:00"',
+                timed,
+                count=1,
             )
             for n in range(_RECORDS)
-        )  # fmt: skip
+        )
         (folder / "many.jsonl").write_text("\n".join((*lines, *moments)) + "\n")
     return folder
 

@@ -57,10 +57,14 @@ def main(alpha: float, size: int, weights: str, calibration: str, folder: Path) 
     )
     onnx.save(translated, folder / "float32.onnx")
     quantize_static(
-        folder / "float32.onnx", folder / "int8.onnx", Reader(images),
-        quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
+        folder / "float32.onnx",
+        folder / "int8.onnx",
+        Reader(images),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+    )
 
 
 if __name__ == "__main__":

@@ -49,9 +49,13 @@ def main(alpha: float, size: int, pictures: str, epochs: int) -> None:
     )
     clock = Clock()
     model.fit(
-        images[:count], tf_keras.utils.to_categorical(labels[:count], classes),
-        batch_size=BATCH, epochs=epochs, callbacks=[clock], verbose=0,
-    )  # fmt: skip
+        images[:count],
+        tf_keras.utils.to_categorical(labels[:count], classes),
+        batch_size=BATCH,
+        epochs=epochs,
+        callbacks=[clock],
+        verbose=0,
+    )
     print(np.median(clock.seconds[1:]))
 
 

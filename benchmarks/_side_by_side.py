@@ -72,10 +72,14 @@ def report(comparisons: list[Comparison], path: Path) -> NoReturn:
     for c in comparisons:
         low, high = c.interval
         for label, seconds, ratio, bar in (
-            (c.ours, c.ours_s, f"{c.ratio:.3f} ({low:.3f} to {high:.3f})",
-             f"<= {c.bar:g}: {'met' if c.met else 'MISSED'}"),
+            (
+                c.ours,
+                c.ours_s,
+                f"{c.ratio:.3f} ({low:.3f} to {high:.3f})",
+                f"<= {c.bar:g}: {'met' if c.met else 'MISSED'}",
+            ),
             (c.theirs, c.theirs_s, "1", ""),
-        ):  # fmt: skip
+        ):
             spread = f"{min(seconds):.2f} to {max(seconds):.2f} s"
             table.add_row(c.name, label, f"{np.median(seconds):.2f} s", spread, ratio, bar)
     Console(width=140).print(table)

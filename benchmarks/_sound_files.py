@@ -30,9 +30,12 @@ COMMANDS = (
 def make(folder: Path, environment: dict[str, str]) -> None:
     """All of them in `folder`: models, artifacts, images, records, a store, and what reads them."""
     subprocess.run(
-        [sys.executable, "-P", __file__, folder], check=True, env=environment, cwd=folder,
+        [sys.executable, "-P", __file__, folder],
+        check=True,
+        env=environment,
+        cwd=folder,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     for line in COMMANDS:
         _run(folder, environment, *line.split())
         if line == COMMANDS[0]:
@@ -48,9 +51,13 @@ def make(folder: Path, environment: dict[str, str]) -> None:
 
 def _run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "mobiledeploy", *arguments], cwd=folder, env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-P", "-m", "mobiledeploy", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended in {done.returncode}: {done.stderr}")
     return done.stdout

@@ -78,10 +78,11 @@ def environment(place: Path) -> dict[str, str]:
         "XDG_CONFIG_HOME": str(place / "home" / "config"),
         "TMPDIR": str(place / "tmp"),
         "PATH": "/usr/bin:/bin",
-        "http_proxy": nowhere, "https_proxy": nowhere,
+        "http_proxy": nowhere,
+        "https_proxy": nowhere,
         "PYTHONDONTWRITEBYTECODE": "1",
         "ANDROID_ADB_SERVER_PORT": str(_adb_port(place)),
-    }  # fmt: skip
+    }
 
 
 def _adb_port(place: Path) -> int:
@@ -218,9 +219,13 @@ def _stop_adb(place: Path) -> None:
     # Where it does not answer it is found among the orphans.
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
-            ["adb", "kill-server"], env=environment(place), cwd=place, check=False,
-            capture_output=True, timeout=10,
-        )  # fmt: skip
+            ["adb", "kill-server"],
+            env=environment(place),
+            cwd=place,
+            check=False,
+            capture_output=True,
+            timeout=10,
+        )
 
 
 def _listen(read: int, heard: bytearray) -> None:
@@ -330,9 +335,10 @@ _ADB = re.compile(r"(.+/)?(\.android(/(adbkey(\.pub)?|adb\.\d+))?|adb\.\d+\.log)
 
 
 def _left(
-    before: dict[str, tuple[object, ...]], after: dict[str, tuple[object, ...]],
+    before: dict[str, tuple[object, ...]],
+    after: dict[str, tuple[object, ...]],
     makes: Sequence[str],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Paths that are new, gone or changed, but for those that the command may make."""
     return sorted(
         ascii(path)

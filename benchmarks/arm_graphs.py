@@ -178,9 +178,14 @@ def peers(
     reader = type("Reader", (), {"get_next": lambda self: next(feeds, None)})()
     quantized = folder / "ort.onnx"
     quantize_static(
-        path, quantized, reader, quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
+        path,
+        quantized,
+        reader,
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+    )
     yield ("onnx", "int8", "ORT quantize_static"), quantized
 
 
@@ -197,9 +202,14 @@ def counted(name: str, core: str, files: dict[tuple[str, str, str], Path]) -> It
                 artifact = of(path, artifact)
             found = count.count(session, path, artifact, where, notify=Terminal(quiet=True))
             yield Row(
-                name, core, *key, found.instructions, found.bytes_loaded, dict(found.by_class),
+                name,
+                core,
+                *key,
+                found.instructions,
+                found.bytes_loaded,
+                dict(found.by_class),
                 found.host_difference,
-            )  # fmt: skip
+            )
 
 
 def target(artifact: Artifact, device: str) -> Target:
@@ -211,9 +221,13 @@ def of(path: Path, like: Artifact) -> Artifact:
     facts = FORMATS.load(like.format).inspect(path.read_bytes())
     golden = dataclasses.replace(like.golden, images=())
     return dataclasses.replace(
-        like, path=path.name, sha256=records.sha256(path), inputs=facts.inputs,
-        outputs=facts.outputs, golden=golden,
-    )  # fmt: skip
+        like,
+        path=path.name,
+        sha256=records.sha256(path),
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        golden=golden,
+    )
 
 
 def compared(rows: list[Row]) -> Iterator[Ratio]:
@@ -232,18 +246,28 @@ def show(rows: list[Row], ratios: list[Ratio]) -> None:
     for r in rows:
         like = "equal" if r.host_difference == 0 else f"{r.host_difference:.2g}"
         table.add_row(
-            r.network, r.core, f"{r.kind} {r.format}", r.tool, f"{r.instructions:,}",
-            f"{r.bytes_loaded / 1e6:.1f} MB", like,
-        )  # fmt: skip
+            r.network,
+            r.core,
+            f"{r.kind} {r.format}",
+            r.tool,
+            f"{r.instructions:,}",
+            f"{r.bytes_loaded / 1e6:.1f} MB",
+            like,
+        )
     console = Console(width=140)
     console.print(table)
     table = Table("network", "core", "file", "best of the others", "more", "ours over it", "bar")
     for q in ratios:
         bar = "" if q.bar is None else f"<= {q.bar:.2f}: {'met' if q.met else 'MISSED'}"
         table.add_row(
-            q.network, q.core, f"{q.kind} {q.format}", q.peer, f"{q.excess:+,}", f"{q.ratio:.6f}",
+            q.network,
+            q.core,
+            f"{q.kind} {q.format}",
+            q.peer,
+            f"{q.excess:+,}",
+            f"{q.ratio:.6f}",
             bar,
-        )  # fmt: skip
+        )
     console.print(table)
 
 

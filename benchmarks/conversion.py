@@ -52,10 +52,14 @@ def main(runs: int, alpha: float, res: int) -> None:
         )
         np.save(folder / "calibration.npy", images)
         request = convert.Request(
-            source=plan.source, jobs=plan.jobs,
-            data=DataRef("demo", "validation", (res, res)), golden=(0, 1, 2, 3), io="int8",
-            output="softmax", folder=name,
-        )  # fmt: skip
+            source=plan.source,
+            jobs=plan.jobs,
+            data=DataRef("demo", "validation", (res, res)),
+            golden=(0, 1, 2, 3),
+            io="int8",
+            output="softmax",
+            folder=name,
+        )
 
         def ours() -> float:
             started = time.perf_counter()
@@ -76,8 +80,11 @@ def main(runs: int, alpha: float, res: int) -> None:
 
         result = compare(
             f"v1 {alpha:g} at {res}, five files",
-            ("mobiledeploy", ours), ("plain script", plain), bar=1.05, runs=runs,
-        )  # fmt: skip
+            ("mobiledeploy", ours),
+            ("plain script", plain),
+            bar=1.05,
+            runs=runs,
+        )
     report([result], Path("build/benchmarks/conversion.json"))
 
 

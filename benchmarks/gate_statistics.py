@@ -151,23 +151,42 @@ def main() -> None:
     cells = [cell(n, flips) for n, flips in bars]
     table = Table(title=f"margin {100 * MARGIN:g} point; percent of checks")
     for head in (
-        "images", "flips", "passed at the margin", "Tango's", "Wald's", "threshold's",
-        "failed at no loss", "threshold's", "undecided at no loss", "3 points passed",
-        "covered", "Tango's", "Wald's",
-    ):  # fmt: skip
+        "images",
+        "flips",
+        "passed at the margin",
+        "Tango's",
+        "Wald's",
+        "threshold's",
+        "failed at no loss",
+        "threshold's",
+        "undecided at no loss",
+        "3 points passed",
+        "covered",
+        "Tango's",
+        "Wald's",
+    ):
         table.add_column(head, justify="right")
     for c in cells:
         table.add_row(
-            str(c.images), f"{100 * c.flips:g}",
+            str(c.images),
+            f"{100 * c.flips:g}",
             *(
                 "–" if value is None else f"{100 * value:.2f}"
                 for value in (
-                    c.passed, c.passed_tango, c.passed_wald, c.passed_threshold, c.failed,
-                    c.failed_threshold, c.undecided, c.gross, c.covered, c.covered_tango,
+                    c.passed,
+                    c.passed_tango,
+                    c.passed_wald,
+                    c.passed_threshold,
+                    c.failed,
+                    c.failed_threshold,
+                    c.undecided,
+                    c.gross,
+                    c.covered,
+                    c.covered_tango,
                     c.covered_wald,
                 )
             ),
-        )  # fmt: skip
+        )
     Console(width=max(160, Console().width)).print(table)
     wrong = list(missed(cells))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,9 +34,12 @@ from rich.progress import track
 from rich.table import Table
 
 SMALLEST = {
-    "InceptionResNetV2": 75, "InceptionV3": 75, "NASNetLarge": 331, "NASNetMobile": 224,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "NASNetLarge": 331,
+    "NASNetMobile": 224,
     "Xception": 71,
-}  # fmt: skip
+}
 OTHERS = 64
 BAR = 1e-4
 RESULT = Path("build/benchmarks/integers.json")
@@ -82,8 +85,10 @@ def row(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
     for step in STEPS:
         child = subprocess.run(
             [sys.executable, __file__, "--step", step],
-            input=json.dumps([name, folder, images, res]), capture_output=True, text=True,
-        )  # fmt: skip
+            input=json.dumps([name, folder, images, res]),
+            capture_output=True,
+            text=True,
+        )
         if child.returncode:
             reason = child.stderr.strip().splitlines()[-1:] or [f"ended in {child.returncode}"]
             found[f"{step}_failed"] = reason[0]
@@ -111,9 +116,15 @@ def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
     if Path(name).exists():
         file = models.detect(Path(name))
         spec = ModelSpec(
-            "x", None, file.framework, {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+            "x",
+            None,
+            file.framework,
+            {},
+            (0, 0),
+            0,
+            Preprocessing((0.0, 1.0)),
             Weights(file.path, file.sha256, pinned=False),
-        )  # fmt: skip
+        )
         started = time.perf_counter()
         there = Source(spec, file=file, resolution=(res, res) if res else None)
         opened = source_of(there).open(there)
@@ -205,19 +216,30 @@ STEPS = {"source": source, "ours": ours, "theirs": theirs}
 def show(rows: list[dict[str, Any]]) -> None:
     table = Table(title="int8 of a float TFLite")
     columns = (
-        "network", "float", "source", "integers", "TensorFlow's", "scales off", "codes off",
-        "in float", "in float, TensorFlow's", "int8 ONNX",
-    )  # fmt: skip
+        "network",
+        "float",
+        "source",
+        "integers",
+        "TensorFlow's",
+        "scales off",
+        "codes off",
+        "in float",
+        "in float, TensorFlow's",
+        "int8 ONNX",
+    )
     for column in columns:
         table.add_column(column)
     for r in rows:
         table.add_row(
-            r["network"], f"{r.get('float_bytes', 0) / 1e6:.1f} MB",
+            r["network"],
+            f"{r.get('float_bytes', 0) / 1e6:.1f} MB",
             *(cell(r, step) for step in STEPS),
             str(r.get("scales_differ", r.get("compared", ""))),
             f"{r['codes_differ']} of {r['codes']:,}" if "codes" in r else "",
-            r.get("floats_left", ""), r.get("theirs_floats_left", ""), r.get("onnx", ""),
-        )  # fmt: skip
+            r.get("floats_left", ""),
+            r.get("theirs_floats_left", ""),
+            r.get("onnx", ""),
+        )
     Console(width=220).print(table)
 
 

@@ -75,15 +75,20 @@ def row(choice: Choice) -> Row:
     bar = BARS.get((choice.card.name, s.runtime, s.delegate, s.precision))
     error = model.rmspe(held) if held else None
     return Row(
-        choice.card.name, choice.what, len(own), len(like), error,
+        choice.card.name,
+        choice.what,
+        len(own),
+        len(like),
+        error,
         model.rmspe(ruled) if ruled else None,
         model.rmspe(answered) if answered else None,
         model.rmspe(by_rule) if by_rule else None,
         len(refused),
         model.rmspe(refused) if refused else None,
         covered(choice) if several else None,
-        bar, bar is None or (error is not None and error <= bar),
-    )  # fmt: skip
+        bar,
+        bar is None or (error is not None and error <= bar),
+    )
 
 
 def covered(choice: Choice) -> int:
@@ -106,17 +111,34 @@ def main() -> int:
     chosen = [c for card in device_cards.all_() for c in estimate.choices(card)]
     rows = [row(choice) for choice in chosen if choice.enough]
     table = Table(
-        "card", "points of", "points", "like devices", "left out", "by mult-adds",
-        "family left out", "by mult-adds", "refused, else", "in 95 %", "bar",
-    )  # fmt: skip
+        "card",
+        "points of",
+        "points",
+        "like devices",
+        "left out",
+        "by mult-adds",
+        "family left out",
+        "by mult-adds",
+        "refused, else",
+        "in 95 %",
+        "bar",
+    )
     for one in rows:
         bar = "" if one.bar is None else f"<= {percent(one.bar)}: {'met' if one.met else 'MISSED'}"
         inside = "–" if one.covered is None else f"{one.covered} of {one.points}"
         table.add_row(
-            one.card, one.series, str(one.points), str(one.borrowed), percent(one.left_out),
-            percent(one.mult_adds), percent(one.families), percent(one.families_mult_adds),
-            f"{one.refused}, {percent(one.refused_error)}" if one.refused else "–", inside, bar,
-        )  # fmt: skip
+            one.card,
+            one.series,
+            str(one.points),
+            str(one.borrowed),
+            percent(one.left_out),
+            percent(one.mult_adds),
+            percent(one.families),
+            percent(one.families_mult_adds),
+            f"{one.refused}, {percent(one.refused_error)}" if one.refused else "–",
+            inside,
+            bar,
+        )
     Console(width=170).print(table)
     known = [one for one in rows if one.covered is not None]
     inside, points = sum(one.covered or 0 for one in known), sum(one.points for one in known)

@@ -43,10 +43,13 @@ def main(network: tuple[str, ...], runs: int) -> None:
             )
             comparisons.append(
                 _side_by_side.compare(
-                    f"int8 ONNX of {name}", ("mobiledeploy", ours), ("quantize_static", theirs),
-                    bar=1.0, runs=runs,
+                    f"int8 ONNX of {name}",
+                    ("mobiledeploy", ours),
+                    ("quantize_static", theirs),
+                    bar=1.0,
+                    runs=runs,
                 )
-            )  # fmt: skip
+            )
     _side_by_side.report(comparisons, Path("build/benchmarks/onnx_graphs.json"))
 
 

@@ -117,10 +117,13 @@ def v1(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
     lines = (real / "imagenet" / "labels.txt").read_text().splitlines()
     labels = tuple(line.split()[0] for line in lines)
     order = Order(
-        arch="mobilenet_v1", alpha=0.75, res=224, data=str(folder / "data"),
+        arch="mobilenet_v1",
+        alpha=0.75,
+        res=224,
+        data=str(folder / "data"),
         weights=str(real / "imagenet" / "mobilenet_7_5_224_tf.h5"),
         overrides=Overrides(labels=labels),
-    )  # fmt: skip
+    )
     prepared = Preprocessing((-1.0, 1.0), crop=0.875, labels=labels)
     return Network("MobileNet v1 0.75, 224", order, prepared, (224, 224)), folder
 
@@ -138,9 +141,10 @@ def vww(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[index]).save(place / f"{index:03}.png")
     asked = Order(
-        model=real / "vww" / "vww_96.h5", data=str(folder / "data"),
+        model=real / "vww" / "vww_96.h5",
+        data=str(folder / "data"),
         overrides=Overrides(input_range=(0.0, 1.0)),
-    )  # fmt: skip
+    )
     return Network("person detector, 96", asked, Preprocessing((0.0, 1.0)), (96, 96)), folder
 
 
@@ -172,11 +176,18 @@ def compared(network: Network, folder: Path, split: int, qat: bool) -> list[Resu
         logits = np.stack([engines[tool](image) for image in fresh])
         best = logits.argmax(axis=1)
         result = Result(
-            network.name, split, tool, float(np.mean(best == labels)),
-            int(np.sum(best != reference.argmax(axis=1))), len(fresh),
-            accuracy.sqnr_db(reference, logits), accuracy.divergence(reference, logits),
-            path.stat().st_size, latency[tool], seconds,
-        )  # fmt: skip
+            network.name,
+            split,
+            tool,
+            float(np.mean(best == labels)),
+            int(np.sum(best != reference.argmax(axis=1))),
+            len(fresh),
+            accuracy.sqnr_db(reference, logits),
+            accuracy.divergence(reference, logits),
+            path.stat().st_size,
+            latency[tool],
+            seconds,
+        )
         results.append(result)
     return results
 
@@ -265,9 +276,14 @@ class Reader(CalibrationDataReader):
 def ort(path: Path, source: Path, calibration: np.ndarray) -> None:
     """ONNX Runtime's static quantization, per channel."""
     quantize_static(
-        source, path, Reader(calibration), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
+        source,
+        path,
+        Reader(calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+    )
 
 
 def engine(path: Path) -> Answer:
@@ -309,9 +325,16 @@ def show(results: list[Result]) -> None:
         rows = [result for result in results if result.network == name]
         splits = len({row.split for row in rows})
         table = Table(
-            "tool", "top-1", "disagree with float", "SQNR", "divergence", "size", "latency",
-            "conversion", title=f"{name}: means of {splits} splits, {rows[0].images} pictures each",
-        )  # fmt: skip
+            "tool",
+            "top-1",
+            "disagree with float",
+            "SQNR",
+            "divergence",
+            "size",
+            "latency",
+            "conversion",
+            title=f"{name}: means of {splits} splits, {rows[0].images} pictures each",
+        )
         for tool in dict.fromkeys(row.tool for row in rows):
             own = [row for row in rows if row.tool == tool]
 
@@ -320,11 +343,15 @@ def show(results: list[Result]) -> None:
 
             each = ", ".join(str(row.disagreements) for row in own)
             table.add_row(
-                tool, f"{100 * mean('top1'):.1f} %", f"{mean('disagreements'):.1f} ({each})",
-                f"{mean('sqnr_db'):.1f} dB", f"{1e3 * mean('divergence'):.2f} mnats",
-                f"{mean('size_bytes') / 1e3:.0f} kB", f"{mean('latency_ms'):.2f} ms",
+                tool,
+                f"{100 * mean('top1'):.1f} %",
+                f"{mean('disagreements'):.1f} ({each})",
+                f"{mean('sqnr_db'):.1f} dB",
+                f"{1e3 * mean('divergence'):.2f} mnats",
+                f"{mean('size_bytes') / 1e3:.0f} kB",
+                f"{mean('latency_ms'):.2f} ms",
                 f"{mean('seconds'):.1f} s",
-            )  # fmt: skip
+            )
         Console(width=140).print(table)
 
 

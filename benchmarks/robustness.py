@@ -38,10 +38,16 @@ from mobiledeploy.core import leases
 
 # What commands import when they run: once here, and not a thousand times.
 LOADED = (
-    "numpy", "PIL.Image", "onnx", "h5py", "sqlite3", "scipy.stats", "tomli_w",
+    "numpy",
+    "PIL.Image",
+    "onnx",
+    "h5py",
+    "sqlite3",
+    "scipy.stats",
+    "tomli_w",
     *(f"mobiledeploy.cli.{name.split()[0]}" for name in _bad_inputs.SOUND),
     *(f"mobiledeploy.formats.{name}" for name in ("tflite", "onnx", "keras", "saved_model")),
-)  # fmt: skip
+)
 NOBODY = "65534"
 
 
@@ -108,8 +114,9 @@ def _drop() -> list[str]:
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     can = subprocess.run(
         [*drop, "sh", "-c", 'exec "$0" -c "import mobiledeploy"', sys.executable],
-        check=False, capture_output=True,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+    )
     if can.returncode == 0:
         return drop
     reading = "+dac_read_search"
@@ -189,9 +196,15 @@ def _input(seed: int, number: int, place: Path) -> Told:
     finally:
         _watched.remove(own)
     return Told(
-        case.kind, number, ascii(" ".join(case.argv))[:300], seen.code, seen.seconds,
-        seen.peak_bytes, seen.faults, seen.said,
-    )  # fmt: skip
+        case.kind,
+        number,
+        ascii(" ".join(case.argv))[:300],
+        seen.code,
+        seen.seconds,
+        seen.peak_bytes,
+        seen.faults,
+        seen.said,
+    )
 
 
 def _kill(seed: int, number: int, place: Path, whole: dict[str, _kills.Whole]) -> Told:
@@ -207,11 +220,16 @@ def _keep(
         of = [told for told in inputs if told.kind == kind]
         counts = Counter(fault for told in of for fault in told.what)
         codes = Counter(str(told.code) for told in of)
-        rows.append({
-            "kind": kind, "inputs": len(of), **{k: counts[k] for k in _watched.KINDS},
-            "slowest_s": max(told.seconds for told in of),
-            "peak_bytes": max(told.peak_bytes for told in of), "codes": dict(codes),
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": kind,
+                "inputs": len(of),
+                **{k: counts[k] for k in _watched.KINDS},
+                "slowest_s": max(told.seconds for told in of),
+                "peak_bytes": max(told.peak_bytes for told in of),
+                "codes": dict(codes),
+            }
+        )
     killed = [
         {
             "command": name,
@@ -222,9 +240,13 @@ def _keep(
     ]
     faults = [Fault(t.kind, t.number, t.argv, t.what) for t in (*inputs, *kills) if t.what]
     result = {
-        "host": platform.platform(), "seed": asked.seed, "seconds": time.monotonic() - began,
-        "inputs": rows, "kills": killed, "faults": [asdict(fault) for fault in faults],
-    }  # fmt: skip
+        "host": platform.platform(),
+        "seed": asked.seed,
+        "seconds": time.monotonic() - began,
+        "inputs": rows,
+        "kills": killed,
+        "faults": [asdict(fault) for fault in faults],
+    }
     (place / "result.json").write_text(json.dumps(result))
 
 
@@ -241,10 +263,13 @@ def _show(result: dict[str, Any]) -> None:
     for row in (*rows, total):
         codes = sorted(row["codes"].items(), key=lambda pair: int(pair[0]))
         table.add_row(
-            row["kind"], str(row["inputs"]), *(str(row[kind]) for kind in _watched.KINDS),
-            f"{row['slowest_s']:.1f} s", f"{row['peak_bytes'] / 1e6:.0f} MB",
+            row["kind"],
+            str(row["inputs"]),
+            *(str(row[kind]) for kind in _watched.KINDS),
+            f"{row['slowest_s']:.1f} s",
+            f"{row['peak_bytes'] / 1e6:.0f} MB",
             ", ".join(f"{code}: {count}" for code, count in codes),
-        )  # fmt: skip
+        )
     console.print(table)
     kills = Table("killed", "kills", "recovered")
     for row in result["kills"]:

@@ -52,14 +52,27 @@ def main(artifact: tuple[Path, ...], runs: int) -> None:
                 return THOUSAND * float(said(argv)[-1]) / 1e9
 
             def ours(
-                path: Path = path, runtime: str = runtime, library: str = library,
+                path: Path = path,
+                runtime: str = runtime,
+                library: str = library,
                 zeros: Path = zeros,
-            ) -> float:  # fmt: skip
+            ) -> float:
                 argv = [
-                    str(native.runner(machine)), "bench", "--model", str(path), "--runtime",
-                    runtime, "--threads", "1", "--library", library,
-                    "--sample", str(zeros), "--max-runs", str(RUNS),
-                ]  # fmt: skip
+                    str(native.runner(machine)),
+                    "bench",
+                    "--model",
+                    str(path),
+                    "--runtime",
+                    runtime,
+                    "--threads",
+                    "1",
+                    "--library",
+                    library,
+                    "--sample",
+                    str(zeros),
+                    "--max-runs",
+                    str(RUNS),
+                ]
                 events = map(protocol.parse, said(argv))
                 times = [ns for e in events if isinstance(e, protocol.Timed) for ns in e.samples_ns]
                 return THOUSAND * statistics.median_high(times) / 1e9
@@ -82,10 +95,21 @@ def compiled(folder: Path) -> Path:
     here, runner = Path(__file__).parent, shipped("android_bench") / "runner"
     program = folder / "bare_loop"
     subprocess.run(
-        ["cc", "-std=gnu11", "-O2", "-I", runner, "-o", program, here / "_bare_loop.c",
-         runner / "litert.c", runner / "onnxruntime.c", "-ldl"],
+        [
+            "cc",
+            "-std=gnu11",
+            "-O2",
+            "-I",
+            runner,
+            "-o",
+            program,
+            here / "_bare_loop.c",
+            runner / "litert.c",
+            runner / "onnxruntime.c",
+            "-ldl",
+        ],
         check=True,
-    )  # fmt: skip
+    )
     return program
 
 

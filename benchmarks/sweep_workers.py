@@ -30,10 +30,11 @@ def judge(_: str, worker: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "mobiledeploy", "evaluate", str(ARTIFACT), "--json"],
-            check=True, capture_output=True,
+            check=True,
+            capture_output=True,
             env=os.environ | {"MOBILEDEPLOY_STORE": str(Path(folder, "store.db"))},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )  # fmt: skip
+        )
     return ""
 
 

@@ -60,14 +60,20 @@ def main(runs: int, alpha: float, res: int, images: int) -> None:
             argv = [str(alpha), str(res), str(folder / "train.npz"), str(EPOCHS)]
             done = subprocess.run(
                 [sys.executable, str(PLAIN), *argv],
-                check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                check=True,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
             return float(done.stdout)
 
         result = compare(
             f"an epoch of v1 {alpha:g} at {res}, {len(opened)} pictures",
-            ("mobiledeploy train", ours), ("fit on arrays in memory", plain), bar=BAR, runs=runs,
-        )  # fmt: skip
+            ("mobiledeploy train", ours),
+            ("fit on arrays in memory", plain),
+            bar=BAR,
+            runs=runs,
+        )
     report([result], Path("build/benchmarks/training.json"))
 
 

@@ -57,9 +57,12 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         from mobiledeploy.verbs import check
 
         common: dict[str, Any] = {
-            "baseline": Path(baseline), "data": None if data is None else str(data),
-            "runtime": runtime, "threads": threads, "labelled": labels,
-        }  # fmt: skip
+            "baseline": Path(baseline),
+            "data": None if data is None else str(data),
+            "runtime": runtime,
+            "threads": threads,
+            "labelled": labels,
+        }
         try:
             paths = _paths(artifacts)
             limits = check.Limits(

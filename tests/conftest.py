@@ -106,8 +106,10 @@ class Oracle:
         script = environment.HERE / f"{self._name}_scores.py"
         done = subprocess.run(
             [self._python, script, *map(str, arguments)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         missing = re.search(r"(\S+\.so\S*): cannot open shared object", done.stderr)
         if missing:
             pytest.skip(f"the oracle {self._name} lacks {missing[1]} (.ci/run installs it)")
@@ -154,9 +156,14 @@ def _own_adb(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 
 def press(
-    model: Model, recipe: str | Recipe, format_: str, images: np.ndarray, *,
-    io: InputOutput = "int8", output: Output = "logits",
-) -> bytes:  # fmt: skip
+    model: Model,
+    recipe: str | Recipe,
+    format_: str,
+    images: np.ndarray,
+    *,
+    io: InputOutput = "int8",
+    output: Output = "logits",
+) -> bytes:
     """A model of TensorFlow's -> the file, unsealed, by the ways that export goes."""
     from mobiledeploy.graphs import quantized
     from mobiledeploy.sources._tensorflow import TensorFlowModel
@@ -177,15 +184,24 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
     folder = tmp_path_factory.mktemp("converted")
     known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
     spec = ModelSpec(
-        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (64, 64), 12,
-        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=False),
-    )  # fmt: skip
+        "v1",
+        "mobilenet_v1",
+        "mobilenet_v1",
+        {"alpha": 0.25},
+        (64, 64),
+        12,
+        Preprocessing((-1.0, 1.0)),
+        Weights("random", "", pinned=False),
+    )
     request = convert.Request(
         source=Source(spec),
         jobs=tuple((recipe.name, f) for recipe in known for f in recipe.formats),
-        data=DataRef("demo", "validation", (64, 64)), golden=(0,), io="int8", output="softmax",
+        data=DataRef("demo", "validation", (64, 64)),
+        golden=(0,),
+        io="int8",
+        output="softmax",
         folder=str(folder),
-    )  # fmt: skip
+    )
     files, _ = convert.produce(request, folder / "log", Terminal(quiet=True))
     return {(file.recipe, file.format): Path(file.path).read_bytes() for file in files}
 
@@ -300,9 +316,15 @@ def exported(
     Image.fromarray(held.image(0)).save(picture)
     picture = picture.rename(picture.with_stem(records.sha256(picture)[:16]))
     spec = ModelSpec(
-        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (64, 64), 12,
-        Preprocessing((-1.0, 1.0), labels=labels), Weights("random", "", pinned=False),
-    )  # fmt: skip
+        "v1",
+        "mobilenet_v1",
+        "mobilenet_v1",
+        {"alpha": 0.25},
+        (64, 64),
+        12,
+        Preprocessing((-1.0, 1.0), labels=labels),
+        Weights("random", "", pinned=False),
+    )
     made = {}
     for (recipe, format_), content in converted.items():
         shelf = FORMATS.load(format_)
@@ -310,16 +332,29 @@ def exported(
         path = folder / f"{recipe}{shelf.SUFFIX}"
         path.write_bytes(content)
         artifact = Artifact(
-            path=path.name, sha256=records.sha256(content), size_bytes=len(content),
-            gzip_bytes=len(content), sparsity=0.0, format=format_, spec=spec,
-            recipe=RECIPES.load(recipe).RECIPE, output="softmax",
-            io="int8", layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs,
+            path=path.name,
+            sha256=records.sha256(content),
+            size_bytes=len(content),
+            gzip_bytes=len(content),
+            sparsity=0.0,
+            format=format_,
+            spec=spec,
+            recipe=RECIPES.load(recipe).RECIPE,
+            output="softmax",
+            io="int8",
+            layout=facts.layout,
+            inputs=facts.inputs,
+            outputs=facts.outputs,
             logits=facts.logits,
             golden=Golden((held.id(0),), (f"golden/{picture.name}",), ((0.0,) * 12,), ""),
             sqnr_db=30.0,
             data=DataRef(str(photos), "validation", (64, 64), labels, held.identity),
-            calibration="", calibration_images=1, key="", convert_seconds=1.0, tools={},
-        )  # fmt: skip
+            calibration="",
+            calibration_images=1,
+            key="",
+            convert_seconds=1.0,
+            tools={},
+        )
         records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
         made[recipe, format_] = path
     return made
@@ -341,10 +376,14 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         pixels = dice.integers(40, 160 + 20 * (number % 5), (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(path)
     order = export.Order(
-        model=model_files / "k2.h5", data=str(folder / "photos"), io="uint8",
-        recipes=("float32", "int8_ptq"), formats=("tflite",), out=folder,
+        model=model_files / "k2.h5",
+        data=str(folder / "photos"),
+        io="uint8",
+        recipes=("float32", "int8_ptq"),
+        formats=("tflite",),
+        out=folder,
         overrides=Overrides(input_range=(-1.0, 1.0)),
-    )  # fmt: skip
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(folder / "store"))
         return Path(export.export(order, timed=False).folder)

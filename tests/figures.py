@@ -44,13 +44,38 @@ def artifact(
 ) -> Artifact:
     """`weights` is the sha256 of those in the file `of`."""
     return Artifact(
-        f"{recipe}.tflite", sha, 1000, 900, 0.0, "tflite",
-        ModelSpec(name, None, "tf_keras", {}, (8, 8), 2, Preprocessing((0.0, 1.0)),
-                  Weights(of, weights, pinned=False)),
-        Recipe(recipe, "", 32, 32, ("tflite",)), "softmax", "float", "NHWC", (TENSOR,), (TENSOR,),
-        "scores", Golden((), (), (), ""), 90.0, DataRef("demo", "validation", (8, 8)), "", 0, "key",
-        1.0, {},
-    )  # fmt: skip
+        f"{recipe}.tflite",
+        sha,
+        1000,
+        900,
+        0.0,
+        "tflite",
+        ModelSpec(
+            name,
+            None,
+            "tf_keras",
+            {},
+            (8, 8),
+            2,
+            Preprocessing((0.0, 1.0)),
+            Weights(of, weights, pinned=False),
+        ),
+        Recipe(recipe, "", 32, 32, ("tflite",)),
+        "softmax",
+        "float",
+        "NHWC",
+        (TENSOR,),
+        (TENSOR,),
+        "scores",
+        Golden((), (), (), ""),
+        90.0,
+        DataRef("demo", "validation", (8, 8)),
+        "",
+        0,
+        "key",
+        1.0,
+        {},
+    )
 
 
 def integers(sha: str = SHA, io: InputOutput = "int8", **change: Any) -> Artifact:
@@ -69,9 +94,19 @@ def measured(sha: str = SHA, ns: int = 1000, spread: int = 1, **change: Any) -> 
 
 def counted(sha: str = SHA, instructions: int = 100_000, **change: Any) -> Counted:
     made = Counted(
-        sha, CORE, "2", "cortex-a76", instructions, {"sdot": instructions}, 8, 4, (), (), 0.0,
+        sha,
+        CORE,
+        "2",
+        "cortex-a76",
+        instructions,
+        {"sdot": instructions},
+        8,
+        4,
+        (),
+        (),
+        0.0,
         {"qemu": "8"},
-    )  # fmt: skip
+    )
     return dataclasses.replace(made, **change)
 
 
@@ -87,9 +122,19 @@ def estimated(sha: str = SHA, ns: float = 5e6, **change: Any) -> Estimated:
 
 def evaluation(sha: str = SHA, top1: float = 0.5) -> Evaluation:
     return Evaluation(
-        sha, DataRef("demo", "validation", (8, 8), (), "id"), Preprocessing((-1.0, 1.0)), HOST, "2",
-        1, top1, None, None, 10.0, (), (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
-    )  # fmt: skip
+        sha,
+        DataRef("demo", "validation", (8, 8), (), "id"),
+        Preprocessing((-1.0, 1.0)),
+        HOST,
+        "2",
+        1,
+        top1,
+        None,
+        None,
+        10.0,
+        (),
+        (Prediction("a", 1, (1, 0), (0.9, 0.1)),),
+    )
 
 
 def keep(*kept: object) -> None:
@@ -109,8 +154,10 @@ def command(*argv: object, code: int = 0) -> str:
     """What mobiledeploy prints and ends with `code`: its answer, or its error."""
     done = subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == code, done.stderr
     return done.stdout if code in (0, 1, 3) else done.stderr
 

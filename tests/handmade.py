@@ -70,9 +70,13 @@ def network():
 
 
 def write(
-    folder: Path, name: str, content: bytes, recipe: Recipe, golden: Golden,
+    folder: Path,
+    name: str,
+    content: bytes,
+    recipe: Recipe,
+    golden: Golden,
     tried: tuple[Tried, ...] = (),
-) -> Path:  # fmt: skip
+) -> Path:
     """A file and its record, as an export leaves them."""
     path = folder / name
     shelf = FORMATS.load(path.suffix[1:])
@@ -86,12 +90,30 @@ def write(
         "small", None, "tf_keras", {}, size, classes, PLAIN, Weights("small.h5", "", pinned=False)
     )
     artifact = Artifact(
-        path=name, sha256=records.sha256(content), size_bytes=len(content), gzip_bytes=1,
-        sparsity=0.0, format=facts.format, spec=spec, recipe=recipe, output="softmax", io="int8",
-        layout=facts.layout, inputs=facts.inputs, outputs=facts.outputs, logits=facts.logits,
-        golden=golden, sqnr_db=30.0, data=DataRef("elsewhere", "validation", size),
-        calibration="", calibration_images=24, key="", convert_seconds=1.0, tools={}, tried=tried,
-    )  # fmt: skip
+        path=name,
+        sha256=records.sha256(content),
+        size_bytes=len(content),
+        gzip_bytes=1,
+        sparsity=0.0,
+        format=facts.format,
+        spec=spec,
+        recipe=recipe,
+        output="softmax",
+        io="int8",
+        layout=facts.layout,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        logits=facts.logits,
+        golden=golden,
+        sqnr_db=30.0,
+        data=DataRef("elsewhere", "validation", size),
+        calibration="",
+        calibration_images=24,
+        key="",
+        convert_seconds=1.0,
+        tools={},
+        tried=tried,
+    )
     records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
     return path
 

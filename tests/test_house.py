@@ -312,8 +312,11 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_contracts_hold(copy):
@@ -368,9 +371,10 @@ def test_every_command_shows_an_example(name):
     options = {option for param in command.params for option in param.opts}
     assert {"--json", "--quiet", "--verbose"} <= options
     undocumented = [
-        p.name for p in command.params
+        p.name
+        for p in command.params
         if isinstance(p, click.Option) and not p.help and not isinstance(p.type, click.Choice)
-    ]  # fmt: skip
+    ]
     assert not undocumented
 
 
@@ -378,8 +382,10 @@ def test_every_command_shows_an_example(name):
 def test_help_of_every_command_prints(name):
     done = subprocess.run(
         [sys.executable, "-m", "mobiledeploy", name, "--help"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "Example" in done.stdout
     assert not done.stderr
@@ -425,8 +431,11 @@ def test_a_skip_names_its_remedy() -> None:
 def tracked() -> list[Path]:
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip("no list of tracked files (work in a clone)")
     return [p for n in done.stdout.split("\0") if n and (p := REPOSITORY / n).is_file()]

@@ -42,8 +42,12 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "PYTHON")}
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_help_is_the_default_and_names_every_verb(checkout):
@@ -51,9 +55,20 @@ def test_help_is_the_default_and_names_every_verb(checkout):
     assert said.returncode == 0
     verbs = {line.split()[1] for line in said.stdout.splitlines()}
     assert verbs == {
-        "benchmarks", "clean", "demo", "emulator", "gate", "help", "install", "lint", "lock",
-        "oracle", "test", "test-slow", "train-demo",
-    }  # fmt: skip
+        "benchmarks",
+        "clean",
+        "demo",
+        "emulator",
+        "gate",
+        "help",
+        "install",
+        "lint",
+        "lock",
+        "oracle",
+        "test",
+        "test-slow",
+        "train-demo",
+    }
     assert not (checkout / ".venv").exists()
 
 

@@ -23,8 +23,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
-        cwd=REPOSITORY, check=True, capture_output=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+    )
     (found,) = folder.glob("*.whl")
     return found
 
@@ -61,13 +63,15 @@ def test_the_wheel_asks_for_the_base_only(wheel):
 
 def test_the_source_distribution_builds_the_same_wheel(wheel, tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "--directory"]
-    subprocess.run([*build, tmp_path, "--target", "sdist"], cwd=REPOSITORY, check=True,
-                   capture_output=True)  # fmt: skip
+    subprocess.run(
+        [*build, tmp_path, "--target", "sdist"], cwd=REPOSITORY, check=True, capture_output=True
+    )
     (sdist,) = tmp_path.glob("*.tar.gz")
     subprocess.run(["tar", "-xzf", sdist.name], cwd=tmp_path, check=True)
     source = tmp_path / sdist.name.removesuffix(".tar.gz")
-    subprocess.run([*build, tmp_path, "--target", "wheel"], cwd=source, check=True,
-                   capture_output=True)  # fmt: skip
+    subprocess.run(
+        [*build, tmp_path, "--target", "wheel"], cwd=source, check=True, capture_output=True
+    )
     again = zipfile.ZipFile(tmp_path / wheel.name).namelist()
     assert sorted(again) == sorted(zipfile.ZipFile(wheel).namelist())
 
@@ -87,10 +91,24 @@ def clean(wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     bin_ = folder / "venv" / "bin"
     done = subprocess.run(
-        [bin_ / "python", "-m", "pip", "install", "--quiet", "--retries", "1",
-         "--only-binary", ":all:", "--constraint", pins, wheel],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            bin_ / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--retries",
+            "1",
+            "--only-binary",
+            ":all:",
+            "--constraint",
+            pins,
+            wheel,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if re.search(r"NewConnectionError|NameResolution|Max retries|ReadTimeout", done.stderr):
         pytest.skip("the base dependencies cannot be fetched (connect to a package index)")
     assert done.returncode == 0, done.stderr
@@ -142,6 +160,7 @@ def test_installed_it_says_its_version(clean):
 def test_installed_every_light_verb_imports(clean):
     for verb in ("bench", "doctor", "evaluate", "export", "models"):
         code = f"import mobiledeploy.verbs.{verb}"
-        done = subprocess.run([clean / "python", "-c", code], capture_output=True, text=True,
-                              check=False)  # fmt: skip
+        done = subprocess.run(
+            [clean / "python", "-c", code], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr

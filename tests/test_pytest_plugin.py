@@ -99,12 +99,18 @@ def action(here: Path, artifacts: str, **inputs: str) -> subprocess.CompletedPro
     (bin_ / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (bin_ / "python").chmod(0o755)
     return subprocess.run(
-        ["bash", str(script)], capture_output=True, text=True, cwd=here,
-        env=environment | {
-            "CHECK_ARTIFACTS": artifacts, "PATH": f"{bin_}:/usr/bin:/bin",
-            "GITHUB_OUTPUT": str(here / "output"), "GITHUB_STEP_SUMMARY": str(here / "summary.md"),
+        ["bash", str(script)],
+        capture_output=True,
+        text=True,
+        cwd=here,
+        env=environment
+        | {
+            "CHECK_ARTIFACTS": artifacts,
+            "PATH": f"{bin_}:/usr/bin:/bin",
+            "GITHUB_OUTPUT": str(here / "output"),
+            "GITHUB_STEP_SUMMARY": str(here / "summary.md"),
         },
-    )  # fmt: skip
+    )
 
 
 def test_the_action_annotates_and_tells_its_exit_code(exported, here):
@@ -115,10 +121,21 @@ def test_the_action_annotates_and_tells_its_exit_code(exported, here):
     assert done.returncode == 6, done.stderr
     assert "::error title=mobiledeploy check::there is no baseline accuracy.json" in done.stderr
     subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", "check", path, "--baseline", "accuracy.json",
-         "--data", given["DATA"], "--update-baseline"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mobiledeploy",
+            "check",
+            path,
+            "--baseline",
+            "accuracy.json",
+            "--data",
+            given["DATA"],
+            "--update-baseline",
+        ],
+        check=True,
+        capture_output=True,
+    )
     of_another_file(here / "accuracy.json")
     done = action(here, pattern, **given)
     assert done.returncode == 3, done.stderr

@@ -80,17 +80,38 @@ class Held(Generic[T]):
 
 
 Held(ARCHITECTURES)(
-    alexnet, fd_mobilenet, googlenet, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4,
-    shufflenet_v1, squeezenet, vgg16, xception,
-)  # fmt: skip
+    alexnet,
+    fd_mobilenet,
+    googlenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    mobilenet_v4,
+    shufflenet_v1,
+    squeezenet,
+    vgg16,
+    xception,
+)
 Held(PASSES)(
-    adaround, equalize, global_pool, headroom, quiet_channels, ranges_mse,
+    adaround,
+    equalize,
+    global_pool,
+    headroom,
+    quiet_channels,
+    ranges_mse,
     ranges_percentile,
-)  # fmt: skip
+)
 Held(COMPRESSIONS)(cluster, prune)
 Held(RECIPES)(
-    dynamic_int8, float16, float32, int8_best, int8_ptq, int8_qat, int8x4_ptq, int16x8_ptq,
-)  # fmt: skip
+    dynamic_int8,
+    float16,
+    float32,
+    int8_best,
+    int8_ptq,
+    int8_qat,
+    int8x4_ptq,
+    int16x8_ptq,
+)
 Held(WRITERS)(onnx_writer, tflite_writer)
 Held(FORMATS)(onnx_format, tflite_format)
 Held(SOURCES)(keras3, saved_model, tf_keras, tflite, torch)

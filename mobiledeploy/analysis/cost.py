@@ -21,23 +21,84 @@ _TRANSPOSED = {"Conv2DBackpropInput", "TRANSPOSE_CONV", "ConvTranspose"}
 _DEPTHWISE = {"DepthwiseConv2dNative", "DEPTHWISE_CONV_2D"}
 _CONVOLUTIONS = {"Conv2D", "Conv3D", "CONV_2D", "CONV_3D"} | _CHANNELS_FIRST | _DEPTHWISE
 _DENSE = {
-    "BATCH_MATMUL", "BatchMatMulV2", "Einsum", "FULLY_CONNECTED", "Gemm", "MatMul",
-    "MatMulInteger", "QGemm", "QLinearMatMul",
-}  # fmt: skip
+    "BATCH_MATMUL",
+    "BatchMatMulV2",
+    "Einsum",
+    "FULLY_CONNECTED",
+    "Gemm",
+    "MatMul",
+    "MatMulInteger",
+    "QGemm",
+    "QLinearMatMul",
+}
 _COUNTED = _CONVOLUTIONS | _TRANSPOSED | _DENSE
 # In the names of operators with a network of their own inside, and of those that nobody knows.
-_OPAQUE = ("CUSTOM", "Call", "GRU", "LSTM", "Loop", "RNN", "SVDF", "Scan", "UNKNOWN", "WHILE",
-           "While")  # fmt: skip
+_OPAQUE = (
+    "CUSTOM",
+    "Call",
+    "GRU",
+    "LSTM",
+    "Loop",
+    "RNN",
+    "SVDF",
+    "Scan",
+    "UNKNOWN",
+    "WHILE",
+    "While",
+)
 # Operators whose result can take the place of their input, element by element.
 _IN_PLACE = {
-    "ADD", "Add", "AddV2", "BatchNormalization", "BiasAdd", "Clip", "ELU", "EXP", "Elu", "Exp",
-    "FusedBatchNormV3", "HARD_SWISH", "HardSigmoid", "HardSwish", "Identity", "LEAKY_RELU", "LOG",
-    "LOGISTIC", "LeakyRelu", "Log", "MUL", "Mul", "Neg", "RELU", "RELU6", "RESHAPE", "RSQRT",
-    "Relu", "Relu6", "Reshape", "Rsqrt", "SOFTMAX", "SQUEEZE", "SUB", "Sigmoid", "Softmax",
-    "Squeeze", "Sub", "TANH", "Tanh",
-}  # fmt: skip
-_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int16": 16, "int32": 32, "int64": 64,
-         "float64": 64, "int4": 4}  # fmt: skip
+    "ADD",
+    "Add",
+    "AddV2",
+    "BatchNormalization",
+    "BiasAdd",
+    "Clip",
+    "ELU",
+    "EXP",
+    "Elu",
+    "Exp",
+    "FusedBatchNormV3",
+    "HARD_SWISH",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LEAKY_RELU",
+    "LOG",
+    "LOGISTIC",
+    "LeakyRelu",
+    "Log",
+    "MUL",
+    "Mul",
+    "Neg",
+    "RELU",
+    "RELU6",
+    "RESHAPE",
+    "RSQRT",
+    "Relu",
+    "Relu6",
+    "Reshape",
+    "Rsqrt",
+    "SOFTMAX",
+    "SQUEEZE",
+    "SUB",
+    "Sigmoid",
+    "Softmax",
+    "Squeeze",
+    "Sub",
+    "TANH",
+    "Tanh",
+}
+_BITS = {
+    "float32": 32,
+    "float16": 16,
+    "bfloat16": 16,
+    "int16": 16,
+    "int32": 32,
+    "int64": 64,
+    "float64": 64,
+    "int4": 4,
+}
 
 
 @dataclass(frozen=True)

@@ -249,10 +249,12 @@ def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> Fitted:
     own = terms / units * np.exp(logs[0])
     return Fitted(
         terms={name: float(ns) for name, ns in zip(names, own, strict=True)},
-        limits={name: _limits([getattr(s.workload, name) for s in samples])
-                for name in ("mult_adds", *names)},
+        limits={
+            name: _limits([getattr(s.workload, name) for s in samples])
+            for name in ("mult_adds", *names)
+        },
         families=frozenset(sample.workload.family for sample in samples),
-    )  # fmt: skip
+    )
 
 
 def _limits(amounts: Sequence[int]) -> tuple[float, float]:

@@ -185,9 +185,13 @@ def _prepared(
         pixels = np.stack([_resized(p, crop, resize, resolution) for p in pictures])
         for channels, scale in itertools.product(("rgb", "bgr"), scales):
             how = replace(
-                wanted, input_range=scale[0], mean=scale[1], std=scale[2], crop=1.0,
+                wanted,
+                input_range=scale[0],
+                mean=scale[1],
+                std=scale[2],
+                crop=1.0,
                 channels="rgb" if channels == "rgb" else "bgr",
-            )  # fmt: skip
+            )
             made = np.stack([preprocessing.prepare(p, how, resolution) for p in pixels])
             yield _Guess(scale, channels, resize, crop), made
 

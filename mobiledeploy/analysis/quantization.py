@@ -112,8 +112,10 @@ class LayerError:
     def cause(self) -> Cause | None:
         """What most of its own error comes from; None where it has none."""
         parts: dict[Cause, float] = {
-            "clipped": self.clipped, "codes": self.coded, "weights": self.weighted,
-        }  # fmt: skip
+            "clipped": self.clipped,
+            "codes": self.coded,
+            "weights": self.weighted,
+        }
         most = max(parts, key=lambda cause: parts[cause])
         return most if parts[most] > 0 else None
 
@@ -214,9 +216,16 @@ class Tally:
         return decibels(self.own_signal, self.own_noise)
 
     def error(
-        self, name: str, op: str, output: tuple[int, ...], reads: tuple[str, ...], *,
-        alone: float, power: float, share: float,
-    ) -> LayerError:  # fmt: skip
+        self,
+        name: str,
+        op: str,
+        output: tuple[int, ...],
+        reads: tuple[str, ...],
+        *,
+        alone: float,
+        power: float,
+        share: float,
+    ) -> LayerError:
         """The layer's row; `alone` is its noise in the logits, whose own power is `power`."""
         assert self.low is not None and self.high is not None
         assert self.low_code is not None and self.high_code is not None
@@ -229,20 +238,25 @@ class Tally:
         clipped, coded, weighted = parts / max(parts.sum(), np.finfo(float).tiny)
         length = np.sqrt(self.signal * self.square)
         return LayerError(
-            name=name, op=op, output=output, reads=reads,
+            name=name,
+            op=op,
+            output=output,
+            reads=reads,
             sqnr_db=decibels(self.signal, self.noise),
             own_sqnr_db=self.own_sqnr_db,
             alone_sqnr_db=decibels(power, alone),
             share=share,
             cosine=float(self.dot / length) if length else float(self.signal == self.square),
-            clipped=float(clipped), coded=float(coded), weighted=float(weighted),
+            clipped=float(clipped),
+            coded=float(coded),
+            weighted=float(weighted),
             range_ratio=float(alive.max() / alive.min()) if len(alive) else 1.0,
             channels=len(dead),
             dead=int(dead.sum()),
             lost=int((~dead & (self.low_code == self.high_code)).sum()),
             saturated=int((np.asarray(self.beyond) > SATURATED * self.values).sum()),
             codes_used=len(self.seen) / (self.grid.highest - self.grid.lowest + 1),
-        )  # fmt: skip
+        )
 
 
 def decibels(power: float, noise: float) -> float:

@@ -59,9 +59,14 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
     for number, filters, kernel, stride, groups, normalised, pooled in CONVOLUTIONS:
         convolution = layers.Conv2D if groups == 1 else GroupedConv2D
         x = convolution(
-            filters, kernel, stride, padding="same" if stride == 1 else "valid", groups=groups,
-            activation="relu", name=f"conv{number}",
-        )(x)  # fmt: skip
+            filters,
+            kernel,
+            stride,
+            padding="same" if stride == 1 else "valid",
+            groups=groups,
+            activation="relu",
+            name=f"conv{number}",
+        )(x)
         if normalised:
             x = NORMALISATION(name=f"norm{number}")(x)
         if pooled:

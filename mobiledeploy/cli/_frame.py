@@ -43,16 +43,22 @@ class Terminal:
             from rich.progress import Progress as Bars
 
             self._bars = Bars(
-                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
             self._bars.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if self._bars:
             self._bars.stop()
             self._bars = None
@@ -102,17 +108,27 @@ def common(function: F) -> F:
 def preprocessing_options(function: F) -> F:
     """How pictures become input; the default comes from the model card or the artifact."""
     for option in (
-        _settings.option("--labels", type=click.Path(dir_okay=False, path_type=Path),
-                     help="Class names in the model's order, one a line."),
-        _settings.option("--crop", type=click.FloatRange(0, 1, min_open=True),
-                     help="Central fraction of each side that is kept."),
+        _settings.option(
+            "--labels",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Class names in the model's order, one a line.",
+        ),
+        _settings.option(
+            "--crop",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Central fraction of each side that is kept.",
+        ),
         _settings.option("--resize", type=click.Choice(["bilinear", "bicubic"])),
         _settings.option("--channels", type=click.Choice(["rgb", "bgr"])),
         _settings.option("--std", type=Numbers(3), help="Per channel, after --input-range."),
         _settings.option("--mean", type=Numbers(3), help="Per channel, after --input-range."),
-        _settings.option("--input-range", type=Numbers(2), metavar="LOW,HIGH",
-                     help="What pixels 0..255 become: 0,1 or -1,1 or 0,255."),
-    ):  # fmt: skip
+        _settings.option(
+            "--input-range",
+            type=Numbers(2),
+            metavar="LOW,HIGH",
+            help="What pixels 0..255 become: 0,1 or -1,1 or 0,255.",
+        ),
+    ):
         function = option(function)
     return function
 

@@ -74,10 +74,19 @@ class Amount(click.ParamType[int]):
 @_frame.preprocessing_options
 @_frame.common
 def command(
-    table: str | None, best: bool, max_mult_adds: int | None, max_size: int | None,
-    min_top1: float | None, quantization: bool, data: str | None, plot: Path | None, json: bool,
-    quiet: bool, verbose: int, **given: Any,
-) -> None:  # fmt: skip
+    table: str | None,
+    best: bool,
+    max_mult_adds: int | None,
+    max_size: int | None,
+    min_top1: float | None,
+    quantization: bool,
+    data: str | None,
+    plot: Path | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **given: Any,
+) -> None:
     """Count the mult-adds, parameters and activation memory of FILE or of a built-in network.
 
     FILE is a model of your own (.h5, .keras, SavedModel) or a finished .tflite or .onnx. Mult-adds
@@ -170,8 +179,18 @@ def _show(found: verb.Analysis) -> None:
 def _show_diagnosis(found: diagnose.Diagnosis) -> None:
     _frame.table(
         (
-            "layer", "kind", "SQNR", "own", "share", "mostly", "cosine", "ranges", "dead", "lost",
-            "saturated", "codes used",
+            "layer",
+            "kind",
+            "SQNR",
+            "own",
+            "share",
+            "mostly",
+            "cosine",
+            "ranges",
+            "dead",
+            "lost",
+            "saturated",
+            "codes used",
         ),
         [
             (
@@ -191,7 +210,7 @@ def _show_diagnosis(found: diagnose.Diagnosis) -> None:
         ],
         title=f"{found.artifact} beside {found.reference}: "
         f"{found.pictures} picture{'s' * (found.pictures != 1)} ({found.data}), {found.runtime}",
-    )  # fmt: skip
+    )
     click.echo(
         f"logits: {found.sqnr_db:.1f} dB, the best class is float's on "
         f"{units.percent(found.agreement)} of the pictures"
@@ -229,24 +248,37 @@ def _show_table(found: verb.Compared) -> None:
     if found.rows:
         _frame.table(
             (
-                "published", "alpha", "groups", "resolution", "mult-adds", "computed",
-                "difference", "params", "computed", "difference",
+                "published",
+                "alpha",
+                "groups",
+                "resolution",
+                "mult-adds",
+                "computed",
+                "difference",
+                "params",
+                "computed",
+                "difference",
             ),
             [_comparison(row) for row in found.rows],
             title=f"{found.table}: {found.rows[0].published.source}",
-        )  # fmt: skip
+        )
     elif found.layers:
         _frame.table(
             ("published", "stride", "filter", "input", "stride", "filter", "input"),
             [
                 (
-                    row.published.type, str(row.published.stride), row.published.filter,
-                    row.published.size, str(row.stride), row.filter, row.size,
+                    row.published.type,
+                    str(row.published.stride),
+                    row.published.filter,
+                    row.published.size,
+                    str(row.stride),
+                    row.filter,
+                    row.size,
                 )
                 for row in found.layers
             ],
             title=f"{found.table}: {found.layers[0].published.source}, then what is built",
-        )  # fmt: skip
+        )
     else:
         _frame.table(
             ("kind of layer", "mult-adds", "computed", "params", "computed"),
@@ -256,15 +288,17 @@ def _show_table(found: verb.Compared) -> None:
                     *(
                         units.percent(share, 2)
                         for share in (
-                            row.published.mult_adds, row.mult_adds,
-                            row.published.params, row.params,
+                            row.published.mult_adds,
+                            row.mult_adds,
+                            row.published.params,
+                            row.params,
                         )
                     ),
                 )
                 for row in found.shares
             ],
             title=f"{found.table}: {found.shares[0].published.source}",
-        )  # fmt: skip
+        )
     _show_reasons(found)
 
 

@@ -32,15 +32,20 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @_settings.option(
-    "--device", default="host", show_default=True,
+    "--device",
+    default="host",
+    show_default=True,
     help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
     "card (pixel-3) for an estimate.",
-)  # fmt: skip
+)
 @_settings.option(
-    "--via", type=click.Choice(["auto", "adb", "emulator"]), default="auto", show_default=True,
+    "--via",
+    type=click.Choice(["auto", "adb", "emulator"]),
+    default="auto",
+    show_default=True,
     help="How a phone's model is met: auto estimates from its device card where it is not "
     "connected, and counts on an emulated core; adb insists on the phone itself, emulator counts.",
-)  # fmt: skip
+)
 @_settings.option(
     "--runner",
     help="What drives the runtime: python, native, benchmark_model; default: the device's.",
@@ -53,38 +58,56 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     help="Of the runtime.  [default: 1; of an estimate, those of the card's points]",
 )
 @_settings.option(
-    "--runs", type=click.IntRange(min=1),
+    "--runs",
+    type=click.IntRange(min=1),
     help="Runs after the warm-up; default: until the median is known to 1 %, for 5 s at most.",
-)  # fmt: skip
+)
 @_settings.option(
-    "--compare", is_flag=True,
+    "--compare",
+    is_flag=True,
     help="Of two ARTIFACTS: the second over the first, timed in turns (A B B A) so that a drift of "
     "the machine cancels.",
-)  # fmt: skip
+)
 @_settings.option(
     "--rounds", type=click.IntRange(min=1), help=f"Of --compare; default: {comparison.ROUNDS}."
 )
 @_settings.option(
-    "--fixed-performance/--no-fixed-performance", default=True, show_default=True,
+    "--fixed-performance/--no-fixed-performance",
+    default=True,
+    show_default=True,
     help="Try a phone's mode of steady clocks, keep it if times spread less, undo it afterwards.",
-)  # fmt: skip
+)
 @_settings.output(
-    "--record", type=click.Path(dir_okay=False, path_type=Path),
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Keep the exchange with the device in FILE, for --device replay:FILE.",
-)  # fmt: skip
+)
 @click.option(
-    "--adb", type=click.Path(), expose_value=False, is_eager=True, callback=_to_devices,
+    "--adb",
+    type=click.Path(),
+    expose_value=False,
+    is_eager=True,
+    callback=_to_devices,
     help="The adb to use; default: ANDROID_HOME's, or that of the PATH.",
-)  # fmt: skip
+)
 @click.option(
-    "--benchmark-model", type=click.Path(), expose_value=False, is_eager=True,
-    callback=_to_devices, help="Google's benchmark_model for --runner benchmark_model.",
-)  # fmt: skip
+    "--benchmark-model",
+    type=click.Path(),
+    expose_value=False,
+    is_eager=True,
+    callback=_to_devices,
+    help="Google's benchmark_model for --runner benchmark_model.",
+)
 @_frame.common
 def command(
-    artifacts: tuple[Path, ...], compare: bool, rounds: int | None, json: bool, quiet: bool,
-    verbose: int, **given: Any,
-) -> None:  # fmt: skip
+    artifacts: tuple[Path, ...],
+    compare: bool,
+    rounds: int | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **given: Any,
+) -> None:
     """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
@@ -169,13 +192,17 @@ def _compare(
         ("B over A", "time of A", "time of B", "ratio", "95 % interval", ""),
         [
             (
-                f"{made.b} over {made.a}", units.duration(medians["A"]),
-                units.duration(medians["B"]), f"{made.ratio:.3f}", f"{low:.3f} to {high:.3f}", word,
+                f"{made.b} over {made.a}",
+                units.duration(medians["A"]),
+                units.duration(medians["B"]),
+                f"{made.ratio:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                word,
             )
         ],
         title=f"{_recorded(places.recorded_at(given['device']))}measured on "
         f"{_machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
-    )  # fmt: skip
+    )
 
 
 def _recorded(at: str) -> str:

@@ -28,39 +28,53 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 )
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_settings.output(
-    "--baseline", type=click.Path(dir_okay=False, path_type=Path), default=verb.DEFAULT,
-    show_default=True, help="What was accepted; keep it under version control.",
-)  # fmt: skip
+    "--baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=verb.DEFAULT,
+    show_default=True,
+    help="What was accepted; keep it under version control.",
+)
 @click.option(
     "--update-baseline",
     is_flag=True,
     help="Accept the artifacts: write the baseline, judge nothing.",
 )
 @_settings.option(
-    "--data", metavar="demo|DIR|FILE.npz",
+    "--data",
+    metavar="demo|DIR|FILE.npz",
     help="Labelled pictures; default: what the artifact was exported with, but for those that "
     "calibrated it.",
-)  # fmt: skip
+)
 @_settings.option(
-    "--margin", type=_POINTS, default=1.0, show_default=True,
+    "--margin",
+    type=_POINTS,
+    default=1.0,
+    show_default=True,
     help="Points of top-1 that may be lost against the accepted artifact.",
-)  # fmt: skip
+)
 @_settings.option(
-    "--float-margin", type=_POINTS, default=2.0, show_default=True,
+    "--float-margin",
+    type=_POINTS,
+    default=2.0,
+    show_default=True,
     help="Points of top-1 that may be lost against the accepted float32 artifact.",
-)  # fmt: skip
+)
 @_settings.option(
     "--floor", type=_POINTS, help="Top-1 in percent that must be reached in any case."
 )
 @_settings.option(
-    "--max-flips", type=_POINTS,
+    "--max-flips",
+    type=_POINTS,
     help=f"Answers in percent that may change; with --no-labels {100 * verb.UNLABELLED_FLIPS:g}.",
-)  # fmt: skip
+)
 @_settings.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
 @_settings.option(
-    "--on-inconclusive", type=click.Choice(["fail", "warn"]), default="fail", show_default=True,
+    "--on-inconclusive",
+    type=click.Choice(["fail", "warn"]),
+    default="fail",
+    show_default=True,
     help="Whether too few images end in 3, or in 0 with a warning.",
-)  # fmt: skip
+)
 @_settings.output("--junit", type=click.Path(dir_okay=False, path_type=Path), help="JUnit XML.")
 @_settings.output("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Markdown.")
 @_settings.option(
@@ -112,9 +126,13 @@ def command(
     try:
         with _frame.Terminal(quiet, verbose) as terminal:
             report = verb.check(
-                paths, limits=limits, labelled=not no_labels, on_inconclusive=on_inconclusive,
-                notify=terminal, **given,
-            )  # fmt: skip
+                paths,
+                limits=limits,
+                labelled=not no_labels,
+                on_inconclusive=on_inconclusive,
+                notify=terminal,
+                **given,
+            )
     except DeployError as error:
         if github:
             line = units.one_line(str(error)).replace("%", "%25")

@@ -57,9 +57,14 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
 @click.option("--force", is_flag=True, help="Replace a card of yours of that name.")
 @_frame.common
 def calibrate(
-    name: str, artifacts: tuple[Path, ...], csv: Path | None, json: bool, quiet: bool, verbose: int,
+    name: str,
+    artifacts: tuple[Path, ...],
+    csv: Path | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
     **given: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Make the device card NAME of a dozen models that were measured on the device.
 
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.

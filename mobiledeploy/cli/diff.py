@@ -22,9 +22,10 @@ from mobiledeploy.verbs import diff_figures
 @click.argument("a")
 @click.argument("b")
 @_settings.option(
-    "--activations", is_flag=True,
+    "--activations",
+    is_flag=True,
     help="Of int8 artifacts: what each layer loses by itself on the golden pictures, too.",
-)  # fmt: skip
+)
 @_settings.option(
     "--most", type=click.IntRange(min=1), default=20, show_default=True, help="Layers."
 )
@@ -147,7 +148,12 @@ def _row(pair: verb.Pair, activations: bool) -> tuple[str, ...]:
     counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
     own = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
     return (
-        units.one_line(sides[0].name.partition(";")[0])[-48:], _change([s.kind for s in sides]),
-        _change([s.type for s in sides]), _change([units.size(s.weight_bytes) for s in sides]),
-        error, *([_change(own)] if activations else ()), _change(counts), odd,
-    )  # fmt: skip
+        units.one_line(sides[0].name.partition(";")[0])[-48:],
+        _change([s.kind for s in sides]),
+        _change([s.type for s in sides]),
+        _change([units.size(s.weight_bytes) for s in sides]),
+        error,
+        *([_change(own)] if activations else ()),
+        _change(counts),
+        odd,
+    )

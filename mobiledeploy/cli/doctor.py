@@ -17,18 +17,20 @@ from mobiledeploy.verbs import doctor, equip
     short_help=__doc__,
 )
 @click.option(
-    "--emulator", is_flag=True,
+    "--emulator",
+    is_flag=True,
     help="Fetch the emulated ARM cores and build what runs on them, into the user's cache.",
-)  # fmt: skip
+)
 @click.option(
-    "--torch", is_flag=True,
+    "--torch",
+    is_flag=True,
     help="Fetch what opens a .pt2 of torch.export, 5.3 GB, into the user's cache.",
-)  # fmt: skip
+)
 @click.option("--clean", is_flag=True, help="Remove our caches, saying what and how much.")
 @_frame.common
 def command(
     clean: bool, emulator: bool, torch: bool, json: bool, quiet: bool, verbose: int
-) -> None:  # fmt: skip
+) -> None:
     """What is installed, what is missing, and the line that mends it.
 
     Ends in 6 where something that every command needs is missing or unfit; what only some

@@ -23,10 +23,11 @@ _PAIRS = 3
 )
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_settings.option(
-    "--data", metavar="demo|DIR|FILE.npz",
+    "--data",
+    metavar="demo|DIR|FILE.npz",
     help="Labelled pictures; default: what the artifact was exported with, but for those that "
     "calibrated it.",
-)  # fmt: skip
+)
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @_settings.option(
     "--threads", type=click.IntRange(1, 64), help="Runners at once; default: one for each core."

@@ -41,35 +41,47 @@ class Names(_settings.Listed[tuple[str, ...]]):
     "--weights", metavar="demo|imagenet|random|FILE", help="Default: the demo weights shipped here."
 )
 @_settings.option(
-    "--data", metavar="demo|DIR|FILE.npz",
+    "--data",
+    metavar="demo|DIR|FILE.npz",
     help="Pictures to calibrate with and, others of them, to judge by.",
-)  # fmt: skip
+)
 @_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
 @_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
 @_settings.option(
-    "--io", type=click.Choice(["int8", "uint8", "float"]), default="int8",
+    "--io",
+    type=click.Choice(["int8", "uint8", "float"]),
+    default="int8",
     show_default=True,
     help="Type of a full-integer model's input and output; uint8 is TFLite's alone.",
-)  # fmt: skip
+)
 @_settings.option(
-    "--output", type=click.Choice(["model", "softmax", "logits"]), default="model",
+    "--output",
+    type=click.Choice(["model", "softmax", "logits"]),
+    default="model",
     show_default=True,
     help="What a file ends in: what its model does, a softmax, or what a softmax reads.",
-)  # fmt: skip
+)
 @_settings.option(
-    "--keep-float", multiple=True, metavar="LAYER",
+    "--keep-float",
+    multiple=True,
+    metavar="LAYER",
     help="Layer that integer files compute in float; may be given more than once.",
-)  # fmt: skip
+)
 @_settings.output(
-    "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build"),
+    show_default=True,
     help="Folder that the model's folder is made in.",
-)  # fmt: skip
+)
 @click.option("--force", is_flag=True, help="Make it again even if nothing changed.")
 @click.option(
-    "--custom-objects", metavar="FILE.py", type=click.Path(dir_okay=False, path_type=Path),
+    "--custom-objects",
+    metavar="FILE.py",
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Your own Python file with the layers that a Keras file names; it is run, with your "
     "rights.",
-)  # fmt: skip
+)
 @click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common

@@ -76,9 +76,13 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="Example:  mobiledeploy export --alpha 0.5 --res 160 && mobiledeploy bench",
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
     help="Versions of mobiledeploy and of the runtimes beneath it.",
-)  # fmt: skip
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """From a Keras MobileNet to measured int8 TFLite and ONNX files."""

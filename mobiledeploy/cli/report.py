@@ -18,9 +18,12 @@ SUFFIXES = {"markdown": "md"}
     short_help=__doc__,
 )
 @_settings.option(
-    "--format", type=click.Choice(verb.FORMATS_OF), default="html", show_default=True,
+    "--format",
+    type=click.Choice(verb.FORMATS_OF),
+    default="html",
+    show_default=True,
     help="html is one file that needs no network.",
-)  # fmt: skip
+)
 @_settings.output(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
 )
@@ -31,9 +34,14 @@ SUFFIXES = {"markdown": "md"}
 @_settings.option("--device", help="Only this one: host")
 @_frame.common
 def command(
-    format: str, out: Path | None, title: str, json: bool, quiet: bool, verbose: int,  # noqa: A002
+    format: str,  # noqa: A002
+    out: Path | None,
+    title: str,
+    json: bool,
+    quiet: bool,
+    verbose: int,
     **given: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Write accuracy against latency, size and mult-adds, with the tables behind them.
 
     Measured, counted and estimated figures have plots of their own.

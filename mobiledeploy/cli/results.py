@@ -39,9 +39,16 @@ CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @_frame.common
 @click.pass_context
 def command(
-    ctx: click.Context, /, json: bool, quiet: bool, verbose: int, csv: bool, newest: bool,
-    most: int | None, **given: str | None,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    /,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    csv: bool,
+    newest: bool,
+    most: int | None,
+    **given: str | None,
+) -> None:
     """List figures of the store, newest first.
 
     Without a command, options choose what is listed. Measured, counted and estimated figures stand
@@ -77,14 +84,18 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
         ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when"),
         [
             (
-                units.one_line(f"{c.b} over {c.a}"), units.one_line(c.device), f"{c.ratio:.3f}",
-                "{:.3f} to {:.3f}".format(*c.interval), units.changed(c.ratio, c.changed),
-                str(c.rounds), c.made_at[:16] + ", recorded" * c.recorded,
+                units.one_line(f"{c.b} over {c.a}"),
+                units.one_line(c.device),
+                f"{c.ratio:.3f}",
+                "{:.3f} to {:.3f}".format(*c.interval),
+                units.changed(c.ratio, c.changed),
+                str(c.rounds),
+                c.made_at[:16] + ", recorded" * c.recorded,
             )
             for c in found.comparisons
         ],
         title="measured in turns",
-    )  # fmt: skip
+    )
 
 
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
@@ -115,21 +126,34 @@ def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
 @command.command("regress", epilog="Example:  mobiledeploy results regress accepted.jsonl")
 @click.argument("baseline", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--margin", type=click.FloatRange(0, 100), default=5.0, show_default=True,
+    "--margin",
+    type=click.FloatRange(0, 100),
+    default=5.0,
+    show_default=True,
     help="Percent that a time may grow; instructions and estimates may 0.1 %.",
-)  # fmt: skip
+)
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML.")
 @click.option("--github", is_flag=True, help="Print GitHub's annotations.")
 @click.option(
-    "--on-inconclusive", type=click.Choice(["fail", "warn"]), default="fail", show_default=True,
+    "--on-inconclusive",
+    type=click.Choice(["fail", "warn"]),
+    default="fail",
+    show_default=True,
     help="warn: end in 0 where nothing is decided.",
-)  # fmt: skip
+)
 @_frame.common
 @click.pass_context
 def regress(
-    ctx: click.Context, baseline: Path, margin: float, junit: Path | None, github: bool,
-    on_inconclusive: str, json: bool, quiet: bool, verbose: int,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    baseline: Path,
+    margin: float,
+    junit: Path | None,
+    github: bool,
+    on_inconclusive: str,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+) -> None:
     """Hold the newest figures against BASELINE, a file of `results export`.
 
     Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell: they scatter,
@@ -165,8 +189,17 @@ def _csv(results: tuple[Result, ...]) -> None:
 def _show(results: tuple[Result, ...]) -> None:
     _frame.table(
         (
-            "model", "recipe", "size", "top-1", "judged on", "device", "kind", "latency",
-            "instructions", "when", "id",
+            "model",
+            "recipe",
+            "size",
+            "top-1",
+            "judged on",
+            "device",
+            "kind",
+            "latency",
+            "instructions",
+            "when",
+            "id",
         ),
         [
             (
@@ -186,4 +219,4 @@ def _show(results: tuple[Result, ...]) -> None:
             )
             for r in results
         ],
-    )  # fmt: skip
+    )

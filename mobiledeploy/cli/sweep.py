@@ -14,9 +14,13 @@ from mobiledeploy.verbs import sweep as verb
 
 # What the grid calls the options that take several values.
 _GRID = {
-    "arch": "archs", "alpha": "alphas", "res": "resolutions", "recipe": "recipes",
-    "format": "formats", "device": "devices",
-}  # fmt: skip
+    "arch": "archs",
+    "alpha": "alphas",
+    "res": "resolutions",
+    "recipe": "recipes",
+    "format": "formats",
+    "device": "devices",
+}
 
 
 class Several(_settings.Listed[tuple[Any, ...]]):
@@ -44,26 +48,38 @@ class Several(_settings.Listed[tuple[Any, ...]]):
     short_help=__doc__,
 )
 @_settings.option(
-    "--arch", type=Several(str), default="mobilenet_v1", show_default=True,
+    "--arch",
+    type=Several(str),
+    default="mobilenet_v1",
+    show_default=True,
     help="Cards, with commas between.",
-)  # fmt: skip
+)
 @_settings.option("--alpha", type=Several(float), help="Default: the card's own.")
 @_settings.option("--res", type=Several(int), help="Default: the card's own.")
 @_settings.option(
-    "--recipe", type=Several(str), default="float32,int8_ptq", show_default=True,
+    "--recipe",
+    type=Several(str),
+    default="float32,int8_ptq",
+    show_default=True,
     help="What to make of each model.",
-)  # fmt: skip
+)
 @_settings.option("--format", type=Several(str), help="Default: both.")
 @_settings.option(
-    "--device", type=Several(str), default="host", show_default=True,
+    "--device",
+    type=Several(str),
+    default="host",
+    show_default=True,
     help='Where figures are taken; "" for none.',
-)  # fmt: skip
+)
 @_settings.option("--weights", help="As for export: demo, imagenet, random.")
 @_settings.option("--data", help="As for export.")
 @_settings.output(
-    "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True,
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build"),
+    show_default=True,
     help="Folder that the models' folders are made in.",
-)  # fmt: skip
+)
 @click.option("--executor", default="local", show_default=True, help="local or ray.")
 @click.option("--ray-address", default="", help="HOST:PORT of a cluster; default: one is started.")
 @_settings.option(
@@ -72,9 +88,15 @@ class Several(_settings.Listed[tuple[Any, ...]]):
 @_settings.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
 @_frame.common
 def command(
-    executor: str, ray_address: str, jobs: int | None, dry_run: bool,
-    json: bool, quiet: bool, verbose: int, **given: Any,
-) -> None:  # fmt: skip
+    executor: str,
+    ray_address: str,
+    jobs: int | None,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **given: Any,
+) -> None:
     """Export, judge and time every model of the grid; show what none beats.
 
     The same command resumes a sweep that was interrupted: what stands is not made again.

@@ -22,9 +22,12 @@ from mobiledeploy.verbs import train as verb
 @_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
 @_settings.option("--res", type=int, help="Height and width of the input in pixels.")
 @_settings.option(
-    "--data", metavar="demo|DIR|FILE.npz", default="demo", show_default=True,
+    "--data",
+    metavar="demo|DIR|FILE.npz",
+    default="demo",
+    show_default=True,
     help="Labelled pictures: a folder per class, within train/ and validation/ or not.",
-)  # fmt: skip
+)
 @_settings.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
 @_settings.output(
     "--out", type=click.Path(path_type=Path), help="Default: runs/<arch>_<alpha>_<res>_<data>."
@@ -34,30 +37,44 @@ from mobiledeploy.verbs import train as verb
 )
 @_settings.option("--freeze", is_flag=True, help="Train the classifier only.")
 @_settings.option(
-    "--schedule", type=click.Choice(sorted(verb.SCHEDULES)),
+    "--schedule",
+    type=click.Choice(sorted(verb.SCHEDULES)),
     help="Default: paper; finetune with --init.",
-)  # fmt: skip
+)
 @_settings.option(
     "--teacher", metavar="demo|imagenet|FILE|RUN", help="A trained model to be distilled."
 )
 @click.option(
-    "--strategy", type=click.Choice(["none", "mirrored", "multiworker"]), default="none",
-    show_default=True, help="tf.distribute; multiworker reads TF_CONFIG.",
-)  # fmt: skip
+    "--strategy",
+    type=click.Choice(["none", "mirrored", "multiworker"]),
+    default="none",
+    show_default=True,
+    help="tf.distribute; multiworker reads TF_CONFIG.",
+)
 @_settings.option("--ema", is_flag=True, help="Keep the moving average of the weights.")
 @_settings.option(
-    "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0,
-    show_default=True, help="Share of each label that is spread over all classes.",
-)  # fmt: skip
+    "--label-smoothing",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of each label that is spread over all classes.",
+)
 @_settings.option(
-    "--prune", type=float, metavar="SHARE",
+    "--prune",
+    type=float,
+    metavar="SHARE",
     help="Train until this share of each layer's weights is zero, such as 0.5.",
-)  # fmt: skip
+)
 @_settings.option(
     "--cluster", type=int, metavar="N", help="Train with N different weights a layer, such as 16."
 )
-@_settings.option("--batch", type=int, default=32, show_default=True,
-              help="Pictures per step; the learning rate grows with it.")  # fmt: skip
+@_settings.option(
+    "--batch",
+    type=int,
+    default=32,
+    show_default=True,
+    help="Pictures per step; the learning rate grows with it.",
+)
 @_settings.option(
     "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
 )

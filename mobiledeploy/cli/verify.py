@@ -20,11 +20,12 @@ _WRONG = 1
 )
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
-    "--pipeline", metavar="COMMAND|FILE.npz",
+    "--pipeline",
+    metavar="COMMAND|FILE.npz",
     help="What your app feeds the model: an .npz of the tensors that it makes of the golden "
     "pictures, in their order, or a command that is called with the .npz to write and the "
     "pictures' paths.",
-)  # fmt: skip
+)
 @_frame.common
 def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int) -> None:
     """Replay the golden samples of ARTIFACT, and check the preprocessing of an app against it.

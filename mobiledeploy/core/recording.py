@@ -117,10 +117,14 @@ class Recorder:
     def recording(self, asked: Asked) -> Recording:
         """What passed so far."""
         return Recording(
-            asked, tuple(self._pushed), tuple(self._facts), tuple(self._clock),
-            tuple(self._holds), tuple(run.ran() for run in self._runs),
+            asked,
+            tuple(self._pushed),
+            tuple(self._facts),
+            tuple(self._clock),
+            tuple(self._holds),
+            tuple(run.ran() for run in self._runs),
             store.written(datetime.now(UTC)),
-        )  # fmt: skip
+        )
 
     def facts(self) -> Mapping[str, str]:
         """The device's."""

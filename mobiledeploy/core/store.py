@@ -335,8 +335,11 @@ class Store:
             fits,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
             "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY made_at DESC, id DESC",
-            sha256, target.runtime, data.identity, runtime_version,
-        )  # fmt: skip
+            sha256,
+            target.runtime,
+            data.identity,
+            runtime_version,
+        )
 
     def add_measurement(self, measurement: Measurement, played: str = "") -> None:
         """Keeps a figure of any kind, with its raw samples.
@@ -363,8 +366,12 @@ class Store:
             "SELECT record FROM measurement WHERE artifact_sha256 = ? AND device = ? "
             "AND runtime = ? AND threads = ? AND NOT recorded "
             "AND (? IN ('', runtime_version) OR kind = 'estimated') ORDER BY made_at DESC, id DESC",
-            sha256, target.device, target.runtime, target.threads, runtime_version,
-        )  # fmt: skip
+            sha256,
+            target.device,
+            target.runtime,
+            target.threads,
+            runtime_version,
+        )
 
     def measurements_of(self, sha256: str) -> tuple[Measurement, ...]:
         """Every figure of an artifact, of any kind and from anywhere, newest first."""
@@ -430,9 +437,12 @@ class Store:
             )
 
     def results(
-        self, where: Mapping[str, str] | None = None, *, newest: bool = False,
+        self,
+        where: Mapping[str, str] | None = None,
+        *,
+        newest: bool = False,
         most: int | None = None,
-    ) -> tuple[Result, ...]:  # fmt: skip
+    ) -> tuple[Result, ...]:
         """Figures, newest first, with what is known of their artifacts.
 
         Args:
@@ -484,17 +494,21 @@ class Store:
     def evaluation_of(self, sha256: str) -> Evaluation | None:
         """The newest evaluation of an artifact, of its export's pictures if there is one."""
         return self._newest(
-            Evaluation, lambda _: True,
-            f"SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY {_OWN}", sha256,  # noqa: S608 - of constants
-        )  # fmt: skip
+            Evaluation,
+            lambda _: True,
+            f"SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY {_OWN}",  # noqa: S608 - of constants
+            sha256,
+        )
 
     def judgement(self, sha256: str) -> Evaluation | None:
         """The evaluation whose top-1 `results` lists of an artifact."""
         return self._newest(
-            Evaluation, lambda _: True,
+            Evaluation,
+            lambda _: True,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND top1 IS NOT NULL "  # noqa: S608 - of constants
-            f"ORDER BY {_OWN}", sha256,
-        )  # fmt: skip
+            f"ORDER BY {_OWN}",
+            sha256,
+        )
 
     def places(self) -> tuple[str, ...]:
         """Where exports put their files, each once, newest first; some may be gone since."""
@@ -624,30 +638,63 @@ def _insert_measurement(
     latency = {"measured": "median_ns", "estimated": "latency_ns"}.get(m.kind)
     connection.execute(
         "INSERT INTO measurement VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (made_at, m.artifact_sha256, m.kind, t.device, t.runner, t.runtime,
-         getattr(m, "runtime_version", ""), t.threads, t.delegate,
-         None if latency is None else getattr(m, latency), getattr(m, "instructions", None), text,
-         recorded),
-    )  # fmt: skip
+        (
+            made_at,
+            m.artifact_sha256,
+            m.kind,
+            t.device,
+            t.runner,
+            t.runtime,
+            getattr(m, "runtime_version", ""),
+            t.threads,
+            t.delegate,
+            None if latency is None else getattr(m, latency),
+            getattr(m, "instructions", None),
+            text,
+            recorded,
+        ),
+    )
 
 
 def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) -> None:
     a, text = _storable(a)
     connection.execute(
         "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (a.sha256, made_at, a.spec.name, a.recipe.name, a.format, a.size_bytes, text,
-         a.spec.weights.source, a.spec.weights.sha256, _prepared(a.spec.preprocessing), a.ends),
-    )  # fmt: skip
+        (
+            a.sha256,
+            made_at,
+            a.spec.name,
+            a.recipe.name,
+            a.format,
+            a.size_bytes,
+            text,
+            a.spec.weights.source,
+            a.spec.weights.sha256,
+            _prepared(a.spec.preprocessing),
+            a.ends,
+        ),
+    )
 
 
 def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
     e, text = _storable(e)
     connection.execute(
         "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (made_at, e.artifact_sha256, e.target.runtime, e.data.identity, e.images, e.top1,
-         e.agreement, text, e.runtime_version, e.data.source, e.data.split,
-         _prepared(e.preprocessing)),
-    )  # fmt: skip
+        (
+            made_at,
+            e.artifact_sha256,
+            e.target.runtime,
+            e.data.identity,
+            e.images,
+            e.top1,
+            e.agreement,
+            text,
+            e.runtime_version,
+            e.data.source,
+            e.data.split,
+            _prepared(e.preprocessing),
+        ),
+    )
 
 
 def _insert_comparison(
@@ -657,9 +704,17 @@ def _insert_comparison(
     a, b = c.blocks[:2]
     connection.execute(
         "INSERT INTO comparison VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (made_at, a.artifact_sha256, b.artifact_sha256, a.target.device, c.ratio, *c.interval,
-         text, recorded),
-    )  # fmt: skip
+        (
+            made_at,
+            a.artifact_sha256,
+            b.artifact_sha256,
+            a.target.device,
+            c.ratio,
+            *c.interval,
+            text,
+            recorded,
+        ),
+    )
 
 
 def _insert_verdict(

@@ -15,11 +15,13 @@ _CPU = "/sys/devices/system/cpu/cpu[0-9]*"
 _FILES = " ".join(
     [
         *(f"{_CPU}/{name}" for name in ("cpu_capacity", "cpufreq/stats/time_in_state")),
-        *(f"{_CPU}/cpufreq/cpuinfo_max_freq {_CPU}/cpufreq/scaling_{name}"
-          for name in ("max_freq", "cur_freq", "governor")),
+        *(
+            f"{_CPU}/cpufreq/cpuinfo_max_freq {_CPU}/cpufreq/scaling_{name}"
+            for name in ("max_freq", "cur_freq", "governor")
+        ),
         *(f"/sys/class/thermal/thermal_zone*/{name}" for name in ("type", "temp")),
     ]
-)  # fmt: skip
+)
 FACTS = f"""
 echo =getprop; getprop
 echo =kernel; uname -r
@@ -163,8 +165,11 @@ def _battery(lines: list[str]) -> Iterator[tuple[str, str]]:
     yield "battery_percent", said.get("level", "")
     if said.get("temperature", "").lstrip("-").isdigit():
         yield "battery_c", f"{int(said['temperature']) / 10:.1f}"
-    powered = [key.removesuffix(" powered") for key, on in said.items()
-               if key.endswith(" powered") and on == "true"]  # fmt: skip
+    powered = [
+        key.removesuffix(" powered")
+        for key, on in said.items()
+        if key.endswith(" powered") and on == "true"
+    ]
     if said:
         yield "charger", "+".join(powered) or "none"
 

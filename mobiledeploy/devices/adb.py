@@ -73,11 +73,13 @@ def seen() -> tuple[Seen, ...]:
         return (Seen("adb", KIND, "phones", _CONNECT),)
     return tuple(
         Seen(
-            f"adb:{phone.serial}", KIND, f"{phone.model or 'a phone'}, through adb",
+            f"adb:{phone.serial}",
+            KIND,
+            f"{phone.model or 'a phone'}, through adb",
             "" if phone.state == "device" else f"{phone.state}: {_mend(phone.state)}",
         )
         for phone in phones
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -163,9 +165,11 @@ class Phone:
         self._make_room(path)
         size = path.stat().st_size
         done = self._adb(
-            "push", str(path.resolve()), remote,
+            "push",
+            str(path.resolve()),
+            remote,
             seconds=2 * ANSWER_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
-        )  # fmt: skip
+        )
         if done.status:
             raise self._refused(done.err or done.out, f"{path.name} cannot be pushed")
         self._verify(path.name, remote, digest)
@@ -289,9 +293,11 @@ class Phone:
         suffix = Path(name).suffix if _PLAIN_NAME.fullmatch("x" + Path(name).suffix) else ""
         for candidate in (name, f"{digest[:16]}{suffix}"):
             remote = f"{FOLDER}/{candidate}"
-            if _PLAIN_NAME.fullmatch(candidate) and candidate not in ("lease", "fixed") and (
-                self._pushed.get(remote, digest) == digest
-            ):  # fmt: skip
+            if (
+                _PLAIN_NAME.fullmatch(candidate)
+                and candidate not in ("lease", "fixed")
+                and (self._pushed.get(remote, digest) == digest)
+            ):
                 return remote
         raise AssertionError("a hash is a plain name, and no other file's")
 
@@ -391,9 +397,15 @@ def _run(command: Sequence[str], who: str, seconds: float) -> _Said:
     """One adb command, to its end; DeviceError after `seconds`."""
     # A session of its own: a Ctrl-C is ours to answer, and our clean-up needs adb.
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, encoding="utf-8", errors="replace", start_new_session=True,
-    ) as process:  # fmt: skip
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -131,11 +131,22 @@ class Emulator(Local):
         libraries = self._qemu.libraries
         return super().run(
             (
-                "env", "-i", *([f"LD_LIBRARY_PATH={libraries}"] if libraries else []),
-                self._qemu.program, "-L", str(self._folder / "root"), "-cpu", self._core, *_FIXED,
-                "-U", "LD_LIBRARY_PATH", "-plugin", plugin, *argv,
+                "env",
+                "-i",
+                *([f"LD_LIBRARY_PATH={libraries}"] if libraries else []),
+                self._qemu.program,
+                "-L",
+                str(self._folder / "root"),
+                "-cpu",
+                self._core,
+                *_FIXED,
+                "-U",
+                "LD_LIBRARY_PATH",
+                "-plugin",
+                plugin,
+                *argv,
             )
-        )  # fmt: skip
+        )
 
 
 def _furnish(root: Path, core: Core) -> None:
@@ -175,9 +186,14 @@ def _ask(program: str, libraries: str, *arguments: str) -> str:
     environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
     try:
         done = subprocess.run(
-            [program, *arguments], env=environment, capture_output=True, text=True, timeout=30,
-            check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [program, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise DeviceError(
             f"the emulator {program} does not run: {error}",

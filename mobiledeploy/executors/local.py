@@ -31,9 +31,11 @@ def run(
 
 
 def _serve(
-    work: Callable[[str, int], str], worker: int, waiting: queue.SimpleQueue[tuple[int, str]],
+    work: Callable[[str, int], str],
+    worker: int,
+    waiting: queue.SimpleQueue[tuple[int, str]],
     answers: queue.SimpleQueue[_Answer],
-) -> None:  # fmt: skip
+) -> None:
     while True:
         try:
             number, job = waiting.get_nowait()

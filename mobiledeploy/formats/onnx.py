@@ -26,14 +26,36 @@ SUFFIX = ".onnx"
 # The operators that ONNX Runtime 1.31 fuses with the (De)QuantizeLinear nodes around them, as the
 # graph shows that it stores after optimizing; every other operator between them stays in float.
 _INTEGER_KERNELS = (
-    "Add", "AveragePool", "Concat", "Conv", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul",
-    "MaxPool", "Mul", "ReduceMax", "Sigmoid", "Softmax", "Where",
-)  # fmt: skip
+    "Add",
+    "AveragePool",
+    "Concat",
+    "Conv",
+    "Gemm",
+    "GlobalAveragePool",
+    "LeakyRelu",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "ReduceMax",
+    "Sigmoid",
+    "Softmax",
+    "Where",
+)
 # They hand their numbers on, of whatever type.
 _MOVING = (
-    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split",
-    "Squeeze", "Tile", "Transpose", "Unsqueeze",
-)  # fmt: skip
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
 # Products with weights: the operators that integers are there for.
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LOWEST = {"int8": -128, "uint8": 0}

@@ -28,9 +28,13 @@ Shape = tuple[int | None, ...]
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _NODES = re.compile(r"\{\{function_node [^}]*\}\} ?")
 _HEADINGS = (
-    "Exception encountered when calling", "Graph execution error", "Detected at node",
-    "<stack traces", "File \"", "Node: ",
-)  # fmt: skip
+    "Exception encountered when calling",
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces",
+    'File "',
+    "Node: ",
+)
 _RAISED = re.compile(r"^ +[\w.]+(?:Error|Exception): ", re.MULTILINE)
 
 REFUSALS = (

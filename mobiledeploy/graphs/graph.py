@@ -29,9 +29,17 @@ TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.start
 """What each tensor type is called: float32, int8, int4, ..."""
 CASTS = ("QUANTIZE", "DEQUANTIZE")
 BROKEN = (
-    AttributeError, EOFError, IndexError, MemoryError, OverflowError, RuntimeError, struct.error,
-    TypeError, ValueError, zlib.error,
-)  # fmt: skip
+    AttributeError,
+    EOFError,
+    IndexError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
 """What the generated readers raise on bytes that are none of theirs."""
 _CODES: dict[str, int] = {name: code for code, name in OPERATORS.items()}
 _DTYPES: dict[int, type] = {

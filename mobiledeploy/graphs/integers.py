@@ -42,10 +42,17 @@ _ANY = frozenset(("ABS", "ELU", "EXP", "LEAKY_RELU", "LOG", "PRELU", "RELU6", "R
 """Operators whose int8 kernel takes any scales."""
 _AS_READ = frozenset(
     (
-        "BATCH_TO_SPACE_ND", "DEPTH_TO_SPACE", "EXPAND_DIMS", "REDUCE_MAX", "REVERSE_V2",
-        "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SQUEEZE", "TILE",
+        "BATCH_TO_SPACE_ND",
+        "DEPTH_TO_SPACE",
+        "EXPAND_DIMS",
+        "REDUCE_MAX",
+        "REVERSE_V2",
+        "SPACE_TO_BATCH_ND",
+        "SPACE_TO_DEPTH",
+        "SQUEEZE",
+        "TILE",
     )
-)  # fmt: skip
+)
 """Those whose answer has the scale of what they read."""
 _AS_MADE = frozenset(("MINIMUM",))
 """Those that want all they read on the scale of their answer."""
@@ -53,10 +60,15 @@ _FIXED = {"LOG_SOFTMAX": (16 / 256, 127)}
 """Those whose answer has a scale and zero point of the kernel's own."""
 _FIRST = frozenset(
     (
-        "ELU", "EXPAND_DIMS", "PRELU", "RELU_N1_TO_1", "REVERSE_V2", "SQUEEZE",
+        "ELU",
+        "EXPAND_DIMS",
+        "PRELU",
+        "RELU_N1_TO_1",
+        "REVERSE_V2",
+        "SQUEEZE",
         "TILE",
     )
-)  # fmt: skip
+)
 """Those that take int8 from their first version on; all others do from their second."""
 _VERSIONS = {("ABS", 16): 3, ("MINIMUM", 16): 4, ("REDUCE_MAX", 16): 3}
 _SIXTEEN = frozenset(("ABS", "EXP", "LEAKY_RELU", "MINIMUM", "REDUCE_MAX"))

@@ -21,9 +21,13 @@ from mobiledeploy.graphs.graph import Graph
 
 _LARGEST_OF_4 = 7
 _NUMBERS = {
-    (32, 32, None), (16, 32, None), (8, 32, None), (8, 8, "min-max"), (8, 16, "min-max"),
+    (32, 32, None),
+    (16, 32, None),
+    (8, 32, None),
+    (8, 8, "min-max"),
+    (8, 16, "min-max"),
     (4, 8, "min-max"),
-}  # fmt: skip
+}
 """Bits of weights, bits of activations, and how ranges are found: all that there is."""
 
 
@@ -137,16 +141,19 @@ def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> QuantizedGraph
         with arrays.reading(io.BytesIO(content), "the unfinished training", inputs.MODEL) as stored:
             pairs = zip(stored["names"].tolist(), stored["ranges"].tolist(), strict=True)
             return QuantizedGraph(
-                recipe, ends, stored["floats"].tobytes(),
+                recipe,
+                ends,
+                stored["floats"].tobytes(),
                 {name: (low, high) for name, (low, high) in pairs},
-                stored["integers"].tobytes(), int(stored["trained"]),
+                stored["integers"].tobytes(),
+                int(stored["trained"]),
                 tuple(stored["kept"].tolist()),
                 {
                     name.removeprefix("latent/"): stored[name]
                     for name in stored.files
                     if name.startswith("latent/")
                 },
-            )  # fmt: skip
+            )
     except (InputError, ValueError, KeyError) as error:
         raise InputError("the unfinished training is damaged", "--force starts it anew") from error
 

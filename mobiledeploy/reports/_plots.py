@@ -11,13 +11,16 @@ from typing import Any
 KINDS = {
     "measured": ("latency", "Measured latency (ms)", "Timed by a clock on the device."),
     "counted": (
-        "instructions", "Instructions of one inference (millions)",
+        "instructions",
+        "Instructions of one inference (millions)",
         "Counted on an emulated core: exact, and no time at all.",
     ),
     "estimated": (
-        "latency", "Estimated latency (ms)", "What a model of the device expects; nobody timed it.",
+        "latency",
+        "Estimated latency (ms)",
+        "What a model of the device expects; nobody timed it.",
     ),
-}  # fmt: skip
+}
 PLAIN = {
     "size": ("Size of the file (MB)", "Accuracy and size"),
     "multadds": ("Mult-adds of one picture (millions)", "Accuracy and mult-adds"),
@@ -40,9 +43,11 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
         "scale": {"type": "log", "nice": False, "padding": 20},
     }
     y = {
-        "field": "top1", "type": "quantitative", "title": "Top-1 (%)",
+        "field": "top1",
+        "type": "quantitative",
+        "title": "Top-1 (%)",
         "scale": {"zero": False, "padding": 10},
-    }  # fmt: skip
+    }
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": width,
@@ -55,7 +60,8 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
                 "data": {"name": "front"},
                 "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.5},
                 "encoding": {
-                    "x": x, "y": y,
+                    "x": x,
+                    "y": y,
                     "detail": {"field": "device", "type": "nominal"},
                     "color": {"value": "#888"},
                 },
@@ -64,7 +70,9 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
                 "data": {"name": "ties"},
                 "mark": {"type": "rule", "strokeDash": [4, 2], "strokeWidth": 2},
                 "encoding": {
-                    "x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"},
+                    "x": x,
+                    "y": {**y, "field": "low"},
+                    "y2": {"field": "high"},
                     "color": {"value": "#888"},
                 },
             },
@@ -72,24 +80,34 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
                 "data": {"name": "points"},
                 "mark": {"type": "point", "filled": True, "size": 70, "tooltip": True},
                 "encoding": {
-                    "x": x, "y": y,
+                    "x": x,
+                    "y": y,
                     "color": {
-                        "field": "recipe", "type": "nominal", "title": "Recipe",
+                        "field": "recipe",
+                        "type": "nominal",
+                        "title": "Recipe",
                         "scale": {"range": _COLORS},
                         "legend": {"orient": "top", "columns": 3, "symbolLimit": 12},
                     },
-                    "shape": {"field": "format", "type": "nominal", "title": "Format",
-                              "legend": {"orient": "top", "symbolFillColor": "#888"}},
+                    "shape": {
+                        "field": "format",
+                        "type": "nominal",
+                        "title": "Format",
+                        "legend": {"orient": "top", "symbolFillColor": "#888"},
+                    },
                     "tooltip": [
-                        {"field": "model"}, {"field": "recipe"}, {"field": "format"},
-                        {"field": "device"}, {"field": "shown", "title": x_title},
+                        {"field": "model"},
+                        {"field": "recipe"},
+                        {"field": "format"},
+                        {"field": "device"},
+                        {"field": "shown", "title": x_title},
                         {"field": "top1", "title": "top-1 (%)"},
                     ],
                 },
             },
         ],
         "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
-    }  # fmt: skip
+    }
 
 
 def history(y_title: str) -> dict[str, Any]:
@@ -107,14 +125,18 @@ def history(y_title: str) -> dict[str, Any]:
             "x": {"field": "when", "type": "temporal", "title": "When"},
             "y": {"field": "y", "type": "quantitative", "title": y_title, "scale": {"zero": False}},
             "color": {
-                "field": "series", "type": "nominal", "title": None,
+                "field": "series",
+                "type": "nominal",
+                "title": None,
                 "legend": {"orient": "top", "columns": 1, "labelLimit": 300},
                 "scale": {"range": _COLORS},
             },
             "tooltip": [
-                {"field": "series"}, {"field": "when", "type": "temporal"},
-                {"field": "y", "title": y_title}, {"field": "verdict"},
+                {"field": "series"},
+                {"field": "when", "type": "temporal"},
+                {"field": "y", "title": y_title},
+                {"field": "verdict"},
             ],
         },
         "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
-    }  # fmt: skip
+    }

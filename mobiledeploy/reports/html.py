@@ -69,20 +69,29 @@ def _data(report: Report) -> dict[str, Any]:
         if r.recorded:
             target += ", recorded"
         said = (
-            r.artifact_sha256[:12], units.network(r.model, r.weights, r.weights_sha256), r.recipe,
-            units.ended(r.format, r.io), r.kind, r.device, target,
+            r.artifact_sha256[:12],
+            units.network(r.model, r.weights, r.weights_sha256),
+            r.recipe,
+            units.ended(r.format, r.io),
+            r.kind,
+            r.device,
+            target,
             units.pictures(r.data_source, r.data_split, r.data_identity),
-        )  # fmt: skip
+        )
         for name, word in zip(_COLUMNS, said, strict=True):
             columns[name].append(words[name].setdefault(units.one_line(word), len(words[name])))
         key = (r.artifact_sha256, r.kind, r.device, r.runner, r.runtime, r.threads, r.delegate)
         low, high = r.latency_interval_ns or (None, None)
         row = (
-            _moment(r.made_at), _millions(r.latency_ns, r.instructions), _rounded(low),
-            _rounded(high), None if r.top1 is None else round(100 * r.top1, 3),
+            _moment(r.made_at),
+            _millions(r.latency_ns, r.instructions),
+            _rounded(low),
+            _rounded(high),
+            None if r.top1 is None else round(100 * r.top1, 3),
             None if r.size_bytes is None else round(r.size_bytes / 1e6, 4),
-            None if r.mult_adds is None else round(r.mult_adds / 1e6, 4), int(key not in seen),
-        )  # fmt: skip
+            None if r.mult_adds is None else round(r.mult_adds / 1e6, 4),
+            int(key not in seen),
+        )
         seen.add(key)
         for name, value in zip(numbers, row, strict=True):
             numbers[name].append(value)
@@ -193,11 +202,15 @@ def _detail(d: Detail) -> str:
         )
     if d.against:
         parts.append(f"<h3>Flips against {escape(d.against)}: {d.flipped}</h3>")
-        parts.append('<ul class="flips">' + "".join(
-            f"<li>{_picture(f.image, f.label)}<p>{escape(f.label)}: {escape(f.before)} "
-            f"→ {escape(f.now)}<br><small>{escape(units.one_line(f.sample))}</small></p></li>"
-            for f in d.flips
-        ) + "</ul>")  # fmt: skip
+        parts.append(
+            '<ul class="flips">'
+            + "".join(
+                f"<li>{_picture(f.image, f.label)}<p>{escape(f.label)}: {escape(f.before)} "
+                f"→ {escape(f.now)}<br><small>{escape(units.one_line(f.sample))}</small></p></li>"
+                for f in d.flips
+            )
+            + "</ul>"
+        )
     if d.environment:
         parts.append("<h3>Where it ran</h3>")
         rows_ = [(name, value) for name, value in sorted(d.environment.items())]

@@ -41,10 +41,14 @@ def render(report: Report) -> str:
 def _row(check: Check) -> str:
     p = "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}"
     cells = (
-        _cell(check.path), f"{_SIGNS[check.outcome]} {check.outcome}", str(check.images),
-        units.percent(check.top1, 2), units.percent(check.accepted_top1, 2),
-        units.percent(check.flips, 2), p,
-    )  # fmt: skip
+        _cell(check.path),
+        f"{_SIGNS[check.outcome]} {check.outcome}",
+        str(check.images),
+        units.percent(check.top1, 2),
+        units.percent(check.accepted_top1, 2),
+        units.percent(check.flips, 2),
+        p,
+    )
     return f"| {' | '.join(cells)} |"
 
 
@@ -64,13 +68,15 @@ _FIGURES = (
 def _figure(r: Result) -> str:
     cells = (
         _cell(units.network(r.model, r.weights, r.weights_sha256)),
-        _cell(f"{r.recipe}.{units.ended(r.format, r.io)}"), _cell(r.device or "–"),
-        "–" if r.size_bytes is None else units.size(r.size_bytes), units.percent(r.top1),
+        _cell(f"{r.recipe}.{units.ended(r.format, r.io)}"),
+        _cell(r.device or "–"),
+        "–" if r.size_bytes is None else units.size(r.size_bytes),
+        units.percent(r.top1),
         _cell(units.pictures(r.data_source, r.data_split, r.data_identity) or "–"),
         "–" if r.latency_ns is None else units.duration(r.latency_ns),
         "–" if r.instructions is None else f"{r.instructions:,}",
         f"{r.kind}, recorded" if r.recorded else r.kind or "–",
-    )  # fmt: skip
+    )
     return f"| {' | '.join(cells)} |"
 
 

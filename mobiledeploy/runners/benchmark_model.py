@@ -29,9 +29,13 @@ DELEGATES = {
 
 # One start: long enough for a median, short enough that several fit into the time of a timing.
 _START = (
-    "--num_runs=10", "--min_secs=0.3", "--max_secs=20", "--warmup_runs=1", "--warmup_min_secs=0.1",
+    "--num_runs=10",
+    "--min_secs=0.3",
+    "--max_secs=20",
+    "--warmup_runs=1",
+    "--warmup_min_secs=0.1",
     "--report_peak_memory_footprint=true",
-)  # fmt: skip
+)
 # Starts it until standard input ends. A shell gives what it starts aside no standard input of its
 # own (POSIX 2.9.3), so it is handed over as 3.
 _AGAIN = (
@@ -58,9 +62,16 @@ def bench(
             f"benchmark_model has no delegate {name!r}", f"there are {', '.join(DELEGATES)}"
         )
     return (
-        "sh", "-c", _AGAIN, "sh", files["program"], f"--graph={model}",
-        f"--num_threads={target.threads}", *_START, *DELEGATES[name],
-    )  # fmt: skip
+        "sh",
+        "-c",
+        _AGAIN,
+        "sh",
+        files["program"],
+        f"--graph={model}",
+        f"--num_threads={target.threads}",
+        *_START,
+        *DELEGATES[name],
+    )
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:
@@ -142,10 +153,17 @@ class _Translated:
         kind = "medians" if self._said.has_median else "means"
         version = f"benchmark_model {self._said.program[:12]} ({kind} of its starts)"
         return Ready(
-            protocol=PROTOCOL, runtime="litert", version=version, input=_NOWHERE, output=_NOWHERE,
-            delegate=name, delegated_nodes=taken, total_nodes=total,
-            threads=self._target.threads, cpu="",
-        )  # fmt: skip
+            protocol=PROTOCOL,
+            runtime="litert",
+            version=version,
+            input=_NOWHERE,
+            output=_NOWHERE,
+            delegate=name,
+            delegated_nodes=taken,
+            total_nodes=total,
+            threads=self._target.threads,
+            cpu="",
+        )
 
 
 class _Said:

@@ -16,9 +16,14 @@ from mobiledeploy.core.types import Target
 RUNTIMES = tuple(native.LIBRARIES)
 LOADER = "ld-linux-aarch64.so.1"
 C_LIBRARIES = (
-    "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1",
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libgcc_s.so.1",
     "libstdc++.so.6",
-)  # fmt: skip
+)
 _LIBRARIES = "lib/aarch64-linux-gnu"
 
 
@@ -48,10 +53,19 @@ def bench(
 ) -> tuple[str, ...]:
     """The argv that times `model` until its standard input closes."""
     argv: tuple[str, ...] = (
-        files["runner"], "bench", "--model", model, "--runtime", target.runtime,
-        "--threads", str(target.threads), "--library", files["library"],
-        "--library-version", native.library_version(files["library"], target.runtime),
-    )  # fmt: skip
+        files["runner"],
+        "bench",
+        "--model",
+        model,
+        "--runtime",
+        target.runtime,
+        "--threads",
+        str(target.threads),
+        "--library",
+        files["library"],
+        "--library-version",
+        native.library_version(files["library"], target.runtime),
+    )
     if LOADER in files:
         # Whatever of the system's own libraries it would find is of the other C library.
         folder = str(PurePosixPath(files[LOADER]).parent)

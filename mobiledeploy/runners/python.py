@@ -87,9 +87,16 @@ def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
 def _command(what: str, target: Target) -> tuple[str, ...]:
     # -P: the current folder is the user's, and a numpy.py that lies there is none of ours.
     return (
-        sys.executable, "-P", "-m", "mobiledeploy.runners.python", what,
-        "--runtime", target.runtime, "--threads", str(target.threads),
-    )  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "mobiledeploy.runners.python",
+        what,
+        "--runtime",
+        target.runtime,
+        "--threads",
+        str(target.threads),
+    )
 
 
 # --- the process of its own ----------------------------------------------------------------

@@ -22,9 +22,17 @@ _ERROR = 3
 _EXACT = ("session.x64quantprecision", "1")
 # Its exceptions have no base of their own.
 _REFUSALS = (
-    state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
-    state.NoModel, state.NoSuchFile, state.NotFound, state.NotImplemented, state.RuntimeException,
-)  # fmt: skip
+    state.EPFail,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoModel,
+    state.NoSuchFile,
+    state.NotFound,
+    state.NotImplemented,
+    state.RuntimeException,
+)
 
 
 def version() -> str:

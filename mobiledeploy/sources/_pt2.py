@@ -70,9 +70,19 @@ _LONGEST_EXPRESSION = 500
 _DTYPES = {4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64", 12: "bool"}
 _MEMORY = {1: "contiguous_format", 2: "channels_last", 4: "preserve_format"}
 _BROKEN = (
-    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
-    RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _AGAIN = "save it again with torch.export.save of torch 2.8 or later"
 
 
@@ -389,9 +399,12 @@ class _Reader:
             flat = [n for m in made for n in (m if isinstance(m, list) else [m])]
             known |= {name for name in flat if name is not None}
             yield {
-                "operator": short, "arguments": arguments, "named": named, "makes": flat,
+                "operator": short,
+                "arguments": arguments,
+                "named": named,
+                "makes": flat,
                 "list": any(isinstance(m, list) for m in made),
-            }  # fmt: skip
+            }
 
     def _refuse_training(self, operator: str, name: str, value: tuple[str, Any]) -> None:
         """Dropout and batch normalization as they are in training."""

@@ -55,13 +55,15 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
         wrappers = optimized.wrappers(_keras_files.configuration(path))
         with optimized.scope(wrappers):
             handle = tf_keras.models.load_model(
-                path, compile=False, safe_mode=not file.trusted,
+                path,
+                compile=False,
+                safe_mode=not file.trusted,
                 # What tf.nn.log_softmax is called inside, and a layer that Keras's own ConvNeXt
                 # brings with it.
                 custom_objects={"log_softmax_v2": tf.nn.log_softmax, "LayerScale": LayerScale}
                 | {f"mobiledeploy>{own.__name__}": own for own in OWN}
                 | (theirs or {}),
-            )  # fmt: skip
+            )
             loading.need_model(handle, tf_keras.Model, file.path)
             handle = optimized.stripped(handle, wrappers)
     loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)

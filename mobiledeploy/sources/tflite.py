@@ -132,9 +132,11 @@ def _scaling(mean: list[float], std: list[float], labels: tuple[str, ...]) -> Pr
     else:
         red, green, blue = (m / 255 for m in means)
         found = Preprocessing(
-            (0.0, 1.0), (red, green, blue), (stds[0] / 255, stds[1] / 255, stds[2] / 255),
+            (0.0, 1.0),
+            (red, green, blue),
+            (stds[0] / 255, stds[1] / 255, stds[2] / 255),
             labels=labels,
-        )  # fmt: skip
+        )
     try:
         preprocessing.validate(found)
     except UsageError as error:

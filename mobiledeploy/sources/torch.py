@@ -108,9 +108,12 @@ class _Process:
             subprocess.Popen(
                 [str(self._python), "-I", "-P", str(_SCRIPT), str(self._folder)],
                 # It ends when this closes, also where we are killed.
-                stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
             ) as process,
-        ):  # fmt: skip
+        ):
             try:
                 status = process.wait(_PATIENCE_S)
             except subprocess.TimeoutExpired as error:

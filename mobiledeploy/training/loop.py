@@ -664,10 +664,14 @@ def _fit(
 
     def pipeline(context: Any) -> tf.data.Dataset:
         return batches(
-            task.train, task.spec.preprocessing, task.spec.classes, task.settings, first=done,
+            task.train,
+            task.spec.preprocessing,
+            task.spec.classes,
+            task.settings,
+            first=done,
             pipeline=(context.input_pipeline_id, context.num_input_pipelines),
             replicas=context.num_replicas_in_sync,
-        )  # fmt: skip
+        )
 
     if task.settings.strategy == "none":
         data = pipeline(tf.distribute.InputContext())
@@ -677,9 +681,13 @@ def _fit(
     # Before the keeper, which wants the weights as they are to stay.
     own = COMPRESSIONS.load(name).callbacks() if name else ()
     learner.fit(
-        data, steps_per_epoch=steps, initial_epoch=done, epochs=task.settings.epochs,
-        callbacks=[*own, keeper, tf_keras.callbacks.TerminateOnNaN()], verbose=0,
-    )  # fmt: skip
+        data,
+        steps_per_epoch=steps,
+        initial_epoch=done,
+        epochs=task.settings.epochs,
+        callbacks=[*own, keeper, tf_keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+    )
 
 
 class _Keeper(tf_keras.callbacks.Callback):

@@ -148,9 +148,11 @@ def _pooled(function: Any) -> Any:
     def pool(graph: Graph, op: Any, read: list[Any]) -> Any:
         options = op.builtinOptions
         return function(
-            read[0], (options.filterHeight, options.filterWidth),
-            (options.strideH, options.strideW), _PADDING[options.padding],
-        )  # fmt: skip
+            read[0],
+            (options.filterHeight, options.filterWidth),
+            (options.strideH, options.strideW),
+            _PADDING[options.padding],
+        )
 
     return pool
 

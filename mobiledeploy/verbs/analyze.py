@@ -148,13 +148,20 @@ def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
     if order.file is None:
         (card,) = models.models(order.arch or DEFAULT)
         spec = models.spec(
-            card, alpha=order.alpha, groups=order.groups, res=order.res,
+            card,
+            alpha=order.alpha,
+            groups=order.groups,
+            res=order.res,
             classes=CLASSES if order.classes is None else order.classes,
-        )  # fmt: skip
+        )
         (traced,) = trace_verb.trace([Source(spec)], notify)
         return _analysis(traced, f"{card.title}, {card.paper}")
-    given = {"--arch": order.arch, "--alpha": order.alpha, "--groups": order.groups,
-             "--classes": order.classes}  # fmt: skip
+    given = {
+        "--arch": order.arch,
+        "--alpha": order.alpha,
+        "--groups": order.groups,
+        "--classes": order.classes,
+    }
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
@@ -180,10 +187,15 @@ def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
 def _own_spec(file: ModelFile) -> ModelSpec:
     """Of a user's file: what it is, tracing it tells; how it is fed does not matter here."""
     return ModelSpec(
-        name=_text(Path(file.path).stem), card=None, architecture=file.framework, arguments={},
-        resolution=(0, 0), classes=0, preprocessing=Preprocessing((0.0, 1.0)),
+        name=_text(Path(file.path).stem),
+        card=None,
+        architecture=file.framework,
+        arguments={},
+        resolution=(0, 0),
+        classes=0,
+        preprocessing=Preprocessing((0.0, 1.0)),
         weights=Weights(_text(Path(file.path).name), file.sha256, pinned=False),
-    )  # fmt: skip
+    )
 
 
 def _text(name: str | Path) -> str:
@@ -195,11 +207,19 @@ def _analysis(traced: Traced, source: str) -> Analysis:
     found = costs.cost(traced.layers)
     spec = traced.spec
     return Analysis(
-        name=spec.name, source=source, resolution=spec.resolution, classes=spec.classes,
-        mult_adds=found.mult_adds, params=traced.params, trainable_params=traced.trainable,
-        peak_activation_bytes=found.peak_activation_bytes, intensity=found.intensity,
-        shares=found.shares, uncounted=found.uncounted, layers=found.layers,
-    )  # fmt: skip
+        name=spec.name,
+        source=source,
+        resolution=spec.resolution,
+        classes=spec.classes,
+        mult_adds=found.mult_adds,
+        params=traced.params,
+        trainable_params=traced.trainable,
+        peak_activation_bytes=found.peak_activation_bytes,
+        intensity=found.intensity,
+        shares=found.shares,
+        uncounted=found.uncounted,
+        layers=found.layers,
+    )
 
 
 def _finished(path: Path) -> Analysis | None:
@@ -217,13 +237,19 @@ def _finished(path: Path) -> Analysis | None:
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
         return Analysis(
-            name=_text(path.name), source=_text(path),
+            name=_text(path.name),
+            source=_text(path),
             resolution=(sides[0], sides[1]) if len(sides) == 2 else (0, 0),
             classes=facts.outputs[0].shape[-1] if facts.outputs and facts.outputs[0].shape else 0,
-            mult_adds=found.mult_adds, params=found.params, trainable_params=None,
-            peak_activation_bytes=found.peak_activation_bytes, intensity=found.intensity,
-            shares=found.shares, uncounted=found.uncounted, layers=found.layers,
-        )  # fmt: skip
+            mult_adds=found.mult_adds,
+            params=found.params,
+            trainable_params=None,
+            peak_activation_bytes=found.peak_activation_bytes,
+            intensity=found.intensity,
+            shares=found.shares,
+            uncounted=found.uncounted,
+            layers=found.layers,
+        )
     return None
 
 

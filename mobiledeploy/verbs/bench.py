@@ -109,10 +109,20 @@ def bench(
     """
     failures = Failures()
     made = _timed(
-        paths or last_export(), failures, device=device, via=via, runner=runner, runtime=runtime,
-        threads=threads, delegate=delegate, runs=runs, seconds=seconds,
-        fixed_performance=fixed_performance, record=record, notify=notify,
-    )  # fmt: skip
+        paths or last_export(),
+        failures,
+        device=device,
+        via=via,
+        runner=runner,
+        runtime=runtime,
+        threads=threads,
+        delegate=delegate,
+        runs=runs,
+        seconds=seconds,
+        fixed_performance=fixed_performance,
+        record=record,
+        notify=notify,
+    )
     failures.check()
     return tuple(made.values())
 
@@ -142,9 +152,15 @@ def _timed(
         place.timed("--record")
         records.need_folder(record)
     asked = places.asked(
-        place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=runs,
-        seconds=seconds, fixed_performance=fixed_performance,
-    )  # fmt: skip
+        place,
+        runner,
+        runtime=runtime,
+        threads=threads,
+        delegate=delegate,
+        runs=runs,
+        seconds=seconds,
+        fixed_performance=fixed_performance,
+    )
     timings = []
     for path in dict.fromkeys(paths):
         with failures.of(path):
@@ -226,7 +242,7 @@ def _figures(
             notify.say(f"counted, no time: {card.title}, on {places.emulated(card)[1]}")
         timed = _timed(
             paths, failures, device=device, via=via, threads=threads or 1, notify=notify, **given
-        )  # fmt: skip
+        )
         return Benched(tuple(map(str, timed)), tuple(timed.values()), places.recorded_at(device))
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
@@ -360,9 +376,13 @@ class Timing:
         """UsageError and InputError as of `target`."""
         asked = self.asked
         self.target = target(
-            self.artifact, device=asked.device, runner=asked.runner, runtime=asked.runtime,
-            threads=asked.threads, delegate=asked.delegate,
-        )  # fmt: skip
+            self.artifact,
+            device=asked.device,
+            runner=asked.runner,
+            runtime=asked.runtime,
+            threads=asked.threads,
+            delegate=asked.delegate,
+        )
         self._runs, self._seconds = asked.runs, asked.seconds
         self._clock: Callable[[], float] = time.monotonic
         self._files: dict[str, str] | None = None
@@ -440,9 +460,14 @@ class Timing:
         return over
 
     def _measured(
-        self, target: Target, ready: protocol.Ready, done: protocol.Done,
-        before: Mapping[str, str], after: Mapping[str, str], wall: float,
-    ) -> Measured:  # fmt: skip
+        self,
+        target: Target,
+        ready: protocol.Ready,
+        done: protocol.Done,
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+        wall: float,
+    ) -> Measured:
         warm = latency.warmups(self.samples_ns)
         steady = self.samples_ns[warm:][: self._runs]
         middle, low, high = stats.median_interval(steady)
@@ -477,9 +502,10 @@ class Timing:
             )
         if not latency.steady(self.samples_ns):
             self._doubt(
-                "unsteady", "the times did not come to rest: they drift or jump",
+                "unsteady",
+                "the times did not come to rest: they drift or jump",
                 "let the machine cool down, or ask for more --runs",
-            )  # fmt: skip
+            )
         if ready.delegate != "none" and ready.delegated_nodes == 0:
             self._doubt(
                 "not-delegated",

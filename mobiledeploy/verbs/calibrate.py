@@ -169,9 +169,15 @@ def _of_artifact(path: Path, card: str | None, network: str, measured: Measured)
     precision, workload = estimate.read(path, card or network)
     target = measured.target
     return _Measurement(
-        network, workload, precision, target.runtime, measured.runtime_version, target.threads,
-        target.delegate, round(measured.median_ns),
-    )  # fmt: skip
+        network,
+        workload,
+        precision,
+        target.runtime,
+        measured.runtime_version,
+        target.threads,
+        target.delegate,
+        round(measured.median_ns),
+    )
 
 
 def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
@@ -217,9 +223,10 @@ def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Dou
     ]
     need = f"{model.FEWEST_POINTS} points of {model.FEWEST_NETWORKS} networks make a model"
     enough = [
-        one for one in found
+        one
+        for one in found
         if count[one.kind] >= model.FEWEST_POINTS and networks[one.kind] >= model.FEWEST_NETWORKS
-    ]  # fmt: skip
+    ]
     if not enough:
         raise UsageError(
             f"{need}, and there are {'; '.join(few) or 'none'}",
@@ -251,9 +258,14 @@ def _card(name: str, title: str, said: str, found: Sequence[_Measurement]) -> De
         point = Point(network, one.latency_ns, SOURCE)
         series[one.kind] = replace(known, points=(*known.points, point))
     return DeviceCard(
-        name, title, soc="", cores=(), sources={SOURCE: Reference(said)},
-        series=tuple(series.values()), networks=networks,
-    )  # fmt: skip
+        name,
+        title,
+        soc="",
+        cores=(),
+        sources={SOURCE: Reference(said)},
+        series=tuple(series.values()),
+        networks=networks,
+    )
 
 
 def _choices(card: DeviceCard) -> list[estimate.Choice]:

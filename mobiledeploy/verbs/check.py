@@ -147,9 +147,15 @@ def check(
     made: dict[Path, Evaluation] = {}
     if judged:
         made = evaluate_verb.each(
-            tuple(judged), failures, data=data, runtime=runtime, threads=threads,
-            overrides=overrides, compare=False, notify=notify,
-        )  # fmt: skip
+            tuple(judged),
+            failures,
+            data=data,
+            runtime=runtime,
+            threads=threads,
+            overrides=overrides,
+            compare=False,
+            notify=notify,
+        )
     checks = []
     for path, evaluation in made.items():
         artifact = judged[path]
@@ -211,9 +217,14 @@ def update(
             anchors[sibling[0]] = sibling[1]
     everything = loaded | anchors
     made = evaluate_verb.evaluate(
-        tuple(everything), data=data, runtime=runtime, threads=threads, overrides=overrides,
-        compare=False, notify=notify,
-    )  # fmt: skip
+        tuple(everything),
+        data=data,
+        runtime=runtime,
+        threads=threads,
+        overrides=overrides,
+        compare=False,
+        notify=notify,
+    )
     accepted: dict[baselines.Key, Accepted] = {}
     changes = []
     for (path, artifact), evaluation in zip(everything.items(), made, strict=True):
@@ -271,9 +282,13 @@ def _entries(baseline: Path, line: str) -> dict[baselines.Key, Accepted]:
 
 
 def _update_line(
-    paths: Sequence[Path], baseline: Path, data: str | None, runtime: str | None,
-    overrides: Overrides | None, labelled: bool,
-) -> str:  # fmt: skip
+    paths: Sequence[Path],
+    baseline: Path,
+    data: str | None,
+    runtime: str | None,
+    overrides: Overrides | None,
+    labelled: bool,
+) -> str:
     """The command that accepts what is judged, on the same pictures prepared in the same way."""
     argv = ["mobiledeploy", "check", *map(str, paths), "--baseline", str(baseline)]
     argv += [] if labelled else ["--no-labels"]
@@ -563,10 +578,17 @@ class _One:
                 line += self._destination(group.index, of, now)
             verdicts.append(
                 Verdict(
-                    "class", name, "fail" if group.regressed else "pass",
-                    (group.worse - group.better) / group.n, None, margin, group.n, None, line,
+                    "class",
+                    name,
+                    "fail" if group.regressed else "pass",
+                    (group.worse - group.better) / group.n,
+                    None,
+                    margin,
+                    group.n,
+                    None,
+                    line,
                 )
-            )  # fmt: skip
+            )
         return verdicts, untested
 
     def _destination(self, index: int, of: NDArray[np.int64], now: NDArray[np.int64]) -> str:

@@ -65,10 +65,18 @@ def events(
     known = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
     done = 0
     # A session of its own, so that the terminal's Ctrl-C reaches the parent alone.
-    with log.open("wb") as stderr, subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-        start_new_session=True, env=environment,
-    ) as child:  # fmt: skip
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        ) as child,
+    ):
         assert child.stdin and child.stdout
         try:
             # A child that died at once is found out by its silence.

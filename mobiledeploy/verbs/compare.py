@@ -68,9 +68,16 @@ def compare(
     place = places.resolve(device, via)
     place.timed("a comparison in turns")
     asked = places.asked(
-        place, runner, runtime=runtime, threads=threads, delegate=delegate, runs=None,
-        seconds=seconds, fixed_performance=False, rounds=rounds,
-    )  # fmt: skip
+        place,
+        runner,
+        runtime=runtime,
+        threads=threads,
+        delegate=delegate,
+        runs=None,
+        seconds=seconds,
+        fixed_performance=False,
+        rounds=rounds,
+    )
     rounds = asked.rounds or rounds
     if rounds < comparison.FEWEST:
         raise InputError(f"{place.name} has {rounds} rounds only", "record it again")

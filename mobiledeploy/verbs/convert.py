@@ -114,9 +114,15 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
     """
     converted: list[Converted] = []
     answers = child.events(
-        "convert", request, (Converted, Finished), what="the conversion", log=log,
-        temporary=Path(request.folder) / "tmp", notify=notify, files=child.read_by(request.source),
-    )  # fmt: skip
+        "convert",
+        request,
+        (Converted, Finished),
+        what="the conversion",
+        log=log,
+        temporary=Path(request.folder) / "tmp",
+        notify=notify,
+        files=child.read_by(request.source),
+    )
     with closing(answers):
         for event in answers:
             if isinstance(event, Finished):
@@ -376,10 +382,13 @@ class _Press:
             draft = self._passed(recipe, names, floats, fit, known)
             logits = execution.logits(quantized.integers(draft), held)
             result = Tried(
-                names, accuracy.divergence(reference, logits, warm), warm,
+                names,
+                accuracy.divergence(reference, logits, warm),
+                warm,
                 accuracy.sqnr_db(reference, logits),
-                float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))), len(held),
-            )  # fmt: skip
+                float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))),
+                len(held),
+            )
             tried.append(result)
         self.speak.progress(f"choosing {recipe.name}", len(tried), len(tried))
         self.tried[recipe.name] = tuple(tried)
@@ -392,9 +401,13 @@ class _Press:
         return taken.passes
 
     def _passed(
-        self, recipe: Recipe, names: tuple[str, ...], floats: bytes, images: Images,
+        self,
+        recipe: Recipe,
+        names: tuple[str, ...],
+        floats: bytes,
+        images: Images,
         known: dict[tuple[str, ...], QuantizedGraph],
-    ) -> QuantizedGraph:  # fmt: skip
+    ) -> QuantizedGraph:
         """The draft through these passes; `known` keeps what orders have begun with so far."""
         from mobiledeploy.graphs import quantized
 

@@ -215,9 +215,13 @@ def _difference(emulated: Array, host: Array) -> float:
 
 
 def _doubts(
-    job: _Job, each: Sequence[Counts], layers: Sequence[LayerCount], difference: float,
-    plain: _Run, here: _Run,
-) -> Iterator[Doubt]:  # fmt: skip
+    job: _Job,
+    each: Sequence[Counts],
+    layers: Sequence[LayerCount],
+    difference: float,
+    plain: _Run,
+    here: _Run,
+) -> Iterator[Doubt]:
     name = job.path.name
     low, high = layer_counts.instructions(each[0]), layer_counts.instructions(each[-1])
     if high - low > EVEN * low:

@@ -116,18 +116,31 @@ def diagnose(
         )
     most = tuple(layer.name for layer in quantization.most(found.layers))
     return Diagnosis(
-        artifact=str(path), artifact_sha256=artifact.sha256, recipe=artifact.recipe.name,
-        passes=passes, reference=str(reference),
-        runtime=evaluate_verb.default_runtime(artifact), data=source, pictures=len(prepared),
-        sqnr_db=found.sqnr_db, agreement=found.agreement, enters=most[0] if most else "",
-        most=most, layers=found.layers, not_told=pair.not_told,
+        artifact=str(path),
+        artifact_sha256=artifact.sha256,
+        recipe=artifact.recipe.name,
+        passes=passes,
+        reference=str(reference),
+        runtime=evaluate_verb.default_runtime(artifact),
+        data=source,
+        pictures=len(prepared),
+        sqnr_db=found.sqnr_db,
+        agreement=found.agreement,
+        enters=most[0] if most else "",
+        most=most,
+        layers=found.layers,
+        not_told=pair.not_told,
         remedies=quantization.remedies(
-            found.layers, sqnr_db=found.sqnr_db, agreement=found.agreement,
-            recipe=artifact.recipe.name, known=RECIPES.names(), improved=bool(passes),
+            found.layers,
+            sqnr_db=found.sqnr_db,
+            agreement=found.agreement,
+            recipe=artifact.recipe.name,
+            known=RECIPES.names(),
+            improved=bool(passes),
             per_tensor=artifact.recipe.granularity == "per-tensor",
         ),
         doubts=doubts,
-    )  # fmt: skip
+    )
 
 
 def own_errors(path: Path, *, notify: Notify = SILENCE) -> dict[str, float]:
@@ -318,9 +331,13 @@ class _Pair:
         return self._excerpt(self.format, self._content, given, wanted, self.runtime)
 
     def _excerpt(
-        self, shelf: Format, content: bytes, given: Sequence[str], wanted: Sequence[str],
+        self,
+        shelf: Format,
+        content: bytes,
+        given: Sequence[str],
+        wanted: Sequence[str],
         runtime: str,
-    ) -> _Excerpt:  # fmt: skip
+    ) -> _Excerpt:
         part = shelf.excerpt(content, given, wanted)
         place = self.folder / f"part{next(self._number)}{shelf.SUFFIX}"
         place.write_bytes(part)
@@ -467,9 +484,11 @@ class _Bench:
         """The picture as an integer input holds it."""
         tensor = self.pair.input
         values = self._nhwc(raw).astype(np.float32)
-        return values if not tensor.scale else (values - tensor.zero_point[0]) * np.float32(
-            tensor.scale[0]
-        )  # fmt: skip
+        return (
+            values
+            if not tensor.scale
+            else (values - tensor.zero_point[0]) * np.float32(tensor.scale[0])
+        )
 
     def _nhwc(self, values: Array) -> Array:
         four = self.pair.layout == "NCHW" and values.ndim == 4
@@ -556,9 +575,13 @@ def _factors(bench: _Bench, prepared: Sequence[Floats], notify: Notify) -> list[
 
 
 def _alone(
-    pair: _Pair, lab: _Lab, place: int, layer: _Pairing, prepared: Sequence[Floats],
+    pair: _Pair,
+    lab: _Lab,
+    place: int,
+    layer: _Pairing,
+    prepared: Sequence[Floats],
     logits: Sequence[Floats],
-) -> float:  # fmt: skip
+) -> float:
     """The squared error of the logits, over all pictures, where this layer alone has its own."""
     last = pair.exact_logits
     rest = None

@@ -99,9 +99,7 @@ class _Read:
     measurements: tuple[Measurement, ...] = ()
 
 
-def diff(
-    a: Path, b: Path, *, activations: bool = False, notify: Notify = SILENCE
-) -> Different:  # fmt: skip
+def diff(a: Path, b: Path, *, activations: bool = False, notify: Notify = SILENCE) -> Different:
     """Compares two artifacts; layers are aligned by what they compute, in their order.
 
     Args:
@@ -131,9 +129,12 @@ def diff(
     )
     pairs = _ranked(_aligned(first, second))
     return Different(
-        str(a), str(b), (first.artifact.size_bytes, second.artifact.size_bytes), tuple(pairs),
+        str(a),
+        str(b),
+        (first.artifact.size_bytes, second.artifact.size_bytes),
+        tuple(pairs),
         tuple(_figures(first, second)),
-    )  # fmt: skip
+    )
 
 
 def _kept(artifact: Artifact) -> tuple[Measurement, ...]:
@@ -162,9 +163,13 @@ def _instructions(
 
 
 def _read(
-    path: Path, artifact: Artifact, kept: tuple[Measurement, ...], instructions: Mapping[str, int],
-    activations: bool, notify: Notify,
-) -> _Read:  # fmt: skip
+    path: Path,
+    artifact: Artifact,
+    kept: tuple[Measurement, ...],
+    instructions: Mapping[str, int],
+    activations: bool,
+    notify: Notify,
+) -> _Read:
     shelf, data = FORMATS.load(artifact.format), inputs.read(path, inputs.FINISHED)
     facts, weights = shelf.inspect(data), shelf.weights(data)
     layers = {layer.name: layer for layer in facts.layers}
@@ -178,11 +183,16 @@ def _read(
         made = _handed_on(layer, facts)
         sides.append(
             Side(
-                row.name, row.kind, made.dtype, row.output,
+                row.name,
+                row.kind,
+                made.dtype,
+                row.output,
                 sum(_stored_bytes(t.name, facts, cost.size_bytes(t)) for t in constants),
-                row.mult_adds, instructions.get(row.name), errors.get(made.name),
+                row.mult_adds,
+                instructions.get(row.name),
+                errors.get(made.name),
             )
-        )  # fmt: skip
+        )
         kernels.append(_kernel(layer, weights))
     return _Read(artifact, sides, kernels, kept)
 
@@ -315,10 +325,15 @@ def _figures(first: _Read, second: _Read) -> list[Figures]:
         t = new.target
         found.append(
             Figures(
-                new.kind, t.device, t.runtime, t.threads, diff_figures.value(old),
-                diff_figures.value(new), ratio,
+                new.kind,
+                t.device,
+                t.runtime,
+                t.threads,
+                diff_figures.value(old),
+                diff_figures.value(new),
+                ratio,
                 (low, high),
                 (diff_figures.delegated(old), diff_figures.delegated(new)),
             )
-        )  # fmt: skip
+        )
     return found

@@ -29,11 +29,22 @@ _FILES = (".json", ".jsonl")
 # SQLite's integers end there.
 _DIGITS = 18
 # What a machine's facts say of the moment alone: no two readings of them are alike.
-_OF_THE_MOMENT = frozenset((
-    "battery_c", "battery_percent", "busy_cpu_s", "frequency_khz", "frequency_mhz", "load",
-    "memory_available_kb", "stolen_cpu_s", "temperature_cpu_c", "temperature_millicelsius",
-    "temperatures_millicelsius", "time_in_state",
-))  # fmt: skip
+_OF_THE_MOMENT = frozenset(
+    (
+        "battery_c",
+        "battery_percent",
+        "busy_cpu_s",
+        "frequency_khz",
+        "frequency_mhz",
+        "load",
+        "memory_available_kb",
+        "stolen_cpu_s",
+        "temperature_cpu_c",
+        "temperature_millicelsius",
+        "temperatures_millicelsius",
+        "time_in_state",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -108,9 +119,18 @@ def diff(a: str, b: str) -> DifferentFigures:
         raise InputError(f"{a} and {b} have no ratio: {error}") from error
     layers, between = _layers(old, new)
     return DifferentFigures(
-        a, b, new.kind, (_model(old), _model(new)), (value(old), value(new)), ratio, (low, high),
-        layers, between, tuple(_facts(old, new)), tuple(dict.fromkeys((*old.doubts, *new.doubts))),
-    )  # fmt: skip
+        a,
+        b,
+        new.kind,
+        (_model(old), _model(new)),
+        (value(old), value(new)),
+        ratio,
+        (low, high),
+        layers,
+        between,
+        tuple(_facts(old, new)),
+        tuple(dict.fromkeys((*old.doubts, *new.doubts))),
+    )
 
 
 def value(m: Measurement) -> float:
@@ -182,9 +202,7 @@ def _model(m: Measurement) -> str:
     return m.artifact_sha256[:12]
 
 
-def _layers(
-    a: Measurement, b: Measurement
-) -> tuple[tuple[Layers, ...], tuple[int, int] | None]:  # fmt: skip
+def _layers(a: Measurement, b: Measurement) -> tuple[tuple[Layers, ...], tuple[int, int] | None]:
     """Operators are aligned by what they are, in their order: names change with the format."""
     if not (isinstance(a, Counted) and isinstance(b, Counted) and a.by_layer and b.by_layer):
         return (), None
@@ -212,9 +230,13 @@ def _facts(a: Measurement, b: Measurement) -> Iterator[Fact]:
 def _environment(m: Measurement) -> dict[str, str]:
     t = m.target
     found = {
-        "artifact": m.artifact_sha256[:12], "device": t.device, "runner": t.runner,
-        "runtime": t.runtime, "threads": str(t.threads), "delegate": t.delegate,
-    }  # fmt: skip
+        "artifact": m.artifact_sha256[:12],
+        "device": t.device,
+        "runner": t.runner,
+        "runtime": t.runtime,
+        "threads": str(t.threads),
+        "delegate": t.delegate,
+    }
     if isinstance(m, Estimated):
         fit = m.fit
         known = fit.version or str(fit.year or "")

@@ -235,9 +235,12 @@ def _version(package: str) -> str | None:
 def _doubts(parts: Mapping[str, Part], disk: int, memory: int | None) -> Iterator[Doubt]:
     runtime, numpy = parts.get("tflite-runtime"), parts.get("numpy")
     if (
-        runtime and runtime.version and numpy and numpy.version
+        runtime
+        and runtime.version
+        and numpy
+        and numpy.version
         and Version(numpy.version).major >= 2
-    ):  # fmt: skip
+    ):
         yield Doubt(
             "numpy-2-with-tflite-runtime",
             f"tflite-runtime {runtime.version} cannot run with numpy {numpy.version}",

@@ -110,12 +110,23 @@ def _environment(name: str, folder: Path) -> None:
     # The lock is the whole of it, less what nobody needs: no dependencies are looked for.
     _run(
         [
-            str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet",
-            "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps",
-            "--require-hashes", "--requirement", str(apart.lock(name)),
+            str(folder / "bin" / "python"),
+            "-I",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "--no-deps",
+            "--require-hashes",
+            "--requirement",
+            str(apart.lock(name)),
         ],
-        f"pip install for {name}", patience_s=LONG_PATIENCE_S,
-    )  # fmt: skip
+        f"pip install for {name}",
+        patience_s=LONG_PATIENCE_S,
+    )
 
 
 def _fetch(aside: Path, parts: Path, notify: Notify) -> Equipment:
@@ -167,17 +178,21 @@ class _Apt:
         (folder / "lists" / "partial").mkdir(parents=True)
         (self._debs / "partial").mkdir(parents=True)
         settings = [
-            f"Dir::State={folder}", f"Dir::State::lists={folder / 'lists'}",
-            f"Dir::Cache={folder / 'cache'}", "Debug::NoLocking=true",
+            f"Dir::State={folder}",
+            f"Dir::State::lists={folder / 'lists'}",
+            f"Dir::Cache={folder / 'cache'}",
+            "Debug::NoLocking=true",
             # Packages are downloaded to where only we can write; root's helper user cannot.
-            "APT::Sandbox::User=root", *_AUTHENTICATED,
-        ]  # fmt: skip
+            "APT::Sandbox::User=root",
+            *_AUTHENTICATED,
+        ]
         if architecture:
             (folder / "status").touch()
             settings += [
-                f"APT::Architecture={architecture}", f"APT::Architectures::={architecture}",
+                f"APT::Architecture={architecture}",
+                f"APT::Architectures::={architecture}",
                 f"Dir::State::status={folder / 'status'}",
-            ]  # fmt: skip
+            ]
         else:
             settings.append("Dir::State::status=/var/lib/dpkg/status")
         self._architecture = architecture
@@ -192,8 +207,9 @@ class _Apt:
         what = ["install", "--download-only", "--no-install-recommends"]
         _run(
             [*self._apt, *(what if dependencies else ["download"]), *names],
-            f"apt-get for {', '.join(names)}", cwd=self._debs,
-        )  # fmt: skip
+            f"apt-get for {', '.join(names)}",
+            cwd=self._debs,
+        )
         destination.mkdir(parents=True)
         versions = {}
         for deb in sorted(self._debs.glob("*.deb")):
@@ -213,13 +229,28 @@ def _wheel(package: str, machine: str, folder: Path) -> Path:
     wanted.write_text(f"{package}=={pin.version} --hash=sha256:{wheel.sha256}\n")
     _run(
         [
-            sys.executable, "-P", "-m", "pip", "download", "--quiet",
-            "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
-            "--require-hashes", "--python-version", "3.11",
-            "--platform", wheel.platform, "--dest", str(own), "--requirement", str(wanted),
+            sys.executable,
+            "-P",
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--python-version",
+            "3.11",
+            "--platform",
+            wheel.platform,
+            "--dest",
+            str(own),
+            "--requirement",
+            str(wanted),
         ],
         f"pip download {package}=={pin.version}",
-    )  # fmt: skip
+    )
     return next(own.glob("*.whl"))
 
 
@@ -259,16 +290,27 @@ def _build(compiler: Path, folder: Path, parts: Path) -> None:
 
 
 def _run(
-    argv: Sequence[str], what: str, *, cwd: Path | None = None, fail: bool = True,
-    environment: Mapping[str, str] | None = None, patience_s: int = PATIENCE_S,
-) -> str:  # fmt: skip
+    argv: Sequence[str],
+    what: str,
+    *,
+    cwd: Path | None = None,
+    fail: bool = True,
+    environment: Mapping[str, str] | None = None,
+    patience_s: int = PATIENCE_S,
+) -> str:
     """Standard output of a command; MissingError with the last line that says why it failed."""
     try:
         done = subprocess.run(
-            argv, cwd=cwd, capture_output=True, text=True, errors="replace", check=False,
-            stdin=subprocess.DEVNULL, timeout=patience_s,
+            argv,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=patience_s,
             env={**os.environ, "LC_ALL": "C", **(environment or {})},
-        )  # fmt: skip
+        )
     except OSError as error:
         raise MissingError(f"{what} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:

@@ -142,9 +142,13 @@ def choose(
     best = max(
         fitting,
         key=lambda c: (
-            c.enough, c.series.runtime in near, len(c.own), c.series.year or 0, -c.series.threads
+            c.enough,
+            c.series.runtime in near,
+            len(c.own),
+            c.series.year or 0,
+            -c.series.threads,
         ),
-    )  # fmt: skip
+    )
     if not best.enough:
         raise DeviceError(
             f"{card.title} is not here, and its card cannot stand in: it has {len(best.own)} "
@@ -189,16 +193,23 @@ def held_out(choice: Choice, family: str) -> tuple[tuple[HeldOut, ...], Left]:
 
 def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> Choice:
     own = samples(card, series)
-    like = [] if len(own) >= model.FEWEST_POINTS else [
-        (other.name, samples(other, one))
-        for other in others
-        for one in other.series
-        if _kind(one) == _kind(series)
-    ]  # fmt: skip
+    like = (
+        []
+        if len(own) >= model.FEWEST_POINTS
+        else [
+            (other.name, samples(other, one))
+            for other in others
+            for one in other.series
+            if _kind(one) == _kind(series)
+        ]
+    )
     return Choice(
-        card, series, own, tuple(group for _, group in like),
+        card,
+        series,
+        own,
+        tuple(group for _, group in like),
         tuple(dict.fromkeys(name for name, _ in like)),
-    )  # fmt: skip
+    )
 
 
 def _kind(series: Series) -> tuple[object, ...]:
@@ -261,7 +272,10 @@ def _estimated(
     return Estimated(
         artifact_sha256=artifact.sha256,
         target=Target(
-            choice.card.name, "none", choice.series.runtime, choice.series.threads,
+            choice.card.name,
+            "none",
+            choice.series.runtime,
+            choice.series.threads,
             choice.series.delegate,
         ),
         latency_ns=latency_ns,
@@ -283,7 +297,7 @@ def _estimated(
             ),
         ),
         doubts=doubts,
-    )  # fmt: skip
+    )
 
 
 def _doubts(

@@ -111,9 +111,15 @@ def evaluate(
     """
     failures = Failures()
     made = each(
-        paths, failures, data=data, runtime=runtime, threads=threads, overrides=overrides,
-        compare=compare, notify=notify,
-    )  # fmt: skip
+        paths,
+        failures,
+        data=data,
+        runtime=runtime,
+        threads=threads,
+        overrides=overrides,
+        compare=compare,
+        notify=notify,
+    )
     failures.check()
     return tuple(made.values())
 
@@ -154,9 +160,10 @@ def each(
     made: dict[Path, Evaluation] = {}
     if not asked:
         return made
-    with Store.keeping(notify) as store, DEVICES.load("host").open(
-        "host", exclusive=False, notify=notify
-    ) as session:  # fmt: skip
+    with (
+        Store.keeping(notify) as store,
+        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+    ):
         job = _Job(pictures, threads or leases.cores(), session, store, notify)
         for path, artifact in asked.items():
             reference = float_sibling(path, artifact, asked, notify) if compare else None
@@ -267,9 +274,13 @@ def every_logits(
         tap.write_bytes(tapped)
         facts = shelf.inspect(tapped)
         work = protocol.Work(
-            data, artifact.spec.preprocessing, data.resolution, facts.layout, facts.inputs[0],
+            data,
+            artifact.spec.preprocessing,
+            data.resolution,
+            facts.layout,
+            facts.inputs[0],
             facts.outputs[0],
-        )  # fmt: skip
+        )
         pool = _Pool(session, tap, target(artifact), work, min(leases.cores(), count))
         for done, event in enumerate(pool.answers(_ranges(count, pool.workers)), start=1):
             notify.progress(f"logits of {path.name}", done, count)
@@ -439,9 +450,13 @@ class _Job:
             self.notify.doubt(doubt)
         count = len(view.samples)
         work = protocol.Work(
-            view.ref, view.preprocessing, artifact.spec.resolution, artifact.layout,
-            artifact.inputs[0], artifact.outputs[0],
-        )  # fmt: skip
+            view.ref,
+            view.preprocessing,
+            artifact.spec.resolution,
+            artifact.layout,
+            artifact.inputs[0],
+            artifact.outputs[0],
+        )
         where = target(artifact, runtime)
         pool = _Pool(self.session, path, where, work, min(self.workers, count))
         predictions: dict[int, Prediction] = {}
@@ -461,11 +476,14 @@ class _Job:
         if not predictions:
             raise InputError(f"{view.ref.source} has no picture that can be read")
         evaluation = _evaluation(
-            artifact, view, pool,
+            artifact,
+            view,
+            pool,
             tuple(predictions[i] for i in sorted(predictions)),
             tuple(skipped[i] for i in sorted(skipped)),
-            reference, self.notify,
-        )  # fmt: skip
+            reference,
+            self.notify,
+        )
         self.store.add_evaluation(evaluation)
         return evaluation
 
@@ -477,9 +495,14 @@ class _Job:
 
 
 def _evaluation(
-    artifact: Artifact, view: _View, pool: _Pool, predictions: tuple[Prediction, ...],
-    skipped: tuple[str, ...], reference: Evaluation | None, notify: Notify,
-) -> Evaluation:  # fmt: skip
+    artifact: Artifact,
+    view: _View,
+    pool: _Pool,
+    predictions: tuple[Prediction, ...],
+    skipped: tuple[str, ...],
+    reference: Evaluation | None,
+    notify: Notify,
+) -> Evaluation:
     doubts = list(view.doubts)
     if skipped:
         doubt = Doubt("broken-image", f"left out of the pictures: {', '.join(skipped)}")

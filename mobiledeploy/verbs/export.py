@@ -217,11 +217,17 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
         # What is judged is compared with float, whether or not that was asked for.
         compared = planned.judged and not any(recipe == "float32" for recipe, _ in planned.jobs)
         request = convert.Request(
-            source=planned.source, jobs=planned.jobs + (REFERENCE,) * compared,
-            data=planned.data, golden=golden, io=order.io, output=order.output,
-            folder=str(staging), strict=planned.strict, keep_float=order.keep_float,
+            source=planned.source,
+            jobs=planned.jobs + (REFERENCE,) * compared,
+            data=planned.data,
+            golden=golden,
+            io=order.io,
+            output=order.output,
+            folder=str(staging),
+            strict=planned.strict,
+            keep_float=order.keep_float,
             unfinished=str(_unfinished(planned)),
-        )  # fmt: skip
+        )
         with DEVICES.load("host").open("host", exclusive=False, notify=notify):
             converted, finished = convert.produce(request, staging / "conversion.log", notify)
         notify.failed += finished.failed
@@ -433,9 +439,13 @@ class _Exam:
             isa=golden_.isa(),
         )
         contract = Contract(
-            self.spec.name, self.spec.preprocessing, self.spec.resolution, facts.layout,
-            _ends_in(self.order.output, facts), golden,
-        )  # fmt: skip
+            self.spec.name,
+            self.spec.preprocessing,
+            self.spec.resolution,
+            facts.layout,
+            _ends_in(self.order.output, facts),
+            golden,
+        )
         content = shelf.inscribe(content, contract)
         records.write_atomic(path, content)
         artifact = Artifact(

@@ -149,9 +149,13 @@ def fit(request: Request, notify: Notify) -> Run:
         nonlocal run
         best = runs.best(history, request.settings)
         run = dataclasses.replace(
-            run, history=history, best=best.number, top1=best.top1,
-            weights=loop.best_name(best.number), doubts=tuple(heard.doubts),
-        )  # fmt: skip
+            run,
+            history=history,
+            best=best.number,
+            top1=best.top1,
+            weights=loop.best_name(best.number),
+            doubts=tuple(heard.doubts),
+        )
         records.write_atomic(own / LOG, _log(history))
         records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
         heard.say(_line(history, request.settings.epochs))
@@ -160,7 +164,8 @@ def fit(request: Request, notify: Notify) -> Run:
     if stretched:
         heard.doubt(stretched)
     task = loop.Task(
-        request.spec, request.settings,
+        request.spec,
+        request.settings,
         loop.Pictures(images, np.array(train.labels, np.int64)),
         loop.Pictures(held_images, np.array(held.labels, np.int64)),
         init=Path(request.init) if request.init else None,
@@ -168,7 +173,7 @@ def fit(request: Request, notify: Notify) -> Run:
         state=own / runs.STATE,
         resume=Path(request.folder) / runs.STATE,
         tensorboard=own / TENSORBOARD if chief else None,
-    )  # fmt: skip
+    )
     dead = loop.train(task, run.history, notify=heard, commit=commit)
     if dead:
         heard.doubt(_dead(dead, _steps(run)))
@@ -182,9 +187,12 @@ def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:
     content = inputs.read(kept, inputs.MODEL)
     weights = Weights(folder.name, records.sha256(content), pinned=False)
     run = dataclasses.replace(
-        run, best=best.number, top1=best.top1, weights=WEIGHTS,
+        run,
+        best=best.number,
+        top1=best.top1,
+        weights=WEIGHTS,
         spec=dataclasses.replace(run.spec, weights=weights),
-    )  # fmt: skip
+    )
     if chief:
         records.write_atomic(folder / WEIGHTS, content)
         records.write_atomic(folder / runs.RECORD, records.dumps(run))
@@ -322,9 +330,13 @@ def _prepare(
 
 
 def _decode(
-    ref: DataRef, resolution: tuple[int, int], shape: Preprocessing, samples: Samples, path: Path,
+    ref: DataRef,
+    resolution: tuple[int, int],
+    shape: Preprocessing,
+    samples: Samples,
+    path: Path,
     notify: Notify,
-) -> Prepared:  # fmt: skip
+) -> Prepared:
     size = (len(samples), *resolution, 3)
     needed, free = int(np.prod(size)), shutil.disk_usage(path.parent).free
     if needed > free:

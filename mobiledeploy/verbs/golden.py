@@ -22,9 +22,18 @@ TOLERATED_STEPS = 1.0
 _LEVELS = 255
 # What the kernels of the runtimes choose by, as Linux names it.
 _FEATURES = (
-    "avx2", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_int8",
-    "asimd", "asimdhp", "asimddp", "i8mm", "sve",
-)  # fmt: skip
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,15 @@ class Job:
     def order(self, out: Path) -> Order:
         """The export that it is."""
         return Order(
-            arch=self.arch, alpha=self.alpha, res=self.res, recipes=self.recipes,
-            formats=self.formats, weights=self.weights, data=self.data, out=out,
-        )  # fmt: skip
+            arch=self.arch,
+            alpha=self.alpha,
+            res=self.res,
+            recipes=self.recipes,
+            formats=self.formats,
+            weights=self.weights,
+            data=self.data,
+            out=out,
+        )
 
     def __str__(self) -> str:
         parts = (self.arch, self.alpha, self.res)
@@ -78,13 +84,20 @@ def work(text: str, worker: int) -> str:
     # What jobs left that were killed along with their worker goes, too: Ray does so.
     with artifacts.staging(Path(tempfile.gettempdir(), _FOLDER)) as folder:
         log = folder / "log"
-        with log.open("wb") as stderr, subprocess.Popen(
-            [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"], cwd=folder,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-            # What a buffer still holds for a child that died would be an error on closing.
-            bufsize=0,
-            env=os.environ | {"MOBILEDEPLOY_STORE": str(folder / "store.db")},
-        ) as child:  # fmt: skip
+        with (
+            log.open("wb") as stderr,
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                # What a buffer still holds for a child that died would be an error on closing.
+                bufsize=0,
+                env=os.environ | {"MOBILEDEPLOY_STORE": str(folder / "store.db")},
+            ) as child,
+        ):
             assert child.stdin and child.stdout
             try:
                 # Its standard input stays open: it ends with this process.

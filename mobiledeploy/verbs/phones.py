@@ -42,7 +42,7 @@ class Guard:
 
     def __init__(
         self, session: Session, asked: recording.Asked, recorded: bool, notify: Notify
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._session = session
         self._asked = asked
         self._notify = notify
@@ -58,17 +58,26 @@ class Guard:
                 self._session, partial(measure, seconds=_SHORT_SECONDS), self._notify
             )
         made = valid(
-            measure, self._session, name, self._notify,
-            fixed_runs=self._asked.runs is not None, sleep=self._sleep,
-        )  # fmt: skip
+            measure,
+            self._session,
+            name,
+            self._notify,
+            fixed_runs=self._asked.runs is not None,
+            sleep=self._sleep,
+        )
         facts = {**made.facts_before, "fixed_performance": self._clocks or "not tried"}
         return replace(made, facts_before=facts)
 
 
 def valid(
-    measure: Callable[[], Measured], session: Session, name: str, notify: Notify, *,
-    fixed_runs: bool, sleep: Callable[[float], None] = time.sleep,
-) -> Measured:  # fmt: skip
+    measure: Callable[[], Measured],
+    session: Session,
+    name: str,
+    notify: Notify,
+    *,
+    fixed_runs: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Measured:
     """The first valid measurement of TRIES; a cool-down lies between two.
 
     Raises:
@@ -124,9 +133,7 @@ def _no_sleep(seconds: float) -> None:
     """What is played back waits for nothing."""
 
 
-def _cool_down(
-    session: Session, start: Mapping[str, str], sleep: Callable[[float], None]
-) -> None:  # fmt: skip
+def _cool_down(session: Session, start: Mapping[str, str], sleep: Callable[[float], None]) -> None:
     begun = session.clock()
     while session.clock() - begun < COOL_SECONDS:
         sleep(_LOOK_SECONDS)

@@ -71,9 +71,13 @@ def _figure(diagnosis: Diagnosis) -> Figure:
     ):
         known = [(v, y) for v, y in zip(values, places, strict=True) if abs(v) < LARGEST_SQNR_DB]
         left.plot(
-            [v for v, _ in known], [y for _, y in known], marker, color=colour, label=name,
+            [v for v, _ in known],
+            [y for _, y in known],
+            marker,
+            color=colour,
+            label=name,
             markersize=4,
-        )  # fmt: skip
+        )
     left.set_yticks(list(places), [units.one_line(layer.name) for layer in layers], fontsize=7)
     left.set_ylim(len(layers) - 0.5, -0.5)
     left.set_xlabel("SQNR of the layer's values (dB)")

@@ -43,9 +43,16 @@ ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
 TOOLS = (
-    "tensorflow", "tf_keras", "keras", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer",
-    "numpy", "pillow",
-)  # fmt: skip
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "numpy",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
@@ -173,11 +180,17 @@ def plan(order: Order, notify: Notify) -> Plan:
     judged = given is not None or builtin
     custom = None if order.custom_objects is None else str(order.custom_objects.absolute())
     return Plan(
-        Source(spec, found.file, found.weights, resolution, custom), jobs, strict, data,
-        calibration, training, () if numbered or source == models.DEMO else held.classes, judged,
+        Source(spec, found.file, found.weights, resolution, custom),
+        jobs,
+        strict,
+        data,
+        calibration,
+        training,
+        () if numbered or source == models.DEMO else held.classes,
+        judged,
         folder,
         _key(order, spec, found.file, data, calibration, training),
-    )  # fmt: skip
+    )
 
 
 def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
@@ -288,9 +301,11 @@ def _own_model(order: Order, notify: Notify) -> Opened:
     path = order.model
     assert path is not None
     for name, given in (
-        ("--arch", order.arch), ("--alpha", order.alpha), ("--groups", order.groups),
+        ("--arch", order.arch),
+        ("--alpha", order.alpha),
+        ("--groups", order.groups),
         ("--weights", order.weights),
-    ):  # fmt: skip
+    ):
         if given is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
     if runs.is_run(path):

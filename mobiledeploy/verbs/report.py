@@ -163,11 +163,18 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
             changed = _changed(before, evaluation)
             flips, flipped = _flips(evaluation, artifact, changed[:FLIPS]), len(changed)
     return Detail(
-        sha, _network(artifact), artifact.recipe.name,
-        units.ended(artifact.format, artifact.ends), profile, counts is not None,
-        _classes(evaluation, artifact) if evaluation else (), against, flips, flipped,
+        sha,
+        _network(artifact),
+        artifact.recipe.name,
+        units.ended(artifact.format, artifact.ends),
+        profile,
+        counts is not None,
+        _classes(evaluation, artifact) if evaluation else (),
+        against,
+        flips,
+        flipped,
         _environment(figures, artifact),
-    )  # fmt: skip
+    )
 
 
 def _network(artifact: Artifact) -> str:
@@ -178,9 +185,10 @@ def _network(artifact: Artifact) -> str:
 def _reference(known: Mapping[str, Artifact], artifact: Artifact) -> Artifact | None:
     """The float32 artifact of the same model, of the same format if there is one."""
     fits = [
-        a for a in known.values()
+        a
+        for a in known.values()
         if a.recipe.name == "float32" and a.spec == artifact.spec and a.sha256 != artifact.sha256
-    ]  # fmt: skip
+    ]
     if artifact.recipe.name == "float32":
         return None
     return min(fits, key=lambda a: (a.format != artifact.format, a.sha256), default=None)

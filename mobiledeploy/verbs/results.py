@@ -272,9 +272,15 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
         else:
             weights = a.spec.weights
             key = Key(
-                a.spec.name, weights.source, weights.sha256, a.recipe.name, a.format, a.ends,
-                m.kind, m.target,
-            )  # fmt: skip
+                a.spec.name,
+                weights.source,
+                weights.sha256,
+                a.recipe.name,
+                a.format,
+                a.ends,
+                m.kind,
+                m.target,
+            )
         found[key] = Figure(made_at, m)
     return found
 
@@ -292,9 +298,16 @@ def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float)
         if ratio is not None:
             value, interval = ratio[0] - 1, (ratio[1] - 1, ratio[2] - 1)
         verdict = Verdict(
-            "instructions" if metric == "instructions" else "latency", "", outcome, value, interval,
-            limit, 0, None, f"{path}: {line}",
-        )  # fmt: skip
+            "instructions" if metric == "instructions" else "latency",
+            "",
+            outcome,
+            value,
+            interval,
+            limit,
+            0,
+            None,
+            f"{path}: {line}",
+        )
         sha = "" if new is None else new.artifact_sha256
         doubts = () if new is None else _doubts(path, new, old)
         return Regression(

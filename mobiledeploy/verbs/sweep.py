@@ -88,16 +88,19 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
         UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
     """
     for name, values in (
-        ("--arch", grid.archs), ("--recipe", grid.recipes), ("--alpha", grid.alphas),
+        ("--arch", grid.archs),
+        ("--recipe", grid.recipes),
+        ("--alpha", grid.alphas),
         ("--res", grid.resolutions),
-    ):  # fmt: skip
+    ):
         if values is not None and not values:
             raise UsageError(f"the grid is empty: {name} names nothing")
     # Jobs work in another folder, and files are known by what their names say.
     grid = replace(
-        grid, data=_placed(grid.data, ("demo",)),
+        grid,
+        data=_placed(grid.data, ("demo",)),
         weights=_placed(grid.weights, ("demo", "imagenet", "random")),
-    )  # fmt: skip
+    )
     for recipe in grid.recipes:
         RECIPES.load(recipe)
     for device in grid.devices:
@@ -106,9 +109,7 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
     found = []
     cells = itertools.product(grid.archs, grid.alphas or (None,), grid.resolutions or (None,))
     for number, (arch, alpha, res) in enumerate(cells):
-        job = Job(
-            arch, alpha, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
-        )  # fmt: skip
+        job = Job(arch, alpha, res, grid.recipes, grid.formats, grid.weights, grid.data, workers)
         found.append((job, _state(job, grid.out)))
         notify.progress("planning", number + 1, number + 2)
     if all(planned.state == "impossible" for _, planned in found):
@@ -117,9 +118,13 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
 
 
 def sweep(
-    grid: Grid, *, executor: str = "local", workers: int | None = None, address: str = "",
+    grid: Grid,
+    *,
+    executor: str = "local",
+    workers: int | None = None,
+    address: str = "",
     notify: Notify = SILENCE,
-) -> Swept:  # fmt: skip
+) -> Swept:
     """Makes and judges what is missing of the grid, then takes its figures.
 
     Args:
@@ -156,9 +161,7 @@ def sweep(
         notify.say(f"{done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
     standing = _standing([job for job, p in planned if p.state != "impossible"], grid.out)
     failed += _figures(standing, grid.devices, notify)
-    return Swept(
-        tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values()))
-    )  # fmt: skip
+    return Swept(tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values())))
 
 
 def fronts(artifacts: set[str]) -> tuple[Front, ...]:
@@ -226,12 +229,15 @@ def _judged(found: dict[str, Artifact]) -> bool:
     with Store.open() as kept:
         return all(
             kept.evaluation(
-                a.sha256, a.data, a.spec.preprocessing, target,
+                a.sha256,
+                a.data,
+                a.spec.preprocessing,
+                target,
                 evaluate.runtime_version(target.runtime),
             )
             for a in found.values()
             for target in (evaluate.target(a),)
-        )  # fmt: skip
+        )
 
 
 def _take(job: Job, text: str, out: Path) -> Failed | None:

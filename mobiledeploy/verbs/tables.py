@@ -153,23 +153,42 @@ def _rounding(text: str) -> int:
 
 def _layer(row: Mapping[str, str]) -> PublishedLayer:
     return PublishedLayer(
-        row["source"], row["card"], row["type"], int(row["stride"]), row["filter"], row["size"],
+        row["source"],
+        row["card"],
+        row["type"],
+        int(row["stride"]),
+        row["filter"],
+        row["size"],
         row["note"],
-    )  # fmt: skip
+    )
 
 
 def _share(row: Mapping[str, str]) -> PublishedShare:
     return PublishedShare(
-        row["source"], row["card"], row["kind"], float(row["mult_adds_percent"]) / 100,
-        float(row["params_percent"]) / 100, row["note"],
-    )  # fmt: skip
+        row["source"],
+        row["card"],
+        row["kind"],
+        float(row["mult_adds_percent"]) / 100,
+        float(row["params_percent"]) / 100,
+        row["note"],
+    )
 
 
 _KINDS: dict[tuple[str, ...], Callable[[Mapping[str, str]], object]] = {
     (
-        "source", "model", "card", "alpha", "groups", "resolution", "mult_adds_M", "params_M",
-        "top1", "variant", "url", "note",
+        "source",
+        "model",
+        "card",
+        "alpha",
+        "groups",
+        "resolution",
+        "mult_adds_M",
+        "params_M",
+        "top1",
+        "variant",
+        "url",
+        "note",
     ): _published,
     ("source", "card", "type", "stride", "filter", "size", "note"): _layer,
     ("source", "card", "kind", "mult_adds_percent", "params_percent", "note"): _share,
-}  # fmt: skip
+}

@@ -38,10 +38,15 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
     """The layers of each of `sources`, in their order; errors are raised as they were there."""
     with artifacts.scratch() as folder:
         answers = child.events(
-            "trace", Request(tuple(sources)), (Traced,), what="the analysis",
-            log=folder / "log", temporary=folder / "tmp", notify=notify,
+            "trace",
+            Request(tuple(sources)),
+            (Traced,),
+            what="the analysis",
+            log=folder / "log",
+            temporary=folder / "tmp",
+            notify=notify,
             files=[name for source in sources for name in child.read_by(source) or [""]],
-        )  # fmt: skip
+        )
         with closing(answers):
             for _, traced in zip(sources, answers, strict=False):
                 yield traced

@@ -46,23 +46,44 @@ SCHEDULES = {
     schedule.name: schedule
     for schedule in (
         Schedule(
-            "paper", "rmsprop", learning_rate=0.045, batch=96, decay=0.94, decay_epochs=2.5,
-            weight_decay=4e-5, bn_momentum=0.9997, epochs=40,
+            "paper",
+            "rmsprop",
+            learning_rate=0.045,
+            batch=96,
+            decay=0.94,
+            decay_epochs=2.5,
+            weight_decay=4e-5,
+            bn_momentum=0.9997,
+            epochs=40,
             source="Howard et al. 2017, arXiv:1704.04861, section 3.2 and 3.3; TF-slim's "
             "train_image_classifier and mobilenet_v1_train (RMSprop 0.9, momentum 0.9, epsilon 1)",
         ),
         Schedule(
-            "v2", "rmsprop", learning_rate=0.045, batch=96, decay=0.98, decay_epochs=1.0,
-            weight_decay=4e-5, bn_momentum=0.9997, epochs=80,
+            "v2",
+            "rmsprop",
+            learning_rate=0.045,
+            batch=96,
+            decay=0.98,
+            decay_epochs=1.0,
+            weight_decay=4e-5,
+            bn_momentum=0.9997,
+            epochs=80,
             source="Sandler et al. 2018, arXiv:1801.04381, section 6.1",
         ),
         Schedule(
-            "finetune", "adamw", learning_rate=1e-3, batch=32, decay=0.0, decay_epochs=0.0,
-            weight_decay=0.05, bn_momentum=0.99, epochs=20,
+            "finetune",
+            "adamw",
+            learning_rate=1e-3,
+            batch=32,
+            decay=0.0,
+            decay_epochs=0.0,
+            weight_decay=0.05,
+            bn_momentum=0.99,
+            epochs=20,
             source="Loshchilov and Hutter, arXiv:1711.05101 (AdamW) and arXiv:1608.03983 (cosine)",
         ),
     )
-}  # fmt: skip
+}
 """How networks are trained, by name. No schedule decays depthwise kernels, which have so few
 weights (Howard et al. 2017, section 3.2). The papers' epochs are not ours: see `--epochs`."""
 
@@ -169,10 +190,15 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
     with records.writing(own):
         aside.mkdir(parents=True, exist_ok=True)
     answers = child.events(
-        "fit", request, (Run,), what="the training", log=aside / "log",
-        temporary=aside / "tmp", notify=notify,
+        "fit",
+        request,
+        (Run,),
+        what="the training",
+        log=aside / "log",
+        temporary=aside / "tmp",
+        notify=notify,
         files=[Path(request.init).name] if request.init else (),
-    )  # fmt: skip
+    )
     try:
         with closing(answers):
             for run in answers:
@@ -381,9 +407,13 @@ def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> 
             os.fsencode(Path(name).name).decode("utf-8", "replace"), file.sha256, False
         )
         own = dataclasses.replace(
-            spec, name=weights.source, card=None, architecture=file.framework, arguments={},
+            spec,
+            name=weights.source,
+            card=None,
+            architecture=file.framework,
+            arguments={},
             weights=weights,
-        )  # fmt: skip
+        )
         return Source(own, file=file, resolution=spec.resolution)
     if source.spec.classes != spec.classes or (labels and labels != spec.preprocessing.labels):
         raise InputError(

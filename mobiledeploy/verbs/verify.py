@@ -120,9 +120,13 @@ def _sealed(path: Path, artifact: Artifact) -> bool:
 def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
     kept = golden.pictures(path, artifact.golden)
     return pipelines.diagnose(
-        [golden_inputs.golden(path.parent, picture) for picture in kept], _tensors(pipeline, kept),
-        artifact.spec.preprocessing, artifact.spec.resolution, artifact.inputs[0], artifact.layout,
-    )  # fmt: skip
+        [golden_inputs.golden(path.parent, picture) for picture in kept],
+        _tensors(pipeline, kept),
+        artifact.spec.preprocessing,
+        artifact.spec.resolution,
+        artifact.inputs[0],
+        artifact.layout,
+    )
 
 
 def _tensors(pipeline: str, pictures: Sequence[Path]) -> Array:
@@ -148,9 +152,14 @@ def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
         raise UsageError("the pipeline is empty", "give a command or an .npz")
     try:
         done = subprocess.run(
-            [*argv, *arguments], capture_output=True, text=True, errors="replace",
-            timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*argv, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except FileNotFoundError as error:
         raise MissingError(f"the pipeline's program {argv[0]} is not there") from error
     except OSError as error:

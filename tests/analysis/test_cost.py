@@ -286,10 +286,14 @@ def test_a_chain_takes_its_largest_pair(sizes):
 
 
 @given(
-    kind=st.sampled_from(["tensorflow", "tflite", "onnx"]), height=SIDES, width=SIDES,
-    each=st.integers(1, 6), groups=st.integers(1, 4), factor=st.integers(2, 4),
+    kind=st.sampled_from(["tensorflow", "tflite", "onnx"]),
+    height=SIDES,
+    width=SIDES,
+    each=st.integers(1, 6),
+    groups=st.integers(1, 4),
+    factor=st.integers(2, 4),
     kernel=st.integers(1, 5),
-)  # fmt: skip
+)
 def test_mult_adds_grow_with_positions_and_params_do_not(
     kind, height, width, each, groups, factor, kernel
 ):
@@ -329,8 +333,11 @@ def test_shares_are_of_the_whole(sizes):
 def test_nothing_costs_nothing():
     found = cost.cost([])
     assert (found.mult_adds, found.params, found.peak_activation_bytes, found.intensity) == (
-        0, 0, 0, 0.0,
-    )  # fmt: skip
+        0,
+        0,
+        0,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize(

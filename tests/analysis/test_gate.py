@@ -78,8 +78,10 @@ def test_few_pictures_without_a_flip_are_inconclusive(margin):
 def enumerated(n, flips, loss):
     """Every likely (losses, gains) of n pictures with these true shares, and its probability."""
     worse, better = (flips + loss) / 2, (flips - loss) / 2
-    b, c = (np.arange(stats.binom.ppf(1e-12, n, p), stats.binom.isf(1e-12, n, p) + 1)
-            for p in (worse, better))  # fmt: skip
+    b, c = (
+        np.arange(stats.binom.ppf(1e-12, n, p), stats.binom.isf(1e-12, n, p) + 1)
+        for p in (worse, better)
+    )
     chance = stats.binom.pmf(b, n, worse)[:, None] * stats.binom.pmf(
         c, n - b[:, None], better / (1 - worse)
     )

@@ -102,9 +102,25 @@ def layer(
 ) -> LayerError:
     parts = {"clipped": 0.0, "codes": 0.0, "weights": 0.0} | {cause: 1.0}
     return LayerError(
-        name, "CONV_2D", (1, 4, 4, 8), reads, 20.0, 30.0, 25.0, share, 0.99, parts["clipped"],
-        parts["codes"], parts["weights"], ratio, 8, 0, 0, 0, 0.5,
-    )  # fmt: skip
+        name,
+        "CONV_2D",
+        (1, 4, 4, 8),
+        reads,
+        20.0,
+        30.0,
+        25.0,
+        share,
+        0.99,
+        parts["clipped"],
+        parts["codes"],
+        parts["weights"],
+        ratio,
+        8,
+        0,
+        0,
+        0,
+        0.5,
+    )
 
 
 SPREAD = [layer(f"l{n}", 0.05) for n in range(20)]
@@ -113,9 +129,13 @@ KNOWN = ("int8_ptq", "int8_best", "int8_qat", "int16x8_ptq")
 
 def names(layers, **changes):
     facts = {
-        "sqnr_db": 10.0, "agreement": 0.8, "recipe": "int8_ptq", "per_tensor": False,
-        "improved": False, "known": KNOWN,
-    }  # fmt: skip
+        "sqnr_db": 10.0,
+        "agreement": 0.8,
+        "recipe": "int8_ptq",
+        "per_tensor": False,
+        "improved": False,
+        "known": KNOWN,
+    }
     return [remedy.name for remedy in quantization.remedies(layers, **(facts | changes))]
 
 
@@ -127,21 +147,30 @@ def test_what_is_well_needs_no_remedy() -> None:
 @pytest.mark.parametrize(
     ("layers", "facts", "expected"),
     [
-        ([layer("a", 0.9, "clipped"), *SPREAD[:2]], {},
-         ["calibration", "int8_best", "keep-float", "int16x8_ptq"]),
+        (
+            [layer("a", 0.9, "clipped"), *SPREAD[:2]],
+            {},
+            ["calibration", "int8_best", "keep-float", "int16x8_ptq"],
+        ),
         ([layer(f"w{n}", 0.05, "weights") for n in range(20)], {}, ["int8_best"]),
-        ([layer(f"w{n}", 0.05, "weights") for n in range(20)], {"per_tensor": True},
-         ["per-channel", "int8_best"]),
+        (
+            [layer(f"w{n}", 0.05, "weights") for n in range(20)],
+            {"per_tensor": True},
+            ["per-channel", "int8_best"],
+        ),
         ([layer(f"u{n}", 0.05, ratio=900) for n in range(20)], {}, ["int8_best", "int16x8_ptq"]),
-        ([layer("a", 0.4, "weights"), layer("b", 0.3, "weights"), layer("c", 0.3, "weights")],
-         {"improved": True, "recipe": "int8_best"}, ["keep-float"]),
+        (
+            [layer("a", 0.4, "weights"), layer("b", 0.3, "weights"), layer("c", 0.3, "weights")],
+            {"improved": True, "recipe": "int8_best"},
+            ["keep-float"],
+        ),
         (SPREAD, {"improved": True, "recipe": "int8_best"}, ["int8_qat", "int16x8_ptq"]),
         (SPREAD, {"improved": True, "recipe": "int8_qat"}, ["int16x8_ptq"]),
         # A recipe that is not there is not named.
         (SPREAD, {"improved": True, "recipe": "int8_best", "known": ("int8_ptq",)}, []),
         ([], {}, []),
     ],
-)  # fmt: skip
+)
 def test_the_remedy_fits_the_cause(layers, facts, expected) -> None:
     assert names(layers, **facts) == expected
 
@@ -149,9 +178,14 @@ def test_the_remedy_fits_the_cause(layers, facts, expected) -> None:
 def test_a_remedy_says_for_which_layers() -> None:
     layers = [layer("a", 0.6, ratio=900), layer("b", 0.4, "weights")]
     best, keep, _ = quantization.remedies(
-        layers, sqnr_db=10.0, agreement=0.8, recipe="int8_ptq", per_tensor=False, improved=False,
+        layers,
+        sqnr_db=10.0,
+        agreement=0.8,
+        recipe="int8_ptq",
+        per_tensor=False,
+        improved=False,
         known=KNOWN,
-    )  # fmt: skip
+    )
     assert best.layers == ("a", "b")
     assert "a differ 900-fold" in best.why
     assert keep.command == "export with --keep-float a --keep-float b"
@@ -161,9 +195,14 @@ def test_a_remedy_says_for_which_layers() -> None:
 def test_weights_that_read_uneven_channels_are_no_matter_of_rounding() -> None:
     layers = [layer("a", 0.1, ratio=900), layer("b", 0.9, "weights", reads=("a", "image"))]
     best, _ = quantization.remedies(
-        layers, sqnr_db=10.0, agreement=0.8, recipe="int8_ptq", per_tensor=False, improved=False,
+        layers,
+        sqnr_db=10.0,
+        agreement=0.8,
+        recipe="int8_ptq",
+        per_tensor=False,
+        improved=False,
         known=KNOWN,
-    )  # fmt: skip
+    )
     assert best.why.startswith("channels of a differ 900-fold")
     assert "rounding by answers" not in best.why
     assert best.layers == ("b", "a")
@@ -185,9 +224,14 @@ HALF = [layer("half", 0.5), *(layer(f"l{n}", 0.5 / 28) for n in range(28)), laye
 def test_spread_is_over_the_layers_that_make_most_of_the_error() -> None:
     assert len(quantization.most(HALF)) == 15
     remedies = quantization.remedies(
-        HALF, sqnr_db=10.0, agreement=0.8, recipe="int8_best", per_tensor=False, improved=True,
+        HALF,
+        sqnr_db=10.0,
+        agreement=0.8,
+        recipe="int8_best",
+        per_tensor=False,
+        improved=True,
         known=KNOWN,
-    )  # fmt: skip
+    )
     assert "keep-float" not in [remedy.name for remedy in remedies]
     qat = next(remedy for remedy in remedies if remedy.name == "int8_qat")
     assert "the error is spread over 15 of 30 layers" in qat.why

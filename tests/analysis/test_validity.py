@@ -9,19 +9,34 @@ from mobiledeploy.analysis import validity
 from mobiledeploy.core.types import Measured, Target
 
 FACTS = {
-    "thermal_status": "0", "screen": "on", "charger": "USB", "governor": "0:schedutil",
-    "frequency_cap_khz": "0:1800000 7:2800000", "temperature_cpu_c": "40.0",
-    "time_in_state": "300000:100 2800000:1000", "battery_c": "28.0",
-}  # fmt: skip
+    "thermal_status": "0",
+    "screen": "on",
+    "charger": "USB",
+    "governor": "0:schedutil",
+    "frequency_cap_khz": "0:1800000 7:2800000",
+    "temperature_cpu_c": "40.0",
+    "time_in_state": "300000:100 2800000:1000",
+    "battery_c": "28.0",
+}
 NOISE = np.random.Generator(np.random.PCG64(0)).normal(2e6, 1e4, 400)
 STEADY = tuple(int(n) for n in NOISE)  # 0.8 s
 
 
 def measured(samples=STEADY, before=FACTS, after=FACTS, **given) -> Measured:
     plain = Measured(
-        "0" * 64, Target("adb:1", "native", "litert", 1, "xnnpack"), "2.3.0", samples, (), 2e6,
-        (2e6, 2e6), 1, 31, 31, before, after,
-    )  # fmt: skip
+        "0" * 64,
+        Target("adb:1", "native", "litert", 1, "xnnpack"),
+        "2.3.0",
+        samples,
+        (),
+        2e6,
+        (2e6, 2e6),
+        1,
+        31,
+        31,
+        before,
+        after,
+    )
     return replace(plain, **given)
 
 
@@ -41,18 +56,23 @@ def test_a_quiet_phone_is_valid() -> None:
         ({"charger": "none"}, "the charger went USB -> none"),
         ({"governor": "0:powersave"}, "the governor went"),
         ({"frequency_cap_khz": "0:1800000 7:2000000"}, "the highest clock allowed went"),
-        ({"time_in_state": "300000:102 1800000:40 2800000:1042"},
-         "the clock moved between 2800000 and 1800000 kHz"),
+        (
+            {"time_in_state": "300000:102 1800000:40 2800000:1042"},
+            "the clock moved between 2800000 and 1800000 kHz",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_happened_is_named(change, said) -> None:
     (reason,) = validity.disturbed(measured(after=FACTS | change))
     assert said in reason
     assert validity.disturbed(measured(before=FACTS | change, after=FACTS | change)) == (
-        () if "status" not in said else
-        ("the phone throttles (thermal status 1 before the runs)",
-         "the phone throttles (thermal status 1 after the runs)")
-    )  # fmt: skip
+        ()
+        if "status" not in said
+        else (
+            "the phone throttles (thermal status 1 before the runs)",
+            "the phone throttles (thermal status 1 after the runs)",
+        )
+    )
 
 
 def test_other_clocks_before_and_after_the_runs_do_not_count() -> None:

@@ -71,9 +71,14 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
     data = DataRef("demo", "validation", (size, size))
     jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
     request = convert.Request(
-        source=Source(spec), jobs=jobs, data=data, golden=GOLDEN, io="int8", output="softmax",
+        source=Source(spec),
+        jobs=jobs,
+        data=data,
+        golden=GOLDEN,
+        io="int8",
+        output="softmax",
         folder=str(tmp_path),
-    )  # fmt: skip
+    )
     files, finished = convert.produce(request, tmp_path / "log", Terminal(quiet=True))
     assert len(files) == len(jobs)
     reference = np.asarray(finished.reference, np.float32)
@@ -95,9 +100,13 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setitem(evaluate.RUNTIMES_OF, file.format, (runtime,))
                 _, logits = evaluate.logits(
-                    Path(file.path), tapped, spec.preprocessing, data, GOLDEN,
+                    Path(file.path),
+                    tapped,
+                    spec.preprocessing,
+                    data,
+                    GOLDEN,
                     notify=Terminal(quiet=True),
-                )  # fmt: skip
+                )
             mean = reference.mean(axis=0)
             sqnr = accuracy.sqnr_db(reference - mean, logits - mean)
             assert sqnr >= FLOOR[file.recipe], (file.recipe, file.format, runtime)

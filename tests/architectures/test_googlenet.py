@@ -15,13 +15,22 @@ def test_size_is_that_of_the_published_model(network):
 def test_shapes_are_those_of_table_1():
     built = googlenet.build(resolution=(224, 224), classes=1000)
     rows = {
-        "conv1": (112, 64), "pool1": (56, 64), "conv2": (56, 192), "pool2": (28, 192),
-        "inception_3a_concat": (28, 256), "inception_3b_concat": (28, 480), "pool3": (14, 480),
-        "inception_4a_concat": (14, 512), "inception_4b_concat": (14, 512),
-        "inception_4c_concat": (14, 512), "inception_4d_concat": (14, 528),
-        "inception_4e_concat": (14, 832), "pool4": (7, 832),
-        "inception_5a_concat": (7, 832), "inception_5b_concat": (7, 1024),
-    }  # fmt: skip
+        "conv1": (112, 64),
+        "pool1": (56, 64),
+        "conv2": (56, 192),
+        "pool2": (28, 192),
+        "inception_3a_concat": (28, 256),
+        "inception_3b_concat": (28, 480),
+        "pool3": (14, 480),
+        "inception_4a_concat": (14, 512),
+        "inception_4b_concat": (14, 512),
+        "inception_4c_concat": (14, 512),
+        "inception_4d_concat": (14, 528),
+        "inception_4e_concat": (14, 832),
+        "pool4": (7, 832),
+        "inception_5a_concat": (7, 832),
+        "inception_5b_concat": (7, 1024),
+    }
     for name, (size, channels) in rows.items():
         assert built.get_layer(name).output_shape == (None, size, size, channels)
 

@@ -78,9 +78,15 @@ def test_random_weights_know_what_a_bottleneck_leaves_whole():
     spec = models.spec(cards.load("mobilenet_v2"), alpha=1.0, res=32, classes=12)
     handle = framework.build(spec, None).handle
     gains = {
-        "Conv1": 2, "expanded_conv_depthwise": 2, "expanded_conv_project": 2, "block_1_expand": 1,
-        "block_1_project": 2, "block_3_expand": 1, "Conv_1": 1, "predictions": 2,
-    }  # fmt: skip
+        "Conv1": 2,
+        "expanded_conv_depthwise": 2,
+        "expanded_conv_project": 2,
+        "block_1_expand": 1,
+        "block_1_project": 2,
+        "block_3_expand": 1,
+        "Conv_1": 1,
+        "predictions": 2,
+    }
     for name, gain in gains.items():
         layer = handle.get_layer(name)
         kernel = layer.get_weights()[0]

@@ -18,9 +18,13 @@ def published(variant, alpha, resolution, classes):
     size, _, minimalistic = variant.partition("_")
     network = getattr(tf_keras.applications, f"MobileNetV3{size.title()}")
     return network(
-        input_shape=(resolution, resolution, 3), alpha=alpha, classes=classes, weights=None,
-        minimalistic=bool(minimalistic), include_preprocessing=False,
-    )  # fmt: skip
+        input_shape=(resolution, resolution, 3),
+        alpha=alpha,
+        classes=classes,
+        weights=None,
+        minimalistic=bool(minimalistic),
+        include_preprocessing=False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,20 @@ def test_size_is_the_published_one(network, variant, parameters, mult_adds):
 def test_shapes_are_those_of_table_1():
     built = squeezenet.build(variant="1.0", resolution=(224, 224), classes=1000)
     rows = {
-        "conv1": (111, 96), "maxpool1": (55, 96), "fire2_concat": (55, 128),
-        "fire3_concat": (55, 128), "fire4_concat": (55, 256), "maxpool4": (27, 256),
-        "fire5_concat": (27, 256), "fire6_concat": (27, 384), "fire7_concat": (27, 384),
-        "fire8_concat": (27, 512), "maxpool8": (13, 512), "fire9_concat": (13, 512),
+        "conv1": (111, 96),
+        "maxpool1": (55, 96),
+        "fire2_concat": (55, 128),
+        "fire3_concat": (55, 128),
+        "fire4_concat": (55, 256),
+        "maxpool4": (27, 256),
+        "fire5_concat": (27, 256),
+        "fire6_concat": (27, 384),
+        "fire7_concat": (27, 384),
+        "fire8_concat": (27, 512),
+        "maxpool8": (13, 512),
+        "fire9_concat": (13, 512),
         "conv10": (13, 1000),
-    }  # fmt: skip
+    }
     for name, (size, channels) in rows.items():
         assert built.get_layer(name).output_shape == (None, size, size, channels)
 

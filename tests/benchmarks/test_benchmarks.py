@@ -45,8 +45,9 @@ def test_too_few_runs_are_refused_before_the_first(side_by_side) -> None:
     assert (result.interval[0], result.ratio, result.met) == (0.5, 0.9, False)
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "conversion.py"), "--runs", "5"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert "x>=6" in done.stderr
 
@@ -66,8 +67,9 @@ def test_both_ways_of_evaluating_take_the_same_pictures(exported, here) -> None:
         (photos / held.id(index)).write_text("no picture")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "evaluation.py"), str(path), str(photos)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     # 1 says that the bar was missed, which the weather may do.
     assert done.returncode in (0, 1), done.stderr
     report = json.loads((here / "build" / "benchmarks" / "evaluation.json").read_text())
@@ -79,8 +81,9 @@ def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
     out = tmp_path / "gate.json"
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "gate_statistics.py"), "--largest", "400", "--out", out],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     cells = json.loads(out.read_text())["cells"]
     assert len(cells) == 18
@@ -127,8 +130,9 @@ def watched(seen: dict[tuple[str, str], str], seconds: int) -> None:
     """Each program and the code that it ends in are found to be wrong in what stands beside it."""
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(BENCHMARKS), json.dumps(list(seen)), str(seconds)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert (done.stdout.splitlines(), done.stderr) == (list(seen.values()), "")
 
 

@@ -116,10 +116,16 @@ def test_what_does_not_go_together(arguments, said):
 @pytest.mark.parametrize(
     ("text", "amount"),
     [
-        ("150M", 150_000_000), ("1.5G", 1_500_000_000), ("500k", 500_000), ("2MB", 2_000_000),
-        ("700kB", 700_000), ("1 GB", 10**9), ("42", 42), ("0.5m", 500_000),
+        ("150M", 150_000_000),
+        ("1.5G", 1_500_000_000),
+        ("500k", 500_000),
+        ("2MB", 2_000_000),
+        ("700kB", 700_000),
+        ("1 GB", 10**9),
+        ("42", 42),
+        ("0.5m", 500_000),
     ],
-)  # fmt: skip
+)
 def test_amounts_have_units(text, amount):
     assert Amount().convert(text, None, None) == amount
 
@@ -165,20 +171,48 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
 def test_where_the_error_enters_is_said_once(shares, said):
     layers = tuple(
         LayerError(
-            f"l{n}", "CONV_2D", (1, 4, 4, 8), (), 20.0, 30.0, 25.0, share, 0.99, 0.0, 1.0, 0.0, 1.0,
-            8, 0, 0, 0, 0.5,
+            f"l{n}",
+            "CONV_2D",
+            (1, 4, 4, 8),
+            (),
+            20.0,
+            30.0,
+            25.0,
+            share,
+            0.99,
+            0.0,
+            1.0,
+            0.0,
+            1.0,
+            8,
+            0,
+            0,
+            0,
+            0.5,
         )
         for n, share in enumerate(shares)
-    )  # fmt: skip
+    )
     most = tuple(layer.name for layer in quantization.most(layers))
     facts = {"sqnr_db": 10.0, "agreement": 0.8}
     remedies = quantization.remedies(
         layers, **facts, recipe="int8_best", per_tensor=False, improved=True, known=("int8_qat",)
     )
     found = Diagnosis(
-        "a.tflite", "", "int8_best", (), "float32.tflite", "litert", "golden", 4, **facts,
-        enters=most[0], most=most, layers=layers, not_told=(), remedies=remedies,
-    )  # fmt: skip
+        "a.tflite",
+        "",
+        "int8_best",
+        (),
+        "float32.tflite",
+        "litert",
+        "golden",
+        4,
+        **facts,
+        enters=most[0],
+        most=most,
+        layers=layers,
+        not_told=(),
+        remedies=remedies,
+    )
     assert _where(found) == said
     spread = [r.why for r in remedies if "spread" in r.why]
     assert bool(spread) == ("spread" in said)

@@ -18,8 +18,10 @@ from tests import namespaces
 def run(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_bench_prints_a_line_for_each_artifact(exported, here) -> None:
@@ -42,11 +44,20 @@ def write_card(path: Path, folder: Path, *more: str) -> None:
     """A card `phone-2` with points of networks like that of `path`."""
     _, work = estimate.read(path, "mobilenet_v1")
     lines = [
-        'name = "phone-2"', 'title = "Phone 2"', 'soc = "Chip"', *more, "cores = []",
-        "[sources.own]", 'title = "me"',
-        "[[series]]", 'runtime = "tflite"', "year = 2020", 'precision = "float32"', "threads = 4",
+        'name = "phone-2"',
+        'title = "Phone 2"',
+        'soc = "Chip"',
+        *more,
+        "cores = []",
+        "[sources.own]",
+        'title = "me"',
+        "[[series]]",
+        'runtime = "tflite"',
+        "year = 2020",
+        'precision = "float32"',
+        "threads = 4",
         "points = [",
-    ]  # fmt: skip
+    ]
     for size in range(1, 10):
         lines += [f'{{ network = "n{size}", latency_ns = {size}_000_000, source = "own" }},']
     lines += ["]"]

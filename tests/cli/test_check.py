@@ -21,8 +21,11 @@ from tests.figures import of_another_file
 def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
-        capture_output=True, text=True, timeout=120, env=os.environ | environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+    )
 
 
 @pytest.fixture
@@ -40,9 +43,15 @@ def path(exported, here) -> Path:
 
 def test_too_few_pictures_are_inconclusive_and_every_report_says_so(path, here):
     done = run(
-        "check", path, "--github", "--junit", "check.xml", "--markdown", "check.md",
+        "check",
+        path,
+        "--github",
+        "--junit",
+        "check.xml",
+        "--markdown",
+        "check.md",
         GITHUB_STEP_SUMMARY=str(here / "summary.md"),
-    )  # fmt: skip
+    )
     assert done.returncode == 3, done.stderr
     head, row = done.stdout.splitlines()[:2]
     assert head.split()[:3] == ["file", "verdict", "images"]
@@ -121,8 +130,9 @@ def test_an_interrupted_update_leaves_the_baseline_as_it_was(path):
     before = Path("mobiledeploy-baseline.json").read_bytes()
     process = subprocess.Popen(
         [sys.executable, "-m", "mobiledeploy", "check", str(path), "--update-baseline"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     # Its runners are its children: the work has begun.
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None and not children.read_text().split():

@@ -16,8 +16,12 @@ def mobiledeploy(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *arguments],
-        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_sound_installation_ends_in_0(tmp_path):

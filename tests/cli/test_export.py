@@ -24,8 +24,11 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDE
 def run(*argv, cwd, **environment):
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
-        cwd=cwd, env=os.environ | environment, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def refused(done, code, said, folder, besides=frozenset()):
@@ -62,9 +65,12 @@ def test_the_plain_export_makes_five_files_with_records(demo):
     folder, answer = demo
     rows = {(row["recipe"], row["format"]): row for row in answer["rows"]}
     assert set(rows) == {
-        ("float32", "tflite"), ("float16", "tflite"), ("int8_best", "tflite"),
-        ("float32", "onnx"), ("int8_best", "onnx"),
-    }  # fmt: skip
+        ("float32", "tflite"),
+        ("float16", "tflite"),
+        ("int8_best", "tflite"),
+        ("float32", "onnx"),
+        ("int8_best", "onnx"),
+    }
     made = folder / "build" / "mobilenet_v1_0.25_96_demo"
     kinds = {"float32.tflite", "float16.tflite", "int8_best.tflite"}
     names = kinds | {"float32.onnx", "int8_best.onnx"}
@@ -116,9 +122,16 @@ def test_the_same_export_is_answered_from_the_earlier_one(demo):
 def test_another_format_stands_beside_the_earlier_files(demo):
     folder, _ = demo
     done = run(
-        "export", "--alpha", "0.25", "--res", "96", "--recipe", "dynamic_int8", "--json",
+        "export",
+        "--alpha",
+        "0.25",
+        "--res",
+        "96",
+        "--recipe",
+        "dynamic_int8",
+        "--json",
         cwd=folder,
-    )  # fmt: skip
+    )
     assert [row["recipe"] for row in json.loads(done.stdout)["rows"]] == ["dynamic_int8"]
     assert len(list(folder.glob("build/*/*.tflite"))) == 4
 
@@ -140,9 +153,18 @@ def test_an_export_is_reused_only_while_its_own_files_stand(tmp_path, model_file
     """A, B, A: the second A may not be answered with the files of B, which bear the same names."""
     picture_folder(tmp_path / "given")
     plain = (
-        "export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given",
-        "--recipe", "float32", "--format", "tflite", "--json",
-    )  # fmt: skip
+        "export",
+        model_files / "k2.h5",
+        "--input-range",
+        "0,1",
+        "--data",
+        "given",
+        "--recipe",
+        "float32",
+        "--format",
+        "tflite",
+        "--json",
+    )
 
     def made(*more):
         answer = json.loads(run(*plain, *more, cwd=tmp_path).stdout)
@@ -170,9 +192,18 @@ def test_other_calibration_pictures_are_another_export(tmp_path, model_files):
     for split in ("calibration", "validation"):
         picture_folder(tmp_path / "given" / split)
     argv = (
-        "export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given",
-        "--recipe", "int8_ptq", "--format", "tflite", "--json",
-    )  # fmt: skip
+        "export",
+        model_files / "k2.h5",
+        "--input-range",
+        "0,1",
+        "--data",
+        "given",
+        "--recipe",
+        "int8_ptq",
+        "--format",
+        "tflite",
+        "--json",
+    )
     first = json.loads(run(*argv, cwd=tmp_path).stdout)
     assert first["rows"][0]["agreement"] is not None  # though no float file was asked for
     assert [p.name for p in (tmp_path / "build" / "k2").glob("*.tflite")] == ["int8_ptq.tflite"]
@@ -184,9 +215,18 @@ def test_what_was_judged_otherwise_is_not_shown(tmp_path, model_files):
     """The same file with other preprocessing, and timed otherwise, has other figures."""
     picture_folder(tmp_path / "given")
     argv = (
-        "export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given",
-        "--recipe", "float32", "--format", "tflite", "--json",
-    )  # fmt: skip
+        "export",
+        model_files / "k2.h5",
+        "--input-range",
+        "0,1",
+        "--data",
+        "given",
+        "--recipe",
+        "float32",
+        "--format",
+        "tflite",
+        "--json",
+    )
     first = json.loads(run(*argv, cwd=tmp_path).stdout)["rows"][0]
     path = first["path"]
     for more in (["--input-range", "0,255"], ["--data", str(tmp_path / "given" / "a" / "..")]):
@@ -199,9 +239,17 @@ def test_what_was_judged_otherwise_is_not_shown(tmp_path, model_files):
 
 def test_a_format_named_twice_is_made_once(tmp_path, model_files):
     done = run(
-        "export", model_files / "k2.h5", "--input-range", "0,1", "--recipe", "float32,float32",
-        "--format", "tflite,tflite", "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        model_files / "k2.h5",
+        "--input-range",
+        "0,1",
+        "--recipe",
+        "float32,float32",
+        "--format",
+        "tflite,tflite",
+        "--json",
+        cwd=tmp_path,
+    )
     assert len(json.loads(done.stdout)["rows"]) == 1
 
 
@@ -210,9 +258,15 @@ def test_too_many_broken_pictures_leave_nothing(tmp_path, model_files):
     for path in sorted((tmp_path / "given").rglob("*.png"))[::2]:
         path.write_text("no picture")
     argv = (
-        "export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given",
-        "--recipe", "float32",
-    )  # fmt: skip
+        "export",
+        model_files / "k2.h5",
+        "--input-range",
+        "0,1",
+        "--data",
+        "given",
+        "--recipe",
+        "float32",
+    )
     refused(run(*argv, cwd=tmp_path), 7, "cannot be read", tmp_path, besides={".mobiledeploy"})
 
 
@@ -220,10 +274,22 @@ def test_a_module_that_lies_in_the_current_folder_is_not_imported(tmp_path, mode
     for name in ("queue", "numpy", "h5py", "keras", "random"):
         (tmp_path / f"{name}.py").write_text("open('/dev/stderr', 'w').write('EVIL'); 1 / 0")
     done = subprocess.run(
-        [Path(sys.executable).with_name("mobiledeploy"), "export", model_files / "k2.h5",
-         "--input-range", "0,1", "--recipe", "float32", "--format", "tflite"],
-        cwd=tmp_path, env=os.environ, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            Path(sys.executable).with_name("mobiledeploy"),
+            "export",
+            model_files / "k2.h5",
+            "--input-range",
+            "0,1",
+            "--recipe",
+            "float32",
+            "--format",
+            "tflite",
+        ],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "EVIL" not in done.stderr
 
@@ -261,9 +327,17 @@ def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
     picture_folder(tmp_path / "given")
     model = model_of(tmp_path / "exp.h5", tf_keras.layers.Activation("exponential"))
     done = run(
-        "export", model, "--data", "given", "--input-range", "0,1", "--recipe", "int8_ptq",
-        "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        model,
+        "--data",
+        "given",
+        "--input-range",
+        "0,1",
+        "--recipe",
+        "int8_ptq",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (doubt,) = (d for d in json.loads(done.stdout)["doubts"] if d["name"] == "float-operators")
     assert doubt["message"] == "int8_ptq.onnx computes Exp in float, between integers"
@@ -289,18 +363,37 @@ def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_p
 def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
     picture_folder(tmp_path / "given")
     done = run(
-        "export", odd, "--data", "given", "--input-range", "0,1", "--recipe", "float32",
-        "--format", "onnx", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        odd,
+        "--data",
+        "given",
+        "--input-range",
+        "0,1",
+        "--recipe",
+        "float32",
+        "--format",
+        "onnx",
+        cwd=tmp_path,
+    )
     refused(done, 7, "CONV_3D has no form in ONNX here", tmp_path, {"build"})
 
 
 def test_a_job_that_fails_costs_that_job_only(tmp_path, odd):
     picture_folder(tmp_path / "given")
     done = run(
-        "export", odd, "--data", "given", "--input-range", "0,1", "--recipe", "float32",
-        "--format", "onnx,tflite", "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        odd,
+        "--data",
+        "given",
+        "--input-range",
+        "0,1",
+        "--recipe",
+        "float32",
+        "--format",
+        "onnx,tflite",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 7, done.stderr
     answer = json.loads(done.stdout)
     assert [Path(row["path"]).name for row in answer["rows"]] == ["float32.tflite"]
@@ -476,9 +569,18 @@ def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
 def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_path, model_files):
     picture_folder(tmp_path / "given")
     done = run(
-        "export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given", "--crop", 0.875,
-        "--recipe", "float32,float16", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        model_files / "k2.h5",
+        "--input-range",
+        "0,1",
+        "--data",
+        "given",
+        "--crop",
+        0.875,
+        "--recipe",
+        "float32,float16",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.endswith("[metadata-crop]")]
     assert "squeeze the whole image" in line
@@ -563,10 +665,20 @@ def test_the_person_detector(tmp_path, real_data):
 def test_a_published_weight_file_with_photos(tmp_path, real_data):
     imagenet = real_data / "imagenet"
     done = run(
-        "export", "--alpha", "0.75", "--res", "224", "--weights",
-        imagenet / "mobilenet_7_5_224_tf.h5", "--data", imagenet / "images",
-        "--labels", imagenet / "labels.txt", "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        "--alpha",
+        "0.75",
+        "--res",
+        "224",
+        "--weights",
+        imagenet / "mobilenet_7_5_224_tf.h5",
+        "--data",
+        imagenet / "images",
+        "--labels",
+        imagenet / "labels.txt",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
     assert rows["float32", "tflite"]["top1"] > 0.8
@@ -579,9 +691,17 @@ def test_a_published_weight_file_with_photos(tmp_path, real_data):
 def test_every_kind_of_model_file_goes_the_whole_way(name, tmp_path, model_files):
     picture_folder(tmp_path / "given")
     done = run(
-        "export", model_files / name, "--data", "given", "--input-range", "0,1",
-        "--recipe", "all", "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "export",
+        model_files / name,
+        "--data",
+        "given",
+        "--input-range",
+        "0,1",
+        "--recipe",
+        "all",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     made = {(row["recipe"], row["format"]) for row in rows}

@@ -18,8 +18,11 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDE
 def run(*argv, cwd, **environment):
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *argv],
-        cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_help_lists_every_command_with_a_line(tmp_path):
@@ -35,9 +38,13 @@ def test_a_table_on_a_terminal_says_names_as_they_are():
     program = f"from mobiledeploy.cli import _frame; _frame.table(['file', 'x'], {rows!r}, '[t]')"
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=theirs, stderr=subprocess.PIPE, timeout=60,
-        env={**os.environ, "COLUMNS": "100", "TERM": "xterm"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "100", "TERM": "xterm"},
+        check=False,
+    )
     os.close(theirs)
     said = os.read(ours, 1 << 16).decode()
     os.close(ours)
@@ -143,8 +150,12 @@ def shell(line, cwd, **environment):
     program = f'm() {{ "{sys.executable}" -m mobiledeploy "$@"; }}; {line}; exit ${{PIPESTATUS[0]}}'
     return subprocess.run(
         ["bash", "-c", program],
-        cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,9 +192,13 @@ def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
         "models.listings = broken; sys.argv = ['mobiledeploy', 'models']; sys.exit(run())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True,
-        text=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 70
     assert done.stderr == "error: a pipe broke before the work was done\n"
 
@@ -207,8 +222,12 @@ def test_an_error_that_nobody_can_hear_keeps_its_code(where, tmp_path):
 def test_an_interrupt_is_one_line_and_130(number, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.5", "--res", "96"],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as child:  # fmt: skip
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("build/.*.staging")):
             assert time.monotonic() < deadline
@@ -224,9 +243,11 @@ def test_an_interrupt_is_one_line_and_130(number, tmp_path):
 
 def test_shell_completion_knows_commands_and_options(tmp_path):
     done = run(
-        cwd=tmp_path, _MOBILEDEPLOY_COMPLETE="bash_complete", COMP_WORDS="mobiledeploy exp",
+        cwd=tmp_path,
+        _MOBILEDEPLOY_COMPLETE="bash_complete",
+        COMP_WORDS="mobiledeploy exp",
         COMP_CWORD="1",
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "plain,export")
 
 

@@ -42,8 +42,15 @@ def test_groups_stand_in_the_rows():
 def test_without_a_name_every_card_has_one_line():
     header, *rows, last = lines()
     assert header.split() == [
-        "model", "paper", "alphas", "resolution", "mult-adds", "params", "top-1", "weights",
-    ]  # fmt: skip
+        "model",
+        "paper",
+        "alphas",
+        "resolution",
+        "mult-adds",
+        "params",
+        "top-1",
+        "weights",
+    ]
     assert [row.split()[0] for row in rows] == list(cards.names())
     found = {row.split()[0]: " ".join(row.split()[1:]) for row in rows}
     assert found["mobilenet_v1"] == (

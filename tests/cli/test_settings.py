@@ -24,9 +24,19 @@ OPTIONS = [
 ]
 # Whoever writes a repository must not choose any of these, in whatever command they stand.
 NEVER = {
-    "adb", "benchmark_model", "clean", "emulator", "executor", "force", "pipeline", "ray_address",
-    "strategy", "unsafe", "custom_objects", "update_baseline",
-}  # fmt: skip
+    "adb",
+    "benchmark_model",
+    "clean",
+    "emulator",
+    "executor",
+    "force",
+    "pipeline",
+    "ray_address",
+    "strategy",
+    "unsafe",
+    "custom_objects",
+    "update_baseline",
+}
 WRITES = {"baseline", "junit", "markdown", "out", "plot", "record"}
 every_option = pytest.mark.parametrize(
     ("command", "option"), OPTIONS, ids=[f"{name}-{option.name}" for name, option in OPTIONS]
@@ -57,8 +67,12 @@ def run(*argv, cwd, **environment):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *argv],
-        cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=cwd,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def fitting(option):
@@ -173,8 +187,12 @@ def adb(cwd, **environment):
     """The program that a bench in that folder would call."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", ADB],
-        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     return done.stdout.strip()
 
 
@@ -338,8 +356,10 @@ def test_lists_are_what_has_commas_on_the_command_line(repository):
     given = {"recipe": ["int8_ptq", "float32"], "keep_float": ["a,b", "c"], "mean": [1, 2.5, 3]}
     said = {name: said_by(repository, "export", name, value)[name] for name, value in given.items()}
     assert said == {
-        "recipe": "int8_ptq,float32", "keep_float": ("a,b", "c"), "mean": "1,2.5,3",
-    }  # fmt: skip
+        "recipe": "int8_ptq,float32",
+        "keep_float": ("a,b", "c"),
+        "mean": "1,2.5,3",
+    }
     with CONTEXT:
         ctx = export.command.make_context("export", [], default_map=said)
     assert ctx.params["keep_float"] == ("a,b", "c")

@@ -34,9 +34,13 @@ def data(tmp_path: Path) -> Path:
 
 def started(folder: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*PROGRAM, "--data", "data.npz", "--batch", "8", *more], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment,
-    )  # fmt: skip
+        [*PROGRAM, "--data", "data.npz", "--batch", "8", *more],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
+    )
 
 
 def until(process: subprocess.Popen[str], words: str) -> None:
@@ -66,8 +70,10 @@ def arrays(path: Path) -> dict[str, Any]:
 def test_what_is_refused_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [*PROGRAM, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -144,11 +150,18 @@ def workers(data: Path, *outs: str, epochs: int) -> list[subprocess.Popen[str]]:
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     return [
         started(
-            data, "--epochs", str(epochs), "--strategy", "multiworker", "--out", out, "--json",
+            data,
+            "--epochs",
+            str(epochs),
+            "--strategy",
+            "multiworker",
+            "--out",
+            out,
+            "--json",
             TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
         )
         for index, out in enumerate(outs)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.slow
@@ -175,8 +188,12 @@ def test_two_workers_train_one_network(data: Path) -> None:
     assert losses[0] == pytest.approx(losses[1])
     assert answers[0]["spec"]["weights"]["sha256"] == runs.load(data / "run").spec.weights.sha256
     assert sorted(path.name for path in (data / "run").iterdir()) == [
-        "log.csv", "run.json", "state", "tensorboard", "weights.h5",
-    ]  # fmt: skip
+        "log.csv",
+        "run.json",
+        "state",
+        "tensorboard",
+        "weights.h5",
+    ]
 
 
 @pytest.mark.slow

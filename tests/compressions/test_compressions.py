@@ -132,9 +132,17 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
 
 @pytest.mark.parametrize(
     ("name", "amount"),
-    [("prune", 0.0), ("prune", 1.0), ("prune", -1), ("prune", float("nan")), ("cluster", 1),
-     ("cluster", 2.5), ("cluster", 257), ("cluster", float("nan"))],
-)  # fmt: skip
+    [
+        ("prune", 0.0),
+        ("prune", 1.0),
+        ("prune", -1),
+        ("prune", float("nan")),
+        ("cluster", 1),
+        ("cluster", 2.5),
+        ("cluster", 257),
+        ("cluster", float("nan")),
+    ],
+)
 def test_an_amount_that_cannot_be_is_refused(name, amount):
     with pytest.raises(UsageError, match=f"--{name}"):
         COMPRESSIONS.load(name).wrap(fresh(), amount, STEPS)

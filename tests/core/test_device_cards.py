@@ -56,8 +56,11 @@ def test_a_card_is_read_whole(folder):
     card = device_cards.load("mine")
     (series,) = card.series
     assert (series.runtime, series.year, series.precision, series.threads) == (
-        "tflite", 2024, "int8", 4
-    )  # fmt: skip
+        "tflite",
+        2024,
+        "int8",
+        4,
+    )
     assert card.cores[0].clock_hz == 2_400_000_000
     assert card.points == 2
     assert card.folder == str(folder)

@@ -21,9 +21,11 @@ with leases.hold("host", exclusive=sys.argv[1] == "exclusive", notify=Quiet()):
 
 def holder(kind: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", HOLDER, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", HOLDER, kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
 
 def line(process: subprocess.Popen[str]) -> str:

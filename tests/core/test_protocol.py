@@ -19,11 +19,15 @@ READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, 
 @pytest.mark.parametrize(
     "event",
     [
-        READY, protocol.Timed((1, 2)), protocol.Answer(3, "a/b.png", -1, "AAAA"),
-        protocol.Skipped(3, "a", "broken"), protocol.Fed("a.npz"),
-        protocol.Done(5), Failure(7, "no", ""),
+        READY,
+        protocol.Timed((1, 2)),
+        protocol.Answer(3, "a/b.png", -1, "AAAA"),
+        protocol.Skipped(3, "a", "broken"),
+        protocol.Fed("a.npz"),
+        protocol.Done(5),
+        Failure(7, "no", ""),
     ],
-)  # fmt: skip
+)
 def test_every_event_survives_the_way(event: protocol.Event) -> None:
     assert protocol.parse(records.line(event)) == event
 
@@ -37,17 +41,21 @@ def test_anything_else_is_the_devices_fault(text: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "INFO: Created a delegate.", "[]", "null", '{"record":"Timed"}',
+        "INFO: Created a delegate.",
+        "[]",
+        "null",
+        '{"record":"Timed"}',
         '{"schema_version":2,"record":"Timed","samples_ns":[1]}',
         '{"schema_version":1,"record":"Timed","samples_ns":[1.5]}',
         '{"schema_version":1,"record":["Timed"],"samples_ns":[1]}',
-        '{"schema_version":1,"record":"Artifact"}', "[" * 100_000,
+        '{"schema_version":1,"record":"Artifact"}',
+        "[" * 100_000,
         '{"schema_version":1,"record":"Timed","samples_ns":[1,0]}',
         '{"schema_version":1,"record":"Timed","samples_ns":[18446744073709551616]}',
         records.line(READY).replace('"threads":1', '"threads":0'),
         records.line(READY).replace("0.5", "1e999"),
     ],
-)  # fmt: skip
+)
 def test_what_looks_like_an_event_is_not_taken_for_one(line: str) -> None:
     with pytest.raises(DeviceError, match="no line of its protocol"):
         protocol.parse(line)

@@ -15,9 +15,13 @@ from mobiledeploy.verbs import places
 
 ASKED = Asked("adb:1", "native", None, 1, None, None, 2.0, fixed_performance=True)
 SOUND = Recording(
-    ASKED, (Pushed("a.tflite", "0" * 64, "/data/a"),), ({"cpu": "c"},), (0.0, 1.5), (True,),
+    ASKED,
+    (Pushed("a.tflite", "0" * 64, "/data/a"),),
+    ({"cpu": "c"},),
+    (0.0, 1.5),
+    (True,),
     (Ran(("runner",), ("{}",), 0, ""),),
-)  # fmt: skip
+)
 
 
 def written(folder: Path, **asked: Any) -> Path:
@@ -35,9 +39,16 @@ def test_a_recording_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("threads", 0), ("runs", 0), ("seconds", 0.0), ("seconds", float("nan")), ("seconds", -1.0),
-     ("rounds", 0), ("rounds", 2**62)],
-)  # fmt: skip
+    [
+        ("threads", 0),
+        ("runs", 0),
+        ("seconds", 0.0),
+        ("seconds", float("nan")),
+        ("seconds", -1.0),
+        ("rounds", 0),
+        ("rounds", 2**62),
+    ],
+)
 def test_what_cannot_be_asked_is_refused(tmp_path, field, value):
     with pytest.raises(InputError, match=f"session.json: {field} cannot be so"):
         recording.read(written(tmp_path, **{field: value}))

@@ -35,9 +35,19 @@ from mobiledeploy.core.types import (
 st.register_type_strategy(int, st.integers(-(1 << 63), (1 << 63) - 1))
 
 KINDS = (
-    Artifact, DataRef, Doubt, Evaluation, Layer, Measured, ModelSpec, Overrides, Prediction,
-    Preprocessing, Recipe, Tensor,
-)  # fmt: skip
+    Artifact,
+    DataRef,
+    Doubt,
+    Evaluation,
+    Layer,
+    Measured,
+    ModelSpec,
+    Overrides,
+    Prediction,
+    Preprocessing,
+    Recipe,
+    Tensor,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

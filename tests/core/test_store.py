@@ -43,8 +43,10 @@ with Store.open() as store:
 def writer(count: int, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(REPOSITORY), str(count), name],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def kept(sha256: str) -> list[float]:
@@ -114,10 +116,13 @@ def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
     others = [
         dataclasses.replace(HOST, **change)
         for change in (
-            {"device": "phone"}, {"runner": "native"}, {"runtime": "tflite_runtime"},
-            {"threads": 2}, {"delegate": "none"},
+            {"device": "phone"},
+            {"runner": "native"},
+            {"runtime": "tflite_runtime"},
+            {"threads": 2},
+            {"delegate": "none"},
         )
-    ]  # fmt: skip
+    ]
     with Store.open() as store:
         for number, other in enumerate([HOST, *others]):
             made = dataclasses.replace(MEASURED, target=other, median_ns=float(number))

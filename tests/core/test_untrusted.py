@@ -50,10 +50,22 @@ TFMOT = "tensorflow_model_optimization.python.core"
         layer("TFOpLambda", None, function="quantization.fake_quant_with_min_max_vars"),
         layer("RandomFlip", mode="horizontal_and_vertical", data_format="channels_last"),
         # Keras 2.1: a list of layers, and an initializer with all its settings.
-        {"class_name": "Sequential", "config": [{"class_name": "Conv2D", "config": {
-            "padding": "same", "batch_input_shape": [None, 8, 8, 3], "kernel_initializer": {
-                "class_name": "VarianceScaling",
-                "config": {"mode": "fan_avg", "distribution": "uniform", "scale": 1.0}}}}]},
+        {
+            "class_name": "Sequential",
+            "config": [
+                {
+                    "class_name": "Conv2D",
+                    "config": {
+                        "padding": "same",
+                        "batch_input_shape": [None, 8, 8, 3],
+                        "kernel_initializer": {
+                            "class_name": "VarianceScaling",
+                            "config": {"mode": "fan_avg", "distribution": "uniform", "scale": 1.0},
+                        },
+                    },
+                }
+            ],
+        },
         layer("TFOpLambda", None, function="compat.v1.nn.relu"),
         layer("SlicingOpLambda", OP_LAYER, "SlicingOpLambda", function="__operators__.getitem"),
         {"class_name": "Dense", "config": {"activation": "relu"}},
@@ -69,10 +81,13 @@ TFMOT = "tensorflow_model_optimization.python.core"
         {"inbound_nodes": [{"kwargs": {"(any)": "key"}}]},
         {"inbound_nodes": [[["any", 0, 0, {"mode": "REFLECT", "name": "text"}]]]},
         {"inbound_nodes": [{"args": [{"class_name": "__slice__", "config": {"start": 1}}]}]},
-        layer("QuantizeWrapperV2", f"{TFMOT}.quantization.keras.quantize_wrapper",
-              quantize_config={"class_name": "NoOpQuantizeConfig", "config": {}}),
+        layer(
+            "QuantizeWrapperV2",
+            f"{TFMOT}.quantization.keras.quantize_wrapper",
+            quantize_config={"class_name": "NoOpQuantizeConfig", "config": {}},
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_keras_itself_writes_is_known(config):
     assert untrusted.keras_code(model(config)) == ()
 
@@ -157,12 +172,37 @@ def test_what_only_training_needs_is_dropped_at_any_depth():
 
 # Classes and functions that run, load or read what they are given, whatever else is on the list.
 NEVER = {
-    "AbstractRNNCell", "ClassMethod", "Cond", "DenseFeatures", "DeviceWrapper", "DropoutWrapper",
-    "FlaxLayer", "ForiLoop", "InstanceMethod", "InstanceProperty", "IntegerLookup", "JaxLayer",
-    "Lambda", "Layer", "Map", "ResidualWrapper", "Scan", "StackedRNNCells", "StringLookup",
-    "TFSMLayer", "TensorFlowOpLayer", "TextVectorization", "TorchModuleWrapper", "VectorizedMap",
-    "WhileLoop", "Wrapper", "__lambda__", "__typespec__", "CompositeTensor", "TypeSpec",
-}  # fmt: skip
+    "AbstractRNNCell",
+    "ClassMethod",
+    "Cond",
+    "DenseFeatures",
+    "DeviceWrapper",
+    "DropoutWrapper",
+    "FlaxLayer",
+    "ForiLoop",
+    "InstanceMethod",
+    "InstanceProperty",
+    "IntegerLookup",
+    "JaxLayer",
+    "Lambda",
+    "Layer",
+    "Map",
+    "ResidualWrapper",
+    "Scan",
+    "StackedRNNCells",
+    "StringLookup",
+    "TFSMLayer",
+    "TensorFlowOpLayer",
+    "TextVectorization",
+    "TorchModuleWrapper",
+    "VectorizedMap",
+    "WhileLoop",
+    "Wrapper",
+    "__lambda__",
+    "__typespec__",
+    "CompositeTensor",
+    "TypeSpec",
+}
 
 
 def test_what_runs_is_on_no_list():
@@ -172,9 +212,25 @@ def test_what_runs_is_on_no_list():
         for name in functions:
             words = set(name.replace(".", "_").split("_"))
             assert not words & {
-                "io", "load", "file", "py", "numpy", "function", "fn", "while", "cond", "map",
-                "scan", "print", "debugging", "train", "summary", "saved", "sampler", "decode",
-            }, name  # fmt: skip
+                "io",
+                "load",
+                "file",
+                "py",
+                "numpy",
+                "function",
+                "fn",
+                "while",
+                "cond",
+                "map",
+                "scan",
+                "print",
+                "debugging",
+                "train",
+                "summary",
+                "saved",
+                "sampler",
+                "decode",
+            }, name
 
 
 @given(JSON)

@@ -141,8 +141,9 @@ def test_all_of_a_folder_without_class_folders_has_no_labels(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     samples = opened(tmp_path)
     assert [(samples.id(i), samples.label(i)) for i in range(len(samples))] == [
-        ("a.png", -1), ("b.png", -1),
-    ]  # fmt: skip
+        ("a.png", -1),
+        ("b.png", -1),
+    ]
     assert samples.image(0).shape == (4, 4, 3)
 
 

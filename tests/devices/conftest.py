@@ -79,8 +79,9 @@ class Phone:
         """Plugs it in."""
         self._daemon = subprocess.Popen(
             [sys.executable, str(HERE / "daemon.py"), str(self.root), self.model, self._port],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._daemon.stdout
         self._port = self._daemon.stdout.readline().strip()
         self.serial = f"127.0.0.1:{self._port}"
@@ -184,10 +185,18 @@ def arm_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, log.open("wb") as output:
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{folder}/adb")
         machine = subprocess.Popen(
-            ["unshare", "-Urmnpf", "--kill-child", str(HERE / "arm_phone.sh"),
-             str(ARM_PHONE / "root"), str(ARM_PHONE / "qemu-aarch64-static"), str(folder / "adb")],
-            stdout=output, stderr=output,
-        )  # fmt: skip
+            [
+                "unshare",
+                "-Urmnpf",
+                "--kill-child",
+                str(HERE / "arm_phone.sh"),
+                str(ARM_PHONE / "root"),
+                str(ARM_PHONE / "qemu-aarch64-static"),
+                str(folder / "adb"),
+            ],
+            stdout=output,
+            stderr=output,
+        )
         try:
             yield _connected(machine, log)
         finally:
@@ -216,11 +225,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         RUNTIMES=("litert",),
         files=lambda machine, runtime: {"program": HERE / "scripted_runner.py"},
         bench=lambda model, target, sample, files: (
-            files["program"], "bench", "--model", model, "--runtime", target.runtime,
-            "--threads", str(target.threads), "--delegate", target.delegate,
+            files["program"],
+            "bench",
+            "--model",
+            model,
+            "--runtime",
+            target.runtime,
+            "--threads",
+            str(target.threads),
+            "--delegate",
+            target.delegate,
         ),
         hear=lambda process, target: process,
-    )  # fmt: skip
+    )
     load = RUNNERS.load
     monkeypatch.setattr(RUNNERS, "load", lambda name: runner if name == "scripted" else load(name))
     return runner

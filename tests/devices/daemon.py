@@ -90,7 +90,7 @@ class Connection:
 
     def __init__(
         self, phone: Phone, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.phone = phone
         self.reader, self.writer = reader, writer
         self.streams: dict[int, Stream] = {}
@@ -176,10 +176,16 @@ async def shell(phone: Phone, stream: Stream, command: str) -> None:
     with phone.commands.open("a") as log:
         log.write(json.dumps(command) + "\n")
     process = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", phone.inside(command), stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd="/",
-        env=phone.environment(), start_new_session=True,
-    )  # fmt: skip
+        "/bin/sh",
+        "-c",
+        phone.inside(command),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd="/",
+        env=phone.environment(),
+        start_new_session=True,
+    )
     assert process.stdin and process.stdout and process.stderr
 
     async def pump(source: asyncio.StreamReader, number: int) -> None:
@@ -229,8 +235,13 @@ class Sync:
             if name == b"QUIT":
                 return
             argument = (await self.stream.exactly(size)).decode()
-            answers = {b"STAT": self.stat, b"LST2": self.stat2, b"STA2": self.stat2,
-                       b"RECV": self.receive, b"SEND": self.send}  # fmt: skip
+            answers = {
+                b"STAT": self.stat,
+                b"LST2": self.stat2,
+                b"STA2": self.stat2,
+                b"RECV": self.receive,
+                b"SEND": self.send,
+            }
             if name not in answers:
                 await self.fail(f"unsupported {name!r}")
                 return
@@ -250,8 +261,19 @@ class Sync:
     async def stat2(self, name: bytes, text: str) -> None:
         try:
             s = self.path(text).lstat()
-            fields = (0, s.st_dev, s.st_ino, s.st_mode, s.st_nlink, s.st_uid, s.st_gid, s.st_size,
-                      int(s.st_atime), int(s.st_mtime), int(s.st_ctime))  # fmt: skip
+            fields = (
+                0,
+                s.st_dev,
+                s.st_ino,
+                s.st_mode,
+                s.st_nlink,
+                s.st_uid,
+                s.st_gid,
+                s.st_size,
+                int(s.st_atime),
+                int(s.st_mtime),
+                int(s.st_ctime),
+            )
         except OSError as error:
             fields = (error.errno or 0, *(0,) * 10)
         await self.stream.write(struct.pack("<4sIQQIIIIQqqq", name, *fields))

@@ -32,15 +32,30 @@ def now():
     return float(lived.read_text()) if lived.exists() else 0.0
 
 
-tensor = {"name": "", "shape": [], "dtype": "", "scale": [], "zero_point": [], "axis": None,
-          "constant": False}  # fmt: skip
+tensor = {
+    "name": "",
+    "shape": [],
+    "dtype": "",
+    "scale": [],
+    "zero_point": [],
+    "axis": None,
+    "constant": False,
+}
 if (phone / "faults" / "garbage").exists():
     print((phone / "faults" / "garbage").read_text(), flush=True)
 say(
-    "Ready", protocol=1, runtime="litert", version="2.3.0", input=tensor, output=tensor,
-    delegate=given.get("--delegate", "xnnpack"), delegated_nodes=pace.get("delegated", 31),
-    total_nodes=31, threads=int(given["--threads"]), cpu="aarch64",
-)  # fmt: skip
+    "Ready",
+    protocol=1,
+    runtime="litert",
+    version="2.3.0",
+    input=tensor,
+    output=tensor,
+    delegate=given.get("--delegate", "xnnpack"),
+    delegated_nodes=pace.get("delegated", 31),
+    total_nodes=31,
+    threads=int(given["--threads"]),
+    cpu="aarch64",
+)
 name = Path(given["--model"]).name
 per_run = pace.get(name, pace.get("", 2e6))
 seconds = now()

@@ -12,8 +12,23 @@ from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.devices import adb as device
 
-ODD = ["a b", "'", '"', "; touch $PHONE/hacked", "$(touch $PHONE/hacked)", "`id`", "*", "\\", "-n",
-       "a\nb", "", "ü", "&", "|", "#"]  # fmt: skip
+ODD = [
+    "a b",
+    "'",
+    '"',
+    "; touch $PHONE/hacked",
+    "$(touch $PHONE/hacked)",
+    "`id`",
+    "*",
+    "\\",
+    "-n",
+    "a\nb",
+    "",
+    "ü",
+    "&",
+    "|",
+    "#",
+]
 
 
 def session(phone, notify=SILENCE):
@@ -44,9 +59,17 @@ def test_a_command_hears_answers_and_ends(phone) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["int8.tflite", "a b.tflite", "-x.tflite", "$(touch hacked);'\"`.tflite", "ü.tflite",
-             "lease", "n" * 200 + ".bin"],
-)  # fmt: skip
+    "name",
+    [
+        "int8.tflite",
+        "a b.tflite",
+        "-x.tflite",
+        "$(touch hacked);'\"`.tflite",
+        "ü.tflite",
+        "lease",
+        "n" * 200 + ".bin",
+    ],
+)
 def test_files_go_and_come_back_whatever_they_are_called(phone, tmp_path, name: str) -> None:
     (tmp_path / "there").mkdir()
     path = tmp_path / "there" / name
@@ -76,11 +99,20 @@ def test_facts(phone) -> None:
     with session(phone) as opened:
         facts = opened.facts()
     expected = {
-        "model": "Pixel 3", "soc": "SM8150", "android": "12", "sdk": "31", "charger": "USB",
-        "battery_percent": "87", "battery_c": "28.1", "thermal_status": "0", "screen": "on",
-        "temperature_cpu_c": "43.0", "taskset": "yes", "time_in_state": "300000:5 2800000:80",
+        "model": "Pixel 3",
+        "soc": "SM8150",
+        "android": "12",
+        "sdk": "31",
+        "charger": "USB",
+        "battery_percent": "87",
+        "battery_c": "28.1",
+        "thermal_status": "0",
+        "screen": "on",
+        "temperature_cpu_c": "43.0",
+        "taskset": "yes",
+        "time_in_state": "300000:5 2800000:80",
         "core_capacity": "0:325 1:325 2:325 3:325 4:870 5:870 6:870 7:1024",
-    }  # fmt: skip
+    }
     assert {key: facts.get(key) for key in expected} == expected
     assert facts["governor"].startswith("0:schedutil 1:")
 
@@ -133,8 +165,11 @@ def test_a_push_that_fails(phone, tmp_path, heard, monkeypatch, fault, content, 
 
 
 def test_too_little_room_is_known_before(phone, tmp_path) -> None:
-    phone.tool("df", "#!/bin/sh\necho 'Filesystem 1K-blocks Used Available Use% Mounted on'\n"
-                     "echo '/dev/block/dm-5 100000 99000 1000 99% /data'\n")  # fmt: skip
+    phone.tool(
+        "df",
+        "#!/bin/sh\necho 'Filesystem 1K-blocks Used Available Use% Mounted on'\n"
+        "echo '/dev/block/dm-5 100000 99000 1000 99% /data'\n",
+    )
     file = tmp_path / "file"
     file.write_bytes(bytes(100_000))
     with pytest.raises(DeviceError, match="has 1,024 kB free"), session(phone) as opened:

@@ -51,8 +51,12 @@ def test_the_mode_of_steady_clocks_is_kept_where_it_helps(phone, scripted, path,
     effect = made.facts_before["fixed_performance"]
     assert effect.startswith(("on: with it 1.00 times", "off: with it 1.00 times"))
     assert [line.split()[-1] for line in phone.said("cmd")][:5] == [
-        "true", "false", "true", "true", "false"
-    ]  # fmt: skip
+        "true",
+        "false",
+        "true",
+        "true",
+        "false",
+    ]
     assert phone.said("cmd")[-1].endswith("false")
     before = len(phone.said("cmd"))
     bench([path], device="adb", runner="scripted", runs=9, fixed_performance=False, notify=heard)
@@ -126,8 +130,9 @@ def test_a_clock_that_moves_voids_it(phone, scripted, path, here, heard) -> None
 def test_a_phone_that_slows_down_voids_it(phone, scripted, path, here, heard) -> None:
     phone.pace(drift=0.5, span=1.0)
     with pytest.raises(VoidError, match="% slower from their first to last quarter"):
-        bench([path], device="adb", runner="scripted", runs=500, fixed_performance=False,
-              notify=heard)  # fmt: skip
+        bench(
+            [path], device="adb", runner="scripted", runs=500, fixed_performance=False, notify=heard
+        )
 
 
 def test_a_median_that_is_not_known_voids_it(phone, scripted, path, here, heard) -> None:
@@ -147,8 +152,14 @@ def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) 
     assert made.target.delegate == "none"
     phone.pace(delegated=20)
     with pytest.raises(VoidError, match="gpu took 20 of 31 operators only"):
-        bench([path], device="adb", runner="scripted", delegate="gpu", fixed_performance=False,
-              notify=heard)  # fmt: skip
+        bench(
+            [path],
+            device="adb",
+            runner="scripted",
+            delegate="gpu",
+            fixed_performance=False,
+            notify=heard,
+        )
 
 
 @pytest.mark.parametrize(
@@ -189,8 +200,9 @@ def test_faults_end_in_one_line_and_leave_nothing(
 
 def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
     phone.plant("slow", "500000")
-    (made,) = bench([path], device="adb", runner="scripted", runs=6, fixed_performance=False,
-                    notify=heard)  # fmt: skip
+    (made,) = bench(
+        [path], device="adb", runner="scripted", runs=6, fixed_performance=False, notify=heard
+    )
     assert len(made.samples_ns) == 6
 
 
@@ -256,8 +268,11 @@ def test_a_void_session_is_recorded_too(phone, scripted, path, here, heard) -> N
 def test_what_is_no_recording(here, path) -> None:
     (here / "cut.json").write_text('{"record": "Recording"')
     (here / "other.json").write_text(json.dumps({"schema_version": 1, "record": "Recording"}))
-    for file, said in (("none.json", "cannot be read"), ("cut.json", "is not JSON"),
-                       ("other.json", "asked")):  # fmt: skip
+    for file, said in (
+        ("none.json", "cannot be read"),
+        ("cut.json", "is not JSON"),
+        ("other.json", "asked"),
+    ):
         with pytest.raises(InputError, match=said):
             bench([path], device=f"replay:{file}")
     with pytest.raises(UsageError, match="which recording.; --device replay:FILE"):

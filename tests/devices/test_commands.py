@@ -21,9 +21,13 @@ TOOL = Path(__file__).resolve().parent / "printing_benchmark_model.py"
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *arguments], capture_output=True, text=True,
-        env=os.environ | environment, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "mobiledeploy", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -33,15 +37,29 @@ def path(exported) -> str:
 
 def test_google_s_tool_is_driven_and_recorded(phone, path, here) -> None:
     tool = ("--runner", "benchmark_model", "--benchmark-model", str(TOOL))
-    done = command("bench", path, "--device", "pixel", *tool, "--delegate", "gpu", "--json",
-                   "--no-fixed-performance", "--record", "session.json")  # fmt: skip
+    done = command(
+        "bench",
+        path,
+        "--device",
+        "pixel",
+        *tool,
+        "--delegate",
+        "gpu",
+        "--json",
+        "--no-fixed-performance",
+        "--record",
+        "session.json",
+    )
     assert done.returncode == 0, done.stderr
     (made,) = json.loads(done.stdout)["measurements"]
     assert made["kind"] == "measured"
     assert made["target"] == {
-        "device": f"adb:{phone.serial}", "runner": "benchmark_model", "runtime": "litert",
-        "threads": 1, "delegate": "gpu",
-    }  # fmt: skip
+        "device": f"adb:{phone.serial}",
+        "runner": "benchmark_model",
+        "runtime": "litert",
+        "threads": 1,
+        "delegate": "gpu",
+    }
     assert made["median_ns"] == pytest.approx(2e6, rel=0.01)
     assert made["runtime_version"].endswith("(medians of its starts)")
     assert (made["delegated_nodes"], made["total_nodes"]) == (31, 31)
@@ -68,9 +86,18 @@ def test_a_model_s_name_without_such_a_phone(phone, path, here) -> None:
 
 def test_a_void_measurement_ends_in_4(phone, path, here) -> None:
     done = command(
-        "bench", path, "--device", "adb", "--runner", "benchmark_model", "--delegate", "gpu",
-        "--benchmark-model", str(gpu_that_stays_out(here)), "--no-fixed-performance",
-    )  # fmt: skip
+        "bench",
+        path,
+        "--device",
+        "adb",
+        "--runner",
+        "benchmark_model",
+        "--delegate",
+        "gpu",
+        "--benchmark-model",
+        str(gpu_that_stays_out(here)),
+        "--no-fixed-performance",
+    )
     assert done.returncode == 4
     assert done.stderr.splitlines()[-1].startswith(
         "error: void: int8_ptq.tflite: gpu took no operator of the graph; "
@@ -88,10 +115,25 @@ def gpu_that_stays_out(folder: Path) -> Path:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(phone, path, here, sent) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "mobiledeploy", "bench", path, "--device", "adb", "--runs", "100000",
-         "--runner", "benchmark_model", "--benchmark-model", str(TOOL), "--no-fixed-performance"],
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mobiledeploy",
+            "bench",
+            path,
+            "--device",
+            "adb",
+            "--runs",
+            "100000",
+            "--runner",
+            "benchmark_model",
+            "--benchmark-model",
+            str(TOOL),
+            "--no-fixed-performance",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         for _ in range(600):
             if any("graph=" in line for line in phone.said("commands")):
                 break

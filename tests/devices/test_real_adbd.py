@@ -15,15 +15,32 @@ from mobiledeploy.core.types import Target
 from mobiledeploy.devices import adb as device
 from mobiledeploy.devices import emulator as emulated
 
-ODD = ["a b", "'", '"', "; touch /data/hacked", "$(touch /data/hacked)", "`id`", "*", "\\", "-n",
-       "", "ü", "&", "|", "#"]  # fmt: skip
+ODD = [
+    "a b",
+    "'",
+    '"',
+    "; touch /data/hacked",
+    "$(touch /data/hacked)",
+    "`id`",
+    "*",
+    "\\",
+    "-n",
+    "",
+    "ü",
+    "&",
+    "|",
+    "#",
+]
 
 
 def shell(serial: str, command: str) -> str:
     return subprocess.run(
-        ["adb", "-s", serial, "shell", command], capture_output=True, text=True, timeout=60,
+        ["adb", "-s", serial, "shell", command],
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 def test_a_session(arm_phone, tmp_path) -> None:

@@ -25,9 +25,13 @@ from mobiledeploy.core.types import Contract, Golden, Preprocessing
 LABELS = ("a cat", "ein Hund", "猫")
 PREPROCESSING = Preprocessing((-1.0, 1.0), crop=0.875, labels=LABELS)
 CONTRACT = Contract(
-    "mobilenet_v1", PREPROCESSING, (64, 48), "NHWC", "softmax",
+    "mobilenet_v1",
+    PREPROCESSING,
+    (64, 48),
+    "NHWC",
+    "softmax",
     Golden(("one",), ("golden/0.png",), ((1.5, -2.0, 0.25),), "litert 2.3.0", "x86_64 avx2"),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(params=[("int8_ptq", "tflite"), ("float32", "onnx")], ids=lambda p: p[1])
@@ -173,8 +177,9 @@ def test_the_packed_files_are_stored_as_googles_readers_want_them(metadata):
     _, data = metadata
     archive = zipfile.ZipFile(io.BytesIO(data))
     assert {entry.filename for entry in archive.infolist()} == {
-        "labels.txt", "mobiledeploy.json.gz"
-    }  # fmt: skip
+        "labels.txt",
+        "mobiledeploy.json.gz",
+    }
     assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
     assert len(archive.read("mobiledeploy.json.gz")) < len(records.dumps(CONTRACT))
 
@@ -189,9 +194,7 @@ def repacked(data, name, content, method=zipfile.ZIP_STORED):
 
 def test_a_contract_of_an_earlier_version_is_read(metadata):
     _, data = metadata
-    earlier = repacked(
-        data, "mobiledeploy.json", records.dumps(CONTRACT), zipfile.ZIP_DEFLATED
-    )  # fmt: skip
+    earlier = repacked(data, "mobiledeploy.json", records.dumps(CONTRACT), zipfile.ZIP_DEFLATED)
     assert FORMATS.load("tflite").contract(earlier) == CONTRACT
 
 

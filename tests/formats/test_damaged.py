@@ -44,11 +44,12 @@ def network() -> onnx.ModelProto:
         helper.make_node("Softmax", ["seen"], ["scores"]),
     ]
     graph = helper.make_graph(
-        nodes, "small",
+        nodes,
+        "small",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 4, 4))],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, 2, 4, 4))],
         [weights, scale, zero],
-    )  # fmt: skip
+    )
     return helper.make_model(graph)
 
 
@@ -82,26 +83,31 @@ ONNX_DAMAGE: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     "external": (lambda m: external(m.graph.initializer[0]), "in another file"),
     "external in a node": (constant_node, "in another file"),
     "short raw data": (
-        lambda m: setattr(m.graph.initializer[0], "raw_data", b"x"), "w of the ONNX file is damaged"
+        lambda m: setattr(m.graph.initializer[0], "raw_data", b"x"),
+        "w of the ONNX file is damaged",
     ),
     "type 99": (lambda m: setattr(m.graph.initializer[0], "data_type", 99), "a type 99"),
     "type 99 of a value": (
-        lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99), "."
+        lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99),
+        ".",
     ),
     "unknown domain": (unknown_domain, "does not fit together"),
     "no output": (lambda m: m.graph.node[1].ClearField("output"), "lacks a tensor"),
     "an output without a name": (
-        lambda m: m.graph.node[0].output.__setitem__(0, ""), "lacks a tensor"
+        lambda m: m.graph.node[0].output.__setitem__(0, ""),
+        "lacks a tensor",
     ),
     "no input": (without_input, "lacks a tensor"),
     "an empty name": (lambda m: m.graph.node[0].input.__setitem__(0, ""), "lacks a tensor"),
     "a constant written": (
-        lambda m: m.graph.node[1].output.__setitem__(0, "w"), "writes a constant"
+        lambda m: m.graph.node[1].output.__setitem__(0, "w"),
+        "writes a constant",
     ),
     "an axis elsewhere": (
-        lambda m: setattr(m.graph.node[0].attribute[0], "i", 9), "scales of another shape"
+        lambda m: setattr(m.graph.node[0].attribute[0], "i", 9),
+        "scales of another shape",
     ),
-}  # fmt: skip
+}
 
 
 def test_the_small_onnx_file_is_sound():
@@ -183,10 +189,12 @@ TFLITE_DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no input": (lambda m: setattr(graph_of(m).operators[1], "inputs", None), "cannot be"),
     "no output": (lambda m: setattr(graph_of(m).operators[0], "outputs", []), "cannot be"),
     "a constant written": (
-        lambda m: setattr(graph_of(m).operators[1], "outputs", [3]), "cannot be"
+        lambda m: setattr(graph_of(m).operators[1], "outputs", [3]),
+        "cannot be",
     ),
     "an operator of no kind": (
-        lambda m: setattr(graph_of(m).operators[0], "opcodeIndex", 7), "what its operator 0 is"
+        lambda m: setattr(graph_of(m).operators[0], "opcodeIndex", 7),
+        "what its operator 0 is",
     ),
     "no kinds": (lambda m: setattr(m, "operatorCodes", None), "what its operator 0 is"),
     "no tensors": (lambda m: setattr(graph_of(m), "tensors", None), "are not there"),
@@ -202,9 +210,14 @@ TFLITE_DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda m: setattr(graph_of(m).tensors[3].quantization, "zeroPoint", [0]),
         "scales of another shape",
     ),
-    "half a number": (lambda m: setattr(graph_of(m).tensors[3], "type", 0) or setattr(
-        m.buffers[1], "data", np.zeros(3, np.uint8)), "cut short"),
-}  # fmt: skip
+    "half a number": (
+        lambda m: (
+            setattr(graph_of(m).tensors[3], "type", 0)
+            or setattr(m.buffers[1], "data", np.zeros(3, np.uint8))
+        ),
+        "cut short",
+    ),
+}
 
 
 def test_the_small_tflite_file_is_sound():

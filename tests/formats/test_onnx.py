@@ -10,21 +10,41 @@ from mobiledeploy.formats import onnx as shelf
 
 PICTURE = (1, 4, 8, 8)
 CASES = {
-    "Add": ({}, 2), "AveragePool": ({"kernel_shape": [2, 2]}, 1),
-    "Concat": ({"axis": 1}, 2), "DepthToSpace": ({"blocksize": 2}, 1), "Div": ({}, 2),
-    "Erf": ({}, 1), "Flatten": ({}, 1), "GlobalAveragePool": ({}, 1), "GlobalMaxPool": ({}, 1),
-    "HardSigmoid": ({}, 1), "Identity": ({}, 1), "LeakyRelu": ({}, 1), "MatMul": ({}, 2),
-    "MaxPool": ({"kernel_shape": [2, 2]}, 1), "Mul": ({}, 2), "ReduceMax": ({"axes": [2]}, 1),
-    "ReduceMean": ({"axes": [2, 3]}, 1), "Relu": ({}, 1), "Sigmoid": ({}, 1),
-    "Softmax": ({"axis": 1}, 1), "Split": ({"axis": 1}, 1), "Sub": ({}, 2), "Tanh": ({}, 1),
+    "Add": ({}, 2),
+    "AveragePool": ({"kernel_shape": [2, 2]}, 1),
+    "Concat": ({"axis": 1}, 2),
+    "DepthToSpace": ({"blocksize": 2}, 1),
+    "Div": ({}, 2),
+    "Erf": ({}, 1),
+    "Flatten": ({}, 1),
+    "GlobalAveragePool": ({}, 1),
+    "GlobalMaxPool": ({}, 1),
+    "HardSigmoid": ({}, 1),
+    "Identity": ({}, 1),
+    "LeakyRelu": ({}, 1),
+    "MatMul": ({}, 2),
+    "MaxPool": ({"kernel_shape": [2, 2]}, 1),
+    "Mul": ({}, 2),
+    "ReduceMax": ({"axes": [2]}, 1),
+    "ReduceMean": ({"axes": [2, 3]}, 1),
+    "Relu": ({}, 1),
+    "Sigmoid": ({}, 1),
+    "Softmax": ({"axis": 1}, 1),
+    "Split": ({"axis": 1}, 1),
+    "Sub": ({}, 2),
+    "Tanh": ({}, 1),
     "Transpose": ({"perm": [0, 2, 3, 1]}, 1),
-}  # fmt: skip
+}
 CONSTANTS = {
-    "Conv": np.ones((4, 4, 1, 1), np.int8), "Expand": np.int64([2, 4, 8, 8]),
-    "Gather": np.int64([0]), "Reshape": np.int64([1, -1]), "Squeeze": np.int64([0]),
-    "Tile": np.int64([1, 2, 1, 1]), "Unsqueeze": np.int64([0]),
+    "Conv": np.ones((4, 4, 1, 1), np.int8),
+    "Expand": np.int64([2, 4, 8, 8]),
+    "Gather": np.int64([0]),
+    "Reshape": np.int64([1, -1]),
+    "Squeeze": np.int64([0]),
+    "Tile": np.int64([1, 2, 1, 1]),
+    "Unsqueeze": np.int64([0]),
     "Pad": np.int64([0, 0, 1, 1, 0, 0, 1, 1]),
-}  # fmt: skip
+}
 
 
 def between(op, *, zero=0, quantized=1, constant=None, attributes=None, inputs=1):

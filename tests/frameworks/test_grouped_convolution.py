@@ -15,18 +15,28 @@ layers = tf_keras.layers
 
 @settings(max_examples=15)
 @given(
-    groups=st.integers(1, 4), read=st.integers(1, 3), made=st.integers(1, 3),
-    kernel=st.sampled_from((1, 3)), stride=st.integers(1, 2), bias=st.booleans(),
-)  # fmt: skip
+    groups=st.integers(1, 4),
+    read=st.integers(1, 3),
+    made=st.integers(1, 3),
+    kernel=st.sampled_from((1, 3)),
+    stride=st.integers(1, 2),
+    bias=st.booleans(),
+)
 def test_output_and_gradient_are_those_of_one_convolution_per_group(
     groups, read, made, kernel, stride, bias
 ):
     random = np.random.default_rng(0)
     images = tf.constant(random.normal(size=(2, 5, 6, groups * read)).astype(np.float32))
     layer = GroupedConv2D(
-        groups * made, kernel, stride, padding="same", groups=groups, use_bias=bias,
-        activation="relu", bias_initializer="ones",
-    )  # fmt: skip
+        groups * made,
+        kernel,
+        stride,
+        padding="same",
+        groups=groups,
+        use_bias=bias,
+        activation="relu",
+        bias_initializer="ones",
+    )
     layer.build(images.shape)
 
     def by_hand():

@@ -16,9 +16,12 @@ ALEXNET = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 2.0}
 
 @settings(max_examples=25)
 @given(
-    channels=st.integers(1, 12), size=st.sampled_from((1, 3, 5)),
-    alpha=st.floats(1e-5, 1), beta=st.floats(0.25, 1), bias=st.floats(0.5, 4),
-)  # fmt: skip
+    channels=st.integers(1, 12),
+    size=st.sampled_from((1, 3, 5)),
+    alpha=st.floats(1e-5, 1),
+    beta=st.floats(0.25, 1),
+    bias=st.floats(0.5, 4),
+)
 def test_answers_and_gradients_are_those_of_tensorflows_own(channels, size, alpha, beta, bias):
     random = np.random.default_rng(0)
     x = tf.constant(random.normal(0, 30, (2, 3, 4, channels)).astype(np.float32))

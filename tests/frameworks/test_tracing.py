@@ -130,10 +130,21 @@ def counted(*stack, library=tf_keras):
         (lambda k: [k.GroupNormalization(2), k.PReLU(), k.GlobalAveragePooling2D()], 0),
     ],
     ids=[
-        "same", "strided", "valid", "grouped", "dilated", "depthwise", "separable", "transposed",
-        "one dimension", "dense", "dense by position", "normalisation", "other parameters",
+        "same",
+        "strided",
+        "valid",
+        "grouped",
+        "dilated",
+        "depthwise",
+        "separable",
+        "transposed",
+        "one dimension",
+        "dense",
+        "dense by position",
+        "normalisation",
+        "other parameters",
     ],
-)  # fmt: skip
+)
 def test_layers_come_to_the_count_by_hand(stack, mult_adds, library):
     assert counted(*stack(library.layers), library=library) == (mult_adds, ())
 

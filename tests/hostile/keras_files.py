@@ -59,16 +59,20 @@ def functional(
         chain.append({"inbound_nodes": [[[before, 0, 0, {}]]]} | node | {"name": name})
         before = name
     config = {
-        "name": "m", "layers": chain, "input_layers": [["inputlayer", 0, 0]],
+        "name": "m",
+        "layers": chain,
+        "input_layers": [["inputlayer", 0, 0]],
         "output_layers": [[before, 0, 0]],
-    }  # fmt: skip
+    }
     if module is None:
         return {"class_name": "Functional", "config": config}
     where = f"{'keras.src.models' if shape == 'batch_shape' else 'keras.src.engine'}.functional"
     return {
-        "class_name": "Functional", "config": config, "module": where,
+        "class_name": "Functional",
+        "config": config,
+        "module": where,
         "registered_name": "Functional",
-    }  # fmt: skip
+    }
 
 
 def sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -120,17 +124,29 @@ def residual(canary: Path, module: str | None = None) -> dict[str, Any]:
     cell = layer("SimpleRNNCell", module, units=12)
     where = None if module is None else "keras.src.layers.rnn.cell_wrappers"
     return layer(
-        "ResidualWrapper", where, cell=cell, residual_fn=bytecode(canary),
-        residual_fn_type="lambda", residual_fn_module="builtins",
-    )  # fmt: skip
+        "ResidualWrapper",
+        where,
+        cell=cell,
+        residual_fn=bytecode(canary),
+        residual_fn_type="lambda",
+        residual_fn_module="builtins",
+    )
 
 
 def dropout(canary: Path) -> dict[str, Any]:
     return layer(
-        "DropoutWrapper", None, cell=layer("LSTMCell", None, units=12), input_keep_prob=0.5,
-        dropout_fn=bytecode(canary), dropout_fn_type="lambda", dropout_fn_module="builtins",
-        variational_recurrent=False, state_keep_prob=0.5, output_keep_prob=1.0, seed=None,
-    )  # fmt: skip
+        "DropoutWrapper",
+        None,
+        cell=layer("LSTMCell", None, units=12),
+        input_keep_prob=0.5,
+        dropout_fn=bytecode(canary),
+        dropout_fn_type="lambda",
+        dropout_fn_module="builtins",
+        variational_recurrent=False,
+        state_keep_prob=0.5,
+        output_keep_prob=1.0,
+        seed=None,
+    )
 
 
 FLAT = {"target_shape": [4, 12]}
@@ -142,9 +158,15 @@ def recurrent(cell: dict[str, Any], module: str | None = None) -> list[dict[str,
 
 def lambda_layer(canary: Path, module: str | None = None, **disguise: Any) -> dict[str, Any]:
     node = layer(
-        "Lambda", module, function=bytecode(canary), function_type="lambda", module="builtins",
-        output_shape=[4, 4, 3], output_shape_type="raw", arguments={},
-    )  # fmt: skip
+        "Lambda",
+        module,
+        function=bytecode(canary),
+        function_type="lambda",
+        module="builtins",
+        output_shape=[4, 4, 3],
+        output_shape_type="raw",
+        arguments={},
+    )
     return node | disguise
 
 
@@ -199,9 +221,12 @@ def of_a_module(canary: Path, class_name: str = "Act", **more: Any) -> dict[str,
 
 def typespec(canary: Path) -> dict[str, Any]:
     return {
-        "class_name": "__typespec__", "spec_name": "act", "module": imported(canary),
-        "registered_name": None, "config": [],
-    }  # fmt: skip
+        "class_name": "__typespec__",
+        "spec_name": "act",
+        "module": imported(canary),
+        "registered_name": None,
+        "config": [],
+    }
 
 
 def encoded_constant(canary: Path) -> dict[str, Any]:

@@ -26,10 +26,14 @@ FLOAT = 7
 def meta(*sizes: int) -> dict[str, Any]:
     strides = [int(np.prod(sizes[place + 1 :])) for place in range(len(sizes))]
     return {
-        "dtype": FLOAT, "sizes": [{"as_int": s} for s in sizes], "requires_grad": False,
-        "device": {"type": "cpu", "index": None}, "strides": [{"as_int": s} for s in strides],
-        "storage_offset": {"as_int": 0}, "layout": 7,
-    }  # fmt: skip
+        "dtype": FLOAT,
+        "sizes": [{"as_int": s} for s in sizes],
+        "requires_grad": False,
+        "device": {"type": "cpu", "index": None},
+        "strides": [{"as_int": s} for s in strides],
+        "storage_offset": {"as_int": 0},
+        "layout": 7,
+    }
 
 
 def tensor(name: str) -> dict[str, Any]:
@@ -39,15 +43,17 @@ def tensor(name: str) -> dict[str, Any]:
 def node(target: str, made: str, *given: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     inputs = [{"name": name, "arg": argument, "kind": 1} for name, argument in given]
     return {
-        "target": target, "inputs": inputs, "outputs": [tensor(made)], "metadata": {},
-        "is_hop_single_tensor_return": None, "name": made,
-    }  # fmt: skip
+        "target": target,
+        "inputs": inputs,
+        "outputs": [tensor(made)],
+        "metadata": {},
+        "is_hop_single_tensor_return": None,
+        "name": made,
+    }
 
 
 def payload(name: str, *sizes: int, pickled: bool = False) -> dict[str, Any]:
-    return {
-        "path_name": name, "is_param": True, "use_pickle": pickled, "tensor_meta": meta(*sizes)
-    }  # fmt: skip
+    return {"path_name": name, "is_param": True, "use_pickle": pickled, "tensor_meta": meta(*sizes)}
 
 
 def leaf(kind: str | None, context: str | None, *children: Any) -> dict[str, Any]:
@@ -58,29 +64,40 @@ def model() -> dict[str, Any]:
     """models/model.json: an image [1, 3, 4, 4] -> scores [1, 2]."""
     nothing = leaf(None, None)
     tree = leaf(
-        "builtins.tuple", "null",
-        leaf("builtins.tuple", "null", nothing), leaf("builtins.dict", "[]"),
-    )  # fmt: skip
+        "builtins.tuple",
+        "null",
+        leaf("builtins.tuple", "null", nothing),
+        leaf("builtins.dict", "[]"),
+    )
     graph = {
         "inputs": [tensor("p_w"), tensor("x")],
         "outputs": [tensor("flatten")],
         "nodes": [
             node(
-                "torch.ops.aten.conv2d.default", "conv2d", ("input", tensor("x")),
+                "torch.ops.aten.conv2d.default",
+                "conv2d",
+                ("input", tensor("x")),
                 ("weight", tensor("p_w")),
             ),
             node(
-                "torch.ops.aten.flatten.using_ints", "flatten", ("self", tensor("conv2d")),
+                "torch.ops.aten.flatten.using_ints",
+                "flatten",
+                ("self", tensor("conv2d")),
                 ("start_dim", {"as_int": 1}),
             ),
         ],
         "tensor_values": {
-            "p_w": meta(2, 3, 4, 4), "x": meta(1, 3, 4, 4), "conv2d": meta(1, 2, 1, 1),
+            "p_w": meta(2, 3, 4, 4),
+            "x": meta(1, 3, 4, 4),
+            "conv2d": meta(1, 2, 1, 1),
             "flatten": meta(1, 2),
         },
-        "sym_int_values": {}, "sym_bool_values": {}, "sym_float_values": {},
-        "custom_obj_values": {}, "is_single_tensor_return": False,
-    }  # fmt: skip
+        "sym_int_values": {},
+        "sym_bool_values": {},
+        "sym_float_values": {},
+        "custom_obj_values": {},
+        "is_single_tensor_return": False,
+    }
     signature = {
         "input_specs": [
             {"parameter": {"arg": {"name": "p_w"}, "parameter_name": "w"}},
@@ -89,19 +106,27 @@ def model() -> dict[str, Any]:
         "output_specs": [{"user_output": {"arg": tensor("flatten")}}],
     }
     calls = {
-        "inputs": [], "outputs": [], "in_spec": json.dumps([1, tree]),
-        "out_spec": json.dumps([1, nothing]), "forward_arg_names": ["x"],
-    }  # fmt: skip
+        "inputs": [],
+        "outputs": [],
+        "in_spec": json.dumps([1, tree]),
+        "out_spec": json.dumps([1, nothing]),
+        "forward_arg_names": ["x"],
+    }
     return {
         "graph_module": {
-            "graph": graph, "signature": signature,
-            "module_call_graph": [{"fqn": "", "signature": calls}], "metadata": {},
+            "graph": graph,
+            "signature": signature,
+            "module_call_graph": [{"fqn": "", "signature": calls}],
+            "metadata": {},
             "treespec_namedtuple_fields": {},
         },
-        "opset_version": {"aten": 10}, "range_constraints": {},
-        "schema_version": {"major": 8, "minor": 20}, "verifiers": ["TRAINING"],
-        "torch_version": "2.14.1", "guards_code": [],
-    }  # fmt: skip
+        "opset_version": {"aten": 10},
+        "range_constraints": {},
+        "schema_version": {"major": 8, "minor": 20},
+        "verifiers": ["TRAINING"],
+        "torch_version": "2.14.1",
+        "guards_code": [],
+    }
 
 
 def archive(canary: Path, change: Change | None = None) -> bytes:
@@ -110,10 +135,13 @@ def archive(canary: Path, change: Change | None = None) -> bytes:
     entries: dict[str, Any] = {"weights": {"w": payload("weight_0", 2, 3, 4, 4)}, "constants": {}}
     weight = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
     members: Members = {
-        "data/weights/weight_0": weight.tobytes(), "archive_format": b"pt2",
-        "archive_version": b"0", "byteorder": b"little", ".data/version": b"6\n",
+        "data/weights/weight_0": weight.tobytes(),
+        "archive_format": b"pt2",
+        "archive_version": b"0",
+        "byteorder": b"little",
+        ".data/version": b"6\n",
         "data/sample_inputs/model.pt": b"",
-    }  # fmt: skip
+    }
     if change:
         change(program, entries, members, canary)
     for kind, config in entries.items():
@@ -312,7 +340,8 @@ FILES = [
     hostile("before-2.8", "before 2.8", _member("serialized_exported_program.json")),
     hostile("weight-beyond-its-end", "cut short", _weight(storage_offset={"as_int": 1000})),
     hostile(
-        "much-of-little", "cut short",
+        "much-of-little",
+        "cut short",
         _weight(sizes=[{"as_int": 1 << 30}] * 4, strides=[{"as_int": 0}] * 4),
     ),
     hostile("negative-stride", "the size -1", _weight(strides=[{"as_int": -1}] * 4)),
@@ -321,7 +350,7 @@ FILES = [
     Hostile("packed", _packed, "packed", runs=False),
     Hostile("overlapping", _overlapping, "promises more than it holds", runs=False),
     Hostile("twice", _twice, "twice", runs=False),
-]  # fmt: skip
+]
 # What torch would run, and what is never read here.
 UNREAD = [
     hostile("sample-inputs", "", pickled_inputs, runs=True),

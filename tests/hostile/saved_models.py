@@ -107,9 +107,12 @@ def _debug_identity(canary: Path) -> Any:
 
 def _decodes(canary: Path) -> Any:
     return tf.raw_ops.DecodeProtoV2(
-        bytes=[b""], message_type="A", field_names=[], output_types=[],
+        bytes=[b""],
+        message_type="A",
+        field_names=[],
+        output_types=[],
         descriptor_source=str(canary),
-    )  # fmt: skip
+    )
 
 
 def _prints(canary: Path) -> Any:
@@ -150,9 +153,13 @@ def _maps_memory(canary: Path) -> Any:
 
 def _samples(canary: Path) -> Any:
     return tf.raw_ops.FixedUnigramCandidateSampler(
-        true_classes=[[0]], num_true=1, num_sampled=1, unique=True, range_max=2,
+        true_classes=[[0]],
+        num_true=1,
+        num_sampled=1,
+        unique=True,
+        range_max=2,
         vocab_file=str(canary),
-    )  # fmt: skip
+    )
 
 
 def _in_a_branch(folder: Path, canary: Path) -> Path:
@@ -201,11 +208,14 @@ def _text_file(folder: Path, _: Path) -> Path:
     words.write_text("a\nb\n")
     table = tf.lookup.StaticHashTable(
         tf.lookup.TextFileInitializer(
-            str(words), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE,
-            tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER,
+            str(words),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
         ),
         -1,
-    )  # fmt: skip
+    )
     return _saved(folder, _same, table=table)
 
 
@@ -446,9 +456,12 @@ def _v1(
         session.run(v1.global_variables_initializer())
         builder = v1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(
-            session, ["serve"], {"serving_default": signature}, main_op=main,
+            session,
+            ["serve"],
+            {"serving_default": signature},
+            main_op=main,
             saver=saver if own else None,
-        )  # fmt: skip
+        )
         builder.save()
     return folder
 
@@ -508,10 +521,16 @@ FILES: tuple[Hostile, ...] = (
     Hostile("asset-outside", _asset_outside, "asset ../../../etc/passwd", runs=False),
     Hostile("v1-main-op-write-file", _v1_writing, "WriteFile"),
     Hostile("v1-saver-before-signature", lambda f, c: _v1(f, _v1_after, c), "SaveV2"),
-    Hostile("v1-saver-is-signature",
-            lambda f, c: _v1(f, lambda y, save: {"y": y, "path": save}, c), "SaveV2"),
-    Hostile("v1-saver-is-main-op",
-            lambda f, c: _v1(f, lambda _, save: {"main_op": save.op}, c), "SaveV2"),
+    Hostile(
+        "v1-saver-is-signature",
+        lambda f, c: _v1(f, lambda y, save: {"y": y, "path": save}, c),
+        "SaveV2",
+    ),
+    Hostile(
+        "v1-saver-is-main-op",
+        lambda f, c: _v1(f, lambda _, save: {"main_op": save.op}, c),
+        "SaveV2",
+    ),
     Hostile("v1-saver-in-collection", lambda f, c: _v1(f, _v1_collected, c), "SaveV2"),
     Hostile("v1-other-saver", lambda f, c: _v1(f, _v1_after, c, own=False), "SaveV2"),
-)  # fmt: skip
+)

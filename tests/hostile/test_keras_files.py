@@ -98,7 +98,9 @@ def test_a_bare_framework_runs_them(library, tmp_path):
     imports = f"import {library} as library"
     done = subprocess.run(
         [sys.executable, "-c", BARE.format(imports=imports), *map(str, paths)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     harmless = [name for name, canary in canaries.items() if not touched(canary)]
     assert not harmless, done.stdout

@@ -44,12 +44,20 @@ def make(name: str) -> None:
     venv.create(folder, with_pip=True)
     subprocess.run(
         [
-            folder / "bin" / "python", "-m", "pip", "install", "--quiet",
-            "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes",
-            "-r", HERE / f"{name}.lock",
+            folder / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "-r",
+            HERE / f"{name}.lock",
         ],
         check=True,
-    )  # fmt: skip
+    )
     (folder / WHOLE).touch()
 
 

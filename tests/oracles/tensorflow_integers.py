@@ -15,9 +15,12 @@ from mobiledeploy.graphs.graph import Graph
 
 
 def integers(
-    content: bytes, ranges: Mapping[str, tuple[float, float]], *, kept: Sequence[str] = (),
+    content: bytes,
+    ranges: Mapping[str, tuple[float, float]],
+    *,
+    kept: Sequence[str] = (),
     per_channel: bool = True,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """A float TFLite in int8, by the ranges of its tensors."""
     graph = Graph(content)
     for index, tensor in enumerate(graph.subgraph.tensors):

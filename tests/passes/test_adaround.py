@@ -13,10 +13,14 @@ from tests.passes.conftest import draft, images, sqnr
 
 @settings(max_examples=60)
 @given(
-    blocks=st.integers(1, 3), outputs=st.integers(1, 4), inputs=st.integers(1, 9),
-    spread=st.floats(0, 3), seed=st.integers(0, 2**32 - 1), dead=st.booleans(),
+    blocks=st.integers(1, 3),
+    outputs=st.integers(1, 4),
+    inputs=st.integers(1, 9),
+    spread=st.floats(0, 3),
+    seed=st.integers(0, 2**32 - 1),
+    dead=st.booleans(),
     limit=st.sampled_from([7, 127]),
-)  # fmt: skip
+)
 def test_codes_are_at_least_as_good_as_the_nearest(
     blocks, outputs, inputs, spread, seed, dead, limit
 ):

@@ -20,11 +20,24 @@ def verdict(outcome, metric="accuracy", subject="", line="it was so"):
 
 def check(*verdicts, path="build/a.tflite", **given):
     known = Check(
-        path=path, model="m", recipe="int8_ptq", format="tflite", artifact_sha256="a",
-        accepted_sha256="b", images=1000, top1=0.9, accepted_top1=0.91, losses=12, gains=2,
-        flips=0.02, mcnemar_p=0.012, untested=3, moved=(Moved("cat", "dog", 1, 20),),
-        verdicts=verdicts, doubts=(Doubt("other-isa", "another machine"),),
-    )  # fmt: skip
+        path=path,
+        model="m",
+        recipe="int8_ptq",
+        format="tflite",
+        artifact_sha256="a",
+        accepted_sha256="b",
+        images=1000,
+        top1=0.9,
+        accepted_top1=0.91,
+        losses=12,
+        gains=2,
+        flips=0.02,
+        mcnemar_p=0.012,
+        untested=3,
+        moved=(Moved("cat", "dog", 1, 20),),
+        verdicts=verdicts,
+        doubts=(Doubt("other-isa", "another machine"),),
+    )
     return replace(known, **given)
 
 
@@ -69,9 +82,26 @@ def test_a_drawing_is_xml_whatever_the_names_in_it(kind):
     """A control character in one of them ended the whole process."""
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     drawn = Result(
-        "2026-01-01T00:00:00.000+00:00", "a" * 64, HOSTILE, HOSTILE, HOSTILE, 1000, kind, HOSTILE,
-        "python", HOSTILE, HOSTILE, 1, HOSTILE, 1e6, None, 10**6, 0.5, 0.9, 10**7,
-    )  # fmt: skip
+        "2026-01-01T00:00:00.000+00:00",
+        "a" * 64,
+        HOSTILE,
+        HOSTILE,
+        HOSTILE,
+        1000,
+        kind,
+        HOSTILE,
+        "python",
+        HOSTILE,
+        HOSTILE,
+        1,
+        HOSTILE,
+        1e6,
+        None,
+        10**6,
+        0.5,
+        0.9,
+        10**7,
+    )
     svg = REPORTS.load("svg").render(Report(HOSTILE, results=(drawn,)))
     texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
     assert any(text.startswith("<b>|") for text in texts)
@@ -84,8 +114,10 @@ def test_json_is_the_record():
 def test_junit_counts_a_case_for_each_verdict():
     root = ElementTree.fromstring(REPORTS.load("junit").render(MIXED))
     assert {k: root.get(k) for k in ("tests", "failures", "errors")} == {
-        "tests": "3", "failures": "1", "errors": "1",
-    }  # fmt: skip
+        "tests": "3",
+        "failures": "1",
+        "errors": "1",
+    }
     cases = {(s.get("name"), c.get("name")): c for s in root for c in s.iter("testcase")}
     failed = cases["build/a.tflite", "class[cat]"].find("failure")
     assert failed.get("message") == failed.text == "cat regressed"
@@ -116,9 +148,28 @@ def test_a_file_without_a_verdict_is_an_error_beside_the_others():
 
 def test_the_page_says_which_artifact_a_verdict_is_of():
     row = Result(
-        "2026-01-01", "a" * 64, "net", "int8_ptq", "tflite", 1, "", "", "", "", "", 0, "", None,
-        None, None, 0.5, None, None, weights="run", weights_sha256="b" * 64,
-    )  # fmt: skip
+        "2026-01-01",
+        "a" * 64,
+        "net",
+        "int8_ptq",
+        "tflite",
+        1,
+        "",
+        "",
+        "",
+        "",
+        "",
+        0,
+        "",
+        None,
+        None,
+        None,
+        0.5,
+        None,
+        None,
+        weights="run",
+        weights_sha256="b" * 64,
+    )
     said = Judged("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
     page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(said,)))
     cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")

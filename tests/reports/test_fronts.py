@@ -24,9 +24,26 @@ DEMO = {"data_source": "demo", "data_split": "validation", "data_identity": "e" 
 
 def result(sha: str, ns: float, top1: float, **change: object) -> Result:
     return Result(
-        "2026-01-01T00:00:00.000+00:00", sha * 64, "net", "float32", "tflite", 10**6, "measured",
-        "host", "python", "litert", "2", 1, "none", ns, (ns, ns), None, top1, None, **change,
-    )  # fmt: skip
+        "2026-01-01T00:00:00.000+00:00",
+        sha * 64,
+        "net",
+        "float32",
+        "tflite",
+        10**6,
+        "measured",
+        "host",
+        "python",
+        "litert",
+        "2",
+        1,
+        "none",
+        ns,
+        (ns, ns),
+        None,
+        top1,
+        None,
+        **change,
+    )
 
 
 REPORT = Report(
@@ -49,9 +66,10 @@ def test_reports_tell_files_of_other_ends_apart() -> None:
     both = Report(
         "t",
         results=(
-            result("a", 1e6, 0.9, io="int8", **DEMO), result("b", 2e6, 0.8, io="uint8", **DEMO),
+            result("a", 1e6, 0.9, io="int8", **DEMO),
+            result("b", 2e6, 0.8, io="uint8", **DEMO),
         ),
-    )  # fmt: skip
+    )
     text = REPORTS.load("markdown").render(both)
     assert "| float32.tflite |" in text and "| float32.tflite uint8 |" in text
     text = REPORTS.load("html").render(both)
@@ -78,14 +96,15 @@ def answers(sha: str, right: list[bool]) -> Answers:
 TIED = Report(
     "t",
     results=(
-        result("a", 1e6, 0.66, **DEMO), result("b", 2e6, 0.67, **DEMO),
+        result("a", 1e6, 0.66, **DEMO),
+        result("b", 2e6, 0.67, **DEMO),
         result("c", 3e6, 0.9, **DEMO),
     ),
     answers=tuple(
         answers(sha, [n < right for n in range(100)])
         for sha, right in (("a", 66), ("b", 67), ("c", 90))
     ),
-)  # fmt: skip
+)
 
 
 def test_a_tie_is_drawn_off_the_front_with_its_interval() -> None:
@@ -108,15 +127,19 @@ LEVEL = Report(
     results=tuple(
         result(sha, ns, right / 100, mult_adds=adds, **DEMO)
         for sha, ns, right, adds in (
-            ("a", 1e6, 50, 10**6), ("b", 2e6, 66, 2 * 10**6), ("c", 3e6, 55, 2 * 10**6),
-            ("d", 4e6, 67, 2 * 10**6), ("e", 5e6, 49, 2 * 10**6), ("f", 6e6, 90, 3 * 10**6),
+            ("a", 1e6, 50, 10**6),
+            ("b", 2e6, 66, 2 * 10**6),
+            ("c", 3e6, 55, 2 * 10**6),
+            ("d", 4e6, 67, 2 * 10**6),
+            ("e", 5e6, 49, 2 * 10**6),
+            ("f", 6e6, 90, 3 * 10**6),
         )
     ),
     answers=tuple(
         answers(sha, [n < right for n in range(100)])
         for sha, right in (("a", 50), ("b", 66), ("c", 55), ("d", 67), ("e", 49), ("f", 90))
     ),
-)  # fmt: skip
+)
 
 
 def test_a_tie_of_equal_cost_is_drawn_too() -> None:
@@ -164,8 +187,10 @@ def drawn(report: Report, folder: Path) -> dict[str, Any]:
     script = Path(html.__file__).with_name("page") / "page.js"
     done = subprocess.run(
         [node, folder / "page.mjs", script, folder / "data.json"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

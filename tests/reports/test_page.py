@@ -25,15 +25,26 @@ EVIL = "</script><script>document.title='broken'</script><img src=x onerror=aler
 
 def result(number: int, kind: str = "measured", **change: object) -> Result:
     made = Result(
-        f"2026-01-{1 + number % 28:02}T00:00:00.000+00:00", f"{number:064x}", f"net_{number % 3}",
-        ("float32", "int8_ptq")[number % 2], "tflite", 1_000_000 + 1000 * number, kind,
+        f"2026-01-{1 + number % 28:02}T00:00:00.000+00:00",
+        f"{number:064x}",
+        f"net_{number % 3}",
+        ("float32", "int8_ptq")[number % 2],
+        "tflite",
+        1_000_000 + 1000 * number,
+        kind,
         {"measured": "host", "counted": "emulator:cortex-a76", "estimated": "pixel", "": ""}[kind],
-        "python", "litert", "2.1", 1, "xnnpack",
+        "python",
+        "litert",
+        "2.1",
+        1,
+        "xnnpack",
         None if kind in ("counted", "") else 1e6 * (1 + number % 7),
         (1e6, 9e6) if kind in ("measured", "estimated") else None,
-        10**8 + number if kind == "counted" else None, 0.5 + (number % 40) / 100, 0.9,
+        10**8 + number if kind == "counted" else None,
+        0.5 + (number % 40) / 100,
+        0.9,
         10**7 + number,
-    )  # fmt: skip
+    )
     return dataclasses.replace(made, **change)
 
 
@@ -41,10 +52,18 @@ def sample() -> Report:
     rows = [result(n, kind) for n in range(12) for kind in ("measured", "counted", "estimated")]
     rows.append(dataclasses.replace(rows[0], model=EVIL, artifact_sha256="f" * 64))
     detail = Detail(
-        "0" * 64, "net_0", "int8_ptq", "tflite", (LayerFigure("conv", "Conv 3x3", 1000),), False,
-        (("circle", 10, 9), (EVIL, 5, 0)), "float32.tflite",
-        (Flip("a.png", "circle", "circle", EVIL, PIXEL),), 3, {"cpu": EVIL},
-    )  # fmt: skip
+        "0" * 64,
+        "net_0",
+        "int8_ptq",
+        "tflite",
+        (LayerFigure("conv", "Conv 3x3", 1000),),
+        False,
+        (("circle", 10, 9), (EVIL, 5, 0)),
+        "float32.tflite",
+        (Flip("a.png", "circle", "circle", EVIL, PIXEL),),
+        3,
+        {"cpu": EVIL},
+    )
     verdict = Judged("2026-01-02T00:00:00", "0" * 64, "regress", "latency", "fail", "grew by 9 %")
     return Report("Nets & <b>", results=tuple(rows), details=(detail,), verdicts=(verdict,))
 
@@ -86,8 +105,9 @@ def choose(browser: Any, name: str, value: str) -> int:
     browser.execute_script(
         "delete document.body.dataset.ready; const s = document.getElementById(arguments[0]);"
         "s.value = arguments[1]; s.dispatchEvent(new Event('change'))",
-        name, value,
-    )  # fmt: skip
+        name,
+        value,
+    )
     return ready(browser)
 
 
@@ -154,9 +174,7 @@ def test_filters_and_hover(browser, tmp_path) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    mark = browser.find_elements(
-        By.CSS_SELECTOR, "#view-measured .mark-symbol.role-mark path"
-    )[0]  # fmt: skip
+    mark = browser.find_elements(By.CSS_SELECTOR, "#view-measured .mark-symbol.role-mark path")[0]
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     ActionChains(browser).move_to_element(mark).perform()
     time.sleep(0.3)
@@ -186,9 +204,12 @@ def test_phone_width_dark_mode_and_paper(browser, tmp_path) -> None:
         assert dark == ("rgb(20, 23, 26)", "rgb(232, 234, 237)")
         emulate(browser, scheme="dark", media="print")
         assert colours() == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
-        assert browser.execute_script(
-            "return getComputedStyle(document.getElementById('filters')).display"
-        ) == "none"  # fmt: skip
+        assert (
+            browser.execute_script(
+                "return getComputedStyle(document.getElementById('filters')).display"
+            )
+            == "none"
+        )
         emulate(browser, width=360)
         time.sleep(0.5)
         wide = browser.execute_script(
@@ -212,8 +233,11 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
     reached = []
     for _ in range(7):
         ActionChains(browser).send_keys(Keys.TAB).perform()
-        reached.append(browser.execute_script("return document.activeElement.id || "
-                                              "document.activeElement.className"))  # fmt: skip
+        reached.append(
+            browser.execute_script(
+                "return document.activeElement.id || document.activeElement.className"
+            )
+        )
     assert reached[:5] == ["skip", "kind", "device", "recipe", "model"]
     tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     names = {(n.get("role", {}).get("value"), n.get("name", {}).get("value")) for n in tree}
@@ -231,7 +255,9 @@ def test_a_hundred_thousand_figures(browser, tmp_path) -> None:
     opened(browser, Report("many", results=rows), tmp_path)
     taken = browser.execute_script("return performance.now()")
     size = (tmp_path / "report.html").stat().st_size
-    print(f"{size / 1e6:.1f} MB, ready {taken / 1000:.2f} s after its start "
-          f"({time.perf_counter() - begun:.1f} s with writing it)")  # fmt: skip
+    print(
+        f"{size / 1e6:.1f} MB, ready {taken / 1000:.2f} s after its start "
+        f"({time.perf_counter() - begun:.1f} s with writing it)"
+    )
     assert size < 15e6
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []

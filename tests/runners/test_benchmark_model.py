@@ -97,16 +97,24 @@ def test_what_old_builds_print() -> None:
 @pytest.mark.parametrize(
     ("line", "nodes"),
     [
-        ("Replacing 31 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 1 partitions.",
-         (31, None)),
-        ("INFO: Replacing 20 out of 31 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding",
-         (20, 31)),
-        ("Though GPU delegate is explicitly applied, the model graph will not be executed by the "
-         "delegate.", (0, None)),
+        (
+            "Replacing 31 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 1 partitions.",
+            (31, None),
+        ),
+        (
+            "INFO: Replacing 20 out of 31 node(s) with delegate (TfLiteGpuDelegateV2) node, "
+            "yielding",
+            (20, 31),
+        ),
+        (
+            "Though GPU delegate is explicitly applied, the model graph will not be executed by "
+            "the delegate.",
+            (0, None),
+        ),
         ("Failed to apply GPU delegate.", (0, None)),
         ("", (0, None)),
     ],
-)  # fmt: skip
+)
 def test_a_gpu_delegate_is_known_by_what_it_took(line: str, nodes) -> None:
     ready = events(f"{line}\n{OLD}", "gpu")[0]
     assert (ready.delegated_nodes, ready.total_nodes) == nodes

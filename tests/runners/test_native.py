@@ -47,8 +47,9 @@ def test_it_takes_ends_of_uint8(emulator, unsigned, tmp_path) -> None:
 
 
 def same_as_python(path: Path, tmp_path: Path) -> None:
-    engine = RUNTIMES.load(target(path).runtime).open(path, threads=1, delegate="xnnpack" if
-        path.suffix == ".tflite" else "none")  # fmt: skip
+    engine = RUNTIMES.load(target(path).runtime).open(
+        path, threads=1, delegate="xnnpack" if path.suffix == ".tflite" else "none"
+    )
     dtype = np.dtype(engine.input.dtype)
     dice = np.random.default_rng(0)
     tensor = (
@@ -60,8 +61,11 @@ def same_as_python(path: Path, tmp_path: Path) -> None:
     sample.write_bytes(tensor.tobytes())
     process = subprocess.Popen(
         [*argv(path, str(sample)), "--max-runs", "30", "--output", str(output)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout
     said = [protocol.parse(line) for line in process.stdout]
     assert process.wait() == 0
@@ -95,9 +99,13 @@ def test_it_knows_how_many_operators_the_delegate_took(
 
 def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
     done = subprocess.run(
-        argv(exported["int8_ptq", "tflite"]), stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=60, check=True,
-    )  # fmt: skip
+        argv(exported["int8_ptq", "tflite"]),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     ready, *_, last = map(protocol.parse, done.stdout.splitlines())
     assert isinstance(ready, protocol.Ready)
     assert isinstance(last, protocol.Done)

@@ -22,9 +22,13 @@ LITERT = Target("host", "python", "litert", 1, "")
 
 def start(argv: tuple[str, ...], **more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         **more,
-    )  # fmt: skip
+    )
 
 
 def talk(argv: tuple[str, ...], said: str = "") -> tuple[list[protocol.Event], int, str]:
@@ -71,9 +75,16 @@ def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
 
 
 def test_the_number_of_runs_can_be_bounded(exported) -> None:
-    argv = (*python.bench(str(exported["float32", "onnx"]),
-                          Target("host", "python", "onnxruntime", 1, "none"), None, {}),
-            "--max-runs", "7")  # fmt: skip
+    argv = (
+        *python.bench(
+            str(exported["float32", "onnx"]),
+            Target("host", "python", "onnxruntime", 1, "none"),
+            None,
+            {},
+        ),
+        "--max-runs",
+        "7",
+    )
     with start(argv) as child:
         events = [protocol.parse(line) for line in child.stdout or ()]
     times = [ns for event in events if isinstance(event, protocol.Timed) for ns in event.samples_ns]
@@ -180,8 +191,17 @@ def test_it_loads_one_runtime_and_no_tensorflow(exported) -> None:
     loaded = set(json.loads(err))
     assert isinstance(events[-1], protocol.Done)
     assert "ai_edge_litert" in loaded
-    assert not loaded & {"tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "tflite_runtime",
-                         "scipy", "click", "rich"}  # fmt: skip
+    assert not loaded & {
+        "tensorflow",
+        "keras",
+        "tf_keras",
+        "onnx",
+        "onnxruntime",
+        "tflite_runtime",
+        "scipy",
+        "click",
+        "rich",
+    }
 
 
 def test_layers_runs_excerpts_as_they_are_named(exported, tmp_path) -> None:

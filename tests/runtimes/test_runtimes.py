@@ -19,8 +19,10 @@ from mobiledeploy.core.plugins import FORMATS, RUNTIMES
 NAMES = RUNTIMES.names()
 RECIPES = ("float32", "float16", "dynamic_int8", "int8_ptq")
 LIBRARY = {
-    "litert": "ai_edge_litert", "tflite_runtime": "tflite_runtime", "onnxruntime": "onnxruntime",
-}  # fmt: skip
+    "litert": "ai_edge_litert",
+    "tflite_runtime": "tflite_runtime",
+    "onnxruntime": "onnxruntime",
+}
 
 REMEDY = "pip install 'mobiledeploy[all]'; tflite_runtime has wheels for Python 3.11 only"
 
@@ -65,8 +67,11 @@ def runs(name: str, model: Path, threads: int = 1, delegate: str = "") -> tuple[
         pytest.skip(f"{LIBRARY[name]} is not installed ({REMEDY})")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, name, str(model), str(threads), delegate],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     return json.loads(done.stdout), done.stderr
 
 
@@ -198,8 +203,11 @@ def test_an_excerpt_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path:
     def said(count: int) -> list:
         done = subprocess.run(
             [sys.executable, "-c", PART, runtime, str(part), str(count)],
-            capture_output=True, text=True, timeout=120, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
         return json.loads(done.stdout)
 
     answers = said(1)
@@ -218,10 +226,15 @@ def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
     picture = np.full((1, channels, places, places), 255, np.uint8)
     step = 8192
     constants = {
-        "one": np.float32(1), "step": np.float32(step), "low": np.uint8(0), "middle": np.uint8(128),
-        "none": np.int8(0), "nil": np.int32(0), "w": weights,
+        "one": np.float32(1),
+        "step": np.float32(step),
+        "low": np.uint8(0),
+        "middle": np.uint8(128),
+        "none": np.int8(0),
+        "nil": np.int32(0),
+        "w": weights,
         "b": np.arange(channels, dtype=np.int32) * step,
-    }  # fmt: skip
+    }
     nodes = [
         helper.make_node("DequantizeLinear", ["image", "one", "low"], ["x"]),
         helper.make_node("DequantizeLinear", ["w", "one", "none"], ["real"]),
@@ -231,10 +244,12 @@ def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
     ]
     shape = [1, channels, places, places]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info("end", TensorProto.UINT8, shape)],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
-    )  # fmt: skip
+    )
     path = tmp_path / "large.onnx"
     onnx.save(
         helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path

@@ -66,9 +66,20 @@ def test_every_mobilenet_of_keras_applications(library, tmp_path, name, options,
 @pytest.mark.parametrize("suffix", ["h5", "keras"])
 @pytest.mark.parametrize(
     "name",
-    ["ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionResNetV2",
-     "InceptionV3", "NASNetMobile", "ResNet50", "ResNet50V2", "VGG16", "Xception"],
-)  # fmt: skip
+    [
+        "ConvNeXtTiny",
+        "DenseNet121",
+        "EfficientNetB0",
+        "EfficientNetV2B0",
+        "InceptionResNetV2",
+        "InceptionV3",
+        "NASNetMobile",
+        "ResNet50",
+        "ResNet50V2",
+        "VGG16",
+        "Xception",
+    ],
+)
 def test_other_networks_of_keras_applications(library, tmp_path, name, suffix):
     model = getattr(library.applications, name)(weights=None)
     path = tmp_path / f"model.{suffix}"
@@ -85,18 +96,25 @@ def test_preprocessing_within_the_model(library, tmp_path):
     image = layers.Input((80, 80, 3))
     augment = library.Sequential(
         [
-            layers.RandomFlip("horizontal"), layers.RandomRotation(0.1), layers.RandomZoom(0.1),
-            layers.RandomContrast(0.1), layers.RandomTranslation(0.1, 0.1),
+            layers.RandomFlip("horizontal"),
+            layers.RandomRotation(0.1),
+            layers.RandomZoom(0.1),
+            layers.RandomContrast(0.1),
+            layers.RandomTranslation(0.1, 0.1),
             layers.RandomBrightness(0.1),
         ]
-    )  # fmt: skip
+    )
     x = layers.Resizing(SIZE, SIZE)(augment(image))
     x = layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3])(x[:, 4:-4, ::2])
     x = library.applications.mobilenet_v2.preprocess_input(x * 255.0)
     base = layers.Conv2D(
-        4, 3, activation="relu6", kernel_regularizer="l2", kernel_initializer="he_normal",
+        4,
+        3,
+        activation="relu6",
+        kernel_regularizer="l2",
+        kernel_initializer="he_normal",
         kernel_constraint=library.constraints.MaxNorm(2),
-    )  # fmt: skip
+    )
     inner = library.Sequential([layers.Input(x.shape[1:]), base, layers.Activation("relu6")])
     inner.compile("adam", "mse")
     scores = layers.Dense(3)(layers.GlobalAveragePooling2D()(inner(x) - 1.0))
@@ -144,12 +162,17 @@ def test_models_of_the_optimization_toolkit(tmp_path):
 
     model = tf_keras.Sequential(
         [
-            layers.Input((16, 16, 3)), layers.Conv2D(4, 3), layers.BatchNormalization(),
-            layers.ReLU(6.0), layers.DepthwiseConv2D(3), layers.ReLU(),
-            layers.Conv2D(4, 1, activation="relu"), layers.GlobalAveragePooling2D(),
+            layers.Input((16, 16, 3)),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.ReLU(6.0),
+            layers.DepthwiseConv2D(3),
+            layers.ReLU(),
+            layers.Conv2D(4, 1, activation="relu"),
+            layers.GlobalAveragePooling2D(),
             layers.Dense(3, activation="softmax"),
         ]
-    )  # fmt: skip
+    )
     sparsity = tfmot.sparsity.keras
     wrapped = {
         "quantized": tfmot.quantization.keras.quantize_model(model),

@@ -29,9 +29,15 @@ TOLERANCE = 1e-4
 def source(path: Path, **changes) -> Source:
     file = models.detect(path, custom="custom_objects" in changes)
     spec = ModelSpec(
-        "x", None, file.framework, {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+        "x",
+        None,
+        file.framework,
+        {},
+        (0, 0),
+        0,
+        Preprocessing((0.0, 1.0)),
         Weights(path.name, file.sha256, pinned=False),
-    )  # fmt: skip
+    )
     return Source(spec, file=file, **changes)
 
 
@@ -71,13 +77,36 @@ def network(library, *between, last="softmax", size=(16, 16), classes=3):
 
 
 ACTIVATIONS = [
-    "elu", "exponential", "gelu", "hard_sigmoid", "linear", "mish", "relu", "relu6", "selu",
-    "sigmoid", "softplus", "softsign", "swish", "tanh",
-]  # fmt: skip
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_sigmoid",
+    "linear",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+]
 KERAS_3_ALONE = [
-    "celu", "hard_shrink", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid", "log_softmax",
-    "soft_shrink", "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus", "tanh_shrink",
-]  # fmt: skip
+    "celu",
+    "hard_shrink",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "soft_shrink",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "sparsemax",
+    "squareplus",
+    "tanh_shrink",
+]
 LAYERS = ["PReLU", "LeakyReLU", "ELU", "ReLU", "Softmax"]
 EVERY = [(version, name) for version in LIBRARIES for name in ACTIVATIONS + LAYERS]
 EVERY += [("keras3", name) for name in KERAS_3_ALONE]
@@ -112,9 +141,12 @@ def test_every_activation(version, name, tmp_path):
 
 # Keras Applications, untrained, at the smallest size that each takes.
 SMALLEST = {
-    "InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71, "NASNetLarge": 331,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "Xception": 71,
+    "NASNetLarge": 331,
     "NASNetMobile": 224,
-}  # fmt: skip
+}
 NETWORKS = sorted(
     (version, name)
     for version, library in LIBRARIES.items()
@@ -170,12 +202,16 @@ def test_mixed_precision_is_computed_in_float32(version, suffix, tmp_path):
         library.utils.set_random_seed(0)
         model = library.Sequential(
             [
-                layers.Input((16, 16, 3)), layers.Conv2D(8, 3, strides=2),
-                layers.BatchNormalization(), layers.ReLU(), layers.DepthwiseConv2D(3),
-                layers.GlobalAveragePooling2D(), layers.Dense(3),
+                layers.Input((16, 16, 3)),
+                layers.Conv2D(8, 3, strides=2),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.DepthwiseConv2D(3),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3),
                 layers.Activation("softmax", dtype="float32"),
             ]
-        )  # fmt: skip
+        )
     finally:
         library.mixed_precision.set_global_policy("float32")
     there = agrees(model, tmp_path / f"model.{suffix}", tolerance=2e-3)
@@ -238,9 +274,12 @@ def test_preprocessing_and_augmentation_inside(version, tmp_path):
 def test_a_recurrent_tail(kind, tmp_path):
     layers = tf_keras.layers
     model = network(
-        tf_keras, layers.Permute((2, 1, 3)), layers.Reshape((7, 7 * 8)),
-        getattr(layers, kind)(6), layers.Reshape((1, 1, 6)),
-    )  # fmt: skip
+        tf_keras,
+        layers.Permute((2, 1, 3)),
+        layers.Reshape((7, 7 * 8)),
+        getattr(layers, kind)(6),
+        layers.Reshape((1, 1, 6)),
+    )
     agrees(model, tmp_path / "model.h5")
 
 
@@ -259,9 +298,12 @@ def test_models_of_the_optimization_toolkit_become_plain(kind, tmp_path):
 
     layers = tf_keras.layers
     model = network(
-        tf_keras, layers.ReLU(), layers.DepthwiseConv2D(3), layers.BatchNormalization(),
+        tf_keras,
+        layers.ReLU(),
+        layers.DepthwiseConv2D(3),
+        layers.BatchNormalization(),
         layers.ReLU(6.0),
-    )  # fmt: skip
+    )
     if kind == "quantized":
         wrapped = tfmot.quantization.keras.quantize_model(model)
         # Ranges of the activations, and weights that are no longer those of the plain model.

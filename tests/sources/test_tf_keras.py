@@ -224,9 +224,15 @@ def test_weights_changed_after_they_were_looked_into_are_refused(published, tmp_
     path.write_bytes(published.read_bytes())
     weights = Weights("w.h5", keras.detect(path).sha256, pinned=False)
     spec = ModelSpec(
-        "x", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (32, 32), 7,
-        Preprocessing((-1.0, 1.0)), weights,
-    )  # fmt: skip
+        "x",
+        "mobilenet_v1",
+        "mobilenet_v1",
+        {"alpha": 0.25},
+        (32, 32),
+        7,
+        Preprocessing((-1.0, 1.0)),
+        weights,
+    )
     framework.build(spec, path)
     poisoned(path, published, "conv_pw_3_bn/conv_pw_3_bn/beta:0", 0.5)
     with pytest.raises(InputError, match=r"w\.h5 was changed while it was read"):
@@ -242,9 +248,15 @@ def test_truncated_weights_are_one_line(published, small, tmp_path):
 
 def test_random_weights_are_the_same_every_time():
     spec = ModelSpec(
-        "x", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, (32, 32), 7,
-        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=True),
-    )  # fmt: skip
+        "x",
+        "mobilenet_v1",
+        "mobilenet_v1",
+        {"alpha": 0.25},
+        (32, 32),
+        7,
+        Preprocessing((-1.0, 1.0)),
+        Weights("random", "", pinned=True),
+    )
     first, second = (framework.build(spec, None).handle.get_weights() for _ in range(2))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -44,12 +44,14 @@ def network(last):
         "tf_keras",
         tf_keras.Sequential(
             [
-                layers.Input((*SIZE, 3)), layers.Conv2D(64, 3, activation="relu"),
-                layers.Conv2D(64, 3), layers.GlobalAveragePooling2D(),
+                layers.Input((*SIZE, 3)),
+                layers.Conv2D(64, 3, activation="relu"),
+                layers.Conv2D(64, 3),
+                layers.GlobalAveragePooling2D(),
                 layers.Dense(4, activation=last),
             ]
         ),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module", params=["softmax", "linear"])
@@ -63,9 +65,15 @@ def opened(path, content, **changes):
     path.write_bytes(content)
     file = models.detect(path)
     spec = ModelSpec(
-        "x", None, file.framework, {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+        "x",
+        None,
+        file.framework,
+        {},
+        (0, 0),
+        0,
+        Preprocessing((0.0, 1.0)),
         Weights("x", "", pinned=False),
-    )  # fmt: skip
+    )
     source = Source(spec, file=file, **changes)
     return source_of(source).open(source)
 
@@ -230,9 +238,15 @@ def test_a_file_that_changed_is_refused(floats, tmp_path):
     path.write_bytes(floats[1])
     file = dataclasses.replace(models.detect(path), sha256="0" * 64)
     spec = ModelSpec(
-        "x", None, "tflite", {}, (0, 0), 0, Preprocessing((0.0, 1.0)),
+        "x",
+        None,
+        "tflite",
+        {},
+        (0, 0),
+        0,
+        Preprocessing((0.0, 1.0)),
         Weights("x", "", pinned=False),
-    )  # fmt: skip
+    )
     with pytest.raises(InputError, match="was changed while it was read"):
         tflite.open(Source(spec, file=file))
 

@@ -36,9 +36,15 @@ def written(torch_python, tmp_path_factory):
 def source(path, resolution=None):
     file = models.detect(path)
     spec = ModelSpec(
-        "own", None, "torch", {}, (0, 0), 0, Preprocessing((-1.0, 1.0)),
+        "own",
+        None,
+        "torch",
+        {},
+        (0, 0),
+        0,
+        Preprocessing((-1.0, 1.0)),
         Weights("own", file.sha256, pinned=False),
-    )  # fmt: skip
+    )
     return Source(spec, file, resolution=resolution)
 
 
@@ -148,9 +154,13 @@ def test_what_the_converter_refuses_is_one_line(torch_python, tmp_path):
     def change(program, *_):
         # A convolution of groups that its channels do not have.
         nodes = program["graph_module"]["graph"]["nodes"]
-        for name, value in (("bias", {"as_none": True}), ("stride", {"as_ints": [1, 1]}),
-                            ("padding", {"as_ints": [0, 0]}), ("dilation", {"as_ints": [1, 1]}),
-                            ("groups", {"as_int": 7})):  # fmt: skip
+        for name, value in (
+            ("bias", {"as_none": True}),
+            ("stride", {"as_ints": [1, 1]}),
+            ("padding", {"as_ints": [0, 0]}),
+            ("dilation", {"as_ints": [1, 1]}),
+            ("groups", {"as_int": 7}),
+        ):
             nodes[0]["inputs"].append({"name": name, "arg": value, "kind": 1})
 
     path = tmp_path / "model.pt2"
@@ -170,13 +180,30 @@ def test_five_files_by_the_command_line(written, tmp_path):
     )
     done = subprocess.run(
         [
-            sys.executable, "-P", "-m", "mobiledeploy", "export", written / "small.pt2", "--data",
-            tmp_path / "images.npz", "--input-range", "-1,1", "--out", tmp_path / "build",
+            sys.executable,
+            "-P",
+            "-m",
+            "mobiledeploy",
+            "export",
+            written / "small.pt2",
+            "--data",
+            tmp_path / "images.npz",
+            "--input-range",
+            "-1,1",
+            "--out",
+            tmp_path / "build",
         ],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "build" / "small").glob("*") if path.is_file()}
     assert {name for name in made if name.endswith((".tflite", ".onnx"))} == {
-        "float32.tflite", "float16.tflite", "int8_best.tflite", "float32.onnx", "int8_best.onnx",
-    }, sorted(made)  # fmt: skip
+        "float32.tflite",
+        "float16.tflite",
+        "int8_best.tflite",
+        "float32.onnx",
+        "int8_best.onnx",
+    }, sorted(made)

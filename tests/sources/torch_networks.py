@@ -52,9 +52,12 @@ class Varied(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.Hardswish())
         self.squeeze = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 4, 1), nn.ReLU(), nn.Conv2d(4, 16, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(16, 4, 1),
+            nn.ReLU(),
+            nn.Conv2d(4, 16, 1),
             nn.Hardsigmoid(),
-        )  # fmt: skip
+        )
         self.branch = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.SiLU())
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.last = nn.Sequential(nn.Conv2d(16, 16, 3, padding="same"), nn.GELU())

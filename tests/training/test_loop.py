@@ -31,9 +31,17 @@ from tests.conftest import Heard
 SIZE = (32, 32)
 NONE = Weights("random", "", pinned=True)
 SETTINGS = TrainingSettings(
-    SCHEDULES["finetune"], epochs=2, batch=8, seed=0, init=None, frozen=False, teacher=None,
-    ema=False, label_smoothing=0.0, strategy="none",
-)  # fmt: skip
+    SCHEDULES["finetune"],
+    epochs=2,
+    batch=8,
+    seed=0,
+    init=None,
+    frozen=False,
+    teacher=None,
+    ema=False,
+    label_smoothing=0.0,
+    strategy="none",
+)
 
 
 def small(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
@@ -75,9 +83,16 @@ def pictures(count: int, seed: int = 0, classes: int = 2) -> loop.Pictures:
 def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> loop.Task:
     (folder / "state").mkdir(exist_ok=True, parents=True)
     plain = loop.Task(
-        spec(), changes, pictures(32), pictures(12, seed=1), init=None, teacher=None,
-        state=folder / "state", resume=folder / "state", tensorboard=folder / "tensorboard",
-    )  # fmt: skip
+        spec(),
+        changes,
+        pictures(32),
+        pictures(12, seed=1),
+        init=None,
+        teacher=None,
+        state=folder / "state",
+        resume=folder / "state",
+        tensorboard=folder / "tensorboard",
+    )
     return dataclasses.replace(plain, **others)
 
 
@@ -394,9 +409,13 @@ def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
     assert loop.dead_channels(network, *look) == {"conv_dw_1": 3}
 
 
-@pytest.mark.parametrize(("changes", "zeros", "values"), [
-    ({"prune": 0.5}, 0.5, 10_000), ({"cluster": 4}, None, 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "zeros", "values"),
+    [
+        ({"prune": 0.5}, 0.5, 10_000),
+        ({"cluster": 4}, None, 4),
+    ],
+)
 def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
     tmp_path: Path, changes: dict[str, float], zeros: float | None, values: int
 ) -> None:

@@ -50,12 +50,15 @@ def test_integers_are_computed_to_a_code_or_two(network):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("mobilenet_v1", {"alpha": 0.25}), ("mobilenet_v2", {"alpha": 0.35}),
-        ("mobilenet_v3", {"alpha": 0.75, "variant": "small"}), ("fd_mobilenet", {"alpha": 0.25}),
-        ("mobilenet_v4", {"variant": "conv_s"}), ("shufflenet_v1", {"alpha": 0.5, "groups": 3}),
+        ("mobilenet_v1", {"alpha": 0.25}),
+        ("mobilenet_v2", {"alpha": 0.35}),
+        ("mobilenet_v3", {"alpha": 0.75, "variant": "small"}),
+        ("fd_mobilenet", {"alpha": 0.25}),
+        ("mobilenet_v4", {"variant": "conv_s"}),
+        ("shufflenet_v1", {"alpha": 0.5, "groups": 3}),
         ("squeezenet", {"variant": "1.1"}),
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_network_can_be_trained_through(name, arguments):
     model = ARCHITECTURES.load(name).build(resolution=(64, 64), classes=5, **arguments)
     pictures = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]

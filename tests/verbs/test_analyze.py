@@ -28,8 +28,10 @@ def test_mobilenet_v1_is_counted_to_the_last_one(usual):
     assert usual.mult_adds == 568_740_352
     assert (usual.params, usual.trainable_params) == (4_253_864, 4_231_976)
     assert (usual.name, usual.resolution, usual.classes) == (
-        "mobilenet_v1_1_224", (224, 224), 1000,
-    )  # fmt: skip
+        "mobilenet_v1_1_224",
+        (224, 224),
+        1000,
+    )
     # Input and output of the first pointwise convolution: 112x112, 32 and 64 channels, 4 bytes.
     assert usual.peak_activation_bytes == 112 * 112 * (32 + 64) * 4
     assert usual.uncounted == ()
@@ -37,9 +39,12 @@ def test_mobilenet_v1_is_counted_to_the_last_one(usual):
     assert sum(row.params for row in usual.layers) == usual.params
     shares = {share.kind: round(100 * share.mult_adds, 2) for share in usual.shares}
     assert shares == {
-        "Conv 1x1": 94.86, "Conv DW 3x3": 3.06, "Conv 3x3": 1.91, "Fully Connected": 0.18,
+        "Conv 1x1": 94.86,
+        "Conv DW 3x3": 3.06,
+        "Conv 3x3": 1.91,
+        "Fully Connected": 0.18,
         "FusedBatchNormV3": 0.0,
-    }  # fmt: skip
+    }
 
 
 def test_depthwise_moves_many_bytes_for_few_mult_adds(usual):
@@ -201,9 +206,12 @@ def test_its_command_builds_it_here():
         alpha = options.get("--alpha")
         groups = options.get("--groups")
         models.spec(
-            card, alpha=alpha and float(alpha), groups=groups and int(groups),
-            res=int(options["--res"]), classes=1000,
-        )  # fmt: skip
+            card,
+            alpha=alpha and float(alpha),
+            groups=groups and int(groups),
+            res=int(options["--res"]),
+            classes=1000,
+        )
         assert card.name == row.card
         published = card.weights.imagenet
         has = published is not None and row.alpha in [file.alpha for file in published.files]

@@ -178,8 +178,13 @@ def test_a_golden_picture_is_the_one_that_the_record_names(exported, here, heard
     shutil.copy(picture, here)
     (folder / "golden" / "link.png").symlink_to(here / picture.name)
     os.mkfifo(folder / "golden" / "pipe.png")
-    for named in (f"../{picture.name}", str(here / picture.name), "golden/link.png",
-                  "golden/pipe.png", "golden"):  # fmt: skip
+    for named in (
+        f"../{picture.name}",
+        str(here / picture.name),
+        "golden/link.png",
+        "golden/pipe.png",
+        "golden",
+    ):
         assert "is no file of the artifact's folder" in refused(named)
     assert "cannot be read" in refused("golden/\0.png")
     Image.new("RGB", (8, 8)).save(folder / own)

@@ -89,9 +89,19 @@ def test_measurements_of_the_store_become_a_card(exported, here, works, monkeypa
 
 def measured(path: Path, target: Target, median_ns: float) -> Measured:
     return Measured(
-        artifacts.load(path).sha256, target, "2.1", (1,) * 6, (1,), median_ns,
-        (median_ns, median_ns), 1, None, None, {}, {},
-    )  # fmt: skip
+        artifacts.load(path).sha256,
+        target,
+        "2.1",
+        (1,) * 6,
+        (1,),
+        median_ns,
+        (median_ns, median_ns),
+        1,
+        None,
+        None,
+        {},
+        {},
+    )
 
 
 def test_too_few_points_of_a_kind_are_refused_or_left_out(tmp_path, works, monkeypatch) -> None:

@@ -43,9 +43,12 @@ def demo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         order = Order(
-            alpha=0.25, res=96,
-            recipes=("float32", "int8_ptq"), formats=("tflite",), out=folder / "build",
-        )  # fmt: skip
+            alpha=0.25,
+            res=96,
+            recipes=("float32", "int8_ptq"),
+            formats=("tflite",),
+            out=folder / "build",
+        )
         made = Path(export_verb.export(order).folder)
         drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
         labels = np.array([drawn.label(i) for i in range(len(drawn))])
@@ -61,9 +64,10 @@ def demo(tmp_path_factory):
             images = np.stack([drawn.image(i) for i in kept])
             np.savez(folder / f"{name}.npz", images=images, labels=labels[kept])
             update(
-                [made / "int8_ptq.tflite"], baseline=folder / f"{name}.json",
+                [made / "int8_ptq.tflite"],
+                baseline=folder / f"{name}.json",
                 data=str(folder / f"{name}.npz"),
-            )  # fmt: skip
+            )
     return folder, made
 
 
@@ -93,9 +97,10 @@ def last_layer(model: schema.ModelT) -> tuple[np.ndarray, np.ndarray]:
     """Writable weights [classes, ...] int8 and biases [classes] int32 of the classifier."""
     graph = model.subgraphs[0]
     found = [
-        op for op in graph.operators
+        op
+        for op in graph.operators
         if len(op.inputs) == 3 and graph.tensors[op.inputs[2]].shape.tolist() == [CLASSES]
-    ]  # fmt: skip
+    ]
     parts = []
     for place, kind in zip(found[-1].inputs[1:3], (np.int8, np.int32), strict=True):
         buffer = model.buffers[graph.tensors[place].buffer]
@@ -112,9 +117,11 @@ def judged(place, name="often", **given):
         [path], baseline=folder / f"{name}.json", data=str(folder / f"{name}.npz"), **given
     )
     (found,) = report.checks
-    return found, {v.metric: v for v in found.verdicts if v.metric != "class"}, {
-        v.subject: v for v in found.verdicts if v.metric == "class"
-    }  # fmt: skip
+    return (
+        found,
+        {v.metric: v for v in found.verdicts if v.metric != "class"},
+        {v.subject: v for v in found.verdicts if v.metric == "class"},
+    )
 
 
 def test_the_accepted_file_passes(place, here):
@@ -178,9 +185,21 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
     (doubt,) = [d for d in heard.doubts if d.name == "too-few-images"]
     assert "2 % of answers changed: that takes 149 without" in doubt.message
     done = subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", "check", path, "--update-baseline", "--data",
-         here / "few.npz", "--baseline", here / "few.json"], capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mobiledeploy",
+            "check",
+            path,
+            "--update-baseline",
+            "--data",
+            here / "few.npz",
+            "--baseline",
+            here / "few.json",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0
     assert f"so many can decide {least:g} points of top-1 or more" in done.stdout
     assert "[too-few-images]" in done.stderr
@@ -244,9 +263,12 @@ def test_without_labels_the_accepted_file_passes_and_flips_are_bounded(place, he
     folder, path = place
     resealed(folder / "often.json", here / "other.json", isa="avx9")
     report = check(
-        [path], baseline=here / "other.json", data=str(folder / "often.npz"), labelled=False,
+        [path],
+        baseline=here / "other.json",
+        data=str(folder / "often.npz"),
+        labelled=False,
         limits=Limits(max_flips=0.001),
-    )  # fmt: skip
+    )
     (flips,) = [v for v in report.checks[0].verdicts if v.metric == "flips"]
     assert flips.outcome == "inconclusive"
     assert flips.needed > 480
@@ -295,9 +317,7 @@ def test_a_stale_label_file_is_refused_with_its_line(place):
 def test_an_artifact_with_other_classes_is_refused(place):
     folder, path = place
     known = records.loads(Baseline, (folder / "often.json").read_text())
-    entries = [
-        dataclasses.replace(e, classes=13, seal="") for e in known.accepted
-    ]  # fmt: skip
+    entries = [dataclasses.replace(e, classes=13, seal="") for e in known.accepted]
     entries = [dataclasses.replace(e, seal=baselines.seal(e)) for e in entries]
     Path("other.json").write_text(records.dumps(Baseline(tuple(entries))))
     with pytest.raises(InputError, match="classes: 12, not 13"):
@@ -319,9 +339,12 @@ def test_the_line_that_makes_a_baseline_has_all_that_changes_the_answers(place):
     asked = Overrides(crop=0.875, mean=(0.5, 0.25, 0.125), channels="bgr")
     with pytest.raises(MissingError) as error:
         check(
-            [place[1]], baseline=Path("none.json"), runtime="litert", overrides=asked,
+            [place[1]],
+            baseline=Path("none.json"),
+            runtime="litert",
+            overrides=asked,
             labelled=False,
-        )  # fmt: skip
+        )
     assert error.value.hint == (
         f"mobiledeploy check {place[1]} --baseline none.json --no-labels --runtime litert "
         "--mean 0.5,0.25,0.125 --channels bgr --crop 0.875 --update-baseline"

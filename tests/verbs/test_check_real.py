@@ -31,8 +31,9 @@ def per_tensor(data: bytes) -> bytes:
         share = scales / scales.max()
         bias = graph.tensors[op.inputs[2]]
         for tensor, kind, factor in (
-            (weights, np.int8, share.reshape(shape)), (bias, np.int32, share)
-        ):  # fmt: skip
+            (weights, np.int8, share.reshape(shape)),
+            (bias, np.int32, share),
+        ):
             buffer = model.buffers[tensor.buffer]
             codes = np.array(buffer.data, np.uint8).view(kind).reshape(tensor.shape)
             buffer.data = np.rint(codes * factor).astype(kind).view(np.uint8).ravel()
@@ -49,10 +50,15 @@ def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data
     images = real_data / "imagenet"
     labels = tuple((images / "labels.txt").read_text().splitlines())
     order = Order(
-        arch="mobilenet_v1", alpha=0.75, res=224, data=str(images / "images"),
-        weights=str(images / "mobilenet_7_5_224_tf.h5"), recipes=("float32", "int8_ptq"),
-        formats=("tflite",), overrides=Overrides(labels=labels),
-    )  # fmt: skip
+        arch="mobilenet_v1",
+        alpha=0.75,
+        res=224,
+        data=str(images / "images"),
+        weights=str(images / "mobilenet_7_5_224_tf.h5"),
+        recipes=("float32", "int8_ptq"),
+        formats=("tflite",),
+        overrides=Overrides(labels=labels),
+    )
     path = Path(export_verb.export(order).folder) / "int8_ptq.tflite"
     verb.update([path])
     limits = verb.Limits(margin=0.02, float_margin=0.05)

@@ -45,14 +45,25 @@ class Listener:
 
 def request(folder, **changes):
     spec = ModelSpec(
-        "v1", "mobilenet_v1", "mobilenet_v1", {"alpha": 0.25}, SIZE, 12,
-        Preprocessing((-1.0, 1.0)), Weights("random", "", pinned=False),
-    )  # fmt: skip
+        "v1",
+        "mobilenet_v1",
+        "mobilenet_v1",
+        {"alpha": 0.25},
+        SIZE,
+        12,
+        Preprocessing((-1.0, 1.0)),
+        Weights("random", "", pinned=False),
+    )
     jobs = (("float32", "tflite"), ("float32", "onnx"))
     plain = convert.Request(
-        Source(spec), jobs, DataRef("demo", "validation", SIZE), GOLDEN, "int8",
-        "logits", str(folder),
-    )  # fmt: skip
+        Source(spec),
+        jobs,
+        DataRef("demo", "validation", SIZE),
+        GOLDEN,
+        "int8",
+        "logits",
+        str(folder),
+    )
     return dataclasses.replace(plain, **changes)
 
 
@@ -137,10 +148,12 @@ def best(tmp_path, count):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
     data = str(pictures(tmp_path / "pictures", count))
     asked = request(
-        tmp_path, source=Source(spec),
+        tmp_path,
+        source=Source(spec),
         jobs=(("int8_best", "tflite"), ("int8_best", "onnx"), ("float32", "tflite")),
-        data=DataRef(data, "validation", (64, 64)), golden=(0,),
-    )  # fmt: skip
+        data=DataRef(data, "validation", (64, 64)),
+        golden=(0,),
+    )
     files, _ = convert.produce(asked, tmp_path / "log", listener)
     return files, listener
 
@@ -194,9 +207,10 @@ def calibrated_on(tmp_path, images, **preprocessing_):
     place = tmp_path / "data.npz"
     np.savez(place, images=images, labels=np.arange(len(images)) % 2)
     spec = dataclasses.replace(
-        request(tmp_path).source.spec, resolution=(64, 64),
+        request(tmp_path).source.spec,
+        resolution=(64, 64),
         preprocessing=Preprocessing(**({"input_range": (-1.0, 1.0)} | preprocessing_)),
-    )  # fmt: skip
+    )
     listener = Listener()
     data = DataRef(str(place), "validation", (64, 64))
     return convert.calibration_images(data, spec, listener), listener.doubts
@@ -242,13 +256,17 @@ def test_pictures_of_another_range_than_the_training_had_are_said(tmp_path):
     )
     weights = str(REPOSITORY / "models" / "weights" / "mobilenet_v1_0.25.h5")
     said = {}
-    for name, own in (("wrong", wrong), ("right", dataclasses.replace(
-        wrong, preprocessing=Preprocessing((-1.0, 1.0))))):  # fmt: skip
+    for name, own in (
+        ("wrong", wrong),
+        ("right", dataclasses.replace(wrong, preprocessing=Preprocessing((-1.0, 1.0)))),
+    ):
         listener = Listener()
         asked = request(
-            tmp_path, source=Source(own, weights=weights), jobs=(("int8_ptq", "tflite"),),
+            tmp_path,
+            source=Source(own, weights=weights),
+            jobs=(("int8_ptq", "tflite"),),
             data=DataRef("demo", "validation", (64, 64)),
-        )  # fmt: skip
+        )
         convert.produce(asked, tmp_path / "log", listener)
         said[name] = listener.doubts
     assert said["right"] == []
@@ -289,9 +307,13 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
 def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     again = request(
-        tmp_path, source=Source(spec), jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
-        data=DataRef("demo", "validation", (64, 64)), golden=(0,), output="softmax",
-    )  # fmt: skip
+        tmp_path,
+        source=Source(spec),
+        jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
+        data=DataRef("demo", "validation", (64, 64)),
+        golden=(0,),
+        output="softmax",
+    )
     files, _ = convert.produce(again, tmp_path / "log", Listener())
     for file in files:
         assert Path(file.path).read_bytes() == converted[file.recipe, file.format]
@@ -383,9 +405,13 @@ def trained(tmp_path, name, listener):
     folder = tmp_path / name
     folder.mkdir()
     asked = request(
-        folder, source=Source(spec), jobs=(("int8_qat", "tflite"),), golden=(0,),
-        data=DataRef("demo", "held", (32, 32)), unfinished=str(tmp_path / "unfinished"),
-    )  # fmt: skip
+        folder,
+        source=Source(spec),
+        jobs=(("int8_qat", "tflite"),),
+        golden=(0,),
+        data=DataRef("demo", "held", (32, 32)),
+        unfinished=str(tmp_path / "unfinished"),
+    )
     (file,), _ = convert.produce(asked, folder / "log", listener)
     return Path(file.path).read_bytes()
 
@@ -425,9 +451,13 @@ def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
     data = DataRef(str(pictures(tmp_path / "pictures", 20)), "validation", (64, 64))
     asked = request(
-        tmp_path, source=Source(spec), jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
-        data=data, golden=(0,), keep_float=("conv_pw_3", "conv_preds"),
-    )  # fmt: skip
+        tmp_path,
+        source=Source(spec),
+        jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
+        data=data,
+        golden=(0,),
+        keep_float=("conv_pw_3", "conv_preds"),
+    )
     files, _ = convert.produce(asked, tmp_path / "log", Listener())
     kept = {
         file.format: FORMATS.load(file.format).float_layers(

@@ -39,13 +39,15 @@ SLOW = [(core, key) for core in ("cortex-a53", "cortex-a76") for key in KEYS if 
     ("core", "key"),
     [
         pytest.param(
-            core, key, marks=[pytest.mark.slow] if (core, key) in SLOW else [],
+            core,
+            key,
+            marks=[pytest.mark.slow] if (core, key) in SLOW else [],
             id="-".join((core, *key)),
         )
         for core in ("cortex-a53", "cortex-a76")
         for key in KEYS
     ],
-)  # fmt: skip
+)
 def test_counts_are_exact_and_answers_the_hosts(emulator, exported, here, core, key) -> None:
     path = exported[key]
     c = counted(path, core)

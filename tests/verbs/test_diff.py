@@ -105,9 +105,8 @@ def noise(content: bytes, layer: str) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     (graph,) = model.subgraphs
     (reader,) = (
-        x for x in graph.operators
-        if f"/{layer}_relu/".encode() in graph.tensors[x.outputs[0]].name
-    )  # fmt: skip
+        x for x in graph.operators if f"/{layer}_relu/".encode() in graph.tensors[x.outputs[0]].name
+    )
     kernel = model.buffers[graph.tensors[reader.inputs[1]].buffer].data.tobytes()
     assert content.count(kernel) == 1
     codes = np.frombuffer(kernel, np.int8)

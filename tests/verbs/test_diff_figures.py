@@ -33,19 +33,26 @@ def test_counts_are_told_by_layer_the_greatest_change_first(here: Path) -> None:
     after = by_layer(quantize_0=20, conv_a=90, dw_a=105, conv_b=450, pool_a=60)
     after = (*after[:1], dataclasses.replace(after[1], kernel="sdot"), *after[2:])
     keep(
-        artifact(), artifact("b" * 64, recipe="int8_ptq"),
+        artifact(),
+        artifact("b" * 64, recipe="int8_ptq"),
         counted(instructions=1000, by_layer=before),
         counted("b" * 64, instructions=800, by_layer=after, versions={"qemu": "9"}),
-    )  # fmt: skip
+    )
     done = diff("1", "2")
     assert (done.kind, done.values, done.ratio, done.interval) == (
-        "counted", (1000, 800), 0.8, (0.8, 0.8),
-    )  # fmt: skip
+        "counted",
+        (1000, 800),
+        0.8,
+        (0.8, 0.8),
+    )
     assert done.models == ("net m.h5 float32.tflite", "net m.h5 int8_ptq.tflite")
     assert [(x.a and x.a.name, x.b and x.b.name, x.change) for x in done.layers] == [
-        ("conv_1", "conv_a", -210), ("conv_2", "conv_b", -50), (None, "quantize_0", 20),
-        ("dw_1", "dw_a", 5), ("pool_1", "pool_a", 0),
-    ]  # fmt: skip
+        ("conv_1", "conv_a", -210),
+        ("conv_2", "conv_b", -50),
+        (None, "quantize_0", 20),
+        ("dw_1", "dw_a", 5),
+        ("pool_1", "pool_a", 0),
+    ]
     assert done.between == (40, 75)
     assert done.facts == (Fact("artifact", "a" * 12, "b" * 12), Fact("qemu", "8", "9"))
     said = cli("1", "2", "--most", "2")
@@ -66,25 +73,37 @@ def test_a_count_without_layers_has_a_ratio_alone(here: Path) -> None:
 def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: Path) -> None:
     doubt = Doubt("busy-machine", "other programs computed meanwhile")
     facts = {
-        "cpu": "c", "governor": "powersave", "load": "0.1", "busy_cpu_s": "7",
-        "temperatures_millicelsius": "31000", "fixed_performance": "on: with it 0.98 times",
-    }  # fmt: skip
+        "cpu": "c",
+        "governor": "powersave",
+        "load": "0.1",
+        "busy_cpu_s": "7",
+        "temperatures_millicelsius": "31000",
+        "fixed_performance": "on: with it 0.98 times",
+    }
     new = measured(
-        ns=1200, target=dataclasses.replace(HOST, threads=2), doubts=(doubt,), delegated_nodes=0,
-        facts_before=facts | {
-            "governor": "performance", "load": "3.0", "busy_cpu_s": "9",
-            "temperatures_millicelsius": "35000", "fixed_performance": "on: with it 0.97 times",
+        ns=1200,
+        target=dataclasses.replace(HOST, threads=2),
+        doubts=(doubt,),
+        delegated_nodes=0,
+        facts_before=facts
+        | {
+            "governor": "performance",
+            "load": "3.0",
+            "busy_cpu_s": "9",
+            "temperatures_millicelsius": "35000",
+            "fixed_performance": "on: with it 0.97 times",
         },
-    )  # fmt: skip
+    )
     keep(artifact(), measured(facts_before=facts), new)
     results.export(here / "one.jsonl")
     done = diff("1", "2")
     low, high = done.interval
     assert 1.15 < low < done.ratio == 1.2 < high < 1.25
     assert done.facts == (
-        Fact("threads", "1", "2"), Fact("delegated", "1/1 xnnpack", "0/1 xnnpack"),
+        Fact("threads", "1", "2"),
+        Fact("delegated", "1/1 xnnpack", "0/1 xnnpack"),
         Fact("governor", "powersave", "performance"),
-    )  # fmt: skip
+    )
     assert done.doubts == (doubt,)
     assert done.layers == ()
     assert records.loads(DifferentFigures, cli("1", "2", "--json")) == done
@@ -96,9 +115,7 @@ def test_estimates_tell_what_they_were_fitted_to(here: Path) -> None:
     keep(estimated(), dataclasses.replace(new, fit=dataclasses.replace(new.fit, points=12)))
     done = diff("1", "2")
     assert done.interval == (1.2, 1.2)
-    assert done.facts == (
-        Fact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),
-    )  # fmt: skip
+    assert done.facts == (Fact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),)
 
 
 def test_a_figure_is_taken_from_a_file_too(here: Path) -> None:

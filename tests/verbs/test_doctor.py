@@ -126,12 +126,14 @@ def test_numpy_1_beside_tflite_runtime_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("said", "version"),
     [
-        ("'Android Debug Bridge version 1.0.41\nVersion 29.0.6-debian\nInstalled as adb'",
-         "29.0.6-debian"),
+        (
+            "'Android Debug Bridge version 1.0.41\nVersion 29.0.6-debian\nInstalled as adb'",
+            "29.0.6-debian",
+        ),
         ("qemu-aarch64 version 7.2.22 Debian", "7.2.22"),
         ("hello", None),
     ],
-)  # fmt: skip
+)
 def test_a_program_on_the_path_is_found_with_its_version(said, version, tmp_path, monkeypatch):
     program = tmp_path / "adb"
     program.write_text(f"#!/bin/sh\necho {said}\n")

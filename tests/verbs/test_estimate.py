@@ -36,15 +36,25 @@ def points(work: Workload, count: int, speed: float = 1.0) -> tuple[dict, tuple[
 
 
 def write(
-    name: str, work: Workload, *series: Series, count: int = 10, speed: float = 1.0,
+    name: str,
+    work: Workload,
+    *series: Series,
+    count: int = 10,
+    speed: float = 1.0,
     emulate: tuple[str, ...] = (),
-) -> None:  # fmt: skip
+) -> None:
     networks, found = points(work, count, speed)
     full = tuple(dataclasses.replace(one, points=found) for one in series)
     card = DeviceCard(
-        name, f"The {name}", "Chip", (Core("Cortex-A53", 4, 10**9),),
-        {"own": Reference("measured")}, full, emulate=emulate, networks=networks,
-    )  # fmt: skip
+        name,
+        f"The {name}",
+        "Chip",
+        (Core("Cortex-A53", 4, 10**9),),
+        {"own": Reference("measured")},
+        full,
+        emulate=emulate,
+        networks=networks,
+    )
     folder = device_cards.user_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.toml").write_text(calibrate.toml(card))
@@ -269,10 +279,15 @@ def test_a_few_points_borrow_their_shape_and_say_so(config, path, work, heard) -
 def test_a_few_points_without_like_devices_are_refused(config, path, work) -> None:
     write("slow", work, FLOAT, count=2)
     # Not of its runtime, year, precision, threads or delegate: never pooled.
-    for name, change in enumerate((
-        {"runtime": "ncnn"}, {"year": 2021}, {"precision": "int8"}, {"threads": 1},
-        {"delegate": "xnnpack"},
-    )):  # fmt: skip
+    for name, change in enumerate(
+        (
+            {"runtime": "ncnn"},
+            {"year": 2021},
+            {"precision": "int8"},
+            {"threads": 1},
+            {"delegate": "xnnpack"},
+        )
+    ):
         write(f"other-{name}", work, dataclasses.replace(FLOAT, **change))
     with pytest.raises(DeviceError, match=re.escape("it has 2 points of tflite 2020, float32")):
         estimate.estimate([path], device="slow")

@@ -220,9 +220,11 @@ def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
     assert {p.label for p in made.predictions} == {-1}
     assert [doubt.name for doubt in made.doubts] == ["labels-do-not-fit"]
     (made,) = evaluate(
-        [path], data=str(here / "two.npz"), overrides=Overrides(labels=tuple("abcdefghijkl")),
+        [path],
+        data=str(here / "two.npz"),
+        overrides=Overrides(labels=tuple("abcdefghijkl")),
         notify=heard,
-    )  # fmt: skip
+    )
     assert made.top1 is not None
     assert made.doubts == ()
 
@@ -392,9 +394,13 @@ def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:
         tap = here / f"tap{shelf.SUFFIX}"
         tap.write_bytes(tapped)
         runtime, rows = logits(
-            tap, shelf.inspect(tapped), artifact.spec.preprocessing, artifact.data, (4, 0),
+            tap,
+            shelf.inspect(tapped),
+            artifact.spec.preprocessing,
+            artifact.data,
+            (4, 0),
             notify=heard,
-        )  # fmt: skip
+        )
         assert runtime.split()[0] in ("litert", "onnxruntime")
         assert (rows.shape, rows.dtype) == ((2, 12), np.float32)
         # Their softmax is what the whole file answers.
@@ -441,9 +447,16 @@ def test_nothing_is_left_behind_when_it_is_stopped(exported, here, kind) -> None
     images = np.zeros((12_000, 64, 64, 3), np.uint8)
     np.savez(here / "long.npz", images=images, labels=np.arange(12_000) % 12)
     argv = (
-        sys.executable, "-m", "mobiledeploy", "evaluate", str(exported["float32", "onnx"]),
-        "--data", str(here / "long.npz"), "--threads", "2",
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "mobiledeploy",
+        "evaluate",
+        str(exported["float32", "onnx"]),
+        "--data",
+        str(here / "long.npz"),
+        "--threads",
+        "2",
+    )
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         runners = wait_for_children(run.pid, 2)
         time.sleep(0.5)

@@ -29,8 +29,9 @@ def kept(exported, here: Path) -> list[Path]:
 def test_what_is_gathered(kept: list[Path]) -> None:
     found = report.gather(title="t", detailed=True)
     assert {(r.recipe, r.kind) for r in found.results} == {
-        ("float32", ""), ("int8_ptq", "measured"),
-    }  # fmt: skip
+        ("float32", ""),
+        ("int8_ptq", "measured"),
+    }
     assert all(r.mult_adds for r in found.results)
     details = {d.recipe: d for d in found.details}
     assert details["int8_ptq"].against == "float32.tflite"
@@ -63,8 +64,14 @@ def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> 
     done = report.report(here / "out", format=format_)
     content = (here / "out").read_bytes()
     assert done.size_bytes == len(content)
-    begins = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!doctype html>", "markdown": b"## ",
-              "csv": b"made_at,", "json": b"{"}  # fmt: skip
+    begins = {
+        "png": b"\x89PNG",
+        "svg": b"<svg",
+        "html": b"<!doctype html>",
+        "markdown": b"## ",
+        "csv": b"made_at,",
+        "json": b"{",
+    }
     assert content.startswith(begins[format_])
     if format_ == "json":
         assert len(records.loads(Report, content).results) == 2

@@ -39,8 +39,10 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
     found = results.listing().results
     assert [r.kind for r in found] == ["estimated", "counted", "measured"]
     assert [(r.latency_ns, r.instructions) for r in found] == [
-        (5e6, None), (None, 100_000), (1000.0, None),
-    ]  # fmt: skip
+        (5e6, None),
+        (None, 100_000),
+        (1000.0, None),
+    ]
     assert found[0].latency_interval_ns == (2.5e6, 1e7)
     assert found[1].latency_interval_ns is None
     assert {(r.model, r.recipe, r.format, r.size_bytes, r.top1) for r in found} == {
@@ -85,11 +87,16 @@ def test_top1_is_of_the_pictures_of_the_export_where_there_is_one(here: Path) ->
 @pytest.mark.parametrize(
     ("since", "found"),
     [
-        ("2026-03-02T12:00", 1), ("20260302T1200", 1), ("2026-03-02 12:00+00:00", 1),
-        ("2026-03-02T21:59+10:00", 1), ("2026-03-02T22:01+10:00", 0), ("2026-W10-1", 1),
-        ("2026-03-02 12:01", 0), ("20260303", 0),
+        ("2026-03-02T12:00", 1),
+        ("20260302T1200", 1),
+        ("2026-03-02 12:00+00:00", 1),
+        ("2026-03-02T21:59+10:00", 1),
+        ("2026-03-02T22:01+10:00", 0),
+        ("2026-W10-1", 1),
+        ("2026-03-02 12:01", 0),
+        ("20260303", 0),
     ],
-)  # fmt: skip
+)
 def test_since_is_a_moment_however_it_is_written(here: Path, since: str, found: int) -> None:
     with Store.open() as store:
         store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured())])
@@ -128,9 +135,13 @@ def test_two_trainings_of_one_network_are_told_apart(here: Path) -> None:
     data = DataRef("a/photos", "all", (8, 8), (), "f" * 64)
     other = dataclasses.replace(evaluation("b" * 64), data=data)
     keep(
-        artifact(weights="1" * 64, of="demo"), measured(), evaluation(),
-        artifact("b" * 64, weights="2" * 64, of="run"), measured("b" * 64), other,
-    )  # fmt: skip
+        artifact(weights="1" * 64, of="demo"),
+        measured(),
+        evaluation(),
+        artifact("b" * 64, weights="2" * 64, of="run"),
+        measured("b" * 64),
+        other,
+    )
     new, old = results.listing().results
     assert (old.model, old.weights, old.weights_sha256) == ("net", "demo", "1" * 64)
     assert (new.model, new.weights, new.weights_sha256) == ("net", "run", "2" * 64)
@@ -163,8 +174,10 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
     keep(integers("b" * 64, "uint8"), measured("b" * 64, ns=1630))
     shown = cli()
     assert "int8_ptq.tflite " in shown and "int8_ptq.tflite uint8 " in shown
-    assert [line.rpartition(",")[0].rpartition(",")[0].rpartition(",")[2] for line in
-            cli("--csv").splitlines()] == ["io", "uint8", "int8"]  # fmt: skip
+    assert [
+        line.rpartition(",")[0].rpartition(",")[0].rpartition(",")[2]
+        for line in cli("--csv").splitlines()
+    ] == ["io", "uint8", "int8"]
     with Store.open(here / "other.db") as store:
         store.load(k for k in results.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
     with pytest.MonkeyPatch.context() as patch:
@@ -173,8 +186,9 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
         assert one.outcome == "inconclusive"
         assert "no measured figure of it here, only with --io uint8; " in one.verdicts[0].line
         keep(
-            integers("c" * 64, spec=artifact(weights="2" * 64, of="run").spec), measured("c" * 64),
-        )  # fmt: skip
+            integers("c" * 64, spec=artifact(weights="2" * 64, of="run").spec),
+            measured("c" * 64),
+        )
         (one,) = results.regress(path).regressions
         said = "only of other weights: run 22222222 and with --io uint8"
         assert said in one.verdicts[0].line
@@ -286,8 +300,9 @@ def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
         keep(artifact(), measured())
         done = results.regress(path)
     assert [(r.model, r.outcome) for r in done.regressions] == [
-        ("net", "pass"), ("other", "inconclusive"),
-    ]  # fmt: skip
+        ("net", "pass"),
+        ("other", "inconclusive"),
+    ]
     assert done.outcome == "inconclusive"
 
 
@@ -366,8 +381,11 @@ def test_a_reader_that_leaves_does_not_change_the_verdict(
     line = f"{sys.executable} -m mobiledeploy results regress {path} {piped}"
     done = subprocess.run(
         ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (code, "")
     listed = f"{sys.executable} -m mobiledeploy results | head -1; exit ${{PIPESTATUS[0]}}"
     assert subprocess.run(["bash", "-c", listed], timeout=60, check=False).returncode == 0

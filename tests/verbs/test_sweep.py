@@ -32,8 +32,10 @@ from tests.figures import artifact, evaluation, keep, measured
 def cli(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mobiledeploy", "sweep", *map(str, argv)],
-        capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
@@ -59,13 +61,17 @@ def right_of(right: int, sha: str = "") -> Answers:
     ("points", "kept"),
     [
         # (cost, images of 100 that are named rightly), and what is on the front.
-        ([(1, 66), (1, 67)], [1, 0]), ([(1, 67), (1, 66)], [0, 1]), ([(1, 50), (1, 67)], [1]),
+        ([(1, 66), (1, 67)], [1, 0]),
+        ([(1, 67), (1, 66)], [0, 1]),
+        ([(1, 50), (1, 67)], [1]),
         # Cheaper ones are as good as the tie, or a little worse.
-        ([(0, 66), (1, 66), (1, 67)], [0, 2]), ([(0, 65), (1, 66), (1, 67)], [0, 2, 1]),
+        ([(0, 66), (1, 66), (1, 67)], [0, 2]),
+        ([(0, 65), (1, 66), (1, 67)], [0, 2, 1]),
         # What costs more and is less accurate is on no front, though it ties.
-        ([(1, 67), (2, 66)], [0]), ([(1, 67), (2, 66), (2, 90), (3, 89)], [0, 2]),
+        ([(1, 67), (2, 66)], [0]),
+        ([(1, 67), (2, 66), (2, 90), (3, 89)], [0, 2]),
     ],
-)  # fmt: skip
+)
 def test_of_equal_cost_neither_of_a_tie_dominates(
     points: list[tuple[int, int]], kept: list[int]
 ) -> None:
@@ -97,9 +103,11 @@ def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
     assert done.returncode == 0, done.stderr
     jobs = {row["what"]: row for row in json.loads(done.stdout)["jobs"]}
     assert {what: row["state"] for what, row in jobs.items()} == {
-        "mobilenet_v1 0.25 64": "to do", "mobilenet_v1 0.25 7": "impossible",
-        "mobilenet_v1 0.5 64": "to do", "mobilenet_v1 0.5 7": "impossible",
-    }  # fmt: skip
+        "mobilenet_v1 0.25 64": "to do",
+        "mobilenet_v1 0.25 7": "impossible",
+        "mobilenet_v1 0.5 64": "to do",
+        "mobilenet_v1 0.5 7": "impossible",
+    }
     assert "resolution 7" in jobs["mobilenet_v1 0.25 7"]["why"]
     assert list(here.iterdir()) == []
 
@@ -211,15 +219,20 @@ def test_what_was_judged_on_other_images_has_a_front_of_its_own(here: Path) -> N
     names = "abcd"
     keep(*(artifact(n * 64) for n in names), *(measured(n * 64, 1000 + ord(n)) for n in names))
     keep(
-        judged("a" * 64, 0.6, "demo", "at 64"), judged("b" * 64, 0.7, "demo", "at 96"),
-        judged("c" * 64, 0.1, "my/photos", "1" * 64), judged("d" * 64, 0.9, "photos", "2" * 64),
-    )  # fmt: skip
+        judged("a" * 64, 0.6, "demo", "at 64"),
+        judged("b" * 64, 0.7, "demo", "at 96"),
+        judged("c" * 64, 0.1, "my/photos", "1" * 64),
+        judged("d" * 64, 0.9, "photos", "2" * 64),
+    )
     found = sweep.fronts({n * 64 for n in names})
     assert [(f.kind, f.pictures, [r.artifact_sha256[0] for r in f.results]) for f in found] == [
-        ("measured", "demo validation", ["a", "b"]), ("measured", "photos 11111111", ["c"]),
-        ("measured", "photos 22222222", ["d"]), ("size", "demo validation", ["b", "a"]),
-        ("size", "photos 11111111", ["c"]), ("size", "photos 22222222", ["d"]),
-    ]  # fmt: skip
+        ("measured", "demo validation", ["a", "b"]),
+        ("measured", "photos 11111111", ["c"]),
+        ("measured", "photos 22222222", ["d"]),
+        ("size", "demo validation", ["b", "a"]),
+        ("size", "photos 11111111", ["c"]),
+        ("size", "photos 22222222", ["d"]),
+    ]
 
 
 def judged_on(sha: str, right: int, of: int) -> Evaluation:
@@ -256,8 +269,18 @@ def test_an_empty_grid_is_refused() -> None:
         sweep.plan(sweep.Grid(archs=()), 1)
 
 
-SMALL = ("--alpha", "0.25", "--res", "64", "--recipe", "float32", "--format", "tflite",
-         "--device", "")  # fmt: skip
+SMALL = (
+    "--alpha",
+    "0.25",
+    "--res",
+    "64",
+    "--recipe",
+    "float32",
+    "--format",
+    "tflite",
+    "--device",
+    "",
+)
 
 
 @pytest.mark.slow
@@ -282,8 +305,20 @@ def fronts(swept: sweep.Swept) -> list[tuple[str, list[tuple[str, str, float | N
     ]
 
 
-GRID = ("--arch", "mobilenet_v1", "--alpha", "0.25,0.5", "--res", "64,96,128,160",
-        "--recipe", "float32,int8_ptq", "--device", "", "--jobs", "2")  # fmt: skip
+GRID = (
+    "--arch",
+    "mobilenet_v1",
+    "--alpha",
+    "0.25,0.5",
+    "--res",
+    "64,96,128,160",
+    "--recipe",
+    "float32,int8_ptq",
+    "--device",
+    "",
+    "--jobs",
+    "2",
+)
 
 
 @pytest.mark.slow
@@ -297,8 +332,9 @@ def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
     for _ in range(3):
         running = subprocess.Popen(
             [sys.executable, "-m", "mobiledeploy", "sweep", *GRID, "--out", "killed"],
-            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         time.sleep(dice.uniform(20, 60))
         os.kill(running.pid, signal.SIGKILL)
         running.wait()

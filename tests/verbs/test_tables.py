@@ -34,9 +34,21 @@ def folder(tmp_path, monkeypatch):
 def test_a_grid_is_read_whole(folder):
     first, second = tables.load("mine")
     assert first == tables.Published(
-        "Table 1", "Tiny", "tiny", 0.5, None, 160, 76_000_000, 500_000, 1_320_000, 5_000,
-        pytest.approx(0.602), "float", "https://example.org", "",
-    )  # fmt: skip
+        "Table 1",
+        "Tiny",
+        "tiny",
+        0.5,
+        None,
+        160,
+        76_000_000,
+        500_000,
+        1_320_000,
+        5_000,
+        pytest.approx(0.602),
+        "float",
+        "https://example.org",
+        "",
+    )
     assert (second.alpha, second.groups, second.params, second.top1) == (None, 3, None, None)
     assert (second.mult_adds, second.mult_adds_rounding) == (59_200_000, 50_000)
     assert second.note == "a slip, says the author"
@@ -107,8 +119,17 @@ def test_a_print_is_within_half_its_last_digit(units, digits):
 def pinned(table, row):
     """All that a reason is given for, as text: another print or another count needs another."""
     p = row.published
-    given = (p.model, p.alpha, p.groups, p.resolution, p.variant, p.mult_adds, row.mult_adds,
-             p.params, row.params)  # fmt: skip
+    given = (
+        p.model,
+        p.alpha,
+        p.groups,
+        p.resolution,
+        p.variant,
+        p.mult_adds,
+        row.mult_adds,
+        p.params,
+        row.params,
+    )
     return (table, *("" if value is None else str(value) for value in given))
 
 

@@ -79,8 +79,12 @@ def test_a_run_is_weights_record_log_and_events(done: tuple[train.Trained, Heard
     folder, run = Path(trained.folder), trained.run
     assert not trained.reused
     assert {p.name for p in folder.iterdir()} == {
-        "weights.h5", "run.json", "log.csv", "tensorboard", "state",
-    }  # fmt: skip
+        "weights.h5",
+        "run.json",
+        "log.csv",
+        "tensorboard",
+        "state",
+    }
     assert runs.load(folder) == run
     assert run.spec.weights.source == folder.name
     assert run.spec.weights.sha256 == records.sha256(folder / "weights.h5")
@@ -226,9 +230,14 @@ def test_a_training_that_is_not_finished_is_no_run(folder: Path, tmp_path: Path)
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
-    changes: dict[str, object], kind: type[DeployError], said: str, data: Path, here: Path,
-    heard: Heard, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    changes: dict[str, object],
+    kind: type[DeployError],
+    said: str,
+    data: Path,
+    here: Path,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(kind) as refused:
         train.train(dataclasses.replace(order(data, here / "out"), **changes), heard)
@@ -239,13 +248,16 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     "config",
     [
-        "no json", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}',
+        "no json",
+        "[]",
+        "{}",
+        '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
         '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
     ],
-)  # fmt: skip
+)
 def test_a_cluster_that_cannot_be_is_refused_with_an_example(
     config: str, data: Path, heard: Heard, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,9 +271,14 @@ def test_a_cluster_that_cannot_be_is_refused_with_an_example(
     ("kind", "index", "chief"), [("worker", 0, True), ("worker", 1, False), ("chief", 0, True)]
 )
 def test_one_worker_writes(
-    kind: str, index: int, chief: bool, data: Path, heard: Heard, here: Path,
+    kind: str,
+    index: int,
+    chief: bool,
+    data: Path,
+    heard: Heard,
+    here: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     cluster = {"worker": ["a:1", "b:1"]} | ({"chief": ["c:1"]} if kind == "chief" else {})
     config = {"cluster": cluster, "task": {"type": kind, "index": index}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
@@ -432,11 +449,14 @@ def test_classes_that_no_picture_shows_are_named(data: Path, tmp_path: Path, hea
     asked = request(other, tmp_path, heard)
     facts = fit.Prepared(tuple(range(3)) * 20, ())
     fit._check(asked, facts, facts, heard)
-    assert Doubt(
-        "empty-class",
-        "no training picture shows white",
-        "the network will not name it: add pictures, or leave the class away",
-    ) in heard.doubts  # fmt: skip
+    assert (
+        Doubt(
+            "empty-class",
+            "no training picture shows white",
+            "the network will not name it: add pictures, or leave the class away",
+        )
+        in heard.doubts
+    )
 
 
 # Going on

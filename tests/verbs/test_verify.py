@@ -162,10 +162,14 @@ def test_pictures_at_the_models_resolution_cannot_tell_the_resize():
 
 @pytest.mark.parametrize(
     "made",
-    [np.zeros((3, 64, 64, 3)), np.zeros((4, 64, 64)), np.full((4, 64, 64, 3), np.nan),
-     np.zeros((4, 64, 64, 3), bool)],
+    [
+        np.zeros((3, 64, 64, 3)),
+        np.zeros((4, 64, 64)),
+        np.full((4, 64, 64, 3), np.nan),
+        np.zeros((4, 64, 64, 3), bool),
+    ],
     ids=["count", "axes", "nan", "bool"],
-)  # fmt: skip
+)
 def test_what_is_no_tensor_of_the_pictures_is_refused(pictures, made):
     with pytest.raises(InputError, match="pipeline made"):
         diagnose(pictures, made)
@@ -185,9 +189,11 @@ def artifact(request, exported, here, heard):
     artifacts.record_path(path).write_text(records.dumps(known))
     now = golden.replay(path, known, heard)
     kept = dataclasses.replace(
-        known.golden, logits=tuple(tuple(map(float, row)) for row in now.logits),
-        runtime=now.runtime, isa=now.isa,
-    )  # fmt: skip
+        known.golden,
+        logits=tuple(tuple(map(float, row)) for row in now.logits),
+        runtime=now.runtime,
+        isa=now.isa,
+    )
     spec = known.spec
     contract = Contract(
         spec.name, spec.preprocessing, spec.resolution, known.layout, known.output, kept
@@ -300,9 +306,11 @@ def test_a_pipeline_that_does_not_work_is_one_line(exported, here, pipeline, err
 
 def run(*argv):
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)], capture_output=True, text=True,
+        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def test_the_command_ends_in_one_where_something_is_wrong(artifact):
