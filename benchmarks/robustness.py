@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mobiledeploy.core import leases
+from mobiledeploy.core.plugins import FORMATS, SOURCES
 
 # What commands import when they run: once here, and not a thousand times.
 LOADED = (
@@ -46,7 +47,8 @@ LOADED = (
     "scipy.stats",
     "tomli_w",
     *(f"mobiledeploy.cli.{name.split()[0]}" for name in _bad_inputs.SOUND),
-    *(f"mobiledeploy.formats.{name}" for name in ("tflite", "onnx", "keras", "saved_model")),
+    *(f"mobiledeploy.formats.{name}" for name in FORMATS.names()),
+    *(f"mobiledeploy.sources.{name}" for name in SOURCES.names()),
 )
 NOBODY = "65534"
 
