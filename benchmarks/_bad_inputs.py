@@ -31,7 +31,7 @@ from mobiledeploy.cli._settings import Output
 from mobiledeploy.cli.main import cli
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.verbs.baseline import Accepted, seal
+from mobiledeploy.steps.baseline import Accepted, seal
 
 # Where the sound files lie in the folder that a command runs in (see _sound_files.py).
 NET = "net/int8_ptq.tflite"

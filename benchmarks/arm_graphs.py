@@ -37,9 +37,10 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.plugins import ARCHITECTURES, DEVICES, FORMATS
 from mobiledeploy.core.types import Artifact, Target
-from mobiledeploy.verbs import bench, count
+from mobiledeploy.steps import count
+from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.verbs import bench
 from mobiledeploy.verbs.export import export
-from mobiledeploy.verbs.plan import Order
 
 NETWORKS = {
     "v1": Order(arch="mobilenet_v1", alpha=0.5, res=160, weights="random"),

@@ -25,8 +25,8 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import DataRef
-from mobiledeploy.verbs import convert
-from mobiledeploy.verbs import plan as verb
+from mobiledeploy.steps import conversion_process
+from mobiledeploy.steps import export_plan as verb
 
 PLAIN = Path(__file__).parent / "_plain_conversion.py"
 
@@ -51,7 +51,7 @@ def main(runs: int, alpha: float, res: int) -> None:
             ]
         )
         np.save(folder / "calibration.npy", images)
-        request = convert.Request(
+        request = conversion_process.Request(
             source=plan.source,
             jobs=plan.jobs,
             data=DataRef("demo", "validation", (res, res)),
@@ -63,7 +63,7 @@ def main(runs: int, alpha: float, res: int) -> None:
 
         def ours() -> float:
             started = time.perf_counter()
-            convert.produce(request, folder / "log", Terminal(quiet=True))
+            conversion_process.produce(request, folder / "log", Terminal(quiet=True))
             return time.perf_counter() - started
 
         def plain() -> float:

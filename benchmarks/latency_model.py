@@ -21,8 +21,8 @@ from rich.table import Table
 
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import device_cards
-from mobiledeploy.verbs import estimate
-from mobiledeploy.verbs.estimate import Choice
+from mobiledeploy.steps import estimate
+from mobiledeploy.steps.estimate import Choice
 
 OUT = Path("build", "benchmarks", "latency_model.json")
 BARS = {

@@ -40,8 +40,8 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import RUNTIMES, dataset
 from mobiledeploy.core.types import Overrides, Preprocessing
+from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs.export import export
-from mobiledeploy.verbs.plan import Order
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 CALIBRATION = 100

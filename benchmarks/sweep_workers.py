@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from mobiledeploy.core.plugins import EXECUTORS
-from mobiledeploy.verbs.job import share
+from mobiledeploy.steps.sweep_job import share
 
 ARTIFACT = Path("build/mobilenet_v1_0.5_160_demo/int8_best.tflite").resolve()
 JOBS = 4

@@ -39,7 +39,7 @@ from mobiledeploy.core.types import (
     Source,
     Weights,
 )
-from mobiledeploy.verbs import convert
+from mobiledeploy.steps import conversion_process
 from tests.oracles import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -193,7 +193,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
         Preprocessing((-1.0, 1.0)),
         Weights("random", "", pinned=False),
     )
-    request = convert.Request(
+    request = conversion_process.Request(
         source=Source(spec),
         jobs=tuple((recipe.name, f) for recipe in known for f in recipe.formats),
         data=DataRef("demo", "validation", (64, 64)),
@@ -202,7 +202,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
         output="softmax",
         folder=str(folder),
     )
-    files, _ = convert.produce(request, folder / "log", Terminal(quiet=True))
+    files, _ = conversion_process.produce(request, folder / "log", Terminal(quiet=True))
     return {(file.recipe, file.format): Path(file.path).read_bytes() for file in files}
 
 

@@ -30,7 +30,7 @@ from mobiledeploy.core.types import (
     Tensor,
     Weights,
 )
-from mobiledeploy.verbs import baseline as baselines
+from mobiledeploy.steps import baseline as baselines
 
 SHA = "a" * 64
 HOST = Target("host", "python", "litert", 1, "xnnpack")

@@ -18,7 +18,8 @@ from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.plugins import FORMATS, source_of
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import Layer, Source
-from mobiledeploy.verbs import models, trace
+from mobiledeploy.steps import tracing_process
+from mobiledeploy.verbs import models
 
 OUT = Path(__file__).resolve().parent.parent / "android_bench" / "devices" / "networks.csv"
 
@@ -69,7 +70,7 @@ def count(card: str, alpha: float | None, res: int) -> tuple[str, Workload]:
     """A network's name, and what one inference of it has to do."""
     spec = models.spec(cards.load(card), alpha=alpha, res=res, classes=CLASSES)
     if card in TRACED:
-        (traced,) = trace.trace([Source(spec)], SILENCE)
+        (traced,) = tracing_process.trace([Source(spec)], SILENCE)
         layers = traced.layers
     else:
         layers = _converted(Source(spec))

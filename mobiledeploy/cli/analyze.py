@@ -14,8 +14,8 @@ from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Overrides
+from mobiledeploy.steps import diagnose, quantization_plot
 from mobiledeploy.verbs import analyze as verb
-from mobiledeploy.verbs import diagnose, picture
 
 _CAUSES = {
     "clipped": "by values beyond its range",
@@ -115,12 +115,12 @@ def command(
     with _frame.Terminal(quiet, verbose) as terminal:
         if quantization:
             if plot is not None:
-                picture.check(plot)
+                quantization_plot.check(plot)
             diagnosis = diagnose.diagnose(
                 given["file"], data=data, overrides=overrides, notify=terminal
             )
             if plot is not None:
-                picture.draw(diagnosis, plot)
+                quantization_plot.draw(diagnosis, plot)
                 terminal.say(f"{plot} shows it")
             _answer(diagnosis, _show_diagnosis, json)
             return

@@ -15,9 +15,9 @@ from mobiledeploy.core import units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Counted, Estimated, Measured
+from mobiledeploy.steps import diff_figures, resolve
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import compare as comparison
-from mobiledeploy.verbs import diff_figures, places
 
 
 def _to_devices(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -200,7 +200,7 @@ def _compare(
                 word,
             )
         ],
-        title=f"{_recorded(places.recorded_at(given['device']))}measured on "
+        title=f"{_recorded(resolve.recorded_at(given['device']))}measured on "
         f"{_machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
     )
 

@@ -11,8 +11,8 @@ from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import LayerCount
+from mobiledeploy.steps import diff_figures
 from mobiledeploy.verbs import diff as verb
-from mobiledeploy.verbs import diff_figures
 
 
 @click.command(

@@ -9,7 +9,8 @@ from mobiledeploy.core import apart
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.units import size
-from mobiledeploy.verbs import doctor, equip
+from mobiledeploy.steps import equip
+from mobiledeploy.verbs import doctor
 
 
 @click.command(

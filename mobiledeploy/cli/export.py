@@ -9,8 +9,8 @@ import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
+from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs import export as verb
-from mobiledeploy.verbs.plan import Order
 
 
 class Names(_settings.Listed[tuple[str, ...]]):

@@ -7,8 +7,8 @@ import click
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
 from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.steps.published import Published
 from mobiledeploy.verbs import models as verb
-from mobiledeploy.verbs.tables import Published
 
 
 @click.command(epilog="Example:  mobiledeploy models mobilenet_v1")

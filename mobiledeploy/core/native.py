@@ -1,6 +1,6 @@
 """Where the native parts lie: the C runner, its runtimes, the emulator and what it stands on; adb.
 
-`mobiledeploy doctor --emulator` puts them into the user's cache (verbs/equip.py), under a name that
+`mobiledeploy doctor --emulator` puts them into the user's cache (steps/equip.py), under a name that
 stands for our C sources and for the versions that are pinned: parts of another version are never
 taken for these.
 """

@@ -162,7 +162,7 @@ def temporary_folder() -> Iterator[Path]:
     """A folder for as long as the context lasts; see `writing_temporary`.
 
     TensorFlow's wing runs in a child, whose temporary folder is in one of its parent's: what is
-    left there by a killed child goes with that (verbs/child.py).
+    left there by a killed child goes with that (steps/child_process.py).
     """
     with writing_temporary(), tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
         yield Path(folder)

@@ -17,10 +17,11 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Layer, ModelFile, ModelSpec, Preprocessing, Source, Weights
-from mobiledeploy.verbs import models, tables
-from mobiledeploy.verbs import trace as trace_verb
-from mobiledeploy.verbs.tables import Published, PublishedLayer, PublishedShare
-from mobiledeploy.verbs.trace import Traced
+from mobiledeploy.steps import published
+from mobiledeploy.steps import tracing_process as trace_verb
+from mobiledeploy.steps.published import Published, PublishedLayer, PublishedShare
+from mobiledeploy.steps.tracing_process import Traced
+from mobiledeploy.verbs import models
 
 CLASSES = 1000
 DEFAULT = "mobilenet_v1"
@@ -258,7 +259,7 @@ def _finished(path: Path) -> Analysis | None:
 
 def compare(table: str, notify: Notify = SILENCE) -> Compared:
     """A published table beside the networks as they are built here; all rows in one process."""
-    rows = tables.load(table)
+    rows = published.load(table)
     specs = [_spec_of(row) for row in rows]
     # Each network once, however many rows speak of it.
     distinct = list({repr(spec): spec for spec in specs}.values())
@@ -364,7 +365,7 @@ def best(budget: Budget, *, most: int = 5) -> Choices:
         raise UsageError(f"top-1 of {100 * budget.top1:g} % is no accuracy", "say 65 for 65 %")
     rows = [
         row
-        for row in tables.grids()
+        for row in published.grids()
         if row.card
         and row.variant == "float"
         and row.top1 is not None

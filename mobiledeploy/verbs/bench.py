@@ -29,8 +29,9 @@ from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Failed, Measured, Measurement, Target
-from mobiledeploy.verbs import count, estimate, evaluate, inputs, phones, places
-from mobiledeploy.verbs.several import Failures
+from mobiledeploy.steps import count, estimate, golden_inputs, phones, resolve
+from mobiledeploy.steps.failures import Failures
+from mobiledeploy.verbs import evaluate
 
 SECONDS = 5.0
 """How long one artifact is timed at most, unless the number of runs is fixed."""
@@ -65,7 +66,7 @@ def bench(
     paths: Sequence[Path] = (),
     *,
     device: str = "host",
-    via: places.Via = "auto",
+    via: resolve.Via = "auto",
     runner: str | None = None,
     runtime: str | None = None,
     threads: int = 1,
@@ -85,9 +86,9 @@ def bench(
 
     Args:
         paths: artifacts with their records beside them; none for what was exported last here.
-        device: where, see `places.resolve`; it is leased exclusively where it is timed. Of a
+        device: where, see `resolve.resolve`; it is leased exclusively where it is timed. Of a
             recording, all that follows but `notify` is what was asked then.
-        via: what a phone may be replaced by, see `places.resolve`.
+        via: what a phone may be replaced by, see `resolve.resolve`.
         runner: what drives the runtime there; by default what the device says.
         runtime: by default litert for TFLite and onnxruntime for ONNX.
         threads: of the runtime.
@@ -132,7 +133,7 @@ def _timed(
     failures: Failures,
     *,
     device: str = "host",
-    via: places.Via = "auto",
+    via: resolve.Via = "auto",
     runner: str | None = None,
     runtime: str | None = None,
     threads: int = 1,
@@ -147,11 +148,11 @@ def _timed(
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
     _need_runs(runs)
-    place = places.resolve(device, via)
+    place = resolve.resolve(device, via)
     if record is not None:
         place.timed("--record")
         records.need_folder(record)
-    asked = places.asked(
+    asked = resolve.asked(
         place,
         runner,
         runtime=runtime,
@@ -201,7 +202,7 @@ def figures(
     paths: Sequence[Path] = (),
     *,
     device: str = "host",
-    via: places.Via = "auto",
+    via: resolve.Via = "auto",
     threads: int | None = None,
     notify: Notify = SILENCE,
     **given: Any,
@@ -230,20 +231,20 @@ def _figures(
     failures: Failures,
     *,
     device: str,
-    via: places.Via,
+    via: resolve.Via,
     threads: int | None,
     notify: Notify,
     **given: Any,
 ) -> Benched:
     """What `figures` does, with the failures of single paths in `failures` instead of raised."""
-    card = places.stand_in(device, via)
+    card = resolve.stand_in(device, via)
     if card is None:
         if via == "emulator" and (card := device_cards.matching(device)):
-            notify.say(f"counted, no time: {card.title}, on {places.emulated(card)[1]}")
+            notify.say(f"counted, no time: {card.title}, on {resolve.emulated(card)[1]}")
         timed = _timed(
             paths, failures, device=device, via=via, threads=threads or 1, notify=notify, **given
         )
-        return Benched(tuple(map(str, timed)), tuple(timed.values()), places.recorded_at(device))
+        return Benched(tuple(map(str, timed)), tuple(timed.values()), resolve.recorded_at(device))
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
             raise UsageError(
@@ -251,9 +252,9 @@ def _figures(
                 "leave it away for an estimate, or --via adb",
             )
     chosen = {name: given.get(name) for name in ("runtime", "delegate")}
-    core: places.Place | None = None
+    core: resolve.Place | None = None
     try:
-        core, like = places.emulated(card)
+        core, like = resolve.emulated(card)
         counted = f"counted, no time: on {like}"
     except (DeviceError, MissingError) as error:
         counted = f"not counted: {error}"
@@ -306,7 +307,7 @@ def estimated(
 
 @contextmanager
 def opened(
-    place: places.Place, asked: recording.Asked, record: Path | None, notify: Notify
+    place: resolve.Place, asked: recording.Asked, record: Path | None, notify: Notify
 ) -> Iterator[Session]:
     """The session at a place; what passes in it is kept in the file `record`, void or not."""
     with DEVICES.load(place.plugin).open(place.name, exclusive=True, notify=notify) as session:
@@ -403,7 +404,7 @@ class Timing:
             self._files = {role: session.push(file) for role, file in wanted.items()}
         with artifacts.scratch() as folder:
             model = session.push(self.path)
-            sample = inputs.sample(self.path, self.artifact, folder)
+            sample = golden_inputs.sample(self.path, self.artifact, folder)
             remote = None if sample is None else session.push(sample)
             argv = () if self.recorded else driver.bench(model, target, remote, self._files)
             before, begun = session.facts(), self._clock()

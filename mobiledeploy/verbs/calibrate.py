@@ -26,7 +26,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Doubt, Measured
-from mobiledeploy.verbs import estimate
+from mobiledeploy.steps import estimate
 
 SOURCE = "measured"
 _Kind = tuple[str, str, Precision, int, str]

@@ -34,10 +34,10 @@ from mobiledeploy.core.types import (
     Report,
     Verdict,
 )
-from mobiledeploy.verbs import baseline as baselines
+from mobiledeploy.steps import baseline as baselines
+from mobiledeploy.steps import golden
+from mobiledeploy.steps.failures import Failures
 from mobiledeploy.verbs import evaluate as evaluate_verb
-from mobiledeploy.verbs import golden
-from mobiledeploy.verbs.several import Failures
 
 TITLE = "mobiledeploy check"
 DEFAULT = Path("mobiledeploy-baseline.json")

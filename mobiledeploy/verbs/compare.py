@@ -10,7 +10,8 @@ from mobiledeploy.core.errors import InputError, UsageError, VoidError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Compared, Doubt, Measured
-from mobiledeploy.verbs import bench, places
+from mobiledeploy.steps import resolve
+from mobiledeploy.verbs import bench
 
 ROUNDS = 8
 """Rounds of A B B A, unless told otherwise."""
@@ -26,7 +27,7 @@ def compare(
     b: Path,
     *,
     device: str = "host",
-    via: places.Via = "auto",
+    via: resolve.Via = "auto",
     runner: str | None = None,
     runtime: str | None = None,
     threads: int = 1,
@@ -44,7 +45,7 @@ def compare(
         a: the artifact that is compared with.
         b: the artifact that is judged.
         device: as of `bench.bench`, as is all that is not named here.
-        via: see `places.resolve`.
+        via: see `resolve.resolve`.
         runner: what drives the runtime.
         runtime: by default that of each artifact's format.
         threads: of the runtime.
@@ -65,9 +66,9 @@ def compare(
         )
     if rounds > MOST_ROUNDS:
         raise UsageError(f"{rounds} rounds are too many", f"give {MOST_ROUNDS} or fewer")
-    place = places.resolve(device, via)
+    place = resolve.resolve(device, via)
     place.timed("a comparison in turns")
-    asked = places.asked(
+    asked = resolve.asked(
         place,
         runner,
         runtime=runtime,

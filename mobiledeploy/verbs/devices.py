@@ -8,7 +8,7 @@ from mobiledeploy.core import device_cards
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.types import Seen
-from mobiledeploy.verbs import estimate
+from mobiledeploy.steps import estimate
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
-from mobiledeploy.verbs import diagnose, diff_figures
+from mobiledeploy.steps import diagnose, diff_figures
 
 _WINDOW = re.compile(r" \d+x\d+$")
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")

@@ -37,7 +37,7 @@ from mobiledeploy.core.types import (
     Split,
     Target,
 )
-from mobiledeploy.verbs.several import Failures
+from mobiledeploy.steps.failures import Failures
 
 RUNTIMES_OF = {"tflite": ("litert", "tflite_runtime"), "onnx": ("onnxruntime",)}
 """The runtimes of a format, first the one that is taken where none is named.

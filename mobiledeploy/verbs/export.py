@@ -47,11 +47,11 @@ from mobiledeploy.core.types import (
     Recipe,
     Target,
 )
+from mobiledeploy.steps import consumers, conversion_process, fidelity
+from mobiledeploy.steps import golden as golden_
+from mobiledeploy.steps.export_plan import Order, Plan, plan, tools
 from mobiledeploy.verbs import bench as bench_verb
-from mobiledeploy.verbs import consumers, convert, fidelity
 from mobiledeploy.verbs import evaluate as evaluate_verb
-from mobiledeploy.verbs import golden as golden_
-from mobiledeploy.verbs.plan import Order, Plan, plan, tools
 
 GOLDEN_SAMPLES = 4
 # The level of the gzip program itself.
@@ -169,7 +169,7 @@ def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exp
 def _refuse_irregular(planned: Plan) -> None:
     """UsageError where a device or a pipe stands in the place of a file that will be made."""
     for recipe, format_ in planned.jobs:
-        path = planned.folder / convert.file_name(recipe, format_)
+        path = planned.folder / conversion_process.file_name(recipe, format_)
         for place in (path, artifacts_.record_path(path)):
             records.refuse_irregular(place)
 
@@ -188,7 +188,7 @@ def _earlier(planned: Plan) -> dict[str, Artifact] | None:
     found: dict[str, Artifact] = {}
     absent = []
     for recipe, format_ in planned.jobs:
-        path = planned.folder / convert.file_name(recipe, format_)
+        path = planned.folder / conversion_process.file_name(recipe, format_)
         try:
             artifact = artifacts_.load(path)
         except InputError:
@@ -216,7 +216,7 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
     with artifacts_.staging(planned.folder) as staging:
         # What is judged is compared with float, whether or not that was asked for.
         compared = planned.judged and not any(recipe == "float32" for recipe, _ in planned.jobs)
-        request = convert.Request(
+        request = conversion_process.Request(
             source=planned.source,
             jobs=planned.jobs + (REFERENCE,) * compared,
             data=planned.data,
@@ -229,7 +229,9 @@ def _make(planned: Plan, order: Order, notify: _Collector) -> dict[str, Artifact
             unfinished=str(_unfinished(planned)),
         )
         with DEVICES.load("host").open("host", exclusive=False, notify=notify):
-            converted, finished = convert.produce(request, staging / "conversion.log", notify)
+            converted, finished = conversion_process.produce(
+                request, staging / "conversion.log", notify
+            )
         notify.failed += finished.failed
         converted = _of_the_right_types(converted, planned, order, notify)
         if not any((file.recipe, file.format) in planned.jobs for file in converted):
@@ -289,8 +291,11 @@ def _unfinished(planned: Plan) -> Path:
 
 
 def _of_the_right_types(
-    converted: Sequence[convert.Converted], planned: Plan, order: Order, notify: _Collector
-) -> tuple[convert.Converted, ...]:
+    converted: Sequence[conversion_process.Converted],
+    planned: Plan,
+    order: Order,
+    notify: _Collector,
+) -> tuple[conversion_process.Converted, ...]:
     """Those that hold the numbers that their recipe says.
 
     A file that nobody asked for by name is left out with a warning, another one has failed.
@@ -308,9 +313,9 @@ def _of_the_right_types(
         except InputError as error:
             asked = (file.recipe, file.format) in planned.jobs
             if planned.strict and asked:
-                notify.failed.append(convert.failure(file.recipe, file.format, error))
+                notify.failed.append(conversion_process.failure(file.recipe, file.format, error))
             else:
-                notify.doubt(convert.left_out(file.recipe, file.format, error))
+                notify.doubt(conversion_process.left_out(file.recipe, file.format, error))
         else:
             kept.append(file)
             if recipe.full_integer and between:
@@ -371,7 +376,7 @@ class _Exam:
 
     planned: Plan
     order: Order
-    finished: convert.Finished
+    finished: conversion_process.Finished
     golden: tuple[int, ...]
     staging: Path
     notify: _Collector
@@ -410,7 +415,7 @@ class _Exam:
             names.append(name)
         return tuple(names)
 
-    def artifact(self, file: convert.Converted) -> Artifact:
+    def artifact(self, file: conversion_process.Converted) -> Artifact:
         """The record of one file; InputError where it is not what it should be."""
         path = Path(file.path)
         content = inputs.read(path, inputs.FINISHED)

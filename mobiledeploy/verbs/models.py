@@ -16,8 +16,8 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import SOURCES, dataset
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Doubt, ModelFile, ModelSpec, Preprocessing, Weights
-from mobiledeploy.verbs import tables
-from mobiledeploy.verbs.tables import Published
+from mobiledeploy.steps import published
+from mobiledeploy.steps.published import Published
 
 WEIGHTS_URL = "MOBILEDEPLOY_WEIGHTS_URL"
 # TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network with an alpha stays below.
@@ -66,7 +66,7 @@ def models(name: str | None = None) -> tuple[ModelCard, ...]:
 
 def listings(name: str | None = None) -> Listings:
     """The card `name`, or all cards, with the rows of published tables that are of them."""
-    rows = tables.grids()
+    rows = published.grids()
     return Listings(
         tuple(
             Listing(card, tuple(row for row in rows if row.card == card.name))

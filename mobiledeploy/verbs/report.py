@@ -32,7 +32,7 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
-from mobiledeploy.verbs import baseline
+from mobiledeploy.steps import baseline
 from mobiledeploy.verbs.results import filters
 
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")

@@ -25,9 +25,10 @@ from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
-from mobiledeploy.verbs import baseline, bench, evaluate, export, places
-from mobiledeploy.verbs import job as jobs_
-from mobiledeploy.verbs.job import Job, Made
+from mobiledeploy.steps import baseline, resolve
+from mobiledeploy.steps import sweep_job as jobs_
+from mobiledeploy.steps.sweep_job import Job, Made
+from mobiledeploy.verbs import bench, evaluate, export
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
     for recipe in grid.recipes:
         RECIPES.load(recipe)
     for device in grid.devices:
-        if device.partition(":")[0] not in DEVICES.names() and places.stand_in(device) is None:
-            places.resolve(device)
+        if device.partition(":")[0] not in DEVICES.names() and resolve.stand_in(device) is None:
+            resolve.resolve(device)
     found = []
     cells = itertools.product(grid.archs, grid.alphas or (None,), grid.resolutions or (None,))
     for number, (arch, alpha, res) in enumerate(cells):
@@ -291,7 +292,7 @@ def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -
     begun = time.monotonic()
     for done, (path, device) in enumerate(missing, 1):
         try:
-            card = places.stand_in(device)
+            card = resolve.stand_in(device)
             if card is None:
                 bench.bench([Path(path)], device=device, notify=notify)
             else:
@@ -308,9 +309,9 @@ def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -
 
 def _name(device: str) -> str:
     """As what records bear it: a card's name, or a phone's serial number."""
-    card = places.stand_in(device)
+    card = resolve.stand_in(device)
     try:
-        return places.resolve(device).name if card is None else card.name
+        return resolve.resolve(device).name if card is None else card.name
     except DeployError:
         # Its figures will fail, and say why.
         return device

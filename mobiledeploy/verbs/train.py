@@ -34,8 +34,9 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
-from mobiledeploy.verbs import child, fit, models
-from mobiledeploy.verbs.plan import DEFAULT_ARCHITECTURE, tools
+from mobiledeploy.steps import child_process, training_process
+from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
+from mobiledeploy.verbs import models
 
 RUNS = Path("runs")
 MOST_CLUSTERS = 256
@@ -132,7 +133,7 @@ class Trained:
 class Plan:
     """An order that was found possible: what the child is asked for. `chief` writes the folder."""
 
-    request: fit.Request
+    request: training_process.Request
     folder: Path
     chief: bool
 
@@ -189,7 +190,7 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
     aside = own / runs.STATE
     with records.writing(own):
         aside.mkdir(parents=True, exist_ok=True)
-    answers = child.events(
+    answers = child_process.events(
         "fit",
         request,
         (Run,),
@@ -261,9 +262,9 @@ def plan(order: Order, notify: Notify) -> Plan:
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not _ours(folder):
         raise UsageError(f"{folder} holds something else", "choose another --out")
-    for name in (fit.WEIGHTS, runs.RECORD, fit.LOG):
+    for name in (training_process.WEIGHTS, runs.RECORD, training_process.LOG):
         records.refuse_irregular(folder / name)
-    request = fit.Request(
+    request = training_process.Request(
         spec=spec,
         train=_ref(order.data, "train", spec, opened.identity),
         validation=_ref(order.data, "held", spec, held.identity),

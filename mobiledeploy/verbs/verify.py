@@ -17,8 +17,7 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Array, Notify
 from mobiledeploy.core.types import Artifact, Doubt, Verdict
-from mobiledeploy.verbs import golden
-from mobiledeploy.verbs import inputs as golden_inputs
+from mobiledeploy.steps import golden, golden_inputs
 
 PATIENCE_S = 600.0
 LARGEST_BYTES = 1 << 30

@@ -14,7 +14,8 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES
 from mobiledeploy.core.types import DataRef, Source
-from mobiledeploy.verbs import convert, evaluate, models
+from mobiledeploy.steps import conversion_process
+from mobiledeploy.verbs import evaluate, models
 
 QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1")
 """One card for each kind of operator: residual sums, hard swish with squeeze and excite, groups
@@ -70,7 +71,7 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
     spec = models.spec(card, alpha=alpha, res=size, classes=12)
     data = DataRef("demo", "validation", (size, size))
     jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
-    request = convert.Request(
+    request = conversion_process.Request(
         source=Source(spec),
         jobs=jobs,
         data=data,
@@ -79,7 +80,7 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
         output="softmax",
         folder=str(tmp_path),
     )
-    files, finished = convert.produce(request, tmp_path / "log", Terminal(quiet=True))
+    files, finished = conversion_process.produce(request, tmp_path / "log", Terminal(quiet=True))
     assert len(files) == len(jobs)
     reference = np.asarray(finished.reference, np.float32)
     for file in files:

@@ -9,7 +9,7 @@ from mobiledeploy.analysis.quantization import LayerError
 from mobiledeploy.cli.analyze import Amount, _where, command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.verbs.diagnose import Diagnosis
+from mobiledeploy.steps.diagnose import Diagnosis
 
 
 def run(*arguments):

@@ -12,7 +12,7 @@ import pytest
 
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.store import Store
-from mobiledeploy.verbs.plan import Order, plan
+from mobiledeploy.steps.export_plan import Order, plan
 from tests.figures import artifact, measured
 
 WRITERS = [("results", "export"), ("report", "--format", "json", "--out")]

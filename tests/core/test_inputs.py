@@ -14,7 +14,8 @@ from mobiledeploy.cli import _frame
 from mobiledeploy.core import artifacts, cards, device_cards, inputs, recording, runs
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import DATASETS, SOURCES
-from mobiledeploy.verbs import baseline, calibrate, diff_figures, estimate, results, tables
+from mobiledeploy.steps import baseline, diff_figures, estimate, published
+from mobiledeploy.verbs import calibrate, results
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a numpy archive": lambda path: DATASETS.load("npz").open(
         str(path), "all", resolution=(8, 8), labels=()
     ),
-    "a published table": tables.read,
+    "a published table": published.read,
     "a recording": recording.read,
     "a run": runs.read,
     "an artifact": artifacts.load,

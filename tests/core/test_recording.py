@@ -11,7 +11,7 @@ import pytest
 from mobiledeploy.core import recording, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.recording import Asked, Pushed, Ran, Recording
-from mobiledeploy.verbs import places
+from mobiledeploy.steps import resolve
 
 ASKED = Asked("adb:1", "native", None, 1, None, None, 2.0, fixed_performance=True)
 SOUND = Recording(
@@ -34,7 +34,7 @@ def written(folder: Path, **asked: Any) -> Path:
 def test_a_recording_is_read(tmp_path):
     path = written(tmp_path, runs=6, rounds=6)
     assert recording.read(path).clock == (0.0, 1.5)
-    assert places.asked(places.resolve(f"replay:{path}"), None).runs == 6
+    assert resolve.asked(resolve.resolve(f"replay:{path}"), None).runs == 6
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_a_clock_that_is_none_is_refused(tmp_path, moment):
 def test_what_no_bench_asks_for_is_refused(tmp_path, change):
     path = written(tmp_path, **change)
     with pytest.raises(InputError, match="asks for what no bench does"):
-        places.asked(places.resolve(f"replay:{path}"), None)
+        resolve.asked(resolve.resolve(f"replay:{path}"), None)

@@ -13,7 +13,8 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
 from mobiledeploy.core.store import Store
 from mobiledeploy.devices import adb as device
-from mobiledeploy.verbs import phones, places, results
+from mobiledeploy.steps import phones, resolve
+from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.compare import compare
 
@@ -191,7 +192,7 @@ def test_faults_end_in_one_line_and_leave_nothing(
         bench([path], runs=6, fixed_performance=False, **asked)
     assert phone.left() == []
     with Store.open() as store:
-        target = places.Place("adb", f"adb:{phone.serial}")
+        target = resolve.Place("adb", f"adb:{phone.serial}")
         assert target.phone
         assert (store._rows("SELECT count(*) FROM measurement") == [1]) == fault.startswith(
             "unplug"
@@ -226,17 +227,17 @@ def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, hear
 
 def test_a_phone_by_its_model(new_phone, scripted, path, here) -> None:
     with pytest.raises(DeviceError, match="no phone pixel is connected; no phone is connected"):
-        places.resolve("pixel", "adb")
+        resolve.resolve("pixel", "adb")
     one, _ = new_phone("Pixel 3a"), new_phone("Galaxy S21")
     for name in ("pixel", "Pixel-3a", "pixel 3A"):
-        assert places.resolve(name) == places.Place("adb", f"adb:{one.serial}")
+        assert resolve.resolve(name) == resolve.Place("adb", f"adb:{one.serial}")
     connected = r"no phone pixel-3 is connected; connected: .*\(.*\), .*\(.*\); --device takes"
     with pytest.raises(DeviceError, match=connected) as caught:
-        places.resolve("pixel-3", "adb")
+        resolve.resolve("pixel-3", "adb")
     assert caught.value.exit_code == 5
     new_phone("Pixel 6")
     with pytest.raises(UsageError, match="2 phones are a pixel; choose one: --device adb:"):
-        places.resolve("pixel")
+        resolve.resolve("pixel")
     with pytest.raises(UsageError, match="no Python runs on a phone"):
         bench([path], device="pixel-6", runner="python")
 

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.verbs import consumers
+from mobiledeploy.steps import consumers
 
 TFLITE = FORMATS.load("tflite")
 

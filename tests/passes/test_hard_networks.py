@@ -18,7 +18,7 @@ from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import Model, Preprocessing
 from mobiledeploy.frameworks import tf_keras as framework
 from mobiledeploy.graphs import execution
-from mobiledeploy.verbs import diagnose
+from mobiledeploy.steps import diagnose
 from tests.conftest import REPOSITORY
 from tests.handmade import made
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Model
+from mobiledeploy.steps import published
 from mobiledeploy.verbs import analyze as verb
-from mobiledeploy.verbs import models, tables
+from mobiledeploy.verbs import models
 from mobiledeploy.verbs.analyze import Budget, Order
 from tests.conftest import press
 
@@ -189,7 +190,7 @@ def test_the_best_of_a_budget():
     best = found.choices[0].published
     others = [
         row.top1
-        for row in tables.grids()
+        for row in published.grids()
         if row.variant == "float"
         and (row.mult_adds or 10**12) <= 150_000_000
         and (row.params or 10**12) <= 2_000_000

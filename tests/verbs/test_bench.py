@@ -25,8 +25,9 @@ from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
+from mobiledeploy.steps import resolve
 from mobiledeploy.verbs import bench as verb
-from mobiledeploy.verbs import places, results
+from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import SECONDS, bench, figures, target
 from mobiledeploy.verbs.compare import compare
 
@@ -268,7 +269,7 @@ def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None
     path = exported["int8_ptq", "tflite"]
     asked = recording.Asked("host", "python", None, 1, None, 10**9, 600.0, False)
     timing = verb.Timing(path, artifacts.load(path), asked, False, heard)
-    with verb.opened(places.resolve("host"), asked, None, heard) as session:
+    with verb.opened(resolve.resolve("host"), asked, None, heard) as session:
         assert sum(timing.measure(session, seconds=0.2).samples_ns) < 60e9
 
 

@@ -11,7 +11,7 @@ from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Measured, Target
-from mobiledeploy.verbs import estimate
+from mobiledeploy.steps import estimate
 from mobiledeploy.verbs.calibrate import calibrate
 
 

@@ -22,11 +22,11 @@ from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import Artifact, Baseline, Overrides
 from mobiledeploy.formats import tflite
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.verbs import baseline as baselines
+from mobiledeploy.steps import baseline as baselines
+from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
 from mobiledeploy.verbs.check import Limits, check, update
-from mobiledeploy.verbs.plan import Order
 from tests.figures import resealed
 
 CLASSES = 12

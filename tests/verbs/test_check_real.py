@@ -11,9 +11,9 @@ import pytest
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.types import Overrides
 from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
-from mobiledeploy.verbs.plan import Order
 
 
 def per_tensor(data: bytes) -> bytes:

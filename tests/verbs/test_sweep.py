@@ -25,7 +25,8 @@ from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Answers, DataRef, Evaluation, Failure, Prediction
-from mobiledeploy.verbs import export, job, sweep
+from mobiledeploy.steps import sweep_job
+from mobiledeploy.verbs import export, sweep
 from tests.figures import artifact, evaluation, keep, measured
 
 
@@ -145,10 +146,10 @@ def test_a_device_is_known_by_the_name_that_its_figures_bear(here: Path) -> None
 
 def test_workers_share_the_cores() -> None:
     cores = [0, 1, 4, 5, 8]
-    shares = [job.share(cores, worker, 2) for worker in range(2)]
+    shares = [sweep_job.share(cores, worker, 2) for worker in range(2)]
     assert shares == [{0, 1}, {4, 5}]
-    assert job.share([3], 5, 8) == {3}
-    assert job.share(cores, 0, 1) == set(cores)
+    assert sweep_job.share([3], 5, 8) == {3}
+    assert sweep_job.share(cores, 0, 1) == set(cores)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
@@ -157,8 +158,8 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
     monkeypatch.setattr(sys, "executable", str(here / "python"))
     (here / "python").write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     (here / "python").chmod(0o755)
-    order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
-    failure = records.loads(Failure, job.work(records.line(order), 0))
+    order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    failure = records.loads(Failure, sweep_job.work(records.line(order), 0))
     killed = number == signal.SIGKILL
     assert ("killed by signal 9" if killed else "crashed (SIGSEGV)") in failure.message
     assert failure.exit_code == (5 if killed else 70)
@@ -180,32 +181,32 @@ def test_what_failed_is_a_line_of_error(here: Path, monkeypatch) -> None:
 def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
-    order = records.line(job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1))
-    job.work(order, 0)
-    left = here / "tmp" / f".{job._FOLDER}.abc.staging"
+    order = records.line(sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1))
+    sweep_job.work(order, 0)
+    left = here / "tmp" / f".{sweep_job._FOLDER}.abc.staging"
     left.mkdir(parents=True)
     (left / "lock").touch()
     (left / "store.db").touch()
-    job.work(order, 0)
+    sweep_job.work(order, 0)
     assert not left.exists()
 
 
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
-    order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     for name in ("../evil", "/tmp/evil-of-a-sweep"):
-        made = job.Made("key", {name: ""}, (), ())
+        made = sweep_job.Made("key", {name: ""}, (), ())
         with pytest.raises(Exception, match="not below"):
             sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
 
 
 def test_an_answer_follows_no_link_out_of_its_folder(here: Path) -> None:
-    order = job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     folder = export.folder(order.order(here / "build"))
     folder.mkdir(parents=True)
     (folder / "file").symlink_to(here / "evil")
     content = base64.b85encode(zlib.compress(b"x")).decode()
-    made = job.Made("key", {"aside/file": content}, (), ())
+    made = sweep_job.Made("key", {"aside/file": content}, (), ())
     with pytest.raises(InputError, match="not below"):
         sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()

@@ -20,7 +20,8 @@ from mobiledeploy.core import preprocessing, records, runs
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import DataRef, Doubt, Overrides, Preprocessing
-from mobiledeploy.verbs import fit, plan, train
+from mobiledeploy.steps import export_plan, training_process
+from mobiledeploy.verbs import train
 from mobiledeploy.verbs.train import Order
 from tests.conftest import Heard
 
@@ -341,7 +342,7 @@ def prepared(data: Path, folder: Path, heard: Heard, shape: Preprocessing):
     spec = dataclasses.replace(spec, preprocessing=shape)
     opened = dataset(str(data)).open(str(data), "train", resolution=(32, 32), labels=())
     ref = DataRef(str(data), "train", (32, 32), opened.classes, opened.identity)
-    return opened, spec, fit._prepare(ref, spec, folder / "pictures", heard)
+    return opened, spec, training_process._prepare(ref, spec, folder / "pictures", heard)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def test_pictures_are_prepared_as_in_use(
     opened, spec, (images, facts) = prepared(data, tmp_path, heard, shape)
     assert images.dtype == np.uint8
     assert list(facts.labels) == [opened.label(i) for i in range(len(opened))]
-    bare = fit.geometry(spec)
+    bare = training_process.geometry(spec)
     for index in (0, 7, len(opened) - 1):
         wanted = preprocessing.prepare(opened.image(index), bare, (32, 32))
         np.testing.assert_array_equal(images[index], np.rint(wanted))
@@ -387,12 +388,12 @@ def test_no_space_for_the_pictures_is_said_before(
     data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(fit.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(training_process.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UsageError, match=r"decoded pictures take 0\.0 GB"):
         prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
 
 
-def request(data: Path, folder: Path, heard: Heard) -> fit.Request:
+def request(data: Path, folder: Path, heard: Heard) -> training_process.Request:
     (folder / "run").mkdir(exist_ok=True)
     return train.plan(order(data, folder / "run"), heard).request
 
@@ -410,7 +411,7 @@ def test_pictures_that_teach_nothing_are_refused(
 ) -> None:
     data = pictures(tmp_path / "photos", counts)
     with pytest.raises(InputError) as refused:
-        fit.fit(request(data, tmp_path, heard), heard)
+        training_process.fit(request(data, tmp_path, heard), heard)
     assert said in str(refused.value)
 
 
@@ -431,7 +432,7 @@ def test_many_pictures_are_decoded_by_processes(
 ) -> None:
     shape = Preprocessing((-1.0, 1.0))
     _, _, (alone, _) = prepared(data, tmp_path / "one", heard, shape)
-    monkeypatch.setattr(fit, "WORTH_A_POOL", 1)
+    monkeypatch.setattr(training_process, "WORTH_A_POOL", 1)
     _, _, (pooled, _) = prepared(data, tmp_path / "many", heard, shape)
     np.testing.assert_array_equal(alone, pooled)
 
@@ -447,8 +448,8 @@ def test_pictures_without_labels_are_refused(
 def test_classes_that_no_picture_shows_are_named(data: Path, tmp_path: Path, heard: Heard) -> None:
     other = archive(tmp_path / "four.npz", classes=np.array([*CLASSES, "white"]))
     asked = request(other, tmp_path, heard)
-    facts = fit.Prepared(tuple(range(3)) * 20, ())
-    fit._check(asked, facts, facts, heard)
+    facts = training_process.Prepared(tuple(range(3)) * 20, ())
+    training_process._check(asked, facts, facts, heard)
     assert (
         Doubt(
             "empty-class",
@@ -484,17 +485,21 @@ def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -
 
 def test_an_export_of_a_run_is_judged_by_the_pictures_that_were_held_back(done, tmp_path):
     trained, _ = done
-    planned = plan.plan(plan.Order(model=Path(trained.folder), out=tmp_path), Heard())
+    planned = export_plan.plan(export_plan.Order(model=Path(trained.folder), out=tmp_path), Heard())
     assert planned.source.spec.weights == trained.run.spec.weights
     assert planned.source.spec.preprocessing.labels == CLASSES
     assert planned.source.weights == str(Path(trained.folder) / trained.run.weights)
     assert (planned.data.split, planned.data.identity) == ("held", trained.run.data.identity)
     assert planned.judged
-    larger = plan.plan(plan.Order(model=Path(trained.folder), res=64, out=tmp_path), Heard())
+    larger = export_plan.plan(
+        export_plan.Order(model=Path(trained.folder), res=64, out=tmp_path), Heard()
+    )
     assert larger.source.spec.resolution == (64, 64)
     assert larger.folder != planned.folder
     with pytest.raises(UsageError, match="--alpha does not go with"):
-        plan.plan(plan.Order(model=Path(trained.folder), alpha=0.5, out=tmp_path), Heard())
+        export_plan.plan(
+            export_plan.Order(model=Path(trained.folder), alpha=0.5, out=tmp_path), Heard()
+        )
 
 
 @pytest.mark.parametrize(
@@ -517,14 +522,14 @@ def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
 
 @pytest.mark.parametrize(("steps", "advice"), [(4, "4 steps are too few"), (500, "--alpha")])
 def test_dead_channels_of_a_short_training_are_not_taken_for_lost(steps, advice):
-    doubt = fit._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
+    doubt = training_process._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
     assert doubt.message.startswith("3 depthwise channels with one answer to every picture: 1 in")
     assert advice in doubt.advice
 
 
 def test_a_process_of_the_pool_that_is_killed_is_no_defect(tmp_path, monkeypatch):
     """As the system does it where memory ends."""
-    monkeypatch.setattr(fit, "WORTH_A_POOL", 1)
+    monkeypatch.setattr(training_process, "WORTH_A_POOL", 1)
     ref = DataRef(str(archive(tmp_path / "noise.npz", 200)), "train", (32, 32))
     samples = dataset(ref.source).open(ref.source, "train", resolution=(32, 32), labels=())
     children = Path(f"/proc/self/task/{os.getpid()}/children")
@@ -541,5 +546,5 @@ def test_a_process_of_the_pool_that_is_killed_is_no_defect(tmp_path, monkeypatch
     thread = threading.Thread(target=murder)
     thread.start()
     with pytest.raises(DeviceError, match="that reads images was killed"):
-        list(fit._decoded(ref, samples, (32, 32), Preprocessing((-1.0, 1.0))))
+        list(training_process._decoded(ref, samples, (32, 32), Preprocessing((-1.0, 1.0))))
     thread.join()

@@ -11,9 +11,10 @@ import pytest
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Accepted
-from mobiledeploy.verbs import bench, diagnose, diff, evaluate, verify
+from mobiledeploy.steps import diagnose
+from mobiledeploy.steps.export_plan import Order, plan
+from mobiledeploy.verbs import bench, diff, evaluate, verify
 from mobiledeploy.verbs.check import check, update
-from mobiledeploy.verbs.plan import Order, plan
 from tests.figures import resealed
 
 SMALL = {"alpha": 0.25, "res": 96, "io": "uint8"}

@@ -19,7 +19,7 @@ from mobiledeploy.core import artifacts, preprocessing, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Contract, Preprocessing, Tensor
-from mobiledeploy.verbs import golden
+from mobiledeploy.steps import golden
 from mobiledeploy.verbs.verify import verify
 
 OWN = Preprocessing((-1.0, 1.0), crop=0.875)

@@ -14,7 +14,8 @@ from mobiledeploy.core.device_cards import Core, DeviceCard, Point, Reference, S
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Counted, Estimated
-from mobiledeploy.verbs import bench, calibrate, estimate, places, sweep
+from mobiledeploy.steps import estimate, resolve
+from mobiledeploy.verbs import bench, calibrate, sweep
 
 NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 BARS = {("pixel-3", "float32"): 0.06, ("pixel-3", "int8"): 0.09, ("pixel-1", "float32"): 0.06}
@@ -97,9 +98,9 @@ def test_an_estimate_is_of_the_files_own_layers(config, path, work, heard) -> No
 
 def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) -> None:
     write("phone-1", work, FLOAT)
-    assert places.stand_in("phone").name == places.stand_in("phone-1").name == "phone-1"
-    assert places.stand_in("host") is places.stand_in("emulator:cortex-a76") is None
-    assert places.stand_in("phone", "adb") is places.stand_in("other") is None
+    assert resolve.stand_in("phone").name == resolve.stand_in("phone-1").name == "phone-1"
+    assert resolve.stand_in("host") is resolve.stand_in("emulator:cortex-a76") is None
+    assert resolve.stand_in("phone", "adb") is resolve.stand_in("other") is None
     with pytest.raises(DeviceError, match="no phone phone is connected"):
         bench.figures([path], device="phone", via="adb")
 
@@ -143,7 +144,7 @@ def test_an_emulated_core_counts_beside_the_estimate(
 def test_without_an_emulated_core_it_says_what_would_count(
     config, path, work, here, heard, tmp_path, monkeypatch
 ) -> None:
-    def not_counted(via: places.Via = "auto") -> str:
+    def not_counted(via: resolve.Via = "auto") -> str:
         (made,) = bench.figures([path], device="phone", via=via, notify=heard).measurements
         assert isinstance(made, Estimated)
         return heard.said[-1].partition("; ")[2]

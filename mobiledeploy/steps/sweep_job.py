@@ -25,8 +25,8 @@ from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError, InputError
 from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Failure
+from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs import export
-from mobiledeploy.verbs.plan import Order
 
 _FOLDER = "mobiledeploy-job"
 
@@ -87,7 +87,7 @@ def work(text: str, worker: int) -> str:
         with (
             log.open("wb") as stderr,
             subprocess.Popen(
-                [sys.executable, "-P", "-m", "mobiledeploy.verbs.job"],
+                [sys.executable, "-P", "-m", "mobiledeploy.steps.sweep_job"],
                 cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

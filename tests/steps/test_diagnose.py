@@ -20,8 +20,8 @@ from PIL import Image
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.types import Model
-from mobiledeploy.verbs import diagnose as verb
-from mobiledeploy.verbs import picture
+from mobiledeploy.steps import diagnose as verb
+from mobiledeploy.steps import quantization_plot
 from tests.handmade import BLOCKS, made, network
 from tests.passes.conftest import images
 
@@ -257,7 +257,7 @@ def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypat
     layers = (dataclasses.replace(first, name="first\x01--\ufffe"), *others)
     found = dataclasses.replace(found, artifact="a $x$ b_{c}\x02.tflite", layers=layers)
     path = tmp_path / f"picture{suffix}"
-    picture.draw(found, path)
+    quantization_plot.draw(found, path)
     content = path.read_bytes()
     assert content.startswith(start)
     if suffix == ".svg":
@@ -267,17 +267,17 @@ def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypat
         assert "a $x$ b_{c}?.tflite" in text
     # As a matplotlibrc would say, which may be the current folder's: LaTeX runs what it is given.
     monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
-    picture.draw(found, path)
+    quantization_plot.draw(found, path)
     assert path.read_bytes() == content
 
 
 def test_a_picture_that_cannot_be_is_refused_beforehand(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"neither .svg nor .png"):
-        picture.check(tmp_path / "a.gif")
+        quantization_plot.check(tmp_path / "a.gif")
     with pytest.raises(UsageError, match="there is no folder"):
-        picture.check(tmp_path / "none" / "a.png")
+        quantization_plot.check(tmp_path / "none" / "a.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingError, match="matplotlib is not installed") as caught:
-        picture.check(tmp_path / "a.png")
+        quantization_plot.check(tmp_path / "a.png")
     assert "mobiledeploy[plot]" in caught.value.hint

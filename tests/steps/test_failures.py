@@ -6,7 +6,7 @@ import pytest
 
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
 from mobiledeploy.core.types import Failed
-from mobiledeploy.verbs.several import Failures
+from mobiledeploy.steps.failures import Failures
 
 
 def test_each_failure_is_kept_and_the_gravest_raised() -> None:

@@ -1,4 +1,4 @@
-"""Models -> their layers, in a process of its own (`verbs/child.py`), where TensorFlow runs."""
+"""Models -> their layers, in a process of its own (`child_process.py`), where TensorFlow runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import source_of
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Layer, ModelSpec, Source
-from mobiledeploy.verbs import child
+from mobiledeploy.steps import child_process
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Traced:
 def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
     """The layers of each of `sources`, in their order; errors are raised as they were there."""
     with artifacts.scratch() as folder:
-        answers = child.events(
+        answers = child_process.events(
             "trace",
             Request(tuple(sources)),
             (Traced,),
@@ -45,14 +45,14 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
             log=folder / "log",
             temporary=folder / "tmp",
             notify=notify,
-            files=[name for source in sources for name in child.read_by(source) or [""]],
+            files=[name for source in sources for name in child_process.read_by(source) or [""]],
         )
         with closing(answers):
             for _, traced in zip(sources, answers, strict=False):
                 yield traced
 
 
-def _work(request: Request, speak: child.Speaker) -> None:
+def _work(request: Request, speak: child_process.Speaker) -> None:
     speak.progress("loading TensorFlow", 0, 1)
     # Not at the top: the parent imports this file too, and stays without TensorFlow.
     from mobiledeploy.frameworks import tracing
@@ -73,4 +73,4 @@ def _work(request: Request, speak: child.Speaker) -> None:
 
 
 if __name__ == "__main__":
-    child.serve(Request, _work, what="the analysis")
+    child_process.serve(Request, _work, what="the analysis")

@@ -10,7 +10,7 @@ import pytest
 from mobiledeploy.core import apart, native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
 from mobiledeploy.core.native import Equipment
-from mobiledeploy.verbs import equip
+from mobiledeploy.steps import equip
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_importing_it_runs_nothing() -> None:
     script = (
         "import subprocess, sys\n"
         "subprocess.Popen = None\n"
-        "import mobiledeploy.verbs.equip, mobiledeploy.devices.emulator\n"
+        "import mobiledeploy.steps.equip, mobiledeploy.devices.emulator\n"
         "import mobiledeploy.runners.native\n"
     )
     subprocess.run([equip.sys.executable, "-c", script], check=True)

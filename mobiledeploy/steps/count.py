@@ -19,7 +19,7 @@ from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
 from mobiledeploy.core.ports import Array, Notify, Process, Session
 from mobiledeploy.core.types import Artifact, Counted, Doubt, LayerCount, Target
-from mobiledeploy.verbs import inputs as golden_inputs
+from mobiledeploy.steps import golden_inputs
 
 RUNS = 5
 WARMUPS = 2

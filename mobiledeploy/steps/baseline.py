@@ -18,7 +18,7 @@ from mobiledeploy.analysis import pareto
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError
 from mobiledeploy.core.types import Accepted, Answers, Artifact, Baseline, Evaluation
-from mobiledeploy.verbs import golden
+from mobiledeploy.steps import golden
 
 Key = tuple[str, str, str]
 _MOST_CLASSES = 1 << 16

@@ -19,7 +19,7 @@ from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import quantized
-from mobiledeploy.verbs import convert
+from mobiledeploy.steps import conversion_process
 from tests import namespaces
 from tests.conftest import REPOSITORY
 
@@ -55,7 +55,7 @@ def request(folder, **changes):
         Weights("random", "", pinned=False),
     )
     jobs = (("float32", "tflite"), ("float32", "onnx"))
-    plain = convert.Request(
+    plain = conversion_process.Request(
         Source(spec),
         jobs,
         DataRef("demo", "validation", SIZE),
@@ -73,7 +73,7 @@ def odd(tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     jobs = (("float32", "tflite"), ("float32", "onnx"), ("int8_ptq", "tflite"))
     listener = Listener()
-    files, finished = convert.produce(
+    files, finished = conversion_process.produce(
         request(folder, jobs=jobs, io="float"), folder / "log", listener
     )
     return {(f.recipe, f.format): f for f in files}, finished, listener
@@ -154,7 +154,7 @@ def best(tmp_path, count):
         data=DataRef(data, "validation", (64, 64)),
         golden=(0,),
     )
-    files, _ = convert.produce(asked, tmp_path / "log", listener)
+    files, _ = conversion_process.produce(asked, tmp_path / "log", listener)
     return files, listener
 
 
@@ -184,7 +184,7 @@ def test_what_was_chosen_is_made_with_all_pictures(tmp_path, forty):
     chosen = min(files[0].tried, key=lambda one: one.divergence)
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     data = DataRef(str(folder / "pictures"), "validation", (64, 64))
-    images = convert.calibration_images(data, spec, SILENCE)
+    images = conversion_process.calibration_images(data, spec, SILENCE)
     assert len(images) == 40
     recipe = RECIPES.load("int8_best").RECIPE
     draft = quantized.start(Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images)
@@ -213,7 +213,7 @@ def calibrated_on(tmp_path, images, **preprocessing_):
     )
     listener = Listener()
     data = DataRef(str(place), "validation", (64, 64))
-    return convert.calibration_images(data, spec, listener), listener.doubts
+    return conversion_process.calibration_images(data, spec, listener), listener.doubts
 
 
 def noise(count):
@@ -267,7 +267,7 @@ def test_pictures_of_another_range_than_the_training_had_are_said(tmp_path):
             jobs=(("int8_ptq", "tflite"),),
             data=DataRef("demo", "validation", (64, 64)),
         )
-        convert.produce(asked, tmp_path / "log", listener)
+        conversion_process.produce(asked, tmp_path / "log", listener)
         said[name] = listener.doubts
     assert said["right"] == []
     (doubt,) = said["wrong"]
@@ -301,7 +301,7 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
         data=DataRef("demo", "validation", (32, 32)),
     )
     with pytest.raises(InputError, match=r"broken.*NaN or infinite"):
-        convert.produce(asked, tmp_path / "log", Listener())
+        conversion_process.produce(asked, tmp_path / "log", Listener())
 
 
 def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
@@ -314,7 +314,7 @@ def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
         golden=(0,),
         output="softmax",
     )
-    files, _ = convert.produce(again, tmp_path / "log", Listener())
+    files, _ = conversion_process.produce(again, tmp_path / "log", Listener())
     for file in files:
         assert Path(file.path).read_bytes() == converted[file.recipe, file.format]
 
@@ -362,7 +362,7 @@ def test_a_killed_child_is_an_error_and_not_a_hang(number, tmp_path):
     """Nobody's fault but the machine's, whatever TensorFlow has printed before."""
     thread = kill_the_next_child(number)
     with pytest.raises(DeviceError) as caught:
-        convert.produce(request(tmp_path), tmp_path / "log", Listener())
+        conversion_process.produce(request(tmp_path), tmp_path / "log", Listener())
     thread.join()
     assert caught.value.message.startswith(f"the conversion was killed by signal {int(number)}")
     assert caught.value.hint in ("close other programs and try again", "try again")
@@ -375,14 +375,14 @@ def test_a_child_that_crashes_names_the_file_that_it_read(number, tmp_path):
     thread = kill_the_next_child(number)
     name = number.name
     with pytest.raises(InputError, match=rf"the conversion crashed on odd.h5 \({name}\); the file"):
-        convert.produce(asked, tmp_path / "log", Listener())
+        conversion_process.produce(asked, tmp_path / "log", Listener())
     thread.join()
 
 
 def test_a_child_that_crashes_on_nothing_is_a_defect(tmp_path):
     thread = kill_the_next_child(signal.SIGSEGV)
     with pytest.raises(DeployError, match=r"the conversion crashed \(SIGSEGV\)") as caught:
-        convert.produce(request(tmp_path), tmp_path / "log", Listener())
+        conversion_process.produce(request(tmp_path), tmp_path / "log", Listener())
     thread.join()
     assert caught.value.exit_code == 70
 
@@ -391,7 +391,7 @@ def test_weights_of_another_alpha_are_refused_by_alpha(tmp_path, real_data):
     file = real_data / "imagenet" / "mobilenet_7_5_224_tf.h5"
     asked = request(tmp_path, source=Source(request(tmp_path).source.spec, weights=str(file)))
     with pytest.raises(InputError, match=r"--alpha 0\.75"):
-        convert.produce(asked, tmp_path / "log", Listener())
+        conversion_process.produce(asked, tmp_path / "log", Listener())
     assert list(tmp_path.glob("*.tflite")) == []
 
 
@@ -412,7 +412,7 @@ def trained(tmp_path, name, listener):
         data=DataRef("demo", "held", (32, 32)),
         unfinished=str(tmp_path / "unfinished"),
     )
-    (file,), _ = convert.produce(asked, folder / "log", listener)
+    (file,), _ = conversion_process.produce(asked, folder / "log", listener)
     return Path(file.path).read_bytes()
 
 
@@ -439,9 +439,9 @@ def test_training_pictures_are_read_once_and_few_are_said(tmp_path):
     data = DataRef(str(pictures(tmp_path / "pictures", 10)), "validation", (64, 64))
     listener = Listener()
     with pytest.raises(InputError, match="has no pictures for train"):
-        convert.training_images(data, spec, tmp_path, listener)
+        conversion_process.training_images(data, spec, tmp_path, listener)
     (tmp_path / "pictures" / "calibration").rename(tmp_path / "pictures" / "train")
-    seen = convert.training_images(data, spec, tmp_path, listener)
+    seen = conversion_process.training_images(data, spec, tmp_path, listener)
     assert seen.shape == (10, 64, 64, 3)
     assert np.ptp(seen) > 1
     assert [doubt.name for doubt in listener.doubts] == ["few-training-images"]
@@ -458,7 +458,7 @@ def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
         golden=(0,),
         keep_float=("conv_pw_3", "conv_preds"),
     )
-    files, _ = convert.produce(asked, tmp_path / "log", Listener())
+    files, _ = conversion_process.produce(asked, tmp_path / "log", Listener())
     kept = {
         file.format: FORMATS.load(file.format).float_layers(
             FORMATS.load(file.format).inspect(Path(file.path).read_bytes())

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mobiledeploy.core import records
-from mobiledeploy.verbs.plan import Order, Plan, plan
+from mobiledeploy.steps.export_plan import Order, Plan, plan
 from tests.figures import artifact
 
 

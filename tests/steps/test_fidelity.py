@@ -12,8 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import FORMATS, dataset
+from mobiledeploy.steps.fidelity import fidelities
 from mobiledeploy.verbs import export
-from mobiledeploy.verbs.fidelity import fidelities
 
 
 def logits(path):

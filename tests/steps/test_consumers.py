@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mobiledeploy.core.types import FileFacts, Preprocessing, Tensor
-from mobiledeploy.verbs import consumers
+from mobiledeploy.steps import consumers
 
 PLAIN = Preprocessing((-1.0, 1.0))
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -11,7 +11,8 @@ from mobiledeploy.core import cards, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Source
-from mobiledeploy.verbs import analyze, models, trace
+from mobiledeploy.steps import tracing_process
+from mobiledeploy.verbs import analyze, models
 
 CARDS = {
     "mobilenet_v1": {"alpha": 0.25, "res": 64},
@@ -53,7 +54,7 @@ def by_keras(model):
 def traced():
     """Card -> what the child says of it."""
     specs = [models.spec(cards.load(n), classes=7, **given) for n, given in CARDS.items()]
-    found = trace.trace([Source(spec) for spec in specs], analyze.SILENCE)
+    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENCE)
     return dict(zip(CARDS, found, strict=True))
 
 
@@ -88,7 +89,7 @@ def test_memory_holds_at_least_what_any_operator_reads_and_writes(name, traced):
 @pytest.mark.slow
 def test_every_card_costs_what_its_keras_layers_say():
     specs = [models.spec(cards.load(name), classes=1000) for name in cards.names()]
-    found = trace.trace([Source(spec) for spec in specs], analyze.SILENCE)
+    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENCE)
     for spec, row in zip(specs, found, strict=True):
         model = built(spec)
         counted = cost.cost(row.layers)
@@ -103,7 +104,7 @@ def test_files_of_every_framework_are_the_same_network(model_files):
         file = models.detect(model_files / name)
         open_ = name.endswith("_saved") and (32, 32)
         sources.append(Source(analyze._own_spec(file), file=file, resolution=open_ or None))
-    rows = list(trace.trace(sources, analyze.SILENCE))
+    rows = list(tracing_process.trace(sources, analyze.SILENCE))
     for name, row in zip(names, rows, strict=True):
         found = cost.cost(row.layers)
         # A convolution 3x3 from 3 to 4 channels, and a fully connected layer to 5 classes.
@@ -120,13 +121,13 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
     It has not taken all of its request: there are more files than a pipe holds the names of.
     """
     spec = models.spec(cards.load("mobilenet_v1"), alpha=0.25, res=64, classes=7)
-    own, answer = tmp_path / "python", records.line(trace.Traced(spec, (), 0, 0))
+    own, answer = tmp_path / "python", records.line(tracing_process.Traced(spec, (), 0, 0))
     own.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\nkill -SEGV $$\n")
     own.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(own))
     sources = [Source(spec, weights=str(tmp_path / name)) for name in ("a.h5", *["b.h5"] * 300)]
     with pytest.raises(InputError, match=r"the analysis crashed on b\.h5 \(SIGSEGV\)"):
-        list(trace.trace(sources, analyze.SILENCE))
+        list(tracing_process.trace(sources, analyze.SILENCE))
 
 
 def test_libraries_leave_nothing_in_the_users_home(model_files, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Model -> files, in a process of its own (`verbs/child.py`), where TensorFlow runs."""
+"""Model -> files, in a process of its own (`steps/child_process.py`), where TensorFlow runs."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from mobiledeploy.core.types import (
     Source,
     Tried,
 )
-from mobiledeploy.verbs import child
-from mobiledeploy.verbs.child import Speaker
+from mobiledeploy.steps import child_process
+from mobiledeploy.steps.child_process import Speaker
 
 # Fewer than this leave activation ranges to chance.
 ENOUGH_CALIBRATION_IMAGES = 10
@@ -113,7 +113,7 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
     What TensorFlow prints goes to the file `log`.
     """
     converted: list[Converted] = []
-    answers = child.events(
+    answers = child_process.events(
         "convert",
         request,
         (Converted, Finished),
@@ -121,7 +121,7 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
         log=log,
         temporary=Path(request.folder) / "tmp",
         notify=notify,
-        files=child.read_by(request.source),
+        files=child_process.read_by(request.source),
     )
     with closing(answers):
         for event in answers:
@@ -471,4 +471,4 @@ def _refuse_probabilities(rows: NDArray[np.float32]) -> None:
 
 
 if __name__ == "__main__":
-    child.serve(Request, _work, what="the conversion")
+    child_process.serve(Request, _work, what="the conversion")

@@ -14,8 +14,8 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Artifact, DataRef, Doubt, Golden, Outcome, Verdict
+from mobiledeploy.steps import golden_inputs
 from mobiledeploy.verbs import evaluate
-from mobiledeploy.verbs import inputs as golden_inputs
 
 TOLERATED_STEPS = 1.0
 """On the runtime and the instruction set that made them, golden outputs come again."""

@@ -36,8 +36,8 @@ from mobiledeploy.core.types import (
     Target,
     Tensor,
 )
+from mobiledeploy.steps import golden_inputs
 from mobiledeploy.verbs import evaluate as evaluate_verb
-from mobiledeploy.verbs import inputs as golden_inputs
 
 Floats = NDArray[np.float32]
 

@@ -36,7 +36,8 @@ from mobiledeploy.core.types import (
     Split,
     Weights,
 )
-from mobiledeploy.verbs import convert, models
+from mobiledeploy.steps import conversion_process
+from mobiledeploy.verbs import models
 
 # What generated pictures are drawn at to see that they are there.
 ANY_RESOLUTION = (224, 224)
@@ -232,7 +233,7 @@ def _with_uint8(
     """
     kept, refused = [], []
     for name, format_ in jobs:
-        recipe, file = RECIPES.load(name).RECIPE, convert.file_name(name, format_)
+        recipe, file = RECIPES.load(name).RECIPE, conversion_process.file_name(name, format_)
         if not recipe.full_integer or (format_ == "tflite" and recipe.activation_bits == 8):
             kept.append((name, format_))
         elif format_ != "tflite":
@@ -245,7 +246,7 @@ def _with_uint8(
     for name, format_, error in refused:
         if strict or not kept:
             raise error
-        notify.doubt(convert.left_out(name, format_, error))
+        notify.doubt(conversion_process.left_out(name, format_, error))
     return tuple(kept)
 
 
@@ -361,7 +362,7 @@ def _apart(
 
     Files of one folder are held against each other: of half of them replaced, nobody would see.
     """
-    replaced = {convert.file_name(recipe, format_) for recipe, format_ in jobs}
+    replaced = {conversion_process.file_name(recipe, format_) for recipe, format_ in jobs}
     for record in sorted(folder.glob("*.json")):
         if record.stem in replaced:
             continue

@@ -1,4 +1,4 @@
-"""A training, in a process of its own (`verbs/child.py`), where TensorFlow runs.
+"""A training, in a process of its own (`steps/child_process.py`), where TensorFlow runs.
 
 Pictures are decoded once, by as many processes as there are processors, into a file of uint8 at the
 model's resolution that training maps into memory: whatever their number, memory holds what is
@@ -43,8 +43,8 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
-from mobiledeploy.verbs import child
-from mobiledeploy.verbs.child import Speaker
+from mobiledeploy.steps import child_process
+from mobiledeploy.steps.child_process import Speaker
 
 WEIGHTS, LOG, TENSORBOARD, PICTURES = "weights.h5", "log.csv", "tensorboard", "pictures"
 
@@ -456,4 +456,4 @@ def _work(request: Request, speak: Speaker) -> None:
 
 
 if __name__ == "__main__":
-    child.serve(Request, _work, what="the training")
+    child_process.serve(Request, _work, what="the training")

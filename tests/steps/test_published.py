@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.verbs import analyze, tables
+from mobiledeploy.steps import published
+from mobiledeploy.verbs import analyze
 
 GRID = """\
 source,model,card,alpha,groups,resolution,mult_adds_M,params_M,top1,variant,url,note
@@ -32,8 +33,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_grid_is_read_whole(folder):
-    first, second = tables.load("mine")
-    assert first == tables.Published(
+    first, second = published.load("mine")
+    assert first == published.Published(
         "Table 1",
         "Tiny",
         "tiny",
@@ -52,30 +53,30 @@ def test_a_grid_is_read_whole(folder):
     assert (second.alpha, second.groups, second.params, second.top1) == (None, 3, None, None)
     assert (second.mult_adds, second.mult_adds_rounding) == (59_200_000, 50_000)
     assert second.note == "a slip, says the author"
-    assert set(tables.load("mine")) <= set(tables.grids())
+    assert set(published.load("mine")) <= set(published.grids())
 
 
 def test_the_other_kinds_are_told_by_their_columns(folder):
     (folder / "mine.csv").write_text(LAYERS)
-    layer = tables.PublishedLayer("Table 1", "tiny", "Conv", 2, "3x3x3x32", "224x224x3", "")
-    assert tables.load("mine") == (layer,)
+    layer = published.PublishedLayer("Table 1", "tiny", "Conv", 2, "3x3x3x32", "224x224x3", "")
+    assert published.load("mine") == (layer,)
     (folder / "mine.csv").write_text(SHARES)
-    (share,) = tables.load("mine")
+    (share,) = published.load("mine")
     assert (share.kind, share.mult_adds, share.params) == ("Conv 1x1", pytest.approx(0.9486), 0.01)
 
 
 def test_the_users_tables_come_first(folder):
-    assert "mine" in tables.names()
-    assert "howard2017-6" in tables.names()
+    assert "mine" in published.names()
+    assert "howard2017-6" in published.names()
     (folder / "howard2017-6.csv").write_text(GRID)
-    assert tables.load("howard2017-6")[0].model == "Tiny"
+    assert published.load("howard2017-6")[0].model == "Tiny"
 
 
 def test_an_unknown_table_gets_a_suggestion():
     with pytest.raises(UsageError, match=r"'howard2017-66'; did you mean howard2017-6"):
-        tables.load("howard2017-66")
+        published.load("howard2017-66")
     with pytest.raises(UsageError, match="there are howard2017-1, howard2017-2"):
-        tables.load("../../etc/passwd")
+        published.load("../../etc/passwd")
 
 
 @pytest.mark.parametrize(
@@ -95,20 +96,20 @@ def test_an_unknown_table_gets_a_suggestion():
 def test_a_wrong_table_is_named_with_its_line(folder, text, said):
     (folder / "mine.csv").write_text(text)
     with pytest.raises(InputError, match=rf"mine\.csv.*{said}"):
-        tables.load("mine")
+        published.load("mine")
 
 
 def test_what_is_no_text_is_refused(folder):
     (folder / "mine.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"mine\.csv cannot be read"):
-        tables.load("mine")
+        published.load("mine")
 
 
 @given(st.integers(0, 10**6), st.integers(0, 3))
 def test_a_print_is_within_half_its_last_digit(units, digits):
     """Whatever rounds to the print is within the rounding; half a unit more is not."""
     text = f"{units / 10**digits:.{digits}f}"
-    printed, rounding = tables._millions(text), tables._rounding(text)
+    printed, rounding = published._millions(text), published._rounding(text)
     assert printed == units * 10 ** (6 - digits)
     assert rounding == 5 * 10 ** (5 - digits)
 
@@ -133,7 +134,7 @@ def pinned(table, row):
     return (table, *("" if value is None else str(value) for value in given))
 
 
-PINNED = {name: set() for name in tables.names()}
+PINNED = {name: set() for name in published.names()}
 with Path(__file__).with_name("differing_counts.csv").open(encoding="utf-8") as stream:
     for line in list(csv.reader(stream))[1:]:
         PINNED[line[0]].add(tuple(line))
@@ -144,15 +145,15 @@ def compared(name):
     return analyze.compare(name)
 
 
-@pytest.mark.parametrize("name", tables.names())
+@pytest.mark.parametrize("name", published.names())
 def test_a_shipped_table_speaks_of_cards_and_says_where_it_is_from(name):
-    rows = tables.load(name)
+    rows = published.load(name)
     assert rows
     for row in rows:
         card = cards.load(row.card)
         assert row.source
         assert row.note == row.note.strip()
-        if isinstance(row, tables.Published):
+        if isinstance(row, published.Published):
             assert row.url.startswith("https://")
             assert row.variant in ("float", "int8", "modern recipe")
             assert row.top1 is None or 0.3 < row.top1 < 0.9
@@ -162,7 +163,9 @@ def test_a_shipped_table_speaks_of_cards_and_says_where_it_is_from(name):
 
 
 def test_no_row_stands_twice():
-    rows = [(r.source, r.card, r.alpha, r.groups, r.resolution, r.variant) for r in tables.grids()]
+    rows = [
+        (r.source, r.card, r.alpha, r.groups, r.resolution, r.variant) for r in published.grids()
+    ]
     assert len(set(rows)) == len(rows)
 
 
@@ -172,13 +175,13 @@ def test_no_row_stands_twice():
         name
         if name in ("howard2017-1", "howard2017-2")
         else pytest.param(name, marks=pytest.mark.slow)
-        for name in tables.names()
+        for name in published.names()
     ],
 )
 def test_print_and_count_differ_only_where_the_table_says_why(name):
     found = compared(name)
     rows = (*found.rows, *found.layers, *found.shares)
-    assert [row.published for row in rows] == list(tables.load(name))
+    assert [row.published for row in rows] == list(published.load(name))
     silent = [row for row in rows if row.differs and not row.why]
     assert silent == []
     assert {pinned(name, row) for row in found.rows if row.differs} == PINNED[name]

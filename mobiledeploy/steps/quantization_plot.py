@@ -11,7 +11,7 @@ from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
 from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import missing
-from mobiledeploy.verbs.diagnose import Diagnosis
+from mobiledeploy.steps.diagnose import Diagnosis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
