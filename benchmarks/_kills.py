@@ -19,7 +19,7 @@ import numpy as np
 from _bad_inputs import EXPORT, NET, SWEEP, TRAIN, Case
 
 from mobiledeploy.core import records
-from mobiledeploy.core.store import Store
+from mobiledeploy.store.database import Store
 
 PATIENCE = 120.0
 # An interrupt is answered at once.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mobiledeploy.core import records
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import (
     Artifact,
     Baseline,
@@ -31,6 +30,7 @@ from mobiledeploy.core.types import (
     Weights,
 )
 from mobiledeploy.steps import baseline as baselines
+from mobiledeploy.store.database import Store
 
 SHA = "a" * 64
 HOST = Target("host", "python", "litert", 1, "xnnpack")

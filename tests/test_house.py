@@ -167,8 +167,8 @@ REACH_FILES = {
         "verbs/train.py _alone",
     ],
     "SQLite's, which opens the store": [
-        "core/store.py keeping",
-        "core/store.py open",
+        "store/database.py keeping",
+        "store/database.py open",
     ],
     "a folder of this process, or of its runner or child": [
         "devices/_child.py pull",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mobiledeploy.core import inputs, records, store
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Process, Session
 
@@ -96,7 +96,7 @@ def read(path: Path) -> Recording:
         moment = datetime.fromisoformat(found.made_at) if found.made_at else touched
         if moment.tzinfo is None:
             raise ValueError("a moment without a zone")
-        return replace(found, made_at=store.written(moment))
+        return replace(found, made_at=records.timestamp(moment))
     except (ValueError, OverflowError) as error:
         raise InputError(
             f"recording {path} does not say when it was made: {found.made_at!r}", "record it again"
@@ -123,7 +123,7 @@ class Recorder:
             tuple(self._clock),
             tuple(self._holds),
             tuple(run.ran() for run in self._runs),
-            store.written(datetime.now(UTC)),
+            records.timestamp(datetime.now(UTC)),
         )
 
     def facts(self) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,11 @@ _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _LONGEST_TOLD = 80
 T = TypeVar("T")
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment in UTC, with milliseconds: the order of moments is the order of their texts."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def encode(value: Any) -> Any:

@@ -13,8 +13,6 @@ from pathlib import Path
 from mobiledeploy.analysis import alignment, regression
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import Store
-from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
     Counted,
     Doubt,
@@ -23,6 +21,8 @@ from mobiledeploy.core.types import (
     Measured,
     Measurement,
 )
+from mobiledeploy.store.database import Store
+from mobiledeploy.store.database import path as store_path
 from mobiledeploy.verbs import bench, results
 
 _FILES = (".json", ".jsonl")

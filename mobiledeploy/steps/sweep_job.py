@@ -23,9 +23,9 @@ from pathlib import Path
 from mobiledeploy.core import artifacts, inputs, records
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError, InputError
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Failure
 from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import export
 
 _FOLDER = "mobiledeploy-job"

@@ -26,11 +26,11 @@ from mobiledeploy.core.errors import (
 )
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Session
-from mobiledeploy.core.store import Store
-from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Doubt, Failed, Measured, Measurement, Target
 from mobiledeploy.steps import count, estimate, golden_inputs, phones, resolve
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.store.database import Store
+from mobiledeploy.store.database import path as store_path
 from mobiledeploy.verbs import evaluate
 
 SECONDS = 5.0

@@ -24,9 +24,9 @@ from mobiledeploy.core.device_cards import (
 )
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Doubt, Measured
 from mobiledeploy.steps import estimate
+from mobiledeploy.store.database import Store
 
 SOURCE = "measured"
 _Kind = tuple[str, str, Precision, int, str]

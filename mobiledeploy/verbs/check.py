@@ -20,7 +20,6 @@ from mobiledeploy.core import artifacts, leases, records, units
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.samples import class_name
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import (
     Accepted,
     Artifact,
@@ -37,6 +36,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps import golden
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import evaluate as evaluate_verb
 
 TITLE = "mobiledeploy check"

@@ -8,9 +8,9 @@ from mobiledeploy.analysis import comparison, validity
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError, VoidError
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Compared, Doubt, Measured
 from mobiledeploy.steps import resolve
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench
 
 ROUNDS = 8

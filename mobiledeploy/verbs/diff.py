@@ -21,10 +21,10 @@ from mobiledeploy.core import artifacts, inputs
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.store import Store
-from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
 from mobiledeploy.steps import diagnose, diff_figures
+from mobiledeploy.store.database import Store
+from mobiledeploy.store.database import path as store_path
 
 _WINDOW = re.compile(r" \d+x\d+$")
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")

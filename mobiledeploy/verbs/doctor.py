@@ -22,11 +22,12 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mobiledeploy import __version__
-from mobiledeploy.core import apart, artifacts, assets, native, package, store
+from mobiledeploy.core import apart, artifacts, assets, native, package
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import Doubt
 from mobiledeploy.core.units import size
+from mobiledeploy.store import database as store
 
 State = Literal["ok", "missing", "unfit", "unavailable"]
 

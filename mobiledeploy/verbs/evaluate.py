@@ -23,7 +23,6 @@ from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENCE, Notify, Process, Samples, Session
 from mobiledeploy.core.samples import class_offset
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
@@ -38,6 +37,7 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.store.database import Store
 
 RUNTIMES_OF = {"tflite": ("litert", "tflite_runtime"), "onnx": ("onnxruntime",)}
 """The runtimes of a format, first the one that is taken where none is named.

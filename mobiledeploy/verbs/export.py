@@ -28,8 +28,6 @@ from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, dataset, missing, source_of
 from mobiledeploy.core.ports import SILENCE, Notify, Samples
-from mobiledeploy.core.store import Store, writable
-from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
     Artifact,
     Contract,
@@ -50,6 +48,8 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import consumers, conversion_process, fidelity
 from mobiledeploy.steps import golden as golden_
 from mobiledeploy.steps.export_plan import Order, Plan, plan, tools
+from mobiledeploy.store.database import Store, writable
+from mobiledeploy.store.database import path as store_path
 from mobiledeploy.verbs import bench as bench_verb
 from mobiledeploy.verbs import evaluate as evaluate_verb
 

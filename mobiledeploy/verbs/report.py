@@ -20,8 +20,6 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
 from mobiledeploy.core.ports import SILENCE, Notify, Pixels
 from mobiledeploy.core.samples import class_name
-from mobiledeploy.core.store import Store
-from mobiledeploy.core.store import path as store_path
 from mobiledeploy.core.types import (
     Artifact,
     Counted,
@@ -33,6 +31,8 @@ from mobiledeploy.core.types import (
     Report,
 )
 from mobiledeploy.steps import baseline
+from mobiledeploy.store.database import Store
+from mobiledeploy.store.database import path as store_path
 from mobiledeploy.verbs.results import filters
 
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")

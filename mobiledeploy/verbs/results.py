@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import inputs, records, store, units
+from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.core.types import (
     Artifact,
     Compared,
@@ -33,6 +32,8 @@ from mobiledeploy.core.types import (
     Verdict,
     gravest,
 )
+from mobiledeploy.store import database as store
+from mobiledeploy.store.database import Kept, Store
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _moment(text: str) -> str:
     """A moment as the store writes them, in UTC, which it also is without an offset of its own."""
     try:
         moment = datetime.fromisoformat(text)
-        return store.written(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return records.timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
 

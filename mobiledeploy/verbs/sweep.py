@@ -19,15 +19,16 @@ from pathlib import Path
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import leases, records, store, units
+from mobiledeploy.core import leases, records, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
 from mobiledeploy.steps import baseline, resolve
 from mobiledeploy.steps import sweep_job as jobs_
 from mobiledeploy.steps.sweep_job import Job, Made
+from mobiledeploy.store import database as store
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, export
 
 

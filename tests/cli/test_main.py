@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mobiledeploy.core.store import Store
+from mobiledeploy.store.database import Store
 from tests.figures import measured
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}

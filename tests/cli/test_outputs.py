@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.core.ports import SILENCE
-from mobiledeploy.core.store import Store
 from mobiledeploy.steps.export_plan import Order, plan
+from mobiledeploy.store.database import Store
 from tests.figures import artifact, measured
 
 WRITERS = [("results", "export"), ("report", "--format", "json", "--out")]

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from mobiledeploy.cli.bench import command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
-from mobiledeploy.core.store import Store
 from mobiledeploy.devices import adb as device
 from mobiledeploy.steps import phones, resolve
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.compare import compare

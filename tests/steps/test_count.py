@@ -8,8 +8,8 @@ import pytest
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Counted
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import analyze as analyze_verb
 from mobiledeploy.verbs.bench import bench
 

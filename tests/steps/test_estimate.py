@@ -12,9 +12,9 @@ from mobiledeploy.cli.bench import command
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.device_cards import Core, DeviceCard, Point, Reference, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Counted, Estimated
 from mobiledeploy.steps import estimate, resolve
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, calibrate, sweep
 
 NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}

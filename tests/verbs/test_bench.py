@@ -22,10 +22,10 @@ from mobiledeploy.cli.bench import command
 from mobiledeploy.core import artifacts, leases, protocol, recording, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
 from mobiledeploy.steps import resolve
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import SECONDS, bench, figures, target

@@ -9,9 +9,9 @@ from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import artifacts, device_cards
 from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Measured, Target
 from mobiledeploy.steps import estimate
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.calibrate import calibrate
 
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from mobiledeploy.cli import results as results_command
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import Store
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.compare import MOST_ROUNDS, compare
 

@@ -33,7 +33,8 @@ def installed(tmp_path: Path, packages: dict[str, str], *requires: str) -> dict[
         (folder / "METADATA").write_text("\n".join(lines) + "\n")
     code = (
         "import importlib.metadata, sys\n"
-        "from mobiledeploy.core import cards, records, store\n"
+        "from mobiledeploy.core import cards, records\n"
+        "from mobiledeploy.store import database\n"
         "from mobiledeploy.verbs import doctor\n"
         "sys.path[:] = [sys.argv[1]]\n"
         "print(records.dumps(doctor.doctor()))"

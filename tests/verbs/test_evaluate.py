@@ -19,8 +19,8 @@ from mobiledeploy.cli.evaluate import command
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RUNTIMES
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Artifact, Overrides, Weights
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import evaluate as verb
 from mobiledeploy.verbs.evaluate import _ranges, evaluate, evaluated, logits, target
 

@@ -8,8 +8,8 @@ import pytest
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.store import Store
 from mobiledeploy.core.types import Report
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")

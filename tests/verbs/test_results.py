@@ -12,8 +12,8 @@ import pytest
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import Kept, Store
 from mobiledeploy.core.types import DataRef, Doubt
+from mobiledeploy.store.database import Kept, Store
 from mobiledeploy.verbs import results
 from tests import namespaces
 from tests.figures import (
@@ -393,7 +393,7 @@ def test_a_reader_that_leaves_does_not_change_the_verdict(
 
 def fill(count: int) -> None:
     """`count` figures of 50 artifacts, quickly: the rows that `add_measurement` writes."""
-    from mobiledeploy.core import store as module
+    from mobiledeploy.store import database as module
 
     with Store.open() as store, store._transaction() as connection:
         for number in range(50):

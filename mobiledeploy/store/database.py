@@ -588,11 +588,6 @@ class Store:
         return tuple(_near(Path(text)) for text in json.loads(rows[0])) if rows else ()
 
 
-def written(moment: datetime) -> str:
-    """A moment as the store keeps them: their order is that of their texts."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
 def decode_measurement(text: str | bytes, where: str = "record") -> Measurement:
     """The figure in a record's text, of whichever kind it says; InputError for anything else."""
     return _decode(_KINDS, text, where)
@@ -758,7 +753,7 @@ def read_kept(text: str | bytes, where: str) -> Kept:
     record = records.loads(known, json.dumps(kept), where)
     _check(record, where)
     try:
-        return Kept(written(moment), of, record, recorded is True)
+        return Kept(records.timestamp(moment), of, record, recorded is True)
     except OverflowError as error:
         raise InputError(f"{where} was made at {made_at}, which is no moment in UTC") from error
 
@@ -951,7 +946,7 @@ def _rescue(file: Path) -> str:
 
 
 def _now() -> str:
-    return written(datetime.now(UTC))
+    return records.timestamp(datetime.now(UTC))
 
 
 def _near(path: Path) -> str:

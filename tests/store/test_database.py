@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobiledeploy.core import records
-from mobiledeploy.core import store as store_
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.store import _STEPS, SCHEMA, Store, path
 from mobiledeploy.core.types import Preprocessing, Verdict
+from mobiledeploy.store import database as store_
+from mobiledeploy.store.database import _STEPS, SCHEMA, Store, path
 from tests.conftest import REPOSITORY, Heard
 from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, integers, measured
 
@@ -29,7 +29,7 @@ EVALUATION, ARTIFACT = evaluation(), artifact()
 WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from mobiledeploy.core.store import Store
+from mobiledeploy.store.database import Store
 from tests.figures import measured
 print("go", flush=True)
 sys.stdin.readline()
