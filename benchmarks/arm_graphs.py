@@ -37,9 +37,8 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.plugins import ARCHITECTURES, DEVICES, FORMATS
 from mobiledeploy.core.types import Artifact, Target
-from mobiledeploy.steps import count
+from mobiledeploy.steps import count, timings
 from mobiledeploy.steps.export_plan import Order
-from mobiledeploy.verbs import bench
 from mobiledeploy.verbs.export import export
 
 NETWORKS = {
@@ -214,7 +213,7 @@ def counted(name: str, core: str, files: dict[tuple[str, str, str], Path]) -> It
 
 
 def target(artifact: Artifact, device: str) -> Target:
-    return bench.target(artifact, device=device, runner="native")
+    return timings.target(artifact, device=device, runner="native")
 
 
 def of(path: Path, like: Artifact) -> Artifact:

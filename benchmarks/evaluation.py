@@ -22,7 +22,8 @@ from _side_by_side import compare, report
 
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, records
-from mobiledeploy.verbs import bench, evaluate
+from mobiledeploy.steps import bench_figures
+from mobiledeploy.verbs import evaluate
 
 PLAIN = Path(__file__).with_name("_plain_evaluation.py")
 BAR = 1 / 1.7
@@ -62,5 +63,5 @@ def main(artifact: Path, data: str | None) -> None:
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if not arguments:
-        arguments = [str(p) for p in bench.last_export() if p.name == "int8_best.tflite"]
+        arguments = [str(p) for p in bench_figures.last_export() if p.name == "int8_best.tflite"]
     main(Path(arguments[0]), arguments[1] if len(arguments) > 1 else None)

@@ -33,6 +33,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mobiledeploy.steps import model_files
+
 SMALLEST = {
     "InceptionResNetV2": 75,
     "InceptionV3": 75,
@@ -111,10 +113,9 @@ def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
     from mobiledeploy.core.plugins import source_of
     from mobiledeploy.core.types import Model, ModelSpec, Preprocessing, Source, Weights
     from mobiledeploy.sources._tensorflow import TensorFlowModel
-    from mobiledeploy.verbs import models
 
     if Path(name).exists():
-        file = models.detect(Path(name))
+        file = model_files.detect(Path(name))
         spec = ModelSpec(
             "x",
             None,

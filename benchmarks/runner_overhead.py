@@ -23,7 +23,7 @@ import numpy as np
 
 from mobiledeploy.core import artifacts, native, protocol
 from mobiledeploy.core.package import shipped
-from mobiledeploy.verbs.bench import last_export
+from mobiledeploy.steps.bench_figures import last_export
 
 RUNS = 400
 # The table is in seconds: those of so many inferences at the median.

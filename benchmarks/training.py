@@ -24,6 +24,7 @@ from PIL import Image
 from mobiledeploy.analysis import stats
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core.plugins import dataset
+from mobiledeploy.steps import training_plan
 from mobiledeploy.verbs import train
 
 PLAIN = Path(__file__).with_name("_plain_training.py")
@@ -50,7 +51,7 @@ def main(runs: int, alpha: float, res: int, images: int) -> None:
         turns = iter(range(runs))
 
         def ours() -> float:
-            order = train.Order(
+            order = training_plan.Order(
                 alpha=alpha, res=res, data=pictures, epochs=EPOCHS, out=folder / f"run{next(turns)}"
             )
             history = train.train(order, Terminal(quiet=True)).run.history

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from mobiledeploy.steps import accuracy_check
+
 if TYPE_CHECKING:
     from mobiledeploy.core.types import Report
 
@@ -65,7 +67,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         }
         try:
             paths = _paths(artifacts)
-            limits = check.Limits(
+            limits = accuracy_check.Limits(
                 margin / 100, float_margin / 100, *(_share(points) for points in (floor, max_flips))
             )
             if update:

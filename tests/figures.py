@@ -11,7 +11,6 @@ from typing import Any
 from mobiledeploy.core import records
 from mobiledeploy.core.types import (
     Artifact,
-    Baseline,
     Counted,
     DataRef,
     Estimated,
@@ -30,6 +29,7 @@ from mobiledeploy.core.types import (
     Weights,
 )
 from mobiledeploy.steps import baseline as baselines
+from mobiledeploy.steps.baseline import Baseline
 from mobiledeploy.store.database import Store
 
 SHA = "a" * 64

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -133,6 +135,57 @@ def test_no_verb_prints():
         assert not imports(path) & {"click", "rich"}, path.name
 
 
+# What a command of the command line does is a verb of its own name; options that do something else
+# have verbs of theirs.
+OF_OPTIONS = {"calibrate": "devices calibrate", "compare": "bench --compare"}
+
+
+def test_a_verb_is_a_command():
+    verbs = {p.stem for p in (PACKAGE / "verbs").glob("*.py")} - {"__init__"}
+    assert verbs == set(COMMANDS) | set(OF_OPTIONS)
+    for stem in verbs:
+        tree = ast.parse((PACKAGE / "verbs" / f"{stem}.py").read_text("utf-8"))
+        assert stem in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}, stem
+
+
+@functools.cache
+def imported_from_core() -> dict[tuple[str, str], set[str]]:
+    """(module of core, name in it or "") -> the rooms whose files import it.
+
+    Verbs count as one room with the steps that they are made of.
+    """
+    rooms: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = node.module.removeprefix("mobiledeploy.core.")
+                for name in (alias.name for alias in node.names):
+                    keys = [(name, "")] if node.module == "mobiledeploy.core" else [(module, name)]
+                    for key in (*keys, (module, "")):
+                        rooms[key].add("verbs" if room == "steps" else room)
+    return rooms
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in (PACKAGE / "core").glob("[a-z]*.py")))
+def test_core_holds_what_several_rooms_speak(module):
+    rooms = imported_from_core()[module, ""]
+    # What core itself stands on serves every room that uses core.
+    assert "core" in rooms or len(rooms) > 1
+
+
+def test_a_type_that_one_room_uses_lies_there():
+    tree = ast.parse((PACKAGE / "core" / "types.py").read_text("utf-8"))
+    kinds = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    fields = {
+        name: {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        for name, node in kinds.items()
+    }
+    for name in kinds:
+        if not any(name in used for other, used in fields.items() if other != name):
+            assert len(imported_from_core()["types", name]) > 1, name
+
+
 # Files by their names: core/inputs.py opens what somebody else may have made, core/records.py
 # writes what a user named, and no other module does either. Who reaches files of ours says why.
 
@@ -186,7 +239,7 @@ REACH_FILES = {
         "steps/diagnose.py _examine",
         "steps/diagnose.py _excerpt",
         "steps/diagnose.py run",
-        "verbs/evaluate.py every_logits",
+        "steps/answers.py every_logits",
         "steps/golden.py replay",
         "steps/golden_inputs.py sample",
         "steps/sweep_job.py _death",
@@ -202,7 +255,7 @@ REACH_FILES = {
         "steps/training_process.py _decode",
         "steps/training_process.py _prepare",
     ],
-    "a folder, to have it written to the disk": ["verbs/export.py _commit"],
+    "a folder, to have it written to the disk": ["steps/export_files.py _commit"],
 }
 # Calls that open, write or rename a file by its name.
 BY_NAME = re.compile(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.core import records
-from mobiledeploy.core.types import Baseline
+from mobiledeploy.steps.baseline import Baseline
 from tests.figures import of_another_file
 
 pytest_plugins = ["pytester"]

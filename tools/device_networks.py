@@ -18,8 +18,7 @@ from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.plugins import FORMATS, source_of
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import Layer, Source
-from mobiledeploy.steps import tracing_process
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import card_specs, tracing_process
 
 OUT = Path(__file__).resolve().parent.parent / "android_bench" / "devices" / "networks.csv"
 
@@ -68,7 +67,7 @@ NETWORKS: tuple[tuple[str, float | None, int], ...] = (
 
 def count(card: str, alpha: float | None, res: int) -> tuple[str, Workload]:
     """A network's name, and what one inference of it has to do."""
-    spec = models.spec(cards.load(card), alpha=alpha, res=res, classes=CLASSES)
+    spec = card_specs.spec(cards.load(card), alpha=alpha, res=res, classes=CLASSES)
     if card in TRACED:
         (traced,) = tracing_process.trace([Source(spec)], SILENCE)
         layers = traced.layers

@@ -15,8 +15,7 @@ from mobiledeploy.core import units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import Counted, Estimated, Measured
-from mobiledeploy.steps import diff_figures, resolve
-from mobiledeploy.verbs import bench as verb
+from mobiledeploy.steps import bench_figures, diff_figures, resolve
 from mobiledeploy.verbs import compare as comparison
 
 
@@ -123,7 +122,7 @@ def command(
     if rounds is not None:
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.figures(chosen, notify=terminal, **given)
+        done = bench_figures.figures(chosen, notify=terminal, **given)
     if json:
         _frame.emit_json(done)
         _frame.failures(done.failed)

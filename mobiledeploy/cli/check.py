@@ -15,6 +15,7 @@ from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Check, Doubt, Report, Verdict
+from mobiledeploy.steps import accuracy_check
 from mobiledeploy.verbs import check as verb
 
 _REGRESSED, _INCONCLUSIVE = 1, 3
@@ -65,7 +66,8 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_settings.option(
     "--max-flips",
     type=_POINTS,
-    help=f"Answers in percent that may change; with --no-labels {100 * verb.UNLABELLED_FLIPS:g}.",
+    help=f"Answers in percent that may change; with --no-labels "
+    f"{100 * accuracy_check.UNLABELLED_FLIPS:g}.",
 )
 @_settings.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
 @_settings.option(
@@ -150,7 +152,7 @@ def command(
     click.get_current_context().exit(_code(report))
 
 
-def _limits(given: dict[str, Any]) -> verb.Limits:
+def _limits(given: dict[str, Any]) -> accuracy_check.Limits:
     """Percentage points to fractions."""
 
     def share(name: str) -> float | None:
@@ -159,7 +161,7 @@ def _limits(given: dict[str, Any]) -> verb.Limits:
 
     margin, float_margin = share("margin"), share("float_margin")
     assert margin is not None and float_margin is not None
-    return verb.Limits(margin, float_margin, share("floor"), share("max_flips"))
+    return accuracy_check.Limits(margin, float_margin, share("floor"), share("max_flips"))
 
 
 def _code(report: Report) -> int:
@@ -238,6 +240,6 @@ def _show_update(updated: verb.Updated, *, labelled: bool) -> None:
                 if c.artifact_before == c.artifact_sha256
                 else f", file {c.artifact_before[:12]} -> {c.artifact_sha256[:12]}"
             )
-        words += f"; so many can decide {verb.points(c.decides):g} {of} or more"
+        words += f"; so many can decide {accuracy_check.points(c.decides):g} {of} or more"
         click.echo(units.one_line(words))
     click.echo(units.one_line(f"{updated.baseline} is written: commit it"))

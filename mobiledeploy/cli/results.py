@@ -58,7 +58,7 @@ def command(
         return
     where = {name: value for name, value in given.items() if value is not None}
     people = not (json or csv)
-    found = verb.listing(where, newest=newest, most=most or (50 if people else None))
+    found = verb.results(where, newest=newest, most=most or (50 if people else None))
     if json:
         _frame.emit_json(found)
     elif csv:

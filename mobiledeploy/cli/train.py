@@ -10,6 +10,7 @@ import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
+from mobiledeploy.steps import training_plan
 from mobiledeploy.verbs import train as verb
 
 
@@ -38,7 +39,7 @@ from mobiledeploy.verbs import train as verb
 @_settings.option("--freeze", is_flag=True, help="Train the classifier only.")
 @_settings.option(
     "--schedule",
-    type=click.Choice(sorted(verb.SCHEDULES)),
+    type=click.Choice(sorted(training_plan.SCHEDULES)),
     help="Default: paper; finetune with --init.",
 )
 @_settings.option(
@@ -90,7 +91,7 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     with a finished one.
     """
     changes = _frame.overrides(given)
-    order = verb.Order(overrides=changes, **given)
+    order = training_plan.Order(overrides=changes, **given)
     with _frame.Terminal(quiet, verbose) as terminal:
         try:
             done = verb.train(order, terminal)

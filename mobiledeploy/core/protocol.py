@@ -11,13 +11,7 @@ from typing import Literal
 
 from mobiledeploy.core import records
 from mobiledeploy.core.deaths import death
-from mobiledeploy.core.errors import (
-    DeployError,
-    DeviceError,
-    InputError,
-    MissingError,
-    UsageError,
-)
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import DataRef, Failure, Layout, Preprocessing, Tensor
 

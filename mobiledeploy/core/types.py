@@ -440,43 +440,6 @@ def gravest(said: Collection[Outcome]) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """One artifact that was accepted, and what it answered: an entry of a baseline.
-
-    `model`, `recipe` and `format` are its key. `answers` is the best class of each of the `images`
-    that could be read, in the order of the data: base64 of zlib of little-endian uint16. `samples`
-    is the sha256 over their ids, `right` how many answers were right (None without labels). `isa`
-    is the machine's instruction set. `seal` is the sha256 over the entry without it: an entry that
-    was edited is refused. `io` is the `ends` of the artifact, None in entries of earlier versions.
-    """
-
-    model: str
-    recipe: str
-    format: str
-    artifact_sha256: str
-    weights_sha256: str
-    classes: int
-    data: DataRef
-    preprocessing: Preprocessing
-    target: Target
-    runtime_version: str
-    isa: str
-    images: int
-    samples: str
-    right: int | None
-    answers: str
-    seal: str
-    io: str | None = None
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The accepted artifacts of a project, in one file under version control."""
-
-    accepted: tuple[Accepted, ...]
-
-
-@dataclass(frozen=True)
 class Regression:
     """One figure held against that of a baseline set, both of one kind and one target.
 
@@ -823,22 +786,6 @@ class QuantizedGraph:
     trained: int = 0
     kept: tuple[str, ...] = ()
     latent: Mapping[str, Any] = field(repr=False, default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a step of a child process has come."""
-
-    what: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Said:
-    """A line that a child process says to whoever watches."""
-
-    line: str
 
 
 @dataclass(frozen=True)

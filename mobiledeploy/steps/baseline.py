@@ -9,6 +9,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,49 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError
-from mobiledeploy.core.types import Accepted, Answers, Artifact, Baseline, Evaluation
+from mobiledeploy.core.types import Answers, Artifact, DataRef, Evaluation, Preprocessing, Target
 from mobiledeploy.steps import golden
 
 Key = tuple[str, str, str]
 _MOST_CLASSES = 1 << 16
 _MOST_IMAGES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One artifact that was accepted, and what it answered: an entry of a baseline.
+
+    `model`, `recipe` and `format` are its key. `answers` is the best class of each of the `images`
+    that could be read, in the order of the data: base64 of zlib of little-endian uint16. `samples`
+    is the sha256 over their ids, `right` how many answers were right (None without labels). `isa`
+    is the machine's instruction set. `seal` is the sha256 over the entry without it: an entry that
+    was edited is refused. `io` is the `ends` of the artifact, None in entries of earlier versions.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    weights_sha256: str
+    classes: int
+    data: DataRef
+    preprocessing: Preprocessing
+    target: Target
+    runtime_version: str
+    isa: str
+    images: int
+    samples: str
+    right: int | None
+    answers: str
+    seal: str
+    io: str | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The accepted artifacts of a project, in one file under version control."""
+
+    accepted: tuple[Accepted, ...]
 
 
 def key(of: Artifact | Accepted) -> Key:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -21,9 +22,27 @@ from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.deaths import death, out_of_memory
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Doubt, Failure, Progress, Said, Source
+from mobiledeploy.core.types import Doubt, Failure, Source
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step of a child process has come."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line that a child process says to whoever watches."""
+
+    line: str
+
+
 _COMMON: tuple[type, ...] = (Progress, Doubt, Said, Failure)
 
 
@@ -44,7 +63,7 @@ def events(
     caller stops at the event that ends its work. The child is killed when the iterator is closed.
 
     Args:
-        name: the file of `verbs/` that calls `serve`.
+        name: the file of `steps/` that calls `serve`.
         request: the record that the child works on.
         kinds: the types of its events.
         what: a noun for it, "the conversion".
@@ -58,7 +77,7 @@ def events(
         DeployError: as it was raised there; or of `core.deaths`, where the child ends before.
     """
     # -P: a numpy.py that lies in the current folder is not our numpy.
-    argv = [sys.executable, "-P", "-m", f"mobiledeploy.verbs.{name}"]
+    argv = [sys.executable, "-P", "-m", f"mobiledeploy.steps.{name}"]
     temporary.mkdir(parents=True, exist_ok=True)
     # What walks a set does so in the same order each time: the same model, the same bytes.
     environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)} | _homes(temporary)

@@ -16,15 +16,7 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
-from mobiledeploy.core.plugins import (
-    FORMATS,
-    PASSES,
-    RECIPES,
-    WRITERS,
-    dataset,
-    missing,
-    source_of,
-)
+from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, WRITERS, dataset, missing, source_of
 from mobiledeploy.core.ports import Images, Notify, OpenedModel
 from mobiledeploy.core.types import (
     DataRef,
@@ -114,7 +106,7 @@ def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converte
     """
     converted: list[Converted] = []
     answers = child_process.events(
-        "convert",
+        "conversion_process",
         request,
         (Converted, Finished),
         what="the conversion",

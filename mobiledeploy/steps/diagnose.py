@@ -36,8 +36,7 @@ from mobiledeploy.core.types import (
     Target,
     Tensor,
 )
-from mobiledeploy.steps import golden_inputs
-from mobiledeploy.verbs import evaluate as evaluate_verb
+from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
 
 Floats = NDArray[np.float32]
 
@@ -121,7 +120,7 @@ def diagnose(
         recipe=artifact.recipe.name,
         passes=passes,
         reference=str(reference),
-        runtime=evaluate_verb.default_runtime(artifact),
+        runtime=runtimes.default_runtime(artifact),
         data=source,
         pictures=len(prepared),
         sqnr_db=found.sqnr_db,
@@ -218,7 +217,7 @@ def _pictures(
             "the demo pictures say nothing about a model that was not trained on them",
             "give --data DIR or FILE.npz",
         )
-    split: Split = own.split if evaluate_verb.same_place(data, own.source) else "all"
+    split: Split = own.split if evaluation_images.same_place(data, own.source) else "all"
     samples = dataset(data).open(data, split, resolution=artifact.spec.resolution, labels=())
     found, doubts = [], []
     wanted = np.linspace(0, len(samples), min(PICTURES, len(samples)), endpoint=False, dtype=int)
@@ -273,7 +272,7 @@ class _Pair:
         facts, exact = self.format.inspect(self._content), self.floats.inspect(self._reference)
         self.layout: Layout = facts.layout
         self.input, self.image = facts.inputs[0], exact.inputs[0]
-        self.runtime = evaluate_verb.default_runtime(artifact)
+        self.runtime = runtimes.default_runtime(artifact)
         self.layers, self.not_told = self._paired(exact, facts)
         self.exact_logits = exact.logits
         if not self.layers:
@@ -407,7 +406,7 @@ class _Lab:
         if runtime not in self._running:
             target = Target("host", "python", runtime, leases.cores(), "")
             process = self._session.run(RUNNERS.load("python").layers(target))
-            listener = protocol.Listener(self._name, evaluate_verb.PATIENCE_S)
+            listener = protocol.Listener(self._name, runner_pool.PATIENCE_S)
             listener.listen(0, process)
             self._running[runtime] = process, listener
         return self._running[runtime]

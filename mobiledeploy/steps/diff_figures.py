@@ -13,17 +13,10 @@ from pathlib import Path
 from mobiledeploy.analysis import alignment, regression
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import (
-    Counted,
-    Doubt,
-    Estimated,
-    LayerCount,
-    Measured,
-    Measurement,
-)
+from mobiledeploy.core.types import Counted, Doubt, Estimated, LayerCount, Measured, Measurement
+from mobiledeploy.steps import bench_figures, store_records
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
-from mobiledeploy.verbs import bench, results
 
 _FILES = (".json", ".jsonl")
 # SQLite's integers end there.
@@ -158,7 +151,7 @@ def _is_id(name: str) -> bool:
 def _figure(name: str) -> Measurement:
     if not _is_id(name):
         return _only(_read(Path(name)), name)
-    with results.present() as store:
+    with store_records.present() as store:
         found = store.measurement_by_id(int(name))
     if found is None:
         raise UsageError(f"{store_path()} has no figure {name}", "mobiledeploy results lists ids")
@@ -168,7 +161,7 @@ def _figure(name: str) -> Measurement:
 def _read(path: Path) -> Sequence[Measurement]:
     """The figures in a file of either sort."""
     if path.suffix == ".jsonl":
-        kept = [one.record for one in results.read(path)]
+        kept = [one.record for one in store_records.read(path)]
         return [m for m in kept if isinstance(m, Measured | Counted | Estimated)]
     text = inputs.read(path, inputs.RECORD)
     try:
@@ -177,7 +170,7 @@ def _read(path: Path) -> Sequence[Measurement]:
         raise InputError(f"{path} is not JSON ({error})") from error
     if isinstance(head, dict) and head.get("record") == "Artifact":
         raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
-    return records.loads(bench.Benched, text, str(path)).measurements
+    return records.loads(bench_figures.Benched, text, str(path)).measurements
 
 
 def _only(found: Sequence[Measurement], name: str) -> Measurement:

@@ -36,8 +36,7 @@ from mobiledeploy.core.types import (
     Split,
     Weights,
 )
-from mobiledeploy.steps import conversion_process
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import card_specs, card_weights, conversion_process, model_files
 
 # What generated pictures are drawn at to see that they are there.
 ANY_RESOLUTION = (224, 224)
@@ -137,10 +136,10 @@ def plan(order: Order, notify: Notify) -> Plan:
     # Only now: this may download weights.
     found = own or _from_card(order, notify)
     spec = found.spec
-    source = given or models.DEMO
+    source = given or card_specs.DEMO
     # A network that was trained on the built-in pictures may be judged by them.
-    builtin = builtin or (trained_on is not None and trained_on.source == models.DEMO)
-    if source == models.DEMO and not builtin:
+    builtin = builtin or (trained_on is not None and trained_on.source == card_specs.DEMO)
+    if source == card_specs.DEMO and not builtin:
         if given:
             raise UsageError(
                 "the demo pictures say nothing about a model that was not trained on them",
@@ -187,7 +186,7 @@ def plan(order: Order, notify: Notify) -> Plan:
         data,
         calibration,
         training,
-        () if numbered or source == models.DEMO else held.classes,
+        () if numbered or source == card_specs.DEMO else held.classes,
         judged,
         folder,
         _key(order, spec, found.file, data, calibration, training),
@@ -251,15 +250,17 @@ def _with_uint8(
 
 
 def _from_card(order: Order, notify: Notify) -> Opened:
-    (card,) = models.models(order.arch or DEFAULT_ARCHITECTURE)
-    source = order.weights or models.DEMO
+    card = cards.load(order.arch or DEFAULT_ARCHITECTURE)
+    source = order.weights or card_specs.DEMO
     alpha = order.alpha
-    if alpha is None and source == models.DEMO and card.weights.demo:
+    if alpha is None and source == card_specs.DEMO and card.weights.demo:
         # The widest that there are.
         alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
-    fresh = models.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
+    fresh = card_specs.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
     width = None if card.default_alpha is None else float(fresh.arguments["alpha"])
-    found = models.weights(card, source, width, fresh.resolution[0], notify, unsafe=order.unsafe)
+    found = card_weights.weights(
+        card, source, width, fresh.resolution[0], notify, unsafe=order.unsafe
+    )
     if source == "random":
         notify.doubt(
             Doubt(
@@ -314,7 +315,7 @@ def _own_model(order: Order, notify: Notify) -> Opened:
     if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
         raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
     custom = order.custom_objects is not None
-    file = models.detect(path, unsafe=order.unsafe, custom=custom, notify=notify)
+    file = model_files.detect(path, unsafe=order.unsafe, custom=custom, notify=notify)
     if custom and file.format not in ("h5", "keras"):
         raise UsageError(f"{path.name} names no objects of Keras", "leave --custom-objects away")
     if file.content == "weights":
@@ -372,7 +373,7 @@ def _apart(
         except InputError:
             # No record of ours.
             continue
-        alike = data.source == other.data.source == models.DEMO or (
+        alike = data.source == other.data.source == card_specs.DEMO or (
             data.identity == other.data.identity
             and (calibration == other.calibration or "" in (calibration, other.calibration))
         )

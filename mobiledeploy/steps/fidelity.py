@@ -8,7 +8,7 @@ from pathlib import Path
 from mobiledeploy.analysis.accuracy import Distance
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Artifact, Fidelity
-from mobiledeploy.verbs import evaluate
+from mobiledeploy.steps import answers, evaluations
 
 
 def fidelities(made: Mapping[Path, Artifact], *, notify: Notify = SILENCE) -> dict[Path, Fidelity]:
@@ -23,15 +23,15 @@ def fidelities(made: Mapping[Path, Artifact], *, notify: Notify = SILENCE) -> di
     """
     beside: dict[Path, list[Path]] = {}
     for path, artifact in made.items():
-        sibling = evaluate.float_sibling(path, artifact, dict(made), notify)
+        sibling = evaluations.float_sibling(path, artifact, dict(made), notify)
         if sibling is not None:
             beside.setdefault(sibling[0], []).append(path)
     found = {}
     for reference, paths in beside.items():
-        exact = dict(evaluate.every_logits(reference, made[reference], notify=notify))
+        exact = dict(answers.every_logits(reference, made[reference], notify=notify))
         for path in paths:
             distance = Distance()
-            for index, row in evaluate.every_logits(path, made[path], notify=notify):
+            for index, row in answers.every_logits(path, made[path], notify=notify):
                 if index in exact:
                     distance.add(exact[index], row)
             found[path] = Fidelity(

@@ -14,8 +14,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Notify
 from mobiledeploy.core.types import Artifact, DataRef, Doubt, Golden, Outcome, Verdict
-from mobiledeploy.steps import golden_inputs
-from mobiledeploy.verbs import evaluate
+from mobiledeploy.steps import answers, golden_inputs
 
 TOLERATED_STEPS = 1.0
 """On the runtime and the instruction set that made them, golden outputs come again."""
@@ -94,7 +93,7 @@ def replay(path: Path, artifact: Artifact, notify: Notify) -> Replay:
             folder.mkdir(parents=True)
             (folder / picture.name).write_bytes(inputs.read(picture, inputs.IMAGE))
         data = DataRef(str(Path(scratch, "golden")), "all", artifact.spec.resolution)
-        runtime, logits = evaluate.logits(
+        runtime, logits = answers.logits(
             tap, facts, artifact.spec.preprocessing, data, range(len(kept)), notify=notify
         )
     scale = facts.outputs[0].scale

@@ -6,7 +6,6 @@ and records, so that the driver alone writes, and a job that dies has left nothi
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import signal
@@ -14,19 +13,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import artifacts, inputs, records
+from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.deaths import death
-from mobiledeploy.core.errors import DeployError, InputError
+from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.types import Failure
 from mobiledeploy.steps.export_plan import Order
-from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import export
 
 _FOLDER = "mobiledeploy-job"
 
@@ -87,7 +83,7 @@ def work(text: str, worker: int) -> str:
         with (
             log.open("wb") as stderr,
             subprocess.Popen(
-                [sys.executable, "-P", "-m", "mobiledeploy.steps.sweep_job"],
+                [sys.executable, "-P", "-m", "mobiledeploy.verbs.sweep"],
                 cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -126,7 +122,8 @@ def share(cores: Sequence[int], worker: int, workers: int) -> frozenset[int]:
     return frozenset(cores[first : first + each])
 
 
-def _main() -> None:
+def serve(make: Callable[[Job], Made]) -> None:
+    """The child's side of `work`: reads the job, does it on its share of the cores, and answers."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     number, _, text = sys.stdin.readline().partition(" ")
@@ -135,31 +132,11 @@ def _main() -> None:
     # Affinity, which every library's pool of threads goes by.
     os.sched_setaffinity(0, share(sorted(os.sched_getaffinity(0)), int(number), job.workers))
     try:
-        answer: Made | Failure = _make(job)
+        answer: Made | Failure = make(job)
     except DeployError as error:
         answer = Failure(error.exit_code, error.message, error.hint)
     out.write(records.line(answer))
     out.flush()
-
-
-def _make(job: Job) -> Made:
-    out = Path("build")
-    order = job.order(out)
-    done = export.export(order, timed=False)
-    if done.failed:
-        raise InputError(done.failed[0].message)
-    key, _ = export.standing(order)
-    with Store.open() as store:
-        kept = tuple(store.dump())
-    files = {
-        str(path.relative_to(out)): base64.b85encode(
-            zlib.compress(inputs.read(path, inputs.FINISHED), 1)
-        ).decode()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
-    paths = tuple(str(Path(row.path).relative_to(out)) for row in done.rows)
-    return Made(key, files, paths, kept)
 
 
 def _die_with_parent(folder: Path) -> None:
@@ -168,7 +145,3 @@ def _die_with_parent(folder: Path) -> None:
     if folder.name.startswith(f".{_FOLDER}."):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    _main()

@@ -38,7 +38,7 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
     """The layers of each of `sources`, in their order; errors are raised as they were there."""
     with artifacts.scratch() as folder:
         answers = child_process.events(
-            "trace",
+            "tracing_process",
             Request(tuple(sources)),
             (Traced,),
             what="the analysis",

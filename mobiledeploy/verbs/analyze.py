@@ -17,11 +17,10 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Layer, ModelFile, ModelSpec, Preprocessing, Source, Weights
-from mobiledeploy.steps import published
+from mobiledeploy.steps import card_specs, model_files, published
 from mobiledeploy.steps import tracing_process as trace_verb
 from mobiledeploy.steps.published import Published, PublishedLayer, PublishedShare
 from mobiledeploy.steps.tracing_process import Traced
-from mobiledeploy.verbs import models
 
 CLASSES = 1000
 DEFAULT = "mobilenet_v1"
@@ -147,8 +146,8 @@ class Choices:
 def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
     """What a network or a model file costs."""
     if order.file is None:
-        (card,) = models.models(order.arch or DEFAULT)
-        spec = models.spec(
+        card = cards.load(order.arch or DEFAULT)
+        spec = card_specs.spec(
             card,
             alpha=order.alpha,
             groups=order.groups,
@@ -171,13 +170,13 @@ def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
         if order.res is not None:
             raise UsageError("--res does not go with a finished file", "leave it away")
         return finished
-    file = models.detect(order.file, unsafe=order.unsafe, notify=notify)
+    file = model_files.detect(order.file, unsafe=order.unsafe, notify=notify)
     if file.content == "weights":
         raise InputError(
             f"{order.file.name} holds weights without a model",
             "mobiledeploy analyze --arch NAME counts the network that they are of",
         )
-    models.need_layers(file, "export it, and analyze the float32.tflite")
+    model_files.need_layers(file, "export it, and analyze the float32.tflite")
     resolution = None if order.res is None else (order.res, order.res)
     (traced,) = trace_verb.trace(
         [Source(_own_spec(file), file=file, resolution=resolution)], notify
@@ -284,8 +283,8 @@ def compare(table: str, notify: Notify = SILENCE) -> Compared:
 def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
     card = cards.load(row.card)
     if not isinstance(row, Published):
-        return models.spec(card, classes=CLASSES)
-    return models.spec(
+        return card_specs.spec(card, classes=CLASSES)
+    return card_specs.spec(
         card, alpha=row.alpha, groups=row.groups, res=row.resolution, classes=CLASSES
     )
 
@@ -406,7 +405,7 @@ def _excess(row: Published, budget: Budget) -> float:
 
 
 def _command(row: Published) -> str:
-    (card,) = models.models(row.card)
+    card = cards.load(row.card)
     parts = [f"--arch {row.card}"]
     if row.alpha is not None:
         parts.append(f"--alpha {row.alpha:g}")

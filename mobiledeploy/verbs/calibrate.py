@@ -14,14 +14,7 @@ import tomli_w
 
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import artifacts, device_cards, inputs, records
-from mobiledeploy.core.device_cards import (
-    DeviceCard,
-    Point,
-    Precision,
-    Reference,
-    Series,
-    Workload,
-)
+from mobiledeploy.core.device_cards import DeviceCard, Point, Precision, Reference, Series, Workload
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Doubt, Measured

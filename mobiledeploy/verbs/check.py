@@ -5,62 +5,34 @@ Nothing is tried again until it passes: the same files and pictures get the same
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mobiledeploy.analysis import gate
 from mobiledeploy.core import artifacts, leases, records, units
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.samples import class_name
-from mobiledeploy.core.types import (
-    Accepted,
-    Artifact,
-    Baseline,
-    Check,
-    Doubt,
-    Evaluation,
-    Moved,
-    Outcome,
-    Overrides,
-    Report,
-    Verdict,
-)
+from mobiledeploy.core.types import Artifact, Doubt, Evaluation, Overrides, Report
 from mobiledeploy.steps import baseline as baselines
-from mobiledeploy.steps import golden
+from mobiledeploy.steps import evaluations
+from mobiledeploy.steps.accuracy_check import (
+    UNLABELLED_FLIPS,
+    ArtifactCheck,
+    Limits,
+    points,
+    top1_share,
+    unlabelled,
+)
+from mobiledeploy.steps.baseline import Accepted, Baseline
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import evaluate as evaluate_verb
 
 TITLE = "mobiledeploy check"
 DEFAULT = Path("mobiledeploy-baseline.json")
-# Pairs of classes that moved, as many as are worth a look.
-_PAIRS = 10
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is still accepted; all are fractions of the pictures.
-
-    `margin` is how much top-1 may fall below the accepted model of the same recipe, `float_margin`
-    below the accepted float model, `floor` what it may not fall below at all. `max_flips` is the
-    share of answers that may change, None for any share (with labels) or `UNLABELLED_FLIPS`.
-    """
-
-    margin: float = 0.01
-    float_margin: float = 0.02
-    floor: float | None = None
-    max_flips: float | None = None
-
-
-UNLABELLED_FLIPS = 0.05
 
 
 @dataclass(frozen=True)
@@ -146,7 +118,7 @@ def check(
             judged[path] = artifact
     made: dict[Path, Evaluation] = {}
     if judged:
-        made = evaluate_verb.each(
+        made = evaluations.each(
             tuple(judged),
             failures,
             data=data,
@@ -168,7 +140,7 @@ def check(
                     f"if that is meant, run {update}",
                 )
             anchor = _float_anchor(entries, artifact, evaluation)
-            one = _One(path, artifact, evaluation, accepted, anchor, limits, labelled)
+            one = ArtifactCheck(path, artifact, evaluation, accepted, anchor, limits, labelled)
             checks.append(one.check(notify))
     with Store.keeping(notify) as store:
         for check_ in checks:
@@ -212,7 +184,7 @@ def update(
     entries = _entries(baseline, line)
     anchors = {}
     for path, artifact in loaded.items():
-        sibling = evaluate_verb.float_sibling(path, artifact, loaded, notify)
+        sibling = evaluations.float_sibling(path, artifact, loaded, notify)
         if sibling and sibling[0] not in loaded and sibling[1].format == artifact.format:
             anchors[sibling[0]] = sibling[1]
     everything = loaded | anchors
@@ -229,7 +201,7 @@ def update(
     changes = []
     for (path, artifact), evaluation in zip(everything.items(), made, strict=True):
         if labelled and any(p.label < 0 for p in evaluation.predictions):
-            raise UsageError(_unlabelled(evaluation, path), "--no-labels accepts the answers alone")
+            raise UsageError(unlabelled(evaluation, path), "--no-labels accepts the answers alone")
         before = entries.get(baselines.key(artifact))
         comparable = before and not baselines.differences(before, artifact, evaluation)
         if path in anchors and comparable:
@@ -303,12 +275,6 @@ def _update_line(
     return shlex.join([*argv, "--update-baseline"])
 
 
-def _unlabelled(evaluation: Evaluation, path: Path) -> str:
-    """Why there is no truth to judge by."""
-    said = (d.message for d in evaluation.doubts if d.name == "labels-do-not-fit")
-    return next(said, f"{evaluation.data.source} has no labels for {path}")
-
-
 def _float_anchor(
     entries: dict[baselines.Key, Accepted], artifact: Artifact, evaluation: Evaluation
 ) -> Accepted | None:
@@ -355,11 +321,6 @@ def _undecided(changes: Sequence[Change], limits: Limits, labelled: bool) -> Dou
     )
 
 
-def points(fraction: float) -> float:
-    """Percentage points, rounded up to hundredths: what is said must decide."""
-    return math.ceil(1e4 * fraction) / 100
-
-
 def _change(before: Accepted | None, after: Accepted, comparable: bool, labelled: bool) -> Change:
     flips = None
     if before and comparable:
@@ -369,259 +330,10 @@ def _change(before: Accepted | None, after: Accepted, comparable: bool, labelled
         recipe=after.recipe,
         format=after.format,
         images=after.images,
-        top1_before=_share(before) if before else None,
-        top1=_share(after),
+        top1_before=top1_share(before) if before else None,
+        top1=top1_share(after),
         flips=flips,
         artifact_before=before.artifact_sha256 if before else None,
         artifact_sha256=after.artifact_sha256,
         decides=(gate.least_margin if labelled else gate.least_flips)(after.images),
     )
-
-
-def _share(entry: Accepted) -> float | None:
-    return None if entry.right is None else entry.right / entry.images
-
-
-@dataclass(frozen=True)
-class _One:
-    """One artifact beside what was accepted."""
-
-    path: Path
-    artifact: Artifact
-    evaluation: Evaluation
-    accepted: Accepted
-    anchor: Accepted | None
-    limits: Limits
-    labelled: bool
-
-    def check(self, notify: Notify) -> Check:
-        """All verdicts."""
-        truth = np.array([p.label for p in self.evaluation.predictions], np.int64)
-        now = np.array([p.classes[0] for p in self.evaluation.predictions], np.int64)
-        before = baselines.answers(self.accepted)
-        if self.labelled and not (truth >= 0).all():
-            raise UsageError(
-                _unlabelled(self.evaluation, self.path),
-                "--no-labels judges by the answers that changed",
-            )
-        replayed, elsewhere = self._golden(notify)
-        flips = int((now != before).sum())
-        doubts = [
-            *self.evaluation.doubts,
-            *self._doubts(flips),
-            *([elsewhere] if elsewhere else []),
-        ]
-        verdicts: list[Verdict] = []
-        losses = gains = None
-        if self.labelled:
-            losses = int(((before == truth) & (now != truth)).sum())
-            gains = int(((before != truth) & (now == truth)).sum())
-            verdicts += self._accuracy(truth, now)
-            if not self.anchor and self.artifact.recipe.name != "float32":
-                message = f"the baseline has no float32 {self.artifact.spec.name} on these pictures"
-                advice = "losses of many small steps go unseen; accept the float32 file too"
-                doubts.append(Doubt("no-float-anchor", message, advice))
-        verdicts += self._flips(flips, len(now))
-        if self._same_machine and flips == 0 and self._same_file:
-            verdicts = [_accepted(verdict) for verdict in verdicts]
-        classes, untested = self._classes(truth, before, now)
-        verdicts += classes
-        verdicts += [replayed] if replayed else []
-        for doubt in doubts:
-            notify.doubt(doubt)
-        right = baselines.right(truth.tolist(), now) if self.labelled else None
-        return Check(
-            path=str(self.path),
-            model=self.artifact.spec.name,
-            recipe=self.artifact.recipe.name,
-            format=self.artifact.format,
-            artifact_sha256=self.artifact.sha256,
-            accepted_sha256=self.accepted.artifact_sha256,
-            images=len(now),
-            top1=None if right is None else right / len(now),
-            accepted_top1=_share(self.accepted) if self.labelled else None,
-            losses=losses,
-            gains=gains,
-            flips=flips / len(now),
-            mcnemar_p=None if losses is None or gains is None else gate.mcnemar(losses, gains),
-            untested=untested,
-            moved=self._moved(truth, before, now) if self.labelled else (),
-            verdicts=tuple(verdicts),
-            doubts=tuple(doubts),
-        )
-
-    def _golden(self, notify: Notify) -> tuple[Verdict | None, Doubt | None]:
-        """The golden samples answered again; a doubt where they were left behind."""
-        try:
-            golden.pictures(self.path, self.artifact.golden)
-        except InputError as error:
-            return None, Doubt("no-golden", error.message, "keep golden/ beside the artifact")
-        return golden.judge(self.artifact, golden.replay(self.path, self.artifact, notify))
-
-    @property
-    def _same_file(self) -> bool:
-        return self.artifact.sha256 == self.accepted.artifact_sha256
-
-    @property
-    def _same_machine(self) -> bool:
-        here = (self.evaluation.runtime_version, golden.isa())
-        return here == (self.accepted.runtime_version, self.accepted.isa)
-
-    def _doubts(self, flips: int) -> list[Doubt]:
-        """What differs of the machine, which a paired comparison stands, but should be known."""
-        then = self.accepted
-        name = self.evaluation.target.runtime
-        if not self._same_machine:
-            message = (
-                f"the baseline of {self.path} was made by {name} {then.runtime_version} on "
-                f"{then.isa}, this is {name} {self.evaluation.runtime_version} on {golden.isa()}"
-            )
-            return [
-                Doubt("other-machine", message, "what changed may be its kernels, not the file")
-            ]
-        if self._same_file and flips:
-            message = f"{self.path} is the accepted file, yet {flips} of its answers are others"
-            return [Doubt("not-repeatable", message, "is the machine sound?")]
-        return []
-
-    def _accuracy(self, truth: NDArray[np.int64], now: NDArray[np.int64]) -> list[Verdict]:
-        verdicts = [self._loss("accuracy", self.accepted, self.limits.margin, truth, now)]
-        if self.anchor:
-            verdicts.append(self._loss("float", self.anchor, self.limits.float_margin, truth, now))
-        if self.limits.floor is not None:
-            share = float((now == truth).mean())
-            kept = share >= self.limits.floor
-            line = (
-                f"top-1 is {100 * share:.2f} %, {'not ' if kept else ''}below the floor of "
-                f"{100 * self.limits.floor:g} %"
-            )
-            kind: Outcome = "pass" if kept else "fail"
-            verdicts.append(
-                Verdict("floor", "", kind, share, None, self.limits.floor, len(now), None, line)
-            )
-        return verdicts
-
-    def _loss(
-        self,
-        metric: Literal["accuracy", "float"],
-        other: Accepted,
-        margin: float,
-        truth: NDArray[np.int64],
-        now: NDArray[np.int64],
-    ) -> Verdict:
-        before = baselines.answers(other)
-        n = len(now)
-        losses = int(((before == truth) & (now != truth)).sum())
-        gains = int(((before != truth) & (now == truth)).sum())
-        interval = gate.bounds(losses, gains, n)
-        outcome = gate.outcome(interval, margin)
-        needed = None
-        lost = (losses - gains) / n
-        whose = "the accepted model" if metric == "accuracy" else "the accepted float model"
-        line = (
-            f"top-1 fell by {100 * lost:.2f} points below {whose} ({losses} lost, {gains} gained "
-            f"of {n}); 95 % bounds {100 * interval[0]:.2f} and {100 * interval[1]:.2f}, "
-            f"margin {100 * margin:g}"
-        )
-        if lost <= 0:
-            line = line.replace(f"fell by {100 * lost:.2f} points below", "did not fall below")
-        if outcome == "inconclusive":
-            needed = gate.images_needed(losses, gains, n, margin)
-            line += f"; {_needed(needed, n)}"
-        return Verdict(metric, "", outcome, lost, interval, margin, n, needed, line)
-
-    def _flips(self, flips: int, n: int) -> list[Verdict]:
-        most = self.limits.max_flips
-        if most is None and not self.labelled:
-            most = UNLABELLED_FLIPS
-        if most is None:
-            return []
-        interval = gate.flip_bounds(flips, n)
-        outcome = gate.outcome(interval, most)
-        line = (
-            f"{flips} of {n} answers changed ({100 * flips / n:.2f} %); 95 % bounds "
-            f"{100 * interval[0]:.2f} and {100 * interval[1]:.2f} %, at most {100 * most:g} %"
-        )
-        needed = None
-        if outcome == "inconclusive":
-            needed = gate.flips_needed(flips, n, most)
-            line += f"; {_needed(needed, n)}"
-        return [Verdict("flips", "", outcome, flips / n, interval, most, n, needed, line)]
-
-    def _classes(
-        self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
-    ) -> tuple[list[Verdict], int]:
-        """A verdict for each class with enough pictures, and how many have too few."""
-        if self.labelled:
-            margin, of = gate.CLASS_MARGIN, truth
-            groups, untested = gate.regressed_classes(
-                truth, (before == truth) & (now != truth), (before != truth) & (now == truth)
-            )
-        else:
-            margin, of = gate.CLASS_FLIPS, before
-            groups, untested = gate.changed_classes(before, now != before)
-        verdicts = []
-        for group in groups:
-            mine = of == group.index
-            name = self._name(group.index)
-            if self.labelled:
-                line = (
-                    f"class {name}: {int((now[mine] == group.index).sum())} of {group.n} right, "
-                    f"{int((before[mine] == group.index).sum())} before (p = {group.p:.2g})"
-                )
-            else:
-                line = (
-                    f"class {name}: {group.worse} of its {group.n} answers changed "
-                    f"(p = {group.p:.2g})"
-                )
-            if group.regressed:
-                line += self._destination(group.index, of, now)
-            verdicts.append(
-                Verdict(
-                    "class",
-                    name,
-                    "fail" if group.regressed else "pass",
-                    (group.worse - group.better) / group.n,
-                    None,
-                    margin,
-                    group.n,
-                    None,
-                    line,
-                )
-            )
-        return verdicts, untested
-
-    def _destination(self, index: int, of: NDArray[np.int64], now: NDArray[np.int64]) -> str:
-        """What a class is taken for now, and whether that one is taken for it."""
-        wrong = now[(of == index) & (now != index)]
-        values, counts = np.unique(wrong, return_counts=True)
-        most = int(values[np.argmax(counts)])
-        text = f"; now taken for {self._name(most)} ({int(counts.max())} times)"
-        back = now[of == most]
-        if len(back) and (back == index).mean() > 0.5 and counts.max() > (of == index).sum() / 2:
-            text += ": the two look swapped"
-        return text
-
-    def _moved(
-        self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
-    ) -> tuple[Moved, ...]:
-        pairs = gate.moved_pairs(truth, before, now)[:_PAIRS]
-        return tuple(Moved(self._name(t), self._name(p), was, is_) for t, p, was, is_ in pairs)
-
-    def _name(self, index: int) -> str:
-        labels = self.evaluation.preprocessing.labels or self.evaluation.data.labels
-        return class_name(labels, self.artifact.spec.classes, index)
-
-
-def _accepted(verdict: Verdict) -> Verdict:
-    """A verdict on the accepted file itself, which needs no images: nothing can have been lost."""
-    if verdict.outcome != "inconclusive":
-        return verdict
-    line = f"{verdict.line.rpartition('; ')[0]}; it is the accepted file, and answers as it did"
-    return replace(verdict, outcome="pass", needed=None, line=line)
-
-
-def _needed(needed: int | None, n: int) -> str:
-    if needed is None:
-        return f"the loss is as good as the margin: no number of images decides ({n} here)"
-    return f"about {needed:,} images like these would decide ({n:,} here)"

@@ -9,9 +9,8 @@ from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError, VoidError
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Compared, Doubt, Measured
-from mobiledeploy.steps import resolve
+from mobiledeploy.steps import resolve, timings
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import bench
 
 ROUNDS = 8
 """Rounds of A B B A, unless told otherwise."""
@@ -82,24 +81,24 @@ def compare(
     rounds = asked.rounds or rounds
     if rounds < comparison.FEWEST:
         raise InputError(f"{place.name} has {rounds} rounds only", "record it again")
-    timings = {
-        side: bench.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(notify))
+    sides = {
+        side: timings.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(notify))
         for side, path in (("A", a), ("B", b))
     }
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
-    with bench.opened(place, asked, record, notify) as session:
+    with timings.opened(place, asked, record, notify) as session:
         for side in order:
-            blocks.append(timings[side].measure(session))
+            blocks.append(sides[side].measure(session))
             if reason := validity.stayed_out(blocks[-1]):
-                raise VoidError(f"void: {timings[side].path.name}: {reason}", "another --delegate")
+                raise VoidError(f"void: {sides[side].path.name}: {reason}", "another --delegate")
             notify.progress("comparing", len(blocks), len(order))
     found = comparison.interleaved([block.median_ns for block in blocks])
     compared = Compared(
         str(a), str(b), found.value, (found.low, found.high), found.changed, rounds, tuple(blocks)
     )
     with Store.keeping(notify) as store:
-        for timing in timings.values():
+        for timing in sides.values():
             store.add_artifact(timing.artifact)
         store.add_comparison(compared, place.recorded_at)
     return compared

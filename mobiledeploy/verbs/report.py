@@ -31,9 +31,9 @@ from mobiledeploy.core.types import (
     Report,
 )
 from mobiledeploy.steps import baseline
+from mobiledeploy.steps.store_records import filters
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
-from mobiledeploy.verbs.results import filters
 
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
 DETAILED = 24

@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import (
     Artifact,
@@ -32,6 +30,7 @@ from mobiledeploy.core.types import (
     Verdict,
     gravest,
 )
+from mobiledeploy.steps.store_records import filters, present, read
 from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Kept, Store
 
@@ -120,7 +119,7 @@ class Regressed:
     regressions: tuple[Regression, ...]
 
 
-def listing(
+def results(
     where: Mapping[str, str] | None = None, *, newest: bool = False, most: int | None = None
 ) -> Listed:
     """Figures of the store; arguments as for `Store.results`.
@@ -131,28 +130,6 @@ def listing(
     wanted = filters(where)
     with present() as kept:
         return Listed(kept.results(wanted, newest=newest, most=most))
-
-
-def filters(where: Mapping[str, str] | None) -> dict[str, str]:
-    """`where` as `Store.results` takes it, of what people write; UsageError for a wrong `since`."""
-    wanted = dict(where or {})
-    if "recipe" in wanted:
-        wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
-    if "since" in wanted:
-        wanted["since"] = _moment(wanted["since"])
-    for name, value in wanted.items():
-        if value != units.whole(value):
-            raise UsageError(f"the {name} {units.whole(value)} is no text", "give UTF-8")
-    return wanted
-
-
-def _moment(text: str) -> str:
-    """A moment as the store writes them, in UTC, which it also is without an offset of its own."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return records.timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
 
 
 def comparisons() -> Comparisons:
@@ -180,20 +157,6 @@ def take(path: Path) -> Moved:
     with Store.open() as kept:
         new = kept.load(read(path))
     return Moved(str(path), count, new)
-
-
-def read(path: Path) -> Iterator[Kept]:
-    """The records of a file that `export` wrote; InputError where it is no such file."""
-    with inputs.opened(path, inputs.RECORDS) as stream:
-        number = 0
-        # Not more of a line than a record can be: the whole file may be one.
-        while line := stream.readline(inputs.RECORD + 1):
-            number += 1
-            where = f"{path}, line {number}"
-            if len(line) > inputs.RECORD:
-                raise InputError(f"{where} is too long for a record")
-            if not line.isspace():
-                yield store.read_kept(line, where)
 
 
 def regress(
@@ -239,16 +202,6 @@ def _kept(lines: Iterator[str]) -> Iterator[Kept]:
     for line in lines:
         with suppress(InputError):
             yield store.read_kept(line, str(store.path()))
-
-
-def present() -> Store:
-    """The store, where there is one: to look for it is no reason to make it."""
-    if not store.path().exists():
-        raise UsageError(
-            f"nothing is kept in {store.path()} yet",
-            "mobiledeploy export, bench or results import come first",
-        )
-    return Store.open()
 
 
 def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:

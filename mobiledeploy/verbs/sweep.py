@@ -19,17 +19,17 @@ from pathlib import Path
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import leases, records, units
+from mobiledeploy.core import inputs, leases, records, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENCE, Notify
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
-from mobiledeploy.steps import baseline, resolve
+from mobiledeploy.steps import baseline, bench_figures, export_files, resolve, runtimes
 from mobiledeploy.steps import sweep_job as jobs_
 from mobiledeploy.steps.sweep_job import Job, Made
 from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import bench, evaluate, export
+from mobiledeploy.verbs import bench, export
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
 
 def _state(job: Job, out: Path) -> Planned:
     try:
-        _, found = export.standing(job.order(out))
+        _, found = export_files.standing(job.order(out))
     except DeployError as error:
         return Planned(str(job), job.recipes, "impossible", str(error))
     if found is None or not _judged(found):
@@ -235,10 +235,10 @@ def _judged(found: dict[str, Artifact]) -> bool:
                 a.data,
                 a.spec.preprocessing,
                 target,
-                evaluate.runtime_version(target.runtime),
+                runtimes.runtime_version(target.runtime),
             )
             for a in found.values()
-            for target in (evaluate.target(a),)
+            for target in (runtimes.target(a),)
         )
 
 
@@ -253,7 +253,7 @@ def _take(job: Job, text: str, out: Path) -> Failed | None:
     made = records.loads(Made, text, "a job's answer")
     ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
     # Aside there was nothing that its files must keep apart from, and here may be.
-    folder = export.folder(job.order(out))
+    folder = export_files.folder(job.order(out))
     with Store.open() as kept:
         for name in ordered:
             path = _place(folder, name)
@@ -278,7 +278,7 @@ def _standing(jobs: Sequence[Job], out: Path) -> dict[str, str]:
     """path -> sha256 of the artifacts that the jobs have made by now."""
     found: dict[str, str] = {}
     for job in jobs:
-        _, artifacts = export.standing(job.order(out))
+        _, artifacts = export_files.standing(job.order(out))
         found |= {path: a.sha256 for path, a in (artifacts or {}).items()}
     return found
 
@@ -298,7 +298,7 @@ def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -
                 bench.bench([Path(path)], device=device, notify=notify)
             else:
                 # Its figure alone: an emulator is a device of the grid itself, and takes longer.
-                bench.estimated([Path(path)], card, notify=notify)
+                bench_figures.estimated([Path(path)], card, notify=notify)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             notify.say(f"failed: {path} on {device}: {error}")
@@ -320,7 +320,7 @@ def _name(device: str) -> str:
 
 def _known(path: str, device: str) -> bool:
     artifact = artifacts_.load(Path(path))
-    version = evaluate.runtime_version(evaluate.default_runtime(artifact))
+    version = runtimes.runtime_version(runtimes.default_runtime(artifact))
     with Store.open() as kept:
         return any(
             not r.recorded and (device != "host" or r.runtime_version == version)
@@ -331,3 +331,28 @@ def _known(path: str, device: str) -> bool:
 def _words(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _export(job: Job) -> Made:
+    """A job's export, in the process and the folder of the job alone."""
+    out = Path("build")
+    order = job.order(out)
+    done = export.export(order, timed=False)
+    if done.failed:
+        raise InputError(done.failed[0].message)
+    key, _ = export_files.standing(order)
+    with Store.open() as store:
+        kept = tuple(store.dump())
+    files = {
+        str(path.relative_to(out)): base64.b85encode(
+            zlib.compress(inputs.read(path, inputs.FINISHED), 1)
+        ).decode()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+    paths = tuple(str(Path(row.path).relative_to(out)) for row in done.rows)
+    return Made(key, files, paths, kept)
+
+
+if __name__ == "__main__":
+    jobs_.serve(_export)

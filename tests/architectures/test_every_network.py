@@ -14,8 +14,7 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES
 from mobiledeploy.core.types import DataRef, Source
-from mobiledeploy.steps import conversion_process
-from mobiledeploy.verbs import evaluate, models
+from mobiledeploy.steps import answers, card_specs, conversion_process, runtimes
 
 QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1")
 """One card for each kind of operator: residual sums, hard swish with squeeze and excite, groups
@@ -68,7 +67,7 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
     card = cards.load(name)
     size = RESOLUTION.get(name, 64)
     alpha = None if card.default_alpha is None else 0.5
-    spec = models.spec(card, alpha=alpha, res=size, classes=12)
+    spec = card_specs.spec(card, alpha=alpha, res=size, classes=12)
     data = DataRef("demo", "validation", (size, size))
     jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
     request = conversion_process.Request(
@@ -95,12 +94,12 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
                 assert computed_in_float(Path(file.path)) == between
         Path(file.path).write_bytes(shelf.tap(content, facts.logits))
         tapped = shelf.inspect(Path(file.path).read_bytes())
-        for runtime in evaluate.RUNTIMES_OF[file.format]:
+        for runtime in runtimes.RUNTIMES_OF[file.format]:
             if (name, file.recipe, runtime) in RUNS_NOT:
                 continue
             with monkeypatch.context() as patch:
-                patch.setitem(evaluate.RUNTIMES_OF, file.format, (runtime,))
-                _, logits = evaluate.logits(
+                patch.setitem(runtimes.RUNTIMES_OF, file.format, (runtime,))
+                _, logits = answers.logits(
                     Path(file.path),
                     tapped,
                     spec.preprocessing,

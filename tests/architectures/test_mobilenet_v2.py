@@ -7,7 +7,7 @@ from tf_keras.src.applications import mobilenet_v2 as source
 from mobiledeploy.architectures import mobilenet_v2
 from mobiledeploy.core import cards
 from mobiledeploy.frameworks import tf_keras as framework
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import card_specs
 
 
 def build(alpha=1.0, resolution=224, classes=1000):
@@ -75,7 +75,7 @@ def test_the_cards_weights_are_those_of_keras_applications(monkeypatch, alpha, r
 
 def test_random_weights_know_what_a_bottleneck_leaves_whole():
     """Twice the variance behind a ReLU, which halves; not behind a bottleneck or a sum of them."""
-    spec = models.spec(cards.load("mobilenet_v2"), alpha=1.0, res=32, classes=12)
+    spec = card_specs.spec(cards.load("mobilenet_v2"), alpha=1.0, res=32, classes=12)
     handle = framework.build(spec, None).handle
     gains = {
         "Conv1": 2,

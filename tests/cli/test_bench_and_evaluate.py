@@ -10,7 +10,7 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.artifacts import record_path
 from mobiledeploy.steps import estimate
-from mobiledeploy.verbs.bench import Benched
+from mobiledeploy.steps.bench_figures import Benched
 from mobiledeploy.verbs.evaluate import Evaluated
 from tests import namespaces
 

@@ -14,8 +14,8 @@ from mobiledeploy.cli import _frame
 from mobiledeploy.core import artifacts, cards, device_cards, inputs, recording, runs
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import DATASETS, SOURCES
-from mobiledeploy.steps import baseline, diff_figures, estimate, published
-from mobiledeploy.verbs import calibrate, results
+from mobiledeploy.steps import baseline, diff_figures, estimate, published, store_records
+from mobiledeploy.verbs import calibrate
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "an artifact": artifacts.load,
     "class names": _frame.read_labels,
     "Keras weights": SOURCES.load("tf_keras").detect,
-    "records": lambda path: list(results.read(path)),
+    "records": lambda path: list(store_records.read(path)),
 }
 
 

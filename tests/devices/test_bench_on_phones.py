@@ -251,7 +251,7 @@ def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here,
     again = bench([path, other], device=f"replay:{file}", notify=heard)
     assert [records.dumps(m) for m in again] == [records.dumps(m) for m in made]
     # What was measured here is not there twice, whenever it is played back.
-    assert [r.recorded for r in results.listing().results] == [False, False]
+    assert [r.recorded for r in results.results().results] == [False, False]
     with pytest.raises(InputError, match="was recorded with other files than this float16.tflite"):
         bench([exported["float16", "tflite"]], device=f"replay:{file}", notify=heard)
 

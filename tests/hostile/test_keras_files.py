@@ -11,7 +11,7 @@ import pytest
 from mobiledeploy.core import untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import SOURCES
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import model_files
 from tests.hostile.files import touched
 from tests.hostile.keras_files import FILES
 
@@ -45,7 +45,7 @@ class Thing({library}.layers.Layer):
 def test_custom_objects_of_the_users_let_no_hostile_file_through(file, tmp_path):
     canary = tmp_path / "canary"
     path = file.write(tmp_path, canary)
-    looked_at = models.detect(path, custom=True)
+    looked_at = model_files.detect(path, custom=True)
     library = {"keras3": "keras", "tf_keras": "tf_keras"}[looked_at.framework]
     own = tmp_path / "own_objects.py"
     own.write_text(OWN.format(library=library))
@@ -79,7 +79,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(file, tmp_path):
     canary = tmp_path / "canary"
     path = file.write(tmp_path, canary)
     with pytest.raises(InputError, match=r"code of its own: .*--unsafe") as caught:
-        models.detect(path)
+        model_files.detect(path)
     assert file.said in str(caught.value)
     assert not touched(canary)
 

@@ -10,7 +10,7 @@ import pytest
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.sources import _pt2
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import model_files
 from tests.hostile import pt2_files
 from tests.hostile.files import touched
 from tests.hostile.pt2_files import FILES, UNREAD
@@ -30,7 +30,7 @@ for path in sys.argv[1:]:
 def test_the_good_file_is_taken(tmp_path):
     path = tmp_path / "model.pt2"
     path.write_bytes(pt2_files.archive(tmp_path / "canary"))
-    assert models.detect(path).framework == "torch"
+    assert model_files.detect(path).framework == "torch"
     program = _pt2.read(path.read_bytes(), "it")
     assert (program.resolution, program.classes) == ((4, 4), 2)
     (weight,) = _pt2.numbers(path.read_bytes(), program).values()
@@ -44,7 +44,7 @@ def test_a_hostile_file_is_refused(hostile, unsafe, tmp_path):
     canary = tmp_path / "canary"
     path = hostile.write(tmp_path, canary)
     with pytest.raises(InputError) as caught:
-        models.detect(path, unsafe=unsafe)
+        model_files.detect(path, unsafe=unsafe)
     assert hostile.said in str(caught.value)
     assert str(caught.value).count("\n") == 0
     assert caught.value.exit_code == 7
@@ -55,7 +55,7 @@ def test_a_hostile_file_is_refused(hostile, unsafe, tmp_path):
 def test_what_is_not_needed_is_not_read(hostile, tmp_path):
     canary = tmp_path / "canary"
     path = hostile.write(tmp_path, canary)
-    file = models.detect(path)
+    file = model_files.detect(path)
     program = _pt2.read(path.read_bytes(), file.path)
     assert str(canary) not in repr(program)
     assert not touched(canary)

@@ -7,7 +7,7 @@ import pytest
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.sources import saved_model
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import model_files
 from tests.hostile.files import touched
 from tests.hostile.saved_models import FILES, IMAGE
 
@@ -41,7 +41,7 @@ def test_a_hostile_saved_model_is_refused(written, hostile):
     code = saved_model.detect(path).code
     assert any(hostile.said in line for line in code)
     with pytest.raises(InputError, match="could run code of its own: .*--unsafe") as caught:
-        models.detect(path)
+        model_files.detect(path)
     assert caught.value.exit_code == 7
     assert not touched(canary)
 

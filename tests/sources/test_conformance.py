@@ -19,6 +19,7 @@ import tf_keras
 from mobiledeploy.core.plugins import source_of
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import execution
+from mobiledeploy.steps import model_files
 from mobiledeploy.verbs import models
 
 LIBRARIES = {"keras2": tf_keras, "keras3": keras}
@@ -27,7 +28,7 @@ TOLERANCE = 1e-4
 
 
 def source(path: Path, **changes) -> Source:
-    file = models.detect(path, custom="custom_objects" in changes)
+    file = model_files.detect(path, custom="custom_objects" in changes)
     spec = ModelSpec(
         "x",
         None,

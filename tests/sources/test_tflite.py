@@ -29,7 +29,7 @@ from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.sources import tflite
 from mobiledeploy.sources._tensorflow import TensorFlowModel
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import model_files
 from tests.conftest import press
 
 SIZE = (16, 16)
@@ -63,7 +63,7 @@ def floats(request):
 
 def opened(path, content, **changes):
     path.write_bytes(content)
-    file = models.detect(path)
+    file = model_files.detect(path)
     spec = ModelSpec(
         "x",
         None,
@@ -236,7 +236,7 @@ def test_what_is_no_classifier_of_one_image_is_refused(floats, tmp_path, shape, 
 def test_a_file_that_changed_is_refused(floats, tmp_path):
     path = tmp_path / "x.tflite"
     path.write_bytes(floats[1])
-    file = dataclasses.replace(models.detect(path), sha256="0" * 64)
+    file = dataclasses.replace(model_files.detect(path), sha256="0" * 64)
     spec = ModelSpec(
         "x",
         None,

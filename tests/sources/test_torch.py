@@ -14,7 +14,8 @@ from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import execution
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.sources import torch
-from mobiledeploy.verbs import analyze, models
+from mobiledeploy.steps import model_files
+from mobiledeploy.verbs import analyze
 from tests.hostile import pt2_files
 from tests.hostile.files import touched
 from tests.hostile.pt2_files import UNREAD
@@ -34,7 +35,7 @@ def written(torch_python, tmp_path_factory):
 
 
 def source(path, resolution=None):
-    file = models.detect(path)
+    file = model_files.detect(path)
     spec = ModelSpec(
         "own",
         None,
@@ -74,7 +75,7 @@ def test_what_is_only_named_so_is_refused(tmp_path, content):
     path = tmp_path / "model.pt2"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.pt2 is (a broken|no archive)"):
-        models.detect(path)
+        model_files.detect(path)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
@@ -82,7 +83,7 @@ def test_a_file_that_was_cut_short_is_refused(good, share):
     content = good.read_bytes()
     good.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="broken"):
-        models.detect(good)
+        model_files.detect(good)
 
 
 def test_its_layers_are_counted_in_the_exported_file(good):
@@ -92,7 +93,7 @@ def test_its_layers_are_counted_in_the_exported_file(good):
 
 def test_the_name_of_the_file_does_not_matter(good):
     other = good.rename(good.with_suffix(".model"))
-    assert models.detect(other).format == "pt2"
+    assert model_files.detect(other).format == "pt2"
 
 
 @pytest.mark.slow
@@ -137,7 +138,7 @@ def test_another_resolution_is_refused(written):
 )
 def test_what_is_no_classifier_is_refused(written, name, said):
     with pytest.raises(InputError, match=said):
-        models.detect(written / f"{name}.pt2")
+        model_files.detect(written / f"{name}.pt2")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import SILENCE
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import quantized
-from mobiledeploy.steps import conversion_process
+from mobiledeploy.steps import conversion_process, model_files
 from tests import namespaces
 from tests.conftest import REPOSITORY
 
@@ -282,8 +282,6 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
     import keras
     import tf_keras
 
-    from mobiledeploy.verbs import models
-
     library = keras if kind.startswith("k3") else tf_keras
     image = library.layers.Input((32, 32, 3))
     x = library.layers.Conv2D(4, 3, name="broken")(image)
@@ -297,7 +295,7 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
     spec = dataclasses.replace(request(tmp_path).source.spec, card=None)
     asked = request(
         tmp_path,
-        source=Source(spec, file=models.detect(path)),
+        source=Source(spec, file=model_files.detect(path)),
         data=DataRef("demo", "validation", (32, 32)),
     )
     with pytest.raises(InputError, match=r"broken.*NaN or infinite"):

@@ -9,9 +9,9 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Doubt
+from mobiledeploy.steps.bench_figures import Benched
 from mobiledeploy.steps.diff_figures import DifferentFigures, Fact, delegated, diff, named
 from mobiledeploy.verbs import results
-from mobiledeploy.verbs.bench import Benched
 from tests.figures import HOST, artifact, by_layer, command, counted, estimated, keep, measured
 
 cli = partial(command, "diff")

@@ -13,9 +13,9 @@ from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.device_cards import Core, DeviceCard, Point, Reference, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.types import Counted, Estimated
-from mobiledeploy.steps import estimate, resolve
+from mobiledeploy.steps import bench_figures, estimate, resolve
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import bench, calibrate, sweep
+from mobiledeploy.verbs import calibrate, sweep
 
 NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 BARS = {("pixel-3", "float32"): 0.06, ("pixel-3", "int8"): 0.09, ("pixel-1", "float32"): 0.06}
@@ -102,17 +102,17 @@ def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) ->
     assert resolve.stand_in("host") is resolve.stand_in("emulator:cortex-a76") is None
     assert resolve.stand_in("phone", "adb") is resolve.stand_in("other") is None
     with pytest.raises(DeviceError, match="no phone phone is connected"):
-        bench.figures([path], device="phone", via="adb")
+        bench_figures.figures([path], device="phone", via="adb")
 
 
 def test_an_estimate_is_kept_and_survives_the_round_trip(config, path, work, here) -> None:
     write("phone", work, FLOAT)
-    benched = bench.figures([path], device="phone")
+    benched = bench_figures.figures([path], device="phone")
     assert benched.paths == (str(path),)
     with Store.open() as store:
         assert store.measurements_of(artifacts.load(path).sha256) == benched.measurements
     assert isinstance(benched.measurements[0], Estimated)
-    assert records.loads(bench.Benched, records.dumps(benched)) == benched
+    assert records.loads(bench_figures.Benched, records.dumps(benched)) == benched
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_an_emulated_core_counts_beside_the_estimate(
     config, emulator, path, work, here, heard, core, like
 ) -> None:
     write("phone", work, FLOAT, emulate=("no-core", core))
-    benched = bench.figures([path], device="phone", notify=heard)
+    benched = bench_figures.figures([path], device="phone", notify=heard)
     assert heard.said == [
         "estimated, not measured: The phone, Chip, from the card phone; "
         f"counted, no time: on an emulated {core}, {like}"
@@ -136,7 +136,7 @@ def test_an_emulated_core_counts_beside_the_estimate(
     with Store.open() as store:
         kept = store.measurements_of(estimated.artifact_sha256)
     assert kept == (counted, estimated)
-    assert bench.figures([path], device="phone", via="emulator") == bench.Benched(
+    assert bench_figures.figures([path], device="phone", via="emulator") == bench_figures.Benched(
         (str(path),), (counted,)
     )
 
@@ -145,7 +145,7 @@ def test_without_an_emulated_core_it_says_what_would_count(
     config, path, work, here, heard, tmp_path, monkeypatch
 ) -> None:
     def not_counted(via: resolve.Via = "auto") -> str:
-        (made,) = bench.figures([path], device="phone", via=via, notify=heard).measurements
+        (made,) = bench_figures.figures([path], device="phone", via=via, notify=heard).measurements
         assert isinstance(made, Estimated)
         return heard.said[-1].partition("; ")[2]
 
@@ -178,7 +178,7 @@ def test_a_sweep_takes_the_estimate_alone(config, emulator, path, work, here, he
 def test_a_core_counts_nothing_of_a_gpu(config, emulator, path, work, here, heard) -> None:
     gpu = dataclasses.replace(FLOAT, delegate="gpu")
     write("phone", work, gpu, emulate=("cortex-a53",))
-    made = bench.figures([path], device="phone", delegate="gpu", notify=heard).measurements
+    made = bench_figures.figures([path], device="phone", delegate="gpu", notify=heard).measurements
     assert [one.kind for one in made] == ["estimated"]
     assert heard.said[0].endswith("; not counted: no core is a gpu")
 
@@ -225,7 +225,7 @@ def test_outside_the_range_is_counted_where_it_can_be(
     config, emulator, path, work, here, heard
 ) -> None:
     write("phone", a_hundred_times(work), FLOAT, emulate=("cortex-a53",))
-    benched = bench.figures([path], device="phone", notify=heard)
+    benched = bench_figures.figures([path], device="phone", notify=heard)
     assert [m.kind for m in benched.measurements] == ["counted"]
     assert benched.paths == (str(path),)
     (doubt,) = [d for d in heard.doubts if d.name == "no-estimate"]
@@ -243,7 +243,7 @@ def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
 ) -> None:
     write("phone", work, FLOAT)
     int8, gone = exported["int8_ptq", "tflite"], here / "gone.tflite"
-    done = bench.figures([int8, gone, path], device="phone")
+    done = bench_figures.figures([int8, gone, path], device="phone")
     assert done.paths == (str(path),)
     assert [m.kind for m in done.measurements] == ["estimated"]
     assert [(f.what, f.exit_code) for f in done.failed] == [(str(int8), 2), (str(gone), 7)]
@@ -254,7 +254,7 @@ def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
     assert "has no points of int8" in error
     # Of the card's range.
     write("phone", a_hundred_times(work), FLOAT)
-    done = bench.figures([path, gone], device="phone")
+    done = bench_figures.figures([path, gone], device="phone")
     assert [f.exit_code for f in done.failed] == [7, 7]
     assert "outside the range" in done.failed[0].message
 
@@ -318,7 +318,7 @@ def test_an_unknown_device_is_refused(config, path) -> None:
     with pytest.raises(UsageError, match="no device card named 'pixel3'; did you mean pixel-3"):
         estimate.estimate([path], device="pixel3")
     with pytest.raises(UsageError, match="nothing is timed, and --runs says how"):
-        bench.figures([path], device="pixel-3", runs=10)
+        bench_figures.figures([path], device="pixel-3", runs=10)
 
 
 # The shipped cards.

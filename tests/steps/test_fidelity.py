@@ -12,8 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import FORMATS, dataset
+from mobiledeploy.steps import file_checks
 from mobiledeploy.steps.fidelity import fidelities
-from mobiledeploy.verbs import export
 
 
 def logits(path):
@@ -68,7 +68,7 @@ def test_a_record_of_an_earlier_version_is_read(unsigned, tmp_path) -> None:
 
 def test_what_is_far_from_float_says_over_how_many_images(unsigned) -> None:
     artifact = artifacts.load(unsigned / "int8_ptq.tflite")
-    assert export._far_from_float(artifact, 10.0, "48 images") == ()
-    (doubt,) = export._far_from_float(artifact, 9.94, "48 images")
+    assert file_checks.far_from_float(artifact, 10.0, "48 images") == ()
+    (doubt,) = file_checks.far_from_float(artifact, 9.94, "48 images")
     assert doubt.name == "far-from-float"
     assert "(9.9 dB over 48 images)" in doubt.message

@@ -11,8 +11,8 @@ from mobiledeploy.core import cards, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Source
-from mobiledeploy.steps import tracing_process
-from mobiledeploy.verbs import analyze, models
+from mobiledeploy.steps import card_specs, tracing_process
+from mobiledeploy.verbs import analyze
 
 CARDS = {
     "mobilenet_v1": {"alpha": 0.25, "res": 64},
@@ -53,7 +53,7 @@ def by_keras(model):
 @pytest.fixture(scope="module")
 def traced():
     """Card -> what the child says of it."""
-    specs = [models.spec(cards.load(n), classes=7, **given) for n, given in CARDS.items()]
+    specs = [card_specs.spec(cards.load(n), classes=7, **given) for n, given in CARDS.items()]
     found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENCE)
     return dict(zip(CARDS, found, strict=True))
 
@@ -88,7 +88,7 @@ def test_memory_holds_at_least_what_any_operator_reads_and_writes(name, traced):
 
 @pytest.mark.slow
 def test_every_card_costs_what_its_keras_layers_say():
-    specs = [models.spec(cards.load(name), classes=1000) for name in cards.names()]
+    specs = [card_specs.spec(cards.load(name), classes=1000) for name in cards.names()]
     found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENCE)
     for spec, row in zip(specs, found, strict=True):
         model = built(spec)
@@ -101,7 +101,7 @@ def test_files_of_every_framework_are_the_same_network(model_files):
     names = ("k2.h5", "k2.keras", "k2_saved", "k3.keras", "k3.h5", "k3_saved")
     sources = []
     for name in names:
-        file = models.detect(model_files / name)
+        file = model_files.detect(model_files / name)
         open_ = name.endswith("_saved") and (32, 32)
         sources.append(Source(analyze._own_spec(file), file=file, resolution=open_ or None))
     rows = list(tracing_process.trace(sources, analyze.SILENCE))
@@ -120,7 +120,7 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
 
     It has not taken all of its request: there are more files than a pipe holds the names of.
     """
-    spec = models.spec(cards.load("mobilenet_v1"), alpha=0.25, res=64, classes=7)
+    spec = card_specs.spec(cards.load("mobilenet_v1"), alpha=0.25, res=64, classes=7)
     own, answer = tmp_path / "python", records.line(tracing_process.Traced(spec, (), 0, 0))
     own.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\nkill -SEGV $$\n")
     own.chmod(0o755)

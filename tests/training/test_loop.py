@@ -24,8 +24,8 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
+from mobiledeploy.steps.training_plan import SCHEDULES
 from mobiledeploy.training import loop
-from mobiledeploy.verbs.train import SCHEDULES
 from tests.conftest import Heard
 
 SIZE = (32, 32)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Model
-from mobiledeploy.steps import published
+from mobiledeploy.steps import card_specs, published
 from mobiledeploy.verbs import analyze as verb
-from mobiledeploy.verbs import models
 from mobiledeploy.verbs.analyze import Budget, Order
 from tests.conftest import press
 
@@ -206,7 +205,7 @@ def test_its_command_builds_it_here():
         card = cards.load(options["--arch"])
         alpha = options.get("--alpha")
         groups = options.get("--groups")
-        models.spec(
+        card_specs.spec(
             card,
             alpha=alpha and float(alpha),
             groups=groups and int(groups),

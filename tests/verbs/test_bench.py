@@ -24,22 +24,23 @@ from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
-from mobiledeploy.steps import resolve
+from mobiledeploy.steps import bench_figures, resolve, store_records, timings
+from mobiledeploy.steps.bench_figures import figures
+from mobiledeploy.steps.timings import SECONDS, target
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import results
-from mobiledeploy.verbs.bench import SECONDS, bench, figures, target
+from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.compare import compare
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
 
 
 @pytest.mark.parametrize("device", ["host", "pixel-3", "adb"])
-@pytest.mark.parametrize("runs", [-1, 5, verb.MOST_RUNS + 1, 10**30])
+@pytest.mark.parametrize("runs", [-1, 5, timings.MOST_RUNS + 1, 10**30])
 def test_a_number_of_runs_that_cannot_be_is_refused_before_any_work(runs, device) -> None:
     """Before a device is looked for, or an artifact, neither of which is there."""
     with pytest.raises(UsageError, match=f"^{runs} runs "):
-        verb.figures(device=device, runs=runs)
+        bench_figures.figures(device=device, runs=runs)
 
 
 def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
@@ -144,7 +145,7 @@ def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     ]
     shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
     assert shown.exit_code == 7
-    assert len(records.loads(verb.Benched, shown.stdout).measurements) == 1
+    assert len(records.loads(bench_figures.Benched, shown.stdout).measurements) == 1
 
 
 def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
@@ -236,7 +237,7 @@ def test_a_runner_that_hangs_is_given_up(exported, here, heard) -> None:
     thread = threading.Thread(target=stop_it)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "PATIENCE_S", 2.0)
+        patch.setattr(timings, "PATIENCE_S", 2.0)
         with pytest.raises(DeviceError, match="int8_ptq.tflite hangs: it has said nothing for 2 s"):
             bench([exported["int8_ptq", "tflite"]], runs=10_000_000, notify=heard)
     thread.join()
@@ -255,10 +256,10 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
         "    time.sleep(0.05)"
     )
     asked = recording.Asked("host", "python", None, 1, None, 6, 1.0, False)
-    timing = verb.Timing(path, artifacts.load(path), asked, False, heard)
+    timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
     child = _child.Child([sys.executable, "-c", script])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "PATIENCE_S", 1.0)
+        patch.setattr(timings, "PATIENCE_S", 1.0)
         with pytest.raises(DeviceError, match="goes on 1 s after it was asked to end"):
             timing._listen(child)
     child.kill()
@@ -268,8 +269,8 @@ def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None
     """The short blocks that try a phone's clocks are short, whatever was asked for."""
     path = exported["int8_ptq", "tflite"]
     asked = recording.Asked("host", "python", None, 1, None, 10**9, 600.0, False)
-    timing = verb.Timing(path, artifacts.load(path), asked, False, heard)
-    with verb.opened(resolve.resolve("host"), asked, None, heard) as session:
+    timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
+    with timings.opened(resolve.resolve("host"), asked, None, heard) as session:
         assert sum(timing.measure(session, seconds=0.2).samples_ns) < 60e9
 
 
@@ -318,14 +319,14 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
     for _ in range(2):
         bench([path], device=f"replay:{file}", notify=heard)
         compare(path, other, device=f"replay:{turns}", notify=heard)
-    (row,) = results.listing().results
+    (row,) = results.results().results
     assert (row.made_at, row.recorded) == ("2025-01-02T02:04:05.000+00:00", True)
     (turn,) = results.comparisons().comparisons
     assert (turn.made_at, turn.recorded) == (row.made_at, True)
     # On other machines too; and it answers for no machine of here.
     results.export(here / "all.jsonl")
     with Store.open(here / "other.db") as store:
-        store.load(results.read(here / "all.jsonl"))
+        store.load(store_records.read(here / "all.jsonl"))
         assert store.results() == (row,)
         assert store.comparisons() == (turn,)
         assert store.measurement(made.artifact_sha256, made.target) is None

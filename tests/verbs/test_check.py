@@ -19,14 +19,17 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.types import Artifact, Baseline, Overrides
+from mobiledeploy.core.types import Artifact, Overrides
 from mobiledeploy.formats import tflite
 from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.steps import accuracy_check
 from mobiledeploy.steps import baseline as baselines
+from mobiledeploy.steps.accuracy_check import Limits
+from mobiledeploy.steps.baseline import Baseline
 from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
-from mobiledeploy.verbs.check import Limits, check, update
+from mobiledeploy.verbs.check import check, update
 from tests.figures import resealed
 
 CLASSES = 12
@@ -173,7 +176,7 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
     assert change.images == 100
     (doubt,) = [d for d in heard.doubts if d.name == "too-few-images"]
     assert "100 images can never decide 1 % of top-1 lost: that takes 361" in doubt.message
-    least = verb.points(change.decides)
+    least = accuracy_check.points(change.decides)
     assert f"--margin {least:g} or more" in doubt.advice
     heard.doubts.clear()
     update([path], limits=Limits(margin=least / 100), **asked)

@@ -11,6 +11,7 @@ import pytest
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.types import Overrides
 from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.steps import accuracy_check
 from mobiledeploy.steps.export_plan import Order
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
@@ -61,7 +62,7 @@ def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data
     )
     path = Path(export_verb.export(order).folder) / "int8_ptq.tflite"
     verb.update([path])
-    limits = verb.Limits(margin=0.02, float_margin=0.05)
+    limits = accuracy_check.Limits(margin=0.02, float_margin=0.05)
     (found,) = verb.check([path], limits=limits).checks
     assert found.outcome in ("pass", "inconclusive")
     assert found.verdicts[0].outcome == "pass"

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from mobiledeploy.cli import results as results_command
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.steps import store_records
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.compare import MOST_ROUNDS, compare
@@ -33,7 +34,7 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     assert (kept.a, kept.b, kept.device, kept.rounds) == (*map(str, sides), "host", ROUNDS)
     assert (kept.ratio, kept.interval, kept.changed) == (made.ratio, made.interval, made.changed)
     # It is of two artifacts, and no figure of either.
-    assert results.listing().results == ()
+    assert results.results().results == ()
     with Store.open() as store:
         assert {Path(a.path).name for a in store.artifacts().values()} == {s.name for s in sides}
     # Elsewhere it is the same, blocks and raw samples included, and once.
@@ -43,9 +44,11 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     assert len(json.loads(line)["kept"]["blocks"]) == 4 * ROUNDS
     with Store.open(here / "other.db") as other:
         for new in (3, 0):
-            assert other.load(results.read(here / "all.jsonl")) == new
+            assert other.load(store_records.read(here / "all.jsonl")) == new
         assert other.comparisons() == (kept,)
-        (read,) = [one.record for one in results.read(here / "all.jsonl") if one.record == made]
+        (read,) = [
+            one.record for one in store_records.read(here / "all.jsonl") if one.record == made
+        ]
         other.add_comparison(read)
         assert [one.ratio for one in other.comparisons()] == [made.ratio] * 2
     (here / "cut.jsonl").write_text(line.replace('"rounds":6', '"rounds":7'))

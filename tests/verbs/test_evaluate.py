@@ -20,9 +20,12 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RUNTIMES
 from mobiledeploy.core.types import Artifact, Overrides, Weights
+from mobiledeploy.steps import runner_pool, runtimes
+from mobiledeploy.steps.answers import logits
+from mobiledeploy.steps.runner_pool import image_ranges
+from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import evaluate as verb
-from mobiledeploy.verbs.evaluate import _ranges, evaluate, evaluated, logits, target
+from mobiledeploy.verbs.evaluate import evaluate, evaluated
 
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
 PLAIN = """
@@ -349,8 +352,8 @@ def test_what_is_declared_of_a_runtime_is_what_it_says(name: str) -> None:
     if "MissingError" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])
     *formats, delegate = done.stdout.split()
-    assert [f for f, names in verb.RUNTIMES_OF.items() if name in names] == formats
-    assert verb.DELEGATE_OF[name] == delegate
+    assert [f for f, names in runtimes.RUNTIMES_OF.items() if name in names] == formats
+    assert runtimes.DELEGATE_OF[name] == delegate
 
 
 def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
@@ -377,7 +380,7 @@ def test_a_runner_that_hangs_is_given_up(exported, here, heard, archive) -> None
     thread = threading.Thread(target=stop_it)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "PATIENCE_S", 2.0)
+        patch.setattr(runner_pool, "PATIENCE_S", 2.0)
         with pytest.raises(DeviceError, match="float32.tflite hangs: it has said nothing for 2 s"):
             evaluate([exported["float32", "tflite"]], data=str(archive), threads=2, notify=heard)
     thread.join()
@@ -414,7 +417,7 @@ def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:
 
 @pytest.mark.parametrize(("count", "workers"), [(0, 2), (1, 2), (7, 1), (1000, 2), (333, 8)])
 def test_ranges_cover_everything_once_and_end_small(count: int, workers: int) -> None:
-    ranges = list(_ranges(count, workers))
+    ranges = list(image_ranges(count, workers))
     assert [n for start, stop in ranges for n in range(start, stop)] == list(range(count))
     assert all(stop - start == 1 for start, stop in ranges[-2 * workers :])
 

@@ -9,6 +9,7 @@ import tf_keras
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.steps import card_specs, card_weights, model_files
 from mobiledeploy.verbs import models as verb
 from tests.conftest import Heard
 
@@ -79,7 +80,7 @@ def card(tmp_path, monkeypatch, published):
 
 
 def resolved(card, source, alpha=0.25, resolution=160, **options):
-    return verb.weights(card, source, alpha, resolution, Notes(), **options)
+    return card_weights.weights(card, source, alpha, resolution, Notes(), **options)
 
 
 def test_models_lists_every_card(card):
@@ -130,21 +131,21 @@ def test_the_publishers_own_hash_is_held_against_the_file(
     path.write_text(path.read_text() + f'md5 = "{md5}"\n')
     notes = Notes()
     if name == "same":
-        found = verb.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
+        found = card_weights.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
         assert found.weights.pinned
         assert notes.doubts == []
         return
     with pytest.raises(InputError, match="its md5 is"):
-        verb.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
+        card_weights.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
 def test_a_spec_is_what_the_card_says_but_for_what_is_asked(card):
-    spec = verb.spec(card, classes=7)
+    spec = card_specs.spec(card, classes=7)
     assert (spec.name, spec.resolution, spec.classes) == ("tiny_0.25_160", (160, 160), 7)
     assert spec.arguments == {"alpha": 0.25}
     assert spec.weights.source == "random"
-    spec = verb.spec(card, alpha=0.6, res=64, classes=7)
+    spec = card_specs.spec(card, alpha=0.6, res=64, classes=7)
     assert (spec.name, spec.arguments) == ("tiny_0.6_64", {"alpha": 0.6})
 
 
@@ -161,17 +162,17 @@ def test_a_spec_is_what_the_card_says_but_for_what_is_asked(card):
 )
 def test_an_argument_beyond_the_card_is_refused(card, arguments, said):
     with pytest.raises(UsageError, match=said):
-        verb.spec(card, **({"classes": 2} | arguments))
+        card_specs.spec(card, **({"classes": 2} | arguments))
 
 
 def test_a_card_without_alpha_takes_none(card):
     plain = dataclasses.replace(card, defaults=dataclasses.replace(card.defaults, alpha=None))
-    assert verb.spec(plain, classes=2).name == "tiny_160"
-    assert verb.spec(plain, classes=2).arguments == {}
+    assert card_specs.spec(plain, classes=2).name == "tiny_160"
+    assert card_specs.spec(plain, classes=2).arguments == {}
     with pytest.raises(UsageError, match="tiny has no alpha"):
-        verb.spec(plain, alpha=0.25, classes=2)
+        card_specs.spec(plain, alpha=0.25, classes=2)
     with pytest.raises(MissingError, match="no imagenet weights for tiny;"):
-        verb.weights(plain, "imagenet", None, 160, Notes())
+        card_weights.weights(plain, "imagenet", None, 160, Notes())
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_imagenet_weights_come_from_the_address_that_is_set(
     monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", f"{web.url}/mirror/")
     web.files[f"/mirror/{name}"] = (200, {}, published)
     notes = Notes()
-    found = verb.weights(card, "imagenet", 0.25, resolution, notes)
+    found = card_weights.weights(card, "imagenet", 0.25, resolution, notes)
     assert web.asked == [f"/mirror/{name}"]
     assert found.path.read_bytes() == published
     assert found.weights == verb.Weights(
@@ -199,7 +200,7 @@ def test_imagenet_weights_come_from_the_address_that_is_set(
     assert [doubt.name for doubt in notes.doubts] == ["unpinned-weights"]
     assert "unpinned" in notes.doubts[0].message
     assert notes.steps[-1] == (f"download {name}", len(published), len(published))
-    assert verb.weights(card, "imagenet", 0.25, resolution, notes) == found
+    assert card_weights.weights(card, "imagenet", 0.25, resolution, notes) == found
     assert len(web.asked) == 1
 
 
@@ -257,9 +258,9 @@ def test_a_file_that_is_no_keras_2_weights_is_refused(card, model_files, name, s
 def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
     for name in ("k2_lambda.h5", "k3_lambda.keras", "k2_lambda_saved"):
         with pytest.raises(InputError, match=r"code of its own.*--unsafe"):
-            verb.detect(model_files / name)
+            model_files.detect(model_files / name)
         heard = Heard()
-        assert verb.detect(model_files / name, unsafe=True, notify=heard).code
+        assert model_files.detect(model_files / name, unsafe=True, notify=heard).code
         (doubt,) = heard.doubts
         assert doubt.name == "unsafe"
         assert "Lambda layer 'doubled'" in doubt.message
@@ -268,9 +269,9 @@ def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
 def test_what_is_no_model_is_said(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
     with pytest.raises(InputError, match="no model that is known"):
-        verb.detect(tmp_path / "x.txt")
+        model_files.detect(tmp_path / "x.txt")
     with pytest.raises(InputError, match="no model that is known"):
-        verb.detect(tmp_path)
+        model_files.detect(tmp_path)
 
 
 def test_the_card_of_v1_fits_keras_applications():

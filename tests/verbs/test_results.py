@@ -13,6 +13,7 @@ import pytest
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import DataRef, Doubt
+from mobiledeploy.steps import store_records
 from mobiledeploy.store.database import Kept, Store
 from mobiledeploy.verbs import results
 from tests import namespaces
@@ -36,7 +37,7 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
     keep(
         artifact(), evaluation(top1=0.1), evaluation(top1=0.75), measured(), counted(), estimated()
     )
-    found = results.listing().results
+    found = results.results().results
     assert [r.kind for r in found] == ["estimated", "counted", "measured"]
     assert [(r.latency_ns, r.instructions) for r in found] == [
         (5e6, None),
@@ -69,7 +70,7 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
 )
 def test_filters(here: Path, where: dict[str, str], expected: set[str]) -> None:
     keep(artifact(), measured(), counted(), estimated())
-    assert {r.kind for r in results.listing(where).results} == expected
+    assert {r.kind for r in results.results(where).results} == expected
 
 
 def test_top1_is_of_the_pictures_of_the_export_where_there_is_one(here: Path) -> None:
@@ -81,7 +82,7 @@ def test_top1_is_of_the_pictures_of_the_export_where_there_is_one(here: Path) ->
     other = dataclasses.replace(evaluation(top1=0.1).data, identity="other")
     keep(dataclasses.replace(evaluation(top1=0.1), data=other))
     keep(dataclasses.replace(evaluation(), top1=None))
-    assert [r.top1 for r in results.listing().results] == [0.75]
+    assert [r.top1 for r in results.results().results] == [0.75]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_top1_is_of_the_pictures_of_the_export_where_there_is_one(here: Path) ->
 def test_since_is_a_moment_however_it_is_written(here: Path, since: str, found: int) -> None:
     with Store.open() as store:
         store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured())])
-    assert len(results.listing({"since": since}).results) == found
+    assert len(results.results({"since": since}).results) == found
 
 
 def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here: Path) -> None:
@@ -120,8 +121,8 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
             store.load([Kept("2026-03-01T12:00:00.000+00:00", "", old)])
             assert store.evaluation_of(SHA) == evaluation(top1=0.5)
             assert store.measurement(SHA, HOST) == measured(ns=3000)
-        assert [r.latency_ns for r in results.listing().results] == [3000.0, 1000.0]
-        assert [r.latency_ns for r in results.listing(newest=True).results] == [3000.0]
+        assert [r.latency_ns for r in results.results().results] == [3000.0, 1000.0]
+        assert [r.latency_ns for r in results.results(newest=True).results] == [3000.0]
         assert results.regress(base).outcome == "fail"
 
 
@@ -142,7 +143,7 @@ def test_two_trainings_of_one_network_are_told_apart(here: Path) -> None:
         measured("b" * 64),
         other,
     )
-    new, old = results.listing().results
+    new, old = results.results().results
     assert (old.model, old.weights, old.weights_sha256) == ("net", "demo", "1" * 64)
     assert (new.model, new.weights, new.weights_sha256) == ("net", "run", "2" * 64)
     assert (new.data_source, new.data_identity) == ("a/photos", "f" * 64)
@@ -157,7 +158,7 @@ def test_figures_of_other_weights_never_pair(here: Path) -> None:
     path = saved(here / "base.jsonl")
     keep(artifact("b" * 64, weights="2" * 64, of="run"), measured("b" * 64, ns=1630))
     with Store.open(here / "other.db") as store:
-        store.load(k for k in results.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
+        store.load(k for k in store_records.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         (one,) = results.regress(path).regressions
@@ -179,7 +180,7 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
         for line in cli("--csv").splitlines()
     ] == ["io", "uint8", "int8"]
     with Store.open(here / "other.db") as store:
-        store.load(k for k in results.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
+        store.load(k for k in store_records.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         (one,) = results.regress(path).regressions
@@ -200,14 +201,14 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
 
 def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
     keep(artifact(recipe="int8_best"), measured())
-    assert len(results.listing({"recipe": "int8"}).results) == 1
+    assert len(results.results({"recipe": "int8"}).results) == 1
 
 
 def test_newest_and_most(here: Path) -> None:
     keep(artifact(), measured(ns=1000), measured(ns=2000), counted())
-    assert [r.latency_ns for r in results.listing(newest=True).results] == [None, 2000.0]
-    assert len(results.listing(most=1).results) == 1
-    assert len(results.listing().results) == 3
+    assert [r.latency_ns for r in results.results(newest=True).results] == [None, 2000.0]
+    assert len(results.results(most=1).results) == 1
+    assert len(results.results().results) == 3
 
 
 def test_records_move_to_another_machine_once(here: Path) -> None:
@@ -216,12 +217,12 @@ def test_records_move_to_another_machine_once(here: Path) -> None:
     results.regress(saved(here / "base.jsonl"))  # leaves verdicts
     moved = results.export(here / "all.jsonl")
     assert moved.records == len(kept) + 3
-    before = results.listing()
+    before = results.results()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         assert results.take(here / "all.jsonl").new == moved.records
         assert results.take(here / "all.jsonl").new == 0
-        assert results.listing() == before
+        assert results.results() == before
         with Store.open() as store:
             assert [v.gate for v in store.verdicts()] == ["regress"] * 3
             assert store.evaluation_of("a" * 64) == evaluation()
@@ -256,7 +257,7 @@ def test_a_bad_line_is_named_and_nothing_is_taken(here: Path, line: str) -> None
 
 def test_nothing_kept_is_said_and_no_store_is_made(here: Path) -> None:
     with pytest.raises(UsageError, match="nothing is kept"):
-        results.listing()
+        results.results()
     assert list(here.iterdir()) == []
 
 
@@ -417,7 +418,7 @@ def test_many_figures_are_filtered_at_once(here: Path) -> None:
         {"model": "net_3"},
     ):
         begun = time.perf_counter()
-        found = results.listing(where, most=50)
+        found = results.results(where, most=50)
         print(where, len(found.results), f"{1000 * (time.perf_counter() - begun):.1f} ms")
         assert len(found.results) == 50
 
@@ -499,7 +500,7 @@ def test_a_bad_record_is_named_and_the_store_stays_as_it_was(here: Path, what: s
     with pytest.raises(InputError, match=r"bad\.jsonl, line 3") as caught:
         results.take(here / "bad.jsonl")
     assert "damaged" not in str(caught.value)
-    assert len(results.listing().results) == 1
+    assert len(results.results().results) == 1
     with Store.open() as store:
         assert len(store.measurements_of(SHA)) == 1
         assert store.verdicts() == store.comparisons() == ()
@@ -510,7 +511,7 @@ def test_a_bad_record_is_named_and_the_store_stays_as_it_was(here: Path, what: s
 def test_a_moment_at_the_edge_is_kept_and_read(here: Path, moment: str) -> None:
     (here / "edge.jsonl").write_text(GOOD_LINE.replace("2026-01-01T00:00:00+00:00", moment))
     assert results.take(here / "edge.jsonl").new == 1
-    assert results.listing({"since": "0001-01-01"}).results[0].made_at[:10] == moment[:10]
+    assert results.results({"since": "0001-01-01"}).results[0].made_at[:10] == moment[:10]
 
 
 @pytest.mark.parametrize(
@@ -519,13 +520,13 @@ def test_a_moment_at_the_edge_is_kept_and_read(here: Path, moment: str) -> None:
 def test_since_at_the_edge_is_no_time(here: Path, since: str) -> None:
     keep(measured())
     with pytest.raises(UsageError, match="is no time"):
-        results.listing({"since": since})
+        results.results({"since": since})
 
 
 def test_a_filter_that_is_no_text_is_a_usage_error(here: Path) -> None:
     keep(measured())
     with pytest.raises(UsageError, match=r"the model .udcff is no text"):
-        results.listing({"model": "\udcff"})
+        results.results({"model": "\udcff"})
 
 
 def test_regress_passes_over_records_of_another_mobiledeploy(here: Path) -> None:

@@ -25,8 +25,8 @@ from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Answers, DataRef, Evaluation, Failure, Prediction
-from mobiledeploy.steps import sweep_job
-from mobiledeploy.verbs import export, sweep
+from mobiledeploy.steps import export_files, sweep_job
+from mobiledeploy.verbs import sweep
 from tests.figures import artifact, evaluation, keep, measured
 
 
@@ -202,7 +202,7 @@ def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
 
 def test_an_answer_follows_no_link_out_of_its_folder(here: Path) -> None:
     order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
-    folder = export.folder(order.order(here / "build"))
+    folder = export_files.folder(order.order(here / "build"))
     folder.mkdir(parents=True)
     (folder / "file").symlink_to(here / "evil")
     content = base64.b85encode(zlib.compress(b"x")).decode()

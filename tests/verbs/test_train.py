@@ -20,9 +20,9 @@ from mobiledeploy.core import preprocessing, records, runs
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import DataRef, Doubt, Overrides, Preprocessing
-from mobiledeploy.steps import export_plan, training_process
+from mobiledeploy.steps import export_plan, training_plan, training_process
+from mobiledeploy.steps.training_plan import Order
 from mobiledeploy.verbs import train
-from mobiledeploy.verbs.train import Order
 from tests.conftest import Heard
 
 CLASSES = ("dark", "grey", "light")
@@ -264,7 +264,7 @@ def test_a_cluster_that_cannot_be_is_refused_with_an_example(
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(UsageError, match="TF_CONFIG does not say") as refused:
-        train.plan(order(data, here / "out", strategy="multiworker"), heard)
+        training_plan.plan(order(data, here / "out", strategy="multiworker"), heard)
     assert '"task"' in refused.value.hint
 
 
@@ -283,7 +283,9 @@ def test_one_worker_writes(
     cluster = {"worker": ["a:1", "b:1"]} | ({"chief": ["c:1"]} if kind == "chief" else {})
     config = {"cluster": cluster, "task": {"type": kind, "index": index}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert train.plan(order(data, here / "out", strategy="multiworker"), heard).chief == chief
+    assert (
+        training_plan.plan(order(data, here / "out", strategy="multiworker"), heard).chief == chief
+    )
 
 
 def test_a_place_that_holds_something_else_is_refused(data: Path, here: Path, heard: Heard) -> None:
@@ -297,7 +299,7 @@ def test_a_place_that_holds_something_else_is_refused(data: Path, here: Path, he
 
 
 def test_the_default_folder_tells_network_and_data(data: Path, heard: Heard) -> None:
-    planned = train.plan(dataclasses.replace(order(data, Path()), out=None), heard)
+    planned = training_plan.plan(dataclasses.replace(order(data, Path()), out=None), heard)
     assert planned.folder == Path("runs") / "mobilenet_v1_0.25_32_noise"
     assert planned.request.settings.schedule.name == "paper"
 
@@ -307,23 +309,25 @@ def test_a_users_whole_model_must_come_with_its_input_range(
 ) -> None:
     whole = order(data, here / "out", init=str(model_files / "k2.h5"))
     with pytest.raises(UsageError, match="is not in its file") as refused:
-        train.plan(whole, heard)
+        training_plan.plan(whole, heard)
     assert "--input-range" in refused.value.hint
     said = dataclasses.replace(whole, overrides=Overrides(input_range=(0.0, 1.0)))
-    spec = train.plan(said, heard).request.spec
+    spec = training_plan.plan(said, heard).request.spec
     assert spec.preprocessing.input_range == (0.0, 1.0)
     with pytest.raises(InputError, match="not a Keras 2 HDF5 file"):
-        train.plan(order(data, here / "out", init=str(model_files / "k3.keras")), heard)
+        training_plan.plan(order(data, here / "out", init=str(model_files / "k3.keras")), heard)
 
 
 def test_a_run_is_a_start_with_its_own_preprocessing(
     data: Path, folder: Path, heard: Heard, tmp_path: Path
 ) -> None:
-    settings = train.plan(order(data, tmp_path / "out", init=str(folder)), heard).request.settings
+    settings = training_plan.plan(
+        order(data, tmp_path / "out", init=str(folder)), heard
+    ).request.settings
     assert settings.schedule.name == "finetune"
     assert settings.init == runs.load(folder).spec.weights
     with pytest.raises(InputError, match=r"another --alpha\?"):
-        train.plan(order(data, tmp_path / "out", init=str(folder), alpha=0.5), heard)
+        training_plan.plan(order(data, tmp_path / "out", init=str(folder), alpha=0.5), heard)
 
 
 def test_no_two_trainings_at_once(data: Path, folder: Path, heard: Heard) -> None:
@@ -338,7 +342,7 @@ def test_no_two_trainings_at_once(data: Path, folder: Path, heard: Heard) -> Non
 
 
 def prepared(data: Path, folder: Path, heard: Heard, shape: Preprocessing):
-    spec = train.plan(order(data, folder / "out"), heard).request.spec
+    spec = training_plan.plan(order(data, folder / "out"), heard).request.spec
     spec = dataclasses.replace(spec, preprocessing=shape)
     opened = dataset(str(data)).open(str(data), "train", resolution=(32, 32), labels=())
     ref = DataRef(str(data), "train", (32, 32), opened.classes, opened.identity)
@@ -395,7 +399,7 @@ def test_no_space_for_the_pictures_is_said_before(
 
 def request(data: Path, folder: Path, heard: Heard) -> training_process.Request:
     (folder / "run").mkdir(exist_ok=True)
-    return train.plan(order(data, folder / "run"), heard).request
+    return training_plan.plan(order(data, folder / "run"), heard).request
 
 
 @pytest.mark.parametrize(
@@ -516,7 +520,7 @@ def test_an_export_of_a_run_is_judged_by_the_pictures_that_were_held_back(done, 
 )
 def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
     with pytest.raises(UsageError, match=said):
-        train.plan(order(data, tmp_path / "run", **changes), Heard())
+        training_plan.plan(order(data, tmp_path / "run", **changes), Heard())
     assert not (tmp_path / "run").exists()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Accepted
 from mobiledeploy.steps import diagnose
+from mobiledeploy.steps.baseline import Accepted
 from mobiledeploy.steps.export_plan import Order, plan
 from mobiledeploy.verbs import bench, diff, evaluate, verify
 from mobiledeploy.verbs.check import check, update

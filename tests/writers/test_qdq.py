@@ -18,7 +18,7 @@ from mobiledeploy.core.types import Model
 from mobiledeploy.formats import onnx as shelf
 from mobiledeploy.frameworks import tf_keras as framework
 from mobiledeploy.graphs import quantized
-from mobiledeploy.verbs import models
+from mobiledeploy.steps import card_specs
 from mobiledeploy.writers import _onnx_operators
 from mobiledeploy.writers import onnx as converter
 from tests.conftest import press
@@ -153,7 +153,7 @@ def test_codes_that_are_shared_or_moved_are_unsigned(part):
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"])
 def test_a_network_is_fused_and_agrees(name, tmp_path):
-    spec = models.spec(cards.load(name), alpha=0.35, res=64, classes=12)
+    spec = card_specs.spec(cards.load(name), alpha=0.35, res=64, classes=12)
     lite, data = both(framework.build(spec, None), spec.resolution)
     opened, ops = session(data, tmp_path / "optimised.onnx")
     assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul", "Add", "Mul"}, ops

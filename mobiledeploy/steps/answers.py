@@ -1,0 +1,86 @@
+"""Logits of a model file over images, from a runner's process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core import artifacts, inputs, leases, protocol
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.plugins import DEVICES, FORMATS, dataset
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import Artifact, DataRef, FileFacts, Preprocessing, Target
+from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
+from mobiledeploy.steps.runtimes import DELEGATE_OF, RUNTIMES_OF, target
+
+
+def logits(
+    path: Path,
+    facts: FileFacts,
+    pre: Preprocessing,
+    data: DataRef,
+    indices: Sequence[int],
+    *,
+    notify: Notify,
+) -> tuple[str, NDArray[np.float32]]:
+    """The output of a model file without a record, for some pictures of `data`.
+
+    Args:
+        path: the model; `facts` is what its format's `inspect` told of it.
+        facts: its tensors with their scales, and its layout.
+        pre: how a picture becomes its input; `data.resolution` is the input's.
+        data: the data set and the split that `indices` count in.
+        indices: which pictures; all must be readable.
+        notify: hears of a wait for the machine.
+
+    Returns:
+        The runtime's name and version, and float32 [len(indices), classes].
+    """
+    work = protocol.Work(
+        data, pre, data.resolution, facts.layout, facts.inputs[0], facts.outputs[0]
+    )
+    runtime = RUNTIMES_OF[facts.format][0]
+    target = Target("host", "python", runtime, 1, DELEGATE_OF[runtime])
+    rows: dict[int, NDArray[np.float32]] = {}
+    with DEVICES.load("host").open("host", exclusive=False, notify=notify) as session:
+        pool = RunnerPool(session, path, target, work, 1)
+        for event in pool.answers((index, index + 1) for index in indices):
+            if isinstance(event, protocol.Skipped):
+                raise InputError(f"picture {event.why}")
+            rows[event.index] = answer_row(event)
+    return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
+
+
+def every_logits(
+    path: Path, artifact: Artifact, *, notify: Notify
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(index, logits [classes]) of every readable picture that judges an artifact, in no order."""
+    shelf, data = FORMATS.load(artifact.format), artifact.data
+    samples = dataset(data.source).open(
+        data.source, data.split, resolution=data.resolution, labels=data.labels
+    )
+    count = len(samples)
+    with (
+        artifacts.scratch() as folder,
+        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+    ):
+        tap = folder / f"tap-{path.name}"
+        tapped = shelf.tap(inputs.read(path, inputs.FINISHED), artifact.logits)
+        tap.write_bytes(tapped)
+        facts = shelf.inspect(tapped)
+        work = protocol.Work(
+            data,
+            artifact.spec.preprocessing,
+            data.resolution,
+            facts.layout,
+            facts.inputs[0],
+            facts.outputs[0],
+        )
+        pool = RunnerPool(session, tap, target(artifact), work, min(leases.cores(), count))
+        for done, event in enumerate(pool.answers(image_ranges(count, pool.workers)), start=1):
+            notify.progress(f"logits of {path.name}", done, count)
+            if isinstance(event, protocol.Answer):
+                yield event.index, answer_row(event)

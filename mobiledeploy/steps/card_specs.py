@@ -1,0 +1,62 @@
+"""A model card and arguments -> the network that they mean."""
+
+from __future__ import annotations
+
+from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.types import ModelSpec, Weights
+
+# TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network with an alpha stays below.
+LARGEST_ALPHA = 10.0
+LARGEST_CLASSES = 100_000
+# Nothing is read that could have been changed: the seed is ours.
+RANDOM = Weights("random", "", pinned=True)
+DEMO = "demo"
+"""The built-in pictures, as --data names them."""
+
+
+def spec(
+    card: ModelCard,
+    *,
+    alpha: float | None = None,
+    groups: int | None = None,
+    res: int | None = None,
+    classes: int,
+) -> ModelSpec:
+    """The card's network with random weights, where the arguments are None as the card has it.
+
+    UsageError for an argument that the card's paper does not have, or beyond its limits.
+    """
+    if alpha is not None and card.default_alpha is None:
+        raise UsageError(f"{card.name} has no alpha", "leave --alpha away")
+    if groups is not None and "groups" not in card.arguments:
+        raise UsageError(f"{card.name} has no groups", "leave --groups away")
+    arguments = dict(card.arguments)
+    name = card.name
+    if groups is not None:
+        arguments["groups"] = groups
+    if "groups" in arguments:
+        name += f"_g{arguments['groups']}"
+    width = card.default_alpha if alpha is None else alpha
+    if width is not None:
+        if not 0 < width <= LARGEST_ALPHA:
+            raise UsageError(f"alpha {width:g} is not above 0 and at most {LARGEST_ALPHA:g}")
+        arguments["alpha"] = width
+        name += f"_{width:g}"
+    size = card.default_resolution if res is None else res
+    low, high = card.resolution_limits
+    if not low <= size <= high:
+        raise UsageError(f"resolution {size} is not within {low} to {high}")
+    if not 2 <= classes <= LARGEST_CLASSES:
+        raise UsageError(f"{classes} classes are not within 2 to {LARGEST_CLASSES}")
+    return ModelSpec(
+        name=f"{name}_{size}",
+        card=card.name,
+        architecture=card.architecture,
+        arguments=arguments,
+        resolution=(size, size),
+        classes=classes,
+        preprocessing=card.preprocessing,
+        weights=RANDOM,
+        paper=card.paper,
+    )

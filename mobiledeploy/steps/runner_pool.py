@@ -1,0 +1,113 @@
+"""Runner processes that answer for images: one for each core, ranges of images handed out."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.core import protocol, records
+from mobiledeploy.core.errors import DeviceError
+from mobiledeploy.core.plugins import RUNNERS
+from mobiledeploy.core.ports import Process, Session
+from mobiledeploy.core.types import Target
+
+# A runner answers for a range in seconds; one that says nothing for so long never will.
+PATIENCE_S = 600.0
+# A range of pictures is at most so long, and shorter towards the end, so that all cores finish
+# together.
+_LONGEST_RANGE = 32
+_RANGES_LEFT = 4
+
+
+def answer_row(answer: protocol.Answer) -> NDArray[np.float32]:
+    """The answer's scores or logits, float32 [classes]; DeviceError where it holds none."""
+    try:
+        data = base64.b64decode(answer.row, validate=True)
+        return np.frombuffer(data, "<f4")
+    except ValueError as error:
+        raise DeviceError(f"the runner's answer for {answer.sample} is no row of scores") from error
+
+
+def image_ranges(count: int, workers: int) -> Iterator[tuple[int, int]]:
+    """0..count in ranges that get shorter towards the end."""
+    start = 0
+    while start < count:
+        length = max(1, min(_LONGEST_RANGE, (count - start) // (_RANGES_LEFT * workers)))
+        yield start, start + length
+        start += length
+
+
+class RunnerPool:
+    """Runner processes that answer for ranges of pictures, each with the next range in hand."""
+
+    def __init__(
+        self, session: Session, path: Path, target: Target, work: protocol.Work, workers: int
+    ) -> None:
+        self.ready: protocol.Ready
+        self.workers = workers
+        self._session = session
+        self._argv = RUNNERS.load(target.runner).predict(session.push(path), target)
+        self._work = work
+        self._listener = protocol.Listener(path.name, PATIENCE_S)
+        self._begun = self._ended = 0.0
+
+    def seconds(self) -> float:
+        """From when all runners were ready to the last answer so far."""
+        return max(self._ended - self._begun, 1e-9)
+
+    def answers(
+        self, ranges: Iterator[tuple[int, int]]
+    ) -> Iterator[protocol.Answer | protocol.Skipped]:
+        """Every answer, in no order; the runners are gone when this ends, however it ends."""
+        processes: list[Process] = []
+        try:
+            for number in range(self.workers):
+                processes.append(self._session.run(self._argv))
+                processes[-1].send(records.line(self._work))
+                self._listener.listen(number, processes[-1])
+            self._wait_until_ready()
+            yield from self._share(processes, ranges)
+        finally:
+            for process in processes:
+                process.kill()
+
+    def _wait_until_ready(self) -> None:
+        for _ in range(self.workers):
+            _, event = self._listener.next()
+            if not isinstance(event, protocol.Ready):
+                raise DeviceError(f"the runner said {type(event).__name__} before it was ready")
+            self.ready = event
+        self._begun = self._ended = time.perf_counter()
+
+    def _share(
+        self, processes: Sequence[Process], ranges: Iterator[tuple[int, int]]
+    ) -> Iterator[protocol.Answer | protocol.Skipped]:
+        # What each runner has been asked for and has not answered: the range that it works on,
+        # and one more, so that it never waits for us.
+        waiting: list[list[tuple[int, int]]] = [[] for _ in processes]
+
+        def refill(number: int) -> None:
+            while len(waiting[number]) < 2 and (given := next(ranges, None)):
+                waiting[number].append(given)
+                processes[number].send(f"{given[0]} {given[1]}")
+
+        for number in range(len(processes)):
+            refill(number)
+        while any(waiting):
+            number, event = self._listener.next()
+            if not isinstance(event, protocol.Answer | protocol.Skipped) or not waiting[number]:
+                raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
+            start, stop = waiting[number][0]
+            if event.index != start:
+                raise DeviceError(f"the runner answered for picture {event.index}, not {start}")
+            waiting[number][0] = (start + 1, stop)
+            self._ended = time.perf_counter()
+            if start + 1 == stop:
+                del waiting[number][0]
+                refill(number)
+            yield event

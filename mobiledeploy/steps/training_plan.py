@@ -1,0 +1,399 @@
+"""Arguments of a training -> what it starts from, its data and its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobiledeploy.core import cards, preprocessing, records, runs
+from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.types import (
+    DataRef,
+    ModelSpec,
+    Overrides,
+    Preprocessing,
+    Run,
+    Schedule,
+    Source,
+    TrainingSettings,
+    Weights,
+)
+from mobiledeploy.steps import card_specs, card_weights, model_files, training_process
+from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
+
+RUNS = Path("runs")
+MOST_CLUSTERS = 256
+"""As many as int8 has codes: more gain nothing."""
+LARGEST_BATCH = 65_536
+
+SCHEDULES = {
+    schedule.name: schedule
+    for schedule in (
+        Schedule(
+            "paper",
+            "rmsprop",
+            learning_rate=0.045,
+            batch=96,
+            decay=0.94,
+            decay_epochs=2.5,
+            weight_decay=4e-5,
+            bn_momentum=0.9997,
+            epochs=40,
+            source="Howard et al. 2017, arXiv:1704.04861, section 3.2 and 3.3; TF-slim's "
+            "train_image_classifier and mobilenet_v1_train (RMSprop 0.9, momentum 0.9, epsilon 1)",
+        ),
+        Schedule(
+            "v2",
+            "rmsprop",
+            learning_rate=0.045,
+            batch=96,
+            decay=0.98,
+            decay_epochs=1.0,
+            weight_decay=4e-5,
+            bn_momentum=0.9997,
+            epochs=80,
+            source="Sandler et al. 2018, arXiv:1801.04381, section 6.1",
+        ),
+        Schedule(
+            "finetune",
+            "adamw",
+            learning_rate=1e-3,
+            batch=32,
+            decay=0.0,
+            decay_epochs=0.0,
+            weight_decay=0.05,
+            bn_momentum=0.99,
+            epochs=20,
+            source="Loshchilov and Hutter, arXiv:1711.05101 (AdamW) and arXiv:1608.03983 (cosine)",
+        ),
+    )
+}
+"""How networks are trained, by name. No schedule decays depthwise kernels, which have so few
+weights (Howard et al. 2017, section 3.2). The papers' epochs are not ours: see `--epochs`."""
+TF_CONFIG_EXAMPLE = (
+    'for the first of two: TF_CONFIG=\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}\''
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for; None means the default of the card or of the schedule."""
+
+    arch: str | None = None
+    alpha: float | None = None
+    groups: int | None = None
+    res: int | None = None
+    data: str = card_specs.DEMO
+    epochs: int | None = None
+    out: Path | None = None
+    init: str | None = None
+    freeze: bool = False
+    schedule: str | None = None
+    teacher: str | None = None
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
+    ema: bool = False
+    label_smoothing: float = 0.0
+    prune: float | None = None
+    cluster: int | None = None
+    batch: int = 32
+    seed: int = 0
+    unsafe: bool = False
+    overrides: Overrides = Overrides()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An order that was found possible: what the child is asked for. `chief` writes the folder."""
+
+    request: training_process.Request
+    folder: Path
+    chief: bool
+
+
+def plan(order: Order, notify: Notify) -> Plan:
+    """All that a training depends on; DeployError for whatever can be refused beforehand."""
+    if order.freeze and not order.init:
+        raise UsageError("--freeze keeps weights that --init brings", "give --init")
+    chief = is_chief() if order.strategy == "multiworker" else True
+    schedule = _schedule(order)
+    card = cards.load(order.arch or DEFAULT_ARCHITECTURE)
+    alpha = _alpha(card, order)
+    spec = card_specs.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
+    init, source, said = _init(order, card, spec, notify)
+    base = order.overrides.over(said)
+    if base is None:
+        raise UsageError(
+            "what pixels were scaled to when this model was trained is not in its file",
+            "say --input-range 0,1 or -1,1 or 0,255",
+        )
+    preprocessing.validate(base)
+    labels = order.overrides.labels or ()
+    opened = dataset(order.data).open(
+        order.data, "train", resolution=spec.resolution, labels=labels
+    )
+    classes = opened.classes
+    if len(classes) < 2:
+        raise InputError(
+            f"{order.data} has training pictures of one class only, {classes[0]!r}",
+            "add pictures of another class",
+        )
+    spec = card_specs.spec(
+        card, alpha=alpha, groups=order.groups, res=order.res, classes=len(classes)
+    )
+    spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(base, labels=classes))
+    held = dataset(order.data).open(order.data, "held", resolution=spec.resolution, labels=classes)
+    notify.say(f"{len(opened)} pictures to train on, {len(held)} to judge by, of {order.data}")
+    teacher = _teacher(order, card, spec, notify) if order.teacher else None
+    settings = TrainingSettings(
+        schedule=schedule,
+        epochs=schedule.epochs if order.epochs is None else order.epochs,
+        batch=order.batch,
+        seed=order.seed,
+        init=source,
+        frozen=order.freeze,
+        teacher=teacher.spec.weights if teacher else None,
+        ema=order.ema,
+        label_smoothing=order.label_smoothing,
+        strategy=order.strategy,
+        prune=order.prune,
+        cluster=order.cluster,
+    )
+    _check_settings(settings)
+    folder = order.out or RUNS / _name(f"{spec.name}_{Path(order.data).stem}")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise UsageError(f"{place} is a file, not a folder", "choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not is_ours(folder):
+        raise UsageError(f"{folder} holds something else", "choose another --out")
+    for name in (training_process.WEIGHTS, runs.RECORD, training_process.LOG):
+        records.refuse_irregular(folder / name)
+    request = training_process.Request(
+        spec=spec,
+        train=_ref(order.data, "train", spec, opened.identity),
+        validation=_ref(order.data, "held", spec, held.identity),
+        settings=settings,
+        init=str(init) if init else None,
+        teacher=teacher,
+        folder=str(folder),
+        own=str(folder),
+        earlier=None,
+        tools=tools(),
+    )
+    return Plan(request, folder, chief)
+
+
+def _ref(source: str, split: Literal["train", "held"], spec: ModelSpec, identity: str) -> DataRef:
+    return DataRef(source, split, spec.resolution, spec.preprocessing.labels, identity)
+
+
+def _schedule(order: Order) -> Schedule:
+    name = order.schedule or ("finetune" if order.init else "paper")
+    if name not in SCHEDULES:
+        raise UsageError(f"no schedule named {name!r}", f"there are {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]
+
+
+def _check_settings(settings: TrainingSettings) -> None:
+    limits = (
+        ("--epochs", settings.epochs, 1, 100_000),
+        ("--batch", settings.batch, 2, LARGEST_BATCH),
+        ("--seed", settings.seed, 0, 2**32 - 1),
+    )
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            raise UsageError(f"{name} {value} is not within {low} to {high}")
+    if not 0 <= settings.label_smoothing < 1:
+        raise UsageError(f"--label-smoothing {settings.label_smoothing:g} is not within 0 to 1")
+    if settings.prune is not None and not 0 < settings.prune < 1:
+        raise UsageError(
+            f"--prune {settings.prune:g} is not above 0 and below 1", "try --prune 0.5"
+        )
+    if settings.cluster is not None and not 2 <= settings.cluster <= MOST_CLUSTERS:
+        raise UsageError(
+            f"--cluster {settings.cluster} is not within 2 to {MOST_CLUSTERS}", "try --cluster 16"
+        )
+    if settings.prune is not None and settings.cluster is not None:
+        raise UsageError(
+            "--prune and --cluster are two trainings", "prune, then --init RUN --cluster 16"
+        )
+    if settings.compression and settings.frozen:
+        raise UsageError(f"--freeze does not go with --{settings.compression[0]}", "leave it away")
+    if settings.compression and (settings.ema or settings.strategy != "none"):
+        other = "--ema" if settings.ema else "--strategy"
+        raise UsageError(f"{other} does not go with --{settings.compression[0]}", "leave it away")
+
+
+def _alpha(card: ModelCard, order: Order) -> float | None:
+    """What was asked for, or that of the weights to start from."""
+    if order.alpha is not None or not order.init:
+        return order.alpha
+    if order.init == card_specs.DEMO:
+        return _widest_demo(card)
+    folder = Path(order.init)
+    if folder.is_dir():
+        given = runs.load(folder).spec.arguments.get("alpha")
+        return None if given is None else float(given)
+    return None
+
+
+def _widest_demo(card: ModelCard) -> float | None:
+    files = card.weights.demo.files if card.weights.demo else ()
+    return max((file.alpha for file in files if file.alpha), default=None)
+
+
+def _init(
+    order: Order, card: ModelCard, spec: ModelSpec, notify: Notify
+) -> tuple[Path | None, Weights | None, Preprocessing | None]:
+    """The weights to start from, and how their pictures were prepared, None where nobody knows."""
+    own = dataclasses.replace(
+        card.preprocessing,
+        # Drawn pictures have nothing at their edges to be cut off.
+        crop=1.0 if order.data == card_specs.DEMO else card.preprocessing.crop,
+    )
+    if not order.init:
+        return None, None, own
+    path = Path(order.init)
+    if order.init not in (card_specs.DEMO, "imagenet"):
+        if path.is_dir():
+            run = runs.load(path)
+            _same_network(run, spec, path)
+            return path / run.weights, run.spec.weights, run.spec.preprocessing
+        # Only its weights are read, so that no code of its own can run.
+        file = model_files.detect(path, unsafe=True)
+        if file.format != "h5" or file.framework != "tf_keras":
+            raise InputError(
+                f"{path} is not a Keras 2 HDF5 file", "give one, or the folder of an earlier run"
+            )
+        weights = Weights(os.fsencode(path.name).decode("utf-8", "replace"), file.sha256, False)
+        return path, weights, None if file.content == "model" else own
+    found = card_weights.weights(card, order.init, _width(spec), spec.resolution[0], notify)
+    return found.path, found.weights, own
+
+
+def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
+    if (run.spec.architecture, run.spec.arguments) != (spec.architecture, spec.arguments):
+        raise InputError(
+            f"{path} holds a {run.spec.name}, which is no {spec.name}", "is it of another --alpha?"
+        )
+
+
+def _width(spec: ModelSpec) -> float | None:
+    alpha = spec.arguments.get("alpha")
+    return None if alpha is None else float(alpha)
+
+
+def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> Source:
+    """The model to be distilled, at the student's resolution."""
+    name = order.teacher
+    assert name is not None
+    labels: tuple[str, ...] = ()
+    if name in (card_specs.DEMO, "imagenet"):
+        alpha = _widest_demo(card) if name == card_specs.DEMO else card.default_alpha
+        found = card_weights.weights(card, name, alpha, spec.resolution[0], notify)
+        fresh = card_specs.spec(card, alpha=alpha, res=spec.resolution[0], classes=found.classes)
+        labels = found.labels
+        _same_scaling(card.preprocessing, spec.preprocessing, name)
+        source = Source(dataclasses.replace(fresh, weights=found.weights), weights=str(found.path))
+    elif Path(name).is_dir() and runs.is_run(Path(name)):
+        run = runs.load(Path(name))
+        labels = run.spec.preprocessing.labels
+        _same_scaling(run.spec.preprocessing, spec.preprocessing, name)
+        source = Source(
+            dataclasses.replace(run.spec, resolution=spec.resolution),
+            weights=str(Path(name) / run.weights),
+        )
+    else:
+        file = model_files.detect(Path(name), unsafe=order.unsafe, notify=notify)
+        if file.content == "weights":
+            raise InputError(f"{name} holds weights without a model", "a whole model is wanted")
+        model_files.need_layers(file, "a teacher is a Keras model or a SavedModel")
+        weights = Weights(
+            os.fsencode(Path(name).name).decode("utf-8", "replace"), file.sha256, False
+        )
+        own = dataclasses.replace(
+            spec,
+            name=weights.source,
+            card=None,
+            architecture=file.framework,
+            arguments={},
+            weights=weights,
+        )
+        return Source(own, file=file, resolution=spec.resolution)
+    if source.spec.classes != spec.classes or (labels and labels != spec.preprocessing.labels):
+        raise InputError(
+            f"the teacher {name} knows other classes than the data",
+            "a teacher must have learnt the same classes, in the same order",
+        )
+    return source
+
+
+def _same_scaling(theirs: Preprocessing, ours: Preprocessing, name: str) -> None:
+    for field in ("input_range", "mean", "std", "channels"):
+        if getattr(theirs, field) != getattr(ours, field):
+            option = f"--{field.replace('_', '-')}"
+            raise InputError(
+                f"the teacher {name} was trained with {option} {getattr(theirs, field)}",
+                "student and teacher see the same pixels: train the student with it too",
+            )
+
+
+def is_chief() -> bool:
+    """Whether this worker writes the run's folder; UsageError for a TF_CONFIG that cannot be."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        raise UsageError("--strategy multiworker needs TF_CONFIG", TF_CONFIG_EXAMPLE)
+    try:
+        config: Any = json.loads(text)
+        task = config["task"]
+        kind, index, workers = task["type"], int(task["index"]), config["cluster"]
+        sound = isinstance(workers[kind][index], str) and kind in ("chief", "worker") and index >= 0
+    except (ValueError, TypeError, LookupError):
+        sound = False
+    if not sound:
+        raise UsageError(
+            "TF_CONFIG does not say a cluster of workers and which of them this is",
+            TF_CONFIG_EXAMPLE,
+        )
+    return bool(kind == "chief" or ("chief" not in workers and index == 0))
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".")
+
+
+def facts(
+    spec: ModelSpec, data: DataRef, trained_on: str, settings: TrainingSettings
+) -> dict[str, str]:
+    """What must be the same for a training to go on; its length may grow."""
+    whole = {
+        "network": records.encode(dataclasses.replace(spec, weights=card_specs.RANDOM)),
+        "training pictures": trained_on[:12],
+        "validation pictures": data.identity[:12],
+    } | records.encode(settings)
+    return {name: text for name, text in _leaves(whole, "") if name != "epochs"}
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{name} {key}".strip())
+    else:
+        # 0 and 0.0 are the same setting; JSON remembers which it was.
+        whole = isinstance(value, float) and value.is_integer()
+        text = json.dumps(int(value) if whole else value).strip('"')
+        yield name, "none" if value is None else text
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the folder holds a training, finished or begun."""
+    return runs.is_run(folder) or (folder / runs.STATE).is_dir()
