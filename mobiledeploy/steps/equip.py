@@ -19,6 +19,7 @@ import sys
 import venv
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mobiledeploy.core import apart, artifacts, leases, native, records
@@ -96,6 +97,9 @@ def environment(name: str, notify: Notify = SILENCE) -> apart.Environment:
                     (folder / apart.WHOLE).touch()
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)
+                    # Nor does an empty folder of environments stay.
+                    with suppress(OSError):
+                        folder.parent.rmdir()
                     raise
     return apart.Environment(str(folder), versions)
 
