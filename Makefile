@@ -31,7 +31,7 @@ demo: $(STAMP) ## the main job: a MobileNet to TFLite and ONNX, timed here, coun
 		then .venv/bin/mobiledeploy bench --device emulator:cortex-a76; \
 		else echo "no emulated core: its instructions are left out (make emulator)" >&2; fi
 
-# Another machine's kernels flip a few of the 1,000 pictures: margins wide enough for that, and too
+# Another machine's kernels flip a few of the 1,000 images: margins wide enough for that, and too
 # narrow for a conversion that went wrong.
 GATE := --baseline tests/demo-baseline.json --margin 2 --float-margin 3
 GATED := $(foreach f,tflite onnx,build/mobilenet_v1_0.25_96_demo/int8_ptq.$f)
@@ -63,7 +63,7 @@ lock: $(STAMP) ## the locks from pyproject.toml and all *.in; UPGRADE=1 takes th
 		$$(sed -n 's/^# *without: //p' "$$apart" | tr ' ' '\n' | sed 's/^/--no-emit-package /') \
 		--output-file "$${apart%.in}.lock" "$$apart" || exit; done
 
-train-demo: $(STAMP) ## the demo weights, trained anew on the built-in pictures (an hour or more)
+train-demo: $(STAMP) ## the demo weights, trained anew on the built-in images (an hour or more)
 	@$(PY) tools/demo_weights.py --alpha 0.5 --alpha 0.25
 
 emulator: $(STAMP) ## emulated ARM cores, fetched and built into the user's cache

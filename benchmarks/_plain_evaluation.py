@@ -2,7 +2,7 @@
 
     python benchmarks/_plain_evaluation.py ARTIFACT.tflite PICTURES
 
-PICTURES is the `data` of an evaluation, a record in JSON: the pictures, their decoding and their
+PICTURES is the `data` of an evaluation, a record in JSON: the images, their decoding and their
 preprocessing are the same as there. Prints the seconds that the loop took.
 """
 

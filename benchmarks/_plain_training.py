@@ -33,8 +33,8 @@ class Clock(tf_keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.started)
 
 
-def main(alpha: float, size: int, pictures: str, epochs: int) -> None:
-    with np.load(pictures) as file:
+def main(alpha: float, size: int, archive: str, epochs: int) -> None:
+    with np.load(archive) as file:
         images, labels = file["images"].astype(np.float32) / 127.5 - 1, file["labels"]
     classes = int(labels.max()) + 1
     # Whole batches only, as ours.
@@ -60,5 +60,5 @@ def main(alpha: float, size: int, pictures: str, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    alpha_, size_, pictures_, epochs_ = sys.argv[1:]
-    main(float(alpha_), int(size_), pictures_, int(epochs_))
+    alpha_, size_, archive_, epochs_ = sys.argv[1:]
+    main(float(alpha_), int(size_), archive_, int(epochs_))

@@ -43,7 +43,7 @@ _CODES = frozenset((0, 2, 5, 6, 7, 130))
 
 
 @dataclass(frozen=True)
-class Seen:
+class DeviceInfo:
     """How it ended: exit code (negative: a signal), seconds, peak memory, what was wrong."""
 
     code: int
@@ -163,7 +163,7 @@ def _streams(case: Case, said: int) -> None:
             os.dup2(said, 1)
 
 
-def watch(case: Case, place: Path, python: Path) -> Seen:
+def watch(case: Case, place: Path, python: Path) -> DeviceInfo:
     """Runs the case in `place`; what was wrong with it."""
     before = snapshot(place)
     readers = [
@@ -207,7 +207,7 @@ def watch(case: Case, place: Path, python: Path) -> Seen:
         wrong += f" processes left: {orphans}"
     if wrong:
         faults["other"] = wrong
-    return Seen(code, seconds, peak, faults, said)
+    return DeviceInfo(code, seconds, peak, faults, said)
 
 
 def _stop_adb(place: Path) -> None:

@@ -3,7 +3,7 @@
     python benchmarks/arm_graphs.py [--network v1] [--core cortex-a76]
 
 The same networks through TFLiteConverter, ai-edge-quantizer, tf2onnx and ONNX Runtime's
-quantize_static, from the same weights (random, and calibrated by drawn pictures: what is executed
+quantize_static, from the same weights (random, and calibrated by drawn images: what is executed
 depends on neither). Every file is counted as `mobiledeploy bench --device emulator` counts, int8
 ends where the tool has them. Wants `make emulator`; a peer that is not installed is left out, and
 named: `pip install --no-deps tf2onnx` brings one of them, and the one that reads it. Prints a table
@@ -38,14 +38,14 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.plugins import ARCHITECTURES, DEVICES, FORMATS
 from mobiledeploy.core.types import Artifact, Target
 from mobiledeploy.steps import count, timings
-from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs.export import export
 
 NETWORKS = {
-    "v1": Order(arch="mobilenet_v1", alpha=0.5, res=160, weights="random"),
-    "v2": Order(arch="mobilenet_v2", alpha=0.5, res=160, weights="random"),
-    "fd": Order(arch="fd_mobilenet", alpha=0.5, res=160, weights="random"),
-    "v1-0.25-128": Order(arch="mobilenet_v1", alpha=0.25, res=128, weights="random"),
+    "v1": ExportConfig(arch="mobilenet_v1", alpha=0.5, res=160, weights="random"),
+    "v2": ExportConfig(arch="mobilenet_v2", alpha=0.5, res=160, weights="random"),
+    "fd": ExportConfig(arch="fd_mobilenet", alpha=0.5, res=160, weights="random"),
+    "v1-0.25-128": ExportConfig(arch="mobilenet_v1", alpha=0.25, res=128, weights="random"),
 }
 # Ours over theirs: TFLite against the best of the tools, ONNX against ONNX Runtime's own.
 BARS = {("tflite", "int8"): 1.00, ("tflite", "float"): 1.00, ("onnx", "int8"): 0.90}
@@ -111,7 +111,7 @@ def main(network: tuple[str, ...], core: tuple[str, ...]) -> None:
     sys.exit(0 if all(ratio.met for ratio in ratios) else 1)
 
 
-def made(order: Order, folder: Path) -> Iterator[tuple[tuple[str, str, str], Path]]:
+def made(order: ExportConfig, folder: Path) -> Iterator[tuple[tuple[str, str, str], Path]]:
     """(format, kind, tool) -> the file: ours, then the peers' from the same Keras model."""
     folder.mkdir(parents=True)
     done = export(
@@ -192,7 +192,7 @@ def peers(
 def counted(name: str, core: str, files: dict[tuple[str, str, str], Path]) -> Iterator[Row]:
     device = f"emulator:{core}"
     emulator = DEVICES.load("emulator")
-    with emulator.open(device, exclusive=False, notify=Terminal(quiet=True)) as session:
+    with emulator.open(device, exclusive=False, reporter=Terminal(quiet=True)) as session:
         ours = {k[:2]: artifacts.load(path) for k, path in files.items() if k[2] == "mobiledeploy"}
         title = f"{name} on {core}"
         for key, path in track(files.items(), description=title, console=Console(stderr=True)):
@@ -200,7 +200,7 @@ def counted(name: str, core: str, files: dict[tuple[str, str, str], Path]) -> It
             where = target(artifact, device)
             if key[2] != "mobiledeploy":
                 artifact = of(path, artifact)
-            found = count.count(session, path, artifact, where, notify=Terminal(quiet=True))
+            found = count.count(session, path, artifact, where, reporter=Terminal(quiet=True))
             yield Row(
                 name,
                 core,
@@ -217,7 +217,7 @@ def target(artifact: Artifact, device: str) -> Target:
 
 
 def of(path: Path, like: Artifact) -> Artifact:
-    """A peer's file as an artifact without golden pictures: the runner takes noise."""
+    """A peer's file as an artifact without golden images: the runner takes noise."""
     facts = FORMATS.load(like.format).inspect(path.read_bytes())
     golden = dataclasses.replace(like.golden, images=())
     return dataclasses.replace(

@@ -4,7 +4,7 @@
 
 Both build the model, load the demo weights, convert and write, each in a process of its own that
 imports TensorFlow; ours also seals the files and answers for the golden samples. Calibration
-pictures are drawn beforehand for the plain script and by ours itself. The plain script wants
+images are drawn beforehand for the plain script and by ours itself. The plain script wants
 tf2onnx: `pip install --no-deps tf2onnx`. Writes build/benchmarks/conversion.json.
 """
 
@@ -39,7 +39,7 @@ def main(runs: int, alpha: float, res: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # int8_best does what no plain script does; its time is in benchmarks/quantization.py.
-        order = verb.Order(
+        order = verb.ExportConfig(
             alpha=alpha, res=res, out=folder, recipes=("float32", "float16", "int8_ptq")
         )
         plan = verb.plan(order, Terminal(quiet=True))
@@ -51,7 +51,7 @@ def main(runs: int, alpha: float, res: int) -> None:
             ]
         )
         np.save(folder / "calibration.npy", images)
-        request = conversion_process.Request(
+        request = conversion_process.ConversionRequest(
             source=plan.source,
             jobs=plan.jobs,
             data=DataRef("demo", "validation", (res, res)),

@@ -4,7 +4,7 @@
     python benchmarks/evaluation.py [ARTIFACT.tflite [DATA]]
 
 Without an artifact: the int8 TFLite file that was exported last. Both ways decode, prepare and
-judge the same pictures; both clocks start when the model is loaded. The ratio is of seconds: on 2
+judge the same images; both clocks start when the model is loaded. The ratio is of seconds: on 2
 cores at most 1 / 1.7, that is 1.7 times the images per second. Writes
 build/benchmarks/evaluation.json.
 """
@@ -37,11 +37,11 @@ def main(artifact: Path, data: str | None) -> None:
             shutil.copy(path, folder)
         alone = Path(folder) / artifact.name
 
-        # Which pictures these are, for the other way to take the same; it warms the caches too.
-        (first,) = evaluate.evaluate([alone], data=data, notify=Terminal(quiet=True))
+        # Which images these are, for the other way to take the same; it warms the caches too.
+        (first,) = evaluate.evaluate([alone], data=data, reporter=Terminal(quiet=True))
 
         def ours() -> float:
-            (made,) = evaluate.evaluate([alone], data=data, notify=Terminal(quiet=True))
+            (made,) = evaluate.evaluate([alone], data=data, reporter=Terminal(quiet=True))
             return made.images / made.images_per_second
 
         def theirs() -> float:

@@ -22,7 +22,7 @@ from rich.table import Table
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import device_cards
 from mobiledeploy.steps import estimate
-from mobiledeploy.steps.estimate import Choice
+from mobiledeploy.steps.estimate import SeriesFit
 
 OUT = Path("build", "benchmarks", "latency_model.json")
 BARS = {
@@ -55,7 +55,7 @@ class Row:
     met: bool
 
 
-def row(choice: Choice) -> Row:
+def row(choice: SeriesFit) -> Row:
     own, like = choice.own, choice.like
     families = {sample.workload.family for sample in own}
     several = len(own) >= estimate.FEWEST_ERRORS
@@ -91,7 +91,7 @@ def row(choice: Choice) -> Row:
     )
 
 
-def covered(choice: Choice) -> int:
+def covered(choice: SeriesFit) -> int:
     """How many points lie in the interval that was made without them."""
     inside = 0
     for index, sample in enumerate(choice.own):

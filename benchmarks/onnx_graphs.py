@@ -2,7 +2,7 @@
 
     python benchmarks/onnx_graphs.py [--network v1]
 
-The files of benchmarks/arm_graphs.py: ours takes an int8 picture, the peer's floats. One thread, in
+The files of benchmarks/arm_graphs.py: ours takes an int8 image, the peer's floats. One thread, in
 turns, both as our Python runner drives them. Writes
 build/benchmarks/onnx_graphs.json; ends in 1 where ours takes longer.
 """

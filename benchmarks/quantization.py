@@ -2,7 +2,7 @@
 
     python benchmarks/quantization.py [--real FOLDER] [--splits 3] [--network vww] [--no-qat]
 
-A hundred pictures calibrate, and int8_qat trains on the same; the other four hundred judge; each
+A hundred images calibrate, and int8_qat trains on the same; the other four hundred judge; each
 split deals them anew. All files end in logits, so that every tool is judged by the same numbers.
 Peers that are not installed are left out, and named: `pip install ai-edge-quantizer` brings one of
 them.
@@ -40,7 +40,7 @@ from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import RUNTIMES, dataset
 from mobiledeploy.core.types import Overrides, Preprocessing
-from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs.export import export
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
@@ -69,10 +69,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its pictures: how an export is asked for it, and how pictures are prepared."""
+    """A network with its images: how an export is asked for it, and how images are prepared."""
 
     name: str
-    order: Order
+    order: ExportConfig
     preprocessing: Preprocessing
     resolution: tuple[int, int]
 
@@ -100,7 +100,7 @@ def main(real: Path | None, splits: int, network: tuple[str, ...], qat: bool) ->
 
 
 def dealt(count: int, split: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pictures that calibrate, and of those that judge."""
+    """Indices of the images that calibrate, and of those that judge."""
     order = np.random.default_rng(split).permutation(count)
     return np.sort(order[:CALIBRATION]), np.sort(order[CALIBRATION:])
 
@@ -116,7 +116,7 @@ def v1(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
             shutil.copy(paths[index], place)
     lines = (real / "imagenet" / "labels.txt").read_text().splitlines()
     labels = tuple(line.split()[0] for line in lines)
-    order = Order(
+    order = ExportConfig(
         arch="mobilenet_v1",
         alpha=0.75,
         res=224,
@@ -140,7 +140,7 @@ def vww(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
             place = folder / "data" / kind / str(labels[index])
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[index]).save(place / f"{index:03}.png")
-    asked = Order(
+    asked = ExportConfig(
         model=real / "vww" / "vww_96.h5",
         data=str(folder / "data"),
         overrides=Overrides(input_range=(0.0, 1.0)),
@@ -151,7 +151,7 @@ def vww(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
 DEALT = {"v1": v1, "vww": vww}
 
 
-def pictures(network: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
+def images(network: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
     """float32 [N, H, W, 3] and their labels."""
     source = network.order.data
     samples = dataset(source).open(
@@ -165,8 +165,8 @@ def pictures(network: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compared(network: Network, folder: Path, split: int, qat: bool) -> list[Result]:
-    calibration, _ = pictures(network, "calibration")
-    fresh, labels = pictures(network, "validation")
+    calibration, _ = images(network, "calibration")
+    fresh, labels = images(network, "validation")
     files = dict(made(network, folder, calibration, qat))
     engines = {tool: engine(path) for tool, (path, _) in files.items()}
     reference = np.stack([engines["float32.tflite"](image) for image in fresh])
@@ -263,7 +263,7 @@ def edge(path: Path, source: Path, calibration: np.ndarray) -> None:
 
 
 class Reader(CalibrationDataReader):
-    """Pictures as ONNX Runtime's calibration asks for them."""
+    """Images as ONNX Runtime's calibration asks for them."""
 
     def __init__(self, images: np.ndarray) -> None:
         self.feeds = ({"image": image.transpose(2, 0, 1)[None]} for image in images)
@@ -287,7 +287,7 @@ def ort(path: Path, source: Path, calibration: np.ndarray) -> None:
 
 
 def engine(path: Path) -> Answer:
-    """picture [H, W, 3] -> logits [classes], on one thread."""
+    """image [H, W, 3] -> logits [classes], on one thread."""
     if path.suffix == ".onnx":
         session = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
         return lambda image: session.run(image.transpose(2, 0, 1)[None]).ravel()
@@ -333,7 +333,7 @@ def show(results: list[Result]) -> None:
             "size",
             "latency",
             "conversion",
-            title=f"{name}: means of {splits} splits, {rows[0].images} pictures each",
+            title=f"{name}: means of {splits} splits, {rows[0].images} images each",
         )
         for tool in dict.fromkeys(row.tool for row in rows):
             own = [row for row in rows if row.tool == tool]

@@ -3,7 +3,7 @@
     python benchmarks/sweep_workers.py [--rounds 3]
 
 The jobs are evaluations: the artifact that `mobiledeploy export --alpha 0.5 --res 160` left, judged
-on the built-in pictures by a worker of one core. Both ways run the same jobs in turn.
+on the built-in images by a worker of one core. Both ways run the same jobs in turn.
 """
 
 from __future__ import annotations

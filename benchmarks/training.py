@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--runs 7]
 
-Ours reads decoded pictures from a mapped file, augments them, adds weight decay to the loss and
+Ours reads decoded images from a mapped file, augments them, adds weight decay to the loss and
 keeps a checkpoint; the plain script is given float pixels and does none of that. Both train the
-same architecture on the same pictures by RMSprop, each in a process of its own, and answer with the
+same architecture on the same images by RMSprop, each in a process of its own, and answer with the
 median seconds of their epochs but the first: start, tracing and judging are in neither. The ratio
 is of seconds: 1 / 0.9 is 0.9 times the images per second. Writes build/benchmarks/training.json.
 """
@@ -41,8 +41,10 @@ JUDGED = 48
 def main(runs: int, alpha: float, res: int, images: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures = _drawn(folder / "pictures", images, res)
-        opened = dataset(pictures).open(pictures, "train", resolution=(res, res), labels=())
+        folder_of_images = _drawn(folder / "images", images, res)
+        opened = dataset(folder_of_images).open(
+            folder_of_images, "train", resolution=(res, res), labels=()
+        )
         np.savez(
             folder / "train.npz",
             images=np.stack([opened.image(i) for i in range(len(opened))]),
@@ -51,8 +53,12 @@ def main(runs: int, alpha: float, res: int, images: int) -> None:
         turns = iter(range(runs))
 
         def ours() -> float:
-            order = training_plan.Order(
-                alpha=alpha, res=res, data=pictures, epochs=EPOCHS, out=folder / f"run{next(turns)}"
+            order = training_plan.TrainConfig(
+                alpha=alpha,
+                res=res,
+                data=folder_of_images,
+                epochs=EPOCHS,
+                out=folder / f"run{next(turns)}",
             )
             history = train.train(order, Terminal(quiet=True)).run.history
             return float(np.median([epoch.seconds for epoch in history[1:]]))
@@ -69,7 +75,7 @@ def main(runs: int, alpha: float, res: int, images: int) -> None:
             return float(done.stdout)
 
         result = compare(
-            f"an epoch of v1 {alpha:g} at {res}, {len(opened)} pictures",
+            f"an epoch of v1 {alpha:g} at {res}, {len(opened)} images",
             ("mobiledeploy train", ours),
             ("fit on arrays in memory", plain),
             bar=BAR,
@@ -79,7 +85,7 @@ def main(runs: int, alpha: float, res: int, images: int) -> None:
 
 
 def _drawn(folder: Path, count: int, res: int) -> str:
-    """A folder of the first of the demo pictures, few of them to judge by."""
+    """A folder of the first of the demo images, few of them to judge by."""
     for split, number in (("train", count), ("validation", JUDGED)):
         demo = dataset("demo").open("demo", split, resolution=(res, res), labels=())
         for index in range(number):

@@ -67,7 +67,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         }
         try:
             paths = _paths(artifacts)
-            limits = accuracy_check.Limits(
+            limits = accuracy_check.GateLimits(
                 margin / 100, float_margin / 100, *(_share(points) for points in (floor, max_flips))
             )
             if update:

@@ -1,4 +1,4 @@
-"""What the tests share: where the real models and pictures are."""
+"""What the tests share: where the real models and images are."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, dataset
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
-    Doubt,
     Golden,
     InputOutput,
     Model,
     ModelSpec,
+    NamedWarning,
     Output,
     Overrides,
     Preprocessing,
@@ -193,7 +193,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
         Preprocessing((-1.0, 1.0)),
         Weights("random", "", pinned=False),
     )
-    request = conversion_process.Request(
+    request = conversion_process.ConversionRequest(
         source=Source(spec),
         jobs=tuple((recipe.name, f) for recipe in known for f in recipe.formats),
         data=DataRef("demo", "validation", (64, 64)),
@@ -299,7 +299,7 @@ def exported(
 ) -> dict[tuple[str, str], Path]:
     """(recipe, format) -> the file as an artifact, its record beside it, all in one folder.
 
-    Its pictures are two classes of eight photos each; all but three of them are for validation.
+    Its images are two classes of eight photos each; all but three of them are for validation.
     """
     folder = tmp_path_factory.mktemp("exported")
     photos = folder / "photos"
@@ -312,9 +312,9 @@ def exported(
     labels = tuple("abcdefghijkl")
     held = dataset(str(photos)).open(str(photos), "validation", resolution=(64, 64), labels=labels)
     (folder / "golden").mkdir()
-    picture = folder / "golden" / "0.png"
-    Image.fromarray(held.image(0)).save(picture)
-    picture = picture.rename(picture.with_stem(records.sha256(picture)[:16]))
+    image = folder / "golden" / "0.png"
+    Image.fromarray(held.image(0)).save(image)
+    image = image.rename(image.with_stem(records.sha256(image)[:16]))
     spec = ModelSpec(
         "v1",
         "mobilenet_v1",
@@ -346,7 +346,7 @@ def exported(
             inputs=facts.inputs,
             outputs=facts.outputs,
             logits=facts.logits,
-            golden=Golden((held.id(0),), (f"golden/{picture.name}",), ((0.0,) * 12,), ""),
+            golden=Golden((held.id(0),), (f"golden/{image.name}",), ((0.0,) * 12,), ""),
             sqnr_db=30.0,
             data=DataRef(str(photos), "validation", (64, 64), labels, held.identity),
             calibration="",
@@ -390,18 +390,18 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 class Heard:
-    """A Notify that remembers."""
+    """A Reporter that remembers."""
 
     def __init__(self) -> None:
-        self.doubts: list[Doubt] = []
+        self.warnings: list[NamedWarning] = []
         self.said: list[str] = []
         self.steps: list[tuple[str, int, int]] = []
 
     def progress(self, what: str, done: int, total: int) -> None:
         self.steps.append((what, done, total))
 
-    def doubt(self, doubt: Doubt) -> None:
-        self.doubts.append(doubt)
+    def warn(self, warning: NamedWarning) -> None:
+        self.warnings.append(warning)
 
     def say(self, line: str) -> None:
         self.said.append(line)

@@ -19,7 +19,7 @@ from mobiledeploy.core.types import (
     ModelSpec,
     Preprocessing,
     Recipe,
-    Tried,
+    RecipeAlternative,
     Weights,
 )
 from mobiledeploy.graphs import quantized
@@ -58,11 +58,11 @@ def network():
         if isinstance(layer, layers.BatchNormalization):
             gamma, beta, mean, variance = layer.get_weights()
             layer.set_weights([gamma, random.uniform(0, 0.5, beta.shape), mean, variance])
-    pictures = images()
+    image_files = images()
     # Statistics as training would have left them.
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            seen = tf_keras.Model(model.input, layer.input).predict(pictures, verbose=0)
+            seen = tf_keras.Model(model.input, layer.input).predict(image_files, verbose=0)
             gamma, beta, _, _ = layer.get_weights()
             axes = (0, 1, 2)
             layer.set_weights([gamma, beta, seen.mean(axis=axes), seen.var(axis=axes)])
@@ -75,7 +75,7 @@ def write(
     content: bytes,
     recipe: Recipe,
     golden: Golden,
-    tried: tuple[Tried, ...] = (),
+    tried: tuple[RecipeAlternative, ...] = (),
 ) -> Path:
     """A file and its record, as an export leaves them."""
     path = folder / name
@@ -118,8 +118,8 @@ def write(
     return path
 
 
-def pictures(folder: Path, shown: np.ndarray, classes: int) -> Golden:
-    """Pictures in -1 to 1 as golden ones."""
+def image_files(folder: Path, shown: np.ndarray, classes: int) -> Golden:
+    """Images in -1 to 1 as golden ones."""
     (folder / "golden").mkdir(parents=True)
     names = []
     for image in shown:
@@ -140,19 +140,19 @@ def made(
     """
     floats = press(model, "float32", "tflite", seen, output="softmax")
     classes = FORMATS.load("tflite").inspect(floats).outputs[0].shape[-1]
-    samples = pictures(folder, golden, classes)
+    samples = image_files(folder, golden, classes)
     write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
-    draft = quantized.start(floats, INT8, "int8", seen)
-    write(folder, "int8_ptq.tflite", quantized.integers(draft), INT8, samples)
+    quantized_graph = quantized.start(floats, INT8, "int8", seen)
+    write(folder, "int8_ptq.tflite", quantized.integers(quantized_graph), INT8, samples)
     if onnx:
         content = press(model, "int8_ptq", "onnx", seen, output="softmax")
         write(folder, "int8_ptq.onnx", content, INT8, samples)
     coarse = dataclasses.replace(INT8, granularity="per-tensor")
-    whole = quantized.integers(dataclasses.replace(draft, recipe=coarse))
+    whole = quantized.integers(dataclasses.replace(quantized_graph, recipe=coarse))
     write(folder, "per_tensor.tflite", whole, coarse, samples)
     for name in BEST:
-        draft = PASSES.load(name).apply(draft, seen)
+        quantized_graph = PASSES.load(name).apply(quantized_graph, seen)
     best = RECIPES.load("int8_best").RECIPE
-    tried = (Tried(BEST, 0.1, 1.0, 20.0, 1.0, 8),)
-    write(folder, "int8_best.tflite", quantized.integers(draft), best, samples, tried)
+    tried = (RecipeAlternative(BEST, 0.1, 1.0, 20.0, 1.0, 8),)
+    write(folder, "int8_best.tflite", quantized.integers(quantized_graph), best, samples, tried)
     return folder

@@ -514,8 +514,8 @@ def test_no_file_names_a_registry_or_this_machine():
 
 def test_the_plan_of_the_house_names_the_rooms_that_stand():
     plan = (REPOSITORY / "docs" / "architecture.md").read_text("utf-8")
-    picture = plan.partition("```text rooms\n")[2].partition("```")[0]
-    named = set(re.findall(r"^  (\w+)/", picture, re.MULTILINE))
+    image = plan.partition("```text rooms\n")[2].partition("```")[0]
+    named = set(re.findall(r"^  (\w+)/", image, re.MULTILINE))
     assert named == ROOMS
 
 

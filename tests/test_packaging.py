@@ -145,7 +145,7 @@ def test_installed_doctor_is_content_and_names_the_extra(clean, tmp_path):
     assert done.returncode == 0, done.stderr
     parts = {part["name"]: part for part in json.loads(done.stdout)["parts"]}
     assert parts["tensorflow"]["state"] == "missing"
-    assert parts["tensorflow"]["mend"] == "pip install 'mobiledeploy[export]'"
+    assert parts["tensorflow"]["fix"] == "pip install 'mobiledeploy[export]'"
     assert parts["onnxruntime"]["state"] == "ok"
 
 

@@ -42,7 +42,7 @@ def test_a_baseline_is_written_on_demand_and_then_judged_by(suite, pytester):
     result.stdout.fnmatch_lines(["error: there is no baseline accuracy.json yet*"])
     suite("--mobiledeploy-update-baseline").assert_outcomes(passed=1)
     of_another_file(pytester.path / "accuracy.json")
-    # Thirteen pictures decide nothing.
+    # Thirteen images decide nothing.
     result = suite()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(

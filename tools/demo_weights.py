@@ -1,7 +1,7 @@
 """Train the demo weights: MobileNet v1 on the built-in data.
 
 `python tools/demo_weights.py --alpha 0.5 --alpha 0.25` is what `make train-demo` runs. It is a
-course made for these pictures, which a fresh network hardly learns otherwise, and not what
+course made for these images, which a fresh network hardly learns otherwise, and not what
 `mobiledeploy train` does.
 
 Networks that are convolutional up to their global pooling keep the same weights at every
@@ -37,8 +37,8 @@ RESOLUTIONS = (96, 128, 160, 192, 224)
 
 EASY_RESOLUTION = 64
 EASY_LEVELS = 4
-"""The first phase: easy pictures, small. On the whole data a fresh network stays at chance for
-thousands of batches; from easy pictures it gets a start within some hundreds."""
+"""The first phase: easy images, small. On the whole data a fresh network stays at chance for
+thousands of batches; from easy images it gets a start within some hundreds."""
 
 MAIN_MIX = {96: 0.8, 128: 0.2}
 LAST_MIX = {96: 0.3, 128: 0.25, 160: 0.25, 192: 0.12, 224: 0.08}
@@ -72,7 +72,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """What the trainings share: the data set, drawn once."""
 
     easy: Pool
@@ -91,24 +91,24 @@ def train(
         alphas: width multipliers.
         out: folder of the weights.
         steps: batches per training.
-        workers: processes that draw pictures.
+        workers: processes that draw images.
         say: takes lines about the progress.
     """
-    say("drawing the training and the validation pictures")
-    pictures = draw(workers)
+    say("drawing the training and the validation images")
+    images = draw(workers)
     for alpha in alphas:
         path = out / f"mobilenet_v1_{alpha}.h5"
-        yield _trained(alpha, path, steps, pictures, say)
+        yield _trained(alpha, path, steps, images, say)
 
 
 def _trained(
-    alpha: float, path: Path, steps: int, pictures: Pictures, say: Callable[[str], None]
+    alpha: float, path: Path, steps: int, images: Images, say: Callable[[str], None]
 ) -> Trained:
     first, last = round(steps * EASY_SHARE), round(steps * LAST_SHARE)
     phases = [
-        Phase(first, [(pictures.easy, 1.0)]),
-        Phase(steps - first - last, [(pictures.train[r], share) for r, share in MAIN_MIX.items()]),
-        Phase(last, [(pictures.train[r], share) for r, share in LAST_MIX.items()]),
+        Phase(first, [(images.easy, 1.0)]),
+        Phase(steps - first - last, [(images.train[r], share) for r, share in MAIN_MIX.items()]),
+        Phase(last, [(images.train[r], share) for r, share in LAST_MIX.items()]),
     ]
     classes = len(shapes.CLASSES)
     smallest = RESOLUTIONS[0]
@@ -116,7 +116,7 @@ def _trained(
     model = mobilenet_v1.build(alpha=alpha, resolution=(smallest, smallest), classes=classes)
 
     settling = Phase(
-        round(steps * SETTLE_SHARE), [(pictures.train[r], share) for r, share in SETTLE_MIX.items()]
+        round(steps * SETTLE_SHARE), [(images.train[r], share) for r, share in SETTLE_MIX.items()]
     )
 
     def progress(done: int, loss: float, accuracy: float) -> None:
@@ -139,18 +139,18 @@ def _trained(
             alpha=alpha, resolution=(resolution, resolution), classes=classes
         )
         sized.load_weights(path, by_name=True)
-        top1[resolution] = accuracy(sized, pictures.validation[resolution])
+        top1[resolution] = accuracy(sized, images.validation[resolution])
     return Trained(alpha, path, hashlib.sha256(path.read_bytes()).hexdigest(), top1)
 
 
-def draw(workers: int) -> Pictures:
+def draw(workers: int) -> Images:
     """Draw the data set in `workers` processes, best before TensorFlow starts its threads."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
         size = shapes.SPLITS["train"]
         easy = [index for index in range(size) if shapes.hardness(index) < EASY_LEVELS]
         # Every resolution may fill the memory that the whole split takes at the smallest one.
         counts = {r: size * RESOLUTIONS[0] ** 2 // r**2 for r in RESOLUTIONS}
-        return Pictures(
+        return Images(
             easy=_drawn(executor, "train", EASY_RESOLUTION, easy),
             train={r: _drawn(executor, "train", r, range(counts[r])) for r in RESOLUTIONS},
             validation={
@@ -161,7 +161,7 @@ def draw(workers: int) -> Pictures:
 
 
 def contact_sheet(path: Path, *, resolution: int = 56) -> None:
-    """Write a picture of the training split: a row per class, easy on the left, hard on the right.
+    """Write an image of the training split: a row per class, easy on the left, hard on the right.
 
     Colours keep their five highest bits, which halves the file.
     """
@@ -378,7 +378,7 @@ def _main(arguments: Sequence[str]) -> None:
         "--contact-sheet",
         type=Path,
         metavar="PATH",
-        help="write a picture of the data, one row per class",
+        help="write an image of the data, one row per class",
     )
     options = parser.parse_args(arguments)
     if options.contact_sheet:

@@ -16,7 +16,7 @@ from mobiledeploy.analysis import latency_model
 from mobiledeploy.core import cards
 from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.plugins import FORMATS, source_of
-from mobiledeploy.core.ports import SILENCE
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Layer, Source
 from mobiledeploy.steps import card_specs, tracing_process
 
@@ -69,7 +69,7 @@ def count(card: str, alpha: float | None, res: int) -> tuple[str, Workload]:
     """A network's name, and what one inference of it has to do."""
     spec = card_specs.spec(cards.load(card), alpha=alpha, res=res, classes=CLASSES)
     if card in TRACED:
-        (traced,) = tracing_process.trace([Source(spec)], SILENCE)
+        (traced,) = tracing_process.trace([Source(spec)], SILENT)
         layers = traced.layers
     else:
         layers = _converted(Source(spec))

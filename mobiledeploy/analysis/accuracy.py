@@ -31,7 +31,7 @@ def best(scores: ArrayLike, count: int = BEST) -> tuple[tuple[int, ...], tuple[f
 
 
 def top(predictions: Sequence[Prediction], count: int) -> float | None:
-    """The share of labelled pictures whose label is among the best `count`; None without any.
+    """The share of labelled images whose label is among the best `count`; None without any.
 
     A model with fewer classes than `count` ranks them all and is always right: None too.
     """
@@ -42,7 +42,7 @@ def top(predictions: Sequence[Prediction], count: int) -> float | None:
 
 
 def agreement(predictions: Sequence[Prediction], reference: Sequence[Prediction]) -> float | None:
-    """The share of pictures that both saw on which their best class is the same; None for none."""
+    """The share of images that both saw on which their best class is the same; None for none."""
     known: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
     both = [p for p in predictions if p.sample in known]
     if not both:
@@ -51,7 +51,7 @@ def agreement(predictions: Sequence[Prediction], reference: Sequence[Prediction]
 
 
 def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], ...]:
-    """(true, predicted, count) of the labelled pictures that were wrong, largest count first."""
+    """(true, predicted, count) of the labelled images that were wrong, largest count first."""
     wrong = Counter(
         (p.label, p.classes[0]) for p in predictions if p.label >= 0 and p.label != p.classes[0]
     )
@@ -63,7 +63,7 @@ def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0
     """KL(p || q) of the softmax p of `reference` and q of `logits`, [N, classes]: mean, in nats.
 
     What an error of the logits does to the answer: one that all classes share does nothing, one of
-    a picture that is sure of its class next to nothing. Both logits are divided by `temperature`.
+    an image that is sure of its class next to nothing. Both logits are divided by `temperature`.
     """
     log_p, log_q = (
         log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
@@ -73,9 +73,9 @@ def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0
 
 
 def temperature(reference: ArrayLike) -> float:
-    """The least of 1 or more at which the softmax of `reference` [N, classes] has doubts.
+    """The least of 1 or more at which the softmax of `reference` [N, classes] has warnings.
 
-    A network that is sure of nearly every picture shows in its divergence the few that it is not
+    A network that is sure of nearly every image shows in its divergence the few that it is not
     sure of, and chance says which these are. At the temperature at which its best class has
     `SURE` on average, all of them tell.
     """

@@ -138,7 +138,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Cost:
-    """A network's cost for one picture.
+    """A network's cost for one image.
 
     `params` counts all weights, moving statistics included. `peak_activation_bytes` is the most
     that inputs and results take at one moment when layers run in the given order, each result is
@@ -160,7 +160,7 @@ class Cost:
 def cost(layers: Sequence[Layer]) -> Cost:
     """The cost of a network from its layers in execution order (TensorFlow, TFLite or ONNX).
 
-    Sides of unknown length are 0, as in `Tensor`; of the first, the batch, one picture is counted.
+    Sides of unknown length are 0, as in `Tensor`; of the first, the batch, one image is counted.
     """
     plain = unquantized(layers)
     seen: set[str] = set()
@@ -180,8 +180,8 @@ def cost(layers: Sequence[Layer]) -> Cost:
 
 
 def unquantized(layers: Sequence[Layer]) -> list[Layer]:
-    """The operators that compute, in QDQ form as they are run, for one picture."""
-    return _without_quantizers([_one_picture(layer) for layer in layers])
+    """The operators that compute, in QDQ form as they are run, for one image."""
+    return _without_quantizers([_one_image(layer) for layer in layers])
 
 
 def elements(shape: Iterable[int]) -> int:
@@ -268,7 +268,7 @@ def _is_uncounted(layer: Layer) -> bool:
     return opaque or (layer.op in _COUNTED and _mult_adds(layer) is None)
 
 
-def _one_picture(layer: Layer) -> Layer:
+def _one_image(layer: Layer) -> Layer:
     """The layer with 1 for a batch of unknown size."""
 
     def one(tensor: Tensor) -> Tensor:
@@ -296,7 +296,7 @@ def _kind(layer: Layer) -> str:
     if layer.op in _DEPTHWISE or (each == 1 and inputs > 1):
         return f"Conv DW {size}"
     if elements(output.shape) == channels and elements(window) == 1:
-        # A picture of one pixel: what other networks call fully connected.
+        # An image of one pixel: what other networks call fully connected.
         return FULLY_CONNECTED
     return f"Conv {size}{' grouped' if each < inputs else ''}"
 

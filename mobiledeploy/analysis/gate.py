@@ -1,6 +1,6 @@
-"""Whether a model is worse than another on the same pictures: paired, and able to say "unknown".
+"""Whether a model is worse than another on the same images: paired, and able to say "unknown".
 
-Of n pictures, `losses` are those that only the accepted model named rightly, `gains` those that
+Of n images, `losses` are those that only the accepted model named rightly, `gains` those that
 only the candidate did. The loss of accuracy is d = (losses - gains) / n. Non-inferiority with a
 margin m: **pass** where the upper 95 % bound of d is below m, **fail** where the lower one is above
 it, **inconclusive** otherwise. Both bounds are one-sided.
@@ -21,17 +21,17 @@ from mobiledeploy.core.types import Outcome
 CONFIDENCE = 0.95
 POWER = 0.8
 CORRECTION = 0.5
-"""Half a picture: losses less gains come in whole ones."""
+"""Half an image: losses less gains come in whole ones."""
 FALSE_DISCOVERIES = 0.01
 """Where no class regressed, one is named once in a hundred checks at most, of however many."""
 LEAST_SUPPORT = 10
-"""A class of fewer pictures is not judged alone."""
+"""A class of fewer images is not judged alone."""
 CLASS_MARGIN = 0.05
-"""What a class may lose, as the share of its pictures, however sure that loss is."""
+"""What a class may lose, as the share of its images, however sure that loss is."""
 CLASS_FLIPS = 0.25
 """Without labels: the share of a class's answers that may change."""
 MOST_IMAGES = 10_000_000
-"""Beyond it, the loss is as good as the margin itself: no number of pictures decides."""
+"""Beyond it, the loss is as good as the margin itself: no number of images decides."""
 
 
 def tango(
@@ -44,7 +44,7 @@ def tango(
     with b losses and c gains, where q is the maximum-likelihood estimate of the share of gains
     under the hypothesis, the larger root of 2n q^2 + B q - c d (1 - d) = 0 with
     B = (2n - b + c) d - b - c (Tango 1998, Statistics in Medicine 17:891). `correction` is his 0,
-    or half a picture towards the hypothesis. Where that leaves no variance, T is 0 for what it says
+    or half an image towards the hypothesis. Where that leaves no variance, T is 0 for what it says
     and infinite for all else.
     """
     b, c, n, d = (np.asarray(x, np.float64) for x in (losses, gains, n, d))
@@ -69,8 +69,8 @@ def bounds(
     """(lower, upper): one-sided bounds of the loss d, each at `confidence`.
 
     They are where `tango` meets the normal quantile. With a correction of 0 this is Tango's own
-    interval, at a confidence of 2 `confidence` - 1. That one passes too often where few pictures
-    flip: at 270 pictures, 6.5 % of the models that truly lose one in a hundred. With half a picture
+    interval, at a confidence of 2 `confidence` - 1. That one passes too often where few images
+    flip: at 270 images, 6.5 % of the models that truly lose one in a hundred. With half an image
     (as Chang et al. 2024, Journal of Applied Statistics 51:139, correct it) no cell of
     benchmarks/gate_statistics.py passes more than 5 %.
 
@@ -78,7 +78,7 @@ def bounds(
         ValueError: counts that cannot be.
     """
     if n < 1 or min(losses, gains) < 0 or losses + gains > n:
-        raise ValueError(f"{losses} losses and {gains} gains of {n} pictures")
+        raise ValueError(f"{losses} losses and {gains} gains of {n} images")
     quantile = float(stats.norm.ppf(confidence))
     lower = -_upper(gains, losses, n, quantile, correction)
     return lower, _upper(losses, gains, n, quantile, correction)
@@ -106,15 +106,15 @@ def outcome(interval: tuple[float, float], margin: float) -> Outcome:
 
 
 def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
-    """How many pictures would decide with 80 % power, were they like these.
+    """How many images would decide with 80 % power, were they like these.
 
     n = r (z_a + z_b)^2 / (margin - d)^2 with the share r of losses and gains, z_a of 95 % and z_b
-    of 80 %, and d what is lost now, 0 where nothing is; with what half a picture of correction
+    of 80 %, and d what is lost now, 0 where nothing is; with what half an image of correction
     adds (Fleiss, Statistical Methods for Rates and Proportions, 3.2). At least as many as pass
     without any flip.
 
     Returns:
-        None where the loss is so near to the margin that no number of pictures would do.
+        None where the loss is so near to the margin that no number of images would do.
     """
     reach = abs(margin - max(0.0, (losses - gains) / n))
     if reach == 0:
@@ -130,7 +130,7 @@ def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
 
 
 def unflipped(margin: float) -> int:
-    """How many pictures without a single flip are enough to pass."""
+    """How many images without a single flip are enough to pass."""
     quantile = float(stats.norm.ppf(CONFIDENCE))
     # From n m - 1/2 > z sqrt(n m (1 - m)), a quadratic in sqrt(n).
     root = quantile * math.sqrt(margin * (1 - margin))
@@ -140,19 +140,19 @@ def unflipped(margin: float) -> int:
 
 
 def least_margin(n: int) -> float:
-    """The margin above which n pictures decide where none flips: below it they never can."""
+    """The margin above which n images decide where none flips: below it they never can."""
     return bounds(0, 0, n)[1]
 
 
 def least_flips(n: int) -> float:
-    """The share of flips above which n pictures decide where none flips."""
+    """The share of flips above which n images decide where none flips."""
     return flip_bounds(0, n)[1]
 
 
 def flips_needed(flips: int, n: int, most: float) -> int | None:
-    """How many pictures would decide whether fewer than `most` of them flip, were they like these.
+    """How many images would decide whether fewer than `most` of them flip, were they like these.
 
-    None where the share is so near to `most` that no number of pictures would do.
+    None where the share is so near to `most` that no number of images would do.
     """
     share = flips / n
     if share == most:
@@ -179,7 +179,7 @@ def flip_bounds(flips: int, n: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Group:
-    """The pictures of one class: `worse` and `better` of `n` changed for the worse or the better.
+    """The images of one class: `worse` and `better` of `n` changed for the worse or the better.
 
     `p` is exact and one-sided, adjusted for all groups tested (Benjamini and Hochberg 1995).
     """
@@ -197,17 +197,17 @@ def regressed_classes(
 ) -> tuple[tuple[Group, ...], int]:
     """Which classes lost more than `CLASS_MARGIN`, surely.
 
-    The test is McNemar's, exact and one-sided, in every class of `LEAST_SUPPORT` pictures or more:
+    The test is McNemar's, exact and one-sided, in every class of `LEAST_SUPPORT` images or more:
     given its flips, as many gains as losses are to be expected. What is called regressed is so at a
     false discovery rate of `FALSE_DISCOVERIES`.
 
     Args:
-        classes: [n] the true class of each picture.
+        classes: [n] the true class of each image.
         losses: [n] whether only the accepted model was right.
         gains: [n] whether only the candidate was.
 
     Returns:
-        The classes that were tested, and how many had too few pictures.
+        The classes that were tested, and how many had too few images.
     """
     labels, worse, better = np.asarray(classes), np.asarray(losses), np.asarray(gains)
     found, small = _supported(labels)
@@ -233,7 +233,7 @@ def changed_classes(classes: ArrayLike, flips: ArrayLike) -> tuple[tuple[Group, 
 
 
 def _supported(labels: NDArray[np.int64]) -> tuple[list[int], int]:
-    """The classes with enough pictures, and how many have too few."""
+    """The classes with enough images, and how many have too few."""
     values, sizes = np.unique(labels, return_counts=True)
     enough = sizes >= LEAST_SUPPORT
     return [int(value) for value in values[enough]], int((~enough).sum())
@@ -260,7 +260,7 @@ def moved_pairs(
 ) -> tuple[tuple[int, int, int, int], ...]:
     """Pairs (true, predicted, count before, count now) of wrong answers that surely became more.
 
-    An exact sign test of the pictures that came to the pair and those that left it, adjusted as the
+    An exact sign test of the images that came to the pair and those that left it, adjusted as the
     classes are. Largest growth first.
     """
     labels, old, new = (np.asarray(x) for x in (classes, before, now))

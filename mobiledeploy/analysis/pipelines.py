@@ -1,4 +1,4 @@
-"""What a foreign preprocessing does, found out from the tensors that it makes of known pictures."""
+"""What a foreign preprocessing does, found out from the tensors that it makes of known images."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _OFFSETS = {
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class PipelineDiagnosis:
     """What the tensors say.
 
     `differences` are what explains them, in words, each naming what the model wants; () where they
     are right. `error` is what is left unexplained and `error_as_wanted` how far they are from right
     ones, both in grey levels (a 255th of the input range) on the average. `explained`: the error is
-    small enough to believe it. `untold` are aspects that these pictures cannot tell.
+    small enough to believe it. `untold` are aspects that these images cannot tell.
     """
 
     differences: tuple[str, ...]
@@ -58,7 +58,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Guess:
-    """One way to prepare pictures."""
+    """One way to prepare images."""
 
     scale: tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]]
     channels: str
@@ -67,21 +67,21 @@ class _Guess:
 
 
 def diagnose(
-    pictures: Sequence[Pixels],
+    images: Sequence[Pixels],
     tensors: Array,
     wanted: Preprocessing,
     resolution: tuple[int, int],
     tensor: Tensor,
     layout: Layout,
-) -> Diagnosis:
-    """Compares a caller's tensors with what known pipelines make of the same pictures.
+) -> PipelineDiagnosis:
+    """Compares a caller's tensors with what known pipelines make of the same images.
 
     Every combination of the usual scales, channel orders, resize methods, crops and, for integers,
     offsets is tried; the nearest is taken, and of those as near the one that differs least from
     what is wanted.
 
     Args:
-        pictures: uint8 [H, W, 3] each, RGB.
+        images: uint8 [H, W, 3] each, RGB.
         tensors: [N, height, width, 3] or [N, 3, height, width], what the caller's pipeline makes
             of them; floats, or integers for a model whose input is.
         wanted: what the model was trained with.
@@ -90,16 +90,16 @@ def diagnose(
         layout: of the model's input.
 
     Raises:
-        InputError: tensors of another count or of no picture's shape, or not finite.
+        InputError: tensors of another count or of no image's shape, or not finite.
     """
     differences = []
-    given, found_layout = _as_nhwc(tensors, len(pictures), layout)
+    given, found_layout = _as_nhwc(tensors, len(images), layout)
     if found_layout != layout:
         differences.append(f"the layout is {found_layout}, the model wants {layout}")
     if given.shape[1:3] != tuple(resolution):
         height, width = given.shape[1:3]
         size = f"{height}x{width}, the model wants {resolution[0]}x{resolution[1]}"
-        return Diagnosis((*differences, f"the tensors are {size}"), 0.0, 0.0, True, ())
+        return PipelineDiagnosis((*differences, f"the tensors are {size}"), 0.0, 0.0, True, ())
     own = _own(wanted)
     integers = np.dtype(tensor.dtype).kind in "iu"
     kind = given.dtype.kind
@@ -117,7 +117,7 @@ def diagnose(
     shifts = _shifts(tensor) if coded else {0: 0.0}
     level = _level(wanted)
     errors: dict[tuple[_Guess, int], float] = {}
-    for guess, made in _prepared(pictures, wanted, resolution):
+    for guess, made in _prepared(images, wanted, resolution):
         if coded:
             made = _rounded(made, tensor)
         for offset, shift in shifts.items():
@@ -144,7 +144,7 @@ def diagnose(
     ]
     one_off = [key[0] for key in alike if len(_apart(key[0], best[0])) == 1 and key[1] == best[1]]
     untold = sorted({_apart(guess, best[0])[0] for guess in one_off})
-    return Diagnosis(tuple(differences), errors[best], as_wanted, explained, tuple(untold))
+    return PipelineDiagnosis(tuple(differences), errors[best], as_wanted, explained, tuple(untold))
 
 
 def _as_nhwc(tensors: Array, count: int, layout: Layout) -> tuple[Array, Layout]:
@@ -152,7 +152,7 @@ def _as_nhwc(tensors: Array, count: int, layout: Layout) -> tuple[Array, Layout]
         tensors = tensors[:, 0]
     if tensors.ndim != 4 or len(tensors) != count or 3 not in (tensors.shape[1], tensors.shape[3]):
         raise InputError(
-            f"the pipeline made {list(tensors.shape)} of {count} golden pictures",
+            f"the pipeline made {list(tensors.shape)} of {count} golden images",
             f"[{count}, height, width, 3] or [{count}, 3, height, width] is wanted, in their order",
         )
     if tensors.dtype.kind not in "fiu":
@@ -176,13 +176,13 @@ def _level(wanted: Preprocessing) -> float:
 
 
 def _prepared(
-    pictures: Sequence[Pixels], wanted: Preprocessing, resolution: tuple[int, int]
+    images: Sequence[Pixels], wanted: Preprocessing, resolution: tuple[int, int]
 ) -> Iterator[tuple[_Guess, NDArray[np.float32]]]:
     own = _own(wanted)
     scales = dict.fromkeys((own.scale, *_SCALES))
     crops = dict.fromkeys((own.crop, *_CROPS))
     for crop, resize in itertools.product(crops, _RESIZES):
-        pixels = np.stack([_resized(p, crop, resize, resolution) for p in pictures])
+        pixels = np.stack([_resized(p, crop, resize, resolution) for p in images])
         for channels, scale in itertools.product(("rgb", "bgr"), scales):
             how = replace(
                 wanted,
@@ -196,33 +196,33 @@ def _prepared(
             yield _Guess(scale, channels, resize, crop), made
 
 
-def _resized(picture: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
-    """The picture as grey levels at the model's resolution."""
+def _resized(image: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
+    """The image as grey levels at the model's resolution."""
     if resize in ("bilinear", "bicubic"):
         plain = Preprocessing(
             (0.0, 255.0), crop=crop, resize="bilinear" if resize == "bilinear" else "bicubic"
         )
-        made = preprocessing.prepare(picture, plain, resolution)
+        made = preprocessing.prepare(image, plain, resolution)
     else:
-        top, left = (int((side - side * crop) / 2) for side in picture.shape[:2])
-        kept = picture[top : picture.shape[0] - top, left : picture.shape[1] - left]
+        top, left = (int((side - side * crop) / 2) for side in image.shape[:2])
+        kept = image[top : image.shape[0] - top, left : image.shape[1] - left]
         made = _sampled(kept, resolution, nearest=resize == "nearest neighbour")
     return np.rint(made).astype(np.uint8)
 
 
-def _sampled(picture: Pixels, resolution: tuple[int, int], *, nearest: bool) -> NDArray[np.float32]:
+def _sampled(image: Pixels, resolution: tuple[int, int], *, nearest: bool) -> NDArray[np.float32]:
     """Each pixel from the one or the four pixels about its centre, however far it shrinks.
 
     As cv2.INTER_LINEAR, tf.image.resize and Android's Bitmap.createScaledBitmap do.
     """
     axes = []
-    for size, old in zip(resolution, picture.shape[:2], strict=True):
+    for size, old in zip(resolution, image.shape[:2], strict=True):
         at = (np.arange(size) + 0.5) * old / size - 0.5
         low = np.clip(np.floor(at + 0.5 if nearest else at), 0, old - 1).astype(int)
         share = np.zeros(size) if nearest else np.clip(at - low, 0, 1)
         axes.append((low, np.minimum(low + 1, old - 1), share.astype(np.float32)))
     (top, below, down), (left, right, across) = axes
-    rows = picture.astype(np.float32)
+    rows = image.astype(np.float32)
     rows = rows[top] * (1 - down)[:, None, None] + rows[below] * down[:, None, None]
     made: NDArray[np.float32] = (
         rows[:, left] * (1 - across)[:, None] + rows[:, right] * across[:, None]

@@ -22,7 +22,7 @@ Reals = NDArray[np.float32] | NDArray[np.float64]
 SATURATED = 0.01
 """Share of a channel's values beyond the codes from which it is called saturated."""
 GOOD_DB = 30.0
-"""Of the logits: 3 % of error. Above it and with every best class the same, nothing is to mend."""
+"""Of the logits: 3 % of error. Above it and with every best class the same, nothing is to fix."""
 _MUCH = 0.3
 """Share of the error for which a cause is worth a remedy."""
 _UNEVEN = 16.0
@@ -41,7 +41,7 @@ Cause = Literal["clipped", "codes", "weights"]
 
 
 @dataclass(frozen=True)
-class Grid:
+class CodeGrid:
     """Codes of a tensor: real = scale * (code - zero), code of lowest to highest."""
 
     scale: float
@@ -66,10 +66,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer of an integer model beside the same layer in float, over some pictures.
+    """One layer of an integer model beside the same layer in float, over some images.
 
     Attributes:
-        reads: the names of the layers that it reads; () for the picture.
+        reads: the names of the layers that it reads; () for the image.
         sqnr_db: of its values as the network delivers them; all error of the layers before it is
             inherited. 200 where nothing differs.
         own_sqnr_db: of its own values where its inputs are exact, rounded to their codes only: the
@@ -142,7 +142,7 @@ class Scaling:
     exact: Doubles | float = 0.0
 
     def add(self, exact: Reals, delivered: Reals) -> None:
-        """One picture's values, [..., C], both in real numbers."""
+        """One image's values, [..., C], both in real numbers."""
         rows, others = _rows(exact), _rows(delivered)
         self.both = self.both + np.einsum("nc,nc->c", rows, others)
         self.exact = self.exact + np.einsum("nc,nc->c", rows, rows)
@@ -157,9 +157,9 @@ class Scaling:
 
 @dataclass
 class Tally:
-    """Adds up what one layer does, picture after picture."""
+    """Adds up what one layer does, image after image."""
 
-    grid: Grid
+    grid: CodeGrid
     factor: Doubles
     signal: float = 0.0
     noise: float = 0.0
@@ -178,7 +178,7 @@ class Tally:
     seen: set[int] = field(default_factory=set)
 
     def add(self, exact: Reals, delivered: Codes, own: Codes, reference: Reals) -> Doubles:
-        """One picture.
+        """One image.
 
         Args:
             exact: what the float network's layer answers, [..., C].
@@ -303,7 +303,7 @@ def remedies(
     Args:
         layers: in the order in which they run.
         sqnr_db: of the logits.
-        agreement: share of the pictures on which the best class is that of the float model.
+        agreement: share of the images on which the best class is that of the float model.
         recipe: what it was made by.
         per_tensor: whether its weights have one scale a tensor.
         improved: whether passes (equalization, rounding by answers, ranges) have worked on it.
@@ -324,8 +324,8 @@ def remedies(
             Remedy(
                 "calibration",
                 f"{parts['clipped']:.0%} of the error is values beyond the ranges that the "
-                "calibration pictures showed",
-                "export with --data of more, and more typical, pictures",
+                "calibration images showed",
+                "export with --data of more, and more typical, images",
                 _names(cut),
             )
         )

@@ -10,7 +10,7 @@ EXACT_MARGIN = 0.001
 TIME_MARGIN = 0.05
 """Times of one file differ by some percent from one start of the process to the next."""
 ROUGH = frozenset(("busy-machine", "unsteady", "wide-interval", "uneven-counts"))
-"""Doubts that say of a figure that taking it again may give another one: nothing rests on it."""
+"""Warnings that say of a figure that taking it again may give another one: nothing rests on it."""
 
 # Each median within its 97.5 % interval: both hold at once in 95 % of cases at least (Bonferroni).
 _EACH = 0.975

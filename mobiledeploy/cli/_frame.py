@@ -1,4 +1,4 @@
-"""What the commands share: options, the terminal as a Notify, tables and JSON."""
+"""What the commands share: options, the terminal as a Reporter, tables and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 from mobiledeploy.cli import _settings
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Doubt, Failed, Overrides
+from mobiledeploy.core.types import Failed, NamedWarning, Overrides
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Terminal:
-    """A Notify that speaks on standard error; progress bars on a terminal only.
+    """A Reporter that speaks on standard error; progress bars on a terminal only.
 
     A context manager: leaving it takes the bars off the screen.
     """
@@ -34,7 +34,7 @@ class Terminal:
         self.verbose = verbose
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._said: set[Doubt] = set()
+        self._said: set[NamedWarning] = set()
 
     def __enter__(self) -> Terminal:
         if sys.stderr.isatty() and not self.quiet:
@@ -72,12 +72,12 @@ class Terminal:
         task = self._tasks[what]
         self._bars.update(task, completed=done, total=total, visible=done < total)
 
-    def doubt(self, doubt: Doubt) -> None:
+    def warn(self, warning: NamedWarning) -> None:
         """A warning, once; --quiet does not silence it, for the result is worth less without it."""
-        if doubt not in self._said:
-            self._said.add(doubt)
-            advice = f"; {doubt.advice}" if doubt.advice else ""
-            self._line(f"warning: {doubt.message}{advice} [{doubt.name}]")
+        if warning not in self._said:
+            self._said.add(warning)
+            advice = f"; {warning.advice}" if warning.advice else ""
+            self._line(f"warning: {warning.message}{advice} [{warning.name}]")
 
     def say(self, line: str) -> None:
         """What is going on, unless --quiet."""
@@ -106,7 +106,7 @@ def common(function: F) -> F:
 
 
 def preprocessing_options(function: F) -> F:
-    """How pictures become input; the default comes from the model card or the artifact."""
+    """How images become input; the default comes from the model card or the artifact."""
     for option in (
         _settings.option(
             "--labels",

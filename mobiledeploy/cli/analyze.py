@@ -62,13 +62,13 @@ class Amount(click.ParamType[int]):
 @_settings.option(
     "--data",
     metavar="DATA",
-    help="Pictures of --quantization; default: the artifact's golden ones.",
+    help="Images of --quantization; default: the artifact's golden ones.",
 )
 @_settings.output(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The picture of --quantization, .svg or .png.",
+    help="The image of --quantization, .svg or .png.",
 )
 @click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
@@ -101,7 +101,7 @@ def command(
         raise UsageError("--max-mult-adds, --max-size and --min-top1 are for --best", "add --best")
     fed = data is not None or plot is not None or overrides != Overrides()
     if fed and not quantization:
-        raise UsageError("--data, --plot and how pictures are prepared are for --quantization")
+        raise UsageError("--data, --plot and how images are prepared are for --quantization")
     if quantization and (best or table or set(network) != {"file"}):
         raise UsageError(
             "--quantization takes an artifact and stands alone",
@@ -117,7 +117,7 @@ def command(
             if plot is not None:
                 quantization_plot.check(plot)
             diagnosis = diagnose.diagnose(
-                given["file"], data=data, overrides=overrides, notify=terminal
+                given["file"], data=data, overrides=overrides, reporter=terminal
             )
             if plot is not None:
                 quantization_plot.draw(diagnosis, plot)
@@ -128,7 +128,7 @@ def command(
             compared = verb.compare(table, terminal)
             _answer(compared, _show_table, json)
             return
-        analysis = verb.analyze(verb.Order(**given), terminal)
+        analysis = verb.analyze(verb.AnalyzeConfig(**given), terminal)
     _answer(analysis, _show, json)
 
 
@@ -176,7 +176,7 @@ def _show(found: verb.Analysis) -> None:
         click.echo(f"not counted: {', '.join(found.uncounted)}")
 
 
-def _show_diagnosis(found: diagnose.Diagnosis) -> None:
+def _show_diagnosis(found: diagnose.QuantizationDiagnosis) -> None:
     _frame.table(
         (
             "layer",
@@ -209,11 +209,11 @@ def _show_diagnosis(found: diagnose.Diagnosis) -> None:
             for row in found.layers
         ],
         title=f"{found.artifact} beside {found.reference}: "
-        f"{found.pictures} picture{'s' * (found.pictures != 1)} ({found.data}), {found.runtime}",
+        f"{found.images} image{'s' * (found.images != 1)} ({found.data}), {found.runtime}",
     )
     click.echo(
         f"logits: {found.sqnr_db:.1f} dB, the best class is float's on "
-        f"{units.percent(found.agreement)} of the pictures"
+        f"{units.percent(found.agreement)} of the images"
     )
     if found.not_told:
         click.echo(f"not apart from the layer after it: {', '.join(found.not_told)}")
@@ -225,7 +225,7 @@ def _show_diagnosis(found: diagnose.Diagnosis) -> None:
         click.echo("nothing needs a remedy")
 
 
-def _where(found: diagnose.Diagnosis) -> str:
+def _where(found: diagnose.QuantizationDiagnosis) -> str:
     """Where the error enters: in one layer, in a few, or spread."""
     by_name = {row.name: row for row in found.layers}
     most = [by_name[name] for name in found.most]
@@ -244,7 +244,7 @@ def _decibels(value: float) -> str:
     return "–" if abs(value) >= accuracy.LARGEST_SQNR_DB else f"{value:.1f} dB"
 
 
-def _show_table(found: verb.Compared) -> None:
+def _show_table(found: verb.TableComparison) -> None:
     if found.rows:
         _frame.table(
             (
@@ -302,7 +302,7 @@ def _show_table(found: verb.Compared) -> None:
     _show_reasons(found)
 
 
-def _show_reasons(found: verb.Compared) -> None:
+def _show_reasons(found: verb.TableComparison) -> None:
     """Once each: a reason often holds for many rows."""
     reasons: dict[str, list[str]] = {}
     for row in found.rows:
@@ -323,7 +323,7 @@ def _show_reasons(found: verb.Compared) -> None:
         click.echo(f"why: {known[0]}{more}: {why}")
 
 
-def _comparison(row: verb.Comparison) -> tuple[str, ...]:
+def _comparison(row: verb.NetworkComparison) -> tuple[str, ...]:
     published = row.published
     return (
         published.model,
@@ -345,7 +345,7 @@ def _beside(printed: int | None, counted: int, digits: int) -> tuple[str, str, s
     )
 
 
-def _show_best(found: verb.Choices) -> None:
+def _show_best(found: verb.BudgetChoices) -> None:
     _frame.table(
         ("published", "alpha", "resolution", "top-1", "mult-adds", "int8 weights", "source"),
         [

@@ -107,7 +107,7 @@ def command(
     verbose: int,
     **given: Any,
 ) -> None:
-    """Time ARTIFACTS that `mobiledeploy export` made, one picture at a time.
+    """Time ARTIFACTS that `mobiledeploy export` made, one image at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
     are counted instead, TFLite's to the instruction; they are no latency. Of a phone or board that
@@ -122,7 +122,7 @@ def command(
     if rounds is not None:
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = bench_figures.figures(chosen, notify=terminal, **given)
+        done = bench_figures.figures(chosen, reporter=terminal, **given)
     if json:
         _frame.emit_json(done)
         _frame.failures(done.failed)
@@ -173,7 +173,7 @@ def _compare(
     given.pop("fixed_performance")
     given["threads"] = given["threads"] or 1
     with terminal:
-        made = comparison.compare(*artifacts, notify=terminal, **given)
+        made = comparison.compare(*artifacts, reporter=terminal, **given)
     if json:
         _frame.emit_json(made)
         return

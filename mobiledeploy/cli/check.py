@@ -14,7 +14,7 @@ from mobiledeploy.core import records, units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Check, Doubt, Report, Verdict
+from mobiledeploy.core.types import Check, NamedWarning, Report, Verdict
 from mobiledeploy.steps import accuracy_check
 from mobiledeploy.verbs import check as verb
 
@@ -43,7 +43,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_settings.option(
     "--data",
     metavar="demo|DIR|FILE.npz",
-    help="Labelled pictures; default: what the artifact was exported with, but for those that "
+    help="Labelled images; default: what the artifact was exported with, but for those that "
     "calibrated it.",
 )
 @_settings.option(
@@ -116,7 +116,7 @@ def command(
             _settings.refuse_link_out(given["baseline"], "--baseline")
         with _frame.Terminal(quiet, verbose) as terminal:
             updated = verb.update(
-                paths, limits=limits, labelled=not no_labels, notify=terminal, **given
+                paths, limits=limits, labelled=not no_labels, reporter=terminal, **given
             )
         if json:
             _frame.emit_json(updated)
@@ -132,7 +132,7 @@ def command(
                 limits=limits,
                 labelled=not no_labels,
                 on_inconclusive=on_inconclusive,
-                notify=terminal,
+                reporter=terminal,
                 **given,
             )
     except DeployError as error:
@@ -152,7 +152,7 @@ def command(
     click.get_current_context().exit(_code(report))
 
 
-def _limits(given: dict[str, Any]) -> accuracy_check.Limits:
+def _limits(given: dict[str, Any]) -> accuracy_check.GateLimits:
     """Percentage points to fractions."""
 
     def share(name: str) -> float | None:
@@ -161,7 +161,7 @@ def _limits(given: dict[str, Any]) -> accuracy_check.Limits:
 
     margin, float_margin = share("margin"), share("float_margin")
     assert margin is not None and float_margin is not None
-    return accuracy_check.Limits(margin, float_margin, share("floor"), share("max_flips"))
+    return accuracy_check.GateLimits(margin, float_margin, share("floor"), share("max_flips"))
 
 
 def _code(report: Report) -> int:
@@ -178,8 +178,10 @@ def _github(report: Report, terminal: _frame.Terminal) -> None:
     if summary:
         records.append(Path(summary), REPORTS.load("markdown").render(report))
     else:
-        terminal.doubt(
-            Doubt("no-summary", "--github: GITHUB_STEP_SUMMARY is not set, no summary is written")
+        terminal.warn(
+            NamedWarning(
+                "no-summary", "--github: GITHUB_STEP_SUMMARY is not set, no summary is written"
+            )
         )
     click.echo(REPORTS.load("github").render(report), err=True, nl=False)
 
@@ -222,7 +224,7 @@ def _show_rest(check: Check) -> None:
         click.echo(units.one_line(f"{check.path}: {moved}"))
 
 
-def _show_update(updated: verb.Updated, *, labelled: bool) -> None:
+def _show_update(updated: verb.BaselineUpdate, *, labelled: bool) -> None:
     of = "points of top-1" if labelled else "% of answers changed"
     for c in updated.changes:
         words = f"{c.model} {c.recipe} {c.format}: "

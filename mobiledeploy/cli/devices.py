@@ -34,7 +34,7 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
         return
     _frame.table(
         ("device", "kind", "what it is", "state"),
-        [(one.name, one.kind, one.about, one.mend or "ready") for one in found.seen],
+        [(one.name, one.kind, one.about, one.fix or "ready") for one in found.devices],
     )
 
 
@@ -72,7 +72,7 @@ def calibrate(
     """
     paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = calibrate_verb.calibrate(name, paths, table=csv, notify=terminal, **given)
+        made = calibrate_verb.calibrate(name, paths, table=csv, reporter=terminal, **given)
         terminal.say(f"wrote {made.path}; mobiledeploy bench --device {name} estimates from it")
     if json:
         _frame.emit_json(made)

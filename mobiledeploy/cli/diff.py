@@ -24,7 +24,7 @@ from mobiledeploy.verbs import diff as verb
 @_settings.option(
     "--activations",
     is_flag=True,
-    help="Of int8 artifacts: what each layer loses by itself on the golden pictures, too.",
+    help="Of int8 artifacts: what each layer loses by itself on the golden images, too.",
 )
 @_settings.option(
     "--most", type=click.IntRange(min=1), default=20, show_default=True, help="Layers."
@@ -44,7 +44,7 @@ def command(
     figures = [diff_figures.named(name) for name in (a, b)]
     if not any(figures):
         with _frame.Terminal(quiet, verbose) as terminal:
-            done = verb.diff(Path(a), Path(b), activations=activations, notify=terminal)
+            done = verb.diff(Path(a), Path(b), activations=activations, reporter=terminal)
         _frame.emit_json(done) if json else _show(done, activations, most)
         return
     if not all(figures):
@@ -55,12 +55,12 @@ def command(
         raise UsageError("figures have no activations", "name two artifacts")
     compared = diff_figures.diff(a, b)
     terminal = _frame.Terminal(quiet, verbose)
-    for doubt in compared.doubts:
-        terminal.doubt(doubt)
+    for warning in compared.warnings:
+        terminal.warn(warning)
     _frame.emit_json(compared) if json else _show_figures(compared, most)
 
 
-def _show(done: verb.Different, activations: bool, most: int) -> None:
+def _show(done: verb.Difference, activations: bool, most: int) -> None:
     sizes = [units.size(number) for number in done.size_bytes]
     own = ("own error",) if activations else ()
     _frame.table(
@@ -82,7 +82,7 @@ def _show(done: verb.Different, activations: bool, most: int) -> None:
         )
 
 
-def _show_figures(done: diff_figures.DifferentFigures, most: int) -> None:
+def _show_figures(done: diff_figures.FigureDifference, most: int) -> None:
     models = " → ".join(dict.fromkeys(units.one_line(model) for model in done.models))
     said = _ratio(done.kind, done.values, done.ratio, done.interval)
     click.echo(f"{done.kind}, {models}: {said}")
@@ -123,7 +123,7 @@ def _change(values: list[str]) -> str:
     return values[0] if len(set(values)) == 1 else " → ".join(values)
 
 
-def _layer_row(layers: diff_figures.Layers) -> tuple[str, ...]:
+def _layer_row(layers: diff_figures.LayerCountPair) -> tuple[str, ...]:
     sides: list[LayerCount] = [side for side in (layers.a, layers.b) if side]
     return (
         units.one_line(sides[0].name.partition(";")[0])[-48:],

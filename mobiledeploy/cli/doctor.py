@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and the line that mends it."""
+"""What is installed, what is missing, and the line that fixes it."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from mobiledeploy.verbs import doctor
 def command(
     clean: bool, emulator: bool, torch: bool, json: bool, quiet: bool, verbose: int
 ) -> None:
-    """What is installed, what is missing, and the line that mends it.
+    """What is installed, what is missing, and the line that fixes it.
 
     Ends in 6 where something that every command needs is missing or unfit; what only some
     commands need is listed.
     """
-    with _frame.Terminal(quiet, verbose) as notify:
+    with _frame.Terminal(quiet, verbose) as reporter:
         if clean:
             _show_cleaned(doctor.clean(), json)
             return
         if emulator:
-            _show_equipment(equip.equip(notify), json)
+            _show_equipment(equip.equip(reporter), json)
             return
         if torch:
-            _show_environment(equip.environment(apart.TORCH, notify), json)
+            _show_environment(equip.environment(apart.TORCH, reporter), json)
             return
         diagnosis = doctor.doctor()
-        for doubt in diagnosis.doubts:
-            notify.doubt(doubt)
+        for warning in diagnosis.warnings:
+            reporter.warn(warning)
         if json:
             _frame.emit_json(diagnosis)
         else:
             _show(diagnosis)
     if diagnosis.broken:
         first = diagnosis.broken[0]
-        raise MissingError(f"{first.name} is {first.state}", first.mend)
+        raise MissingError(f"{first.name} is {first.state}", first.fix)
 
 
 def _show(diagnosis: doctor.Installation) -> None:
@@ -83,11 +83,11 @@ def _show(diagnosis: doctor.Installation) -> None:
     click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
 
 
-def _state(part: doctor.Part) -> str:
-    return f"{part.state}: {part.mend}" if part.mend else part.state
+def _state(part: doctor.InstalledPart) -> str:
+    return f"{part.state}: {part.fix}" if part.fix else part.state
 
 
-def _show_cleaned(cleaned: doctor.Cleaned, json: bool) -> None:
+def _show_cleaned(cleaned: doctor.CleanResult, json: bool) -> None:
     if json:
         _frame.emit_json(cleaned)
         return

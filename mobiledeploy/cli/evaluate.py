@@ -1,4 +1,4 @@
-"""Top-1, top-5, agreement with float and confusion of artifacts, on labelled pictures."""
+"""Top-1, top-5, agreement with float and confusion of artifacts, on labelled images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAIRS = 3
 @_settings.option(
     "--data",
     metavar="demo|DIR|FILE.npz",
-    help="Labelled pictures; default: what the artifact was exported with, but for those that "
+    help="Labelled images; default: what the artifact was exported with, but for those that "
     "calibrated it.",
 )
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
@@ -41,7 +41,7 @@ def command(
     changes = _frame.overrides(given)
     paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.evaluated(paths, overrides=changes, notify=terminal, **given)
+        done = verb.evaluated(paths, overrides=changes, reporter=terminal, **given)
     if json:
         _frame.emit_json(done)
         _frame.failures(done.failed)

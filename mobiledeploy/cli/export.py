@@ -9,7 +9,7 @@ import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
-from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs import export as verb
 
 
@@ -43,7 +43,7 @@ class Names(_settings.Listed[tuple[str, ...]]):
 @_settings.option(
     "--data",
     metavar="demo|DIR|FILE.npz",
-    help="Pictures to calibrate with and, others of them, to judge by.",
+    help="Images to calibrate with and, others of them, to judge by.",
 )
 @_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
 @_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
@@ -96,10 +96,10 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     """
     changes = _frame.overrides(given)
     with _frame.Terminal(quiet, verbose) as terminal:
-        order = Order(
+        config = ExportConfig(
             recipes=given.pop("recipe"), formats=given.pop("format"), overrides=changes, **given
         )
-        done = verb.export(order, terminal)
+        done = verb.export(config, terminal)
     if json:
         _frame.emit_json(done)
     else:
@@ -107,11 +107,11 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     _frame.failures(done.failed)
 
 
-def _show(done: verb.Exported) -> None:
+def _show(done: verb.ExportResult) -> None:
     spec = done.spec
     kind = f"{spec.weights.source} weights" if spec.card else "your model"
     judged = max(row.images for row in done.rows)
-    pictures = f"judged on {judged} pictures" if judged else "not judged"
+    images = f"judged on {judged} images" if judged else "not judged"
     _frame.table(
         (
             "file",
@@ -138,7 +138,7 @@ def _show(done: verb.Exported) -> None:
             )
             for row in done.rows
         ],
-        title=f"{done.folder}: {kind}, {pictures}",
+        title=f"{done.folder}: {kind}, {images}",
     )
     if done.reused:
         click.echo("Nothing changed since these were made; --force makes them again.")

@@ -33,7 +33,7 @@ def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
         _detail(found.models[0])
 
 
-def _line(listing: verb.Listing) -> tuple[str, ...]:
+def _line(listing: verb.ModelListing) -> tuple[str, ...]:
     """A card at its defaults, by the first source that prints it so."""
     card = listing.card
     usual = [
@@ -61,7 +61,7 @@ def _line(listing: verb.Listing) -> tuple[str, ...]:
     )
 
 
-def _detail(listing: verb.Listing) -> None:
+def _detail(listing: verb.ModelListing) -> None:
     card = listing.card
     low, high = card.resolution_limits
     click.echo(f"{card.name}: {card.title}, {card.paper} {card.link}".rstrip())

@@ -51,7 +51,7 @@ def command(
         out = Path(f"report.{SUFFIXES.get(format, format)}")
         _settings.refuse_link_out(out, "--out")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.report(out, format=format, where=where, title=title, notify=terminal)
+        done = verb.report(out, format=format, where=where, title=title, reporter=terminal)
     if json:
         _frame.emit_json(done)
     else:

@@ -157,12 +157,12 @@ def regress(
     """Hold the newest figures against BASELINE, a file of `results export`.
 
     Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell: they scatter,
-    a figure was doubted when it was taken, or it was not taken since.
+    a figure was given with a warning when it was taken, or it was not taken since.
     """
     if junit is not None:
         records.need_folder(junit)
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.regress(baseline, margin=margin / 100, notify=terminal)
+        done = verb.regress(baseline, margin=margin / 100, reporter=terminal)
     report = Report(f"figures against {baseline.name}", regressions=done.regressions)
     if junit is not None:
         records.write_atomic(junit, REPORTS.load("junit").render(report))
@@ -178,8 +178,8 @@ def regress(
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
 
 
-def _pictures(r: Result) -> str:
-    return units.pictures(r.data_source, r.data_split, r.data_identity)
+def _images(r: Result) -> str:
+    return units.images(r.data_source, r.data_split, r.data_identity)
 
 
 def _csv(results: tuple[Result, ...]) -> None:
@@ -209,7 +209,7 @@ def _show(results: tuple[Result, ...]) -> None:
                 units.one_line(f"{r.recipe}.{units.ended(r.format, r.io)}"),
                 "–" if r.size_bytes is None else units.size(r.size_bytes),
                 units.percent(r.top1),
-                units.one_line(_pictures(r)) or "–",
+                units.one_line(_images(r)) or "–",
                 units.one_line(r.device),
                 f"{r.kind}, recorded" if r.recorded else r.kind,
                 "–" if r.latency_ns is None else units.duration(r.latency_ns),

@@ -101,7 +101,7 @@ def command(
 
     The same command resumes a sweep that was interrupted: what stands is not made again.
     """
-    grid = verb.Grid(**{_GRID.get(name, name): value for name, value in given.items()})
+    grid = verb.SweepGrid(**{_GRID.get(name, name): value for name, value in given.items()})
     if executor not in EXECUTORS.names():
         raise click.UsageError(f"no executor {executor!r}: {', '.join(EXECUTORS.names())}")
     if ray_address and executor != "ray":
@@ -109,10 +109,10 @@ def command(
     with _frame.Terminal(quiet, verbose) as terminal:
         if dry_run:
             plan = tuple(planned for _, planned in verb.plan(grid, jobs or 1, terminal))
-            done = verb.Swept(plan, 0, (), ())
+            done = verb.SweepResult(plan, 0, (), ())
         else:
             done = verb.sweep(
-                grid, executor=executor, workers=jobs, address=ray_address, notify=terminal
+                grid, executor=executor, workers=jobs, address=ray_address, reporter=terminal
             )
     if json:
         _frame.emit_json(done)
@@ -123,14 +123,14 @@ def command(
     _frame.failures(done.failed)
 
 
-def _plan(done: verb.Swept) -> None:
+def _plan(done: verb.SweepResult) -> None:
     _frame.table(
         ("model", "recipes", "state", "why"),
         [(p.what, ",".join(p.recipes), p.state, units.one_line(p.why)) for p in done.jobs],
     )
 
 
-def _fronts(done: verb.Swept) -> None:
+def _fronts(done: verb.SweepResult) -> None:
     for front in done.fronts:
         if not front.results:
             continue
@@ -151,5 +151,5 @@ def _fronts(done: verb.Swept) -> None:
                 )
                 for r, g in zip(front.results, front.gains, strict=True)
             ],
-            title=f"Front of accuracy on {front.pictures} and {where}, cheapest first",
+            title=f"Front of accuracy on {front.images} and {where}, cheapest first",
         )

@@ -1,4 +1,4 @@
-"""Train or fine-tune a network on your pictures; resumable."""
+"""Train or fine-tune a network on your images; resumable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mobiledeploy.verbs import train as verb
     metavar="demo|DIR|FILE.npz",
     default="demo",
     show_default=True,
-    help="Labelled pictures: a folder per class, within train/ and validation/ or not.",
+    help="Labelled images: a folder per class, within train/ and validation/ or not.",
 )
 @_settings.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
 @_settings.output(
@@ -74,7 +74,7 @@ from mobiledeploy.verbs import train as verb
     type=int,
     default=32,
     show_default=True,
-    help="Pictures per step; the learning rate grows with it.",
+    help="Images per step; the learning rate grows with it.",
 )
 @_settings.option(
     "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
@@ -83,18 +83,18 @@ from mobiledeploy.verbs import train as verb
 @_frame.preprocessing_options
 @_frame.common
 def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
-    """Train a network of --arch, --alpha and --res on the pictures of --data.
+    """Train a network of --arch, --alpha and --res on the images of --data.
 
-    Pictures are prepared as they will be when the network is used, then mirrored, moved and lit a
+    Images are prepared as they will be when the network is used, then mirrored, moved and lit a
     little differently. The folder --out takes weights, a record, a log and TensorBoard's events.
     Given again, the same command goes on with a training that was broken off; with more --epochs,
     with a finished one.
     """
     changes = _frame.overrides(given)
-    order = training_plan.Order(overrides=changes, **given)
+    config = training_plan.TrainConfig(overrides=changes, **given)
     with _frame.Terminal(quiet, verbose) as terminal:
         try:
-            done = verb.train(order, terminal)
+            done = verb.train(config, terminal)
         except KeyboardInterrupt:
             terminal.say("interrupted; the same command goes on where this one was")
             raise SystemExit(130) from None
@@ -104,7 +104,7 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     _show(done)
 
 
-def _show(done: verb.Trained) -> None:
+def _show(done: verb.TrainResult) -> None:
     run = done.run
     shown = [run.history[index] for index in _some(len(run.history), run.best - 1)]
     _frame.table(
@@ -120,7 +120,7 @@ def _show(done: verb.Trained) -> None:
             )
             for epoch in shown
         ],
-        title=f"{done.folder}: {run.spec.name}, {run.images} pictures, "
+        title=f"{done.folder}: {run.spec.name}, {run.images} images, "
         f"judged on {run.validation_images}",
     )
     if done.reused:

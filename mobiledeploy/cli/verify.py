@@ -23,8 +23,8 @@ _WRONG = 1
     "--pipeline",
     metavar="COMMAND|FILE.npz",
     help="What your app feeds the model: an .npz of the tensors that it makes of the golden "
-    "pictures, in their order, or a command that is called with the .npz to write and the "
-    "pictures' paths.",
+    "images, in their order, or a command that is called with the .npz to write and the "
+    "images' paths.",
 )
 @_frame.common
 def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int) -> None:
@@ -34,7 +34,7 @@ def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbo
     does not feed it what it was trained with.
     """
     with _frame.Terminal(quiet, verbose) as terminal:
-        found = verb.verify(artifact, pipeline=pipeline, notify=terminal)
+        found = verb.verify(artifact, pipeline=pipeline, reporter=terminal)
     if json:
         _frame.emit_json(found)
     else:
@@ -43,7 +43,7 @@ def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbo
     click.get_current_context().exit(0 if found.sound else _WRONG)
 
 
-def _lines(found: verb.Verified) -> list[str]:
+def _lines(found: verb.VerifyResult) -> list[str]:
     lines = []
     if found.sealed:
         lines.append(f"{found.path} carries its preprocessing, the same as its record's")

@@ -17,7 +17,7 @@ from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.package import PACKAGE
 
 TORCH = "torch"
-MEND = {TORCH: "mobiledeploy doctor --torch"}
+FIX = {TORCH: "mobiledeploy doctor --torch"}
 """The line that makes each of them."""
 # Written last: without it an environment is half made.
 WHOLE = "whole"
@@ -46,7 +46,7 @@ def python(name: str) -> Path:
     folder = place(name)
     there = folder / "bin" / "python"
     if not (folder / WHOLE).is_file() or not there.exists():
-        raise MissingError(f"the environment for {name} is not here", MEND[name])
+        raise MissingError(f"the environment for {name} is not here", FIX[name])
     return there
 
 

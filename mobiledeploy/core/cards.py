@@ -22,7 +22,7 @@ from mobiledeploy.core.types import Argument, Preprocessing
 
 
 @dataclass(frozen=True)
-class Defaults:
+class CardDefaults:
     """What is built when the command line does not say; no alpha where the paper has none."""
 
     resolution: int
@@ -30,7 +30,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ResolutionLimits:
     """Smallest and largest resolution in pixels."""
 
     resolution: tuple[int, int]
@@ -100,8 +100,8 @@ class ModelCard:
     title: str
     paper: str
     link: str
-    defaults: Defaults
-    limits: Limits
+    defaults: CardDefaults
+    limits: ResolutionLimits
     preprocessing: Preprocessing
     arguments: Mapping[str, Argument] = dataclasses.field(default_factory=dict)
     weights: WeightSets = WeightSets()

@@ -44,7 +44,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Core:
+class EmulatedCore:
     """Some equal cores of a machine, at their highest clock."""
 
     name: str
@@ -104,7 +104,7 @@ class DeviceCard:
     name: str
     title: str
     soc: str
-    cores: tuple[Core, ...]
+    cores: tuple[EmulatedCore, ...]
     sources: Mapping[str, Reference]
     series: tuple[Series, ...]
     models: tuple[str, ...] = ()

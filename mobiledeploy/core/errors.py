@@ -5,8 +5,8 @@
     ├── VoidError       4   the machine changed while it was timed: there is no figure
     ├── DeviceError     5   the machine that should do the work: absent, lost, or it killed one
     ├── MissingError    6   a dependency, weights or another asset that is not here
-    └── InputError      7   a model, picture or record that cannot be read, or converted
-        └── BrokenImage     one picture of a data set; the others are still good
+    └── InputError      7   a model, image or record that cannot be read, or converted
+        └── BrokenImage     one image of a data set; the others are still good
 
 Anything else that escapes is a defect of ours and ends in 70 (`cli/main.py`).
 Verdicts (1, 3) are results, not errors.
@@ -62,7 +62,7 @@ class InputError(DeployError):
 
 
 class BrokenImage(InputError):
-    """One picture cannot be read; who reads many skips it, names it and counts it."""
+    """One image cannot be read; who reads many skips it, names it and counts it."""
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mobiledeploy.core.assets import cache_dir
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.records import writing
 
 
@@ -26,7 +26,7 @@ def cores() -> int:
 
 
 @contextmanager
-def hold(machine: str, *, exclusive: bool, notify: Notify) -> Iterator[None]:
+def hold(machine: str, *, exclusive: bool, reporter: Reporter) -> Iterator[None]:
     """Holds the lease of `machine` until the context ends.
 
     Waits, and says so, while another process holds it in a way that does not go with ours. Not
@@ -40,17 +40,17 @@ def hold(machine: str, *, exclusive: bool, notify: Notify) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _lock(handle, path, exclusive, notify)
+        _lock(handle, path, exclusive, reporter)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, path: Path, exclusive: bool, notify: Notify) -> None:
+def _lock(handle: int, path: Path, exclusive: bool, reporter: Reporter) -> None:
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         what = "works on" if exclusive else "is timing on"
-        notify.say(f"waiting: another mobiledeploy {what} {path.stem}")
+        reporter.say(f"waiting: another mobiledeploy {what} {path.stem}")
         fcntl.flock(handle, kind)

@@ -23,7 +23,7 @@ from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.package import shipped
 
-MEND = "mobiledeploy doctor --emulator"
+FIX = "mobiledeploy doctor --emulator"
 SOURCES = ("runner", "counter")
 # The package of a runtime, and its shared library there.
 LIBRARIES = {
@@ -96,7 +96,7 @@ def equipment() -> Equipment:
     """What is there; MissingError where nothing is, or parts of another version only."""
     record = folder() / "equipment.json"
     if not record.is_file():
-        raise MissingError("the native parts are not here", MEND)
+        raise MissingError("the native parts are not here", FIX)
     return records.loads(Equipment, inputs.read(record, inputs.RECORD), str(record))
 
 
@@ -161,5 +161,5 @@ def adb() -> str:
 
 def _part(path: Path) -> Path:
     if not path.exists():
-        raise MissingError(f"the native part {path.name} is not here", MEND)
+        raise MissingError(f"the native part {path.name} is not here", FIX)
     return path

@@ -116,5 +116,5 @@ def dataset(source: str) -> Dataset:
             return plugin
     raise UsageError(
         f"--data {source} is no data set that is known",
-        "give demo, a folder with a folder of pictures per class, or an .npz of images and labels",
+        "give demo, a folder with a folder of images per class, or an .npz of images and labels",
     )

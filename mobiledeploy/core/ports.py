@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.types import (
     Contract,
-    Doubt,
+    DeviceInfo,
     FileFacts,
     Kind,
     Model,
     ModelFile,
+    NamedWarning,
     Output,
     Preprocessing,
     QuantizedGraph,
     Recipe,
     Report,
-    Seen,
     Source,
     Split,
     Target,
@@ -70,9 +70,9 @@ class Pass(Protocol):
     PRESERVES: bool
 
     def apply(
-        self, draft: QuantizedGraph, images: Images, progress: Progress = quiet
+        self, quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
     ) -> QuantizedGraph:
-        """The draft, improved by what the pictures [N, H, W, 3] show."""
+        """The quantized graph, improved by what the images [N, H, W, 3] show."""
         ...
 
 
@@ -134,15 +134,15 @@ class Format(Protocol):
         """The file as it is shipped: its tensors named `image` and `scores`."""
         ...
 
-    def inscribe(self, data: bytes, contract: Contract) -> bytes:
+    def write_metadata(self, data: bytes, contract: Contract) -> bytes:
         """The file with `contract` in its metadata, where the format's usual readers look."""
         ...
 
     def contract(self, data: bytes) -> Contract | None:
-        """What `inscribe` wrote; None where it did not, InputError where it is damaged."""
+        """What `write_metadata` wrote; None where it did not, InputError where it is damaged."""
         ...
 
-    def tap(self, data: bytes, tensor: str) -> bytes:
+    def expose_tensor(self, data: bytes, tensor: str) -> bytes:
         """A copy whose one output is `tensor`: how logits are read behind a softmax."""
         ...
 
@@ -150,7 +150,7 @@ class Format(Protocol):
         """What the operators hand on to each other, in the order in which it is made."""
         ...
 
-    def excerpt(self, data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+    def extract_subgraph(self, data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
         """A copy that takes the tensors `given`, as far as they are read, and answers `wanted`.
 
         A tensor that is both is answered as its operator makes it.
@@ -240,7 +240,7 @@ class Engine(Protocol):
 
 
 class Part(Protocol):
-    """An excerpt of a model, loaded by a runtime: any number of inputs and outputs."""
+    """An subgraph of a model, loaded by a runtime: any number of inputs and outputs."""
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
         """The raw outputs for the raw inputs, both in the file's order; InputError for others."""
@@ -262,7 +262,7 @@ class Runtime(Protocol):
         ...
 
     def part(self, path: Path, *, threads: int) -> Part:
-        """The excerpt of a model at `path`, on its default delegate; InputError as for `open`."""
+        """The subgraph of a model at `path`, on its default delegate; InputError as for `open`."""
         ...
 
 
@@ -290,14 +290,14 @@ class Runner(Protocol):
         ...
 
     def predict(self, model: str, target: Target) -> tuple[str, ...]:
-        """The argv that answers for pictures: a protocol.Work and ranges on standard input.
+        """The argv that answers for images: a protocol.Work and ranges on standard input.
 
         UsageError where this runner can only time.
         """
         ...
 
     def layers(self, target: Target) -> tuple[str, ...]:
-        """The argv that runs excerpts of models: protocol.Feed records on standard input.
+        """The argv that runs subgraphs of models: protocol.Feed records on standard input.
 
         UsageError where this runner can only time.
         """
@@ -376,16 +376,16 @@ class Device(Protocol):
     KIND: Kind
     RUNNER: str
 
-    def seen(self) -> tuple[Seen, ...]:
+    def available(self) -> tuple[DeviceInfo, ...]:
         """What of this kind is here right now, in a moment and without changing anything."""
         ...
 
     def open(
-        self, name: str, *, exclusive: bool, notify: Notify
+        self, name: str, *, exclusive: bool, reporter: Reporter
     ) -> AbstractContextManager[Session]:
         """Leases the machine (`exclusive` for timing, shared for other work).
 
-        Tells `notify` when it has to wait for another process that holds it.
+        Tells `reporter` when it has to wait for another process that holds it.
         """
         ...
 
@@ -405,7 +405,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def id(self, index: int) -> str:
-        """A name for the picture that stays the same from run to run."""
+        """A name for the image that stays the same from run to run."""
         ...
 
     def label(self, index: int) -> int:
@@ -413,7 +413,7 @@ class Samples(Protocol):
         ...
 
     def image(self, index: int) -> Pixels:
-        """The picture; BrokenImage where it cannot be read."""
+        """The image; BrokenImage where it cannot be read."""
         ...
 
 
@@ -429,7 +429,7 @@ class Dataset(Protocol):
     ) -> Samples:
         """The samples of `split`; `labels`: class names in the model's order, () for its own.
 
-        `resolution` is what a generator draws at; a data set of pictures ignores it.
+        `resolution` is what a generator draws at; a data set of images ignores it.
         """
         ...
 
@@ -462,14 +462,14 @@ class Executor(Protocol):
         ...
 
 
-class Notify(Protocol):
+class Reporter(Protocol):
     """How a verb speaks while it works; the command line shows it, a test collects it."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of a step named `what`."""
         ...
 
-    def doubt(self, doubt: Doubt) -> None:
+    def warn(self, warning: NamedWarning) -> None:
         """A warning, which the record holds too."""
         ...
 
@@ -478,17 +478,17 @@ class Notify(Protocol):
         ...
 
 
-class Silence:
-    """A Notify for callers who read the doubts in the records."""
+class SilentReporter:
+    """A Reporter for callers who read the warnings in the records."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Says nothing."""
 
-    def doubt(self, doubt: Doubt) -> None:
+    def warn(self, warning: NamedWarning) -> None:
         """Says nothing."""
 
     def say(self, line: str) -> None:
         """Says nothing."""
 
 
-SILENCE = Silence()
+SILENT = SilentReporter()

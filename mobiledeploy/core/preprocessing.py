@@ -1,4 +1,4 @@
-"""From a picture to a model's input, and from its raw output to scores.
+"""From an image to a model's input, and from its raw output to scores.
 
 The same few functions prepare calibration images, evaluation images, golden samples and the
 benchmark's one input: a model never sees two kinds of preprocessing.
@@ -42,7 +42,7 @@ def validate(preprocessing: Preprocessing) -> None:
 def prepare(
     image: Pixels, preprocessing: Preprocessing, resolution: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """A picture as the model wants it, in real numbers.
+    """An image as the model wants it, in real numbers.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -54,7 +54,7 @@ def prepare(
 
     The crop starts at ``int((H - H * crop) / 2)``, as in `tf.image.central_crop`. Resizing is
     Pillow's, which widens its filter when it shrinks (no aliasing) and rounds to whole pixel
-    values; a picture that has the resolution already is not touched.
+    values; an image that has the resolution already is not touched.
 
     Raises:
         InputError: `image` is not uint8 [H, W, 3].
@@ -63,14 +63,14 @@ def prepare(
     validate(preprocessing)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(
-            f"a picture is {image.dtype} {list(image.shape)}, not uint8 [height, width, 3]"
+            f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, 3]"
         )
     top, left = (int((side - side * preprocessing.crop) / 2) for side in image.shape[:2])
     pixels = image[top : image.shape[0] - top, left : image.shape[1] - left]
     if pixels.shape[:2] != tuple(resolution):
-        picture = Image.fromarray(np.ascontiguousarray(pixels))
+        region = Image.fromarray(np.ascontiguousarray(pixels))
         size = (resolution[1], resolution[0])
-        pixels = np.asarray(picture.resize(size, _FILTERS[preprocessing.resize]))
+        pixels = np.asarray(region.resize(size, _FILTERS[preprocessing.resize]))
     if preprocessing.channels == "bgr":
         pixels = pixels[..., ::-1]
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
@@ -98,7 +98,7 @@ def _tables(
 
 
 def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
-    """The input tensor of a model file for one prepared picture.
+    """The input tensor of a model file for one prepared image.
 
     Args:
         x: float32 [height, width, 3] from `prepare`.
@@ -120,7 +120,7 @@ def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
     if batch.shape != tuple(tensor.shape):
         raise InputError(
             f"the model's input {tensor.name} is {list(tensor.shape)}, "
-            f"the picture makes {list(batch.shape)} ({layout})"
+            f"the image makes {list(batch.shape)} ({layout})"
         )
     dtype = np.dtype(tensor.dtype)
     if dtype.kind == "f":

@@ -16,11 +16,13 @@ from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import DataRef, Failure, Layout, Preprocessing, Tensor
 
 PROTOCOL = 1
+EVENT_VERSION = 1
+"""Of the lines that runners write, whatever records are today: a runner in C is built once."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a `predict` runner is told first: which pictures, and how they become the input.
+    """What a `predict` runner is told first: which images, and how they become the input.
 
     `input` and `output` are the artifact's own tensors: an engine need not know their scales.
     """
@@ -35,9 +37,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Feed:
-    """What a `layers` runner is told: an excerpt of a model, and the raw tensors that it is given.
+    """What a `layers` runner is told: a subgraph of a model, and the raw tensors that it is given.
 
-    `inputs` and `outputs` are .npz files, arrays named 0, 1, ... in the order of the excerpt's own
+    `inputs` and `outputs` are .npz files, arrays named 0, 1, ... in the order of the subgraph's own
     inputs and outputs; the runner writes the latter.
     """
 
@@ -48,7 +50,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Fed:
-    """The tensors that the excerpt made lie in the file."""
+    """The tensors that the subgraph made lie in the file."""
 
     outputs: str
 
@@ -78,7 +80,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Answer:
-    """A picture's scores: `row` is base64 of little-endian float32 [classes]."""
+    """An image's scores: `row` is base64 of little-endian float32 [classes]."""
 
     index: int
     sample: str
@@ -88,7 +90,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that cannot be read."""
+    """An image that cannot be read."""
 
     index: int
     sample: str
@@ -124,12 +126,18 @@ _ERRORS: dict[int, type[DeployError]] = {
 }
 
 
+def line(event: Event) -> str:
+    """An event as a runner writes it: `parse` reads it again."""
+    head = {"schema_version": EVENT_VERSION, "record": type(event).__name__}
+    return json.dumps(head | records.encode(event), separators=(",", ":"))
+
+
 def parse(line: str) -> Event:
     """One line of a runner; DeviceError where it is no event of this protocol."""
     try:
         data = json.loads(line)
         kind = _EVENTS[data.pop("record")]
-        if data.pop("schema_version") != records.SCHEMA_VERSION:
+        if data.pop("schema_version") != EVENT_VERSION:
             raise ValueError("another schema version")
         event: Event = records.decode(kind, data, "event")
         if isinstance(event, Timed) and min(event.samples_ns, default=1) <= 0:

@@ -22,7 +22,7 @@ _MOST_ROUNDS = 100_000
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchRequest:
     """What a timing was asked for, all that its course depends on besides its device.
 
     `rounds` are of a comparison in turns.
@@ -62,7 +62,7 @@ class Ran:
 class Recording:
     """All answers of a session, each kind in its order; `made_at` is when it ended."""
 
-    asked: Asked
+    asked: BenchRequest
     pushed: tuple[Pushed, ...]
     facts: tuple[Mapping[str, str], ...]
     clock: tuple[float, ...]
@@ -114,7 +114,7 @@ class Recorder:
         self._holds: list[bool] = []
         self._runs: list[_Heard] = []
 
-    def recording(self, asked: Asked) -> Recording:
+    def recording(self, asked: BenchRequest) -> Recording:
         """What passed so far."""
         return Recording(
             asked,

@@ -1,6 +1,6 @@
 """The only encoder: frozen dataclasses <-> JSON, and files that are whole or not there.
 
-Every record is ``{"schema_version": 1, "record": "<type>", ...fields}``. Reading is strict: an
+Every record is ``{"schema_version": 2, "record": "<type>", ...fields}``. Reading is strict: an
 unknown or missing field, a wrong type or another schema is an InputError, for records are input
 like any other file.
 """
@@ -29,7 +29,10 @@ from typing import Any, TypeVar
 from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# What version 1 called them. It is read as ever, and never written.
+_FORMER_RECORDS = {"Compared": "LatencyComparison"}
+_FORMER_FIELDS = {"doubts": "warnings"}
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 # Halves of surrogate pairs, but for those that stand for bytes of a file's name.
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -73,6 +76,8 @@ def loads(kind: type[T], text: str | bytes, where: str = "record") -> T:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON ({error})") from error
+    if isinstance(data, dict) and data.get("schema_version") == 1:
+        data = from_version_1(data)
     if not isinstance(data, dict) or data.get("record") != kind.__name__:
         raise InputError(f"{where} is not a record of {kind.__name__}")
     if data.get("schema_version") != SCHEMA_VERSION:
@@ -83,6 +88,25 @@ def loads(kind: type[T], text: str | bytes, where: str = "record") -> T:
         )
     body = {key: item for key, item in data.items() if key not in ("schema_version", "record")}
     return typing.cast(T, decode(kind, body, where))
+
+
+def from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """A record of the first schema, in today's words."""
+    name = data.get("record")
+    if isinstance(name, str):
+        data = data | {"record": _FORMER_RECORDS.get(name, name)}
+    renamed = _renamed(data)
+    assert isinstance(renamed, dict)
+    return renamed | {"schema_version": SCHEMA_VERSION}
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_FORMER_FIELDS.get(key, key): _renamed(item) for key, item in value.items()}
+    # Raw samples are long, and hold no fields.
+    if isinstance(value, list) and value and isinstance(value[0], dict | list):
+        return list(map(_renamed, value))
+    return value
 
 
 def decode(kind: Any, value: Any, where: str = "record") -> Any:
@@ -339,8 +363,8 @@ class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             reason = os.strerror(error.errno).lower()
-            mend = {errno.ENOENT: "make that folder first", errno.ENOSPC: "free some space"}
+            fix = {errno.ENOENT: "make that folder first", errno.ENOSPC: "free some space"}
             raise UsageError(
                 f"cannot write in {self.folder}: {reason}",
-                mend.get(error.errno, "choose another folder"),
+                fix.get(error.errno, "choose another folder"),
             ) from error

@@ -1,4 +1,4 @@
-"""What the data sets of pictures share: how samples are split, and how labels meet class names."""
+"""What the data sets of images share: how samples are split, and how labels meet class names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Split
 
 CALIBRATION = 200
-"""Pictures that calibrate at most; more do not move the ranges of a min-max calibration much."""
+"""Images that calibrate at most; more do not move the ranges of a min-max calibration much."""
 
 _SEED = 20170417
 
@@ -73,11 +73,11 @@ def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int,
 
 
 def judged(split: Split, classes: int, where: str) -> None:
-    """InputError where pictures of fewer than two classes should tell how good a model is."""
+    """InputError where images of fewer than two classes should tell how good a model is."""
     if split not in ("calibration", "train") and classes < 2:
         raise InputError(
             f"{where} holds one class: accuracy over it would say nothing",
-            "add pictures of another class (one class is enough to calibrate, not to judge)",
+            "add images of another class (one class is enough to calibrate, not to judge)",
         )
 
 

@@ -23,7 +23,7 @@ Argument = float | int | str
 
 
 @dataclass(frozen=True)
-class Doubt:
+class NamedWarning:
     """A named warning: the result stands, but this should be known beside it."""
 
     name: str
@@ -33,7 +33,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the model's input.
+    """How an image becomes the model's input.
 
     Central crop of `crop` of each side, resize to the model's height and width, channels in
     `channels` order, pixel p of 0..255 to ``low + p / 255 * (high - low)`` with `input_range` =
@@ -173,7 +173,7 @@ class FileFacts:
 class Golden:
     """Samples with the answer that the artifact gave when it was made.
 
-    `images` are PNG files of the pictures as the data set gave them, relative to the record's
+    `images` are PNG files of the images as the data set gave them, relative to the record's
     folder and named by the first 16 digits of their sha256; `logits` is one row of real-valued
     logits each, on `runtime` and the instruction set `isa` ("" where it was not noted).
     """
@@ -187,7 +187,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model file says itself: how a picture becomes its input, and what it then answers.
+    """What a model file says itself: how an image becomes its input, and what it then answers.
 
     `layout` and `resolution` (height, width) are the input's.
     """
@@ -202,10 +202,10 @@ class Contract:
 
 @dataclass(frozen=True)
 class DataRef:
-    """Which pictures: what `--data` said, the split of it, and how labels are ordered.
+    """Which images: what `--data` said, the split of it, and how labels are ordered.
 
     `identity` is a sha256 over the content, so that two records can be known to speak of the same
-    pictures; empty until the data was opened.
+    images; empty until the data was opened.
     """
 
     source: str
@@ -216,12 +216,12 @@ class DataRef:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One of a recipe's alternatives, and what it came to on calibration pictures held back.
+class RecipeAlternative:
+    """One of a recipe's alternatives, and what it came to on calibration images held back.
 
-    `divergence` is that of its softmax from the float model's, in nats, mean over the pictures, at
+    `divergence` is that of its softmax from the float model's, in nats, mean over the images, at
     `temperature` (see `analysis.accuracy`): what the choice is made by. `sqnr_db` compares the
-    logits of both, `agreement` is the share of the pictures on which the best class is the same.
+    logits of both, `agreement` is the share of the images on which the best class is the same.
     """
 
     passes: tuple[str, ...]
@@ -251,7 +251,7 @@ class Artifact:
     """One model file that `export` made, with all that a later command must know of it.
 
     `path` is relative to the record's own folder. `key` is a sha256 over all that it was made from
-    and with, `data` are the pictures that judge it, `calibration` the identity of those that
+    and with, `data` are the images that judge it, `calibration` the identity of those that
     calibrated it ("" for none), `trained_on` that of those that quantization-aware training saw.
     `kept_float` are the layers that were asked to stay float. `sqnr_db` compares its golden logits
     with the float model that it came from, in dB: a few images, which tell a file that went wrong
@@ -284,10 +284,10 @@ class Artifact:
     key: str
     convert_seconds: float
     tools: Mapping[str, str]
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[RecipeAlternative, ...] = ()
     trained_on: str = ""
     kept_float: tuple[str, ...] = ()
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
     fidelity: Fidelity | None = None
 
     @property
@@ -308,22 +308,22 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DeviceInfo:
     """A machine that figures can be had of, or that only needs something more for it.
 
     `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
-    `mend` says what it still needs, "" where it is ready.
+    `fix` says what it still needs, "" where it is ready.
     """
 
     name: str
     kind: Kind
     about: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of one picture: the best five classes, best first, ties by lower index.
+    """What a model said of one image: the best five classes, best first, ties by lower index.
 
     `label` is -1 where the data set has none.
     """
@@ -336,12 +336,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The predictions of one artifact on one set of pictures, and what they come to.
+    """The predictions of one artifact on one set of images, and what they come to.
 
     `top1` and `top5` are fractions, None without matching labels; `agreement` is the share of
-    pictures on which the best class equals that of the float model, None without one.
+    images on which the best class equals that of the float model, None without one.
     `confusion` holds (true, predicted, count) for the wrong ones, largest first. `preprocessing`
-    is what the pictures went through, the artifact's own or not.
+    is what the images went through, the artifact's own or not.
     """
 
     artifact_sha256: str
@@ -357,7 +357,7 @@ class Evaluation:
     confusion: tuple[tuple[int, int, int], ...]
     predictions: tuple[Prediction, ...]
     skipped: tuple[str, ...] = ()
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -370,10 +370,10 @@ class Verdict:
     `metric` is what was asked: `accuracy` (loss of top-1 against the accepted model), `float` (the
     same against the accepted float model), `floor`, `flips` (answers that changed), `class` (one
     class, named in `subject`), `golden` (outputs recorded when the artifact was made), `latency`
-    and `instructions` (the ratio of new to old, less one; no pictures are needed for them).
-    `value`, `interval` and `margin` are of one unit: fractions of the pictures, or quantization
+    and `instructions` (the ratio of new to old, less one; no images are needed for them).
+    `value`, `interval` and `margin` are of one unit: fractions of the images, or quantization
     steps for `golden`. The interval is two one-sided 95 % bounds, None where there is none.
-    `needed` is how many pictures would decide where these do not. `line` says it in words.
+    `needed` is how many images would decide where these do not. `line` says it in words.
     """
 
     metric: Literal[
@@ -390,8 +390,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """Pictures of class `true` that are taken for `predicted`: how many before, how many now."""
+class MovedAnswers:
+    """Images of class `true` that are taken for `predicted`: how many before, how many now."""
 
     true: str
     predicted: str
@@ -403,10 +403,10 @@ class Moved:
 class Check:
     """What a check found of one artifact; `verdicts` decide, all else is information.
 
-    Accuracies and `flips` are fractions of `images`; None where the pictures have no labels.
-    `losses` are pictures that only the accepted model named rightly, `gains` those that only this
+    Accuracies and `flips` are fractions of `images`; None where the images have no labels.
+    `losses` are images that only the accepted model named rightly, `gains` those that only this
     one did; `mcnemar_p` is the exact two-sided p of the two. `untested` counts the classes with too
-    few pictures to be judged alone.
+    few images to be judged alone.
     """
 
     path: str
@@ -423,9 +423,9 @@ class Check:
     flips: float
     mcnemar_p: float | None
     untested: int
-    moved: tuple[Moved, ...]
+    moved: tuple[MovedAnswers, ...]
     verdicts: tuple[Verdict, ...]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -454,7 +454,7 @@ class Regression:
     artifact_sha256: str
     accepted_sha256: str
     verdicts: tuple[Verdict, ...]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -471,7 +471,7 @@ class Result:
     of the newest evaluation. `mult_adds` is None where the artifact's file is gone. `id` names the
     figure in its store, None where there is none. One that is `recorded` was played back; `made_at`
     is when the recording was made. `weights` is where the model's numbers came from; `data_source`,
-    `data_split` and `data_identity` are of the pictures that `top1` is of, `images` how many they
+    `data_split` and `data_identity` are of the images that `top1` is of, `images` how many they
     are ("" and 0 where there is no `top1`). `io` is the artifact's `ends`.
     """
 
@@ -537,7 +537,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Judged:
+class StoredVerdict:
     """A verdict of the store: when, by which gate, of which artifact, and what was said."""
 
     made_at: str
@@ -559,7 +559,7 @@ class LayerFigure:
 
 @dataclass(frozen=True)
 class Flip:
-    """A picture whose best class changed; `image` is a data URI of a small JPEG, "" for none."""
+    """An image whose best class changed; `image` is a data URI of a small JPEG, "" for none."""
 
     sample: str
     label: str
@@ -572,7 +572,7 @@ class Flip:
 class Detail:
     """What a report tells of one artifact besides its row.
 
-    `classes` holds (name, pictures, rightly named) of each class; `flips` compare it with the
+    `classes` holds (name, images, rightly named) of each class; `flips` compare it with the
     artifact named `against`; `environment` is of its newest figure.
     """
 
@@ -603,7 +603,7 @@ class Report:
     regressions: tuple[Regression, ...] = ()
     results: tuple[Result, ...] = ()
     details: tuple[Detail, ...] = ()
-    verdicts: tuple[Judged, ...] = ()
+    verdicts: tuple[StoredVerdict, ...] = ()
     answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
     failed: tuple[Failed, ...] = ()
@@ -628,12 +628,12 @@ class Measured:
     total_nodes: int | None
     facts_before: Mapping[str, str]
     facts_after: Mapping[str, str]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
     kind: Literal["measured"] = "measured"
 
 
 @dataclass(frozen=True)
-class Compared:
+class LatencyComparison:
     """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
 
     `changed` says whether the interval leaves out 1. Blocks come in rounds of A B B A.
@@ -649,7 +649,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StoredComparison:
     """A comparison of the store without its blocks: when and where it was, and what came of it.
 
     `recorded` as of `Result`.
@@ -706,7 +706,7 @@ class Counted:
     kernels: tuple[str, ...]
     host_difference: float
     versions: Mapping[str, str]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
     kind: Literal["counted"] = "counted"
 
 
@@ -746,7 +746,7 @@ class Estimated:
     latency_ns: float
     interval_ns: tuple[float, float]
     fit: Fit
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
     kind: Literal["estimated"] = "estimated"
 
 
@@ -852,7 +852,7 @@ class ModelFile:
 class Schedule:
     """How a network is trained, as a paper says it.
 
-    `learning_rate` is for `batch` pictures in a step and grows in proportion to the batch. It is
+    `learning_rate` is for `batch` images in a step and grows in proportion to the batch. It is
     multiplied by `decay` every `decay_epochs`; with `decay_epochs` 0 it rises over the run's first
     twentieth and then falls along a cosine to zero. `weight_decay` is an L2 loss with rmsprop
     and decoupled with adamw. `bn_momentum` is that of the moving statistics at most: a run's length
@@ -873,9 +873,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All that a training depends on besides its network and its pictures.
+    """All that a training depends on besides its network and its images.
 
-    `batch` is the number of pictures in a step, over all replicas. `init` and `teacher` are None
+    `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None
     where there is none; `frozen` says that only the classifier is trained. `prune` is the share of
     zeros and `cluster` the number of different weights that each layer ends with, None for neither.
     """
@@ -904,11 +904,11 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training pictures; `number` counts from 1.
+    """One pass over the training images; `number` counts from 1.
 
     `loss` is what was minimised, decay and soft targets included; `validation_loss` is the plain
-    cross-entropy. `accuracy` (of training pictures, as augmented) and `top1` (of validation
-    pictures) are fractions.
+    cross-entropy. `accuracy` (of training images, as augmented) and `top1` (of validation
+    images) are fractions.
     """
 
     number: int
@@ -925,9 +925,9 @@ class Epoch:
 class Run:
     """A training and what came of it; `weights` lies in the run's folder, beside this record.
 
-    `data` are the validation pictures, `trained_on` is the identity of the training ones, `images`
+    `data` are the validation images, `trained_on` is the identity of the training ones, `images`
     and `validation_images` how many could be read. `best` is the epoch whose weights were kept,
-    `top1` its share of validation pictures named rightly. `dead_channels` counts, per depthwise
+    `top1` its share of validation images named rightly. `dead_channels` counts, per depthwise
     layer, the channels that answer the same to everything.
     """
 
@@ -944,4 +944,4 @@ class Run:
     dead_channels: Mapping[str, int]
     skipped: tuple[str, ...]
     tools: Mapping[str, str]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()

@@ -69,7 +69,7 @@ def ended(format_: str, io: str) -> str:
     return format_ if io in ("", "int8") else f"{format_} {io}"
 
 
-def pictures(source: str, split: str, identity: str) -> str:
+def images(source: str, split: str, identity: str) -> str:
     """What a data set is told apart by: its name and the start of its identity; '' for none.
 
     The demo's are the same at every resolution, and have a name for each split.

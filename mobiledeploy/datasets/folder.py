@@ -1,7 +1,7 @@
 """Labelled photos in class folders: ``DIR/<class>/*.jpg``, or ``DIR/<split>/<class>/*.jpg``.
 
 Where every folder in DIR is named train, calibration, validation (val) or test, those are the
-splits; else `core.samples.part` splits the sorted list of pictures.
+splits; else `core.samples.part` splits the sorted list of images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SPLIT_OF = {
     "test": "test",
 }
 
-# What Pillow's decoders raise on bytes that are no picture, besides the first three.
+# What Pillow's decoders raise on bytes that are no image, besides the first three.
 _BROKEN = (
     OSError,
     Image.DecompressionBombError,
@@ -51,7 +51,7 @@ _BROKEN = (
 
 
 class Folder:
-    """One split of a folder of class folders, opened; pictures are decoded when asked for."""
+    """One split of a folder of class folders, opened; images are decoded when asked for."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Folder:
 
     @functools.cached_property
     def identity(self) -> str:
-        """sha256 over the split, the class names and every picture's name and content."""
+        """sha256 over the split, the class names and every image's name and content."""
         digest = hashlib.sha256(f"folder\0{self.split}\0".encode())
         for name in self.classes:
             digest.update(f"{name}\0".encode())
@@ -84,7 +84,7 @@ class Folder:
         return len(self._files)
 
     def id(self, index: int) -> str:
-        """The picture's path below the folder."""
+        """The image's path below the folder."""
         return self._ids[index]
 
     def label(self, index: int) -> int:
@@ -98,14 +98,14 @@ class Folder:
             raise BrokenImage(f"{name} is a {path.suffix[1:]} file", "JPEG and PNG are read")
         try:
             with warnings.catch_warnings():
-                # Pillow warns of pictures that are made to exhaust memory: that is enough.
+                # Pillow warns of images that are made to exhaust memory: that is enough.
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with (
                     inputs.opened(path, inputs.IMAGE) as stream,
-                    Image.open(stream, formats=("JPEG", "PNG")) as picture,
+                    Image.open(stream, formats=("JPEG", "PNG")) as image,
                 ):
-                    return rgb(picture)
+                    return rgb(image)
         except InputError as error:
             raise BrokenImage(error.message, error.hint) from error
         except _BROKEN as error:
@@ -115,21 +115,21 @@ class Folder:
             raise BrokenImage(f"{name} cannot be read: {reason}") from error
 
 
-def rgb(picture: Image.Image) -> Pixels:
-    """Any picture as uint8 [H, W, 3]: upright by its EXIF, 16 bits scaled, laid on white.
+def rgb(image: Image.Image) -> Pixels:
+    """Any image as uint8 [H, W, 3]: upright by its EXIF, 16 bits scaled, laid on white.
 
     What is transparent shows white, as in most viewers, instead of the colour beneath.
     """
-    picture.load()
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
         # Pillow's own conversion would cut 16-bit grey at 255.
-        grey = np.asarray(picture).astype(np.float64) / 257
-        picture = Image.fromarray(np.rint(grey).clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(picture.convert("RGB"))
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(np.rint(grey).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.array(image.convert("RGB"))
 
 
 def accepts(source: str) -> bool:
@@ -143,7 +143,7 @@ def accepts(source: str) -> bool:
 def open(
     source: str, split: Split, *, resolution: tuple[int, int], labels: tuple[str, ...] = ()
 ) -> Samples:
-    """The pictures of `split`.
+    """The images of `split`.
 
     Hidden files are left out; links to files and to class folders are followed, for data sets are
     often farms of links, but links to folders further down are not.
@@ -151,15 +151,15 @@ def open(
     Args:
         source: the folder.
         split: with split folders, `calibration` is the folder of that name, or else the
-            calibration part of `train` or, without that, of the validation pictures (which are
-            then the rest). `all` is everything, and a folder of pictures without class folders:
+            calibration part of `train` or, without that, of the validation images (which are
+            then the rest). `all` is everything, and a folder of images without class folders:
             they have no labels then.
-        resolution: not used: pictures have their own size.
+        resolution: not used: images have their own size.
         labels: class names in the model's order; `label()` is then an index into them. A class
             folder is named as a label or as its first word. Without them: the sorted class folders.
 
     Raises:
-        InputError: no such folder, no pictures, a class folder without pictures or that is no
+        InputError: no such folder, no images, a class folder without images or that is no
             label, a split that is not there, one class to judge by, or what cannot be read.
     """
     root = Path(source)
@@ -181,21 +181,21 @@ def open(
     if not names:
         loose = any(path.suffix.lower() in READ for path in chosen[0].iterdir())
         raise InputError(
-            f"{source} holds {'pictures but ' if loose else ''}no class folders",
-            "put the pictures of each class into a folder of its own",
+            f"{source} holds {'images but ' if loose else ''}no class folders",
+            "put the images of each class into a folder of its own",
         )
     targets = dict(zip(names, samples.match(names, labels, source), strict=True))
     listed: list[tuple[str, Path, int]] = []
     for name in names:
-        found = [path for folder in classes[name] for path in _pictures(folder)]
+        found = [path for folder in classes[name] for path in _images(folder)]
         if not found:
-            raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG picture")
+            raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG image")
         listed += [(_shown(p.relative_to(root).as_posix()), p, targets[name]) for p in found]
     samples.judged(split, len(names), source)
     listed.sort()
     kept = [listed[index] for index in samples.part(len(listed), rest)]
     if not kept:
-        raise InputError(f"{source} has too few pictures ({len(listed)}) to split")
+        raise InputError(f"{source} has too few images ({len(listed)}) to split")
     return Folder(
         source,
         split,
@@ -207,7 +207,7 @@ def open(
 
 
 def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list[Path], Split]:
-    """The folders that hold `split`, and which part of their pictures it is."""
+    """The folders that hold `split`, and which part of their images it is."""
     there: dict[str, Path] = {}
     for path in folders:
         name = _SPLIT_OF[path.name.lower()]
@@ -227,7 +227,7 @@ def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list
         return [there["validation"]], split
     if split not in there:
         raise InputError(
-            f"{source} has no pictures for {split}: its folders are "
+            f"{source} has no images for {split}: its folders are "
             f"{', '.join(sorted(path.name for path in folders))}",
             f"add a folder {split}, or name one of these instead",
         )
@@ -242,7 +242,7 @@ def _folders(base: Path) -> list[Path]:
     return [path for path in inside if not path.name.startswith(".") and path.is_dir()]
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
+def _images(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -254,7 +254,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def _loose(base: Path) -> Iterator[Path]:
-    """The pictures that lie in `base` itself, sorted by name."""
+    """The images that lie in `base` itself, sorted by name."""
     for path in sorted(base.iterdir()):
         if not path.name.startswith(".") and path.name.lower().endswith(READ + NOT_READ):
             yield path
@@ -264,7 +264,7 @@ def _content(path: Path) -> bytes:
     try:
         return inputs.read(path, inputs.IMAGE)
     except InputError as error:
-        # A broken link is a broken picture: its name counts, `image` tells what is wrong.
+        # A broken link is a broken image: its name counts, `image` tells what is wrong.
         cause = error.__cause__
         return f"unreadable {cause.errno if isinstance(cause, OSError) else None}".encode()
 

@@ -53,7 +53,7 @@ class Npz:
         return len(self._chosen)
 
     def id(self, index: int) -> str:
-        """The picture's place in the archive."""
+        """The image's place in the archive."""
         return str(self._chosen[index])
 
     def label(self, index: int) -> int:
@@ -62,8 +62,8 @@ class Npz:
 
     def image(self, index: int) -> Pixels:
         """uint8 [H, W, 3], RGB; a read-only view."""
-        picture: Pixels = self._images[self._chosen[index]]
-        return picture
+        image: Pixels = self._images[self._chosen[index]]
+        return image
 
 
 def accepts(source: str) -> bool:

@@ -1,7 +1,7 @@
-"""The built-in data set: procedural, labelled pictures of plane shapes.
+"""The built-in data set: procedural, labelled images of plane shapes.
 
-Every picture is a pure function of (split, index, resolution, `VERSION`). The scene is laid
-out in unit coordinates, so an index shows the same scene at every resolution; in a picture
+Every image is a pure function of (split, index, resolution, `VERSION`). The scene is laid
+out in unit coordinates, so an index shows the same scene at every resolution; in an image
 that is not square the unit square is centred and the background runs on to both sides.
 
 The task is hard on purpose: neighbouring classes (pentagon and hexagon, star and hexagram,
@@ -27,7 +27,7 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Pixels
 
 VERSION = 1
-"""Part of every seed and of every identity: a change of the pictures raises it."""
+"""Part of every seed and of every identity: a change of the images raises it."""
 
 CLASSES = (
     "disc",
@@ -52,14 +52,14 @@ LEVELS = 10
 """Levels of hardness, from large bare shapes to small ones in clutter; all are as frequent."""
 
 _SENSOR = 192
-"""Cells per unit of the sensor whose noise is laid over a picture."""
+"""Cells per unit of the sensor whose noise is laid over an image."""
 
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
 
 
 class _Dice:
-    """Random numbers of one picture, in the order in which the scene asks for them."""
+    """Random numbers of one image, in the order in which the scene asks for them."""
 
     def __init__(self, split: str, index: int) -> None:
         seed = np.random.SeedSequence((VERSION, tuple(SPLITS).index(split), index))
@@ -239,14 +239,14 @@ def _stroke(dice: _Dice, centre: Point, length: float, width: float) -> list[Poi
 
 @dataclass(frozen=True)
 class _Scene:
-    """What a picture shows, in unit coordinates and colours in [0, 1]."""
+    """What an image shows, in unit coordinates and colours in [0, 1]."""
 
     backdrop: NDArray[np.uint8]
-    """[g, g, 3]: a coarse grid of colours, spread smoothly over the picture."""
+    """[g, g, 3]: a coarse grid of colours, spread smoothly over the image."""
     paint: tuple[tuple[Colour, tuple[Point, ...]], ...]
     """Polygons from the back to the front."""
     light: NDArray[np.float32]
-    """[3, 3]: a factor on the brightness, spread smoothly over the picture."""
+    """[3, 3]: a factor on the brightness, spread smoothly over the image."""
     blur: float
     """Deviation of the blur as a share of the shorter side."""
     noise: NDArray[np.float32]
@@ -254,7 +254,7 @@ class _Scene:
 
 
 def hardness(index: int) -> int:
-    """Level of a picture, from 0 to `LEVELS` - 1; any run of pictures has all levels alike."""
+    """Level of an image, from 0 to `LEVELS` - 1; any run of images has all levels alike."""
     return index // len(CLASSES) % LEVELS
 
 
@@ -334,7 +334,7 @@ def _scene(split: str, index: int) -> _Scene:
 
 
 def _spread(field: NDArray[np.float32], resolution: tuple[int, int]) -> NDArray[np.float32]:
-    """A square field over the unit square, mirrored on to the sides of a longer picture."""
+    """A square field over the unit square, mirrored on to the sides of a longer image."""
     height, width = resolution
     side = min(height, width)
     image = Image.fromarray(field).resize((side, side), Image.Resampling.BILINEAR)
@@ -373,11 +373,11 @@ def _render(scene: _Scene, resolution: tuple[int, int]) -> NDArray[np.uint8]:
         draw.polygon(
             [(x * scale + dx, y * scale + dy) for x, y in outline], fill=(red, green, blue)
         )
-    picture = canvas.reduce(factor)
+    image = canvas.reduce(factor)
     if scene.blur > 0.0:
-        picture = picture.filter(ImageFilter.GaussianBlur(scene.blur * side))
+        image = image.filter(ImageFilter.GaussianBlur(scene.blur * side))
 
-    pixels = np.asarray(picture).astype(np.float32)
+    pixels = np.asarray(image).astype(np.float32)
     pixels *= _spread(scene.light, resolution)[:, :, None]
     pixels += (_spread(scene.noise, resolution) * np.float32(255.0))[:, :, None]
     np.rint(pixels, out=pixels)
@@ -389,14 +389,14 @@ def _render(scene: _Scene, resolution: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 class Shapes:
-    """One split at one resolution; pictures are drawn when asked for.
+    """One split at one resolution; images are drawn when asked for.
 
     Attributes:
         source: "demo".
         split: one of `SPLITS`.
         classes: class names in label order.
         resolution: (height, width) in pixels.
-        identity: sha256 (hex) of all that the pictures depend on.
+        identity: sha256 (hex) of all that the images depend on.
     """
 
     def __init__(self, source: str, split: str, resolution: tuple[int, int]) -> None:
@@ -420,7 +420,7 @@ class Shapes:
         return self._checked(index) % len(CLASSES)
 
     def image(self, index: int) -> Pixels:
-        """The picture, uint8 RGB [H, W, 3]."""
+        """The image, uint8 RGB [H, W, 3]."""
         return _render(_scene(self.split, self._checked(index)), self.resolution)
 
     def _checked(self, index: int) -> int:

@@ -22,9 +22,9 @@ from pathlib import Path
 from mobiledeploy.core import inputs, leases, native, records
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.errors import DeviceError, MissingError
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.records import writing
-from mobiledeploy.core.types import Doubt, Kind, Seen
+from mobiledeploy.core.types import DeviceInfo, Kind, NamedWarning
 from mobiledeploy.devices import _android
 from mobiledeploy.devices._child import Child
 
@@ -61,29 +61,29 @@ _MEND = {
 _CONNECT = "connect a phone with USB debugging turned on"
 
 
-def seen() -> tuple[Seen, ...]:
+def available() -> tuple[DeviceInfo, ...]:
     """The phones that adb sees; `about` begins with the model and a comma."""
     try:
         phones = _listed()
     except MissingError as error:
-        return (Seen("adb", KIND, "phones", error.hint),)
+        return (DeviceInfo("adb", KIND, "phones", error.hint),)
     except DeviceError as error:
-        return (Seen("adb", KIND, "phones", error.message),)
+        return (DeviceInfo("adb", KIND, "phones", error.message),)
     if not phones:
-        return (Seen("adb", KIND, "phones", _CONNECT),)
+        return (DeviceInfo("adb", KIND, "phones", _CONNECT),)
     return tuple(
-        Seen(
+        DeviceInfo(
             f"adb:{phone.serial}",
             KIND,
             f"{phone.model or 'a phone'}, through adb",
-            "" if phone.state == "device" else f"{phone.state}: {_mend(phone.state)}",
+            "" if phone.state == "device" else f"{phone.state}: {_fix(phone.state)}",
         )
         for phone in phones
     )
 
 
 @contextmanager
-def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Phone]:
+def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Phone]:
     """Leases a phone; `adb` is the one of ANDROID_SERIAL, or else the only one.
 
     A phone serves one job at a time, timing or not.
@@ -93,8 +93,8 @@ def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Phone]:
         DeviceError: no such phone is ready, or another computer has leased it.
     """
     serial = _choose(name.partition(":")[2])
-    with leases.hold(f"adb-{serial}", exclusive=True, notify=notify):
-        phone = Phone(serial, notify)
+    with leases.hold(f"adb-{serial}", exclusive=True, reporter=reporter):
+        phone = Phone(serial, reporter)
         try:
             phone.claim()
             yield phone
@@ -106,9 +106,9 @@ def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Phone]:
 class Phone:
     """An open lease of a phone."""
 
-    def __init__(self, serial: str, notify: Notify) -> None:
+    def __init__(self, serial: str, reporter: Reporter) -> None:
         self._serial = serial
-        self._notify = notify
+        self._reporter = reporter
         self._running: list[Child] = []
         self._pushed: dict[str, str] = {}
         self._abis: list[str] = []
@@ -224,8 +224,8 @@ class Phone:
             else:
                 self._claimed = False
                 return
-        self._notify.doubt(
-            Doubt(
+        self._reporter.warn(
+            NamedWarning(
                 "left-behind",
                 f"phone {self._serial} is gone, and {FOLDER} may still be on it",
                 "the next measurement on it takes that away",
@@ -447,7 +447,7 @@ def _choose(wanted: str) -> str:
         if state is None:
             raise DeviceError(f"no phone {serial} is connected", connected)
         if state != "device":
-            raise DeviceError(f"phone {serial} is {state}", _mend(state))
+            raise DeviceError(f"phone {serial} is {state}", _fix(state))
         return serial
     if len(ready) == 1:
         return ready[0]
@@ -456,7 +456,7 @@ def _choose(wanted: str) -> str:
             f"{len(ready)} phones are connected", f"choose by --device adb:SERIAL: {connected}"
         )
     if len(phones) == 1:
-        raise DeviceError(f"phone {phones[0].serial} is {phones[0].state}", _mend(phones[0].state))
+        raise DeviceError(f"phone {phones[0].serial} is {phones[0].state}", _fix(phones[0].state))
     raise DeviceError("no phone is ready" if phones else "no phone is connected", connected)
 
 
@@ -472,10 +472,10 @@ def _gone(serial: str) -> DeviceError | None:
         return None
     if state is None:
         return DeviceError(f"phone {serial} was lost", "look at its cable, and try again")
-    return DeviceError(f"phone {serial} is {state}", _mend(state))
+    return DeviceError(f"phone {serial} is {state}", _fix(state))
 
 
-def _mend(state: str) -> str:
+def _fix(state: str) -> str:
     return _MEND.get(state, "look at its screen, and plug it in again")
 
 

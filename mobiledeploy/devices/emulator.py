@@ -17,8 +17,8 @@ from pathlib import Path
 
 from mobiledeploy.core import artifacts, leases, native
 from mobiledeploy.core.errors import DeployError, DeviceError, UsageError
-from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Kind, Seen
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import DeviceInfo, Kind
 from mobiledeploy.devices._child import Child, Local
 
 KIND: Kind = "counted"
@@ -54,22 +54,22 @@ CORES = {
 _FIXED = ("-R", "0x2000000000", "-seed", "1")
 
 
-def seen() -> tuple[Seen, ...]:
+def available() -> tuple[DeviceInfo, ...]:
     """The cores that the emulator here has; what to do where there is no emulator."""
     try:
         have = _cores_of_qemu(_qemu())
-        mend = ""
+        fix = ""
     except DeployError as error:
-        have, mend = frozenset(CORES), error.hint
+        have, fix = frozenset(CORES), error.hint
     return tuple(
-        Seen(f"emulator:{name}", KIND, core.about, mend)
+        DeviceInfo(f"emulator:{name}", KIND, core.about, fix)
         for name, core in CORES.items()
         if name in have
     )
 
 
 @contextmanager
-def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Emulator]:
+def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Emulator]:
     """An emulated core, `emulator:CORE`; what was started on it ends with the context.
 
     The host is leased as for any other work: counts do not depend on what else runs there.
@@ -88,7 +88,7 @@ def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Emulator]:
             f"it has {', '.join(c for c in CORES if c in _cores_of_qemu(qemu))}",
         )
     with (
-        leases.hold("host", exclusive=False, notify=notify),
+        leases.hold("host", exclusive=False, reporter=reporter),
         artifacts.scratch() as folder,
     ):
         emulator = Emulator(qemu, core, folder)

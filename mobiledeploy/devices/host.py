@@ -10,25 +10,25 @@ from pathlib import Path
 
 from mobiledeploy.core import leases
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Kind, Seen
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import DeviceInfo, Kind
 from mobiledeploy.devices._child import Local
 
 KIND: Kind = "measured"
 RUNNER = "python"
 
 
-def seen() -> tuple[Seen, ...]:
+def available() -> tuple[DeviceInfo, ...]:
     """This machine."""
-    return (Seen("host", KIND, f"{_cpu()}, {os.cpu_count()} cores"),)
+    return (DeviceInfo("host", KIND, f"{_cpu()}, {os.cpu_count()} cores"),)
 
 
 @contextmanager
-def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Host]:
+def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Host]:
     """Leases this machine; what was started on it ends with the context."""
     if name != "host":
         raise UsageError(f"the host has no parts: {name!r}", "--device host")
-    with leases.hold("host", exclusive=exclusive, notify=notify):
+    with leases.hold("host", exclusive=exclusive, reporter=reporter):
         host = Host()
         try:
             yield host

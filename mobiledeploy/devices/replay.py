@@ -9,21 +9,21 @@ from typing import TypeVar
 
 from mobiledeploy.core import recording, records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Kind, Seen
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import DeviceInfo, Kind
 
 KIND: Kind = "recorded"
 RUNNER = "python"
 T = TypeVar("T")
 
 
-def seen() -> tuple[Seen, ...]:
+def available() -> tuple[DeviceInfo, ...]:
     """None: a recording is a file of the user's."""
     return ()
 
 
 @contextmanager
-def open(name: str, *, exclusive: bool, notify: Notify) -> Iterator[Played]:
+def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Played]:
     """The session in FILE of `replay:FILE`; nothing is leased, for nothing runs.
 
     Raises:

@@ -272,7 +272,7 @@ def seal(data: bytes) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def inscribe(data: bytes, contract: Contract) -> bytes:
+def write_metadata(data: bytes, contract: Contract) -> bytes:
     """The file with the contract in `metadata_props`, and what ONNX has names for beside it."""
     model = _open(data)
     golden = zlib.compress(records.line(contract.golden).encode(), 9)
@@ -296,7 +296,7 @@ def _image_props(pre: Preprocessing) -> dict[str, str]:
 
 
 def contract(data: bytes) -> Contract | None:
-    """What `inscribe` wrote; None where it did not, InputError where it is damaged."""
+    """What `write_metadata` wrote; None where it did not, InputError where it is damaged."""
     props = {entry.key: entry.value for entry in _open(data).metadata_props}
     if _CONTRACT not in props:
         return None
@@ -309,7 +309,7 @@ def contract(data: bytes) -> Contract | None:
     return replace(said, golden=records.loads(Golden, text, _GOLDEN))
 
 
-def tap(data: bytes, tensor: str) -> bytes:
+def expose_tensor(data: bytes, tensor: str) -> bytes:
     """A copy whose one output is the tensor of that name."""
     model = _open(data)
     if tensor not in {name for node in model.graph.node for name in node.output}:
@@ -329,7 +329,7 @@ def activations(facts: FileFacts) -> tuple[Tensor, ...]:
     return tuple(tensor for tensor in made if tensor.scale or not quantized)
 
 
-def excerpt(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+def extract_subgraph(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
     """A copy that takes the tensors `given` and answers with those `wanted`, in this order.
 
     Operators that nothing wanted depends on are left out, and so is what is given and not read. A

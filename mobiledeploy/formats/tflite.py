@@ -129,7 +129,7 @@ def seal(data: bytes) -> bytes:
     return graph.packed()
 
 
-def inscribe(data: bytes, contract: Contract) -> bytes:
+def write_metadata(data: bytes, contract: Contract) -> bytes:
     """The file with TFLite metadata, and with labels and the contract packed behind it.
 
     Readers of TFLite metadata (MediaPipe, Task Library, ML Kit, Android Studio) find the
@@ -158,7 +158,7 @@ def inscribe(data: bytes, contract: Contract) -> bytes:
 
 
 def contract(data: bytes) -> Contract | None:
-    """What `inscribe` wrote; None where it did not, InputError where it is damaged."""
+    """What `write_metadata` wrote; None where it did not, InputError where it is damaged."""
     Graph(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -268,7 +268,7 @@ def _floats(builder: Any, values: list[float]) -> int:
     return int(builder.CreateNumpyVector(np.asarray(values, np.float32)))
 
 
-def tap(data: bytes, tensor: str) -> bytes:
+def expose_tensor(data: bytes, tensor: str) -> bytes:
     """A copy whose one output is the tensor of that name."""
     graph = Graph(data)
     graph.subgraph.outputs = [_index(graph, tensor)]
@@ -290,7 +290,7 @@ def activations(facts: FileFacts) -> tuple[Tensor, ...]:
     return tuple(t for layer in facts.layers for t in layer.outputs if not t.constant)
 
 
-def excerpt(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+def extract_subgraph(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
     """A copy that takes the tensors `given` and answers with those `wanted`, in this order.
 
     Operators that nothing wanted depends on are left out, and so is what is given and not read. A

@@ -287,11 +287,11 @@ def only(kind: str, values: Sequence[Any], where: str) -> Any:
 def checked(
     input_: tuple[Sequence[int | None] | None, str], output: Sequence[int | None] | None, where: str
 ) -> tuple[Shape, Shape]:
-    """Shapes of (shape, dtype) in and shape out; InputError unless an RGB picture makes scores."""
+    """Shapes of (shape, dtype) in and shape out; InputError unless an RGB image makes scores."""
     shape, dtype = input_
     if shape is None or len(shape) != 4 or shape[3] not in (3, None):
         raise InputError(
-            f"{where} takes {_words(shape)}; a batch of RGB pictures [N, H, W, 3] is needed"
+            f"{where} takes {_words(shape)}; a batch of RGB images [N, H, W, 3] is needed"
         )
     if shape[0] not in (1, None):
         raise InputError(

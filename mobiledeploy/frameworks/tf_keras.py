@@ -66,7 +66,7 @@ def _randomise(handle: tf_keras.Model) -> None:
 def _reads_activations(layer: tf_keras.layers.Layer) -> bool:
     """Whether a ReLU has halved what `layer` reads: not so behind a linear bottleneck.
 
-    Pictures count as halved: their values are small.
+    Images count as halved: their values are small.
     """
     while layer.inbound_nodes and not isinstance(layer, tf_keras.layers.InputLayer):
         before = layer.inbound_nodes[0].inbound_layers

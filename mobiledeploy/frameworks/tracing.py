@@ -102,7 +102,7 @@ def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
     """
     height, width = resolution
     with loading.refusing(
-        f"TensorFlow cannot run the model on one {height}x{width} picture", tf.errors.OpError
+        f"TensorFlow cannot run the model on one {height}x{width} image", tf.errors.OpError
     ):
         call, variables = inference(model)
         spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
@@ -222,7 +222,7 @@ def parameters(model: Model) -> Parameters:
 
 
 def layers(model: Model, resolution: tuple[int, int]) -> tuple[Layer, ...]:
-    """The model's operators in execution order, for one picture of `resolution` (height, width).
+    """The model's operators in execution order, for one image of `resolution` (height, width).
 
     Constant are the model's variables; other numbers that its code holds, and shapes, are left out.
     What is computed of variables alone stands as these variables where it is read. A bias belongs
@@ -253,7 +253,7 @@ def _traced(model: Model, resolution: tuple[int, int]) -> Any:
     """A ConcreteFunction of the model without function calls in it; its variables as they are."""
     height, width = resolution
     with loading.refusing(
-        f"TensorFlow cannot run the model on one {height}x{width} picture", tf.errors.OpError
+        f"TensorFlow cannot run the model on one {height}x{width} image", tf.errors.OpError
     ):
         call, variables = inference(model)
         spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")

@@ -21,7 +21,7 @@ from mobiledeploy.graphs.graph import Floats, Graph
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LEAST, _MOST = 60, 200
-"""Places of a picture whose inputs are looked at: enough for four rows an unknown, within these."""
+"""Places of an image whose inputs are looked at: enough for four rows an unknown, within these."""
 _SEED = 0
 _CLUSTERS = 256
 """Different weights in a layer at most, that passes keep as they are."""
@@ -147,8 +147,8 @@ def narrow(layer: WeightedOp) -> bool:
     Those of convolutions, which are nearly all; but not of the first, which has few and which every
     later layer hears, and not of depthwise ones, whose few weights are of unlike channels.
     """
-    (picture,) = layer.graph.inputs
-    first = layer.graph.shape(layer.source) == layer.graph.shape(int(picture))
+    (image,) = layer.graph.inputs
+    first = layer.graph.shape(layer.source) == layer.graph.shape(int(image))
     return layer.kind == "CONV_2D" and not first
 
 
@@ -161,7 +161,7 @@ def largest_code(layer: WeightedOp, recipe: Recipe) -> int:
 class Sampled:
     """Inputs of the integer operator [B, M, I] and the answers of the float one [B, M, O].
 
-    Both at the same M places of the pictures, in real values, answers without the activation.
+    Both at the same M places of the images, in real values, answers without the activation.
     """
 
     inputs: Floats
@@ -188,21 +188,21 @@ def sampled(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> S
     return Sampled(inputs, answers)
 
 
-def _places(layer: WeightedOp, pictures: int) -> NDArray[np.int64]:
-    """[M, 3] of picture, row and column of the output; M the same for each picture."""
+def _places(layer: WeightedOp, images: int) -> NDArray[np.int64]:
+    """[M, 3] of image, row and column of the output; M the same for each image."""
     if layer.kind == "FULLY_CONNECTED":
-        return np.stack([np.arange(pictures)] + [np.zeros(pictures, np.int64)] * 2, axis=1)
+        return np.stack([np.arange(images)] + [np.zeros(images, np.int64)] * 2, axis=1)
     _, height, width, _ = layer.graph.shape(int(layer.op.outputs[0]))
     inputs = int(np.prod(layer.graph.shape(layer.weights)[1:]))
     if layer.kind == "DEPTHWISE_CONV_2D":
         inputs //= layer.outputs
-    each = min(max(-(-4 * inputs // pictures), _LEAST), _MOST, height * width)
+    each = min(max(-(-4 * inputs // images), _LEAST), _MOST, height * width)
     random = np.random.default_rng([_SEED, layer.number])
     spots = np.concatenate(
-        [random.choice(height * width, each, replace=False) for _ in range(pictures)]
+        [random.choice(height * width, each, replace=False) for _ in range(images)]
     )
     rows, columns = np.divmod(spots, width)
-    return np.stack([np.repeat(np.arange(pictures), each), rows, columns], axis=1)
+    return np.stack([np.repeat(np.arange(images), each), rows, columns], axis=1)
 
 
 def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: int) -> Array:

@@ -34,7 +34,7 @@ _NUMBERS = {
 def start(
     floats: bytes, recipe: Recipe, io: InputOutput, images: Images, kept: Sequence[str] = ()
 ) -> QuantizedGraph:
-    """The draft of a float TFLite, with the least and greatest values over `images` as ranges.
+    """A float TFLite's quantized graph; the ranges are the least and greatest values over `images`.
 
     `kept` names layers that stay float; see `named`.
     """
@@ -86,13 +86,15 @@ def _granularity(recipe: Recipe) -> maker.Granularity:
     return "per-tensor" if recipe.granularity == "per-tensor" else "per-channel"
 
 
-def spanning(draft: QuantizedGraph, low: float, high: float) -> QuantizedGraph:
-    """The draft with an input whose codes span `low` to `high`, whatever the calibration saw."""
-    if draft.integers is not None:
-        return draft
-    graph = Graph(draft.floats)
+def spanning(quantized_graph: QuantizedGraph, low: float, high: float) -> QuantizedGraph:
+    """The graph with an input whose codes span `low` to `high`, whatever was calibrated."""
+    if quantized_graph.integers is not None:
+        return quantized_graph
+    graph = Graph(quantized_graph.floats)
     (image,) = graph.inputs
-    return dataclasses.replace(draft, ranges={**draft.ranges, graph.name(image): (low, high)})
+    return dataclasses.replace(
+        quantized_graph, ranges={**quantized_graph.ranges, graph.name(image): (low, high)}
+    )
 
 
 def named(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
@@ -118,19 +120,21 @@ def named(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def save(draft: QuantizedGraph) -> bytes:
-    """The draft as a file, for a training that goes on later."""
+def save(quantized_graph: QuantizedGraph) -> bytes:
+    """The quantized graph as a file, for a training that goes on later."""
     stream = io.BytesIO()
-    names = list(draft.ranges)
+    names = list(quantized_graph.ranges)
     np.savez(
         stream,
-        floats=np.frombuffer(draft.floats, np.uint8),
-        integers=np.frombuffer(integers(draft), np.uint8),
+        floats=np.frombuffer(quantized_graph.floats, np.uint8),
+        integers=np.frombuffer(integers(quantized_graph), np.uint8),
         names=np.array(names, np.str_),
-        ranges=np.array([draft.ranges[name] for name in names], np.float64).reshape(-1, 2),
-        trained=np.int64(draft.trained),
-        **{f"latent/{name}": values for name, values in draft.latent.items()},
-        kept=np.array(draft.kept, np.str_),
+        ranges=np.array([quantized_graph.ranges[name] for name in names], np.float64).reshape(
+            -1, 2
+        ),
+        trained=np.int64(quantized_graph.trained),
+        **{f"latent/{name}": values for name, values in quantized_graph.latent.items()},
+        kept=np.array(quantized_graph.kept, np.str_),
     )
     return stream.getvalue()
 
@@ -158,34 +162,34 @@ def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> QuantizedGraph
         raise InputError("the unfinished training is damaged", "--force starts it anew") from error
 
 
-def integers(draft: QuantizedGraph) -> bytes:
-    """The draft's integers, made of its floats and ranges where no pass has changed them yet."""
-    if draft.integers is not None:
-        return draft.integers
-    recipe = draft.recipe
+def integers(quantized_graph: QuantizedGraph) -> bytes:
+    """The integers, made of the floats and ranges where no pass has changed them yet."""
+    if quantized_graph.integers is not None:
+        return quantized_graph.integers
+    recipe = quantized_graph.recipe
     made = maker.integers(
-        draft.floats,
-        draft.ranges,
+        quantized_graph.floats,
+        quantized_graph.ranges,
         activation_bits=16 if recipe.activation_bits == 16 else 8,
         granularity=_granularity(recipe),
         # Ends of uint8 come last: see `packed`.
-        float_ends=draft.io == "float",
-        kept=draft.kept,
+        float_ends=quantized_graph.io == "float",
+        kept=quantized_graph.kept,
     )
-    return _narrowed(made, Graph(draft.floats)) if recipe.weight_bits == 4 else made
+    return _narrowed(made, Graph(quantized_graph.floats)) if recipe.weight_bits == 4 else made
 
 
-def packed(draft: QuantizedGraph) -> bytes:
+def packed(quantized_graph: QuantizedGraph) -> bytes:
     """The finished file: as `integers`, with ends of uint8 where these are asked for.
 
     Codes of 4 bits are packed by twos, the lower one first.
     """
-    if draft.recipe.weight_bits != 4 and draft.io != "uint8":
-        return integers(draft)
-    graph = Graph(integers(draft))
-    if draft.io == "uint8":
+    if quantized_graph.recipe.weight_bits != 4 and quantized_graph.io != "uint8":
+        return integers(quantized_graph)
+    graph = Graph(integers(quantized_graph))
+    if quantized_graph.io == "uint8":
         graph.unsign_ends()
-    if draft.recipe.weight_bits != 4:
+    if quantized_graph.recipe.weight_bits != 4:
         return graph.packed()
     for layer in filter(matrices.narrow, matrices.of(graph)):
         if graph.dtype(layer.weights) == np.int8:

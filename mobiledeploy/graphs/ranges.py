@@ -1,4 +1,4 @@
-"""What values the tensors of a float TFLite take over pictures."""
+"""What values the tensors of a float TFLite take over images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mobiledeploy.graphs.graph import Graph
 Range = tuple[float, float]
 _BINS = 2048
 _ENOUGH = 20_000
-"""Values of one tensor of one picture."""
+"""Values of one tensor of one image."""
 
 
 def measured(floats: bytes, images: Images) -> dict[str, Range]:
-    """Minimum and maximum of every computed float tensor over the pictures, by its name."""
+    """Minimum and maximum of every computed float tensor over the images, by its name."""
     found: dict[str, Range] = {}
     for name, values in _values(floats, images):
         low, high = found.get(name, (np.inf, -np.inf))
@@ -37,7 +37,7 @@ class Channels:
 
 
 def channels(floats: bytes, images: Images) -> dict[str, Channels]:
-    """What each channel of every computed tensor takes over the pictures, by tensor name."""
+    """What each channel of every computed tensor takes over the images, by tensor name."""
     found: dict[str, Channels] = {}
     for name, values in _values(floats, images):
         rows = values.reshape(-1, values.shape[-1])

@@ -1,12 +1,12 @@
 """Weights onto their integer grid so that a layer's answer changes least, not each weight.
 
 The objective is AdaRound's (M. Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training
-Quantization, https://arxiv.org/abs/2004.10568, equation 21): over the calibration pictures,
+Quantization, https://arxiv.org/abs/2004.10568, equation 21): over the calibration images,
 
     minimise  E || W x - S Q x^ ||^2   over integers Q,
 
 with W the float weights, x the float input, x^ the input as the quantized network delivers it, and
-S the scales. It is quadratic in Q: its whole dependence on the pictures is G = Cov(x^, x^) and
+S the scales. It is quadratic in Q: its whole dependence on the images is G = Cov(x^, x^) and
 C = Cov(W x, x^), the bias taking up the means. So it is solved without gradients: first the
 real-valued optimum near W,
 
@@ -51,9 +51,11 @@ _WIDEST = 6000
 Doubles = NDArray[np.float64]
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with integers rounded anew; `images` [N, H, W, 3] float32 are calibration ones."""
-    floats, integers = Graph(draft.floats), Graph(quantized.integers(draft))
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with integers rounded anew; `images` [N, H, W, 3] float32 calibrate."""
+    floats, integers = Graph(quantized_graph.floats), Graph(quantized.integers(quantized_graph))
     real, coarse = Walk(floats, images), Walk(integers, images)
     for ours, theirs in matrices.pairs(integers, floats):
         coarse.before(ours.number)
@@ -73,12 +75,12 @@ def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> 
             gram = (centred.transpose(0, 2, 1) @ centred).astype(np.float64) / count
             cross = ((answers - wanted).transpose(0, 2, 1) @ centred).astype(np.float64) / count
             ridge = RIDGE * max(1.0, FEW_SAMPLES * weights.shape[-1] / count)
-            limit = matrices.largest_code(ours, draft.recipe)
+            limit = matrices.largest_code(ours, quantized_graph.recipe)
             codes = rounded(weights, scale, gram, cross, ridge, limit).astype(np.float64)
             ours.put_weights(codes)
         made = np.einsum("boi,bi->bo", codes * scale[..., None], mean[:, 0])
         ours.put_bias(wanted[:, 0] - made)
-    return dataclasses.replace(draft, integers=integers.packed())
+    return dataclasses.replace(quantized_graph, integers=integers.packed())
 
 
 def rounded(

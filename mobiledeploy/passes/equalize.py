@@ -19,7 +19,7 @@ reader's answer varies by
 A depthwise reader has a scale of each channel's own and so no second term: t as large as can be.
 No t is below 1, which would widen the weights of the reader, and none takes a channel out of the
 tensor's range. That is also the answer to ReLU6, which is homogeneous below its clip only: a
-channel that comes to the clip keeps t = 1, and no other is taken beyond it. On other pictures than
+channel that comes to the clip keeps t = 1, and no other is taken beyond it. On other images than
 the calibration ones a channel may be clipped that was not, at the place where int8 clips anyway.
 
 Layers of clustered weights are left alone: scaled channels would be clusters no more.
@@ -51,17 +51,19 @@ _BETWEEN = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "RELU", "RESHAPE")
 Doubles = NDArray[np.float64]
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with other weights and ranges; `images` [N, H, W, 3] float32 are calibration ones.
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with other weights and ranges; `images` [N, H, W, 3] float32 calibrate.
 
     Without integers: what was quantized before is no longer the model.
     """
-    graph = Graph(draft.floats)
-    seen = ranges.channels(draft.floats, images)
+    graph = Graph(quantized_graph.floats)
+    seen = ranges.channels(quantized_graph.floats, images)
     for space in spaces(graph):
         if any(layer.clustered for layer in (*space.makers, *space.readers)):
             continue
-        factor = _factor(graph, space, draft, seen)
+        factor = _factor(graph, space, quantized_graph, seen)
         if factor is None:
             continue
         for maker in space.makers:
@@ -70,7 +72,7 @@ def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> 
             _scale_inputs(reader, 1 / factor)
     floats = graph.packed()
     return dataclasses.replace(
-        draft, floats=floats, ranges=ranges.measured(floats, images), integers=None
+        quantized_graph, floats=floats, ranges=ranges.measured(floats, images), integers=None
     )
 
 
@@ -145,7 +147,7 @@ def _passes(graph: Graph, op: object, read: int) -> bool:
 
 
 def _factor(
-    graph: Graph, space: Space, draft: QuantizedGraph, seen: dict[str, ranges.Channels]
+    graph: Graph, space: Space, quantized_graph: QuantizedGraph, seen: dict[str, ranges.Channels]
 ) -> Doubles | None:
     """t of each channel, at least 1; None where no channel gains."""
     step = 0.0
@@ -155,7 +157,7 @@ def _factor(
         name = graph.name(index)
         if name not in seen:
             return None
-        stats, (low, high) = seen[name], draft.ranges[name]
+        stats, (low, high) = seen[name], quantized_graph.ranges[name]
         step, energy = max(step, (high - low) / _CODES), np.maximum(energy, stats.square)
         with np.errstate(divide="ignore", invalid="ignore"):
             here = np.fmin(

@@ -1,7 +1,7 @@
-"""A pool over the whole picture as a mean, whose answer has codes of its own.
+"""A pool over the whole image as a mean, whose answer has codes of its own.
 
 TFLite's int8 AVERAGE_POOL_2D gives its answer the scale of what it reads. The average of a whole
-picture lies in a fraction of that range, and has a fraction of the codes. MEAN, which computes the
+image lies in a fraction of that range, and has a fraction of the codes. MEAN, which computes the
 same, has a scale of its own (LiteRT 8-bit quantization specification,
 https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
 """
@@ -19,9 +19,11 @@ from mobiledeploy.graphs.graph import Graph
 PRESERVES = True
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with such pools replaced; without integers where there was one."""
-    graph = Graph(draft.floats)
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with such pools replaced; without integers where there was one."""
+    graph = Graph(quantized_graph.floats)
     found = [
         op
         for op in graph.ops
@@ -32,8 +34,8 @@ def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> 
         == (op.builtinOptions.filterHeight, op.builtinOptions.filterWidth)
     ]
     if not found:
-        return draft
+        return quantized_graph
     axes = graph.add_constant("axes", np.array([1, 2], np.int32))
     for op in found:
         graph.become_mean(op, axes)
-    return dataclasses.replace(draft, floats=graph.packed(), integers=None)
+    return dataclasses.replace(quantized_graph, floats=graph.packed(), integers=None)

@@ -1,7 +1,7 @@
-"""Ranges of pooled values and of logits made wider than calibration pictures have shown them.
+"""Ranges of pooled values and of logits made wider than calibration images have shown them.
 
-A convolution's output has thousands of values a picture, and a hundred pictures show its extremes.
-Of what has one value a channel, a hundred pictures show a hundred: fresh ones go beyond, and what
+A convolution's output has thousands of values an image, and a hundred images show its extremes.
+Of what has one value a channel, a hundred images show a hundred: fresh ones go beyond, and what
 they lose by being clipped is more than what somewhat coarser codes cost all others.
 """
 
@@ -16,17 +16,19 @@ from mobiledeploy.graphs.graph import Graph
 PRESERVES = True
 
 FACTOR = 1.25
-"""Chosen on the person detector of MLPerf Tiny, by fresh pictures."""
+"""Chosen on the person detector of MLPerf Tiny, by fresh images."""
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with those ranges widened, and without integers."""
-    graph = Graph(draft.floats)
-    wider = dict(draft.ranges)
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with those ranges widened, and without integers."""
+    graph = Graph(quantized_graph.floats)
+    wider = dict(quantized_graph.ranges)
     for op in graph.ops:
         for index in map(int, op.outputs):
             name, sides = graph.name(index), graph.shape(index)[1:-1]
             if name in wider and all(side == 1 for side in sides):
-                low, high = draft.ranges[name]
+                low, high = quantized_graph.ranges[name]
                 wider[name] = (FACTOR * low, FACTOR * high)
-    return dataclasses.replace(draft, ranges=wider, integers=None)
+    return dataclasses.replace(quantized_graph, ranges=wider, integers=None)

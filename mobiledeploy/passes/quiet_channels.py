@@ -2,7 +2,7 @@
 
 Folding multiplies the weights of channel c by alpha_c = gamma_c / sqrt(variance_c + epsilon) (B.
 Jacob et al. 2017, https://arxiv.org/abs/1712.05877, equation 14). A channel that is the same for
-every picture has a variance near zero, and alpha_c grows to gamma_c / sqrt(epsilon): weights that
+every image has a variance near zero, and alpha_c grows to gamma_c / sqrt(epsilon): weights that
 multiply nothing become the largest of the layer. With one scale for all weights they leave none to
 the others (T. Sheng et al. 2018, A Quantization-Friendly Separable Convolution for MobileNets,
 https://arxiv.org/abs/1803.08607, who find channels of zero variance at the root of MobileNet v1's
@@ -13,7 +13,7 @@ So, where a channel c of a layer with bias has
 
     max |W_c| >= LARGE * median over all channels of max |W|
 
-and over the calibration pictures its values h - l <= (H - L) / 255 / 2, half a step of the codes,
+and over the calibration images its values h - l <= (H - L) / 255 / 2, half a step of the codes,
 it becomes
 
     W_c = 0,   b_c = (h + l) / 2.
@@ -34,23 +34,25 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import WeightedOp
 
 PRESERVES = False
-"""To half a step of the codes, on the calibration pictures."""
+"""To half a step of the codes, on the calibration images."""
 
 LARGE = 8.0
 """What takes three bits from all others where they share a scale."""
 _CODES = 255
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with such channels made constant; the same draft where there are none."""
-    graph = Graph(draft.floats)
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with such channels made constant; the same draft where there are none."""
+    graph = Graph(quantized_graph.floats)
     suspects = {layer: large for layer in matrices.of(graph) if (large := _large(layer)).any()}
     if not suspects:
-        return draft
-    seen = ranges.channels(draft.floats, images)
+        return quantized_graph
+    seen = ranges.channels(quantized_graph.floats, images)
     changed = False
     for layer, large in suspects.items():
-        stats, (low, high) = seen[layer.name], draft.ranges[layer.name]
+        stats, (low, high) = seen[layer.name], quantized_graph.ranges[layer.name]
         quiet = large & (stats.high - stats.low <= (high - low) / _CODES / 2)
         if not quiet.any():
             continue
@@ -61,10 +63,10 @@ def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> 
         bias = np.asarray(layer.graph.stored(layer.bias), np.float64)
         graph.put(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
     if not changed:
-        return draft
+        return quantized_graph
     floats = graph.packed()
     return dataclasses.replace(
-        draft, floats=floats, ranges=ranges.measured(floats, images), integers=None
+        quantized_graph, floats=floats, ranges=ranges.measured(floats, images), integers=None
     )
 
 

@@ -1,6 +1,6 @@
 """Activation ranges of least squared error: some values clipped, finer codes for all others.
 
-The range [l, h] of each tensor that minimises, over its values x in the calibration pictures,
+The range [l, h] of each tensor that minimises, over its values x in the calibration images,
 
     E[(x - clip(x, l, h))^2] + D^2 / 12 * P(l <= x <= h),   D = (h - l) / 255
 
@@ -26,11 +26,15 @@ _CODES = 255
 _CANDIDATES = 64
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with narrower ranges; `images` [N, H, W, 3] float32 are calibration ones."""
-    found = ranges.histograms(draft.floats, images, draft.ranges)
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with narrower ranges; `images` [N, H, W, 3] float32 calibrate."""
+    found = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
     narrowed = {name: best(histogram) for name, histogram in found.items()}
-    return dataclasses.replace(draft, ranges={**draft.ranges, **narrowed}, integers=None)
+    return dataclasses.replace(
+        quantized_graph, ranges={**quantized_graph.ranges, **narrowed}, integers=None
+    )
 
 
 def best(histogram: ranges.Histogram) -> ranges.Range:

@@ -20,11 +20,15 @@ PRESERVES = True
 _RARE = 1e-4
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft with narrower ranges; `images` [N, H, W, 3] float32 are calibration ones."""
-    found = ranges.histograms(draft.floats, images, draft.ranges)
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph with narrower ranges; `images` [N, H, W, 3] float32 calibrate."""
+    found = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
     narrowed = {name: common(histogram) for name, histogram in found.items()}
-    return dataclasses.replace(draft, ranges={**draft.ranges, **narrowed}, integers=None)
+    return dataclasses.replace(
+        quantized_graph, ranges={**quantized_graph.ranges, **narrowed}, integers=None
+    )
 
 
 def common(histogram: ranges.Histogram) -> ranges.Range:

@@ -23,7 +23,7 @@ KINDS = {
 }
 PLAIN = {
     "size": ("Size of the file (MB)", "Accuracy and size"),
-    "multadds": ("Mult-adds of one picture (millions)", "Accuracy and mult-adds"),
+    "multadds": ("Mult-adds of one image (millions)", "Accuracy and mult-adds"),
 }
 # Tableau's ten, in an order that keeps neighbours apart for most colour-blind readers.
 _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"]

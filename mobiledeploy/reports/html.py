@@ -1,4 +1,4 @@
-"""One page that stands alone: plots, tables and pictures inside it, nothing from the network."""
+"""One page that stands alone: plots, tables and images inside it, nothing from the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mobiledeploy.reports import _plots
 
 SUFFIX = ".html"
 _PAGE = Path(__file__).with_name("page")
-_COLUMNS = ("artifact", "model", "recipe", "format", "kind", "device", "target", "pictures")
+_COLUMNS = ("artifact", "model", "recipe", "format", "kind", "device", "target", "images")
 
 
 def render(report: Report) -> str:
@@ -76,7 +76,7 @@ def _data(report: Report) -> dict[str, Any]:
             r.kind,
             r.device,
             target,
-            units.pictures(r.data_source, r.data_split, r.data_identity),
+            units.images(r.data_source, r.data_split, r.data_identity),
         )
         for name, word in zip(_COLUMNS, said, strict=True):
             columns[name].append(words[name].setdefault(units.one_line(word), len(words[name])))
@@ -195,9 +195,9 @@ def _detail(d: Detail) -> str:
         parts.append("<h3>Accuracy of each class</h3>")
         parts.append(
             _table(
-                ("class", "pictures", "right", "share"),
+                ("class", "images", "right", "share"),
                 [(n, str(k), str(r), units.percent(r / k if k else None)) for n, k, r in d.classes],
-                "Pictures of each class, and how many were named rightly",
+                "Images of each class, and how many were named rightly",
             )
         )
     if d.against:
@@ -205,7 +205,7 @@ def _detail(d: Detail) -> str:
         parts.append(
             '<ul class="flips">'
             + "".join(
-                f"<li>{_picture(f.image, f.label)}<p>{escape(f.label)}: {escape(f.before)} "
+                f"<li>{_image(f.image, f.label)}<p>{escape(f.label)}: {escape(f.before)} "
                 f"→ {escape(f.now)}<br><small>{escape(units.one_line(f.sample))}</small></p></li>"
                 for f in d.flips
             )
@@ -218,10 +218,10 @@ def _detail(d: Detail) -> str:
     return "".join(parts) + "</details>"
 
 
-def _picture(image: str, label: str) -> str:
+def _image(image: str, label: str) -> str:
     if not image.startswith("data:image/jpeg;base64,"):
         return ""
-    return f'<img src="{escape(image)}" alt="A picture of class {escape(label)}">'
+    return f'<img src="{escape(image)}" alt="An image of class {escape(label)}">'
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:

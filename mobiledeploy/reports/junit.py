@@ -28,7 +28,7 @@ def render(report: Report) -> str:
     return ElementTree.tostring(suites, "unicode", xml_declaration=True) + "\n"
 
 
-# What stands in a case whose verdict is no pass, and where the suite counts it. A picture too few
+# What stands in a case whose verdict is no pass, and where the suite counts it. An image too few
 # is no regression: readers show it apart.
 _KINDS = {
     ("fail", "fail"): ("failure", "failures"),
@@ -54,9 +54,9 @@ def _suite(check: Check | Regression, on_inconclusive: str) -> ElementTree.Eleme
         suite.append(case)
     for name, count in {"tests": len(check.verdicts), **counts}.items():
         suite.set(name, str(count))
-    if check.doubts:
+    if check.warnings:
         out = ElementTree.SubElement(suite, "system-out")
-        out.text = _plain("\n".join(f"{d.name}: {d.message}" for d in check.doubts))
+        out.text = _plain("\n".join(f"{d.name}: {d.message}" for d in check.warnings))
     return suite
 
 

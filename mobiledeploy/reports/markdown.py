@@ -72,7 +72,7 @@ def _figure(r: Result) -> str:
         _cell(r.device or "–"),
         "–" if r.size_bytes is None else units.size(r.size_bytes),
         units.percent(r.top1),
-        _cell(units.pictures(r.data_source, r.data_split, r.data_identity) or "–"),
+        _cell(units.images(r.data_source, r.data_split, r.data_identity) or "–"),
         "–" if r.latency_ns is None else units.duration(r.latency_ns),
         "–" if r.instructions is None else f"{r.instructions:,}",
         f"{r.kind}, recorded" if r.recorded else r.kind or "–",
@@ -91,8 +91,8 @@ def _details(check: Check) -> list[str]:
     if passed:
         lines.append(f"- {_SIGNS['pass']} {units.several(len(passed), 'class')} did not regress")
     if check.untested:
-        lines.append(f"- {check.untested} classes have too few pictures to be judged alone")
-    lines += [f"- ⚠️ {_cell(doubt.message)} ({_cell(doubt.name)})" for doubt in check.doubts]
+        lines.append(f"- {check.untested} classes have too few images to be judged alone")
+    lines += [f"- ⚠️ {_cell(warning.message)} ({_cell(warning.name)})" for warning in check.warnings]
     lines.append("")
     if check.moved:
         lines += ["| class | taken for | before | now |", "|---|---|--:|--:|"]

@@ -1,6 +1,6 @@
 """SVG: the fronts of accuracy against what each kind of figure costs, one below the other.
 
-Accuracies on different pictures are different questions: each data set has its own plots.
+Accuracies on different images are different questions: each data set has its own plots.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SUFFIX = ".svg"
 
 
 def render(report: Report) -> str:
-    """One picture; of a report without accuracies a title that says so."""
+    """One image; of a report without accuracies a title that says so."""
     judged: dict[str, list[Result]] = {}
     for r in report.results:
         if r.top1 is not None:
-            pictures = units.pictures(r.data_source, r.data_split, r.data_identity)
-            judged.setdefault(units.one_line(pictures), []).append(r)
+            images = units.images(r.data_source, r.data_split, r.data_identity)
+            judged.setdefault(units.one_line(images), []).append(r)
     answers = {a.artifact_sha256: a for a in report.answers}
-    drawn = [plot for name in sorted(judged) for plot in _of_pictures(name, judged[name], answers)]
+    drawn = [plot for name in sorted(judged) for plot in _of_images(name, judged[name], answers)]
     if not drawn:
         empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
         said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
@@ -48,10 +48,10 @@ def render(report: Report) -> str:
     return str(vl_convert.vegalite_to_svg(spec)) + "\n"
 
 
-def _of_pictures(
+def _of_images(
     name: str, results: list[Result], answers: Mapping[str, Answers]
 ) -> Iterator[dict[str, Any]]:
-    """The plots of what was judged on the same pictures."""
+    """The plots of what was judged on the same images."""
     of = f", judged on {name}" if name else ""
     once = {r.artifact_sha256: r for r in reversed(results)}.values()
     plots = [

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mobiledeploy.core import records
+from mobiledeploy.core import protocol
 from mobiledeploy.core.errors import DeviceError, MissingError, UsageError
 from mobiledeploy.core.ports import Process
 from mobiledeploy.core.protocol import PROTOCOL, Done, Ready, Timed
@@ -122,14 +122,14 @@ class _Translated:
             if not re.match(r"(Average i|I)nference timings in us:", text):
                 continue
             if self._said.sample_us is None:
-                yield records.line(Failure(5, "benchmark_model made no run", text))
+                yield protocol.line(Failure(5, "benchmark_model made no run", text))
                 return
             if not ready:
-                yield records.line(self._ready())
+                yield protocol.line(self._ready())
                 ready = True
-            yield records.line(Timed((round(self._said.sample_us * 1000),)))
+            yield protocol.line(Timed((round(self._said.sample_us * 1000),)))
         if ready and self._process.wait()[0] == 0:
-            yield records.line(Done(self._said.peak_bytes))
+            yield protocol.line(Done(self._said.peak_bytes))
 
     def send(self, line: str) -> None:
         """Nothing is ever sent to it."""

@@ -81,7 +81,7 @@ def hear(process: Process, target: Target) -> Process:
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:
-    """UsageError: pictures are prepared by the Python runner."""
+    """UsageError: images are prepared by the Python runner."""
     raise UsageError("the native runner can only time", "--runner python")
 
 

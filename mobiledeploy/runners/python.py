@@ -22,7 +22,7 @@ from typing import TextIO
 
 import numpy as np
 
-from mobiledeploy.core import arrays, inputs, plugins, preprocessing, records
+from mobiledeploy.core import arrays, inputs, plugins, preprocessing, protocol, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Array, Engine, Part, Process, Samples
@@ -65,12 +65,12 @@ def bench(
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:
-    """The argv that answers for the pictures that standard input names."""
+    """The argv that answers for the images that standard input names."""
     return _argv("predict", model, target)
 
 
 def layers(target: Target) -> tuple[str, ...]:
-    """The argv that runs the excerpts of models that standard input names."""
+    """The argv that runs the subgraphs of models that standard input names."""
     return _command("layers", target)
 
 
@@ -111,7 +111,7 @@ class _Speaker:
         os.dup2(2, 1)
 
     def say(self, event: Event) -> None:
-        self._stream.write(records.line(event) + "\n")
+        self._stream.write(protocol.line(event) + "\n")
 
     def flush(self) -> None:
         self._stream.flush()
@@ -211,15 +211,15 @@ def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
 def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer | Skipped:
     name = samples.id(index)
     try:
-        picture = samples.image(index)
+        image = samples.image(index)
     except BrokenImage as error:
         return Skipped(index, name, error.message)
-    x = preprocessing.prepare(picture, work.preprocessing, work.resolution)
+    x = preprocessing.prepare(image, work.preprocessing, work.resolution)
     raw = engine.run(preprocessing.to_input(x, work.input, work.layout))
     row = preprocessing.from_output(raw, work.output)
     if not np.isfinite(row).all():
         raise InputError(
-            f"the model answers NaN or infinity for picture {name}",
+            f"the model answers NaN or infinity for image {name}",
             "its weights or its preprocessing are not right",
         )
     text = base64.b64encode(row.astype("<f4").tobytes()).decode()

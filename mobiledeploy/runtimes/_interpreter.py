@@ -93,7 +93,7 @@ class InterpreterEngine:
 
 
 class InterpreterPart:
-    """An excerpt of a model in an Interpreter, on XNNPACK."""
+    """An subgraph of a model in an Interpreter, on XNNPACK."""
 
     def __init__(self, library: Any, runtime: str, path: Path, *, threads: int) -> None:
         self._runtime, self._name = runtime, path.name

@@ -44,5 +44,5 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
 
 
 def part(path: Path, *, threads: int) -> Part:
-    """The excerpt of a model at `path`; InputError where the engine refuses it."""
+    """The subgraph of a model at `path`; InputError where the engine refuses it."""
     return _interpreter.InterpreterPart(interpreter, "tflite_runtime", path, threads=threads)

@@ -14,7 +14,7 @@ from tensorflow.lite.python.convert import ConverterError
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import Model, Output, Preprocessing, Source
-from mobiledeploy.frameworks import loading, remembered, tracing
+from mobiledeploy.frameworks import calibration_statistics, loading, tracing
 
 
 class TensorFlowModel:
@@ -63,7 +63,7 @@ class TensorFlowModel:
 
     def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
         """See `ports.OpenedModel`."""
-        return remembered.likelier_range(self._frozen, pre, images)
+        return calibration_statistics.likelier_range(self._frozen, pre, images)
 
 
 def opened(model: Model, source: Source) -> TensorFlowModel:

@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import gate
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.samples import class_name
-from mobiledeploy.core.types import Artifact, Check, Doubt, Evaluation, Moved, Outcome, Verdict
+from mobiledeploy.core.types import (
+    Artifact,
+    Check,
+    Evaluation,
+    MovedAnswers,
+    NamedWarning,
+    Outcome,
+    Verdict,
+)
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps import golden
 from mobiledeploy.steps.baseline import Accepted
@@ -24,8 +32,8 @@ _PAIRS = 10
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What is still accepted; all are fractions of the pictures.
+class GateLimits:
+    """What is still accepted; all are fractions of the images.
 
     `margin` is how much top-1 may fall below the accepted model of the same recipe, `float_margin`
     below the accepted float model, `floor` what it may not fall below at all. `max_flips` is the
@@ -55,10 +63,10 @@ class ArtifactCheck:
     evaluation: Evaluation
     accepted: Accepted
     anchor: Accepted | None
-    limits: Limits
+    limits: GateLimits
     labelled: bool
 
-    def check(self, notify: Notify) -> Check:
+    def check(self, reporter: Reporter) -> Check:
         """All verdicts."""
         truth = np.array([p.label for p in self.evaluation.predictions], np.int64)
         now = np.array([p.classes[0] for p in self.evaluation.predictions], np.int64)
@@ -68,11 +76,11 @@ class ArtifactCheck:
                 unlabelled(self.evaluation, self.path),
                 "--no-labels judges by the answers that changed",
             )
-        replayed, elsewhere = self._golden(notify)
+        replayed, elsewhere = self._golden(reporter)
         flips = int((now != before).sum())
-        doubts = [
-            *self.evaluation.doubts,
-            *self._doubts(flips),
+        warnings = [
+            *self.evaluation.warnings,
+            *self._warnings(flips),
             *([elsewhere] if elsewhere else []),
         ]
         verdicts: list[Verdict] = []
@@ -82,17 +90,17 @@ class ArtifactCheck:
             gains = int(((before != truth) & (now == truth)).sum())
             verdicts += self._accuracy(truth, now)
             if not self.anchor and self.artifact.recipe.name != "float32":
-                message = f"the baseline has no float32 {self.artifact.spec.name} on these pictures"
+                message = f"the baseline has no float32 {self.artifact.spec.name} on these images"
                 advice = "losses of many small steps go unseen; accept the float32 file too"
-                doubts.append(Doubt("no-float-anchor", message, advice))
+                warnings.append(NamedWarning("no-float-anchor", message, advice))
         verdicts += self._flips(flips, len(now))
         if self._same_machine and flips == 0 and self._same_file:
             verdicts = [_accepted(verdict) for verdict in verdicts]
         classes, untested = self._classes(truth, before, now)
         verdicts += classes
         verdicts += [replayed] if replayed else []
-        for doubt in doubts:
-            notify.doubt(doubt)
+        for warning in warnings:
+            reporter.warn(warning)
         right = baselines.right(truth.tolist(), now) if self.labelled else None
         return Check(
             path=str(self.path),
@@ -111,16 +119,18 @@ class ArtifactCheck:
             untested=untested,
             moved=self._moved(truth, before, now) if self.labelled else (),
             verdicts=tuple(verdicts),
-            doubts=tuple(doubts),
+            warnings=tuple(warnings),
         )
 
-    def _golden(self, notify: Notify) -> tuple[Verdict | None, Doubt | None]:
-        """The golden samples answered again; a doubt where they were left behind."""
+    def _golden(self, reporter: Reporter) -> tuple[Verdict | None, NamedWarning | None]:
+        """The golden samples answered again; a warning where they were left behind."""
         try:
-            golden.pictures(self.path, self.artifact.golden)
+            golden.images(self.path, self.artifact.golden)
         except InputError as error:
-            return None, Doubt("no-golden", error.message, "keep golden/ beside the artifact")
-        return golden.judge(self.artifact, golden.replay(self.path, self.artifact, notify))
+            return None, NamedWarning(
+                "no-golden", error.message, "keep golden/ beside the artifact"
+            )
+        return golden.judge(self.artifact, golden.replay(self.path, self.artifact, reporter))
 
     @property
     def _same_file(self) -> bool:
@@ -131,7 +141,7 @@ class ArtifactCheck:
         here = (self.evaluation.runtime_version, golden.isa())
         return here == (self.accepted.runtime_version, self.accepted.isa)
 
-    def _doubts(self, flips: int) -> list[Doubt]:
+    def _warnings(self, flips: int) -> list[NamedWarning]:
         """What differs of the machine, which a paired comparison stands, but should be known."""
         then = self.accepted
         name = self.evaluation.target.runtime
@@ -141,11 +151,13 @@ class ArtifactCheck:
                 f"{then.isa}, this is {name} {self.evaluation.runtime_version} on {golden.isa()}"
             )
             return [
-                Doubt("other-machine", message, "what changed may be its kernels, not the file")
+                NamedWarning(
+                    "other-machine", message, "what changed may be its kernels, not the file"
+                )
             ]
         if self._same_file and flips:
             message = f"{self.path} is the accepted file, yet {flips} of its answers are others"
-            return [Doubt("not-repeatable", message, "is the machine sound?")]
+            return [NamedWarning("not-repeatable", message, "is the machine sound?")]
         return []
 
     def _accuracy(self, truth: NDArray[np.int64], now: NDArray[np.int64]) -> list[Verdict]:
@@ -215,7 +227,7 @@ class ArtifactCheck:
     def _classes(
         self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
     ) -> tuple[list[Verdict], int]:
-        """A verdict for each class with enough pictures, and how many have too few."""
+        """A verdict for each class with enough images, and how many have too few."""
         if self.labelled:
             margin, of = gate.CLASS_MARGIN, truth
             groups, untested = gate.regressed_classes(
@@ -268,9 +280,11 @@ class ArtifactCheck:
 
     def _moved(
         self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
-    ) -> tuple[Moved, ...]:
+    ) -> tuple[MovedAnswers, ...]:
         pairs = gate.moved_pairs(truth, before, now)[:_PAIRS]
-        return tuple(Moved(self._name(t), self._name(p), was, is_) for t, p, was, is_ in pairs)
+        return tuple(
+            MovedAnswers(self._name(t), self._name(p), was, is_) for t, p, was, is_ in pairs
+        )
 
     def _name(self, index: int) -> str:
         labels = self.evaluation.preprocessing.labels or self.evaluation.data.labels
@@ -293,7 +307,7 @@ def _needed(needed: int | None, n: int) -> str:
 
 def unlabelled(evaluation: Evaluation, path: Path) -> str:
     """Why there is no truth to judge by."""
-    said = (d.message for d in evaluation.doubts if d.name == "labels-do-not-fit")
+    said = (d.message for d in evaluation.warnings if d.name == "labels-do-not-fit")
     return next(said, f"{evaluation.data.source} has no labels for {path}")
 
 

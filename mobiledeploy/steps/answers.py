@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mobiledeploy.core import artifacts, inputs, leases, protocol
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, dataset
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, DataRef, FileFacts, Preprocessing, Target
 from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
 from mobiledeploy.steps.runtimes import DELEGATE_OF, RUNTIMES_OF, target
@@ -24,17 +24,17 @@ def logits(
     data: DataRef,
     indices: Sequence[int],
     *,
-    notify: Notify,
+    reporter: Reporter,
 ) -> tuple[str, NDArray[np.float32]]:
-    """The output of a model file without a record, for some pictures of `data`.
+    """The output of a model file without a record, for some images of `data`.
 
     Args:
         path: the model; `facts` is what its format's `inspect` told of it.
         facts: its tensors with their scales, and its layout.
-        pre: how a picture becomes its input; `data.resolution` is the input's.
+        pre: how an image becomes its input; `data.resolution` is the input's.
         data: the data set and the split that `indices` count in.
-        indices: which pictures; all must be readable.
-        notify: hears of a wait for the machine.
+        indices: which images; all must be readable.
+        reporter: hears of a wait for the machine.
 
     Returns:
         The runtime's name and version, and float32 [len(indices), classes].
@@ -45,19 +45,19 @@ def logits(
     runtime = RUNTIMES_OF[facts.format][0]
     target = Target("host", "python", runtime, 1, DELEGATE_OF[runtime])
     rows: dict[int, NDArray[np.float32]] = {}
-    with DEVICES.load("host").open("host", exclusive=False, notify=notify) as session:
+    with DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session:
         pool = RunnerPool(session, path, target, work, 1)
         for event in pool.answers((index, index + 1) for index in indices):
             if isinstance(event, protocol.Skipped):
-                raise InputError(f"picture {event.why}")
+                raise InputError(f"image {event.why}")
             rows[event.index] = answer_row(event)
     return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
 
 
 def every_logits(
-    path: Path, artifact: Artifact, *, notify: Notify
+    path: Path, artifact: Artifact, *, reporter: Reporter
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(index, logits [classes]) of every readable picture that judges an artifact, in no order."""
+    """(index, logits [classes]) of every readable image that judges an artifact, in no order."""
     shelf, data = FORMATS.load(artifact.format), artifact.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
@@ -65,12 +65,12 @@ def every_logits(
     count = len(samples)
     with (
         artifacts.scratch() as folder,
-        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+        DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        tap = folder / f"tap-{path.name}"
-        tapped = shelf.tap(inputs.read(path, inputs.FINISHED), artifact.logits)
-        tap.write_bytes(tapped)
-        facts = shelf.inspect(tapped)
+        probe = folder / f"probe-{path.name}"
+        probe_content = shelf.expose_tensor(inputs.read(path, inputs.FINISHED), artifact.logits)
+        probe.write_bytes(probe_content)
+        facts = shelf.inspect(probe_content)
         work = protocol.Work(
             data,
             artifact.spec.preprocessing,
@@ -79,8 +79,8 @@ def every_logits(
             facts.inputs[0],
             facts.outputs[0],
         )
-        pool = RunnerPool(session, tap, target(artifact), work, min(leases.cores(), count))
+        pool = RunnerPool(session, probe, target(artifact), work, min(leases.cores(), count))
         for done, event in enumerate(pool.answers(image_ranges(count, pool.workers)), start=1):
-            notify.progress(f"logits of {path.name}", done, count)
+            reporter.progress(f"logits of {path.name}", done, count)
             if isinstance(event, protocol.Answer):
                 yield event.index, answer_row(event)

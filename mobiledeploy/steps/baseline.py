@@ -103,12 +103,12 @@ def write(path: Path, baseline: Baseline) -> None:
 
 def seal(entry: Accepted) -> str:
     """sha256 over all of an entry but its own seal."""
-    text = records.line(dataclasses.replace(entry, seal=""))
+    fields = records.encode(dataclasses.replace(entry, seal=""))
     if entry.io is None:
         # Of a version that had no such field.
-        told = json.loads(text)
-        del told["io"]
-        text = json.dumps(told, separators=(",", ":"))
+        del fields["io"]
+    # As the first version sealed it, or every baseline under version control would be refused.
+    text = json.dumps({"schema_version": 1, "record": "Accepted"} | fields, separators=(",", ":"))
     return records.sha256(text.encode())
 
 
@@ -147,7 +147,7 @@ def answered(evaluation: Evaluation) -> Answers:
 
 
 def samples(evaluation: Evaluation) -> str:
-    """sha256 over the ids of the pictures that could be read."""
+    """sha256 over the ids of the images that could be read."""
     digest = hashlib.sha256()
     for prediction in evaluation.predictions:
         digest.update(prediction.sample.encode("utf-8", "surrogateescape") + b"\0")
@@ -161,7 +161,7 @@ def right(labels: Sequence[int], best: NDArray[np.generic]) -> int | None:
 
 
 def answers(entry: Accepted) -> NDArray[np.int64]:
-    """The best class of each picture, int64 [images]; InputError where they cannot be."""
+    """The best class of each image, int64 [images]; InputError where they cannot be."""
     if not 0 < entry.images <= _MOST_IMAGES:
         raise InputError(f"{' '.join(key(entry))} has {entry.images} images, which cannot be")
     try:
@@ -206,13 +206,13 @@ def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) 
         found.append(
             f"resolution: {_short(e.data.resolution)}, not {_short(accepted.data.resolution)}"
         )
-    # The identity of data depends on the labels and, for drawn pictures, on the resolution.
+    # The identity of data depends on the labels and, for drawn images, on the resolution.
     elif e.data.labels == accepted.data.labels and (
         (e.data.identity, e.data.split, samples(e), e.images)
         != (accepted.data.identity, accepted.data.split, accepted.samples, accepted.images)
     ):
         found.append(
-            f"pictures: {e.images} of {e.data.source} ({e.data.split}, {e.data.identity[:12]}), "
+            f"images: {e.images} of {e.data.source} ({e.data.split}, {e.data.identity[:12]}), "
             f"not {accepted.images} of {accepted.data.source} ({accepted.data.split}, "
             f"{accepted.data.identity[:12]})"
         )
@@ -223,7 +223,7 @@ def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) 
     if not found:
         truth = [p.label for p in e.predictions]
         if right(truth, answers(accepted)) != accepted.right:
-            found.append("labels of the pictures: they are not those that the baseline was made by")
+            found.append("labels of the images: they are not those that the baseline was made by")
     return found
 
 

@@ -12,8 +12,8 @@ from mobiledeploy.analysis import stats
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
-from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Doubt, Failed, Measurement
+from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.types import Failed, Measurement, NamedWarning
 from mobiledeploy.steps import count, estimate, phones, resolve
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, opened
@@ -22,7 +22,7 @@ from mobiledeploy.store.database import path as store_path
 
 
 @dataclass(frozen=True)
-class Benched:
+class BenchResult:
     """The answer of the command: each path's artifact has the measurement of the same place.
 
     Where a phone is estimated and counted for, all estimates come first, and paths twice. Of a
@@ -50,7 +50,7 @@ def time_artifacts(
     seconds: float = SECONDS,
     fixed_performance: bool = True,
     record: Path | None = None,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> dict[Path, Measurement]:
     """What `bench` does, with the failures of single paths in `failures` instead of raised."""
     if threads < 1:
@@ -73,16 +73,18 @@ def time_artifacts(
     timings = []
     for path in dict.fromkeys(paths):
         with failures.of(path):
-            timings.append(Timing(path, artifacts.load(path), asked, place.recorded, notify))
+            timings.append(Timing(path, artifacts.load(path), asked, place.recorded, reporter))
     made: dict[Path, Measurement] = {}
     if not timings:
         return made
-    with opened(place, asked, record, notify) as session, Store.keeping(notify) as store:
-        guard = phones.Guard(session, asked, place.recorded, notify)
+    with opened(place, asked, record, reporter) as session, Store.keeping(reporter) as store:
+        guard = phones.Guard(session, asked, place.recorded, reporter)
         for timing in timings:
             with failures.of(timing.path):
                 found: Measurement = (
-                    count.count(session, timing.path, timing.artifact, timing.target, notify=notify)
+                    count.count(
+                        session, timing.path, timing.artifact, timing.target, reporter=reporter
+                    )
                     if place.counted
                     else guard.timed(timing.path.name, partial(timing.measure, session))
                 )
@@ -112,22 +114,21 @@ def figures(
     device: str = "host",
     via: resolve.Via = "auto",
     threads: int | None = None,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
     **given: Any,
-) -> Benched:
+) -> BenchResult:
     """`bench`, or what stands in for a phone that is not here: its card, and an emulated core.
 
-    The card estimates, the core that it names counts, on one thread. Where there is no such core,
-    nothing is counted, and what is counted is not estimated where the card can say nothing of it:
-    `notify` hears why. Arguments and errors as of `bench` and `estimated`, and UsageError for those
-    that say how to run, where nothing is; `threads` is 1 by default where artifacts are run. Where
-    one of several paths fails, the others have their answer, and it its reason.
+    The card estimates; the core that it names counts, on one thread. `reporter` hears why one of
+    the two is missing. Arguments and errors are those of `bench` and `estimated`; UsageError for
+    arguments that say how to run where nothing runs. `threads` is 1 by default where artifacts run.
+    Where one of several paths fails, the others have their answers, and it has its reason.
     """
     _need_runs(given.get("runs"))
     paths = tuple(dict.fromkeys(paths)) or last_export()
     failures = Failures()
     found = _figures(
-        paths, failures, device=device, via=via, threads=threads, notify=notify, **given
+        paths, failures, device=device, via=via, threads=threads, reporter=reporter, **given
     )
     if len(paths) == 1:
         failures.check()
@@ -141,18 +142,26 @@ def _figures(
     device: str,
     via: resolve.Via,
     threads: int | None,
-    notify: Notify,
+    reporter: Reporter,
     **given: Any,
-) -> Benched:
+) -> BenchResult:
     """What `figures` does, with the failures of single paths in `failures` instead of raised."""
     card = resolve.stand_in(device, via)
     if card is None:
         if via == "emulator" and (card := device_cards.matching(device)):
-            notify.say(f"counted, no time: {card.title}, on {resolve.emulated(card)[1]}")
+            reporter.say(f"counted, no time: {card.title}, on {resolve.emulated(card)[1]}")
         timed = time_artifacts(
-            paths, failures, device=device, via=via, threads=threads or 1, notify=notify, **given
+            paths,
+            failures,
+            device=device,
+            via=via,
+            threads=threads or 1,
+            reporter=reporter,
+            **given,
         )
-        return Benched(tuple(map(str, timed)), tuple(timed.values()), resolve.recorded_at(device))
+        return BenchResult(
+            tuple(map(str, timed)), tuple(timed.values()), resolve.recorded_at(device)
+        )
     for name in ("runs", "record", "runner"):
         if given.get(name) is not None:
             raise UsageError(
@@ -160,7 +169,7 @@ def _figures(
                 "leave it away for an estimate, or --via adb",
             )
     chosen = {name: given.get(name) for name in ("runtime", "delegate")}
-    core: resolve.Place | None = None
+    core: resolve.ResolvedDevice | None = None
     try:
         core, like = resolve.emulated(card)
         counted = f"counted, no time: on {like}"
@@ -169,29 +178,31 @@ def _figures(
     if chosen["delegate"] not in (None, *estimate.ON_CPU):
         core, counted = None, f"not counted: no core is a {chosen['delegate']}"
     about = f"{card.title}, {card.soc}" if card.soc else card.title
-    notify.say(f"estimated, not measured: {about}, from the card {card.name}; {counted}")
+    reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {counted}")
     of: list[Path] = []
     made: tuple[Measurement, ...] = ()
     for path in paths:
         try:
-            made += estimated([path], card, threads=threads, notify=notify, **chosen)
+            made += estimated([path], card, threads=threads, reporter=reporter, **chosen)
             of.append(path)
         except InputError as error:
             if core is None:
                 failures.add(path, error)
             else:
-                notify.doubt(Doubt("no-estimate", f"no estimate: {error.message}", error.hint))
+                reporter.warn(
+                    NamedWarning("no-estimate", f"no estimate: {error.message}", error.hint)
+                )
         except DeployError as error:
             # Of the one card, but each file asks for points of its own precision.
             failures.add(path, error)
     rest = [path for path in paths if path not in failures]
     if core is not None and rest:
         counts = time_artifacts(
-            rest, failures, device=core.name, delegate=chosen["delegate"], notify=notify
+            rest, failures, device=core.name, delegate=chosen["delegate"], reporter=reporter
         )
         made += tuple(counts.values())
         of += counts
-    return Benched(tuple(map(str, of)), made)
+    return BenchResult(tuple(map(str, of)), made)
 
 
 def estimated(
@@ -201,13 +212,18 @@ def estimated(
     threads: int | None = None,
     runtime: str | None = None,
     delegate: str | None = None,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> tuple[Measurement, ...]:
     """`estimate` from a card, kept in the store; arguments and errors as there."""
     made = estimate.estimate(
-        paths, device=card.name, threads=threads, runtime=runtime, delegate=delegate, notify=notify
+        paths,
+        device=card.name,
+        threads=threads,
+        runtime=runtime,
+        delegate=delegate,
+        reporter=reporter,
     )
-    with Store.keeping(notify) as store:
+    with Store.keeping(reporter) as store:
         for one in made:
             store.add_measurement(one)
     return made

@@ -12,7 +12,7 @@ LARGEST_CLASSES = 100_000
 # Nothing is read that could have been changed: the seed is ours.
 RANDOM = Weights("random", "", pinned=True)
 DEMO = "demo"
-"""The built-in pictures, as --data names them."""
+"""The built-in images, as --data names them."""
 
 
 def spec(

@@ -14,8 +14,8 @@ from mobiledeploy.core import assets, inputs, records
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, MissingError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Doubt, Preprocessing, Weights
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import NamedWarning, Preprocessing, Weights
 from mobiledeploy.steps.card_specs import DEMO, RANDOM
 from mobiledeploy.steps.model_files import detect
 
@@ -42,7 +42,7 @@ def weights(
     source: str,
     alpha: float | None,
     resolution: int,
-    notify: Notify,
+    reporter: Reporter,
     *,
     unsafe: bool = False,
 ) -> ResolvedWeights:
@@ -53,7 +53,7 @@ def weights(
         source: demo, imagenet, random, or the name of a Keras 2 HDF5 file.
         alpha: width multiplier, None for a card without one.
         resolution: in pixels; weights fit any, but imagenet has files trained at several.
-        notify: is told of a download, and of a file whose hash nobody publishes.
+        reporter: is told of a download, and of a file whose hash nobody publishes.
         unsafe: see `detect`.
 
     Raises:
@@ -63,7 +63,7 @@ def weights(
     if source == "demo":
         return _demo(card, alpha)
     if source == "imagenet":
-        return _imagenet(card, alpha, resolution, notify)
+        return _imagenet(card, alpha, resolution, reporter)
     if source == "random":
         return _random(card)
     return _file(card, Path(source), unsafe)
@@ -100,7 +100,7 @@ def _demo(card: ModelCard, alpha: float | None) -> ResolvedWeights:
 
 
 def _imagenet(
-    card: ModelCard, alpha: float | None, resolution: int, notify: Notify
+    card: ModelCard, alpha: float | None, resolution: int, reporter: Reporter
 ) -> ResolvedWeights:
     published = card.weights.imagenet
     if published is None:
@@ -124,12 +124,12 @@ def _imagenet(
         destination,
         None,
         check=lambda path: _check_weights(path, url, found[0].md5),
-        progress=lambda done, total: notify.progress(f"download {name}", done, total or done + 1),
+        progress=lambda done, total: reporter.progress(f"download {name}", done, total or done + 1),
         hint=f"place the file at {destination}, or set {WEIGHTS_URL} to an address that serves it",
     )
     if not found[0].md5:
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "unpinned-weights",
                 f"{name} is unpinned: its publisher gives no hash, so only its size and the shapes "
                 f"of its layers are checked (sha256 {fetched.sha256[:12]}…)",
@@ -171,7 +171,7 @@ def _check_weights(path: Path, url: str, md5: str) -> None:
 
 
 def _random(card: ModelCard) -> ResolvedWeights:
-    """As many classes as the built-in pictures have, which such weights are tried on."""
+    """As many classes as the built-in images have, which such weights are tried on."""
     classes = dataset(DEMO).open(DEMO, "validation", resolution=(32, 32), labels=()).classes
     return ResolvedWeights(
         None,

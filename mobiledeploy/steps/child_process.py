@@ -21,8 +21,8 @@ from mobiledeploy.core import records
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.deaths import death, out_of_memory
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
-from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Doubt, Failure, Source
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import Failure, NamedWarning, Source
 
 R = TypeVar("R")
 
@@ -37,13 +37,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Said:
+class ChildLine:
     """A line that a child process says to whoever watches."""
 
     line: str
 
 
-_COMMON: tuple[type, ...] = (Progress, Doubt, Said, Failure)
+_COMMON: tuple[type, ...] = (Progress, NamedWarning, ChildLine, Failure)
 
 
 def events(
@@ -54,12 +54,12 @@ def events(
     what: str,
     log: Path,
     temporary: Path,
-    notify: Notify,
+    reporter: Reporter,
     files: Sequence[str] = (),
 ) -> Generator[Any, None, None]:
     """Runs the child `name` on `request`; yields its own events, which are of `kinds`.
 
-    Progress, doubts and lines go to `notify`; a failure is raised as it was raised there. The
+    Progress, warnings and lines go to `reporter`; a failure is raised as it was raised there. The
     caller stops at the event that ends its work. The child is killed when the iterator is closed.
 
     Args:
@@ -69,7 +69,7 @@ def events(
         what: a noun for it, "the conversion".
         log: takes what libraries print.
         temporary: takes what libraries leave in their temporary folder; is made.
-        notify: is told of progress and doubts.
+        reporter: is told of progress and warnings.
         files: names of the files that it reads, one after the other, an event of its own for each;
             the last of them for all events that follow.
 
@@ -105,11 +105,11 @@ def events(
             for text in child.stdout:
                 event = _event(text, known, what)
                 if isinstance(event, Progress):
-                    notify.progress(event.what, event.done, event.total)
-                elif isinstance(event, Doubt):
-                    notify.doubt(event)
-                elif isinstance(event, Said):
-                    notify.say(event.line)
+                    reporter.progress(event.what, event.done, event.total)
+                elif isinstance(event, NamedWarning):
+                    reporter.warn(event)
+                elif isinstance(event, ChildLine):
+                    reporter.say(event.line)
                 elif isinstance(event, Failure):
                     raise _error(event)
                 else:
@@ -157,7 +157,7 @@ def _error(failure: Failure) -> DeployError:
 
 
 class Speaker:
-    """The child's Notify: tells the parent."""
+    """The child's Reporter: tells the parent."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -171,13 +171,13 @@ class Speaker:
         """`done` of `total` of a step named `what`."""
         self.event(Progress(what, done, total))
 
-    def doubt(self, doubt: Doubt) -> None:
+    def warn(self, warning: NamedWarning) -> None:
         """A warning."""
-        self.event(doubt)
+        self.event(warning)
 
     def say(self, line: str) -> None:
         """What is going on."""
-        self.event(Said(line))
+        self.event(ChildLine(line))
 
 
 def serve(kind: type[R], work: Callable[[R, Speaker], None], *, what: str) -> None:

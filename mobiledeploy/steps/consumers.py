@@ -11,10 +11,10 @@ import dataclasses
 import numpy as np
 
 from mobiledeploy.core import preprocessing
-from mobiledeploy.core.types import Doubt, FileFacts, Preprocessing, Tensor
+from mobiledeploy.core.types import FileFacts, NamedWarning, Preprocessing, Tensor
 
 
-def doubts(pre: Preprocessing, facts: FileFacts) -> tuple[Doubt, ...]:
+def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
     """What becomes of a file there that is not what it is judged on here; () where nothing does."""
     (image,) = facts.inputs
     if facts.format != "tflite" or image.dtype not in ("float32", "uint8"):
@@ -22,7 +22,7 @@ def doubts(pre: Preprocessing, facts: FileFacts) -> tuple[Doubt, ...]:
     found = []
     if pre.crop < 1:
         found.append(
-            Doubt(
+            NamedWarning(
                 "metadata-crop",
                 f"TFLite metadata cannot say a crop of {pre.crop:g}: MediaPipe and the Task "
                 "Library squeeze the whole image, the model sees other pixels there than in the "
@@ -32,7 +32,7 @@ def doubts(pre: Preprocessing, facts: FileFacts) -> tuple[Doubt, ...]:
         )
     if pre.channels != "rgb":
         found.append(
-            Doubt(
+            NamedWarning(
                 "metadata-channels",
                 f"TFLite metadata cannot say {pre.channels.upper()}: MediaPipe refuses the file",
                 "feed it by a runtime of your own, or train for RGB",
@@ -41,7 +41,7 @@ def doubts(pre: Preprocessing, facts: FileFacts) -> tuple[Doubt, ...]:
     one = len(set(zip(pre.mean, pre.std, strict=True))) == 1
     if image.dtype == "float32" and not one:
         found.append(
-            Doubt(
+            NamedWarning(
                 "metadata-normalization",
                 "MediaPipe has one mean and one deviation for all channels: it refuses the file",
                 "feed it by a runtime of your own, or put the normalization into the model",
@@ -49,7 +49,7 @@ def doubts(pre: Preprocessing, facts: FileFacts) -> tuple[Doubt, ...]:
         )
     if image.dtype == "uint8" and not _codes_are_pixels(pre, image):
         found.append(
-            Doubt(
+            NamedWarning(
                 "metadata-normalization",
                 "MediaPipe and the Task Library feed pixel p of a uint8 input as code p, which is "
                 "not this normalization: the model sees other pixels there than in the "

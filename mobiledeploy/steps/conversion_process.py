@@ -17,25 +17,25 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
 from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, WRITERS, dataset, missing, source_of
-from mobiledeploy.core.ports import Images, Notify, OpenedModel
+from mobiledeploy.core.ports import Images, OpenedModel, Reporter
 from mobiledeploy.core.types import (
     DataRef,
-    Doubt,
     Failed,
     InputOutput,
     ModelSpec,
+    NamedWarning,
     Output,
     QuantizedGraph,
     Recipe,
+    RecipeAlternative,
     Source,
-    Tried,
 )
 from mobiledeploy.steps import child_process
 from mobiledeploy.steps.child_process import Speaker
 
 # Fewer than this leave activation ranges to chance.
 ENOUGH_CALIBRATION_IMAGES = 10
-# Below this share of the range, what a pixel varies by from picture to picture tells nothing.
+# Below this share of the range, what a pixel varies by from image to image tells nothing.
 ALIKE = 0.01
 TRAINING_IMAGES = 2000
 """What quantization-aware training sees at most: more than its steps look at once."""
@@ -46,14 +46,14 @@ HELD_EVERY = 5
 
 
 @dataclass(frozen=True)
-class Request:
+class ConversionRequest:
     """What to make. `jobs` are (recipe, format) pairs; files go to `folder` as recipe.suffix.
 
     `golden` are indices into the validation split of `data`. A job that cannot be done costs that
-    job: as long as another can be done, it is `Finished.failed` where `strict`, else left out with
-    a warning. `keep_float` are layers
-    that integer files compute in float. `unfinished` is the folder in which a training that is
-    broken off leaves what the next one goes on from; "" for nowhere that lasts.
+    job: as long as another can be done, it is in `ConversionSummary.failed` where `strict`, else
+    left out with a warning. `keep_float` are layers that integer files compute in float.
+    `unfinished` is the folder in which a training that is broken off leaves what the next one goes
+    on from; "" for nowhere that lasts.
     """
 
     source: Source
@@ -69,7 +69,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedFile:
     """One file made. `seconds` is the time of its conversion alone.
 
     `tried` are the alternatives of its recipe, where there was a choice; `kept` what its tensors
@@ -80,12 +80,12 @@ class Converted:
     format: str
     path: str
     seconds: float
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[RecipeAlternative, ...] = ()
     kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Finished:
+class ConversionSummary:
     """The end of a request: what the model turned out to be, and its own float answers.
 
     `reference` are logits, a row for each golden sample. `failed` are files that were asked for by
@@ -99,32 +99,34 @@ class Finished:
     failed: tuple[Failed, ...] = ()
 
 
-def produce(request: Request, log: Path, notify: Notify) -> tuple[tuple[Converted, ...], Finished]:
+def produce(
+    request: ConversionRequest, log: Path, reporter: Reporter
+) -> tuple[tuple[ConvertedFile, ...], ConversionSummary]:
     """Runs the request in a child; its errors are raised here as they were there.
 
     What TensorFlow prints goes to the file `log`.
     """
-    converted: list[Converted] = []
+    converted: list[ConvertedFile] = []
     answers = child_process.events(
         "conversion_process",
         request,
-        (Converted, Finished),
+        (ConvertedFile, ConversionSummary),
         what="the conversion",
         log=log,
         temporary=Path(request.folder) / "tmp",
-        notify=notify,
+        reporter=reporter,
         files=child_process.read_by(request.source),
     )
     with closing(answers):
         for event in answers:
-            if isinstance(event, Finished):
+            if isinstance(event, ConversionSummary):
                 return tuple(converted), event
             converted.append(event)
     raise AssertionError("the iterator ends in an error of its own")
 
 
-def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images:
-    """The calibration split of `data`, prepared, each picture once: float32 [N, H, W, 3]."""
+def calibration_images(data: DataRef, spec: ModelSpec, reporter: Reporter) -> Images:
+    """The calibration split of `data`, prepared, each image once: float32 [N, H, W, 3]."""
     samples = dataset(data.source).open(
         data.source, "calibration", resolution=spec.resolution, labels=data.labels
     )
@@ -132,18 +134,18 @@ def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images
     read = 0
     for index in range(len(samples)):
         try:
-            picture = samples.image(index)
+            pixels = samples.image(index)
         except BrokenImage as error:
-            notify.doubt(Doubt("broken-image", f"calibration skips {error.message}"))
+            reporter.warn(NamedWarning("broken-image", f"calibration skips {error.message}"))
             continue
         read += 1
-        image = preprocessing.prepare(picture, spec.preprocessing, spec.resolution)
+        image = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
         found.setdefault(hashlib.sha256(image.tobytes()).digest(), image)
     images = list(found.values())
-    _doubt_alike(images, read, spec, notify)
+    _warning_alike(images, read, spec, reporter)
     if len(images) < ENOUGH_CALIBRATION_IMAGES:
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "few-calibration-images",
                 f"activation ranges come from {len(images)} image{'s' * (len(images) != 1)} only",
                 "give at least 100 that look like what the model will see",
@@ -154,7 +156,7 @@ def calibration_images(data: DataRef, spec: ModelSpec, notify: Notify) -> Images
     return np.stack(images)
 
 
-def training_images(data: DataRef, spec: ModelSpec, folder: Path, notify: Notify) -> Images:
+def training_images(data: DataRef, spec: ModelSpec, folder: Path, reporter: Reporter) -> Images:
     """The training split of `data`, prepared: float32 [N, H, W, 3], mapped from a file in `folder`.
 
     Of more than `TRAINING_IMAGES` so many, evenly spread.
@@ -169,33 +171,35 @@ def training_images(data: DataRef, spec: ModelSpec, folder: Path, notify: Notify
     read = 0
     for done, index in enumerate(chosen):
         if done % 50 == 0:
-            notify.progress("reading training pictures", done, len(chosen))
+            reporter.progress("reading training images", done, len(chosen))
         try:
-            picture = samples.image(int(index))
+            pixels = samples.image(int(index))
         except BrokenImage as error:
-            notify.doubt(Doubt("broken-image", f"training skips {error.message}"))
+            reporter.warn(NamedWarning("broken-image", f"training skips {error.message}"))
             continue
-        images[read] = preprocessing.prepare(picture, spec.preprocessing, spec.resolution)
+        images[read] = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
         read += 1
     if not read:
-        raise InputError(f"{data.source} has no readable picture to train on")
+        raise InputError(f"{data.source} has no readable image to train on")
     if read < ENOUGH_TRAINING_IMAGES:
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "few-training-images",
-                f"quantization-aware training sees {read} pictures only",
+                f"quantization-aware training sees {read} images only",
                 "give a thousand that look like what the model will see; no labels are needed",
             )
         )
     return images[:read]
 
 
-def _doubt_alike(images: Sequence[Images], read: int, spec: ModelSpec, notify: Notify) -> None:
-    """Says where calibration pictures show the network next to nothing."""
-    advice = "give pictures as different as those that the model will see"
+def _warning_alike(
+    images: Sequence[Images], read: int, spec: ModelSpec, reporter: Reporter
+) -> None:
+    """Says where calibration images show the network next to nothing."""
+    advice = "give images as different as those that the model will see"
     if len(images) < read / 2:
         message = f"the {read} calibration images are copies of {len(images)}: each counts once"
-        notify.doubt(Doubt("alike-calibration-images", message, advice))
+        reporter.warn(NamedWarning("alike-calibration-images", message, advice))
     elif len(images) > 1:
         low, high = spec.preprocessing.input_range
         spread = float(np.std(images, axis=0).mean()) * float(np.mean(spec.preprocessing.std))
@@ -205,10 +209,10 @@ def _doubt_alike(images: Sequence[Images], read: int, spec: ModelSpec, notify: N
                 f"the {len(images)} calibration images are all alike: "
                 f"a pixel varies by {share:.1%} of its range"
             )
-            notify.doubt(Doubt("alike-calibration-images", message, advice))
+            reporter.warn(NamedWarning("alike-calibration-images", message, advice))
 
 
-def _doubt_range(model: OpenedModel, spec: ModelSpec, images: Images, notify: Notify) -> None:
+def _warning_range(model: OpenedModel, spec: ModelSpec, images: Images, reporter: Reporter) -> None:
     """Says where the network was trained on pixels of another range than these have."""
     better = model.likelier_range(spec.preprocessing, images)
     if better is not None:
@@ -218,7 +222,7 @@ def _doubt_range(model: OpenedModel, spec: ModelSpec, images: Images, notify: No
             f"on: its first BatchNorm remembers pixels of {better[0]:g},{better[1]:g}"
         )
         advice = f"--input-range {better[0]:g},{better[1]:g}, unless the model says otherwise"
-        notify.doubt(Doubt("unlike-training", message, advice))
+        reporter.warn(NamedWarning("unlike-training", message, advice))
 
 
 def file_name(recipe: str, format_: str) -> str:
@@ -231,14 +235,14 @@ def failure(recipe: str, format_: str, error: DeployError) -> Failed:
     return Failed(file_name(recipe, format_), str(error), error.exit_code)
 
 
-def left_out(recipe: str, format_: str, error: DeployError) -> Doubt:
+def left_out(recipe: str, format_: str, error: DeployError) -> NamedWarning:
     """What is said of a job that nobody asked for by name, and that cannot be done."""
     name = file_name(recipe, format_)
     said = error.message.removeprefix(f"{name} ")
-    return Doubt("left-out", f"{name} is left out: {said}", error.hint)
+    return NamedWarning("left-out", f"{name} is left out: {said}", error.hint)
 
 
-def _work(request: Request, speak: Speaker) -> None:
+def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 0, 1)
     model = source_of(request.source).open(request.source)
     spec = dataclasses.replace(
@@ -253,7 +257,7 @@ def _work(request: Request, speak: Speaker) -> None:
         else np.empty((0, *spec.resolution, 3), np.float32)
     )
     if len(images):
-        _doubt_range(model, spec, images, speak)
+        _warning_range(model, spec, images, speak)
     floats = model.floats(request.output)
     # All files begin from that; a large network's weights need not stay twice.
     del model
@@ -271,22 +275,24 @@ def _work(request: Request, speak: Speaker) -> None:
             if request.strict:
                 failed.append(failure(recipe, format_, error))
             else:
-                speak.doubt(left_out(recipe, format_, error))
+                speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(Finished(spec.resolution, spec.classes, len(images), reference, tuple(failed)))
+    speak.event(
+        ConversionSummary(spec.resolution, spec.classes, len(images), reference, tuple(failed))
+    )
 
 
 @dataclass
 class _Press:
     """Makes files of one model; what another file is made from is made once."""
 
-    request: Request
+    request: ConversionRequest
     spec: ModelSpec
     model: bytes
     images: Images
     speak: Speaker
     made: dict[str, bytes] = field(default_factory=dict)
-    tried: dict[str, tuple[Tried, ...]] = field(default_factory=dict)
+    tried: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def file(self, recipe: str, format_: str) -> bytes:
@@ -300,34 +306,34 @@ class _Press:
 
         if not recipe.full_integer:
             return quantized.without_calibration(self.model, recipe)
-        draft = self._trained(recipe)
-        self.kept[recipe.name] = draft.kept
-        return quantized.packed(draft)
+        quantized_graph = self._trained(recipe)
+        self.kept[recipe.name] = quantized_graph.kept
+        return quantized.packed(quantized_graph)
 
     def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""
         folder = Path(self.request.unfinished or self.request.folder)
         places = [folder / f"{recipe.name}-{done}.npz" for done in range(len(recipe.training) + 1)]
         if not recipe.training:
-            return self._draft(recipe)
+            return self._quantized_graph(recipe)
         from mobiledeploy.graphs import quantized
 
         done = max((n for n, place in enumerate(places) if place.is_file()), default=0)
         if done:
-            draft = quantized.restore(
+            quantized_graph = quantized.restore(
                 inputs.read(places[done], inputs.MODEL), recipe, self.request.io
             )
             self.speak.say(
                 f"{recipe.name}: training goes on after part {done} of {len(places) - 1}"
             )
         else:
-            draft = self._draft(recipe)
+            quantized_graph = self._quantized_graph(recipe)
         if done < len(recipe.training):
             try:
                 from mobiledeploy.training import qat
             except ModuleNotFoundError as error:
                 raise missing(error.name or "tensorflow") from error
-            pictures = training_images(
+            training_set = training_images(
                 self.request.data, self.spec, Path(self.request.folder), self.speak
             )
         for number in range(done, len(recipe.training)):
@@ -336,14 +342,14 @@ class _Press:
             def progress(what: str, at: int, of: int, part: str = part) -> None:
                 self.speak.progress(f"{what}, {part}", at, of)
 
-            draft = qat.apply(draft, pictures, progress)
+            quantized_graph = qat.apply(quantized_graph, training_set, progress)
             with records.writing(places[number + 1].parent):
                 places[number + 1].parent.mkdir(parents=True, exist_ok=True)
-            records.write_atomic(places[number + 1], quantized.save(draft))
+            records.write_atomic(places[number + 1], quantized.save(quantized_graph))
             places[number].unlink(missing_ok=True)
-        return draft
+        return quantized_graph
 
-    def _draft(self, recipe: Recipe) -> QuantizedGraph:
+    def _quantized_graph(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
         floats, images = self.model, self.images
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
@@ -351,8 +357,8 @@ class _Press:
             chosen = self._best(recipe, floats, images[~held], images[held])
             return self._passed(recipe, chosen, floats, images, {})
         if len(recipe.passes) > 1:
-            self.speak.doubt(
-                Doubt(
+            self.speak.warn(
+                NamedWarning(
                     "no-choice",
                     f"{recipe.name} is the plain {' and '.join(recipe.passes[0]) or 'int8'}: "
                     f"{len(images)} calibration images are too few to choose by",
@@ -371,9 +377,9 @@ class _Press:
         known: dict[tuple[str, ...], QuantizedGraph] = {}
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
-            draft = self._passed(recipe, names, floats, fit, known)
-            logits = execution.logits(quantized.integers(draft), held)
-            result = Tried(
+            quantized_graph = self._passed(recipe, names, floats, fit, known)
+            logits = execution.logits(quantized.integers(quantized_graph), held)
+            result = RecipeAlternative(
                 names,
                 accuracy.divergence(reference, logits, warm),
                 warm,
@@ -387,7 +393,7 @@ class _Press:
         taken = min(tried, key=lambda one: one.divergence)
         self.speak.say(
             f"{recipe.name}: {', '.join(taken.passes) or 'no pass'}, the best of {len(tried)} "
-            f"alternatives on {taken.images} pictures held back: it diverges from float by "
+            f"alternatives on {taken.images} images held back: it diverges from float by "
             f"{taken.divergence:.2g} nats, the plain one by {tried[0].divergence:.2g}"
         )
         return taken.passes
@@ -400,7 +406,7 @@ class _Press:
         images: Images,
         known: dict[tuple[str, ...], QuantizedGraph],
     ) -> QuantizedGraph:
-        """The draft through these passes; `known` keeps what orders have begun with so far."""
+        """The quantized graph through these passes; `known` keeps what alternatives began with."""
         from mobiledeploy.graphs import quantized
 
         if names not in known:
@@ -417,19 +423,19 @@ class _Press:
         return known[names]
 
 
-def _convert(request: Request, press: _Press, recipe: str, format_: str) -> Converted:
+def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
     started = time.perf_counter()
     data = FORMATS.load(format_).seal(press.file(recipe, format_))
     path = Path(request.folder) / file_name(recipe, format_)
     records.write_atomic(path, data)
     seconds = time.perf_counter() - started
-    return Converted(
+    return ConvertedFile(
         recipe, format_, str(path), seconds, press.tried.get(recipe, ()), press.kept.get(recipe, ())
     )
 
 
 def _reference(
-    request: Request, spec: ModelSpec, model: OpenedModel
+    request: ConversionRequest, spec: ModelSpec, model: OpenedModel
 ) -> tuple[tuple[float, ...], ...]:
     data = request.data
     samples = dataset(data.source).open(
@@ -463,4 +469,4 @@ def _refuse_probabilities(rows: NDArray[np.float32]) -> None:
 
 
 if __name__ == "__main__":
-    child_process.serve(Request, _work, what="the conversion")
+    child_process.serve(ConversionRequest, _work, what="the conversion")

@@ -17,8 +17,8 @@ from mobiledeploy.analysis.layer_counts import Counts, Executed
 from mobiledeploy.core import artifacts, inputs, protocol
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
-from mobiledeploy.core.ports import Array, Notify, Process, Session
-from mobiledeploy.core.types import Artifact, Counted, Doubt, LayerCount, Target
+from mobiledeploy.core.ports import Array, Process, Reporter, Session
+from mobiledeploy.core.types import Artifact, Counted, LayerCount, NamedWarning, Target
 from mobiledeploy.steps import golden_inputs
 
 RUNS = 5
@@ -37,7 +37,7 @@ _COUNTED_BY_LAYER = ("litert",)
 
 
 def count(
-    session: Session, path: Path, artifact: Artifact, target: Target, *, notify: Notify
+    session: Session, path: Path, artifact: Artifact, target: Target, *, reporter: Reporter
 ) -> Counted:
     """Counts on an open device of kind `counted`.
 
@@ -52,17 +52,17 @@ def count(
         raise UsageError(f"the runner {target.runner} cannot be emulated", "leave --runner away")
     with artifacts.scratch() as folder:
         job = _Job(path, artifact, target, folder)
-        notify.progress(f"counting {path.name}", 0, 3)
+        reporter.progress(f"counting {path.name}", 0, 3)
         plain = job.run(session, "plain")
-        notify.progress(f"counting {path.name}", 1, 3)
+        reporter.progress(f"counting {path.name}", 1, 3)
         profiled = job.run(session, "profiled", profile=True)
-        notify.progress(f"counting {path.name}", 2, 3)
-        with DEVICES.load("host").open("host", exclusive=False, notify=notify) as host:
+        reporter.progress(f"counting {path.name}", 2, 3)
+        with DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as host:
             here = job.run(host, "host", marks=False)
-        notify.progress(f"counting {path.name}", 3, 3)
+        reporter.progress(f"counting {path.name}", 3, 3)
         counted = _counted(job, session.facts(), plain, profiled, here)
-    for doubt in counted.doubts:
-        notify.doubt(doubt)
+    for warning in counted.warnings:
+        reporter.warn(warning)
     return counted
 
 
@@ -86,7 +86,7 @@ class _Job:
     def run(
         self, session: Session, name: str, *, profile: bool = False, marks: bool = True
     ) -> _Run:
-        """A process of `RUNS` inferences of the artifact's golden picture."""
+        """A process of `RUNS` inferences of the artifact's golden image."""
         driver = RUNNERS.load(self.target.runner)
         wanted = driver.files(session.facts()["machine"], self.target.runtime)
         files = {role: session.push(file) for role, file in wanted.items()}
@@ -155,7 +155,7 @@ def _counted(
     figure = each[len(each) // 2]
     layers = _layers(job, profiled)
     difference = _difference(plain.output, here.output)
-    doubts = _doubts(job, each, layers, difference, plain, here)
+    warnings = _warnings(job, each, layers, difference, plain, here)
     ready = plain.ready
     return Counted(
         artifact_sha256=job.artifact.sha256,
@@ -174,7 +174,7 @@ def _counted(
             for name, version in facts.items()
             if name.startswith("version_")
         },
-        doubts=tuple(doubts),
+        warnings=tuple(warnings),
     )
 
 
@@ -214,24 +214,24 @@ def _difference(emulated: Array, host: Array) -> float:
     return float(np.max(np.abs(emulated.astype(np.float64) - host.astype(np.float64))))
 
 
-def _doubts(
+def _warnings(
     job: _Job,
     each: Sequence[Counts],
     layers: Sequence[LayerCount],
     difference: float,
     plain: _Run,
     here: _Run,
-) -> Iterator[Doubt]:
+) -> Iterator[NamedWarning]:
     name = job.path.name
     low, high = layer_counts.instructions(each[0]), layer_counts.instructions(each[-1])
     if high - low > EVEN * low:
-        yield Doubt(
+        yield NamedWarning(
             "uneven-counts",
             f"{name}: inferences of one process differ, from {low:,} to {high:,} instructions",
             "the figure is the one in the middle",
         )
     if not layers:
-        yield Doubt(
+        yield NamedWarning(
             "layers-unknown",
             f"{name}: what {plain.ready.runtime} {plain.ready.version} told of its operators "
             "does not fit what was counted",
@@ -241,7 +241,7 @@ def _doubts(
     allowed = 0.0 if integers else FLOAT_TOLERANCE * max(1.0, float(np.abs(here.output).max()))
     if difference > allowed:
         unit = " steps" if integers else ""
-        yield Doubt(
+        yield NamedWarning(
             "differs-from-host",
             f"{name}: an answer on {plain.ready.cpu} is {difference:g}{unit} from that of "
             f"{here.ready.runtime} {here.ready.version} on this host",

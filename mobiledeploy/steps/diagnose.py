@@ -1,6 +1,6 @@
-"""Why an int8 artifact is not its float model: layer by layer, over a few pictures.
+"""Why an int8 artifact is not its float model: layer by layer, over a few images.
 
-Three questions, each answered by running excerpts of the two files in runner processes:
+Three questions, each answered by running subgraphs of the two files in runner processes:
 
 - What does each layer deliver, beside the float network?
 - What is its own error, where the layers before it make none? Every integer layer is fed the codes
@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy, quantization
-from mobiledeploy.analysis.quantization import Doubles, Grid, LayerError, Remedy, Scaling, Tally
+from mobiledeploy.analysis.quantization import CodeGrid, Doubles, LayerError, Remedy, Scaling, Tally
 from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
-from mobiledeploy.core.ports import SILENCE, Array, Format, Notify, Pixels, Process, Session
+from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
 from mobiledeploy.core.types import (
     Artifact,
-    Doubt,
     FileFacts,
     Layout,
+    NamedWarning,
     Overrides,
     Split,
     Target,
@@ -40,7 +40,7 @@ from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, ru
 
 Floats = NDArray[np.float32]
 
-PICTURES = 16
+IMAGES = 16
 """Of --data at most: more move a layer's figures little, and each is run once for every layer."""
 FLOAT = "float32.tflite"
 _INTEGERS = ("int8", "uint8", "int16")
@@ -48,10 +48,10 @@ _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class QuantizationDiagnosis:
     """An integer artifact beside its float model.
 
-    `sqnr_db` and `agreement` are of the logits over `pictures` of `data`; `enters` names the layer
+    `sqnr_db` and `agreement` are of the logits over `images` of `data`; `enters` names the layer
     where the largest part of their error enters, "" without any, and `most` the fewest layers that
     together make three quarters of it, largest first. `layers` are in the order in which they run;
     `not_told` are layers of the float model that the artifact does not hand on as integers of their
@@ -65,7 +65,7 @@ class Diagnosis:
     reference: str
     runtime: str
     data: str
-    pictures: int
+    images: int
     sqnr_db: float
     agreement: float
     enters: str
@@ -73,7 +73,7 @@ class Diagnosis:
     layers: tuple[LayerError, ...]
     not_told: tuple[str, ...]
     remedies: tuple[Remedy, ...]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
 
 
 def diagnose(
@@ -81,15 +81,15 @@ def diagnose(
     *,
     data: str | None = None,
     overrides: Overrides | None = None,
-    notify: Notify = SILENCE,
-) -> Diagnosis:
+    reporter: Reporter = SILENT,
+) -> QuantizationDiagnosis:
     """What quantization did to each layer of an artifact, where the error enters, what helps.
 
     Args:
         path: an int8 artifact, TFLite or ONNX, its float32.tflite in the same folder.
-        data: pictures, as `--data`; by default the artifact's golden ones.
+        data: images, as `--data`; by default the artifact's golden ones.
         overrides: preprocessing, where it shall differ from the artifact's own.
-        notify: hears of progress and doubts.
+        reporter: hears of progress and warnings.
 
     Raises:
         InputError: no artifact, one that is not integers throughout, or no float one beside it;
@@ -102,19 +102,19 @@ def diagnose(
     pre = (overrides or Overrides()).over(artifact.spec.preprocessing)
     assert pre is not None
     preprocessing.validate(pre)
-    pictures, source, doubts = _pictures(path, artifact, data, notify)
-    prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in pictures]
+    images, source, warnings = _images(path, artifact, data, reporter)
+    prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in images]
     with (
         artifacts.scratch() as folder,
         records.writing(folder),
-        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+        DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
         pair = _Pair(path, artifact, reference, folder)
         found = _examine(
-            pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), notify
+            pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), reporter
         )
     most = tuple(layer.name for layer in quantization.most(found.layers))
-    return Diagnosis(
+    return QuantizationDiagnosis(
         artifact=str(path),
         artifact_sha256=artifact.sha256,
         recipe=artifact.recipe.name,
@@ -122,7 +122,7 @@ def diagnose(
         reference=str(reference),
         runtime=runtimes.default_runtime(artifact),
         data=source,
-        pictures=len(prepared),
+        images=len(prepared),
         sqnr_db=found.sqnr_db,
         agreement=found.agreement,
         enters=most[0] if most else "",
@@ -138,12 +138,12 @@ def diagnose(
             improved=bool(passes),
             per_tensor=artifact.recipe.granularity == "per-tensor",
         ),
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
-def own_errors(path: Path, *, notify: Notify = SILENCE) -> dict[str, float]:
-    """What each layer of an artifact loses by itself over its golden pictures.
+def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
+    """What each layer of an artifact loses by itself over its golden images.
 
     What that does to the answer, which is `diagnose`'s longer part, is not asked.
 
@@ -154,18 +154,18 @@ def own_errors(path: Path, *, notify: Notify = SILENCE) -> dict[str, float]:
         as `diagnose`.
     """
     artifact, reference = _integers(path)
-    pictures, _, _ = _pictures(path, artifact, None, notify)
+    images, _, _ = _images(path, artifact, None, reporter)
     spec = artifact.spec
-    prepared = [preprocessing.prepare(x, spec.preprocessing, spec.resolution) for x in pictures]
+    prepared = [preprocessing.prepare(x, spec.preprocessing, spec.resolution) for x in images]
     with (
         artifacts.scratch() as folder,
         records.writing(folder),
-        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+        DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
         pair = _Pair(path, artifact, reference, folder)
         bench = _Bench(pair, _Lab(session, pair.folder, path.name))
-        tallies = _tallies(bench, prepared, bool(_passes(artifact)), notify)
-        for _ in _tallied(bench, prepared, tallies, notify):
+        tallies = _tallies(bench, prepared, bool(_passes(artifact)), reporter)
+        for _ in _tallied(bench, prepared, tallies, reporter):
             pass
     return {
         layer.codes.name: tally.own_sqnr_db
@@ -202,34 +202,34 @@ def _reference(path: Path, artifact: Artifact) -> Path:
     return found
 
 
-def _pictures(
-    path: Path, artifact: Artifact, data: str | None, notify: Notify
-) -> tuple[list[Pixels], str, tuple[Doubt, ...]]:
-    """The pictures, where they are from, and what is to be known of them."""
+def _images(
+    path: Path, artifact: Artifact, data: str | None, reporter: Reporter
+) -> tuple[list[Pixels], str, tuple[NamedWarning, ...]]:
+    """The images, where they are from, and what is to be known of them."""
     if data is None:
         found = [golden_inputs.golden(path.parent, path.parent / x) for x in artifact.golden.images]
         if not found:
-            raise UsageError(f"{path.name} has no golden pictures", "give --data DIR or FILE.npz")
+            raise UsageError(f"{path.name} has no golden images", "give --data DIR or FILE.npz")
         return found, "golden", ()
     own = artifact.data
     if data == "demo" and own.source != "demo":
         raise UsageError(
-            "the demo pictures say nothing about a model that was not trained on them",
+            "the demo images say nothing about a model that was not trained on them",
             "give --data DIR or FILE.npz",
         )
     split: Split = own.split if evaluation_images.same_place(data, own.source) else "all"
     samples = dataset(data).open(data, split, resolution=artifact.spec.resolution, labels=())
-    found, doubts = [], []
-    wanted = np.linspace(0, len(samples), min(PICTURES, len(samples)), endpoint=False, dtype=int)
+    found, warnings = [], []
+    wanted = np.linspace(0, len(samples), min(IMAGES, len(samples)), endpoint=False, dtype=int)
     for index in wanted:
         try:
             found.append(samples.image(int(index)))
         except BrokenImage as error:
-            doubts.append(Doubt("broken-image", error.message))
-            notify.doubt(doubts[-1])
+            warnings.append(NamedWarning("broken-image", error.message))
+            reporter.warn(warnings[-1])
     if not found:
-        raise InputError(f"{data} has no picture that can be read")
-    return found, data, tuple(doubts)
+        raise InputError(f"{data} has no image that can be read")
+    return found, data, tuple(warnings)
 
 
 # --- which layers --------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class _Pairing:
     reads: tuple[str, ...]
     exact: Tensor
     codes: Tensor
-    grid: Grid
+    grid: CodeGrid
 
 
 def _answer(facts: FileFacts, path: Path) -> Tensor:
@@ -260,7 +260,7 @@ def _answer(facts: FileFacts, path: Path) -> Tensor:
 
 
 class _Pair:
-    """An artifact and its float model, and the excerpts of both that are run."""
+    """An artifact and its float model, and the subgraphs of both that are run."""
 
     def __init__(self, path: Path, artifact: Artifact, reference: Path, folder: Path) -> None:
         self.format = FORMATS.load(artifact.format)
@@ -321,27 +321,27 @@ class _Pair:
             return tuple(tensor.shape[axis] for axis in _TO_NHWC)
         return tensor.shape
 
-    def exact(self, given: Sequence[str], wanted: Sequence[str]) -> _Excerpt:
+    def exact(self, given: Sequence[str], wanted: Sequence[str]) -> _Subgraph:
         """Of the float model."""
-        return self._excerpt(self.floats, self._reference, given, wanted, "litert")
+        return self._subgraph(self.floats, self._reference, given, wanted, "litert")
 
-    def integer(self, given: Sequence[str], wanted: Sequence[str]) -> _Excerpt:
+    def integer(self, given: Sequence[str], wanted: Sequence[str]) -> _Subgraph:
         """Of the artifact."""
-        return self._excerpt(self.format, self._content, given, wanted, self.runtime)
+        return self._subgraph(self.format, self._content, given, wanted, self.runtime)
 
-    def _excerpt(
+    def _subgraph(
         self,
         shelf: Format,
         content: bytes,
         given: Sequence[str],
         wanted: Sequence[str],
         runtime: str,
-    ) -> _Excerpt:
-        part = shelf.excerpt(content, given, wanted)
+    ) -> _Subgraph:
+        part = shelf.extract_subgraph(content, given, wanted)
         place = self.folder / f"part{next(self._number)}{shelf.SUFFIX}"
         place.write_bytes(part)
         names = tuple(tensor.name for tensor in shelf.inspect(part).inputs)
-        return _Excerpt(place, runtime, names, tuple(wanted))
+        return _Subgraph(place, runtime, names, tuple(wanted))
 
 
 def _once(*names: str) -> tuple[str, ...]:
@@ -359,16 +359,16 @@ def _layer(name: str, known: set[str]) -> str:
     return short if short in known else re.sub(r"_\d+$", "", short)
 
 
-def _grid(tensor: Tensor) -> Grid:
+def _grid(tensor: Tensor) -> CodeGrid:
     limits = np.iinfo(np.dtype(tensor.dtype))
-    return Grid(tensor.scale[0], tensor.zero_point[0], int(limits.min), int(limits.max))
+    return CodeGrid(tensor.scale[0], tensor.zero_point[0], int(limits.min), int(limits.max))
 
 
-# --- running excerpts ----------------------------------------------------------------------
+# --- running subgraphs ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Excerpt:
+class _Subgraph:
     """A model file with the names of what it takes and gives, for one runtime."""
 
     path: Path
@@ -378,26 +378,26 @@ class _Excerpt:
 
 
 class _Lab:
-    """A runner process for each runtime that is needed, for excerpts of the file `name`."""
+    """A runner process for each runtime that is needed, for subgraphs of the file `name`."""
 
     def __init__(self, session: Session, folder: Path, name: str) -> None:
         self._session, self._folder, self._name = session, folder, name
         self._running: dict[str, tuple[Process, protocol.Listener]] = {}
         self._number = itertools.count()
 
-    def run(self, excerpt: _Excerpt, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """What an excerpt gives, by name, for the raw tensors that it takes."""
+    def run(self, subgraph: _Subgraph, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """What a subgraph gives, by name, for the raw tensors that it takes."""
         number = next(self._number)
         given, made = (self._folder / f"{number}.{kind}.npz" for kind in ("in", "out"))
-        arrays = {str(i): tensors[name] for i, name in enumerate(excerpt.inputs)}
+        arrays = {str(i): tensors[name] for i, name in enumerate(subgraph.inputs)}
         np.savez(given, **arrays)
-        process, listener = self._runner(excerpt.runtime)
-        process.send(records.line(protocol.Feed(str(excerpt.path), str(given), str(made))))
+        process, listener = self._runner(subgraph.runtime)
+        process.send(records.line(protocol.Feed(str(subgraph.path), str(given), str(made))))
         _, event = listener.next()
         if not isinstance(event, protocol.Fed):
             raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
         with np.load(made, allow_pickle=False) as stored:
-            found = {name: stored[str(i)] for i, name in enumerate(excerpt.outputs)}
+            found = {name: stored[str(i)] for i, name in enumerate(subgraph.outputs)}
         given.unlink()
         made.unlink()
         return found
@@ -417,7 +417,7 @@ class _Lab:
 
 @dataclass(frozen=True)
 class _Examination:
-    """Every layer's row, the logits' SQNR, the share of pictures with the same best class."""
+    """Every layer's row, the logits' SQNR, the share of images with the same best class."""
 
     layers: tuple[LayerError, ...]
     sqnr_db: float
@@ -426,7 +426,7 @@ class _Examination:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Of one picture: float layers, codes of integer layers, logits of both in real values."""
+    """Of one image: float layers, codes of integer layers, logits of both in real values."""
 
     exact: list[Floats]
     codes: list[Array]
@@ -435,7 +435,7 @@ class _Whole:
 
 
 class _Bench:
-    """The excerpts that every picture goes through."""
+    """The subgraphs that every image goes through."""
 
     def __init__(self, pair: _Pair, lab: _Lab) -> None:
         self.pair, self.lab = pair, lab
@@ -480,7 +480,7 @@ class _Bench:
         return preprocessing.to_input(image, self.pair.input, self.pair.layout)
 
     def _seen(self, raw: Array) -> Floats:
-        """The picture as an integer input holds it."""
+        """The image as an integer input holds it."""
         tensor = self.pair.input
         values = self._nhwc(raw).astype(np.float32)
         return (
@@ -499,13 +499,13 @@ class _Bench:
 
 
 def _examine(
-    pair: _Pair, lab: _Lab, prepared: Sequence[Floats], scaled: bool, notify: Notify
+    pair: _Pair, lab: _Lab, prepared: Sequence[Floats], scaled: bool, reporter: Reporter
 ) -> _Examination:
     bench = _Bench(pair, lab)
-    tallies = _tallies(bench, prepared, scaled, notify)
+    tallies = _tallies(bench, prepared, scaled, reporter)
     logits, answers = [], []
     noisy = [False] * len(pair.layers)
-    for done, (whole, errors) in enumerate(_tallied(bench, prepared, tallies, notify)):
+    for done, (whole, errors) in enumerate(_tallied(bench, prepared, tallies, reporter)):
         for place, error in enumerate(errors):
             noisy[place] |= bool(error.any())
             np.save(_place(pair, place, done), (whole.exact[place] + error).astype(np.float32))
@@ -513,9 +513,9 @@ def _examine(
         answers.append(whole.answer)
     alone = []
     for place, layer in enumerate(pair.layers):
-        notify.progress("from each layer on", place, len(pair.layers))
+        reporter.progress("from each layer on", place, len(pair.layers))
         alone.append(_alone(pair, lab, place, layer, prepared, logits) if noisy[place] else 0.0)
-    notify.progress("from each layer on", len(pair.layers), len(pair.layers))
+    reporter.progress("from each layer on", len(pair.layers), len(pair.layers))
     right, given = np.stack(logits), np.stack(answers)
     power, total = float((right.astype(np.float64) ** 2).sum()), sum(alone) or 1.0
     return _Examination(
@@ -537,39 +537,39 @@ def _examine(
 
 
 def _tallies(
-    bench: _Bench, prepared: Sequence[Floats], scaled: bool, notify: Notify
+    bench: _Bench, prepared: Sequence[Floats], scaled: bool, reporter: Reporter
 ) -> list[Tally]:
     """An empty one for each layer."""
     layers = bench.pair.layers
-    factors = _factors(bench, prepared, notify) if scaled else [np.ones(1) for _ in layers]
+    factors = _factors(bench, prepared, reporter) if scaled else [np.ones(1) for _ in layers]
     return [Tally(layer.grid, t) for layer, t in zip(layers, factors, strict=True)]
 
 
 def _tallied(
-    bench: _Bench, prepared: Sequence[Floats], tallies: Sequence[Tally], notify: Notify
+    bench: _Bench, prepared: Sequence[Floats], tallies: Sequence[Tally], reporter: Reporter
 ) -> Iterator[tuple[_Whole, list[Doubles]]]:
-    """Adds picture after picture: what both networks answered, and each layer's own error."""
+    """Adds image after image: what both networks answered, and each layer's own error."""
     factors = [tally.factor for tally in tallies]
     for done, image in enumerate(prepared):
-        notify.progress("every layer on its own", done, len(prepared))
+        reporter.progress("every layer on its own", done, len(prepared))
         whole = bench.whole(image)
         own, reference = bench.apart(image, whole.exact, factors)
         rows = zip(tallies, whole.exact, whole.codes, own, reference, strict=True)
         yield whole, [tally.add(*values) for tally, *values in rows]
-    notify.progress("every layer on its own", len(prepared), len(prepared))
+    reporter.progress("every layer on its own", len(prepared), len(prepared))
 
 
-def _factors(bench: _Bench, prepared: Sequence[Floats], notify: Notify) -> list[Doubles]:
+def _factors(bench: _Bench, prepared: Sequence[Floats], reporter: Reporter) -> list[Doubles]:
     """What equalization has scaled the channels of each layer by."""
     scaling = [Scaling() for _ in bench.pair.layers]
     for done, image in enumerate(prepared):
-        notify.progress("how channels were scaled", done, len(prepared))
+        reporter.progress("how channels were scaled", done, len(prepared))
         whole = bench.whole(image)
         for layer, found, x, q in zip(
             bench.pair.layers, scaling, whole.exact, whole.codes, strict=True
         ):
             found.add(x.astype(np.float64), layer.grid.real(q))
-    notify.progress("how channels were scaled", len(prepared), len(prepared))
+    reporter.progress("how channels were scaled", len(prepared), len(prepared))
     return [found.factor() for found in scaling]
 
 
@@ -581,7 +581,7 @@ def _alone(
     prepared: Sequence[Floats],
     logits: Sequence[Floats],
 ) -> float:
-    """The squared error of the logits, over all pictures, where this layer alone has its own."""
+    """The squared error of the logits, over all images, where this layer alone has its own."""
     last = pair.exact_logits
     rest = None
     if layer.exact.name != last:
@@ -599,5 +599,5 @@ def _alone(
     return noise
 
 
-def _place(pair: _Pair, layer: int, picture: int) -> Path:
-    return pair.folder / f"{layer}.{picture}.npy"
+def _place(pair: _Pair, layer: int, image: int) -> Path:
+    return pair.folder / f"{layer}.{image}.npy"

@@ -13,7 +13,14 @@ from pathlib import Path
 from mobiledeploy.analysis import alignment, regression
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Counted, Doubt, Estimated, LayerCount, Measured, Measurement
+from mobiledeploy.core.types import (
+    Counted,
+    Estimated,
+    LayerCount,
+    Measured,
+    Measurement,
+    NamedWarning,
+)
 from mobiledeploy.steps import bench_figures, store_records
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
@@ -41,7 +48,7 @@ _OF_THE_MOMENT = frozenset(
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerCountPair:
     """An operator of both counts, or of one of them only."""
 
     a: LayerCount | None
@@ -54,7 +61,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Fact:
+class DifferentFact:
     """What the figures were had with, where it differs; "" is not told."""
 
     name: str
@@ -63,7 +70,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class DifferentFigures:
+class FigureDifference:
     """Two figures, `a` and `b` as they were named, of the artifacts `models`.
 
     `values` are nanoseconds (of what was measured, the median) or, of `counted`, instructions.
@@ -79,10 +86,10 @@ class DifferentFigures:
     values: tuple[float, float]
     ratio: float
     interval: tuple[float, float]
-    layers: tuple[Layers, ...]
+    layers: tuple[LayerCountPair, ...]
     between: tuple[int, int] | None
-    facts: tuple[Fact, ...]
-    doubts: tuple[Doubt, ...] = ()
+    facts: tuple[DifferentFact, ...]
+    warnings: tuple[NamedWarning, ...] = ()
 
 
 def named(name: str) -> bool:
@@ -90,7 +97,7 @@ def named(name: str) -> bool:
     return _is_id(name) or name.endswith(_FILES)
 
 
-def diff(a: str, b: str) -> DifferentFigures:
+def diff(a: str, b: str) -> FigureDifference:
     """Compares two figures of one kind, of one artifact or of two.
 
     Args:
@@ -111,7 +118,7 @@ def diff(a: str, b: str) -> DifferentFigures:
     except ValueError as error:
         raise InputError(f"{a} and {b} have no ratio: {error}") from error
     layers, between = _layers(old, new)
-    return DifferentFigures(
+    return FigureDifference(
         a,
         b,
         new.kind,
@@ -122,7 +129,7 @@ def diff(a: str, b: str) -> DifferentFigures:
         layers,
         between,
         tuple(_facts(old, new)),
-        tuple(dict.fromkeys((*old.doubts, *new.doubts))),
+        tuple(dict.fromkeys((*old.warnings, *new.warnings))),
     )
 
 
@@ -170,7 +177,7 @@ def _read(path: Path) -> Sequence[Measurement]:
         raise InputError(f"{path} is not JSON ({error})") from error
     if isinstance(head, dict) and head.get("record") == "Artifact":
         raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
-    return records.loads(bench_figures.Benched, text, str(path)).measurements
+    return records.loads(bench_figures.BenchResult, text, str(path)).measurements
 
 
 def _only(found: Sequence[Measurement], name: str) -> Measurement:
@@ -195,13 +202,15 @@ def _model(m: Measurement) -> str:
     return m.artifact_sha256[:12]
 
 
-def _layers(a: Measurement, b: Measurement) -> tuple[tuple[Layers, ...], tuple[int, int] | None]:
+def _layers(
+    a: Measurement, b: Measurement
+) -> tuple[tuple[LayerCountPair, ...], tuple[int, int] | None]:
     """Operators are aligned by what they are, in their order: names change with the format."""
     if not (isinstance(a, Counted) and isinstance(b, Counted) and a.by_layer and b.by_layer):
         return (), None
     keys = [[layer.op for layer in m.by_layer] for m in (a, b)]
     found = [
-        Layers(None if i is None else a.by_layer[i], None if j is None else b.by_layer[j])
+        LayerCountPair(None if i is None else a.by_layer[i], None if j is None else b.by_layer[j])
         for i, j in alignment.pairs(*keys)
     ]
     found.sort(key=lambda layers: abs(layers.change), reverse=True)
@@ -212,12 +221,12 @@ def _between(m: Counted) -> int:
     return max(0, m.instructions - sum(layer.instructions for layer in m.by_layer))
 
 
-def _facts(a: Measurement, b: Measurement) -> Iterator[Fact]:
+def _facts(a: Measurement, b: Measurement) -> Iterator[DifferentFact]:
     before, after = _environment(a), _environment(b)
     for name in dict.fromkeys((*before, *after)):
         pair = before.get(name, ""), after.get(name, "")
         if pair[0] != pair[1]:
-            yield Fact(name, *pair)
+            yield DifferentFact(name, *pair)
 
 
 def _environment(m: Measurement) -> dict[str, str]:

@@ -26,7 +26,7 @@ from mobiledeploy.core import apart, artifacts, leases, native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.package import shipped
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 
 # apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
 PATIENCE_S = 900
@@ -45,7 +45,7 @@ _AUTHENTICATED = (
 )
 
 
-def equip(notify: Notify = SILENCE) -> Equipment:
+def equip(reporter: Reporter = SILENT) -> Equipment:
     """What is in the cache afterwards; nothing is fetched where it is there already.
 
     Raises:
@@ -53,7 +53,7 @@ def equip(notify: Notify = SILENCE) -> Equipment:
         InputError: a fetched file is not the one that is pinned.
         UsageError: the cache cannot be written.
     """
-    with leases.hold("native", exclusive=True, notify=notify):
+    with leases.hold("native", exclusive=True, reporter=reporter):
         try:
             for part in (native.qemu, native.counter, native.sysroot):
                 part()
@@ -68,14 +68,14 @@ def equip(notify: Notify = SILENCE) -> Equipment:
         folder = native.folder()
         with artifacts.staging(folder) as aside:
             parts = aside / "parts"
-            equipment = _fetch(aside, parts, notify)
+            equipment = _fetch(aside, parts, reporter)
             records.write_atomic(parts / "equipment.json", records.dumps(equipment))
             shutil.rmtree(folder, ignore_errors=True)
             parts.rename(folder)
         return equipment
 
 
-def environment(name: str, notify: Notify = SILENCE) -> apart.Environment:
+def environment(name: str, reporter: Reporter = SILENT) -> apart.Environment:
     """The Python environment `name` of `core/apart.py`; made where it is not there yet.
 
     Raises:
@@ -84,11 +84,11 @@ def environment(name: str, notify: Notify = SILENCE) -> apart.Environment:
         UsageError: the cache cannot be written.
     """
     folder, versions = apart.place(name), apart.versions(name)
-    with leases.hold(f"apart-{name}", exclusive=True, notify=notify):
+    with leases.hold(f"apart-{name}", exclusive=True, reporter=reporter):
         try:
             apart.python(name)
         except MissingError:
-            notify.say(f"fetching {len(versions)} packages into {folder}: 5.3 GB on the disk")
+            reporter.say(f"fetching {len(versions)} packages into {folder}: 5.3 GB on the disk")
             with records.writing(folder):
                 # Not made aside: an environment's programs know where they lie.
                 shutil.rmtree(folder, ignore_errors=True)
@@ -133,26 +133,26 @@ def _environment(name: str, folder: Path) -> None:
     )
 
 
-def _fetch(aside: Path, parts: Path, notify: Notify) -> Equipment:
+def _fetch(aside: Path, parts: Path, reporter: Reporter) -> Equipment:
     pinned = native.assets()
     versions: dict[str, str] = {}
-    notify.say("fetching Debian's arm64 libraries: 10 MB of package lists and 3 MB")
+    reporter.say("fetching Debian's arm64 libraries: 10 MB of package lists and 3 MB")
     apt = _Apt(aside / "apt-arm64", "arm64")
     versions |= apt.unpack(pinned.apt["arm64"], parts / "sysroot")
     qemu, libraries = _system_qemu(), ""
     if qemu is None:
-        notify.say("fetching Debian's qemu-user: the system has none that takes plugins")
+        reporter.say("fetching Debian's qemu-user: the system has none that takes plugins")
         own = _Apt(aside / "apt-host", None)
         own.unpack(pinned.apt["qemu"], parts / "qemu", dependencies=True)
         qemu, libraries = "qemu/usr/bin/qemu-aarch64", "qemu/usr/lib"
     for package in ("ai-edge-litert", "onnxruntime"):
-        notify.say(f"fetching {package} {pinned.packages[package].version} for {EMULATED}")
+        reporter.say(f"fetching {package} {pinned.packages[package].version} for {EMULATED}")
         _unpack_library(_wheel(package, EMULATED, aside / "wheels"), parts / EMULATED)
         versions[package] = pinned.packages[package].version
     zig = pinned.packages["ziglang"]
-    notify.say(f"fetching the compiler, ziglang {zig.version}: 100 MB")
+    reporter.say(f"fetching the compiler, ziglang {zig.version}: 100 MB")
     compiler = _wheel("ziglang", platform.machine(), aside / "wheels")
-    notify.say("compiling the runner and the counter")
+    reporter.say("compiling the runner and the counter")
     _build(compiler, aside / "zig", parts)
     versions["ziglang"] = zig.version
     versions["runner"] = versions["counter"] = native.folder().name

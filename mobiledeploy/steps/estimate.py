@@ -14,8 +14,8 @@ from mobiledeploy.core import artifacts, device_cards, inputs
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Artifact, Doubt, Estimated, FileFacts, Fit, Target
+from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.types import Artifact, Estimated, FileFacts, Fit, NamedWarning, Target
 
 Left = Literal["points", "families", "devices"]
 # Which points tell most of a file: those of the runtime that runs it.
@@ -37,7 +37,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class SeriesFit:
     """A card's series, the samples of like devices that it borrows from, and their cards."""
 
     card: DeviceCard
@@ -70,7 +70,7 @@ def estimate(
     runtime: str | None = None,
     threads: int | None = None,
     delegate: str | None = None,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> tuple[Estimated, ...]:
     """What artifacts would take on the device of a card; each from the layers of its own file.
 
@@ -80,7 +80,7 @@ def estimate(
         runtime: of the card's points; by default the nearest to the file's, or the most points.
         threads: of the points; by default of those that are the most.
         delegate: of the points; by default none.
-        notify: hears of progress and doubts.
+        reporter: hears of progress and warnings.
 
     Raises:
         UsageError: no such card, or none of its points are like that.
@@ -91,13 +91,13 @@ def estimate(
     chosen = {path: artifacts.load(path) for path in paths}
     made: list[Estimated] = []
     for path, artifact in chosen.items():
-        notify.progress("estimating", len(made), len(chosen))
+        reporter.progress("estimating", len(made), len(chosen))
         precision, work = read(path, artifact.spec.card or artifact.spec.name)
         choice = choose(
             card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
         )
-        made.append(_estimated(path, artifact, work, choice, notify))
-    notify.progress("estimating", len(chosen), len(chosen))
+        made.append(_estimated(path, artifact, work, choice, reporter))
+    reporter.progress("estimating", len(chosen), len(chosen))
     return tuple(made)
 
 
@@ -122,7 +122,7 @@ def choose(
     runtime: str | None = None,
     threads: int | None = None,
     delegate: str | None = None,
-) -> Choice:
+) -> SeriesFit:
     """The series of `card` that says most of a file; errors as of `estimate`."""
     fitting = [
         choice
@@ -160,7 +160,7 @@ def choose(
     return best
 
 
-def choices(card: DeviceCard) -> tuple[Choice, ...]:
+def choices(card: DeviceCard) -> tuple[SeriesFit, ...]:
     """Each series of a card, with what it can borrow: points of its runtime on other devices."""
     others = [other for other in device_cards.all_() if other.name != card.name]
     return tuple(_choice(card, series, others) for series in card.series)
@@ -172,7 +172,7 @@ def samples(card: DeviceCard, series: Series) -> tuple[Sample, ...]:
     return tuple(Sample(p.network, known[p.network], p.latency_ns) for p in series.points)
 
 
-def held_out(choice: Choice, family: str) -> tuple[tuple[HeldOut, ...], Left]:
+def held_out(choice: SeriesFit, family: str) -> tuple[tuple[HeldOut, ...], Left]:
     """The errors that an estimate for a network of `family` is judged by, and of which kind.
 
     Points left out one by one, where the device has some; else like devices as if they had as few.
@@ -191,7 +191,7 @@ def held_out(choice: Choice, family: str) -> tuple[tuple[HeldOut, ...], Left]:
     return _in_range(left), "families"
 
 
-def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> Choice:
+def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> SeriesFit:
     own = samples(card, series)
     like = (
         []
@@ -203,7 +203,7 @@ def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> C
             if _kind(one) == _kind(series)
         ]
     )
-    return Choice(
+    return SeriesFit(
         card,
         series,
         own,
@@ -223,7 +223,7 @@ def _in_range(held: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
     return tuple(one for one in held if one.in_range) or tuple(held)
 
 
-def _of_many_families() -> list[Choice]:
+def _of_many_families() -> list[SeriesFit]:
     """The series of all cards in which families of networks can be left out."""
     return [
         choice
@@ -247,7 +247,7 @@ class OutOfRange(InputError):
 
 
 def _estimated(
-    path: Path, artifact: Artifact, work: Workload, choice: Choice, notify: Notify
+    path: Path, artifact: Artifact, work: Workload, choice: SeriesFit, reporter: Reporter
 ) -> Estimated:
     fitted = model.fit(choice.own, choice.like)
     beyond = fitted.beyond(work)
@@ -265,9 +265,9 @@ def _estimated(
     spread = model.spread(held)
     # However many devices were tried, this one's speed is known from its own points only.
     count = min(len(held), max(len(choice.own), FEWEST_ERRORS))
-    doubts = tuple(_doubts(path, artifact, choice, fitted.families, work.family))
-    for doubt in doubts:
-        notify.doubt(doubt)
+    warnings = tuple(_warnings(path, artifact, choice, fitted.families, work.family))
+    for warning in warnings:
+        reporter.warn(warning)
     used = {point.source for point in choice.series.points}
     return Estimated(
         artifact_sha256=artifact.sha256,
@@ -296,41 +296,41 @@ def _estimated(
                 if name in used
             ),
         ),
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
-def _doubts(
-    path: Path, artifact: Artifact, choice: Choice, families: frozenset[str], family: str
-) -> Iterator[Doubt]:
-    def doubt(name: str, message: str, advice: str = "") -> Doubt:
-        return Doubt(name, f"{path.name}: {message}", advice)
+def _warnings(
+    path: Path, artifact: Artifact, choice: SeriesFit, families: frozenset[str], family: str
+) -> Iterator[NamedWarning]:
+    def warn(name: str, message: str, advice: str = "") -> NamedWarning:
+        return NamedWarning(name, f"{path.name}: {message}", advice)
 
     name, runtime = choice.card.name, choice.series.runtime
     if runtime not in NATURAL.get(artifact.format, ()):
-        yield doubt(
+        yield warn(
             "other-runtime",
             f"{name}'s points are of {runtime}, not of what runs {artifact.format}",
             "take it as the speed of the hardware",
         )
     if choice.borrowed:
-        yield doubt(
+        yield warn(
             "borrowed-shape",
             f"{name} has {len(choice.own)} of the {model.FEWEST_POINTS} points that a model needs; "
             f"its shape is borrowed from {', '.join(choice.borrowed)}",
             CALIBRATE,
         )
     if family not in families:
-        yield doubt(
+        yield warn(
             "other-family",
             f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}; the "
             "interval is that of families left out",
             CALIBRATE,
         )
     if artifact.recipe.weight_bits == 16:
-        yield doubt("computed-in-float32", "weights of 16 bits are computed in float32 there")
+        yield warn("computed-in-float32", "weights of 16 bits are computed in float32 there")
     if choice.series.caveat:
-        yield doubt("points", choice.series.caveat)
+        yield warn("points", choice.series.caveat)
 
 
 def _precision(path: Path, facts: FileFacts) -> Precision:

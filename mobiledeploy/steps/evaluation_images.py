@@ -10,12 +10,12 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Samples
 from mobiledeploy.core.samples import class_offset
-from mobiledeploy.core.types import Artifact, DataRef, Doubt, Overrides, Preprocessing, Split
+from mobiledeploy.core.types import Artifact, DataRef, NamedWarning, Overrides, Preprocessing, Split
 
 
 @dataclass(frozen=True)
 class View:
-    """The pictures for one artifact, and how their labels meet its classes.
+    """The images for one artifact, and how their labels meet its classes.
 
     `offset` is what makes a label a class of the model, None where labels do not fit.
     """
@@ -24,7 +24,7 @@ class View:
     ref: DataRef
     preprocessing: Preprocessing
     offset: int | None
-    doubts: tuple[Doubt, ...]
+    warnings: tuple[NamedWarning, ...]
 
 
 class EvaluationImages:
@@ -48,13 +48,13 @@ class EvaluationImages:
         )
         if source == "demo" and not builtin:
             raise UsageError(
-                "the demo pictures say nothing about a model that was not trained on them",
+                "the demo images say nothing about a model that was not trained on them",
                 "give --data DIR or FILE.npz",
             )
-        doubts: list[Doubt] = []
+        warnings: list[NamedWarning] = []
         split: Split = "all"
         labels = pre.labels
-        if self._are_own(source, artifact, doubts):
+        if self._are_own(source, artifact, warnings):
             split = own.split
             labels = self._overrides.labels or own.labels
         elif source == "demo":
@@ -62,12 +62,12 @@ class EvaluationImages:
             split = "validation"
         samples = self._open(source, split, artifact, labels)
         offset = class_offset(len(samples.classes), artifact.spec.classes)
-        doubts += _label_doubts(len(samples.classes), artifact, offset)
+        warnings += _label_warnings(len(samples.classes), artifact, offset)
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
-        return View(samples, ref, pre, offset, tuple(doubts))
+        return View(samples, ref, pre, offset, tuple(warnings))
 
-    def _are_own(self, source: str, artifact: Artifact, doubts: list[Doubt]) -> bool:
-        """Whether the pictures are those that the artifact was exported with."""
+    def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:
+        """Whether the images are those that the artifact was exported with."""
         own = artifact.data
         named_alike = same_place(source, own.source)
         try:
@@ -77,12 +77,12 @@ class EvaluationImages:
                 raise
             return False
         if named_alike and found != own.identity:
-            doubts.append(
-                Doubt(
+            warnings.append(
+                NamedWarning(
                     "changed-data",
                     f"{source} is not as it was when {artifact.path} was exported: "
-                    "some of its pictures may have calibrated it",
-                    "export again, or give --data with other pictures",
+                    "some of its images may have calibrated it",
+                    "export again, or give --data with other images",
                 )
             )
         return named_alike or found == own.identity
@@ -99,7 +99,7 @@ class EvaluationImages:
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two `--data` name the same pictures, be it by two paths."""
+    """Whether two `--data` name the same images, be it by two paths."""
     if one == other:
         return True
     first, second = Path(one), Path(other)
@@ -107,19 +107,21 @@ def same_place(one: str, other: str) -> bool:
         first.exists()
         and second.exists()
         and first.samefile(second)
-        # A folder called demo is ./demo: demo alone is the drawn pictures.
+        # A folder called demo is ./demo: demo alone is the drawn images.
         and dataset(one) is dataset(other)
     )
 
 
-def _label_doubts(labels: int, artifact: Artifact, offset: int | None) -> list[Doubt]:
+def _label_warnings(labels: int, artifact: Artifact, offset: int | None) -> list[NamedWarning]:
     classes = artifact.spec.classes
     if offset is None:
         message = f"the data has {labels} classes, {artifact.path} has {classes}: no top-1 is given"
-        return [Doubt("labels-do-not-fit", message, "--labels FILE with the model's classes")]
+        return [
+            NamedWarning("labels-do-not-fit", message, "--labels FILE with the model's classes")
+        ]
     if offset:
         more = "model" if offset > 0 else "data"
         message = f"the {more} has one class more ({labels} labels, {classes} outputs)"
         advice = "it is taken for a background class before all others"
-        return [Doubt("background-class", message, advice)]
+        return [NamedWarning("background-class", message, advice)]
     return []

@@ -10,18 +10,25 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, leases, protocol
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES
-from mobiledeploy.core.ports import SILENCE, Notify, Session
-from mobiledeploy.core.types import Artifact, Doubt, Evaluation, Overrides, Prediction, Target
+from mobiledeploy.core.ports import SILENT, Reporter, Session
+from mobiledeploy.core.types import (
+    Artifact,
+    Evaluation,
+    NamedWarning,
+    Overrides,
+    Prediction,
+    Target,
+)
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
 from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
 
-# Above both of them, broken pictures are the data set's fault and no accident.
+# Above both of them, broken images are the data set's fault and no accident.
 BROKEN_IMAGES = 5
 BROKEN_SHARE = 0.01
-# Above this share of pictures, what is said of their best class hangs on the order of classes.
+# Above this share of images, what is said of their best class hangs on the order of classes.
 TIED_SHARE = 0.01
 
 
@@ -34,31 +41,31 @@ def each(
     threads: int | None = None,
     overrides: Overrides | None = None,
     compare: bool = True,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
     """`evaluate`, by path; what has no answer is in `failures`."""
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
-    pictures = EvaluationImages(data, overrides or Overrides())
+    images = EvaluationImages(data, overrides or Overrides())
     asked: dict[Path, Artifact] = {}
     for path in paths:
         with failures.of(path):
             artifact = artifacts.load(path)
             target(artifact, runtime)
-            pictures.of(artifact)
+            images.of(artifact)
             asked[path] = artifact
     made: dict[Path, Evaluation] = {}
     if not asked:
         return made
     with (
-        Store.keeping(notify) as store,
-        DEVICES.load("host").open("host", exclusive=False, notify=notify) as session,
+        Store.keeping(reporter) as store,
+        DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        job = _Job(pictures, threads or leases.cores(), session, store, notify)
+        job = _Job(images, threads or leases.cores(), session, store, reporter)
         for path, artifact in asked.items():
-            reference = float_sibling(path, artifact, asked, notify) if compare else None
+            reference = float_sibling(path, artifact, asked, reporter) if compare else None
             if reference and reference[0] not in made and reference[0] not in failures:
                 # One that nobody named takes the runtime that was asked for only where it fits.
                 fits = reference[0] in asked or reference[1].format == artifact.format
@@ -72,7 +79,7 @@ def each(
 
 
 def float_sibling(
-    path: Path, artifact: Artifact, asked: dict[Path, Artifact], notify: Notify
+    path: Path, artifact: Artifact, asked: dict[Path, Artifact], reporter: Reporter
 ) -> tuple[Path, Artifact] | None:
     """The float32 artifact of the same model: same format first, those asked for first."""
     if artifact.recipe.name == "float32":
@@ -84,7 +91,9 @@ def float_sibling(
             try:
                 found[sibling] = artifacts.load(sibling)
             except InputError as error:
-                lost.append(Doubt("no-reference", f"no comparison with float: {error.message}"))
+                lost.append(
+                    NamedWarning("no-reference", f"no comparison with float: {error.message}")
+                )
     fitting = [
         (other.format != artifact.format, place, other_path, other)
         for place, (other_path, other) in enumerate(found.items())
@@ -92,8 +101,8 @@ def float_sibling(
     ]
     if fitting:
         return min(fitting)[2:]
-    for doubt in lost:
-        notify.doubt(doubt)
+    for warning in lost:
+        reporter.warn(warning)
     return None
 
 
@@ -101,19 +110,19 @@ def float_sibling(
 class _Job:
     """What is the same for all artifacts of one call."""
 
-    pictures: EvaluationImages
+    images: EvaluationImages
     workers: int
     session: Session
     store: Store
-    notify: Notify
+    reporter: Reporter
 
     def run(
         self, path: Path, artifact: Artifact, reference: Evaluation | None, runtime: str | None
     ) -> Evaluation:
         """One artifact's evaluation, in the store when it returns."""
-        view = self.pictures.of(artifact)
-        for doubt in view.doubts:
-            self.notify.doubt(doubt)
+        view = self.images.of(artifact)
+        for warning in view.warnings:
+            self.reporter.warn(warning)
         count = len(view.samples)
         work = protocol.Work(
             view.ref,
@@ -133,14 +142,14 @@ class _Job:
                 skipped[event.index] = event.why
                 if len(skipped) > allowed:
                     raise InputError(
-                        f"{view.ref.source} has more than {allowed} pictures that cannot be read, "
+                        f"{view.ref.source} has more than {allowed} images that cannot be read, "
                         f"one is {event.why}"
                     )
             else:
                 predictions[event.index] = _prediction(event, view.offset)
             self._progress(path, len(predictions) + len(skipped), count, pool)
         if not predictions:
-            raise InputError(f"{view.ref.source} has no picture that can be read")
+            raise InputError(f"{view.ref.source} has no image that can be read")
         evaluation = _evaluation(
             artifact,
             view,
@@ -148,16 +157,16 @@ class _Job:
             tuple(predictions[i] for i in sorted(predictions)),
             tuple(skipped[i] for i in sorted(skipped)),
             reference,
-            self.notify,
+            self.reporter,
         )
         self.store.add_evaluation(evaluation)
         return evaluation
 
     def _progress(self, path: Path, done: int, count: int, pool: RunnerPool) -> None:
         # The name of a step is the bar's identity, so the speed is told once, at the end.
-        self.notify.progress(f"evaluating {path.name}", done, count)
+        self.reporter.progress(f"evaluating {path.name}", done, count)
         if done == count:
-            self.notify.say(f"{path.name}: {count} images, {done / pool.seconds():.0f} images/s")
+            self.reporter.say(f"{path.name}: {count} images, {done / pool.seconds():.0f} images/s")
 
 
 def _evaluation(
@@ -167,16 +176,16 @@ def _evaluation(
     predictions: tuple[Prediction, ...],
     skipped: tuple[str, ...],
     reference: Evaluation | None,
-    notify: Notify,
+    reporter: Reporter,
 ) -> Evaluation:
-    doubts = list(view.doubts)
+    warnings = list(view.warnings)
     if skipped:
-        doubt = Doubt("broken-image", f"left out of the pictures: {', '.join(skipped)}")
-        notify.doubt(doubt)
-        doubts.append(doubt)
-    for doubt in _tie_doubts(artifact, predictions):
-        notify.doubt(doubt)
-        doubts.append(doubt)
+        warning = NamedWarning("broken-image", f"left out of the images: {', '.join(skipped)}")
+        reporter.warn(warning)
+        warnings.append(warning)
+    for warning in _tie_warnings(artifact, predictions):
+        reporter.warn(warning)
+        warnings.append(warning)
     ready = pool.ready
     judged = view.offset is not None
     return Evaluation(
@@ -193,20 +202,20 @@ def _evaluation(
         confusion=accuracy.confusion(predictions) if judged else (),
         predictions=predictions,
         skipped=skipped,
-        doubts=tuple(doubts),
+        warnings=tuple(warnings),
     )
 
 
-def _tie_doubts(artifact: Artifact, predictions: tuple[Prediction, ...]) -> list[Doubt]:
+def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> list[NamedWarning]:
     tied = sum(len(p.scores) > 1 and p.scores[0] == p.scores[1] for p in predictions)
     if tied <= TIED_SHARE * len(predictions):
         return []
     message = (
         f"{artifact.path} gives its best score to several classes on "
-        f"{100 * tied / len(predictions):.1f} % of the pictures: the first of them counts"
+        f"{100 * tied / len(predictions):.1f} % of the images: the first of them counts"
     )
     finer = "export with --output logits: a softmax rounds small differences away"
-    return [Doubt("tied-scores", message, finer if artifact.output == "softmax" else "")]
+    return [NamedWarning("tied-scores", message, finer if artifact.output == "softmax" else "")]
 
 
 def _prediction(answer: protocol.Answer, offset: int | None) -> Prediction:

@@ -14,10 +14,10 @@ from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact
 from mobiledeploy.steps import conversion_process, evaluations, fidelity
-from mobiledeploy.steps.export_plan import Order, Plan, plan
+from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.file_checks import (
     Collector,
@@ -33,19 +33,21 @@ from mobiledeploy.store.database import writable
 REFERENCE = ("float32", "tflite")
 
 
-def standing(order: Order, notify: Notify = SILENCE) -> tuple[str, dict[str, Artifact] | None]:
-    """The key of what `order` makes, and the artifacts where they stand; DeployError as `plan`."""
-    planned = plan(order, notify)
+def standing(
+    config: ExportConfig, reporter: Reporter = SILENT
+) -> tuple[str, dict[str, Artifact] | None]:
+    """The key of what `config` makes, and the artifacts where they stand; DeployError as `plan`."""
+    planned = plan(config, reporter)
     refuse_irregular(planned)
     return planned.key, earlier(planned)
 
 
-def folder(order: Order) -> Path:
-    """Where the files of `order` go; DeployError as `plan`."""
-    return plan(order, SILENCE).folder
+def folder(config: ExportConfig) -> Path:
+    """Where the files of `config` go; DeployError as `plan`."""
+    return plan(config, SILENT).folder
 
 
-def refuse_irregular(planned: Plan) -> None:
+def refuse_irregular(planned: ExportPlan) -> None:
     """UsageError where a device or a pipe stands in the place of a file that will be made."""
     for recipe, format_ in planned.jobs:
         path = planned.folder / conversion_process.file_name(recipe, format_)
@@ -62,7 +64,7 @@ def refuse_readonly_store() -> None:
         )
 
 
-def earlier(planned: Plan) -> dict[str, Artifact] | None:
+def earlier(planned: ExportPlan) -> dict[str, Artifact] | None:
     """The artifacts of an earlier export with the same key, if every one still stands whole."""
     found: dict[str, Artifact] = {}
     absent = []
@@ -73,62 +75,64 @@ def earlier(planned: Plan) -> dict[str, Artifact] | None:
         except InputError:
             absent.append(path.name)
             continue
-        golden = (planned.folder / picture for picture in artifact.golden.images)
-        if artifact.key != planned.key or not all(picture.is_file() for picture in golden):
+        golden = (planned.folder / image for image in artifact.golden.images)
+        if artifact.key != planned.key or not all(image.is_file() for image in golden):
             return None
         found[str(path)] = artifact
-    said = {d.message.split()[0] for a in found.values() for d in a.doubts if d.name == "left-out"}
+    said = {
+        d.message.split()[0] for a in found.values() for d in a.warnings if d.name == "left-out"
+    }
     whole = found and (said.issuperset(absent) if not planned.strict else not absent)
     return found if whole else None
 
 
-def make(planned: Plan, order: Order, notify: Collector) -> dict[str, Artifact]:
+def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict[str, Artifact]:
     """The artifacts of a plan, by path; they are made in a folder aside and renamed into place."""
     for module in source_of(planned.source).NEEDS:
         if importlib.util.find_spec(module) is None:
             error = missing(module)
             hint = f"{error.hint}; a float .tflite is exported without"
             raise MissingError(f"{error.message}, and this model needs it", hint)
-    golden = golden_samples(planned, notify)
+    golden = golden_samples(planned, reporter)
     with artifacts_.staging(planned.folder) as staging:
         # What is judged is compared with float, whether or not that was asked for.
         compared = planned.judged and not any(recipe == "float32" for recipe, _ in planned.jobs)
-        request = conversion_process.Request(
+        request = conversion_process.ConversionRequest(
             source=planned.source,
             jobs=planned.jobs + (REFERENCE,) * compared,
             data=planned.data,
             golden=golden,
-            io=order.io,
-            output=order.output,
+            io=config.io,
+            output=config.output,
             folder=str(staging),
             strict=planned.strict,
-            keep_float=order.keep_float,
+            keep_float=config.keep_float,
             unfinished=str(_unfinished(planned)),
         )
-        with DEVICES.load("host").open("host", exclusive=False, notify=notify):
+        with DEVICES.load("host").open("host", exclusive=False, reporter=reporter):
             converted, finished = conversion_process.produce(
-                request, staging / "conversion.log", notify
+                request, staging / "conversion.log", reporter
             )
-        notify.failed += finished.failed
-        converted = of_the_right_types(converted, planned, order, notify)
+        reporter.failed += finished.failed
+        converted = of_the_right_types(converted, planned, config, reporter)
         if not any((file.recipe, file.format) in planned.jobs for file in converted):
             # Only what the others would be held against could be made.
-            raise _nothing_made(notify)
-        exam = Exam(planned, order, finished, golden, staging, notify)
+            raise _nothing_made(reporter)
+        exam = Exam(planned, config, finished, golden, staging, reporter)
         made = []
         for done, file in enumerate(converted):
-            notify.progress("checking", done, len(converted))
+            reporter.progress("checking", done, len(converted))
             artifact = exam.artifact(file)
             path = Path(file.path)
             records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
             made.append((path, artifact))
-        notify.progress("checking", len(converted), len(converted))
+        reporter.progress("checking", len(converted), len(converted))
         if planned.judged:
-            # Before anything is renamed into place: pictures too may turn out to be bad input.
+            # Before anything is renamed into place: images too may turn out to be bad input.
             failures = Failures()
-            evaluations.each([path for path, _ in made], failures, notify=notify)
+            evaluations.each([path for path, _ in made], failures, reporter=reporter)
             failures.check()
-            made = _with_fidelity(made, notify)
+            made = _with_fidelity(made, reporter)
         asked = [
             made_
             for file, made_ in zip(converted, made, strict=True)
@@ -139,32 +143,32 @@ def make(planned: Plan, order: Order, notify: Collector) -> dict[str, Artifact]:
     return placed
 
 
-def _nothing_made(notify: Collector) -> InputError:
-    if notify.failed:
-        return InputError(notify.failed[0].message)
-    last = [doubt for doubt in notify.doubts if doubt.name == "left-out"][-1]
+def _nothing_made(reporter: Collector) -> InputError:
+    if reporter.failed:
+        return InputError(reporter.failed[0].message)
+    last = [warning for warning in reporter.warnings if warning.name == "left-out"][-1]
     return InputError(last.message, last.advice)
 
 
 def _with_fidelity(
-    made: Sequence[tuple[Path, Artifact]], notify: Notify
+    made: Sequence[tuple[Path, Artifact]], reporter: Reporter
 ) -> list[tuple[Path, Artifact]]:
     """The artifacts, and their records, with how far each is from float on what judges it."""
-    known = fidelity.fidelities(dict(made), notify=notify)
+    known = fidelity.fidelities(dict(made), reporter=reporter)
     told = []
     for path, artifact in made:
         if path in known:
             found = known[path]
             far = far_from_float(artifact, found.sqnr_db, f"{found.images} images")
             artifact = dataclasses.replace(
-                artifact, fidelity=found, doubts=(*artifact.doubts, *far)
+                artifact, fidelity=found, warnings=(*artifact.warnings, *far)
             )
             records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
         told.append((path, artifact))
     return told
 
 
-def _unfinished(planned: Plan) -> Path:
+def _unfinished(planned: ExportPlan) -> Path:
     """Where a training that is broken off leaves its parts: of this plan, and of no other."""
     return planned.folder / ".unfinished" / planned.key[:16]
 
@@ -179,8 +183,8 @@ def _commit(
         try:
             # Two exports at once may not give one's file to the other's record.
             fcntl.flock(handle, fcntl.LOCK_EX)
-            for picture in (staging / "golden").iterdir():
-                records.put(picture, folder / "golden" / picture.name)
+            for image in (staging / "golden").iterdir():
+                records.put(image, folder / "golden" / image.name)
             placed = {}
             for path, artifact in made:
                 target = folder / path.name

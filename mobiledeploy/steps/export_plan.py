@@ -20,14 +20,14 @@ from mobiledeploy.core import cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, dataset
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
-    Doubt,
     InputOutput,
     ModelFile,
     ModelSpec,
+    NamedWarning,
     Output,
     Overrides,
     Preprocessing,
@@ -38,7 +38,7 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import card_specs, card_weights, conversion_process, model_files
 
-# What generated pictures are drawn at to see that they are there.
+# What generated images are drawn at to see that they are there.
 ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
@@ -56,7 +56,7 @@ TOOLS = (
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportConfig:
     """What the command line asks for; None means the default of the card or of the recipes."""
 
     model: Path | None = None
@@ -79,8 +79,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The model of an order (see `Source`), and the pictures that it was trained on, if known."""
+class PlannedSource:
+    """The model of an order (see `Source`), and the images that it was trained on, if known."""
 
     spec: ModelSpec
     file: ModelFile | None
@@ -89,13 +89,13 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """An order that was found possible. `key` is a sha256 of all that its files depend on.
 
     `strict` says whether every job was asked for by name; `calibration` is the identity of the
-    pictures that calibrate, `training` of those that integers are trained on, "" where none do;
+    images that calibrate, `training` of those that integers are trained on, "" where none do;
     `named` are the class names that the data itself gives, () where it has numbers only; `judged`
-    says whether the pictures can tell anything of accuracy.
+    says whether the images can tell anything of accuracy.
     """
 
     source: Source
@@ -110,51 +110,51 @@ class Plan:
     key: str
 
 
-def plan(order: Order, notify: Notify) -> Plan:
+def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     """Everything that an export depends on; DeployError for whatever can be refused beforehand."""
-    if order.data == "":
+    if config.data == "":
         raise UsageError("--data is empty", "give DIR or FILE.npz")
-    said = order.overrides.over(Preprocessing((-1.0, 1.0)))
+    said = config.overrides.over(Preprocessing((-1.0, 1.0)))
     assert said is not None
     preprocessing.validate(said)
-    strict = bool(order.recipes and order.formats and "all" not in order.recipes)
-    jobs = _jobs(order)
-    if order.io == "uint8":
-        jobs = _with_uint8(jobs, strict, notify)
-    if order.custom_objects is not None and order.model is None:
+    strict = bool(config.recipes and config.formats and "all" not in config.recipes)
+    jobs = _jobs(config)
+    if config.io == "uint8":
+        jobs = _with_uint8(jobs, strict, reporter)
+    if config.custom_objects is not None and config.model is None:
         raise UsageError("--custom-objects goes with a model file of yours", "name it")
-    own = _own_model(order, notify) if order.model else None
+    own = _own_model(config, reporter) if config.model else None
     trained_on = own.data if own else None
-    given = order.data or (trained_on.source if trained_on else None)
+    given = config.data or (trained_on.source if trained_on else None)
     names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
-    builtin = order.model is None and order.weights in (None, "demo", "random")
+    builtin = config.model is None and config.weights in (None, "demo", "random")
     if given is None and names and not builtin:
         raise UsageError(
-            f"{', '.join(names)} needs pictures like those that the model will see",
+            f"{', '.join(names)} needs images like those that the model will see",
             "give --data DIR or FILE.npz, or --recipe float32,float16",
         )
     # Only now: this may download weights.
-    found = own or _from_card(order, notify)
+    found = own or _from_card(config, reporter)
     spec = found.spec
     source = given or card_specs.DEMO
-    # A network that was trained on the built-in pictures may be judged by them.
+    # A network that was trained on the built-in images may be judged by them.
     builtin = builtin or (trained_on is not None and trained_on.source == card_specs.DEMO)
     if source == card_specs.DEMO and not builtin:
         if given:
             raise UsageError(
-                "the demo pictures say nothing about a model that was not trained on them",
+                "the demo images say nothing about a model that was not trained on them",
                 "give --data DIR or FILE.npz",
             )
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "no-data",
-                "no pictures were given: nothing is said of accuracy",
+                "no images were given: nothing is said of accuracy",
                 "--data DIR or FILE.npz",
             )
         )
-    resolution = None if order.res is None else (order.res, order.res)
+    resolution = None if config.res is None else (config.res, config.res)
     told = found.file.preprocessing if found.file else None
-    named = order.overrides.labels or trained_on or told
+    named = config.overrides.labels or trained_on or told
     labels = spec.preprocessing.labels if named else ()
     # A model file's own resolution is known only once a framework has opened it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
@@ -173,13 +173,13 @@ def plan(order: Order, notify: Notify) -> Plan:
         seen = dataset(source).open(source, "train", resolution=look, labels=labels)
         training = seen.identity
     numbered = held.classes == tuple(map(str, range(len(held.classes))))
-    folder = _apart(order.out / _folder_name(spec, order), jobs, data, calibration, notify)
+    folder = _apart(config.out / _folder_name(spec, config), jobs, data, calibration, reporter)
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
     judged = given is not None or builtin
-    custom = None if order.custom_objects is None else str(order.custom_objects.absolute())
-    return Plan(
+    custom = None if config.custom_objects is None else str(config.custom_objects.absolute())
+    return ExportPlan(
         Source(spec, found.file, found.weights, resolution, custom),
         jobs,
         strict,
@@ -189,28 +189,28 @@ def plan(order: Order, notify: Notify) -> Plan:
         () if numbered or source == card_specs.DEMO else held.classes,
         judged,
         folder,
-        _key(order, spec, found.file, data, calibration, training),
+        _key(config, spec, found.file, data, calibration, training),
     )
 
 
-def _jobs(order: Order) -> tuple[tuple[str, str], ...]:
+def _jobs(config: ExportConfig) -> tuple[tuple[str, str], ...]:
     """(recipe, format) pairs, TFLite first, the most precise recipe first."""
-    formats = tuple(dict.fromkeys(order.formats or FORMATS.names()[::-1]))
+    formats = tuple(dict.fromkeys(config.formats or FORMATS.names()[::-1]))
     for format_ in formats:
         if format_ not in FORMATS.names():
             raise UsageError(
                 f"no format named {format_!r}", f"there are {', '.join(FORMATS.names())}"
             )
     known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
-    if order.recipes is None:
+    if config.recipes is None:
         jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.plain]
-    elif "all" in order.recipes:
+    elif "all" in config.recipes:
         jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.formats]
     else:
-        names = dict.fromkeys(RECIPE_ALIASES.get(name, name) for name in order.recipes)
+        names = dict.fromkeys(RECIPE_ALIASES.get(name, name) for name in config.recipes)
         asked = [RECIPES.load(name).RECIPE for name in names]
         for recipe in asked:
-            for f in order.formats or ():
+            for f in config.formats or ():
                 _refuse_impossible(recipe, f, known)
         jobs = [(recipe, f) for recipe in asked for f in formats if f in recipe.formats]
     jobs.sort(key=lambda j: (formats.index(j[1]), -j[0].weight_bits, -j[0].activation_bits))
@@ -224,11 +224,11 @@ def _refuse_impossible(recipe: Recipe, format_: str, known: Sequence[Recipe]) ->
 
 
 def _with_uint8(
-    jobs: tuple[tuple[str, str], ...], strict: bool, notify: Notify
+    jobs: tuple[tuple[str, str], ...], strict: bool, reporter: Reporter
 ) -> tuple[tuple[str, str], ...]:
-    """The jobs that can have ends of uint8, and those of floats; UsageError as `Plan.strict` says.
+    """The jobs that can have ends of uint8, and those of floats; UsageError where `strict`.
 
-    What nobody asked for by name is left out with a doubt.
+    What nobody asked for by name is left out with a warning.
     """
     kept, refused = [], []
     for name, format_ in jobs:
@@ -245,25 +245,25 @@ def _with_uint8(
     for name, format_, error in refused:
         if strict or not kept:
             raise error
-        notify.doubt(conversion_process.left_out(name, format_, error))
+        reporter.warn(conversion_process.left_out(name, format_, error))
     return tuple(kept)
 
 
-def _from_card(order: Order, notify: Notify) -> Opened:
-    card = cards.load(order.arch or DEFAULT_ARCHITECTURE)
-    source = order.weights or card_specs.DEMO
-    alpha = order.alpha
+def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
+    card = cards.load(config.arch or DEFAULT_ARCHITECTURE)
+    source = config.weights or card_specs.DEMO
+    alpha = config.alpha
     if alpha is None and source == card_specs.DEMO and card.weights.demo:
         # The widest that there are.
         alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
-    fresh = card_specs.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
+    fresh = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
     width = None if card.default_alpha is None else float(fresh.arguments["alpha"])
     found = card_weights.weights(
-        card, source, width, fresh.resolution[0], notify, unsafe=order.unsafe
+        card, source, width, fresh.resolution[0], reporter, unsafe=config.unsafe
     )
     if source == "random":
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "random-weights",
                 "the weights are random: sizes and times mean something, accuracy does not",
             )
@@ -273,49 +273,49 @@ def _from_card(order: Order, notify: Notify) -> Opened:
         if found.labels == ()
         else dataclasses.replace(found.preprocessing, labels=found.labels)
     )
-    chosen = order.overrides.over(base)
+    chosen = config.overrides.over(base)
     assert chosen is not None
     spec = dataclasses.replace(
         fresh, classes=found.classes, preprocessing=chosen, weights=found.weights
     )
-    return Opened(spec, None, None if found.path is None else str(found.path), None)
+    return PlannedSource(spec, None, None if found.path is None else str(found.path), None)
 
 
-def _trained(path: Path, order: Order) -> Opened:
-    """What `mobiledeploy train` left in a folder: it knows its pictures and how they are fed."""
+def _trained(path: Path, config: ExportConfig) -> PlannedSource:
+    """What `mobiledeploy train` left in a folder: it knows its images and how they are fed."""
     run = runs.load(path)
-    chosen = order.overrides.over(run.spec.preprocessing)
+    chosen = config.overrides.over(run.spec.preprocessing)
     assert chosen is not None
     spec = dataclasses.replace(run.spec, preprocessing=chosen)
-    if order.res is not None:
+    if config.res is not None:
         card = cards.load(spec.card or "")
         low, high = card.resolution_limits
-        if not low <= order.res <= high:
-            raise UsageError(f"resolution {order.res} is not within {low} to {high}")
+        if not low <= config.res <= high:
+            raise UsageError(f"resolution {config.res} is not within {low} to {high}")
         name = spec.name.rpartition("_")[0]
         spec = dataclasses.replace(
-            spec, resolution=(order.res, order.res), name=f"{name}_{order.res}"
+            spec, resolution=(config.res, config.res), name=f"{name}_{config.res}"
         )
-    return Opened(spec, None, str(path / run.weights), run.data)
+    return PlannedSource(spec, None, str(path / run.weights), run.data)
 
 
-def _own_model(order: Order, notify: Notify) -> Opened:
-    path = order.model
+def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
+    path = config.model
     assert path is not None
     for name, given in (
-        ("--arch", order.arch),
-        ("--alpha", order.alpha),
-        ("--groups", order.groups),
-        ("--weights", order.weights),
+        ("--arch", config.arch),
+        ("--alpha", config.alpha),
+        ("--groups", config.groups),
+        ("--weights", config.weights),
     ):
         if given is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
     if runs.is_run(path):
-        return _trained(path, order)
-    if order.res is not None and not 1 <= order.res <= LARGEST_RESOLUTION:
-        raise UsageError(f"resolution {order.res} is not within 1 to {LARGEST_RESOLUTION}")
-    custom = order.custom_objects is not None
-    file = model_files.detect(path, unsafe=order.unsafe, custom=custom, notify=notify)
+        return _trained(path, config)
+    if config.res is not None and not 1 <= config.res <= LARGEST_RESOLUTION:
+        raise UsageError(f"resolution {config.res} is not within 1 to {LARGEST_RESOLUTION}")
+    custom = config.custom_objects is not None
+    file = model_files.detect(path, unsafe=config.unsafe, custom=custom, reporter=reporter)
     if custom and file.format not in ("h5", "keras"):
         raise UsageError(f"{path.name} names no objects of Keras", "leave --custom-objects away")
     if file.content == "weights":
@@ -323,7 +323,7 @@ def _own_model(order: Order, notify: Notify) -> Opened:
             f"{path.name} holds weights without a model",
             f"mobiledeploy export --weights {path} --alpha A --res R",
         )
-    chosen = order.overrides.over(file.preprocessing)
+    chosen = config.overrides.over(file.preprocessing)
     if chosen is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
@@ -339,7 +339,7 @@ def _own_model(order: Order, notify: Notify) -> Opened:
         preprocessing=chosen,
         weights=Weights(_text(path.name), file.sha256, pinned=False),
     )
-    return Opened(spec, file, None, None)
+    return PlannedSource(spec, file, None, None)
 
 
 def _text(name: str) -> str:
@@ -347,19 +347,23 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _folder_name(spec: ModelSpec, order: Order) -> str:
+def _folder_name(spec: ModelSpec, config: ExportConfig) -> str:
     """<arch>_<alpha>_<res>_<weights>; a model of the user's own: its file's name."""
     if spec.card is None:
-        name = spec.name if order.res is None else f"{spec.name}_{order.res}"
+        name = spec.name if config.res is None else f"{spec.name}_{config.res}"
     else:
         name = f"{spec.name}_{spec.weights.source}"
     return re.sub(r"[^\w.-]", "-", name).lstrip(".") or "model"
 
 
 def _apart(
-    folder: Path, jobs: Sequence[tuple[str, str]], data: DataRef, calibration: str, notify: Notify
+    folder: Path,
+    jobs: Sequence[tuple[str, str]],
+    data: DataRef,
+    calibration: str,
+    reporter: Reporter,
 ) -> Path:
-    """`folder`, or one of these pictures' own where files of others would stay in it.
+    """`folder`, or one of these images' own where files of others would stay in it.
 
     Files of one folder are held against each other: of half of them replaced, nobody would see.
     """
@@ -379,13 +383,13 @@ def _apart(
         )
         if not alike:
             own = folder.with_name(f"{folder.name}_{data.identity[:8]}")
-            notify.say(f"{folder} holds {record.stem} of other images: these go to {own}")
+            reporter.say(f"{folder} holds {record.stem} of other images: these go to {own}")
             return own
     return folder
 
 
 def _key(
-    order: Order,
+    config: ExportConfig,
     spec: ModelSpec,
     model: ModelFile | None,
     data: DataRef,
@@ -409,11 +413,11 @@ def _key(
         "data": records.encode(data),
         "calibration": calibration,
         "training": training,
-        "keep_float": list(order.keep_float),
-        "io": order.io,
-        "output": order.output,
-        "res": order.res,
-        "custom_objects": _hash(order.custom_objects),
+        "keep_float": list(config.keep_float),
+        "io": config.io,
+        "output": config.output,
+        "res": config.res,
+        "custom_objects": _hash(config.custom_objects),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -17,54 +17,54 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
-from mobiledeploy.core.ports import Notify, Samples
+from mobiledeploy.core.ports import Reporter, Samples
 from mobiledeploy.core.types import (
     Artifact,
     Contract,
     DataRef,
-    Doubt,
     Failed,
     FileFacts,
     Golden,
     InputOutput,
+    NamedWarning,
     Output,
     Recipe,
 )
 from mobiledeploy.steps import answers, consumers, conversion_process
 from mobiledeploy.steps import golden as golden_
-from mobiledeploy.steps.export_plan import Order, Plan, tools
+from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, tools
 
 GOLDEN_SAMPLES = 4
 # The level of the gzip program itself.
 GZIP_LEVEL = 6
 # Below these the file is not the model that it was made from: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 20.0}
-# Below it an integer file is far from its float model: dB, over all pictures that judge it.
+# Below it an integer file is far from its float model: dB, over all images that judge it.
 DOUBTFUL_INT8_SQNR = 10.0
 
 
 class Collector:
-    """Passes everything on, and keeps the doubts for the record, and what failed."""
+    """Passes everything on, and keeps the warnings for the record, and what failed."""
 
-    def __init__(self, notify: Notify) -> None:
-        self._notify = notify
-        self.doubts: list[Doubt] = []
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.warnings: list[NamedWarning] = []
         self.failed: list[Failed] = []
-        self.progress, self.say = notify.progress, notify.say
+        self.progress, self.say = reporter.progress, reporter.say
 
-    def doubt(self, doubt: Doubt) -> None:
-        """Each doubt is passed on once."""
-        if doubt not in self.doubts:
-            self.doubts.append(doubt)
-            self._notify.doubt(doubt)
+    def warn(self, warning: NamedWarning) -> None:
+        """Each warning is passed on once."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+            self._reporter.warn(warning)
 
 
 def of_the_right_types(
-    converted: Sequence[conversion_process.Converted],
-    planned: Plan,
-    order: Order,
-    notify: Collector,
-) -> tuple[conversion_process.Converted, ...]:
+    converted: Sequence[conversion_process.ConvertedFile],
+    planned: ExportPlan,
+    config: ExportConfig,
+    reporter: Collector,
+) -> tuple[conversion_process.ConvertedFile, ...]:
     """Those that hold the numbers that their recipe says.
 
     A file that nobody asked for by name is left out with a warning, another one has failed.
@@ -78,22 +78,22 @@ def of_the_right_types(
             alone = _without(facts, file.kept)
             between = shelf.between_integers(alone)
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
-            _check_types(Path(file.path).name, facts, recipe, order.io, tuple(in_float))
+            _check_types(Path(file.path).name, facts, recipe, config.io, tuple(in_float))
         except InputError as error:
             asked = (file.recipe, file.format) in planned.jobs
             if planned.strict and asked:
-                notify.failed.append(conversion_process.failure(file.recipe, file.format, error))
+                reporter.failed.append(conversion_process.failure(file.recipe, file.format, error))
             else:
-                notify.doubt(conversion_process.left_out(file.recipe, file.format, error))
+                reporter.warn(conversion_process.left_out(file.recipe, file.format, error))
         else:
             kept.append(file)
             if recipe.full_integer and between:
-                notify.doubt(_computed_in_float(Path(file.path).name, between))
+                reporter.warn(_computed_in_float(Path(file.path).name, between))
     return tuple(kept)
 
 
-def _computed_in_float(name: str, ops: Sequence[str]) -> Doubt:
-    return Doubt(
+def _computed_in_float(name: str, ops: Sequence[str]) -> NamedWarning:
+    return NamedWarning(
         "float-operators",
         f"{name} computes {', '.join(sorted(set(ops)))} in float, between integers",
         "its runtime has no integer form of them; the TFLite file of the same recipe has",
@@ -119,8 +119,8 @@ def _opened(data: DataRef) -> Samples:
     )
 
 
-def golden_samples(planned: Plan, notify: Notify) -> tuple[int, ...]:
-    """Indices of readable pictures, spread over the validation split and so over its classes."""
+def golden_samples(planned: ExportPlan, reporter: Reporter) -> tuple[int, ...]:
+    """Indices of readable images, spread over the validation split and so over its classes."""
     samples = _opened(planned.data)
     found: list[int] = []
     for start in np.linspace(0, len(samples), GOLDEN_SAMPLES, endpoint=False, dtype=int):
@@ -130,12 +130,12 @@ def golden_samples(planned: Plan, notify: Notify) -> tuple[int, ...]:
             try:
                 samples.image(index)
             except BrokenImage as error:
-                notify.doubt(Doubt("broken-image", error.message))
+                reporter.warn(NamedWarning("broken-image", error.message))
                 continue
             found.append(index)
             break
     if not found:
-        raise InputError(f"{planned.data.source} has no picture that can be read")
+        raise InputError(f"{planned.data.source} has no image that can be read")
     return tuple(found)
 
 
@@ -143,12 +143,12 @@ def golden_samples(planned: Plan, notify: Notify) -> tuple[int, ...]:
 class Exam:
     """Opens each finished file again and holds it against what it was made from."""
 
-    planned: Plan
-    order: Order
-    finished: conversion_process.Finished
+    planned: ExportPlan
+    config: ExportConfig
+    finished: conversion_process.ConversionSummary
     golden: tuple[int, ...]
     staging: Path
-    notify: Collector
+    reporter: Collector
 
     def __post_init__(self) -> None:
         size = self.finished.resolution
@@ -163,17 +163,17 @@ class Exam:
         self.samples = _opened(data)
         self.spec = spec
         self.data = dataclasses.replace(data, identity=self.samples.identity)
-        self.shared = tuple(self.notify.doubts)
-        self.pictures = self._save_pictures()
+        self.shared = tuple(self.reporter.warnings)
+        self.images = self._save_images()
         self.reference = np.asarray(self.finished.reference, np.float32)
         if not np.any(self.reference):
             raise InputError(
-                "the model answers 0 for every class of every golden picture",
+                "the model answers 0 for every class of every golden image",
                 "are its weights trained?",
             )
 
-    def _save_pictures(self) -> tuple[str, ...]:
-        """Writes the golden pictures as golden/<sha256>.png; their names."""
+    def _save_images(self) -> tuple[str, ...]:
+        """Writes the golden images as golden/<sha256>.png; their names."""
         (self.staging / "golden").mkdir()
         names = []
         for index in self.golden:
@@ -184,30 +184,30 @@ class Exam:
             names.append(name)
         return tuple(names)
 
-    def artifact(self, file: conversion_process.Converted) -> Artifact:
+    def artifact(self, file: conversion_process.ConvertedFile) -> Artifact:
         """The record of one file; InputError where it is not what it should be."""
         path = Path(file.path)
         content = inputs.read(path, inputs.FINISHED)
         recipe = RECIPES.load(file.recipe).RECIPE
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(content)
-        tap = path.with_name(f"tap-{path.name}")
-        records.write_atomic(tap, shelf.tap(content, facts.logits))
+        probe = path.with_name(f"probe-{path.name}")
+        records.write_atomic(probe, shelf.expose_tensor(content, facts.logits))
         runtime, logits = answers.logits(
-            tap,
-            shelf.inspect(inputs.read(tap, inputs.FINISHED)),
+            probe,
+            shelf.inspect(inputs.read(probe, inputs.FINISHED)),
             self.spec.preprocessing,
             self.data,
             self.golden,
-            notify=self.notify,
+            reporter=self.reporter,
         )
-        tap.unlink()
+        probe.unlink()
         sqnr = accuracy.sqnr_db(self.reference, logits)
         _check_sqnr(path.name, recipe, sqnr)
-        there = consumers.doubts(self.spec.preprocessing, facts)
+        there = consumers.warnings(self.spec.preprocessing, facts)
         golden = Golden(
             ids=tuple(self.samples.id(i) for i in self.golden),
-            images=self.pictures,
+            images=self.images,
             logits=tuple(tuple(float(v) for v in row) for row in logits),
             runtime=runtime,
             isa=golden_.isa(),
@@ -217,10 +217,10 @@ class Exam:
             self.spec.preprocessing,
             self.spec.resolution,
             facts.layout,
-            _ends_in(self.order.output, facts),
+            _ends_in(self.config.output, facts),
             golden,
         )
-        content = shelf.inscribe(content, contract)
+        content = shelf.write_metadata(content, contract)
         records.write_atomic(path, content)
         artifact = Artifact(
             path=path.name,
@@ -231,8 +231,8 @@ class Exam:
             format=file.format,
             spec=self.spec,
             recipe=recipe,
-            output=_ends_in(self.order.output, facts),
-            io=self.order.io if recipe.full_integer else "float",
+            output=_ends_in(self.config.output, facts),
+            io=self.config.io if recipe.full_integer else "float",
             layout=facts.layout,
             inputs=facts.inputs,
             outputs=facts.outputs,
@@ -247,13 +247,13 @@ class Exam:
             tools=tools(),
             tried=file.tried,
             trained_on=self.planned.training if recipe.training else "",
-            kept_float=self.order.keep_float if recipe.full_integer else (),
-            doubts=(*self.shared, *there),
+            kept_float=self.config.keep_float if recipe.full_integer else (),
+            warnings=(*self.shared, *there),
         )
         if self.planned.judged:
             return artifact
         far = far_from_float(artifact, sqnr, f"{len(self.golden)} golden images")
-        return dataclasses.replace(artifact, doubts=(*artifact.doubts, *far))
+        return dataclasses.replace(artifact, warnings=(*artifact.warnings, *far))
 
 
 def _ends_in(output: Output, facts: FileFacts) -> Output:
@@ -292,10 +292,10 @@ def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> None:
         )
 
 
-def far_from_float(artifact: Artifact, sqnr: float, over: str) -> tuple[Doubt, ...]:
-    """The doubt about an integer file below `DOUBTFUL_INT8_SQNR`; () for any other."""
+def far_from_float(artifact: Artifact, sqnr: float, over: str) -> tuple[NamedWarning, ...]:
+    """The warning about an integer file below `DOUBTFUL_INT8_SQNR`; () for any other."""
     if artifact.recipe.weight_bits in LEAST_SQNR or sqnr >= DOUBTFUL_INT8_SQNR:
         return ()
     message = f"{artifact.path} answers far from its float model ({sqnr:.1f} dB over {over})"
-    advice = "calibrate with more typical pictures; compare the agreement column"
-    return (Doubt("far-from-float", message, advice),)
+    advice = "calibrate with more typical images; compare the agreement column"
+    return (NamedWarning("far-from-float", message, advice),)

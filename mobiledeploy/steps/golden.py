@@ -1,4 +1,4 @@
-"""Golden samples: the pictures beside an artifact, answered again and held against its record."""
+"""Golden samples: the images beside an artifact, answered again and held against its record."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mobiledeploy.core import artifacts, inputs
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import Notify
-from mobiledeploy.core.types import Artifact, DataRef, Doubt, Golden, Outcome, Verdict
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import Artifact, DataRef, Golden, NamedWarning, Outcome, Verdict
 from mobiledeploy.steps import answers, golden_inputs
 
 TOLERATED_STEPS = 1.0
@@ -60,47 +60,47 @@ def isa() -> str:
     return " ".join((platform.machine(), *(name for name in _FEATURES if name in there)))
 
 
-def pictures(path: Path, golden: Golden) -> tuple[Path, ...]:
-    """The golden pictures of the artifact at `path`.
+def images(path: Path, golden: Golden) -> tuple[Path, ...]:
+    """The golden images of the artifact at `path`.
 
     Raises:
         InputError: none were kept, one is absent or not the one that was kept, or the record names
             a file elsewhere.
     """
     found = tuple(path.parent / name for name in golden.images)
-    for picture in found:
-        golden_inputs.golden_content(path.parent, picture)
+    for image in found:
+        golden_inputs.golden_content(path.parent, image)
     if not found or len(found) != len(golden.logits):
         raise InputError(f"{path} has no golden samples", "export it again, with --force")
     return found
 
 
-def replay(path: Path, artifact: Artifact, notify: Notify) -> Replay:
-    """Answers the golden pictures again, on the default runtime of the artifact's format.
+def replay(path: Path, artifact: Artifact, reporter: Reporter) -> Replay:
+    """Answers the golden images again, on the default runtime of the artifact's format.
 
     Raises:
-        InputError: see `pictures`; or NaN among the answers.
+        InputError: see `images`; or NaN among the answers.
     """
-    kept = pictures(path, artifact.golden)
+    kept = images(path, artifact.golden)
     shelf = FORMATS.load(artifact.format)
     with artifacts.scratch() as scratch:
-        tap = Path(scratch, f"tap-{path.name}")
-        tap.write_bytes(shelf.tap(inputs.read(path, inputs.FINISHED), artifact.logits))
-        facts = shelf.inspect(inputs.read(tap, inputs.FINISHED))
-        # A data set of class folders, in order, one for each picture; two classes at least.
-        for number, picture in enumerate((*kept, *kept[:1])):
+        probe = Path(scratch, f"probe-{path.name}")
+        probe.write_bytes(shelf.expose_tensor(inputs.read(path, inputs.FINISHED), artifact.logits))
+        facts = shelf.inspect(inputs.read(probe, inputs.FINISHED))
+        # A data set of class folders, in order, one for each image; two classes at least.
+        for number, image in enumerate((*kept, *kept[:1])):
             folder = Path(scratch, "golden", f"{number:04}")
             folder.mkdir(parents=True)
-            (folder / picture.name).write_bytes(inputs.read(picture, inputs.IMAGE))
+            (folder / image.name).write_bytes(inputs.read(image, inputs.IMAGE))
         data = DataRef(str(Path(scratch, "golden")), "all", artifact.spec.resolution)
         runtime, logits = answers.logits(
-            tap, facts, artifact.spec.preprocessing, data, range(len(kept)), notify=notify
+            probe, facts, artifact.spec.preprocessing, data, range(len(kept)), reporter=reporter
         )
     scale = facts.outputs[0].scale
     return Replay(logits, scale[0] if scale else float(np.ptp(logits)) / _LEVELS, runtime, isa())
 
 
-def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, Doubt | None]:
+def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning | None]:
     """Whether the golden outputs came again; on another runtime or machine that is only told."""
     golden = artifact.golden
     recorded = np.asarray(golden.logits, np.float32)
@@ -116,7 +116,7 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, Doubt | None
     if (golden.runtime, golden.isa) != (now.runtime, now.isa):
         made = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"
         message = f"{told}, which ran on {made}; this is {now.runtime} on {now.isa}"
-        return None, Doubt("golden-elsewhere", message, "other kernels round otherwise")
+        return None, NamedWarning("golden-elsewhere", message, "other kernels round otherwise")
     passed = steps <= TOLERATED_STEPS
     line = told if passed else f"{told}: the file is not what was exported, or its kernels changed"
     kind: Outcome = "pass" if passed else "fail"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import SOURCES
-from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Doubt, ModelFile
+from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.types import ModelFile, NamedWarning
 
 
 def detect(
-    path: Path, *, unsafe: bool = False, custom: bool = False, notify: Notify = SILENCE
+    path: Path, *, unsafe: bool = False, custom: bool = False, reporter: Reporter = SILENT
 ) -> ModelFile:
     """What a model file of the user's is; no framework opens it.
 
@@ -21,7 +21,7 @@ def detect(
         unsafe: the user trusts whoever made it, whatever it names.
         custom: what it names beyond the lists is looked for in the user's own code once that has
             run, and refused then.
-        notify: is told what `unsafe` lets through.
+        reporter: is told what `unsafe` lets through.
 
     Raises:
         InputError: missing, broken, of no known kind, or naming what is not known to be harmless
@@ -35,7 +35,7 @@ def detect(
             more = f" and {len(file.code) - 1} more" if len(file.code) > 1 else ""
             message = f"{path} could run code of its own: {file.code[0]}{more}"
             if unsafe:
-                notify.doubt(Doubt("unsafe", message, "--unsafe lets it, with your rights"))
+                reporter.warn(NamedWarning("unsafe", message, "--unsafe lets it, with your rights"))
             elif not (custom and file.format in ("h5", "keras")):
                 raise InputError(message, _permission(file))
         return dataclasses.replace(file, trusted=unsafe)

@@ -13,7 +13,7 @@ import numpy as np
 from mobiledeploy.analysis import validity
 from mobiledeploy.core import recording
 from mobiledeploy.core.errors import VoidError
-from mobiledeploy.core.ports import Notify, Session
+from mobiledeploy.core.ports import Reporter, Session
 from mobiledeploy.core.types import Measured
 
 TRIES = 3
@@ -41,11 +41,11 @@ class Guard:
     """Sees to it that what is timed in a session is valid; where it is no phone, it lets it be."""
 
     def __init__(
-        self, session: Session, asked: recording.Asked, recorded: bool, notify: Notify
+        self, session: Session, asked: recording.BenchRequest, recorded: bool, reporter: Reporter
     ) -> None:
         self._session = session
         self._asked = asked
-        self._notify = notify
+        self._reporter = reporter
         self._sleep: Callable[[float], None] = _no_sleep if recorded else time.sleep
         self._clocks: str | None = None
 
@@ -55,13 +55,13 @@ class Guard:
             return measure()
         if self._clocks is None and self._asked.fixed_performance:
             self._clocks = hold_clocks(
-                self._session, partial(measure, seconds=_SHORT_SECONDS), self._notify
+                self._session, partial(measure, seconds=_SHORT_SECONDS), self._reporter
             )
         made = valid(
             measure,
             self._session,
             name,
-            self._notify,
+            self._reporter,
             fixed_runs=self._asked.runs is not None,
             sleep=self._sleep,
         )
@@ -73,7 +73,7 @@ def valid(
     measure: Callable[[], Measured],
     session: Session,
     name: str,
-    notify: Notify,
+    reporter: Reporter,
     *,
     fixed_runs: bool,
     sleep: Callable[[float], None] = time.sleep,
@@ -96,7 +96,7 @@ def valid(
             return measured
         said = "; ".join(reasons)
         if attempt < TRIES:
-            notify.say(f"{name}: void, {said}; cooling down, then try {attempt + 1} of {TRIES}")
+            reporter.say(f"{name}: void, {said}; cooling down, then try {attempt + 1} of {TRIES}")
             _cool_down(session, start, sleep)
     raise VoidError(
         f"void: {name} in {TRIES} tries: {said}",
@@ -104,7 +104,7 @@ def valid(
     )
 
 
-def hold_clocks(session: Session, block: Callable[[], Measured], notify: Notify) -> str:
+def hold_clocks(session: Session, block: Callable[[], Measured], reporter: Reporter) -> str:
     """Tries the fixed-performance mode, and keeps it if times spread less with it.
 
     `block` is a short timing. Returns what to keep in the facts: whether it is on and what it did.
@@ -125,7 +125,7 @@ def hold_clocks(session: Session, block: Callable[[], Measured], notify: Notify)
         f"{'on' if keep else 'off'}: with it {slower:.2f} times the time, "
         f"spread {100 * on:.1f} % instead of {100 * off:.1f} %"
     )
-    notify.say(f"fixed-performance mode {effect}")
+    reporter.say(f"fixed-performance mode {effect}")
     return effect
 
 

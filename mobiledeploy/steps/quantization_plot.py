@@ -1,4 +1,4 @@
-"""A diagnosis as a picture: what each layer delivers, and where the error of the answer enters."""
+"""A diagnosis as an image: what each layer delivers, and where the error of the answer enters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
 from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import missing
-from mobiledeploy.steps.diagnose import Diagnosis
+from mobiledeploy.steps.diagnose import QuantizationDiagnosis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,8 +36,8 @@ def check(path: Path) -> None:
         raise missing("matplotlib")
 
 
-def draw(diagnosis: Diagnosis, path: Path) -> None:
-    """Writes the picture, in the format that the name's end says; the same for the same record.
+def draw(diagnosis: QuantizationDiagnosis, path: Path) -> None:
+    """Writes the image, in the format that the name's end says; the same for the same record.
 
     Left: decibels of each layer's values, as delivered and its own. Right: each layer's share of
     the logits' error, by cause.
@@ -58,7 +58,7 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
     records.write_atomic(path, stream.getvalue())
 
 
-def _figure(diagnosis: Diagnosis) -> Figure:
+def _figure(diagnosis: QuantizationDiagnosis) -> Figure:
     from matplotlib.figure import Figure
 
     layers = diagnosis.layers
@@ -93,7 +93,7 @@ def _figure(diagnosis: Diagnosis) -> Figure:
         axes.legend(fontsize=7)
     figure.suptitle(
         f"{units.one_line(diagnosis.artifact)} beside float: logits {diagnosis.sqnr_db:.1f} dB, "
-        f"{diagnosis.pictures} pictures",
+        f"{diagnosis.images} images",
         fontsize=9,
     )
     return figure

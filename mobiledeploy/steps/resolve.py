@@ -14,13 +14,13 @@ from mobiledeploy.core import device_cards, recording
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.types import Seen
+from mobiledeploy.core.types import DeviceInfo
 
 Via = Literal["auto", "adb", "emulator"]
 
 
 @dataclass(frozen=True)
-class Place:
+class ResolvedDevice:
     """A device of the shelf, and what its `open` takes: the name that records bear."""
 
     plugin: str
@@ -76,10 +76,10 @@ class Place:
         return chosen
 
 
-def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
+def asked(place: ResolvedDevice, runner: str | None, **given: Any) -> recording.BenchRequest:
     """What a timing is asked for, with the defaults of its place; of a recording what it was then.
 
-    `given`: the fields of `recording.Asked` but for device and runner.
+    `given`: the fields of `recording.BenchRequest` but for device and runner.
 
     Raises:
         UsageError: the runner does not run there, or has no such runtime.
@@ -102,16 +102,16 @@ def asked(place: Place, runner: str | None, **given: Any) -> recording.Asked:
             f"the runner {chosen} has no runtime {given['runtime']!r}",
             f"there are {', '.join(known)}",
         )
-    return recording.Asked(device=place.name, runner=chosen, **given)
+    return recording.BenchRequest(device=place.name, runner=chosen, **given)
 
 
 def recorded_at(device: str) -> str:
     """When what `--device DEVICE` plays back was recorded; "" where it plays nothing back."""
     plugin = device.partition(":")[0]
-    return Place(plugin, device).recorded_at if plugin in DEVICES.names() else ""
+    return ResolvedDevice(plugin, device).recorded_at if plugin in DEVICES.names() else ""
 
 
-def resolve(device: str, via: Via = "auto") -> Place:
+def resolve(device: str, via: Via = "auto") -> ResolvedDevice:
     """Where to go for `--device DEVICE --via VIA`.
 
     DEVICE is a device of the shelf (host, adb, replay), one of its machines (adb:SERIAL), or a
@@ -126,13 +126,13 @@ def resolve(device: str, via: Via = "auto") -> Place:
     """
     kind = device.partition(":")[0]
     if kind in DEVICES.names():
-        return Place(kind, device if kind != "adb" or ":" in device else _the_phone())
+        return ResolvedDevice(kind, device if kind != "adb" or ":" in device else _the_phone())
     if via == "emulator":
         return emulated(device_cards.matching(device) or device_cards.load(device))[0]
     return _phone(device)
 
 
-def emulated(card: DeviceCard) -> tuple[Place, str]:
+def emulated(card: DeviceCard) -> tuple[ResolvedDevice, str]:
     """The emulated core that stands for the fastest core of a card, and what it is to that.
 
     Raises:
@@ -145,17 +145,17 @@ def emulated(card: DeviceCard) -> tuple[Place, str]:
             "--device emulator:CORE counts on one of your choice",
         )
     own = card.cores[0].name if card.cores else "own"
-    seen = {one.name: one for one in DEVICES.load("emulator").seen()}
+    cores = {one.name: one for one in DEVICES.load("emulator").available()}
     for core in card.emulate:
-        found = seen.get(f"emulator:{core}")
-        if found and found.mend:
-            raise MissingError("no emulated core is here yet", found.mend)
+        found = cores.get(f"emulator:{core}")
+        if found and found.fix:
+            raise MissingError("no emulated core is here yet", found.fix)
         if found:
             like = "its own core" if _fits(core, own) else f"in place of its {own}"
-            return Place("emulator", found.name), f"an emulated {core}, {like}"
+            return ResolvedDevice("emulator", found.name), f"an emulated {core}, {like}"
     raise DeviceError(
         f"the emulator here has no {' or '.join(card.emulate)}",
-        f"it has {', '.join(name.partition(':')[2] for name in seen)}; a newer qemu-user has more",
+        f"it has {', '.join(name.partition(':')[2] for name in cores)}; a newer qemu-user has more",
     )
 
 
@@ -173,23 +173,23 @@ def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
     return card
 
 
-def _phone(wanted: str) -> Place:
+def _phone(wanted: str) -> ResolvedDevice:
     """The connected phone whose model fits `wanted`."""
     phones = [one for one in _connected() if _fits(wanted, _model(one))]
     exact = [one for one in phones if _words(_model(one)) == _words(wanted)]
-    ready = [one for one in exact or phones if not one.mend]
+    ready = [one for one in exact or phones if not one.fix]
     if len(ready) == 1:
-        return Place("adb", ready[0].name)
+        return ResolvedDevice("adb", ready[0].name)
     if ready:
         raise UsageError(
             f"{len(ready)} phones are a {wanted}", f"choose one: --device {_list(ready)}"
         )
     if phones:
-        raise DeviceError(f"the {wanted} is not ready", phones[0].mend)
+        raise DeviceError(f"the {wanted} is not ready", phones[0].fix)
     return _without(wanted)
 
 
-def _without(wanted: str) -> Place:
+def _without(wanted: str) -> ResolvedDevice:
     """What stands in for a phone that is not connected: nothing does."""
     connected = _connected()
     there = f"connected: {_list(connected)}" if connected else "no phone is connected"
@@ -201,18 +201,18 @@ def _without(wanted: str) -> Place:
 
 
 def _the_phone() -> str:
-    """`adb:SERIAL` where there is no doubt which; else `adb`, whose `open` says what is wrong."""
+    """`adb:SERIAL` where one phone is meant; else `adb`, whose `open` says what is wrong."""
     if serial := os.environ.get("ANDROID_SERIAL"):
         return f"adb:{serial}"
-    ready = [one.name for one in _connected() if not one.mend]
+    ready = [one.name for one in _connected() if not one.fix]
     return ready[0] if len(ready) == 1 else "adb"
 
 
-def _connected() -> list[Seen]:
-    return [one for one in DEVICES.load("adb").seen() if one.name != "adb"]
+def _connected() -> list[DeviceInfo]:
+    return [one for one in DEVICES.load("adb").available() if one.name != "adb"]
 
 
-def _model(phone: Seen) -> str:
+def _model(phone: DeviceInfo) -> str:
     return phone.about.partition(",")[0]
 
 
@@ -229,5 +229,5 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", name.lower())
 
 
-def _list(phones: Sequence[Seen]) -> str:
+def _list(phones: Sequence[DeviceInfo]) -> str:
     return ", ".join(f"{one.name} ({_model(one)})" for one in phones)

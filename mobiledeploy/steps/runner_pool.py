@@ -18,7 +18,7 @@ from mobiledeploy.core.types import Target
 
 # A runner answers for a range in seconds; one that says nothing for so long never will.
 PATIENCE_S = 600.0
-# A range of pictures is at most so long, and shorter towards the end, so that all cores finish
+# A range of images is at most so long, and shorter towards the end, so that all cores finish
 # together.
 _LONGEST_RANGE = 32
 _RANGES_LEFT = 4
@@ -43,7 +43,7 @@ def image_ranges(count: int, workers: int) -> Iterator[tuple[int, int]]:
 
 
 class RunnerPool:
-    """Runner processes that answer for ranges of pictures, each with the next range in hand."""
+    """Runner processes that answer for ranges of images, each with the next range in hand."""
 
     def __init__(
         self, session: Session, path: Path, target: Target, work: protocol.Work, workers: int
@@ -104,7 +104,7 @@ class RunnerPool:
                 raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
             start, stop = waiting[number][0]
             if event.index != start:
-                raise DeviceError(f"the runner answered for picture {event.index}, not {start}")
+                raise DeviceError(f"the runner answered for image {event.index}, not {start}")
             waiting[number][0] = (start + 1, stop)
             self._ended = time.perf_counter()
             if start + 1 == stop:

@@ -22,13 +22,13 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.types import Failure
-from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.steps.export_plan import ExportConfig
 
 _FOLDER = "mobiledeploy-job"
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """What is exported; `workers` share the cores of a machine."""
 
     arch: str
@@ -40,9 +40,9 @@ class Job:
     data: str | None
     workers: int
 
-    def order(self, out: Path) -> Order:
+    def config(self, out: Path) -> ExportConfig:
         """The export that it is."""
-        return Order(
+        return ExportConfig(
             arch=self.arch,
             alpha=self.alpha,
             res=self.res,
@@ -59,7 +59,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Made:
+class JobResult:
     """What a job gives back: its files, compressed, by their path below `--out`, and records.
 
     `artifacts` are the files that the export made, in its order.
@@ -72,11 +72,11 @@ class Made:
 
 
 def work(text: str, worker: int) -> str:
-    """Runs the job in `text` in a process of its own; a record of `Made`, or of `Failure`.
+    """Runs the job in `text` in a process of its own; a record of `JobResult`, or of `Failure`.
 
     Whatever happens to that process, an out-of-memory kill too, is an answer.
     """
-    job = records.loads(Job, text, "the job")
+    job = records.loads(SweepJob, text, "the job")
     # What jobs left that were killed along with their worker goes, too: Ray does so.
     with artifacts.staging(Path(tempfile.gettempdir(), _FOLDER)) as folder:
         log = folder / "log"
@@ -122,17 +122,17 @@ def share(cores: Sequence[int], worker: int, workers: int) -> frozenset[int]:
     return frozenset(cores[first : first + each])
 
 
-def serve(make: Callable[[Job], Made]) -> None:
+def serve(make: Callable[[SweepJob], JobResult]) -> None:
     """The child's side of `work`: reads the job, does it on its share of the cores, and answers."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     number, _, text = sys.stdin.readline().partition(" ")
     threading.Thread(target=_die_with_parent, args=(Path.cwd(),), daemon=True).start()
-    job = records.loads(Job, text, "the job")
+    job = records.loads(SweepJob, text, "the job")
     # Affinity, which every library's pool of threads goes by.
     os.sched_setaffinity(0, share(sorted(os.sched_getaffinity(0)), int(number), job.workers))
     try:
-        answer: Made | Failure = make(job)
+        answer: JobResult | Failure = make(job)
     except DeployError as error:
         answer = Failure(error.exit_code, error.message, error.hint)
     out.write(records.line(answer))

@@ -12,8 +12,8 @@ from mobiledeploy.analysis import cores, latency, stats
 from mobiledeploy.core import artifacts, protocol, recording, records
 from mobiledeploy.core.errors import DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.ports import Notify, Process, Session
-from mobiledeploy.core.types import Artifact, Doubt, Measured, Target
+from mobiledeploy.core.ports import Process, Reporter, Session
+from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
 from mobiledeploy.steps import golden_inputs, resolve, runtimes
 
 SECONDS = 5.0
@@ -31,10 +31,13 @@ BUSY = 0.25
 
 @contextmanager
 def opened(
-    place: resolve.Place, asked: recording.Asked, record: Path | None, notify: Notify
+    place: resolve.ResolvedDevice,
+    asked: recording.BenchRequest,
+    record: Path | None,
+    reporter: Reporter,
 ) -> Iterator[Session]:
     """The session at a place; what passes in it is kept in the file `record`, void or not."""
-    with DEVICES.load(place.plugin).open(place.name, exclusive=True, notify=notify) as session:
+    with DEVICES.load(place.plugin).open(place.name, exclusive=True, reporter=reporter) as session:
         if record is None:
             yield session
             return
@@ -76,11 +79,11 @@ class Timing:
 
     path: Path
     artifact: Artifact
-    asked: recording.Asked
+    asked: recording.BenchRequest
     recorded: bool
-    notify: Notify
+    reporter: Reporter
     samples_ns: list[int] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
+    warnings: list[NamedWarning] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """UsageError and InputError as of `target`."""
@@ -104,7 +107,7 @@ class Timing:
         """
         self._runs = None if seconds else self.asked.runs
         self._seconds = seconds or self.asked.seconds
-        self._clock, self.samples_ns, self.doubts = session.clock, [], []
+        self._clock, self.samples_ns, self.warnings = session.clock, [], []
         target, driver = self.target, RUNNERS.load(self.target.runner)
         if self._files is None:
             machine = session.facts().get("machine", "")
@@ -156,7 +159,7 @@ class Timing:
         steady = self.samples_ns[warm:]
         name = f"timing {self.path.name}"
         if self._runs is not None:
-            self.notify.progress(name, min(len(steady), self._runs), self._runs)
+            self.reporter.progress(name, min(len(steady), self._runs), self._runs)
             return len(steady) >= self._runs
         good = (
             len(steady) >= LEAST_RUNS
@@ -166,7 +169,7 @@ class Timing:
         )
         over = good or (elapsed >= self._seconds and len(steady) >= stats.FEWEST)
         percent = min(99, int(100 * elapsed / self._seconds))
-        self.notify.progress(name, 100 if over else percent, 100)
+        self.reporter.progress(name, 100 if over else percent, 100)
         return over
 
     def _measured(
@@ -181,8 +184,8 @@ class Timing:
         warm = latency.warmups(self.samples_ns)
         steady = self.samples_ns[warm:][: self._runs]
         middle, low, high = stats.median_interval(steady)
-        self._doubt_times(steady, ready)
-        self._doubt_machine(before, after, wall * ready.threads, wall)
+        self._warning_times(steady, ready)
+        self._warning_machine(before, after, wall * ready.threads, wall)
         return Measured(
             artifact_sha256=self.artifact.sha256,
             target=Target(
@@ -198,33 +201,33 @@ class Timing:
             total_nodes=ready.total_nodes,
             facts_before=before,
             facts_after=after,
-            doubts=tuple(self.doubts),
+            warnings=tuple(self.warnings),
         )
 
-    def _doubt_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
+    def _warning_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
         width = stats.relative_width(steady)
         if width > latency.RELATIVE_WIDTH:
             limit = f"{self._runs} runs" if self._runs else f"{self._seconds:g} s"
-            self._doubt(
+            self._warn(
                 "wide-interval",
                 f"after {limit} the median is known to ±{100 * width:.1f} % only",
                 "close other programs, or ask for more --runs",
             )
         if not latency.steady(self.samples_ns):
-            self._doubt(
+            self._warn(
                 "unsteady",
                 "the times did not come to rest: they drift or jump",
                 "let the machine cool down, or ask for more --runs",
             )
         if ready.delegate != "none" and ready.delegated_nodes == 0:
-            self._doubt(
+            self._warn(
                 "not-delegated",
                 f"{ready.runtime} {ready.version} left {ready.delegate} out: "
                 f"it took none of {ready.total_nodes} operators",
                 "this is the speed of the builtin kernels",
             )
 
-    def _doubt_machine(
+    def _warning_machine(
         self, before: Mapping[str, str], after: Mapping[str, str], own: float, wall: float
     ) -> None:
         """`own` is the CPU time that the runner's threads may have taken, in seconds, of `wall`."""
@@ -236,13 +239,13 @@ class Timing:
                 return 0.0
 
         if max(spent("busy_cpu_s") - own, spent("stolen_cpu_s")) > BUSY * wall:
-            self._doubt(
+            self._warn(
                 "busy-machine",
                 "other programs computed meanwhile",
                 "close them and measure again",
             )
 
-    def _doubt(self, name: str, message: str, advice: str) -> None:
-        doubt = Doubt(name, f"{self.path.name}: {message}", advice)
-        self.doubts.append(doubt)
-        self.notify.doubt(doubt)
+    def _warn(self, name: str, message: str, advice: str) -> None:
+        warning = NamedWarning(name, f"{self.path.name}: {message}", advice)
+        self.warnings.append(warning)
+        self.reporter.warn(warning)

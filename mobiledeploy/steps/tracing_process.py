@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import source_of
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Layer, ModelSpec, Source
 from mobiledeploy.steps import child_process
 
 
 @dataclass(frozen=True)
-class Request:
+class TraceRequest:
     """The models to trace, one after the other."""
 
     sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
-class Traced:
+class TracedModel:
     """A model's layers in execution order, in float, and how many numbers it holds.
 
     `trainable` are those that training changes, `params` all, moving statistics too.
@@ -34,17 +34,17 @@ class Traced:
     params: int
 
 
-def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
+def trace(sources: Sequence[Source], reporter: Reporter) -> Iterator[TracedModel]:
     """The layers of each of `sources`, in their order; errors are raised as they were there."""
     with artifacts.scratch() as folder:
         answers = child_process.events(
             "tracing_process",
-            Request(tuple(sources)),
-            (Traced,),
+            TraceRequest(tuple(sources)),
+            (TracedModel,),
             what="the analysis",
             log=folder / "log",
             temporary=folder / "tmp",
-            notify=notify,
+            reporter=reporter,
             files=[name for source in sources for name in child_process.read_by(source) or [""]],
         )
         with closing(answers):
@@ -52,7 +52,7 @@ def trace(sources: Sequence[Source], notify: Notify) -> Iterator[Traced]:
                 yield traced
 
 
-def _work(request: Request, speak: child_process.Speaker) -> None:
+def _work(request: TraceRequest, speak: child_process.Speaker) -> None:
     speak.progress("loading TensorFlow", 0, 1)
     # Not at the top: the parent imports this file too, and stays without TensorFlow.
     from mobiledeploy.frameworks import tracing
@@ -68,9 +68,9 @@ def _work(request: Request, speak: child_process.Speaker) -> None:
         spec = dataclasses.replace(
             wanted.spec, resolution=opened.resolution, classes=opened.classes
         )
-        speak.event(Traced(spec, layers, found.trainable, found.total))
+        speak.event(TracedModel(spec, layers, found.trainable, found.total))
     speak.progress("counting", len(request.sources), len(request.sources))
 
 
 if __name__ == "__main__":
-    child_process.serve(Request, _work, what="the analysis")
+    child_process.serve(TraceRequest, _work, what="the analysis")

@@ -15,7 +15,7 @@ from mobiledeploy.core import cards, preprocessing, records, runs
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     DataRef,
     ModelSpec,
@@ -86,7 +86,7 @@ TF_CONFIG_EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainConfig:
     """What the command line asks for; None means the default of the card or of the schedule."""
 
     arch: str | None = None
@@ -112,64 +112,66 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """An order that was found possible: what the child is asked for. `chief` writes the folder."""
 
-    request: training_process.Request
+    request: training_process.TrainingRequest
     folder: Path
     chief: bool
 
 
-def plan(order: Order, notify: Notify) -> Plan:
+def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
     """All that a training depends on; DeployError for whatever can be refused beforehand."""
-    if order.freeze and not order.init:
+    if config.freeze and not config.init:
         raise UsageError("--freeze keeps weights that --init brings", "give --init")
-    chief = is_chief() if order.strategy == "multiworker" else True
-    schedule = _schedule(order)
-    card = cards.load(order.arch or DEFAULT_ARCHITECTURE)
-    alpha = _alpha(card, order)
-    spec = card_specs.spec(card, alpha=alpha, groups=order.groups, res=order.res, classes=2)
-    init, source, said = _init(order, card, spec, notify)
-    base = order.overrides.over(said)
+    chief = is_chief() if config.strategy == "multiworker" else True
+    schedule = _schedule(config)
+    card = cards.load(config.arch or DEFAULT_ARCHITECTURE)
+    alpha = _alpha(card, config)
+    spec = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
+    init, source, said = _init(config, card, spec, reporter)
+    base = config.overrides.over(said)
     if base is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
             "say --input-range 0,1 or -1,1 or 0,255",
         )
     preprocessing.validate(base)
-    labels = order.overrides.labels or ()
-    opened = dataset(order.data).open(
-        order.data, "train", resolution=spec.resolution, labels=labels
+    labels = config.overrides.labels or ()
+    opened = dataset(config.data).open(
+        config.data, "train", resolution=spec.resolution, labels=labels
     )
     classes = opened.classes
     if len(classes) < 2:
         raise InputError(
-            f"{order.data} has training pictures of one class only, {classes[0]!r}",
-            "add pictures of another class",
+            f"{config.data} has training images of one class only, {classes[0]!r}",
+            "add images of another class",
         )
     spec = card_specs.spec(
-        card, alpha=alpha, groups=order.groups, res=order.res, classes=len(classes)
+        card, alpha=alpha, groups=config.groups, res=config.res, classes=len(classes)
     )
     spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(base, labels=classes))
-    held = dataset(order.data).open(order.data, "held", resolution=spec.resolution, labels=classes)
-    notify.say(f"{len(opened)} pictures to train on, {len(held)} to judge by, of {order.data}")
-    teacher = _teacher(order, card, spec, notify) if order.teacher else None
+    held = dataset(config.data).open(
+        config.data, "held", resolution=spec.resolution, labels=classes
+    )
+    reporter.say(f"{len(opened)} images to train on, {len(held)} to judge by, of {config.data}")
+    teacher = _teacher(config, card, spec, reporter) if config.teacher else None
     settings = TrainingSettings(
         schedule=schedule,
-        epochs=schedule.epochs if order.epochs is None else order.epochs,
-        batch=order.batch,
-        seed=order.seed,
+        epochs=schedule.epochs if config.epochs is None else config.epochs,
+        batch=config.batch,
+        seed=config.seed,
         init=source,
-        frozen=order.freeze,
+        frozen=config.freeze,
         teacher=teacher.spec.weights if teacher else None,
-        ema=order.ema,
-        label_smoothing=order.label_smoothing,
-        strategy=order.strategy,
-        prune=order.prune,
-        cluster=order.cluster,
+        ema=config.ema,
+        label_smoothing=config.label_smoothing,
+        strategy=config.strategy,
+        prune=config.prune,
+        cluster=config.cluster,
     )
     _check_settings(settings)
-    folder = order.out or RUNS / _name(f"{spec.name}_{Path(order.data).stem}")
+    folder = config.out or RUNS / _name(f"{spec.name}_{Path(config.data).stem}")
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
@@ -177,10 +179,10 @@ def plan(order: Order, notify: Notify) -> Plan:
         raise UsageError(f"{folder} holds something else", "choose another --out")
     for name in (training_process.WEIGHTS, runs.RECORD, training_process.LOG):
         records.refuse_irregular(folder / name)
-    request = training_process.Request(
+    request = training_process.TrainingRequest(
         spec=spec,
-        train=_ref(order.data, "train", spec, opened.identity),
-        validation=_ref(order.data, "held", spec, held.identity),
+        train=_ref(config.data, "train", spec, opened.identity),
+        validation=_ref(config.data, "held", spec, held.identity),
         settings=settings,
         init=str(init) if init else None,
         teacher=teacher,
@@ -189,15 +191,15 @@ def plan(order: Order, notify: Notify) -> Plan:
         earlier=None,
         tools=tools(),
     )
-    return Plan(request, folder, chief)
+    return TrainingPlan(request, folder, chief)
 
 
 def _ref(source: str, split: Literal["train", "held"], spec: ModelSpec, identity: str) -> DataRef:
     return DataRef(source, split, spec.resolution, spec.preprocessing.labels, identity)
 
 
-def _schedule(order: Order) -> Schedule:
-    name = order.schedule or ("finetune" if order.init else "paper")
+def _schedule(config: TrainConfig) -> Schedule:
+    name = config.schedule or ("finetune" if config.init else "paper")
     if name not in SCHEDULES:
         raise UsageError(f"no schedule named {name!r}", f"there are {', '.join(SCHEDULES)}")
     return SCHEDULES[name]
@@ -233,13 +235,13 @@ def _check_settings(settings: TrainingSettings) -> None:
         raise UsageError(f"{other} does not go with --{settings.compression[0]}", "leave it away")
 
 
-def _alpha(card: ModelCard, order: Order) -> float | None:
+def _alpha(card: ModelCard, config: TrainConfig) -> float | None:
     """What was asked for, or that of the weights to start from."""
-    if order.alpha is not None or not order.init:
-        return order.alpha
-    if order.init == card_specs.DEMO:
+    if config.alpha is not None or not config.init:
+        return config.alpha
+    if config.init == card_specs.DEMO:
         return _widest_demo(card)
-    folder = Path(order.init)
+    folder = Path(config.init)
     if folder.is_dir():
         given = runs.load(folder).spec.arguments.get("alpha")
         return None if given is None else float(given)
@@ -252,18 +254,18 @@ def _widest_demo(card: ModelCard) -> float | None:
 
 
 def _init(
-    order: Order, card: ModelCard, spec: ModelSpec, notify: Notify
+    config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Reporter
 ) -> tuple[Path | None, Weights | None, Preprocessing | None]:
-    """The weights to start from, and how their pictures were prepared, None where nobody knows."""
+    """The weights to start from, and how their images were prepared, None where nobody knows."""
     own = dataclasses.replace(
         card.preprocessing,
-        # Drawn pictures have nothing at their edges to be cut off.
-        crop=1.0 if order.data == card_specs.DEMO else card.preprocessing.crop,
+        # Drawn images have nothing at their edges to be cut off.
+        crop=1.0 if config.data == card_specs.DEMO else card.preprocessing.crop,
     )
-    if not order.init:
+    if not config.init:
         return None, None, own
-    path = Path(order.init)
-    if order.init not in (card_specs.DEMO, "imagenet"):
+    path = Path(config.init)
+    if config.init not in (card_specs.DEMO, "imagenet"):
         if path.is_dir():
             run = runs.load(path)
             _same_network(run, spec, path)
@@ -276,7 +278,7 @@ def _init(
             )
         weights = Weights(os.fsencode(path.name).decode("utf-8", "replace"), file.sha256, False)
         return path, weights, None if file.content == "model" else own
-    found = card_weights.weights(card, order.init, _width(spec), spec.resolution[0], notify)
+    found = card_weights.weights(card, config.init, _width(spec), spec.resolution[0], reporter)
     return found.path, found.weights, own
 
 
@@ -292,14 +294,14 @@ def _width(spec: ModelSpec) -> float | None:
     return None if alpha is None else float(alpha)
 
 
-def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> Source:
+def _teacher(config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Reporter) -> Source:
     """The model to be distilled, at the student's resolution."""
-    name = order.teacher
+    name = config.teacher
     assert name is not None
     labels: tuple[str, ...] = ()
     if name in (card_specs.DEMO, "imagenet"):
         alpha = _widest_demo(card) if name == card_specs.DEMO else card.default_alpha
-        found = card_weights.weights(card, name, alpha, spec.resolution[0], notify)
+        found = card_weights.weights(card, name, alpha, spec.resolution[0], reporter)
         fresh = card_specs.spec(card, alpha=alpha, res=spec.resolution[0], classes=found.classes)
         labels = found.labels
         _same_scaling(card.preprocessing, spec.preprocessing, name)
@@ -313,7 +315,7 @@ def _teacher(order: Order, card: ModelCard, spec: ModelSpec, notify: Notify) -> 
             weights=str(Path(name) / run.weights),
         )
     else:
-        file = model_files.detect(Path(name), unsafe=order.unsafe, notify=notify)
+        file = model_files.detect(Path(name), unsafe=config.unsafe, reporter=reporter)
         if file.content == "weights":
             raise InputError(f"{name} holds weights without a model", "a whole model is wanted")
         model_files.need_layers(file, "a teacher is a Keras model or a SavedModel")
@@ -377,8 +379,8 @@ def facts(
     """What must be the same for a training to go on; its length may grow."""
     whole = {
         "network": records.encode(dataclasses.replace(spec, weights=card_specs.RANDOM)),
-        "training pictures": trained_on[:12],
-        "validation pictures": data.identity[:12],
+        "training images": trained_on[:12],
+        "validation images": data.identity[:12],
     } | records.encode(settings)
     return {name: text for name, text in _leaves(whole, "") if name != "epochs"}
 

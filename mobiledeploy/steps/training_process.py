@@ -1,6 +1,6 @@
 """A training, in a process of its own (`steps/child_process.py`), where TensorFlow runs.
 
-Pictures are decoded once, by as many processes as there are processors, into a file of uint8 at the
+Images are decoded once, by as many processes as there are processors, into a file of uint8 at the
 model's resolution that training maps into memory: whatever their number, memory holds what is
 being looked at.
 """
@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from mobiledeploy.core import inputs, leases, preprocessing, records, runs
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Notify, Samples
+from mobiledeploy.core.ports import Reporter, Samples
 from mobiledeploy.core.types import (
     DataRef,
-    Doubt,
     Epoch,
     ModelSpec,
+    NamedWarning,
     Preprocessing,
     Run,
     Source,
@@ -46,24 +46,24 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import child_process
 from mobiledeploy.steps.child_process import Speaker
 
-WEIGHTS, LOG, TENSORBOARD, PICTURES = "weights.h5", "log.csv", "tensorboard", "pictures"
+WEIGHTS, LOG, TENSORBOARD, IMAGES = "weights.h5", "log.csv", "tensorboard", "images"
 
 FEWEST_IMAGES = 10
 """Below these, nothing can be trained."""
 
 CHUNK = 64
 WORTH_A_POOL = 1_000
-"""Pictures. Processes take a second to start."""
+"""Images. Processes take a second to start."""
 
 # Moving averages have forgotten their start by then.
 FEW_STEPS = 500
 FEW_PER_CLASS = 100
-"""Training pictures. Below these a result says more of the pictures than of the network."""
+"""Training images. Below these a result says more of the images than of the network."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to train. `train` and `validation` are the pictures, `settings` says how.
+class TrainingRequest:
+    """What to train. `train` and `validation` are the images, `settings` says how.
 
     `init` is a Keras 2 HDF5 file. `folder` is the run's; a worker that is not the chief writes to
     `own`, a folder of its own, and reads from `folder` only. `earlier` is the record of what was
@@ -80,45 +80,45 @@ class Request:
     own: str
     earlier: Run | None
     tools: dict[str, str]
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[NamedWarning, ...] = ()
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Pictures that lie decoded in a file: `labels` of those, and names of what was skipped."""
+class PreparedImages:
+    """Images that lie decoded in a file: `labels` of those, and names of what was skipped."""
 
     labels: tuple[int, ...]
     skipped: tuple[str, ...]
 
 
 class _Heard:
-    """Passes everything on, and keeps the doubts for the record."""
+    """Passes everything on, and keeps the warnings for the record."""
 
-    def __init__(self, notify: Notify, doubts: Sequence[Doubt]) -> None:
-        self._notify = notify
-        self.doubts = list(doubts)
-        self.progress, self.say = notify.progress, notify.say
+    def __init__(self, reporter: Reporter, warnings: Sequence[NamedWarning]) -> None:
+        self._reporter = reporter
+        self.warnings = list(warnings)
+        self.progress, self.say = reporter.progress, reporter.say
 
-    def doubt(self, doubt: Doubt) -> None:
-        if doubt not in self.doubts:
-            self.doubts.append(doubt)
-            self._notify.doubt(doubt)
+    def warn(self, warning: NamedWarning) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+            self._reporter.warn(warning)
 
 
-def fit(request: Request, notify: Notify) -> Run:
+def fit(request: TrainingRequest, reporter: Reporter) -> Run:
     """Does the request in this process: the finished run, which stands in its folder.
 
     Raises:
-        InputError: pictures or weights that cannot be trained with, see `training.loop`.
-        UsageError: no space for the pictures.
+        InputError: images or weights that cannot be trained with, see `training.loop`.
+        UsageError: no space for the images.
     """
     own = Path(request.own)
     chief = request.own == request.folder
-    heard = _Heard(notify, request.doubts)
+    heard = _Heard(reporter, request.warnings)
     with records.writing(own):
         (own / runs.STATE).mkdir(parents=True, exist_ok=True)
     parts = {
-        ref.split: _prepare(ref, request.spec, own / PICTURES, heard)
+        ref.split: _prepare(ref, request.spec, own / IMAGES, heard)
         for ref in (request.train, request.validation)
     }
     (images, train), (held_images, held) = parts["train"], parts["held"]
@@ -142,7 +142,7 @@ def fit(request: Request, notify: Notify) -> Run:
         dead_channels={},
         skipped=train.skipped + held.skipped,
         tools=request.tools,
-        doubts=tuple(heard.doubts),
+        warnings=tuple(heard.warnings),
     )
 
     def commit(history: tuple[Epoch, ...]) -> None:
@@ -154,7 +154,7 @@ def fit(request: Request, notify: Notify) -> Run:
             best=best.number,
             top1=best.top1,
             weights=loop.best_name(best.number),
-            doubts=tuple(heard.doubts),
+            warnings=tuple(heard.warnings),
         )
         records.write_atomic(own / LOG, _log(history))
         records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
@@ -162,22 +162,22 @@ def fit(request: Request, notify: Notify) -> Run:
 
     stretched = _stretched(request)
     if stretched:
-        heard.doubt(stretched)
+        heard.warn(stretched)
     task = loop.Task(
         request.spec,
         request.settings,
-        loop.Pictures(images, np.array(train.labels, np.int64)),
-        loop.Pictures(held_images, np.array(held.labels, np.int64)),
+        loop.LabelledImages(images, np.array(train.labels, np.int64)),
+        loop.LabelledImages(held_images, np.array(held.labels, np.int64)),
         init=Path(request.init) if request.init else None,
         teacher=request.teacher,
         state=own / runs.STATE,
         resume=Path(request.folder) / runs.STATE,
         tensorboard=own / TENSORBOARD if chief else None,
     )
-    dead = loop.train(task, run.history, notify=heard, commit=commit)
+    dead = loop.train(task, run.history, reporter=heard, commit=commit)
     if dead:
-        heard.doubt(_dead(dead, _steps(run)))
-    run = dataclasses.replace(run, dead_channels=dead, doubts=tuple(heard.doubts))
+        heard.warn(_dead(dead, _steps(run)))
+    run = dataclasses.replace(run, dead_channels=dead, warnings=tuple(heard.warnings))
     return _finished(run, loop.best_file(task, run.history), own, chief)
 
 
@@ -196,53 +196,55 @@ def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:
     if chief:
         records.write_atomic(folder / WEIGHTS, content)
         records.write_atomic(folder / runs.RECORD, records.dumps(run))
-    shutil.rmtree(folder / PICTURES, ignore_errors=True)
+    shutil.rmtree(folder / IMAGES, ignore_errors=True)
     return run
 
 
-def _check(request: Request, train: Prepared, held: Prepared, notify: Notify) -> None:
-    """InputError for pictures that nothing can be learnt from, a doubt where they teach little."""
+def _check(
+    request: TrainingRequest, train: PreparedImages, held: PreparedImages, reporter: Reporter
+) -> None:
+    """InputError for images that nothing can be learnt from, a warning where they teach little."""
     source, classes = request.train.source, request.train.labels
     counts = np.bincount(train.labels, minlength=len(classes))
     if len(train.labels) < FEWEST_IMAGES or not held.labels:
         raise InputError(
-            f"{source} has {len(train.labels)} readable pictures to train on and "
+            f"{source} has {len(train.labels)} readable images to train on and "
             f"{len(held.labels)} to judge by",
             f"at least {FEWEST_IMAGES} and 1 are needed",
         )
     there = [name for name, count in zip(classes, counts, strict=True) if count]
     if len(there) < 2:
         raise InputError(
-            f"{source} has training pictures of one class only, {there[0]!r}",
-            "add pictures of another class",
+            f"{source} has training images of one class only, {there[0]!r}",
+            "add images of another class",
         )
     if len(there) < len(classes):
         empty = [name for name in classes if name not in there]
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "empty-class",
-                f"no training picture shows {', '.join(empty[:5])}{more}",
-                "the network will not name it: add pictures, or leave the class away",
+                f"no training image shows {', '.join(empty[:5])}{more}",
+                "the network will not name it: add images, or leave the class away",
             )
         )
     if len(train.labels) < FEW_PER_CLASS * len(there):
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "few-training-images",
-                f"there are {len(train.labels)} training pictures for {len(there)} classes",
+                f"there are {len(train.labels)} training images for {len(there)} classes",
                 f"{FEW_PER_CLASS} or more per class are wanted; in a folder, put those to train on "
                 "into train/<class> and those to judge by into validation/<class>",
             )
         )
 
 
-def _stretched(request: Request) -> Doubt | None:
+def _stretched(request: TrainingRequest) -> NamedWarning | None:
     """What is to be said where a schedule that ends with the run is made longer midway."""
     earlier, settings = request.earlier, request.settings
     if not earlier or settings.schedule.decay_epochs or earlier.settings.epochs == settings.epochs:
         return None
-    return Doubt(
+    return NamedWarning(
         "stretched-schedule",
         f"epochs 1 to {len(earlier.history)} had the learning rates of {earlier.settings.epochs} "
         f"epochs, those that follow have the rates of {settings.epochs}",
@@ -255,7 +257,7 @@ def _steps(run: Run) -> int:
     return run.settings.epochs * -(-run.images // run.settings.batch)
 
 
-def _dead(dead: dict[str, int], steps: int) -> Doubt:
+def _dead(dead: dict[str, int], steps: int) -> NamedWarning:
     total = sum(dead.values())
     shown = [f"{count} in {name}" for name, count in dead.items()]
     more = f" and in {len(shown) - 5} more layers" if len(shown) > 5 else ""
@@ -266,9 +268,9 @@ def _dead(dead: dict[str, int], steps: int) -> Doubt:
             "they cost time and blur int8 scales: a narrower --alpha has room enough, or train "
             "again from other weights (--init) or with --schedule finetune"
         )
-    return Doubt(
+    return NamedWarning(
         "dead-channels",
-        f"{total} depthwise channel{'' if total == 1 else 's'} with one answer to every picture: "
+        f"{total} depthwise channel{'' if total == 1 else 's'} with one answer to every image: "
         f"{', '.join(shown[:5])}{more}",
         advice,
     )
@@ -294,7 +296,7 @@ def _log(history: Sequence[Epoch]) -> str:
     return out.getvalue()
 
 
-# --- pictures -----------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------
 
 
 def geometry(spec: ModelSpec) -> Preprocessing:
@@ -304,9 +306,9 @@ def geometry(spec: ModelSpec) -> Preprocessing:
 
 
 def _prepare(
-    ref: DataRef, spec: ModelSpec, folder: Path, notify: Notify
-) -> tuple[NDArray[np.uint8], Prepared]:
-    """The pictures of `ref` at the model's resolution; an earlier call's where they still stand."""
+    ref: DataRef, spec: ModelSpec, folder: Path, reporter: Reporter
+) -> tuple[NDArray[np.uint8], PreparedImages]:
+    """The images of `ref` at the model's resolution; an earlier call's where they still stand."""
     shape = geometry(spec)
     depends = [ref.identity, list(spec.resolution), records.encode(shape)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
@@ -316,15 +318,15 @@ def _prepare(
         _check_labels(samples, ref)
         with records.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            prepared = _decode(ref, spec.resolution, shape, samples, path, notify)
+            prepared = _decode(ref, spec.resolution, shape, samples, path, reporter)
         records.write_atomic(record, records.dumps(prepared))
-    prepared = records.loads(Prepared, inputs.read(record, inputs.RECORD), str(record))
-    _say_skipped(prepared.skipped, ref, notify)
+    prepared = records.loads(PreparedImages, inputs.read(record, inputs.RECORD), str(record))
+    _say_skipped(prepared.skipped, ref, reporter)
     try:
         mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"the prepared pictures {path} are damaged", "remove them: they are made anew"
+            f"the prepared images {path} are damaged", "remove them: they are made anew"
         ) from error
     return mapped[: len(prepared.labels)], prepared
 
@@ -335,13 +337,13 @@ def _decode(
     shape: Preprocessing,
     samples: Samples,
     path: Path,
-    notify: Notify,
-) -> Prepared:
+    reporter: Reporter,
+) -> PreparedImages:
     size = (len(samples), *resolution, 3)
     needed, free = int(np.prod(size)), shutil.disk_usage(path.parent).free
     if needed > free:
         raise UsageError(
-            f"decoded pictures take {needed / 1e9:.1f} GB in {path.parent}, "
+            f"decoded images take {needed / 1e9:.1f} GB in {path.parent}, "
             f"{free / 1e9:.1f} GB are free",
             "free some space, or choose another --out or a smaller --res",
         )
@@ -350,20 +352,20 @@ def _decode(
     mapped = npy.open_memmap(part, mode="w+", dtype=np.uint8, shape=size)
     labels: list[int] = []
     skipped: list[str] = []
-    what = f"preparing {ref.split} pictures"
+    what = f"preparing {ref.split} images"
     for done, (indices, images, broken) in enumerate(_decoded(ref, samples, resolution, shape)):
         good = [index for index in indices if index not in broken]
         mapped[len(labels) : len(labels) + len(good)] = images
         labels += [samples.label(index) for index in good]
         skipped += [broken[index] for index in indices if index in broken]
-        notify.progress(what, min((done + 1) * CHUNK, len(samples)), len(samples))
+        reporter.progress(what, min((done + 1) * CHUNK, len(samples)), len(samples))
     mapped.flush()
     records.put(part, path)
-    return Prepared(tuple(labels), tuple(skipped))
+    return PreparedImages(tuple(labels), tuple(skipped))
 
 
 Chunk = tuple[range, NDArray[np.uint8], dict[int, str]]
-"""Indices, the pictures of those that can be read, and why the others cannot."""
+"""Indices, the images of those that can be read, and why the others cannot."""
 
 
 def _decoded(
@@ -414,11 +416,11 @@ def _chunk(
     images, broken = [], {}
     for index in chunk:
         try:
-            picture = samples.image(index)
+            image = samples.image(index)
         except BrokenImage as error:
             broken[index] = error.message
             continue
-        images.append(preprocessing.prepare(picture, shape, resolution).astype(np.uint8))
+        images.append(preprocessing.prepare(image, shape, resolution).astype(np.uint8))
     stacked = np.stack(images) if images else np.empty((0, *resolution, 3), np.uint8)
     return chunk, stacked, broken
 
@@ -434,26 +436,26 @@ def _check_labels(samples: Samples, ref: DataRef) -> None:
     without = sum(samples.label(index) < 0 for index in range(len(samples)))
     if without:
         raise InputError(
-            f"{without} of {len(samples)} pictures of {ref.source} have no label",
-            "training needs the class of every picture",
+            f"{without} of {len(samples)} images of {ref.source} have no label",
+            "training needs the class of every image",
         )
 
 
-def _say_skipped(skipped: Sequence[str], ref: DataRef, notify: Notify) -> None:
+def _say_skipped(skipped: Sequence[str], ref: DataRef, reporter: Reporter) -> None:
     if skipped:
         more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "broken-image",
-                f"{len(skipped)} pictures of {ref.source} ({ref.split}) are skipped: "
+                f"{len(skipped)} images of {ref.source} ({ref.split}) are skipped: "
                 f"{'; '.join(skipped[:3])}{more}",
             )
         )
 
 
-def _work(request: Request, speak: Speaker) -> None:
+def _work(request: TrainingRequest, speak: Speaker) -> None:
     speak.event(fit(request, speak))
 
 
 if __name__ == "__main__":
-    child_process.serve(Request, _work, what="the training")
+    child_process.serve(TrainingRequest, _work, what="the training")

@@ -22,26 +22,26 @@ from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
-    Compared,
-    Comparison,
     Counted,
     DataRef,
-    Doubt,
     Estimated,
     Evaluation,
-    Judged,
+    LatencyComparison,
     Measured,
     Measurement,
+    NamedWarning,
     Preprocessing,
     Result,
+    StoredComparison,
+    StoredVerdict,
     Target,
     Verdict,
 )
 
 if TYPE_CHECKING:
-    from mobiledeploy.core.ports import Notify
+    from mobiledeploy.core.ports import Reporter
 
-SCHEMA = 7
+SCHEMA = 8
 WAIT_SECONDS = 30.0
 # Bytes of a damaged store that is read as a whole to keep a copy.
 _MOST_COPIED = 512 << 20
@@ -118,7 +118,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE measurement ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE comparison ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
     ),
-    # Whose weights, and which pictures: a model's name says neither.
+    # Whose weights, and which images: a model's name says neither.
     5: (
         "ALTER TABLE artifact ADD COLUMN weights TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE artifact ADD COLUMN weights_sha256 TEXT NOT NULL DEFAULT ''",
@@ -147,6 +147,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
             WHERE json_extract(record, '$.recipe.calibration') IS NOT NULL
             AND json_extract(record, '$.recipe.activation_bits') <= 16""",
     ),
+    # Records of version 2: what was a doubt is a warning.
+    8: tuple(
+        f"""UPDATE {table} SET record = replace(replace(replace(record,
+            '"schema_version":1,', '"schema_version":2,'),
+            '"record":"Compared"', '"record":"LatencyComparison"'), '"doubts":', '"warnings":')"""  # noqa: S608 - of constants
+        for table in ("artifact", "evaluation", "measurement", "verdict", "comparison")
+    ),
 }
 # What `results` can be filtered by.
 _TESTS = {
@@ -159,7 +166,7 @@ _TESTS = {
     "runtime": "m.runtime = ?",
     "since": "m.made_at >= ?",
 }
-# In the artifact's own preprocessing and of the pictures that it was exported with, before others,
+# In the artifact's own preprocessing and of the images that it was exported with, before others,
 # which are other questions.
 _OWN = (
     "preprocessing = (SELECT x.preprocessing FROM artifact x WHERE x.sha256 = artifact_sha256) "
@@ -187,7 +194,7 @@ _NEWEST_FIGURES = (
 )
 _RECORDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict, Compared)
+    for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict, LatencyComparison)
 }
 _KINDS: dict[str, type[Measurement]] = {
     "measured": Measured,
@@ -198,7 +205,7 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
 R = TypeVar("R")
-Record = Artifact | Evaluation | Measurement | Verdict | Compared
+Record = Artifact | Evaluation | Measurement | Verdict | LatencyComparison
 # In JSON text: what may be half of a surrogate pair.
 _HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
@@ -257,10 +264,10 @@ class Store:
         return cls(file, connection)
 
     @classmethod
-    def keeping(cls, notify: Notify) -> Store:
+    def keeping(cls, reporter: Reporter) -> Store:
         """The store for a verb whose answer is worth something that is not kept, too.
 
-        Where it cannot be written `notify` hears so: what is there can be read, and what is added
+        Where it cannot be written `reporter` hears so: what is there can be read, and what is added
         is gone with the process.
 
         Raises:
@@ -269,8 +276,8 @@ class Store:
         file = path()
         if writable():
             return cls.open(file)
-        notify.doubt(
-            Doubt(
+        reporter.warn(
+            NamedWarning(
                 "not-stored",
                 f"what is found is not stored: {file} cannot be written",
                 "work in a folder of yours, or set MOBILEDEPLOY_STORE, to keep it",
@@ -317,9 +324,9 @@ class Store:
         target: Target,
         runtime_version: str = "",
     ) -> Evaluation | None:
-        """The newest evaluation of an artifact on these pictures, prepared and run like this.
+        """The newest evaluation of an artifact on these images, prepared and run like this.
 
-        Pictures are the same by their identity, whatever name they went by; a target without a
+        Images are the same by their identity, whatever name they went by; a target without a
         delegate takes every one, and so does no version.
         """
 
@@ -401,21 +408,21 @@ class Store:
         with self._transaction() as connection:
             _insert_verdict(connection, sha256, gate, verdict, _now())
 
-    def verdicts(self) -> tuple[Judged, ...]:
+    def verdicts(self) -> tuple[StoredVerdict, ...]:
         """Every verdict, newest first."""
         rows = self._all(
             "SELECT made_at, artifact_sha256, gate, metric, outcome, "
             "json_extract(record, '$.line') FROM verdict ORDER BY made_at DESC, id DESC"
         )
-        return tuple(Judged(*row) for row in rows)
+        return tuple(StoredVerdict(*row) for row in rows)
 
-    def add_comparison(self, compared: Compared, played: str = "") -> None:
+    def add_comparison(self, compared: LatencyComparison, played: str = "") -> None:
         """Keeps two artifacts timed in turns, with all blocks; `played` as of a measurement."""
         with self._transaction() as connection:
             if not (played and _here(connection, compared)):
                 _insert_comparison(connection, compared, played or _now(), bool(played))
 
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[StoredComparison, ...]:
         """Every comparison, newest first."""
         rows = self._all(
             "SELECT made_at, device, json_extract(record, '$.a'), json_extract(record, '$.b'), "
@@ -424,7 +431,9 @@ class Store:
             "ORDER BY made_at DESC, id DESC"
         )
         return tuple(
-            Comparison(made_at, device, a, b, ratio, (low, high), bool(changed), rounds, bool(old))
+            StoredComparison(
+                made_at, device, a, b, ratio, (low, high), bool(changed), rounds, bool(old)
+            )
             for made_at, device, a, b, ratio, low, high, changed, rounds, old in rows
         )
 
@@ -492,7 +501,7 @@ class Store:
         return found
 
     def evaluation_of(self, sha256: str) -> Evaluation | None:
-        """The newest evaluation of an artifact, of its export's pictures if there is one."""
+        """The newest evaluation of an artifact, of its export's images if there is one."""
         return self._newest(
             Evaluation,
             lambda _: True,
@@ -693,7 +702,7 @@ def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: s
 
 
 def _insert_comparison(
-    connection: sqlite3.Connection, c: Compared, made_at: str, recorded: bool = False
+    connection: sqlite3.Connection, c: LatencyComparison, made_at: str, recorded: bool = False
 ) -> None:
     c, text = _storable(c)
     a, b = c.blocks[:2]
@@ -743,6 +752,8 @@ def read_kept(text: str | bytes, where: str) -> Kept:
         made_at, of, kept = data["made_at"], data["of"], data["kept"]
         recorded = data.get("recorded", False)
         moment = datetime.fromisoformat(made_at)
+        if kept["schema_version"] == 1:
+            kept = records.from_version_1(kept)
         known = _RECORDS[kept["record"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
@@ -793,7 +804,7 @@ def _check(record: Record, where: str) -> None:
                 "instructions": record.instructions > 0,
                 "by_layer": all(layer.instructions >= 0 for layer in record.by_layer),
             }
-        case Compared():
+        case LatencyComparison():
             for block in record.blocks:
                 _check(block, where)
             sound = {
@@ -830,7 +841,7 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
         if not connection.execute(known, (record.sha256,)).fetchone():
             _insert_artifact(connection, record, at)
         return
-    if isinstance(record, Compared):
+    if isinstance(record, LatencyComparison):
         known = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
         if not connection.execute(known, (at, records.line(record))).fetchone():
             _insert_comparison(connection, record, at, kept.recorded)
@@ -848,9 +859,9 @@ def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
         _insert_measurement(connection, record, at, kept.recorded)
 
 
-def _here(connection: sqlite3.Connection, record: Measurement | Compared) -> bool:
+def _here(connection: sqlite3.Connection, record: Measurement | LatencyComparison) -> bool:
     """Whether the very record is here, whenever it came."""
-    if isinstance(record, Compared):
+    if isinstance(record, LatencyComparison):
         query = "SELECT 1 FROM comparison WHERE a_sha256 = ? AND record = ?"
         sha = record.blocks[0].artifact_sha256
     else:

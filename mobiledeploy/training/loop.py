@@ -1,4 +1,4 @@
-"""The training loop: labelled uint8 pictures and a network in, trained weights out.
+"""The training loop: labelled uint8 images and a network in, trained weights out.
 
 It is tf_keras's own `fit`, over tf.data, under a tf.distribute strategy. What is added: every epoch
 ends in a checkpoint that a later process goes on from; order, augmentation and dropout of an epoch
@@ -28,7 +28,7 @@ import tf_keras
 from mobiledeploy.core import inputs, records, runs
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, source_of
-from mobiledeploy.core.ports import Notify
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Epoch,
     Model,
@@ -46,7 +46,7 @@ INIT_STDDEV = 0.09
 """Of the truncated normal that fresh kernels are drawn from, as in TF-slim's MobileNets."""
 
 SMALLEST_CROP = 0.875
-"""Training sees a random window of each picture, at least this share of either side."""
+"""Training sees a random window of each image, at least this share of either side."""
 
 JITTER = 0.125
 """Brightness and contrast change by at most this share."""
@@ -58,7 +58,7 @@ of a run that is shorter still: what an average started from, it must forget.
 
 A momentum m remembers 1 / (1 - m) steps. The paper's 0.9997, made for a million of them, remembers
 more than 3,000: a short run would be judged by statistics that it has long left behind. (On
-the built-in pictures at 64, with a memory of 780 steps, v1 0.25 named 36 % rightly in
+the built-in images at 64, with a memory of 780 steps, v1 0.25 named 36 % rightly in
 training and 15 % in validation after epoch 8; with 250 steps it was 31 %.)
 """
 
@@ -75,16 +75,16 @@ q_T are student and teacher softened by the temperature T. G. Hinton et al. 2015
 Knowledge in a Neural Network, section 2, https://arxiv.org/abs/1503.02531."""
 
 DEAD_RANGE = 1e-4
-DEAD_PICTURES = 256
+DEAD_IMAGES = 256
 """A channel whose values lie this close together (relative to the larger of 1 and the largest),
-over all positions of so many pictures, is dead."""
+over all positions of so many images, is dead."""
 
 JUDGED_AT_ONCE = 50
 SECONDS_BETWEEN_NEWS = 0.2
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LabelledImages:
     """uint8 [N, H, W, 3] in the model's channel order (memory-mapped or not), int64 labels [N]."""
 
     images: npt.NDArray[np.uint8]
@@ -98,8 +98,8 @@ class Task:
     Args:
         spec: the network, and how pixels are scaled.
         settings: how it is trained.
-        train: pictures that it is fitted to.
-        validation: pictures that it is judged by after each epoch.
+        train: images that it is fitted to.
+        validation: images that it is judged by after each epoch.
         init: Keras 2 HDF5 weights to start from, None for fresh ones.
         teacher: the model to be distilled, None for none.
         state: folder that checkpoints are written to.
@@ -109,8 +109,8 @@ class Task:
 
     spec: ModelSpec
     settings: TrainingSettings
-    train: Pictures
-    validation: Pictures
+    train: LabelledImages
+    validation: LabelledImages
     init: Path | None
     teacher: Source | None
     state: Path
@@ -122,7 +122,7 @@ def train(
     task: Task,
     history: tuple[Epoch, ...],
     *,
-    notify: Notify,
+    reporter: Reporter,
     commit: Callable[[tuple[Epoch, ...]], None],
 ) -> dict[str, int]:
     """Trains to the last epoch of the settings.
@@ -130,7 +130,7 @@ def train(
     Args:
         task: see `Task`.
         history: the epochs that lie behind a checkpoint in `task.resume`.
-        notify: is told of steps and epochs.
+        reporter: is told of steps and epochs.
         commit: takes the history after each epoch, when its checkpoint (`checkpoint_name`) and, if
             it is the best so far, its weights (`best_name`) stand in `task.state`; what it has
             written, a later call goes on from.
@@ -150,9 +150,9 @@ def train(
     try:
         _begin_together(strategy, len(history))
         with strategy.scope():
-            network = compressed(task, build(task, steps, notify), steps)
+            network = compressed(task, build(task, steps, reporter), steps)
             learner = _learner(task, network, steps)
-        keeper = _Keeper(task, network, learner.optimizer, history, notify, commit, steps)
+        keeper = _Keeper(task, network, learner.optimizer, history, reporter, commit, steps)
         _fit(task, learner, keeper, strategy, steps)
         return finish(task, keeper.history)
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
@@ -163,7 +163,7 @@ def train(
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
-    """Full batches of an epoch; the pictures of a last, smaller one have their turn another time.
+    """Full batches of an epoch; the images of a last, smaller one have their turn another time.
 
     Order changes from epoch to epoch. A small batch would spoil the moving statistics.
     """
@@ -180,13 +180,13 @@ def best_name(epoch: int) -> str:
     return f"best-{epoch:04}.h5"
 
 
-def build(task: Task, steps: int, notify: Notify) -> tf_keras.Model:
+def build(task: Task, steps: int, reporter: Reporter) -> tf_keras.Model:
     """The network as it will be trained: its first weights, frozen parts, moving statistics."""
     network = _architecture(task.spec, task.spec.classes)
     if task.init is None:
         _initialise(network, task.settings.seed)
     else:
-        load(network, task.spec, task.init, notify)
+        load(network, task.spec, task.init, reporter)
     if task.settings.frozen:
         for layer in network.layers:
             # A frozen batch normalisation normalises as in inference.
@@ -235,7 +235,7 @@ def bounded(momentum: float, steps: int) -> float:
     return min(momentum, 1 - 1 / memory)
 
 
-def load(network: tf_keras.Model, spec: ModelSpec, path: Path, notify: Notify) -> None:
+def load(network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporter) -> None:
     """Sets `network`'s weights from a Keras 2 HDF5 file, layer by name.
 
     The classifier stays as it is where the file is of another number of classes, which is said.
@@ -252,19 +252,19 @@ def load(network: tf_keras.Model, spec: ModelSpec, path: Path, notify: Notify) -
     for layer in network.layers:
         if layer is not _classifier(network):
             layer.set_weights(twin.get_layer(layer.name).get_weights())
-    notify.say(
+    reporter.say(
         f"{path.name} knows {classes} classes, the data {spec.classes}: "
         f"{_classifier(network).name} starts fresh"
     )
 
 
 def dead_channels(
-    network: tf_keras.Model, pictures: Pictures, preprocessing: Preprocessing
+    network: tf_keras.Model, examples: LabelledImages, preprocessing: Preprocessing
 ) -> dict[str, int]:
     """Channels per depthwise layer that answer the same to everything; layers without are left out.
 
     They are looked at behind the layer's batch normalisation and activation, over
-    `DEAD_PICTURES` pictures. Where a depthwise kernel has decayed to nothing, or its
+    `DEAD_PICTURES` images. Where a depthwise kernel has decayed to nothing, or its
     activation never leaves zero, the channel costs time and scales in int8, and does nothing.
     """
     layers = [x for x in network.layers if isinstance(x, tf_keras.layers.DepthwiseConv2D)]
@@ -280,7 +280,7 @@ def dead_channels(
 
     lows: list[Any] = [np.inf] * len(layers)
     highs: list[Any] = [-np.inf] * len(layers)
-    few = Pictures(pictures.images[:DEAD_PICTURES], pictures.labels[:DEAD_PICTURES])
+    few = LabelledImages(examples.images[:DEAD_IMAGES], examples.labels[:DEAD_IMAGES])
     for batch, _ in judged(few, preprocessing, network.output_shape[-1]):
         for index, (low, high) in enumerate(extremes(batch)):
             lows[index] = np.minimum(lows[index], low)
@@ -306,11 +306,11 @@ def _behind(layer: Any) -> Any:
         layer = next(iter(following.values()))
 
 
-# --- pictures -----------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------
 
 
 def batches(
-    pictures: Pictures,
+    examples: LabelledImages,
     preprocessing: Preprocessing,
     classes: int,
     settings: TrainingSettings,
@@ -322,7 +322,7 @@ def batches(
     """Augmented batches of the epochs from `first` (counted from 0) to the last, end to end.
 
     Args:
-        pictures: all of them, on every worker.
+        examples: all of them, on every worker.
         preprocessing: how pixels are scaled.
         classes: width of the one-hot labels.
         settings: seed, batch and number of epochs.
@@ -333,7 +333,7 @@ def batches(
     Returns:
         (float32 [batch / replicas, H, W, 3], float32 [batch / replicas, classes]).
     """
-    count = len(pictures.labels)
+    count = len(examples.labels)
     batch = min(settings.batch, count)
     steps = steps_per_epoch(count, batch)
     own = replicas // pipeline[1]
@@ -351,7 +351,7 @@ def batches(
         return tf.data.Dataset.from_tensor_slices((parts, keys))
 
     def augmented(indices: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _fetch(pictures, indices)
+        images, labels = _fetch(examples, indices)
         seed = tf.stack([tf.constant(settings.seed, tf.int64), key])
         images = _augmented(images, seed, batch // replicas)
         return _scaled(images, preprocessing), tf.one_hot(labels, classes)
@@ -364,28 +364,28 @@ def batches(
     )
 
 
-def judged(pictures: Pictures, preprocessing: Preprocessing, classes: int) -> tf.data.Dataset:
-    """All pictures once, in their order, as `core.preprocessing.prepare` scales them."""
+def judged(examples: LabelledImages, preprocessing: Preprocessing, classes: int) -> tf.data.Dataset:
+    """All images once, in their order, as `core.preprocessing.prepare` scales them."""
 
     def plain(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _fetch(pictures, indices)
+        images, labels = _fetch(examples, indices)
         return _scaled(tf.cast(images, tf.float32), preprocessing), tf.one_hot(labels, classes)
 
-    indices = tf.data.Dataset.range(len(pictures.labels)).batch(JUDGED_AT_ONCE)
+    indices = tf.data.Dataset.range(len(examples.labels)).batch(JUDGED_AT_ONCE)
     return _alone(indices.map(plain, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2))
 
 
-def _fetch(pictures: Pictures, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _fetch(examples: LabelledImages, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """uint8 [B, H, W, 3] and int64 [B] out of the mapped file."""
     images = tf.numpy_function(
-        lambda chosen: np.asarray(pictures.images[chosen]), [indices], tf.uint8, stateful=False
+        lambda chosen: np.asarray(examples.images[chosen]), [indices], tf.uint8, stateful=False
     )
-    images.set_shape((indices.shape[0], *pictures.images.shape[1:]))
-    return images, tf.gather(tf.constant(pictures.labels), indices)
+    images.set_shape((indices.shape[0], *examples.images.shape[1:]))
+    return images, tf.gather(tf.constant(examples.labels), indices)
 
 
 def _augmented(images: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Windows of the pictures, half of them mirrored, in another light: float32 in [0, 255]."""
+    """Windows of the images, half of them mirrored, in another light: float32 in [0, 255]."""
     dice = tf.random.stateless_uniform((6, count), seed)
     pixels = windows.drawn(images, dice[:4], SMALLEST_CROP)
     light = (2 * dice[4:] - 1)[:, :, None, None, None] * JITTER
@@ -434,10 +434,10 @@ def _strategy(settings: TrainingSettings, images: int) -> tf.distribute.Strategy
     replicas = strategy.num_replicas_in_sync
     batch = min(settings.batch, images)
     if batch % replicas:
-        what = f"--batch {batch}" if batch == settings.batch else f"a batch of all {batch} pictures"
+        what = f"--batch {batch}" if batch == settings.batch else f"a batch of all {batch} images"
         raise UsageError(
             f"{what} cannot be shared by {replicas} replicas",
-            f"give a --batch that is a multiple of {replicas}, and no more than the pictures",
+            f"give a --batch that is a multiple of {replicas}, and no more than the images",
         )
     return strategy
 
@@ -606,7 +606,7 @@ def _teacher(teacher: Source, spec: ModelSpec) -> Callable[[tf.Tensor], tf.Tenso
         )
     if found.resolution != spec.resolution:
         height, width = found.resolution
-        raise InputError(f"the teacher {name} takes {height}x{width} pictures only")
+        raise InputError(f"the teacher {name} takes {height}x{width} images only")
     ask, _ = tracing.inference(found.network)
     return ask
 
@@ -699,14 +699,14 @@ class _Keeper(tf_keras.callbacks.Callback):
         network: tf_keras.Model,
         optimizer: tf_keras.optimizers.Optimizer,
         history: tuple[Epoch, ...],
-        notify: Notify,
+        reporter: Reporter,
         commit: Callable[[tuple[Epoch, ...]], None],
         steps: int,
     ) -> None:
         super().__init__()
         self.history = history
         self._task, self._network, self._optimizer = task, network, optimizer
-        self._notify, self._commit, self._steps = notify, commit, steps
+        self._reporter, self._commit, self._steps = reporter, commit, steps
         self._checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
         # With variables of its own: outside of a strategy, every worker can read and save them.
         self._kept = _architecture(task.spec, task.spec.classes)
@@ -732,7 +732,7 @@ class _Keeper(tf_keras.callbacks.Callback):
         if now - self._told > SECONDS_BETWEEN_NEWS or batch + 1 == self._steps:
             self._told = now
             what = f"epoch {len(self.history) + 1} of {self._task.settings.epochs}"
-            self._notify.progress(what, batch + 1, self._steps)
+            self._reporter.progress(what, batch + 1, self._steps)
 
     def on_epoch_end(self, epoch: int, logs: Any) -> None:
         """Judges, keeps, and only then commits."""

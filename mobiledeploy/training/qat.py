@@ -4,16 +4,16 @@ The int8 network is computed in real values with every tensor rounded to its gri
 `frameworks/simulated.py`), BatchNorms folded and frozen as in the file, and its weights and biases
 follow the gradient of
 
-    KL(softmax(z / T) || softmax(z^ / T))   over pictures, windows of them and mirrored ones,
+    KL(softmax(z / T) || softmax(z^ / T))   over images, windows of them and mirrored ones,
 
 where z are the logits of the float network, z^ those of the integers, and T a temperature at which
-the float network has doubts (see `analysis.accuracy.temperature`): distillation from the
+the float network has warnings (see `analysis.accuracy.temperature`): distillation from the
 network itself (G. Hinton et al. 2015, https://arxiv.org/abs/1503.02531; A. Mishra, D. Marr 2017,
 Apprentice, https://arxiv.org/abs/1711.05852; quantization-aware training as in B. Jacob et al.
 2018, https://arxiv.org/abs/1712.05877, section 3). No labels are needed, and the network learns
 nothing that the float one does not know.
 
-It starts from the integers that the passes before it made, on ranges that pictures gave and not at
+It starts from the integers that the passes before it made, on ranges that images gave and not at
 +-6, so a few hundred steps are enough. Scales stay as they are. Weights move in units of their own
 codes, biases in those of their layer's output, so one learning rate fits every layer. Weights that
 are zero in the float network stay zero, and layers of clustered weights keep them: there the biases
@@ -42,7 +42,7 @@ from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import WeightedOp
 from mobiledeploy.training import windows
-from mobiledeploy.training.simulated import Simulated, on_grid
+from mobiledeploy.training.fake_quantization import FakeQuantization, on_grid
 
 PRESERVES = False
 
@@ -56,30 +56,43 @@ FALL = 0.4
 SMALLEST_WINDOW = 0.875
 _EPSILON = 1e-14
 _LOOKED_AT = 256
-"""Pictures that the temperature is found on."""
+"""Images that the temperature is found on."""
 _SEED = 20171215
 
 
-def apply(draft: QuantizedGraph, images: Images, progress: Progress = quiet) -> QuantizedGraph:
-    """The draft after `STEPS` steps on `images` [N, H, W, 3] float32, whose order is drawn anew."""
-    floats, integers = Graph(draft.floats), Graph(quantized.integers(draft))
+def apply(
+    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+) -> QuantizedGraph:
+    """The quantized graph after `STEPS` steps on `images` [N, H, W, 3] float32, shuffled."""
+    floats, integers = Graph(quantized_graph.floats), Graph(quantized.integers(quantized_graph))
     layers = [
-        _Trained(integers, ours, theirs, matrices.largest_code(ours, draft.recipe), draft.latent)
+        _Trained(
+            integers,
+            ours,
+            theirs,
+            matrices.largest_code(ours, quantized_graph.recipe),
+            quantized_graph.latent,
+        )
         for ours, theirs in matrices.pairs(integers, floats)
     ]
     if not layers:
         raise InputError("the model has no int8 weights that could be trained")
-    rate = LEARNING_RATE * FALL**draft.trained
-    warm = accuracy.temperature(execution.logits(draft.floats, np.asarray(images[:_LOOKED_AT])))
-    step = _stepper(Simulated(floats), Simulated(integers), layers, rate, warm)
-    for number, batch in enumerate(_batches(images, draft.trained)):
-        loss = float(step(batch, tf.constant([_SEED + draft.trained, number], tf.int64)))
+    rate = LEARNING_RATE * FALL**quantized_graph.trained
+    warm = accuracy.temperature(
+        execution.logits(quantized_graph.floats, np.asarray(images[:_LOOKED_AT]))
+    )
+    step = _stepper(FakeQuantization(floats), FakeQuantization(integers), layers, rate, warm)
+    for number, batch in enumerate(_batches(images, quantized_graph.trained)):
+        loss = float(step(batch, tf.constant([_SEED + quantized_graph.trained, number], tf.int64)))
         if not np.isfinite(loss):
             raise InputError("quantization-aware training came to a loss that is not finite")
         progress("quantization-aware training", number + 1, STEPS)
     latent = {layer.name: layer.put() for layer in layers}
     return dataclasses.replace(
-        draft, integers=integers.packed(), trained=draft.trained + 1, latent=latent
+        quantized_graph,
+        integers=integers.packed(),
+        trained=quantized_graph.trained + 1,
+        latent=latent,
     )
 
 
@@ -137,9 +150,13 @@ class _Trained:
 
 
 def _stepper(
-    teacher: Simulated, student: Simulated, layers: Sequence[_Trained], rate: float, warm: float
+    teacher: FakeQuantization,
+    student: FakeQuantization,
+    layers: Sequence[_Trained],
+    rate: float,
+    warm: float,
 ) -> Any:
-    """(pictures [B, H, W, 3], seed [2]) -> divergence in nats: one step of the training."""
+    """(images [B, H, W, 3], seed [2]) -> divergence in nats: one step of the training."""
     decay = tf_keras.optimizers.schedules.CosineDecay(rate, STEPS)
     # Gradients by codes are as small as scales and divergences together.
     optimizer = tf_keras.optimizers.Adam(decay, epsilon=_EPSILON)
@@ -168,7 +185,7 @@ def _stepper(
 
 
 def _batches(images: Images, turn: int) -> Iterator[Images]:
-    """`STEPS` batches in an order of the turn's own; no picture again before all had their turn."""
+    """`STEPS` batches in an order of the turn's own; no image again before all had their turn."""
     dice = np.random.Generator(np.random.PCG64([_SEED, turn]))
     order: list[int] = []
     for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""Windows of pictures, half of them mirrored: what training sees of them."""
+"""Windows of images, half of them mirrored: what training sees of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def drawn(images: tf.Tensor, dice: tf.Tensor, smallest: float) -> tf.Tensor:
-    """A window of each picture [N, H, W, 3], resized to [H, W], float32.
+    """A window of each image [N, H, W, 3], resized to [H, W], float32.
 
     Args:
         images: uint8 or float32.

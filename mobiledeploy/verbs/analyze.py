@@ -15,12 +15,12 @@ from mobiledeploy.analysis.cost import LayerCost, Share
 from mobiledeploy.core import cards, inputs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Layer, ModelFile, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.steps import card_specs, model_files, published
 from mobiledeploy.steps import tracing_process as trace_verb
 from mobiledeploy.steps.published import Published, PublishedLayer, PublishedShare
-from mobiledeploy.steps.tracing_process import Traced
+from mobiledeploy.steps.tracing_process import TracedModel
 
 CLASSES = 1000
 DEFAULT = "mobilenet_v1"
@@ -29,7 +29,7 @@ _NORMALISATION = ("FusedBatchNormV3", "BatchNormalization")
 
 
 @dataclass(frozen=True)
-class Order:
+class AnalyzeConfig:
     """What to analyze: `file`, or the card `arch` with its arguments (None: the card's own)."""
 
     file: Path | None = None
@@ -43,7 +43,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A network and what it costs for one picture; see `analysis.cost.Cost`.
+    """A network and what it costs for one image; see `analysis.cost.Cost`.
 
     `trainable_params` is None for a finished file, in which normalisation is folded away.
     """
@@ -63,7 +63,7 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class NetworkComparison:
     """A published row beside the network that is built here.
 
     `params` are the trainable ones. `differs` where either is off by more than the rounding of the
@@ -105,11 +105,11 @@ class ShareComparison:
 
 
 @dataclass(frozen=True)
-class Compared:
+class TableComparison:
     """A published table beside what is built here; one of the three kinds has rows."""
 
     table: str
-    rows: tuple[Comparison, ...] = ()
+    rows: tuple[NetworkComparison, ...] = ()
     layers: tuple[LayerComparison, ...] = ()
     shares: tuple[ShareComparison, ...] = ()
 
@@ -124,7 +124,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BudgetChoice:
     """A published network within the budget.
 
     `size_bytes` is an estimate: a byte for each parameter. `command` builds it here.
@@ -136,52 +136,52 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Choices:
+class BudgetChoices:
     """What fits a budget, best accuracy first."""
 
     budget: Budget
-    choices: tuple[Choice, ...]
+    choices: tuple[BudgetChoice, ...]
 
 
-def analyze(order: Order, notify: Notify = SILENCE) -> Analysis:
+def analyze(config: AnalyzeConfig, reporter: Reporter = SILENT) -> Analysis:
     """What a network or a model file costs."""
-    if order.file is None:
-        card = cards.load(order.arch or DEFAULT)
+    if config.file is None:
+        card = cards.load(config.arch or DEFAULT)
         spec = card_specs.spec(
             card,
-            alpha=order.alpha,
-            groups=order.groups,
-            res=order.res,
-            classes=CLASSES if order.classes is None else order.classes,
+            alpha=config.alpha,
+            groups=config.groups,
+            res=config.res,
+            classes=CLASSES if config.classes is None else config.classes,
         )
-        (traced,) = trace_verb.trace([Source(spec)], notify)
+        (traced,) = trace_verb.trace([Source(spec)], reporter)
         return _analysis(traced, f"{card.title}, {card.paper}")
     given = {
-        "--arch": order.arch,
-        "--alpha": order.alpha,
-        "--groups": order.groups,
-        "--classes": order.classes,
+        "--arch": config.arch,
+        "--alpha": config.alpha,
+        "--groups": config.groups,
+        "--classes": config.classes,
     }
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
-    finished = _finished(order.file)
+    finished = _finished(config.file)
     if finished is not None:
-        if order.res is not None:
+        if config.res is not None:
             raise UsageError("--res does not go with a finished file", "leave it away")
         return finished
-    file = model_files.detect(order.file, unsafe=order.unsafe, notify=notify)
+    file = model_files.detect(config.file, unsafe=config.unsafe, reporter=reporter)
     if file.content == "weights":
         raise InputError(
-            f"{order.file.name} holds weights without a model",
+            f"{config.file.name} holds weights without a model",
             "mobiledeploy analyze --arch NAME counts the network that they are of",
         )
     model_files.need_layers(file, "export it, and analyze the float32.tflite")
-    resolution = None if order.res is None else (order.res, order.res)
+    resolution = None if config.res is None else (config.res, config.res)
     (traced,) = trace_verb.trace(
-        [Source(_own_spec(file), file=file, resolution=resolution)], notify
+        [Source(_own_spec(file), file=file, resolution=resolution)], reporter
     )
-    return _analysis(traced, _text(order.file))
+    return _analysis(traced, _text(config.file))
 
 
 def _own_spec(file: ModelFile) -> ModelSpec:
@@ -203,7 +203,7 @@ def _text(name: str | Path) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _analysis(traced: Traced, source: str) -> Analysis:
+def _analysis(traced: TracedModel, source: str) -> Analysis:
     found = costs.cost(traced.layers)
     spec = traced.spec
     return Analysis(
@@ -256,7 +256,7 @@ def _finished(path: Path) -> Analysis | None:
 # Published beside computed.
 
 
-def compare(table: str, notify: Notify = SILENCE) -> Compared:
+def compare(table: str, reporter: Reporter = SILENT) -> TableComparison:
     """A published table beside the networks as they are built here; all rows in one process."""
     rows = published.load(table)
     specs = [_spec_of(row) for row in rows]
@@ -265,19 +265,19 @@ def compare(table: str, notify: Notify = SILENCE) -> Compared:
     traced = dict(
         zip(
             map(repr, distinct),
-            trace_verb.trace([Source(spec) for spec in distinct], notify),
+            trace_verb.trace([Source(spec) for spec in distinct], reporter),
             strict=True,
         )
     )
     whole = [traced[repr(spec)] for spec in specs]
     grid = [row for row in rows if isinstance(row, Published)]
     if grid:
-        return Compared(table, rows=tuple(map(_compared, grid, whole)))
+        return TableComparison(table, rows=tuple(map(_compared, grid, whole)))
     layers = [row for row in rows if isinstance(row, PublishedLayer)]
     if layers:
-        return Compared(table, layers=_compared_layers(layers, whole[0].layers))
+        return TableComparison(table, layers=_compared_layers(layers, whole[0].layers))
     shares = [row for row in rows if isinstance(row, PublishedShare)]
-    return Compared(table, shares=_compared_shares(shares, whole[0].layers))
+    return TableComparison(table, shares=_compared_shares(shares, whole[0].layers))
 
 
 def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
@@ -289,12 +289,12 @@ def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
     )
 
 
-def _compared(row: Published, traced: Traced) -> Comparison:
+def _compared(row: Published, traced: TracedModel) -> NetworkComparison:
     mult_adds = costs.cost(traced.layers).mult_adds
     differs = _off(row.mult_adds, mult_adds, row.mult_adds_rounding) or _off(
         row.params, traced.trainable, row.params_rounding
     )
-    return Comparison(row, mult_adds, traced.trainable, differs, row.note if differs else "")
+    return NetworkComparison(row, mult_adds, traced.trainable, differs, row.note if differs else "")
 
 
 def _off(printed: int | None, counted: int, rounding: int) -> bool:
@@ -354,7 +354,7 @@ def _compared_shares(
 # What fits a budget.
 
 
-def best(budget: Budget, *, most: int = 5) -> Choices:
+def best(budget: Budget, *, most: int = 5) -> BudgetChoices:
     """The published float networks within `budget`, best top-1 first, at most `most`.
 
     Published figures decide, as printed; where a source prints no parameters, a budget for the size
@@ -383,7 +383,9 @@ def best(budget: Budget, *, most: int = 5) -> Choices:
     for row in fitting:
         seen.setdefault((row.card, row.alpha, row.groups, row.resolution), row)
     chosen = tuple(seen.values())[:most]
-    return Choices(budget, tuple(Choice(row, row.params or 0, _command(row)) for row in chosen))
+    return BudgetChoices(
+        budget, tuple(BudgetChoice(row, row.params or 0, _command(row)) for row in chosen)
+    )
 
 
 def _fits(row: Published, budget: Budget) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Measurement
 from mobiledeploy.steps import resolve
 from mobiledeploy.steps.bench_figures import last_export, time_artifacts
@@ -29,7 +29,7 @@ def bench(
     seconds: float = SECONDS,
     fixed_performance: bool = True,
     record: Path | None = None,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> tuple[Measurement, ...]:
     """Times artifacts, or counts their instructions where the device does that.
 
@@ -41,7 +41,7 @@ def bench(
     Args:
         paths: artifacts with their records beside them; none for what was exported last here.
         device: where, see `resolve.resolve`; it is leased exclusively where it is timed. Of a
-            recording, all that follows but `notify` is what was asked then.
+            recording, all that follows but `reporter` is what was asked then.
         via: what a phone may be replaced by, see `resolve.resolve`.
         runner: what drives the runtime there; by default what the device says.
         runtime: by default litert for TFLite and onnxruntime for ONNX.
@@ -51,7 +51,7 @@ def bench(
         seconds: the time limit for one artifact.
         fixed_performance: tries a phone's mode of steady clocks, see `phones.hold_clocks`.
         record: a file to keep the exchange with the device in, for `replay`.
-        notify: hears of progress and doubts.
+        reporter: hears of progress and warnings.
 
     Raises:
         UsageError: nothing was exported here, an unknown device, runner, runtime or delegate, or
@@ -76,7 +76,7 @@ def bench(
         seconds=seconds,
         fixed_performance=fixed_performance,
         record=record,
-        notify=notify,
+        reporter=reporter,
     )
     failures.check()
     return tuple(made.values())

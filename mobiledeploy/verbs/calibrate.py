@@ -16,8 +16,8 @@ from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import artifacts, device_cards, inputs, records
 from mobiledeploy.core.device_cards import DeviceCard, Point, Precision, Reference, Series, Workload
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Doubt, Measured
+from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.types import Measured, NamedWarning
 from mobiledeploy.steps import estimate
 from mobiledeploy.store.database import Store
 
@@ -27,7 +27,7 @@ COLUMNS = ("file", "latency_ms")
 
 
 @dataclass(frozen=True)
-class Judged:
+class CalibratedSeries:
     """A series of the new card: its leave-one-out error, beside that of mult-adds alone."""
 
     series: str
@@ -37,13 +37,13 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class DeviceCalibration:
     """The card that was written at `path`, and how good a model its points make."""
 
     path: str
     card: DeviceCard
-    series: tuple[Judged, ...]
-    doubts: tuple[Doubt, ...]
+    series: tuple[CalibratedSeries, ...]
+    warnings: tuple[NamedWarning, ...]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def calibrate(
     threads: int = 1,
     title: str = "",
     force: bool = False,
-    notify: Notify = SILENCE,
-) -> Calibrated:
+    reporter: Reporter = SILENT,
+) -> DeviceCalibration:
     """Writes the card `name` in the user's folder; `bench --device NAME` estimates from it.
 
     Points come from this folder's store, the newest measurement of each artifact on `device`, or
@@ -93,7 +93,7 @@ def calibrate(
         threads: that the latencies of `table` are of.
         title: what the device is, for people.
         force: replaces a card of the user's that is there already.
-        notify: hears of doubts.
+        reporter: hears of warnings.
 
     Raises:
         UsageError: neither artifacts nor a table or both, a card that is there already, an
@@ -113,16 +113,18 @@ def calibrate(
     else:
         found = list(_listed(table, runtime, threads))
         said = f"measured by the owner, {table.name}"
-    enough, doubts = _sorted(found)
-    for doubt in doubts:
-        notify.doubt(doubt)
+    enough, warnings = _sorted(found)
+    for warning in warnings:
+        reporter.warn(warning)
     card = _card(name, title or name, said, enough)
     with records.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     records.write_atomic(path, toml(card))
     # Read as any other card is, so that what was written is what is judged.
     written = device_cards.read(path)
-    return Calibrated(str(path), written, tuple(map(_judged, _choices(written))), tuple(doubts))
+    return DeviceCalibration(
+        str(path), written, tuple(map(_judged, _choices(written))), tuple(warnings)
+    )
 
 
 def toml(card: DeviceCard) -> str:
@@ -205,8 +207,8 @@ def _family(path: Path) -> str:
     return path.stem
 
 
-def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Doubt]]:
-    """The measurements of which there are enough of a kind, and a doubt for each kind left out."""
+def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[NamedWarning]]:
+    """The measurements of kinds that have enough, and a warning for each kind left out."""
     count = Counter(one.kind for one in found)
     networks = {kind: len({o.workload for o in found if o.kind == kind}) for kind in count}
     few = [
@@ -225,7 +227,7 @@ def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Dou
             f"{need}, and there are {'; '.join(few) or 'none'}",
             "measure more: alphas and resolutions that enclose what shall be estimated",
         )
-    return enough, [Doubt("too-few-points", f"{need}; left out: {said}") for said in few]
+    return enough, [NamedWarning("too-few-points", f"{need}; left out: {said}") for said in few]
 
 
 def _said(kind: _Kind) -> str:
@@ -261,15 +263,15 @@ def _card(name: str, title: str, said: str, found: Sequence[_Measurement]) -> De
     )
 
 
-def _choices(card: DeviceCard) -> list[estimate.Choice]:
+def _choices(card: DeviceCard) -> list[estimate.SeriesFit]:
     return [
-        estimate.Choice(card, series, estimate.samples(card, series), (), ())
+        estimate.SeriesFit(card, series, estimate.samples(card, series), (), ())
         for series in card.series
     ]
 
 
-def _judged(choice: estimate.Choice) -> Judged:
-    return Judged(
+def _judged(choice: estimate.SeriesFit) -> CalibratedSeries:
+    return CalibratedSeries(
         choice.what,
         len(choice.own),
         model.rmspe(model.leave_one_out(choice.own)),

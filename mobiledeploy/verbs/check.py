@@ -1,6 +1,6 @@
-"""The accuracy gate: artifacts against what was accepted before, picture by picture.
+"""The accuracy gate: artifacts against what was accepted before, image by image.
 
-Nothing is tried again until it passes: the same files and pictures get the same verdict.
+Nothing is tried again until it passes: the same files and images get the same verdict.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Literal
 from mobiledeploy.analysis import gate
 from mobiledeploy.core import artifacts, leases, records, units
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
-from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Artifact, Doubt, Evaluation, Overrides, Report
+from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Overrides, Report
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps import evaluations
 from mobiledeploy.steps.accuracy_check import (
     UNLABELLED_FLIPS,
     ArtifactCheck,
-    Limits,
+    GateLimits,
     points,
     top1_share,
     unlabelled,
@@ -36,7 +36,7 @@ DEFAULT = Path("mobiledeploy-baseline.json")
 
 
 @dataclass(frozen=True)
-class Change:
+class BaselineChange:
     """An entry of a baseline that was written; `flips` are answers that changed, of `images`.
 
     `decides` is the margin above which so many images can decide, a fraction: of top-1 lost, or
@@ -56,11 +56,11 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Updated:
+class BaselineUpdate:
     """The answer of `check --update-baseline`."""
 
     baseline: str
-    changes: tuple[Change, ...]
+    changes: tuple[BaselineChange, ...]
 
 
 def check(
@@ -68,37 +68,37 @@ def check(
     *,
     baseline: Path = DEFAULT,
     data: str | None = None,
-    limits: Limits | None = None,
+    limits: GateLimits | None = None,
     labelled: bool = True,
     on_inconclusive: Literal["fail", "warn"] = "fail",
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> Report:
     """Judges artifacts by the accepted ones of a baseline file.
 
     Args:
         paths: artifacts with their records beside them.
         baseline: what `update` wrote.
-        data: see `evaluate`; the pictures must be those of the baseline.
+        data: see `evaluate`; the images must be those of the baseline.
         limits: what is still accepted.
         labelled: False judges by changed answers alone, as one must without labels.
         on_inconclusive: noted in the report.
         runtime: see `evaluate`, as for the three that follow.
         threads: how many runners at once.
         overrides: preprocessing, where it shall differ from the artifact's own.
-        notify: hears of progress and doubts.
+        reporter: hears of progress and warnings.
 
     Raises:
         MissingError: no baseline, or none of one of the artifacts.
-        InputError: a baseline that was edited, or that speaks of other weights, ends, pictures,
+        InputError: a baseline that was edited, or that speaks of other weights, ends, images,
             labels, preprocessing, classes, runtime or kernels; and what `evaluate` raises.
-        UsageError: two artifacts of one key; margins that cannot be; pictures without labels.
+        UsageError: two artifacts of one key; margins that cannot be; images without labels.
 
     Where one of several fails the others are judged all the same, and the report says why.
     """
-    limits = limits or Limits()
+    limits = limits or GateLimits()
     _validate(limits)
     failures = Failures()
     loaded = _loaded(paths, failures)
@@ -126,7 +126,7 @@ def check(
             threads=threads,
             overrides=overrides,
             compare=False,
-            notify=notify,
+            reporter=reporter,
         )
     checks = []
     for path, evaluation in made.items():
@@ -141,8 +141,8 @@ def check(
                 )
             anchor = _float_anchor(entries, artifact, evaluation)
             one = ArtifactCheck(path, artifact, evaluation, accepted, anchor, limits, labelled)
-            checks.append(one.check(notify))
-    with Store.keeping(notify) as store:
+            checks.append(one.check(reporter))
+    with Store.keeping(reporter) as store:
         for check_ in checks:
             for verdict in check_.verdicts:
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
@@ -159,22 +159,22 @@ def update(
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
-    limits: Limits | None = None,
+    limits: GateLimits | None = None,
     labelled: bool = True,
-    notify: Notify = SILENCE,
-) -> Updated:
+    reporter: Reporter = SILENT,
+) -> BaselineUpdate:
     """Accepts artifacts as they are: writes their entries of the baseline file.
 
     The float32 artifact beside one is accepted with it where the baseline has none of it on these
-    pictures; one that it has stays, so that losses of many small steps are seen. Entries that
+    images; one that it has stays, so that losses of many small steps are seen. Entries that
     another process writes meanwhile stay as well. Where the images are too few for the margin of
-    `limits`, `notify` hears of it now: no check by this baseline could pass a changed file.
+    `limits`, `reporter` hears of it now: no check by this baseline could pass a changed file.
 
     Raises:
-        UsageError: no folder for the baseline, or pictures without labels where `labelled`.
+        UsageError: no folder for the baseline, or images without labels where `labelled`.
         InputError: a baseline that was edited; and what `evaluate` raises.
     """
-    limits = limits or Limits()
+    limits = limits or GateLimits()
     _validate(limits)
     failures = Failures()
     loaded = _loaded(paths, failures)
@@ -184,7 +184,7 @@ def update(
     entries = _entries(baseline, line)
     anchors = {}
     for path, artifact in loaded.items():
-        sibling = evaluations.float_sibling(path, artifact, loaded, notify)
+        sibling = evaluations.float_sibling(path, artifact, loaded, reporter)
         if sibling and sibling[0] not in loaded and sibling[1].format == artifact.format:
             anchors[sibling[0]] = sibling[1]
     everything = loaded | anchors
@@ -195,7 +195,7 @@ def update(
         threads=threads,
         overrides=overrides,
         compare=False,
-        notify=notify,
+        reporter=reporter,
     )
     accepted: dict[baselines.Key, Accepted] = {}
     changes = []
@@ -209,16 +209,16 @@ def update(
         after = baselines.entry(artifact, evaluation)
         accepted[baselines.key(artifact)] = after
         changes.append(_change(before, after, bool(comparable), labelled))
-    if doubt := _undecided(changes, limits, labelled):
-        notify.doubt(doubt)
+    if warning := _undecided(changes, limits, labelled):
+        reporter.warn(warning)
     name = records.sha256(str(baseline.resolve()).encode())[:16]
-    with leases.hold(f"baseline-{name}", exclusive=True, notify=notify):
+    with leases.hold(f"baseline-{name}", exclusive=True, reporter=reporter):
         entries = _entries(baseline, line) | accepted
         baselines.write(baseline, Baseline(tuple(entries.values())))
-    return Updated(str(baseline), tuple(changes))
+    return BaselineUpdate(str(baseline), tuple(changes))
 
 
-def _validate(limits: Limits) -> None:
+def _validate(limits: GateLimits) -> None:
     for name, value in vars(limits).items():
         if value is not None and not 0 < value < 1:
             raise UsageError(
@@ -261,7 +261,7 @@ def _update_line(
     overrides: Overrides | None,
     labelled: bool,
 ) -> str:
-    """The command that accepts what is judged, on the same pictures prepared in the same way."""
+    """The command that accepts what is judged, on the same images prepared in the same way."""
     argv = ["mobiledeploy", "check", *map(str, paths), "--baseline", str(baseline)]
     argv += [] if labelled else ["--no-labels"]
     said = {"data": data, "runtime": runtime, **vars(overrides or Overrides())}
@@ -278,7 +278,7 @@ def _update_line(
 def _float_anchor(
     entries: dict[baselines.Key, Accepted], artifact: Artifact, evaluation: Evaluation
 ) -> Accepted | None:
-    """The accepted float model on the same pictures: of the same format first."""
+    """The accepted float model on the same images: of the same format first."""
     if artifact.recipe.name == "float32":
         return None
     model = artifact.spec.name
@@ -299,7 +299,9 @@ def _float_anchor(
     return min(found, key=lambda e: (e.format != artifact.format, e.format), default=None)
 
 
-def _undecided(changes: Sequence[Change], limits: Limits, labelled: bool) -> Doubt | None:
+def _undecided(
+    changes: Sequence[BaselineChange], limits: GateLimits, labelled: bool
+) -> NamedWarning | None:
     """Whether the fewest images can never decide the margin, and which one they can."""
     if not changes:
         return None
@@ -313,7 +315,7 @@ def _undecided(changes: Sequence[Change], limits: Limits, labelled: bool) -> Dou
     least = points(one.decides)
     # Without labels the bound is exact: (1 - margin)^n < 5 %.
     needed = gate.unflipped(margin) if labelled else gate.flips_needed(0, one.images, margin)
-    return Doubt(
+    return NamedWarning(
         "too-few-images",
         f"{units.several(one.images, 'image')} can never decide {asked}: that takes "
         f"{needed:,} without a single change",
@@ -321,11 +323,13 @@ def _undecided(changes: Sequence[Change], limits: Limits, labelled: bool) -> Dou
     )
 
 
-def _change(before: Accepted | None, after: Accepted, comparable: bool, labelled: bool) -> Change:
+def _change(
+    before: Accepted | None, after: Accepted, comparable: bool, labelled: bool
+) -> BaselineChange:
     flips = None
     if before and comparable:
         flips = int((baselines.answers(before) != baselines.answers(after)).sum())
-    return Change(
+    return BaselineChange(
         model=after.model,
         recipe=after.recipe,
         format=after.format,

@@ -7,8 +7,8 @@ from pathlib import Path
 from mobiledeploy.analysis import comparison, validity
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError, VoidError
-from mobiledeploy.core.ports import SILENCE, Notify
-from mobiledeploy.core.types import Compared, Doubt, Measured
+from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.types import LatencyComparison, Measured, NamedWarning
 from mobiledeploy.steps import resolve, timings
 from mobiledeploy.store.database import Store
 
@@ -34,8 +34,8 @@ def compare(
     rounds: int = ROUNDS,
     seconds: float = BLOCK_SECONDS,
     record: Path | None = None,
-    notify: Notify = SILENCE,
-) -> Compared:
+    reporter: Reporter = SILENT,
+) -> LatencyComparison:
     """Times two artifacts in the order A B B A, `rounds` times; each block is a fresh process.
 
     What comes of it is in the store, with the raw samples of all blocks.
@@ -52,7 +52,7 @@ def compare(
         rounds: of four blocks each; of a recording, as many as it holds.
         seconds: the time limit for one block.
         record: a file to keep the exchange in.
-        notify: hears of progress and doubts.
+        reporter: hears of progress and warnings.
 
     Raises:
         UsageError: too few or too many rounds, or as of `bench.bench`.
@@ -82,22 +82,22 @@ def compare(
     if rounds < comparison.FEWEST:
         raise InputError(f"{place.name} has {rounds} rounds only", "record it again")
     sides = {
-        side: timings.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(notify))
+        side: timings.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(reporter))
         for side, path in (("A", a), ("B", b))
     }
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
-    with timings.opened(place, asked, record, notify) as session:
+    with timings.opened(place, asked, record, reporter) as session:
         for side in order:
             blocks.append(sides[side].measure(session))
             if reason := validity.stayed_out(blocks[-1]):
                 raise VoidError(f"void: {sides[side].path.name}: {reason}", "another --delegate")
-            notify.progress("comparing", len(blocks), len(order))
+            reporter.progress("comparing", len(blocks), len(order))
     found = comparison.interleaved([block.median_ns for block in blocks])
-    compared = Compared(
+    compared = LatencyComparison(
         str(a), str(b), found.value, (found.low, found.high), found.changed, rounds, tuple(blocks)
     )
-    with Store.keeping(notify) as store:
+    with Store.keeping(reporter) as store:
         for timing in sides.values():
             store.add_artifact(timing.artifact)
         store.add_comparison(compared, place.recorded_at)
@@ -105,17 +105,17 @@ def compare(
 
 
 class _Quiet:
-    """Passes nothing of single blocks on: they are short, and their doubts stand in them."""
+    """Passes nothing of single blocks on: they are short, and their warnings stand in them."""
 
-    def __init__(self, notify: Notify) -> None:
-        self._notify = notify
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Says nothing."""
 
-    def doubt(self, doubt: Doubt) -> None:
+    def warn(self, warning: NamedWarning) -> None:
         """Says nothing."""
 
     def say(self, line: str) -> None:
         """As it is."""
-        self._notify.say(line)
+        self._reporter.say(line)

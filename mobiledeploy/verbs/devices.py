@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from mobiledeploy.core import device_cards
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.plugins import DEVICES
-from mobiledeploy.core.types import Seen
+from mobiledeploy.core.types import DeviceInfo
 from mobiledeploy.steps import estimate
 
 
 @dataclass(frozen=True)
-class Devices:
+class DeviceList:
     """The answer of the command: what each device of the shelf sees, then the device cards."""
 
-    seen: tuple[Seen, ...]
+    devices: tuple[DeviceInfo, ...]
 
 
-def devices() -> Devices:
+def devices() -> DeviceList:
     """Asks every device what of its kind is here; nothing is started or changed."""
-    here = tuple(one for name in DEVICES.names() for one in DEVICES.load(name).seen())
-    return Devices((*here, *map(_card, device_cards.all_())))
+    here = tuple(one for name in DEVICES.names() for one in DEVICES.load(name).available())
+    return DeviceList((*here, *map(_card, device_cards.all_())))
 
 
-def _card(card: DeviceCard) -> Seen:
+def _card(card: DeviceCard) -> DeviceInfo:
     choices = estimate.choices(card)
     ready = {choice.what.rsplit(", ", 1)[0] for choice in choices if choice.enough}
     about = f"{card.title}, {card.soc}" if card.soc else card.title
     if ready:
-        return Seen(card.name, "estimated", f"{about}: {'; '.join(sorted(ready))}")
+        return DeviceInfo(card.name, "estimated", f"{about}: {'; '.join(sorted(ready))}")
     few = f"its {card.points} points are too few of a kind: mobiledeploy devices calibrate"
-    return Seen(card.name, "estimated", about, few)
+    return DeviceInfo(card.name, "estimated", about, few)

@@ -20,7 +20,7 @@ from mobiledeploy.analysis import alignment, cost, regression
 from mobiledeploy.core import artifacts, inputs
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
 from mobiledeploy.steps import diagnose, diff_figures
 from mobiledeploy.store.database import Store
@@ -64,7 +64,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Figures:
+class FileFigures:
     """The newest figures of both of one kind on one target: ratio of B to A, and its interval."""
 
     kind: str
@@ -79,14 +79,14 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Different:
+class Difference:
     """The answer of the command: layers, what changed most first, and figures."""
 
     a: str
     b: str
     size_bytes: tuple[int, int]
     layers: tuple[Pair, ...]
-    figures: tuple[Figures, ...]
+    figures: tuple[FileFigures, ...]
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,15 @@ class _Read:
     measurements: tuple[Measurement, ...] = ()
 
 
-def diff(a: Path, b: Path, *, activations: bool = False, notify: Notify = SILENCE) -> Different:
+def diff(a: Path, b: Path, *, activations: bool = False, reporter: Reporter = SILENT) -> Difference:
     """Compares two artifacts; layers are aligned by what they compute, in their order.
 
     Args:
         a: an artifact.
         b: another.
-        activations: runs those of integers throughout on their golden pictures, for the error of
+        activations: runs those of integers throughout on their golden images, for the error of
             what each layer hands on; their float32.tflite must be beside them.
-        notify: hears of progress.
+        reporter: hears of progress.
 
     Raises:
         InputError: an artifact without its record, or a file that cannot be read; with
@@ -122,13 +122,13 @@ def diff(a: Path, b: Path, *, activations: bool = False, notify: Notify = SILENC
         )
     kept = [_kept(artifact) for artifact in loaded]
     first, second = (
-        _read(path, artifact, measurements, instructions, activations, notify)
+        _read(path, artifact, measurements, instructions, activations, reporter)
         for path, artifact, measurements, instructions in zip(
             (a, b), loaded, kept, _instructions(*kept), strict=True
         )
     )
     pairs = _ranked(_aligned(first, second))
-    return Different(
+    return Difference(
         str(a),
         str(b),
         (first.artifact.size_bytes, second.artifact.size_bytes),
@@ -168,14 +168,14 @@ def _read(
     kept: tuple[Measurement, ...],
     instructions: Mapping[str, int],
     activations: bool,
-    notify: Notify,
+    reporter: Reporter,
 ) -> _Read:
     shelf, data = FORMATS.load(artifact.format), inputs.read(path, inputs.FINISHED)
     facts, weights = shelf.inspect(data), shelf.weights(data)
     layers = {layer.name: layer for layer in facts.layers}
     errors: Mapping[str, float] = {}
     if activations and artifact.recipe.full_integer:
-        errors = diagnose.own_errors(path, notify=notify)
+        errors = diagnose.own_errors(path, reporter=reporter)
     sides, kernels = [], []
     for row in cost.cost(facts.layers).layers:
         layer = layers[row.name]
@@ -310,7 +310,7 @@ _NOTABLE_DB = 6.0
 _NONE = Side("", "", "", (), 0, 0)
 
 
-def _figures(first: _Read, second: _Read) -> list[Figures]:
+def _figures(first: _Read, second: _Read) -> list[FileFigures]:
     seen, found = set(), []
     for new in second.measurements:
         target = (new.kind, new.target)
@@ -324,7 +324,7 @@ def _figures(first: _Read, second: _Read) -> list[Figures]:
             continue
         t = new.target
         found.append(
-            Figures(
+            FileFigures(
                 new.kind,
                 t.device,
                 t.runtime,

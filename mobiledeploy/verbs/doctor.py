@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and the exact line that mends it.
+"""What is installed, what is missing, and the exact line that fixes it.
 
 What should be here is read from our own package metadata, so there is no second list to keep. No
 library is imported: this must also work where one is missing, numpy included.
@@ -25,7 +25,7 @@ from mobiledeploy import __version__
 from mobiledeploy.core import apart, artifacts, assets, native, package
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.records import writing
-from mobiledeploy.core.types import Doubt
+from mobiledeploy.core.types import NamedWarning
 from mobiledeploy.core.units import size
 from mobiledeploy.store import database as store
 
@@ -36,7 +36,7 @@ ENGINES = ("ai-edge-litert", "onnxruntime", "tflite-runtime")
 # Programs of the system: how the devices find them, what they are for, and what brings them.
 TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
     "adb": (native.adb, "phones", "apt install adb, or bench --adb FILE"),
-    "qemu-aarch64": (native.qemu, "emulator", native.MEND),
+    "qemu-aarch64": (native.qemu, "emulator", native.FIX),
 }
 # The extras that a user may want; `dev` is for work on mobiledeploy itself.
 EXTRAS = ("export", "tflite-runtime")
@@ -47,8 +47,8 @@ LITTLE_DISK_BYTES = 3 * 10**9
 
 
 @dataclass(frozen=True)
-class Part:
-    """A package or a program. `mend` is the line that brings it, or why none can.
+class InstalledPart:
+    """A package or a program. `fix` is the line that brings it, or why none can.
 
     `extra` is base for what every command needs, export or tflite-runtime for what those extras
     bring; of a program of the system, phones or emulator; .pt2 for what opens one.
@@ -60,11 +60,11 @@ class Part:
     extra: str
     version: str | None
     state: State
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
-class Place:
+class CleanedFolder:
     """Where something of ours lies. `size_bytes` is None where nothing lies there yet."""
 
     name: str
@@ -82,23 +82,23 @@ class Installation:
     version: str
     python: str
     platform: str
-    parts: tuple[Part, ...]
-    places: tuple[Place, ...]
+    parts: tuple[InstalledPart, ...]
+    places: tuple[CleanedFolder, ...]
     free_disk_bytes: int
     free_memory_bytes: int | None
-    doubts: tuple[Doubt, ...]
+    warnings: tuple[NamedWarning, ...]
 
     @property
-    def broken(self) -> tuple[Part, ...]:
+    def broken(self) -> tuple[InstalledPart, ...]:
         """The required parts that are not as they must be."""
         return tuple(p for p in self.parts if p.extra == "base" and p.state != "ok")
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanResult:
     """What `clean` removed, with the size that it had."""
 
-    removed: tuple[Place, ...]
+    removed: tuple[CleanedFolder, ...]
 
 
 def versions() -> Mapping[str, str | None]:
@@ -120,11 +120,11 @@ def doctor() -> Installation:
         places=places() if whole else (),
         free_disk_bytes=disk,
         free_memory_bytes=memory,
-        doubts=tuple(_doubts({part.name: part for part in parts}, disk, memory)),
+        warnings=tuple(_warnings({part.name: part for part in parts}, disk, memory)),
     )
 
 
-def places() -> tuple[Place, ...]:
+def places() -> tuple[CleanedFolder, ...]:
     """The cache, the user's configuration, and this folder's store."""
     found = (
         ("cache", assets.cache_dir()),
@@ -132,12 +132,12 @@ def places() -> tuple[Place, ...]:
         ("store", store.path()),
     )
     return tuple(
-        Place(name, str(path.absolute()), _size(path) if path.exists() else None)
+        CleanedFolder(name, str(path.absolute()), _size(path) if path.exists() else None)
         for name, path in found
     )
 
 
-def clean() -> Cleaned:
+def clean() -> CleanResult:
     """Removes our caches, and what killed exports left in ./build; UsageError where it may not.
 
     Leases stay: who waits for one would no longer be seen by who comes after.
@@ -153,8 +153,8 @@ def clean() -> Cleaned:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        removed.append(Place(path.name, str(path), bytes_))
-    return Cleaned(tuple(removed))
+        removed.append(CleanedFolder(path.name, str(path), bytes_))
+    return CleanResult(tuple(removed))
 
 
 def _children(folder: Path) -> tuple[Path, ...]:
@@ -162,12 +162,12 @@ def _children(folder: Path) -> tuple[Path, ...]:
         return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
 
 
-def _packages() -> Iterator[Part]:
+def _packages() -> Iterator[InstalledPart]:
     """Our own requirements, from our own metadata, against what is installed."""
     try:
         lines = metadata.requires("mobiledeploy") or []
     except metadata.PackageNotFoundError:
-        yield Part("mobiledeploy", "base", None, "missing", "make install")
+        yield InstalledPart("mobiledeploy", "base", None, "missing", "make install")
         return
     seen = set()
     for requirement in map(Requirement, lines):
@@ -182,34 +182,36 @@ def _extra(requirement: Requirement) -> str:
     return found[1] if found else "base"
 
 
-def _part(requirement: Requirement, extra: str) -> Part:
+def _part(requirement: Requirement, extra: str) -> InstalledPart:
     name, version = requirement.name, _version(requirement.name)
     line = "pip install mobiledeploy" if extra == "base" else f"pip install 'mobiledeploy[{extra}]'"
     if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-        return Part(name, extra, version, "unavailable", "Python 3.11 on Linux has it")
+        return InstalledPart(name, extra, version, "unavailable", "Python 3.11 on Linux has it")
     if version is None:
-        return Part(name, extra, None, "missing", line)
+        return InstalledPart(name, extra, None, "missing", line)
     if not requirement.specifier.contains(Version(version), prereleases=True):
-        return Part(name, extra, version, "unfit", f"pip install '{name}{requirement.specifier}'")
-    return Part(name, extra, version, "ok")
+        return InstalledPart(
+            name, extra, version, "unfit", f"pip install '{name}{requirement.specifier}'"
+        )
+    return InstalledPart(name, extra, version, "ok")
 
 
-def _tools() -> Iterator[Part]:
-    for name, (find, what, mend) in TOOLS.items():
+def _tools() -> Iterator[InstalledPart]:
+    for name, (find, what, fix) in TOOLS.items():
         try:
-            yield Part(name, what, _program_version(str(find())), "ok")
+            yield InstalledPart(name, what, _program_version(str(find())), "ok")
         except DeployError:
-            yield Part(name, what, None, "missing", mend)
+            yield InstalledPart(name, what, None, "missing", fix)
 
 
-def _apart() -> Iterator[Part]:
+def _apart() -> Iterator[InstalledPart]:
     """What lies in an environment of its own; where our own packages miss, it is not known."""
     try:
         version = apart.versions(apart.TORCH)["litert-torch"]
         apart.python(apart.TORCH)
-        yield Part("litert-torch", ".pt2", version, "ok")
+        yield InstalledPart("litert-torch", ".pt2", version, "ok")
     except DeployError as error:
-        yield Part("litert-torch", ".pt2", None, "missing", error.hint)
+        yield InstalledPart("litert-torch", ".pt2", None, "missing", error.hint)
 
 
 def _program_version(path: str) -> str | None:
@@ -233,7 +235,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _doubts(parts: Mapping[str, Part], disk: int, memory: int | None) -> Iterator[Doubt]:
+def _warnings(
+    parts: Mapping[str, InstalledPart], disk: int, memory: int | None
+) -> Iterator[NamedWarning]:
     runtime, numpy = parts.get("tflite-runtime"), parts.get("numpy")
     if (
         runtime
@@ -242,20 +246,20 @@ def _doubts(parts: Mapping[str, Part], disk: int, memory: int | None) -> Iterato
         and numpy.version
         and Version(numpy.version).major >= 2
     ):
-        yield Doubt(
+        yield NamedWarning(
             "numpy-2-with-tflite-runtime",
             f"tflite-runtime {runtime.version} cannot run with numpy {numpy.version}",
             "pip install 'numpy<2', or use --runtime litert, its successor",
         )
     tensorflow = parts.get("tensorflow")
     if tensorflow and tensorflow.version is None and disk < LITTLE_DISK_BYTES:
-        yield Doubt(
+        yield NamedWarning(
             "little-disk",
             f"{size(disk)} are free here, and the export extra takes about 2 GB",
             "free some space before installing it",
         )
     if memory is not None and memory < LITTLE_MEMORY_BYTES:
-        yield Doubt(
+        yield NamedWarning(
             "little-memory",
             f"{size(memory)} of memory are free, and TensorFlow alone takes 0.7 GB",
             "close something before an export",

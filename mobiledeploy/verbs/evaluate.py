@@ -1,7 +1,7 @@
-"""Artifacts on labelled pictures: top-1, top-5, agreement with the float model, confusion.
+"""Artifacts on labelled images: top-1, top-5, agreement with the float model, confusion.
 
 A pool of runner processes, one for each core, decodes, prepares and answers in parallel; this
-process hands out ranges of pictures and keeps the five best classes of each answer.
+process hands out ranges of images and keeps the five best classes of each answer.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Evaluation, Failed, Overrides
 from mobiledeploy.steps.evaluations import each
 from mobiledeploy.steps.failures import Failures
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluateResult:
     """The answer of the command: an evaluation for each path, in their order.
 
     `failed` are the paths that have none, each with its reason.
@@ -37,7 +37,7 @@ def evaluate(
     threads: int | None = None,
     overrides: Overrides | None = None,
     compare: bool = True,
-    notify: Notify = SILENCE,
+    reporter: Reporter = SILENT,
 ) -> tuple[Evaluation, ...]:
     """Judges artifacts; each result is in the store as soon as it exists.
 
@@ -49,13 +49,13 @@ def evaluate(
         threads: how many runners at once, each with one thread; by default one for each core.
         overrides: preprocessing, where it shall differ from the artifact's own.
         compare: whether to tell the agreement with the float artifact, which takes its evaluation.
-        notify: hears of progress and doubts.
+        reporter: hears of progress and warnings.
 
     Raises:
         InputError: an artifact without its record, or one that the record does not speak of; NaN
-            in an answer; more than max(5, 1 %) pictures that cannot be read.
+            in an answer; more than max(5, 1 %) images that cannot be read.
         UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
-            data set; pictures that say nothing about the model.
+            data set; images that say nothing about the model.
         DeviceError: a runner died or hangs.
 
     Where one of several fails the others are judged all the same; then the gravest error is raised.
@@ -69,22 +69,22 @@ def evaluate(
         threads=threads,
         overrides=overrides,
         compare=compare,
-        notify=notify,
+        reporter=reporter,
     )
     failures.check()
     return tuple(made.values())
 
 
-def evaluated(paths: Sequence[Path], **given: Any) -> Evaluated:
+def evaluated(paths: Sequence[Path], **given: Any) -> EvaluateResult:
     """`evaluate`, where each of several paths has its own answer or reason."""
     failures = Failures()
     made = each(paths, failures, **given)
     if len(paths) == 1:
         failures.check()
-    return Evaluated(tuple(map(str, made)), tuple(made.values()), failures.told())
+    return EvaluateResult(tuple(map(str, made)), tuple(made.values()), failures.told())
 
 
-# --- which pictures ------------------------------------------------------------------------
+# --- which images ------------------------------------------------------------------------
 
 
 # --- the work ------------------------------------------------------------------------------

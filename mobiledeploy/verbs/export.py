@@ -10,20 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
-    Doubt,
     Evaluation,
     Failed,
     Measured,
     Measurement,
     ModelSpec,
+    NamedWarning,
     Target,
 )
 from mobiledeploy.steps import runtimes, timings
 from mobiledeploy.steps.export_files import earlier, make, refuse_irregular, refuse_readonly_store
-from mobiledeploy.steps.export_plan import Order, Plan, plan
+from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.file_checks import Collector
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench as bench_verb
@@ -34,11 +34,11 @@ BENCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Row:
+class ExportRow:
     """One artifact of an export and what is known of it; None where it was not asked.
 
     `sqnr_db` and `divergence` (in nats) are of its logits beside the float32 file's, over
-    `compared` pictures; None for a float32 file.
+    `compared` images; None for a float32 file.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """The answer of `export`. `reused` says that an earlier export with the same inputs stood.
 
     `failed` are files that were asked for by name and could not be made; `rows` are the others.
@@ -68,32 +68,34 @@ class Exported:
     folder: str
     spec: ModelSpec
     reused: bool
-    rows: tuple[Row, ...]
-    doubts: tuple[Doubt, ...]
+    rows: tuple[ExportRow, ...]
+    warnings: tuple[NamedWarning, ...]
     failed: tuple[Failed, ...] = ()
 
 
-def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exported:
-    """Makes the artifacts that `order` asks for, or finds that they stand already.
+def export(
+    config: ExportConfig, reporter: Reporter = SILENT, *, timed: bool = True
+) -> ExportResult:
+    """Makes the artifacts that `config` asks for, or finds that they stand already.
 
     `timed` False leaves out the glance at their latencies.
     """
-    heard = Collector(notify)
-    planned = plan(order, heard)
+    heard = Collector(reporter)
+    planned = plan(config, heard)
     refuse_irregular(planned)
-    artifacts = None if order.force else earlier(planned)
+    artifacts = None if config.force else earlier(planned)
     reused = artifacts is not None
     if artifacts is None:
         refuse_readonly_store()
-        artifacts = make(planned, order, heard)
+        artifacts = make(planned, config, heard)
     for artifact in artifacts.values():
-        for doubt in artifact.doubts:
-            heard.doubt(doubt)
+        for warning in artifact.warnings:
+            heard.warn(warning)
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
     evaluations = _evaluations(planned, artifacts, heard)
     measurements = _measurements(artifacts, heard) if timed else {}
-    return Exported(
+    return ExportResult(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,
         reused=reused,
@@ -101,7 +103,7 @@ def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exp
             _row(path, a, evaluations.get(a.sha256), measurements.get(a.sha256))
             for path, a in artifacts.items()
         ),
-        doubts=tuple(heard.doubts),
+        warnings=tuple(heard.warnings),
         failed=tuple(heard.failed),
     )
 
@@ -113,7 +115,7 @@ def export(order: Order, notify: Notify = SILENCE, *, timed: bool = True) -> Exp
 
 
 def _evaluations(
-    planned: Plan, artifacts: dict[str, Artifact], notify: Notify
+    planned: ExportPlan, artifacts: dict[str, Artifact], reporter: Reporter
 ) -> dict[str, Evaluation]:
     if not planned.judged:
         return {}
@@ -126,11 +128,11 @@ def _evaluations(
             for target in (runtimes.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
-    made = evaluate_verb.evaluate(absent, notify=notify) if absent else ()
+    made = evaluate_verb.evaluate(absent, reporter=reporter) if absent else ()
     return {sha: e for sha, e in known.items() if e} | {e.artifact_sha256: e for e in made}
 
 
-def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, Measured]:
+def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[str, Measured]:
     with Store.open() as store:
         known = {
             a.sha256: store.measurement(a.sha256, target, _version(target))
@@ -140,14 +142,14 @@ def _measurements(artifacts: dict[str, Artifact], notify: Notify) -> dict[str, M
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
     made: tuple[Measurement, ...] = ()
     if absent:
-        heard = Collector(SILENCE)
-        heard.progress, heard.say = notify.progress, notify.say
-        made = bench_verb.bench(absent, seconds=BENCH_SECONDS, notify=heard)
-        names = sorted({doubt.name for doubt in heard.doubts})
+        heard = Collector(SILENT)
+        heard.progress, heard.say = reporter.progress, reporter.say
+        made = bench_verb.bench(absent, seconds=BENCH_SECONDS, reporter=heard)
+        names = sorted({warning.name for warning in heard.warnings})
         if names:
             # One line for all the files: a glance is a glance.
-            notify.doubt(
-                Doubt(
+            reporter.warn(
+                NamedWarning(
                     "rough-times",
                     f"the times below are rough ({', '.join(names)})",
                     "mobiledeploy bench takes longer over them, and says more",
@@ -161,8 +163,8 @@ def _version(target: Target) -> str:
     return runtimes.runtime_version(target.runtime)
 
 
-def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None) -> Row:
-    return Row(
+def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None) -> ExportRow:
+    return ExportRow(
         path=path,
         recipe=a.recipe.name,
         format=a.format,

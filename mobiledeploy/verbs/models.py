@@ -11,7 +11,7 @@ from mobiledeploy.steps.published import Published
 
 
 @dataclass(frozen=True)
-class Listing:
+class ModelListing:
     """A card and what is published of it."""
 
     card: ModelCard
@@ -19,10 +19,10 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Listings:
+class ModelListings:
     """Every card that was asked for."""
 
-    models: tuple[Listing, ...]
+    models: tuple[ModelListing, ...]
 
 
 def models(name: str | None = None) -> tuple[ModelCard, ...]:
@@ -30,12 +30,12 @@ def models(name: str | None = None) -> tuple[ModelCard, ...]:
     return tuple(map(cards.load, cards.names() if name is None else [name]))
 
 
-def listings(name: str | None = None) -> Listings:
+def listings(name: str | None = None) -> ModelListings:
     """The card `name`, or all cards, with the rows of published tables that are of them."""
     rows = published.grids()
-    return Listings(
+    return ModelListings(
         tuple(
-            Listing(card, tuple(row for row in rows if row.card == card.name))
+            ModelListing(card, tuple(row for row in rows if row.card == card.name))
             for card in models(name)
         )
     )

@@ -1,4 +1,4 @@
-"""What the store knows, as a page, a table or a picture: for those who were not there."""
+"""What the store knows, as a page, a table or an image: for those who were not there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
-from mobiledeploy.core.ports import SILENCE, Notify, Pixels
+from mobiledeploy.core.ports import SILENT, Pixels, Reporter
 from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.types import (
     Artifact,
@@ -39,12 +39,12 @@ FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
 DETAILED = 24
 """So many artifacts have a section of their own, those that were exported last."""
 FLIPS = 12
-"""So many pictures of flips are shown for an artifact."""
-PICTURE_PIXELS = 96
+"""So many images of flips are shown for an artifact."""
+IMAGE_PIXELS = 96
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenReport:
     """The answer of the command."""
 
     path: str
@@ -59,8 +59,8 @@ def report(
     format: str = "html",  # noqa: A002 - the option's name
     where: Mapping[str, str] | None = None,
     title: str = "MobileNet results",
-    notify: Notify = SILENCE,
-) -> Written:
+    reporter: Reporter = SILENT,
+) -> WrittenReport:
     """Writes a report of the store into `out`, whole or not at all.
 
     Args:
@@ -68,7 +68,7 @@ def report(
         format: of `FORMATS_OF`.
         where: which figures, as for `Store.results`.
         title: its heading.
-        notify: hears of what is left out.
+        reporter: hears of what is left out.
 
     Raises:
         UsageError: an unknown format, nothing is kept here, or `out` cannot be written.
@@ -76,19 +76,23 @@ def report(
     """
     if format not in FORMATS_OF:
         raise UsageError(f"no report in {format!r}", f"there are {', '.join(FORMATS_OF)}")
-    found = gather(where, title=title, detailed=format == "html", notify=notify)
+    found = gather(where, title=title, detailed=format == "html", reporter=reporter)
     content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(found)
     if format == "png":
         content = _png(str(content))
     records.write_atomic(out, content)
     size = len(content.encode() if isinstance(content, str) else content)
-    return Written(str(out), format, size, len(found.results))
+    return WrittenReport(str(out), format, size, len(found.results))
 
 
 def gather(
-    where: Mapping[str, str] | None = None, *, title: str, detailed: bool, notify: Notify = SILENCE
+    where: Mapping[str, str] | None = None,
+    *,
+    title: str,
+    detailed: bool,
+    reporter: Reporter = SILENT,
 ) -> Report:
-    """All that a report tells; `detailed` takes a look into files and pictures too."""
+    """All that a report tells; `detailed` takes a look into files and images too."""
     if not store_path().exists():
         raise UsageError(
             f"nothing is kept in {store_path()} yet", "mobiledeploy export or bench come first"
@@ -108,7 +112,7 @@ def gather(
         details: tuple[Detail, ...] = ()
         if detailed:
             if len(order) > DETAILED:
-                notify.say(f"details of {DETAILED} artifacts of {len(order)}")
+                reporter.say(f"details of {DETAILED} artifacts of {len(order)}")
             details = tuple(
                 _detail(store, known, sha, files.get(sha)) for sha in list(order)[:DETAILED]
             )
@@ -231,7 +235,7 @@ def _flips(
 
 
 def _images(evaluation: Evaluation, wanted: set[str]) -> dict[str, str]:
-    """Small pictures of samples, {} where the data set is gone or on another machine."""
+    """Small images of samples, {} where the data set is gone or on another machine."""
     data = evaluation.data
     if not wanted:
         return {}
@@ -249,7 +253,7 @@ def _images(evaluation: Evaluation, wanted: set[str]) -> dict[str, str]:
 
 def _uri(pixels: Pixels) -> str:
     image = Image.fromarray(pixels)
-    image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+    image.thumbnail((IMAGE_PIXELS, IMAGE_PIXELS))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -11,21 +11,21 @@ from pathlib import Path
 from mobiledeploy.analysis import regression
 from mobiledeploy.core import records, units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
-    Compared,
-    Comparison,
     Counted,
-    Doubt,
     Estimated,
     Evaluation,
     Kind,
+    LatencyComparison,
     Measured,
     Measurement,
+    NamedWarning,
     Outcome,
     Regression,
     Result,
+    StoredComparison,
     Target,
     Verdict,
     gravest,
@@ -36,7 +36,7 @@ from mobiledeploy.store.database import Kept, Store
 
 
 @dataclass(frozen=True)
-class Key:
+class FigureKey:
     """What a figure is of, and where; `weights` is where the model's numbers came from.
 
     `io` is the artifact's `ends`.
@@ -56,7 +56,7 @@ class Key:
         """The model and its weights, for people."""
         return units.network(self.model, self.weights, self.weights_sha256)
 
-    def others(self, known: Iterable[Key]) -> str:
+    def others(self, known: Iterable[FigureKey]) -> str:
         """What is known of other weights or other `io` and is the same but for these, "" for none.
 
         Said as what follows "only".
@@ -88,21 +88,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ResultList:
     """The answer of the listing, newest first."""
 
     results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class ComparisonList:
     """The answer of the listing of comparisons, newest first."""
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[StoredComparison, ...]
 
 
 @dataclass(frozen=True)
-class Moved:
+class RecordTransfer:
     """What an export wrote or an import added: so many of the records of a file."""
 
     path: str
@@ -111,7 +111,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Regressed:
+class RegressionReport:
     """Every figure of the baseline set, and what became of it."""
 
     baseline: str
@@ -121,7 +121,7 @@ class Regressed:
 
 def results(
     where: Mapping[str, str] | None = None, *, newest: bool = False, most: int | None = None
-) -> Listed:
+) -> ResultList:
     """Figures of the store; arguments as for `Store.results`.
 
     Raises:
@@ -129,24 +129,24 @@ def results(
     """
     wanted = filters(where)
     with present() as kept:
-        return Listed(kept.results(wanted, newest=newest, most=most))
+        return ResultList(kept.results(wanted, newest=newest, most=most))
 
 
-def comparisons() -> Comparisons:
+def comparisons() -> ComparisonList:
     """What was timed in turns; UsageError where nothing is kept here."""
     with present() as kept:
-        return Comparisons(kept.comparisons())
+        return ComparisonList(kept.comparisons())
 
 
-def export(path: Path, *, newest: bool = False) -> Moved:
+def export(path: Path, *, newest: bool = False) -> RecordTransfer:
     """Writes every record of the store into a file of JSON lines, whole or not at all."""
     with present() as kept:
         lines = tuple(kept.dump(newest))
     records.write_atomic(path, "".join(line + "\n" for line in lines))
-    return Moved(str(path), len(lines), len(lines))
+    return RecordTransfer(str(path), len(lines), len(lines))
 
 
-def take(path: Path) -> Moved:
+def take(path: Path) -> RecordTransfer:
     """Adds the records of a file that `export` wrote, all or none; those known already stay once.
 
     Raises:
@@ -156,24 +156,23 @@ def take(path: Path) -> Moved:
     count = sum(1 for _ in read(path))
     with Store.open() as kept:
         new = kept.load(read(path))
-    return Moved(str(path), count, new)
+    return RecordTransfer(str(path), count, new)
 
 
 def regress(
-    baseline: Path, *, margin: float = regression.TIME_MARGIN, notify: Notify = SILENCE
-) -> Regressed:
+    baseline: Path, *, margin: float = regression.TIME_MARGIN, reporter: Reporter = SILENT
+) -> RegressionReport:
     """The store's newest figures against those of `baseline`, a file that `export` wrote.
 
     A figure answers for the same model, weights, recipe, format and io on the same target, whatever
     the file's bytes: that is what changes from commit to commit. One that is not newer than the
-    baseline's, or that was doubted when it was taken, decides nothing. The verdicts are kept in the
-    store.
+    baseline's, or that came with a warning, decides nothing. The verdicts are kept in the store.
 
     Args:
         baseline: the accepted figures.
         margin: how much longer a time may be, as a fraction; instructions and estimates have
             `regression.EXACT_MARGIN`.
-        notify: hears of doubts.
+        reporter: hears of warnings.
 
     Raises:
         UsageError: the baseline has no figures, nothing was kept here yet, or no margin.
@@ -187,14 +186,14 @@ def regress(
     with present() as kept:
         found = _figures(_kept(kept.dump(newest=True)))
     made = tuple(_held(key, found, old, margin) for key, old in accepted.items())
-    with Store.keeping(notify) as kept:
+    with Store.keeping(reporter) as kept:
         for one in made:
             for verdict in one.verdicts:
                 if one.artifact_sha256:
                     kept.add_verdict(one.artifact_sha256, "regress", verdict)
-            for doubt in one.doubts:
-                notify.doubt(doubt)
-    return Regressed(str(baseline), gravest({one.outcome for one in made}), made)
+            for warning in one.warnings:
+                reporter.warn(warning)
+    return RegressionReport(str(baseline), gravest({one.outcome for one in made}), made)
 
 
 def _kept(lines: Iterator[str]) -> Iterator[Kept]:
@@ -204,7 +203,7 @@ def _kept(lines: Iterator[str]) -> Iterator[Kept]:
             yield store.read_kept(line, str(store.path()))
 
 
-def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
+def _figures(kept: Iterator[Kept]) -> dict[FigureKey, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
     # Of each the newest alone: all of them may be larger than memory.
@@ -212,20 +211,20 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
     for one in kept:
         if isinstance(one.record, Artifact):
             artifacts[one.record.sha256] = one.record
-        elif not isinstance(one.record, Evaluation | Verdict | Compared):
+        elif not isinstance(one.record, Evaluation | Verdict | LatencyComparison):
             of = (one.record.artifact_sha256, one.record.kind, one.record.target)
             if of not in figures or figures[of][0] <= one.made_at:
                 # Last where it came last: of two of the same moment that one counts.
                 figures.pop(of, None)
                 figures[of] = (one.made_at, one.record)
-    found: dict[Key, Figure] = {}
+    found: dict[FigureKey, Figure] = {}
     for made_at, m in sorted(figures.values(), key=lambda pair: pair[0]):
         a = artifacts.get(m.artifact_sha256)
         if a is None:
-            key = Key(m.artifact_sha256[:12], "", "", "", "", "", m.kind, m.target)
+            key = FigureKey(m.artifact_sha256[:12], "", "", "", "", "", m.kind, m.target)
         else:
             weights = a.spec.weights
-            key = Key(
+            key = FigureKey(
                 a.spec.name,
                 weights.source,
                 weights.sha256,
@@ -239,7 +238,9 @@ def _figures(kept: Iterator[Kept]) -> dict[Key, Figure]:
     return found
 
 
-def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float) -> Regression:
+def _held(
+    key: FigureKey, here: Mapping[FigureKey, Figure], accepted: Figure, margin: float
+) -> Regression:
     newest, kind, t = here.get(key), key.kind, key.target
     new, old = None if newest is None else newest.record, accepted.record
     where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
@@ -263,9 +264,9 @@ def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float)
             f"{path}: {line}",
         )
         sha = "" if new is None else new.artifact_sha256
-        doubts = () if new is None else _doubts(path, new, old)
+        warnings = () if new is None else _warnings(path, new, old)
         return Regression(
-            path, key.model, key.recipe, key.format, sha, old.artifact_sha256, (verdict,), doubts
+            path, key.model, key.recipe, key.format, sha, old.artifact_sha256, (verdict,), warnings
         )
 
     if newest is None or new is None:
@@ -282,9 +283,9 @@ def _held(key: Key, here: Mapping[Key, Figure], accepted: Figure, margin: float)
     changed = _incomparable(new, old)
     if changed:
         return said("inconclusive", found, f"not comparable: {changed}")
-    doubted = _doubted(new, old)
-    if doubted:
-        line = f"{_words(metric, found)}, but {doubted}; bench it again"
+    uncertain = _uncertain(new, old)
+    if uncertain:
+        line = f"{_words(metric, found)}, but {uncertain}; bench it again"
         return said("inconclusive", found, line)
     outcome = regression.outcome(found[1], found[2], limit)
     return said(outcome, found, f"{_words(metric, found)}, margin {100 * limit:g} %")
@@ -309,22 +310,22 @@ def _incomparable(new: Measurement, old: Measurement) -> str:
     return ""
 
 
-def _doubted(new: Measurement, old: Measurement) -> str:
+def _uncertain(new: Measurement, old: Measurement) -> str:
     """Which of two figures says of itself that it is rough, and why; "" where neither does."""
     sides = (("the new figure", new), ("the baseline's", old))
     found = {
-        whose: ", ".join(d.name for d in m.doubts if d.name in regression.ROUGH)
+        whose: ", ".join(d.name for d in m.warnings if d.name in regression.ROUGH)
         for whose, m in sides
     }
-    return "; ".join(f"{whose} is in doubt ({names})" for whose, names in found.items() if names)
+    return "; ".join(f"{whose} is uncertain ({names})" for whose, names in found.items() if names)
 
 
-def _doubts(path: str, new: Measurement, old: Measurement) -> tuple[Doubt, ...]:
-    found = [Doubt(d.name, d.message, d.advice) for d in new.doubts]
+def _warnings(path: str, new: Measurement, old: Measurement) -> tuple[NamedWarning, ...]:
+    found = [NamedWarning(d.name, d.message, d.advice) for d in new.warnings]
     versions = [getattr(m, "runtime_version", "") for m in (old, new)]
     if versions[0] != versions[1]:
         found.append(
-            Doubt(
+            NamedWarning(
                 "other-runtime",
                 f"{path}: runtime {versions[1]}, the baseline's was {versions[0]}",
                 "a change may be the runtime's",

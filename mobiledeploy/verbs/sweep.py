@@ -22,18 +22,18 @@ from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, leases, records, units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
 from mobiledeploy.steps import baseline, bench_figures, export_files, resolve, runtimes
 from mobiledeploy.steps import sweep_job as jobs_
-from mobiledeploy.steps.sweep_job import Job, Made
+from mobiledeploy.steps.sweep_job import JobResult, SweepJob
 from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, export
 
 
 @dataclass(frozen=True)
-class Grid:
+class SweepGrid:
     """What is tried; None means the card's own. `devices` may be empty: nothing is timed then."""
 
     archs: tuple[str, ...]
@@ -48,7 +48,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedJob:
     """A job: `state` is to do, standing, or impossible, for the reason in `why`."""
 
     what: str
@@ -58,32 +58,34 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Front:
+class ParetoFront:
     """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device.
 
-    All were judged on the same `pictures`. Of one cost the most accurate comes first, and those
+    All were judged on the same `images`. Of one cost the most accurate comes first, and those
     that tie with it follow. `gains` are of each over the cheaper one before it, of those that
     follow over the one that they tie with; None for the first and where they cannot be compared.
     """
 
     kind: str
     device: str
-    pictures: str
+    images: str
     results: tuple[Result, ...]
     gains: tuple[Gain | None, ...]
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """The answer of the command."""
 
-    jobs: tuple[Planned, ...]
+    jobs: tuple[PlannedJob, ...]
     made: int
     failed: tuple[Failed, ...]
-    fronts: tuple[Front, ...]
+    fronts: tuple[ParetoFront, ...]
 
 
-def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, Planned]]:
+def plan(
+    grid: SweepGrid, workers: int, reporter: Reporter = SILENT
+) -> list[tuple[SweepJob, PlannedJob]]:
     """Every job of the grid, and whether it is possible, and stands already.
 
     Raises:
@@ -111,22 +113,24 @@ def plan(grid: Grid, workers: int, notify: Notify = SILENCE) -> list[tuple[Job, 
     found = []
     cells = itertools.product(grid.archs, grid.alphas or (None,), grid.resolutions or (None,))
     for number, (arch, alpha, res) in enumerate(cells):
-        job = Job(arch, alpha, res, grid.recipes, grid.formats, grid.weights, grid.data, workers)
+        job = SweepJob(
+            arch, alpha, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
+        )
         found.append((job, _state(job, grid.out)))
-        notify.progress("planning", number + 1, number + 2)
+        reporter.progress("planning", number + 1, number + 2)
     if all(planned.state == "impossible" for _, planned in found):
         raise UsageError(f"no cell of the grid is possible: {found[0][1].why}")
     return found
 
 
 def sweep(
-    grid: Grid,
+    grid: SweepGrid,
     *,
     executor: str = "local",
     workers: int | None = None,
     address: str = "",
-    notify: Notify = SILENCE,
-) -> Swept:
+    reporter: Reporter = SILENT,
+) -> SweepResult:
     """Makes and judges what is missing of the grid, then takes its figures.
 
     Args:
@@ -134,7 +138,7 @@ def sweep(
         executor: where jobs run.
         workers: how many at once; each has its share of the cores. By default one for two cores.
         address: of a cluster, for executors that know one.
-        notify: hears of progress, doubts and what failed.
+        reporter: hears of progress, warnings and what failed.
 
     Raises:
         UsageError: see `plan`.
@@ -142,12 +146,12 @@ def sweep(
     """
     count = workers or max(1, leases.cores() // 2)
     runs = EXECUTORS.load(executor)
-    planned = plan(grid, count, notify)
+    planned = plan(grid, count, reporter)
     todo = [job for job, p in planned if p.state == "to do"]
     failed: list[Failed] = []
     for _, p in planned:
         if p.state == "impossible":
-            notify.say(f"left out: {p.what}: {p.why}")
+            reporter.say(f"left out: {p.what}: {p.why}")
     begun, made = time.monotonic(), 0
     answers = runs.run(
         jobs_.work, [records.line(job) for job in todo], workers=count, address=address
@@ -157,16 +161,18 @@ def sweep(
         made += failure is None
         if failure is not None:
             failed.append(failure)
-            notify.say(f"failed: {failure.what}: {failure.message}")
+            reporter.say(f"failed: {failure.what}: {failure.message}")
         left = (time.monotonic() - begun) / done * (len(todo) - done)
-        notify.progress("models", done, len(todo))
-        notify.say(f"{done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
+        reporter.progress("models", done, len(todo))
+        reporter.say(f"{done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
     standing = _standing([job for job, p in planned if p.state != "impossible"], grid.out)
-    failed += _figures(standing, grid.devices, notify)
-    return Swept(tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values())))
+    failed += _figures(standing, grid.devices, reporter)
+    return SweepResult(
+        tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values()))
+    )
 
 
-def fronts(artifacts: set[str]) -> tuple[Front, ...]:
+def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
     """The fronts of these artifacts (by sha256): for each kind of figure, device and data set."""
     with Store.open() as kept:
         rows = [r for r in kept.results(newest=True) if r.artifact_sha256 in artifacts]
@@ -175,24 +181,24 @@ def fronts(artifacts: set[str]) -> tuple[Front, ...]:
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for r in judged:
         if r.kind:
-            groups[r.kind, r.device, _pictures(r)].append(r)
+            groups[r.kind, r.device, _images(r)].append(r)
     found = []
-    for (kind, device, pictures), mine in sorted(groups.items()):
+    for (kind, device, images), mine in sorted(groups.items()):
         costs = [float(r.latency_ns or r.instructions or 0) for r in mine]
-        found.append(_front(kind, device, pictures, mine, costs))
+        found.append(_front(kind, device, images, mine, costs))
     once = {r.artifact_sha256: r for r in judged}
     sizes: dict[str, list[Result]] = defaultdict(list)
     for r in sorted(once.values(), key=lambda r: r.artifact_sha256):
-        sizes[_pictures(r)].append(r)
-    for pictures, mine in sorted(sizes.items()):
+        sizes[_images(r)].append(r)
+    for images, mine in sorted(sizes.items()):
         costs = [float(r.size_bytes or 0) for r in mine]
-        found.append(_front("size", "", pictures, mine, costs))
+        found.append(_front("size", "", images, mine, costs))
     return tuple(found)
 
 
 def _front(
-    kind: str, device: str, pictures: str, results: Sequence[Result], costs: Sequence[float]
-) -> Front:
+    kind: str, device: str, images: str, results: Sequence[Result], costs: Sequence[float]
+) -> ParetoFront:
     points = [(cost, r.top1 or 0.0) for cost, r in zip(costs, results, strict=True)]
     with Store.open() as kept:
 
@@ -203,11 +209,11 @@ def _front(
 
         best = pareto.front(points, answers)
         gains = pareto.gains([answers(i) for i in best], [costs[i] for i in best])
-    return Front(kind, device, pictures, tuple(results[i] for i in best), gains)
+    return ParetoFront(kind, device, images, tuple(results[i] for i in best), gains)
 
 
-def _pictures(r: Result) -> str:
-    return units.pictures(r.data_source, r.data_split, r.data_identity)
+def _images(r: Result) -> str:
+    return units.images(r.data_source, r.data_split, r.data_identity)
 
 
 def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
@@ -215,14 +221,14 @@ def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
     return name if name is None or name in words else str(Path(name).resolve())
 
 
-def _state(job: Job, out: Path) -> Planned:
+def _state(job: SweepJob, out: Path) -> PlannedJob:
     try:
-        _, found = export_files.standing(job.order(out))
+        _, found = export_files.standing(job.config(out))
     except DeployError as error:
-        return Planned(str(job), job.recipes, "impossible", str(error))
+        return PlannedJob(str(job), job.recipes, "impossible", str(error))
     if found is None or not _judged(found):
-        return Planned(str(job), job.recipes, "to do")
-    return Planned(str(job), job.recipes, "standing")
+        return PlannedJob(str(job), job.recipes, "to do")
+    return PlannedJob(str(job), job.recipes, "standing")
 
 
 def _judged(found: dict[str, Artifact]) -> bool:
@@ -242,7 +248,7 @@ def _judged(found: dict[str, Artifact]) -> bool:
         )
 
 
-def _take(job: Job, text: str, out: Path) -> Failed | None:
+def _take(job: SweepJob, text: str, out: Path) -> Failed | None:
     """Writes what a job gave back, records after their files; its failure where it failed."""
     if '"record":"Failure"' in text[:80]:
         failure = records.loads(Failure, text, "a job's answer")
@@ -250,10 +256,10 @@ def _take(job: Job, text: str, out: Path) -> Failed | None:
         with Store.open() as kept:
             kept.add_job("", str(job), "failed", said)
         return Failed(str(job), said, failure.exit_code)
-    made = records.loads(Made, text, "a job's answer")
+    made = records.loads(JobResult, text, "a job's answer")
     ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
     # Aside there was nothing that its files must keep apart from, and here may be.
-    folder = export_files.folder(job.order(out))
+    folder = export_files.folder(job.config(out))
     with Store.open() as kept:
         for name in ordered:
             path = _place(folder, name)
@@ -274,16 +280,16 @@ def _place(folder: Path, name: str) -> Path:
     return folder.joinpath(*Path(name).parts[1:])
 
 
-def _standing(jobs: Sequence[Job], out: Path) -> dict[str, str]:
+def _standing(jobs: Sequence[SweepJob], out: Path) -> dict[str, str]:
     """path -> sha256 of the artifacts that the jobs have made by now."""
     found: dict[str, str] = {}
     for job in jobs:
-        _, artifacts = export_files.standing(job.order(out))
+        _, artifacts = export_files.standing(job.config(out))
         found |= {path: a.sha256 for path, a in (artifacts or {}).items()}
     return found
 
 
-def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -> list[Failed]:
+def _figures(standing: dict[str, str], devices: Sequence[str], reporter: Reporter) -> list[Failed]:
     """Takes the figures that are missing, one at a time, for a timing has its machine alone."""
     names = {device: _name(device) for device in devices}
     missing = [
@@ -295,16 +301,16 @@ def _figures(standing: dict[str, str], devices: Sequence[str], notify: Notify) -
         try:
             card = resolve.stand_in(device)
             if card is None:
-                bench.bench([Path(path)], device=device, notify=notify)
+                bench.bench([Path(path)], device=device, reporter=reporter)
             else:
                 # Its figure alone: an emulator is a device of the grid itself, and takes longer.
-                bench_figures.estimated([Path(path)], card, notify=notify)
+                bench_figures.estimated([Path(path)], card, reporter=reporter)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
-            notify.say(f"failed: {path} on {device}: {error}")
+            reporter.say(f"failed: {path} on {device}: {error}")
         left = (time.monotonic() - begun) / done * (len(missing) - done)
-        notify.progress("figures", done, len(missing))
-        notify.say(f"{done} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
+        reporter.progress("figures", done, len(missing))
+        reporter.say(f"{done} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
     return failed
 
 
@@ -333,14 +339,14 @@ def _words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _export(job: Job) -> Made:
+def _export(job: SweepJob) -> JobResult:
     """A job's export, in the process and the folder of the job alone."""
     out = Path("build")
-    order = job.order(out)
-    done = export.export(order, timed=False)
+    config = job.config(out)
+    done = export.export(config, timed=False)
     if done.failed:
         raise InputError(done.failed[0].message)
-    key, _ = export_files.standing(order)
+    key, _ = export_files.standing(config)
     with Store.open() as store:
         kept = tuple(store.dump())
     files = {
@@ -351,7 +357,7 @@ def _export(job: Job) -> Made:
         if path.is_file()
     }
     paths = tuple(str(Path(row.path).relative_to(out)) for row in done.rows)
-    return Made(key, files, paths, kept)
+    return JobResult(key, files, paths, kept)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train or fine-tune a network; a training that was broken off goes on where it was.
 
-The order: everything is checked and the pictures are identified before anything is written; a child
+The order: everything is checked and the images are identified before anything is written; a child
 (`verbs/fit`) trains, and commits each epoch to the run's folder; weights and record come last.
 """
 
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from mobiledeploy.core import artifacts, records, runs
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.ports import SILENCE, Notify
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Run
 from mobiledeploy.steps import child_process
-from mobiledeploy.steps.training_plan import Order, Plan, facts, plan
+from mobiledeploy.steps.training_plan import TrainConfig, TrainingPlan, facts, plan
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """The answer of `train`. `reused` says that the folder held the finished training already."""
 
     folder: str
@@ -31,27 +31,27 @@ class Trained:
     run: Run
 
 
-def train(order: Order, notify: Notify = SILENCE) -> Trained:
-    """Trains as `order` says, goes on with what was broken off, or finds it done.
+def train(config: TrainConfig, reporter: Reporter = SILENT) -> TrainResult:
+    """Trains as `config` says, goes on with what was broken off, or finds it done.
 
-    The kept weights are those of the epoch with the best top-1 on the validation pictures (with
-    `ema`, the averaged weights of that epoch), so that this top-1 is a little too good: pictures
+    The kept weights are those of the epoch with the best top-1 on the validation images (with
+    `ema`, the averaged weights of that epoch), so that this top-1 is a little too good: images
     that took no part tell how good the network is.
 
     Raises:
         UsageError: an option, a folder that cannot be written, TF_CONFIG.
-        InputError: pictures or weights that do not fit, or a folder with another training.
+        InputError: images or weights that do not fit, or a folder with another training.
         MissingError: weights that cannot be had.
     """
-    planned = plan(order, notify)
+    planned = plan(config, reporter)
     if not planned.chief:
         with artifacts.scratch() as own:
-            return _train(planned, own, notify)
+            return _train(planned, own, reporter)
     with _alone(planned.folder):
-        return _train(planned, planned.folder, notify)
+        return _train(planned, planned.folder, reporter)
 
 
-def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
+def _train(planned: TrainingPlan, own: Path, reporter: Reporter) -> TrainResult:
     request, folder = planned.request, planned.folder
     epochs = request.settings.epochs
     finished = _earlier(folder / runs.RECORD, planned)
@@ -61,11 +61,11 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
         except InputError as error:
             if not runs.restore(folder, finished):
                 raise InputError(error.message, "train into another --out") from error
-            notify.say(f"{folder / finished.weights} was not whole and is brought back")
+            reporter.say(f"{folder / finished.weights} was not whole and is brought back")
             run = runs.load(folder)
-        for doubt in run.doubts:
-            notify.doubt(doubt)
-        return Trained(str(folder), True, run)
+        for warning in run.warnings:
+            reporter.warn(warning)
+        return TrainResult(str(folder), True, run)
     earlier = _earlier(folder / runs.STATE / runs.RECORD, planned)
     if finished and not earlier:
         raise InputError(
@@ -78,7 +78,7 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
             "ask for as many, or choose another --out",
         )
     if earlier:
-        notify.say(f"going on after epoch {len(earlier.history)} of {epochs} in {folder}")
+        reporter.say(f"going on after epoch {len(earlier.history)} of {epochs} in {folder}")
     request = dataclasses.replace(request, own=str(own), earlier=earlier)
     aside = own / runs.STATE
     with records.writing(own):
@@ -90,13 +90,13 @@ def _train(planned: Plan, own: Path, notify: Notify) -> Trained:
         what="the training",
         log=aside / "log",
         temporary=aside / "tmp",
-        notify=notify,
+        reporter=reporter,
         files=[Path(request.init).name] if request.init else (),
     )
     try:
         with closing(answers):
             for run in answers:
-                return Trained(str(folder), False, run)
+                return TrainResult(str(folder), False, run)
     finally:
         shutil.rmtree(aside / "tmp", ignore_errors=True)
     raise AssertionError("the iterator ends in an error of its own")
@@ -131,7 +131,7 @@ def _alone(folder: Path) -> Iterator[None]:
         raise
 
 
-def _earlier(path: Path, planned: Plan) -> Run | None:
+def _earlier(path: Path, planned: TrainingPlan) -> Run | None:
     """The record at `path`, None for none; InputError where it is of another training."""
     if not path.is_file():
         return None

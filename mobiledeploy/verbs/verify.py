@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from mobiledeploy.analysis import pipelines
-from mobiledeploy.analysis.pipelines import Diagnosis
+from mobiledeploy.analysis.pipelines import PipelineDiagnosis
 from mobiledeploy.core import arrays, artifacts, inputs
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENCE, Array, Notify
-from mobiledeploy.core.types import Artifact, Doubt, Verdict
+from mobiledeploy.core.ports import SILENT, Array, Reporter
+from mobiledeploy.core.types import Artifact, NamedWarning, Verdict
 from mobiledeploy.steps import golden, golden_inputs
 
 PATIENCE_S = 600.0
@@ -24,7 +24,7 @@ LARGEST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifyResult:
     """The answer of `verify`.
 
     `sealed`: the file itself carries its contract, the same as the record. `golden` is None where
@@ -36,8 +36,8 @@ class Verified:
     sealed: bool
     samples: int
     golden: Verdict | None
-    pipeline: Diagnosis | None
-    doubts: tuple[Doubt, ...]
+    pipeline: PipelineDiagnosis | None
+    warnings: tuple[NamedWarning, ...]
 
     @property
     def sound(self) -> bool:
@@ -48,51 +48,53 @@ class Verified:
         return as_wanted and (self.golden is None or self.golden.outcome == "pass")
 
 
-def verify(path: Path, *, pipeline: str | None = None, notify: Notify = SILENCE) -> Verified:
+def verify(path: Path, *, pipeline: str | None = None, reporter: Reporter = SILENT) -> VerifyResult:
     """Replays an artifact's golden samples; says what is wrong with a caller's preprocessing.
 
     Args:
-        path: the artifact, its record and its golden pictures beside it.
-        pipeline: an .npz of the tensors that the caller makes of the golden pictures, in their
+        path: the artifact, its record and its golden images beside it.
+        pipeline: an .npz of the tensors that the caller makes of the golden images, in their
             order, or a command that writes one: it is called with the file to write and the
-            pictures' paths after its own arguments, and no shell.
-        notify: hears of doubts.
+            images' paths after its own arguments, and no shell.
+        reporter: hears of warnings.
 
     Raises:
-        InputError: no artifact, golden pictures that are not those of its record, a file whose own
+        InputError: no artifact, golden images that are not those of its record, a file whose own
             contract is not its record's, or tensors that cannot be read.
         UsageError: a command that fails.
         MissingError: a command that is not there.
     """
     artifact = artifacts.load(path)
-    doubts = []
+    warnings = []
     sealed = _sealed(path, artifact)
     if not sealed:
-        doubts.append(
-            Doubt(
+        warnings.append(
+            NamedWarning(
                 "no-contract",
                 f"{path} carries no preprocessing contract of its own: its record alone has it",
                 "export it again, with --force",
             )
         )
-    now = golden.replay(path, artifact, notify)
-    verdict, doubt = golden.judge(artifact, now)
-    doubts += [doubt] if doubt else []
+    now = golden.replay(path, artifact, reporter)
+    verdict, warning = golden.judge(artifact, now)
+    warnings += [warning] if warning else []
     diagnosis = _diagnosed(path, artifact, pipeline) if pipeline else None
     if diagnosis and diagnosis.untold:
-        doubts.append(
-            Doubt("untold", f"the golden pictures cannot tell {', '.join(diagnosis.untold)} apart")
+        warnings.append(
+            NamedWarning(
+                "untold", f"the golden images cannot tell {', '.join(diagnosis.untold)} apart"
+            )
         )
-    for told in doubts:
-        notify.doubt(told)
-    return Verified(
+    for told in warnings:
+        reporter.warn(told)
+    return VerifyResult(
         path=str(path),
         artifact_sha256=artifact.sha256,
         sealed=sealed,
         samples=len(artifact.golden.images),
         golden=verdict,
         pipeline=diagnosis,
-        doubts=tuple(doubts),
+        warnings=tuple(warnings),
     )
 
 
@@ -116,10 +118,10 @@ def _sealed(path: Path, artifact: Artifact) -> bool:
     return True
 
 
-def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
-    kept = golden.pictures(path, artifact.golden)
+def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> PipelineDiagnosis:
+    kept = golden.images(path, artifact.golden)
     return pipelines.diagnose(
-        [golden_inputs.golden(path.parent, picture) for picture in kept],
+        [golden_inputs.golden(path.parent, image) for image in kept],
         _tensors(pipeline, kept),
         artifact.spec.preprocessing,
         artifact.spec.resolution,
@@ -128,18 +130,18 @@ def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> Diagnosis:
     )
 
 
-def _tensors(pipeline: str, pictures: Sequence[Path]) -> Array:
+def _tensors(pipeline: str, images: Sequence[Path]) -> Array:
     if pipeline.lower().endswith(".npz") and " " not in pipeline.strip():
-        return _read(Path(pipeline), pictures)
+        return _read(Path(pipeline), images)
     with artifacts.scratch() as scratch:
         made = Path(scratch, "tensors.npz")
-        _call(pipeline, (str(made), *(str(p.resolve()) for p in pictures)))
+        _call(pipeline, (str(made), *(str(p.resolve()) for p in images)))
         if not made.is_file():
             raise UsageError(
                 f"the pipeline {pipeline!r} wrote no tensors",
-                "it is called with the .npz to write, then the pictures' paths",
+                "it is called with the .npz to write, then the images' paths",
             )
-        return _read(made, pictures)
+        return _read(made, images)
 
 
 def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
@@ -173,10 +175,10 @@ def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
         )
 
 
-def _read(path: Path, pictures: Sequence[Path]) -> Array:
-    """The tensors of an archive: its one array, or one for each picture by its name."""
+def _read(path: Path, images: Sequence[Path]) -> Array:
+    """The tensors of an archive: its one array, or one for each image by its name."""
     with arrays.opened(path, LARGEST_BYTES) as archive:
-        names = [picture.stem for picture in pictures]
+        names = [image.stem for image in images]
         if set(names) <= set(archive.files):
             found = [np.squeeze(archive[name]) for name in names]
             if len({tensor.shape for tensor in found}) > 1:
@@ -185,6 +187,6 @@ def _read(path: Path, pictures: Sequence[Path]) -> Array:
         if len(archive.files) != 1:
             raise InputError(
                 f"{path} holds {', '.join(archive.files) or 'nothing'}",
-                "one array is wanted, or one for each golden picture by its name",
+                "one array is wanted, or one for each golden image by its name",
             )
         return archive[archive.files[0]]

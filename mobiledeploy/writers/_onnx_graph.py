@@ -250,7 +250,7 @@ class Writer:
         return usual(len(self.shape(index)))
 
     def lies(self, index: int, order: Order) -> tuple[int, ...]:
-        """The shape of the tensor as it lies in `order`."""
+        """The shape of the tensor as it lies in `config`."""
         shape = self.shape(index)
         return tuple(shape[axis] for axis in order)
 
@@ -286,7 +286,7 @@ class Writer:
     # Names of numbers.
 
     def label(self, index: int, order: Order) -> str:
-        """What the tensor's numbers are called where they lie in `order`."""
+        """What the tensor's numbers are called where they lie in `config`."""
         name = self._names[index]
         if order != self._usual(index):
             kind = "nhwc" if order == (0, 1, 2, 3) else _digits(order)
@@ -304,7 +304,7 @@ class Writer:
             self.put(target, tuple(permutation.index(axis) for axis in order), name)
 
     def value(self, index: int, order: Order) -> str:
-        """A tensor's numbers, or codes, in `order`."""
+        """A tensor's numbers, or codes, in `config`."""
         array = self.array(index)
         if array is not None:
             name = f"{self._names[index]}/{_digits(order)}"
@@ -323,7 +323,7 @@ class Writer:
         return names[order]
 
     def read(self, index: int, order: Order) -> str:
-        """A tensor in `order`, codes as the floats that they stand for."""
+        """A tensor in `config`, codes as the floats that they stand for."""
         if not self.is_coded(index):
             return self.value(index, order)
         key = (index, order)
@@ -334,7 +334,7 @@ class Writer:
         return self._floats[key]
 
     def operand(self, index: int, order: Order) -> str:
-        """As `read`, of a tensor that is broadcast over one that lies in `order`."""
+        """As `read`, of a tensor that is broadcast over one that lies in `config`."""
         shape = self.shape(index)
         lacking = len(order) - len(shape)
         array, key = self.array(index), (index, order)

@@ -26,7 +26,7 @@ def test_the_best_are_highest_first_and_ties_go_to_the_lower_index(scores, count
     assert list(values) == [scores[index] for index in expected]
 
 
-def test_top_counts_labelled_pictures_only() -> None:
+def test_top_counts_labelled_images_only() -> None:
     seen = [
         prediction("a", 1, 1, 0, 2, 3, 4),
         prediction("b", 2, 1, 2, 0, 3, 4),
@@ -81,7 +81,7 @@ def test_divergence_is_nothing_for_what_all_classes_share_and_more_for_all_else(
     assert accuracy.divergence(logits, other) > 0
 
 
-def test_an_error_of_a_picture_that_is_sure_of_its_class_costs_less():
+def test_an_error_of_an_image_that_is_sure_of_its_class_costs_less():
     unsure, sure = np.zeros((1, 3)), np.array([[20.0, 0, 0]])
     error = np.array([[0.5, 0, 0]])
     assert accuracy.divergence(unsure, unsure + error) > 1e3 * accuracy.divergence(

@@ -34,12 +34,12 @@ def convolution(kind, height, width, inputs, filters, kernel=3, groups=1):
         "onnx": ((filters, each, kernel, kernel), "Conv", "NCHW"),
     }[kind]
 
-    def picture(name, channels):
+    def image(name, channels):
         sides = (height, width, channels) if layout == "NHWC" else (channels, height, width)
         return moving(name, 1, *sides)
 
     return layer(
-        op, (picture("x", inputs), fixed("k", *shape), fixed("b", filters)), picture("y", filters)
+        op, (image("x", inputs), fixed("k", *shape), fixed("b", filters)), image("y", filters)
     )
 
 
@@ -167,7 +167,7 @@ def test_convolutions_of_one_and_three_dimensions_count(op, sides, kernel, size)
     assert found.layers[0].kind == f"Conv {size}"
 
 
-def test_an_open_batch_is_one_picture():
+def test_an_open_batch_is_one_image():
     whole = convolution("onnx", 8, 8, 3, 4)
 
     def opened(tensor):

@@ -69,14 +69,14 @@ def test_counts_that_cannot_be_are_refused(b, c, n):
 
 
 @pytest.mark.parametrize("margin", [0.005, 0.01, 0.02, 0.05])
-def test_few_pictures_without_a_flip_are_inconclusive(margin):
+def test_few_images_without_a_flip_are_inconclusive(margin):
     enough = gate.unflipped(margin)
     assert gate.outcome(gate.bounds(0, 0, enough), margin) == "pass"
     assert gate.outcome(gate.bounds(0, 0, enough - 1), margin) == "inconclusive"
 
 
 def enumerated(n, flips, loss):
-    """Every likely (losses, gains) of n pictures with these true shares, and its probability."""
+    """Every likely (losses, gains) of n images with these true shares, and its probability."""
     worse, better = (flips + loss) / 2, (flips - loss) / 2
     b, c = (
         np.arange(stats.binom.ppf(1e-12, n, p), stats.binom.isf(1e-12, n, p) + 1)
@@ -102,7 +102,7 @@ def test_without_the_correction_it_would_pass_more_often():
 
 
 @pytest.mark.parametrize(("flips", "published"), [(0.03, 1855), (0.06, 3710)])
-def test_needed_pictures_are_those_of_the_textbook_and_decide(flips, published):
+def test_needed_images_are_those_of_the_textbook_and_decide(flips, published):
     n = 1000
     needed = gate.images_needed(round(n * flips / 2), round(n * flips / 2), n, 0.01)
     assert published < needed < published + 110
@@ -111,7 +111,7 @@ def test_needed_pictures_are_those_of_the_textbook_and_decide(flips, published):
     assert power == pytest.approx(0.8, abs=0.02)
 
 
-def test_needed_pictures_are_more_than_there_were():
+def test_needed_images_are_more_than_there_were():
     assert gate.images_needed(0, 0, 200, 0.01) == gate.unflipped(0.01)
     assert gate.images_needed(12, 2, 1000, 0.01) is None
     for b, c, n in ((1, 0, 200), (30, 10, 3000), (1, 1, 364)):
@@ -142,7 +142,7 @@ def test_a_class_that_collapsed_is_named_where_the_mean_moved_little():
     assert small == 0
 
 
-def test_a_class_of_few_pictures_is_counted_and_not_judged():
+def test_a_class_of_few_images_is_counted_and_not_judged():
     classes = np.repeat([0, 1], [9, 10])
     groups, small = gate.regressed_classes(classes, np.ones(19, bool), np.zeros(19, bool))
     assert ([g.index for g in groups], small) == ([1], 1)

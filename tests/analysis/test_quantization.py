@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobiledeploy.analysis import quantization
-from mobiledeploy.analysis.quantization import Grid, LayerError, Scaling, Tally
+from mobiledeploy.analysis.quantization import CodeGrid, LayerError, Scaling, Tally
 
-GRID = Grid(0.1, -28, -128, 127)  # -10 to 15.5
+GRID = CodeGrid(0.1, -28, -128, 127)  # -10 to 15.5
 RANDOM = np.random.default_rng(0)
 
 
 @given(st.floats(1e-6, 1e3), st.integers(-128, 127), st.integers(-128, 127))
 def test_a_code_is_the_code_of_what_it_stands_for(scale: float, zero: int, code: int) -> None:
-    grid = Grid(scale, zero, -128, 127)
+    grid = CodeGrid(scale, zero, -128, 127)
     assert grid.codes(grid.real(np.array([code]))).tolist() == [code]
     assert not grid.beyond(grid.real(np.array([code]))).any()
 
@@ -33,7 +33,7 @@ def test_decibels_are_bounded() -> None:
 
 
 def tally(exact, delivered=None, own=None, reference=None, grid=GRID, factor=1.0) -> LayerError:
-    """One picture's row; what is not given is the exact values, rounded to codes."""
+    """One image's row; what is not given is the exact values, rounded to codes."""
     found = Tally(grid, np.full(exact.shape[-1], factor))
     rounded = grid.codes(exact * factor).astype(np.int8)
     delivered, own = (rounded if x is None else x for x in (delivered, own))

@@ -30,6 +30,6 @@ def test_every_kernel_trains(network):
     assert network(built).still_after_a_step() == []
 
 
-def test_the_smallest_and_an_odd_picture_fit():
+def test_the_smallest_and_an_odd_image_fit():
     for size in ((64, 64), (65, 97)):
         assert alexnet.build(resolution=size, classes=2).output_shape == (None, 2)

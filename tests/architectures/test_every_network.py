@@ -30,7 +30,7 @@ IN_FLOAT = {
 """(card, recipe, format): the operators that it computes in float, between integers."""
 
 FLOOR = {"float32": 60.0, "int8_ptq": 6.0}
-"""Least SQNR in dB of how the logits differ from picture to picture: an answer that is the same for
+"""Least SQNR in dB of how the logits differ from image to image: an answer that is the same for
 all has 0. Random weights make int8 look worse than trained ones do."""
 
 RUNS_NOT = {("alexnet", "int8_ptq", "tflite_runtime"), ("googlenet", "int8_ptq", "tflite_runtime")}
@@ -70,7 +70,7 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
     spec = card_specs.spec(card, alpha=alpha, res=size, classes=12)
     data = DataRef("demo", "validation", (size, size))
     jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
-    request = conversion_process.Request(
+    request = conversion_process.ConversionRequest(
         source=Source(spec),
         jobs=jobs,
         data=data,
@@ -92,8 +92,8 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
             assert set(shelf.between_integers(facts)) == between
             if file.format == "onnx":
                 assert computed_in_float(Path(file.path)) == between
-        Path(file.path).write_bytes(shelf.tap(content, facts.logits))
-        tapped = shelf.inspect(Path(file.path).read_bytes())
+        Path(file.path).write_bytes(shelf.expose_tensor(content, facts.logits))
+        probe_content = shelf.inspect(Path(file.path).read_bytes())
         for runtime in runtimes.RUNTIMES_OF[file.format]:
             if (name, file.recipe, runtime) in RUNS_NOT:
                 continue
@@ -101,11 +101,11 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
                 patch.setitem(runtimes.RUNTIMES_OF, file.format, (runtime,))
                 _, logits = answers.logits(
                     Path(file.path),
-                    tapped,
+                    probe_content,
                     spec.preprocessing,
                     data,
                     GOLDEN,
-                    notify=Terminal(quiet=True),
+                    reporter=Terminal(quiet=True),
                 )
             mean = reference.mean(axis=0)
             sqnr = accuracy.sqnr_db(reference - mean, logits - mean)

@@ -40,5 +40,5 @@ def test_every_kernel_trains(network):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47)])
-def test_small_pictures_fit(size):
+def test_small_images_fit(size):
     assert googlenet.build(resolution=size, classes=2).output_shape == (None, 2)

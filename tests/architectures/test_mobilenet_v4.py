@@ -22,7 +22,7 @@ def test_size_is_the_papers(network, variant, resolution, parameters, mult_adds)
 
 
 @pytest.mark.parametrize("variant", mobilenet_v4.VARIANTS)
-def test_stages_halve_the_picture(variant):
+def test_stages_halve_the_image(variant):
     built = mobilenet_v4.build(variant=variant, resolution=(224, 224), classes=2)
     seen = [layer.output_shape[1] for layer in built.layers if len(layer.output_shape) == 4]
     assert tuple(dict.fromkeys(seen)) == (112, 56, 28, 14, 7, 1)

@@ -44,7 +44,7 @@ def test_shapes_are_those_of_table_1():
 
 @pytest.mark.parametrize("variant", squeezenet.VARIANTS)
 @pytest.mark.parametrize("size", [32, 33])
-def test_the_smallest_pictures_are_large_enough(network, variant, size):
+def test_the_smallest_images_are_large_enough(network, variant, size):
     built = network(squeezenet.build(variant=variant, resolution=(size, size), classes=2))
     assert built.model.predict_on_batch(built.images(1)).shape == (1, 2)
 

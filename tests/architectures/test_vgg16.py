@@ -21,5 +21,5 @@ def test_published_weights_load_by_name(network, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 65)])
-def test_small_pictures_fit(size):
+def test_small_images_fit(size):
     assert vgg16.build(resolution=size, classes=2).output_shape == (None, 2)

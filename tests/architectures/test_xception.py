@@ -30,5 +30,5 @@ def test_every_kernel_trains(network):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 71)])
-def test_small_pictures_fit(size):
+def test_small_images_fit(size):
     assert xception.build(resolution=size, classes=2).output_shape == (None, 2)

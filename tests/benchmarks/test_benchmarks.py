@@ -53,18 +53,18 @@ def test_too_few_runs_are_refused_before_the_first(side_by_side) -> None:
 
 
 @pytest.mark.slow
-def test_both_ways_of_evaluating_take_the_same_pictures(exported, here) -> None:
+def test_both_ways_of_evaluating_take_the_same_images(exported, here) -> None:
     path = exported["int8_ptq", "tflite"]
     data = artifacts.load(path).data
     photos = here / "photos"
     shutil.copytree(data.source, photos)
-    # Whoever takes more than the pictures for validation finds one that cannot be read.
+    # Whoever takes more than the images for validation finds one that cannot be read.
     held = dataset(str(photos)).open(
         str(photos), "calibration", resolution=data.resolution, labels=data.labels
     )
     assert len(held) > 0
     for index in range(len(held)):
-        (photos / held.id(index)).write_text("no picture")
+        (photos / held.id(index)).write_text("no image")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "evaluation.py"), str(path), str(photos)],
         capture_output=True,

@@ -9,7 +9,7 @@ from mobiledeploy.analysis.quantization import LayerError
 from mobiledeploy.cli.analyze import Amount, _where, command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.steps.diagnose import Diagnosis
+from mobiledeploy.steps.diagnose import QuantizationDiagnosis
 
 
 def run(*arguments):
@@ -144,7 +144,7 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
     result = run(path, "--quantization", "--plot", plot)
     assert result.exit_code == 0, result.output
     title, header, *rows = result.stdout.splitlines()
-    assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 picture (golden)")
+    assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 image (golden)")
     assert header.split()[:4] == ["layer", "kind", "SQNR", "own"]
     assert sum("CONV_2D" in row for row in rows) == 28
     assert any(row.startswith("logits: ") for row in rows)
@@ -197,7 +197,7 @@ def test_where_the_error_enters_is_said_once(shares, said):
     remedies = quantization.remedies(
         layers, **facts, recipe="int8_best", per_tensor=False, improved=True, known=("int8_qat",)
     )
-    found = Diagnosis(
+    found = QuantizationDiagnosis(
         "a.tflite",
         "",
         "int8_best",
@@ -222,10 +222,10 @@ def test_where_the_error_enters_is_said_once(shares, said):
 def test_quantization_is_one_record(exported):
     path = exported["int8_ptq", "tflite"]
     result = run(path, "--quantization", "--json", "-q", "--input-range", "0,1")
-    found = records.loads(Diagnosis, result.stdout)
+    found = records.loads(QuantizationDiagnosis, result.stdout)
     assert found.artifact == str(path)
     assert found.enters in [layer.name for layer in found.layers]
-    other = records.loads(Diagnosis, run(path, "--quantization", "--json", "-q").stdout)
+    other = records.loads(QuantizationDiagnosis, run(path, "--quantization", "--json", "-q").stdout)
     assert other.sqnr_db != found.sqnr_db
 
 

@@ -10,8 +10,8 @@ import pytest
 from mobiledeploy.core import records
 from mobiledeploy.core.artifacts import record_path
 from mobiledeploy.steps import estimate
-from mobiledeploy.steps.bench_figures import Benched
-from mobiledeploy.verbs.evaluate import Evaluated
+from mobiledeploy.steps.bench_figures import BenchResult
+from mobiledeploy.verbs.evaluate import EvaluateResult
 from tests import namespaces
 
 
@@ -34,7 +34,7 @@ def test_bench_prints_a_line_for_each_artifact(exported, here) -> None:
     assert [row.split()[0] for row in rows] == [str(path) for path in paths]
     assert "xnnpack" in rows[0]
     done = run("bench", paths[0], "--runs", 10, "--json", "-q")
-    benched = records.loads(Benched, done.stdout)
+    benched = records.loads(BenchResult, done.stdout)
     assert benched.paths == (str(paths[0]),)
     assert len(benched.measurements[0].samples_ns) == 10
     assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
@@ -87,7 +87,7 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
         "of your choice"
     ]
     done = run("bench", path, "--device", "phone", "--json", "-q")
-    (estimated,) = records.loads(Benched, done.stdout).measurements
+    (estimated,) = records.loads(BenchResult, done.stdout).measurements
     assert estimated.kind == json.loads(done.stdout)["measurements"][0]["kind"] == "estimated"
     assert estimated.latency_ns == pytest.approx(4e6, rel=1e-3)
     done = run("bench", exported["int8_ptq", "tflite"], "--device", "pixel-6")
@@ -126,7 +126,7 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     assert row.split()[:3] == [str(path), "litert", "13"]
     assert "%" in row
     done = run("evaluate", path, "--json")
-    (evaluation,) = records.loads(Evaluated, done.stdout).evaluations
+    (evaluation,) = records.loads(EvaluateResult, done.stdout).evaluations
     assert evaluation.images == 13
 
 

@@ -30,7 +30,7 @@ def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def path(exported, here) -> Path:
-    """An artifact whose baseline stands in the current folder; thirteen pictures decide nothing."""
+    """An artifact whose baseline stands in the current folder; thirteen images decide nothing."""
     artifact: Path = exported["int8_ptq", "tflite"]
     done = run("check", artifact, "--update-baseline")
     assert done.returncode == 0, done.stderr
@@ -41,7 +41,7 @@ def path(exported, here) -> Path:
     return artifact
 
 
-def test_too_few_pictures_are_inconclusive_and_every_report_says_so(path, here):
+def test_too_few_images_are_inconclusive_and_every_report_says_so(path, here):
     done = run(
         "check",
         path,

@@ -20,7 +20,7 @@ def test_this_machine_is_listed_and_ready() -> None:
 
 def test_every_device_says_what_it_sees() -> None:
     done = CliRunner().invoke(devices.command, ["--json"])
-    seen = json.loads(done.stdout)["seen"]
+    seen = json.loads(done.stdout)["devices"]
     here = [one for one in seen if one["kind"] != "estimated"]
     for one in here:
         kind = one["name"].partition(":")[0]

@@ -37,7 +37,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path):
     assert json.loads(done.stdout)["record"] == "Installation"
 
 
-def test_a_broken_installation_ends_in_6_with_the_line_that_mends_it(tmp_path):
+def test_a_broken_installation_ends_in_6_with_the_line_that_fixes_it(tmp_path):
     folder = tmp_path / "mobiledeploy-0.1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(

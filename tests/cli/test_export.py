@@ -43,8 +43,8 @@ def refused(done, code, said, folder, besides=frozenset()):
     assert left <= besides
 
 
-def picture_folder(given, low=0):
-    """Five class folders of noise, darker to brighter, twelve pictures each."""
+def image_folder(given, low=0):
+    """Five class folders of noise, darker to brighter, twelve images each."""
     for number in range(60):
         path = given / "abcde"[number % 5] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ def test_the_plain_export_makes_five_files_with_records(demo):
         artifact = artifacts.load(folder / row["path"])
         assert artifact.sha256 == row["sha256"]
         assert artifact.spec.weights.source == "demo"
-        for picture in artifact.golden.images:
-            assert np.asarray(Image.open(made / picture)).shape == (96, 96, 3)
+        for image in artifact.golden.images:
+            assert np.asarray(Image.open(made / image)).shape == (96, 96, 3)
         assert len(artifact.golden.images) == len(artifact.golden.logits) == 4
         assert artifact.calibration_images == (200 if row["recipe"] == "int8_best" else 0)
         assert artifact.tools["tensorflow"]
@@ -151,7 +151,7 @@ def test_a_damaged_artifact_is_not_taken_for_the_earlier_one(demo, tmp_path):
 
 def test_an_export_is_reused_only_while_its_own_files_stand(tmp_path, model_files):
     """A, B, A: the second A may not be answered with the files of B, which bear the same names."""
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     plain = (
         "export",
         model_files / "k2.h5",
@@ -183,14 +183,14 @@ def test_an_export_is_reused_only_while_its_own_files_stand(tmp_path, model_file
     assert made()[0]
     benched = json.loads(run("bench", "--runs", "20", "--json", cwd=tmp_path).stdout)
     assert benched["paths"] == [first[2]]
-    # Golden pictures are part of it.
+    # Golden images are part of it.
     shutil.rmtree(Path(tmp_path / first[2]).parent / "golden")
     assert made() == first
 
 
-def test_other_calibration_pictures_are_another_export(tmp_path, model_files):
+def test_other_calibration_images_are_another_export(tmp_path, model_files):
     for split in ("calibration", "validation"):
-        picture_folder(tmp_path / "given" / split)
+        image_folder(tmp_path / "given" / split)
     argv = (
         "export",
         model_files / "k2.h5",
@@ -207,13 +207,13 @@ def test_other_calibration_pictures_are_another_export(tmp_path, model_files):
     first = json.loads(run(*argv, cwd=tmp_path).stdout)
     assert first["rows"][0]["agreement"] is not None  # though no float file was asked for
     assert [p.name for p in (tmp_path / "build" / "k2").glob("*.tflite")] == ["int8_ptq.tflite"]
-    picture_folder(tmp_path / "given" / "calibration", low=100)
+    image_folder(tmp_path / "given" / "calibration", low=100)
     assert not json.loads(run(*argv, cwd=tmp_path).stdout)["reused"]
 
 
 def test_what_was_judged_otherwise_is_not_shown(tmp_path, model_files):
     """The same file with other preprocessing, and timed otherwise, has other figures."""
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     argv = (
         "export",
         model_files / "k2.h5",
@@ -253,10 +253,10 @@ def test_a_format_named_twice_is_made_once(tmp_path, model_files):
     assert len(json.loads(done.stdout)["rows"]) == 1
 
 
-def test_too_many_broken_pictures_leave_nothing(tmp_path, model_files):
-    picture_folder(tmp_path / "given")
+def test_too_many_broken_images_leave_nothing(tmp_path, model_files):
+    image_folder(tmp_path / "given")
     for path in sorted((tmp_path / "given").rglob("*.png"))[::2]:
-        path.write_text("no picture")
+        path.write_text("no image")
     argv = (
         "export",
         model_files / "k2.h5",
@@ -324,7 +324,7 @@ def odd(tmp_path_factory):
 
 def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
     """TFLite has it in int8."""
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     model = model_of(tmp_path / "exp.h5", tf_keras.layers.Activation("exponential"))
     done = run(
         "export",
@@ -339,29 +339,29 @@ def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    (doubt,) = (d for d in json.loads(done.stdout)["doubts"] if d["name"] == "float-operators")
-    assert doubt["message"] == "int8_ptq.onnx computes Exp in float, between integers"
+    (warning,) = (d for d in json.loads(done.stdout)["warnings"] if d["name"] == "float-operators")
+    assert warning["message"] == "int8_ptq.onnx computes Exp in float, between integers"
 
 
 def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_path, odd):
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     argv = ("export", odd, "--data", "given", "--input-range", "0,1", "--json")
     done = run(*argv, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     made = {Path(row["path"]).name for row in answer["rows"]}
     assert made == {"float32.tflite", "float16.tflite"}
-    doubts = [d for d in answer["doubts"] if d["name"] == "left-out"]
-    told = {d["message"].split(" is left out: ")[0]: d["message"] for d in doubts}
+    warnings = [d for d in answer["warnings"] if d["name"] == "left-out"]
+    told = {d["message"].split(" is left out: ")[0]: d["message"] for d in warnings}
     assert told.keys() == {"int8_best.tflite", "float32.onnx", "int8_best.onnx"}
     assert "CONV_3D has no form in ONNX here" in told["float32.onnx"]
     assert "[left-out]" in done.stderr
     again = json.loads(run(*argv, cwd=tmp_path).stdout)
-    assert again["reused"] and all(doubt in again["doubts"] for doubt in doubts)
+    assert again["reused"] and all(warning in again["warnings"] for warning in warnings)
 
 
 def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     done = run(
         "export",
         odd,
@@ -379,7 +379,7 @@ def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
 
 
 def test_a_job_that_fails_costs_that_job_only(tmp_path, odd):
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     done = run(
         "export",
         odd,
@@ -405,7 +405,7 @@ def test_a_job_that_fails_costs_that_job_only(tmp_path, odd):
 
 
 def test_a_float_tflite_is_a_model_whose_metadata_is_read(tmp_path, model_files):
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     (tmp_path / "names").write_text("e\nd\nc\nb\na\n")
     argv = ("export", model_files / "k2.h5", "--input-range", "-1,1", "--data", "given")
     argv += ("--recipe", "float32,float16,int8_ptq", "--format", "tflite")
@@ -446,7 +446,7 @@ def test_layers_of_the_users_own_come_from_their_file(tmp_path):
     module = types.ModuleType("own")
     exec(own, module.__dict__)
     model = model_of(tmp_path / "given.h5", module.Double())
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     argv = ("export", model, "--input-range", "0,1", "--data", "given", "--recipe", "float32")
     done = run(*argv, cwd=tmp_path)
     assert done.returncode == 7 and "--custom-objects FILE.py" in done.stderr
@@ -473,16 +473,16 @@ def test_an_argument_that_the_network_does_not_have(argv, code, said, tmp_path):
     refused(done, code, said, tmp_path, {"build"})
 
 
-def test_calibration_needs_pictures(tmp_path, model_files):
+def test_calibration_needs_images(tmp_path, model_files):
     done = run("export", model_files / "k2.h5", "--input-range", "0,1", cwd=tmp_path)
     refused(done, 2, "--data DIR", tmp_path)
     done = run("export", "--weights", "imagenet", cwd=tmp_path, MOBILEDEPLOY_WEIGHTS_URL="x")
     refused(done, 2, "--data DIR", tmp_path)
 
 
-def test_the_demo_pictures_are_for_the_demo_weights_only(tmp_path, model_files):
+def test_the_demo_images_are_for_the_demo_weights_only(tmp_path, model_files):
     argv = ("export", model_files / "k2.h5", "--input-range", "0,1", "--data", "demo")
-    refused(run(*argv, cwd=tmp_path), 2, "demo pictures", tmp_path)
+    refused(run(*argv, cwd=tmp_path), 2, "demo images", tmp_path)
 
 
 def test_preprocessing_is_never_guessed(tmp_path, model_files):
@@ -490,7 +490,7 @@ def test_preprocessing_is_never_guessed(tmp_path, model_files):
     refused(done, 2, "--input-range", tmp_path)
 
 
-def picture(path, **save):
+def image(path, **save):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 40), "red").save(path, **save)
 
@@ -501,14 +501,14 @@ def folder_empty(given):
 
 def folder_one_class(given):
     for number in range(30):
-        picture(given / "only" / f"{number}.png")
+        image(given / "only" / f"{number}.png")
 
 
 def folder_of_text(given):
     for number in range(30):
         path = given / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("no picture")
+        path.write_text("no image")
 
 
 @pytest.mark.parametrize(
@@ -567,7 +567,7 @@ def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
 
 
 def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_path, model_files):
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     done = run(
         "export",
         model_files / "k2.h5",
@@ -586,8 +586,8 @@ def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_pat
     assert "squeeze the whole image" in line
     names = {}
     for path in tmp_path.glob("build/*/*.json"):
-        names[path.stem] = [d["name"] for d in json.loads(path.read_text())["doubts"]]
-    said = [name for name, doubts in names.items() if "metadata-crop" in doubts]
+        names[path.stem] = [d["name"] for d in json.loads(path.read_text())["warnings"]]
+    said = [name for name, warnings in names.items() if "metadata-crop" in warnings]
     assert sorted(said) == ["float16.tflite", "float32.tflite"]
     assert "float32.onnx" in names
 
@@ -689,7 +689,7 @@ def test_a_published_weight_file_with_photos(tmp_path, real_data):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["k2.h5", "k2.keras", "k2_saved", "k3.keras", "k3_saved"])
 def test_every_kind_of_model_file_goes_the_whole_way(name, tmp_path, model_files):
-    picture_folder(tmp_path / "given")
+    image_folder(tmp_path / "given")
     done = run(
         "export",
         model_files / name,
@@ -712,7 +712,7 @@ def test_every_kind_of_model_file_goes_the_whole_way(name, tmp_path, model_files
 
 @pytest.mark.slow
 def test_careless_calibration_visibly_loses_on_the_demo_data(tmp_path):
-    """The demo data is hard enough to show it: ranges from noise instead of from pictures."""
+    """The demo data is hard enough to show it: ranges from noise instead of from images."""
     noise = np.random.default_rng(0).integers(0, 256, (100, 96, 96, 3), np.uint8)
     np.savez(tmp_path / "noise.npz", images=noise, labels=np.arange(100) % 12)
     argv = ("export", "--alpha", "0.5", "--res", "96", "--format", "tflite", "--json")

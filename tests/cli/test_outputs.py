@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.core.ports import SILENCE
-from mobiledeploy.steps.export_plan import Order, plan
+from mobiledeploy.core.ports import SILENT
+from mobiledeploy.steps.export_plan import ExportConfig, plan
 from mobiledeploy.store.database import Store
 from tests.figures import artifact, measured
 
@@ -74,7 +74,7 @@ def test_a_store_that_is_a_device_is_refused(kept: Path) -> None:
 
 
 def test_an_export_does_not_begin_where_a_pipe_stands_for_a_file(here: Path) -> None:
-    folder = plan(Order(alpha=0.25, res=96), SILENCE).folder
+    folder = plan(ExportConfig(alpha=0.25, res=96), SILENT).folder
     folder.mkdir(parents=True)
     os.mkfifo(folder / "int8_ptq.tflite")
     done = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "int8_ptq")

@@ -113,16 +113,18 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
     int8 = RECIPES.load("int8_ptq").RECIPE
     for model in (pruned, clustered):
         floats = press(model, "float32", "tflite", images(12))
-        plain = draft = quantized.start(floats, int8, "int8", images(12))
+        plain = quantized_graph = quantized.start(floats, int8, "int8", images(12))
         for name in names:
-            draft = PASSES.load(name).apply(draft, images(12))
+            quantized_graph = PASSES.load(name).apply(quantized_graph, images(12))
         share, before = (
-            FORMATS.load("tflite").sparsity(quantized.integers(d)) for d in (draft, plain)
+            FORMATS.load("tflite").sparsity(quantized.integers(d)) for d in (quantized_graph, plain)
         )
         assert share > before - 0.02
         if model is clustered:
-            layers = [layer for layer in matrices.of(Graph(draft.floats)) if layer.clustered]
-            codes = Graph(quantized.integers(draft))
+            layers = [
+                layer for layer in matrices.of(Graph(quantized_graph.floats)) if layer.clustered
+            ]
+            codes = Graph(quantized.integers(quantized_graph))
             kinds = {layer.name: layer for layer in matrices.of(codes)}
             assert layers
             for layer in layers:

@@ -175,7 +175,7 @@ def test_no_reader_waits_or_fills_the_memory(tmp_path, what, place):
         READERS[what](path)
 
 
-def test_a_picture_in_a_pipe_is_one_broken_picture(tmp_path):
+def test_an_image_in_a_pipe_is_one_broken_image(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     held = DATASETS.load("folder").open(str(tmp_path), "all", resolution=(8, 8), labels=())
     assert held.identity

@@ -13,7 +13,7 @@ import sys
 from mobiledeploy.core import leases
 class Quiet:
     def say(self, line): print(line, flush=True)
-with leases.hold("host", exclusive=sys.argv[1] == "exclusive", notify=Quiet()):
+with leases.hold("host", exclusive=sys.argv[1] == "exclusive", reporter=Quiet()):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -34,10 +34,10 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def test_work_shares_and_a_timing_does_not(heard) -> None:
-    with leases.hold("host", exclusive=False, notify=heard), holder("shared") as other:
+    with leases.hold("host", exclusive=False, reporter=heard), holder("shared") as other:
         assert line(other) == "held"
         other.communicate()
-    with leases.hold("host", exclusive=False, notify=heard), holder("exclusive") as timing:
+    with leases.hold("host", exclusive=False, reporter=heard), holder("exclusive") as timing:
         assert line(timing) == "waiting: another mobiledeploy works on host"
         timing.kill()
     assert heard.said == []
@@ -49,7 +49,7 @@ def test_a_lease_of_another_process_is_waited_for(heard) -> None:
         threading.Timer(0.5, other.kill).start()
         began = time.monotonic()
         # It ends by being killed: that too gives the lease back.
-        with leases.hold("host", exclusive=True, notify=heard):
+        with leases.hold("host", exclusive=True, reporter=heard):
             assert time.monotonic() - began > 0.3
     assert other.returncode == -signal.SIGKILL
     assert heard.said == ["waiting: another mobiledeploy works on host"]
@@ -57,14 +57,14 @@ def test_a_lease_of_another_process_is_waited_for(heard) -> None:
 
 def test_machines_are_leased_apart(heard) -> None:
     with (
-        leases.hold("host", exclusive=True, notify=heard),
-        leases.hold("adb:ABC/../1", exclusive=True, notify=heard),
+        leases.hold("host", exclusive=True, reporter=heard),
+        leases.hold("adb:ABC/../1", exclusive=True, reporter=heard),
     ):
         assert heard.said == []
 
 
 def test_a_wait_can_be_interrupted(heard) -> None:
-    with leases.hold("host", exclusive=True, notify=heard), holder("exclusive") as other:
+    with leases.hold("host", exclusive=True, reporter=heard), holder("exclusive") as other:
         assert line(other).startswith("waiting")
         other.send_signal(signal.SIGINT)
         # Its standard input is open and the lease is ours: only the signal can end it.

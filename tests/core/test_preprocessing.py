@@ -12,7 +12,7 @@ from mobiledeploy.core.preprocessing import extent, from_output, prepare, to_inp
 from mobiledeploy.core.types import Preprocessing, Tensor
 
 SYMMETRIC = Preprocessing((-1.0, 1.0))
-PICTURES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3)))
+IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3)))
 SCALES = st.floats(1e-5, 10.0)
 
 
@@ -20,7 +20,7 @@ def tensor(dtype, shape, scale=(), zero_point=()):
     return Tensor("image", shape, dtype, scale, zero_point)
 
 
-@given(PICTURES)
+@given(IMAGES)
 def test_range_is_applied_to_every_pixel(image):
     height, width = image.shape[:2]
     result = prepare(image, SYMMETRIC, (height, width))
@@ -47,7 +47,7 @@ def test_mean_and_std_follow_the_models_channel_order():
     assert prepare(image, preprocessing, (4, 4))[0, 0].tolist() == [29.0, 9.0, 1.75]
 
 
-@given(PICTURES, st.floats(0.01, 1.0), st.integers(1, 50), st.integers(1, 50))
+@given(IMAGES, st.floats(0.01, 1.0), st.integers(1, 50), st.integers(1, 50))
 def test_any_crop_and_resolution_gives_the_resolution_within_the_range(image, crop, height, width):
     preprocessing = dataclasses.replace(SYMMETRIC, crop=crop, resize="bicubic")
     result = prepare(image, preprocessing, (height, width))
@@ -73,7 +73,7 @@ def test_resize_is_pillows():
         np.testing.assert_array_equal(result, expected)
 
 
-def test_the_picture_itself_is_left_alone():
+def test_the_image_itself_is_left_alone():
     image = np.full((8, 8, 3), 7, np.uint8)
     image.setflags(write=False)
     prepare(image, dataclasses.replace(SYMMETRIC, channels="bgr"), (8, 8))
@@ -89,7 +89,7 @@ def test_the_picture_itself_is_left_alone():
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_picture_is_refused(image):
+def test_what_is_no_rgb_image_is_refused(image):
     with pytest.raises(InputError, match=r"not uint8"):
         prepare(image, SYMMETRIC, (8, 8))
 

@@ -10,10 +10,10 @@ import pytest
 
 from mobiledeploy.core import recording, records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.recording import Asked, Pushed, Ran, Recording
+from mobiledeploy.core.recording import BenchRequest, Pushed, Ran, Recording
 from mobiledeploy.steps import resolve
 
-ASKED = Asked("adb:1", "native", None, 1, None, None, 2.0, fixed_performance=True)
+ASKED = BenchRequest("adb:1", "native", None, 1, None, None, 2.0, fixed_performance=True)
 SOUND = Recording(
     ASKED,
     (Pushed("a.tflite", "0" * 64, "/data/a"),),

@@ -19,11 +19,11 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
-    Doubt,
     Evaluation,
     Layer,
     Measured,
     ModelSpec,
+    NamedWarning,
     Overrides,
     Prediction,
     Preprocessing,
@@ -37,7 +37,7 @@ st.register_type_strategy(int, st.integers(-(1 << 63), (1 << 63) - 1))
 KINDS = (
     Artifact,
     DataRef,
-    Doubt,
+    NamedWarning,
     Evaluation,
     Layer,
     Measured,
@@ -84,7 +84,7 @@ GOOD = records.dumps(Tensor("image", (1, 96, 96, 3), "int8", (0.5,), (-128,)))
         (lambda d: d.update(shape=[1, "2"]), "shape"),
         (lambda d: d.update(axis=1.5), "axis"),
         (lambda d: d.update(schema_version=99), "99"),
-        (lambda d: d.update(record="Doubt"), "Tensor"),
+        (lambda d: d.update(record="NamedWarning"), "Tensor"),
     ],
 )
 def test_a_damaged_record_is_refused_and_the_field_named(change, named):
@@ -176,10 +176,10 @@ def test_what_is_no_record_is_refused(text):
 
 @pytest.mark.parametrize("wrong", [True, 1])
 def test_a_bool_is_not_a_number_nor_a_number_a_name(wrong):
-    data = json.loads(records.dumps(Doubt("a", "b")))
+    data = json.loads(records.dumps(NamedWarning("a", "b")))
     data["name"] = wrong
     with pytest.raises(InputError, match="name"):
-        records.loads(Doubt, json.dumps(data))
+        records.loads(NamedWarning, json.dumps(data))
 
 
 def test_write_atomic_replaces_whole_and_leaves_nothing_aside(tmp_path):

@@ -41,4 +41,4 @@ def test_ends_are_told_where_they_were_chosen(io: str, expected: str) -> None:
     ],
 )
 def test_a_data_set_is_told_by_its_content(said: tuple[str, str, str], expected: str) -> None:
-    assert units.pictures(*said) == expected
+    assert units.images(*said) == expected

@@ -15,7 +15,7 @@ RESOLUTION = (96, 96)
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of ten pictures."""
+    """Two classes of ten images."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -34,7 +34,7 @@ def ids(samples):
 
 
 def only(path, name, mode_or_bytes):
-    """A data set of two classes whose first picture is the one given."""
+    """A data set of two classes whose first image is the one given."""
     for class_name in ("a", "b"):
         (path / class_name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(path / class_name / "z.png")
@@ -121,7 +121,7 @@ def test_calibration_comes_from_train_or_else_from_a_part_of_validation(tmp_path
 
 def test_a_split_that_is_not_there_is_an_error(tmp_path):
     split_folders(tmp_path, "train", "val")
-    with pytest.raises(InputError, match=r"no pictures for test.*train, val"):
+    with pytest.raises(InputError, match=r"no images for test.*train, val"):
         opened(tmp_path, "test")
     split_folders(tmp_path, "validation")
     with pytest.raises(InputError, match=r"both val"):
@@ -138,7 +138,7 @@ def test_a_class_named_as_a_split_beside_others_is_a_class(tmp_path):
 def test_all_of_a_folder_without_class_folders_has_no_labels(tmp_path):
     for name in ("b.png", "a.png", ".hidden.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     samples = opened(tmp_path)
     assert [(samples.id(i), samples.label(i)) for i in range(len(samples))] == [
         ("a.png", -1),
@@ -147,12 +147,12 @@ def test_all_of_a_folder_without_class_folders_has_no_labels(tmp_path):
     assert samples.image(0).shape == (4, 4, 3)
 
 
-def test_an_empty_folder_loose_pictures_and_one_class_are_refused(tmp_path):
+def test_an_empty_folder_loose_images_and_one_class_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no class folders"):
         opened(tmp_path)
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     for split in ("validation", "calibration", "train"):
-        with pytest.raises(InputError, match=r"pictures but no class folders"):
+        with pytest.raises(InputError, match=r"images but no class folders"):
             opened(tmp_path, split)
     (tmp_path / "cat").mkdir()
     with pytest.raises(InputError, match=r"'cat'.*no JPEG or PNG"):
@@ -166,7 +166,7 @@ def test_an_empty_folder_loose_pictures_and_one_class_are_refused(tmp_path):
         opened(tmp_path / "nowhere")
 
 
-def test_hidden_files_are_left_out_and_deeper_pictures_are_not(photos):
+def test_hidden_files_are_left_out_and_deeper_images_are_not(photos):
     Image.new("RGB", (4, 4)).save(photos / "cat" / "._0.png")
     (photos / ".cache").mkdir()
     (photos / "cat" / "notes.txt").write_text("x")
@@ -176,7 +176,7 @@ def test_hidden_files_are_left_out_and_deeper_pictures_are_not(photos):
     assert "cat/more/a.JPG" in ids(opened(photos))
 
 
-def test_links_to_pictures_are_followed_and_loops_are_not(photos, tmp_path_factory):
+def test_links_to_images_are_followed_and_loops_are_not(photos, tmp_path_factory):
     farm = tmp_path_factory.mktemp("farm")
     for name in ("cat", "dog"):
         (farm / name).mkdir()
@@ -224,7 +224,7 @@ def jpeg(size=(40, 30)):
         (b"GIF89a" + bytes(20), "neither"),
     ],
 )
-def test_a_broken_picture_is_named(tmp_path, content, said):
+def test_a_broken_image_is_named(tmp_path, content, said):
     samples = only(tmp_path, "0.jpg", content)
     with pytest.raises(BrokenImage, match=f"a/0.jpg cannot be read.*({said})"):
         samples.image(0)
@@ -244,13 +244,13 @@ def test_every_cut_of_a_png_is_broken_or_read(tmp_path):
             continue
 
 
-def test_other_kinds_of_picture_are_not_left_out_in_silence(tmp_path):
+def test_other_kinds_of_image_are_not_left_out_in_silence(tmp_path):
     samples = only(tmp_path, "0.webp", Image.new("RGB", (4, 4)))
     with pytest.raises(BrokenImage, match=r"webp file; JPEG and PNG"):
         samples.image(0)
 
 
-def test_a_picture_made_to_exhaust_memory_is_refused_before_it_is_decoded(tmp_path):
+def test_an_image_made_to_exhaust_memory_is_refused_before_it_is_decoded(tmp_path):
     def chunk(kind, body):
         return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
 
@@ -266,7 +266,7 @@ RED = (200, 10, 20)
 
 
 @pytest.mark.parametrize(
-    ("picture", "expected"),
+    ("image", "expected"),
     [
         (Image.new("L", (4, 4), 77), (77, 77, 77)),
         (Image.new("1", (4, 4), 1), (255, 255, 255)),
@@ -278,8 +278,8 @@ RED = (200, 10, 20)
         (Image.fromarray(np.full((4, 4), 300, np.uint16)), (1, 1, 1)),
     ],
 )
-def test_every_mode_becomes_rgb(tmp_path, picture, expected):
-    samples = only(tmp_path, "0.png", picture)
+def test_every_mode_becomes_rgb(tmp_path, image, expected):
+    samples = only(tmp_path, "0.png", image)
     pixels = samples.image(0)
     assert pixels.shape == (4, 4, 3)
     assert tuple(pixels[0, 0]) == expected
@@ -293,13 +293,13 @@ def test_cmyk_becomes_rgb(tmp_path):
 
 
 def test_photos_stand_upright_by_their_exif(tmp_path):
-    picture = Image.new("RGB", (20, 10))
-    picture.paste((255, 255, 255), (0, 0, 10, 10))
+    image = Image.new("RGB", (20, 10))
+    image.paste((255, 255, 255), (0, 0, 10, 10))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        picture.save(tmp_path / name / "0.jpg", exif=exif, quality=95)
+        image.save(tmp_path / name / "0.jpg", exif=exif, quality=95)
     pixels = opened(tmp_path).image(0)
     assert pixels.shape == (20, 10, 3)
     assert pixels[:8].min() > 200

@@ -28,13 +28,13 @@ def test_unknown_split_is_refused_and_says_which_there_are() -> None:
     ("index", "mean"),
     [(0, (138, 135, 88)), (49, (95, 160, 178)), (98, (129, 62, 192)), (111, (127, 81, 233))],
 )
-def test_pictures_are_the_ones_that_the_weights_were_trained_on(
+def test_images_are_the_ones_that_the_weights_were_trained_on(
     index: int, mean: tuple[int, int, int]
 ) -> None:
     # Pillow may round an edge otherwise from version to version; the scene stays.
     assert shapes.VERSION == 1
-    picture = _image("validation", index, 64, 64)
-    np.testing.assert_allclose(picture.mean(axis=(0, 1)), mean, atol=1.0)
+    image = _image("validation", index, 64, 64)
+    np.testing.assert_allclose(image.mean(axis=(0, 1)), mean, atol=1.0)
 
 
 @settings(max_examples=60)
@@ -44,20 +44,20 @@ def test_pictures_are_the_ones_that_the_weights_were_trained_on(
     height=st.integers(32, 200),
     width=st.integers(32, 200),
 )
-def test_picture_is_a_function_of_split_index_and_resolution(
+def test_image_is_a_function_of_split_index_and_resolution(
     split: str, index: int, height: int, width: int
 ) -> None:
-    picture = _image(split, index, height, width)
-    assert picture.shape == (height, width, 3)
-    assert picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, _image(split, index, height, width))
+    image = _image(split, index, height, width)
+    assert image.shape == (height, width, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, _image(split, index, height, width))
 
 
 @pytest.mark.parametrize("resolution", [(32, 32), (33, 47), (1024, 1024), (32, 1024), (1024, 32)])
 def test_any_resolution(resolution: tuple[int, int]) -> None:
-    picture = _image("test", 7, *resolution)
-    assert picture.shape == (*resolution, 3)
-    assert picture.std() > 0
+    image = _image("test", 7, *resolution)
+    assert image.shape == (*resolution, 3)
+    assert image.std() > 0
 
 
 def test_order_of_asking_does_not_matter() -> None:
@@ -68,8 +68,8 @@ def test_order_of_asking_does_not_matter() -> None:
 
 
 def test_same_scene_at_every_resolution() -> None:
-    def coarse(picture: np.ndarray) -> np.ndarray:
-        small = Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)
+    def coarse(image: np.ndarray) -> np.ndarray:
+        small = Image.fromarray(image).resize((32, 32), Image.Resampling.BOX)
         return np.asarray(small, dtype=float).ravel()
 
     for index in range(24):
@@ -80,7 +80,7 @@ def test_same_scene_at_every_resolution() -> None:
 
 
 @pytest.mark.parametrize("resolution", [(96, 160), (160, 96), (96, 97)])
-def test_unit_square_stands_in_the_middle_of_a_longer_picture(resolution: tuple[int, int]) -> None:
+def test_unit_square_stands_in_the_middle_of_a_longer_image(resolution: tuple[int, int]) -> None:
     height, width = resolution
     top, left = (height - 96) // 2, (width - 96) // 2
     for index in range(12):
@@ -91,7 +91,7 @@ def test_unit_square_stands_in_the_middle_of_a_longer_picture(resolution: tuple[
         assert difference.max() <= 2
 
 
-def test_splits_are_disjoint_and_no_picture_comes_twice() -> None:
+def test_splits_are_disjoint_and_no_image_comes_twice() -> None:
     seen: dict[bytes, str] = {}
     for split in shapes.SPLITS:
         samples = shapes.open("demo", split, resolution=(32, 32))

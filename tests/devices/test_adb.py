@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.core.errors import DeviceError, MissingError
-from mobiledeploy.core.ports import SILENCE
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.devices import adb as device
 
 ODD = [
@@ -31,8 +31,8 @@ ODD = [
 ]
 
 
-def session(phone, notify=SILENCE):
-    return device.open(f"adb:{phone.serial}", exclusive=True, notify=notify)
+def session(phone, reporter=SILENT):
+    return device.open(f"adb:{phone.serial}", exclusive=True, reporter=reporter)
 
 
 def test_arguments_arrive_as_they_are(phone) -> None:
@@ -153,7 +153,7 @@ def test_a_push_that_fails(phone, tmp_path, heard, monkeypatch, fault, content, 
     with pytest.raises(DeviceError, match=said), session(phone, heard) as opened:
         opened.push(file)
     if fault == "unplug-push":
-        assert [doubt.name for doubt in heard.doubts] == ["left-behind"]
+        assert [warning.name for warning in heard.warnings] == ["left-behind"]
         assert "lease" in phone.left()
         phone.heal("refuse")
         phone.heal(fault)
@@ -197,7 +197,7 @@ def test_a_shell_that_hangs(phone, monkeypatch, heard) -> None:
     with pytest.raises(DeviceError, match="hangs: no answer to adb shell"), session(phone) as it:
         it.facts()
     assert phone.left() == []
-    assert heard.doubts == []
+    assert heard.warnings == []
 
 
 def test_what_runs_there_ends_with_the_session(phone) -> None:
@@ -216,8 +216,8 @@ def test_what_runs_there_ends_with_the_session(phone) -> None:
 def test_one_job_at_a_time(phone, heard) -> None:
     script = (
         "import sys\nfrom mobiledeploy.devices import adb\n"
-        "from mobiledeploy.core.ports import SILENCE\n"
-        f"with adb.open('adb:{phone.serial}', exclusive=True, notify=SILENCE):\n"
+        "from mobiledeploy.core.ports import SILENT\n"
+        f"with adb.open('adb:{phone.serial}', exclusive=True, reporter=SILENT):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -278,22 +278,22 @@ def test_steady_clocks_are_undone(phone) -> None:
 
 def test_which_phone(new_phone, monkeypatch) -> None:
     with pytest.raises(DeviceError, match="no phone is connected; connect a phone"):
-        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
+        device.open("adb", exclusive=True, reporter=SILENT).__enter__()
     one = new_phone("Pixel 3")
-    with device.open("adb", exclusive=True, notify=SILENCE) as opened:
+    with device.open("adb", exclusive=True, reporter=SILENT) as opened:
         assert opened.facts()["model"] == "Pixel 3"
     two = new_phone("Pixel 6")
     with pytest.raises(DeviceError, match=r"2 phones .* adb:SERIAL: there are .*\(Pixel"):
-        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
+        device.open("adb", exclusive=True, reporter=SILENT).__enter__()
     with pytest.raises(DeviceError, match="no phone emulator-1 is connected; there are 127"):
-        device.open("adb:emulator-1", exclusive=True, notify=SILENCE).__enter__()
+        device.open("adb:emulator-1", exclusive=True, reporter=SILENT).__enter__()
     monkeypatch.setenv("ANDROID_SERIAL", two.serial)
     # Two phones serve two jobs at the same time.
-    with device.open("adb", exclusive=True, notify=SILENCE) as second, session(one) as first:
+    with device.open("adb", exclusive=True, reporter=SILENT) as second, session(one) as first:
         assert second.facts()["model"] == "Pixel 6"
         assert first.facts()["model"] == "Pixel 3"
     assert [one.left(), two.left()] == [[], []]
-    assert [(seen.name, seen.about, seen.mend) for seen in device.seen()] == sorted(
+    assert [(seen.name, seen.about, seen.fix) for seen in device.available()] == sorted(
         (f"adb:{p.serial}", f"{p.model}, through adb", "") for p in (one, two)
     )
 
@@ -302,8 +302,8 @@ def test_a_phone_that_is_not_ready_says_what_it_needs(new_phone) -> None:
     phone = new_phone(state="unauthorized", unauthorized="")
     with pytest.raises(DeviceError, match="is unauthorized; unlock it and allow USB debugging"):
         session(phone).__enter__()
-    (seen,) = device.seen()
-    assert seen.mend.startswith("unauthorized: unlock it")
+    (seen,) = device.available()
+    assert seen.fix.startswith("unauthorized: unlock it")
 
 
 def test_a_phone_that_is_offline(phone) -> None:
@@ -316,9 +316,9 @@ def test_a_phone_that_is_offline(phone) -> None:
 def test_without_adb(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="adb is not installed; apt install adb"):
-        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
-    (seen,) = device.seen()
-    assert "apt install adb" in seen.mend
+        device.open("adb", exclusive=True, reporter=SILENT).__enter__()
+    (seen,) = device.available()
+    assert "apt install adb" in seen.fix
     monkeypatch.setenv("MOBILEDEPLOY_ADB", str(tmp_path / "none"))
     with pytest.raises(MissingError, match="is no adb that can be run"):
-        device.open("adb", exclusive=True, notify=SILENCE).__enter__()
+        device.open("adb", exclusive=True, reporter=SILENT).__enter__()

@@ -32,7 +32,7 @@ def path(exported):
 
 
 def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
-    (made,) = bench([path], device="pixel", runner="scripted", notify=heard)
+    (made,) = bench([path], device="pixel", runner="scripted", reporter=heard)
     assert made.kind == "measured"
     assert made.target.device == f"adb:{phone.serial}"
     assert made.median_ns == pytest.approx(2e6, rel=0.01)
@@ -43,12 +43,12 @@ def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
     with Store.open() as store:
         assert store.measurement(made.artifact_sha256, made.target) == made
     assert phone.left() == []
-    bench([path], device="adb", runner="scripted", threads=2, runs=10, notify=heard)
+    bench([path], device="adb", runner="scripted", threads=2, runs=10, reporter=heard)
     assert phone.said("masks")[-1] == "f0"
 
 
 def test_the_mode_of_steady_clocks_is_kept_where_it_helps(phone, scripted, path, here, heard):
-    (made,) = bench([path], device="adb", runner="scripted", notify=heard)
+    (made,) = bench([path], device="adb", runner="scripted", reporter=heard)
     effect = made.facts_before["fixed_performance"]
     assert effect.startswith(("on: with it 1.00 times", "off: with it 1.00 times"))
     assert [line.split()[-1] for line in phone.said("cmd")][:5] == [
@@ -60,7 +60,7 @@ def test_the_mode_of_steady_clocks_is_kept_where_it_helps(phone, scripted, path,
     ]
     assert phone.said("cmd")[-1].endswith("false")
     before = len(phone.said("cmd"))
-    bench([path], device="adb", runner="scripted", runs=9, fixed_performance=False, notify=heard)
+    bench([path], device="adb", runner="scripted", runs=9, fixed_performance=False, reporter=heard)
     assert len(phone.said("cmd")) == before
 
 
@@ -105,7 +105,7 @@ def test_what_changes_meanwhile_voids_the_measurement(
     phone, scripted, path, here, heard, happens, said
 ) -> None:
     happens(phone)
-    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "notify": heard}
+    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "reporter": heard}
     if happens is throttle:
         with pytest.raises(VoidError, match=f"int8_ptq.tflite in 3 tries: .*{said}") as caught:
             bench([path], **asked)
@@ -124,7 +124,9 @@ def test_what_changes_meanwhile_voids_the_measurement(
 
 def test_a_clock_that_moves_voids_it(phone, scripted, path, here, heard) -> None:
     clock(phone)
-    bench([path], device="adb", runner="scripted", runs=300, fixed_performance=False, notify=heard)
+    bench(
+        [path], device="adb", runner="scripted", runs=300, fixed_performance=False, reporter=heard
+    )
     assert "the clock moved between 2800000 and 1800000 kHz" in heard.said[0]
 
 
@@ -132,24 +134,29 @@ def test_a_phone_that_slows_down_voids_it(phone, scripted, path, here, heard) ->
     phone.pace(drift=0.5, span=1.0)
     with pytest.raises(VoidError, match="% slower from their first to last quarter"):
         bench(
-            [path], device="adb", runner="scripted", runs=500, fixed_performance=False, notify=heard
+            [path],
+            device="adb",
+            runner="scripted",
+            runs=500,
+            fixed_performance=False,
+            reporter=heard,
         )
 
 
 def test_a_median_that_is_not_known_voids_it(phone, scripted, path, here, heard) -> None:
     phone.pace(noise=1.5, **{"": 3e7})
-    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "notify": heard}
+    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "reporter": heard}
     with pytest.raises(VoidError, match="the median is known to"):
         bench([path], seconds=0.01, **asked)
     (made,) = bench([path], runs=10, **asked)
-    assert "wide-interval" in {doubt.name for doubt in made.doubts}
+    assert "wide-interval" in {warning.name for warning in made.warnings}
 
 
 def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) -> None:
     phone.pace(delegated=0)
     with pytest.raises(VoidError, match="void: int8_ptq.tflite: xnnpack took no operator"):
-        bench([path], device="adb", runner="scripted", fixed_performance=False, notify=heard)
-    (made,) = bench([path], device="adb", runner="scripted", delegate="none", notify=heard)
+        bench([path], device="adb", runner="scripted", fixed_performance=False, reporter=heard)
+    (made,) = bench([path], device="adb", runner="scripted", delegate="none", reporter=heard)
     assert made.target.delegate == "none"
     phone.pace(delegated=20)
     with pytest.raises(VoidError, match="gpu took 20 of 31 operators only"):
@@ -159,7 +166,7 @@ def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) 
             runner="scripted",
             delegate="gpu",
             fixed_performance=False,
-            notify=heard,
+            reporter=heard,
         )
 
 
@@ -180,7 +187,7 @@ def test_faults_end_in_one_line_and_leave_nothing(
 ) -> None:
     monkeypatch.setattr("mobiledeploy.verbs.bench.PATIENCE_S", 2.0)
     phone.plant(fault, content)
-    asked = {"device": f"adb:{phone.serial}", "runner": "scripted", "notify": heard}
+    asked = {"device": f"adb:{phone.serial}", "runner": "scripted", "reporter": heard}
     with pytest.raises(DeviceError, match=said) as caught:
         bench([path], fixed_performance=False, record=here / "record.json", **asked)
     assert "\n" not in str(caught.value)
@@ -192,7 +199,7 @@ def test_faults_end_in_one_line_and_leave_nothing(
         bench([path], runs=6, fixed_performance=False, **asked)
     assert phone.left() == []
     with Store.open() as store:
-        target = resolve.Place("adb", f"adb:{phone.serial}")
+        target = resolve.ResolvedDevice("adb", f"adb:{phone.serial}")
         assert target.phone
         assert (store._rows("SELECT count(*) FROM measurement") == [1]) == fault.startswith(
             "unplug"
@@ -202,7 +209,7 @@ def test_faults_end_in_one_line_and_leave_nothing(
 def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
     phone.plant("slow", "500000")
     (made,) = bench(
-        [path], device="adb", runner="scripted", runs=6, fixed_performance=False, notify=heard
+        [path], device="adb", runner="scripted", runs=6, fixed_performance=False, reporter=heard
     )
     assert len(made.samples_ns) == 6
 
@@ -212,7 +219,7 @@ def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, hear
     made = {}
 
     def job(name: str) -> None:
-        (made[name],) = bench([path], device=name, runner="scripted", notify=heard)
+        (made[name],) = bench([path], device=name, runner="scripted", reporter=heard)
 
     threads = [threading.Thread(target=job, args=(name,)) for name in ("pixel-3", "pixel-6")]
     for thread in threads:
@@ -230,7 +237,7 @@ def test_a_phone_by_its_model(new_phone, scripted, path, here) -> None:
         resolve.resolve("pixel", "adb")
     one, _ = new_phone("Pixel 3a"), new_phone("Galaxy S21")
     for name in ("pixel", "Pixel-3a", "pixel 3A"):
-        assert resolve.resolve(name) == resolve.Place("adb", f"adb:{one.serial}")
+        assert resolve.resolve(name) == resolve.ResolvedDevice("adb", f"adb:{one.serial}")
     connected = r"no phone pixel-3 is connected; connected: .*\(.*\), .*\(.*\); --device takes"
     with pytest.raises(DeviceError, match=connected) as caught:
         resolve.resolve("pixel-3", "adb")
@@ -246,23 +253,23 @@ def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here,
     other = exported["float32", "tflite"]
     phone.pace(noise=0.05)
     file = here / "session.json"
-    made = bench([path, other], device="adb", runner="scripted", record=file, notify=heard)
+    made = bench([path, other], device="adb", runner="scripted", record=file, reporter=heard)
     phone.stop()
-    again = bench([path, other], device=f"replay:{file}", notify=heard)
+    again = bench([path, other], device=f"replay:{file}", reporter=heard)
     assert [records.dumps(m) for m in again] == [records.dumps(m) for m in made]
     # What was measured here is not there twice, whenever it is played back.
     assert [r.recorded for r in results.results().results] == [False, False]
     with pytest.raises(InputError, match="was recorded with other files than this float16.tflite"):
-        bench([exported["float16", "tflite"]], device=f"replay:{file}", notify=heard)
+        bench([exported["float16", "tflite"]], device=f"replay:{file}", reporter=heard)
 
 
 def test_a_void_session_is_recorded_too(phone, scripted, path, here, heard) -> None:
     phone.thermal(3)
     file = here / "session.json"
     with pytest.raises(VoidError) as first:
-        bench([path], device="adb", runner="scripted", record=file, notify=heard)
+        bench([path], device="adb", runner="scripted", record=file, reporter=heard)
     with pytest.raises(VoidError) as second:
-        bench([path], device=f"replay:{file}", notify=heard)
+        bench([path], device=f"replay:{file}", reporter=heard)
     assert str(first.value) == str(second.value)
 
 
@@ -291,7 +298,7 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     # 10 % over what the comparison takes of the phone's own time.
     names = {path.name: 2e6, other.name: 2e6 * slowdown}
     phone.pace(noise=0.01, drift=0.1, span=4 * rounds * 0.06, **names)
-    asked = {"device": "adb", "runner": "scripted", "seconds": seconds, "notify": heard}
+    asked = {"device": "adb", "runner": "scripted", "seconds": seconds, "reporter": heard}
     file = here / "turns.json"
     made = compare(path, other, rounds=rounds, record=file, **asked)
     assert compare(path, other, device=f"replay:{file}") == made

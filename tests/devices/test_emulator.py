@@ -17,22 +17,22 @@ def nothing_there(tmp_path, monkeypatch) -> None:
 
 
 def test_without_the_native_parts_it_says_what_brings_them(nothing_there, heard) -> None:
-    assert {one.mend for one in device.seen()} == {native.MEND}
-    assert "emulator:cortex-a76" in {one.name for one in device.seen()}
+    assert {one.fix for one in device.available()} == {native.FIX}
+    assert "emulator:cortex-a76" in {one.name for one in device.available()}
     with pytest.raises(MissingError) as refused:
-        device.open("emulator", exclusive=True, notify=heard).__enter__()
-    assert refused.value.hint == native.MEND
+        device.open("emulator", exclusive=True, reporter=heard).__enter__()
+    assert refused.value.hint == native.FIX
 
 
 def test_the_cores_that_qemu_has_are_ready(emulator) -> None:
-    seen = {one.name: one for one in device.seen()}
+    seen = {one.name: one for one in device.available()}
     assert {"emulator:cortex-a53", "emulator:cortex-a72", "emulator:cortex-a76"} <= set(seen)
-    assert {one.mend for one in seen.values()} == {""}
+    assert {one.fix for one in seen.values()} == {""}
 
 
 @pytest.mark.parametrize("name", ["emulator:", "emulator"])
 def test_a_big_core_is_taken_where_none_is_named(emulator, heard, name) -> None:
-    with device.open(name, exclusive=True, notify=heard) as session:
+    with device.open(name, exclusive=True, reporter=heard) as session:
         facts = session.facts()
     assert (facts["core"], facts["machine"]) == ("cortex-a76", "aarch64")
     assert facts["version_qemu"].startswith("qemu ")
@@ -42,11 +42,11 @@ def test_a_big_core_is_taken_where_none_is_named(emulator, heard, name) -> None:
 
 def test_a_core_that_nobody_knows_is_refused(emulator, heard) -> None:
     with pytest.raises(UsageError, match="no core named 'cortex-m4'"):
-        device.open("emulator:cortex-m4", exclusive=True, notify=heard).__enter__()
+        device.open("emulator:cortex-m4", exclusive=True, reporter=heard).__enter__()
 
 
 def test_a_program_of_the_core_runs_and_is_counted(emulator, heard) -> None:
-    with device.open("emulator:cortex-a53", exclusive=True, notify=heard) as session:
+    with device.open("emulator:cortex-a53", exclusive=True, reporter=heard) as session:
         process = session.run([str(native.runner("aarch64")), "predict"])
         lines = list(process.lines())
         status, _ = process.wait()

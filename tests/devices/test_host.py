@@ -23,7 +23,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_command_hears_and_answers(heard) -> None:
-    with DEVICES.load("host").open("host", exclusive=False, notify=heard) as session:
+    with DEVICES.load("host").open("host", exclusive=False, reporter=heard) as session:
         process = session.run([sys.executable, "-c", ECHO])
         process.send("abc")
         lines = process.lines()
@@ -34,7 +34,7 @@ def test_a_command_hears_and_answers(heard) -> None:
 
 
 def test_nothing_runs_on_when_the_lease_ends(heard) -> None:
-    with host.open("host", exclusive=False, notify=heard) as session:
+    with host.open("host", exclusive=False, reporter=heard) as session:
         child = session.run(
             [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(99)"]
         )
@@ -71,7 +71,7 @@ def test_what_cannot_be_started_is_named(tmp_path) -> None:
 
 
 def test_the_machine_tells_of_itself(heard) -> None:
-    with host.open("host", exclusive=False, notify=heard) as session:
+    with host.open("host", exclusive=False, reporter=heard) as session:
         facts = session.facts()
         begun = time.process_time()
         while time.process_time() - begun < 0.2:
@@ -87,7 +87,7 @@ def test_the_machine_tells_of_itself(heard) -> None:
 
 def test_files_are_here_already(heard, tmp_path) -> None:
     (tmp_path / "a").write_text("model")
-    with host.open("host", exclusive=False, notify=heard) as session:
+    with host.open("host", exclusive=False, reporter=heard) as session:
         there = session.push(tmp_path / "a")
         session.pull(there, tmp_path / "b")
     assert Path(there).is_absolute()
@@ -96,4 +96,4 @@ def test_files_are_here_already(heard, tmp_path) -> None:
 
 def test_the_host_has_no_parts(heard) -> None:
     with pytest.raises(UsageError, match="no parts"):
-        host.open("host:1", exclusive=False, notify=heard).__enter__()
+        host.open("host:1", exclusive=False, reporter=heard).__enter__()

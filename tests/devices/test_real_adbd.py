@@ -10,7 +10,7 @@ import pytest
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import DeviceError
 from mobiledeploy.core.plugins import RUNNERS
-from mobiledeploy.core.ports import SILENCE
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Target
 from mobiledeploy.devices import adb as device
 from mobiledeploy.devices import emulator as emulated
@@ -46,7 +46,7 @@ def shell(serial: str, command: str) -> str:
 def test_a_session(arm_phone, tmp_path) -> None:
     file = tmp_path / "$(id);' x.bin"
     file.write_bytes(bytes(range(256)) * 4000)
-    with device.open("adb", exclusive=True, notify=SILENCE) as session:
+    with device.open("adb", exclusive=True, reporter=SILENT) as session:
         facts = session.facts()
         assert (facts["model"], facts["machine"]) == ("ARM phone", "aarch64")
         assert (facts["core_capacity"], facts["taskset"]) == ("0:2400000", "yes")
@@ -70,7 +70,7 @@ def test_a_session(arm_phone, tmp_path) -> None:
 def test_a_program_of_this_machine_is_refused(arm_phone) -> None:
     program = Path("/bin/true").resolve()
     with (
-        device.open("adb", exclusive=True, notify=SILENCE) as session,
+        device.open("adb", exclusive=True, reporter=SILENT) as session,
         pytest.raises(DeviceError, match="true is for x86_64, and .* runs arm64-v8a"),
     ):
         session.push(program)
@@ -85,7 +85,7 @@ def test_the_runner_there_answers_as_it_does_on_an_emulated_core(
     runner = RUNNERS.load("native")
     outputs = []
     for plugin, name in ((device, "adb"), (emulated, "emulator:cortex-a76")):
-        with plugin.open(name, exclusive=True, notify=SILENCE) as session:
+        with plugin.open(name, exclusive=True, reporter=SILENT) as session:
             # Of Android's kind, it brings all that it needs.
             wanted = runner.files(machine if plugin is device else "aarch64", "litert")
             files = {role: session.push(file) for role, file in wanted.items()}

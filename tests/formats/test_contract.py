@@ -43,7 +43,7 @@ def made(request, converted):
 def test_a_contract_comes_back(made):
     shelf, data = made
     assert shelf.contract(data) is None
-    sealed = shelf.inscribe(data, CONTRACT)
+    sealed = shelf.write_metadata(data, CONTRACT)
     assert shelf.contract(sealed) == CONTRACT
     assert shelf.inspect(sealed) == shelf.inspect(data)
 
@@ -51,9 +51,9 @@ def test_a_contract_comes_back(made):
 def test_the_bytes_are_the_same_and_a_second_contract_replaces_the_first(made):
     shelf, data = made
     other = dataclasses.replace(CONTRACT, name="other")
-    once = shelf.inscribe(data, CONTRACT)
-    assert shelf.inscribe(data, CONTRACT) == once
-    again = shelf.inscribe(shelf.inscribe(data, other), CONTRACT)
+    once = shelf.write_metadata(data, CONTRACT)
+    assert shelf.write_metadata(data, CONTRACT) == once
+    again = shelf.write_metadata(shelf.write_metadata(data, other), CONTRACT)
     assert shelf.contract(again) == CONTRACT
     assert abs(len(again) - len(once)) < 64
 
@@ -78,7 +78,7 @@ def answers(data, format_):
 def test_a_contract_changes_no_answer(made):
     shelf, data = made
     format_ = shelf.inspect(data).format
-    sealed = shelf.inscribe(data, CONTRACT)
+    sealed = shelf.write_metadata(data, CONTRACT)
     np.testing.assert_array_equal(answers(sealed, format_), answers(data, format_))
 
 
@@ -114,7 +114,7 @@ def floats(table, slot):
 
 @pytest.fixture(scope="module")
 def metadata(converted):
-    data = FORMATS.load("tflite").inscribe(converted["int8_ptq", "tflite"], CONTRACT)
+    data = FORMATS.load("tflite").write_metadata(converted["int8_ptq", "tflite"], CONTRACT)
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
     packed = bytearray(np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes())
@@ -136,13 +136,13 @@ def test_tflite_readers_find_the_normalization(metadata):
     assert floats(child(image, 5), 1) == [-1.0] * 3
 
 
-def test_tflite_readers_find_the_picture(metadata):
+def test_tflite_readers_find_the_image(metadata):
     root, _ = metadata
     content = child(first(first(root, 3), 2), 3)
     assert content.Get(Int8Flags, field(content, 0)) == 2
-    picture = child(content, 1)
-    assert picture.Get(Int8Flags, field(picture, 0)) == 1
-    size = child(picture, 1)
+    image = child(content, 1)
+    assert image.Get(Int8Flags, field(image, 0)) == 1
+    size = child(image, 1)
     assert [size.Get(Int32Flags, field(size, slot)) for slot in (0, 1)] == [48, 64]
 
 
@@ -215,7 +215,7 @@ def test_a_packed_contract_that_is_none_is_refused(metadata, content, said):
 
 def test_damaged_packed_files_are_refused(converted):
     shelf = FORMATS.load("tflite")
-    data = bytearray(shelf.inscribe(converted["int8_ptq", "tflite"], CONTRACT))
+    data = bytearray(shelf.write_metadata(converted["int8_ptq", "tflite"], CONTRACT))
     data[data.rindex(b"PK\x03\x04mobile"[:4]) + 40] ^= 0xFF
     start = data.index(b"PK\x03\x04")
     for place in range(start + 60, start + 120):
@@ -228,7 +228,7 @@ def test_damaged_packed_files_are_refused(converted):
 
 
 def test_onnx_readers_find_the_contract(converted):
-    data = FORMATS.load("onnx").inscribe(converted["float32", "onnx"], CONTRACT)
+    data = FORMATS.load("onnx").write_metadata(converted["float32", "onnx"], CONTRACT)
     props = {p.key: p.value for p in onnx.load_model_from_string(data).metadata_props}
     assert props["Image.BitmapPixelFormat"] == "Rgb8"
     assert props["Image.NominalPixelRange"] == "Normalized_1_1"
@@ -239,7 +239,9 @@ def test_onnx_readers_find_the_contract(converted):
 @pytest.mark.parametrize("golden", [None, "!", "AAAA"])
 def test_damaged_golden_samples_are_refused(converted, golden):
     shelf = FORMATS.load("onnx")
-    model = onnx.load_model_from_string(shelf.inscribe(converted["float32", "onnx"], CONTRACT))
+    model = onnx.load_model_from_string(
+        shelf.write_metadata(converted["float32", "onnx"], CONTRACT)
+    )
     props = {p.key: p.value for p in model.metadata_props} | {"mobiledeploy.golden": golden}
     onnx.helper.set_model_props(model, {k: v for k, v in props.items() if v is not None})
     with pytest.raises(InputError, match="damaged"):

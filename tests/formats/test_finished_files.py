@@ -180,11 +180,11 @@ def test_sparsity_is_the_share_of_zeros_among_weights(made, recipe):
 def test_a_tap_shows_the_logits_behind_the_softmax(made, recipe):
     format_, shelf, data = made
     facts = shelf.inspect(data)
-    tapped = shelf.tap(data, facts.logits)
-    (tensor,) = shelf.inspect(tapped).outputs
+    probe_content = shelf.expose_tensor(data, facts.logits)
+    (tensor,) = shelf.inspect(probe_content).outputs
     assert tensor.name == facts.logits != "scores"
     image = an_image(facts)
-    scores, logits = run(format_, data, image), run(format_, tapped, image)
+    scores, logits = run(format_, data, image), run(format_, probe_content, image)
     if recipe == "float32":
         expected = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose(scores, expected, atol=1e-6)
@@ -196,7 +196,7 @@ def test_a_tap_shows_the_logits_behind_the_softmax(made, recipe):
 def test_an_unknown_tensor_is_refused(made):
     _, shelf, data = made
     with pytest.raises(InputError, match="no tensor named nowhere"):
-        shelf.tap(data, "nowhere")
+        shelf.expose_tensor(data, "nowhere")
 
 
 def test_sealing_twice_changes_nothing_more(made):
@@ -248,7 +248,7 @@ def test_the_signature_is_named(converted):
 
 
 def run_part(format_, data, tensors):
-    """What an excerpt answers, in its order, for tensors by name."""
+    """What a subgraph answers, in its order, for tensors by name."""
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(data)
     given = [tensors[tensor.name] for tensor in facts.inputs]
@@ -265,7 +265,7 @@ def run_part(format_, data, tensors):
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_an_excerpt_shows_what_lies_within(recipe, format_, converted):
+def test_a_subgraph_shows_what_lies_within(recipe, format_, converted):
     data = converted[recipe, format_]
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(data)
@@ -277,25 +277,25 @@ def test_an_excerpt_shows_what_lies_within(recipe, format_, converted):
         assert len(codes) >= 30
         assert all(len(t.scale) == 1 for t in codes)
         names = [tensor.name for tensor in codes]
-    whole = shelf.excerpt(data, [facts.inputs[0].name], names)
+    whole = shelf.extract_subgraph(data, [facts.inputs[0].name], names)
     within = run_part(format_, whole, {facts.inputs[0].name: image})
     assert len(within) == len(names)
     # From the middle on, what was given instead of made leads to the same end.
     middle, last = len(names) // 2, names[-1]
-    rest = shelf.excerpt(data, [facts.inputs[0].name, names[middle]], [last])
+    rest = shelf.extract_subgraph(data, [facts.inputs[0].name, names[middle]], [last])
     assert [t.name for t in shelf.inspect(rest).inputs] == [names[middle]]
     assert len(rest) < len(whole)
     (end,) = run_part(format_, rest, {names[middle]: within[middle]})
     np.testing.assert_allclose(end, within[-1], atol=1e-5)
     # Operators apart from each other, each given what the one before it made.
-    apart = shelf.excerpt(data, [facts.inputs[0].name, *names], names)
+    apart = shelf.extract_subgraph(data, [facts.inputs[0].name, *names], names)
     given = {facts.inputs[0].name: image} | dict(zip(names, within, strict=True))
     for one, other in zip(run_part(format_, apart, given), within, strict=True):
         np.testing.assert_allclose(one.astype(float), other, atol=1e-4)
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_an_excerpt_of_what_is_not_there_is_refused(format_, converted):
+def test_a_subgraph_of_what_is_not_there_is_refused(format_, converted):
     data = converted["float32", format_]
     with pytest.raises(InputError, match="no tensor named nothing"):
-        FORMATS.load(format_).excerpt(data, ["image"], ["nothing"])
+        FORMATS.load(format_).extract_subgraph(data, ["image"], ["nothing"])

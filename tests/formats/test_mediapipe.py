@@ -23,15 +23,15 @@ def images(size):
     return np.concatenate([noise, row, np.zeros_like(row), np.full_like(row, 255)])
 
 
-def litert(data, pictures, pre):
+def litert(data, pixels, pre):
     """[N, classes]: what LiteRT answers for images that are prepared as we do."""
     facts = TFLITE.inspect(data)
     interpreter = Interpreter(model_content=data)
     interpreter.allocate_tensors()
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
     rows = []
-    for picture in pictures:
-        x = preprocessing.prepare(picture, pre, picture.shape[:2])
+    for image in pixels:
+        x = preprocessing.prepare(image, pre, image.shape[:2])
         raw = preprocessing.to_input(x, facts.inputs[0], facts.layout)
         interpreter.set_tensor(source["index"], raw)
         interpreter.invoke()
@@ -44,10 +44,10 @@ def litert(data, pictures, pre):
 def asked(mediapipe, tmp_path):
     """(file, images) -> what MediaPipe answers."""
 
-    def ask(data, pictures):
+    def ask(data, pixels):
         model, given = tmp_path / "model.tflite", tmp_path / "images.npy"
         model.write_bytes(data)
-        np.save(given, pictures)
+        np.save(given, pixels)
         return mediapipe.ask(model, given)
 
     return ask
@@ -68,11 +68,11 @@ def test_labels_and_scores_are_those_of_litert(unsigned, asked, name):
     path = unsigned / f"{name}.tflite"
     artifact, data = artifacts.load(path), path.read_bytes()
     assert artifact.io == {"float32": "float", "int8_ptq": "uint8"}[name]
-    assert artifact.doubts == ()
-    pre, pictures = artifact.spec.preprocessing, images(artifact.spec.resolution)
+    assert artifact.warnings == ()
+    pre, pixels = artifact.spec.preprocessing, images(artifact.spec.resolution)
     assert pre.labels == tuple("abcde")
-    ours = litert(data, pictures, pre)
-    theirs = scores(asked(data, pictures), pre.labels)
+    ours = litert(data, pixels, pre)
+    theirs = scores(asked(data, pixels), pre.labels)
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-6 if name == "float32" else 0)
 
 
@@ -82,7 +82,7 @@ def told_otherwise(folder, name, **changes):
     contract = TFLITE.contract(data)
     pre = dataclasses.replace(contract.preprocessing, **changes)
     bare = data[: data.index(b"PK\x03\x04")]
-    return TFLITE.inscribe(bare, dataclasses.replace(contract, preprocessing=pre)), pre
+    return TFLITE.write_metadata(bare, dataclasses.replace(contract, preprocessing=pre)), pre
 
 
 @pytest.mark.parametrize(
@@ -95,22 +95,22 @@ def told_otherwise(folder, name, **changes):
 )
 def test_floats_are_normalized_there_as_here(unsigned, asked, changes):
     data, pre = told_otherwise(unsigned, "float32", **changes)
-    pictures = images((32, 32))
-    theirs = scores(asked(data, pictures), pre.labels)
-    np.testing.assert_allclose(theirs, litert(data, pictures, pre), rtol=0, atol=1e-5)
+    pixels = images((32, 32))
+    theirs = scores(asked(data, pixels), pre.labels)
+    np.testing.assert_allclose(theirs, litert(data, pixels, pre), rtol=0, atol=1e-5)
 
 
 def test_what_is_said_of_a_crop_is_so(unsigned, asked):
     data, pre = told_otherwise(unsigned, "float32", crop=0.5)
     dice = np.random.default_rng(0)
     # Bright in the middle: a crop is another image.
-    pictures = dice.integers(0, 60, (2, 32, 32, 3), np.uint8)
-    pictures[:, 8:24, 8:24] += 190
-    theirs = scores(asked(data, pictures), pre.labels)
-    whole = litert(data, pictures, dataclasses.replace(pre, crop=1.0))
+    pixels = dice.integers(0, 60, (2, 32, 32, 3), np.uint8)
+    pixels[:, 8:24, 8:24] += 190
+    theirs = scores(asked(data, pixels), pre.labels)
+    whole = litert(data, pixels, dataclasses.replace(pre, crop=1.0))
     np.testing.assert_allclose(theirs, whole, rtol=0, atol=1e-6)
-    assert np.abs(theirs - litert(data, pictures, pre)).max() > 1e-3
-    assert [d.name for d in consumers.doubts(pre, TFLITE.inspect(data))] == ["metadata-crop"]
+    assert np.abs(theirs - litert(data, pixels, pre)).max() > 1e-3
+    assert [d.name for d in consumers.warnings(pre, TFLITE.inspect(data))] == ["metadata-crop"]
 
 
 @pytest.mark.parametrize(
@@ -123,5 +123,5 @@ def test_what_is_said_of_a_crop_is_so(unsigned, asked):
 def test_what_is_said_to_be_refused_is_refused(unsigned, asked, changes, said):
     data, pre = told_otherwise(unsigned, "float32", **changes)
     assert said in asked(data, images((32, 32)))["error"]
-    (doubt,) = consumers.doubts(pre, TFLITE.inspect(data))
-    assert "refuses the file" in doubt.message
+    (warning,) = consumers.warnings(pre, TFLITE.inspect(data))
+    assert "refuses the file" in warning.message

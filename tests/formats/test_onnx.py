@@ -8,7 +8,7 @@ from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from mobiledeploy.formats import onnx as shelf
 
-PICTURE = (1, 4, 8, 8)
+IMAGE = (1, 4, 8, 8)
 CASES = {
     "Add": ({}, 2),
     "AveragePool": ({"kernel_shape": [2, 2]}, 1),
@@ -53,10 +53,10 @@ def between(op, *, zero=0, quantized=1, constant=None, attributes=None, inputs=1
     Of its `inputs`, `quantized` come from a DequantizeLinear.
     """
     named = {"s": np.float32(0.05), "z": np.int8(0), "last": np.int8(zero)}
-    nodes, pictures, feeds = [], [], []
+    nodes, images, feeds = [], [], []
     for number in range(inputs):
         name = f"x{number}"
-        pictures.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, PICTURE))
+        images.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, IMAGE))
         if number < quantized:
             nodes.append(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}q"]))
             nodes.append(helper.make_node("DequantizeLinear", [f"{name}q", "s", "z"], [f"{name}d"]))
@@ -73,7 +73,7 @@ def between(op, *, zero=0, quantized=1, constant=None, attributes=None, inputs=1
     nodes.append(helper.make_node("DequantizeLinear", ["yq", "s", "last"], ["yd"]))
     end = helper.make_tensor_value_info("yd", TensorProto.FLOAT, None)
     held = [numpy_helper.from_array(np.asarray(value), name) for name, value in named.items()]
-    graph = helper.make_graph(nodes, "g", pictures, [end], held)
+    graph = helper.make_graph(nodes, "g", images, [end], held)
     opset = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
 
@@ -119,7 +119,7 @@ def row_of(*nodes, weights=np.float32):
     graph = helper.make_graph(
         [*first, *(helper.make_node(op, inputs, outputs) for op, inputs, outputs in nodes), *last],
         "g",
-        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, PICTURE)],
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, IMAGE)],
         [helper.make_tensor_value_info("yd", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in named.items()],
     )

@@ -86,7 +86,7 @@ def test_what_cannot_be_traced_is_one_line():
     with pytest.raises(InputError) as caught:
         tracing.freeze(model, (4, 4))
     assert caught.value.message == (
-        "TensorFlow cannot run the model on one 4x4 picture: "
+        "TensorFlow cannot run the model on one 4x4 image: "
         "Negative dimension size caused by subtracting 9 from 4"
     )
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_traced_is_one_line():
 
 
 def counted(*stack, library=tf_keras):
-    """(mult-adds, operators with weights) of a stack of layers on a picture of 16x16x8."""
+    """(mult-adds, operators with weights) of a stack of layers on an image of 16x16x8."""
     image = library.layers.Input((16, 16, 8))
     x = image
     for layer in stack:
@@ -103,8 +103,8 @@ def counted(*stack, library=tf_keras):
     framework = "tf_keras" if library is tf_keras else "keras3"
     handle = library.Model(image, x)
     stem = library.layers.Conv2D(8, 1, padding="same", use_bias=False)
-    picture = library.layers.Input((16, 16, 3))
-    whole = library.Model(picture, handle(stem(picture)))
+    outer = library.layers.Input((16, 16, 3))
+    whole = library.Model(outer, handle(stem(outer)))
     rows = tracing.layers(Model(framework, whole), SIZE)
     found = cost.cost(rows)
     assert found.params == tracing.parameters(Model(framework, whole)).total == whole.count_params()

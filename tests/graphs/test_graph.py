@@ -14,16 +14,16 @@ from mobiledeploy.graphs import graph as graph_room
 from mobiledeploy.graphs import matrices, quantized
 from mobiledeploy.graphs.execution import Walk, interpreter, run
 from mobiledeploy.graphs.graph import Graph
-from tests.passes.conftest import NETWORKS, draft, floats, images
+from tests.passes.conftest import NETWORKS, floats, images, quantized_graph
 
 
-def by_interpreter(content, pictures):
+def by_interpreter(content, images):
     engine = tf.lite.Interpreter(model_content=content)
     engine.allocate_tensors()
     (source,), (target,) = engine.get_input_details(), engine.get_output_details()
     rows = []
-    for picture in pictures:
-        engine.set_tensor(source["index"], picture[None])
+    for image in images:
+        engine.set_tensor(source["index"], image[None])
         engine.invoke()
         rows.append(engine.get_tensor(target["index"])[0])
     return np.array(rows)
@@ -52,7 +52,7 @@ def test_each_step_of_a_walk_has_what_the_whole_model_computes(name):
 
 
 def test_integers_are_read_as_what_they_stand_for():
-    content = quantized.integers(draft("relu6"))
+    content = quantized.integers(quantized_graph("relu6"))
     exact = run(floats("relu6"), images(4))
     np.testing.assert_allclose(run(content, images(4)), exact, atol=0.1)
 
@@ -85,7 +85,7 @@ def test_a_changed_constant_is_left_to_others_that_read_it():
 def test_layers_as_matrices_answer_as_the_operators_do(name):
     """Strides, padding, dilation, groups, multipliers: all in how inputs are gathered."""
     content = floats(name)
-    graph, integers = Graph(content), Graph(quantized.integers(draft(name)))
+    graph, integers = Graph(content), Graph(quantized.integers(quantized_graph(name)))
     pairs = list(matrices.pairs(integers, graph))
     assert len(pairs) == len(matrices.of(graph))
     real, coarse, ahead = Walk(graph, images(6)), Walk(integers, images(6)), Walk(graph, images(6))

@@ -13,7 +13,7 @@ from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.graphs import execution, integers, matrices, quantized, ranges
 from mobiledeploy.graphs.graph import Graph
 from tests.oracles import tensorflow_integers
-from tests.passes.conftest import NETWORKS, draft, images
+from tests.passes.conftest import NETWORKS, images, quantized_graph
 
 OTHERS = {
     "HARD_SWISH": lambda x: x * tf.nn.relu6(x + 3) / 6,
@@ -79,7 +79,7 @@ def float_operators(content: bytes) -> list[str]:
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_are_those_of_tensorflow(name, per_channel):
-    start = draft(name)
+    start = quantized_graph(name)
     granularity = "per-channel" if per_channel else "per-tensor"
     ours = integers.integers(start.floats, start.ranges, granularity=granularity)
     theirs = tensorflow_integers.integers(start.floats, start.ranges, per_channel=per_channel)
@@ -161,7 +161,7 @@ def test_normalised_answers_are_better_in_float():
 @pytest.mark.parametrize("recipe", ["int8_ptq", "int8x4_ptq"])
 def test_each_bias_is_within_half_a_step_of_the_output(recipe):
     """Of a network with channels whose weights are next to nothing, and whose biases are not."""
-    start = draft("relu6")
+    start = quantized_graph("relu6")
     floats = Graph(start.floats)
     for layer in matrices.of(floats)[:4]:
         weights = floats.stored(layer.weights).copy()
@@ -184,7 +184,7 @@ def test_each_bias_is_within_half_a_step_of_the_output(recipe):
 
 
 def test_weights_alone_in_integers_are_computed_in_one_part():
-    content = draft("relu6").floats
+    content = quantized_graph("relu6").floats
     made = integers.dynamic(content)
     graph = Graph(made)
     stored = {layer.kind: graph.dtype(layer.weights) for layer in matrices.of(graph)}

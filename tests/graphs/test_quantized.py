@@ -11,7 +11,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
-from tests.passes.conftest import INT8, draft, floats, images, sqnr
+from tests.passes.conftest import INT8, floats, images, quantized_graph, sqnr
 
 SHELF = FORMATS.load("tflite")
 
@@ -110,7 +110,7 @@ def test_the_first_and_the_depthwise_layers_keep_eight_bits():
 
 
 def test_what_is_saved_comes_back():
-    start = draft("relu")
+    start = quantized_graph("relu")
     back = quantized.restore(quantized.save(start), INT8, "int8")
     assert back.floats == start.floats
     assert dict(back.ranges) == dict(start.ranges)
@@ -125,7 +125,7 @@ def test_what_was_not_saved_by_us_is_refused(content):
 
 
 def test_a_truncated_save_is_refused():
-    content = quantized.save(draft("relu"))
+    content = quantized.save(quantized_graph("relu"))
     with pytest.raises(InputError, match="unfinished training is damaged"):
         quantized.restore(content[: len(content) // 2], INT8, "int8")
 
@@ -134,10 +134,10 @@ def test_a_truncated_save_is_refused():
 def test_ends_of_uint8_are_128_above_those_of_int8(recipe):
     from ai_edge_litert.interpreter import Interpreter
 
-    draft = made(recipe)
+    quantized_graph = made(recipe)
     codes = {}
     for io in ("int8", "uint8"):
-        data = quantized.packed(dataclasses.replace(draft, io=io))
+        data = quantized.packed(dataclasses.replace(quantized_graph, io=io))
         interpreter = Interpreter(model_content=data)
         runner = interpreter.get_signature_runner()
         (source,), (target,) = runner.get_input_details().values(), interpreter.get_output_details()

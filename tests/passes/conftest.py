@@ -50,7 +50,7 @@ def mobile(limit=6.0, dropout=None):
 
 
 def various():
-    """Strides, dilation, groups, a multiplier, a concatenation, a dense layer of a picture."""
+    """Strides, dilation, groups, a multiplier, a concatenation, a dense layer of an image."""
     image = layers.Input((*SIZE, 3))
     x = layers.Conv2D(8, 5, 3, padding="valid", activation="relu")(image)
     left = layers.Conv2D(8, 3, dilation_rate=2, padding="same")(x)
@@ -80,12 +80,12 @@ def floats(name: str) -> bytes:
     return press(Model("tf_keras", model), "float32", "tflite", images(), output="softmax")
 
 
-def draft(name: str) -> QuantizedGraph:
+def quantized_graph(name: str) -> QuantizedGraph:
     """Calibrated."""
     return quantized.start(floats(name), INT8, "int8", images())
 
 
 def sqnr(reference: np.ndarray, other: np.ndarray) -> float:
-    """In dB, of what differs from picture to picture."""
+    """In dB, of what differs from image to image."""
     mean = reference.mean(axis=0)
     return 10 * np.log10(((reference - mean) ** 2).sum() / ((reference - other) ** 2).sum())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.passes import adaround
-from tests.passes.conftest import draft, images, sqnr
+from tests.passes.conftest import images, quantized_graph, sqnr
 
 
 @settings(max_examples=60)
@@ -66,7 +66,7 @@ def test_weights_that_are_zero_stay_zero():
 
 def test_it_brings_answers_nearer_to_those_of_the_floats():
     for name in ("relu6", "relu"):
-        plain = draft(name)
+        plain = quantized_graph(name)
         fresh = images(24, seed=1)
         reference = execution.logits(plain.floats, fresh)
         better = adaround.apply(plain, images())
@@ -77,7 +77,7 @@ def test_it_brings_answers_nearer_to_those_of_the_floats():
 
 
 def test_a_bias_makes_up_for_what_rounding_shifts():
-    plain = draft("relu")
+    plain = quantized_graph("relu")
     reference = execution.logits(plain.floats, images())
     shifts = [
         np.abs((execution.logits(quantized.integers(d), images()) - reference).mean(axis=0)).mean()

@@ -10,7 +10,7 @@ from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.graphs.execution import run
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import equalize
-from tests.passes.conftest import INT8, draft, floats, images, sqnr
+from tests.passes.conftest import INT8, floats, images, quantized_graph, sqnr
 
 
 def made(graph, space):
@@ -63,7 +63,7 @@ def test_channels_of_thousandfold_ranges_get_their_codes_back(name):
 
 def test_a_channel_at_the_clip_stays_and_none_is_taken_beyond_it():
     graph = Graph(floats("relu6"))
-    before = draft("relu6")
+    before = quantized_graph("relu6")
     after = equalize.apply(before, images())
     np.testing.assert_allclose(run(after.floats, images()), run(before.floats, images()), atol=1e-5)
     assert equalize.spaces(graph)
@@ -72,6 +72,6 @@ def test_a_channel_at_the_clip_stays_and_none_is_taken_beyond_it():
 
 
 def test_what_was_quantized_before_is_dropped():
-    start = draft("relu")
+    start = quantized_graph("relu")
     earlier = QuantizedGraph(INT8, "int8", start.floats, start.ranges, quantized.integers(start))
     assert equalize.apply(earlier, images()).integers is None

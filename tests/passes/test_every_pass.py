@@ -8,7 +8,7 @@ import pytest
 from mobiledeploy.core.plugins import PASSES, RECIPES
 from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.graphs.execution import run
-from tests.passes.conftest import NETWORKS, draft, images, sqnr
+from tests.passes.conftest import NETWORKS, images, quantized_graph, sqnr
 
 EVERY = pytest.mark.parametrize(
     ("name", "network"), [(name, network) for name in PASSES.names() for network in NETWORKS]
@@ -17,7 +17,7 @@ EVERY = pytest.mark.parametrize(
 
 @EVERY
 def test_it_keeps_the_float_function_where_it_says_so(name, network):
-    before = draft(network)
+    before = quantized_graph(network)
     after = PASSES.load(name).apply(before, images())
     if PASSES.load(name).PRESERVES:
         assert after.integers is None or after.floats == before.floats
@@ -29,15 +29,15 @@ def test_it_keeps_the_float_function_where_it_says_so(name, network):
 
 @EVERY
 def test_its_integers_answer_as_the_floats_do(name, network):
-    after = PASSES.load(name).apply(draft(network), images())
+    after = PASSES.load(name).apply(quantized_graph(network), images())
     fresh = images(24, seed=1)
-    reference = execution.logits(draft(network).floats, fresh)
+    reference = execution.logits(quantized_graph(network).floats, fresh)
     assert sqnr(reference, execution.logits(quantized.integers(after), fresh)) > 12
 
 
 @EVERY
 def test_the_same_gives_the_same_bytes(name, network):
-    one, other = (PASSES.load(name).apply(draft(network), images()) for _ in range(2))
+    one, other = (PASSES.load(name).apply(quantized_graph(network), images()) for _ in range(2))
     assert quantized.integers(one) == quantized.integers(other)
 
 

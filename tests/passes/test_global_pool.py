@@ -1,7 +1,7 @@
 from mobiledeploy.graphs import quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import global_pool
-from tests.passes.conftest import draft, images
+from tests.passes.conftest import images, quantized_graph
 
 
 def kinds(content):
@@ -10,7 +10,7 @@ def kinds(content):
 
 
 def test_a_pool_over_all_becomes_a_mean_with_a_scale_of_its_own():
-    before = draft("relu6")
+    before = quantized_graph("relu6")
     assert "AVERAGE_POOL_2D" in kinds(before.floats)
     after = global_pool.apply(before, images())
     assert "AVERAGE_POOL_2D" not in kinds(after.floats)
@@ -21,5 +21,5 @@ def test_a_pool_over_all_becomes_a_mean_with_a_scale_of_its_own():
 
 
 def test_a_network_without_one_is_left_alone():
-    before = draft("various")
+    before = quantized_graph("various")
     assert global_pool.apply(before, images()) is before

@@ -49,7 +49,7 @@ def coloured(count, seed):
 
 
 def v1():
-    """The demo network with its weights: (model, blocks, calibration and fresh pictures)."""
+    """The demo network with its weights: (model, blocks, calibration and fresh images)."""
     model = mobilenet_v1.build(alpha=0.5, resolution=V1_SIZE, classes=12)
     framework.load_weights(model, REPOSITORY / "models" / "weights" / "mobilenet_v1_0.5.h5")
     return model, V1_BLOCKS, drawn("calibration", 100), drawn("validation", 400)
@@ -81,7 +81,7 @@ def v2():
     return model, V2_BLOCKS, coloured(3000, seed=0)[0][:100], fresh
 
 
-def uneven(model, blocks, pictures):
+def uneven(model, blocks, images):
     """Channels between depthwise and pointwise scaled by up to a thousand, up and down again.
 
     Those alone that ReLU6 never clips, and only down: so is the function the same.
@@ -91,7 +91,7 @@ def uneven(model, blocks, pictures):
     for norm_name, relu_name, reader_name in blocks:
         norm, reader = model.get_layer(norm_name), model.get_layer(reader_name)
         behind = tf_keras.Model(model.input, model.get_layer(relu_name).output)
-        highest = behind.predict(pictures, verbose=0).max(axis=(0, 1, 2))
+        highest = behind.predict(images, verbose=0).max(axis=(0, 1, 2))
         factor = np.where(highest < 5.9, 10 ** random.uniform(-3, 0, highest.shape), 1)
         gamma, beta, mean, variance = norm.get_weights()
         norm.set_weights([gamma * factor, beta * factor, mean, variance])
@@ -102,7 +102,7 @@ def uneven(model, blocks, pictures):
 
 
 def lost(folder, fresh):
-    """For each int8 file: the share of pictures on which its best class is not that of float."""
+    """For each int8 file: the share of images on which its best class is not that of float."""
     answers = {
         path.stem: execution.logits(path.read_bytes(), fresh).argmax(axis=1)
         for path in folder.glob("*.tflite")

@@ -1,10 +1,10 @@
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import headroom
-from tests.passes.conftest import draft, images
+from tests.passes.conftest import images, quantized_graph
 
 
 def test_pooled_values_and_logits_alone_get_room():
-    before = draft("relu")
+    before = quantized_graph("relu")
     after = headroom.apply(before, images())
     graph = Graph(before.floats)
     kinds = {graph.name(int(op.outputs[0])): graph.kind(op) for op in graph.ops}

@@ -40,18 +40,23 @@ def quiet(epsilon: float, variance: float = 1e-9):
     return quantized.start(floats, INT8, "int8", images())
 
 
-def decibels(draft, granularity="per-channel"):
-    chosen = dataclasses.replace(draft, recipe=dataclasses.replace(INT8, granularity=granularity))
+def decibels(quantized_graph, granularity="per-channel"):
+    chosen = dataclasses.replace(
+        quantized_graph, recipe=dataclasses.replace(INT8, granularity=granularity)
+    )
     fresh = images(24, seed=1)
     return accuracy.sqnr_db(
-        execution.logits(draft.floats, fresh), execution.logits(quantized.integers(chosen), fresh)
+        execution.logits(quantized_graph.floats, fresh),
+        execution.logits(quantized.integers(chosen), fresh),
     )
 
 
 def test_its_weights_become_a_constant_and_the_function_stays():
     before = quiet(1e-9)
     after = quiet_channels.apply(before, images())
-    weights, was = (matrices.of(Graph(draft.floats))[1] for draft in (after, before))
+    weights, was = (
+        matrices.of(Graph(quantized_graph.floats))[1] for quantized_graph in (after, before)
+    )
     kernel = weights.blocks(weights.graph.stored(weights.weights))
     old = was.blocks(was.graph.stored(was.weights))
     assert np.abs(old[CHANNEL]).max() > 1000 * np.median(np.abs(old))
@@ -63,15 +68,15 @@ def test_its_weights_become_a_constant_and_the_function_stays():
 
 
 def test_the_bias_that_int8_would_round_away_is_kept():
-    draft = quiet(1e-9)
-    assert decibels(draft) < 15
-    assert decibels(quiet_channels.apply(draft, images())) > 30
+    quantized_graph = quiet(1e-9)
+    assert decibels(quantized_graph) < 15
+    assert decibels(quiet_channels.apply(quantized_graph, images())) > 30
 
 
 def test_the_others_get_their_codes_back_where_all_share_one_scale():
-    draft = quiet(1e-5)
-    assert decibels(draft, "per-tensor") < 15
-    assert decibels(quiet_channels.apply(draft, images()), "per-tensor") > 30
+    quantized_graph = quiet(1e-5)
+    assert decibels(quantized_graph, "per-tensor") < 15
+    assert decibels(quiet_channels.apply(quantized_graph, images()), "per-tensor") > 30
 
 
 def test_large_weights_that_do_something_stay():
@@ -83,11 +88,11 @@ def test_large_weights_that_do_something_stay():
     spread[CHANNEL] = 1e-9
     norms[1].set_weights([gamma, beta, mean, spread])
     floats = press(Model("tf_keras", model), "float32", "tflite", images(), output="softmax")
-    draft = quantized.start(floats, INT8, "int8", images())
+    quantized_graph = quantized.start(floats, INT8, "int8", images())
     layer = matrices.of(Graph(floats))[1]
     kernel = np.abs(layer.blocks(layer.graph.stored(layer.weights))).max(axis=2)
     assert kernel[CHANNEL] > quiet_channels.LARGE * np.median(kernel)
-    assert quiet_channels.apply(draft, images()) is draft
+    assert quiet_channels.apply(quantized_graph, images()) is quantized_graph
 
 
 def test_folding_itself_is_exact_at_a_variance_of_1e_9():

@@ -26,11 +26,11 @@ def photographs(real_data):
     labels = [line.split()[0] for line in lines]
     plain = Preprocessing((-1.0, 1.0), crop=0.875)
     paths = sorted((real_data / "imagenet" / "images").glob("*/*"))
-    pictures = [
+    images = [
         preprocessing.prepare(np.asarray(Image.open(path).convert("RGB")), plain, (224, 224))
         for path in paths
     ]
-    return np.stack(pictures), np.array([labels.index(path.parent.name) for path in paths])
+    return np.stack(images), np.array([labels.index(path.parent.name) for path in paths])
 
 
 def v1(real_data):
@@ -41,10 +41,10 @@ def v1(real_data):
 
 def vww(real_data):
     with np.load(real_data / "vww" / "images.npz") as stored:
-        pictures, labels = stored["images"].astype(np.float32) / 255, stored["labels"]
+        images, labels = stored["images"].astype(np.float32) / 255, stored["labels"]
     path = real_data / "vww" / "vww_96.h5"
     assert h5py.is_hdf5(path)
-    return tf_keras.models.load_model(path, compile=False), pictures, labels
+    return tf_keras.models.load_model(path, compile=False), images, labels
 
 
 @pytest.mark.slow
@@ -53,9 +53,9 @@ def vww(real_data):
 def test_the_best_passes_lose_a_fraction_of_what_the_plain_quantizer_loses(
     real_data, network, share, seed
 ):
-    model, pictures, _ = network(real_data)
-    order = np.random.default_rng(seed).permutation(len(pictures))
-    calibration, fresh = pictures[order[:CALIBRATION]], pictures[order[CALIBRATION:]]
+    model, images, _ = network(real_data)
+    order = np.random.default_rng(seed).permutation(len(images))
+    calibration, fresh = images[order[:CALIBRATION]], images[order[CALIBRATION:]]
     floats = press(Model("tf_keras", model), "float32", "tflite", calibration, output="softmax")
     start = quantized.start(floats, BEST, "int8", calibration)
     reference = execution.logits(floats, fresh)
@@ -63,7 +63,7 @@ def test_the_best_passes_lose_a_fraction_of_what_the_plain_quantizer_loses(
     for name in ("global_pool", "equalize", "headroom", "adaround"):
         after = PASSES.load(name).apply(after, calibration)
     plain, best = (
-        accuracy.divergence(reference, execution.logits(quantized.integers(draft), fresh))
-        for draft in (start, after)
+        accuracy.divergence(reference, execution.logits(quantized.integers(quantized_graph), fresh))
+        for quantized_graph in (start, after)
     )
     assert best < share * plain

@@ -9,7 +9,16 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Check, Doubt, Failed, Judged, Moved, Report, Result, Verdict
+from mobiledeploy.core.types import (
+    Check,
+    Failed,
+    MovedAnswers,
+    NamedWarning,
+    Report,
+    Result,
+    StoredVerdict,
+    Verdict,
+)
 
 HOSTILE = "<b>|`::error::*[x](y)\n::set-output %0A&\x00\x1b[31m\ud800"
 
@@ -34,9 +43,9 @@ def check(*verdicts, path="build/a.tflite", **given):
         flips=0.02,
         mcnemar_p=0.012,
         untested=3,
-        moved=(Moved("cat", "dog", 1, 20),),
+        moved=(MovedAnswers("cat", "dog", 1, 20),),
         verdicts=verdicts,
-        doubts=(Doubt("other-isa", "another machine"),),
+        warnings=(NamedWarning("other-isa", "another machine"),),
     )
     return replace(known, **given)
 
@@ -170,7 +179,7 @@ def test_the_page_says_which_artifact_a_verdict_is_of():
         weights="run",
         weights_sha256="b" * 64,
     )
-    said = Judged("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
+    said = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
     page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(said,)))
     cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")
     assert "".join(f"<td>{cell}</td>" for cell in cells) in page

@@ -112,7 +112,7 @@ def test_a_tie_is_drawn_off_the_front_with_its_interval() -> None:
     from mobiledeploy.reports import svg
 
     known = {a.artifact_sha256: a for a in TIED.answers}
-    (plot, *_) = svg._of_pictures("x", list(TIED.results), known)
+    (plot, *_) = svg._of_images("x", list(TIED.results), known)
     data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
     assert [p["top1"] for p in data["front"]] == [66, 90]
     (tie,) = data["ties"]
@@ -147,7 +147,7 @@ def test_a_tie_of_equal_cost_is_drawn_too() -> None:
     from mobiledeploy.reports import svg
 
     known = {a.artifact_sha256: a for a in LEVEL.answers}
-    *_, plot = svg._of_pictures("x", list(LEVEL.results), known)
+    *_, plot = svg._of_images("x", list(LEVEL.results), known)
     data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
     assert [(p["x"], p["top1"]) for p in data["front"]] == [(1, 50), (2, 67), (3, 90)]
     (tie,) = data["ties"]
@@ -223,6 +223,6 @@ def test_the_page_knows_them_too() -> None:
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     text = REPORTS.load("html").render(REPORT)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
-    assert data["words"]["pictures"] == ["demo validation", "photos ffffffff"]
+    assert data["words"]["images"] == ["demo validation", "photos ffffffff"]
     assert data["words"]["model"] == ["net demo", "net run 22222222"]
-    assert data["columns"]["pictures"] == [0, 1]
+    assert data["columns"]["images"] == [0, 1]

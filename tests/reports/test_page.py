@@ -14,7 +14,7 @@ import pytest
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Detail, Flip, Judged, LayerFigure, Report, Result
+from mobiledeploy.core.types import Detail, Flip, LayerFigure, Report, Result, StoredVerdict
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium (mobiledeploy[dev])")
@@ -64,7 +64,9 @@ def sample() -> Report:
         3,
         {"cpu": EVIL},
     )
-    verdict = Judged("2026-01-02T00:00:00", "0" * 64, "regress", "latency", "fail", "grew by 9 %")
+    verdict = StoredVerdict(
+        "2026-01-02T00:00:00", "0" * 64, "regress", "latency", "fail", "grew by 9 %"
+    )
     return Report("Nets & <b>", results=tuple(rows), details=(detail,), verdicts=(verdict,))
 
 

@@ -204,7 +204,7 @@ def test_it_loads_one_runtime_and_no_tensorflow(exported) -> None:
     }
 
 
-def test_layers_runs_excerpts_as_they_are_named(exported, tmp_path) -> None:
+def test_layers_runs_subgraphs_as_they_are_named(exported, tmp_path) -> None:
     source = exported["float32", "tflite"]
     shelf = FORMATS.load("tflite")
     facts = shelf.inspect(source.read_bytes())
@@ -214,7 +214,9 @@ def test_layers_runs_excerpts_as_they_are_named(exported, tmp_path) -> None:
     # More than it keeps loaded, and the first once more.
     for number in (*range(python.PARTS_HELD + 2), 0):
         part = tmp_path / f"{number}.tflite"
-        part.write_bytes(shelf.excerpt(source.read_bytes(), ["image"], names[-2 - number :][:2]))
+        part.write_bytes(
+            shelf.extract_subgraph(source.read_bytes(), ["image"], names[-2 - number :][:2])
+        )
         np.savez(tmp_path / "in.npz", **{"0": image})
         out = str(tmp_path / f"{len(feeds)}.npz")
         feeds.append(protocol.Feed(str(part), str(tmp_path / "in.npz"), out))
@@ -227,7 +229,7 @@ def test_layers_runs_excerpts_as_they_are_named(exported, tmp_path) -> None:
         assert (first["0"] == again["0"]).all()
 
 
-def test_layers_refuses_what_is_no_excerpt(tmp_path) -> None:
+def test_layers_refuses_what_is_no_subgraph(tmp_path) -> None:
     (tmp_path / "a.tflite").write_bytes(b"nothing")
     feed = protocol.Feed(str(tmp_path / "a.tflite"), "in.npz", "out.npz")
     events, status, _ = talk(python.layers(LITERT), records.line(feed) + "\n")

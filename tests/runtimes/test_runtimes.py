@@ -189,7 +189,7 @@ print(json.dumps(said))
 """
 
 
-def test_an_excerpt_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path: Path) -> None:
+def test_a_subgraph_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(LIBRARY[runtime]) is None:
         pytest.skip(f"{LIBRARY[runtime]} is not installed ({REMEDY})")
     source = files(exported, runtime)["float32"]
@@ -197,7 +197,7 @@ def test_an_excerpt_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path:
     facts = shelf.inspect(source.read_bytes())
     names = [tensor.name for tensor in shelf.activations(facts)][-3:]
     part = tmp_path / f"part{source.suffix}"
-    part.write_bytes(shelf.excerpt(source.read_bytes(), ["image"], names))
+    part.write_bytes(shelf.extract_subgraph(source.read_bytes(), ["image"], names))
     np.save(part.with_suffix(".npy"), np.zeros(facts.inputs[0].shape, np.float32))
 
     def said(count: int) -> list:
@@ -223,7 +223,7 @@ def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
     channels, places = 16, 5
     weights = np.full((channels, channels, 1, 1), 127, np.int8)
     weights[::2, 1::2] = -127
-    picture = np.full((1, channels, places, places), 255, np.uint8)
+    image = np.full((1, channels, places, places), 255, np.uint8)
     step = 8192
     constants = {
         "one": np.float32(1),
@@ -258,5 +258,5 @@ def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
     codes = np.clip(np.rint(exact / step) + np.arange(channels) + 128, 0, 255)
     assert len(set(codes)) > 8
     engine = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
-    answer = engine.run(picture)[0, :, 0, 0]
+    answer = engine.run(image)[0, :, 0, 0]
     np.testing.assert_array_equal(answer, codes)

@@ -93,6 +93,6 @@ def test_a_fixed_batch_is_refused(tmp_path):
     model = loaded(tmp_path / "eight")
     with pytest.raises(InputError, match="has a fixed batch of 8; 1 or an open one is needed"):
         _tensorflow.shapes(model)
-    with pytest.raises(InputError, match="cannot run the model on one 32x32 picture: ") as caught:
+    with pytest.raises(InputError, match="cannot run the model on one 32x32 image: ") as caught:
         tracing.freeze(model, (32, 32))
     assert "\n" not in str(caught.value)

@@ -109,7 +109,7 @@ def test_two_inputs_are_refused(model_files):
         ((32, 32, 3), "uint8", "takes uint8"),
     ],
 )
-def test_what_takes_no_pictures_is_refused(shape, dtype, said):
+def test_what_takes_no_images_is_refused(shape, dtype, said):
     image = tf_keras.layers.Input(shape, dtype=dtype)
     model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
     with pytest.raises(InputError, match=said):

@@ -124,7 +124,7 @@ def test_what_we_wrote_is_read_again(floats, tmp_path):
     pre = Preprocessing((-1.0, 1.0), crop=0.875, channels="bgr", labels=LABELS)
     contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
     path = tmp_path / "x.tflite"
-    path.write_bytes(shelf.inscribe(floats[1], contract))
+    path.write_bytes(shelf.write_metadata(floats[1], contract))
     assert tflite.detect(path).preprocessing == pre
 
 
@@ -154,7 +154,7 @@ def without_contract(content):
 def test_standard_metadata_is_read(floats, tmp_path, pre):
     contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
     path = tmp_path / "x.tflite"
-    path.write_bytes(without_contract(shelf.inscribe(floats[1], contract)))
+    path.write_bytes(without_contract(shelf.write_metadata(floats[1], contract)))
     assert FORMATS.load("tflite").contract(path.read_bytes()) is None
     found = tflite.detect(path).preprocessing
     assert found.labels == pre.labels
@@ -174,7 +174,7 @@ def described(content, metadata):
     graph = Graph(content)
     pre = Preprocessing((0.0, 1.0), labels=LABELS)
     contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
-    graph = Graph(without_contract(shelf.inscribe(content, contract)))
+    graph = Graph(without_contract(shelf.write_metadata(content, contract)))
     (entry,) = (e for e in graph.model.metadata if e.name == b"TFLITE_METADATA")
     whole = bytes(graph.model.buffers[entry.buffer].data)
     graph.model.buffers[entry.buffer].data = np.frombuffer(metadata(whole), np.uint8)

@@ -15,7 +15,7 @@ def told(pre: Preprocessing, dtype: str = "float32", format_: str = "tflite") ->
     grid = {"uint8": ((2 / 255,), (127,)), "int8": ((2 / 255,), (-1,))}.get(dtype, ((), ()))
     image = Tensor("image", (1, 32, 32, 3), dtype, *grid)
     facts = FileFacts(format_, (image,), (), (), "NHWC", "scores")
-    return [doubt.name for doubt in consumers.doubts(pre, facts)]
+    return [warning.name for warning in consumers.warnings(pre, facts)]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_the_metadata_cannot_say(pre, dtype, names) -> None:
 def test_a_crop_says_what_becomes_of_the_accuracy() -> None:
     image = Tensor("image", (1, 32, 32, 3), "float32")
     facts = FileFacts("tflite", (image,), (), (), "NHWC", "scores")
-    (doubt,) = consumers.doubts(Preprocessing((0.0, 1.0), crop=0.875), facts)
-    assert "0.875" in doubt.message
-    assert "the accuracy told here is not theirs" in doubt.message
-    assert "--crop 1" in doubt.advice
+    (warning,) = consumers.warnings(Preprocessing((0.0, 1.0), crop=0.875), facts)
+    assert "0.875" in warning.message
+    assert "the accuracy told here is not theirs" in warning.message
+    assert "--crop 1" in warning.advice

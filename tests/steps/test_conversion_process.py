@@ -16,7 +16,7 @@ from PIL import Image
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError
 from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
-from mobiledeploy.core.ports import SILENCE
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import quantized
 from mobiledeploy.steps import conversion_process, model_files
@@ -28,16 +28,16 @@ GOLDEN = (0, 1, 2)
 
 
 class Listener:
-    """A Notify that remembers."""
+    """A Reporter that remembers."""
 
     def __init__(self):
-        self.doubts, self.steps, self.said = [], [], []
+        self.warnings, self.steps, self.said = [], [], []
 
     def progress(self, what, done, total):
         self.steps.append((what, done, total))
 
-    def doubt(self, doubt):
-        self.doubts.append(doubt)
+    def warn(self, warning):
+        self.warnings.append(warning)
 
     def say(self, line):
         self.said.append(line)
@@ -55,7 +55,7 @@ def request(folder, **changes):
         Weights("random", "", pinned=False),
     )
     jobs = (("float32", "tflite"), ("float32", "onnx"))
-    plain = conversion_process.Request(
+    plain = conversion_process.ConversionRequest(
         Source(spec),
         jobs,
         DataRef("demo", "validation", SIZE),
@@ -69,7 +69,7 @@ def request(folder, **changes):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """(files, the end, the doubts) of float and int8 files that end in logits, at an odd size."""
+    """(files, the end, the warnings) of float and int8 files that end in logits, at an odd size."""
     folder = tmp_path_factory.mktemp("odd")
     jobs = (("float32", "tflite"), ("float32", "onnx"), ("int8_ptq", "tflite"))
     listener = Listener()
@@ -86,7 +86,7 @@ def images():
 
 
 def run(file):
-    """The file's answers for the golden pictures, on the engines themselves."""
+    """The file's answers for the golden images, on the engines themselves."""
     data = Path(file.path).read_bytes()
     facts = FORMATS.load(file.format).inspect(data)
     feeds = [preprocessing.to_input(x, facts.inputs[0], facts.layout) for x in images()]
@@ -125,14 +125,14 @@ def test_asked_ends_are_kept(odd):
         assert "SOFTMAX" not in {layer.op.upper() for layer in facts.layers}
 
 
-def test_progress_is_told_and_nothing_doubted(odd):
+def test_progress_is_told_and_nothing_warned_of(odd):
     _, finished, listener = odd
     assert ("converting", 3, 3) in listener.steps
-    assert listener.doubts == listener.said == []
+    assert listener.warnings == listener.said == []
     assert finished.calibration_images == 200
 
 
-def pictures(folder, count):
+def image_files(folder, count):
     """A folder of two classes, from which half is calibration at most."""
     random = np.random.default_rng(0)
     for split in ("calibration", "validation"):
@@ -146,7 +146,7 @@ def pictures(folder, count):
 def best(tmp_path, count):
     listener = Listener()
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
-    data = str(pictures(tmp_path / "pictures", count))
+    data = str(image_files(tmp_path / "images", count))
     asked = request(
         tmp_path,
         source=Source(spec),
@@ -160,50 +160,53 @@ def best(tmp_path, count):
 
 @pytest.fixture(scope="module")
 def forty(tmp_path_factory):
-    """The folder, the files and what was said, with 40 pictures."""
+    """The folder, the files and what was said, with 40 images."""
     folder = tmp_path_factory.mktemp("forty")
     return folder, *best(folder, 40)
 
 
-def test_the_best_of_a_recipe_is_chosen_on_pictures_held_back(forty):
+def test_the_best_of_a_recipe_is_chosen_on_images_held_back(forty):
     _, files, listener = forty
     tried = files[0].tried
     assert files[1].tried == tried
     assert [one.passes for one in tried] == list(RECIPES.load("int8_best").RECIPE.passes)
     assert {one.images for one in tried} == {8}
     assert min(one.divergence for one in tried) <= tried[0].divergence
-    assert listener.doubts == []
+    assert listener.warnings == []
     assert ("choosing int8_best", len(tried), len(tried)) in listener.steps
     (line,) = listener.said
     assert line.startswith("int8_best: ")
-    assert "the best of 4 alternatives on 8 pictures held back" in line
+    assert "the best of 4 alternatives on 8 images held back" in line
 
 
-def test_what_was_chosen_is_made_with_all_pictures(tmp_path, forty):
+def test_what_was_chosen_is_made_with_all_images(tmp_path, forty):
     folder, files, _ = forty
     chosen = min(files[0].tried, key=lambda one: one.divergence)
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
-    data = DataRef(str(folder / "pictures"), "validation", (64, 64))
-    images = conversion_process.calibration_images(data, spec, SILENCE)
+    data = DataRef(str(folder / "images"), "validation", (64, 64))
+    images = conversion_process.calibration_images(data, spec, SILENT)
     assert len(images) == 40
     recipe = RECIPES.load("int8_best").RECIPE
-    draft = quantized.start(Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images)
+    quantized_graph = quantized.start(
+        Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images
+    )
     for name in chosen.passes:
-        draft = PASSES.load(name).apply(draft, images)
+        quantized_graph = PASSES.load(name).apply(quantized_graph, images)
     assert (
-        FORMATS.load("tflite").seal(quantized.integers(draft)) == Path(files[0].path).read_bytes()
+        FORMATS.load("tflite").seal(quantized.integers(quantized_graph))
+        == Path(files[0].path).read_bytes()
     )
 
 
-def test_with_few_pictures_nothing_is_chosen_and_it_is_said(tmp_path):
+def test_with_few_images_nothing_is_chosen_and_it_is_said(tmp_path):
     files, listener = best(tmp_path, 6)
     assert files[0].tried == ()
-    names = [doubt.name for doubt in listener.doubts]
+    names = [warning.name for warning in listener.warnings]
     assert names == ["few-calibration-images", "no-choice"]
 
 
 def calibrated_on(tmp_path, images, **preprocessing_):
-    """What is said of calibration pictures, uint8 [N, H, W, 3], before anything is made."""
+    """What is said of calibration images, uint8 [N, H, W, 3], before anything is made."""
     place = tmp_path / "data.npz"
     np.savez(place, images=images, labels=np.arange(len(images)) % 2)
     spec = dataclasses.replace(
@@ -213,39 +216,39 @@ def calibrated_on(tmp_path, images, **preprocessing_):
     )
     listener = Listener()
     data = DataRef(str(place), "validation", (64, 64))
-    return conversion_process.calibration_images(data, spec, listener), listener.doubts
+    return conversion_process.calibration_images(data, spec, listener), listener.warnings
 
 
 def noise(count):
     return np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), np.uint8)
 
 
-def test_copies_of_calibration_pictures_count_once_and_it_is_said(tmp_path):
-    images, doubts = calibrated_on(tmp_path, np.tile(noise(1), (100, 1, 1, 1)))
+def test_copies_of_calibration_images_count_once_and_it_is_said(tmp_path):
+    images, warnings = calibrated_on(tmp_path, np.tile(noise(1), (100, 1, 1, 1)))
     assert len(images) == 1
-    assert [doubt.name for doubt in doubts] == [
+    assert [warning.name for warning in warnings] == [
         "alike-calibration-images",
         "few-calibration-images",
     ]
-    assert "the 20 calibration images are copies of 1" in doubts[0].message
-    assert "come from 1 image only" in doubts[1].message
+    assert "the 20 calibration images are copies of 1" in warnings[0].message
+    assert "come from 1 image only" in warnings[1].message
 
 
 @pytest.mark.parametrize("std", [(1.0, 1.0, 1.0), (0.25, 0.25, 0.25)])
-def test_calibration_pictures_that_hardly_differ_are_said(tmp_path, std):
+def test_calibration_images_that_hardly_differ_are_said(tmp_path, std):
     alike = np.full((100, 64, 64, 3), 128, np.uint8) + noise(100) // 128
-    images, doubts = calibrated_on(tmp_path, alike, std=std)
+    images, warnings = calibrated_on(tmp_path, alike, std=std)
     assert len(images) == 20
-    assert [doubt.name for doubt in doubts] == ["alike-calibration-images"]
-    assert "all alike" in doubts[0].message
+    assert [warning.name for warning in warnings] == ["alike-calibration-images"]
+    assert "all alike" in warnings[0].message
 
 
-def test_calibration_pictures_that_differ_are_not_doubted(tmp_path):
-    images, doubts = calibrated_on(tmp_path, noise(100) // 8)
-    assert (len(images), doubts) == (20, [])
+def test_calibration_images_that_differ_give_no_warning(tmp_path):
+    images, warnings = calibrated_on(tmp_path, noise(100) // 8)
+    assert (len(images), warnings) == (20, [])
 
 
-def test_pictures_of_another_range_than_the_training_had_are_said(tmp_path):
+def test_images_of_another_range_than_the_training_had_are_said(tmp_path):
     """The demo weights, trained on -1,1, are told 0,255."""
     spec = request(tmp_path).source.spec
     wrong = dataclasses.replace(
@@ -268,13 +271,13 @@ def test_pictures_of_another_range_than_the_training_had_are_said(tmp_path):
             data=DataRef("demo", "validation", (64, 64)),
         )
         conversion_process.produce(asked, tmp_path / "log", listener)
-        said[name] = listener.doubts
+        said[name] = listener.warnings
     assert said["right"] == []
-    (doubt,) = said["wrong"]
-    assert doubt.name == "unlike-training"
-    assert "scaled to 0,255" in doubt.message
-    assert "remembers pixels of -1,1" in doubt.message
-    assert doubt.advice.startswith("--input-range -1,1")
+    (warning,) = said["wrong"]
+    assert warning.name == "unlike-training"
+    assert "scaled to 0,255" in warning.message
+    assert "remembers pixels of -1,1" in warning.message
+    assert warning.advice.startswith("--input-range -1,1")
 
 
 @pytest.mark.parametrize("kind", ["k2.h5", "k2.keras", "k3.keras", "k2_saved"])
@@ -398,7 +401,7 @@ class Broken(Exception):
 
 
 def trained(tmp_path, name, listener):
-    """int8_qat of a small network on the built-in pictures, in a folder of its own."""
+    """int8_qat of a small network on the built-in images, in a folder of its own."""
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(32, 32))
     folder = tmp_path / name
     folder.mkdir()
@@ -432,22 +435,22 @@ def test_a_training_that_is_broken_off_goes_on_and_ends_where_an_unbroken_one_do
     assert trained(tmp_path, "unbroken", Listener()) == resumed
 
 
-def test_training_pictures_are_read_once_and_few_are_said(tmp_path):
+def test_training_images_are_read_once_and_few_are_said(tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
-    data = DataRef(str(pictures(tmp_path / "pictures", 10)), "validation", (64, 64))
+    data = DataRef(str(image_files(tmp_path / "images", 10)), "validation", (64, 64))
     listener = Listener()
-    with pytest.raises(InputError, match="has no pictures for train"):
+    with pytest.raises(InputError, match="has no images for train"):
         conversion_process.training_images(data, spec, tmp_path, listener)
-    (tmp_path / "pictures" / "calibration").rename(tmp_path / "pictures" / "train")
+    (tmp_path / "images" / "calibration").rename(tmp_path / "images" / "train")
     seen = conversion_process.training_images(data, spec, tmp_path, listener)
     assert seen.shape == (10, 64, 64, 3)
     assert np.ptp(seen) > 1
-    assert [doubt.name for doubt in listener.doubts] == ["few-training-images"]
+    assert [warning.name for warning in listener.warnings] == ["few-training-images"]
 
 
 def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
-    data = DataRef(str(pictures(tmp_path / "pictures", 20)), "validation", (64, 64))
+    data = DataRef(str(image_files(tmp_path / "images", 20)), "validation", (64, 64))
     asked = request(
         tmp_path,
         source=Source(spec),

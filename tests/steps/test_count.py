@@ -61,7 +61,7 @@ def test_counts_are_exact_and_answers_the_hosts(emulator, exported, here, core, 
             assert abs(again.instructions / c.instructions - 1) < 5e-4
     assert sum(c.by_class.values()) == c.instructions
     assert c.core == core
-    assert c.doubts == ()
+    assert c.warnings == ()
     integers = artifacts.load(path).outputs[0].dtype == "int8"
     assert c.host_difference == 0 if integers else c.host_difference < 1e-6
     much, little = MULTIPLIES[core, key[0]]
@@ -86,7 +86,7 @@ def test_layers_are_the_files_own_where_the_runtime_runs_one_for_one(
 
 def test_no_fewer_multiplications_than_the_network_has(emulator, exported, here) -> None:
     path = exported["float32", "tflite"]
-    network = analyze_verb.analyze(analyze_verb.Order(file=path))
+    network = analyze_verb.analyze(analyze_verb.AnalyzeConfig(file=path))
     c = counted(path, "cortex-a76")
     # Four multiply-adds in each; less is not possible, and much more would be waste.
     done = 4 * c.by_class["fmla"]

@@ -62,7 +62,7 @@ def hard(tmp_path_factory):
 
 
 @functools.cache
-def diagnosis(path: Path) -> verb.Diagnosis:
+def diagnosis(path: Path) -> verb.QuantizationDiagnosis:
     return verb.diagnose(path)
 
 
@@ -75,7 +75,7 @@ def test_every_layer_is_told_up_to_the_logits(plain):
     found = diagnosis(plain / "int8_ptq.tflite")
     assert len(found.layers) == 2 + 2 * BLOCKS + 1
     assert found.not_told == ()
-    assert found.pictures == 8
+    assert found.images == 8
     assert (found.data, found.runtime) == ("golden", "litert")
     for layer in found.layers:
         assert 10 < layer.sqnr_db < 60
@@ -87,7 +87,7 @@ def test_every_layer_is_told_up_to_the_logits(plain):
     # Errors grow: what the last layers deliver is worse than what they do themselves.
     inherited = [layer.own_sqnr_db - layer.sqnr_db for layer in found.layers]
     assert np.mean(inherited[5:]) > np.mean(inherited[:3])
-    assert records.loads(verb.Diagnosis, records.dumps(found)) == found
+    assert records.loads(verb.QuantizationDiagnosis, records.dumps(found)) == found
 
 
 def test_the_errors_of_single_layers_come_to_that_of_the_whole(plain):
@@ -165,8 +165,8 @@ def test_one_scale_for_all_weights_is_named(tmp_path):
     assert next(x for x in plain.layers if short(x.name) == "dw1").dead == 1
 
 
-def test_pictures_unlike_the_calibration_are_named(tmp_path):
-    """Calibrated on pictures of little contrast."""
+def test_images_unlike_the_calibration_are_named(tmp_path):
+    """Calibrated on images of little contrast."""
     folder = small(tmp_path / "small", network(), images() * 0.3)
     found = verb.diagnose(folder / "int8_ptq.tflite")
     assert found.remedies[0].name == "calibration"
@@ -174,17 +174,17 @@ def test_pictures_unlike_the_calibration_are_named(tmp_path):
     assert sum(layer.saturated for layer in found.layers) > 10
 
 
-def test_pictures_of_ones_own_are_taken(plain, tmp_path, heard):
+def test_images_of_ones_own_are_taken(plain, tmp_path, heard):
     for number, image in enumerate(images(20, seed=3)):
         place = tmp_path / "mine" / "ab"[number % 2] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.rint((image + 1) / 2 * 255).astype(np.uint8)).save(place)
     (tmp_path / "mine" / "a" / "0.png").write_bytes(b"broken")
-    found = verb.diagnose(plain / "int8_ptq.tflite", data=str(tmp_path / "mine"), notify=heard)
-    assert found.pictures == verb.PICTURES - 1
+    found = verb.diagnose(plain / "int8_ptq.tflite", data=str(tmp_path / "mine"), reporter=heard)
+    assert found.images == verb.IMAGES - 1
     assert found.data == str(tmp_path / "mine")
-    assert [doubt.name for doubt in found.doubts] == ["broken-image"]
-    assert heard.doubts == list(found.doubts)
+    assert [warning.name for warning in found.warnings] == ["broken-image"]
+    assert heard.warnings == list(found.warnings)
     assert ("from each layer on", len(found.layers), len(found.layers)) in heard.steps
 
 
@@ -201,12 +201,12 @@ def test_what_cannot_be_diagnosed_is_refused(plain, tmp_path):
     folder = copied(plain, tmp_path)
     with pytest.raises(InputError, match="its activations are floats"):
         verb.diagnose(folder / "float32.tflite")
-    with pytest.raises(UsageError, match="the demo pictures say nothing"):
+    with pytest.raises(UsageError, match="the demo images say nothing"):
         verb.diagnose(folder / "int8_ptq.tflite", data="demo")
     with pytest.raises(InputError, match="is not there"):
         verb.diagnose(folder / "nothing.tflite")
-    for picture_ in (folder / "golden").iterdir():
-        picture_.write_bytes(b"another")
+    for image_ in (folder / "golden").iterdir():
+        image_.write_bytes(b"another")
     with pytest.raises(InputError, match="not the one that its name says"):
         verb.diagnose(folder / "int8_ptq.tflite")
 
@@ -247,16 +247,16 @@ def test_no_tensorflow_is_needed(plain):
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
-def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypatch):
+def test_the_image_shows_every_layer(plain, tmp_path, suffix, start, monkeypatch):
     matplotlib = pytest.importorskip(
         "matplotlib", reason="no matplotlib (pip install 'mobiledeploy[plot]')"
     )
     found = diagnosis(plain / "int8_ptq.tflite")
-    # Names are a stranger's: what is no character of XML is none of the picture's.
+    # Names are a stranger's: what is no character of XML is none of the image's.
     first, *others = found.layers
     layers = (dataclasses.replace(first, name="first\x01--\ufffe"), *others)
     found = dataclasses.replace(found, artifact="a $x$ b_{c}\x02.tflite", layers=layers)
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     quantization_plot.draw(found, path)
     content = path.read_bytes()
     assert content.startswith(start)
@@ -271,7 +271,7 @@ def test_the_picture_shows_every_layer(plain, tmp_path, suffix, start, monkeypat
     assert path.read_bytes() == content
 
 
-def test_a_picture_that_cannot_be_is_refused_beforehand(tmp_path, monkeypatch):
+def test_an_image_that_cannot_be_is_refused_beforehand(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"neither .svg nor .png"):
         quantization_plot.check(tmp_path / "a.gif")
     with pytest.raises(UsageError, match="there is no folder"):

@@ -8,9 +8,9 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Doubt
-from mobiledeploy.steps.bench_figures import Benched
-from mobiledeploy.steps.diff_figures import DifferentFigures, Fact, delegated, diff, named
+from mobiledeploy.core.types import NamedWarning
+from mobiledeploy.steps.bench_figures import BenchResult
+from mobiledeploy.steps.diff_figures import DifferentFact, FigureDifference, delegated, diff, named
 from mobiledeploy.verbs import results
 from tests.figures import HOST, artifact, by_layer, command, counted, estimated, keep, measured
 
@@ -18,7 +18,7 @@ cli = partial(command, "diff")
 
 
 def benched(path: Path, *figures: object) -> str:
-    path.write_text(records.dumps(Benched(("a.tflite",) * len(figures), figures)))
+    path.write_text(records.dumps(BenchResult(("a.tflite",) * len(figures), figures)))
     return path.name
 
 
@@ -54,7 +54,10 @@ def test_counts_are_told_by_layer_the_greatest_change_first(here: Path) -> None:
         ("pool_1", "pool_a", 0),
     ]
     assert done.between == (40, 75)
-    assert done.facts == (Fact("artifact", "a" * 12, "b" * 12), Fact("qemu", "8", "9"))
+    assert done.facts == (
+        DifferentFact("artifact", "a" * 12, "b" * 12),
+        DifferentFact("qemu", "8", "9"),
+    )
     said = cli("1", "2", "--most", "2")
     assert "1,000 instructions → 800 instructions, -20.0 %\n" in said
     assert "f32 → sdot" in said
@@ -71,7 +74,7 @@ def test_a_count_without_layers_has_a_ratio_alone(here: Path) -> None:
 
 
 def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: Path) -> None:
-    doubt = Doubt("busy-machine", "other programs computed meanwhile")
+    warning = NamedWarning("busy-machine", "other programs computed meanwhile")
     facts = {
         "cpu": "c",
         "governor": "powersave",
@@ -83,7 +86,7 @@ def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: 
     new = measured(
         ns=1200,
         target=dataclasses.replace(HOST, threads=2),
-        doubts=(doubt,),
+        warnings=(warning,),
         delegated_nodes=0,
         facts_before=facts
         | {
@@ -100,13 +103,13 @@ def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: 
     low, high = done.interval
     assert 1.15 < low < done.ratio == 1.2 < high < 1.25
     assert done.facts == (
-        Fact("threads", "1", "2"),
-        Fact("delegated", "1/1 xnnpack", "0/1 xnnpack"),
-        Fact("governor", "powersave", "performance"),
+        DifferentFact("threads", "1", "2"),
+        DifferentFact("delegated", "1/1 xnnpack", "0/1 xnnpack"),
+        DifferentFact("governor", "powersave", "performance"),
     )
-    assert done.doubts == (doubt,)
+    assert done.warnings == (warning,)
     assert done.layers == ()
-    assert records.loads(DifferentFigures, cli("1", "2", "--json")) == done
+    assert records.loads(FigureDifference, cli("1", "2", "--json")) == done
     assert "+20.0 % (+" in cli("1", "2")
 
 
@@ -115,7 +118,9 @@ def test_estimates_tell_what_they_were_fitted_to(here: Path) -> None:
     keep(estimated(), dataclasses.replace(new, fit=dataclasses.replace(new.fit, points=12)))
     done = diff("1", "2")
     assert done.interval == (1.2, 1.2)
-    assert done.facts == (Fact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),)
+    assert done.facts == (
+        DifferentFact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),
+    )
 
 
 def test_a_figure_is_taken_from_a_file_too(here: Path) -> None:

@@ -10,7 +10,14 @@ from click.testing import CliRunner
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.cli.bench import command
 from mobiledeploy.core import artifacts, device_cards, records
-from mobiledeploy.core.device_cards import Core, DeviceCard, Point, Reference, Series, Workload
+from mobiledeploy.core.device_cards import (
+    DeviceCard,
+    EmulatedCore,
+    Point,
+    Reference,
+    Series,
+    Workload,
+)
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.types import Counted, Estimated
 from mobiledeploy.steps import bench_figures, estimate, resolve
@@ -50,7 +57,7 @@ def write(
         name,
         f"The {name}",
         "Chip",
-        (Core("Cortex-A53", 4, 10**9),),
+        (EmulatedCore("Cortex-A53", 4, 10**9),),
         {"own": Reference("measured")},
         full,
         emulate=emulate,
@@ -82,7 +89,7 @@ INT8 = dataclasses.replace(FLOAT, precision="int8", caveat="the points are of a 
 
 def test_an_estimate_is_of_the_files_own_layers(config, path, work, heard) -> None:
     write("phone", work, FLOAT)
-    (made,) = estimate.estimate([path], device="phone", notify=heard)
+    (made,) = estimate.estimate([path], device="phone", reporter=heard)
     truth = sum(ns * getattr(work, name) for name, ns in NS.items())
     assert made.latency_ns == pytest.approx(truth, rel=1e-3)
     low, high = made.interval_ns
@@ -93,7 +100,7 @@ def test_an_estimate_is_of_the_files_own_layers(config, path, work, heard) -> No
     assert (made.fit.points, made.fit.borrowed, made.fit.held_out) == (10, (), "points")
     assert made.fit.terms.keys() == NS.keys()
     assert made.fit.sources == ("measured",)
-    assert made.doubts == ()
+    assert made.warnings == ()
 
 
 def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) -> None:
@@ -112,7 +119,7 @@ def test_an_estimate_is_kept_and_survives_the_round_trip(config, path, work, her
     with Store.open() as store:
         assert store.measurements_of(artifacts.load(path).sha256) == benched.measurements
     assert isinstance(benched.measurements[0], Estimated)
-    assert records.loads(bench_figures.Benched, records.dumps(benched)) == benched
+    assert records.loads(bench_figures.BenchResult, records.dumps(benched)) == benched
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_an_emulated_core_counts_beside_the_estimate(
     config, emulator, path, work, here, heard, core, like
 ) -> None:
     write("phone", work, FLOAT, emulate=("no-core", core))
-    benched = bench_figures.figures([path], device="phone", notify=heard)
+    benched = bench_figures.figures([path], device="phone", reporter=heard)
     assert heard.said == [
         "estimated, not measured: The phone, Chip, from the card phone; "
         f"counted, no time: on an emulated {core}, {like}"
@@ -136,16 +143,18 @@ def test_an_emulated_core_counts_beside_the_estimate(
     with Store.open() as store:
         kept = store.measurements_of(estimated.artifact_sha256)
     assert kept == (counted, estimated)
-    assert bench_figures.figures([path], device="phone", via="emulator") == bench_figures.Benched(
-        (str(path),), (counted,)
-    )
+    assert bench_figures.figures(
+        [path], device="phone", via="emulator"
+    ) == bench_figures.BenchResult((str(path),), (counted,))
 
 
 def test_without_an_emulated_core_it_says_what_would_count(
     config, path, work, here, heard, tmp_path, monkeypatch
 ) -> None:
     def not_counted(via: resolve.Via = "auto") -> str:
-        (made,) = bench_figures.figures([path], device="phone", via=via, notify=heard).measurements
+        (made,) = bench_figures.figures(
+            [path], device="phone", via=via, reporter=heard
+        ).measurements
         assert isinstance(made, Estimated)
         return heard.said[-1].partition("; ")[2]
 
@@ -178,7 +187,9 @@ def test_a_sweep_takes_the_estimate_alone(config, emulator, path, work, here, he
 def test_a_core_counts_nothing_of_a_gpu(config, emulator, path, work, here, heard) -> None:
     gpu = dataclasses.replace(FLOAT, delegate="gpu")
     write("phone", work, gpu, emulate=("cortex-a53",))
-    made = bench_figures.figures([path], device="phone", delegate="gpu", notify=heard).measurements
+    made = bench_figures.figures(
+        [path], device="phone", delegate="gpu", reporter=heard
+    ).measurements
     assert [one.kind for one in made] == ["estimated"]
     assert heard.said[0].endswith("; not counted: no core is a gpu")
 
@@ -189,12 +200,12 @@ def test_each_precision_has_its_own_points(config, exported, work, heard) -> Non
     with pytest.raises(UsageError, match="phone has no points of int8; it has tflite 2020, float"):
         estimate.estimate([quantized], device="phone")
     write("phone", work, FLOAT, INT8)
-    (made,) = estimate.estimate([quantized], device="phone", notify=heard)
-    names = [doubt.name for doubt in heard.doubts]
+    (made,) = estimate.estimate([quantized], device="phone", reporter=heard)
+    names = [warning.name for warning in heard.warnings]
     assert names == ["other-runtime", "points"]
-    assert list(made.doubts) == heard.doubts
+    assert list(made.warnings) == heard.warnings
     (half,) = estimate.estimate([exported["float16", "tflite"]], device="phone")
-    assert [doubt.name for doubt in half.doubts] == ["computed-in-float32"]
+    assert [warning.name for warning in half.warnings] == ["computed-in-float32"]
     with pytest.raises(InputError, match="computes with float32 and int8"):
         estimate.estimate([exported["dynamic_int8", "tflite"]], device="phone")
 
@@ -225,11 +236,11 @@ def test_outside_the_range_is_counted_where_it_can_be(
     config, emulator, path, work, here, heard
 ) -> None:
     write("phone", a_hundred_times(work), FLOAT, emulate=("cortex-a53",))
-    benched = bench_figures.figures([path], device="phone", notify=heard)
+    benched = bench_figures.figures([path], device="phone", reporter=heard)
     assert [m.kind for m in benched.measurements] == ["counted"]
     assert benched.paths == (str(path),)
-    (doubt,) = [d for d in heard.doubts if d.name == "no-estimate"]
-    assert "outside the range of phone's points" in doubt.message
+    (warning,) = [d for d in heard.warnings if d.name == "no-estimate"]
+    assert "outside the range of phone's points" in warning.message
 
 
 def test_outside_the_range_is_refused(config, path, work) -> None:
@@ -263,12 +274,12 @@ def test_a_few_points_borrow_their_shape_and_say_so(config, path, work, heard) -
     write("phone", work, FLOAT)
     write("slow", work, FLOAT, count=2, speed=3.0)
     (one,) = estimate.estimate([path], device="phone")
-    (made,) = estimate.estimate([path], device="slow", notify=heard)
+    (made,) = estimate.estimate([path], device="slow", reporter=heard)
     assert made.latency_ns == pytest.approx(3 * one.latency_ns, rel=1e-2)
     assert (made.fit.points, made.fit.borrowed, made.fit.held_out) == (2, ("phone",), "devices")
-    (doubt,) = made.doubts
-    assert doubt.name == "borrowed-shape"
-    assert "slow has 2 of the 8 points" in doubt.message
+    (warning,) = made.warnings
+    assert warning.name == "borrowed-shape"
+    assert "slow has 2 of the 8 points" in warning.message
 
     def width(estimated: Estimated) -> float:
         low, high = estimated.interval_ns
@@ -296,9 +307,9 @@ def test_a_few_points_without_like_devices_are_refused(config, path, work) -> No
 
 def test_another_family_is_judged_by_families_left_out(config, path, work, heard) -> None:
     write("phone", dataclasses.replace(work, family="other_net"), FLOAT)
-    (made,) = estimate.estimate([path], device="phone", notify=heard)
+    (made,) = estimate.estimate([path], device="phone", reporter=heard)
     assert made.fit.held_out == "families"
-    assert [doubt.name for doubt in made.doubts] == ["other-family"]
+    assert [warning.name for warning in made.warnings] == ["other-family"]
     low, high = made.interval_ns
     assert high > 1.5 * low
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mobiledeploy.core import records
-from mobiledeploy.steps.export_plan import Order, Plan, plan
+from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from tests.figures import artifact
 
 
@@ -22,11 +22,11 @@ def photos(folder: Path, seed: int) -> str:
 
 
 def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, heard) -> None:
-    def planned(data: str | None, *recipes: str) -> Plan:
-        order = Order(alpha=0.25, res=64, recipes=recipes, formats=("tflite",), data=data)
+    def planned(data: str | None, *recipes: str) -> ExportPlan:
+        order = ExportConfig(alpha=0.25, res=64, recipes=recipes, formats=("tflite",), data=data)
         return plan(order, heard)
 
-    def made(done: Plan) -> None:
+    def made(done: ExportPlan) -> None:
         done.folder.mkdir(parents=True, exist_ok=True)
         for recipe, format_ in done.jobs:
             record = dataclasses.replace(
@@ -56,7 +56,7 @@ def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, h
 
 def test_the_drawn_images_are_the_same_whatever_they_are_drawn_by(here: Path, heard) -> None:
     """Their identity changes with the code that draws them, and an upgrade is no other data."""
-    order = Order(alpha=0.25, res=64, recipes=("int8_ptq",), formats=("tflite",))
+    order = ExportConfig(alpha=0.25, res=64, recipes=("int8_ptq",), formats=("tflite",))
     done = plan(order, heard)
     done.folder.mkdir(parents=True)
     old = dataclasses.replace(done.data, identity="of an earlier version")

@@ -12,12 +12,12 @@ from mobiledeploy.steps.failures import Failures
 def test_each_failure_is_kept_and_the_gravest_raised() -> None:
     failures = Failures()
     failures.check()
-    for name, error in (("a", VoidError("void")), ("b", InputError("bad", "mend it"))):
+    for name, error in (("a", VoidError("void")), ("b", InputError("bad", "fix it"))):
         with failures.of(Path(name)):
             raise error
     assert Path("a") in failures
     assert Path("c") not in failures
-    assert failures.told() == (Failed("a", "void", 4), Failed("b", "bad; mend it", 7))
+    assert failures.told() == (Failed("a", "void", 4), Failed("b", "bad; fix it", 7))
     with pytest.raises(InputError, match="bad"):
         failures.check()
     failures.check(DeviceError)

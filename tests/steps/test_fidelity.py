@@ -1,4 +1,4 @@
-"""How far a file is from float: over every picture that judges it, and not over its golden ones."""
+"""How far a file is from float: over every image that judges it, and not over its golden ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mobiledeploy.steps.fidelity import fidelities
 
 
 def logits(path):
-    """[N, classes], in a plain loop over every picture of the artifact's data."""
+    """[N, classes], in a plain loop over every image of the artifact's data."""
     artifact, shelf = artifacts.load(path), FORMATS.load("tflite")
-    interpreter = Interpreter(model_content=shelf.tap(path.read_bytes(), artifact.logits))
+    interpreter = Interpreter(model_content=shelf.expose_tensor(path.read_bytes(), artifact.logits))
     interpreter.allocate_tensors()
-    facts = shelf.inspect(shelf.tap(path.read_bytes(), artifact.logits))
+    facts = shelf.inspect(shelf.expose_tensor(path.read_bytes(), artifact.logits))
     data, spec = artifact.data, artifact.spec
     held = dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
@@ -37,7 +37,7 @@ def logits(path):
     return np.stack(rows)
 
 
-def test_it_is_over_every_picture_that_judges(unsigned) -> None:
+def test_it_is_over_every_image_that_judges(unsigned) -> None:
     floats, integers = unsigned / "float32.tflite", unsigned / "int8_ptq.tflite"
     artifact = artifacts.load(integers)
     found = artifact.fidelity
@@ -69,6 +69,6 @@ def test_a_record_of_an_earlier_version_is_read(unsigned, tmp_path) -> None:
 def test_what_is_far_from_float_says_over_how_many_images(unsigned) -> None:
     artifact = artifacts.load(unsigned / "int8_ptq.tflite")
     assert file_checks.far_from_float(artifact, 10.0, "48 images") == ()
-    (doubt,) = file_checks.far_from_float(artifact, 9.94, "48 images")
-    assert doubt.name == "far-from-float"
-    assert "(9.9 dB over 48 images)" in doubt.message
+    (warning,) = file_checks.far_from_float(artifact, 9.94, "48 images")
+    assert warning.name == "far-from-float"
+    assert "(9.9 dB over 48 images)" in warning.message

@@ -54,7 +54,7 @@ def by_keras(model):
 def traced():
     """Card -> what the child says of it."""
     specs = [card_specs.spec(cards.load(n), classes=7, **given) for n, given in CARDS.items()]
-    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENCE)
+    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENT)
     return dict(zip(CARDS, found, strict=True))
 
 
@@ -89,7 +89,7 @@ def test_memory_holds_at_least_what_any_operator_reads_and_writes(name, traced):
 @pytest.mark.slow
 def test_every_card_costs_what_its_keras_layers_say():
     specs = [card_specs.spec(cards.load(name), classes=1000) for name in cards.names()]
-    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENCE)
+    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENT)
     for spec, row in zip(specs, found, strict=True):
         model = built(spec)
         counted = cost.cost(row.layers)
@@ -104,7 +104,7 @@ def test_files_of_every_framework_are_the_same_network(model_files):
         file = model_files.detect(model_files / name)
         open_ = name.endswith("_saved") and (32, 32)
         sources.append(Source(analyze._own_spec(file), file=file, resolution=open_ or None))
-    rows = list(tracing_process.trace(sources, analyze.SILENCE))
+    rows = list(tracing_process.trace(sources, analyze.SILENT))
     for name, row in zip(names, rows, strict=True):
         found = cost.cost(row.layers)
         # A convolution 3x3 from 3 to 4 channels, and a fully connected layer to 5 classes.
@@ -121,19 +121,19 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
     It has not taken all of its request: there are more files than a pipe holds the names of.
     """
     spec = card_specs.spec(cards.load("mobilenet_v1"), alpha=0.25, res=64, classes=7)
-    own, answer = tmp_path / "python", records.line(tracing_process.Traced(spec, (), 0, 0))
+    own, answer = tmp_path / "python", records.line(tracing_process.TracedModel(spec, (), 0, 0))
     own.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\nkill -SEGV $$\n")
     own.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(own))
     sources = [Source(spec, weights=str(tmp_path / name)) for name in ("a.h5", *["b.h5"] * 300)]
     with pytest.raises(InputError, match=r"the analysis crashed on b\.h5 \(SIGSEGV\)"):
-        list(tracing_process.trace(sources, analyze.SILENCE))
+        list(tracing_process.trace(sources, analyze.SILENT))
 
 
 def test_libraries_leave_nothing_in_the_users_home(model_files, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("CACHE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
-    analyze.analyze(analyze.Order(file=model_files / "k2_saved"))
+    analyze.analyze(analyze.AnalyzeConfig(file=model_files / "k2_saved"))
     left = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
     assert left <= {("CACHE", "mobiledeploy")}

@@ -81,8 +81,8 @@ def test_a_store_that_cannot_be_written_is_read_and_keeps_nothing(
         assert store.measurement(SHA, HOST) == MEASURED
         store.add_evaluation(EVALUATION)
     assert path().read_bytes() == before
-    (doubt,) = heard.doubts
-    assert doubt.name == "not-stored"
+    (warning,) = heard.warnings
+    assert warning.name == "not-stored"
     monkeypatch.setenv("MOBILEDEPLOY_STORE", "none/here.db")
     with Store.keeping(heard) as store:
         assert store.measurement(SHA, HOST) is None
@@ -193,7 +193,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
     connection.close()
 
 
-def test_a_store_of_the_third_schema_learns_whose_weights_and_which_pictures(here: Path) -> None:
+def test_a_store_of_the_third_schema_learns_whose_weights_and_which_images(here: Path) -> None:
     path().parent.mkdir()
     connection = sqlite3.connect(path())
     for step in (1, 2, 3):
@@ -275,7 +275,7 @@ def test_a_trial_of_another_preprocessing_is_no_figure_of_the_artifact(here: Pat
         assert store.judgement(ARTIFACT.sha256) == own
 
 
-def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) -> None:
+def test_an_evaluation_answers_for_the_same_images_prepared_alike(here: Path) -> None:
     data, pre = EVALUATION.data, EVALUATION.preprocessing
     ours = (data, pre, HOST)
     others = [
@@ -297,7 +297,7 @@ def test_an_evaluation_answers_for_the_same_pictures_prepared_alike(here: Path) 
         for number, asked in enumerate([ours, *others]):
             found = store.evaluation(SHA, *asked)
             assert found and found.images == number
-        # The same pictures by another path are the same.
+        # The same images by another path are the same.
         found = store.evaluation(SHA, dataclasses.replace(data, source="./demo"), pre, HOST)
         assert found and found.images == 0
 

@@ -36,7 +36,7 @@ def demo() -> Iterator[ModuleType]:
 
 
 def pool(resolution: int, count: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Dark pictures of class 0 and light ones of class 1."""
+    """Dark images of class 0 and light ones of class 1."""
     labels = np.arange(count, dtype=np.int64) % CLASSES
     images = np.random.default_rng(resolution).integers(
         0, 100, (count, resolution, resolution, 3), dtype=np.uint8

@@ -72,12 +72,12 @@ def spec(classes: int = 2, alpha: float = 0.5) -> ModelSpec:
     )
 
 
-def pictures(count: int, seed: int = 0, classes: int = 2) -> loop.Pictures:
-    """Dark pictures of class 0, lighter ones of the others."""
+def examples(count: int, seed: int = 0, classes: int = 2) -> loop.LabelledImages:
+    """Dark images of class 0, lighter ones of the others."""
     labels = np.arange(count, dtype=np.int64) % classes
     noise = np.random.default_rng(seed).integers(0, 90, (count, *SIZE, 3), dtype=np.uint8)
     lift = (labels * (160 // max(1, classes - 1))).astype(np.uint8)
-    return loop.Pictures(noise + lift[:, None, None, None], labels)
+    return loop.LabelledImages(noise + lift[:, None, None, None], labels)
 
 
 def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> loop.Task:
@@ -85,8 +85,8 @@ def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -
     plain = loop.Task(
         spec(),
         changes,
-        pictures(32),
-        pictures(12, seed=1),
+        examples(32),
+        examples(12, seed=1),
         init=None,
         teacher=None,
         state=folder / "state",
@@ -109,7 +109,7 @@ def run(
             raise KeyboardInterrupt
 
     try:
-        loop.train(todo, history, notify=Heard(), commit=commit)
+        loop.train(todo, history, reporter=Heard(), commit=commit)
     except KeyboardInterrupt:
         assert stop_after
     return seen
@@ -227,7 +227,7 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
     head.set_weights([head.get_weights()[0] * 8, np.array([2.0, -2.0], np.float32)])
     loop.save_weights(teacher, tmp_path / "teacher.h5")
     wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
-    held = pictures(12, seed=1)
+    held = examples(12, seed=1)
     batch = next(iter(loop.judged(held, spec().preprocessing, 2)))[0]
 
     quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
@@ -282,12 +282,12 @@ def test_moving_averages_forget_within_the_run(momentum: float, steps: int, boun
     assert loop.bounded(momentum, steps) == pytest.approx(bound)
 
 
-# Pictures
+# Images
 
 
 def taken(first: int, epochs: int, **others: object) -> list[tuple[np.ndarray, np.ndarray]]:
     changes = dataclasses.replace(SETTINGS, epochs=epochs, seed=3)
-    data = loop.batches(pictures(20), spec().preprocessing, 2, changes, first=first, **others)
+    data = loop.batches(examples(20), spec().preprocessing, 2, changes, first=first, **others)
     return [(images.numpy(), labels.numpy()) for images, labels in data]
 
 
@@ -309,7 +309,7 @@ def test_workers_share_a_batch() -> None:
         np.testing.assert_array_equal(joined, labels)
 
 
-def test_augmented_pictures_stay_in_range_and_differ() -> None:
+def test_augmented_images_stay_in_range_and_differ() -> None:
     images, labels = taken(0, 1)[0]
     assert images.dtype == np.float32
     assert images.shape == (8, *SIZE, 3)
@@ -332,7 +332,7 @@ def test_pixels_are_scaled_as_in_use(
     low: float, width: float, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
     said = Preprocessing((low, low + width), mean=mean, std=std)
-    some = pictures(3)
+    some = examples(3)
     ((images, _),) = loop.judged(some, said, 2)
     for image, pixels in zip(images.numpy(), some.images, strict=True):
         np.testing.assert_allclose(
@@ -394,7 +394,7 @@ def test_each_dropout_has_a_mask_of_its_own() -> None:
 def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
     tf_keras.utils.set_random_seed(2)
     network = small(alpha=0.5, resolution=SIZE, classes=2)
-    look = pictures(12), spec().preprocessing
+    look = examples(12), spec().preprocessing
     normal = network.get_layer("conv_dw_1_bn")
     gamma, beta, mean, variance = normal.get_weights()
     normal.set_weights([gamma, beta + 3, mean, variance])

@@ -12,7 +12,7 @@ from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.training import qat
-from tests.passes.conftest import draft, floats, images
+from tests.passes.conftest import floats, images, quantized_graph
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def diverges(made):
 def test_answers_come_nearer_to_those_of_the_floats(monkeypatch):
     """On weights of 4 bits, which leave much to be learnt."""
     monkeypatch.setattr(qat, "STEPS", 48)
-    plain = dataclasses.replace(draft("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
+    plain = dataclasses.replace(quantized_graph("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
     trained = qat.apply(plain, images(96, seed=2))
     assert trained.trained == 1
     assert diverges(trained) < 0.7 * diverges(plain)
@@ -44,7 +44,7 @@ def codes(made):
 
 
 def test_codes_stay_within_their_bits(brief):
-    plain = dataclasses.replace(draft("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
+    plain = dataclasses.replace(quantized_graph("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
     graph = Graph(quantized.integers(qat.apply(plain, images())))
     for layer in matrices.of(graph):
         limit = matrices.largest_code(layer, plain.recipe)
@@ -79,19 +79,19 @@ def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
     assert changed
 
 
-def test_each_part_is_gentler_and_sees_the_pictures_in_another_order(brief, monkeypatch):
+def test_each_part_is_gentler_and_sees_the_images_in_another_order(brief, monkeypatch):
     rates, orders = [], []
     stepper, batches = qat._stepper, qat._batches
     monkeypatch.setattr(qat, "_stepper", lambda *a: rates.append(a[-2]) or stepper(*a))
     monkeypatch.setattr(qat, "_batches", lambda *a: orders.append(a[-1]) or batches(*a))
-    qat.apply(qat.apply(draft("relu"), images()), images())
+    qat.apply(qat.apply(quantized_graph("relu"), images()), images())
     assert rates == [qat.LEARNING_RATE, qat.LEARNING_RATE * qat.FALL]
     assert orders == [0, 1]
     first, second = (np.concatenate(list(batches(images(), turn))) for turn in orders)
     assert not np.array_equal(first, second)
 
 
-def test_every_picture_has_its_turn_before_one_comes_again():
+def test_every_image_has_its_turn_before_one_comes_again():
     numbered = np.arange(50, dtype=np.float32)[:, None, None, None]
     seen = np.concatenate([batch.ravel() for batch in qat._batches(numbered, 0)])
     counts = np.bincount(seen.astype(int), minlength=50)
@@ -101,5 +101,5 @@ def test_every_picture_has_its_turn_before_one_comes_again():
 
 def test_progress_is_told(brief):
     told = []
-    qat.apply(draft("relu"), images(), lambda *step: told.append(step))
+    qat.apply(quantized_graph("relu"), images(), lambda *step: told.append(step))
     assert told[-1] == ("quantization-aware training", 12, 12)

@@ -14,14 +14,14 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Model
 from mobiledeploy.steps import card_specs, published
 from mobiledeploy.verbs import analyze as verb
-from mobiledeploy.verbs.analyze import Budget, Order
+from mobiledeploy.verbs.analyze import AnalyzeConfig, Budget
 from tests.conftest import press
 
 
 @pytest.fixture(scope="module")
 def usual():
     """What `analyze` says without arguments."""
-    return verb.analyze(Order())
+    return verb.analyze(AnalyzeConfig())
 
 
 def test_mobilenet_v1_is_counted_to_the_last_one(usual):
@@ -61,7 +61,7 @@ def test_a_finished_file_costs_what_its_model_does(recipe, suffix, converted, tm
     """Without a record beside it."""
     path = tmp_path / f"mine.{suffix}"
     path.write_bytes(converted[recipe, suffix])
-    found = verb.analyze(Order(path))
+    found = verb.analyze(AnalyzeConfig(path))
     wide = (recipe, suffix) == ("int8_ptq", "onnx")
     assert found.mult_adds == V1_QUARTER_64 + wide * MORE_OF_TWO_COLUMNS
     assert (found.resolution, found.classes, found.trainable_params) == ((64, 64), 12, None)
@@ -76,7 +76,7 @@ MORE_OF_TWO_COLUMNS = 32 * 16 * 45 * 16 - 32 * 32 * 27 * 8
 
 
 def test_the_keras_model_of_these_files_costs_the_same():
-    found = verb.analyze(Order(arch="mobilenet_v1", alpha=0.25, res=64, classes=12))
+    found = verb.analyze(AnalyzeConfig(arch="mobilenet_v1", alpha=0.25, res=64, classes=12))
     assert found.mult_adds == V1_QUARTER_64
 
 
@@ -97,7 +97,7 @@ def test_a_finished_file_is_read_without_tensorflow(converted, tmp_path):
 def test_a_model_of_ones_own_needs_no_preprocessing(model_files, tmp_path):
     path = tmp_path / os.fsdecode(b"mine\xff.keras")
     path.write_bytes((model_files / "k3.keras").read_bytes())
-    found = verb.analyze(Order(path))
+    found = verb.analyze(AnalyzeConfig(path))
     assert found.mult_adds == 32 * 32 * 9 * 3 * 4 + 4 * 5
     assert found.name == "mine\N{REPLACEMENT CHARACTER}"
     assert (found.resolution, found.classes) == ((32, 32), 5)
@@ -115,10 +115,10 @@ def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(tmp_path, for
     )
     x = LocalResponseNormalization(size=5, alpha=1e-4, beta=0.75, bias=2.0, name="norm1")(x)
     network = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(x))
-    pictures = np.zeros((1, 32, 32, 3), np.float32)
+    images = np.zeros((1, 32, 32, 3), np.float32)
     path = tmp_path / f"model.{format_}"
-    path.write_bytes(press(Model("tf_keras", network), "float32", format_, pictures, io="float"))
-    found = verb.analyze(Order(path))
+    path.write_bytes(press(Model("tf_keras", network), "float32", format_, images, io="float"))
+    found = verb.analyze(AnalyzeConfig(path))
     assert found.mult_adds == 32 * 32 * 27 * 8
     assert found.params == 27 * 8 + 8
 
@@ -126,7 +126,7 @@ def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(tmp_path, for
 def test_a_published_model_and_what_its_authors_made_of_it_cost_the_same(real_data):
     folder = real_data / "vww"
     files = [folder / f"vww_96{end}" for end in (".h5", "_float.tflite", "_int8.tflite")]
-    whole, *finished = [verb.analyze(Order(file)) for file in files]
+    whole, *finished = [verb.analyze(AnalyzeConfig(file)) for file in files]
     assert {found.mult_adds for found in (whole, *finished)} == {7_489_664}
     assert whole.params == 221_794
 
@@ -148,7 +148,7 @@ def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
     if "file" in order:
         order = order | {"file": model_files / order["file"]}
     with pytest.raises(UsageError, match=said):
-        verb.analyze(Order(**order))
+        verb.analyze(AnalyzeConfig(**order))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
 )
 def test_what_cannot_be_counted_is_refused(name, said, model_files):
     with pytest.raises(InputError, match=said):
-        verb.analyze(Order(model_files / name))
+        verb.analyze(AnalyzeConfig(model_files / name))
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_refused(suffix, tmp_path):
     path = tmp_path / f"mine.{suffix}"
     path.write_bytes(b"\0" * 100)
     with pytest.raises(InputError):
-        verb.analyze(Order(path))
+        verb.analyze(AnalyzeConfig(path))
 
 
 # What fits a budget.

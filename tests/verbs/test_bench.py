@@ -45,7 +45,7 @@ def test_a_number_of_runs_that_cannot_be_is_refused_before_any_work(runs, device
 
 def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
     paths = [exported[key] for key in KEYS]
-    made = bench(paths, notify=heard)
+    made = bench(paths, reporter=heard)
     for path, m in zip(paths, made, strict=True):
         assert m.artifact_sha256 == artifacts.load(path).sha256
         assert m.target.threads == 1
@@ -56,29 +56,29 @@ def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
         assert m.peak_rss_bytes > 20e6
         assert m.facts_before["kernel"] == m.facts_after["kernel"]
         # It is known to 1 %, or it says that it is not.
-        doubted = "wide-interval" in {doubt.name for doubt in m.doubts}
-        assert (stats.relative_width(m.samples_ns) > latency.RELATIVE_WIDTH) == doubted
+        uncertain = "wide-interval" in {warning.name for warning in m.warnings}
+        assert (stats.relative_width(m.samples_ns) > latency.RELATIVE_WIDTH) == uncertain
         with Store.open() as store:
             assert store.measurement(m.artifact_sha256, m.target) == m
     assert (made[0].target.runtime, made[1].target.runtime) == ("litert", "onnxruntime")
     assert made[0].total_nodes
     assert made[1].total_nodes is None
-    assert heard.doubts == [doubt for m in made for doubt in m.doubts]
+    assert heard.warnings == [warning for m in made for warning in m.warnings]
 
 
 def test_the_number_of_runs_can_be_fixed(exported, here, heard) -> None:
-    (made,) = bench([exported["int8_ptq", "tflite"]], runs=37, notify=heard)
+    (made,) = bench([exported["int8_ptq", "tflite"]], runs=37, reporter=heard)
     assert len(made.samples_ns) == 37
-    (made,) = bench([exported["int8_ptq", "tflite"]], runs=stats.FEWEST, threads=2, notify=heard)
+    (made,) = bench([exported["int8_ptq", "tflite"]], runs=stats.FEWEST, threads=2, reporter=heard)
     assert len(made.samples_ns) == stats.FEWEST
     assert made.target.threads == 2
     with pytest.raises(UsageError, match="give 6 or more"):
-        bench([exported["int8_ptq", "tflite"]], runs=5, notify=heard)
+        bench([exported["int8_ptq", "tflite"]], runs=5, reporter=heard)
 
 
 def test_time_is_limited_and_the_limit_is_told(exported, here, heard) -> None:
     began = time.monotonic()
-    (made,) = bench([exported["float32", "onnx"]], seconds=0.2, notify=heard)
+    (made,) = bench([exported["float32", "onnx"]], seconds=0.2, reporter=heard)
     assert time.monotonic() - began < SECONDS + 20
     assert sum(made.samples_ns) < 1e9
     assert heard.steps[-1] == ("timing float32.onnx", 100, 100)
@@ -86,27 +86,27 @@ def test_time_is_limited_and_the_limit_is_told(exported, here, heard) -> None:
 
 def test_without_names_it_takes_what_was_exported_last(exported, here, heard) -> None:
     with pytest.raises(UsageError, match="nothing was exported"):
-        bench(notify=heard)
+        bench(reporter=heard)
     assert not (here / ".mobiledeploy").exists()
     path = exported["int8_ptq", "tflite"]
     with Store.open() as store:
         store.add_export("key", {str(path): artifacts.load(path)})
-    (made,) = bench(runs=10, notify=heard)
+    (made,) = bench(runs=10, reporter=heard)
     assert made.artifact_sha256 == artifacts.load(path).sha256
 
 
-def test_a_delegate_that_stays_out_is_doubted(exported, here, heard) -> None:
+def test_a_delegate_that_stays_out_is_warned_of(exported, here, heard) -> None:
     pytest.importorskip(
         "tflite_runtime",
         reason="no tflite_runtime (Python 3.11: pip install 'mobiledeploy[tflite-runtime]')",
     )
     path = exported["int8_ptq", "tflite"]
-    (made,) = bench([path], runtime="tflite_runtime", runs=20, notify=heard)
+    (made,) = bench([path], runtime="tflite_runtime", runs=20, reporter=heard)
     assert made.delegated_nodes == 0
-    assert "not-delegated" in {doubt.name for doubt in made.doubts}
-    (made,) = bench([path], runtime="litert", delegate="none", runs=20, notify=heard)
+    assert "not-delegated" in {warning.name for warning in made.warnings}
+    (made,) = bench([path], runtime="litert", delegate="none", runs=20, reporter=heard)
     assert (made.target.delegate, made.delegated_nodes) == ("none", 0)
-    assert "not-delegated" not in {doubt.name for doubt in made.doubts}
+    assert "not-delegated" not in {warning.name for warning in made.warnings}
 
 
 def test_what_cannot_be_asked(exported, here, heard) -> None:
@@ -118,22 +118,22 @@ def test_what_cannot_be_asked(exported, here, heard) -> None:
         ({"threads": 0}, "0 threads"),
     ):
         with pytest.raises(UsageError, match=said):
-            bench(path, notify=heard, **given)
+            bench(path, reporter=heard, **given)
     with pytest.raises(InputError, match="is not there"):
-        bench([here / "nothing.tflite"], notify=heard)
+        bench([here / "nothing.tflite"], reporter=heard)
 
 
 def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     path, gone, bare = exported["int8_ptq", "tflite"], here / "gone.tflite", here / "bare.tflite"
     shutil.copy(path, bare)
-    # Its golden picture is not beside it, which is found out when its turn comes.
+    # Its golden image is not beside it, which is found out when its turn comes.
     artifacts.record_path(bare).write_text(artifacts.record_path(path).read_text())
-    done = figures([gone, bare, path], runs=10, notify=heard)
+    done = figures([gone, bare, path], runs=10, reporter=heard)
     assert done.paths == (str(path),)
     assert [m.artifact_sha256 for m in done.measurements] == [artifacts.load(path).sha256]
     assert [(f.what, f.exit_code) for f in done.failed] == [(str(gone), 7), (str(bare), 7)]
     with pytest.raises(InputError, match="gone.tflite is not there"):
-        bench([gone, path], runs=12, notify=heard)
+        bench([gone, path], runs=12, reporter=heard)
     with Store.open() as store:
         kept = store.measurements_of(artifacts.load(path).sha256)
         assert [len(m.samples_ns) for m in kept] == [12, 10]
@@ -145,25 +145,25 @@ def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     ]
     shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
     assert shown.exit_code == 7
-    assert len(records.loads(bench_figures.Benched, shown.stdout).measurements) == 1
+    assert len(records.loads(bench_figures.BenchResult, shown.stdout).measurements) == 1
 
 
-def test_a_golden_picture_that_is_none_is_named(exported, here, heard) -> None:
+def test_a_golden_image_that_is_none_is_named(exported, here, heard) -> None:
     path = exported["int8_ptq", "tflite"]
     shutil.copy(path, here)
     shutil.copy(artifacts.record_path(path), here)
-    with pytest.raises(InputError, match="golden picture .*png is not there"):
-        bench([here / path.name], runs=10, notify=heard)
+    with pytest.raises(InputError, match="golden image .*png is not there"):
+        bench([here / path.name], runs=10, reporter=heard)
 
 
-def test_a_golden_picture_is_the_one_that_the_record_names(exported, here, heard) -> None:
+def test_a_golden_image_is_the_one_that_the_record_names(exported, here, heard) -> None:
     folder = here / "theirs"
     (folder / "golden").mkdir(parents=True)
     path = exported["int8_ptq", "tflite"]
     shutil.copy(path, folder)
     artifact = artifacts.load(path)
     (own,) = artifact.golden.images
-    picture = path.parent / own
+    image = path.parent / own
 
     def name(named: str) -> None:
         golden = dataclasses.replace(artifact.golden, images=(named,))
@@ -173,16 +173,16 @@ def test_a_golden_picture_is_the_one_that_the_record_names(exported, here, heard
     def refused(named: str) -> str:
         name(named)
         with pytest.raises(InputError) as caught:
-            bench([folder / path.name], runs=10, notify=heard)
+            bench([folder / path.name], runs=10, reporter=heard)
         return caught.value.message
 
     # The right content at a place that is none of its own.
-    shutil.copy(picture, here)
-    (folder / "golden" / "link.png").symlink_to(here / picture.name)
+    shutil.copy(image, here)
+    (folder / "golden" / "link.png").symlink_to(here / image.name)
     os.mkfifo(folder / "golden" / "pipe.png")
     for named in (
-        f"../{picture.name}",
-        str(here / picture.name),
+        f"../{image.name}",
+        str(here / image.name),
         "golden/link.png",
         "golden/pipe.png",
         "golden",
@@ -191,8 +191,8 @@ def test_a_golden_picture_is_the_one_that_the_record_names(exported, here, heard
     assert "cannot be read" in refused("golden/\0.png")
     Image.new("RGB", (8, 8)).save(folder / own)
     assert "is not the one that its name says" in refused(own)
-    shutil.copy(picture, folder / own)
-    (made,) = bench([folder / path.name], runs=10, notify=heard)
+    shutil.copy(image, folder / own)
+    (made,) = bench([folder / path.name], runs=10, reporter=heard)
     assert len(made.samples_ns) == 10
 
 
@@ -221,7 +221,7 @@ def test_a_runner_that_is_killed_is_a_device_error(exported, here, heard, delay:
     thread = threading.Thread(target=murder)
     thread.start()
     with pytest.raises(DeviceError, match="killed by signal 9"):
-        bench([exported["int8_ptq", "tflite"]], runs=10_000_000, notify=heard)
+        bench([exported["int8_ptq", "tflite"]], runs=10_000_000, reporter=heard)
     thread.join()
     with Store.open() as store:
         artifact = artifacts.load(exported["int8_ptq", "tflite"])
@@ -239,7 +239,7 @@ def test_a_runner_that_hangs_is_given_up(exported, here, heard) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timings, "PATIENCE_S", 2.0)
         with pytest.raises(DeviceError, match="int8_ptq.tflite hangs: it has said nothing for 2 s"):
-            bench([exported["int8_ptq", "tflite"]], runs=10_000_000, notify=heard)
+            bench([exported["int8_ptq", "tflite"]], runs=10_000_000, reporter=heard)
     thread.join()
     assert not Path(f"/proc/{stopped[0]}").exists()
 
@@ -255,7 +255,7 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
         f"    print({records.line(protocol.Timed((5,) * 10))!r}, flush=True)\n"
         "    time.sleep(0.05)"
     )
-    asked = recording.Asked("host", "python", None, 1, None, 6, 1.0, False)
+    asked = recording.BenchRequest("host", "python", None, 1, None, 6, 1.0, False)
     timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
     child = _child.Child([sys.executable, "-c", script])
     with pytest.MonkeyPatch.context() as patch:
@@ -268,7 +268,7 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
 def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None:
     """The short blocks that try a phone's clocks are short, whatever was asked for."""
     path = exported["int8_ptq", "tflite"]
-    asked = recording.Asked("host", "python", None, 1, None, 10**9, 600.0, False)
+    asked = recording.BenchRequest("host", "python", None, 1, None, 10**9, 600.0, False)
     timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
     with timings.opened(resolve.resolve("host"), asked, None, heard) as session:
         assert sum(timing.measure(session, seconds=0.2).samples_ns) < 60e9
@@ -277,7 +277,7 @@ def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None
 def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
     for name in ("queue", "numpy", "mobiledeploy"):
         (here / f"{name}.py").write_text(f"open('{name}-was-here', 'w')\nraise SystemExit(3)\n")
-    (made,) = bench([exported["float32", "tflite"]], runs=10, notify=heard)
+    (made,) = bench([exported["float32", "tflite"]], runs=10, reporter=heard)
     assert len(made.samples_ns) == 10
     assert list(here.glob("*-was-here")) == []
 
@@ -285,7 +285,7 @@ def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
 def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, here, heard) -> None:
     paths = [exported["float32", "onnx"], exported["int8_ptq", "tflite"]]
     with pytest.raises(UsageError, match=r"onnxruntime runs \.onnx files, not int8_ptq\.tflite"):
-        bench(paths, runtime="onnxruntime", notify=heard)
+        bench(paths, runtime="onnxruntime", reporter=heard)
     assert heard.steps == []
     assert not (here / ".mobiledeploy").exists()
 
@@ -293,8 +293,8 @@ def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, h
 def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
     path = exported["int8_ptq", "tflite"]
     artifact = artifacts.load(path)
-    (plain,) = bench([path], runs=10, notify=heard)
-    (other,) = bench([path], runs=10, threads=2, delegate="none", notify=heard)
+    (plain,) = bench([path], runs=10, reporter=heard)
+    (other,) = bench([path], runs=10, threads=2, delegate="none", reporter=heard)
     assert plain.target == target(artifact)
     assert other.target == target(artifact, threads=2, delegate="none")
     with Store.open() as store:
@@ -306,8 +306,8 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
     path, other = (exported[key] for key in KEYS)
     file, old = here / "session.json", here / "old.json"
     turns = here / "turns.json"
-    (made,) = bench([path], record=file, runs=10, notify=heard)
-    compare(path, other, rounds=6, seconds=0.01, record=turns, notify=heard)
+    (made,) = bench([path], record=file, runs=10, reporter=heard)
+    compare(path, other, rounds=6, seconds=0.01, record=turns, reporter=heard)
     for each in (file, turns):
         session = json.loads(each.read_text())
         session["made_at"] = "2025-01-02T03:04:05+01:00"
@@ -317,8 +317,8 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
     os.utime(old, (1e9, 1e9))
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "elsewhere.db"))
     for _ in range(2):
-        bench([path], device=f"replay:{file}", notify=heard)
-        compare(path, other, device=f"replay:{turns}", notify=heard)
+        bench([path], device=f"replay:{file}", reporter=heard)
+        compare(path, other, device=f"replay:{turns}", reporter=heard)
     (row,) = results.results().results
     assert (row.made_at, row.recorded) == ("2025-01-02T02:04:05.000+00:00", True)
     (turn,) = results.comparisons().comparisons
@@ -344,17 +344,17 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
     assert "measured, recorded" in REPORTS.load("markdown").render(Report("", results=(row,)))
     # One of an earlier mobiledeploy says nothing: its file does.
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "third.db"))
-    compare(path, other, device=f"replay:{old}", notify=heard)
+    compare(path, other, device=f"replay:{old}", reporter=heard)
     assert results.comparisons().comparisons[0].made_at.startswith("2001-09-09")
     old.write_text(json.dumps(session | {"made_at": "yesterday"}))
     with pytest.raises(InputError, match="does not say when it was made: 'yesterday'"):
-        compare(path, other, device=f"replay:{old}", notify=heard)
+        compare(path, other, device=f"replay:{old}", reporter=heard)
 
 
 def test_it_waits_for_a_lease_and_says_so(exported, here, heard) -> None:
     script = (
         "import sys\nfrom mobiledeploy.core import leases\n"
-        "with leases.hold('host', exclusive=False, notify=None):\n"
+        "with leases.hold('host', exclusive=False, reporter=None):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -363,8 +363,8 @@ def test_it_waits_for_a_lease_and_says_so(exported, here, heard) -> None:
         assert other.stdout
         other.stdout.readline()
         threading.Timer(1.0, other.kill).start()
-        bench([exported["int8_ptq", "tflite"]], runs=10, notify=heard)
+        bench([exported["int8_ptq", "tflite"]], runs=10, reporter=heard)
         assert other.wait() == -signal.SIGKILL
     assert heard.said == ["waiting: another mobiledeploy works on host"]
-    with leases.hold("host", exclusive=True, notify=heard):
+    with leases.hold("host", exclusive=True, reporter=heard):
         assert len(heard.said) == 1

@@ -112,8 +112,8 @@ def test_too_few_points_of_a_kind_are_refused_or_left_out(tmp_path, works, monke
     monkeypatch.setattr(estimate, "read", lambda path, family: (kinds[path.stem], works[path.stem]))
     made = calibrate("mine", table=table(tmp_path, works))
     assert [judged.points for judged in made.series] == [10]
-    (doubt,) = made.doubts
-    assert "left out: 2 of 2 networks for tflite none, int8, 1 thread" in doubt.message
+    (warning,) = made.warnings
+    assert "left out: 2 of 2 networks for tflite none, int8, 1 thread" in warning.message
 
 
 def test_a_card_that_is_there_is_kept(tmp_path, works) -> None:

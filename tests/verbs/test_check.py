@@ -24,9 +24,9 @@ from mobiledeploy.formats import tflite
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import accuracy_check
 from mobiledeploy.steps import baseline as baselines
-from mobiledeploy.steps.accuracy_check import Limits
+from mobiledeploy.steps.accuracy_check import GateLimits
 from mobiledeploy.steps.baseline import Baseline
-from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
 from mobiledeploy.verbs.check import check, update
@@ -38,14 +38,14 @@ RARE = (3, 7)
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A folder with int8_ptq.tflite and float32.tflite of the demo, a baseline, and pictures.
+    """A folder with int8_ptq.tflite and float32.tflite of the demo, a baseline, and images.
 
-    `often.npz` holds 40 pictures of each class, `rarely.npz` 12 of the two classes in RARE.
+    `often.npz` holds 40 images of each class, `rarely.npz` 12 of the two classes in RARE.
     """
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        order = Order(
+        order = ExportConfig(
             alpha=0.25,
             res=96,
             recipes=("float32", "int8_ptq"),
@@ -76,7 +76,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture
 def place(demo, here):
-    """Paths: the artifact, and a copy of it that a test may spoil, with its golden pictures."""
+    """Paths: the artifact, and a copy of it that a test may spoil, with its golden images."""
     folder, made = demo
     shutil.copytree(made, here / "new")
     return folder, here / "new" / "int8_ptq.tflite"
@@ -87,7 +87,7 @@ def planted(path: Path, change: Callable[[schema.ModelT], None], **record: objec
     artifact = artifacts.load(path)
     graph = Graph(path.read_bytes())
     change(graph.model)
-    path.write_bytes(tflite.inscribe(graph.packed(), tflite.contract(path.read_bytes())))
+    path.write_bytes(tflite.write_metadata(graph.packed(), tflite.contract(path.read_bytes())))
     recorded(path, artifact, sha256=records.sha256(path), **record)
 
 
@@ -135,12 +135,12 @@ def test_the_accepted_file_passes(place, here):
     assert len(classes) == CLASSES
     assert 0.8 < found.top1 == found.accepted_top1
     # It is the accepted one: however fine the question, nothing was lost.
-    fine = Limits(margin=0.002, float_margin=0.004)
+    fine = GateLimits(margin=0.002, float_margin=0.004)
     found, verdicts, _ = judged(place, limits=fine)
     assert found.outcome == "pass"
     assert verdicts["accuracy"].needed is None
     assert "it is the accepted file, and answers as it did" in verdicts["accuracy"].line
-    # On another machine or of other bytes that is too fine a question for so few pictures.
+    # On another machine or of other bytes that is too fine a question for so few images.
     folder, path = place
     for change in ({"isa": "avx9"}, {"runtime_version": "0"}, {"artifact_sha256": "0" * 64}):
         resealed(folder / "often.json", here / "other.json", **change)
@@ -171,22 +171,22 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
     folder, path = place
     with np.load(folder / "often.npz") as often:
         np.savez(here / "few.npz", images=often["images"][:100], labels=often["labels"][:100])
-    asked = {"data": str(here / "few.npz"), "baseline": here / "few.json", "notify": heard}
+    asked = {"data": str(here / "few.npz"), "baseline": here / "few.json", "reporter": heard}
     (change, _) = update([path], **asked).changes
     assert change.images == 100
-    (doubt,) = [d for d in heard.doubts if d.name == "too-few-images"]
-    assert "100 images can never decide 1 % of top-1 lost: that takes 361" in doubt.message
+    (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
+    assert "100 images can never decide 1 % of top-1 lost: that takes 361" in warning.message
     least = accuracy_check.points(change.decides)
-    assert f"--margin {least:g} or more" in doubt.advice
-    heard.doubts.clear()
-    update([path], limits=Limits(margin=least / 100), **asked)
-    assert "too-few-images" not in {d.name for d in heard.doubts}
-    update([path], limits=Limits(margin=(least - 0.02) / 100), **asked)
-    assert "too-few-images" in {d.name for d in heard.doubts}
-    heard.doubts.clear()
-    update([path], labelled=False, limits=Limits(max_flips=0.02), **asked)
-    (doubt,) = [d for d in heard.doubts if d.name == "too-few-images"]
-    assert "2 % of answers changed: that takes 149 without" in doubt.message
+    assert f"--margin {least:g} or more" in warning.advice
+    heard.warnings.clear()
+    update([path], limits=GateLimits(margin=least / 100), **asked)
+    assert "too-few-images" not in {d.name for d in heard.warnings}
+    update([path], limits=GateLimits(margin=(least - 0.02) / 100), **asked)
+    assert "too-few-images" in {d.name for d in heard.warnings}
+    heard.warnings.clear()
+    update([path], labelled=False, limits=GateLimits(max_flips=0.02), **asked)
+    (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
+    assert "2 % of answers changed: that takes 149 without" in warning.message
     done = subprocess.run(
         [
             sys.executable,
@@ -240,7 +240,7 @@ def swap(model):
 
 def test_two_rare_classes_swapped_are_named_where_the_mean_passes(place):
     planted(place[1], swap)
-    found, verdicts, classes = judged(place, "rarely", limits=Limits(0.09, 0.1))
+    found, verdicts, classes = judged(place, "rarely", limits=GateLimits(0.09, 0.1))
     assert verdicts["accuracy"].outcome == verdicts["float"].outcome == "pass"
     assert found.outcome == "fail"
     failed = {name: v.line for name, v in classes.items() if v.outcome == "fail"}
@@ -261,7 +261,7 @@ def test_two_classes_swapped_are_named_without_labels_too(place):
 def test_without_labels_the_accepted_file_passes_and_flips_are_bounded(place, here):
     found, verdicts, _ = judged(place, labelled=False)
     assert (found.outcome, verdicts["flips"].value) == ("pass", 0)
-    found, verdicts, _ = judged(place, labelled=False, limits=Limits(max_flips=0.001))
+    found, verdicts, _ = judged(place, labelled=False, limits=GateLimits(max_flips=0.001))
     assert (found.outcome, verdicts["flips"].needed) == ("pass", None)
     folder, path = place
     resealed(folder / "often.json", here / "other.json", isa="avx9")
@@ -270,7 +270,7 @@ def test_without_labels_the_accepted_file_passes_and_flips_are_bounded(place, he
         baseline=here / "other.json",
         data=str(folder / "often.npz"),
         labelled=False,
-        limits=Limits(max_flips=0.001),
+        limits=GateLimits(max_flips=0.001),
     )
     (flips,) = [v for v in report.checks[0].verdicts if v.metric == "flips"]
     assert flips.outcome == "inconclusive"
@@ -387,9 +387,9 @@ def test_an_artifact_that_the_baseline_does_not_hold_is_missing(place):
         check([path], baseline=Path("some.json"), data=str(folder / "often.npz"))
 
 
-def test_a_baseline_of_other_pictures_is_refused(place):
+def test_a_baseline_of_other_images_is_refused(place):
     folder, path = place
-    with pytest.raises(InputError, match=r"pictures: 424 of .*rarely.npz .*not 480 of"):
+    with pytest.raises(InputError, match=r"images: 424 of .*rarely.npz .*not 480 of"):
         check([path], baseline=folder / "often.json", data=str(folder / "rarely.npz"))
 
 
@@ -426,7 +426,7 @@ def test_an_entry_of_another_length_is_refused_even_with_a_seal(place, images):
 
 
 def test_answers_of_as_many_other_images_are_not_compared(place):
-    """Answers and their number fit together, and the pictures are said to be the same."""
+    """Answers and their number fit together, and the images are said to be the same."""
     folder, path = place
     known = records.loads(Baseline, (folder / "often.json").read_text())
     entries = []
@@ -436,7 +436,7 @@ def test_answers_of_as_many_other_images_are_not_compared(place):
         other = dataclasses.replace(e, images=len(fewer), answers=packed)
         entries.append(dataclasses.replace(other, seal=baselines.seal(other)))
     Path("other.json").write_text(records.dumps(Baseline(tuple(entries))))
-    with pytest.raises(InputError, match="pictures: "):
+    with pytest.raises(InputError, match="images: "):
         check([path], baseline=Path("other.json"), data=str(folder / "often.npz"))
 
 
@@ -482,9 +482,9 @@ def test_a_baseline_is_small_and_the_same_bytes_again(place):
 
 
 def test_a_floor_is_hard(place):
-    found, verdicts, _ = judged(place, limits=Limits(floor=0.999))
+    found, verdicts, _ = judged(place, limits=GateLimits(floor=0.999))
     assert found.outcome == verdicts["floor"].outcome == "fail"
-    _, verdicts, _ = judged(place, limits=Limits(floor=0.5))
+    _, verdicts, _ = judged(place, limits=GateLimits(floor=0.5))
     assert verdicts["floor"].outcome == "pass"
 
 
@@ -499,18 +499,18 @@ def test_another_runtime_is_refused_by_name(place):
 
 def test_another_machine_is_told_and_no_reason_to_fail(place, monkeypatch, heard):
     monkeypatch.setattr(verb.golden, "isa", lambda: "riscv64 v")
-    found, verdicts, _ = judged(place, notify=heard)
+    found, verdicts, _ = judged(place, reporter=heard)
     assert found.outcome == "pass"
     assert "golden" not in verdicts
-    assert {d.name for d in found.doubts} >= {"other-machine", "golden-elsewhere"}
-    assert {d.name for d in heard.doubts} >= {"other-machine", "golden-elsewhere"}
+    assert {d.name for d in found.warnings} >= {"other-machine", "golden-elsewhere"}
+    assert {d.name for d in heard.warnings} >= {"other-machine", "golden-elsewhere"}
 
 
-def test_an_artifact_without_its_golden_pictures_is_judged_by_the_rest(place):
+def test_an_artifact_without_its_golden_images_is_judged_by_the_rest(place):
     shutil.rmtree(place[1].parent / "golden")
     found, verdicts, _ = judged(place)
     assert (found.outcome, set(verdicts)) == ("pass", {"accuracy", "float"})
-    assert "no-golden" in {d.name for d in found.doubts}
+    assert "no-golden" in {d.name for d in found.warnings}
 
 
 def test_two_artifacts_of_one_key_need_baselines_of_their_own(place, demo):
@@ -518,14 +518,16 @@ def test_two_artifacts_of_one_key_need_baselines_of_their_own(place, demo):
         check([place[1], demo[1] / "int8_ptq.tflite"], baseline=demo[0] / "often.json")
 
 
-@pytest.mark.parametrize("limits", [Limits(margin=0.0), Limits(floor=1.5), Limits(margin=np.nan)])
+@pytest.mark.parametrize(
+    "limits", [GateLimits(margin=0.0), GateLimits(floor=1.5), GateLimits(margin=np.nan)]
+)
 def test_margins_that_cannot_be_are_refused(place, limits):
     with pytest.raises(UsageError, match="points"):
         judged(place, limits=limits)
 
 
-def test_unlabelled_pictures_are_judged_by_their_answers_only(place):
-    """A plain folder of pictures, without a folder for each class."""
+def test_unlabelled_images_are_judged_by_their_answers_only(place):
+    """A plain folder of images, without a folder for each class."""
     from PIL import Image
 
     folder, path = place

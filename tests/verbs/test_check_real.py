@@ -12,7 +12,7 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.types import Overrides
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import accuracy_check
-from mobiledeploy.steps.export_plan import Order
+from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs import check as verb
 from mobiledeploy.verbs import export as export_verb
 
@@ -50,7 +50,7 @@ def per_tensor(data: bytes) -> bytes:
 def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data, here):
     images = real_data / "imagenet"
     labels = tuple((images / "labels.txt").read_text().splitlines())
-    order = Order(
+    order = ExportConfig(
         arch="mobilenet_v1",
         alpha=0.75,
         res=224,
@@ -62,7 +62,7 @@ def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data
     )
     path = Path(export_verb.export(order).folder) / "int8_ptq.tflite"
     verb.update([path])
-    limits = accuracy_check.Limits(margin=0.02, float_margin=0.05)
+    limits = accuracy_check.GateLimits(margin=0.02, float_margin=0.05)
     (found,) = verb.check([path], limits=limits).checks
     assert found.outcome in ("pass", "inconclusive")
     assert found.verdicts[0].outcome == "pass"

@@ -17,10 +17,10 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
 from mobiledeploy.core.types import LayerCount, Model
 from mobiledeploy.graphs import quantized
-from mobiledeploy.verbs.diff import Different, diff
+from mobiledeploy.verbs.diff import Difference, diff
 from tests.conftest import press
 from tests.figures import CORE, counted, keep
-from tests.handmade import INT8, network, pictures, write
+from tests.handmade import INT8, image_files, network, write
 from tests.passes.conftest import images
 
 
@@ -90,7 +90,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with float32, int8_ptq, and the latter with pw1 kept float and noise in pw2."""
     folder = tmp_path_factory.mktemp("small")
     floats = press(Model("tf_keras", network()), "float32", "tflite", images(), output="softmax")
-    samples = pictures(folder, images(4, seed=1), 8)
+    samples = image_files(folder, images(4, seed=1), 8)
     write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
     for name, kept in (("int8_ptq", ()), ("planted", ("pw1",))):
         content = quantized.integers(quantized.start(floats, INT8, "int8", images(), kept))
@@ -189,7 +189,7 @@ def test_the_command_line(exported, here) -> None:
     assert done.returncode == 0, done.stderr
     assert "more layers" in done.stdout
     done = subprocess.run([*argv, *pair, "--json"], capture_output=True, text=True, timeout=60)
-    found = records.loads(Different, done.stdout)
+    found = records.loads(Difference, done.stdout)
     assert all(p.sqnr_db is None for p in found.layers)
     assert json.loads(done.stdout)["record"] == "Different"
     done = subprocess.run([*argv, "no.tflite", pair[0]], capture_output=True, text=True, timeout=60)

@@ -23,7 +23,9 @@ def cache(tmp_path, monkeypatch) -> Path:
     return assets.cache_dir()
 
 
-def installed(tmp_path: Path, packages: dict[str, str], *requires: str) -> dict[str, doctor.Part]:
+def installed(
+    tmp_path: Path, packages: dict[str, str], *requires: str
+) -> dict[str, doctor.InstalledPart]:
     """The parts that doctor sees where exactly `packages` are installed."""
     for name, version in ({"mobiledeploy": __version__} | packages).items():
         folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
@@ -44,7 +46,7 @@ def installed(tmp_path: Path, packages: dict[str, str], *requires: str) -> dict[
     )
     diagnosis = records.loads(doctor.Installation, done.stdout)
     found = {part.name: part for part in diagnosis.parts}
-    found["doubts"] = {doubt.name: doubt for doubt in diagnosis.doubts}
+    found["warnings"] = {warning.name: warning for warning in diagnosis.warnings}
     return found
 
 
@@ -60,7 +62,7 @@ def test_this_installation_is_sound():
     diagnosis = doctor.doctor()
     assert diagnosis.broken == ()
     parts = {part.name: part for part in diagnosis.parts}
-    assert parts["click"] == doctor.Part("click", "base", metadata.version("click"), "ok")
+    assert parts["click"] == doctor.InstalledPart("click", "base", metadata.version("click"), "ok")
     assert parts["tensorflow"].extra == "export"
     assert "pytest" not in parts
     assert diagnosis.free_disk_bytes > 0
@@ -78,7 +80,7 @@ def test_it_imports_no_library():
 
 def test_a_missing_base_package_is_broken(tmp_path):
     found = installed(tmp_path, {}, "click>=8.2")
-    assert found["click"] == doctor.Part(
+    assert found["click"] == doctor.InstalledPart(
         "click", "base", None, "missing", "pip install mobiledeploy"
     )
 
@@ -96,12 +98,12 @@ def test_it_works_where_numpy_is_missing():
 def test_a_package_outside_our_bounds_is_unfit(tmp_path):
     found = installed(tmp_path, {"click": "7.1"}, "click>=8.2")
     assert found["click"].state == "unfit"
-    assert found["click"].mend == "pip install 'click>=8.2'"
+    assert found["click"].fix == "pip install 'click>=8.2'"
 
 
 def test_a_missing_extra_names_its_line(tmp_path):
     found = installed(tmp_path, {}, "tensorflow<2.22,>=2.21; extra == 'export'")
-    assert found["tensorflow"] == doctor.Part(
+    assert found["tensorflow"] == doctor.InstalledPart(
         "tensorflow", "export", None, "missing", "pip install 'mobiledeploy[export]'"
     )
 
@@ -112,16 +114,16 @@ def test_what_this_python_cannot_have_is_not_asked_for(tmp_path):
     assert found["tflite-runtime"].state == "unavailable"
 
 
-def test_numpy_2_beside_tflite_runtime_is_a_doubt(tmp_path):
+def test_numpy_2_beside_tflite_runtime_is_a_warning(tmp_path):
     requires = ("numpy>=1.26", "tflite-runtime==2.14.0; extra == 'tflite-runtime'")
     found = installed(tmp_path, {"numpy": "2.5.5", "tflite-runtime": "2.14.0"}, *requires)
-    assert "numpy<2" in found["doubts"]["numpy-2-with-tflite-runtime"].advice
+    assert "numpy<2" in found["warnings"]["numpy-2-with-tflite-runtime"].advice
 
 
 def test_numpy_1_beside_tflite_runtime_is_none(tmp_path):
     requires = ("numpy>=1.26", "tflite-runtime==2.14.0; extra == 'tflite-runtime'")
     found = installed(tmp_path, {"numpy": "1.26.4", "tflite-runtime": "2.14.0"}, *requires)
-    assert "numpy-2-with-tflite-runtime" not in found["doubts"]
+    assert "numpy-2-with-tflite-runtime" not in found["warnings"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_a_program_on_the_path_is_found_with_its_version(said, version, tmp_path
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     parts = {part.name: part for part in doctor.doctor().parts}
-    assert parts["adb"] == doctor.Part("adb", "phones", version, "ok")
+    assert parts["adb"] == doctor.InstalledPart("adb", "phones", version, "ok")
 
 
 def test_the_sdk_s_adb_is_found_off_the_path(tmp_path, monkeypatch):
@@ -152,7 +154,7 @@ def test_the_sdk_s_adb_is_found_off_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setenv("ANDROID_HOME", str(tmp_path))
     parts = {part.name: part for part in doctor.doctor().parts}
-    assert parts["adb"] == doctor.Part("adb", "phones", "36.0.0-1", "ok")
+    assert parts["adb"] == doctor.InstalledPart("adb", "phones", "36.0.0-1", "ok")
 
 
 def test_a_qemu_without_the_parts_beside_it_is_no_emulator(tmp_path, monkeypatch) -> None:
@@ -169,9 +171,9 @@ def test_an_absent_program_names_what_brings_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     parts = {part.name: part for part in doctor.doctor().parts}
-    mend = "apt install adb, or bench --adb FILE"
-    assert parts["adb"] == doctor.Part("adb", "phones", None, "missing", mend)
-    assert parts["qemu-aarch64"].mend == "mobiledeploy doctor --emulator"
+    fix = "apt install adb, or bench --adb FILE"
+    assert parts["adb"] == doctor.InstalledPart("adb", "phones", None, "missing", fix)
+    assert parts["qemu-aarch64"].fix == "mobiledeploy doctor --emulator"
 
 
 def test_places_say_what_lies_there(cache):

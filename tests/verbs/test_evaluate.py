@@ -83,7 +83,7 @@ def changed(path: Path, **fields: object) -> None:
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A numpy archive of 600 pictures of 12 classes, 64x64, no two alike."""
+    """A numpy archive of 600 images of 12 classes, 64x64, no two alike."""
     path = tmp_path_factory.mktemp("archive") / "many.npz"
     dice = np.random.Generator(np.random.PCG64(2))
     np.savez(
@@ -97,7 +97,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("key", [("int8_ptq", "tflite"), ("float32", "onnx")])
 def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
     path = exported[key]
-    (made,) = evaluate([path], notify=heard)
+    (made,) = evaluate([path], reporter=heard)
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True
     )
@@ -111,29 +111,29 @@ def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
 
 def test_the_validation_split_of_its_own_data_is_taken(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
-    (made,) = evaluate([path], notify=heard)
+    (made,) = evaluate([path], reporter=heard)
     assert made.data == artifacts.load(path).data
     assert made.preprocessing == artifacts.load(path).spec.preprocessing
-    # The same pictures under another name are still the same pictures.
+    # The same images under another name are still the same images.
     source = made.data.source
     shutil.copytree(source, here / "elsewhere")
-    (again,) = evaluate([path], data=str(here / "elsewhere"), notify=heard)
+    (again,) = evaluate([path], data=str(here / "elsewhere"), reporter=heard)
     assert (again.data.split, again.data.identity) == ("validation", made.data.identity)
     assert again.predictions == made.predictions
-    assert heard.doubts == []
+    assert heard.warnings == []
 
 
 def test_of_other_data_all_is_taken(exported, here, heard, archive) -> None:
-    (made,) = evaluate([exported["float32", "tflite"]], data=str(archive), notify=heard)
+    (made,) = evaluate([exported["float32", "tflite"]], data=str(archive), reporter=heard)
     assert (made.data.split, made.images) == ("all", 600)
     assert [p.sample for p in made.predictions] == [str(n) for n in range(600)]
     assert made.images_per_second > 0
-    assert heard.doubts == []
+    assert heard.warnings == []
     assert ("evaluating float32.tflite", 600, 600) in heard.steps
 
 
 @pytest.mark.parametrize("named", [None, "./photos", "other/../photos", "link", "{here}/photos"])
-def test_pictures_that_changed_since_the_export_are_doubted(exported, here, heard, named) -> None:
+def test_images_that_changed_since_the_export_are_warned_of(exported, here, heard, named) -> None:
     (path,) = copied(exported, here / "build", ("float32", "tflite"))
     artifact = artifacts.load(path)
     shutil.copytree(artifact.data.source, here / "photos")
@@ -142,10 +142,10 @@ def test_pictures_that_changed_since_the_export_are_doubted(exported, here, hear
     changed(path, data=dataclasses.replace(artifact.data, source="photos"))
     shutil.copy(here / "photos" / "a" / "00.png", here / "photos" / "a" / "99.png")
     data = named and named.format(here=here)
-    (made,) = evaluate([path], data=data, notify=heard)
-    assert [doubt.name for doubt in made.doubts] == ["changed-data"]
+    (made,) = evaluate([path], data=data, reporter=heard)
+    assert [warning.name for warning in made.warnings] == ["changed-data"]
     assert made.data.split == "validation"
-    assert heard.doubts == list(made.doubts)
+    assert heard.warnings == list(made.warnings)
 
 
 def test_a_folder_called_demo_is_not_the_demo_data(exported, here, heard) -> None:
@@ -153,13 +153,13 @@ def test_a_folder_called_demo_is_not_the_demo_data(exported, here, heard) -> Non
     artifact = artifacts.load(path)
     shutil.copytree(artifact.data.source, here / "demo")
     changed(path, data=dataclasses.replace(artifact.data, source="demo", identity="drawn"))
-    (made,) = evaluate([path], data="./demo", notify=heard)
+    (made,) = evaluate([path], data="./demo", reporter=heard)
     assert (made.data.split, made.images) == ("all", 16)
-    assert made.doubts == ()
+    assert made.warnings == ()
 
 
-def test_the_demo_pictures_are_always_those_for_validation(exported, here, heard) -> None:
-    (made,) = evaluate([exported["float32", "tflite"]], data="demo", notify=heard)
+def test_the_demo_images_are_always_those_for_validation(exported, here, heard) -> None:
+    (made,) = evaluate([exported["float32", "tflite"]], data="demo", reporter=heard)
     assert (made.data.split, made.images) == ("validation", 1000)
 
 
@@ -170,8 +170,8 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
     asked = [exported[key] for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"))]
     floats = [exported[key] for key in (("float32", "tflite"), ("float32", "onnx"))]
     # Not asked for, the float models are found beside them.
-    made = evaluate(asked, data=data, notify=heard)
-    again = evaluate([*floats, *asked], data=data, notify=heard)
+    made = evaluate(asked, data=data, reporter=heard)
+    again = evaluate([*floats, *asked], data=data, reporter=heard)
     assert [e.agreement for e in again[:2]] == [None, None]
     for int8, float_, same in zip(made, again[:2], again[2:], strict=True):
         best = {p.sample: p.classes[0] for p in float_.predictions}
@@ -179,33 +179,35 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
         assert int8.agreement == same.agreement == pytest.approx(share)
 
 
-def test_scores_that_are_tied_are_doubted(exported, here, heard, archive) -> None:
+def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> None:
     # Of a model that learned nothing, all scores are alike, and int8 has 256 of them.
     path = exported["int8_ptq", "tflite"]
-    int8, float_ = evaluate([path, exported["float32", "tflite"]], data=str(archive), notify=heard)
+    int8, float_ = evaluate(
+        [path, exported["float32", "tflite"]], data=str(archive), reporter=heard
+    )
     share = np.mean([p.scores[0] == p.scores[1] for p in int8.predictions])
     assert share > 0.01
-    (doubt,) = int8.doubts
-    assert doubt.name == "tied-scores"
-    assert f"on {100 * share:.1f} % of the pictures" in doubt.message
-    assert "--output logits" in doubt.advice
-    assert heard.doubts == [doubt]
-    assert float_.doubts == ()
+    (warning,) = int8.warnings
+    assert warning.name == "tied-scores"
+    assert f"on {100 * share:.1f} % of the images" in warning.message
+    assert "--output logits" in warning.advice
+    assert heard.warnings == [warning]
+    assert float_.warnings == ()
 
 
 def test_without_a_float_model_there_is_no_agreement(exported, here, heard) -> None:
     (path,) = copied(exported, here / "alone", ("int8_ptq", "tflite"))
-    assert evaluate([path], notify=heard)[0].agreement is None
+    assert evaluate([path], reporter=heard)[0].agreement is None
     # Only another format's, then that; one of another model is none.
     path, other = copied(exported, here / "alone", ("int8_ptq", "tflite"), ("float32", "onnx"))
-    assert evaluate([path], notify=heard)[0].agreement is not None
+    assert evaluate([path], reporter=heard)[0].agreement is not None
     spec = artifacts.load(other).spec
     changed(other, spec=dataclasses.replace(spec, weights=Weights("x", "", pinned=True)))
-    assert evaluate([path], notify=heard)[0].agreement is None
-    assert {doubt.name for doubt in heard.doubts} <= {"tied-scores"}
+    assert evaluate([path], reporter=heard)[0].agreement is None
+    assert {warning.name for warning in heard.warnings} <= {"tied-scores"}
     artifacts.record_path(other).write_text("{}")
-    assert evaluate([path], notify=heard)[0].agreement is None
-    assert "no-reference" in {doubt.name for doubt in heard.doubts}
+    assert evaluate([path], reporter=heard)[0].agreement is None
+    assert "no-reference" in {warning.name for warning in heard.warnings}
 
 
 def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
@@ -218,25 +220,25 @@ def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
     spec = artifacts.load(path).spec
     plain = dataclasses.replace(spec.preprocessing, labels=())
     changed(path, spec=dataclasses.replace(spec, preprocessing=plain))
-    (made,) = evaluate([path], data=str(here / "two.npz"), notify=heard)
+    (made,) = evaluate([path], data=str(here / "two.npz"), reporter=heard)
     assert (made.top1, made.top5, made.confusion) == (None, None, ())
     assert {p.label for p in made.predictions} == {-1}
-    assert [doubt.name for doubt in made.doubts] == ["labels-do-not-fit"]
+    assert [warning.name for warning in made.warnings] == ["labels-do-not-fit"]
     (made,) = evaluate(
         [path],
         data=str(here / "two.npz"),
         overrides=Overrides(labels=tuple("abcdefghijkl")),
-        notify=heard,
+        reporter=heard,
     )
     assert made.top1 is not None
-    assert made.doubts == ()
+    assert made.warnings == ()
 
 
 def test_preprocessing_can_be_overridden_and_is_recorded(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
-    (own,) = evaluate([path], notify=heard)
-    (same,) = evaluate([path], overrides=Overrides(input_range=(-1.0, 1.0)), notify=heard)
-    (other,) = evaluate([path], overrides=Overrides(input_range=(0.0, 255.0)), notify=heard)
+    (own,) = evaluate([path], reporter=heard)
+    (same,) = evaluate([path], overrides=Overrides(input_range=(-1.0, 1.0)), reporter=heard)
+    (other,) = evaluate([path], overrides=Overrides(input_range=(0.0, 255.0)), reporter=heard)
     assert own.predictions == same.predictions != other.predictions
     assert own.preprocessing == same.preprocessing
     assert other.preprocessing.input_range == (0.0, 255.0)
@@ -247,24 +249,24 @@ def test_preprocessing_can_be_overridden_and_is_recorded(exported, here, heard) 
         assert store.evaluation(*default) == same
         assert store.evaluation(*default[:2], other.preprocessing, default[3]) == other
     with pytest.raises(UsageError, match="not above 0"):
-        evaluate([path], overrides=Overrides(crop=0.0), notify=heard)
+        evaluate([path], overrides=Overrides(crop=0.0), reporter=heard)
 
 
-def test_a_few_broken_pictures_are_left_out_by_name(exported, here, heard) -> None:
+def test_a_few_broken_images_are_left_out_by_name(exported, here, heard) -> None:
     (path,) = copied(exported, here / "build", ("float32", "tflite"))
     photos = here / "photos"
     shutil.copytree(artifacts.load(path).data.source, photos)
     names = [f"a/broken{n}.jpg" for n in range(6)]
     for name in names[:5]:
         (photos / name).write_text("text")
-    (made,) = evaluate([path], data=str(photos), notify=heard)
+    (made,) = evaluate([path], data=str(photos), reporter=heard)
     assert made.images == 16
     assert [line.split()[0] for line in made.skipped] == names[:5]
-    assert [doubt.name for doubt in made.doubts] == ["broken-image"]
-    assert names[2] in made.doubts[0].message
+    assert [warning.name for warning in made.warnings] == ["broken-image"]
+    assert names[2] in made.warnings[0].message
     (photos / names[5]).write_text("text")
-    with pytest.raises(InputError, match="more than 5 pictures that cannot be read"):
-        evaluate([path], data=str(photos), notify=heard)
+    with pytest.raises(InputError, match="more than 5 images that cannot be read"):
+        evaluate([path], data=str(photos), reporter=heard)
 
 
 def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
@@ -277,11 +279,11 @@ def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
     path.write_bytes(data)
     changed(path, sha256=records.sha256(bytes(data)), size_bytes=len(data))
     assert artifacts.load(path).sha256 != artifact.sha256
-    with pytest.raises(InputError, match="answers NaN or infinity for picture"):
-        evaluate([path], notify=heard)
+    with pytest.raises(InputError, match="answers NaN or infinity for image"):
+        evaluate([path], reporter=heard)
     # The others have their answer, and those without one their reason.
     gone, (other,) = here / "gone.onnx", copied(exported, here / "build", ("int8_ptq", "onnx"))
-    done = evaluated((path, gone, other), notify=heard)
+    done = evaluated((path, gone, other), reporter=heard)
     assert done.paths == (str(other),)
     assert done.evaluations[0].agreement is None
     assert [Path(f.what) for f in done.failed] == [gone, path]
@@ -291,17 +293,17 @@ def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
     assert sum(line.startswith("error: ") for line in shown.stderr.splitlines()) == 2
 
 
-def test_the_demo_pictures_judge_their_own_models_only(exported, here, heard) -> None:
+def test_the_demo_images_judge_their_own_models_only(exported, here, heard) -> None:
     (path,) = copied(exported, here / "build", ("float32", "tflite"))
     spec = artifacts.load(path).spec
     changed(path, spec=dataclasses.replace(spec, card=None))
-    with pytest.raises(UsageError, match=r"demo pictures say nothing.*--data"):
-        evaluate([path], data="demo", notify=heard)
+    with pytest.raises(UsageError, match=r"demo images say nothing.*--data"):
+        evaluate([path], data="demo", reporter=heard)
 
 
 def test_each_result_is_in_the_store(exported, here, heard) -> None:
     made = evaluate(
-        [exported["int8_ptq", "tflite"], exported["float32", "tflite"]], threads=1, notify=heard
+        [exported["int8_ptq", "tflite"], exported["float32", "tflite"]], threads=1, reporter=heard
     )
     with Store.open() as store:
         for e in made:
@@ -311,35 +313,35 @@ def test_each_result_is_in_the_store(exported, here, heard) -> None:
 def test_what_cannot_be_asked(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
     with pytest.raises(UsageError, match="no artifact"):
-        evaluate([], notify=heard)
+        evaluate([], reporter=heard)
     with pytest.raises(UsageError, match="0 threads"):
-        evaluate([path], threads=0, notify=heard)
+        evaluate([path], threads=0, reporter=heard)
     with pytest.raises(UsageError, match="no runtimes named 'tensorrt'"):
-        evaluate([path], runtime="tensorrt", notify=heard)
+        evaluate([path], runtime="tensorrt", reporter=heard)
     with pytest.raises(UsageError, match="no data set"):
-        evaluate([path], data="nowhere", notify=heard)
+        evaluate([path], data="nowhere", reporter=heard)
     with pytest.raises(InputError, match="is not there"):
-        evaluate([here / "nothing.tflite"], notify=heard)
+        evaluate([here / "nothing.tflite"], reporter=heard)
 
 
 def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, here, heard) -> None:
     paths = [exported["float32", "onnx"], exported["int8_ptq", "tflite"]]
     with pytest.raises(UsageError, match=r"onnxruntime runs \.onnx files, not int8_ptq\.tflite"):
-        evaluate(paths, runtime="onnxruntime", notify=heard)
+        evaluate(paths, runtime="onnxruntime", reporter=heard)
     assert heard.steps == []
     assert not (here / ".mobiledeploy").exists()
 
 
 def test_a_float_model_that_was_not_named_runs_where_it_can(exported, here, heard) -> None:
     path, _ = copied(exported, here / "alone", ("int8_ptq", "tflite"), ("float32", "onnx"))
-    assert evaluate([path], runtime="litert", notify=heard)[0].agreement is not None
+    assert evaluate([path], runtime="litert", reporter=heard)[0].agreement is not None
 
 
 def test_a_format_that_nothing_runs_is_named(exported, here, heard) -> None:
     (path,) = copied(exported, here / "build", ("float32", "tflite"))
     changed(path, format="coreml")
     with pytest.raises(InputError, match="'coreml', which nothing here runs"):
-        evaluate([path], notify=heard)
+        evaluate([path], reporter=heard)
 
 
 @pytest.mark.parametrize("name", RUNTIMES.names())
@@ -358,14 +360,14 @@ def test_what_is_declared_of_a_runtime_is_what_it_says(name: str) -> None:
 
 def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
     for key in (("int8_ptq", "tflite"), ("float32", "onnx")):
-        (made,) = evaluate([exported[key]], notify=heard)
+        (made,) = evaluate([exported[key]], reporter=heard)
         assert made.target == target(artifacts.load(exported[key]))
 
 
 def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
     for name in ("queue", "numpy", "mobiledeploy"):
         (here / f"{name}.py").write_text(f"open('{name}-was-here', 'w')\nraise SystemExit(3)\n")
-    (made,) = evaluate([exported["float32", "tflite"]], notify=heard)
+    (made,) = evaluate([exported["float32", "tflite"]], reporter=heard)
     assert made.images == 13
     assert list(here.glob("*-was-here")) == []
 
@@ -382,7 +384,7 @@ def test_a_runner_that_hangs_is_given_up(exported, here, heard, archive) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner_pool, "PATIENCE_S", 2.0)
         with pytest.raises(DeviceError, match="float32.tflite hangs: it has said nothing for 2 s"):
-            evaluate([exported["float32", "tflite"]], data=str(archive), threads=2, notify=heard)
+            evaluate([exported["float32", "tflite"]], data=str(archive), threads=2, reporter=heard)
     thread.join()
     assert len(stopped) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in stopped)
@@ -393,21 +395,21 @@ def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:
         path = exported[key]
         artifact = artifacts.load(path)
         shelf = FORMATS.load(artifact.format)
-        tapped = shelf.tap(path.read_bytes(), artifact.logits)
-        tap = here / f"tap{shelf.SUFFIX}"
-        tap.write_bytes(tapped)
+        probe_content = shelf.expose_tensor(path.read_bytes(), artifact.logits)
+        probe = here / f"tap{shelf.SUFFIX}"
+        probe.write_bytes(probe_content)
         runtime, rows = logits(
-            tap,
-            shelf.inspect(tapped),
+            probe,
+            shelf.inspect(probe_content),
             artifact.spec.preprocessing,
             artifact.data,
             (4, 0),
-            notify=heard,
+            reporter=heard,
         )
         assert runtime.split()[0] in ("litert", "onnxruntime")
         assert (rows.shape, rows.dtype) == ((2, 12), np.float32)
         # Their softmax is what the whole file answers.
-        (made,) = evaluate([path], notify=heard)
+        (made,) = evaluate([path], reporter=heard)
         held = [made.predictions[index] for index in (4, 0)]
         powers = np.exp(rows - rows.max(axis=1, keepdims=True))
         scores = powers / powers.sum(axis=1, keepdims=True)
@@ -487,7 +489,7 @@ def test_a_runner_that_is_killed_ends_it_at_once(exported, here, heard) -> None:
     thread.start()
     with pytest.raises(DeviceError, match="killed by signal 9"):
         evaluate(
-            [exported["float32", "onnx"]], data=str(here / "long.npz"), threads=2, notify=heard
+            [exported["float32", "onnx"]], data=str(here / "long.npz"), threads=2, reporter=heard
         )
     thread.join()
     assert children(os.getpid()) == []

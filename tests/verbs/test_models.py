@@ -42,16 +42,16 @@ resolutions = [128, 160, 192, 224]
 
 
 class Notes:
-    """A Notify that keeps what it is told."""
+    """A Reporter that keeps what it is told."""
 
     def __init__(self):
-        self.doubts, self.steps = [], []
+        self.warnings, self.steps = [], []
 
     def progress(self, what, done, total):
         self.steps.append((what, done, total))
 
-    def doubt(self, doubt):
-        self.doubts.append(doubt)
+    def warn(self, warning):
+        self.warnings.append(warning)
 
     def say(self, line):
         raise AssertionError(line)
@@ -133,7 +133,7 @@ def test_the_publishers_own_hash_is_held_against_the_file(
     if name == "same":
         found = card_weights.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
         assert found.weights.pinned
-        assert notes.doubts == []
+        assert notes.warnings == []
         return
     with pytest.raises(InputError, match="its md5 is"):
         card_weights.weights(cards.load("tiny"), "imagenet", 0.25, 160, notes)
@@ -197,8 +197,8 @@ def test_imagenet_weights_come_from_the_address_that_is_set(
     )
     assert (found.classes, found.labels) == (1000, ())
     assert found.preprocessing.crop == 0.875
-    assert [doubt.name for doubt in notes.doubts] == ["unpinned-weights"]
-    assert "unpinned" in notes.doubts[0].message
+    assert [warning.name for warning in notes.warnings] == ["unpinned-weights"]
+    assert "unpinned" in notes.warnings[0].message
     assert notes.steps[-1] == (f"download {name}", len(published), len(published))
     assert card_weights.weights(card, "imagenet", 0.25, resolution, notes) == found
     assert len(web.asked) == 1
@@ -260,10 +260,10 @@ def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
         with pytest.raises(InputError, match=r"code of its own.*--unsafe"):
             model_files.detect(model_files / name)
         heard = Heard()
-        assert model_files.detect(model_files / name, unsafe=True, notify=heard).code
-        (doubt,) = heard.doubts
-        assert doubt.name == "unsafe"
-        assert "Lambda layer 'doubled'" in doubt.message
+        assert model_files.detect(model_files / name, unsafe=True, reporter=heard).code
+        (warning,) = heard.warnings
+        assert warning.name == "unsafe"
+        assert "Lambda layer 'doubled'" in warning.message
 
 
 def test_what_is_no_model_is_said(tmp_path):

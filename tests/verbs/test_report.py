@@ -48,14 +48,14 @@ def test_what_is_gathered(kept: list[Path]) -> None:
     assert all(f.image.startswith("data:image/jpeg") for f in details["int8_ptq"].flips)
 
 
-def test_the_pictures_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
+def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
     (evaluation,) = evaluate.evaluate(kept[1:])
     sample = evaluation.predictions[0].sample
     artifact = artifacts.load(kept[1])
     (flip,) = report._flips(evaluation, artifact, [(sample, 0, 0, 1)])
     assert flip.sample == sample
     assert flip.image.startswith("data:image/jpeg;base64,")
-    (gone,) = report._flips(evaluation, artifact, [("no such picture", 0, 0, 1)])
+    (gone,) = report._flips(evaluation, artifact, [("no such image", 0, 0, 1)])
     assert gone.image == ""
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import DataRef, Doubt
+from mobiledeploy.core.types import DataRef, NamedWarning
 from mobiledeploy.steps import store_records
 from mobiledeploy.store.database import Kept, Store
 from mobiledeploy.verbs import results
@@ -73,8 +73,8 @@ def test_filters(here: Path, where: dict[str, str], expected: set[str]) -> None:
     assert {r.kind for r in results.results(where).results} == expected
 
 
-def test_top1_is_of_the_pictures_of_the_export_where_there_is_one(here: Path) -> None:
-    """Another set of pictures asks another question, and an answer without labels is none."""
+def test_top1_is_of_the_images_of_the_export_where_there_is_one(here: Path) -> None:
+    """Another set of images asks another question, and an answer without labels is none."""
     known = dataclasses.replace(
         artifact(), data=dataclasses.replace(artifact().data, identity="id")
     )
@@ -331,26 +331,30 @@ def test_what_is_older_than_the_baseline_is_not_held_against_it(here: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["busy-machine", "unsteady", "wide-interval"])
-@pytest.mark.parametrize(("doubted", "whose"), [(0, "the baseline's"), (1, "the new figure")])
+@pytest.mark.parametrize(
+    ("given with a warning", "whose"), [(0, "the baseline's"), (1, "the new figure")]
+)
 @pytest.mark.parametrize("ns", [1000, 3000])
-def test_a_figure_in_doubt_decides_nothing(
-    here: Path, name: str, doubted: int, whose: str, ns: int
+def test_a_figure_with_a_warning_decides_nothing(
+    here: Path, name: str, uncertain: int, whose: str, ns: int
 ) -> None:
     figures = [measured(), measured(ns=ns)]
-    figures[doubted] = dataclasses.replace(figures[doubted], doubts=(Doubt(name, "so"),))
+    figures[uncertain] = dataclasses.replace(
+        figures[uncertain], warnings=(NamedWarning(name, "so"),)
+    )
     keep(artifact(), figures[0])
     path = saved(here / "base.jsonl")
     keep(figures[1])
     (one,) = results.regress(path).regressions
     assert one.outcome == "inconclusive"
-    assert f"{whose} is in doubt ({name})" in one.verdicts[0].line
+    assert f"{whose} is uncertain ({name})" in one.verdicts[0].line
 
 
-def test_a_doubt_of_what_a_figure_is_leaves_it_as_good(here: Path) -> None:
+def test_a_warning_of_what_a_figure_is_leaves_it_as_good(here: Path) -> None:
     """Estimates are of their card: both sides alike."""
-    keep(artifact(), estimated(doubts=(Doubt("borrowed-shape", "of another card"),)))
+    keep(artifact(), estimated(warnings=(NamedWarning("borrowed-shape", "of another card"),)))
     path = saved(here / "base.jsonl")
-    keep(estimated(ns=6e6, doubts=(Doubt("borrowed-shape", "of another card"),)))
+    keep(estimated(ns=6e6, warnings=(NamedWarning("borrowed-shape", "of another card"),)))
     assert results.regress(path).outcome == "fail"
 
 
@@ -358,7 +362,7 @@ def test_the_command_line(here: Path) -> None:
     keep(artifact(), evaluation(), measured(), counted(), estimated())
     listed = cli("--kind", "counted").splitlines()
     assert "100,000" in listed[1] and len(listed) == 2
-    assert len(records.loads(results.Listed, cli("--json")).results) == 3
+    assert len(records.loads(results.ResultList, cli("--json")).results) == 3
     assert cli("--csv").splitlines()[0].startswith("made_at,artifact_sha256,model")
     cli("export", "base.jsonl", "--newest")
     keep(measured(ns=3000))
@@ -438,7 +442,7 @@ def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> No
     tool = f"{sys.executable} -m mobiledeploy results"
     done = in_a_namespace(f"{mount} && mount -o remount,ro . && cd . && {tool} --json")
     assert done.returncode == 0, done.stderr
-    assert len(records.loads(results.Listed, done.stdout).results) == 1
+    assert len(records.loads(results.ResultList, done.stdout).results) == 1
     done = in_a_namespace(f"{mount} && mount -o remount,ro . && {tool} regress base.jsonl")
     assert done.returncode in (0, 3), done.stderr
     assert done.stderr.count("[not-stored]") == 1
@@ -463,7 +467,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
     code, _, listed = done.stdout.partition("\n")
     assert code == "2", done.stderr
     assert "cannot write in disk/store.db: database or disk is full" in done.stderr
-    assert records.loads(results.Listed, listed).results == ()
+    assert records.loads(results.ResultList, listed).results == ()
 
 
 GOOD_LINE = json.dumps(

@@ -158,7 +158,7 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
     monkeypatch.setattr(sys, "executable", str(here / "python"))
     (here / "python").write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     (here / "python").chmod(0o755)
-    order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     failure = records.loads(Failure, sweep_job.work(records.line(order), 0))
     killed = number == signal.SIGKILL
     assert ("killed by signal 9" if killed else "crashed (SIGSEGV)") in failure.message
@@ -181,7 +181,9 @@ def test_what_failed_is_a_line_of_error(here: Path, monkeypatch) -> None:
 def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
-    order = records.line(sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1))
+    order = records.line(
+        sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    )
     sweep_job.work(order, 0)
     left = here / "tmp" / f".{sweep_job._FOLDER}.abc.staging"
     left.mkdir(parents=True)
@@ -192,21 +194,21 @@ def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypa
 
 
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
-    order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     for name in ("../evil", "/tmp/evil-of-a-sweep"):
-        made = sweep_job.Made("key", {name: ""}, (), ())
+        made = sweep_job.JobResult("key", {name: ""}, (), ())
         with pytest.raises(Exception, match="not below"):
             sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
 
 
 def test_an_answer_follows_no_link_out_of_its_folder(here: Path) -> None:
-    order = sweep_job.Job("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     folder = export_files.folder(order.order(here / "build"))
     folder.mkdir(parents=True)
     (folder / "file").symlink_to(here / "evil")
     content = base64.b85encode(zlib.compress(b"x")).decode()
-    made = sweep_job.Made("key", {"aside/file": content}, (), ())
+    made = sweep_job.JobResult("key", {"aside/file": content}, (), ())
     with pytest.raises(InputError, match="not below"):
         sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
@@ -226,7 +228,7 @@ def test_what_was_judged_on_other_images_has_a_front_of_its_own(here: Path) -> N
         judged("d" * 64, 0.9, "photos", "2" * 64),
     )
     found = sweep.fronts({n * 64 for n in names})
-    assert [(f.kind, f.pictures, [r.artifact_sha256[0] for r in f.results]) for f in found] == [
+    assert [(f.kind, f.images, [r.artifact_sha256[0] for r in f.results]) for f in found] == [
         ("measured", "demo validation", ["a", "b"]),
         ("measured", "photos 11111111", ["c"]),
         ("measured", "photos 22222222", ["d"]),
@@ -267,7 +269,7 @@ def test_what_the_images_do_not_tell_apart_is_a_tie(here: Path) -> None:
 
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(UsageError, match="empty"):
-        sweep.plan(sweep.Grid(archs=()), 1)
+        sweep.plan(sweep.SweepGrid(archs=()), 1)
 
 
 SMALL = (
@@ -288,18 +290,20 @@ SMALL = (
 def test_a_sweep_is_made_once(here: Path) -> None:
     done = cli(*SMALL, "--json")
     assert done.returncode == 0, done.stderr
-    first = records.loads(sweep.Swept, done.stdout)
+    first = records.loads(sweep.SweepResult, done.stdout)
     assert first.made == 1
     assert [f.kind for f in first.fronts] == ["size"]
     path = here / "build" / "mobilenet_v1_0.25_64_demo" / "float32.tflite"
     assert artifacts.load(path).recipe.name == "float32"
-    again = records.loads(sweep.Swept, cli(*SMALL, "--json").stdout)
+    again = records.loads(sweep.SweepResult, cli(*SMALL, "--json").stdout)
     assert again.made == 0
     assert again.jobs[0].state == "standing"
     assert again.fronts == first.fronts
 
 
-def fronts(swept: sweep.Swept) -> list[tuple[str, list[tuple[str, str, float | None, int | None]]]]:
+def fronts(
+    swept: sweep.SweepResult,
+) -> list[tuple[str, list[tuple[str, str, float | None, int | None]]]]:
     return [
         (f.kind, [(r.model, r.recipe, r.top1, r.size_bytes) for r in f.results])
         for f in swept.fronts
@@ -326,7 +330,7 @@ GRID = (
 def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
     here: Path, monkeypatch
 ) -> None:
-    unbroken = records.loads(sweep.Swept, cli(*GRID, "--out", "whole", "--json").stdout)
+    unbroken = records.loads(sweep.SweepResult, cli(*GRID, "--out", "whole", "--json").stdout)
     assert unbroken.made == 8
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "killed.db"))
     dice = random.Random(7)
@@ -341,7 +345,7 @@ def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
         running.wait()
     done = cli(*GRID, "--out", "killed", "--json")
     assert done.returncode == 0, done.stderr
-    resumed = records.loads(sweep.Swept, done.stdout)
+    resumed = records.loads(sweep.SweepResult, done.stdout)
     connection = sqlite3.connect(here / "killed.db")
     jobs = [row[0] for row in connection.execute("SELECT what FROM job WHERE outcome = 'done'")]
     cells = connection.execute("SELECT count(*) FROM artifact").fetchone()
@@ -354,11 +358,11 @@ def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
 @pytest.mark.slow
 def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
     pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
-    local = records.loads(sweep.Swept, cli(*GRID, "--out", "local", "--json").stdout)
+    local = records.loads(sweep.SweepResult, cli(*GRID, "--out", "local", "--json").stdout)
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "ray.db"))
     done = cli(*GRID, "--executor", "ray", "--out", "ray", "--json")
     assert done.returncode == 0, done.stderr
-    ray = records.loads(sweep.Swept, done.stdout)
+    ray = records.loads(sweep.SweepResult, done.stdout)
     assert ray.made == local.made == 8
     assert fronts(ray) == fronts(local)
     hashes = [

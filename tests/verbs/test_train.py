@@ -19,9 +19,9 @@ from PIL import Image
 from mobiledeploy.core import preprocessing, records, runs
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.types import DataRef, Doubt, Overrides, Preprocessing
+from mobiledeploy.core.types import DataRef, NamedWarning, Overrides, Preprocessing
 from mobiledeploy.steps import export_plan, training_plan, training_process
-from mobiledeploy.steps.training_plan import Order
+from mobiledeploy.steps.training_plan import TrainConfig
 from mobiledeploy.verbs import train
 from tests.conftest import Heard
 
@@ -38,7 +38,7 @@ def archive(path: Path, count: int = 300, **others: object) -> Path:
     return path
 
 
-def pictures(folder: Path, counts: dict[str, int]) -> Path:
+def image_files(folder: Path, counts: dict[str, int]) -> Path:
     """A folder per class, of noise."""
     for name, count in counts.items():
         for number in range(count):
@@ -49,8 +49,8 @@ def pictures(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
-def order(data: Path, out: Path, **changes: object) -> Order:
-    plain = Order(alpha=0.25, res=32, data=str(data), epochs=2, batch=16, out=out)
+def order(data: Path, out: Path, **changes: object) -> TrainConfig:
+    plain = TrainConfig(alpha=0.25, res=32, data=str(data), epochs=2, batch=16, out=out)
     return dataclasses.replace(plain, **changes)
 
 
@@ -60,14 +60,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(data: Path) -> tuple[train.Trained, Heard]:
+def done(data: Path) -> tuple[train.TrainResult, Heard]:
     """A training of two epochs, and what it said; no test writes into its folder."""
     heard = Heard()
     return train.train(order(data, data.parent / "done"), heard), heard
 
 
 @pytest.fixture
-def folder(done: tuple[train.Trained, Heard], tmp_path: Path) -> Path:
+def folder(done: tuple[train.TrainResult, Heard], tmp_path: Path) -> Path:
     """A copy of the folder that it left."""
     return Path(shutil.copytree(done[0].folder, tmp_path / "copy"))
 
@@ -75,7 +75,7 @@ def folder(done: tuple[train.Trained, Heard], tmp_path: Path) -> Path:
 # What stands afterwards
 
 
-def test_a_run_is_weights_record_log_and_events(done: tuple[train.Trained, Heard]) -> None:
+def test_a_run_is_weights_record_log_and_events(done: tuple[train.TrainResult, Heard]) -> None:
     trained, _ = done
     folder, run = Path(trained.folder), trained.run
     assert not trained.reused
@@ -103,11 +103,11 @@ def test_a_run_is_weights_record_log_and_events(done: tuple[train.Trained, Heard
         assert [int(row["number"]) for row in csv.DictReader(file)] == [1, 2]
 
 
-def test_it_says_what_it_does(done: tuple[train.Trained, Heard]) -> None:
+def test_it_says_what_it_does(done: tuple[train.TrainResult, Heard]) -> None:
     _, heard = done
-    assert heard.said[0].startswith("240 pictures to train on, 60 to judge by")
+    assert heard.said[0].startswith("240 images to train on, 60 to judge by")
     assert [line.partition(":")[0] for line in heard.said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
-    assert "few-training-images" in {doubt.name for doubt in heard.doubts}
+    assert "few-training-images" in {warning.name for warning in heard.warnings}
     assert ("epoch 2 of 2", 15, 15) in heard.steps
 
 
@@ -119,7 +119,7 @@ def test_a_finished_training_is_answered_from_its_folder(
     again = train.train(order(data, folder), heard)
     assert again.reused
     assert again.run == before
-    assert set(before.doubts) <= set(heard.doubts)
+    assert set(before.warnings) <= set(heard.warnings)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_a_folder_of_another_training_is_refused(
     assert (folder / "run.json").read_bytes() == before
 
 
-def test_other_pictures_are_another_training(folder: Path, heard: Heard, tmp_path: Path) -> None:
+def test_other_images_are_another_training(folder: Path, heard: Heard, tmp_path: Path) -> None:
     other = archive(tmp_path / "noise.npz", 303)
-    with pytest.raises(InputError, match="copy holds a training with .* pictures"):
+    with pytest.raises(InputError, match="copy holds a training with .* images"):
         train.train(order(other, folder), heard)
 
 
@@ -338,7 +338,7 @@ def test_no_two_trainings_at_once(data: Path, folder: Path, heard: Heard) -> Non
         train.train(order(data, folder), heard)
 
 
-# Pictures
+# Images
 
 
 def prepared(data: Path, folder: Path, heard: Heard, shape: Preprocessing):
@@ -346,7 +346,7 @@ def prepared(data: Path, folder: Path, heard: Heard, shape: Preprocessing):
     spec = dataclasses.replace(spec, preprocessing=shape)
     opened = dataset(str(data)).open(str(data), "train", resolution=(32, 32), labels=())
     ref = DataRef(str(data), "train", (32, 32), opened.classes, opened.identity)
-    return opened, spec, training_process._prepare(ref, spec, folder / "pictures", heard)
+    return opened, spec, training_process._prepare(ref, spec, folder / "images", heard)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def prepared(data: Path, folder: Path, heard: Heard, shape: Preprocessing):
         Preprocessing((0.0, 1.0), channels="bgr", resize="bicubic", mean=(0.5,) * 3),
     ],
 )
-def test_pictures_are_prepared_as_in_use(
+def test_images_are_prepared_as_in_use(
     shape: Preprocessing, data: Path, tmp_path: Path, heard: Heard
 ) -> None:
     opened, spec, (images, facts) = prepared(data, tmp_path, heard, shape)
@@ -368,18 +368,18 @@ def test_pictures_are_prepared_as_in_use(
         np.testing.assert_array_equal(images[index], np.rint(wanted))
 
 
-def test_pictures_that_were_half_removed_are_prepared_again(
+def test_images_that_were_half_removed_are_prepared_again(
     data: Path, tmp_path: Path, heard: Heard
 ) -> None:
     _, _, (images, _) = prepared(data, tmp_path, heard, Preprocessing((0.0, 1.0)))
     before = np.array(images)
-    (lost,) = (tmp_path / "pictures").glob("*.npy")
+    (lost,) = (tmp_path / "images").glob("*.npy")
     lost.unlink()
     _, _, (images, _) = prepared(data, tmp_path, heard, Preprocessing((0.0, 1.0)))
     np.testing.assert_array_equal(images, before)
 
 
-def test_pictures_are_decoded_once(data: Path, tmp_path: Path, heard: Heard) -> None:
+def test_images_are_decoded_once(data: Path, tmp_path: Path, heard: Heard) -> None:
     shape = Preprocessing((-1.0, 1.0))
     prepared(data, tmp_path, heard, shape)
     steps = len(heard.steps)
@@ -388,16 +388,16 @@ def test_pictures_are_decoded_once(data: Path, tmp_path: Path, heard: Heard) -> 
     assert len(heard.steps) == steps
 
 
-def test_no_space_for_the_pictures_is_said_before(
+def test_no_space_for_the_images_is_said_before(
     data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(training_process.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UsageError, match=r"decoded pictures take 0\.0 GB"):
+    with pytest.raises(UsageError, match=r"decoded images take 0\.0 GB"):
         prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
 
 
-def request(data: Path, folder: Path, heard: Heard) -> training_process.Request:
+def request(data: Path, folder: Path, heard: Heard) -> training_process.TrainingRequest:
     (folder / "run").mkdir(exist_ok=True)
     return training_plan.plan(order(data, folder / "run"), heard).request
 
@@ -406,32 +406,32 @@ def request(data: Path, folder: Path, heard: Heard) -> training_process.Request:
     ("counts", "said"),
     [
         ({"train/a": 30, "train/b": 30, "validation/a": 0, "validation/b": 5}, "one class"),
-        ({"train/a": 4, "train/b": 4, "validation/a": 3, "validation/b": 3}, "8 readable pictures"),
+        ({"train/a": 4, "train/b": 4, "validation/a": 3, "validation/b": 3}, "8 readable images"),
         ({"train/a": 30, "validation/a": 3, "validation/b": 3}, "one"),
     ],
 )
-def test_pictures_that_teach_nothing_are_refused(
+def test_images_that_teach_nothing_are_refused(
     counts: dict[str, int], said: str, tmp_path: Path, heard: Heard
 ) -> None:
-    data = pictures(tmp_path / "photos", counts)
+    data = image_files(tmp_path / "photos", counts)
     with pytest.raises(InputError) as refused:
         training_process.fit(request(data, tmp_path, heard), heard)
     assert said in str(refused.value)
 
 
-def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path: Path, heard: Heard) -> None:
-    data = pictures(
+def test_images_that_cannot_be_read_are_named_and_left_out(tmp_path: Path, heard: Heard) -> None:
+    data = image_files(
         tmp_path / "photos", {"train/a": 12, "train/b": 12, "validation/a": 3, "validation/b": 3}
     )
-    (data / "train" / "a" / "03.png").write_text("no picture")
+    (data / "train" / "a" / "03.png").write_text("no image")
     _, _, (images, facts) = prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
     assert len(images) == len(facts.labels) == 23
-    (doubt,) = heard.doubts
-    assert doubt.name == "broken-image"
-    assert "train/a/03.png" in doubt.message
+    (warning,) = heard.warnings
+    assert warning.name == "broken-image"
+    assert "train/a/03.png" in warning.message
 
 
-def test_many_pictures_are_decoded_by_processes(
+def test_many_images_are_decoded_by_processes(
     data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = Preprocessing((-1.0, 1.0))
@@ -441,26 +441,26 @@ def test_many_pictures_are_decoded_by_processes(
     np.testing.assert_array_equal(alone, pooled)
 
 
-def test_pictures_without_labels_are_refused(
+def test_images_without_labels_are_refused(
     data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mobiledeploy.datasets.npz.Npz.label", lambda *_: -1)
-    with pytest.raises(InputError, match=r"240 of 240 pictures of .* have no label"):
+    with pytest.raises(InputError, match=r"240 of 240 images of .* have no label"):
         prepared(data, tmp_path, heard, Preprocessing((-1.0, 1.0)))
 
 
-def test_classes_that_no_picture_shows_are_named(data: Path, tmp_path: Path, heard: Heard) -> None:
+def test_classes_that_no_image_shows_are_named(data: Path, tmp_path: Path, heard: Heard) -> None:
     other = archive(tmp_path / "four.npz", classes=np.array([*CLASSES, "white"]))
     asked = request(other, tmp_path, heard)
-    facts = training_process.Prepared(tuple(range(3)) * 20, ())
+    facts = training_process.PreparedImages(tuple(range(3)) * 20, ())
     training_process._check(asked, facts, facts, heard)
     assert (
-        Doubt(
+        NamedWarning(
             "empty-class",
-            "no training picture shows white",
-            "the network will not name it: add pictures, or leave the class away",
+            "no training image shows white",
+            "the network will not name it: add images, or leave the class away",
         )
-        in heard.doubts
+        in heard.warnings
     )
 
 
@@ -487,22 +487,24 @@ def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -
     assert run.spec.classes == 3
 
 
-def test_an_export_of_a_run_is_judged_by_the_pictures_that_were_held_back(done, tmp_path):
+def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(done, tmp_path):
     trained, _ = done
-    planned = export_plan.plan(export_plan.Order(model=Path(trained.folder), out=tmp_path), Heard())
+    planned = export_plan.plan(
+        export_plan.ExportConfig(model=Path(trained.folder), out=tmp_path), Heard()
+    )
     assert planned.source.spec.weights == trained.run.spec.weights
     assert planned.source.spec.preprocessing.labels == CLASSES
     assert planned.source.weights == str(Path(trained.folder) / trained.run.weights)
     assert (planned.data.split, planned.data.identity) == ("held", trained.run.data.identity)
     assert planned.judged
     larger = export_plan.plan(
-        export_plan.Order(model=Path(trained.folder), res=64, out=tmp_path), Heard()
+        export_plan.ExportConfig(model=Path(trained.folder), res=64, out=tmp_path), Heard()
     )
     assert larger.source.spec.resolution == (64, 64)
     assert larger.folder != planned.folder
     with pytest.raises(UsageError, match="--alpha does not go with"):
         export_plan.plan(
-            export_plan.Order(model=Path(trained.folder), alpha=0.5, out=tmp_path), Heard()
+            export_plan.ExportConfig(model=Path(trained.folder), alpha=0.5, out=tmp_path), Heard()
         )
 
 
@@ -526,9 +528,9 @@ def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
 
 @pytest.mark.parametrize(("steps", "advice"), [(4, "4 steps are too few"), (500, "--alpha")])
 def test_dead_channels_of_a_short_training_are_not_taken_for_lost(steps, advice):
-    doubt = training_process._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
-    assert doubt.message.startswith("3 depthwise channels with one answer to every picture: 1 in")
-    assert advice in doubt.advice
+    warning = training_process._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
+    assert warning.message.startswith("3 depthwise channels with one answer to every image: 1 in")
+    assert advice in warning.advice
 
 
 def test_a_process_of_the_pool_that_is_killed_is_no_defect(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.steps import diagnose
 from mobiledeploy.steps.baseline import Accepted
-from mobiledeploy.steps.export_plan import Order, plan
+from mobiledeploy.steps.export_plan import ExportConfig, plan
 from mobiledeploy.verbs import bench, diff, evaluate, verify
 from mobiledeploy.verbs.check import check, update
 from tests.figures import resealed
@@ -45,10 +45,10 @@ def test_a_zero_point_of_uint8_is_within_it(int8) -> None:
 
 
 def test_it_is_judged_verified_and_timed(int8, heard) -> None:
-    (judged,) = evaluate.evaluate([int8], notify=heard)
+    (judged,) = evaluate.evaluate([int8], reporter=heard)
     assert judged.agreement is not None and judged.agreement > 0.8
     assert verify.verify(int8).golden.outcome == "pass"
-    (timed,) = bench.bench([int8], seconds=0.2, notify=heard)
+    (timed,) = bench.bench([int8], seconds=0.2, reporter=heard)
     assert timed.kind == "measured"
     assert timed.delegated_nodes
 
@@ -84,7 +84,7 @@ def test_a_baseline_of_an_earlier_version_is_sound_and_of_no_uint8(int8, here) -
 
 
 def test_it_is_diagnosed_and_compared(int8, heard) -> None:
-    found = diagnose.diagnose(int8, notify=heard)
+    found = diagnose.diagnose(int8, reporter=heard)
     assert found.sqnr_db > 15
     assert len(found.layers) >= 3
     done = diff.diff(int8.with_name("float32.tflite"), int8)
@@ -93,13 +93,13 @@ def test_it_is_diagnosed_and_compared(int8, heard) -> None:
 
 
 def test_what_cannot_take_uint8_and_was_not_asked_for_is_left_out(heard) -> None:
-    jobs = plan(Order(**SMALL), heard).jobs
+    jobs = plan(ExportConfig(**SMALL), heard).jobs
     assert ("int8_best", "tflite") in jobs
     assert ("int8_best", "onnx") not in jobs
     assert ("float32", "onnx") in jobs
-    (doubt,) = heard.doubts
-    assert doubt.name == "left-out"
-    assert doubt.message.startswith("int8_best.onnx is left out: cannot take uint8")
+    (warning,) = heard.warnings
+    assert warning.name == "left-out"
+    assert warning.message.startswith("int8_best.onnx is left out: cannot take uint8")
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_what_cannot_take_uint8_and_was_not_asked_for_is_left_out(heard) -> None
 )
 def test_what_cannot_take_uint8_and_was_asked_for_is_refused(heard, recipes, formats, said) -> None:
     with pytest.raises(UsageError, match=said):
-        plan(Order(recipes=recipes, formats=formats, **SMALL), heard)
-    assert heard.doubts == []
+        plan(ExportConfig(recipes=recipes, formats=formats, **SMALL), heard)
+    assert heard.warnings == []
 
 
 def test_recipes_of_floats_do_not_care(heard) -> None:
-    order = Order(recipes=("float32", "float16"), formats=("tflite",), **SMALL)
+    order = ExportConfig(recipes=("float32", "float16"), formats=("tflite",), **SMALL)
     assert len(plan(order, heard).jobs) == 2
-    assert heard.doubts == []
+    assert heard.warnings == []

@@ -29,8 +29,8 @@ INT8 = Tensor("image", (1, 64, 64, 3), "int8", (2 / 255,), (-1,))
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """Four pictures with edges and colours, larger than the input and not square."""
+def images():
+    """Four images with edges and colours, larger than the input and not square."""
     dice = np.random.default_rng(3)
     made = []
     for _ in range(4):
@@ -39,16 +39,16 @@ def pictures():
     return made
 
 
-def tensors(pictures, how=OWN, size=(64, 64)):
-    return np.stack([preprocessing.prepare(p, how, size) for p in pictures])
+def tensors(images, how=OWN, size=(64, 64)):
+    return np.stack([preprocessing.prepare(p, how, size) for p in images])
 
 
-def diagnose(pictures, made, tensor=FLOAT, layout="NHWC"):
-    return pipelines.diagnose(pictures, made, OWN, (64, 64), tensor, layout)
+def diagnose(images, made, tensor=FLOAT, layout="NHWC"):
+    return pipelines.diagnose(images, made, OWN, (64, 64), tensor, layout)
 
 
-def test_a_right_pipeline_is_right(pictures):
-    found = diagnose(pictures, tensors(pictures))
+def test_a_right_pipeline_is_right(images):
+    found = diagnose(images, tensors(images))
     assert (found.differences, found.explained, found.untold) == ((), True, ())
     assert found.error_as_wanted == 0
 
@@ -72,53 +72,51 @@ def test_a_right_pipeline_is_right(pictures):
         ),
     ],
 )
-def test_each_mistake_is_called_by_its_name(pictures, change, said):
-    found = diagnose(pictures, tensors(pictures, dataclasses.replace(OWN, **change)))
+def test_each_mistake_is_called_by_its_name(images, change, said):
+    found = diagnose(images, tensors(images, dataclasses.replace(OWN, **change)))
     assert (found.differences, found.explained) == ((said,), True)
     assert found.error_as_wanted > found.error
 
 
-def test_several_mistakes_at_once_are_all_named(pictures):
+def test_several_mistakes_at_once_are_all_named(images):
     wrong = dataclasses.replace(OWN, input_range=(0.0, 1.0), channels="bgr", crop=1.0)
-    found = diagnose(pictures, tensors(pictures, wrong))
+    found = diagnose(images, tensors(images, wrong))
     assert [line.split()[0] for line in found.differences] == ["pixels", "channels", "the"]
 
 
-def test_a_resize_without_antialiasing_is_told_from_one_with(pictures):
-    made = np.stack(
-        [pipelines._resized(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in pictures]
-    )
-    found = diagnose(pictures, made.astype(np.float32) / 127.5 - 1)
+def test_a_resize_without_antialiasing_is_told_from_one_with(images):
+    made = np.stack([pipelines._resized(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in images])
+    found = diagnose(images, made.astype(np.float32) / 127.5 - 1)
     assert found.differences == (
         "the resize is bilinear without antialiasing, the model wants bilinear",
     )
 
 
-def test_nchw_for_nhwc_is_named_and_not_mistaken(pictures):
-    made = tensors(pictures).transpose(0, 3, 1, 2)
-    found = diagnose(pictures, made)
+def test_nchw_for_nhwc_is_named_and_not_mistaken(images):
+    made = tensors(images).transpose(0, 3, 1, 2)
+    found = diagnose(images, made)
     assert found.differences == ("the layout is NCHW, the model wants NHWC",)
-    assert diagnose(pictures, made, layout="NCHW").differences == ()
+    assert diagnose(images, made, layout="NCHW").differences == ()
 
 
-def test_a_uint8_input_takes_pixels_and_its_mistakes_are_named(pictures):
+def test_a_uint8_input_takes_pixels_and_its_mistakes_are_named(images):
     raw = Preprocessing((0.0, 255.0), crop=OWN.crop)
-    pixels = tensors(pictures, raw).astype(np.uint8)
-    assert diagnose(pictures, pixels, UINT8).error_as_wanted == 0
+    pixels = tensors(images, raw).astype(np.uint8)
+    assert diagnose(images, pixels, UINT8).error_as_wanted == 0
     signed = pixels.astype(np.int16) - 128
-    found = diagnose(pictures, signed, UINT8)
+    found = diagnose(images, signed, UINT8)
     assert found.differences == (
         "codes are 128 too low, as if they were int8 (the model wants 127)",
     )
 
 
-def test_another_resolution_is_named(pictures):
-    found = diagnose(pictures, tensors(pictures, size=(96, 96)))
+def test_another_resolution_is_named(images):
+    found = diagnose(images, tensors(images, size=(96, 96)))
     assert found.differences == ("the tensors are 96x96, the model wants 64x64",)
 
 
-def codes(pictures, how=OWN):
-    return np.concatenate([preprocessing.to_input(x, INT8, "NHWC") for x in tensors(pictures, how)])
+def codes(images, how=OWN):
+    return np.concatenate([preprocessing.to_input(x, INT8, "NHWC") for x in tensors(images, how)])
 
 
 @pytest.mark.parametrize(
@@ -129,29 +127,29 @@ def codes(pictures, how=OWN):
         (0, np.float32, ("the tensors are floats, the model takes int8",)),
     ],
 )
-def test_wrong_codes_for_an_int8_input_are_named(pictures, shift, kind, said):
-    given = (codes(pictures).astype(int) + shift).astype(kind)
+def test_wrong_codes_for_an_int8_input_are_named(images, shift, kind, said):
+    given = (codes(images).astype(int) + shift).astype(kind)
     if kind is np.float32:
-        given = tensors(pictures)
-    found = diagnose(pictures, given, INT8)
+        given = tensors(images)
+    found = diagnose(images, given, INT8)
     assert len(found.differences) == len(said)
     assert all(line.startswith(s) for line, s in zip(found.differences, said, strict=True))
 
 
-def test_a_zero_point_that_was_left_out_is_named(pictures):
+def test_a_zero_point_that_was_left_out_is_named(images):
     tensor = dataclasses.replace(INT8, zero_point=(-40,))
-    given = np.rint(tensors(pictures) * 255 / 2).clip(-128, 127).astype(np.int8)
-    found = pipelines.diagnose(pictures, given, OWN, (64, 64), tensor, "NHWC")
+    given = np.rint(tensors(images) * 255 / 2).clip(-128, 127).astype(np.int8)
+    found = pipelines.diagnose(images, given, OWN, (64, 64), tensor, "NHWC")
     assert found.differences == ("the zero point is left out (the model wants -40)",)
 
 
-def test_what_no_usual_mistake_explains_is_not_explained(pictures):
-    found = diagnose(pictures, np.roll(tensors(pictures), 20, axis=1))
+def test_what_no_usual_mistake_explains_is_not_explained(images):
+    found = diagnose(images, np.roll(tensors(images), 20, axis=1))
     assert not found.explained
     assert found.error > 1
 
 
-def test_pictures_at_the_models_resolution_cannot_tell_the_resize():
+def test_images_at_the_models_resolution_cannot_tell_the_resize():
     dice = np.random.default_rng(1)
     square = [dice.integers(0, 256, (64, 64, 3), np.uint8)]
     how = dataclasses.replace(OWN, crop=1.0)
@@ -170,9 +168,9 @@ def test_pictures_at_the_models_resolution_cannot_tell_the_resize():
     ],
     ids=["count", "axes", "nan", "bool"],
 )
-def test_what_is_no_tensor_of_the_pictures_is_refused(pictures, made):
+def test_what_is_no_tensor_of_the_images_is_refused(images, made):
     with pytest.raises(InputError, match="pipeline made"):
-        diagnose(pictures, made)
+        diagnose(images, made)
 
 
 # On an artifact
@@ -199,17 +197,17 @@ def artifact(request, exported, here, heard):
         spec.name, spec.preprocessing, spec.resolution, known.layout, known.output, kept
     )
     shelf = FORMATS.load(known.format)
-    path.write_bytes(shelf.inscribe(path.read_bytes(), contract))
+    path.write_bytes(shelf.write_metadata(path.read_bytes(), contract))
     known = dataclasses.replace(known, golden=kept, sha256=records.sha256(path))
     artifacts.record_path(path).write_text(records.dumps(known))
     return path
 
 
 def test_golden_samples_come_again(artifact, heard):
-    found = verify(artifact, notify=heard)
+    found = verify(artifact, reporter=heard)
     assert found.sound and found.sealed
     assert (found.golden.outcome, found.golden.value) == ("pass", 0)
-    assert heard.doubts == []
+    assert heard.warnings == []
 
 
 def test_outputs_that_do_not_come_again_fail(artifact):
@@ -232,20 +230,20 @@ def test_a_record_with_another_preprocessing_than_the_file_is_refused(artifact):
         verify(artifact)
 
 
-def test_a_golden_picture_that_was_changed_is_refused(artifact):
-    (picture,) = Path("golden").iterdir()
-    Image.new("RGB", (40, 50)).save(picture)
+def test_a_golden_image_that_was_changed_is_refused(artifact):
+    (image,) = Path("golden").iterdir()
+    Image.new("RGB", (40, 50)).save(image)
     with pytest.raises(InputError, match="not the one that its name says"):
         verify(artifact)
-    picture.unlink()
+    image.unlink()
     with pytest.raises(InputError, match="is not there"):
         verify(artifact)
 
 
-def test_a_golden_picture_that_is_a_pipe_is_refused_and_not_waited_for(artifact):
-    (picture,) = Path("golden").iterdir()
-    picture.unlink()
-    os.mkfifo(picture)
+def test_a_golden_image_that_is_a_pipe_is_refused_and_not_waited_for(artifact):
+    (image,) = Path("golden").iterdir()
+    image.unlink()
+    os.mkfifo(image)
     with pytest.raises(InputError, match="is no file of the artifact's folder"):
         verify(artifact)
 
@@ -255,7 +253,7 @@ def test_a_record_cannot_name_files_elsewhere(artifact, name):
     known = artifacts.load(artifact)
     other = dataclasses.replace(known.golden, images=(name,))
     with pytest.raises(InputError, match="is no file of the artifact's folder"):
-        golden.pictures(artifact, other)
+        golden.images(artifact, other)
 
 
 PIPELINE = """
@@ -263,7 +261,7 @@ import sys
 import numpy as np
 from PIL import Image
 resized = [Image.open(p).resize((64, 64), Image.BILINEAR) for p in sys.argv[2:]]
-made = [np.asarray(picture, np.float32) for picture in resized]
+made = [np.asarray(image, np.float32) for image in resized]
 np.savez(sys.argv[1], np.stack(made) / {scale} - {low})
 """
 

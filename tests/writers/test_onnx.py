@@ -775,7 +775,7 @@ def test_images_of_channels_first_are_taken_as_they_are():
 
 def test_several_inputs_and_outputs_keep_their_order_and_names():
     b = Lite()
-    x, facts = b.input(NHWC, name="picture"), b.input((1, 4), name="facts")
+    x, facts = b.input(NHWC, name="image"), b.input((1, 4), name="facts")
     y = b.op("ADD", [x, reshaped(b, facts, (1, 1, 1, 4))], NHWC, options="AddOptions")
     pooled = b.op(
         "MEAN",
@@ -786,7 +786,7 @@ def test_several_inputs_and_outputs_keep_their_order_and_names():
     content = b.file(pooled, facts, y)
     data = assert_equal(content, uniform(*NHWC), uniform(1, 4))
     facts = shelf.inspect(data)
-    assert [tensor.name for tensor in facts.inputs] == ["picture", "facts"]
+    assert [tensor.name for tensor in facts.inputs] == ["image", "facts"]
     assert facts.outputs[0].name == "mean"
 
 

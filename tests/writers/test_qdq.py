@@ -182,9 +182,9 @@ def test_weights_biases_and_scales_are_tflites():
     assert checked == 2
 
 
-# Size of the picture, channels (by a layer before it), filters, window, stride, padding; the window
+# Size of the image, channels (by a layer before it), filters, window, stride, padding; the window
 # that it becomes.
-PICTURES = {
+IMAGES = {
     "as in a MobileNet": ((32, 32), 3, 8, (3, 3), 2, "same", (3, 15)),
     "odd": ((33, 35), 3, 16, (3, 3), 2, "same", (3, 15)),
     "an odd row": ((24, 23), 3, 8, (5, 5), 3, "valid", None),
@@ -200,9 +200,9 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypatch):
-    size, channels, filters, window, stride, padding, widened = PICTURES[name]
+    size, channels, filters, window, stride, padding, widened = IMAGES[name]
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((*size, 3))
     x = image if channels == 3 else layers.Conv2D(channels, 1)(image)
@@ -364,8 +364,8 @@ def test_an_operator_of_integers_gives_the_codes_of_tflite(name, tmp_path):
 def test_codes_of_uint8_at_the_ends_stay(tmp_path):
     b = Lite()
     x = b.op("LOGISTIC", [stem(b, b.input((1, 8, 8, 3), name="image"))], SIDE)
-    draft = quantized.start(b.file(x), INT8, "uint8", images(16, (8, 8)))
-    lite = quantized.packed(draft)
+    quantized_graph = quantized.start(b.file(x), INT8, "uint8", images(16, (8, 8)))
+    lite = quantized.packed(quantized_graph)
     data = converter.write(lite)
     opened, _ = session(data, tmp_path / "optimised.onnx")
     codes = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)

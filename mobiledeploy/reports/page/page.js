@@ -4,11 +4,11 @@ const count = columns.kind.length;
 const DRAWN = 1500, ROWS = 200;
 const word = (name, i) => words[name][columns[name][i]];
 const pick = Object.fromEntries(["kind", "device", "recipe", "model"].map((n) => [n, document.getElementById(n)]));
-// Accuracies on different pictures are different questions: there is no "all" of them.
-const pictures = document.getElementById("pictures");
-const sets = new Set(columns.pictures.filter((_, i) => columns.top1[i] !== null).map((code) => words.pictures[code]));
-sets.forEach((w) => pictures.add(new Option(w || "not said", w)));
-pictures.addEventListener("change", draw);
+// Accuracies on different images are different questions: there is no "all" of them.
+const images = document.getElementById("images");
+const sets = new Set(columns.images.filter((_, i) => columns.top1[i] !== null).map((code) => words.images[code]));
+sets.forEach((w) => images.add(new Option(w || "not said", w)));
+images.addEventListener("change", draw);
 for (const [name, select] of Object.entries(pick)) {
   select.add(new Option("all", ""));
   words[name].forEach((w) => w && select.add(new Option(w, w)));
@@ -29,7 +29,7 @@ function wanted(names, newest) {
 }
 
 function judged(i) {
-  return columns.top1[i] !== null && word("pictures", i) === pictures.value;
+  return columns.top1[i] !== null && word("images", i) === images.value;
 }
 
 // Cheapest first, each more accurate than all cheaper ones. Of one cost the most accurate comes
@@ -148,7 +148,7 @@ async function drawFront(name, rows) {
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
-    (pictures.value && `, judged on ${pictures.value}`) +
+    (images.value && `, judged on ${images.value}`) +
     `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.top1} %${tieWords(p)}`).join("; ")}.`);
   const ties = best.filter((p) => p.tie);
   // Of no ties, one without length, which is not seen.
@@ -190,7 +190,7 @@ function table() {
       cell(word("kind", i) || "–"), cell(word("device", i) || "–"), cell(word("kind", i) ? word("target", i) : "–"),
       cell(counted ? null : columns.x[i], true),
       cell(columns.low[i] === null ? null : `${columns.low[i]} to ${columns.high[i]}`, true),
-      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(word("pictures", i) || "–"), cell(columns.size[i], true),
+      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(word("images", i) || "–"), cell(columns.size[i], true),
       cell(new Date(columns.when[i] * 1000).toISOString().slice(0, 16).replace("T", " ")));
     return row;
   }));

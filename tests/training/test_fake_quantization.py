@@ -12,36 +12,36 @@ from mobiledeploy.core.plugins import ARCHITECTURES, RECIPES
 from mobiledeploy.core.types import Model
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.training.simulated import Simulated, on_grid
+from mobiledeploy.training.fake_quantization import FakeQuantization, on_grid
 from tests.conftest import press
-from tests.passes.conftest import NETWORKS, draft, floats, images
+from tests.passes.conftest import NETWORKS, floats, images, quantized_graph
 
 INT8 = RECIPES.load("int8_ptq").RECIPE
 
 
-def simulated(content, pictures):
-    return Simulated(Graph(content)).logits(tf.constant(pictures), {}).numpy()
+def fake_quantization(content, large):
+    return FakeQuantization(Graph(content)).logits(tf.constant(large), {}).numpy()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_floats_are_computed_as_by_the_interpreter(network):
     expected = execution.logits(floats(network), images())
     np.testing.assert_allclose(
-        simulated(floats(network), images()), expected, atol=1e-5 * np.abs(expected).max()
+        fake_quantization(floats(network), images()), expected, atol=1e-5 * np.abs(expected).max()
     )
 
 
-def steps_apart(content, pictures):
+def steps_apart(content, large):
     """How many codes of the output lie between the interpreter's logits and ours."""
     graph = Graph(content)
-    target = Simulated(graph)._target
+    target = FakeQuantization(graph)._target
     (step,), _ = graph.scale(target)
-    return np.abs(simulated(content, pictures) - execution.logits(content, pictures)) / step
+    return np.abs(fake_quantization(content, large) - execution.logits(content, large)) / step
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_integers_are_computed_to_a_code_or_two(network):
-    apart = steps_apart(quantized.integers(draft(network)), images())
+    apart = steps_apart(quantized.integers(quantized_graph(network)), images())
     assert np.mean(apart < 1.5) > 0.98
     assert apart.max() < 4
 
@@ -61,10 +61,10 @@ def test_integers_are_computed_to_a_code_or_two(network):
 )
 def test_every_kind_of_network_can_be_trained_through(name, arguments):
     model = ARCHITECTURES.load(name).build(resolution=(64, 64), classes=5, **arguments)
-    pictures = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]
-    made = press(Model("tf_keras", model), "float32", "tflite", pictures)
-    start = quantized.start(made, INT8, "float", pictures)
-    assert np.mean(steps_apart(quantized.integers(start), pictures) < 3) > 0.9
+    large = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]
+    made = press(Model("tf_keras", model), "float32", "tflite", large)
+    start = quantized.start(made, INT8, "float", large)
+    assert np.mean(steps_apart(quantized.integers(start), large) < 3) > 0.9
 
 
 def test_a_gradient_passes_rounding_and_stops_at_the_ends():
@@ -79,7 +79,7 @@ def test_what_is_replaced_is_read():
     graph = Graph(floats("relu"))
     (last,) = [layer for layer in matrices.of(graph) if layer.kind == "FULLY_CONNECTED"]
     nothing = {(last.number, 1): np.zeros(graph.shape(last.weights), np.float32)}
-    answer = Simulated(graph).logits(tf.constant(images()), nothing).numpy()
+    answer = FakeQuantization(graph).logits(tf.constant(images()), nothing).numpy()
     np.testing.assert_allclose(answer - answer[0], 0, atol=1e-6)
 
 
@@ -88,4 +88,4 @@ def test_an_operator_without_a_gradient_is_refused_by_name():
     code = graph.model.operatorCodes[graph.ops[0].opcodeIndex]
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.EXP
     with pytest.raises(InputError, match=r"^EXP cannot be trained through"):
-        Simulated(graph)
+        FakeQuantization(graph)

@@ -38,7 +38,7 @@ def refuse(graph: Graph) -> None:
         raise InputError(f"{', '.join(unknown)} cannot be trained through")
 
 
-class Simulated:
+class FakeQuantization:
     """The function of a file, up to the logits.
 
     `replaced` are values that stand for constants of the file, by tensor and operator: what is

@@ -1,8 +1,8 @@
-"""What a network remembers of the pictures that it was trained on, beside those that it is given.
+"""What a network remembers of the images that it was trained on, beside those that it is given.
 
 A BatchNorm keeps the mean and the variance, for each channel, of what it saw in training (S. Ioffe
 and C. Szegedy 2015, Batch Normalization, https://arxiv.org/abs/1502.03167, algorithm 2). The first
-one of a network stands a linear layer behind the picture: given pixels of another range, it sees
+one of a network stands a linear layer behind the image: given pixels of another range, it sees
 values of another mean and variance than it knows.
 """
 
@@ -22,9 +22,9 @@ from mobiledeploy.frameworks import tracing
 USUAL = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 """Ranges that pixels are scaled to."""
 ENOUGH = 24
-"""Pictures tell mean and variance of thousands of places each."""
+"""Images tell mean and variance of thousands of places each."""
 _STRANGE = 0.2
-"""Nats from which the pictures are not those of the training; the demo network's own are 0.02."""
+"""Nats from which the images are not those of the training; the demo network's own are 0.02."""
 _BETTER = 4.0
 """How many times nearer another range must be."""
 
@@ -32,7 +32,7 @@ _BETTER = 4.0
 def likelier_range(
     frozen: tracing.FrozenModel, pre: Preprocessing, images: Images
 ) -> tuple[float, float] | None:
-    """The input range by which the pictures are far more like those of the training.
+    """The input range by which the images are far more like those of the training.
 
     None where the range of `pre`, by which `images` [N, H, W, 3] float32 were prepared, fits as
     well as any, and where the network remembers nothing: it has no BatchNorm, or one that was never
@@ -119,7 +119,7 @@ def _reads_mean(product: Any, fixed: set[str]) -> bool:
 
 
 def _fixed(graph_: Any) -> Iterator[Any]:
-    """The operators that no picture reaches."""
+    """The operators that no image reaches."""
     known = {inner.op.name for _, inner in graph_.captures}
     for op in graph_.get_operations():
         if (

@@ -1,4 +1,4 @@
-"""What a network remembers of the pictures of its training."""
+"""What a network remembers of the images of its training."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import tf_keras
 
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.types import Model, Preprocessing
-from mobiledeploy.frameworks import remembered, tracing
+from mobiledeploy.frameworks import calibration_statistics, tracing
 
 SIZE = (32, 32)
 RANGES = [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)]
 
 
 def prepared(range_, **more):
-    """Pictures of several contrasts, always the same."""
+    """Images of several contrasts, always the same."""
     random = np.random.default_rng(0)
     pre = Preprocessing(range_, **more)
     pixels = [random.integers(0, 256, (*SIZE, 3), np.uint8) // (1 + n % 3) for n in range(30)]
@@ -46,7 +46,7 @@ def trained(library, images, *, norm=True):
 def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right):
     model = trained(library, prepared(right)[1])
     for said in RANGES:
-        found = remembered.likelier_range(tracing.freeze(model, SIZE), *prepared(said))
+        found = calibration_statistics.likelier_range(tracing.freeze(model, SIZE), *prepared(said))
         assert found == (None if said == right else right)
 
 
@@ -54,23 +54,31 @@ def test_mean_and_deviation_are_kept_apart_from_the_range():
     normal = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     model = trained(tf_keras, prepared((0.0, 1.0), **normal)[1])
     assert (
-        remembered.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 1.0), **normal))
+        calibration_statistics.likelier_range(
+            tracing.freeze(model, SIZE), *prepared((0.0, 1.0), **normal)
+        )
         is None
     )
-    found = remembered.likelier_range(
+    found = calibration_statistics.likelier_range(
         tracing.freeze(model, SIZE), *prepared((0.0, 255.0), **normal)
     )
     assert found == (0.0, 1.0)
 
 
-def test_other_pictures_of_the_right_range_are_no_wrong_range():
+def test_other_images_of_the_right_range_are_no_wrong_range():
     """Darker, and of less contrast than what it was trained on."""
     pre, images = prepared((-1.0, 1.0))
     model = trained(tf_keras, images)
-    assert remembered.likelier_range(tracing.freeze(model, SIZE), pre, images * 0.5 - 0.3) is None
+    assert (
+        calibration_statistics.likelier_range(tracing.freeze(model, SIZE), pre, images * 0.5 - 0.3)
+        is None
+    )
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["none", "untrained"])
-def test_without_a_trained_batch_norm_nothing_is_remembered(norm):
+def test_without_a_trained_batch_norm_nothing_is_kept(norm):
     model = trained(tf_keras, None, norm=norm)
-    assert remembered.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 255.0))) is None
+    assert (
+        calibration_statistics.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 255.0)))
+        is None
+    )
