@@ -21,7 +21,7 @@ from pathlib import Path
 from _side_by_side import compare, report
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts, leases, records
 from mobiledeploy.steps import bench_figures
 from mobiledeploy.verbs import evaluate
 
@@ -52,7 +52,7 @@ def main(artifact: Path, data: str | None) -> None:
             return float(done.stdout)
 
         result = compare(
-            f"evaluating {artifact.name} on {evaluate.cores()} cores",
+            f"evaluating {artifact.name} on {leases.cores()} cores",
             ("mobiledeploy evaluate", ours),
             ("one interpreter in a loop", theirs),
             bar=BAR,

@@ -366,6 +366,7 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     It holds int8_ptq.tflite and float32.tflite. No calibration image has a pixel below 40.
     """
+    from mobiledeploy.steps import export_plan
     from mobiledeploy.verbs import export
 
     folder = tmp_path_factory.mktemp("unsigned")
@@ -375,7 +376,7 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = dice.integers(40, 160 + 20 * (number % 5), (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(path)
-    order = export.Order(
+    config = export_plan.ExportConfig(
         model=model_files / "k2.h5",
         data=str(folder / "photos"),
         io="uint8",
@@ -386,7 +387,7 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(folder / "store"))
-        return Path(export.export(order, timed=False).folder)
+        return Path(export.export(config, timed=False).folder)
 
 
 class Heard:

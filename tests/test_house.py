@@ -50,30 +50,35 @@ def imports(path: Path) -> set[str]:
 # Ports
 
 
-@pytest.fixture(scope="module")
-def assigned() -> dict[str, set[str]]:
-    """Constant of core/plugins.py -> the modules that tests/typed_ports.py gives to its port."""
-    tree = ast.parse((REPOSITORY / "tests" / "typed_ports.py").read_text("utf-8"))
-    modules = {
-        alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    found = {}
-    for node in tree.body:
-        match node:
-            case ast.Expr(ast.Call(func=ast.Call(args=[ast.Name(constant)]), args=[*leaves])):
-                names = [leaf.id for leaf in leaves if isinstance(leaf, ast.Name)]
-                found[constant] = {modules[name] for name in names}
-    return found
+def fits(folder: Path, lines: list[str]) -> subprocess.CompletedProcess[str]:
+    """mypy on a script that holds modules against the ports of their shelves."""
+    script = folder / "ports.py"
+    script.write_text("\n".join(("from mobiledeploy.core import plugins", *lines)) + "\n")
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", script],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize("constant", SHELVES)
-def test_every_plugin_is_held_against_its_port(constant, assigned):
-    shelf = SHELVES[constant]
-    leaves = {f"mobiledeploy.{shelf.folder}.{name}" for name in shelf.names()}
-    assert assigned.get(constant, set()) == leaves
+def test_every_plugin_fits_its_port(tmp_path):
+    lines = []
+    for constant, shelf in SHELVES.items():
+        for name in shelf.names():
+            module = f"{shelf.folder}_{name}"
+            lines.append(f"from mobiledeploy.{shelf.folder} import {name} as {module}")
+            lines.append(f"plugins.{constant}.fits({module})")
+    done = fits(tmp_path, lines)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_module_that_does_not_fit_its_port_is_noticed(tmp_path):
+    lines = ["from mobiledeploy.recipes import float32", "plugins.RUNTIMES.fits(float32)"]
+    done = fits(tmp_path, lines)
+    assert done.returncode == 1
+    assert "DELEGATES" in done.stdout
 
 
 def test_every_file_of_a_shelf_is_a_plugin():
@@ -237,7 +242,7 @@ REACH_FILES = {
         "steps/count.py run",
         "steps/diagnose.py _alone",
         "steps/diagnose.py _examine",
-        "steps/diagnose.py _excerpt",
+        "steps/diagnose.py _subgraph",
         "steps/diagnose.py run",
         "steps/answers.py every_logits",
         "steps/golden.py replay",

@@ -65,6 +65,20 @@ class BrokenImage(InputError):
     """One image cannot be read; who reads many skips it, names it and counts it."""
 
 
+def of_code(
+    exit_code: int, message: str, hint: str, other: type[DeployError] = DeployError
+) -> DeployError:
+    """The refusal that another process ended in, to be raised again here.
+
+    `other` is the kind for a code that no refusal has.
+    """
+    kinds = {
+        kind.exit_code: kind
+        for kind in (UsageError, VoidError, DeviceError, MissingError, InputError)
+    }
+    return kinds.get(exit_code, other)(message, hint)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says anything."""
     lines = (line.strip() for line in str(error).splitlines())

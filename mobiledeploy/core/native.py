@@ -25,11 +25,6 @@ from mobiledeploy.core.package import shipped
 
 FIX = "mobiledeploy doctor --emulator"
 SOURCES = ("runner", "counter")
-# The package of a runtime, and its shared library there.
-LIBRARIES = {
-    "litert": ("ai-edge-litert", "ai_edge_litert/libLiteRt.so"),
-    "onnxruntime": ("onnxruntime", "onnxruntime/capi/libonnxruntime.so.*"),
-}
 
 
 @dataclass(frozen=True)
@@ -120,9 +115,8 @@ def sysroot() -> Path:
     return _part(folder() / "sysroot")
 
 
-def library(machine: str, runtime: str) -> Path:
+def library(machine: str, package: str, pattern: str) -> Path:
     """A runtime's shared library: this machine's is the installed package's own."""
-    package, pattern = LIBRARIES[runtime]
     if machine == platform.machine():
         spec = importlib.util.find_spec(pattern.partition("/")[0])
         if spec is None or spec.origin is None:
@@ -133,10 +127,9 @@ def library(machine: str, runtime: str) -> Path:
     return next(iter(sorted(place.glob(pattern))), place / pattern)
 
 
-def library_version(path: str, runtime: str) -> str:
+def library_version(path: str, package: str, pattern: str) -> str:
     """The version of the package that a library is of: the installed one's, or else the pinned."""
-    package = LIBRARIES[runtime][0]
-    if Path(path) == library(platform.machine(), runtime):
+    if Path(path) == library(platform.machine(), package, pattern):
         return metadata.version(package)
     return assets().packages[package].version
 

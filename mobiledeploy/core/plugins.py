@@ -1,7 +1,9 @@
 """Shelves: a plugin is a file, its stem is its name on the command line.
 
 `names()` lists the folder (and the entry points ``mobiledeploy.<shelf>``) and imports nothing;
-`load(name)` imports that one file.
+`load(name)` imports that one file. A plugin of another package states the version of the interface
+that it was written for, ``MOBILEDEPLOY_INTERFACE = 1``; one that cannot be loaded is named and left
+out, and everything else works as before.
 """
 
 from __future__ import annotations
@@ -9,28 +11,35 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-from typing import Generic, TypeVar, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from mobiledeploy.core.errors import MissingError, UsageError
+from mobiledeploy.core.errors import MissingError, UsageError, first_line
 from mobiledeploy.core.package import PACKAGE
-from mobiledeploy.core.ports import (
-    Architecture,
-    Compression,
-    Dataset,
-    Device,
-    Executor,
-    Format,
-    Pass,
-    RecipeFile,
-    ReportFile,
-    Runner,
-    Runtime,
-    SourceFile,
-    Writer,
-)
 from mobiledeploy.core.types import Source
 
+if TYPE_CHECKING:
+    # Ports speak of arrays, and whoever only lists plugins needs no numpy.
+    from mobiledeploy.core.ports import (
+        Architecture,
+        Compression,
+        Dataset,
+        Device,
+        Executor,
+        Format,
+        Pass,
+        RecipeFile,
+        ReportFile,
+        Runner,
+        Runtime,
+        SourceFile,
+        Writer,
+    )
+
 T = TypeVar("T")
+INTERFACE = 1
+"""The version of the ports in core/ports.py. It grows when a plugin written for the last one would
+no longer fit."""
 
 # The extra that brings a module, for the answer to an import that fails.
 EXTRA_OF = {
@@ -40,16 +49,15 @@ EXTRA_OF = {
     "tensorflow_model_optimization": "export",
     "h5py": "export",
     "matplotlib": "plot",
-    "tflite_runtime": "tflite-runtime",
     "vl_convert": "report",
     "ray": "ray",
 }
 
 
-def missing(module: str) -> MissingError:
+def missing(module: str, extra: str | None = None) -> MissingError:
     """The error for a module that is not installed; its hint is the line that brings it."""
     top = module.partition(".")[0]
-    extra = EXTRA_OF.get(top)
+    extra = extra or EXTRA_OF.get(top)
     wanted = f"'mobiledeploy[{extra}]'" if extra else top
     return MissingError(f"{top} is not installed", f"pip install {wanted}")
 
@@ -62,44 +70,96 @@ class Shelf(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """Every plugin's name, sorted; nothing is imported."""
-        own = {p.stem for p in (PACKAGE / self.folder).glob("*.py") if not p.stem.startswith("_")}
-        return tuple(sorted(own | {entry.name for entry in self._entries()}))
+        return tuple(sorted(self._own() | self._others().keys()))
 
     def load(self, name: str) -> T:
-        """The plugin; UsageError for an unknown name, MissingError where its library is absent."""
+        """The plugin.
+
+        Raises:
+            UsageError: an unknown name.
+            MissingError: its library is absent, or it is of another package and cannot be loaded.
+        """
         if name not in self.names():
             near = difflib.get_close_matches(name, self.names(), n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.names())}"
             raise UsageError(f"no {self.folder} named {name!r}", hint)
+        if name not in self._own():
+            return cast(T, _of_another_package(self._others()[name]))
         try:
-            for entry in self._entries():
-                if entry.name == name:
-                    return cast(T, entry.load())
             return cast(T, importlib.import_module(f"mobiledeploy.{self.folder}.{name}"))
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("mobiledeploy"):
                 raise
             raise missing(error.name or name) from error
 
-    def _entries(self) -> tuple[importlib.metadata.EntryPoint, ...]:
-        return tuple(importlib.metadata.entry_points(group=f"mobiledeploy.{self.folder}"))
+    def fits(self, module: T) -> None:
+        """Nothing at run time: a type checker holds the module against the shelf's port."""
+
+    def each(self) -> Iterator[tuple[str, T]]:
+        """Every plugin that can be loaded, with its name; `broken` names the others."""
+        for name in self.names():
+            try:
+                yield name, self.load(name)
+            except MissingError:
+                if name in self._own():
+                    raise
+
+    def broken(self) -> Iterator[MissingError]:
+        """Why plugins of other packages cannot be loaded, one error for each."""
+        for name in self._others().keys() - self._own():
+            try:
+                self.load(name)
+            except MissingError as error:
+                yield error
+
+    def _own(self) -> set[str]:
+        return {p.stem for p in (PACKAGE / self.folder).glob("*.py") if not p.stem.startswith("_")}
+
+    def _others(self) -> dict[str, importlib.metadata.EntryPoint]:
+        """Entry points by name; a file of ours has its name to itself."""
+        entries = importlib.metadata.entry_points(group=f"mobiledeploy.{self.folder}")
+        return {entry.name: entry for entry in entries}
 
 
-ARCHITECTURES = Shelf[Architecture]("architectures")
-RECIPES = Shelf[RecipeFile]("recipes")
+def _of_another_package(entry: importlib.metadata.EntryPoint) -> object:
+    package = entry.dist.name if entry.dist else entry.value
+    plugin = f"the plugin {entry.name} of {package}"
+    try:
+        module = entry.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise MissingError(
+            f"{plugin} cannot be loaded ({reason})", f"pip install --upgrade {package}"
+        ) from error
+    version = getattr(module, "MOBILEDEPLOY_INTERFACE", None)
+    if version != INTERFACE:
+        raise MissingError(
+            f"{plugin} is for interface {version}, and this mobiledeploy has {INTERFACE}",
+            f"pip install --upgrade {package}",
+        )
+    return module
+
+
+ARCHITECTURES: Shelf[Architecture] = Shelf("architectures")
+RECIPES: Shelf[RecipeFile] = Shelf("recipes")
 RECIPE_ALIASES = {"int8": "int8_best"}
 """Short for a recipe -> its name."""
-PASSES = Shelf[Pass]("passes")
-COMPRESSIONS = Shelf[Compression]("compressions")
-WRITERS = Shelf[Writer]("writers")
-FORMATS = Shelf[Format]("formats")
-SOURCES = Shelf[SourceFile]("sources")
-RUNTIMES = Shelf[Runtime]("runtimes")
-RUNNERS = Shelf[Runner]("runners")
-DEVICES = Shelf[Device]("devices")
-DATASETS = Shelf[Dataset]("datasets")
-REPORTS = Shelf[ReportFile]("reports")
-EXECUTORS = Shelf[Executor]("executors")
+PASSES: Shelf[Pass] = Shelf("passes")
+COMPRESSIONS: Shelf[Compression] = Shelf("compressions")
+WRITERS: Shelf[Writer] = Shelf("writers")
+FORMATS: Shelf[Format] = Shelf("formats")
+SOURCES: Shelf[SourceFile] = Shelf("sources")
+RUNTIMES: Shelf[Runtime] = Shelf("runtimes")
+RUNNERS: Shelf[Runner] = Shelf("runners")
+DEVICES: Shelf[Device] = Shelf("devices")
+DATASETS: Shelf[Dataset] = Shelf("datasets")
+REPORTS: Shelf[ReportFile] = Shelf("reports")
+EXECUTORS: Shelf[Executor] = Shelf("executors")
+
+
+def shelves() -> tuple[Shelf[Any], ...]:
+    """All of them."""
+    return tuple(shelf for shelf in globals().values() if isinstance(shelf, Shelf))
 
 
 def source_of(source: Source) -> SourceFile:
@@ -110,8 +170,8 @@ def source_of(source: Source) -> SourceFile:
 def dataset(source: str) -> Dataset:
     """The data set that takes `--data SOURCE`; UsageError where none does."""
     # What lies on disk is asked last: a folder that happens to be called demo is ./demo.
-    names = sorted(DATASETS.names(), key=lambda name: name in ("folder", "npz"))
-    for plugin in map(DATASETS.load, names):
+    plugins = sorted(DATASETS.each(), key=lambda plugin: plugin[0] in ("folder", "npz"))
+    for _, plugin in plugins:
         if plugin.accepts(source):
             return plugin
     raise UsageError(

@@ -18,6 +18,7 @@ from mobiledeploy.core.types import (
     Model,
     ModelFile,
     NamedWarning,
+    NativeLibrary,
     Output,
     Preprocessing,
     QuantizedGraph,
@@ -248,10 +249,26 @@ class Part(Protocol):
 
 
 class Runtime(Protocol):
-    """A Python inference engine; imported in the Python runner's process only."""
+    """An inference engine.
+
+    The module says all that others must know of it, and imports nothing of the engine: only
+    `open` and `part` do, and they are called in the Python runner's process.
+
+    Attributes:
+        FORMATS: names of the formats that it runs.
+        DELEGATES: the first is taken where none is named.
+        PACKAGE: the package that its version is that of.
+        PREFERRED: whether it is taken where no runtime is named; others only where none is.
+        PUBLISHED_AS: names that published latencies give this engine and its forerunners.
+        NATIVE: its shared library for the native runner; None where it has none.
+    """
 
     FORMATS: tuple[str, ...]
     DELEGATES: tuple[str, ...]
+    PACKAGE: str
+    PREFERRED: bool
+    PUBLISHED_AS: tuple[str, ...]
+    NATIVE: NativeLibrary | None
 
     def version(self) -> str:
         """The engine's version, without loading a model."""
@@ -269,7 +286,9 @@ class Runtime(Protocol):
 class Runner(Protocol):
     """The program that drives an engine: what to push, and how to call it (PROTOCOL.md)."""
 
-    RUNTIMES: tuple[str, ...]
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that it drives, by name."""
+        ...
 
     def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
         """What must lie on the device besides the model, by what it is to this runner.

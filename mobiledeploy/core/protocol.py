@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mobiledeploy.core import records
+from mobiledeploy.core import errors, records
 from mobiledeploy.core.deaths import death
-from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError
 from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import DataRef, Failure, Layout, Preprocessing, Tensor
 
@@ -121,9 +121,6 @@ Event = Ready | Timed | Counts | Answer | Skipped | Fed | Done | Failure
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind for kind in (Ready, Timed, Counts, Answer, Skipped, Fed, Done, Failure)
 }
-_ERRORS: dict[int, type[DeployError]] = {
-    kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)
-}
 
 
 def line(event: Event) -> str:
@@ -166,7 +163,7 @@ def events(process: Process, model: str = "") -> Iterator[Event]:
     for line in process.lines():
         event = parse(line)
         if isinstance(event, Failure):
-            raise _ERRORS.get(event.exit_code, DeviceError)(event.message, event.hint)
+            raise errors.of_code(event.exit_code, event.message, event.hint, DeviceError)
         yield event
         if isinstance(event, Done):
             return

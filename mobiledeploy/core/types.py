@@ -5,7 +5,7 @@ Units are base units and stand in the name (`samples_ns`, `size_bytes`); only th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -678,6 +678,21 @@ class LayerCount:
     op: str
     instructions: int
     kernel: str = ""
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """A runtime's shared library, which the native runner opens by the engine's C API.
+
+    `pattern` is where the runtime's package has it, as for `glob`. `layers` reads the engine's
+    profile of one inference, and what was counted at each reading of the clock, into operators
+    (`analysis.layer_counts`); `by_layer` says whether their counts are the operators' own, without
+    the profiler's work.
+    """
+
+    pattern: str
+    layers: Callable[[str, Sequence[Mapping[str, int]]], Sequence[Any]]
+    by_layer: bool
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from mobiledeploy.core.ports import Process
 from mobiledeploy.core.protocol import PROTOCOL, Done, Ready, Timed
 from mobiledeploy.core.types import Failure, Target, Tensor
 
-RUNTIMES: tuple[str, ...] = ("litert",)
 DELEGATES = {
     "xnnpack": ("--use_xnnpack=true",),
     "gpu": ("--use_gpu=true", "--use_xnnpack=false"),
@@ -45,6 +44,11 @@ _AGAIN = (
     'while [ ! -e stop ]; do "$@" 2>&1 </dev/null 3<&- || exit $?; done'
 )
 _NOWHERE = Tensor("", (), "")
+
+
+def runtimes() -> tuple[str, ...]:
+    """LiteRT alone, which it is built with."""
+    return ("litert",)
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:

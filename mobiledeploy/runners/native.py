@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mobiledeploy.core import native
+from mobiledeploy.core import native, plugins
 from mobiledeploy.core.errors import MissingError, UsageError
 from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import Target
 
-RUNTIMES = tuple(native.LIBRARIES)
 LOADER = "ld-linux-aarch64.so.1"
 C_LIBRARIES = (
     "libc.so.6",
@@ -25,6 +24,11 @@ C_LIBRARIES = (
     "libstdc++.so.6",
 )
 _LIBRARIES = "lib/aarch64-linux-gnu"
+
+
+def runtimes() -> tuple[str, ...]:
+    """Those that have a shared library for it."""
+    return tuple(name for name, runtime in plugins.RUNTIMES.each() if runtime.NATIVE)
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:
@@ -39,7 +43,7 @@ def files(machine: str, runtime: str) -> Mapping[str, Path]:
             f"there is no native runner for {machine or 'such a machine'}",
             "--runner benchmark_model, with Google's build for it",
         )
-    files = {"runner": native.runner(cpu), "library": native.library(cpu, runtime)}
+    files = {"runner": native.runner(cpu), "library": native.library(cpu, *_library(runtime))}
     if system == "android":
         root = native.sysroot()
         for name in (LOADER, *C_LIBRARIES):
@@ -64,7 +68,7 @@ def bench(
         "--library",
         files["library"],
         "--library-version",
-        native.library_version(files["library"], target.runtime),
+        native.library_version(files["library"], *_library(target.runtime)),
     )
     if LOADER in files:
         # Whatever of the system's own libraries it would find is of the other C library.
@@ -73,6 +77,16 @@ def bench(
     if target.delegate:
         argv = (*argv, "--delegate", target.delegate)
     return argv if sample is None else (*argv, "--sample", sample)
+
+
+def _library(runtime: str) -> tuple[str, str]:
+    """The package that has a runtime's library, and the library's path in it."""
+    engine = plugins.RUNTIMES.load(runtime)
+    if engine.NATIVE is None:
+        raise UsageError(
+            f"the native runner cannot drive {runtime}", f"it drives {', '.join(runtimes())}"
+        )
+    return engine.PACKAGE, engine.NATIVE.pattern
 
 
 def hear(process: Process, target: Target) -> Process:

@@ -49,7 +49,10 @@ PARTS_HELD = 4
 
 # --- the parent's side ---------------------------------------------------------------------
 
-RUNTIMES = plugins.RUNTIMES.names()
+
+def runtimes() -> tuple[str, ...]:
+    """Every one of the shelf."""
+    return plugins.RUNTIMES.names()
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:

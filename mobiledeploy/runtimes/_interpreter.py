@@ -16,8 +16,7 @@ from mobiledeploy.core.errors import InputError, UsageError, first_line
 from mobiledeploy.core.ports import Array
 from mobiledeploy.core.types import Tensor
 
-FORMATS: tuple[str, ...] = ("tflite",)
-DELEGATES: tuple[str, ...] = ("xnnpack", "none")
+_DELEGATES = ("xnnpack", "none")
 
 
 class InterpreterEngine:
@@ -29,9 +28,9 @@ class InterpreterEngine:
     def __init__(
         self, library: Any, runtime: str, path: Path, *, threads: int, delegate: str
     ) -> None:
-        if delegate not in DELEGATES:
+        if delegate not in _DELEGATES:
             raise UsageError(
-                f"{runtime} has no delegate {delegate!r}", f"there are {', '.join(DELEGATES)}"
+                f"{runtime} has no delegate {delegate!r}", f"there are {', '.join(_DELEGATES)}"
             )
         if path.suffix != ".tflite":
             raise UsageError(f"{runtime} runs .tflite files, not {path.name}")

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ai_edge_litert import interpreter
+from mobiledeploy.analysis import layer_counts
+from mobiledeploy.core.types import NativeLibrary
 
-from mobiledeploy.core.ports import Engine, Part
-from mobiledeploy.runtimes import _interpreter
+if TYPE_CHECKING:
+    from mobiledeploy.core.ports import Engine, Part
 
-FORMATS = _interpreter.FORMATS
-DELEGATES = _interpreter.DELEGATES
+FORMATS: tuple[str, ...] = ("tflite",)
+DELEGATES: tuple[str, ...] = ("xnnpack", "none")
+PACKAGE = "ai-edge-litert"
+PREFERRED = True
+PUBLISHED_AS: tuple[str, ...] = ("tflite", "xnnpack", "litert")
+NATIVE: NativeLibrary | None = NativeLibrary(
+    "ai_edge_litert/libLiteRt.so", layer_counts.of_litert, by_layer=True
+)
 
 
 def version() -> str:
     """The version of ai-edge-litert."""
-    return metadata.version("ai-edge-litert")
+    return metadata.version(PACKAGE)
 
 
 def open(path: Path, *, threads: int, delegate: str) -> Engine:
@@ -28,6 +36,10 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
         UsageError: another delegate, or not a TFLite file's name.
         InputError: the engine refuses the model, or it has more than one input or output.
     """
+    from ai_edge_litert import interpreter
+
+    from mobiledeploy.runtimes import _interpreter
+
     return _interpreter.InterpreterEngine(
         interpreter, "litert", path, threads=threads, delegate=delegate
     )
@@ -35,4 +47,8 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
 
 def part(path: Path, *, threads: int) -> Part:
     """The subgraph of a model at `path`; InputError where the engine refuses it."""
+    from ai_edge_litert import interpreter
+
+    from mobiledeploy.runtimes import _interpreter
+
     return _interpreter.InterpreterPart(interpreter, "litert", path, threads=threads)

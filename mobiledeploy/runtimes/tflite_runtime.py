@@ -8,41 +8,62 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import numpy as np
-from tflite_runtime import interpreter
-
+from mobiledeploy.core import plugins
 from mobiledeploy.core.errors import MissingError
-from mobiledeploy.core.ports import Engine, Part
-from mobiledeploy.runtimes import _interpreter
+from mobiledeploy.core.types import NativeLibrary
 
-FORMATS = _interpreter.FORMATS
-DELEGATES = _interpreter.DELEGATES
+if TYPE_CHECKING:
+    from mobiledeploy.core.ports import Engine, Part
+
+FORMATS: tuple[str, ...] = ("tflite",)
+DELEGATES: tuple[str, ...] = ("xnnpack", "none")
+PACKAGE = "tflite-runtime"
+PREFERRED = False
+PUBLISHED_AS: tuple[str, ...] = ("tflite", "xnnpack")
+NATIVE: NativeLibrary | None = None
 
 
 def version() -> str:
     """The version of tflite-runtime."""
-    return metadata.version("tflite-runtime")
+    return metadata.version(PACKAGE)
 
 
 def open(path: Path, *, threads: int, delegate: str) -> Engine:
     """The model at `path` with `threads` CPU threads; its XNNPACK leaves int8 operators out.
 
     Raises:
-        MissingError: numpy is version 2, for which it was not built.
+        MissingError: it is not installed, or numpy is version 2, for which it was not built.
         UsageError: another delegate, or not a TFLite file's name.
         InputError: the engine refuses the model, or it has more than one input or output.
     """
-    if int(np.__version__.partition(".")[0]) >= 2:
+    library = _library()
+    numpy = metadata.version("numpy")
+    if int(numpy.partition(".")[0]) >= 2:
         raise MissingError(
-            f"tflite_runtime {version()} was built for numpy 1, here is {np.__version__}",
+            f"tflite_runtime {version()} was built for numpy 1, here is {numpy}",
             "pip install 'numpy<2', or take --runtime litert",
         )
+    from mobiledeploy.runtimes import _interpreter
+
     return _interpreter.InterpreterEngine(
-        interpreter, "tflite_runtime", path, threads=threads, delegate=delegate
+        library, "tflite_runtime", path, threads=threads, delegate=delegate
     )
 
 
 def part(path: Path, *, threads: int) -> Part:
     """The subgraph of a model at `path`; InputError where the engine refuses it."""
-    return _interpreter.InterpreterPart(interpreter, "tflite_runtime", path, threads=threads)
+    from mobiledeploy.runtimes import _interpreter
+
+    return _interpreter.InterpreterPart(_library(), "tflite_runtime", path, threads=threads)
+
+
+def _library() -> ModuleType:
+    try:
+        from tflite_runtime import interpreter
+    except ModuleNotFoundError as error:
+        raise plugins.missing("tflite_runtime", extra="tflite-runtime") from error
+    library: ModuleType = interpreter
+    return library

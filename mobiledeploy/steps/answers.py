@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core import artifacts, inputs, leases, protocol
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.plugins import DEVICES, FORMATS, dataset
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNTIMES, dataset
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, DataRef, FileFacts, Preprocessing, Target
+from mobiledeploy.steps import runtimes
 from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
-from mobiledeploy.steps.runtimes import DELEGATE_OF, RUNTIMES_OF, target
+from mobiledeploy.steps.runtimes import target
 
 
 def logits(
@@ -25,6 +26,7 @@ def logits(
     indices: Sequence[int],
     *,
     reporter: Reporter,
+    runtime: str | None = None,
 ) -> tuple[str, NDArray[np.float32]]:
     """The output of a model file without a record, for some images of `data`.
 
@@ -35,6 +37,7 @@ def logits(
         data: the data set and the split that `indices` count in.
         indices: which images; all must be readable.
         reporter: hears of a wait for the machine.
+        runtime: by default that of the format.
 
     Returns:
         The runtime's name and version, and float32 [len(indices), classes].
@@ -42,8 +45,8 @@ def logits(
     work = protocol.Work(
         data, pre, data.resolution, facts.layout, facts.inputs[0], facts.outputs[0]
     )
-    runtime = RUNTIMES_OF[facts.format][0]
-    target = Target("host", "python", runtime, 1, DELEGATE_OF[runtime])
+    runtime = runtime or runtimes.of_format(facts.format)[0]
+    target = Target("host", "python", runtime, 1, RUNTIMES.load(runtime).DELEGATES[0])
     rows: dict[int, NDArray[np.float32]] = {}
     with DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session:
         pool = RunnerPool(session, path, target, work, 1)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from mobiledeploy.core import records
+from mobiledeploy.core import errors, records
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.deaths import death, out_of_memory
-from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
+from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Failure, NamedWarning, Source
 
@@ -111,7 +111,7 @@ def events(
                 elif isinstance(event, ChildLine):
                     reporter.say(event.line)
                 elif isinstance(event, Failure):
-                    raise _error(event)
+                    raise errors.of_code(event.exit_code, event.message, event.hint)
                 else:
                     done += 1
                     yield event
@@ -149,11 +149,6 @@ def _event(text: str, known: dict[str, type], what: str) -> Any:
 
 def _failure(error: DeployError) -> Failure:
     return Failure(error.exit_code, error.message, error.hint)
-
-
-def _error(failure: Failure) -> DeployError:
-    kinds = {kind.exit_code: kind for kind in (UsageError, DeviceError, MissingError, InputError)}
-    return kinds.get(failure.exit_code, DeployError)(failure.message, failure.hint)
 
 
 class Speaker:

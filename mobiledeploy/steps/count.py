@@ -16,9 +16,16 @@ from mobiledeploy.analysis import layer_counts
 from mobiledeploy.analysis.layer_counts import Counts, Executed
 from mobiledeploy.core import artifacts, inputs, protocol
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS, RUNTIMES
 from mobiledeploy.core.ports import Array, Process, Reporter, Session
-from mobiledeploy.core.types import Artifact, Counted, LayerCount, NamedWarning, Target
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    LayerCount,
+    NamedWarning,
+    NativeLibrary,
+    Target,
+)
 from mobiledeploy.steps import golden_inputs
 
 RUNS = 5
@@ -30,10 +37,6 @@ PATIENCE_S = 900.0
 EVEN = 0.001
 # Floats are added in another order on other machines.
 FLOAT_TOLERANCE = 1e-5
-_LAYERS = {"litert": layer_counts.of_litert, "onnxruntime": layer_counts.of_onnxruntime}
-# ONNX Runtime's profiler works within each operator, up to 45,000 instructions: it tells which
-# kernels ran, and no counts by layer.
-_COUNTED_BY_LAYER = ("litert",)
 
 
 def count(
@@ -166,7 +169,7 @@ def _counted(
         by_class={k: n for k, n in figure.items() if n and not k.startswith("bytes_")},
         bytes_loaded=figure["bytes_loaded"],
         bytes_stored=figure["bytes_stored"],
-        by_layer=layers if ready.runtime in _COUNTED_BY_LAYER else (),
+        by_layer=layers if _library(ready.runtime).by_layer else (),
         kernels=tuple(dict.fromkeys(layer.kernel for layer in layers)),
         host_difference=difference,
         versions={
@@ -178,13 +181,19 @@ def _counted(
     )
 
 
+def _library(runtime: str) -> NativeLibrary:
+    library = RUNTIMES.load(runtime).NATIVE
+    assert library is not None
+    return library
+
+
 def _layers(job: _Job, profiled: _Run) -> tuple[LayerCount, ...]:
     """What each operator executed, by the file's own names where the runtime ran one for one."""
     if not profiled.inferences:
         return ()
     # The runtime's own readings only: not the marks at both ends.
     readings = profiled.inferences[-1][1:-1]
-    executed = _LAYERS[profiled.ready.runtime](profiled.profile, readings)
+    executed = _library(profiled.ready.runtime).layers(profiled.profile, readings)
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )

@@ -26,6 +26,7 @@ from mobiledeploy.core import apart, artifacts, leases, native, records
 from mobiledeploy.core.errors import DeployError, InputError, MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.package import shipped
+from mobiledeploy.core.plugins import RUNTIMES
 from mobiledeploy.core.ports import SILENT, Reporter
 
 # apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
@@ -145,7 +146,7 @@ def _fetch(aside: Path, parts: Path, reporter: Reporter) -> Equipment:
         own = _Apt(aside / "apt-host", None)
         own.unpack(pinned.apt["qemu"], parts / "qemu", dependencies=True)
         qemu, libraries = "qemu/usr/bin/qemu-aarch64", "qemu/usr/lib"
-    for package in ("ai-edge-litert", "onnxruntime"):
+    for package in (r.PACKAGE for _, r in RUNTIMES.each() if r.NATIVE):
         reporter.say(f"fetching {package} {pinned.packages[package].version} for {EMULATED}")
         _unpack_library(_wheel(package, EMULATED, aside / "wheels"), parts / EMULATED)
         versions[package] = pinned.packages[package].version
@@ -260,7 +261,7 @@ def _wheel(package: str, machine: str, folder: Path) -> Path:
 
 def _unpack_library(wheel: Path, destination: Path) -> None:
     """The runtime's shared library out of a wheel."""
-    patterns = [pattern for _, pattern in native.LIBRARIES.values()]
+    patterns = [r.NATIVE.pattern for _, r in RUNTIMES.each() if r.NATIVE]
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):

@@ -16,10 +16,10 @@ from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Estimated, FileFacts, Fit, NamedWarning, Target
+from mobiledeploy.steps import runtimes
 
 Left = Literal["points", "families", "devices"]
 # Which points tell most of a file: those of the runtime that runs it.
-NATURAL = {"tflite": ("tflite", "xnnpack", "litert"), "onnx": ("onnxruntime",)}
 # Delegates that an estimate takes without being told: all compute on the CPU.
 ON_CPU = ("none", "xnnpack")
 # With fewer, a device's own errors say little of how much they scatter.
@@ -138,7 +138,7 @@ def choose(
             f"{card.name} has no points of {', '.join(str(one) for one in asked if one)}",
             f"it has {'; '.join(choice.what for choice in choices(card))}",
         )
-    near = NATURAL.get(format_, ())
+    near = runtimes.published_as(format_)
     best = max(
         fitting,
         key=lambda c: (
@@ -307,7 +307,7 @@ def _warnings(
         return NamedWarning(name, f"{path.name}: {message}", advice)
 
     name, runtime = choice.card.name, choice.series.runtime
-    if runtime not in NATURAL.get(artifact.format, ()):
+    if runtime not in runtimes.published_as(artifact.format):
         yield warn(
             "other-runtime",
             f"{name}'s points are of {runtime}, not of what runs {artifact.format}",

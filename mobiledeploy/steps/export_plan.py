@@ -19,7 +19,7 @@ from mobiledeploy import __version__
 from mobiledeploy.core import cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
-from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, dataset
+from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, RUNTIMES, dataset
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
@@ -47,11 +47,24 @@ TOOLS = (
     "tf_keras",
     "keras",
     "onnx",
-    "onnxruntime",
-    "ai-edge-litert",
     "ai-edge-quantizer",
     "numpy",
     "pillow",
+)
+
+
+# Rooms and files that no conversion runs: a change there leaves artifacts as they are.
+NOT_CONVERTING = frozenset(
+    (
+        "__init__.py",
+        "__main__.py",
+        "cli",
+        "executors",
+        "pytest_plugin.py",
+        "reports",
+        "store",
+        "verbs",
+    )
 )
 
 
@@ -404,7 +417,9 @@ def _key(
     code = hashlib.sha256()
     # Locks too: they say what is in the environments that a source calls.
     for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.lock"))):
-        code.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+        name = path.relative_to(PACKAGE)
+        if name.parts[0] not in NOT_CONVERTING:
+            code.update(name.as_posix().encode() + b"\0" + path.read_bytes())
     parts = {
         "code": code.hexdigest(),
         "tools": tools(),
@@ -429,7 +444,9 @@ def _hash(path: Path | None) -> str | None:
 def tools() -> dict[str, str]:
     """Versions of what takes part in a conversion, "" for what is not installed."""
     versions = {"mobiledeploy": __version__}
-    for name in TOOLS:
+    # Runtimes too: a record holds their golden answers.
+    engines = [runtime.PACKAGE for _, runtime in RUNTIMES.each() if runtime.PREFERRED]
+    for name in (*TOOLS, *engines):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -96,7 +96,7 @@ def asked(place: ResolvedDevice, runner: str | None, **given: Any) -> recording.
             raise refusal
         return then
     chosen = place.runner(runner)
-    known = RUNNERS.load(chosen).RUNTIMES
+    known = RUNNERS.load(chosen).runtimes()
     if given["runtime"] not in (None, *known):
         raise UsageError(
             f"the runner {chosen} has no runtime {given['runtime']!r}",

@@ -24,6 +24,7 @@ from packaging.version import Version
 from mobiledeploy import __version__
 from mobiledeploy.core import apart, artifacts, assets, native, package
 from mobiledeploy.core.errors import DeployError
+from mobiledeploy.core.plugins import RUNTIMES, shelves
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import NamedWarning
 from mobiledeploy.core.units import size
@@ -31,15 +32,13 @@ from mobiledeploy.store import database as store
 
 State = Literal["ok", "missing", "unfit", "unavailable"]
 
-# The packages that bring the runtimes.
-ENGINES = ("ai-edge-litert", "onnxruntime", "tflite-runtime")
 # Programs of the system: how the devices find them, what they are for, and what brings them.
 TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
     "adb": (native.adb, "phones", "apt install adb, or bench --adb FILE"),
     "qemu-aarch64": (native.qemu, "emulator", native.FIX),
 }
-# The extras that a user may want; `dev` is for work on mobiledeploy itself.
-EXTRAS = ("export", "tflite-runtime")
+# `dev` is for work on mobiledeploy itself, and `all` is others together.
+NO_EXTRAS = ("all", "dev")
 # TensorFlow holds 660 MB once imported, and a conversion about as much again.
 LITTLE_MEMORY_BYTES = 2 * 10**9
 # The export extra takes 1.8 GB of it, and downloads before it unpacks.
@@ -103,7 +102,7 @@ class CleanResult:
 
 def versions() -> Mapping[str, str | None]:
     """Package of a runtime -> its version, None where it is not installed; imports none of them."""
-    return {package: _version(package) for package in ENGINES}
+    return {runtime.PACKAGE: _version(runtime.PACKAGE) for _, runtime in RUNTIMES.each()}
 
 
 def doctor() -> Installation:
@@ -172,7 +171,8 @@ def _packages() -> Iterator[InstalledPart]:
     seen = set()
     for requirement in map(Requirement, lines):
         extra = _extra(requirement)
-        if (extra == "base" or extra in EXTRAS) and requirement.name not in seen:
+        own = requirement.name != "mobiledeploy" and extra not in NO_EXTRAS
+        if own and requirement.name not in seen:
             seen.add(requirement.name)
             yield _part(requirement, extra)
 
@@ -238,6 +238,8 @@ def _version(package: str) -> str | None:
 def _warnings(
     parts: Mapping[str, InstalledPart], disk: int, memory: int | None
 ) -> Iterator[NamedWarning]:
+    for error in (error for shelf in shelves() for error in shelf.broken()):
+        yield NamedWarning("broken-plugin", error.message, error.hint)
     runtime, numpy = parts.get("tflite-runtime"), parts.get("numpy")
     if (
         runtime

@@ -7,6 +7,7 @@ import pytest
 
 from mobiledeploy.core import package, plugins
 from mobiledeploy.core.errors import MissingError, UsageError
+from mobiledeploy.verbs import doctor
 
 SHELVES = [s for s in vars(plugins).values() if isinstance(s, plugins.Shelf)]
 
@@ -53,3 +54,66 @@ def test_a_missing_library_names_the_extra_that_brings_it():
 def test_no_data_set_takes_nonsense(tmp_path):
     with pytest.raises(UsageError, match="no data set"):
         plugins.dataset(str(tmp_path / "absent"))
+
+
+# Plugins of other packages
+
+SOUND = "MOBILEDEPLOY_INTERFACE = 1\nFORMATS = ('tflite',)\nDELEGATES = ('none',)\n"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Installs a package with one runtime, `other`, whose module holds `code`."""
+
+    def install(code: str, name: str = "other") -> None:
+        (tmp_path / "stranger.py").write_text(code)
+        info = tmp_path / "stranger_pkg-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.4\nName: stranger-pkg\nVersion: 1.0\n")
+        entry = f"[mobiledeploy.runtimes]\n{name} = stranger\n"
+        (info / "entry_points.txt").write_text(entry)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield install
+    sys.modules.pop("stranger", None)
+
+
+def test_a_plugin_of_another_package_is_on_the_shelf(installed):
+    installed(SOUND)
+    assert "other" in plugins.RUNTIMES.names()
+    assert plugins.RUNTIMES.load("other").FORMATS == ("tflite",)
+    assert "other" in dict(plugins.RUNTIMES.each())
+    assert not list(plugins.RUNTIMES.broken())
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise RuntimeError('no driver')", "RuntimeError: no driver"),
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("FORMATS = ()", "is for interface None, and this mobiledeploy has 1"),
+        ("MOBILEDEPLOY_INTERFACE = 2", "is for interface 2, and this mobiledeploy has 1"),
+    ],
+)
+def test_a_broken_one_is_named_and_left_out(installed, code, reason):
+    installed(code)
+    others = set(plugins.RUNTIMES.names()) - {"other"}
+    assert {name for name, _ in plugins.RUNTIMES.each()} == others
+    (error,) = plugins.RUNTIMES.broken()
+    assert "the plugin other of stranger-pkg" in error.message
+    assert reason in error.message
+    assert error.hint == "pip install --upgrade stranger-pkg"
+    with pytest.raises(MissingError, match="stranger-pkg"):
+        plugins.RUNTIMES.load("other")
+
+
+def test_doctor_names_a_broken_one(installed):
+    installed("raise RuntimeError('no driver')")
+    (warning,) = [w for w in doctor.doctor().warnings if w.name == "broken-plugin"]
+    assert "the plugin other of stranger-pkg cannot be loaded" in warning.message
+
+
+def test_none_takes_the_name_of_a_file_of_ours(installed):
+    installed("raise RuntimeError('taken for ours')", name="litert")
+    assert plugins.RUNTIMES.load("litert").PACKAGE == "ai-edge-litert"
+    assert plugins.RUNTIMES.names().count("litert") == 1

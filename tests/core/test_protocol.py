@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobiledeploy.core import protocol, records
+from mobiledeploy.core import protocol
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
 from mobiledeploy.core.types import Failure, Tensor
 from mobiledeploy.devices._child import Child
@@ -29,7 +29,7 @@ READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, 
     ],
 )
 def test_every_event_survives_the_way(event: protocol.Event) -> None:
-    assert protocol.parse(records.line(event)) == event
+    assert protocol.parse(protocol.line(event)) == event
 
 
 @given(st.text(max_size=60))
@@ -52,8 +52,8 @@ def test_anything_else_is_the_devices_fault(text: str) -> None:
         "[" * 100_000,
         '{"schema_version":1,"record":"Timed","samples_ns":[1,0]}',
         '{"schema_version":1,"record":"Timed","samples_ns":[18446744073709551616]}',
-        records.line(READY).replace('"threads":1', '"threads":0'),
-        records.line(READY).replace("0.5", "1e999"),
+        protocol.line(READY).replace('"threads":1', '"threads":0'),
+        protocol.line(READY).replace("0.5", "1e999"),
     ],
 )
 def test_what_looks_like_an_event_is_not_taken_for_one(line: str) -> None:
@@ -62,7 +62,7 @@ def test_what_looks_like_an_event_is_not_taken_for_one(line: str) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    text = records.line(READY).replace('"protocol":1', '"protocol":2')
+    text = protocol.line(READY).replace('"protocol":1', '"protocol":2')
     with pytest.raises(DeviceError, match="protocol 2, not 1"):
         protocol.parse(text)
 
@@ -77,14 +77,14 @@ def said(script: str) -> list[protocol.Event]:
 
 @pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (7, InputError), (70, DeviceError)])
 def test_a_refusal_is_raised_as_it_was(code: int, kind: type[DeployError]) -> None:
-    line = records.line(Failure(code, "it cannot", "do that"))
+    line = protocol.line(Failure(code, "it cannot", "do that"))
     with pytest.raises(DeployError, match="it cannot; do that") as caught:
         said(f"print({line!r})")
     assert type(caught.value) is kind
 
 
 def test_a_death_is_told_with_the_last_words() -> None:
-    line = records.line(protocol.Timed((1,)))
+    line = protocol.line(protocol.Timed((1,)))
     script = f"import sys; print({line!r}); print('first\\nout of memory\\n', file=sys.stderr)"
     with pytest.raises(DeviceError, match=r"ended with status 3 before .*; out of memory"):
         said(script + "; sys.exit(3)")
@@ -120,13 +120,13 @@ def test_an_abort_for_want_of_memory_is_not_the_files_fault() -> None:
 
 
 def test_chatter_between_events_ends_it() -> None:
-    line = records.line(protocol.Timed((1,)))
+    line = protocol.line(protocol.Timed((1,)))
     with pytest.raises(DeviceError, match="'INFO: a delegate', which is no line"):
         said(f"print({line!r}); print('INFO: a delegate'); print({line!r})")
 
 
 def test_a_listener_tells_who_said_what_and_who_is_silent() -> None:
-    line = records.line(protocol.Timed((1,)))
+    line = protocol.line(protocol.Timed((1,)))
     one = Child([sys.executable, "-c", f"print({line!r}); print({line!r}); print('no')"])
     two = Child([sys.executable, "-c", f"print({line!r}, flush=True); input()"])
     listener = protocol.Listener("a.tflite", 30.0)
@@ -148,7 +148,7 @@ def test_a_listener_tells_who_said_what_and_who_is_silent() -> None:
 
 
 def test_what_comes_after_done_is_not_read() -> None:
-    line = records.line(protocol.Done(7))
+    line = protocol.line(protocol.Done(7))
     assert said(f"print({line!r}); print('bye')") == [protocol.Done(7)]
 
 

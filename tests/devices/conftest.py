@@ -222,7 +222,7 @@ def _connected(machine: subprocess.Popen[bytes], log: Path) -> str:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The runner `scripted` on the shelf: scripted_runner.py, pushed as it is."""
     runner = SimpleNamespace(
-        RUNTIMES=("litert",),
+        runtimes=lambda: ("litert",),
         files=lambda machine, runtime: {"program": HERE / "scripted_runner.py"},
         bench=lambda model, target, sample, files: (
             files["program"],

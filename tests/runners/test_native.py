@@ -149,7 +149,7 @@ def test_it_can_be_pinned_to_a_core(emulator, exported) -> None:
 
 
 def test_it_is_on_the_shelf_and_predicts_nothing() -> None:
-    assert RUNNERS.load("native").RUNTIMES == ("litert", "onnxruntime")
+    assert RUNNERS.load("native").runtimes() == ("litert", "onnxruntime")
     with pytest.raises(UsageError, match="can only time"):
         native.predict("a.tflite", Target("host", "native", "litert", 1, ""))
 

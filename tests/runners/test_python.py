@@ -46,7 +46,7 @@ def work(path: Path) -> protocol.Work:
 
 def test_it_is_on_the_shelf() -> None:
     assert RUNNERS.load("python").files("x86_64", "litert") == {}
-    assert "litert" in RUNNERS.load("python").RUNTIMES
+    assert "litert" in RUNNERS.load("python").runtimes()
 
 
 def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:

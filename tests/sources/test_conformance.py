@@ -16,11 +16,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import source_of
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.graphs import execution
 from mobiledeploy.steps import model_files
-from mobiledeploy.verbs import models
 
 LIBRARIES = {"keras2": tf_keras, "keras3": keras}
 TOLERANCE = 1e-4
@@ -369,7 +369,7 @@ def test_layers_of_the_users_own(custom, suffix, tmp_path):
     model = network(library, module.Scaled(3.0), layers.Activation(module.softer))
     path = tmp_path / f"model.{suffix}"
     model.save(path)
-    with pytest.raises(models.InputError, match="class .*Scaled.*--custom-objects FILE.py"):
+    with pytest.raises(InputError, match="class .*Scaled.*--custom-objects FILE.py"):
         opened(path)
     agrees(model, path, custom_objects=str(file))
 
@@ -379,13 +379,13 @@ def test_a_file_of_custom_objects_allows_no_other_names(custom, model_files, tmp
     path = tmp_path / "model.h5"
     network(library, module.Scaled(3.0)).save(path)
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(models.InputError, match="Scaled.*does not register it"):
+    with pytest.raises(InputError, match="Scaled.*does not register it"):
         opened(path, custom_objects=str(tmp_path / "empty.py"))
     (tmp_path / "bad.py").write_text("import a_module_that_is_not_there\n")
-    with pytest.raises(models.InputError, match=r"bad\.py cannot be run: ModuleNotFoundError"):
+    with pytest.raises(InputError, match=r"bad\.py cannot be run: ModuleNotFoundError"):
         opened(path, custom_objects=str(tmp_path / "bad.py"))
     name = "k2_lambda.h5" if library is tf_keras else "k3_lambda.keras"
-    with pytest.raises(models.InputError, match="Lambda.*does not register it"):
+    with pytest.raises(InputError, match="Lambda.*does not register it"):
         opened(model_files / name, custom_objects=str(file))
 
 
@@ -398,7 +398,7 @@ def test_dropout_that_was_left_on_is_told(tmp_path):
     path = tmp_path / "model.keras"
     tf_keras.Model(image, layers.Dense(3)(x)).save(path)
     there = opened(path)
-    with pytest.raises(models.InputError, match="otherwise each time.*Dropout"):
+    with pytest.raises(InputError, match="otherwise each time.*Dropout"):
         there.answers(images((16, 16)))
 
 

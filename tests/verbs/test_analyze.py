@@ -85,7 +85,7 @@ def test_a_finished_file_is_read_without_tensorflow(converted, tmp_path):
     path.write_bytes(converted["float32", "tflite"])
     code = (
         "import sys; from pathlib import Path; from mobiledeploy.verbs import analyze\n"
-        f"found = analyze.analyze(analyze.Order(Path({str(path)!r})))\n"
+        f"found = analyze.analyze(analyze.AnalyzeConfig(Path({str(path)!r})))\n"
         "analyze.best(analyze.Budget())\n"
         "heavy = {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)\n"
         "print(found.mult_adds, *heavy)"

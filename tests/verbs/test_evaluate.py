@@ -345,17 +345,23 @@ def test_a_format_that_nothing_runs_is_named(exported, here, heard) -> None:
 
 
 @pytest.mark.parametrize("name", RUNTIMES.names())
-def test_what_is_declared_of_a_runtime_is_what_it_says(name: str) -> None:
+def test_what_is_said_of_a_runtime_imports_no_engine(name: str) -> None:
     script = (
-        f"from mobiledeploy.core.plugins import RUNTIMES; r = RUNTIMES.load({name!r});"
-        "print(*r.FORMATS, r.DELEGATES[0])"
+        f"import sys; from mobiledeploy.core.plugins import RUNTIMES; r = RUNTIMES.load({name!r});"
+        "print(r.FORMATS, r.DELEGATES, r.PACKAGE, r.PREFERRED, r.PUBLISHED_AS, r.NATIVE);"
+        "print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    if "MissingError" in done.stderr:
-        pytest.skip(done.stderr.splitlines()[-1])
-    *formats, delegate = done.stdout.split()
-    assert [f for f, names in runtimes.RUNTIMES_OF.items() if name in names] == formats
-    assert runtimes.DELEGATE_OF[name] == delegate
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    engines = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "numpy"}
+    assert not engines & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("format_", FORMATS.names())
+def test_a_format_has_one_runtime_that_is_taken_where_none_is_named(format_: str) -> None:
+    preferred = [n for n, r in RUNTIMES.each() if format_ in r.FORMATS and r.PREFERRED]
+    assert preferred == [runtimes.of_format(format_)[0]]
 
 
 def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:

@@ -20,7 +20,7 @@ from mobiledeploy.core import preprocessing, records, runs
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.types import DataRef, NamedWarning, Overrides, Preprocessing
-from mobiledeploy.steps import export_plan, training_plan, training_process
+from mobiledeploy.steps import child_process, export_plan, training_plan, training_process
 from mobiledeploy.steps.training_plan import TrainConfig
 from mobiledeploy.verbs import train
 from tests.conftest import Heard
@@ -114,7 +114,7 @@ def test_it_says_what_it_does(done: tuple[train.TrainResult, Heard]) -> None:
 def test_a_finished_training_is_answered_from_its_folder(
     data: Path, folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.child, "events", None)
+    monkeypatch.setattr(child_process, "events", None)
     before = runs.load(folder)
     again = train.train(order(data, folder), heard)
     assert again.reused
