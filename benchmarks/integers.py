@@ -91,14 +91,14 @@ def built(name: str, res: int) -> Any:
 
     from mobiledeploy.core import cards
     from mobiledeploy.core.plugins import ARCHITECTURES
-    from mobiledeploy.verbs import models
+    from mobiledeploy.steps import card_specs
 
     if name not in cards.names():
         size = res or SMALLEST.get(name, OTHERS)
         build = getattr(tf_keras.applications, name)
         return build(weights=None, input_shape=(size, size, 3), classes=1000)
     card = cards.load(name)
-    spec = models.spec(card, res=res or max(OTHERS, card.resolution_limits[0]), classes=1000)
+    spec = card_specs.spec(card, res=res or max(OTHERS, card.resolution_limits[0]), classes=1000)
     shelf = ARCHITECTURES.load(spec.architecture)
     return shelf.build(resolution=spec.resolution, classes=spec.classes, **spec.arguments)
 
