@@ -1,13 +1,15 @@
 """Integers of many networks: beside TensorFlow's quantizer, what stays in float, time and memory.
 
-    python benchmarks/integers.py [MODEL...] [--only MobileNet] [--images 8]
+    python benchmarks/integers.py [MODEL...] [--only MobileNet] [--images 8] [--res 64]
 
-Without MODEL: every network of Keras Applications, untrained but for its BatchNorms, at a small
-resolution. Each step of
-each network is a process of its own, whose peak of memory is told: the source ends in a float
-TFLite; that becomes int8 by our maker, given the ranges over random images, and an int8 ONNX file;
-and TensorFlow's quantizer makes int8 of the same ranges. Compared are scales and zero points, and
-codes of weights and biases. Writes build/benchmarks/integers.json.
+Without MODEL: our networks and those of Keras Applications, untrained but for their BatchNorms, at
+a small resolution. Each step of each network is a process of its own, whose peak of memory is told:
+the source ends in a float TFLite; that becomes int8 by our maker, given the ranges over random
+images, and an int8 ONNX file; and TensorFlow's quantizer makes int8 of the same ranges. Compared
+are scales and zero points, and codes of weights and biases: of the tensors that operators read
+alike or, where the two files have other operators, of those with the same name and shape. Writes
+build/benchmarks/integers.json, and the table as Markdown beside it. Ends in 1 where more codes than
+the bar allows differ.
 """
 
 from __future__ import annotations
@@ -51,13 +53,13 @@ RESULT = Path("build/benchmarks/integers.json")
 @click.argument("models", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--only", default="", help="Networks whose names hold this.")
 @click.option("--images", default=8, show_default=True)
-@click.option("--res", default=0, help="Of networks of Keras Applications; 0: a small one.")
+@click.option("--res", default=0, help="Of networks, and of models that take any; 0: a small one.")
 @click.option("--step", hidden=True)
 def main(models: tuple[Path, ...], only: str, images: int, res: int, step: str | None) -> None:
     if step:
         print(json.dumps(STEPS[step](*json.loads(sys.stdin.read()))), flush=True)
         os._exit(0)
-    names = [str(path.resolve()) for path in models] or [n for n in applications() if only in n]
+    names = [str(path.resolve()) for path in models] or [n for n in networks() if only in n]
     rows = []
     for name in track(names, console=Console(stderr=True), description="networks"):
         with tempfile.TemporaryDirectory() as folder:
@@ -72,14 +74,33 @@ def main(models: tuple[Path, ...], only: str, images: int, res: int, step: str |
     sys.exit(worst > BAR)
 
 
-def applications() -> list[str]:
+def networks() -> list[str]:
+    """Our networks by the names of their cards, and those of Keras Applications by their own."""
     import tf_keras
 
-    return [
-        name
-        for name, build in inspect.getmembers(tf_keras.applications)
-        if callable(build) and name[0].isupper()
-    ]
+    from mobiledeploy.core import cards
+
+    applications = inspect.getmembers(tf_keras.applications)
+    theirs = [name for name, build in applications if callable(build) and name[0].isupper()]
+    return [*cards.names(), *theirs]
+
+
+def built(name: str, res: int) -> Any:
+    """A network of `networks`, with fresh weights and 1,000 classes."""
+    import tf_keras
+
+    from mobiledeploy.core import cards
+    from mobiledeploy.core.plugins import ARCHITECTURES
+    from mobiledeploy.steps import card_specs
+
+    if name not in cards.names():
+        size = res or SMALLEST.get(name, OTHERS)
+        build = getattr(tf_keras.applications, name)
+        return build(weights=None, input_shape=(size, size, 3), classes=1000)
+    card = cards.load(name)
+    spec = card_specs.spec(card, res=res or max(OTHERS, card.resolution_limits[0]), classes=1000)
+    shelf = ARCHITECTURES.load(spec.architecture)
+    return shelf.build(resolution=spec.resolution, classes=spec.classes, **spec.arguments)
 
 
 def row(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
@@ -131,16 +152,15 @@ def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
         opened = source_of(there).open(there)
     else:
         tf_keras.utils.set_random_seed(0)
-        size = res or SMALLEST.get(name, OTHERS)
-        build = getattr(tf_keras.applications, name)
-        network = build(weights=None, input_shape=(size, size, 3), classes=1000)
+        network = built(name, res)
+        size = network.input_shape[1:3]
         # Untrained, answers fade from layer to layer; normalised as in training they do not.
         for layer in network.layers:
             if isinstance(layer, tf_keras.layers.BatchNormalization):
                 layer.momentum = 0.0
-        network(np.random.default_rng(1).random((images, size, size, 3), np.float32), training=True)
+        network(np.random.default_rng(1).random((images, *size, 3), np.float32), training=True)
         started = time.perf_counter()
-        opened = TensorFlowModel(Model("tf_keras", network), (size, size), 1000)
+        opened = TensorFlowModel(Model("tf_keras", network), size, 1000)
     content = opened.floats("model")
     Path(folder, "float.tflite").write_bytes(content)
     return measured("source", started, {"float_bytes": len(content)})
@@ -190,7 +210,8 @@ def theirs(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
     try:
         pairs = tensorflow_integers.pairs(mine, made)
     except AssertionError:
-        return told | {"compared": "other operators"}
+        pairs = alike(Graph(mine), Graph(made))
+        told["compared"] = "by name"
     one, other = Graph(mine), Graph(made)
     scales = codes = different = 0
     for left, right in pairs:
@@ -201,7 +222,23 @@ def theirs(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
         if values is not None and others is not None and own.size:
             codes += values.size
             different += int(np.count_nonzero(values.astype(np.int64) - others))
-    return told | {"scales_differ": scales, "codes_differ": different, "codes": codes}
+    counts = {"tensors": len(pairs), "scales_differ": scales}
+    return told | counts | {"codes_differ": different, "codes": codes}
+
+
+def alike(one: Any, other: Any) -> list[tuple[int, int]]:
+    """Quantized tensors with the same name, shape and type, as (index, index)."""
+
+    def named(graph: Any) -> dict[Any, int]:
+        indices = range(len(graph.subgraph.tensors))
+        return {
+            (graph.name(i), graph.shape(i), graph.type_name(i)): i
+            for i in indices
+            if graph.scale(i)[0].size
+        }
+
+    first, second = named(one), named(other)
+    return [(index, second[key]) for key, index in first.items() if key in second]
 
 
 def in_float(content: bytes) -> str:
@@ -214,34 +251,43 @@ def in_float(content: bytes) -> str:
 STEPS = {"source": source, "ours": ours, "theirs": theirs}
 
 
+COLUMNS = (
+    "network",
+    "float",
+    "source",
+    "integers",
+    "TensorFlow's",
+    "scales off",
+    "codes off",
+    "in float",
+    "in float, TensorFlow's",
+    "int8 ONNX",
+)
+
+
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="int8 of a float TFLite")
-    columns = (
-        "network",
-        "float",
-        "source",
-        "integers",
-        "TensorFlow's",
-        "scales off",
-        "codes off",
-        "in float",
-        "in float, TensorFlow's",
-        "int8 ONNX",
-    )
-    for column in columns:
-        table.add_column(column)
-    for r in rows:
-        table.add_row(
-            r["network"],
-            f"{r.get('float_bytes', 0) / 1e6:.1f} MB",
-            *(cell(r, step) for step in STEPS),
-            str(r.get("scales_differ", r.get("compared", ""))),
-            f"{r['codes_differ']} of {r['codes']:,}" if "codes" in r else "",
-            r.get("floats_left", ""),
-            r.get("theirs_floats_left", ""),
-            r.get("onnx", ""),
-        )
+    lines = [cells(r) for r in rows]
+    table = Table(*COLUMNS, title="int8 of a float TFLite")
+    for line in lines:
+        table.add_row(*line)
     Console(width=220).print(table)
+    head = [list(COLUMNS), ["---"] * len(COLUMNS)]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in head + lines)
+    RESULT.with_suffix(".md").write_text(f"{text}\n")
+
+
+def cells(r: dict[str, Any]) -> list[str]:
+    by_name = " by name" if r.get("compared") else ""
+    return [
+        r["network"],
+        f"{r['float_bytes'] / 1e6:.1f} MB" if "float_bytes" in r else "",
+        *(cell(r, step) for step in STEPS),
+        f"{r['scales_differ']} of {r['tensors']}{by_name}" if "codes" in r else "",
+        f"{r['codes_differ']} of {r['codes']:,}" if "codes" in r else "",
+        r.get("floats_left", ""),
+        r.get("theirs_floats_left", ""),
+        r.get("onnx", ""),
+    ]
 
 
 def cell(r: dict[str, Any], step: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,16 @@ def logits(content: bytes, images: Images) -> Floats:
     return graph.real(target, walk.value(target))
 
 
-def interpreter(content: bytes, *, every_tensor: bool = False) -> Any:
+def interpreter(
+    content: bytes,
+    *,
+    every_tensor: bool = False,
+    shapes: Mapping[int, Sequence[int]] | None = None,
+) -> Any:
     """LiteRT's interpreter on all cores, allocated; InputError where it refuses the file.
 
-    `every_tensor` keeps what operators hand on to each other, for `get_tensor`.
+    `every_tensor` keeps what operators hand on to each other, for `get_tensor`; `shapes` are other
+    shapes of inputs.
     """
     try:
         engine = Interpreter(
@@ -89,6 +95,8 @@ def interpreter(content: bytes, *, every_tensor: bool = False) -> Any:
                 else OpResolverType.AUTO
             ),
         )
+        for index, shape in (shapes or {}).items():
+            engine.resize_tensor_input(index, list(shape))
         engine.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"LiteRT cannot load the model: {first_line(error)}") from error

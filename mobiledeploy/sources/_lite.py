@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import Model, Output, Preprocessing
-from mobiledeploy.graphs import execution
+from mobiledeploy.graphs import execution, resize
 from mobiledeploy.graphs.graph import Graph
 
 
@@ -26,19 +26,15 @@ class Lite:
                 f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
                 "one image in and one row of scores out are needed"
             )
-        image, scores = graph.shape(graph.inputs[0]), graph.shape(graph.outputs[0])
-        open_sides = graph.subgraph.tensors[graph.inputs[0]].shapeSignature
+        image = graph.shape(graph.inputs[0])
         if len(image) != 4 or image[3] != 3:
             raise InputError(f"the model takes {list(image)}; an RGB image [1, H, W, 3] is needed")
         if image[0] != 1:
             raise InputError(
                 f"the model has a fixed batch of {image[0]}; 1 is needed", "convert it with 1"
             )
-        if open_sides is not None and -1 in open_sides[1:]:
-            raise InputError(
-                "the model takes any height and width; a TFLite of one size is needed",
-                "export the model that it was made from, with --res",
-            )
+        sides = _resized(graph, wanted)
+        scores = graph.shape(graph.outputs[0])
         types = [graph.type_name(index) for index in (*graph.inputs, *graph.outputs)]
         if types != ["float32", "float32"]:
             raise InputError(f"the model takes {types[0]} and gives {types[1]}; float32 is needed")
@@ -48,9 +44,7 @@ class Lite:
             raise InputError(
                 "the model gives one score; a classifier of two or more classes is needed"
             )
-        if wanted not in (None, image[1:3]):
-            raise UsageError(f"the model takes {image[1]}x{image[2]} only", "leave --res away")
-        self.resolution = (image[1], image[2])
+        self.resolution = sides
         self.classes = scores[1]
         for tensor in graph.subgraph.tensors:
             tensor.shapeSignature = None
@@ -85,6 +79,30 @@ class Lite:
         """None: batch normalization is folded into the weights of a TFLite."""
         del pre, images
         return None
+
+
+def _resized(graph: Graph, wanted: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the image: open ones become the wanted ones, in the whole graph."""
+    (source,) = graph.inputs
+    _, height, width, channels = graph.shape(source)
+    signature = graph.subgraph.tensors[source].shapeSignature
+    # A side of -1 is open.
+    told = (1, height, width, channels) if signature is None else tuple(map(int, signature))
+    if -1 not in told or len(told) != 4:
+        told = (1, height, width, channels)
+    if wanted is None and -1 in told[1:3]:
+        raise InputError("the model takes any height and width", "say which: --res 224")
+    sides = wanted or (height, width)
+    if any(side not in (-1, asked) for side, asked in zip(told[1:3], sides, strict=True)):
+        raise UsageError(f"the model takes {height}x{width} only", "leave --res away")
+    if -1 in told:
+        try:
+            resize.resize(graph, (1, *sides, channels))
+        except InputError as error:
+            raise InputError(
+                f"the model cannot take {sides[0]}x{sides[1]}: {error.message}", "another --res"
+            ) from error
+    return sides
 
 
 def _softmax(graph: Graph, source: int, target: int) -> Any:

@@ -21,7 +21,7 @@ from pathlib import Path
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError
-from mobiledeploy.core.types import Failure
+from mobiledeploy.core.types import Failed, Failure
 from mobiledeploy.steps.export_plan import ExportConfig
 
 _FOLDER = "mobiledeploy-job"
@@ -62,13 +62,14 @@ class SweepJob:
 class JobResult:
     """What a job gives back: its files, compressed, by their path below `--out`, and records.
 
-    `artifacts` are the files that the export made, in its order.
+    `artifacts` are the files that the export made, in its order, `failed` those that it could not.
     """
 
     key: str
     files: dict[str, str]
     artifacts: tuple[str, ...]
     kept: tuple[str, ...]
+    failed: tuple[Failed, ...]
 
 
 def work(text: str, worker: int) -> str:

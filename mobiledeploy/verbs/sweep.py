@@ -75,7 +75,7 @@ class ParetoFront:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The answer of the command."""
+    """The answer of the command; `made` is the number of jobs of which there are files now."""
 
     jobs: tuple[PlannedJob, ...]
     made: int
@@ -153,19 +153,22 @@ def sweep(
         if p.state == "impossible":
             reporter.say(f"left out: {p.what}: {p.why}")
     begun, made = time.monotonic(), 0
+    standing: dict[str, str] = {}
     answers = runs.run(
         jobs_.work, [records.line(job) for job in todo], workers=count, address=address
     )
     for done, (number, text) in enumerate(answers if todo else (), 1):
-        failure = _take(todo[number], text, grid.out)
-        made += failure is None
-        if failure is not None:
-            failed.append(failure)
+        artifacts, failures = _take(todo[number], text, grid.out)
+        made += bool(artifacts)
+        standing |= artifacts
+        failed += failures
+        for failure in failures:
             reporter.say(f"failed: {failure.what}: {failure.message}")
         left = (time.monotonic() - begun) / done * (len(todo) - done)
         reporter.progress("models", done, len(todo))
         reporter.say(f"{done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
-    standing = _standing([job for job, p in planned if p.state != "impossible"], grid.out)
+    # A job that could not make all of its files does not stand; those that it made count.
+    standing |= _standing([job for job, p in planned if p.state != "impossible"], grid.out)
     failed += _figures(standing, grid.devices, reporter)
     return SweepResult(
         tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values()))
@@ -248,14 +251,18 @@ def _judged(found: dict[str, Artifact]) -> bool:
         )
 
 
-def _take(job: SweepJob, text: str, out: Path) -> Failed | None:
-    """Writes what a job gave back, records after their files; its failure where it failed."""
+def _take(job: SweepJob, text: str, out: Path) -> tuple[dict[str, str], list[Failed]]:
+    """Writes what a job gave back, records after their files.
+
+    Returns:
+        path -> sha256 of its artifacts, and what failed of it.
+    """
     if '"record":"Failure"' in text[:80]:
         failure = records.loads(Failure, text, "a job's answer")
         said = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
         with Store.open() as kept:
             kept.add_job("", str(job), "failed", said)
-        return Failed(str(job), said, failure.exit_code)
+        return {}, [Failed(str(job), said, failure.exit_code)]
     made = records.loads(JobResult, text, "a job's answer")
     ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
     # Aside there was nothing that its files must keep apart from, and here may be.
@@ -270,9 +277,18 @@ def _take(job: SweepJob, text: str, out: Path) -> Failed | None:
             records.write_atomic(path, zlib.decompress(base64.b85decode(made.files[name])))
         kept.load(store.read_kept(line, "a job's answer") for line in made.kept)
         paths = [_place(folder, name) for name in made.artifacts]
-        kept.add_export(made.key, {str(path): artifacts_.load(path) for path in paths})
-        kept.add_job(made.key, str(job), "done")
-    return None
+        artifacts = {str(path): artifacts_.load(path) for path in paths}
+        kept.add_export(made.key, artifacts)
+        failed = [Failed(str(job), _said(one), one.exit_code) for one in made.failed]
+        outcome = "failed" if failed else "done"
+        kept.add_job(made.key, str(job), outcome, "; ".join(one.message for one in failed))
+    return {path: a.sha256 for path, a in artifacts.items()}, failed
+
+
+def _said(failed: Failed) -> str:
+    """What is said of a file that failed, with its name."""
+    named = failed.what in failed.message
+    return failed.message if named else f"{failed.what}: {failed.message}"
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -344,8 +360,6 @@ def _export(job: SweepJob) -> JobResult:
     out = Path("build")
     config = job.config(out)
     done = export.export(config, timed=False)
-    if done.failed:
-        raise InputError(done.failed[0].message)
     key, _ = export_files.standing(config)
     with Store.open() as store:
         kept = tuple(store.dump())
@@ -357,7 +371,7 @@ def _export(job: SweepJob) -> JobResult:
         if path.is_file()
     }
     paths = tuple(str(Path(row.path).relative_to(out)) for row in done.rows)
-    return JobResult(key, files, paths, kept)
+    return JobResult(key, files, paths, kept, done.failed)
 
 
 if __name__ == "__main__":

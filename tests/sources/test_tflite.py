@@ -9,12 +9,14 @@ import zipfile
 
 import flatbuffers
 import numpy as np
+import onnxruntime
 import pytest
+import tensorflow as tf
 import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, RECIPES, source_of
+from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, source_of
 from mobiledeploy.core.types import (
     Contract,
     Golden,
@@ -219,6 +221,49 @@ def test_another_resolution_is_refused(floats, tmp_path):
     with pytest.raises(UsageError, match="takes 16x16 only"):
         opened(tmp_path / "x.tflite", floats[1], resolution=(32, 32))
     assert opened(tmp_path / "x.tflite", floats[1], resolution=SIZE).resolution == SIZE
+
+
+def open_to_any_size():
+    """A float TFLite of images of any size and number; it enlarges by the shape that it finds."""
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = layers.Input((None, None, 3))
+    x = layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
+    x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+    x = layers.DepthwiseConv2D(3, 2)(layers.Concatenate()([image, x]))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = tf_keras.Model(image, layers.Dense(4, activation="softmax")(x))
+    return model, tf.lite.TFLiteConverter.from_keras_model(model).convert()
+
+
+def test_res_chooses_the_size_of_a_file_that_takes_any(tmp_path):
+    model, content = open_to_any_size()
+    kinds = {Graph(content).kind(op) for op in Graph(content).ops}
+    assert {"SHAPE", "SLICE", "MUL"} <= kinds
+    there = opened(tmp_path / "x.tflite", content, resolution=(20, 20))
+    assert (there.resolution, there.classes) == ((20, 20), 4)
+    images = np.random.default_rng(1).random((3, 20, 20, 3), np.float32)
+    made = there.floats("model")
+    np.testing.assert_allclose(execution.run(made, images), model(images), atol=1e-6)
+    graph = Graph(made)
+    assert all(tensor.shapeSignature is None for tensor in graph.subgraph.tensors)
+    assert all(np.prod(graph.shape(int(i))) > 1 for op in graph.ops for i in op.outputs)
+    assert not {"SHAPE", "SLICE", "MUL"} & {graph.kind(op) for op in graph.ops}
+    session = onnxruntime.InferenceSession(WRITERS.load("onnx").write(made))
+    (image,) = session.get_inputs()
+    (answer,) = session.run(None, {image.name: images[:1].transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(answer, model(images[:1]), atol=1e-6)
+    start = quantized.start(made, RECIPES.load("int8_ptq").RECIPE, "int8", images)
+    assert shelf.float_layers(shelf.inspect(quantized.integers(start))) == ()
+
+
+def test_a_file_that_takes_any_size_wants_one(tmp_path):
+    _, content = open_to_any_size()
+    with pytest.raises(InputError, match=r"takes any height and width") as told:
+        opened(tmp_path / "x.tflite", content)
+    assert (told.value.exit_code, told.value.hint) == (7, "say which: --res 224")
+    with pytest.raises(InputError, match="cannot take 1x1: LiteRT"):
+        opened(tmp_path / "x.tflite", content, resolution=(1, 1))
 
 
 @pytest.mark.parametrize(

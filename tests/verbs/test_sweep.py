@@ -196,7 +196,7 @@ def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypa
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
     order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
     for name in ("../evil", "/tmp/evil-of-a-sweep"):
-        made = sweep_job.JobResult("key", {name: ""}, (), ())
+        made = sweep_job.JobResult("key", {name: ""}, (), (), ())
         with pytest.raises(Exception, match="not below"):
             sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
@@ -204,11 +204,11 @@ def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
 
 def test_an_answer_follows_no_link_out_of_its_folder(here: Path) -> None:
     order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
-    folder = export_files.folder(order.order(here / "build"))
+    folder = export_files.folder(order.config(here / "build"))
     folder.mkdir(parents=True)
     (folder / "file").symlink_to(here / "evil")
     content = base64.b85encode(zlib.compress(b"x")).decode()
-    made = sweep_job.JobResult("key", {"aside/file": content}, (), ())
+    made = sweep_job.JobResult("key", {"aside/file": content}, (), (), ())
     with pytest.raises(InputError, match="not below"):
         sweep._take(order, records.line(made), here / "build")
     assert not (here / "evil").exists()
@@ -299,6 +299,27 @@ def test_a_sweep_is_made_once(here: Path) -> None:
     assert again.made == 0
     assert again.jobs[0].state == "standing"
     assert again.fronts == first.fronts
+
+
+@pytest.mark.slow
+def test_a_file_that_fails_costs_that_file_only(here: Path) -> None:
+    """GoogLeNet's logarithm has no kernel for codes of 16 bits."""
+    argv = ("--arch", "googlenet", "--res", "64", "--weights", "random", "--format", "tflite")
+    argv += ("--recipe", "float32,int16x8_ptq", "--device", "host")
+    done = cli(*argv, "--json")
+    assert done.returncode == 7, done.stderr
+    swept = records.loads(sweep.SweepResult, done.stdout)
+    (failed,) = swept.failed
+    assert failed.what == "googlenet 64"
+    assert failed.message.startswith("int16x8_ptq.tflite would still compute LOG in float")
+    assert swept.made == 1
+    kinds = {f.kind: [(r.model, r.recipe) for r in f.results] for f in swept.fronts}
+    assert kinds["measured"] == kinds["size"] == [("googlenet_64", "float32")]
+    folder = here / "build" / "googlenet_64_random"
+    assert artifacts.load(folder / "float32.tflite").recipe.name == "float32"
+    assert not (folder / "int16x8_ptq.tflite").exists()
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: googlenet 64: int16x8_ptq.tflite would still compute LOG")
 
 
 def fronts(
