@@ -1,12 +1,18 @@
 """Every command of README and docs is run, page by page, as a reader would."""
 
+import ast
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from mobiledeploy.cli import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -64,3 +70,67 @@ def test_every_exit_code_of_an_error_is_documented():
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.DeployError):
             assert f"\n| {kind.exit_code} |" in page
+
+
+# docs/json.md
+
+
+@pytest.fixture(scope="module")
+def record_docs():
+    path = REPOSITORY / "tools" / "record_docs.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_records_is_what_the_tool_writes(record_docs):
+    text = record_docs.PAGE.read_text("utf-8")
+    assert record_docs.page(text) == text, "python tools/record_docs.py writes it anew"
+
+
+def test_a_number_without_a_unit_is_noticed(record_docs):
+    with pytest.raises(KeyError, match=r"Evaluation\.watts"):
+        record_docs.unit("Evaluation", "watts", "number")
+
+
+def commands_with_json(command: click.Command, name: str) -> Iterator[str]:
+    """The command lines below `command` that take --json, without options."""
+    context = click.Context(command)
+    if name and any("--json" in param.opts for param in command.params):
+        yield name
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            child = command.get_command(context, below)
+            assert child is not None
+            yield from commands_with_json(child, f"{name} {below}".strip())
+
+
+def test_every_command_with_json_is_on_the_page(record_docs):
+    named = {re.split(r" (?:--|ID)", line)[0] for line in record_docs.COMMANDS}
+    assert named == set(commands_with_json(main.cli, ""))
+
+
+def returned(path: Path) -> set[str]:
+    """The types that a module's functions return, as they are written."""
+    tree = ast.parse(path.read_text("utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {ast.unparse(f.returns).rpartition(".")[2] for f in functions if f.returns}
+
+
+@pytest.mark.parametrize("name", sorted(main.cli.list_commands(click.Context(main.cli))))
+def test_a_command_prints_the_records_of_the_page(name, record_docs):
+    """The page's records are what the functions return that a command's file imports."""
+    package = REPOSITORY / "mobiledeploy"
+    tree = ast.parse((package / "cli" / f"{name}.py").read_text("utf-8"))
+    modules = [
+        package / node.module.rpartition(".")[2] / f"{alias.name}.py"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        and node.module in ("mobiledeploy.verbs", "mobiledeploy.steps")
+        for alias in node.names
+    ]
+    records = set().union(*map(returned, modules))
+    named = {record for line, record in record_docs.COMMANDS.items() if line.split(" ")[0] == name}
+    assert named <= records
