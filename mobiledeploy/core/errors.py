@@ -65,6 +65,10 @@ class BrokenImage(InputError):
     """One image cannot be read; who reads many skips it, names it and counts it."""
 
 
+class DeployWarning(UserWarning):
+    """A named warning, as Python's `warnings` hear it; the result stands."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says anything."""
     lines = (line.strip() for line in str(error).splitlines())

@@ -23,6 +23,7 @@ from packaging.version import Version
 
 from mobiledeploy import __version__
 from mobiledeploy.core import apart, artifacts, assets, native, package
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import NamedWarning
@@ -47,7 +48,7 @@ LITTLE_DISK_BYTES = 3 * 10**9
 
 
 @dataclass(frozen=True)
-class InstalledPart:
+class InstalledPart(Record):
     """A package or a program. `fix` is the line that brings it, or why none can.
 
     `extra` is base for what every command needs, export or tflite-runtime for what those extras
@@ -64,7 +65,7 @@ class InstalledPart:
 
 
 @dataclass(frozen=True)
-class CleanedFolder:
+class CleanedFolder(Record):
     """Where something of ours lies. `size_bytes` is None where nothing lies there yet."""
 
     name: str
@@ -73,7 +74,7 @@ class CleanedFolder:
 
 
 @dataclass(frozen=True)
-class Installation:
+class Installation(Record):
     """The answer of `doctor`.
 
     `places` are empty in a broken installation. Free memory is None where the system does not tell.
@@ -95,7 +96,7 @@ class Installation:
 
 
 @dataclass(frozen=True)
-class CleanResult:
+class CleanResult(Record):
     """What `clean` removed, with the size that it had."""
 
     removed: tuple[CleanedFolder, ...]

@@ -9,6 +9,7 @@ import tf_keras
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.core.types import Weights
 from mobiledeploy.steps import card_specs, card_weights, model_files
 from mobiledeploy.verbs import models as verb
 from tests.conftest import Heard
@@ -84,14 +85,14 @@ def resolved(card, source, alpha=0.25, resolution=160, **options):
 
 
 def test_models_lists_every_card(card):
-    assert card in verb.models()
-    assert verb.models("tiny") == (card,)
+    assert card in [listing.card for listing in verb.models().models]
+    assert [listing.card for listing in verb.models("tiny").models] == [card]
 
 
 def test_demo_weights_are_pinned_and_bring_their_classes(card):
     found = resolved(card, "demo")
     assert found.path.name == "tiny.h5"
-    assert found.weights == verb.Weights("demo", card.weights.demo.files[0].sha256, pinned=True)
+    assert found.weights == Weights("demo", card.weights.demo.files[0].sha256, pinned=True)
     assert (found.classes, found.labels) == (3, ("a", "b", "c"))
     assert found.preprocessing.crop == 1.0
     assert found.preprocessing.input_range == (-1.0, 1.0)
@@ -192,9 +193,7 @@ def test_imagenet_weights_come_from_the_address_that_is_set(
     found = card_weights.weights(card, "imagenet", 0.25, resolution, notes)
     assert web.asked == [f"/mirror/{name}"]
     assert found.path.read_bytes() == published
-    assert found.weights == verb.Weights(
-        "imagenet", hashlib.sha256(published).hexdigest(), pinned=False
-    )
+    assert found.weights == Weights("imagenet", hashlib.sha256(published).hexdigest(), pinned=False)
     assert (found.classes, found.labels) == (1000, ())
     assert found.preprocessing.crop == 0.875
     assert [warning.name for warning in notes.warnings] == ["unpinned-weights"]
@@ -235,9 +234,7 @@ def test_a_weights_file_of_the_users(card, tmp_path, published):
     path.write_bytes(published)
     found = resolved(card, str(path))
     assert found.path == path
-    assert found.weights == verb.Weights(
-        "mine.h5", hashlib.sha256(published).hexdigest(), pinned=False
-    )
+    assert found.weights == Weights("mine.h5", hashlib.sha256(published).hexdigest(), pinned=False)
     assert found.classes == 1000
 
 
@@ -275,7 +272,7 @@ def test_what_is_no_model_is_said(tmp_path):
 
 
 def test_the_card_of_v1_fits_keras_applications():
-    (card,) = verb.models("mobilenet_v1")
+    card = cards.load("mobilenet_v1")
     assert card.weights.imagenet is not None
     found = {file.alpha: file.file for file in card.weights.imagenet.files}
     assert found == {
@@ -289,7 +286,7 @@ def test_the_card_of_v1_fits_keras_applications():
 
 
 def test_the_shipped_demo_weights_load():
-    (card,) = verb.models("mobilenet_v1")
+    card = cards.load("mobilenet_v1")
     assert {0.25, 0.5} <= {file.alpha for file in card.weights.demo.files}
     for file in card.weights.demo.files:
         found = resolved(card, "demo", alpha=file.alpha, resolution=96)
