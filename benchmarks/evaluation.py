@@ -21,7 +21,7 @@ from pathlib import Path
 from _side_by_side import compare, report
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts, leases, records
 from mobiledeploy.steps import bench_figures
 from mobiledeploy.verbs import evaluate
 
@@ -38,10 +38,11 @@ def main(artifact: Path, data: str | None) -> None:
         alone = Path(folder) / artifact.name
 
         # Which images these are, for the other way to take the same; it warms the caches too.
-        (first,) = evaluate.evaluate([alone], data=data, reporter=Terminal(quiet=True))
+        (first,) = evaluate.evaluate(alone, data=data, reporter=Terminal(quiet=True)).evaluations
 
         def ours() -> float:
-            (made,) = evaluate.evaluate([alone], data=data, reporter=Terminal(quiet=True))
+            done = evaluate.evaluate(alone, data=data, reporter=Terminal(quiet=True))
+            (made,) = done.evaluations
             return made.images / made.images_per_second
 
         def theirs() -> float:
@@ -52,7 +53,7 @@ def main(artifact: Path, data: str | None) -> None:
             return float(done.stdout)
 
         result = compare(
-            f"evaluating {artifact.name} on {evaluate.cores()} cores",
+            f"evaluating {artifact.name} on {leases.cores()} cores",
             ("mobiledeploy evaluate", ours),
             ("one interpreter in a loop", theirs),
             bar=BAR,
