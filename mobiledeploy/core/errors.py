@@ -79,6 +79,10 @@ def of_code(
     return kinds.get(exit_code, other)(message, hint)
 
 
+class DeployWarning(UserWarning):
+    """A named warning, as Python's `warnings` hear it; the result stands."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says anything."""
     lines = (line.strip() for line in str(error).splitlines())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import alignment, regression
 from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Counted,
@@ -21,7 +22,7 @@ from mobiledeploy.core.types import (
     Measurement,
     NamedWarning,
 )
-from mobiledeploy.steps import bench_figures, store_records
+from mobiledeploy.steps import bench_figures, bench_tables, store_records
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
@@ -48,7 +49,7 @@ _OF_THE_MOMENT = frozenset(
 
 
 @dataclass(frozen=True)
-class LayerCountPair:
+class LayerCountPair(Record):
     """An operator of both counts, or of one of them only."""
 
     a: LayerCount | None
@@ -61,7 +62,7 @@ class LayerCountPair:
 
 
 @dataclass(frozen=True)
-class DifferentFact:
+class DifferentFact(Record):
     """What the figures were had with, where it differs; "" is not told."""
 
     name: str
@@ -70,7 +71,7 @@ class DifferentFact:
 
 
 @dataclass(frozen=True)
-class FigureDifference:
+class FigureDifference(Record):
     """Two figures, `a` and `b` as they were named, of the artifacts `models`.
 
     `values` are nanoseconds (of what was measured, the median) or, of `counted`, instructions.
@@ -138,17 +139,6 @@ def value(m: Measurement) -> float:
     if isinstance(m, Counted):
         return float(m.instructions)
     return m.median_ns if isinstance(m, Measured) else m.latency_ns
-
-
-def delegated(m: Measurement) -> str:
-    """How much of the graph a delegate took; "" where there is none, or nobody tells.
-
-    "?" stands for a count that the runner did not learn.
-    """
-    if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
-        return ""
-    taken = "?" if m.delegated_nodes is None else m.delegated_nodes
-    return f"{taken}/{m.total_nodes} {m.target.delegate}"
 
 
 def _is_id(name: str) -> bool:
@@ -252,4 +242,4 @@ def _environment(m: Measurement) -> dict[str, str]:
         for k, v in m.facts_before.items()
         if k not in _OF_THE_MOMENT
     }
-    return found | {"delegated": delegated(m)} | standing
+    return found | {"delegated": bench_tables.delegated(m)} | standing
