@@ -44,6 +44,9 @@ class Several(_settings.Listed[tuple[Any, ...]]):
     help="Cards, with commas between.",
 )
 @_settings.option("--alpha", type=Several(float), help="Default: the card's own.")
+@_settings.option(
+    "--groups", type=Several(int), help="Groups of ShuffleNet's pointwise convolutions."
+)
 @_settings.option("--res", type=Several(int), help="Default: the card's own.")
 @_settings.option(
     "--recipe",
@@ -79,6 +82,7 @@ class Several(_settings.Listed[tuple[Any, ...]]):
 def command(
     arch: tuple[str, ...],
     alpha: tuple[float, ...] | None,
+    groups: tuple[int, ...] | None,
     res: tuple[int, ...] | None,
     recipe: tuple[str, ...],
     format: tuple[str, ...] | None,  # noqa: A002
@@ -106,6 +110,7 @@ def command(
         done = verb.sweep(
             arch=arch,
             alpha=alpha,
+            groups=groups,
             res=res,
             recipe=recipe,
             format=format,

@@ -108,6 +108,12 @@ class ModelSpec(Record):
     weights: Weights
     paper: str = ""
 
+    @property
+    def alpha(self) -> float | None:
+        """The width multiplier; None for a network without one."""
+        alpha = self.arguments.get("alpha")
+        return None if alpha is None else float(alpha)
+
 
 @dataclass(frozen=True)
 class Recipe(Record):

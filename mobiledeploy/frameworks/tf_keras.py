@@ -38,11 +38,10 @@ def build(spec: ModelSpec, weights: Path | None) -> Model:
     if weights is None:
         _randomise(handle)
     else:
-        alpha = spec.arguments.get("alpha")
         load_weights(
             handle,
             weights,
-            alpha=None if alpha is None else float(alpha),
+            alpha=spec.alpha,
             sha256=spec.weights.sha256 or None,
         )
     return Model("tf_keras", handle)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import ModelSpec, Weights
+from mobiledeploy.core.types import Argument, ModelSpec, Weights
 
 # TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network with an alpha stays below.
 LARGEST_ALPHA = 10.0
@@ -13,6 +15,16 @@ LARGEST_CLASSES = 100_000
 RANDOM = Weights("random", "", pinned=True)
 DEMO = "demo"
 """The built-in images, as --data names them."""
+
+
+def name(card: str, arguments: Mapping[str, Argument], resolution: int) -> str:
+    """A network's name in records and folders: shufflenet_v1_g3_0.5_160."""
+    parts = [card]
+    if "groups" in arguments:
+        parts.append(f"g{arguments['groups']}")
+    if "alpha" in arguments:
+        parts.append(f"{arguments['alpha']:g}")
+    return "_".join((*parts, str(resolution)))
 
 
 def spec(
@@ -32,17 +44,13 @@ def spec(
     if groups is not None and "groups" not in card.arguments:
         raise UsageError(f"{card.name} has no groups", "leave --groups away")
     arguments = dict(card.arguments)
-    name = card.name
     if groups is not None:
         arguments["groups"] = groups
-    if "groups" in arguments:
-        name += f"_g{arguments['groups']}"
     width = card.default_alpha if alpha is None else alpha
     if width is not None:
         if not 0 < width <= LARGEST_ALPHA:
             raise UsageError(f"alpha {width:g} is not above 0 and at most {LARGEST_ALPHA:g}")
         arguments["alpha"] = width
-        name += f"_{width:g}"
     size = card.default_resolution if res is None else res
     low, high = card.resolution_limits
     if not low <= size <= high:
@@ -50,7 +58,7 @@ def spec(
     if not 2 <= classes <= LARGEST_CLASSES:
         raise UsageError(f"{classes} classes are not within 2 to {LARGEST_CLASSES}")
     return ModelSpec(
-        name=f"{name}_{size}",
+        name=name(card.name, arguments, size),
         card=card.name,
         architecture=card.architecture,
         arguments=arguments,

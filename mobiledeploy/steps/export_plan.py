@@ -270,9 +270,8 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
         # The widest that there are.
         alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
     fresh = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
-    width = None if card.default_alpha is None else float(fresh.arguments["alpha"])
     found = card_weights.weights(
-        card, source, width, fresh.resolution[0], reporter, unsafe=config.unsafe
+        card, source, fresh.alpha, fresh.resolution[0], reporter, unsafe=config.unsafe
     )
     if source == "random":
         reporter.warn(
@@ -305,10 +304,8 @@ def _trained(path: Path, config: ExportConfig) -> PlannedSource:
         low, high = card.resolution_limits
         if not low <= config.res <= high:
             raise UsageError(f"resolution {config.res} is not within {low} to {high}")
-        name = spec.name.rpartition("_")[0]
-        spec = dataclasses.replace(
-            spec, resolution=(config.res, config.res), name=f"{name}_{config.res}"
-        )
+        name = card_specs.name(card.name, spec.arguments, config.res)
+        spec = dataclasses.replace(spec, resolution=(config.res, config.res), name=name)
     return PlannedSource(spec, None, str(path / run.weights), run.data)
 
 

@@ -33,6 +33,7 @@ class SweepJob:
 
     arch: str
     alpha: float | None
+    groups: int | None
     res: int | None
     recipes: tuple[str, ...]
     formats: tuple[str, ...] | None
@@ -45,6 +46,7 @@ class SweepJob:
         return ExportConfig(
             arch=self.arch,
             alpha=self.alpha,
+            groups=self.groups,
             res=self.res,
             recipes=self.recipes,
             formats=self.formats,
@@ -54,7 +56,8 @@ class SweepJob:
         )
 
     def __str__(self) -> str:
-        parts = (self.arch, self.alpha, self.res)
+        groups = None if self.groups is None else f"g{self.groups}"
+        parts = (self.arch, self.alpha, groups, self.res)
         return " ".join(str(part) for part in parts if part is not None)
 
 

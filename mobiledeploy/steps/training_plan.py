@@ -243,8 +243,7 @@ def _alpha(card: ModelCard, config: TrainConfig) -> float | None:
         return _widest_demo(card)
     folder = Path(config.init)
     if folder.is_dir():
-        given = runs.load(folder).spec.arguments.get("alpha")
-        return None if given is None else float(given)
+        return runs.load(folder).spec.alpha
     return None
 
 
@@ -278,7 +277,7 @@ def _init(
             )
         weights = Weights(os.fsencode(path.name).decode("utf-8", "replace"), file.sha256, False)
         return path, weights, None if file.content == "model" else own
-    found = card_weights.weights(card, config.init, _width(spec), spec.resolution[0], reporter)
+    found = card_weights.weights(card, config.init, spec.alpha, spec.resolution[0], reporter)
     return found.path, found.weights, own
 
 
@@ -287,11 +286,6 @@ def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
         raise InputError(
             f"{path} holds a {run.spec.name}, which is no {spec.name}", "is it of another --alpha?"
         )
-
-
-def _width(spec: ModelSpec) -> float | None:
-    alpha = spec.arguments.get("alpha")
-    return None if alpha is None else float(alpha)
 
 
 def _teacher(config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Reporter) -> Source:

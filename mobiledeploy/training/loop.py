@@ -241,14 +241,12 @@ def load(network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporte
     The classifier stays as it is where the file is of another number of classes, which is said.
     InputError where anything else does not fit.
     """
-    alpha = spec.arguments.get("alpha")
-    width = None if alpha is None else float(alpha)
     classes = _classes(path)
     if classes in (None, spec.classes):
-        keras2.load_weights(network, path, alpha=width)
+        keras2.load_weights(network, path, alpha=spec.alpha)
         return
     twin = _architecture(spec, classes)
-    keras2.load_weights(twin, path, alpha=width)
+    keras2.load_weights(twin, path, alpha=spec.alpha)
     for layer in network.layers:
         if layer is not _classifier(network):
             layer.set_weights(twin.get_layer(layer.name).get_weights())

@@ -41,6 +41,7 @@ class SweepGrid(Record):
 
     archs: tuple[str, ...]
     alphas: tuple[float, ...] | None = None
+    groups: tuple[int, ...] | None = None
     resolutions: tuple[int, ...] | None = None
     recipes: tuple[str, ...] = ("float32", "int8_ptq")
     formats: tuple[str, ...] | None = None
@@ -132,6 +133,7 @@ def plan(
         ("--arch", grid.archs),
         ("--recipe", grid.recipes),
         ("--alpha", grid.alphas),
+        ("--groups", grid.groups),
         ("--res", grid.resolutions),
     ):
         if values is not None and not values:
@@ -148,10 +150,12 @@ def plan(
         if device.partition(":")[0] not in DEVICES.names() and resolve.stand_in(device) is None:
             resolve.resolve(device)
     found = []
-    cells = itertools.product(grid.archs, grid.alphas or (None,), grid.resolutions or (None,))
-    for number, (arch, alpha, res) in enumerate(cells):
+    cells = itertools.product(
+        grid.archs, grid.alphas or (None,), grid.groups or (None,), grid.resolutions or (None,)
+    )
+    for number, (arch, alpha, groups, res) in enumerate(cells):
         job = SweepJob(
-            arch, alpha, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
+            arch, alpha, groups, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
         )
         found.append((job, _state(job, grid.out)))
         reporter.progress("planning", number + 1, number + 2)
@@ -164,6 +168,7 @@ def sweep(
     *,
     arch: Names = "mobilenet_v1",
     alpha: float | Iterable[float] | None = None,
+    groups: int | Iterable[int] | None = None,
     res: int | Iterable[int] | None = None,
     recipe: Names = ("float32", "int8_ptq"),
     format: Names | None = None,  # noqa: A002 - the option's name
@@ -188,6 +193,8 @@ def sweep(
     Args:
         arch: one card or several.
         alpha: one width multiplier or several; by default the card's own.
+        groups: groups of ShuffleNet's pointwise convolutions, one number or several; by default
+            the card's own.
         res: one resolution in pixels or several; by default the card's own.
         recipe: what to make of each model.
         format: `tflite`, `onnx`, or both, which is the default.
@@ -213,6 +220,7 @@ def sweep(
     grid = SweepGrid(
         arguments.several(arch),
         None if alpha is None else arguments.several(alpha),
+        None if groups is None else arguments.several(groups),
         None if res is None else arguments.several(res),
         arguments.several(recipe),
         None if format is None else arguments.several(format),
@@ -441,6 +449,7 @@ def _export(job: SweepJob) -> JobResult:
     done = export.export(
         arch=job.arch,
         alpha=job.alpha,
+        groups=job.groups,
         res=job.res,
         weights=job.weights,
         data=job.data,

@@ -10,7 +10,8 @@ from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.types import Weights
-from mobiledeploy.steps import card_specs, card_weights, model_files
+from mobiledeploy.steps import card_specs, card_weights
+from mobiledeploy.steps.model_files import detect
 from mobiledeploy.verbs import models as verb
 from tests.conftest import Heard
 
@@ -255,9 +256,9 @@ def test_a_file_that_is_no_keras_2_weights_is_refused(card, model_files, name, s
 def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
     for name in ("k2_lambda.h5", "k3_lambda.keras", "k2_lambda_saved"):
         with pytest.raises(InputError, match=r"code of its own.*--unsafe"):
-            model_files.detect(model_files / name)
+            detect(model_files / name)
         heard = Heard()
-        assert model_files.detect(model_files / name, unsafe=True, reporter=heard).code
+        assert detect(model_files / name, unsafe=True, reporter=heard).code
         (warning,) = heard.warnings
         assert warning.name == "unsafe"
         assert "Lambda layer 'doubled'" in warning.message
@@ -266,9 +267,9 @@ def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
 def test_what_is_no_model_is_said(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
     with pytest.raises(InputError, match="no model that is known"):
-        model_files.detect(tmp_path / "x.txt")
+        detect(tmp_path / "x.txt")
     with pytest.raises(InputError, match="no model that is known"):
-        model_files.detect(tmp_path)
+        detect(tmp_path)
 
 
 def test_the_card_of_v1_fits_keras_applications():

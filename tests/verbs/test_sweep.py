@@ -158,7 +158,7 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
     monkeypatch.setattr(sys, "executable", str(here / "python"))
     (here / "python").write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     (here / "python").chmod(0o755)
-    order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
     failure = records.loads(Failure, sweep_job.work(records.line(order), 0))
     killed = number == signal.SIGKILL
     assert ("killed by signal 9" if killed else "crashed (SIGSEGV)") in failure.message
@@ -182,7 +182,7 @@ def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypa
     monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
     order = records.line(
-        sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+        sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
     )
     sweep_job.work(order, 0)
     left = here / "tmp" / f".{sweep_job._FOLDER}.abc.staging"
@@ -194,7 +194,7 @@ def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypa
 
 
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
-    order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
     for name in ("../evil", "/tmp/evil-of-a-sweep"):
         made = sweep_job.JobResult("key", {name: ""}, (), (), ())
         with pytest.raises(Exception, match="not below"):
@@ -203,7 +203,7 @@ def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
 
 
 def test_an_answer_follows_no_link_out_of_its_folder(here: Path) -> None:
-    order = sweep_job.SweepJob("mobilenet_v1", 0.25, 64, ("float32",), None, None, None, 1)
+    order = sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
     folder = export_files.folder(order.config(here / "build"))
     folder.mkdir(parents=True)
     (folder / "file").symlink_to(here / "evil")
@@ -394,3 +394,9 @@ def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
     ]
     assert len(hashes[0]) == 32
     assert hashes[0] == hashes[1]
+
+
+def test_groups_are_a_side_of_the_grid(here):
+    done = sweep.sweep(arch="shufflenet_v1", groups=(3, 8), res=64, weights="random", dry_run=True)
+    assert [job.what for job in done.jobs] == ["shufflenet_v1 g3 64", "shufflenet_v1 g8 64"]
+    assert {job.state for job in done.jobs} == {"to do"}
