@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.types import Layer, Tensor
 
 FULLY_CONNECTED = "Fully Connected"
@@ -102,7 +103,7 @@ _BITS = {
 
 
 @dataclass(frozen=True)
-class LayerCost:
+class LayerCost(Record):
     """One row. `output` is the shape of what it computes, batch included.
 
     `bytes_moved` is the size of what it reads and writes, weights included, at the types of the
@@ -127,7 +128,7 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Share:
+class Share(Record):
     """What the layers of one kind come to, fractions of the whole from 0 to 1."""
 
     kind: str

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core import preprocessing
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array, Pixels
 from mobiledeploy.core.types import Layout, Preprocessing, Tensor
@@ -40,7 +41,7 @@ _OFFSETS = {
 
 
 @dataclass(frozen=True)
-class PipelineDiagnosis:
+class PipelineDiagnosis(Record):
     """What the tensors say.
 
     `differences` are what explains them, in words, each naming what the model wants; () where they

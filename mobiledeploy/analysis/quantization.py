@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
+from mobiledeploy.core.display import Record
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[Any]
@@ -65,7 +66,7 @@ class CodeGrid:
 
 
 @dataclass(frozen=True)
-class LayerError:
+class LayerError(Record):
     """One layer of an integer model beside the same layer in float, over some images.
 
     Attributes:
@@ -121,7 +122,7 @@ class LayerError:
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Remedy(Record):
     """What helps: `name` is a recipe or an option of export, `layers` those that it is for."""
 
     name: str

@@ -14,6 +14,7 @@ import click
 
 from mobiledeploy.cli import _settings
 from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Failed, NamedWarning, Overrides
 
@@ -76,8 +77,7 @@ class Terminal:
         """A warning, once; --quiet does not silence it, for the result is worth less without it."""
         if warning not in self._said:
             self._said.add(warning)
-            advice = f"; {warning.advice}" if warning.advice else ""
-            self._line(f"warning: {warning.message}{advice} [{warning.name}]")
+            self._line(f"warning: {warning.text}")
 
     def say(self, line: str) -> None:
         """What is going on, unless --quiet."""
@@ -197,6 +197,12 @@ def failures(failed: Sequence[Failed]) -> None:
     if failed:
         sys.stdout.flush()
         click.get_current_context().exit(max(one.exit_code for one in failed))
+
+
+def show(record: Record) -> None:
+    """The tables of a record, for people."""
+    for table_ in record.tables():
+        table(table_.headers, table_.rows, table_.title)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

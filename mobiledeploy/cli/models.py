@@ -20,45 +20,14 @@ def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
     With NAME, all that is known of that one. The published accuracy is ImageNet top-1, from the
     source that stands beside it.
     """
-    found = verb.listings(name)
+    found = verb.models(name)
     if json:
         _frame.emit_json(found)
     elif name is None:
-        _frame.table(
-            ("model", "paper", "alphas", "resolution", "mult-adds", "params", "top-1", "weights"),
-            [_line(listing) for listing in found.models],
-        )
+        _frame.show(found)
         click.echo("Next: `mobiledeploy models NAME` tells all of one.")
     else:
         _detail(found.models[0])
-
-
-def _line(listing: verb.ModelListing) -> tuple[str, ...]:
-    """A card at its defaults, by the first source that prints it so."""
-    card = listing.card
-    usual = [
-        row
-        for row in listing.published
-        if (row.alpha, row.resolution, row.variant)
-        == (card.default_alpha, card.default_resolution, "float")
-        and row.groups in (None, card.arguments.get("groups"))
-    ]
-    alphas = sorted({row.alpha for row in listing.published if row.alpha is not None})
-    weights = [
-        kind
-        for kind, there in (("demo", card.weights.demo), ("imagenet", card.weights.imagenet))
-        if there
-    ]
-    return (
-        card.name,
-        card.paper.partition(",")[0],
-        ", ".join(f"{alpha:g}" for alpha in alphas) or "–",
-        str(card.default_resolution),
-        _millions(next((row.mult_adds for row in usual if row.mult_adds), None)),
-        _millions(next((row.params for row in usual if row.params), None)),
-        units.percent(next((row.top1 for row in usual if row.top1), None)),
-        ", ".join(weights) or "random",
-    )
 
 
 def _detail(listing: verb.ModelListing) -> None:
@@ -88,14 +57,10 @@ def _row(row: Published) -> tuple[str, ...]:
         f"{row.source}{groups}{variant}",
         "–" if row.alpha is None else f"{row.alpha:g}",
         str(row.resolution),
-        _millions(row.mult_adds),
-        _millions(row.params),
+        units.millions(row.mult_adds),
+        units.millions(row.params),
         units.percent(row.top1),
     )
-
-
-def _millions(value: int | None) -> str:
-    return "–" if value is None else f"{value / 1e6:g} M"
 
 
 def _weights(card: ModelCard) -> list[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.assets import cache_dir
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.package import PACKAGE
 
@@ -24,7 +25,7 @@ WHOLE = "whole"
 
 
 @dataclass(frozen=True)
-class Environment:
+class Environment(Record):
     """One that is there: the folder, and the versions of its packages."""
 
     path: str

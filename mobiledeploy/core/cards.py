@@ -16,13 +16,14 @@ from pathlib import Path
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core import preprocessing as preprocessing_
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import config_dir, shipped
 from mobiledeploy.core.types import Argument, Preprocessing
 
 
 @dataclass(frozen=True)
-class CardDefaults:
+class CardDefaults(Record):
     """What is built when the command line does not say; no alpha where the paper has none."""
 
     resolution: int
@@ -30,14 +31,14 @@ class CardDefaults:
 
 
 @dataclass(frozen=True)
-class ResolutionLimits:
+class ResolutionLimits(Record):
     """Smallest and largest resolution in pixels."""
 
     resolution: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class DemoFile:
+class DemoFile(Record):
     """Weights that are shipped: `top1` is a fraction per resolution, by `command`."""
 
     file: str
@@ -48,7 +49,7 @@ class DemoFile:
 
 
 @dataclass(frozen=True)
-class DemoWeights:
+class DemoWeights(Record):
     """Weights trained on the built-in data set `data`, which has these classes."""
 
     classes: tuple[str, ...]
@@ -58,7 +59,7 @@ class DemoWeights:
 
 
 @dataclass(frozen=True)
-class ImagenetFile:
+class ImagenetFile(Record):
     """Weights to download: `file` may hold {resolution}, one file for each of `resolutions`.
 
     `md5` is the publisher's own, "" where it gives none.
@@ -71,7 +72,7 @@ class ImagenetFile:
 
 
 @dataclass(frozen=True)
-class ImagenetWeights:
+class ImagenetWeights(Record):
     """Weights published by others at `base_url`."""
 
     base_url: str
@@ -80,7 +81,7 @@ class ImagenetWeights:
 
 
 @dataclass(frozen=True)
-class WeightSets:
+class WeightSets(Record):
     """The weights that a card knows of."""
 
     demo: DemoWeights | None = None
@@ -88,7 +89,7 @@ class WeightSets:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelCard(Record):
     """What is known of a model before it is built.
 
     `arguments` are those of the architecture that make this model of it (a variant's name, groups).

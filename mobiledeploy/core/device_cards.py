@@ -17,6 +17,7 @@ from typing import Literal
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.cards import find, listed
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.package import config_dir, shipped
 
@@ -24,7 +25,7 @@ Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
-class Workload:
+class Workload(Record):
     """What one inference of a network has to do, whatever the type of its numbers.
 
     `mult_adds` are all, as the papers count them. `dense` are those of convolutions and fully
@@ -44,7 +45,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class EmulatedCore:
+class EmulatedCore(Record):
     """Some equal cores of a machine, at their highest clock."""
 
     name: str
@@ -53,7 +54,7 @@ class EmulatedCore:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Record):
     """Where figures are from."""
 
     title: str
@@ -62,7 +63,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Record):
     """A latency that was published or measured; `source` is a key of the card's `sources`."""
 
     network: str
@@ -71,7 +72,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(Record):
     """Points that belong together: one runtime, one precision, one number of threads.
 
     `version` or `year` are those of the runtime, "" and None where the source gives none. `cores`
@@ -92,7 +93,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class DeviceCard:
+class DeviceCard(Record):
     """What is known of a phone or a board.
 
     `models` are what Android calls it (ro.product.model). `cores` begin with the fastest, and

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.assets import cache_dir
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.package import shipped
 
@@ -52,7 +53,7 @@ class Assets:
 
 
 @dataclass(frozen=True)
-class Equipment:
+class Equipment(Record):
     """What `equip` put into the cache: versions by part, Debian's and ours.
 
     `qemu` is the emulator's program, `qemu_libraries` a folder of libraries for it ("" for none):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from mobiledeploy.core.display import Record
+
 ChannelOrder = Literal["rgb", "bgr"]
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
@@ -23,16 +25,22 @@ Argument = float | int | str
 
 
 @dataclass(frozen=True)
-class NamedWarning:
+class NamedWarning(Record):
     """A named warning: the result stands, but this should be known beside it."""
 
     name: str
     message: str
     advice: str = ""
 
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.message}{advice} [{self.name}]"
+
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Record):
     """How an image becomes the model's input.
 
     Central crop of `crop` of each side, resize to the model's height and width, channels in
@@ -50,7 +58,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Overrides:
+class Overrides(Record):
     """What the command line says of `Preprocessing`; None where it says nothing."""
 
     input_range: tuple[float, float] | None = None
@@ -70,7 +78,7 @@ class Overrides:
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(Record):
     """Where a model's numbers came from.
 
     `source` is what the user asked for (demo, imagenet, random, or a file's name); `pinned` says
@@ -83,7 +91,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Record):
     """What a model is: built from a card, or a user's own file (`card` is None).
 
     `resolution` is (height, width); `arguments` are the architecture's own (alpha, groups, ...).
@@ -101,7 +109,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Record):
     """What an artifact's numbers shall be; data only, a file of `recipes/` holds one.
 
     `calibration` names how activation ranges are found (None: none are needed). `passes` are
@@ -129,7 +137,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class Tensor(Record):
     """A tensor of a model. Real value = scale * (stored - zero_point), per `axis` if set.
 
     `constant`: its values are in the model, as weights are.
@@ -145,7 +153,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Record):
     """One operator of a model file, in execution order."""
 
     name: str
@@ -155,7 +163,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class FileFacts(Record):
     """What a model file holds, read without running it.
 
     `logits` names the tensor that feeds the closing softmax, or the output itself without one.
@@ -170,7 +178,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class Golden:
+class Golden(Record):
     """Samples with the answer that the artifact gave when it was made.
 
     `images` are PNG files of the images as the data set gave them, relative to the record's
@@ -186,7 +194,7 @@ class Golden:
 
 
 @dataclass(frozen=True)
-class Contract:
+class Contract(Record):
     """What a model file says itself: how an image becomes its input, and what it then answers.
 
     `layout` and `resolution` (height, width) are the input's.
@@ -201,7 +209,7 @@ class Contract:
 
 
 @dataclass(frozen=True)
-class DataRef:
+class DataRef(Record):
     """Which images: what `--data` said, the split of it, and how labels are ordered.
 
     `identity` is a sha256 over the content, so that two records can be known to speak of the same
@@ -216,7 +224,7 @@ class DataRef:
 
 
 @dataclass(frozen=True)
-class RecipeAlternative:
+class RecipeAlternative(Record):
     """One of a recipe's alternatives, and what it came to on calibration images held back.
 
     `divergence` is that of its softmax from the float model's, in nats, mean over the images, at
@@ -233,7 +241,7 @@ class RecipeAlternative:
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Record):
     """How far a file's logits are from those of its float model, over the images that judge it.
 
     `sqnr_db` is in dB, `divergence` the mean KL divergence of the softmax from the float model's,
@@ -247,7 +255,7 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
-class Artifact:
+class Artifact(Record):
     """One model file that `export` made, with all that a later command must know of it.
 
     `path` is relative to the record's own folder. `key` is a sha256 over all that it was made from
@@ -297,7 +305,7 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(Record):
     """Where and how a model is run."""
 
     device: str
@@ -308,7 +316,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class DeviceInfo:
+class DeviceInfo(Record):
     """A machine that figures can be had of, or that only needs something more for it.
 
     `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
@@ -322,7 +330,7 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Record):
     """What a model said of one image: the best five classes, best first, ties by lower index.
 
     `label` is -1 where the data set has none.
@@ -335,7 +343,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """The predictions of one artifact on one set of images, and what they come to.
 
     `top1` and `top5` are fractions, None without matching labels; `agreement` is the share of
@@ -364,7 +372,7 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Record):
     """One question that a check asked of an artifact, and its answer.
 
     `metric` is what was asked: `accuracy` (loss of top-1 against the accepted model), `float` (the
@@ -390,7 +398,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class MovedAnswers:
+class MovedAnswers(Record):
     """Images of class `true` that are taken for `predicted`: how many before, how many now."""
 
     true: str
@@ -400,7 +408,7 @@ class MovedAnswers:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Record):
     """What a check found of one artifact; `verdicts` decide, all else is information.
 
     Accuracies and `flips` are fractions of `images`; None where the images have no labels.
@@ -440,7 +448,7 @@ def gravest(said: Collection[Outcome]) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Record):
     """One figure held against that of a baseline set, both of one kind and one target.
 
     `path` names what was compared, for people; `verdicts` holds one verdict on the ratio of new to
@@ -463,7 +471,7 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Record):
     """One figure of the store, and what is known of the artifact that it is of.
 
     `kind` is "" for an artifact that has no figure; `latency_ns` with its interval is of what was
@@ -506,7 +514,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(Record):
     """Which images an artifact named rightly, so that two artifacts can be compared image by image.
 
     `right` is base64 of a bit for each of `images`, the first image in the highest bit of the first
@@ -520,7 +528,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Gain:
+class Gain(Record):
     """By how much top-1 is above another artifact's on the same images, a fraction.
 
     `low` and `high` are one-sided 95 % bounds, paired (`analysis.gate`).
@@ -537,7 +545,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class StoredVerdict:
+class StoredVerdict(Record):
     """A verdict of the store: when, by which gate, of which artifact, and what was said."""
 
     made_at: str
@@ -549,7 +557,7 @@ class StoredVerdict:
 
 
 @dataclass(frozen=True)
-class LayerFigure:
+class LayerFigure(Record):
     """A layer of a report's profile; `value` is mult-adds, or instructions where `counted`."""
 
     name: str
@@ -558,7 +566,7 @@ class LayerFigure:
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Record):
     """An image whose best class changed; `image` is a data URI of a small JPEG, "" for none."""
 
     sample: str
@@ -569,7 +577,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Detail:
+class Detail(Record):
     """What a report tells of one artifact besides its row.
 
     `classes` holds (name, images, rightly named) of each class; `flips` compare it with the
@@ -590,7 +598,7 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Record):
     """What a file of `reports/` makes text of.
 
     `failed` are artifacts of a check that have no verdict, each with its reason.
@@ -610,7 +618,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Record):
     """Time on a real machine, taken by a clock: raw, with warm-ups and the machine's facts.
 
     `median_ns` and its 95 % interval are of `samples_ns`.
@@ -633,7 +641,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class LatencyComparison:
+class LatencyComparison(Record):
     """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
 
     `changed` says whether the interval leaves out 1. Blocks come in rounds of A B B A.
@@ -649,7 +657,7 @@ class LatencyComparison:
 
 
 @dataclass(frozen=True)
-class StoredComparison:
+class StoredComparison(Record):
     """A comparison of the store without its blocks: when and where it was, and what came of it.
 
     `recorded` as of `Result`.
@@ -667,7 +675,7 @@ class StoredComparison:
 
 
 @dataclass(frozen=True)
-class LayerCount:
+class LayerCount(Record):
     """What one operator of a model executed in one inference.
 
     `kernel` is what the runtime calls the code that ran, with the class of instruction that most
@@ -681,7 +689,7 @@ class LayerCount:
 
 
 @dataclass(frozen=True)
-class NativeLibrary:
+class NativeLibrary(Record):
     """A runtime's shared library, which the native runner opens by the engine's C API.
 
     `pattern` is where the runtime's package has it, as for `glob`. `layers` reads the engine's
@@ -696,7 +704,7 @@ class NativeLibrary:
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Record):
     """Instructions of one inference on an emulated core: exact, and no time at all.
 
     `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by what they are
@@ -726,7 +734,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Record):
     """How a device card's points became a model of latency.
 
     `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` how many
@@ -750,7 +758,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Estimated:
+class Estimated(Record):
     """What a model of latency expects of a device that is not here; nobody measured it.
 
     `interval_ns` is where 95 of 100 such latencies would lie.
@@ -770,7 +778,7 @@ Measurement = Measured | Counted | Estimated
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Record):
     """A live model, opaque to every room but the TensorFlow wing.
 
     `framework` names the file of `sources/` that opened it. `handle` is called as
@@ -782,7 +790,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class QuantizedGraph:
+class QuantizedGraph(Record):
     """A model on its way from floats to integers: what post-training passes work on.
 
     `recipe` and `io` say what it is to become. `floats` is its float TFLite. `ranges` are the least
@@ -804,7 +812,7 @@ class QuantizedGraph:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Record):
     """A model that can be opened: a whole model file, or an architecture with its weights.
 
     `file` is a user's whole model; without it `spec`'s architecture is built and the Keras 2 HDF5
@@ -821,7 +829,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Record):
     """A child process's refusal, to be raised again by its parent."""
 
     exit_code: int
@@ -830,7 +838,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Failed:
+class Failed(Record):
     """One of several things that failed while the others went on; `what` names it.
 
     `exit_code` is what a command ends in for it.
@@ -842,7 +850,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class ModelFile(Record):
     """What a user's model or weights file is, found out without a framework opening it.
 
     `framework` names the file of `sources/` that opens it; `content` tells a whole model from
@@ -864,7 +872,7 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Record):
     """How a network is trained, as a paper says it.
 
     `learning_rate` is for `batch` images in a step and grows in proportion to the batch. It is
@@ -887,7 +895,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Record):
     """All that a training depends on besides its network and its images.
 
     `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None
@@ -918,7 +926,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Epoch(Record):
     """One pass over the training images; `number` counts from 1.
 
     `loss` is what was minimised, decay and soft targets included; `validation_loss` is the plain
@@ -937,7 +945,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Record):
     """A training and what came of it; `weights` lies in the run's folder, beside this record.
 
     `data` are the validation images, `trained_on` is the identity of the training ones, `images`

@@ -28,6 +28,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def millions(value: int | None) -> str:
+    """569000000 -> '569 M'; None -> an en dash."""
+    return "–" if value is None else f"{value / 1e6:g} M"
+
+
 def several(count: int, noun: str) -> str:
     """3, 'class' -> '3 classes'; 1, 'class' -> '1 class'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"

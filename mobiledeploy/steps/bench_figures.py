@@ -11,6 +11,7 @@ from typing import Any
 from mobiledeploy.analysis import stats
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.device_cards import DeviceCard
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Failed, Measurement, NamedWarning
@@ -22,7 +23,7 @@ from mobiledeploy.store.database import path as store_path
 
 
 @dataclass(frozen=True)
-class BenchResult:
+class BenchResult(Record):
     """The answer of the command: each path's artifact has the measurement of the same place.
 
     Where a phone is estimated and counted for, all estimates come first, and paths twice. Of a

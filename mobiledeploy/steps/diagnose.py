@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.analysis.quantization import CodeGrid, Doubles, LayerError, Remedy, Scaling, Tally
 from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
@@ -48,7 +49,7 @@ _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
-class QuantizationDiagnosis:
+class QuantizationDiagnosis(Record):
     """An integer artifact beside its float model.
 
     `sqnr_db` and `agreement` are of the logits over `images` of `data`; `enters` names the layer

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import alignment, regression
 from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Counted,
@@ -48,7 +49,7 @@ _OF_THE_MOMENT = frozenset(
 
 
 @dataclass(frozen=True)
-class LayerCountPair:
+class LayerCountPair(Record):
     """An operator of both counts, or of one of them only."""
 
     a: LayerCount | None
@@ -61,7 +62,7 @@ class LayerCountPair:
 
 
 @dataclass(frozen=True)
-class DifferentFact:
+class DifferentFact(Record):
     """What the figures were had with, where it differs; "" is not told."""
 
     name: str
@@ -70,7 +71,7 @@ class DifferentFact:
 
 
 @dataclass(frozen=True)
-class FigureDifference:
+class FigureDifference(Record):
     """Two figures, `a` and `b` as they were named, of the artifacts `models`.
 
     `values` are nanoseconds (of what was measured, the median) or, of `counted`, instructions.

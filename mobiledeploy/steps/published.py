@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from mobiledeploy.core import cards, inputs
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Record):
     """A network as a paper prints it; networks without a model card are left out of a table.
 
     `mult_adds` and `params` are as printed, in units of one, with half a unit of their last digit
@@ -47,7 +48,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class PublishedLayer:
+class PublishedLayer(Record):
     """A row of a table of layers: `filter` and `size` as printed, numbers with x between."""
 
     source: str
@@ -60,7 +61,7 @@ class PublishedLayer:
 
 
 @dataclass(frozen=True)
-class PublishedShare:
+class PublishedShare(Record):
     """A row of a table of kinds of layers: shares of the whole, from 0 to 1, or None."""
 
     source: str

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis.cost import LayerCost, Share
-from mobiledeploy.core import cards, inputs
+from mobiledeploy.core import cards, inputs, records
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
@@ -29,7 +30,7 @@ _NORMALISATION = ("FusedBatchNormV3", "BatchNormalization")
 
 
 @dataclass(frozen=True)
-class AnalyzeConfig:
+class AnalyzeConfig(Record):
     """What to analyze: `file`, or the card `arch` with its arguments (None: the card's own)."""
 
     file: Path | None = None
@@ -42,7 +43,7 @@ class AnalyzeConfig:
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Record):
     """A network and what it costs for one image; see `analysis.cost.Cost`.
 
     `trainable_params` is None for a finished file, in which normalisation is folded away.
@@ -63,7 +64,7 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class NetworkComparison:
+class NetworkComparison(Record):
     """A published row beside the network that is built here.
 
     `params` are the trainable ones. `differs` where either is off by more than the rounding of the
@@ -78,7 +79,7 @@ class NetworkComparison:
 
 
 @dataclass(frozen=True)
-class LayerComparison:
+class LayerComparison(Record):
     """A row of a paper's table of layers beside the layer that is built here."""
 
     published: PublishedLayer
@@ -91,7 +92,7 @@ class LayerComparison:
 
 
 @dataclass(frozen=True)
-class ShareComparison:
+class ShareComparison(Record):
     """A row of a paper's table of kinds beside what is built here; fractions.
 
     Parameters are those of convolutions and fully connected layers, without biases.
@@ -105,7 +106,7 @@ class ShareComparison:
 
 
 @dataclass(frozen=True)
-class TableComparison:
+class TableComparison(Record):
     """A published table beside what is built here; one of the three kinds has rows."""
 
     table: str
@@ -115,7 +116,7 @@ class TableComparison:
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Record):
     """What may be spent: mult-adds, bytes of int8 weights, and the least top-1, a fraction."""
 
     mult_adds: int | None = None
@@ -124,7 +125,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class BudgetChoice:
+class BudgetChoice(Record):
     """A published network within the budget.
 
     `size_bytes` is an estimate: a byte for each parameter. `command` builds it here.
@@ -136,7 +137,7 @@ class BudgetChoice:
 
 
 @dataclass(frozen=True)
-class BudgetChoices:
+class BudgetChoices(Record):
     """What fits a budget, best accuracy first."""
 
     budget: Budget
@@ -261,15 +262,10 @@ def compare(table: str, reporter: Reporter = SILENT) -> TableComparison:
     rows = published.load(table)
     specs = [_spec_of(row) for row in rows]
     # Each network once, however many rows speak of it.
-    distinct = list({repr(spec): spec for spec in specs}.values())
-    traced = dict(
-        zip(
-            map(repr, distinct),
-            trace_verb.trace([Source(spec) for spec in distinct], reporter),
-            strict=True,
-        )
-    )
-    whole = [traced[repr(spec)] for spec in specs]
+    distinct = {records.line(spec): Source(spec) for spec in specs}
+    made = trace_verb.trace(list(distinct.values()), reporter)
+    traced = dict(zip(distinct, made, strict=True))
+    whole = [traced[records.line(spec)] for spec in specs]
     grid = [row for row in rows if isinstance(row, Published)]
     if grid:
         return TableComparison(table, rows=tuple(map(_compared, grid, whole)))

@@ -15,6 +15,7 @@ import tomli_w
 from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.core import artifacts, device_cards, inputs, records
 from mobiledeploy.core.device_cards import DeviceCard, Point, Precision, Reference, Series, Workload
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Measured, NamedWarning
@@ -27,7 +28,7 @@ COLUMNS = ("file", "latency_ms")
 
 
 @dataclass(frozen=True)
-class CalibratedSeries:
+class CalibratedSeries(Record):
     """A series of the new card: its leave-one-out error, beside that of mult-adds alone."""
 
     series: str
@@ -37,7 +38,7 @@ class CalibratedSeries:
 
 
 @dataclass(frozen=True)
-class DeviceCalibration:
+class DeviceCalibration(Record):
     """The card that was written at `path`, and how good a model its points make."""
 
     path: str

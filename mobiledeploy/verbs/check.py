@@ -13,6 +13,7 @@ from typing import Literal
 
 from mobiledeploy.analysis import gate
 from mobiledeploy.core import artifacts, leases, records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Overrides, Report
@@ -36,7 +37,7 @@ DEFAULT = Path("mobiledeploy-baseline.json")
 
 
 @dataclass(frozen=True)
-class BaselineChange:
+class BaselineChange(Record):
     """An entry of a baseline that was written; `flips` are answers that changed, of `images`.
 
     `decides` is the margin above which so many images can decide, a fraction: of top-1 lost, or
@@ -56,7 +57,7 @@ class BaselineChange:
 
 
 @dataclass(frozen=True)
-class BaselineUpdate:
+class BaselineUpdate(Record):
     """The answer of `check --update-baseline`."""
 
     baseline: str

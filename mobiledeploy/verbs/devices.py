@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from mobiledeploy.core import device_cards
 from mobiledeploy.core.device_cards import DeviceCard
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.types import DeviceInfo
 from mobiledeploy.steps import estimate
 
 
 @dataclass(frozen=True)
-class DeviceList:
+class DeviceList(Record):
     """The answer of the command: what each device of the shelf sees, then the device cards."""
 
     devices: tuple[DeviceInfo, ...]

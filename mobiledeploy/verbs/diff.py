@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import alignment, cost, regression
 from mobiledeploy.core import artifacts, inputs
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
@@ -31,7 +32,7 @@ _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
-class Side:
+class Side(Record):
     """A layer as one of the artifacts has it. `type` is of what it computes and hands on.
 
     `weight_bytes` counts its constants, `instructions` is None where none were counted.
@@ -50,7 +51,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Record):
     """A layer of both, or of one only.
 
     `sqnr_db` compares the weights of B with those of A, None where they have no such pair of one
@@ -64,7 +65,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class FileFigures:
+class FileFigures(Record):
     """The newest figures of both of one kind on one target: ratio of B to A, and its interval."""
 
     kind: str
@@ -79,7 +80,7 @@ class FileFigures:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """The answer of the command: layers, what changed most first, and figures."""
 
     a: str

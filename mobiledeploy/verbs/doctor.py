@@ -23,6 +23,7 @@ from packaging.version import Version
 
 from mobiledeploy import __version__
 from mobiledeploy.core import apart, artifacts, assets, native, package
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.plugins import RUNTIMES, shelves
 from mobiledeploy.core.records import writing
@@ -46,7 +47,7 @@ LITTLE_DISK_BYTES = 3 * 10**9
 
 
 @dataclass(frozen=True)
-class InstalledPart:
+class InstalledPart(Record):
     """A package or a program. `fix` is the line that brings it, or why none can.
 
     `extra` is base for what every command needs, export or tflite-runtime for what those extras
@@ -63,7 +64,7 @@ class InstalledPart:
 
 
 @dataclass(frozen=True)
-class CleanedFolder:
+class CleanedFolder(Record):
     """Where something of ours lies. `size_bytes` is None where nothing lies there yet."""
 
     name: str
@@ -72,7 +73,7 @@ class CleanedFolder:
 
 
 @dataclass(frozen=True)
-class Installation:
+class Installation(Record):
     """The answer of `doctor`.
 
     `places` are empty in a broken installation. Free memory is None where the system does not tell.
@@ -94,7 +95,7 @@ class Installation:
 
 
 @dataclass(frozen=True)
-class CleanResult:
+class CleanResult(Record):
     """What `clean` removed, with the size that it had."""
 
     removed: tuple[CleanedFolder, ...]

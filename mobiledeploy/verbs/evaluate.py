@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Evaluation, Failed, Overrides
 from mobiledeploy.steps.evaluations import each
@@ -18,7 +19,7 @@ from mobiledeploy.steps.failures import Failures
 
 
 @dataclass(frozen=True)
-class EvaluateResult:
+class EvaluateResult(Record):
     """The answer of the command: an evaluation for each path, in their order.
 
     `failed` are the paths that have none, each with its reason.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
@@ -34,7 +35,7 @@ BENCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class ExportRow:
+class ExportRow(Record):
     """One artifact of an export and what is known of it; None where it was not asked.
 
     `sqnr_db` and `divergence` (in nats) are of its logits beside the float32 file's, over
@@ -59,7 +60,7 @@ class ExportRow:
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ExportResult(Record):
     """The answer of `export`. `reused` says that an earlier export with the same inputs stood.
 
     `failed` are files that were asked for by name and could not be made; `rows` are the others.

@@ -1,17 +1,18 @@
-"""Which models there are, where their weights come from, and what a file of the user's is."""
+"""Which models there are, where their weights come from, and what is published of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mobiledeploy.core import cards
+from mobiledeploy.core import cards, units
 from mobiledeploy.core.cards import ModelCard
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.steps import published
 from mobiledeploy.steps.published import Published
 
 
 @dataclass(frozen=True)
-class ModelListing:
+class ModelListing(Record):
     """A card and what is published of it."""
 
     card: ModelCard
@@ -19,23 +20,66 @@ class ModelListing:
 
 
 @dataclass(frozen=True)
-class ModelListings:
+class ModelListings(Record):
     """Every card that was asked for."""
 
     models: tuple[ModelListing, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each card, at its defaults."""
+        headers = ("model", "paper", "alphas", "resolution", "mult-adds", "params", "top-1")
+        return (Table((*headers, "weights"), tuple(map(_row, self.models))),)
 
-def models(name: str | None = None) -> tuple[ModelCard, ...]:
-    """The card `name`, or all cards; UsageError for an unknown name."""
-    return tuple(map(cards.load, cards.names() if name is None else [name]))
 
+def models(name: str | None = None) -> ModelListings:
+    """Lists model cards: alphas, resolutions, mult-adds, parameters, published accuracy, weights.
 
-def listings(name: str | None = None) -> ModelListings:
-    """The card `name`, or all cards, with the rows of published tables that are of them."""
+    Example:
+        >>> import mobiledeploy as md
+        >>> [listing.card.name for listing in md.models("mobilenet_v1").models]
+        ['mobilenet_v1']
+
+    Args:
+        name: one card; by default all.
+
+    Returns:
+        The cards, each with the rows of published tables that are of it.
+
+    Raises:
+        UsageError: no card has this name.
+    """
     rows = published.grids()
     return ModelListings(
         tuple(
             ModelListing(card, tuple(row for row in rows if row.card == card.name))
-            for card in models(name)
+            for card in map(cards.load, cards.names() if name is None else [name])
         )
+    )
+
+
+def _row(listing: ModelListing) -> tuple[str, ...]:
+    """A card at its defaults, by the first source that prints it so."""
+    card = listing.card
+    usual = [
+        row
+        for row in listing.published
+        if (row.alpha, row.resolution, row.variant)
+        == (card.default_alpha, card.default_resolution, "float")
+        and row.groups in (None, card.arguments.get("groups"))
+    ]
+    alphas = sorted({row.alpha for row in listing.published if row.alpha is not None})
+    weights = [
+        kind
+        for kind, there in (("demo", card.weights.demo), ("imagenet", card.weights.imagenet))
+        if there
+    ]
+    return (
+        card.name,
+        card.paper.partition(",")[0],
+        ", ".join(f"{alpha:g}" for alpha in alphas) or "–",
+        str(card.default_resolution),
+        units.millions(next((row.mult_adds for row in usual if row.mult_adds), None)),
+        units.millions(next((row.params for row in usual if row.params), None)),
+        units.percent(next((row.top1 for row in usual if row.top1), None)),
+        ", ".join(weights) or "random",
     )

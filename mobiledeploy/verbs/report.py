@@ -16,6 +16,7 @@ from PIL import Image
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
 from mobiledeploy.core.ports import SILENT, Pixels, Reporter
@@ -44,7 +45,7 @@ IMAGE_PIXELS = 96
 
 
 @dataclass(frozen=True)
-class WrittenReport:
+class WrittenReport(Record):
     """The answer of the command."""
 
     path: str

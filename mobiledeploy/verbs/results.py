@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import regression
 from mobiledeploy.core import records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
@@ -36,7 +37,7 @@ from mobiledeploy.store.database import Kept, Store
 
 
 @dataclass(frozen=True)
-class FigureKey:
+class FigureKey(Record):
     """What a figure is of, and where; `weights` is where the model's numbers came from.
 
     `io` is the artifact's `ends`.
@@ -80,7 +81,7 @@ class FigureKey:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Record):
     """A figure, and when it was made, as the store writes moments."""
 
     made_at: str
@@ -88,21 +89,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class ResultList:
+class ResultList(Record):
     """The answer of the listing, newest first."""
 
     results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
-class ComparisonList:
+class ComparisonList(Record):
     """The answer of the listing of comparisons, newest first."""
 
     comparisons: tuple[StoredComparison, ...]
 
 
 @dataclass(frozen=True)
-class RecordTransfer:
+class RecordTransfer(Record):
     """What an export wrote or an import added: so many of the records of a file."""
 
     path: str
@@ -111,7 +112,7 @@ class RecordTransfer:
 
 
 @dataclass(frozen=True)
-class RegressionReport:
+class RegressionReport(Record):
     """Every figure of the baseline set, and what became of it."""
 
     baseline: str

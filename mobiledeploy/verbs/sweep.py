@@ -20,6 +20,7 @@ from pathlib import Path
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, leases, records, units
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENT, Reporter
@@ -33,7 +34,7 @@ from mobiledeploy.verbs import bench, export
 
 
 @dataclass(frozen=True)
-class SweepGrid:
+class SweepGrid(Record):
     """What is tried; None means the card's own. `devices` may be empty: nothing is timed then."""
 
     archs: tuple[str, ...]
@@ -48,7 +49,7 @@ class SweepGrid:
 
 
 @dataclass(frozen=True)
-class PlannedJob:
+class PlannedJob(Record):
     """A job: `state` is to do, standing, or impossible, for the reason in `why`."""
 
     what: str
@@ -58,7 +59,7 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
-class ParetoFront:
+class ParetoFront(Record):
     """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device.
 
     All were judged on the same `images`. Of one cost the most accurate comes first, and those
@@ -74,7 +75,7 @@ class ParetoFront:
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Record):
     """The answer of the command; `made` is the number of jobs of which there are files now."""
 
     jobs: tuple[PlannedJob, ...]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.core import artifacts, records, runs
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Run
@@ -23,7 +24,7 @@ from mobiledeploy.steps.training_plan import TrainConfig, TrainingPlan, facts, p
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Record):
     """The answer of `train`. `reused` says that the folder held the finished training already."""
 
     folder: str

@@ -13,6 +13,7 @@ import numpy as np
 from mobiledeploy.analysis import pipelines
 from mobiledeploy.analysis.pipelines import PipelineDiagnosis
 from mobiledeploy.core import arrays, artifacts, inputs
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Array, Reporter
@@ -24,7 +25,7 @@ LARGEST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class VerifyResult:
+class VerifyResult(Record):
     """The answer of `verify`.
 
     `sealed`: the file itself carries its contract, the same as the record. `golden` is None where

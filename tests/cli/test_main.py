@@ -189,7 +189,7 @@ def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
         "import sys; from mobiledeploy.cli.main import run\n"
         "from mobiledeploy.verbs import models\n"
         "def broken(name): raise BrokenPipeError(32, 'Broken pipe')\n"
-        "models.listings = broken; sys.argv = ['mobiledeploy', 'models']; sys.exit(run())"
+        "models.models = broken; sys.argv = ['mobiledeploy', 'models']; sys.exit(run())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,0 +1,110 @@
+"""What people hand to a verb, as its steps take it: one path or several, one name or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+from mobiledeploy.core import artifacts, inputs
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.types import ChannelOrder, Overrides, Resize
+
+T = TypeVar("T", str, float, int)
+
+AnyPath = str | os.PathLike[str]
+AnyPaths = AnyPath | Iterable[AnyPath]
+Names = str | Iterable[str]
+Labels = AnyPath | Iterable[str]
+"""Class names in the model's order, or the path of a file that has one a line."""
+Triple = tuple[float, float, float]
+
+
+class ImageOptions(TypedDict):
+    """How images become input, as the keywords of a verb; None where nothing is said."""
+
+    input_range: tuple[float, float] | None
+    mean: Triple | None
+    std: Triple | None
+    channels: ChannelOrder | None
+    resize: Resize | None
+    crop: float | None
+    labels: Labels | None
+
+
+def path(given: AnyPath | None) -> Path | None:
+    """None stays None."""
+    return None if given is None else Path(given)
+
+
+def text(given: AnyPath | None) -> str | None:
+    """A word or a path as text; None stays None."""
+    return None if given is None else os.fspath(given)
+
+
+def paths(given: AnyPaths) -> tuple[Path, ...]:
+    """One path or several, each once, without the records of artifacts that are among them."""
+    several = [given] if isinstance(given, str | os.PathLike) else given
+    return artifacts.named(map(Path, several))
+
+
+def several(given: T | Iterable[T]) -> tuple[T, ...]:
+    """One value or several, each once."""
+    values = [given] if isinstance(given, str | float | int) else given
+    return tuple(dict.fromkeys(values))
+
+
+def overrides(
+    input_range: tuple[float, float] | None,
+    mean: Triple | None,
+    std: Triple | None,
+    channels: ChannelOrder | None,
+    resize: Resize | None,
+    crop: float | None,
+    labels: Labels | None,
+) -> Overrides:
+    """The preprocessing that differs from the model's own.
+
+    Raises:
+        UsageError: numbers that are too few or too many; labels that are no names of classes.
+    """
+    for name, numbers, count in (
+        ("input range", input_range, 2),
+        ("mean", mean, 3),
+        ("std", std, 3),
+    ):
+        if numbers is not None and len(numbers) != count:
+            raise UsageError(f"{name} has {len(numbers)} numbers", f"give {count}")
+    return Overrides(
+        None if input_range is None else (float(input_range[0]), float(input_range[1])),
+        _triple(mean),
+        _triple(std),
+        channels,
+        resize,
+        crop,
+        None if labels is None else _labels(labels),
+    )
+
+
+def _triple(numbers: Triple | None) -> Triple | None:
+    return None if numbers is None else (float(numbers[0]), float(numbers[1]), float(numbers[2]))
+
+
+def _labels(given: Labels) -> tuple[str, ...]:
+    if isinstance(given, str | os.PathLike):
+        try:
+            content = inputs.text(Path(given), inputs.TABLE)
+        except InputError as error:
+            raise UsageError(f"--labels {error.message}", error.hint) from error
+        names, where = tuple(line.strip() for line in content.rstrip().splitlines()), f" {given}"
+    else:
+        names, where = tuple(given), ""
+    if "" in names:
+        raise UsageError(
+            f"--labels{where} has an empty line {names.index('') + 1}",
+            "every line names a class; a background class needs a name too",
+        )
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"--labels{where} must name at least two classes, each once, one a line")
+    return names

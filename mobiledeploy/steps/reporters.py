@@ -1,0 +1,74 @@
+"""How a verb speaks to Python where no reporter is given: warnings, a log, a notebook's bar."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import warnings
+from html import escape
+from pathlib import Path
+from typing import Protocol
+
+from mobiledeploy.core.errors import DeployWarning
+from mobiledeploy.core.package import PACKAGE
+from mobiledeploy.core.types import NamedWarning
+
+_LOG = logging.getLogger("mobiledeploy")
+
+
+class _Shown(Protocol):
+    """What IPython gives for an output that can be replaced."""
+
+    def update(self, output: object) -> None:
+        """Shows `output` in its place."""
+        ...
+
+
+class PythonReporter:
+    """A Reporter for scripts and notebooks: what a verb uses where none is given.
+
+    Warnings go to `warnings`, as `DeployWarning`; what is going on goes to the logger
+    `mobiledeploy`, at level INFO. In a notebook each step has a bar; elsewhere nothing is printed.
+    """
+
+    def __init__(self) -> None:
+        self._bars: dict[str, _Shown] = {}
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of a step named `what`: a bar in a notebook, nothing elsewhere."""
+        # A notebook's process has imported it already.
+        if "ipykernel.zmqshell" not in sys.modules:
+            return
+        from IPython.display import HTML, display
+
+        output = HTML(_bar(what, done, total) if done < total else "")
+        if what in self._bars:
+            self._bars[what].update(output)
+        elif done < total:
+            self._bars[what] = display(output, display_id=True)
+        if done >= total:
+            self._bars.pop(what, None)
+
+    def warn(self, warning: NamedWarning) -> None:
+        """A warning, at the line outside of mobiledeploy that called."""
+        warnings.warn(warning.text, DeployWarning, stacklevel=_outside())
+
+    def say(self, line: str) -> None:
+        """What is going on."""
+        _LOG.info("%s", line)
+
+
+def _bar(what: str, done: int, total: int) -> str:
+    return (
+        f'<progress value="{done}" max="{total}" style="width: 20em"></progress> '
+        f"{escape(what)}: {done} of {total}"
+    )
+
+
+def _outside() -> int:
+    """The `stacklevel` of the first caller whose file is not of this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
