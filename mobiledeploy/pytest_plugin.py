@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
-
-from mobiledeploy.steps import accuracy_check
 
 if TYPE_CHECKING:
     from mobiledeploy.core.types import Report
@@ -56,24 +54,38 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
     ) -> Report | None:
         __tracebackhide__ = True
         from mobiledeploy.core.errors import DeployError
+        from mobiledeploy.core.ports import SILENT
         from mobiledeploy.verbs import check
 
-        common: dict[str, Any] = {
-            "baseline": Path(baseline),
-            "data": None if data is None else str(data),
-            "runtime": runtime,
-            "threads": threads,
-            "labelled": labels,
-        }
         try:
             paths = _paths(artifacts)
-            limits = accuracy_check.GateLimits(
-                margin / 100, float_margin / 100, *(_share(points) for points in (floor, max_flips))
-            )
             if update:
-                check.update(paths, limits=limits, **common)
+                check.update_baseline(
+                    paths,
+                    baseline=baseline,
+                    data=data,
+                    margin=margin,
+                    max_flips=max_flips,
+                    no_labels=not labels,
+                    runtime=runtime,
+                    threads=threads,
+                    reporter=SILENT,
+                )
                 return None
-            report = check.check(paths, limits=limits, on_inconclusive=on_inconclusive, **common)
+            report = check.check(
+                paths,
+                baseline=baseline,
+                data=data,
+                margin=margin,
+                float_margin=float_margin,
+                floor=floor,
+                max_flips=max_flips,
+                no_labels=not labels,
+                on_inconclusive=on_inconclusive,
+                runtime=runtime,
+                threads=threads,
+                reporter=SILENT,
+            )
         except DeployError as error:
             pytest.fail(f"error: {error}", pytrace=False)
         wrong = [f"error: {one.message}" for one in report.failed] + [
@@ -88,10 +100,6 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         return report
 
     return run
-
-
-def _share(points: float | None) -> float | None:
-    return None if points is None else points / 100
 
 
 def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:

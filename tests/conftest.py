@@ -33,7 +33,6 @@ from mobiledeploy.core.types import (
     ModelSpec,
     NamedWarning,
     Output,
-    Overrides,
     Preprocessing,
     Recipe,
     Source,
@@ -366,8 +365,7 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     It holds int8_ptq.tflite and float32.tflite. No calibration image has a pixel below 40.
     """
-    from mobiledeploy.steps import export_plan
-    from mobiledeploy.verbs import export
+    from mobiledeploy.verbs.export import export
 
     folder = tmp_path_factory.mktemp("unsigned")
     dice = np.random.default_rng(1)
@@ -376,18 +374,19 @@ def unsigned(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = dice.integers(40, 160 + 20 * (number % 5), (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(path)
-    config = export_plan.ExportConfig(
-        model=model_files / "k2.h5",
-        data=str(folder / "photos"),
-        io="uint8",
-        recipes=("float32", "int8_ptq"),
-        formats=("tflite",),
-        out=folder,
-        overrides=Overrides(input_range=(-1.0, 1.0)),
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(folder / "store"))
-        return Path(export.export(config, timed=False).folder)
+        done = export(
+            model_files / "k2.h5",
+            data=folder / "photos",
+            io="uint8",
+            recipe=("float32", "int8_ptq"),
+            format="tflite",
+            out=folder,
+            input_range=(-1, 1),
+            timed=False,
+        )
+        return Path(done.folder)
 
 
 class Heard:

@@ -200,8 +200,10 @@ def failures(failed: Sequence[Failed]) -> None:
 
 
 def show(record: Record) -> None:
-    """The tables of a record, for people."""
-    for table_ in record.tables():
+    """The tables of a record, for people, with a line between them."""
+    for number, table_ in enumerate(record.tables()):
+        if number:
+            click.echo()
         table(table_.headers, table_.rows, table_.title)
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
-from mobiledeploy.cli import _counts, _estimates, _frame, _settings
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Counted, Estimated, Measured
-from mobiledeploy.steps import bench_figures, diff_figures, resolve
+from mobiledeploy.core.types import LatencyComparison
+from mobiledeploy.steps import bench_tables, resolve
+from mobiledeploy.verbs import bench as verb
 from mobiledeploy.verbs import compare as comparison
 
 
@@ -100,12 +99,20 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 @_frame.common
 def command(
     artifacts: tuple[Path, ...],
+    device: str,
+    via: resolve.Via,
+    runner: str | None,
+    runtime: str | None,
+    delegate: str | None,
+    threads: int | None,
+    runs: int | None,
     compare: bool,
     rounds: int | None,
+    fixed_performance: bool,
+    record: Path | None,
     json: bool,
     quiet: bool,
     verbose: int,
-    **given: Any,
 ) -> None:
     """Time ARTIFACTS that `mobiledeploy export` made, one image at a time.
 
@@ -114,69 +121,48 @@ def command(
     is not here but has a device card (`--device pixel-3`), latency is estimated from published
     points, and instructions are counted on the emulated core that is most like its own.
     """
-    chosen = named(artifacts)
     if compare:
-        given["rounds"] = rounds or comparison.ROUNDS
-        _compare(chosen, json, _frame.Terminal(quiet, verbose), given)
+        chosen = named(artifacts)
+        if len(chosen) != 2:
+            raise UsageError(f"--compare takes two artifacts, not {len(chosen)}", "name A and B")
+        if runs is not None:
+            raise UsageError("--compare makes its own number of runs", "leave --runs away")
+        with _frame.Terminal(quiet, verbose) as terminal:
+            made = comparison.compare(
+                *chosen,
+                device=device,
+                via=via,
+                runner=runner,
+                runtime=runtime,
+                delegate=delegate,
+                threads=threads or 1,
+                rounds=rounds or comparison.ROUNDS,
+                record=record,
+                reporter=terminal,
+            )
+        _frame.emit_json(made) if json else _show_comparison(made, device)
         return
     if rounds is not None:
         raise UsageError("--rounds is of --compare", "--runs N for so many runs")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = bench_figures.figures(chosen, reporter=terminal, **given)
-    if json:
-        _frame.emit_json(done)
-        _frame.failures(done.failed)
-        return
-    made = [(Path(p), m) for p, m in zip(done.paths, done.measurements, strict=True)]
-    measured = {p: m for p, m in made if isinstance(m, Measured)}
-    counted = {p: m for p, m in made if isinstance(m, Counted)}
-    estimated = {p: m for p, m in made if isinstance(m, Estimated)}
-    if measured:
-        _show_measured(measured, done.recorded_at)
-    if estimated:
-        _estimates.show(estimated)
-    if estimated and counted:
-        click.echo()
-    if counted:
-        _counts.show(counted)
+        done = verb.bench(
+            artifacts,
+            device=device,
+            via=via,
+            runner=runner,
+            runtime=runtime,
+            delegate=delegate,
+            threads=threads,
+            runs=runs,
+            fixed_performance=fixed_performance,
+            record=record,
+            reporter=terminal,
+        )
+    _frame.emit_json(done) if json else _frame.show(done)
     _frame.failures(done.failed)
 
 
-def _show_measured(made: Mapping[Path, Measured], recorded_at: str) -> None:
-    first = next(iter(made.values()))
-    _frame.table(
-        ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
-        [
-            (
-                str(path),
-                f"{m.target.runtime} {m.runtime_version}",
-                units.duration(m.median_ns),
-                " to ".join(units.duration(end) for end in m.interval_ns),
-                str(len(m.samples_ns)),
-                diff_figures.delegated(m) or "–",
-                units.size(m.peak_rss_bytes),
-            )
-            for path, m in made.items()
-        ],
-        title=f"{_recorded(recorded_at)}measured on {_machine(first)}, "
-        f"{first.target.threads} thread{'s' if first.target.threads > 1 else ''}, batch 1",
-    )
-
-
-def _compare(
-    artifacts: tuple[Path, ...], json: bool, terminal: _frame.Terminal, given: dict[str, Any]
-) -> None:
-    if len(artifacts) != 2:
-        raise UsageError(f"--compare takes two artifacts, not {len(artifacts)}", "name A and B")
-    if given.pop("runs") is not None:
-        raise UsageError("--compare makes its own number of runs", "leave --runs away")
-    given.pop("fixed_performance")
-    given["threads"] = given["threads"] or 1
-    with terminal:
-        made = comparison.compare(*artifacts, reporter=terminal, **given)
-    if json:
-        _frame.emit_json(made)
-        return
+def _show_comparison(made: LatencyComparison, device: str) -> None:
     word = units.changed(made.ratio, made.changed)
     medians = {
         side: statistics.median(
@@ -199,17 +185,6 @@ def _compare(
                 word,
             )
         ],
-        title=f"{_recorded(resolve.recorded_at(given['device']))}measured on "
-        f"{_machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
+        title=f"{bench_tables.recorded(resolve.recorded_at(device))}measured on "
+        f"{bench_tables.machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
     )
-
-
-def _recorded(at: str) -> str:
-    return f"recorded on {at[:10]}, " if at else ""
-
-
-def _machine(measured: Measured) -> str:
-    facts = measured.facts_before
-    if "model" not in facts:
-        return facts.get("cpu", measured.target.device)
-    return f"{facts['model']} ({facts.get('soc', 'unknown SoC')}, {measured.target.device})"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import records, units
-from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Check, NamedWarning, Report, Verdict
 from mobiledeploy.steps import accuracy_check
 from mobiledeploy.verbs import check as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.steps.arguments import ImageOptions
 
 _REGRESSED, _INCONCLUSIVE = 1, 3
 _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
@@ -90,58 +92,76 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_frame.common
 def command(
     artifacts: tuple[Path, ...],
+    baseline: Path,
     update_baseline: bool,
+    data: str | None,
+    margin: float,
+    float_margin: float,
+    floor: float | None,
+    max_flips: float | None,
     no_labels: bool,
     on_inconclusive: Literal["fail", "warn"],
     junit: Path | None,
     markdown: Path | None,
     github: bool,
+    runtime: str | None,
+    threads: int | None,
     json: bool,
     quiet: bool,
     verbose: int,
-    **given: Any,
+    **images: Unpack[ImageOptions],
 ) -> None:
     """Hold ARTIFACTS against a baseline of accepted ones: pass, fail or inconclusive.
 
     Ends in 0 where all pass, in 1 where one regressed, in 3 where there are too few images to tell,
     and in the code of an error where one cannot be judged; the others are judged all the same.
     """
-    limits = _limits(given)
-    files = {name: path for name, path in (("junit", junit), ("markdown", markdown)) if path}
-    given["overrides"] = _frame.overrides(given)
-    paths = named(artifacts)
     if update_baseline:
         source = click.get_current_context().get_parameter_source("baseline")
         if source is click.core.ParameterSource.DEFAULT:
-            _settings.refuse_link_out(given["baseline"], "--baseline")
+            _settings.refuse_link_out(baseline, "--baseline")
         with _frame.Terminal(quiet, verbose) as terminal:
-            updated = verb.update(
-                paths, limits=limits, labelled=not no_labels, reporter=terminal, **given
+            updated = verb.update_baseline(
+                artifacts,
+                baseline=baseline,
+                data=data,
+                margin=margin,
+                max_flips=max_flips,
+                no_labels=no_labels,
+                runtime=runtime,
+                threads=threads,
+                reporter=terminal,
+                **images,
             )
         if json:
             _frame.emit_json(updated)
         else:
             _show_update(updated, labelled=not no_labels)
         return
-    for path in files.values():
-        records.need_folder(path)
     try:
         with _frame.Terminal(quiet, verbose) as terminal:
             report = verb.check(
-                paths,
-                limits=limits,
-                labelled=not no_labels,
+                artifacts,
+                baseline=baseline,
+                data=data,
+                margin=margin,
+                float_margin=float_margin,
+                floor=floor,
+                max_flips=max_flips,
+                no_labels=no_labels,
                 on_inconclusive=on_inconclusive,
+                junit=junit,
+                markdown=markdown,
+                runtime=runtime,
+                threads=threads,
                 reporter=terminal,
-                **given,
+                **images,
             )
     except DeployError as error:
         if github:
             line = units.one_line(str(error)).replace("%", "%25")
             click.echo(f"::error title=mobiledeploy check::{line}", err=True)
         raise
-    for name, path in files.items():
-        records.write_atomic(path, REPORTS.load(name).render(report))
     if github:
         _github(report, terminal)
     if json:
@@ -150,18 +170,6 @@ def command(
         _show(report, quiet)
     _frame.failures(report.failed)
     click.get_current_context().exit(_code(report))
-
-
-def _limits(given: dict[str, Any]) -> accuracy_check.GateLimits:
-    """Percentage points to fractions."""
-
-    def share(name: str) -> float | None:
-        points: float | None = given.pop(name)
-        return None if points is None else points / 100
-
-    margin, float_margin = share("margin"), share("float_margin")
-    assert margin is not None and float_margin is not None
-    return accuracy_check.GateLimits(margin, float_margin, share("floor"), share("max_flips"))
 
 
 def _code(report: Report) -> int:
@@ -187,20 +195,7 @@ def _github(report: Report, terminal: _frame.Terminal) -> None:
 
 
 def _show(report: Report, quiet: bool) -> None:
-    rows: list[tuple[str, ...]] = [
-        (
-            check.path,
-            check.outcome,
-            str(check.images),
-            units.percent(check.top1, 2),
-            units.percent(check.accepted_top1, 2),
-            units.percent(check.flips, 2),
-            "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}",
-        )
-        for check in report.checks
-    ]
-    rows += [(one.what, "error", *"–––––") for one in report.failed]
-    _frame.table(("file", "verdict", "images", "top-1", "accepted", "flips", "McNemar p"), rows)
+    _frame.show(report)
     for check in report.checks:
         for verdict in check.verdicts:
             if verdict.outcome != "pass" or not (quiet or verdict.metric == "class"):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
-from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.types import Evaluation
 from mobiledeploy.verbs import evaluate as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.steps.arguments import ImageOptions
 
 # Of the pairs of classes that are taken for each other, as many as are worth a glance.
 _PAIRS = 3
@@ -35,32 +36,25 @@ _PAIRS = 3
 @_frame.preprocessing_options
 @_frame.common
 def command(
-    artifacts: tuple[Path, ...], json: bool, quiet: bool, verbose: int, **given: Any
+    artifacts: tuple[Path, ...],
+    data: str | None,
+    runtime: str | None,
+    threads: int | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **images: Unpack[ImageOptions],
 ) -> None:
     """Judge ARTIFACTS that `mobiledeploy export` made."""
-    changes = _frame.overrides(given)
-    paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.evaluated(paths, overrides=changes, reporter=terminal, **given)
+        done = verb.evaluate(
+            artifacts, data=data, runtime=runtime, threads=threads, reporter=terminal, **images
+        )
     if json:
         _frame.emit_json(done)
         _frame.failures(done.failed)
         return
-    _frame.table(
-        ("file", "runtime", "images", "top-1", "top-5", "agrees with float", "images/s"),
-        [
-            (
-                path,
-                e.target.runtime,
-                str(e.images),
-                units.percent(e.top1),
-                units.percent(e.top5),
-                units.percent(e.agreement),
-                f"{e.images_per_second:.0f}",
-            )
-            for path, e in zip(done.paths, done.evaluations, strict=True)
-        ],
-    )
+    _frame.show(done)
     for path, e in zip(done.paths, done.evaluations, strict=True):
         if e.confusion and not quiet:
             click.echo(f"{path} takes {', '.join(_pairs(e))}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
-from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs import export as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.core.types import InputOutput, Output
+    from mobiledeploy.steps.arguments import ImageOptions
 
 
 class Names(_settings.Listed[tuple[str, ...]]):
@@ -85,7 +87,28 @@ class Names(_settings.Listed[tuple[str, ...]]):
 @click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
-def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
+def command(
+    model: Path | None,
+    arch: str | None,
+    alpha: float | None,
+    groups: int | None,
+    res: int | None,
+    weights: str | None,
+    data: str | None,
+    recipe: tuple[str, ...] | None,
+    format: tuple[str, ...] | None,  # noqa: A002
+    io: InputOutput,
+    output: Output,
+    keep_float: tuple[str, ...],
+    out: Path,
+    force: bool,
+    custom_objects: Path | None,
+    unsafe: bool,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **images: Unpack[ImageOptions],
+) -> None:
     """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
 
     MODEL is a whole Keras model (.h5, .keras), a SavedModel folder, a float .tflite or a .pt2 of
@@ -94,52 +117,32 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     Every file is opened again after conversion and held against the float model. TensorFlow is
     needed for all but a .tflite and a .pt2, which needs `mobiledeploy doctor --torch`, once.
     """
-    changes = _frame.overrides(given)
     with _frame.Terminal(quiet, verbose) as terminal:
-        config = ExportConfig(
-            recipes=given.pop("recipe"), formats=given.pop("format"), overrides=changes, **given
+        done = verb.export(
+            model,
+            arch=arch,
+            alpha=alpha,
+            groups=groups,
+            res=res,
+            weights=weights,
+            data=data,
+            recipe=recipe,
+            format=format,
+            io=io,
+            output=output,
+            keep_float=keep_float,
+            out=out,
+            force=force,
+            custom_objects=custom_objects,
+            unsafe=unsafe,
+            reporter=terminal,
+            **images,
         )
-        done = verb.export(config, terminal)
     if json:
         _frame.emit_json(done)
     else:
-        _show(done)
+        _frame.show(done)
+        if done.reused:
+            click.echo("Nothing changed since these were made; --force makes them again.")
+        click.echo("Next: `mobiledeploy bench` takes its time over the latencies of these files.")
     _frame.failures(done.failed)
-
-
-def _show(done: verb.ExportResult) -> None:
-    spec = done.spec
-    kind = f"{spec.weights.source} weights" if spec.card else "your model"
-    judged = max(row.images for row in done.rows)
-    images = f"judged on {judged} images" if judged else "not judged"
-    _frame.table(
-        (
-            "file",
-            "size",
-            "gzip",
-            "zeros",
-            "top-1",
-            "agrees with float",
-            "SQNR",
-            "divergence",
-            "this host, 1 thread",
-        ),
-        [
-            (
-                Path(row.path).name,
-                units.size(row.size_bytes),
-                units.size(row.gzip_bytes),
-                units.percent(row.sparsity),
-                units.percent(row.top1),
-                units.percent(row.agreement),
-                "–" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
-                "–" if row.divergence is None else f"{1e3 * row.divergence:.2f} mnats",
-                "–" if row.latency_ns is None else units.duration(row.latency_ns),
-            )
-            for row in done.rows
-        ],
-        title=f"{done.folder}: {kind}, {images}",
-    )
-    if done.reused:
-        click.echo("Nothing changed since these were made; --force makes them again.")
-    click.echo("Next: `mobiledeploy bench` takes its time over the latencies of these files.")

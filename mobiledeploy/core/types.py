@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import units
+from mobiledeploy.core.display import Record, Table
 
 ChannelOrder = Literal["rgb", "bgr"]
 Resize = Literal["bilinear", "bicubic"]
@@ -615,6 +616,26 @@ class Report(Record):
     answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
     failed: tuple[Failed, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """Of a check: a row for each artifact."""
+        if not (self.checks or self.failed):
+            return super().tables()
+        headers = ("file", "verdict", "images", "top-1", "accepted", "flips", "McNemar p")
+        rows: list[tuple[str, ...]] = [
+            (
+                check.path,
+                check.outcome,
+                str(check.images),
+                units.percent(check.top1, 2),
+                units.percent(check.accepted_top1, 2),
+                units.percent(check.flips, 2),
+                "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}",
+            )
+            for check in self.checks
+        ]
+        rows += [(one.what, "error", "–", "–", "–", "–", "–") for one in self.failed]
+        return (Table(headers, tuple(rows)),)
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mobiledeploy.analysis import stats
-from mobiledeploy.core import artifacts, device_cards, records
+from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.device_cards import DeviceCard
-from mobiledeploy.core.display import Record
-from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
+from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Failed, Measurement, NamedWarning
-from mobiledeploy.steps import count, estimate, phones, resolve
+from mobiledeploy.core.types import Failed, Measurement
+from mobiledeploy.steps import bench_tables, count, estimate, phones, resolve
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, opened
 from mobiledeploy.store.database import Store
@@ -35,6 +34,10 @@ class BenchResult(Record):
     measurements: tuple[Measurement, ...]
     recorded_at: str = ""
     failed: tuple[Failed, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """A table for each kind of figure."""
+        return bench_tables.tables(self.paths, self.measurements, self.recorded_at)
 
 
 def time_artifacts(
@@ -56,7 +59,7 @@ def time_artifacts(
     """What `bench` does, with the failures of single paths in `failures` instead of raised."""
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
-    _need_runs(runs)
+    need_runs(runs)
     place = resolve.resolve(device, via)
     if record is not None:
         place.timed("--record")
@@ -98,7 +101,8 @@ def time_artifacts(
     return made
 
 
-def _need_runs(runs: int | None) -> None:
+def need_runs(runs: int | None) -> None:
+    """UsageError for a number of runs that has no interval, or is a slip of the hand."""
     if runs is None:
         return
     if runs < stats.FEWEST:
@@ -107,103 +111,6 @@ def _need_runs(runs: int | None) -> None:
         )
     if runs > MOST_RUNS:
         raise UsageError(f"{runs} runs are too many", f"give {MOST_RUNS} or fewer")
-
-
-def figures(
-    paths: Sequence[Path] = (),
-    *,
-    device: str = "host",
-    via: resolve.Via = "auto",
-    threads: int | None = None,
-    reporter: Reporter = SILENT,
-    **given: Any,
-) -> BenchResult:
-    """`bench`, or what stands in for a phone that is not here: its card, and an emulated core.
-
-    The card estimates; the core that it names counts, on one thread. `reporter` hears why one of
-    the two is missing. Arguments and errors are those of `bench` and `estimated`; UsageError for
-    arguments that say how to run where nothing runs. `threads` is 1 by default where artifacts run.
-    Where one of several paths fails, the others have their answers, and it has its reason.
-    """
-    _need_runs(given.get("runs"))
-    paths = tuple(dict.fromkeys(paths)) or last_export()
-    failures = Failures()
-    found = _figures(
-        paths, failures, device=device, via=via, threads=threads, reporter=reporter, **given
-    )
-    if len(paths) == 1:
-        failures.check()
-    return replace(found, failed=failures.told())
-
-
-def _figures(
-    paths: tuple[Path, ...],
-    failures: Failures,
-    *,
-    device: str,
-    via: resolve.Via,
-    threads: int | None,
-    reporter: Reporter,
-    **given: Any,
-) -> BenchResult:
-    """What `figures` does, with the failures of single paths in `failures` instead of raised."""
-    card = resolve.stand_in(device, via)
-    if card is None:
-        if via == "emulator" and (card := device_cards.matching(device)):
-            reporter.say(f"counted, no time: {card.title}, on {resolve.emulated(card)[1]}")
-        timed = time_artifacts(
-            paths,
-            failures,
-            device=device,
-            via=via,
-            threads=threads or 1,
-            reporter=reporter,
-            **given,
-        )
-        return BenchResult(
-            tuple(map(str, timed)), tuple(timed.values()), resolve.recorded_at(device)
-        )
-    for name in ("runs", "record", "runner"):
-        if given.get(name) is not None:
-            raise UsageError(
-                f"{card.title} is not here, so that nothing is timed, and --{name} says how",
-                "leave it away for an estimate, or --via adb",
-            )
-    chosen = {name: given.get(name) for name in ("runtime", "delegate")}
-    core: resolve.ResolvedDevice | None = None
-    try:
-        core, like = resolve.emulated(card)
-        counted = f"counted, no time: on {like}"
-    except (DeviceError, MissingError) as error:
-        counted = f"not counted: {error}"
-    if chosen["delegate"] not in (None, *estimate.ON_CPU):
-        core, counted = None, f"not counted: no core is a {chosen['delegate']}"
-    about = f"{card.title}, {card.soc}" if card.soc else card.title
-    reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {counted}")
-    of: list[Path] = []
-    made: tuple[Measurement, ...] = ()
-    for path in paths:
-        try:
-            made += estimated([path], card, threads=threads, reporter=reporter, **chosen)
-            of.append(path)
-        except InputError as error:
-            if core is None:
-                failures.add(path, error)
-            else:
-                reporter.warn(
-                    NamedWarning("no-estimate", f"no estimate: {error.message}", error.hint)
-                )
-        except DeployError as error:
-            # Of the one card, but each file asks for points of its own precision.
-            failures.add(path, error)
-    rest = [path for path in paths if path not in failures]
-    if core is not None and rest:
-        counts = time_artifacts(
-            rest, failures, device=core.name, delegate=chosen["delegate"], reporter=reporter
-        )
-        made += tuple(counts.values())
-        of += counts
-    return BenchResult(tuple(map(str, of)), made)
 
 
 def estimated(

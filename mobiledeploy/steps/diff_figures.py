@@ -22,7 +22,7 @@ from mobiledeploy.core.types import (
     Measurement,
     NamedWarning,
 )
-from mobiledeploy.steps import bench_figures, store_records
+from mobiledeploy.steps import bench_figures, bench_tables, store_records
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
@@ -141,17 +141,6 @@ def value(m: Measurement) -> float:
     return m.median_ns if isinstance(m, Measured) else m.latency_ns
 
 
-def delegated(m: Measurement) -> str:
-    """How much of the graph a delegate took; "" where there is none, or nobody tells.
-
-    "?" stands for a count that the runner did not learn.
-    """
-    if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
-        return ""
-    taken = "?" if m.delegated_nodes is None else m.delegated_nodes
-    return f"{taken}/{m.total_nodes} {m.target.delegate}"
-
-
 def _is_id(name: str) -> bool:
     return name.isdecimal() and len(name) <= _DIGITS
 
@@ -253,4 +242,4 @@ def _environment(m: Measurement) -> dict[str, str]:
         for k, v in m.facts_before.items()
         if k not in _OF_THE_MOMENT
     }
-    return found | {"delegated": delegated(m)} | standing
+    return found | {"delegated": bench_tables.delegated(m)} | standing

@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.analysis import gate
-from mobiledeploy.core import artifacts, leases, records, units
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import artifacts as artifacts_
+from mobiledeploy.core import leases, records, units
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
-from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Overrides, Report
+from mobiledeploy.core.plugins import REPORTS
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import (
+    Artifact,
+    ChannelOrder,
+    Evaluation,
+    NamedWarning,
+    Overrides,
+    Report,
+    Resize,
+)
+from mobiledeploy.steps import arguments, evaluations
 from mobiledeploy.steps import baseline as baselines
-from mobiledeploy.steps import evaluations
 from mobiledeploy.steps.accuracy_check import (
     UNLABELLED_FLIPS,
     ArtifactCheck,
@@ -27,13 +37,16 @@ from mobiledeploy.steps.accuracy_check import (
     top1_share,
     unlabelled,
 )
+from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Triple
 from mobiledeploy.steps.baseline import Accepted, Baseline
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import evaluate as evaluate_verb
 
 TITLE = "mobiledeploy check"
 DEFAULT = Path("mobiledeploy-baseline.json")
+MARGIN, FLOAT_MARGIN = 1.0, 2.0
+"""Percentage points."""
 
 
 @dataclass(frozen=True)
@@ -63,44 +76,126 @@ class BaselineUpdate(Record):
     baseline: str
     changes: tuple[BaselineChange, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each entry that was written."""
+        headers = ("model", "recipe", "format", "images", "top-1 before", "top-1", "flips")
+        rows = tuple(
+            (
+                change.model,
+                change.recipe,
+                change.format,
+                str(change.images),
+                units.percent(change.top1_before, 2),
+                units.percent(change.top1, 2),
+                "–" if change.flips is None else str(change.flips),
+            )
+            for change in self.changes
+        )
+        return (Table(headers, rows, self.baseline),)
+
 
 def check(
-    paths: Sequence[Path],
+    artifacts: AnyPaths,
     *,
-    baseline: Path = DEFAULT,
-    data: str | None = None,
-    limits: GateLimits | None = None,
-    labelled: bool = True,
+    baseline: AnyPath = DEFAULT,
+    data: AnyPath | None = None,
+    margin: float = MARGIN,
+    float_margin: float = FLOAT_MARGIN,
+    floor: float | None = None,
+    max_flips: float | None = None,
+    no_labels: bool = False,
     on_inconclusive: Literal["fail", "warn"] = "fail",
+    junit: AnyPath | None = None,
+    markdown: AnyPath | None = None,
     runtime: str | None = None,
     threads: int | None = None,
-    overrides: Overrides | None = None,
-    reporter: Reporter = SILENT,
+    input_range: tuple[float, float] | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    channels: ChannelOrder | None = None,
+    resize: Resize | None = None,
+    crop: float | None = None,
+    labels: Labels | None = None,
+    reporter: Reporter | None = None,
 ) -> Report:
-    """Judges artifacts by the accepted ones of a baseline file.
+    """Holds artifacts against the accepted ones of a baseline file: pass, fail or inconclusive.
+
+    Example:
+        >>> report = md.check("build/int8_best.tflite", baseline="accuracy.json")
+        >>> [check.outcome for check in report.checks]
+        ['pass']
 
     Args:
-        paths: artifacts with their records beside them.
-        baseline: what `update` wrote.
-        data: see `evaluate`; the images must be those of the baseline.
-        limits: what is still accepted.
-        labelled: False judges by changed answers alone, as one must without labels.
-        on_inconclusive: noted in the report.
-        runtime: see `evaluate`, as for the three that follow.
-        threads: how many runners at once.
-        overrides: preprocessing, where it shall differ from the artifact's own.
-        reporter: hears of progress and warnings.
+        artifacts: one file or several, their records beside them.
+        baseline: a file that `update_baseline` wrote.
+        data: images, as for `evaluate`; they must be those of the baseline.
+        margin: points of top-1 (percent) that may be lost against the accepted artifact.
+        float_margin: points of top-1 that may be lost against the accepted float32 artifact.
+        floor: top-1 in percent that must be reached in any case.
+        max_flips: answers in percent that may change; with `no_labels` 5, else by default any.
+        no_labels: judges by the answers that changed alone.
+        on_inconclusive: whether too few images count as failed; noted in the report.
+        junit: a file for the report as JUnit XML.
+        markdown: a file for the report as Markdown.
+        runtime: by default litert for TFLite and onnxruntime for ONNX.
+        threads: how many runners at once; by default one for each core.
+        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
+            the artifact's own.
+        mean: subtracted from each channel, after `input_range`.
+        std: what each channel is divided by, after `mean`.
+        channels: `rgb` or `bgr`.
+        resize: `bilinear` or `bicubic`.
+        crop: the central fraction of each side that is kept, above 0 and at most 1.
+        labels: names of the classes in the model's order, or a file with one a line.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        A `Check` for each artifact, with its `outcome`. Where one of several cannot be judged, the
+        others are, and `failed` says why.
 
     Raises:
         MissingError: no baseline, or none of one of the artifacts.
         InputError: a baseline that was edited, or that speaks of other weights, ends, images,
             labels, preprocessing, classes, runtime or kernels; and what `evaluate` raises.
         UsageError: two artifacts of one key; margins that cannot be; images without labels.
-
-    Where one of several fails the others are judged all the same, and the report says why.
     """
-    limits = limits or GateLimits()
-    _validate(limits)
+    reporter = reporter or PythonReporter()
+    paths, baseline, source = arguments.paths(artifacts), Path(baseline), arguments.text(data)
+    overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
+    limits = _limits(margin, float_margin, floor, max_flips)
+    written = {"junit": arguments.path(junit), "markdown": arguments.path(markdown)}
+    files = {name: path for name, path in written.items() if path is not None}
+    for path in files.values():
+        records.need_folder(path)
+    report = _report(
+        paths,
+        baseline,
+        source,
+        limits,
+        not no_labels,
+        on_inconclusive,
+        runtime,
+        threads,
+        overrides,
+        reporter,
+    )
+    for name, path in files.items():
+        records.write_atomic(path, REPORTS.load(name).render(report))
+    return report
+
+
+def _report(
+    paths: Sequence[Path],
+    baseline: Path,
+    data: str | None,
+    limits: GateLimits,
+    labelled: bool,
+    on_inconclusive: Literal["fail", "warn"],
+    runtime: str | None,
+    threads: int | None,
+    overrides: Overrides,
+    reporter: Reporter,
+) -> Report:
     failures = Failures()
     loaded = _loaded(paths, failures)
     if not loaded:
@@ -152,36 +247,71 @@ def check(
     return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.told())
 
 
-def update(
-    paths: Sequence[Path],
+def update_baseline(
+    artifacts: AnyPaths,
     *,
-    baseline: Path = DEFAULT,
-    data: str | None = None,
+    baseline: AnyPath = DEFAULT,
+    data: AnyPath | None = None,
+    margin: float = MARGIN,
+    max_flips: float | None = None,
+    no_labels: bool = False,
     runtime: str | None = None,
     threads: int | None = None,
-    overrides: Overrides | None = None,
-    limits: GateLimits | None = None,
-    labelled: bool = True,
-    reporter: Reporter = SILENT,
+    input_range: tuple[float, float] | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    channels: ChannelOrder | None = None,
+    resize: Resize | None = None,
+    crop: float | None = None,
+    labels: Labels | None = None,
+    reporter: Reporter | None = None,
 ) -> BaselineUpdate:
     """Accepts artifacts as they are: writes their entries of the baseline file.
 
-    The float32 artifact beside one is accepted with it where the baseline has none of it on these
-    images; one that it has stays, so that losses of many small steps are seen. Entries that
-    another process writes meanwhile stay as well. Where the images are too few for the margin of
-    `limits`, `reporter` hears of it now: no check by this baseline could pass a changed file.
+    It is `check --update-baseline` of the command line. The float32 artifact beside one is
+    accepted with it where the baseline has none of it on these images; one that it has stays, so
+    that losses of many small steps are seen. Entries that another process writes meanwhile stay as
+    well. A warning says where the images are too few for the margin: no check by this baseline
+    could pass a changed file.
+
+    Example:
+        >>> md.update_baseline("build/int8_best.tflite", baseline="accuracy.json")
+
+    Args:
+        artifacts: one file or several, their records beside them.
+        baseline: the file; keep it under version control.
+        data: images, as for `evaluate`.
+        margin: points of top-1 (percent) that `check` will be asked for.
+        max_flips: with `no_labels`, answers in percent that `check` will be asked for.
+        no_labels: accepts the answers alone.
+        runtime: by default litert for TFLite and onnxruntime for ONNX.
+        threads: how many runners at once; by default one for each core.
+        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
+            the artifact's own.
+        mean: subtracted from each channel, after `input_range`.
+        std: what each channel is divided by, after `mean`.
+        channels: `rgb` or `bgr`.
+        resize: `bilinear` or `bicubic`.
+        crop: the central fraction of each side that is kept, above 0 and at most 1.
+        labels: names of the classes in the model's order, or a file with one a line.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        What changed in each entry.
 
     Raises:
-        UsageError: no folder for the baseline, or images without labels where `labelled`.
+        UsageError: no folder for the baseline, or images without labels.
         InputError: a baseline that was edited; and what `evaluate` raises.
     """
-    limits = limits or GateLimits()
-    _validate(limits)
+    reporter = reporter or PythonReporter()
+    paths, baseline, source = arguments.paths(artifacts), Path(baseline), arguments.text(data)
+    overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
+    limits, labelled = _limits(margin, FLOAT_MARGIN, None, max_flips), not no_labels
     failures = Failures()
     loaded = _loaded(paths, failures)
     failures.check()
     records.need_folder(baseline)
-    line = _update_line(paths, baseline, data, runtime, overrides, labelled)
+    line = _update_line(paths, baseline, source, runtime, overrides, labelled)
     entries = _entries(baseline, line)
     anchors = {}
     for path, artifact in loaded.items():
@@ -189,18 +319,20 @@ def update(
         if sibling and sibling[0] not in loaded and sibling[1].format == artifact.format:
             anchors[sibling[0]] = sibling[1]
     everything = loaded | anchors
-    made = evaluate_verb.evaluate(
+    made = evaluations.each(
         tuple(everything),
-        data=data,
+        failures,
+        data=source,
         runtime=runtime,
         threads=threads,
         overrides=overrides,
         compare=False,
         reporter=reporter,
     )
+    failures.check()
     accepted: dict[baselines.Key, Accepted] = {}
     changes = []
-    for (path, artifact), evaluation in zip(everything.items(), made, strict=True):
+    for (path, artifact), evaluation in zip(everything.items(), made.values(), strict=True):
         if labelled and any(p.label < 0 for p in evaluation.predictions):
             raise UsageError(unlabelled(evaluation, path), "--no-labels accepts the answers alone")
         before = entries.get(baselines.key(artifact))
@@ -219,13 +351,24 @@ def update(
     return BaselineUpdate(str(baseline), tuple(changes))
 
 
-def _validate(limits: GateLimits) -> None:
-    for name, value in vars(limits).items():
-        if value is not None and not 0 < value < 1:
+def _limits(
+    margin: float, float_margin: float, floor: float | None, max_flips: float | None
+) -> GateLimits:
+    """The limits as fractions; UsageError for points that cannot be."""
+    limits = {
+        "margin": margin,
+        "float margin": float_margin,
+        "floor": floor,
+        "max flips": max_flips,
+    }
+    for name, value in limits.items():
+        if value is not None and not 0 < value < 100:
             raise UsageError(
-                f"a {name.replace('_', ' ')} of {100 * value:g} points cannot be",
+                f"a {name} of {value:g} points cannot be",
                 "it is a number of percentage points between 0 and 100",
             )
+    share = {name: None if value is None else value / 100 for name, value in limits.items()}
+    return GateLimits(margin / 100, float_margin / 100, share["floor"], share["max flips"])
 
 
 def _loaded(paths: Sequence[Path], failures: Failures) -> dict[Path, Artifact]:
@@ -234,7 +377,7 @@ def _loaded(paths: Sequence[Path], failures: Failures) -> dict[Path, Artifact]:
     loaded = {}
     for path in paths:
         with failures.of(path):
-            loaded[path] = artifacts.load(path)
+            loaded[path] = artifacts_.load(path)
     keys: dict[baselines.Key, Path] = {}
     for path, artifact in loaded.items():
         other = keys.setdefault(baselines.key(artifact), path)

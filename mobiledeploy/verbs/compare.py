@@ -7,9 +7,11 @@ from pathlib import Path
 from mobiledeploy.analysis import comparison, validity
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError, VoidError
-from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import LatencyComparison, Measured, NamedWarning
-from mobiledeploy.steps import resolve, timings
+from mobiledeploy.steps import arguments, resolve, timings
+from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 
 ROUNDS = 8
@@ -22,43 +24,54 @@ BLOCK_SECONDS = 0.5
 
 
 def compare(
-    a: Path,
-    b: Path,
+    a: AnyPath,
+    b: AnyPath,
     *,
     device: str = "host",
     via: resolve.Via = "auto",
     runner: str | None = None,
     runtime: str | None = None,
-    threads: int = 1,
     delegate: str | None = None,
+    threads: int = 1,
     rounds: int = ROUNDS,
     seconds: float = BLOCK_SECONDS,
-    record: Path | None = None,
-    reporter: Reporter = SILENT,
+    record: AnyPath | None = None,
+    reporter: Reporter | None = None,
 ) -> LatencyComparison:
-    """Times two artifacts in the order A B B A, `rounds` times; each block is a fresh process.
+    """Says whether B is slower than A: times both in the order A B B A, `rounds` times.
 
-    What comes of it is in the store, with the raw samples of all blocks.
+    Each block is a fresh process. What comes of it is in the store, with the raw samples of all
+    blocks. It is `bench --compare` of the command line.
+
+    Example:
+        >>> found = md.compare("build/float32.tflite", "build/int8_best.tflite")
+        >>> found.ratio, found.interval
+        (0.41, (0.40, 0.42))
 
     Args:
         a: the artifact that is compared with.
         b: the artifact that is judged.
-        device: as of `bench.bench`, as is all that is not named here.
-        via: see `resolve.resolve`.
+        device: where it is timed, as for `bench`.
+        via: what a phone may be replaced by, as for `bench`.
         runner: what drives the runtime.
         runtime: by default that of each artifact's format.
-        threads: of the runtime.
         delegate: by default the first that the runtime has.
+        threads: of the runtime.
         rounds: of four blocks each; of a recording, as many as it holds.
         seconds: the time limit for one block.
-        record: a file to keep the exchange in.
-        reporter: hears of progress and warnings.
+        record: a file to keep the exchange with the device in.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        Time of B over time of A, its 95 % interval, and whether that leaves out 1.
 
     Raises:
-        UsageError: too few or too many rounds, or as of `bench.bench`.
+        UsageError: too few or too many rounds, or as of `bench`.
         VoidError: a delegate did not take the graph of one of them.
-        DeviceError: as of `bench.bench`.
+        DeviceError: as of `bench`.
     """
+    reporter = reporter or PythonReporter()
+    a, b = Path(a), Path(b)
     if rounds < comparison.FEWEST:
         raise UsageError(
             f"{rounds} rounds have no interval of the ratio", f"give {comparison.FEWEST} or more"
@@ -87,7 +100,7 @@ def compare(
     }
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
-    with timings.opened(place, asked, record, reporter) as session:
+    with timings.opened(place, asked, arguments.path(record), reporter) as session:
         for side in order:
             blocks.append(sides[side].measure(session))
             if reason := validity.stayed_out(blocks[-1]):

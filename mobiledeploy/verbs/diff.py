@@ -23,7 +23,7 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
-from mobiledeploy.steps import diagnose, diff_figures
+from mobiledeploy.steps import bench_tables, diagnose, diff_figures
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
@@ -334,7 +334,7 @@ def _figures(first: _Read, second: _Read) -> list[FileFigures]:
                 diff_figures.value(new),
                 ratio,
                 (low, high),
-                (diff_figures.delegated(old), diff_figures.delegated(new)),
+                (bench_tables.delegated(old), bench_tables.delegated(new)),
             )
         )
     return found

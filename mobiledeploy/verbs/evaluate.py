@@ -6,21 +6,22 @@ process hands out ranges of images and keeps the five best classes of each answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from mobiledeploy.core.display import Record
-from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Evaluation, Failed, Overrides
+from mobiledeploy.core import units
+from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import ChannelOrder, Evaluation, Failed, Resize
+from mobiledeploy.steps import arguments
+from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Triple
 from mobiledeploy.steps.evaluations import each
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.steps.reporters import PythonReporter
 
 
 @dataclass(frozen=True)
 class EvaluateResult(Record):
-    """The answer of the command: an evaluation for each path, in their order.
+    """The answer of `evaluate`: an evaluation for each path, in their order.
 
     `failed` are the paths that have none, each with its reason.
     """
@@ -29,28 +30,66 @@ class EvaluateResult(Record):
     evaluations: tuple[Evaluation, ...]
     failed: tuple[Failed, ...] = ()
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each file."""
+        headers = ("file", "runtime", "images", "top-1", "top-5", "agrees with float", "images/s")
+        rows = tuple(
+            (
+                path,
+                e.target.runtime,
+                str(e.images),
+                units.percent(e.top1),
+                units.percent(e.top5),
+                units.percent(e.agreement),
+                f"{e.images_per_second:.0f}",
+            )
+            for path, e in zip(self.paths, self.evaluations, strict=True)
+        )
+        return (Table(headers, rows),)
+
 
 def evaluate(
-    paths: Sequence[Path],
+    artifacts: AnyPaths,
     *,
-    data: str | None = None,
+    data: AnyPath | None = None,
     runtime: str | None = None,
     threads: int | None = None,
-    overrides: Overrides | None = None,
-    compare: bool = True,
-    reporter: Reporter = SILENT,
-) -> tuple[Evaluation, ...]:
-    """Judges artifacts; each result is in the store as soon as it exists.
+    input_range: tuple[float, float] | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    channels: ChannelOrder | None = None,
+    resize: Resize | None = None,
+    crop: float | None = None,
+    labels: Labels | None = None,
+    reporter: Reporter | None = None,
+) -> EvaluateResult:
+    """Judges artifacts on labelled images; each result is in the store as soon as it exists.
+
+    Example:
+        >>> done = md.evaluate("build/mobilenet_v1_0.5_160_demo/int8_best.tflite")
+        >>> done.evaluations[0].top1
+        0.931
 
     Args:
-        paths: artifacts with their records beside them.
-        data: what `--data` says; by default what each artifact was exported with. Of that data the
-            validation split is taken, which calibrated nothing; of any other all of it.
+        artifacts: one file or several that `export` made, their records beside them.
+        data: `demo`, a folder with a folder of images for each class, or an .npz. By default what
+            each artifact was exported with; of that the images are taken that calibrated nothing,
+            of any other data all.
         runtime: by default litert for TFLite and onnxruntime for ONNX.
         threads: how many runners at once, each with one thread; by default one for each core.
-        overrides: preprocessing, where it shall differ from the artifact's own.
-        compare: whether to tell the agreement with the float artifact, which takes its evaluation.
-        reporter: hears of progress and warnings.
+        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
+            the artifact's own.
+        mean: subtracted from each channel, after `input_range`.
+        std: what each channel is divided by, after `mean`.
+        channels: `rgb` or `bgr`.
+        resize: `bilinear` or `bicubic`.
+        crop: the central fraction of each side that is kept, above 0 and at most 1.
+        labels: names of the classes in the model's order, or a file with one a line.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        An evaluation for each artifact. Where one of several fails, the others have theirs, and
+        `failed` says why.
 
     Raises:
         InputError: an artifact without its record, or one that the record does not speak of; NaN
@@ -58,34 +97,20 @@ def evaluate(
         UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
             data set; images that say nothing about the model.
         DeviceError: a runner died or hangs.
-
-    Where one of several fails the others are judged all the same; then the gravest error is raised.
     """
     failures = Failures()
-    made = each(
+    paths = arguments.paths(artifacts)
+    evaluations = each(
         paths,
         failures,
-        data=data,
+        data=arguments.text(data),
         runtime=runtime,
         threads=threads,
-        overrides=overrides,
-        compare=compare,
-        reporter=reporter,
+        overrides=arguments.overrides(input_range, mean, std, channels, resize, crop, labels),
+        reporter=reporter or PythonReporter(),
     )
-    failures.check()
-    return tuple(made.values())
-
-
-def evaluated(paths: Sequence[Path], **given: Any) -> EvaluateResult:
-    """`evaluate`, where each of several paths has its own answer or reason."""
-    failures = Failures()
-    made = each(paths, failures, **given)
     if len(paths) == 1:
         failures.check()
-    return EvaluateResult(tuple(map(str, made)), tuple(made.values()), failures.told())
-
-
-# --- which images ------------------------------------------------------------------------
-
-
-# --- the work ------------------------------------------------------------------------------
+    return EvaluateResult(
+        tuple(map(str, evaluations)), tuple(evaluations.values()), failures.told()
+    )

@@ -10,25 +10,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import units
+from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
+    ChannelOrder,
     Evaluation,
     Failed,
+    InputOutput,
     Measured,
     Measurement,
     ModelSpec,
     NamedWarning,
+    Output,
+    Resize,
     Target,
 )
-from mobiledeploy.steps import runtimes, timings
+from mobiledeploy.steps import arguments, evaluations, runtimes, timings
+from mobiledeploy.steps.arguments import AnyPath, Labels, Names, Triple
+from mobiledeploy.steps.bench_figures import time_artifacts
 from mobiledeploy.steps.export_files import earlier, make, refuse_irregular, refuse_readonly_store
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
+from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.file_checks import Collector
+from mobiledeploy.steps.live_models import KerasModel, as_file
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import bench as bench_verb
-from mobiledeploy.verbs import evaluate as evaluate_verb
 
 # A glance for the table; `bench` takes its time.
 BENCH_SECONDS = 2.0
@@ -73,14 +83,151 @@ class ExportResult(Record):
     warnings: tuple[NamedWarning, ...]
     failed: tuple[Failed, ...] = ()
 
+    def path(self, recipe: str, format: str = "tflite") -> Path:  # noqa: A002 - as of `export`
+        """The file of a recipe and a format; UsageError where this export has none."""
+        name = RECIPE_ALIASES.get(recipe, recipe)
+        for row in self.rows:
+            if (row.recipe, row.format) == (name, format):
+                return Path(row.path)
+        there = ", ".join(Path(row.path).name for row in self.rows)
+        raise UsageError(f"{self.folder} has no {format} of {recipe}", f"there are {there}")
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each file."""
+        kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
+        judged = max((row.images for row in self.rows), default=0)
+        images = f"judged on {judged} images" if judged else "not judged"
+        headers = ("file", "size", "gzip", "zeros", "top-1", "agrees with float", "SQNR")
+        return (
+            Table(
+                (*headers, "divergence", "this host, 1 thread"),
+                tuple(map(_cells, self.rows)),
+                f"{self.folder}: {kind}, {images}",
+            ),
+        )
+
+
+def _cells(row: ExportRow) -> tuple[str, ...]:
+    return (
+        Path(row.path).name,
+        units.size(row.size_bytes),
+        units.size(row.gzip_bytes),
+        units.percent(row.sparsity),
+        units.percent(row.top1),
+        units.percent(row.agreement),
+        "–" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+        "–" if row.divergence is None else f"{1e3 * row.divergence:.2f} mnats",
+        "–" if row.latency_ns is None else units.duration(row.latency_ns),
+    )
+
 
 def export(
-    config: ExportConfig, reporter: Reporter = SILENT, *, timed: bool = True
+    model: AnyPath | KerasModel | None = None,
+    *,
+    arch: str | None = None,
+    alpha: float | None = None,
+    groups: int | None = None,
+    res: int | None = None,
+    weights: AnyPath | None = None,
+    data: AnyPath | None = None,
+    recipe: Names | None = None,
+    format: Names | None = None,  # noqa: A002 - the option's name
+    io: InputOutput = "int8",
+    output: Output = "model",
+    keep_float: Names = (),
+    out: AnyPath = "build",
+    force: bool = False,
+    custom_objects: AnyPath | None = None,
+    unsafe: bool = False,
+    input_range: tuple[float, float] | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    channels: ChannelOrder | None = None,
+    resize: Resize | None = None,
+    crop: float | None = None,
+    labels: Labels | None = None,
+    timed: bool = True,
+    reporter: Reporter | None = None,
 ) -> ExportResult:
-    """Makes the artifacts that `config` asks for, or finds that they stand already.
+    """Converts a model, or a built-in architecture, to TFLite and ONNX files.
 
-    `timed` False leaves out the glance at their latencies.
+    Every file is opened again after conversion and held against the float model, judged on images
+    that calibrated nothing, and timed for a moment. The same export again is answered from the
+    files that stand.
+
+    Example:
+        >>> md.export(alpha=0.5, res=160)
+        >>> md.export("model.h5", data="photos", input_range=(0, 1), recipe="int8_best")
+        >>> md.export(model, data="photos", input_range=(-1, 1))
+
+    Args:
+        model: a whole Keras model (.h5, .keras), a SavedModel folder, a float .tflite, a .pt2 of
+            torch.export, or a folder that `train` left; or a live model of Keras 2 (tf_keras) or
+            Keras 3, whose files go to a folder of its `name`. By default `arch` is built.
+        arch: a card that `models` lists; by default mobilenet_v1.
+        alpha: the width multiplier, above 0.
+        groups: of the pointwise convolutions (ShuffleNet).
+        res: height and width of the input, in pixels.
+        weights: `demo` (the default), `imagenet`, `random`, or a file.
+        data: images to calibrate with and, others of them, to judge by: `demo`, a folder with a
+            folder of images for each class, or an .npz.
+        recipe: one or several; `all` for all there are. By default those that most users want.
+        format: `tflite`, `onnx`, or both, which is the default.
+        io: type of a full-integer model's input and output; `uint8` is TFLite's alone.
+        output: what a file ends in: what its model does, a softmax, or what a softmax reads.
+        keep_float: layers that integer files compute in float.
+        out: the folder that the model's folder is made in.
+        force: makes everything again even if nothing changed.
+        custom_objects: your own Python file with the layers that a Keras file names; it is run.
+        unsafe: opens a model file whatever it names: its code runs.
+        input_range: (low, high), what pixels 0 to 255 become. A model of your own needs it unless
+            its metadata says it; this and the next six are else the card's or the file's.
+        mean: subtracted from each channel, after `input_range`.
+        std: what each channel is divided by, after `mean`.
+        channels: `rgb` or `bgr`.
+        resize: `bilinear` or `bicubic`.
+        crop: the central fraction of each side that is kept, above 0 and at most 1.
+        labels: names of the classes in the model's order, or a file with one a line.
+        timed: False leaves out the glance at latencies.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        A row for each file that was made; `failed` are files that were asked for by name and could
+        not be made.
+
+    Raises:
+        UsageError: arguments that do not go together or cannot be, or a folder that cannot be
+            written.
+        MissingError: TensorFlow, weights or another asset is not here.
+        InputError: a model or an image that cannot be read or converted, or no file could be made.
+        DeviceError: a runner died or hangs.
     """
+    reporter = reporter or PythonReporter()
+    changes = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
+    with as_file(model) as file:
+        config = ExportConfig(
+            model=file,
+            arch=arch,
+            alpha=alpha,
+            groups=groups,
+            res=res,
+            weights=arguments.text(weights),
+            data=arguments.text(data),
+            recipes=None if recipe is None else arguments.several(recipe),
+            formats=None if format is None else arguments.several(format),
+            io=io,
+            output=output,
+            keep_float=arguments.several(keep_float),
+            custom_objects=arguments.path(custom_objects),
+            overrides=changes,
+            out=Path(out),
+            force=force,
+            unsafe=unsafe,
+        )
+        return _export(config, timed, reporter)
+
+
+def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResult:
     heard = Collector(reporter)
     planned = plan(config, heard)
     refuse_irregular(planned)
@@ -94,22 +241,19 @@ def export(
             heard.warn(warning)
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
-    evaluations = _evaluations(planned, artifacts, heard)
+    found = _evaluations(planned, artifacts, heard)
     measurements = _measurements(artifacts, heard) if timed else {}
     return ExportResult(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,
         reused=reused,
         rows=tuple(
-            _row(path, a, evaluations.get(a.sha256), measurements.get(a.sha256))
+            _row(path, a, found.get(a.sha256), measurements.get(a.sha256))
             for path, a in artifacts.items()
         ),
         warnings=tuple(heard.warnings),
         failed=tuple(heard.failed),
     )
-
-
-# The making: aside, then renamed into place.
 
 
 # What is known of them: predictions and times, from the store where it has them already.
@@ -129,8 +273,10 @@ def _evaluations(
             for target in (runtimes.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
-    made = evaluate_verb.evaluate(absent, reporter=reporter) if absent else ()
-    return {sha: e for sha, e in known.items() if e} | {e.artifact_sha256: e for e in made}
+    failures = Failures()
+    made = evaluations.each(absent, failures, reporter=reporter) if absent else {}
+    failures.check()
+    return {sha: e for sha, e in known.items() if e} | {e.artifact_sha256: e for e in made.values()}
 
 
 def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[str, Measured]:
@@ -141,11 +287,12 @@ def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[st
             for target in (timings.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
-    made: tuple[Measurement, ...] = ()
+    made: dict[Path, Measurement] = {}
     if absent:
-        heard = Collector(SILENT)
+        heard, failures = Collector(SILENT), Failures()
         heard.progress, heard.say = reporter.progress, reporter.say
-        made = bench_verb.bench(absent, seconds=BENCH_SECONDS, reporter=heard)
+        made = time_artifacts(absent, failures, seconds=BENCH_SECONDS, reporter=heard)
+        failures.check()
         names = sorted({warning.name for warning in heard.warnings})
         if names:
             # One line for all the files: a glance is a glance.
@@ -156,7 +303,7 @@ def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[st
                     "mobiledeploy bench takes longer over them, and says more",
                 )
             )
-    all_ = (*known.values(), *made)
+    all_ = (*known.values(), *made.values())
     return {m.artifact_sha256: m for m in all_ if isinstance(m, Measured)}
 
 

@@ -360,7 +360,18 @@ def _export(job: SweepJob) -> JobResult:
     """A job's export, in the process and the folder of the job alone."""
     out = Path("build")
     config = job.config(out)
-    done = export.export(config, timed=False)
+    done = export.export(
+        arch=job.arch,
+        alpha=job.alpha,
+        res=job.res,
+        weights=job.weights,
+        data=job.data,
+        recipe=job.recipes,
+        format=job.formats,
+        out=out,
+        timed=False,
+        reporter=SILENT,
+    )
     key, _ = export_files.standing(config)
     with Store.open() as store:
         kept = tuple(store.dump())

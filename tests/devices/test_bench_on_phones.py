@@ -32,7 +32,7 @@ def path(exported):
 
 
 def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
-    (made,) = bench([path], device="pixel", runner="scripted", reporter=heard)
+    (made,) = bench([path], device="pixel", runner="scripted", reporter=heard).measurements
     assert made.kind == "measured"
     assert made.target.device == f"adb:{phone.serial}"
     assert made.median_ns == pytest.approx(2e6, rel=0.01)
@@ -48,7 +48,7 @@ def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
 
 
 def test_the_mode_of_steady_clocks_is_kept_where_it_helps(phone, scripted, path, here, heard):
-    (made,) = bench([path], device="adb", runner="scripted", reporter=heard)
+    (made,) = bench([path], device="adb", runner="scripted", reporter=heard).measurements
     effect = made.facts_before["fixed_performance"]
     assert effect.startswith(("on: with it 1.00 times", "off: with it 1.00 times"))
     assert [line.split()[-1] for line in phone.said("cmd")][:5] == [
@@ -114,7 +114,7 @@ def test_what_changes_meanwhile_voids_the_measurement(
         assert not list(here.glob("*.json"))
     else:
         # It happens once; the next try is valid.
-        (made,) = bench([path], **asked)
+        (made,) = bench([path], **asked).measurements
         assert made.median_ns
         (line,) = heard.said
         assert "void" in line
@@ -148,7 +148,7 @@ def test_a_median_that_is_not_known_voids_it(phone, scripted, path, here, heard)
     asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "reporter": heard}
     with pytest.raises(VoidError, match="the median is known to"):
         bench([path], seconds=0.01, **asked)
-    (made,) = bench([path], runs=10, **asked)
+    (made,) = bench([path], runs=10, **asked).measurements
     assert "wide-interval" in {warning.name for warning in made.warnings}
 
 
@@ -156,7 +156,9 @@ def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) 
     phone.pace(delegated=0)
     with pytest.raises(VoidError, match="void: int8_ptq.tflite: xnnpack took no operator"):
         bench([path], device="adb", runner="scripted", fixed_performance=False, reporter=heard)
-    (made,) = bench([path], device="adb", runner="scripted", delegate="none", reporter=heard)
+    (made,) = bench(
+        [path], device="adb", runner="scripted", delegate="none", reporter=heard
+    ).measurements
     assert made.target.delegate == "none"
     phone.pace(delegated=20)
     with pytest.raises(VoidError, match="gpu took 20 of 31 operators only"):
@@ -210,7 +212,7 @@ def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
     phone.plant("slow", "500000")
     (made,) = bench(
         [path], device="adb", runner="scripted", runs=6, fixed_performance=False, reporter=heard
-    )
+    ).measurements
     assert len(made.samples_ns) == 6
 
 
@@ -219,7 +221,7 @@ def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, hear
     made = {}
 
     def job(name: str) -> None:
-        (made[name],) = bench([path], device=name, runner="scripted", reporter=heard)
+        (made[name],) = bench([path], device=name, runner="scripted", reporter=heard).measurements
 
     threads = [threading.Thread(target=job, args=(name,)) for name in ("pixel-3", "pixel-6")]
     for thread in threads:
@@ -253,9 +255,11 @@ def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here,
     other = exported["float32", "tflite"]
     phone.pace(noise=0.05)
     file = here / "session.json"
-    made = bench([path, other], device="adb", runner="scripted", record=file, reporter=heard)
+    made = bench(
+        [path, other], device="adb", runner="scripted", record=file, reporter=heard
+    ).measurements
     phone.stop()
-    again = bench([path, other], device=f"replay:{file}", reporter=heard)
+    again = bench([path, other], device=f"replay:{file}", reporter=heard).measurements
     assert [records.dumps(m) for m in again] == [records.dumps(m) for m in made]
     # What was measured here is not there twice, whenever it is played back.
     assert [r.recorded for r in results.results().results] == [False, False]
@@ -318,7 +322,7 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     (phone.root / "lived").unlink()
     phone.pace(noise=0.01, drift=0.1, span=2 * rounds * 0.06, **names)
     blocks = [
-        bench([file], runs=25, fixed_performance=False, **asked)[0].median_ns
+        bench([file], runs=25, fixed_performance=False, **asked).measurements[0].median_ns
         for file in [path] * rounds + [other] * rounds
     ]
     usual = one_after_the_other(blocks[:rounds], blocks[rounds:])

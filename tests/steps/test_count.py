@@ -27,7 +27,7 @@ MULTIPLIES = {
 
 
 def counted(path, core, **more) -> Counted:
-    (made,) = bench([path], device=f"emulator:{core}", **more)
+    (made,) = bench([path], device=f"emulator:{core}", **more).measurements
     assert isinstance(made, Counted)
     return made
 

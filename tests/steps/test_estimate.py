@@ -23,6 +23,7 @@ from mobiledeploy.core.types import Counted, Estimated
 from mobiledeploy.steps import bench_figures, estimate, resolve
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import calibrate, sweep
+from mobiledeploy.verbs.bench import bench
 
 NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 BARS = {("pixel-3", "float32"): 0.06, ("pixel-3", "int8"): 0.09, ("pixel-1", "float32"): 0.06}
@@ -109,12 +110,12 @@ def test_a_card_stands_in_for_what_is_not_connected(config, path, work, here) ->
     assert resolve.stand_in("host") is resolve.stand_in("emulator:cortex-a76") is None
     assert resolve.stand_in("phone", "adb") is resolve.stand_in("other") is None
     with pytest.raises(DeviceError, match="no phone phone is connected"):
-        bench_figures.figures([path], device="phone", via="adb")
+        bench([path], device="phone", via="adb")
 
 
 def test_an_estimate_is_kept_and_survives_the_round_trip(config, path, work, here) -> None:
     write("phone", work, FLOAT)
-    benched = bench_figures.figures([path], device="phone")
+    benched = bench([path], device="phone")
     assert benched.paths == (str(path),)
     with Store.open() as store:
         assert store.measurements_of(artifacts.load(path).sha256) == benched.measurements
@@ -130,7 +131,7 @@ def test_an_emulated_core_counts_beside_the_estimate(
     config, emulator, path, work, here, heard, core, like
 ) -> None:
     write("phone", work, FLOAT, emulate=("no-core", core))
-    benched = bench_figures.figures([path], device="phone", reporter=heard)
+    benched = bench([path], device="phone", reporter=heard)
     assert heard.said == [
         "estimated, not measured: The phone, Chip, from the card phone; "
         f"counted, no time: on an emulated {core}, {like}"
@@ -143,18 +144,16 @@ def test_an_emulated_core_counts_beside_the_estimate(
     with Store.open() as store:
         kept = store.measurements_of(estimated.artifact_sha256)
     assert kept == (counted, estimated)
-    assert bench_figures.figures(
-        [path], device="phone", via="emulator"
-    ) == bench_figures.BenchResult((str(path),), (counted,))
+    assert bench([path], device="phone", via="emulator") == bench_figures.BenchResult(
+        (str(path),), (counted,)
+    )
 
 
 def test_without_an_emulated_core_it_says_what_would_count(
     config, path, work, here, heard, tmp_path, monkeypatch
 ) -> None:
     def not_counted(via: resolve.Via = "auto") -> str:
-        (made,) = bench_figures.figures(
-            [path], device="phone", via=via, reporter=heard
-        ).measurements
+        (made,) = bench([path], device="phone", via=via, reporter=heard).measurements
         assert isinstance(made, Estimated)
         return heard.said[-1].partition("; ")[2]
 
@@ -187,9 +186,7 @@ def test_a_sweep_takes_the_estimate_alone(config, emulator, path, work, here, he
 def test_a_core_counts_nothing_of_a_gpu(config, emulator, path, work, here, heard) -> None:
     gpu = dataclasses.replace(FLOAT, delegate="gpu")
     write("phone", work, gpu, emulate=("cortex-a53",))
-    made = bench_figures.figures(
-        [path], device="phone", delegate="gpu", reporter=heard
-    ).measurements
+    made = bench([path], device="phone", delegate="gpu", reporter=heard).measurements
     assert [one.kind for one in made] == ["estimated"]
     assert heard.said[0].endswith("; not counted: no core is a gpu")
 
@@ -236,7 +233,7 @@ def test_outside_the_range_is_counted_where_it_can_be(
     config, emulator, path, work, here, heard
 ) -> None:
     write("phone", a_hundred_times(work), FLOAT, emulate=("cortex-a53",))
-    benched = bench_figures.figures([path], device="phone", reporter=heard)
+    benched = bench([path], device="phone", reporter=heard)
     assert [m.kind for m in benched.measurements] == ["counted"]
     assert benched.paths == (str(path),)
     (warning,) = [d for d in heard.warnings if d.name == "no-estimate"]
@@ -254,7 +251,7 @@ def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
 ) -> None:
     write("phone", work, FLOAT)
     int8, gone = exported["int8_ptq", "tflite"], here / "gone.tflite"
-    done = bench_figures.figures([int8, gone, path], device="phone")
+    done = bench([int8, gone, path], device="phone")
     assert done.paths == (str(path),)
     assert [m.kind for m in done.measurements] == ["estimated"]
     assert [(f.what, f.exit_code) for f in done.failed] == [(str(int8), 2), (str(gone), 7)]
@@ -265,7 +262,7 @@ def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
     assert "has no points of int8" in error
     # Of the card's range.
     write("phone", a_hundred_times(work), FLOAT)
-    done = bench_figures.figures([path, gone], device="phone")
+    done = bench([path, gone], device="phone")
     assert [f.exit_code for f in done.failed] == [7, 7]
     assert "outside the range" in done.failed[0].message
 
@@ -329,7 +326,7 @@ def test_an_unknown_device_is_refused(config, path) -> None:
     with pytest.raises(UsageError, match="no device card named 'pixel3'; did you mean pixel-3"):
         estimate.estimate([path], device="pixel3")
     with pytest.raises(UsageError, match="nothing is timed, and --runs says how"):
-        bench_figures.figures([path], device="pixel-3", runs=10)
+        bench([path], device="pixel-3", runs=10)
 
 
 # The shipped cards.

@@ -25,7 +25,6 @@ from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
 from mobiledeploy.steps import bench_figures, resolve, store_records, timings
-from mobiledeploy.steps.bench_figures import figures
 from mobiledeploy.steps.timings import SECONDS, target
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
@@ -40,12 +39,12 @@ KEYS = [("int8_ptq", "tflite"), ("float32", "onnx")]
 def test_a_number_of_runs_that_cannot_be_is_refused_before_any_work(runs, device) -> None:
     """Before a device is looked for, or an artifact, neither of which is there."""
     with pytest.raises(UsageError, match=f"^{runs} runs "):
-        bench_figures.figures(device=device, runs=runs)
+        bench(device=device, runs=runs)
 
 
 def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
     paths = [exported[key] for key in KEYS]
-    made = bench(paths, reporter=heard)
+    made = bench(paths, reporter=heard).measurements
     for path, m in zip(paths, made, strict=True):
         assert m.artifact_sha256 == artifacts.load(path).sha256
         assert m.target.threads == 1
@@ -67,9 +66,11 @@ def test_the_record_holds_what_was_measured(exported, here, heard) -> None:
 
 
 def test_the_number_of_runs_can_be_fixed(exported, here, heard) -> None:
-    (made,) = bench([exported["int8_ptq", "tflite"]], runs=37, reporter=heard)
+    (made,) = bench([exported["int8_ptq", "tflite"]], runs=37, reporter=heard).measurements
     assert len(made.samples_ns) == 37
-    (made,) = bench([exported["int8_ptq", "tflite"]], runs=stats.FEWEST, threads=2, reporter=heard)
+    (made,) = bench(
+        [exported["int8_ptq", "tflite"]], runs=stats.FEWEST, threads=2, reporter=heard
+    ).measurements
     assert len(made.samples_ns) == stats.FEWEST
     assert made.target.threads == 2
     with pytest.raises(UsageError, match="give 6 or more"):
@@ -78,7 +79,7 @@ def test_the_number_of_runs_can_be_fixed(exported, here, heard) -> None:
 
 def test_time_is_limited_and_the_limit_is_told(exported, here, heard) -> None:
     began = time.monotonic()
-    (made,) = bench([exported["float32", "onnx"]], seconds=0.2, reporter=heard)
+    (made,) = bench([exported["float32", "onnx"]], seconds=0.2, reporter=heard).measurements
     assert time.monotonic() - began < SECONDS + 20
     assert sum(made.samples_ns) < 1e9
     assert heard.steps[-1] == ("timing float32.onnx", 100, 100)
@@ -91,7 +92,7 @@ def test_without_names_it_takes_what_was_exported_last(exported, here, heard) ->
     path = exported["int8_ptq", "tflite"]
     with Store.open() as store:
         store.add_export("key", {str(path): artifacts.load(path)})
-    (made,) = bench(runs=10, reporter=heard)
+    (made,) = bench(runs=10, reporter=heard).measurements
     assert made.artifact_sha256 == artifacts.load(path).sha256
 
 
@@ -101,10 +102,10 @@ def test_a_delegate_that_stays_out_is_warned_of(exported, here, heard) -> None:
         reason="no tflite_runtime (Python 3.11: pip install 'mobiledeploy[tflite-runtime]')",
     )
     path = exported["int8_ptq", "tflite"]
-    (made,) = bench([path], runtime="tflite_runtime", runs=20, reporter=heard)
+    (made,) = bench([path], runtime="tflite_runtime", runs=20, reporter=heard).measurements
     assert made.delegated_nodes == 0
     assert "not-delegated" in {warning.name for warning in made.warnings}
-    (made,) = bench([path], runtime="litert", delegate="none", runs=20, reporter=heard)
+    (made,) = bench([path], runtime="litert", delegate="none", runs=20, reporter=heard).measurements
     assert (made.target.delegate, made.delegated_nodes) == ("none", 0)
     assert "not-delegated" not in {warning.name for warning in made.warnings}
 
@@ -128,12 +129,12 @@ def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     shutil.copy(path, bare)
     # Its golden image is not beside it, which is found out when its turn comes.
     artifacts.record_path(bare).write_text(artifacts.record_path(path).read_text())
-    done = figures([gone, bare, path], runs=10, reporter=heard)
+    done = bench([gone, bare, path], runs=10, reporter=heard)
     assert done.paths == (str(path),)
     assert [m.artifact_sha256 for m in done.measurements] == [artifacts.load(path).sha256]
     assert [(f.what, f.exit_code) for f in done.failed] == [(str(gone), 7), (str(bare), 7)]
-    with pytest.raises(InputError, match="gone.tflite is not there"):
-        bench([gone, path], runs=12, reporter=heard)
+    done = bench([gone, path], runs=12, reporter=heard)
+    assert [f.message for f in done.failed] == [f"{gone} is not there"]
     with Store.open() as store:
         kept = store.measurements_of(artifacts.load(path).sha256)
         assert [len(m.samples_ns) for m in kept] == [12, 10]
@@ -192,7 +193,7 @@ def test_a_golden_image_is_the_one_that_the_record_names(exported, here, heard) 
     Image.new("RGB", (8, 8)).save(folder / own)
     assert "is not the one that its name says" in refused(own)
     shutil.copy(image, folder / own)
-    (made,) = bench([folder / path.name], runs=10, reporter=heard)
+    (made,) = bench([folder / path.name], runs=10, reporter=heard).measurements
     assert len(made.samples_ns) == 10
 
 
@@ -277,7 +278,7 @@ def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None
 def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
     for name in ("queue", "numpy", "mobiledeploy"):
         (here / f"{name}.py").write_text(f"open('{name}-was-here', 'w')\nraise SystemExit(3)\n")
-    (made,) = bench([exported["float32", "tflite"]], runs=10, reporter=heard)
+    (made,) = bench([exported["float32", "tflite"]], runs=10, reporter=heard).measurements
     assert len(made.samples_ns) == 10
     assert list(here.glob("*-was-here")) == []
 
@@ -293,8 +294,8 @@ def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, h
 def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
     path = exported["int8_ptq", "tflite"]
     artifact = artifacts.load(path)
-    (plain,) = bench([path], runs=10, reporter=heard)
-    (other,) = bench([path], runs=10, threads=2, delegate="none", reporter=heard)
+    (plain,) = bench([path], runs=10, reporter=heard).measurements
+    (other,) = bench([path], runs=10, threads=2, delegate="none", reporter=heard).measurements
     assert plain.target == target(artifact)
     assert other.target == target(artifact, threads=2, delegate="none")
     with Store.open() as store:
@@ -306,7 +307,7 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
     path, other = (exported[key] for key in KEYS)
     file, old = here / "session.json", here / "old.json"
     turns = here / "turns.json"
-    (made,) = bench([path], record=file, runs=10, reporter=heard)
+    (made,) = bench([path], record=file, runs=10, reporter=heard).measurements
     compare(path, other, rounds=6, seconds=0.01, record=turns, reporter=heard)
     for each in (file, turns):
         session = json.loads(each.read_text())

@@ -19,17 +19,15 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.types import Artifact, Overrides
+from mobiledeploy.core.types import Artifact
 from mobiledeploy.formats import tflite
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import accuracy_check, golden
 from mobiledeploy.steps import baseline as baselines
-from mobiledeploy.steps.accuracy_check import GateLimits
 from mobiledeploy.steps.baseline import Baseline
-from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs import check as verb
-from mobiledeploy.verbs import export as export_verb
-from mobiledeploy.verbs.check import check, update
+from mobiledeploy.verbs.check import check, update_baseline
+from mobiledeploy.verbs.export import export
 from tests.figures import resealed
 
 CLASSES = 12
@@ -45,14 +43,14 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        order = ExportConfig(
+        done = export(
             alpha=0.25,
             res=96,
-            recipes=("float32", "int8_ptq"),
-            formats=("tflite",),
+            recipe=("float32", "int8_ptq"),
+            format="tflite",
             out=folder / "build",
         )
-        made = Path(export_verb.export(order).folder)
+        made = Path(done.folder)
         drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
         labels = np.array([drawn.label(i) for i in range(len(drawn))])
         for name, rare in (("often", 40), ("rarely", 12)):
@@ -66,7 +64,7 @@ def demo(tmp_path_factory):
             )
             images = np.stack([drawn.image(i) for i in kept])
             np.savez(folder / f"{name}.npz", images=images, labels=labels[kept])
-            update(
+            update_baseline(
                 [made / "int8_ptq.tflite"],
                 baseline=folder / f"{name}.json",
                 data=str(folder / f"{name}.npz"),
@@ -135,8 +133,8 @@ def test_the_accepted_file_passes(place, here):
     assert len(classes) == CLASSES
     assert 0.8 < found.top1 == found.accepted_top1
     # It is the accepted one: however fine the question, nothing was lost.
-    fine = GateLimits(margin=0.002, float_margin=0.004)
-    found, verdicts, _ = judged(place, limits=fine)
+    fine = {"margin": 0.2, "float_margin": 0.4}
+    found, verdicts, _ = judged(place, **fine)
     assert found.outcome == "pass"
     assert verdicts["accuracy"].needed is None
     assert "it is the accepted file, and answers as it did" in verdicts["accuracy"].line
@@ -144,9 +142,7 @@ def test_the_accepted_file_passes(place, here):
     folder, path = place
     for change in ({"isa": "avx9"}, {"runtime_version": "0"}, {"artifact_sha256": "0" * 64}):
         resealed(folder / "often.json", here / "other.json", **change)
-        report = check(
-            [path], baseline=here / "other.json", data=str(folder / "often.npz"), limits=fine
-        )
+        report = check([path], baseline=here / "other.json", data=str(folder / "often.npz"), **fine)
         (accuracy,) = [v for v in report.checks[0].verdicts if v.metric == "accuracy"]
         assert accuracy.outcome == "inconclusive"
         assert f"{accuracy.needed:,} images" in accuracy.line
@@ -161,7 +157,7 @@ def test_another_training_is_refused_by_name(place, here):
     with pytest.raises(InputError, match=said):
         check([path], baseline=here / "other.json", data=str(folder / "often.npz"))
     # To accept it is to accept its float model, too: that of the other one is no anchor.
-    done = update([path], baseline=here / "other.json", data=str(folder / "often.npz"))
+    done = update_baseline([path], baseline=here / "other.json", data=str(folder / "often.npz"))
     assert [(c.recipe, c.flips) for c in done.changes] == [("int8_ptq", None), ("float32", None)]
     report = check([path], baseline=here / "other.json", data=str(folder / "often.npz"))
     assert report.checks[0].outcome == "pass"
@@ -172,19 +168,19 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
     with np.load(folder / "often.npz") as often:
         np.savez(here / "few.npz", images=often["images"][:100], labels=often["labels"][:100])
     asked = {"data": str(here / "few.npz"), "baseline": here / "few.json", "reporter": heard}
-    (change, _) = update([path], **asked).changes
+    (change, _) = update_baseline([path], **asked).changes
     assert change.images == 100
     (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
     assert "100 images can never decide 1 % of top-1 lost: that takes 361" in warning.message
     least = accuracy_check.points(change.decides)
     assert f"--margin {least:g} or more" in warning.advice
     heard.warnings.clear()
-    update([path], limits=GateLimits(margin=least / 100), **asked)
+    update_baseline([path], margin=least, **asked)
     assert "too-few-images" not in {d.name for d in heard.warnings}
-    update([path], limits=GateLimits(margin=(least - 0.02) / 100), **asked)
+    update_baseline([path], margin=least - 0.02, **asked)
     assert "too-few-images" in {d.name for d in heard.warnings}
     heard.warnings.clear()
-    update([path], labelled=False, limits=GateLimits(max_flips=0.02), **asked)
+    update_baseline([path], no_labels=True, max_flips=2.0, **asked)
     (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
     assert "2 % of answers changed: that takes 149 without" in warning.message
     done = subprocess.run(
@@ -240,7 +236,7 @@ def swap(model):
 
 def test_two_rare_classes_swapped_are_named_where_the_mean_passes(place):
     planted(place[1], swap)
-    found, verdicts, classes = judged(place, "rarely", limits=GateLimits(0.09, 0.1))
+    found, verdicts, classes = judged(place, "rarely", margin=9.0, float_margin=10.0)
     assert verdicts["accuracy"].outcome == verdicts["float"].outcome == "pass"
     assert found.outcome == "fail"
     failed = {name: v.line for name, v in classes.items() if v.outcome == "fail"}
@@ -251,7 +247,7 @@ def test_two_rare_classes_swapped_are_named_where_the_mean_passes(place):
 
 def test_two_classes_swapped_are_named_without_labels_too(place):
     planted(place[1], swap)
-    found, verdicts, classes = judged(place, labelled=False)
+    found, verdicts, classes = judged(place, no_labels=True)
     assert verdicts["flips"].outcome == found.outcome == "fail"
     assert {n for n, v in classes.items() if v.outcome == "fail"} == {"triangle", "star"}
     assert found.top1 is None
@@ -259,9 +255,9 @@ def test_two_classes_swapped_are_named_without_labels_too(place):
 
 
 def test_without_labels_the_accepted_file_passes_and_flips_are_bounded(place, here):
-    found, verdicts, _ = judged(place, labelled=False)
+    found, verdicts, _ = judged(place, no_labels=True)
     assert (found.outcome, verdicts["flips"].value) == ("pass", 0)
-    found, verdicts, _ = judged(place, labelled=False, limits=GateLimits(max_flips=0.001))
+    found, verdicts, _ = judged(place, no_labels=True, max_flips=0.1)
     assert (found.outcome, verdicts["flips"].needed) == ("pass", None)
     folder, path = place
     resealed(folder / "often.json", here / "other.json", isa="avx9")
@@ -269,8 +265,8 @@ def test_without_labels_the_accepted_file_passes_and_flips_are_bounded(place, he
         [path],
         baseline=here / "other.json",
         data=str(folder / "often.npz"),
-        labelled=False,
-        limits=GateLimits(max_flips=0.001),
+        no_labels=True,
+        max_flips=0.1,
     )
     (flips,) = [v for v in report.checks[0].verdicts if v.metric == "flips"]
     assert flips.outcome == "inconclusive"
@@ -307,14 +303,14 @@ def test_wrong_preprocessing_of_the_artifact_is_refused_by_name(place):
 
 def test_wrong_preprocessing_on_the_command_line_is_refused_by_name(place):
     with pytest.raises(InputError, match="channels: bgr, not rgb; resize: bicubic"):
-        judged(place, overrides=Overrides(channels="bgr", resize="bicubic"))
+        judged(place, channels="bgr", resize="bicubic")
 
 
 def test_a_stale_label_file_is_refused_with_its_line(place):
     names = list(artifacts.load(place[1]).spec.preprocessing.labels)
     names[4], names[9] = names[9], names[4]
     with pytest.raises(InputError, match="line 5 is 'cross', not 'square', and 1 more"):
-        judged(place, overrides=Overrides(labels=tuple(names)))
+        judged(place, labels=names)
 
 
 def test_an_artifact_with_other_classes_is_refused(place):
@@ -339,14 +335,14 @@ def test_without_a_baseline_the_line_that_makes_one_is_told(place):
 
 
 def test_the_line_that_makes_a_baseline_has_all_that_changes_the_answers(place):
-    asked = Overrides(crop=0.875, mean=(0.5, 0.25, 0.125), channels="bgr")
+    asked = {"crop": 0.875, "mean": (0.5, 0.25, 0.125), "channels": "bgr"}
     with pytest.raises(MissingError) as error:
         check(
             [place[1]],
             baseline=Path("none.json"),
             runtime="litert",
-            overrides=asked,
-            labelled=False,
+            **asked,
+            no_labels=True,
         )
     assert error.value.hint == (
         f"mobiledeploy check {place[1]} --baseline none.json --no-labels --runtime litert "
@@ -359,23 +355,23 @@ def test_what_another_process_accepts_meanwhile_stays(place, monkeypatch):
     folder, path = place
     known = records.loads(Baseline, (folder / "often.json").read_text())
     (other,) = (e for e in known.accepted if e.recipe == "float32")
-    judge = verb.evaluate_verb.evaluate
+    judge = verb.evaluations.each
 
     def meanwhile(*given, **named):
         made = judge(*given, **named)
         Path("two.json").write_text(records.dumps(Baseline((other,))))
         return made
 
-    monkeypatch.setattr(verb.evaluate_verb, "evaluate", meanwhile)
-    update([path], baseline=Path("two.json"), data=str(folder / "often.npz"))
+    monkeypatch.setattr(verb.evaluations, "each", meanwhile)
+    update_baseline([path], baseline=Path("two.json"), data=str(folder / "often.npz"))
     written = records.loads(Baseline, Path("two.json").read_text())
     assert {e.recipe for e in written.accepted} == {"float32", "int8_ptq"}
 
 
 def test_a_baseline_without_a_folder_is_refused_before_anything_is_judged(place, monkeypatch):
-    monkeypatch.setattr(verb.evaluate_verb, "evaluate", None)
+    monkeypatch.setattr(verb.evaluations, "each", None)
     with pytest.raises(UsageError, match="there is no folder .*nowhere for b.json"):
-        update([place[1]], baseline=Path("nowhere", "b.json"))
+        update_baseline([place[1]], baseline=Path("nowhere", "b.json"))
 
 
 def test_an_artifact_that_the_baseline_does_not_hold_is_missing(place):
@@ -411,7 +407,7 @@ def test_a_truncated_baseline_is_refused_and_not_written_over(place, keep):
     folder, path = place
     cut = (folder / "often.json").read_text()[:keep]
     Path("cut.json").write_text(cut)
-    for verb_ in (check, update):
+    for verb_ in (check, update_baseline):
         with pytest.raises(InputError, match=r"cut.json is not JSON"):
             verb_([path], baseline=Path("cut.json"), data=str(folder / "often.npz"))
     assert Path("cut.json").read_text() == cut
@@ -463,7 +459,7 @@ def test_only_an_update_writes_and_it_tells_what_changes(place):
     data = str(folder / "often.npz")
     assert check([path], baseline=Path("mine.json"), data=data).checks[0].outcome == "fail"
     assert Path("mine.json").read_bytes() == before
-    (change,) = update([path], baseline=Path("mine.json"), data=data).changes
+    (change,) = update_baseline([path], baseline=Path("mine.json"), data=data).changes
     # The float anchor stays as it was: that is what small losses are summed against.
     assert (change.recipe, change.images) == ("int8_ptq", 480)
     assert change.flips >= 30
@@ -477,14 +473,14 @@ def test_only_an_update_writes_and_it_tells_what_changes(place):
 def test_a_baseline_is_small_and_the_same_bytes_again(place):
     folder, path = place
     assert (folder / "often.json").stat().st_size < 6000
-    update([path], baseline=Path("again.json"), data=str(folder / "often.npz"))
+    update_baseline([path], baseline=Path("again.json"), data=str(folder / "often.npz"))
     assert Path("again.json").read_bytes() == (folder / "often.json").read_bytes()
 
 
 def test_a_floor_is_hard(place):
-    found, verdicts, _ = judged(place, limits=GateLimits(floor=0.999))
+    found, verdicts, _ = judged(place, floor=99.9)
     assert found.outcome == verdicts["floor"].outcome == "fail"
-    _, verdicts, _ = judged(place, limits=GateLimits(floor=0.5))
+    _, verdicts, _ = judged(place, floor=50.0)
     assert verdicts["floor"].outcome == "pass"
 
 
@@ -518,12 +514,10 @@ def test_two_artifacts_of_one_key_need_baselines_of_their_own(place, demo):
         check([place[1], demo[1] / "int8_ptq.tflite"], baseline=demo[0] / "often.json")
 
 
-@pytest.mark.parametrize(
-    "limits", [GateLimits(margin=0.0), GateLimits(floor=1.5), GateLimits(margin=np.nan)]
-)
+@pytest.mark.parametrize("limits", [{"margin": 0.0}, {"floor": 150.0}, {"margin": np.nan}])
 def test_margins_that_cannot_be_are_refused(place, limits):
     with pytest.raises(UsageError, match="points"):
-        judged(place, limits=limits)
+        judged(place, **limits)
 
 
 def test_unlabelled_images_are_judged_by_their_answers_only(place):
@@ -535,13 +529,15 @@ def test_unlabelled_images_are_judged_by_their_answers_only(place):
     for number, image in enumerate(np.load(folder / "often.npz")["images"][:100]):
         Image.fromarray(image).save(f"photos/{number:03}.png")
     with pytest.raises(UsageError, match="no labels .*--no-labels accepts the answers alone"):
-        update([path], baseline=Path("b.json"), data="photos")
+        update_baseline([path], baseline=Path("b.json"), data="photos")
     assert not Path("b.json").exists()
-    changes = update([path], baseline=Path("b.json"), data="photos", labelled=False).changes
+    changes = update_baseline(
+        [path], baseline=Path("b.json"), data="photos", no_labels=True
+    ).changes
     assert {c.top1 for c in changes} == {None}
     with pytest.raises(UsageError, match="no labels .*--no-labels"):
         check([path], baseline=Path("b.json"), data="photos")
-    (found,) = check([path], baseline=Path("b.json"), data="photos", labelled=False).checks
+    (found,) = check([path], baseline=Path("b.json"), data="photos", no_labels=True).checks
     assert (found.outcome, found.images, found.top1) == ("pass", 100, None)
 
 

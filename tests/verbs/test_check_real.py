@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mobiledeploy.core import artifacts, records
-from mobiledeploy.core.types import Overrides
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.steps import accuracy_check
-from mobiledeploy.steps.export_plan import ExportConfig
-from mobiledeploy.verbs import check as verb
-from mobiledeploy.verbs import export as export_verb
+from mobiledeploy.verbs.check import check, update_baseline
+from mobiledeploy.verbs.export import export
 
 
 def per_tensor(data: bytes) -> bytes:
@@ -50,27 +46,27 @@ def per_tensor(data: bytes) -> bytes:
 def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data, here):
     images = real_data / "imagenet"
     labels = tuple((images / "labels.txt").read_text().splitlines())
-    order = ExportConfig(
+    done = export(
         arch="mobilenet_v1",
         alpha=0.75,
         res=224,
         data=str(images / "images"),
         weights=str(images / "mobilenet_7_5_224_tf.h5"),
-        recipes=("float32", "int8_ptq"),
-        formats=("tflite",),
-        overrides=Overrides(labels=labels),
+        recipe=("float32", "int8_ptq"),
+        format="tflite",
+        labels=labels,
     )
-    path = Path(export_verb.export(order).folder) / "int8_ptq.tflite"
-    verb.update([path])
-    limits = accuracy_check.GateLimits(margin=0.02, float_margin=0.05)
-    (found,) = verb.check([path], limits=limits).checks
+    path = done.path("int8_ptq")
+    update_baseline(path)
+    limits = {"margin": 2.0, "float_margin": 5.0}
+    (found,) = check(path, **limits).checks
     assert found.outcome in ("pass", "inconclusive")
     assert found.verdicts[0].outcome == "pass"
     artifact = artifacts.load(path)
     path.write_bytes(per_tensor(path.read_bytes()))
     spoilt = dataclasses.replace(artifact, sha256=records.sha256(path))
     artifacts.record_path(path).write_text(records.dumps(spoilt))
-    (found,) = verb.check([path], limits=limits).checks
+    (found,) = check(path, **limits).checks
     said = {v.metric: v for v in found.verdicts}
     print(*(v.line for v in found.verdicts), sep="\n")
     assert said["accuracy"].outcome == "fail"

@@ -19,13 +19,13 @@ from mobiledeploy.cli.evaluate import command
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RUNTIMES
-from mobiledeploy.core.types import Artifact, Overrides, Weights
+from mobiledeploy.core.types import Artifact, Weights
 from mobiledeploy.steps import runner_pool, runtimes
 from mobiledeploy.steps.answers import logits
 from mobiledeploy.steps.runner_pool import image_ranges
 from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs.evaluate import evaluate, evaluated
+from mobiledeploy.verbs.evaluate import evaluate
 
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
 PLAIN = """
@@ -97,7 +97,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("key", [("int8_ptq", "tflite"), ("float32", "onnx")])
 def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
     path = exported[key]
-    (made,) = evaluate([path], reporter=heard)
+    (made,) = evaluate([path], reporter=heard).evaluations
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True
     )
@@ -111,20 +111,22 @@ def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
 
 def test_the_validation_split_of_its_own_data_is_taken(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
-    (made,) = evaluate([path], reporter=heard)
+    (made,) = evaluate([path], reporter=heard).evaluations
     assert made.data == artifacts.load(path).data
     assert made.preprocessing == artifacts.load(path).spec.preprocessing
     # The same images under another name are still the same images.
     source = made.data.source
     shutil.copytree(source, here / "elsewhere")
-    (again,) = evaluate([path], data=str(here / "elsewhere"), reporter=heard)
+    (again,) = evaluate([path], data=str(here / "elsewhere"), reporter=heard).evaluations
     assert (again.data.split, again.data.identity) == ("validation", made.data.identity)
     assert again.predictions == made.predictions
     assert heard.warnings == []
 
 
 def test_of_other_data_all_is_taken(exported, here, heard, archive) -> None:
-    (made,) = evaluate([exported["float32", "tflite"]], data=str(archive), reporter=heard)
+    (made,) = evaluate(
+        [exported["float32", "tflite"]], data=str(archive), reporter=heard
+    ).evaluations
     assert (made.data.split, made.images) == ("all", 600)
     assert [p.sample for p in made.predictions] == [str(n) for n in range(600)]
     assert made.images_per_second > 0
@@ -142,7 +144,7 @@ def test_images_that_changed_since_the_export_are_warned_of(exported, here, hear
     changed(path, data=dataclasses.replace(artifact.data, source="photos"))
     shutil.copy(here / "photos" / "a" / "00.png", here / "photos" / "a" / "99.png")
     data = named and named.format(here=here)
-    (made,) = evaluate([path], data=data, reporter=heard)
+    (made,) = evaluate([path], data=data, reporter=heard).evaluations
     assert [warning.name for warning in made.warnings] == ["changed-data"]
     assert made.data.split == "validation"
     assert heard.warnings == list(made.warnings)
@@ -153,13 +155,13 @@ def test_a_folder_called_demo_is_not_the_demo_data(exported, here, heard) -> Non
     artifact = artifacts.load(path)
     shutil.copytree(artifact.data.source, here / "demo")
     changed(path, data=dataclasses.replace(artifact.data, source="demo", identity="drawn"))
-    (made,) = evaluate([path], data="./demo", reporter=heard)
+    (made,) = evaluate([path], data="./demo", reporter=heard).evaluations
     assert (made.data.split, made.images) == ("all", 16)
     assert made.warnings == ()
 
 
 def test_the_demo_images_are_always_those_for_validation(exported, here, heard) -> None:
-    (made,) = evaluate([exported["float32", "tflite"]], data="demo", reporter=heard)
+    (made,) = evaluate([exported["float32", "tflite"]], data="demo", reporter=heard).evaluations
     assert (made.data.split, made.images) == ("validation", 1000)
 
 
@@ -170,8 +172,8 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
     asked = [exported[key] for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"))]
     floats = [exported[key] for key in (("float32", "tflite"), ("float32", "onnx"))]
     # Not asked for, the float models are found beside them.
-    made = evaluate(asked, data=data, reporter=heard)
-    again = evaluate([*floats, *asked], data=data, reporter=heard)
+    made = evaluate(asked, data=data, reporter=heard).evaluations
+    again = evaluate([*floats, *asked], data=data, reporter=heard).evaluations
     assert [e.agreement for e in again[:2]] == [None, None]
     for int8, float_, same in zip(made, again[:2], again[2:], strict=True):
         best = {p.sample: p.classes[0] for p in float_.predictions}
@@ -184,7 +186,7 @@ def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> N
     path = exported["int8_ptq", "tflite"]
     int8, float_ = evaluate(
         [path, exported["float32", "tflite"]], data=str(archive), reporter=heard
-    )
+    ).evaluations
     share = np.mean([p.scores[0] == p.scores[1] for p in int8.predictions])
     assert share > 0.01
     (warning,) = int8.warnings
@@ -197,16 +199,16 @@ def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> N
 
 def test_without_a_float_model_there_is_no_agreement(exported, here, heard) -> None:
     (path,) = copied(exported, here / "alone", ("int8_ptq", "tflite"))
-    assert evaluate([path], reporter=heard)[0].agreement is None
+    assert evaluate([path], reporter=heard).evaluations[0].agreement is None
     # Only another format's, then that; one of another model is none.
     path, other = copied(exported, here / "alone", ("int8_ptq", "tflite"), ("float32", "onnx"))
-    assert evaluate([path], reporter=heard)[0].agreement is not None
+    assert evaluate([path], reporter=heard).evaluations[0].agreement is not None
     spec = artifacts.load(other).spec
     changed(other, spec=dataclasses.replace(spec, weights=Weights("x", "", pinned=True)))
-    assert evaluate([path], reporter=heard)[0].agreement is None
+    assert evaluate([path], reporter=heard).evaluations[0].agreement is None
     assert {warning.name for warning in heard.warnings} <= {"tied-scores"}
     artifacts.record_path(other).write_text("{}")
-    assert evaluate([path], reporter=heard)[0].agreement is None
+    assert evaluate([path], reporter=heard).evaluations[0].agreement is None
     assert "no-reference" in {warning.name for warning in heard.warnings}
 
 
@@ -220,25 +222,25 @@ def test_labels_that_do_not_fit_give_no_top_1(exported, here, heard) -> None:
     spec = artifacts.load(path).spec
     plain = dataclasses.replace(spec.preprocessing, labels=())
     changed(path, spec=dataclasses.replace(spec, preprocessing=plain))
-    (made,) = evaluate([path], data=str(here / "two.npz"), reporter=heard)
+    (made,) = evaluate([path], data=str(here / "two.npz"), reporter=heard).evaluations
     assert (made.top1, made.top5, made.confusion) == (None, None, ())
     assert {p.label for p in made.predictions} == {-1}
     assert [warning.name for warning in made.warnings] == ["labels-do-not-fit"]
     (made,) = evaluate(
         [path],
         data=str(here / "two.npz"),
-        overrides=Overrides(labels=tuple("abcdefghijkl")),
+        labels=tuple("abcdefghijkl"),
         reporter=heard,
-    )
+    ).evaluations
     assert made.top1 is not None
     assert made.warnings == ()
 
 
 def test_preprocessing_can_be_overridden_and_is_recorded(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
-    (own,) = evaluate([path], reporter=heard)
-    (same,) = evaluate([path], overrides=Overrides(input_range=(-1.0, 1.0)), reporter=heard)
-    (other,) = evaluate([path], overrides=Overrides(input_range=(0.0, 255.0)), reporter=heard)
+    (own,) = evaluate([path], reporter=heard).evaluations
+    (same,) = evaluate([path], input_range=(-1.0, 1.0), reporter=heard).evaluations
+    (other,) = evaluate([path], input_range=(0.0, 255.0), reporter=heard).evaluations
     assert own.predictions == same.predictions != other.predictions
     assert own.preprocessing == same.preprocessing
     assert other.preprocessing.input_range == (0.0, 255.0)
@@ -249,7 +251,7 @@ def test_preprocessing_can_be_overridden_and_is_recorded(exported, here, heard) 
         assert store.evaluation(*default) == same
         assert store.evaluation(*default[:2], other.preprocessing, default[3]) == other
     with pytest.raises(UsageError, match="not above 0"):
-        evaluate([path], overrides=Overrides(crop=0.0), reporter=heard)
+        evaluate([path], crop=0.0, reporter=heard)
 
 
 def test_a_few_broken_images_are_left_out_by_name(exported, here, heard) -> None:
@@ -259,7 +261,7 @@ def test_a_few_broken_images_are_left_out_by_name(exported, here, heard) -> None
     names = [f"a/broken{n}.jpg" for n in range(6)]
     for name in names[:5]:
         (photos / name).write_text("text")
-    (made,) = evaluate([path], data=str(photos), reporter=heard)
+    (made,) = evaluate([path], data=str(photos), reporter=heard).evaluations
     assert made.images == 16
     assert [line.split()[0] for line in made.skipped] == names[:5]
     assert [warning.name for warning in made.warnings] == ["broken-image"]
@@ -283,7 +285,7 @@ def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
         evaluate([path], reporter=heard)
     # The others have their answer, and those without one their reason.
     gone, (other,) = here / "gone.onnx", copied(exported, here / "build", ("int8_ptq", "onnx"))
-    done = evaluated((path, gone, other), reporter=heard)
+    done = evaluate((path, gone, other), reporter=heard)
     assert done.paths == (str(other),)
     assert done.evaluations[0].agreement is None
     assert [Path(f.what) for f in done.failed] == [gone, path]
@@ -304,7 +306,7 @@ def test_the_demo_images_judge_their_own_models_only(exported, here, heard) -> N
 def test_each_result_is_in_the_store(exported, here, heard) -> None:
     made = evaluate(
         [exported["int8_ptq", "tflite"], exported["float32", "tflite"]], threads=1, reporter=heard
-    )
+    ).evaluations
     with Store.open() as store:
         for e in made:
             assert store.evaluation(e.artifact_sha256, e.data, e.preprocessing, e.target) == e
@@ -334,7 +336,7 @@ def test_a_runtime_that_does_not_fit_is_refused_before_anything_runs(exported, h
 
 def test_a_float_model_that_was_not_named_runs_where_it_can(exported, here, heard) -> None:
     path, _ = copied(exported, here / "alone", ("int8_ptq", "tflite"), ("float32", "onnx"))
-    assert evaluate([path], runtime="litert", reporter=heard)[0].agreement is not None
+    assert evaluate([path], runtime="litert", reporter=heard).evaluations[0].agreement is not None
 
 
 def test_a_format_that_nothing_runs_is_named(exported, here, heard) -> None:
@@ -366,14 +368,14 @@ def test_a_format_has_one_runtime_that_is_taken_where_none_is_named(format_: str
 
 def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
     for key in (("int8_ptq", "tflite"), ("float32", "onnx")):
-        (made,) = evaluate([exported[key]], reporter=heard)
+        (made,) = evaluate([exported[key]], reporter=heard).evaluations
         assert made.target == target(artifacts.load(exported[key]))
 
 
 def test_nothing_of_the_current_folder_is_run(exported, here, heard) -> None:
     for name in ("queue", "numpy", "mobiledeploy"):
         (here / f"{name}.py").write_text(f"open('{name}-was-here', 'w')\nraise SystemExit(3)\n")
-    (made,) = evaluate([exported["float32", "tflite"]], reporter=heard)
+    (made,) = evaluate([exported["float32", "tflite"]], reporter=heard).evaluations
     assert made.images == 13
     assert list(here.glob("*-was-here")) == []
 
@@ -415,7 +417,7 @@ def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:
         assert runtime.split()[0] in ("litert", "onnxruntime")
         assert (rows.shape, rows.dtype) == ((2, 12), np.float32)
         # Their softmax is what the whole file answers.
-        (made,) = evaluate([path], reporter=heard)
+        (made,) = evaluate([path], reporter=heard).evaluations
         held = [made.predictions[index] for index in (4, 0)]
         powers = np.exp(rows - rows.max(axis=1, keepdims=True))
         scores = powers / powers.sum(axis=1, keepdims=True)

@@ -39,7 +39,7 @@ def test_what_is_gathered(kept: list[Path]) -> None:
     assert sum(n for _, n, _ in details["int8_ptq"].classes) == 13
     assert sum(x.value for x in details["int8_ptq"].profile) == found.results[0].mult_adds
     assert "cpu" in details["int8_ptq"].environment
-    before, now = (evaluate.evaluate([path])[0] for path in kept)
+    before, now = (evaluate.evaluate([path]).evaluations[0] for path in kept)
     flips = sum(
         a.classes[0] != b.classes[0]
         for a, b in zip(before.predictions, now.predictions, strict=True)
@@ -49,7 +49,7 @@ def test_what_is_gathered(kept: list[Path]) -> None:
 
 
 def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
-    (evaluation,) = evaluate.evaluate(kept[1:])
+    (evaluation,) = evaluate.evaluate(kept[1:]).evaluations
     sample = evaluation.predictions[0].sample
     artifact = artifacts.load(kept[1])
     (flip,) = report._flips(evaluation, artifact, [(sample, 0, 0, 1)])

@@ -14,7 +14,7 @@ from mobiledeploy.steps import diagnose
 from mobiledeploy.steps.baseline import Accepted
 from mobiledeploy.steps.export_plan import ExportConfig, plan
 from mobiledeploy.verbs import bench, diff, evaluate, verify
-from mobiledeploy.verbs.check import check, update
+from mobiledeploy.verbs.check import check, update_baseline
 from tests.figures import resealed
 
 SMALL = {"alpha": 0.25, "res": 96, "io": "uint8"}
@@ -45,17 +45,17 @@ def test_a_zero_point_of_uint8_is_within_it(int8) -> None:
 
 
 def test_it_is_judged_verified_and_timed(int8, heard) -> None:
-    (judged,) = evaluate.evaluate([int8], reporter=heard)
+    (judged,) = evaluate.evaluate([int8], reporter=heard).evaluations
     assert judged.agreement is not None and judged.agreement > 0.8
     assert verify.verify(int8).golden.outcome == "pass"
-    (timed,) = bench.bench([int8], seconds=0.2, reporter=heard)
+    (timed,) = bench.bench([int8], seconds=0.2, reporter=heard).measurements
     assert timed.kind == "measured"
     assert timed.delegated_nodes
 
 
 def test_it_is_held_against_no_file_of_other_ends(int8, here) -> None:
     baseline, other = here / "baseline.json", here / "other.json"
-    update([int8], baseline=baseline)
+    update_baseline([int8], baseline=baseline)
     assert check([int8], baseline=baseline).checks[0].outcome == "pass"
     for io in ("int8", "float"):
         resealed(baseline, other, io=io)
@@ -65,7 +65,7 @@ def test_it_is_held_against_no_file_of_other_ends(int8, here) -> None:
 
 def test_a_baseline_of_an_earlier_version_is_sound_and_of_no_uint8(int8, here) -> None:
     baseline = here / "baseline.json"
-    update([int8], baseline=baseline)
+    update_baseline([int8], baseline=baseline)
     content = json.loads(baseline.read_text())
     for entry in content["accepted"]:
         del entry["io"]
