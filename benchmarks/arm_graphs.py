@@ -38,14 +38,14 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.plugins import ARCHITECTURES, DEVICES, FORMATS
 from mobiledeploy.core.types import Artifact, Target
 from mobiledeploy.steps import count, timings
-from mobiledeploy.steps.export_plan import ExportConfig
 from mobiledeploy.verbs.export import export
 
+# arch, alpha, res
 NETWORKS = {
-    "v1": ExportConfig(arch="mobilenet_v1", alpha=0.5, res=160, weights="random"),
-    "v2": ExportConfig(arch="mobilenet_v2", alpha=0.5, res=160, weights="random"),
-    "fd": ExportConfig(arch="fd_mobilenet", alpha=0.5, res=160, weights="random"),
-    "v1-0.25-128": ExportConfig(arch="mobilenet_v1", alpha=0.25, res=128, weights="random"),
+    "v1": ("mobilenet_v1", 0.5, 160),
+    "v2": ("mobilenet_v2", 0.5, 160),
+    "fd": ("fd_mobilenet", 0.5, 160),
+    "v1-0.25-128": ("mobilenet_v1", 0.25, 128),
 }
 # Ours over theirs: TFLite against the best of the tools, ONNX against ONNX Runtime's own.
 BARS = {("tflite", "int8"): 1.00, ("tflite", "float"): 1.00, ("onnx", "int8"): 0.90}
@@ -95,7 +95,7 @@ def main(network: tuple[str, ...], core: tuple[str, ...]) -> None:
         # Its exports are no exports of this folder's.
         os.environ["MOBILEDEPLOY_STORE"] = str(Path(folder) / "store.db")
         for name in network:
-            files = dict(made(NETWORKS[name], Path(folder) / name))
+            files = dict(made(*NETWORKS[name], Path(folder) / name))
             for where in core:
                 rows += counted(name, where, files)
     ratios = list(compared(rows))
@@ -111,12 +111,19 @@ def main(network: tuple[str, ...], core: tuple[str, ...]) -> None:
     sys.exit(0 if all(ratio.met for ratio in ratios) else 1)
 
 
-def made(order: ExportConfig, folder: Path) -> Iterator[tuple[tuple[str, str, str], Path]]:
+def made(
+    arch: str, alpha: float, res: int, folder: Path
+) -> Iterator[tuple[tuple[str, str, str], Path]]:
     """(format, kind, tool) -> the file: ours, then the peers' from the same Keras model."""
     folder.mkdir(parents=True)
     done = export(
-        dataclasses.replace(order, recipes=("float32", "int8_ptq"), out=folder / "build"),
-        Terminal(quiet=True),
+        arch=arch,
+        alpha=alpha,
+        res=res,
+        weights="random",
+        recipe=("float32", "int8_ptq"),
+        out=folder / "build",
+        reporter=Terminal(quiet=True),
     )
     ours = {Path(row.path).name: Path(row.path) for row in done.rows}
     for format_ in ("tflite", "onnx"):

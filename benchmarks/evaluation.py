@@ -38,10 +38,11 @@ def main(artifact: Path, data: str | None) -> None:
         alone = Path(folder) / artifact.name
 
         # Which images these are, for the other way to take the same; it warms the caches too.
-        (first,) = evaluate.evaluate([alone], data=data, reporter=Terminal(quiet=True))
+        (first,) = evaluate.evaluate(alone, data=data, reporter=Terminal(quiet=True)).evaluations
 
         def ours() -> float:
-            (made,) = evaluate.evaluate([alone], data=data, reporter=Terminal(quiet=True))
+            done = evaluate.evaluate(alone, data=data, reporter=Terminal(quiet=True))
+            (made,) = done.evaluations
             return made.images / made.images_per_second
 
         def theirs() -> float:

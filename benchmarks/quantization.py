@@ -12,7 +12,6 @@ table and writes build/benchmarks/quantization.json.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -39,8 +38,7 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import RUNTIMES, dataset
-from mobiledeploy.core.types import Overrides, Preprocessing
-from mobiledeploy.steps.export_plan import ExportConfig
+from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.verbs.export import export
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
@@ -72,7 +70,7 @@ class Network:
     """A network with its images: how an export is asked for it, and how images are prepared."""
 
     name: str
-    order: ExportConfig
+    order: dict[str, object]
     preprocessing: Preprocessing
     resolution: tuple[int, int]
 
@@ -116,14 +114,14 @@ def v1(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
             shutil.copy(paths[index], place)
     lines = (real / "imagenet" / "labels.txt").read_text().splitlines()
     labels = tuple(line.split()[0] for line in lines)
-    order = ExportConfig(
-        arch="mobilenet_v1",
-        alpha=0.75,
-        res=224,
-        data=str(folder / "data"),
-        weights=str(real / "imagenet" / "mobilenet_7_5_224_tf.h5"),
-        overrides=Overrides(labels=labels),
-    )
+    order = {
+        "arch": "mobilenet_v1",
+        "alpha": 0.75,
+        "res": 224,
+        "data": str(folder / "data"),
+        "weights": str(real / "imagenet" / "mobilenet_7_5_224_tf.h5"),
+        "labels": labels,
+    }
     prepared = Preprocessing((-1.0, 1.0), crop=0.875, labels=labels)
     return Network("MobileNet v1 0.75, 224", order, prepared, (224, 224)), folder
 
@@ -140,11 +138,11 @@ def vww(real: Path, split: int, folder: Path) -> tuple[Network, Path]:
             place = folder / "data" / kind / str(labels[index])
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[index]).save(place / f"{index:03}.png")
-    asked = ExportConfig(
-        model=real / "vww" / "vww_96.h5",
-        data=str(folder / "data"),
-        overrides=Overrides(input_range=(0.0, 1.0)),
-    )
+    asked = {
+        "model": real / "vww" / "vww_96.h5",
+        "data": str(folder / "data"),
+        "input_range": (0.0, 1.0),
+    }
     return Network("person detector, 96", asked, Preprocessing((0.0, 1.0)), (96, 96)), folder
 
 
@@ -153,7 +151,7 @@ DEALT = {"v1": v1, "vww": vww}
 
 def images(network: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
     """float32 [N, H, W, 3] and their labels."""
-    source = network.order.data
+    source = network.order["data"]
     samples = dataset(source).open(
         source, split, resolution=network.resolution, labels=network.preprocessing.labels
     )
@@ -197,10 +195,14 @@ def made(
 ) -> Iterator[tuple[str, tuple[Path, float]]]:
     """(tool, (file, seconds that it took)): ours first, then the peers from our float files."""
     ours = ("float32", "int8_ptq", "int8_best", *(["int8_qat"] if qat else []))
-    order = dataclasses.replace(
-        network.order, recipes=ours, io="float", output="logits", out=folder / "build"
+    done = export(
+        **network.order,
+        recipe=ours,
+        io="float",
+        output="logits",
+        out=folder / "build",
+        reporter=Terminal(quiet=True),
     )
-    done = export(order, Terminal(quiet=True))
     for row in done.rows:
         path = Path(row.path)
         yield path.name, (path, artifacts.load(path).convert_seconds)
@@ -231,11 +233,11 @@ def stock(path: Path, network: Network, calibration: np.ndarray) -> None:
     import tf_keras
 
     order = network.order
-    if order.model:
-        whole = tf_keras.models.load_model(order.model, compile=False)
+    if "model" in order:
+        whole = tf_keras.models.load_model(order["model"], compile=False)
     else:
-        whole = tf_keras.applications.MobileNet(alpha=order.alpha, weights=None)
-        whole.load_weights(order.weights)
+        whole = tf_keras.applications.MobileNet(alpha=order["alpha"], weights=None)
+        whole.load_weights(order["weights"])
     last = whole.layers[-1]
     if isinstance(last, tf_keras.layers.Dense):
         last.activation = tf_keras.activations.linear

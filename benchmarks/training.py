@@ -24,7 +24,6 @@ from PIL import Image
 from mobiledeploy.analysis import stats
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.steps import training_plan
 from mobiledeploy.verbs import train
 
 PLAIN = Path(__file__).with_name("_plain_training.py")
@@ -53,15 +52,15 @@ def main(runs: int, alpha: float, res: int, images: int) -> None:
         turns = iter(range(runs))
 
         def ours() -> float:
-            order = training_plan.TrainConfig(
+            done = train.train(
                 alpha=alpha,
                 res=res,
                 data=folder_of_images,
                 epochs=EPOCHS,
                 out=folder / f"run{next(turns)}",
+                reporter=Terminal(quiet=True),
             )
-            history = train.train(order, Terminal(quiet=True)).run.history
-            return float(np.median([epoch.seconds for epoch in history[1:]]))
+            return float(np.median([epoch.seconds for epoch in done.run.history[1:]]))
 
         def plain() -> float:
             argv = [str(alpha), str(res), str(folder / "train.npz"), str(EPOCHS)]

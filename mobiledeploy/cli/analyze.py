@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -13,9 +13,11 @@ from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Overrides
-from mobiledeploy.steps import diagnose, quantization_plot
 from mobiledeploy.verbs import analyze as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.steps import diagnose
+    from mobiledeploy.steps.arguments import ImageOptions
 
 _CAUSES = {
     "clipped": "by values beyond its range",
@@ -74,6 +76,12 @@ class Amount(click.ParamType[int]):
 @_frame.preprocessing_options
 @_frame.common
 def command(
+    file: Path | None,
+    arch: str | None,
+    alpha: float | None,
+    groups: int | None,
+    res: int | None,
+    classes: int | None,
     table: str | None,
     best: bool,
     max_mult_adds: int | None,
@@ -82,10 +90,11 @@ def command(
     quantization: bool,
     data: str | None,
     plot: Path | None,
+    unsafe: bool,
     json: bool,
     quiet: bool,
     verbose: int,
-    **given: Any,
+    **images: Unpack[ImageOptions],
 ) -> None:
     """Count the mult-adds, parameters and activation memory of FILE or of a built-in network.
 
@@ -94,15 +103,25 @@ def command(
 
     With --quantization, FILE is an int8 artifact of export, its float32.tflite beside it.
     """
-    overrides = _frame.overrides(given)
-    budget = verb.Budget(max_mult_adds, max_size, None if min_top1 is None else min_top1 / 100)
-    network = {name: value for name, value in given.items() if value not in (None, False)}
-    if not best and budget != verb.Budget():
+    network = [
+        name
+        for name, value in {
+            "file": file,
+            "arch": arch,
+            "alpha": alpha,
+            "groups": groups,
+            "res": res,
+            "classes": classes,
+            "unsafe": unsafe or None,
+        }.items()
+        if value is not None
+    ]
+    if not best and (max_mult_adds, max_size, min_top1) != (None, None, None):
         raise UsageError("--max-mult-adds, --max-size and --min-top1 are for --best", "add --best")
-    fed = data is not None or plot is not None or overrides != Overrides()
+    fed = data is not None or plot is not None or any(v is not None for v in images.values())
     if fed and not quantization:
         raise UsageError("--data, --plot and how images are prepared are for --quantization")
-    if quantization and (best or table or set(network) != {"file"}):
+    if quantization and (best or table or network != ["file"]):
         raise UsageError(
             "--quantization takes an artifact and stands alone",
             "mobiledeploy analyze build/NAME/int8_best.tflite --quantization",
@@ -110,62 +129,37 @@ def command(
     if (best or table) and (network or (best and table)):
         raise UsageError("--table and --best stand alone", "leave the other options away")
     if best:
-        _answer(verb.best(budget), _show_best, json)
+        choices = verb.analyze_best(
+            max_mult_adds=max_mult_adds, max_size=max_size, min_top1=min_top1
+        )
+        _frame.emit_json(choices) if json else _show_best(choices)
         return
     with _frame.Terminal(quiet, verbose) as terminal:
-        if quantization:
-            if plot is not None:
-                quantization_plot.check(plot)
-            diagnosis = diagnose.diagnose(
-                given["file"], data=data, overrides=overrides, reporter=terminal
+        if quantization and file is not None:
+            diagnosis = verb.analyze_quantization(
+                file, data=data, plot=plot, reporter=terminal, **images
             )
-            if plot is not None:
-                quantization_plot.draw(diagnosis, plot)
-                terminal.say(f"{plot} shows it")
-            _answer(diagnosis, _show_diagnosis, json)
+            _frame.emit_json(diagnosis) if json else _show_diagnosis(diagnosis)
             return
         if table:
-            compared = verb.compare(table, terminal)
-            _answer(compared, _show_table, json)
+            compared = verb.analyze_table(table, reporter=terminal)
+            _frame.emit_json(compared) if json else _show_table(compared)
             return
-        analysis = verb.analyze(verb.AnalyzeConfig(**given), terminal)
-    _answer(analysis, _show, json)
-
-
-def _answer(record: Any, show: Any, json: bool) -> None:
-    if json:
-        _frame.emit_json(record)
-    else:
-        show(record)
+        analysis = verb.analyze(
+            file,
+            arch=arch,
+            alpha=alpha,
+            groups=groups,
+            res=res,
+            classes=classes,
+            unsafe=unsafe,
+            reporter=terminal,
+        )
+    _frame.emit_json(analysis) if json else _show(analysis)
 
 
 def _show(found: verb.Analysis) -> None:
-    total = found.mult_adds or 1
-    _frame.table(
-        ("layer", "kind", "output", "params", "mult-adds", "share", "per byte"),
-        [
-            (
-                # TFLite joins the names of all that it has fused.
-                row.name.partition(";")[0],
-                row.kind,
-                "x".join(map(str, row.output[1:])),
-                f"{row.params:,}",
-                f"{row.mult_adds:,}",
-                units.percent(row.mult_adds / total),
-                f"{row.intensity:.1f}",
-            )
-            for row in found.layers
-            if row.mult_adds
-        ],
-        title=f"{found.name}: {found.source}",
-    )
-    _frame.table(
-        ("kind of layer", "layers", "mult-adds", "params"),
-        [
-            (s.kind, str(s.layers), units.percent(s.mult_adds, 2), units.percent(s.params, 2))
-            for s in found.shares
-        ],
-    )
+    _frame.show(found)
     trainable = "" if found.trainable_params is None else f" ({found.trainable_params:,} trainable)"
     click.echo(f"{found.mult_adds:,} mult-adds, {found.params:,} parameters{trainable},")
     click.echo(
@@ -346,19 +340,5 @@ def _beside(printed: int | None, counted: int, digits: int) -> tuple[str, str, s
 
 
 def _show_best(found: verb.BudgetChoices) -> None:
-    _frame.table(
-        ("published", "alpha", "resolution", "top-1", "mult-adds", "int8 weights", "source"),
-        [
-            (
-                choice.published.model,
-                "–" if choice.published.alpha is None else f"{choice.published.alpha:g}",
-                str(choice.published.resolution),
-                units.percent(choice.published.top1),
-                f"{(choice.published.mult_adds or 0) / 1e6:g} M",
-                f"~{units.size(choice.size_bytes)}" if choice.size_bytes else "–",
-                choice.published.source,
-            )
-            for choice in found.choices
-        ],
-    )
+    _frame.show(found)
     click.echo(f"Next: `{found.choices[0].command}`")

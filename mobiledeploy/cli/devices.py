@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from mobiledeploy.cli import _frame
-from mobiledeploy.core import units
-from mobiledeploy.core.artifacts import named
 from mobiledeploy.verbs import calibrate as calibrate_verb
 from mobiledeploy.verbs import devices as verb
 
@@ -32,10 +29,7 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
     if json:
         _frame.emit_json(found)
         return
-    _frame.table(
-        ("device", "kind", "what it is", "state"),
-        [(one.name, one.kind, one.about, one.fix or "ready") for one in found.devices],
-    )
+    _frame.show(found)
 
 
 @command.command(
@@ -60,33 +54,34 @@ def calibrate(
     name: str,
     artifacts: tuple[Path, ...],
     csv: Path | None,
+    device: str,
+    runtime: str,
+    threads: int,
+    title: str,
+    force: bool,
     json: bool,
     quiet: bool,
     verbose: int,
-    **given: Any,
 ) -> None:
     """Make the device card NAME of a dozen models that were measured on the device.
 
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
     `bench --device NAME` then estimates what other models would take there.
     """
-    paths = named(artifacts)
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = calibrate_verb.calibrate(name, paths, table=csv, reporter=terminal, **given)
+        made = calibrate_verb.calibrate(
+            name,
+            artifacts,
+            csv=csv,
+            device=device,
+            runtime=runtime,
+            threads=threads,
+            title=title,
+            force=force,
+            reporter=terminal,
+        )
         terminal.say(f"wrote {made.path}; mobiledeploy bench --device {name} estimates from it")
     if json:
         _frame.emit_json(made)
         return
-    _frame.table(
-        ("points of", "points", "error, each left out", "of mult-adds alone"),
-        [
-            (
-                one.series,
-                str(one.points),
-                units.percent(one.rmspe),
-                units.percent(one.mult_adds_rmspe),
-            )
-            for one in made.series
-        ],
-        title=f"{name}: how well the points are estimated by each other",
-    )
+    _frame.show(made)

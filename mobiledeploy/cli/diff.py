@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import click
 
@@ -44,7 +43,7 @@ def command(
     figures = [diff_figures.named(name) for name in (a, b)]
     if not any(figures):
         with _frame.Terminal(quiet, verbose) as terminal:
-            done = verb.diff(Path(a), Path(b), activations=activations, reporter=terminal)
+            done = verb.diff(a, b, activations=activations, reporter=terminal)
         _frame.emit_json(done) if json else _show(done, activations, most)
         return
     if not all(figures):
@@ -53,7 +52,7 @@ def command(
         )
     if activations:
         raise UsageError("figures have no activations", "name two artifacts")
-    compared = diff_figures.diff(a, b)
+    compared = verb.diff_figures(a, b)
     terminal = _frame.Terminal(quiet, verbose)
     for warning in compared.warnings:
         terminal.warn(warning)

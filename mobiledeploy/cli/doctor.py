@@ -9,7 +9,6 @@ from mobiledeploy.core import apart
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.units import size
-from mobiledeploy.steps import equip
 from mobiledeploy.verbs import doctor
 
 
@@ -39,13 +38,13 @@ def command(
     """
     with _frame.Terminal(quiet, verbose) as reporter:
         if clean:
-            _show_cleaned(doctor.clean(), json)
+            _show_cleaned(doctor.doctor_clean(), json)
             return
         if emulator:
-            _show_equipment(equip.equip(reporter), json)
+            _show_equipment(doctor.doctor_emulator(reporter=reporter), json)
             return
         if torch:
-            _show_environment(equip.environment(apart.TORCH, reporter), json)
+            _show_environment(doctor.doctor_torch(reporter=reporter), json)
             return
         diagnosis = doctor.doctor()
         for warning in diagnosis.warnings:
@@ -61,19 +60,7 @@ def command(
 
 def _show(diagnosis: doctor.Installation) -> None:
     memory = diagnosis.free_memory_bytes
-    _frame.table(
-        ("part", "for", "version", "state"),
-        [(p.name, p.extra, p.version or "–", _state(p)) for p in diagnosis.parts],
-        f"mobiledeploy {diagnosis.version}, Python {diagnosis.python}, {diagnosis.platform}",
-    )
-    click.echo()
-    _frame.table(
-        ("path", "place", "size"),
-        [
-            (p.path, p.name, "–" if p.size_bytes is None else size(p.size_bytes))
-            for p in diagnosis.places
-        ],
-    )
+    _frame.show(diagnosis)
     click.echo()
     if any(p.name == "tensorflow" and p.version is None for p in diagnosis.parts):
         click.echo(
@@ -81,10 +68,6 @@ def _show(diagnosis: doctor.Installation) -> None:
         )
     free = f"{size(diagnosis.free_disk_bytes)} on this disk"
     click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
-
-
-def _state(part: doctor.InstalledPart) -> str:
-    return f"{part.state}: {part.fix}" if part.fix else part.state
 
 
 def _show_cleaned(cleaned: doctor.CleanResult, json: bool) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import records, units
 from mobiledeploy.verbs import report as verb
-
-SUFFIXES = {"markdown": "md"}
 
 
 @click.command(
@@ -27,31 +26,42 @@ SUFFIXES = {"markdown": "md"}
 @_settings.output(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
 )
-@_settings.option("--title", default="MobileNet results", show_default=True, help="Heading.")
+@_settings.option("--title", default=verb.TITLE, show_default=True, help="Heading.")
 @_settings.option("--model", help="Only this one: mobilenet_v1_0.5_160")
 @_settings.option("--recipe", help="Only this one: int8_best")
 @_settings.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
 @_settings.option("--device", help="Only this one: host")
 @_frame.common
 def command(
-    format: str,  # noqa: A002
+    format: Literal["html", "markdown", "csv", "json", "svg", "png"],  # noqa: A002
     out: Path | None,
     title: str,
+    model: str | None,
+    recipe: str | None,
+    kind: str | None,
+    device: str | None,
     json: bool,
     quiet: bool,
     verbose: int,
-    **given: str | None,
 ) -> None:
     """Write accuracy against latency, size and mult-adds, with the tables behind them.
 
     Measured, counted and estimated figures have plots of their own.
     """
-    where = {name: value for name, value in given.items() if value is not None}
     if out is None:
-        out = Path(f"report.{SUFFIXES.get(format, format)}")
+        out = verb.default(format)
         _settings.refuse_link_out(out, "--out")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.report(out, format=format, where=where, title=title, reporter=terminal)
+        done = verb.report(
+            format=format,
+            out=out,
+            title=title,
+            model=model,
+            recipe=recipe,
+            kind=kind,
+            device=device,
+            reporter=terminal,
+        )
     if json:
         _frame.emit_json(done)
     else:

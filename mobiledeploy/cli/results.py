@@ -41,13 +41,20 @@ CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 def command(
     ctx: click.Context,
     /,
+    model: str | None,
+    recipe: str | None,
+    format: str | None,  # noqa: A002
+    artifact: str | None,
+    kind: str | None,
+    device: str | None,
+    runtime: str | None,
+    since: str | None,
+    newest: bool,
+    most: int | None,
+    csv: bool,
     json: bool,
     quiet: bool,
     verbose: int,
-    csv: bool,
-    newest: bool,
-    most: int | None,
-    **given: str | None,
 ) -> None:
     """List figures of the store, newest first.
 
@@ -56,9 +63,19 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    where = {name: value for name, value in given.items() if value is not None}
     people = not (json or csv)
-    found = verb.results(where, newest=newest, most=most or (50 if people else None))
+    found = verb.results(
+        model=model,
+        recipe=recipe,
+        format=format,
+        artifact=artifact,
+        kind=kind,
+        device=device,
+        runtime=runtime,
+        since=since,
+        newest=newest,
+        most=most or (50 if people else None),
+    )
     if json:
         _frame.emit_json(found)
     elif csv:
@@ -66,36 +83,20 @@ def command(
     elif not found.results:
         click.echo("No figure of the store is so.")
     else:
-        _show(found.results)
+        _frame.show(found)
 
 
 @command.command("compared", epilog="Example:  mobiledeploy results compared --json")
 @_frame.common
 def compared(json: bool, quiet: bool, verbose: int) -> None:
     """List what `bench A B --compare` timed in turns, newest first."""
-    found = verb.comparisons()
+    found = verb.results_compared()
     if json:
         _frame.emit_json(found)
-        return
-    if not found.comparisons:
+    elif not found.comparisons:
         click.echo("Nothing was timed in turns here.")
-        return
-    _frame.table(
-        ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when"),
-        [
-            (
-                units.one_line(f"{c.b} over {c.a}"),
-                units.one_line(c.device),
-                f"{c.ratio:.3f}",
-                "{:.3f} to {:.3f}".format(*c.interval),
-                units.changed(c.ratio, c.changed),
-                str(c.rounds),
-                c.made_at[:16] + ", recorded" * c.recorded,
-            )
-            for c in found.comparisons
-        ],
-        title="measured in turns",
-    )
+    else:
+        _frame.show(found)
 
 
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
@@ -104,7 +105,7 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
 @_frame.common
 def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> None:
     """Write all records into FILE, a JSON object a line; a baseline set for regress, too."""
-    done = verb.export(file, newest=newest)
+    done = verb.results_export(file, newest=newest)
     if json:
         _frame.emit_json(done)
     else:
@@ -116,7 +117,7 @@ def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> N
 @_frame.common
 def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
     """Add the records of FILE to this store; what is known already stays once."""
-    done = verb.take(file)
+    done = verb.results_import(file)
     if json:
         _frame.emit_json(done)
     else:
@@ -162,7 +163,7 @@ def regress(
     if junit is not None:
         records.need_folder(junit)
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.regress(baseline, margin=margin / 100, reporter=terminal)
+        done = verb.results_regress(baseline, margin=margin, reporter=terminal)
     report = Report(f"figures against {baseline.name}", regressions=done.regressions)
     if junit is not None:
         records.write_atomic(junit, REPORTS.load("junit").render(report))
@@ -178,45 +179,5 @@ def regress(
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
 
 
-def _images(r: Result) -> str:
-    return units.images(r.data_source, r.data_split, r.data_identity)
-
-
 def _csv(results: tuple[Result, ...]) -> None:
     sys.stdout.write(REPORTS.load("csv").render(Report("", results=results)))
-
-
-def _show(results: tuple[Result, ...]) -> None:
-    _frame.table(
-        (
-            "model",
-            "recipe",
-            "size",
-            "top-1",
-            "judged on",
-            "device",
-            "kind",
-            "latency",
-            "instructions",
-            "when",
-            "id",
-        ),
-        [
-            (
-                units.one_line(
-                    units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
-                ),
-                units.one_line(f"{r.recipe}.{units.ended(r.format, r.io)}"),
-                "–" if r.size_bytes is None else units.size(r.size_bytes),
-                units.percent(r.top1),
-                units.one_line(_images(r)) or "–",
-                units.one_line(r.device),
-                f"{r.kind}, recorded" if r.recorded else r.kind,
-                "–" if r.latency_ns is None else units.duration(r.latency_ns),
-                "–" if r.instructions is None else f"{r.instructions:,}",
-                r.made_at[:16],
-                str(r.id),
-            )
-            for r in results
-        ],
-    )

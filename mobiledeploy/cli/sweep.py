@@ -8,19 +8,8 @@ from typing import Any
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
 from mobiledeploy.core.plugins import EXECUTORS
 from mobiledeploy.verbs import sweep as verb
-
-# What the grid calls the options that take several values.
-_GRID = {
-    "arch": "archs",
-    "alpha": "alphas",
-    "res": "resolutions",
-    "recipe": "recipes",
-    "format": "formats",
-    "device": "devices",
-}
 
 
 class Several(_settings.Listed[tuple[Any, ...]]):
@@ -88,6 +77,15 @@ class Several(_settings.Listed[tuple[Any, ...]]):
 @_settings.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
 @_frame.common
 def command(
+    arch: tuple[str, ...],
+    alpha: tuple[float, ...] | None,
+    res: tuple[int, ...] | None,
+    recipe: tuple[str, ...],
+    format: tuple[str, ...] | None,  # noqa: A002
+    device: tuple[str, ...],
+    weights: str | None,
+    data: str | None,
+    out: Path,
     executor: str,
     ray_address: str,
     jobs: int | None,
@@ -95,61 +93,34 @@ def command(
     json: bool,
     quiet: bool,
     verbose: int,
-    **given: Any,
 ) -> None:
     """Export, judge and time every model of the grid; show what none beats.
 
     The same command resumes a sweep that was interrupted: what stands is not made again.
     """
-    grid = verb.SweepGrid(**{_GRID.get(name, name): value for name, value in given.items()})
     if executor not in EXECUTORS.names():
         raise click.UsageError(f"no executor {executor!r}: {', '.join(EXECUTORS.names())}")
     if ray_address and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")
     with _frame.Terminal(quiet, verbose) as terminal:
-        if dry_run:
-            plan = tuple(planned for _, planned in verb.plan(grid, jobs or 1, terminal))
-            done = verb.SweepResult(plan, 0, (), ())
-        else:
-            done = verb.sweep(
-                grid, executor=executor, workers=jobs, address=ray_address, reporter=terminal
-            )
+        done = verb.sweep(
+            arch=arch,
+            alpha=alpha,
+            res=res,
+            recipe=recipe,
+            format=format,
+            device=device,
+            weights=weights,
+            data=data,
+            out=out,
+            executor=executor,
+            ray_address=ray_address,
+            jobs=jobs,
+            dry_run=dry_run,
+            reporter=terminal,
+        )
     if json:
         _frame.emit_json(done)
-    elif dry_run:
-        _plan(done)
-    else:
-        _fronts(done)
+    elif dry_run or done.fronts:
+        _frame.show(done)
     _frame.failures(done.failed)
-
-
-def _plan(done: verb.SweepResult) -> None:
-    _frame.table(
-        ("model", "recipes", "state", "why"),
-        [(p.what, ",".join(p.recipes), p.state, units.one_line(p.why)) for p in done.jobs],
-    )
-
-
-def _fronts(done: verb.SweepResult) -> None:
-    for front in done.fronts:
-        if not front.results:
-            continue
-        where = f"{front.kind} on {front.device}" if front.device else front.kind
-        _frame.table(
-            ("model", "recipe", "top-1", "gain in top-1", "cost"),
-            [
-                (
-                    units.network(r.model, r.weights, r.weights_sha256),
-                    f"{r.recipe}.{r.format}",
-                    units.percent(r.top1),
-                    "–" if g is None else units.gain(g.value, g.low, g.high, g.tie),
-                    units.size(r.size_bytes or 0)
-                    if front.kind == "size"
-                    else f"{r.instructions:,}"
-                    if r.latency_ns is None
-                    else units.duration(r.latency_ns),
-                )
-                for r, g in zip(front.results, front.gains, strict=True)
-            ],
-            title=f"Front of accuracy on {front.images} and {where}, cheapest first",
-        )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
 from mobiledeploy.steps import training_plan
 from mobiledeploy.verbs import train as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.steps.arguments import ImageOptions
 
 
 @click.command(
@@ -82,7 +84,31 @@ from mobiledeploy.verbs import train as verb
 @click.option("--unsafe", is_flag=True, help="Open a teacher whatever it names: its code runs.")
 @_frame.preprocessing_options
 @_frame.common
-def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
+def command(
+    arch: str | None,
+    alpha: float | None,
+    groups: int | None,
+    res: int | None,
+    data: str,
+    epochs: int | None,
+    out: Path | None,
+    init: str | None,
+    freeze: bool,
+    schedule: str | None,
+    teacher: str | None,
+    strategy: Literal["none", "mirrored", "multiworker"],
+    ema: bool,
+    label_smoothing: float,
+    prune: float | None,
+    cluster: int | None,
+    batch: int,
+    seed: int,
+    unsafe: bool,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+    **images: Unpack[ImageOptions],
+) -> None:
     """Train a network of --arch, --alpha and --res on the images of --data.
 
     Images are prepared as they will be when the network is used, then mirrored, moved and lit a
@@ -90,45 +116,38 @@ def command(json: bool, quiet: bool, verbose: int, **given: Any) -> None:
     Given again, the same command goes on with a training that was broken off; with more --epochs,
     with a finished one.
     """
-    changes = _frame.overrides(given)
-    config = training_plan.TrainConfig(overrides=changes, **given)
     with _frame.Terminal(quiet, verbose) as terminal:
         try:
-            done = verb.train(config, terminal)
+            done = verb.train(
+                arch=arch,
+                alpha=alpha,
+                groups=groups,
+                res=res,
+                data=data,
+                epochs=epochs,
+                out=out,
+                init=init,
+                freeze=freeze,
+                schedule=schedule,
+                teacher=teacher,
+                strategy=strategy,
+                ema=ema,
+                label_smoothing=label_smoothing,
+                prune=prune,
+                cluster=cluster,
+                batch=batch,
+                seed=seed,
+                unsafe=unsafe,
+                reporter=terminal,
+                **images,
+            )
         except KeyboardInterrupt:
             terminal.say("interrupted; the same command goes on where this one was")
             raise SystemExit(130) from None
     if json:
         _frame.emit_json(done)
         return
-    _show(done)
-
-
-def _show(done: verb.TrainResult) -> None:
-    run = done.run
-    shown = [run.history[index] for index in _some(len(run.history), run.best - 1)]
-    _frame.table(
-        ("epoch", "loss", "accuracy", "validation loss", "validation top-1", "images/s"),
-        [
-            (
-                f"{epoch.number} (kept)" if epoch.number == run.best else str(epoch.number),
-                f"{epoch.loss:.3f}",
-                units.percent(epoch.accuracy),
-                f"{epoch.validation_loss:.3f}",
-                units.percent(epoch.top1),
-                f"{epoch.images_per_second:.0f}",
-            )
-            for epoch in shown
-        ],
-        title=f"{done.folder}: {run.spec.name}, {run.images} images, "
-        f"judged on {run.validation_images}",
-    )
+    _frame.show(done)
     if done.reused:
         click.echo("It was trained already; more --epochs go on with it.")
     click.echo(f"Next: mobiledeploy export {shlex.quote(done.folder)}")
-
-
-def _some(count: int, best: int) -> list[int]:
-    """Ten epochs at most, the first, the last and the best among them."""
-    step = max(1, -(-count // 8))
-    return sorted({*range(0, count, step), best, count - 1})

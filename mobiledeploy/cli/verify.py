@@ -38,28 +38,6 @@ def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbo
     if json:
         _frame.emit_json(found)
     else:
-        for line in _lines(found):
+        for line in found.lines:
             click.echo(units.one_line(line))
     click.get_current_context().exit(0 if found.sound else _WRONG)
-
-
-def _lines(found: verb.VerifyResult) -> list[str]:
-    lines = []
-    if found.sealed:
-        lines.append(f"{found.path} carries its preprocessing, the same as its record's")
-    if found.golden:
-        lines.append(f"{found.golden.outcome}: {found.golden.line} ({found.samples} samples)")
-    if found.pipeline is None:
-        return lines
-    told = found.pipeline
-    off = f"{told.error_as_wanted:.3g} grey levels from what the model wants, on the average"
-    if not told.explained:
-        lines.append(
-            f"fail: the pipeline's tensors are {off}, and no usual mistake explains them "
-            f"(the nearest is {told.error:.3g} away)"
-        )
-    elif told.differences:
-        lines += [f"fail: {difference}" for difference in told.differences]
-    else:
-        lines.append(f"pass: the pipeline feeds the model what it wants ({off})")
-    return lines

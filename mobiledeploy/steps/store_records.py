@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Kept, Store
 
 
-def filters(where: Mapping[str, str] | None) -> dict[str, str]:
-    """`where` as `Store.results` takes it, of what people write; UsageError for a wrong `since`."""
-    wanted = dict(where or {})
+def filters(**given: str | None) -> dict[str, str]:
+    """What is given as `Store.results` takes it; UsageError for a wrong `since`."""
+    wanted = {name: value for name, value in given.items() if value is not None}
     if "recipe" in wanted:
         wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
     if "since" in wanted:

@@ -12,34 +12,42 @@ from pathlib import Path
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis.cost import LayerCost, Share
-from mobiledeploy.core import cards, inputs, records
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import cards, inputs, records, units
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Layer, ModelFile, ModelSpec, Preprocessing, Source, Weights
-from mobiledeploy.steps import card_specs, model_files, published
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import (
+    ChannelOrder,
+    Layer,
+    ModelFile,
+    ModelSpec,
+    Preprocessing,
+    Resize,
+    Source,
+    Weights,
+)
+from mobiledeploy.steps import (
+    arguments,
+    card_specs,
+    diagnose,
+    model_files,
+    published,
+    quantization_plot,
+)
 from mobiledeploy.steps import tracing_process as trace_verb
+from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
+from mobiledeploy.steps.diagnose import QuantizationDiagnosis
+from mobiledeploy.steps.live_models import KerasModel, as_file
 from mobiledeploy.steps.published import Published, PublishedLayer, PublishedShare
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.tracing_process import TracedModel
 
 CLASSES = 1000
+MOST_CHOICES = 5
 DEFAULT = "mobilenet_v1"
 # Kinds of layers that hold parameters and are no part of a paper's count.
 _NORMALISATION = ("FusedBatchNormV3", "BatchNormalization")
-
-
-@dataclass(frozen=True)
-class AnalyzeConfig(Record):
-    """What to analyze: `file`, or the card `arch` with its arguments (None: the card's own)."""
-
-    file: Path | None = None
-    arch: str | None = None
-    alpha: float | None = None
-    groups: int | None = None
-    res: int | None = None
-    classes: int | None = None
-    unsafe: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,33 @@ class Analysis(Record):
     shares: tuple[Share, ...]
     uncounted: tuple[str, ...]
     layers: tuple[LayerCost, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each layer that is counted, then one for each kind of layer."""
+        total = self.mult_adds or 1
+        layers = tuple(
+            (
+                # TFLite joins the names of all that it has fused.
+                row.name.partition(";")[0],
+                row.kind,
+                "x".join(map(str, row.output[1:])),
+                f"{row.params:,}",
+                f"{row.mult_adds:,}",
+                units.percent(row.mult_adds / total),
+                f"{row.intensity:.1f}",
+            )
+            for row in self.layers
+            if row.mult_adds
+        )
+        headers = ("layer", "kind", "output", "params", "mult-adds", "share", "per byte")
+        kinds = tuple(
+            (s.kind, str(s.layers), units.percent(s.mult_adds, 2), units.percent(s.params, 2))
+            for s in self.shares
+        )
+        return (
+            Table(headers, layers, f"{self.name}: {self.source}"),
+            Table(("kind of layer", "layers", "mult-adds", "params"), kinds),
+        )
 
 
 @dataclass(frozen=True)
@@ -143,46 +178,102 @@ class BudgetChoices(Record):
     budget: Budget
     choices: tuple[BudgetChoice, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each network."""
+        rows = tuple(
+            (
+                choice.published.model,
+                "–" if choice.published.alpha is None else f"{choice.published.alpha:g}",
+                str(choice.published.resolution),
+                units.percent(choice.published.top1),
+                f"{(choice.published.mult_adds or 0) / 1e6:g} M",
+                f"~{units.size(choice.size_bytes)}" if choice.size_bytes else "–",
+                choice.published.source,
+            )
+            for choice in self.choices
+        )
+        headers = ("published", "alpha", "resolution", "top-1", "mult-adds", "int8 weights")
+        return (Table((*headers, "source"), rows),)
 
-def analyze(config: AnalyzeConfig, reporter: Reporter = SILENT) -> Analysis:
-    """What a network or a model file costs."""
-    if config.file is None:
-        card = cards.load(config.arch or DEFAULT)
+
+def analyze(
+    file: AnyPath | KerasModel | None = None,
+    *,
+    arch: str | None = None,
+    alpha: float | None = None,
+    groups: int | None = None,
+    res: int | None = None,
+    classes: int | None = None,
+    unsafe: bool = False,
+    reporter: Reporter | None = None,
+) -> Analysis:
+    """Counts the mult-adds, parameters and activation memory of a file or a built-in network.
+
+    Mult-adds are counted as the MobileNet papers do: convolutions and fully connected layers,
+    without biases, for one image.
+
+    Example:
+        >>> md.analyze(arch="mobilenet_v2", alpha=0.5, res=160).mult_adds
+        50225792
+
+    Args:
+        file: a model of your own (.h5, .keras, SavedModel, a live Keras model) or a finished
+            .tflite or .onnx. By default `arch` is built.
+        arch: a card that `models` lists; by default mobilenet_v1.
+        alpha: the width multiplier, above 0.
+        groups: of the pointwise convolutions (ShuffleNet).
+        res: height and width of the input, in pixels.
+        classes: by default 1000.
+        unsafe: opens a model file whatever it names: its code runs.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        The network and its layers.
+
+    Raises:
+        UsageError: arguments that do not go with a file, or cannot be.
+        InputError: a file that cannot be read.
+        MissingError: TensorFlow is not here, and a finished file was not given.
+    """
+    reporter = reporter or PythonReporter()
+    if file is None:
+        card = cards.load(arch or DEFAULT)
         spec = card_specs.spec(
             card,
-            alpha=config.alpha,
-            groups=config.groups,
-            res=config.res,
-            classes=CLASSES if config.classes is None else config.classes,
+            alpha=alpha,
+            groups=groups,
+            res=res,
+            classes=CLASSES if classes is None else classes,
         )
         (traced,) = trace_verb.trace([Source(spec)], reporter)
         return _analysis(traced, f"{card.title}, {card.paper}")
-    given = {
-        "--arch": config.arch,
-        "--alpha": config.alpha,
-        "--groups": config.groups,
-        "--classes": config.classes,
-    }
-    for name, value in given.items():
+    asked = {"--arch": arch, "--alpha": alpha, "--groups": groups, "--classes": classes}
+    for name, value in asked.items():
         if value is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
-    finished = _finished(config.file)
+    with as_file(file) as path:
+        assert path is not None
+        return _of_file(path, res, unsafe, reporter)
+
+
+def _of_file(path: Path, res: int | None, unsafe: bool, reporter: Reporter) -> Analysis:
+    finished = _finished(path)
     if finished is not None:
-        if config.res is not None:
+        if res is not None:
             raise UsageError("--res does not go with a finished file", "leave it away")
         return finished
-    file = model_files.detect(config.file, unsafe=config.unsafe, reporter=reporter)
-    if file.content == "weights":
+    model = model_files.detect(path, unsafe=unsafe, reporter=reporter)
+    if model.content == "weights":
         raise InputError(
-            f"{config.file.name} holds weights without a model",
+            f"{path.name} holds weights without a model",
             "mobiledeploy analyze --arch NAME counts the network that they are of",
         )
-    model_files.need_layers(file, "export it, and analyze the float32.tflite")
-    resolution = None if config.res is None else (config.res, config.res)
+    model_files.need_layers(model, "export it, and analyze the float32.tflite")
+    resolution = None if res is None else (res, res)
     (traced,) = trace_verb.trace(
-        [Source(_own_spec(file), file=file, resolution=resolution)], reporter
+        [Source(_own_spec(model), file=model, resolution=resolution)], reporter
     )
-    return _analysis(traced, _text(config.file))
+    return _analysis(traced, _text(path))
 
 
 def _own_spec(file: ModelFile) -> ModelSpec:
@@ -257,8 +348,27 @@ def _finished(path: Path) -> Analysis | None:
 # Published beside computed.
 
 
-def compare(table: str, reporter: Reporter = SILENT) -> TableComparison:
-    """A published table beside the networks as they are built here; all rows in one process."""
+def analyze_table(table: str, *, reporter: Reporter | None = None) -> TableComparison:
+    """Holds a published table beside the networks as they are built here.
+
+    It is `analyze --table` of the command line.
+
+    Example:
+        >>> found = md.analyze_table("mobilenet_v1")
+        >>> [row.why for row in found.rows if row.differs]
+
+    Args:
+        table: its name; an unknown one is answered by the names that there are.
+        reporter: hears of progress; by default a `PythonReporter`.
+
+    Returns:
+        Each row of the table beside what is counted here.
+
+    Raises:
+        UsageError: no table has this name.
+        MissingError: TensorFlow is not here.
+    """
+    reporter = reporter or PythonReporter()
     rows = published.load(table)
     specs = [_spec_of(row) for row in rows]
     # Each network once, however many rows speak of it.
@@ -350,12 +460,34 @@ def _compared_shares(
 # What fits a budget.
 
 
-def best(budget: Budget, *, most: int = 5) -> BudgetChoices:
-    """The published float networks within `budget`, best top-1 first, at most `most`.
+def analyze_best(
+    *,
+    max_mult_adds: int | None = None,
+    max_size: int | None = None,
+    min_top1: float | None = None,
+    most: int = MOST_CHOICES,
+) -> BudgetChoices:
+    """Lists the published float networks that fit a budget, best top-1 first.
 
-    Published figures decide, as printed; where a source prints no parameters, a budget for the size
-    leaves its rows out. UsageError where nothing fits, naming what comes closest.
+    It is `analyze --best` of the command line. Published figures decide, as printed; where a source
+    prints no parameters, a budget for the size leaves its rows out.
+
+    Example:
+        >>> md.analyze_best(max_mult_adds=150_000_000, min_top1=60).choices[0].command
+
+    Args:
+        max_mult_adds: for one image.
+        max_size: bytes of int8 weights, one for each parameter.
+        min_top1: on ImageNet, in percent.
+        most: so many at most.
+
+    Returns:
+        The networks, each with the command that builds it here.
+
+    Raises:
+        UsageError: nothing fits; what comes closest is named.
     """
+    budget = Budget(max_mult_adds, max_size, None if min_top1 is None else min_top1 / 100)
     if budget.top1 is not None and not 0.01 <= budget.top1 <= 1:
         raise UsageError(f"top-1 of {100 * budget.top1:g} % is no accuracy", "say 65 for 65 %")
     rows = [
@@ -414,3 +546,66 @@ def _command(row: Published) -> str:
     if published and any(file.alpha == row.alpha for file in published.files):
         return f"mobiledeploy export {' '.join(parts)} --weights imagenet --data DIR"
     return f"mobiledeploy train {' '.join(parts)} --data DIR"
+
+
+# Why an int8 artifact differs from its float model.
+
+
+def analyze_quantization(
+    file: AnyPath,
+    *,
+    data: AnyPath | None = None,
+    plot: AnyPath | None = None,
+    input_range: tuple[float, float] | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    channels: ChannelOrder | None = None,
+    resize: Resize | None = None,
+    crop: float | None = None,
+    labels: Labels | None = None,
+    reporter: Reporter | None = None,
+) -> QuantizationDiagnosis:
+    """Says what quantization did to each layer, where the error enters, and what helps.
+
+    It is `analyze --quantization` of the command line.
+
+    Example:
+        >>> found = md.analyze_quantization("build/mobilenet_v1_0.5_160_demo/int8_ptq.tflite")
+        >>> [remedy.name for remedy in found.remedies]
+
+    Args:
+        file: an int8 artifact of `export`, TFLite or ONNX, its float32.tflite beside it.
+        data: images, as for `evaluate`; by default the artifact's golden ones.
+        plot: a file for the image of it, .svg or .png; needs matplotlib.
+        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
+            the artifact's own.
+        mean: subtracted from each channel, after `input_range`.
+        std: what each channel is divided by, after `mean`.
+        channels: `rgb` or `bgr`.
+        resize: `bilinear` or `bicubic`.
+        crop: the central fraction of each side that is kept, above 0 and at most 1.
+        labels: names of the classes in the model's order, or a file with one a line.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        A row for each layer, and remedies, the most promising first.
+
+    Raises:
+        InputError: no artifact, one that is not integers throughout, or no float one beside it;
+            layers that go by other names.
+        UsageError: a data set that is not known, or that says nothing of the model.
+        DeviceError: a runner died or hangs.
+        MissingError: `plot` without matplotlib.
+    """
+    reporter = reporter or PythonReporter()
+    place = arguments.path(plot)
+    overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
+    if place is not None:
+        quantization_plot.check(place)
+    found = diagnose.diagnose(
+        Path(file), data=arguments.text(data), overrides=overrides, reporter=reporter
+    )
+    if place is not None:
+        quantization_plot.draw(found, place)
+        reporter.say(f"{place} shows it")
+    return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from csv import DictReader
+from csv import Error as CsvError
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import tomli_w
 
 from mobiledeploy.analysis import latency_model as model
-from mobiledeploy.core import artifacts, device_cards, inputs, records
+from mobiledeploy.core import artifacts as artifacts_
+from mobiledeploy.core import device_cards, inputs, records, units
 from mobiledeploy.core.device_cards import DeviceCard, Point, Precision, Reference, Series, Workload
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Measured, NamedWarning
-from mobiledeploy.steps import estimate
+from mobiledeploy.steps import arguments, estimate
+from mobiledeploy.steps.arguments import AnyPath, AnyPaths
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 
 SOURCE = "measured"
@@ -46,6 +50,21 @@ class DeviceCalibration(Record):
     series: tuple[CalibratedSeries, ...]
     warnings: tuple[NamedWarning, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each series."""
+        rows = tuple(
+            (
+                one.series,
+                str(one.points),
+                units.percent(one.rmspe),
+                units.percent(one.mult_adds_rmspe),
+            )
+            for one in self.series
+        )
+        headers = ("points of", "points", "error, each left out", "of mult-adds alone")
+        title = f"{self.card.name}: how well the points are estimated by each other"
+        return (Table(headers, rows, title),)
+
 
 @dataclass(frozen=True)
 class _Measurement:
@@ -67,40 +86,50 @@ class _Measurement:
 
 def calibrate(
     name: str,
-    paths: Sequence[Path] = (),
+    artifacts: AnyPaths = (),
     *,
-    table: Path | None = None,
+    csv: AnyPath | None = None,
     device: str = "host",
     runtime: str = "tflite",
     threads: int = 1,
     title: str = "",
     force: bool = False,
-    reporter: Reporter = SILENT,
+    reporter: Reporter | None = None,
 ) -> DeviceCalibration:
-    """Writes the card `name` in the user's folder; `bench --device NAME` estimates from it.
+    """Writes the device card `name` of models that were measured; `bench` estimates from it.
 
-    Points come from this folder's store, the newest measurement of each artifact on `device`, or
-    from a table of what was measured elsewhere. They are never mixed: each runtime and version,
-    precision, number of threads and delegate makes a series, and needs 8 points of 6 networks.
+    It is `devices calibrate` of the command line. Points come from this folder's store, the newest
+    measurement of each artifact on `device`, or from a table of what was measured elsewhere. They
+    are never mixed: each runtime and version, precision, number of threads and delegate makes a
+    series, and needs 8 points of 6 networks.
+
+    Example:
+        >>> md.calibrate("board", csv="latencies.csv", threads=4)
+        >>> md.bench("build/int8_best.tflite", device="board")
 
     Args:
         name: of the card; letters, digits, - and _.
-        paths: artifacts that were measured here.
-        table: a CSV file with the columns file and latency_ms, a model and its latency a row;
-            files are looked for beside the table. A column family may name the kind of network,
-            as model cards do, of files without a record.
-        device: that `paths` were measured on.
-        runtime: that the latencies of `table` are of.
-        threads: that the latencies of `table` are of.
+        artifacts: one file or several that were measured here.
+        csv: a file with the columns file and latency_ms, a model and its latency a row; files are
+            looked for beside it. A column family may name the kind of network, as model cards do,
+            of files without a record.
+        device: that `artifacts` were measured on.
+        runtime: that the latencies of `csv` are of.
+        threads: that the latencies of `csv` are of.
         title: what the device is, for people.
-        force: replaces a card of the user's that is there already.
-        reporter: hears of warnings.
+        force: replaces a card of yours that is there already.
+        reporter: hears of warnings; by default a `PythonReporter`.
+
+    Returns:
+        The card, and how well its points are estimated by each other.
 
     Raises:
         UsageError: neither artifacts nor a table or both, a card that is there already, an
             artifact that was not measured, or too few points.
         InputError: a table or a model that cannot be read or estimated.
     """
+    reporter = reporter or PythonReporter()
+    paths, table = arguments.paths(artifacts), arguments.path(csv)
     path = device_cards.user_folder() / f"{name}.toml"
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise UsageError(f"{name!r} is no name for a card", "use letters, digits, - and _")
@@ -144,7 +173,7 @@ def toml(card: DeviceCard) -> str:
 def _stored(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
     with Store.open() as store:
         for path in paths:
-            artifact = artifacts.load(path)
+            artifact = artifacts_.load(path)
             measured = next(
                 (
                     m
@@ -179,9 +208,9 @@ def _of_artifact(path: Path, card: str | None, network: str, measured: Measured)
 def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
     try:
         text = inputs.text(table, inputs.TABLE, "utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader = DictReader(io.StringIO(text, newline=""))
         rows, columns = list(reader), reader.fieldnames or ()
-    except csv.Error as error:
+    except CsvError as error:
         raise InputError(f"{table} cannot be read: {error}") from error
     absent = [column for column in COLUMNS if column not in columns]
     if absent:
@@ -202,8 +231,8 @@ def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
 
 def _family(path: Path) -> str:
     """The model card that an artifact is of; any other file is a family of its own."""
-    if artifacts.record_path(path).exists():
-        spec = artifacts.load(path).spec
+    if artifacts_.record_path(path).exists():
+        spec = artifacts_.load(path).spec
         return spec.card or spec.name
     return path.stem
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mobiledeploy.core import device_cards
 from mobiledeploy.core.device_cards import DeviceCard
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.types import DeviceInfo
 from mobiledeploy.steps import estimate
@@ -18,9 +18,23 @@ class DeviceList(Record):
 
     devices: tuple[DeviceInfo, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each device."""
+        rows = tuple((one.name, one.kind, one.about, one.fix or "ready") for one in self.devices)
+        return (Table(("device", "kind", "what it is", "state"), rows),)
+
 
 def devices() -> DeviceList:
-    """Asks every device what of its kind is here; nothing is started or changed."""
+    """Lists what `bench` takes as `device` here, and which kind of figure it gives.
+
+    Every device is asked what of its kind is here; nothing is started or changed.
+
+    Example:
+        >>> [one.name for one in md.devices().devices]
+
+    Returns:
+        This machine, phones and emulated cores, then device cards.
+    """
     here = tuple(one for name in DEVICES.names() for one in DEVICES.load(name).available())
     return DeviceList((*here, *map(_card, device_cards.all_())))
 

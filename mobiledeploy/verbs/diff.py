@@ -21,9 +21,13 @@ from mobiledeploy.core import artifacts, inputs
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
-from mobiledeploy.steps import bench_tables, diagnose, diff_figures
+from mobiledeploy.steps import bench_tables, diagnose
+from mobiledeploy.steps import diff_figures as figures
+from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.diff_figures import FigureDifference
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
@@ -100,22 +104,36 @@ class _Read:
     measurements: tuple[Measurement, ...] = ()
 
 
-def diff(a: Path, b: Path, *, activations: bool = False, reporter: Reporter = SILENT) -> Difference:
-    """Compares two artifacts; layers are aligned by what they compute, in their order.
+def diff(
+    a: AnyPath, b: AnyPath, *, activations: bool = False, reporter: Reporter | None = None
+) -> Difference:
+    """Compares two artifacts layer by layer, what changed most first.
+
+    Layers are aligned by what they compute, in their order. Figures that the store has of both on
+    one target are compared, too.
+
+    Example:
+        >>> found = md.diff("build/float32.tflite", "build/int8_best.tflite")
+        >>> [pair.odd for pair in found.layers if pair.odd]
 
     Args:
         a: an artifact.
         b: another.
         activations: runs those of integers throughout on their golden images, for the error of
             what each layer hands on; their float32.tflite must be beside them.
-        reporter: hears of progress.
+        reporter: hears of progress; by default a `PythonReporter`.
+
+    Returns:
+        Types, shapes, errors, size and instructions of the layers of both.
 
     Raises:
         InputError: an artifact without its record, or a file that cannot be read; with
-            `activations` as `diagnose`.
+            `activations` as `analyze_quantization`.
         UsageError: neither has integer activations.
         DeviceError: a runner died or hangs.
     """
+    reporter = reporter or PythonReporter()
+    a, b = Path(a), Path(b)
     loaded = [artifacts.load(path) for path in (a, b)]
     if activations and not any(artifact.recipe.full_integer for artifact in loaded):
         raise UsageError(
@@ -136,6 +154,30 @@ def diff(a: Path, b: Path, *, activations: bool = False, reporter: Reporter = SI
         tuple(pairs),
         tuple(_figures(first, second)),
     )
+
+
+def diff_figures(a: int | AnyPath, b: int | AnyPath) -> FigureDifference:
+    """Compares two figures of one kind, of one artifact or of two.
+
+    It is `diff` of the command line where A and B are figures.
+
+    Example:
+        >>> md.diff_figures(12, 13).ratio
+
+    Args:
+        a: an id that `results` lists, or a file with one figure: the JSON of `bench --json`, or
+            of `results_export`.
+        b: another.
+
+    Returns:
+        The ratio of B to A with its interval, instructions by layer, and what differs in how the
+        figures were had.
+
+    Raises:
+        UsageError: no such id, a file with several figures, or figures of two kinds.
+        InputError: a file that cannot be read or holds no figure; a figure of nothing.
+    """
+    return figures.diff(str(a), str(b))
 
 
 def _kept(artifact: Artifact) -> tuple[Measurement, ...]:
@@ -330,8 +372,8 @@ def _figures(first: _Read, second: _Read) -> list[FileFigures]:
                 t.device,
                 t.runtime,
                 t.threads,
-                diff_figures.value(old),
-                diff_figures.value(new),
+                figures.value(old),
+                figures.value(new),
                 ratio,
                 (low, high),
                 (bench_tables.delegated(old), bench_tables.delegated(new)),

@@ -16,20 +16,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mobiledeploy import __version__
 from mobiledeploy.core import apart, artifacts, assets, native, package
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.apart import Environment
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError
+from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.plugins import RUNTIMES, shelves
 from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import NamedWarning
 from mobiledeploy.core.units import size
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store import database as store
+
+if TYPE_CHECKING:
+    from mobiledeploy.core.ports import Reporter
 
 State = Literal["ok", "missing", "unfit", "unavailable"]
 
@@ -88,6 +94,22 @@ class Installation(Record):
     free_memory_bytes: int | None
     warnings: tuple[NamedWarning, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each part, then one for each place."""
+        parts = tuple(
+            (p.name, p.extra, p.version or "–", f"{p.state}: {p.fix}" if p.fix else p.state)
+            for p in self.parts
+        )
+        title = f"mobiledeploy {self.version}, Python {self.python}, {self.platform}"
+        places = tuple(
+            (p.path, p.name, "–" if p.size_bytes is None else size(p.size_bytes))
+            for p in self.places
+        )
+        return (
+            Table(("part", "for", "version", "state"), parts, title),
+            Table(("path", "place", "size"), places),
+        )
+
     @property
     def broken(self) -> tuple[InstalledPart, ...]:
         """The required parts that are not as they must be."""
@@ -107,7 +129,16 @@ def versions() -> Mapping[str, str | None]:
 
 
 def doctor() -> Installation:
-    """Looks at this installation and this machine; changes nothing, imports no library."""
+    """Says what is installed, what is missing, and the line that fixes it.
+
+    It changes nothing and imports no library.
+
+    Example:
+        >>> [(part.name, part.fix) for part in md.doctor().parts if part.state != "ok"]
+
+    Returns:
+        The packages and programs, where our files lie, free disk and memory, and warnings.
+    """
     parts = (*_packages(), *_tools(), *_apart())
     whole = all(part.state == "ok" for part in parts if part.extra == "base")
     memory = _free_memory()
@@ -124,6 +155,48 @@ def doctor() -> Installation:
     )
 
 
+def doctor_emulator(*, reporter: Reporter | None = None) -> Equipment:
+    """Fetches the emulated ARM cores and builds what runs on them, into the user's cache.
+
+    It is `doctor --emulator` of the command line. Nothing is fetched where it is there already.
+
+    Args:
+        reporter: hears of progress; by default a `PythonReporter`.
+
+    Returns:
+        What is in the cache afterwards.
+
+    Raises:
+        MissingError: a system without apt, no network, or no such package there.
+        InputError: a fetched file is not the one that is pinned.
+        UsageError: the cache cannot be written.
+    """
+    # Where numpy is missing, all else here must work.
+    from mobiledeploy.steps import equip
+
+    return equip.equip(reporter or PythonReporter())
+
+
+def doctor_torch(*, reporter: Reporter | None = None) -> Environment:
+    """Fetches what opens a .pt2 of torch.export, 5.3 GB, into the user's cache.
+
+    It is `doctor --torch` of the command line. Nothing is fetched where it is there already.
+
+    Args:
+        reporter: hears of progress; by default a `PythonReporter`.
+
+    Returns:
+        The environment and the versions of its packages.
+
+    Raises:
+        MissingError: no network.
+        UsageError: the cache cannot be written.
+    """
+    from mobiledeploy.steps import equip
+
+    return equip.environment(apart.TORCH, reporter or PythonReporter())
+
+
 def places() -> tuple[CleanedFolder, ...]:
     """The cache, the user's configuration, and this folder's store."""
     found = (
@@ -137,10 +210,17 @@ def places() -> tuple[CleanedFolder, ...]:
     )
 
 
-def clean() -> CleanResult:
-    """Removes our caches, and what killed exports left in ./build; UsageError where it may not.
+def doctor_clean() -> CleanResult:
+    """Removes our caches, and what killed exports left in ./build.
 
-    Leases stay: who waits for one would no longer be seen by who comes after.
+    It is `doctor --clean` of the command line. Leases stay: who waits for one would no longer be
+    seen by who comes after.
+
+    Returns:
+        What was removed, with the size that it had.
+
+    Raises:
+        UsageError: something may not be removed.
     """
     cache = assets.cache_dir()
     removed = []

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -19,7 +20,7 @@ from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
-from mobiledeploy.core.ports import SILENT, Pixels, Reporter
+from mobiledeploy.core.ports import Pixels, Reporter
 from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.types import (
     Artifact,
@@ -32,10 +33,13 @@ from mobiledeploy.core.types import (
     Report,
 )
 from mobiledeploy.steps import baseline
+from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
+TITLE = "MobileNet results"
 FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
 DETAILED = 24
 """So many artifacts have a section of their own, those that were exported last."""
@@ -55,51 +59,68 @@ class WrittenReport(Record):
 
 
 def report(
-    out: Path,
     *,
-    format: str = "html",  # noqa: A002 - the option's name
-    where: Mapping[str, str] | None = None,
-    title: str = "MobileNet results",
-    reporter: Reporter = SILENT,
+    format: Literal["html", "markdown", "csv", "json", "svg", "png"] = "html",  # noqa: A002
+    out: AnyPath | None = None,
+    title: str = TITLE,
+    model: str | None = None,
+    recipe: str | None = None,
+    kind: str | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
 ) -> WrittenReport:
-    """Writes a report of the store into `out`, whole or not at all.
+    """Writes accuracy against latency, size and mult-adds, with the tables behind them.
+
+    Measured, counted and estimated figures have plots of their own. The file is written whole or
+    not at all.
+
+    Example:
+        >>> md.report(device="host", out="front.html")
 
     Args:
-        out: the file.
-        format: of `FORMATS_OF`.
-        where: which figures, as for `Store.results`.
+        format: html is one file that needs no network.
+        out: the file; by default report.<format>.
         title: its heading.
-        reporter: hears of what is left out.
+        model: only this one, such as mobilenet_v1_0.5_160.
+        recipe: only this one, such as int8_best.
+        kind: `measured`, `counted` or `estimated`.
+        device: only this one, such as host.
+        reporter: hears of what is left out; by default a `PythonReporter`.
+
+    Returns:
+        What was written.
 
     Raises:
         UsageError: an unknown format, nothing is kept here, or `out` cannot be written.
         MissingError: the plotting library is absent.
     """
+    reporter = reporter or PythonReporter()
+    path = default(format) if out is None else Path(out)
     if format not in FORMATS_OF:
         raise UsageError(f"no report in {format!r}", f"there are {', '.join(FORMATS_OF)}")
+    where = filters(model=model, recipe=recipe, kind=kind, device=device)
     found = gather(where, title=title, detailed=format == "html", reporter=reporter)
     content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(found)
     if format == "png":
         content = _png(str(content))
-    records.write_atomic(out, content)
+    records.write_atomic(path, content)
     size = len(content.encode() if isinstance(content, str) else content)
-    return WrittenReport(str(out), format, size, len(found.results))
+    return WrittenReport(str(path), format, size, len(found.results))
 
 
-def gather(
-    where: Mapping[str, str] | None = None,
-    *,
-    title: str,
-    detailed: bool,
-    reporter: Reporter = SILENT,
-) -> Report:
+def default(format: str) -> Path:  # noqa: A002 - the option's name
+    """Where a report goes that nobody named a file for."""
+    return Path(f"report.{'md' if format == 'markdown' else format}")
+
+
+def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Reporter) -> Report:
     """All that a report tells; `detailed` takes a look into files and images too."""
     if not store_path().exists():
         raise UsageError(
             f"nothing is kept in {store_path()} yet", "mobiledeploy export or bench come first"
         )
     with Store.open() as store:
-        results = store.results(filters(where)) + (() if where else store.unmeasured())
+        results = store.results(where) + (() if where else store.unmeasured())
         if not results:
             raise UsageError("no figure of the store is so", "mobiledeploy results lists them")
         shown = {r.artifact_sha256 for r in results}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from mobiledeploy.analysis import regression
 from mobiledeploy.core import records, units
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
     Counted,
@@ -31,9 +32,14 @@ from mobiledeploy.core.types import (
     Verdict,
     gravest,
 )
+from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters, present, read
 from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Kept, Store
+
+MARGIN = 100 * regression.TIME_MARGIN
+"""Percent that a time may grow by default."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,30 @@ class ResultList(Record):
 
     results: tuple[Result, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each figure."""
+        headers = ("model", "recipe", "size", "top-1", "judged on", "device", "kind", "latency")
+        rows = tuple(map(_row, self.results))
+        return (Table((*headers, "instructions", "when", "id"), rows),)
+
+
+def _row(r: Result) -> tuple[str, ...]:
+    return (
+        units.one_line(
+            units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
+        ),
+        units.one_line(f"{r.recipe}.{units.ended(r.format, r.io)}"),
+        "–" if r.size_bytes is None else units.size(r.size_bytes),
+        units.percent(r.top1),
+        units.one_line(units.images(r.data_source, r.data_split, r.data_identity)) or "–",
+        units.one_line(r.device),
+        f"{r.kind}, recorded" if r.recorded else r.kind,
+        "–" if r.latency_ns is None else units.duration(r.latency_ns),
+        "–" if r.instructions is None else f"{r.instructions:,}",
+        r.made_at[:16],
+        str(r.id),
+    )
+
 
 @dataclass(frozen=True)
 class ComparisonList(Record):
@@ -101,10 +131,27 @@ class ComparisonList(Record):
 
     comparisons: tuple[StoredComparison, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each comparison."""
+        rows = tuple(
+            (
+                units.one_line(f"{c.b} over {c.a}"),
+                units.one_line(c.device),
+                f"{c.ratio:.3f}",
+                "{:.3f} to {:.3f}".format(*c.interval),
+                units.changed(c.ratio, c.changed),
+                str(c.rounds),
+                c.made_at[:16] + ", recorded" * c.recorded,
+            )
+            for c in self.comparisons
+        )
+        headers = ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when")
+        return (Table(headers, rows, "measured in turns"),)
+
 
 @dataclass(frozen=True)
 class RecordTransfer(Record):
-    """What an export wrote or an import added: so many of the records of a file."""
+    """What was written into a file, or added from it: so many of its records."""
 
     path: str
     records: int
@@ -121,38 +168,101 @@ class RegressionReport(Record):
 
 
 def results(
-    where: Mapping[str, str] | None = None, *, newest: bool = False, most: int | None = None
+    *,
+    model: str | None = None,
+    recipe: str | None = None,
+    format: str | None = None,  # noqa: A002 - the option's name
+    artifact: str | None = None,
+    kind: str | None = None,
+    device: str | None = None,
+    runtime: str | None = None,
+    since: str | None = None,
+    newest: bool = False,
+    most: int | None = None,
 ) -> ResultList:
-    """Figures of the store; arguments as for `Store.results`.
+    """Lists figures of this folder's store, newest first.
+
+    Example:
+        >>> found = md.results(recipe="int8_best", device="host", newest=True)
+        >>> [(r.model, r.latency_ns) for r in found.results]
+
+    Args:
+        model: such as mobilenet_v1_0.5_160. Each of these that is given must fit.
+        recipe: such as int8_best.
+        format: `tflite` or `onnx`.
+        artifact: its sha256, or the start of it.
+        kind: `measured`, `counted` or `estimated`.
+        device: such as host.
+        runtime: such as litert.
+        since: 2026-01-31, or with T12:00 behind it; UTC.
+        newest: only the newest figure of an artifact on a target.
+        most: so many at most.
+
+    Returns:
+        The figures, with what is known of their artifacts.
 
     Raises:
         UsageError: nothing is kept here, or `since` is no moment.
     """
-    wanted = filters(where)
+    wanted = filters(
+        model=model,
+        recipe=recipe,
+        format=format,
+        artifact=artifact,
+        kind=kind,
+        device=device,
+        runtime=runtime,
+        since=since,
+    )
     with present() as kept:
         return ResultList(kept.results(wanted, newest=newest, most=most))
 
 
-def comparisons() -> ComparisonList:
-    """What was timed in turns; UsageError where nothing is kept here."""
+def results_compared() -> ComparisonList:
+    """Lists what `compare` timed in turns, newest first.
+
+    Example:
+        >>> [(c.a, c.b, c.ratio) for c in md.results_compared().comparisons]
+
+    Raises:
+        UsageError: nothing is kept here.
+    """
     with present() as kept:
         return ComparisonList(kept.comparisons())
 
 
-def export(path: Path, *, newest: bool = False) -> RecordTransfer:
-    """Writes every record of the store into a file of JSON lines, whole or not at all."""
-    with present() as kept:
-        lines = tuple(kept.dump(newest))
-    records.write_atomic(path, "".join(line + "\n" for line in lines))
-    return RecordTransfer(str(path), len(lines), len(lines))
+def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:
+    """Writes all records of the store into a file, a JSON object a line, whole or not at all.
 
+    Example:
+        >>> md.results_export("phone.jsonl")
 
-def take(path: Path) -> RecordTransfer:
-    """Adds the records of a file that `export` wrote, all or none; those known already stay once.
+    Args:
+        file: the file.
+        newest: of figures, only the newest of an artifact on a target.
 
     Raises:
-        InputError: a line that is no record; its number is said.
+        UsageError: nothing is kept here, or the file cannot be written.
     """
+    with present() as kept:
+        lines = tuple(kept.dump(newest))
+    records.write_atomic(Path(file), "".join(line + "\n" for line in lines))
+    return RecordTransfer(os.fspath(file), len(lines), len(lines))
+
+
+def results_import(file: AnyPath) -> RecordTransfer:
+    """Adds the records of a file of `results_export`, all or none; those known stay once.
+
+    Example:
+        >>> md.results_import("phone.jsonl").new
+
+    Args:
+        file: the file.
+
+    Raises:
+        InputError: a line that is no record; its number is told.
+    """
+    path = Path(file)
     # Read twice, for a file may be larger than memory, and a bad one is no reason to make a store.
     count = sum(1 for _ in read(path))
     with Store.open() as kept:
@@ -160,33 +270,39 @@ def take(path: Path) -> RecordTransfer:
     return RecordTransfer(str(path), count, new)
 
 
-def regress(
-    baseline: Path, *, margin: float = regression.TIME_MARGIN, reporter: Reporter = SILENT
+def results_regress(
+    baseline: AnyPath, *, margin: float = MARGIN, reporter: Reporter | None = None
 ) -> RegressionReport:
-    """The store's newest figures against those of `baseline`, a file that `export` wrote.
+    """Holds the store's newest figures against a file of `results_export`.
 
     A figure answers for the same model, weights, recipe, format and io on the same target, whatever
     the file's bytes: that is what changes from commit to commit. One that is not newer than the
     baseline's, or that came with a warning, decides nothing. The verdicts are kept in the store.
 
+    Example:
+        >>> md.results_regress("accepted.jsonl").outcome
+
     Args:
         baseline: the accepted figures.
-        margin: how much longer a time may be, as a fraction; instructions and estimates have
-            `regression.EXACT_MARGIN`.
-        reporter: hears of warnings.
+        margin: percent that a time may grow; instructions and estimates may 0.1 %.
+        reporter: hears of warnings; by default a `PythonReporter`.
+
+    Returns:
+        A verdict for each figure of the baseline, and the gravest of them.
 
     Raises:
         UsageError: the baseline has no figures, nothing was kept here yet, or no margin.
         InputError: the baseline cannot be read.
     """
+    reporter = reporter or PythonReporter()
     if not 0 <= margin < math.inf:
-        raise UsageError(f"a margin of {100 * margin:g} % cannot be", "5 is usual")
-    accepted = _figures(read(baseline))
+        raise UsageError(f"a margin of {margin:g} % cannot be", "5 is usual")
+    accepted = _figures(read(Path(baseline)))
     if not accepted:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
     with present() as kept:
         found = _figures(_kept(kept.dump(newest=True)))
-    made = tuple(_held(key, found, old, margin) for key, old in accepted.items())
+    made = tuple(_held(key, found, old, margin / 100) for key, old in accepted.items())
     with Store.keeping(reporter) as kept:
         for one in made:
             for verdict in one.verdicts:

@@ -13,20 +13,22 @@ import itertools
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, leases, records, units
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
-from mobiledeploy.steps import baseline, bench_figures, export_files, resolve, runtimes
+from mobiledeploy.steps import arguments, baseline, bench_figures, export_files, resolve, runtimes
 from mobiledeploy.steps import sweep_job as jobs_
+from mobiledeploy.steps.arguments import AnyPath, Names
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.sweep_job import JobResult, SweepJob
 from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Store
@@ -83,6 +85,40 @@ class SweepResult(Record):
     failed: tuple[Failed, ...]
     fronts: tuple[ParetoFront, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """A table for each front; of a plan, its jobs."""
+        fronts = tuple(map(_front_table, filter(lambda front: front.results, self.fronts)))
+        return fronts or (self.plan(),)
+
+    def plan(self) -> Table:
+        """A row for each job."""
+        return Table(
+            ("model", "recipes", "state", "why"),
+            tuple((p.what, ",".join(p.recipes), p.state, units.one_line(p.why)) for p in self.jobs),
+        )
+
+
+def _front_table(front: ParetoFront) -> Table:
+    where = f"{front.kind} on {front.device}" if front.device else front.kind
+    return Table(
+        ("model", "recipe", "top-1", "gain in top-1", "cost"),
+        tuple(
+            (
+                units.network(r.model, r.weights, r.weights_sha256),
+                f"{r.recipe}.{r.format}",
+                units.percent(r.top1),
+                "–" if g is None else units.gain(g.value, g.low, g.high, g.tie),
+                units.size(r.size_bytes or 0)
+                if front.kind == "size"
+                else f"{r.instructions:,}"
+                if r.latency_ns is None
+                else units.duration(r.latency_ns),
+            )
+            for r, g in zip(front.results, front.gains, strict=True)
+        ),
+        f"Front of accuracy on {front.images} and {where}, cheapest first",
+    )
+
 
 def plan(
     grid: SweepGrid, workers: int, reporter: Reporter = SILENT
@@ -125,29 +161,71 @@ def plan(
 
 
 def sweep(
-    grid: SweepGrid,
     *,
+    arch: Names = "mobilenet_v1",
+    alpha: float | Iterable[float] | None = None,
+    res: int | Iterable[int] | None = None,
+    recipe: Names = ("float32", "int8_ptq"),
+    format: Names | None = None,  # noqa: A002 - the option's name
+    device: Names = "host",
+    weights: AnyPath | None = None,
+    data: AnyPath | None = None,
+    out: AnyPath = "build",
     executor: str = "local",
-    workers: int | None = None,
-    address: str = "",
-    reporter: Reporter = SILENT,
+    ray_address: str = "",
+    jobs: int | None = None,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
 ) -> SweepResult:
-    """Makes and judges what is missing of the grid, then takes its figures.
+    """Exports, judges and times every model of a grid; finds what none beats.
+
+    What stands is not made again: the same call goes on with a sweep that was interrupted.
+
+    Example:
+        >>> done = md.sweep(alpha=(0.25, 0.5), res=(128, 160))
+        >>> [(r.model, r.top1) for r in done.fronts[0].results]
 
     Args:
-        grid: what is tried.
-        executor: where jobs run.
-        workers: how many at once; each has its share of the cores. By default one for two cores.
-        address: of a cluster, for executors that know one.
-        reporter: hears of progress, warnings and what failed.
+        arch: one card or several.
+        alpha: one width multiplier or several; by default the card's own.
+        res: one resolution in pixels or several; by default the card's own.
+        recipe: what to make of each model.
+        format: `tflite`, `onnx`, or both, which is the default.
+        device: where figures are taken, as for `bench`; `()` for none.
+        weights: `demo`, `imagenet` or `random`, as for `export`.
+        data: images, as for `export`.
+        out: the folder that the models' folders are made in.
+        executor: where jobs run: `local` or `ray`.
+        ray_address: HOST:PORT of a cluster of Ray; by default one is started.
+        jobs: how many at once; each has its share of the cores. By default one for two cores.
+        dry_run: plans the jobs, and does nothing.
+        reporter: hears of progress, warnings and what failed; by default a `PythonReporter`.
+
+    Returns:
+        The jobs, and for each kind of figure and device the artifacts that none beats in both cost
+        and accuracy.
 
     Raises:
-        UsageError: see `plan`.
+        UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
         DeviceError: the cluster cannot be reached.
     """
-    count = workers or max(1, leases.cores() // 2)
-    runs = EXECUTORS.load(executor)
+    reporter = reporter or PythonReporter()
+    grid = SweepGrid(
+        arguments.several(arch),
+        None if alpha is None else arguments.several(alpha),
+        None if res is None else arguments.several(res),
+        arguments.several(recipe),
+        None if format is None else arguments.several(format),
+        arguments.several(device),
+        arguments.text(weights),
+        arguments.text(data),
+        Path(out),
+    )
+    count = jobs or max(1, leases.cores() // 2)
     planned = plan(grid, count, reporter)
+    if dry_run:
+        return SweepResult(tuple(p for _, p in planned), 0, (), ())
+    runs = EXECUTORS.load(executor)
     todo = [job for job, p in planned if p.state == "to do"]
     failed: list[Failed] = []
     for _, p in planned:
@@ -156,7 +234,7 @@ def sweep(
     begun, made = time.monotonic(), 0
     standing: dict[str, str] = {}
     answers = runs.run(
-        jobs_.work, [records.line(job) for job in todo], workers=count, address=address
+        jobs_.work, [records.line(job) for job in todo], workers=count, address=ray_address
     )
     for done, (number, text) in enumerate(answers if todo else (), 1):
         artifacts, failures = _take(todo[number], text, grid.out)

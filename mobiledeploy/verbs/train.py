@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mobiledeploy.core import artifacts, records, runs
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import artifacts, records, runs, units
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Run
-from mobiledeploy.steps import child_process
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import ChannelOrder, Resize, Run
+from mobiledeploy.steps import arguments, child_process
+from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
+from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.training_plan import TrainConfig, TrainingPlan, facts, plan
 
 
@@ -31,19 +35,133 @@ class TrainResult(Record):
     reused: bool
     run: Run
 
+    def tables(self) -> tuple[Table, ...]:
+        """Ten epochs at most, the first, the last and the best among them."""
+        run = self.run
+        headers = ("epoch", "loss", "accuracy", "validation loss", "validation top-1", "images/s")
+        rows = tuple(
+            (
+                f"{epoch.number} (kept)" if epoch.number == run.best else str(epoch.number),
+                f"{epoch.loss:.3f}",
+                units.percent(epoch.accuracy),
+                f"{epoch.validation_loss:.3f}",
+                units.percent(epoch.top1),
+                f"{epoch.images_per_second:.0f}",
+            )
+            for epoch in (run.history[i] for i in _some(len(run.history), run.best - 1))
+        )
+        title = f"{self.folder}: {run.spec.name}, {run.images} images, "
+        return (Table(headers, rows, f"{title}judged on {run.validation_images}"),)
 
-def train(config: TrainConfig, reporter: Reporter = SILENT) -> TrainResult:
-    """Trains as `config` says, goes on with what was broken off, or finds it done.
+
+def _some(count: int, best: int) -> list[int]:
+    step = max(1, -(-count // 8))
+    return sorted({*range(0, count, step), best, count - 1})
+
+
+def train(
+    *,
+    arch: str | None = None,
+    alpha: float | None = None,
+    groups: int | None = None,
+    res: int | None = None,
+    data: AnyPath = "demo",
+    epochs: int | None = None,
+    out: AnyPath | None = None,
+    init: AnyPath | None = None,
+    freeze: bool = False,
+    schedule: str | None = None,
+    teacher: AnyPath | None = None,
+    strategy: Literal["none", "mirrored", "multiworker"] = "none",
+    ema: bool = False,
+    label_smoothing: float = 0.0,
+    prune: float | None = None,
+    cluster: int | None = None,
+    batch: int = 32,
+    seed: int = 0,
+    unsafe: bool = False,
+    input_range: tuple[float, float] | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    channels: ChannelOrder | None = None,
+    resize: Resize | None = None,
+    crop: float | None = None,
+    labels: Labels | None = None,
+    reporter: Reporter | None = None,
+) -> TrainResult:
+    """Trains or fine-tunes a network; a training that was broken off goes on where it was.
 
     The kept weights are those of the epoch with the best top-1 on the validation images (with
     `ema`, the averaged weights of that epoch), so that this top-1 is a little too good: images
-    that took no part tell how good the network is.
+    that took no part tell how good the network is. `export` takes the folder as its model.
+
+    Example:
+        >>> done = md.train(alpha=0.25, res=96, init="demo", data="photos")
+        >>> md.export(done.folder)
+
+    Args:
+        arch: a card that `models` lists; by default mobilenet_v1.
+        alpha: the width multiplier, above 0.
+        groups: of the pointwise convolutions (ShuffleNet).
+        res: height and width of the input, in pixels.
+        data: labelled images: a folder with a folder of images for each class, within `train` and
+            `validation` or not, an .npz, or `demo`.
+        epochs: by default the schedule's.
+        out: the folder of the training; by default runs/<arch>_<alpha>_<res>_<data>.
+        init: weights to start from: `demo`, `imagenet`, a file, or a training's folder. By default
+            fresh ones.
+        freeze: trains the classifier only.
+        schedule: `paper`, `v2` or `finetune`; by default paper, and finetune with `init`.
+        teacher: a trained model to be distilled: as `init`, or a Keras model or SavedModel.
+        strategy: of tf.distribute; multiworker reads TF_CONFIG.
+        ema: keeps the moving average of the weights.
+        label_smoothing: the share of each label that is spread over all classes, from 0 below 1.
+        prune: trains until this share of each layer's weights is zero.
+        cluster: trains with so many different weights in each layer.
+        batch: images in a step; the learning rate grows with it.
+        seed: of weights, order and augmentation.
+        unsafe: opens a teacher whatever it names: its code runs.
+        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
+            those of `init`, or the card's.
+        mean: subtracted from each channel, after `input_range`.
+        std: what each channel is divided by, after `mean`.
+        channels: `rgb` or `bgr`.
+        resize: `bilinear` or `bicubic`.
+        crop: the central fraction of each side that is kept, above 0 and at most 1.
+        labels: names of the classes in the model's order, or a file with one a line.
+        reporter: hears of progress and warnings; by default a `PythonReporter`.
+
+    Returns:
+        The folder, and what each epoch came to.
 
     Raises:
         UsageError: an option, a folder that cannot be written, TF_CONFIG.
         InputError: images or weights that do not fit, or a folder with another training.
-        MissingError: weights that cannot be had.
+        MissingError: TensorFlow, or weights that cannot be had.
     """
+    reporter = reporter or PythonReporter()
+    config = TrainConfig(
+        arch=arch,
+        alpha=alpha,
+        groups=groups,
+        res=res,
+        data=os.fspath(data),
+        epochs=epochs,
+        out=arguments.path(out),
+        init=arguments.text(init),
+        freeze=freeze,
+        schedule=schedule,
+        teacher=arguments.text(teacher),
+        strategy=strategy,
+        ema=ema,
+        label_smoothing=label_smoothing,
+        prune=prune,
+        cluster=cluster,
+        batch=batch,
+        seed=seed,
+        unsafe=unsafe,
+        overrides=arguments.overrides(input_range, mean, std, channels, resize, crop, labels),
+    )
     planned = plan(config, reporter)
     if not planned.chief:
         with artifacts.scratch() as own:

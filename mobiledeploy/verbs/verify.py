@@ -13,12 +13,14 @@ import numpy as np
 from mobiledeploy.analysis import pipelines
 from mobiledeploy.analysis.pipelines import PipelineDiagnosis
 from mobiledeploy.core import arrays, artifacts, inputs
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import SILENT, Array, Reporter
+from mobiledeploy.core.ports import Array, Reporter
 from mobiledeploy.core.types import Artifact, NamedWarning, Verdict
-from mobiledeploy.steps import golden, golden_inputs
+from mobiledeploy.steps import arguments, golden, golden_inputs
+from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.reporters import PythonReporter
 
 PATIENCE_S = 600.0
 LARGEST_BYTES = 1 << 30
@@ -48,16 +50,51 @@ class VerifyResult(Record):
         )
         return as_wanted and (self.golden is None or self.golden.outcome == "pass")
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What it comes to, in words."""
+        lines = []
+        if self.sealed:
+            lines.append(f"{self.path} carries its preprocessing, the same as its record's")
+        if self.golden:
+            lines.append(f"{self.golden.outcome}: {self.golden.line} ({self.samples} samples)")
+        if self.pipeline is None:
+            return tuple(lines)
+        told = self.pipeline
+        off = f"{told.error_as_wanted:.3g} grey levels from what the model wants, on the average"
+        if not told.explained:
+            lines.append(
+                f"fail: the pipeline's tensors are {off}, and no usual mistake explains them "
+                f"(the nearest is {told.error:.3g} away)"
+            )
+        elif told.differences:
+            lines += [f"fail: {difference}" for difference in told.differences]
+        else:
+            lines.append(f"pass: the pipeline feeds the model what it wants ({off})")
+        return tuple(lines)
 
-def verify(path: Path, *, pipeline: str | None = None, reporter: Reporter = SILENT) -> VerifyResult:
-    """Replays an artifact's golden samples; says what is wrong with a caller's preprocessing.
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each line."""
+        return (Table(("verify",), tuple((line,) for line in self.lines)),)
+
+
+def verify(
+    artifact: AnyPath, *, pipeline: AnyPath | None = None, reporter: Reporter | None = None
+) -> VerifyResult:
+    """Replays an artifact's golden samples; says what is wrong with an app's preprocessing.
+
+    Example:
+        >>> md.verify("build/int8_best.tflite", pipeline="python preprocess.py").sound
 
     Args:
-        path: the artifact, its record and its golden images beside it.
-        pipeline: an .npz of the tensors that the caller makes of the golden images, in their
-            order, or a command that writes one: it is called with the file to write and the
-            images' paths after its own arguments, and no shell.
-        reporter: hears of warnings.
+        artifact: the file, its record and its golden images beside it.
+        pipeline: what your app feeds the model: an .npz of the tensors that it makes of the golden
+            images, in their order, or a command that writes one. The command is called with the
+            file to write and the images' paths after its own arguments, and no shell.
+        reporter: hears of warnings; by default a `PythonReporter`.
+
+    Returns:
+        Whether the file answers as it did, and what the pipeline does otherwise.
 
     Raises:
         InputError: no artifact, golden images that are not those of its record, a file whose own
@@ -65,9 +102,11 @@ def verify(path: Path, *, pipeline: str | None = None, reporter: Reporter = SILE
         UsageError: a command that fails.
         MissingError: a command that is not there.
     """
-    artifact = artifacts.load(path)
+    reporter = reporter or PythonReporter()
+    path, program = Path(artifact), arguments.text(pipeline)
+    known = artifacts.load(path)
     warnings = []
-    sealed = _sealed(path, artifact)
+    sealed = _sealed(path, known)
     if not sealed:
         warnings.append(
             NamedWarning(
@@ -76,10 +115,10 @@ def verify(path: Path, *, pipeline: str | None = None, reporter: Reporter = SILE
                 "export it again, with --force",
             )
         )
-    now = golden.replay(path, artifact, reporter)
-    verdict, warning = golden.judge(artifact, now)
+    now = golden.replay(path, known, reporter)
+    verdict, warning = golden.judge(known, now)
     warnings += [warning] if warning else []
-    diagnosis = _diagnosed(path, artifact, pipeline) if pipeline else None
+    diagnosis = _diagnosed(path, known, program) if program else None
     if diagnosis and diagnosis.untold:
         warnings.append(
             NamedWarning(
@@ -90,9 +129,9 @@ def verify(path: Path, *, pipeline: str | None = None, reporter: Reporter = SILE
         reporter.warn(told)
     return VerifyResult(
         path=str(path),
-        artifact_sha256=artifact.sha256,
+        artifact_sha256=known.sha256,
         sealed=sealed,
-        samples=len(artifact.golden.images),
+        samples=len(known.golden.images),
         golden=verdict,
         pipeline=diagnosis,
         warnings=tuple(warnings),

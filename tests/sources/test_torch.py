@@ -88,7 +88,7 @@ def test_a_file_that_was_cut_short_is_refused(good, share):
 
 def test_its_layers_are_counted_in_the_exported_file(good):
     with pytest.raises(InputError, match=r"export it, and analyze the float32\.tflite"):
-        analyze.analyze(analyze.AnalyzeConfig(file=good))
+        analyze.analyze(good)
 
 
 def test_the_name_of_the_file_does_not_matter(good):

@@ -99,7 +99,7 @@ def test_layers_are_the_files_own_where_the_runtime_runs_one_for_one(
 
 def test_no_fewer_multiplications_than_the_network_has(emulator, exported, here) -> None:
     path = exported["float32", "tflite"]
-    network = analyze_verb.analyze(analyze_verb.AnalyzeConfig(file=path))
+    network = analyze_verb.analyze(path)
     c = counted(path, "cortex-a76")
     # Four multiply-adds in each; less is not possible, and much more would be waste.
     done = 4 * c.by_class["fmla"]

@@ -98,7 +98,7 @@ def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: 
         },
     )
     keep(artifact(), measured(facts_before=facts), new)
-    results.export(here / "one.jsonl")
+    results.results_export(here / "one.jsonl")
     done = diff("1", "2")
     low, high = done.interval
     assert 1.15 < low < done.ratio == 1.2 < high < 1.25
@@ -128,7 +128,7 @@ def test_a_figure_is_taken_from_a_file_too(here: Path) -> None:
     assert not (here / ".mobiledeploy").exists()
     assert diff(made, made).ratio == 1
     keep(artifact(), measured())
-    results.export(here / "all.jsonl")
+    results.results_export(here / "all.jsonl")
     assert diff("all.jsonl", made).values == (1000, 2000)
     assert diff("1", made).ratio == 2
 
@@ -138,7 +138,7 @@ def test_refusals(here: Path) -> None:
     with pytest.raises(UsageError, match="nothing is kept"):
         diff("1", made)
     keep(measured(), counted())
-    results.export(here / "all.jsonl")
+    results.results_export(here / "all.jsonl")
     keep(measured(ns=0, spread=0))
     (here / "a.tflite.json").write_text(records.dumps(artifact()))
     (here / "odd.json").write_text("[" * 100_000)

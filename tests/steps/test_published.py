@@ -142,7 +142,7 @@ with Path(__file__).with_name("differing_counts.csv").open(encoding="utf-8") as 
 
 @functools.cache
 def compared(name):
-    return analyze.compare(name)
+    return analyze.analyze_table(name)
 
 
 @pytest.mark.parametrize("name", published.names())

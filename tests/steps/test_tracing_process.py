@@ -10,6 +10,7 @@ from mobiledeploy.analysis import cost
 from mobiledeploy.core import cards, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Source
 from mobiledeploy.steps import card_specs, tracing_process
 from mobiledeploy.verbs import analyze
@@ -54,7 +55,7 @@ def by_keras(model):
 def traced():
     """Card -> what the child says of it."""
     specs = [card_specs.spec(cards.load(n), classes=7, **given) for n, given in CARDS.items()]
-    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENT)
+    found = tracing_process.trace([Source(spec) for spec in specs], SILENT)
     return dict(zip(CARDS, found, strict=True))
 
 
@@ -89,7 +90,7 @@ def test_memory_holds_at_least_what_any_operator_reads_and_writes(name, traced):
 @pytest.mark.slow
 def test_every_card_costs_what_its_keras_layers_say():
     specs = [card_specs.spec(cards.load(name), classes=1000) for name in cards.names()]
-    found = tracing_process.trace([Source(spec) for spec in specs], analyze.SILENT)
+    found = tracing_process.trace([Source(spec) for spec in specs], SILENT)
     for spec, row in zip(specs, found, strict=True):
         model = built(spec)
         counted = cost.cost(row.layers)
@@ -104,7 +105,7 @@ def test_files_of_every_framework_are_the_same_network(model_files):
         file = model_files.detect(model_files / name)
         open_ = name.endswith("_saved") and (32, 32)
         sources.append(Source(analyze._own_spec(file), file=file, resolution=open_ or None))
-    rows = list(tracing_process.trace(sources, analyze.SILENT))
+    rows = list(tracing_process.trace(sources, SILENT))
     for name, row in zip(names, rows, strict=True):
         found = cost.cost(row.layers)
         # A convolution 3x3 from 3 to 4 channels, and a fully connected layer to 5 classes.
@@ -127,13 +128,13 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(own))
     sources = [Source(spec, weights=str(tmp_path / name)) for name in ("a.h5", *["b.h5"] * 300)]
     with pytest.raises(InputError, match=r"the analysis crashed on b\.h5 \(SIGSEGV\)"):
-        list(tracing_process.trace(sources, analyze.SILENT))
+        list(tracing_process.trace(sources, SILENT))
 
 
 def test_libraries_leave_nothing_in_the_users_home(model_files, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("CACHE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
-    analyze.analyze(analyze.AnalyzeConfig(file=model_files / "k2_saved"))
+    analyze.analyze(model_files / "k2_saved")
     left = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
     assert left <= {("CACHE", "mobiledeploy")}

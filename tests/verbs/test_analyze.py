@@ -14,14 +14,14 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Model
 from mobiledeploy.steps import card_specs, published
 from mobiledeploy.verbs import analyze as verb
-from mobiledeploy.verbs.analyze import AnalyzeConfig, Budget
+from mobiledeploy.verbs.analyze import Budget
 from tests.conftest import press
 
 
 @pytest.fixture(scope="module")
 def usual():
     """What `analyze` says without arguments."""
-    return verb.analyze(AnalyzeConfig())
+    return verb.analyze()
 
 
 def test_mobilenet_v1_is_counted_to_the_last_one(usual):
@@ -61,7 +61,7 @@ def test_a_finished_file_costs_what_its_model_does(recipe, suffix, converted, tm
     """Without a record beside it."""
     path = tmp_path / f"mine.{suffix}"
     path.write_bytes(converted[recipe, suffix])
-    found = verb.analyze(AnalyzeConfig(path))
+    found = verb.analyze(path)
     wide = (recipe, suffix) == ("int8_ptq", "onnx")
     assert found.mult_adds == V1_QUARTER_64 + wide * MORE_OF_TWO_COLUMNS
     assert (found.resolution, found.classes, found.trainable_params) == ((64, 64), 12, None)
@@ -76,7 +76,7 @@ MORE_OF_TWO_COLUMNS = 32 * 16 * 45 * 16 - 32 * 32 * 27 * 8
 
 
 def test_the_keras_model_of_these_files_costs_the_same():
-    found = verb.analyze(AnalyzeConfig(arch="mobilenet_v1", alpha=0.25, res=64, classes=12))
+    found = verb.analyze(arch="mobilenet_v1", alpha=0.25, res=64, classes=12)
     assert found.mult_adds == V1_QUARTER_64
 
 
@@ -85,8 +85,8 @@ def test_a_finished_file_is_read_without_tensorflow(converted, tmp_path):
     path.write_bytes(converted["float32", "tflite"])
     code = (
         "import sys; from pathlib import Path; from mobiledeploy.verbs import analyze\n"
-        f"found = analyze.analyze(analyze.AnalyzeConfig(Path({str(path)!r})))\n"
-        "analyze.best(analyze.Budget())\n"
+        f"found = analyze.analyze({str(path)!r})\n"
+        "analyze.analyze_best()\n"
         "heavy = {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)\n"
         "print(found.mult_adds, *heavy)"
     )
@@ -97,7 +97,7 @@ def test_a_finished_file_is_read_without_tensorflow(converted, tmp_path):
 def test_a_model_of_ones_own_needs_no_preprocessing(model_files, tmp_path):
     path = tmp_path / os.fsdecode(b"mine\xff.keras")
     path.write_bytes((model_files / "k3.keras").read_bytes())
-    found = verb.analyze(AnalyzeConfig(path))
+    found = verb.analyze(path)
     assert found.mult_adds == 32 * 32 * 9 * 3 * 4 + 4 * 5
     assert found.name == "mine\N{REPLACEMENT CHARACTER}"
     assert (found.resolution, found.classes) == ((32, 32), 5)
@@ -118,7 +118,7 @@ def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(tmp_path, for
     images = np.zeros((1, 32, 32, 3), np.float32)
     path = tmp_path / f"model.{format_}"
     path.write_bytes(press(Model("tf_keras", network), "float32", format_, images, io="float"))
-    found = verb.analyze(AnalyzeConfig(path))
+    found = verb.analyze(path)
     assert found.mult_adds == 32 * 32 * 27 * 8
     assert found.params == 27 * 8 + 8
 
@@ -126,7 +126,7 @@ def test_a_sum_over_channels_is_no_convolution_that_a_paper_counts(tmp_path, for
 def test_a_published_model_and_what_its_authors_made_of_it_cost_the_same(real_data):
     folder = real_data / "vww"
     files = [folder / f"vww_96{end}" for end in (".h5", "_float.tflite", "_int8.tflite")]
-    whole, *finished = [verb.analyze(AnalyzeConfig(file)) for file in files]
+    whole, *finished = [verb.analyze(file) for file in files]
     assert {found.mult_adds for found in (whole, *finished)} == {7_489_664}
     assert whole.params == 221_794
 
@@ -148,7 +148,7 @@ def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
     if "file" in order:
         order = order | {"file": model_files / order["file"]}
     with pytest.raises(UsageError, match=said):
-        verb.analyze(AnalyzeConfig(**order))
+        verb.analyze(order.pop("file", None), **order)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
 )
 def test_what_cannot_be_counted_is_refused(name, said, model_files):
     with pytest.raises(InputError, match=said):
-        verb.analyze(AnalyzeConfig(model_files / name))
+        verb.analyze(model_files / name)
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
@@ -170,14 +170,14 @@ def test_a_damaged_file_is_refused(suffix, tmp_path):
     path = tmp_path / f"mine.{suffix}"
     path.write_bytes(b"\0" * 100)
     with pytest.raises(InputError):
-        verb.analyze(AnalyzeConfig(path))
+        verb.analyze(path)
 
 
 # What fits a budget.
 
 
 def test_the_best_of_a_budget():
-    found = verb.best(Budget(150_000_000, 2_000_000, 0.6))
+    found = verb.analyze_best(max_mult_adds=150_000_000, max_size=2_000_000, min_top1=60)
     assert found.budget == Budget(150_000_000, 2_000_000, 0.6)
     assert 1 <= len(found.choices) <= 5
     top1 = [choice.published.top1 for choice in found.choices]
@@ -198,7 +198,7 @@ def test_the_best_of_a_budget():
 
 
 def test_its_command_builds_it_here():
-    for choice in verb.best(Budget(), most=1000).choices:
+    for choice in verb.analyze_best(most=1000).choices:
         row, words = choice.published, choice.command.split()
         assert words[0] == "mobiledeploy"
         options = dict(zip(words[2::2], words[3::2], strict=True))
@@ -220,12 +220,12 @@ def test_its_command_builds_it_here():
 
 def test_nothing_fits_names_the_nearest():
     with pytest.raises(UsageError, match="no published network fits") as caught:
-        verb.best(Budget(mult_adds=10_000_000, top1=0.45))
+        verb.analyze_best(max_mult_adds=10_000_000, min_top1=45)
     assert "the nearest is" in caught.value.hint
     with pytest.raises(UsageError, match="is no accuracy"):
-        verb.best(Budget(top1=0.0065))
+        verb.analyze_best(min_top1=0.65)
     with pytest.raises(UsageError, match="is no accuracy"):
-        verb.best(Budget(top1=float("nan")))
+        verb.analyze_best(min_top1=float("nan"))
 
 
 @settings(max_examples=30)
@@ -235,7 +235,7 @@ def test_a_larger_budget_is_never_worse(one, other):
 
     def top1(mult_adds):
         try:
-            return verb.best(Budget(mult_adds)).choices[0].published.top1
+            return verb.analyze_best(max_mult_adds=mult_adds).choices[0].published.top1
         except UsageError:
             return 0.0
 

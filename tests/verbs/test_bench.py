@@ -322,10 +322,10 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
         compare(path, other, device=f"replay:{turns}", reporter=heard)
     (row,) = results.results().results
     assert (row.made_at, row.recorded) == ("2025-01-02T02:04:05.000+00:00", True)
-    (turn,) = results.comparisons().comparisons
+    (turn,) = results.results_compared().comparisons
     assert (turn.made_at, turn.recorded) == (row.made_at, True)
     # On other machines too; and it answers for no machine of here.
-    results.export(here / "all.jsonl")
+    results.results_export(here / "all.jsonl")
     with Store.open(here / "other.db") as store:
         store.load(store_records.read(here / "all.jsonl"))
         assert store.results() == (row,)
@@ -346,7 +346,7 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
     # One of an earlier mobiledeploy says nothing: its file does.
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "third.db"))
     compare(path, other, device=f"replay:{old}", reporter=heard)
-    assert results.comparisons().comparisons[0].made_at.startswith("2001-09-09")
+    assert results.results_compared().comparisons[0].made_at.startswith("2001-09-09")
     old.write_text(json.dumps(session | {"made_at": "yesterday"}))
     with pytest.raises(InputError, match="does not say when it was made: 'yesterday'"):
         compare(path, other, device=f"replay:{old}", reporter=heard)

@@ -48,7 +48,7 @@ def table(folder: Path, works: dict[str, Workload], count: int = 12) -> Path:
 
 
 def test_a_table_becomes_a_card_that_estimates(tmp_path, works) -> None:
-    made = calibrate("mine", table=table(tmp_path, works), threads=4, title="My phone")
+    made = calibrate("mine", csv=table(tmp_path, works), threads=4, title="My phone")
     (judged,) = made.series
     assert (judged.points, judged.series) == (12, "tflite, float32, 4 threads")
     assert judged.rmspe < 0.01 < judged.mult_adds_rmspe
@@ -106,11 +106,11 @@ def measured(path: Path, target: Target, median_ns: float) -> Measured:
 
 def test_too_few_points_of_a_kind_are_refused_or_left_out(tmp_path, works, monkeypatch) -> None:
     with pytest.raises(UsageError, match="8 points of 6 networks make a model, and there are 7 of"):
-        calibrate("mine", table=table(tmp_path, works, count=7))
+        calibrate("mine", csv=table(tmp_path, works, count=7))
     assert not device_cards.user_folder().exists()
     kinds = {name: "int8" if name in ("m3", "m7") else "float32" for name in works}
     monkeypatch.setattr(estimate, "read", lambda path, family: (kinds[path.stem], works[path.stem]))
-    made = calibrate("mine", table=table(tmp_path, works))
+    made = calibrate("mine", csv=table(tmp_path, works))
     assert [judged.points for judged in made.series] == [10]
     (warning,) = made.warnings
     assert "left out: 2 of 2 networks for tflite none, int8, 1 thread" in warning.message
@@ -118,11 +118,11 @@ def test_too_few_points_of_a_kind_are_refused_or_left_out(tmp_path, works, monke
 
 def test_a_card_that_is_there_is_kept(tmp_path, works) -> None:
     listed = table(tmp_path, works)
-    made = calibrate("mine", table=listed)
+    made = calibrate("mine", csv=listed)
     with pytest.raises(UsageError, match="is there already"):
-        calibrate("mine", table=listed, title="Other")
+        calibrate("mine", csv=listed, title="Other")
     assert device_cards.load("mine") == made.card
-    assert calibrate("mine", table=listed, title="Other", force=True).card.title == "Other"
+    assert calibrate("mine", csv=listed, title="Other", force=True).card.title == "Other"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_a_bad_table_is_named_with_its_line(tmp_path, works, text, said) -> None
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=said):
-        calibrate("mine", table=path)
+        calibrate("mine", csv=path)
 
 
 @pytest.mark.parametrize("name", ["", "../mine", "a b", "a/b", "ä", ".."])
 def test_a_name_cannot_lead_elsewhere(tmp_path, works, name) -> None:
     with pytest.raises(UsageError, match="is no name for a card"):
-        calibrate(name, table=table(tmp_path, works))
+        calibrate(name, csv=table(tmp_path, works))
 
 
 def test_either_artifacts_or_a_table(tmp_path, works, exported) -> None:
@@ -156,4 +156,4 @@ def test_either_artifacts_or_a_table(tmp_path, works, exported) -> None:
         with pytest.raises(UsageError, match="name either artifacts"):
             calibrate("mine", paths, **given)
     with pytest.raises(InputError, match="cannot be read"):
-        calibrate("mine", table=tmp_path / "absent.csv")
+        calibrate("mine", csv=tmp_path / "absent.csv")

@@ -30,7 +30,7 @@ def test_a_number_of_rounds_that_cannot_be_is_refused_before_any_work(rounds) ->
 
 def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     made = compare(*sides, rounds=ROUNDS, seconds=0.02)
-    (kept,) = results.comparisons().comparisons
+    (kept,) = results.results_compared().comparisons
     assert (kept.a, kept.b, kept.device, kept.rounds) == (*map(str, sides), "host", ROUNDS)
     assert (kept.ratio, kept.interval, kept.changed) == (made.ratio, made.interval, made.changed)
     # It is of two artifacts, and no figure of either.
@@ -38,7 +38,7 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     with Store.open() as store:
         assert {Path(a.path).name for a in store.artifacts().values()} == {s.name for s in sides}
     # Elsewhere it is the same, blocks and raw samples included, and once.
-    results.export(here / "all.jsonl")
+    results.results_export(here / "all.jsonl")
     lines = (here / "all.jsonl").read_text().splitlines()
     (line,) = [line for line in lines if '"record":"Compared"' in line]
     assert len(json.loads(line)["kept"]["blocks"]) == 4 * ROUNDS
@@ -53,7 +53,7 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
         assert [one.ratio for one in other.comparisons()] == [made.ratio] * 2
     (here / "cut.jsonl").write_text(line.replace('"rounds":6', '"rounds":7'))
     with pytest.raises(InputError, match="line 1: rounds cannot be so"):
-        results.take(here / "cut.jsonl")
+        results.results_import(here / "cut.jsonl")
     shown = CliRunner().invoke(results_command.command, ["compared"])
     assert shown.exit_code == 0, shown.output
     assert f"{made.ratio:.3f}" in shown.stdout

@@ -187,10 +187,10 @@ def test_places_say_what_lies_there(cache):
 def test_clean_removes_the_cache_and_says_how_much(cache):
     (cache / "weights").mkdir(parents=True)
     (cache / "weights" / "a.h5").write_bytes(b"x" * 1000)
-    cleaned = doctor.clean()
+    cleaned = doctor.doctor_clean()
     assert [(p.name, p.size_bytes) for p in cleaned.removed] == [("weights", 1000)]
     assert list(cache.iterdir()) == []
-    assert doctor.clean().removed == ()
+    assert doctor.doctor_clean().removed == ()
 
 
 def test_clean_follows_no_link_out_of_the_cache(cache, tmp_path):
@@ -199,7 +199,7 @@ def test_clean_follows_no_link_out_of_the_cache(cache, tmp_path):
     (mine / "kept").write_text("kept")
     cache.mkdir(parents=True)
     (cache / "link").symlink_to(mine, target_is_directory=True)
-    doctor.clean()
+    doctor.doctor_clean()
     assert (mine / "kept").read_text() == "kept"
     assert not (cache / "link").is_symlink()
 
@@ -207,7 +207,7 @@ def test_clean_follows_no_link_out_of_the_cache(cache, tmp_path):
 def test_clean_leaves_the_leases(cache):
     (cache / "leases").mkdir(parents=True)
     (cache / "leases" / "host.lock").touch()
-    assert doctor.clean().removed == ()
+    assert doctor.doctor_clean().removed == ()
     assert (cache / "leases" / "host.lock").exists()
 
 
@@ -219,7 +219,7 @@ def test_clean_sweeps_what_a_killed_export_left_aside(cache, tmp_path, monkeypat
         dead = made.parent / ".v1_0.5.dead.staging"
         dead.mkdir()
         (dead / "lock").touch()  # which nobody holds
-        assert [place.name for place in doctor.clean().removed] == [dead.name]
+        assert [place.name for place in doctor.doctor_clean().removed] == [dead.name]
         assert sorted(p.name for p in made.parent.iterdir()) == [alive.name, made.name]
 
 

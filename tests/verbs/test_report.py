@@ -8,6 +8,7 @@ import pytest
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Report
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
@@ -27,7 +28,7 @@ def kept(exported, here: Path) -> list[Path]:
 
 
 def test_what_is_gathered(kept: list[Path]) -> None:
-    found = report.gather(title="t", detailed=True)
+    found = report.gather({}, title="t", detailed=True, reporter=SILENT)
     assert {(r.recipe, r.kind) for r in found.results} == {
         ("float32", ""),
         ("int8_ptq", "measured"),
@@ -61,7 +62,7 @@ def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
 
 @pytest.mark.parametrize("format_", report.FORMATS_OF)
 def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> None:
-    done = report.report(here / "out", format=format_)
+    done = report.report(out=here / "out", format=format_)
     content = (here / "out").read_bytes()
     assert done.size_bytes == len(content)
     begins = {
@@ -80,14 +81,14 @@ def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> 
 def test_a_file_that_is_gone_is_done_without(kept: list[Path], here: Path, monkeypatch) -> None:
     with Store.open() as store:
         monkeypatch.setattr(type(store), "places", lambda _: (str(here / "gone.tflite"),))
-        found = report.gather(title="t", detailed=True)
+        found = report.gather({}, title="t", detailed=True, reporter=SILENT)
     assert all(r.mult_adds is None for r in found.results)
     assert all(d.profile == () for d in found.details)
 
 
 def test_nothing_to_report_is_said(here: Path) -> None:
     with pytest.raises(UsageError, match="nothing is kept"):
-        report.report(here / "out")
+        report.report(out=here / "out")
     assert list(here.iterdir()) == []
 
 

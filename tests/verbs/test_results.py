@@ -70,7 +70,7 @@ def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Pa
 )
 def test_filters(here: Path, where: dict[str, str], expected: set[str]) -> None:
     keep(artifact(), measured(), counted(), estimated())
-    assert {r.kind for r in results.results(where).results} == expected
+    assert {r.kind for r in results.results(**where).results} == expected
 
 
 def test_top1_is_of_the_images_of_the_export_where_there_is_one(here: Path) -> None:
@@ -101,7 +101,7 @@ def test_top1_is_of_the_images_of_the_export_where_there_is_one(here: Path) -> N
 def test_since_is_a_moment_however_it_is_written(here: Path, since: str, found: int) -> None:
     with Store.open() as store:
         store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured())])
-    assert len(results.results({"since": since}).results) == found
+    assert len(results.results(since=since).results) == found
 
 
 def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here: Path) -> None:
@@ -112,24 +112,24 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
     base = saved(here / "base.jsonl")
     old = evaluation(top1=0.1)
     keep(measured(ns=3000))
-    assert results.regress(base).outcome == "fail"
+    assert results.results_regress(base).outcome == "fail"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         keep(artifact(), evaluation(top1=0.5), measured(ns=3000))
-        results.take(base)
+        results.results_import(base)
         with Store.open() as store:
             store.load([Kept("2026-03-01T12:00:00.000+00:00", "", old)])
             assert store.evaluation_of(SHA) == evaluation(top1=0.5)
             assert store.measurement(SHA, HOST) == measured(ns=3000)
         assert [r.latency_ns for r in results.results().results] == [3000.0, 1000.0]
         assert [r.latency_ns for r in results.results(newest=True).results] == [3000.0]
-        assert results.regress(base).outcome == "fail"
+        assert results.results_regress(base).outcome == "fail"
 
 
 @pytest.mark.parametrize("margin", [float("nan"), float("inf"), -0.1])
 def test_a_margin_that_is_none_is_refused(here: Path, margin: float) -> None:
     with pytest.raises(UsageError, match="a margin of "):
-        results.regress(here / "base.jsonl", margin=margin)
+        results.results_regress(here / "base.jsonl", margin=margin)
 
 
 def test_two_trainings_of_one_network_are_told_apart(here: Path) -> None:
@@ -161,7 +161,7 @@ def test_figures_of_other_weights_never_pair(here: Path) -> None:
         store.load(k for k in store_records.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
-        (one,) = results.regress(path).regressions
+        (one,) = results.results_regress(path).regressions
     assert one.outcome == "inconclusive"
     assert "net demo float32.tflite on host" in one.path
     assert "no measured figure of it here, only of other weights: run 22222222" in (
@@ -183,25 +183,25 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
         store.load(k for k in store_records.read(saved(here / "all.jsonl")) if "b" * 64 in str(k))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
-        (one,) = results.regress(path).regressions
+        (one,) = results.results_regress(path).regressions
         assert one.outcome == "inconclusive"
         assert "no measured figure of it here, only with --io uint8; " in one.verdicts[0].line
         keep(
             integers("c" * 64, spec=artifact(weights="2" * 64, of="run").spec),
             measured("c" * 64),
         )
-        (one,) = results.regress(path).regressions
+        (one,) = results.results_regress(path).regressions
         said = "only of other weights: run 22222222 and with --io uint8"
         assert said in one.verdicts[0].line
         # A newer one of the same ends is what the baseline's figure is of.
         keep(integers("d" * 64), measured("d" * 64))
-        (one,) = results.regress(path).regressions
+        (one,) = results.results_regress(path).regressions
         assert (one.outcome, one.artifact_sha256) == ("pass", "d" * 64)
 
 
 def test_a_recipe_has_its_short_name_here_too(here: Path) -> None:
     keep(artifact(recipe="int8_best"), measured())
-    assert len(results.results({"recipe": "int8"}).results) == 1
+    assert len(results.results(recipe="int8").results) == 1
 
 
 def test_newest_and_most(here: Path) -> None:
@@ -214,14 +214,14 @@ def test_newest_and_most(here: Path) -> None:
 def test_records_move_to_another_machine_once(here: Path) -> None:
     kept = (artifact(), evaluation(), measured(), measured(ns=2000), counted(), estimated())
     keep(*kept)
-    results.regress(saved(here / "base.jsonl"))  # leaves verdicts
-    moved = results.export(here / "all.jsonl")
+    results.results_regress(saved(here / "base.jsonl"))  # leaves verdicts
+    moved = results.results_export(here / "all.jsonl")
     assert moved.records == len(kept) + 3
     before = results.results()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
-        assert results.take(here / "all.jsonl").new == moved.records
-        assert results.take(here / "all.jsonl").new == 0
+        assert results.results_import(here / "all.jsonl").new == moved.records
+        assert results.results_import(here / "all.jsonl").new == 0
         assert results.results() == before
         with Store.open() as store:
             assert [v.gate for v in store.verdicts()] == ["regress"] * 3
@@ -229,7 +229,7 @@ def test_records_move_to_another_machine_once(here: Path) -> None:
 
 
 def saved(path: Path) -> Path:
-    results.export(path, newest=True)
+    results.results_export(path, newest=True)
     return path
 
 
@@ -251,7 +251,7 @@ def test_a_bad_line_is_named_and_nothing_is_taken(here: Path, line: str) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         with pytest.raises(InputError, match=r"moved.jsonl, line 3"):
-            results.take(path)
+            results.results_import(path)
         assert not (here / "other.db").exists()
 
 
@@ -287,7 +287,7 @@ def test_regress(here: Path, old: object, new: object, outcome: str) -> None:
     path = saved(here / "base.jsonl")
     # Of another commit: other bytes, the same model.
     keep(artifact("b" * 64), dataclasses.replace(new, artifact_sha256="b" * 64))
-    done = results.regress(path)
+    done = results.results_regress(path)
     assert done.outcome == outcome
     (one,) = done.regressions
     assert (one.accepted_sha256, one.artifact_sha256) == ("a" * 64, "b" * 64)
@@ -299,7 +299,7 @@ def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         keep(artifact(), measured())
-        done = results.regress(path)
+        done = results.results_regress(path)
     assert [(r.model, r.outcome) for r in done.regressions] == [
         ("net", "pass"),
         ("other", "inconclusive"),
@@ -311,14 +311,14 @@ def test_a_figure_is_not_held_against_itself(here: Path) -> None:
     """Where nothing was benched since, nothing was compared."""
     keep(artifact(), measured(), counted(), estimated())
     path = saved(here / "base.jsonl")
-    done = results.regress(path)
+    done = results.results_regress(path)
     assert [r.outcome for r in done.regressions] == ["inconclusive"] * 3
     said = {r.verdicts[0].line.partition(": ")[2].partition(" (")[0] for r in done.regressions}
     assert said == {f"not {k} since the baseline" for k in ("measured", "counted", "estimated")}
     assert "not measured since the baseline" in cli("regress", "base.jsonl", code=3)
     # The same count again is a count all the same.
     keep(measured(), counted(), estimated())
-    assert results.regress(path).outcome == "pass"
+    assert results.results_regress(path).outcome == "pass"
 
 
 def test_what_is_older_than_the_baseline_is_not_held_against_it(here: Path) -> None:
@@ -327,7 +327,7 @@ def test_what_is_older_than_the_baseline_is_not_held_against_it(here: Path) -> N
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         keep(artifact(), measured(ns=1000))
         path = saved(here / "base.jsonl")
-    assert results.regress(path).outcome == "inconclusive"
+    assert results.results_regress(path).outcome == "inconclusive"
 
 
 @pytest.mark.parametrize("name", ["busy-machine", "unsteady", "wide-interval"])
@@ -345,7 +345,7 @@ def test_a_figure_with_a_warning_decides_nothing(
     keep(artifact(), figures[0])
     path = saved(here / "base.jsonl")
     keep(figures[1])
-    (one,) = results.regress(path).regressions
+    (one,) = results.results_regress(path).regressions
     assert one.outcome == "inconclusive"
     assert f"{whose} is uncertain ({name})" in one.verdicts[0].line
 
@@ -355,7 +355,7 @@ def test_a_warning_of_what_a_figure_is_leaves_it_as_good(here: Path) -> None:
     keep(artifact(), estimated(warnings=(NamedWarning("borrowed-shape", "of another card"),)))
     path = saved(here / "base.jsonl")
     keep(estimated(ns=6e6, warnings=(NamedWarning("borrowed-shape", "of another card"),)))
-    assert results.regress(path).outcome == "fail"
+    assert results.results_regress(path).outcome == "fail"
 
 
 def test_the_command_line(here: Path) -> None:
@@ -422,7 +422,7 @@ def test_many_figures_are_filtered_at_once(here: Path) -> None:
         {"model": "net_3"},
     ):
         begun = time.perf_counter()
-        found = results.results(where, most=50)
+        found = results.results(**where, most=50)
         print(where, len(found.results), f"{1000 * (time.perf_counter() - begun):.1f} ms")
         assert len(found.results) == 50
 
@@ -456,7 +456,7 @@ def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> No
 def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
     keep(artifact(), *(measured(ns=1000 + n) for n in range(400)))
     saved(here / "all.jsonl")
-    results.export(here / "all.jsonl")
+    results.results_export(here / "all.jsonl")
     (here / "disk").mkdir()
     tool = f"{sys.executable} -m mobiledeploy results"
     script = (
@@ -502,7 +502,7 @@ def test_a_bad_record_is_named_and_the_store_stays_as_it_was(here: Path, what: s
     assert sound in line
     (here / "bad.jsonl").write_text(f"{line}\n\n{line.replace(sound, bad)}\n")
     with pytest.raises(InputError, match=r"bad\.jsonl, line 3") as caught:
-        results.take(here / "bad.jsonl")
+        results.results_import(here / "bad.jsonl")
     assert "damaged" not in str(caught.value)
     assert len(results.results().results) == 1
     with Store.open() as store:
@@ -514,8 +514,8 @@ def test_a_bad_record_is_named_and_the_store_stays_as_it_was(here: Path, what: s
 @pytest.mark.parametrize("moment", ["0001-01-02T00:00:00+00:00", "9999-12-30T23:59:59.999+00:00"])
 def test_a_moment_at_the_edge_is_kept_and_read(here: Path, moment: str) -> None:
     (here / "edge.jsonl").write_text(GOOD_LINE.replace("2026-01-01T00:00:00+00:00", moment))
-    assert results.take(here / "edge.jsonl").new == 1
-    assert results.results({"since": "0001-01-01"}).results[0].made_at[:10] == moment[:10]
+    assert results.results_import(here / "edge.jsonl").new == 1
+    assert results.results(since="0001-01-01").results[0].made_at[:10] == moment[:10]
 
 
 @pytest.mark.parametrize(
@@ -524,32 +524,32 @@ def test_a_moment_at_the_edge_is_kept_and_read(here: Path, moment: str) -> None:
 def test_since_at_the_edge_is_no_time(here: Path, since: str) -> None:
     keep(measured())
     with pytest.raises(UsageError, match="is no time"):
-        results.results({"since": since})
+        results.results(since=since)
 
 
 def test_a_filter_that_is_no_text_is_a_usage_error(here: Path) -> None:
     keep(measured())
     with pytest.raises(UsageError, match=r"the model .udcff is no text"):
-        results.results({"model": "\udcff"})
+        results.results(model="\udcff")
 
 
 def test_regress_passes_over_records_of_another_mobiledeploy(here: Path) -> None:
     keep(artifact(), measured())
-    results.export(here / "base.jsonl")
+    results.results_export(here / "base.jsonl")
     with Store.open() as store, store._transaction() as connection:
         connection.execute("UPDATE artifact SET record = '{}'")
     keep(artifact("b" * 64))
-    assert results.regress(here / "base.jsonl").regressions[0].outcome == "inconclusive"
+    assert results.results_regress(here / "base.jsonl").regressions[0].outcome == "inconclusive"
 
 
 def test_a_line_too_long_for_a_record_is_named(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(inputs, "RECORD", 100)
     (here / "long.jsonl").write_text("\n" + " " * 200)
     with pytest.raises(InputError, match=r"long\.jsonl, line 2 is too long"):
-        results.take(here / "long.jsonl")
+        results.results_import(here / "long.jsonl")
 
 
-@pytest.mark.parametrize("verb", ["take", "regress"])
+@pytest.mark.parametrize("verb", ["results_import", "results_regress"])
 def test_a_file_larger_than_memory_is_read_piece_by_piece(here: Path, verb: str) -> None:
     samples = tuple(range(1000, 21_000))
     with (here / "many.jsonl").open("w") as stream:

@@ -269,7 +269,7 @@ def test_what_the_images_do_not_tell_apart_is_a_tie(here: Path) -> None:
 
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(UsageError, match="empty"):
-        sweep.plan(sweep.SweepGrid(archs=()), 1)
+        sweep.sweep(arch=())
 
 
 SMALL = (

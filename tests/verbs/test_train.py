@@ -19,6 +19,7 @@ from PIL import Image
 from mobiledeploy.core import preprocessing, records, runs
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import DataRef, NamedWarning, Overrides, Preprocessing
 from mobiledeploy.steps import child_process, export_plan, training_plan, training_process
 from mobiledeploy.steps.training_plan import TrainConfig
@@ -54,6 +55,13 @@ def order(data: Path, out: Path, **changes: object) -> TrainConfig:
     return dataclasses.replace(plain, **changes)
 
 
+def trained(config: TrainConfig, reporter: Reporter) -> train.TrainResult:
+    """What `train` answers where it is asked for all that `config` says."""
+    asked = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    images = dataclasses.asdict(asked.pop("overrides"))
+    return train.train(**asked, **images, reporter=reporter)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive(tmp_path_factory.mktemp("data") / "noise.npz")
@@ -63,7 +71,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(data: Path) -> tuple[train.TrainResult, Heard]:
     """A training of two epochs, and what it said; no test writes into its folder."""
     heard = Heard()
-    return train.train(order(data, data.parent / "done"), heard), heard
+    return trained(order(data, data.parent / "done"), heard), heard
 
 
 @pytest.fixture
@@ -116,7 +124,7 @@ def test_a_finished_training_is_answered_from_its_folder(
 ) -> None:
     monkeypatch.setattr(child_process, "events", None)
     before = runs.load(folder)
-    again = train.train(order(data, folder), heard)
+    again = trained(order(data, folder), heard)
     assert again.reused
     assert again.run == before
     assert set(before.warnings) <= set(heard.warnings)
@@ -140,7 +148,7 @@ def test_a_folder_of_another_training_is_refused(
 ) -> None:
     before = (folder / "run.json").read_bytes()
     with pytest.raises(InputError, match="copy holds a training with") as refused:
-        train.train(order(data, folder, **changes), heard)
+        trained(order(data, folder, **changes), heard)
     assert said in refused.value.message
     assert (folder / "run.json").read_bytes() == before
 
@@ -148,13 +156,13 @@ def test_a_folder_of_another_training_is_refused(
 def test_other_images_are_another_training(folder: Path, heard: Heard, tmp_path: Path) -> None:
     other = archive(tmp_path / "noise.npz", 303)
     with pytest.raises(InputError, match="copy holds a training with .* images"):
-        train.train(order(other, folder), heard)
+        trained(order(other, folder), heard)
 
 
 def test_fewer_epochs_than_there_are_come_from_the_folder(
     data: Path, folder: Path, heard: Heard
 ) -> None:
-    assert len(train.train(order(data, folder, epochs=1), heard).run.history) == 2
+    assert len(trained(order(data, folder, epochs=1), heard).run.history) == 2
 
 
 def test_weights_that_the_record_does_not_speak_of_are_found_out(folder: Path) -> None:
@@ -169,12 +177,12 @@ def test_lost_weights_of_a_finished_training_come_back(
 ) -> None:
     before = (folder / "weights.h5").read_bytes()
     (folder / "weights.h5").unlink()
-    assert train.train(order(data, folder), heard).reused
+    assert trained(order(data, folder), heard).reused
     assert (folder / "weights.h5").read_bytes() == before
     (folder / "weights.h5").write_bytes(b"")
     shutil.rmtree(folder / "state")
     with pytest.raises(InputError, match=r"weights.h5 is not the file") as refused:
-        train.train(order(data, folder), heard)
+        trained(order(data, folder), heard)
     assert refused.value.hint == "train into another --out"
 
 
@@ -184,7 +192,7 @@ def test_a_finished_training_that_cannot_go_on_is_not_begun_anew(
     before = (folder / "weights.h5").read_bytes()
     shutil.rmtree(folder / "state")
     with pytest.raises(InputError, match="finished training without the state"):
-        train.train(order(data, folder, epochs=3), heard)
+        trained(order(data, folder, epochs=3), heard)
     assert (folder / "weights.h5").read_bytes() == before
 
 
@@ -241,7 +249,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(kind) as refused:
-        train.train(dataclasses.replace(order(data, here / "out"), **changes), heard)
+        trained(dataclasses.replace(order(data, here / "out"), **changes), heard)
     assert said in refused.value.message
     assert not list(here.iterdir())
 
@@ -293,9 +301,9 @@ def test_a_place_that_holds_something_else_is_refused(data: Path, here: Path, he
     (here / "full").mkdir()
     (here / "full" / "letter").write_text("mine")
     with pytest.raises(UsageError, match="file is a file, not a folder"):
-        train.train(order(data, here / "file" / "below"), heard)
+        trained(order(data, here / "file" / "below"), heard)
     with pytest.raises(UsageError, match="full holds something else"):
-        train.train(order(data, here / "full"), heard)
+        trained(order(data, here / "full"), heard)
 
 
 def test_the_default_folder_tells_network_and_data(data: Path, heard: Heard) -> None:
@@ -335,7 +343,7 @@ def test_no_two_trainings_at_once(data: Path, folder: Path, heard: Heard) -> Non
         train._alone(folder),
         pytest.raises(UsageError, match="another training is at work in"),
     ):
-        train.train(order(data, folder), heard)
+        trained(order(data, folder), heard)
 
 
 # Images
@@ -470,7 +478,7 @@ def test_classes_that_no_image_shows_are_named(data: Path, tmp_path: Path, heard
 @pytest.mark.slow
 def test_more_epochs_go_on_with_a_finished_training(data: Path, folder: Path, heard: Heard) -> None:
     before = runs.load(folder)
-    after = train.train(order(data, folder, epochs=3), heard).run
+    after = trained(order(data, folder, epochs=3), heard).run
     assert after.history[:2] == before.history
     assert len(after.history) == 3
     assert f"going on after epoch 2 of 3 in {folder}" in heard.said
@@ -479,9 +487,7 @@ def test_more_epochs_go_on_with_a_finished_training(data: Path, folder: Path, he
 @pytest.mark.slow
 def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -> None:
     heard = Heard()
-    run = train.train(
-        order(data, tmp_path / "out", init="demo", freeze=True, teacher=None), heard
-    ).run
+    run = trained(order(data, tmp_path / "out", init="demo", freeze=True, teacher=None), heard).run
     assert any("starts fresh" in line for line in heard.said)
     assert run.settings.frozen
     assert run.spec.classes == 3
