@@ -1,27 +1,260 @@
-"""From a Keras MobileNet to measured int8 TFLite and ONNX files.
+"""From a Keras MobileNet to measured int8 TFLite and ONNX files, from Python.
 
-The verbs are plain functions: ``from mobiledeploy import export, evaluate, bench``. Each is
-imported on first use, so that asking for the version, or for help, stays quick.
+```python
+import mobiledeploy as md
+
+done = md.export(alpha=0.5, res=160)
+md.evaluate(done.path("int8_best"))
+md.bench(done.path("int8_best"))
+```
+
+A function for each command, with its options as keywords; an option or a subcommand that answers
+something else has a function of its own: `compare` is ``bench --compare``, `calibrate` is ``devices
+calibrate``, `update_baseline` is ``check --update-baseline``, `results_export` is ``results
+export``. They answer with frozen records, and refuse with a `DeployError`.
+
+Each name is imported on first use, so that asking for the version, or for help, stays quick.
 """
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobiledeploy.analysis.cost import (
+        LayerCost as LayerCost,
+        Share as Share,
+    )
+    from mobiledeploy.analysis.pipelines import (
+        PipelineDiagnosis as PipelineDiagnosis,
+    )
+    from mobiledeploy.analysis.quantization import (
+        LayerError as LayerError,
+        Remedy as Remedy,
+    )
+    from mobiledeploy.core.apart import (
+        Environment as Environment,
+    )
+    from mobiledeploy.core.cards import (
+        CardDefaults as CardDefaults,
+        DemoFile as DemoFile,
+        DemoWeights as DemoWeights,
+        ImagenetFile as ImagenetFile,
+        ImagenetWeights as ImagenetWeights,
+        ModelCard as ModelCard,
+        ResolutionLimits as ResolutionLimits,
+        WeightSets as WeightSets,
+    )
+    from mobiledeploy.core.device_cards import (
+        DeviceCard as DeviceCard,
+        EmulatedCore as EmulatedCore,
+        Point as Point,
+        Reference as Reference,
+        Series as Series,
+        Workload as Workload,
+    )
+    from mobiledeploy.core.display import (
+        Record as Record,
+        Table as Table,
+    )
+    from mobiledeploy.core.errors import (
+        BrokenImage as BrokenImage,
+        DeployError as DeployError,
+        DeployWarning as DeployWarning,
+        DeviceError as DeviceError,
+        InputError as InputError,
+        MissingError as MissingError,
+        UsageError as UsageError,
+        VoidError as VoidError,
+    )
+    from mobiledeploy.core.native import (
+        Equipment as Equipment,
+    )
+    from mobiledeploy.core.ports import (
+        SILENT as SILENT,
+        Reporter as Reporter,
+    )
+    from mobiledeploy.core.types import (
+        Answers as Answers,
+        Check as Check,
+        Counted as Counted,
+        DataRef as DataRef,
+        Detail as Detail,
+        DeviceInfo as DeviceInfo,
+        Epoch as Epoch,
+        Estimated as Estimated,
+        Evaluation as Evaluation,
+        Failed as Failed,
+        Fit as Fit,
+        Flip as Flip,
+        Gain as Gain,
+        LatencyComparison as LatencyComparison,
+        LayerCount as LayerCount,
+        LayerFigure as LayerFigure,
+        Measured as Measured,
+        Measurement as Measurement,
+        ModelSpec as ModelSpec,
+        MovedAnswers as MovedAnswers,
+        NamedWarning as NamedWarning,
+        Prediction as Prediction,
+        Preprocessing as Preprocessing,
+        Regression as Regression,
+        Report as Report,
+        Result as Result,
+        Run as Run,
+        Schedule as Schedule,
+        StoredComparison as StoredComparison,
+        StoredVerdict as StoredVerdict,
+        Target as Target,
+        TrainingSettings as TrainingSettings,
+        Verdict as Verdict,
+        Weights as Weights,
+    )
+    from mobiledeploy.steps.bench_figures import (
+        BenchResult as BenchResult,
+    )
+    from mobiledeploy.steps.diagnose import (
+        QuantizationDiagnosis as QuantizationDiagnosis,
+    )
+    from mobiledeploy.steps.diff_figures import (
+        DifferentFact as DifferentFact,
+        FigureDifference as FigureDifference,
+        LayerCountPair as LayerCountPair,
+    )
+    from mobiledeploy.steps.live_models import (
+        KerasModel as KerasModel,
+    )
+    from mobiledeploy.steps.published import (
+        Published as Published,
+        PublishedLayer as PublishedLayer,
+        PublishedShare as PublishedShare,
+    )
+    from mobiledeploy.steps.reporters import (
+        PythonReporter as PythonReporter,
+    )
+    from mobiledeploy.verbs.analyze import (
+        Analysis as Analysis,
+        Budget as Budget,
+        BudgetChoice as BudgetChoice,
+        BudgetChoices as BudgetChoices,
+        LayerComparison as LayerComparison,
+        NetworkComparison as NetworkComparison,
+        ShareComparison as ShareComparison,
+        TableComparison as TableComparison,
+        analyze as analyze,
+        analyze_best as analyze_best,
+        analyze_quantization as analyze_quantization,
+        analyze_table as analyze_table,
+    )
+    from mobiledeploy.verbs.bench import (
+        bench as bench,
+    )
+    from mobiledeploy.verbs.calibrate import (
+        CalibratedSeries as CalibratedSeries,
+        DeviceCalibration as DeviceCalibration,
+        calibrate as calibrate,
+    )
+    from mobiledeploy.verbs.check import (
+        BaselineChange as BaselineChange,
+        BaselineUpdate as BaselineUpdate,
+        check as check,
+        update_baseline as update_baseline,
+    )
+    from mobiledeploy.verbs.compare import (
+        compare as compare,
+    )
+    from mobiledeploy.verbs.devices import (
+        DeviceList as DeviceList,
+        devices as devices,
+    )
+    from mobiledeploy.verbs.diff import (
+        Difference as Difference,
+        FileFigures as FileFigures,
+        Pair as Pair,
+        Side as Side,
+        diff as diff,
+        diff_figures as diff_figures,
+    )
+    from mobiledeploy.verbs.doctor import (
+        CleanedFolder as CleanedFolder,
+        CleanResult as CleanResult,
+        Installation as Installation,
+        InstalledPart as InstalledPart,
+        doctor as doctor,
+        doctor_clean as doctor_clean,
+        doctor_emulator as doctor_emulator,
+        doctor_torch as doctor_torch,
+    )
+    from mobiledeploy.verbs.evaluate import (
+        EvaluateResult as EvaluateResult,
+        evaluate as evaluate,
+    )
+    from mobiledeploy.verbs.export import (
+        ExportResult as ExportResult,
+        ExportRow as ExportRow,
+        export as export,
+    )
+    from mobiledeploy.verbs.models import (
+        ModelListing as ModelListing,
+        ModelListings as ModelListings,
+        models as models,
+    )
+    from mobiledeploy.verbs.report import (
+        WrittenReport as WrittenReport,
+        report as report,
+    )
+    from mobiledeploy.verbs.results import (
+        ComparisonList as ComparisonList,
+        RecordTransfer as RecordTransfer,
+        RegressionReport as RegressionReport,
+        ResultList as ResultList,
+        results as results,
+        results_compared as results_compared,
+        results_export as results_export,
+        results_import as results_import,
+        results_regress as results_regress,
+    )
+    from mobiledeploy.verbs.sweep import (
+        ParetoFront as ParetoFront,
+        PlannedJob as PlannedJob,
+        SweepResult as SweepResult,
+        sweep as sweep,
+    )
+    from mobiledeploy.verbs.train import (
+        TrainResult as TrainResult,
+        train as train,
+    )
+    from mobiledeploy.verbs.verify import (
+        VerifyResult as VerifyResult,
+        verify as verify,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "evaluate", "export", "verify"]
-
-VERBS = ("bench", "check", "evaluate", "export", "verify")
 
 
-def __getattr__(name: str) -> Callable[..., Any]:
-    # By name, not by an import statement: core asks for __version__, and must not reach verbs so.
-    if name in VERBS:
-        module = importlib.import_module(f"mobiledeploy.verbs.{name}")
-        verb: Callable[..., Any] = getattr(module, name)
-        return verb
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _places() -> dict[str, str]:
+    # The imports above are read, not run: each name stands once, for editors and for Python.
+    import ast
+    from pathlib import Path
+
+    return {
+        alias.name: node.module
+        for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+
+
+def __getattr__(name: str) -> object:
+    places = _places()
+    if name == "__all__":
+        return sorted(places)
+    if name not in places:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(places[name]), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *VERBS})
+    return sorted({*globals(), *_places()})

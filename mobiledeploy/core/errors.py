@@ -65,6 +65,10 @@ class BrokenImage(InputError):
     """One image cannot be read; who reads many skips it, names it and counts it."""
 
 
+class DeployWarning(UserWarning):
+    """A named warning, as Python's `warnings` hear it; the result stands."""
+
+
 def of_code(
     exit_code: int, message: str, hint: str, other: type[DeployError] = DeployError
 ) -> DeployError:
@@ -77,10 +81,6 @@ def of_code(
         for kind in (UsageError, VoidError, DeviceError, MissingError, InputError)
     }
     return kinds.get(exit_code, other)(message, hint)
-
-
-class DeployWarning(UserWarning):
-    """A named warning, as Python's `warnings` hear it; the result stands."""
 
 
 def first_line(error: BaseException) -> str:

@@ -716,7 +716,7 @@ class LayerCount(Record):
 
 
 @dataclass(frozen=True)
-class NativeLibrary:
+class NativeLibrary(Record):
     """A runtime's shared library, which the native runner opens by the engine's C API.
 
     `pattern` is where the runtime's package has it, as for `glob`. `layers` reads the engine's

@@ -102,7 +102,7 @@ def test_files_of_every_framework_are_the_same_network(model_files):
     names = ("k2.h5", "k2.keras", "k2_saved", "k3.keras", "k3.h5", "k3_saved")
     sources = []
     for name in names:
-        file = model_files.detect(model_files / name)
+        file = detect(model_files / name)
         open_ = name.endswith("_saved") and (32, 32)
         sources.append(Source(analyze._own_spec(file), file=file, resolution=open_ or None))
     rows = list(tracing_process.trace(sources, SILENT))
