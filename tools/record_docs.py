@@ -262,7 +262,10 @@ def section(kind: type) -> str:
     for field in dataclasses.fields(kind):
         text = json_type(hints[field.name])
         rows.append((f"`{field.name}`", text, unit(kind.__name__, field.name, text)))
-    return f"### {kind.__name__}\n\n{text_of(kind)}\n\n{table(('field', 'type', 'unit'), rows)}"
+    lines = [f"`{line}`" for line, name in COMMANDS.items() if name == kind.__name__]
+    printed = f"Printed by {', '.join(lines)}.\n\n" if lines else ""
+    fields = table(("field", "type", "unit"), rows)
+    return f"### {kind.__name__}\n\n{printed}{text_of(kind)}\n\n{fields}"
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
