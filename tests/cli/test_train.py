@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mobiledeploy.cli import train
 from mobiledeploy.core import runs
+from mobiledeploy.verbs import train as train_verb
 
 PROGRAM = (sys.executable, "-m", "mobiledeploy", "train", "--alpha", "0.25", "--res", "32")
 
@@ -89,7 +89,7 @@ def test_help_names_the_schedules() -> None:
 
 @pytest.mark.parametrize(("count", "best"), [(1, 0), (3, 1), (100, 57)])
 def test_a_table_shows_some_epochs_and_the_kept_one(count: int, best: int) -> None:
-    shown = train._some(count, best)
+    shown = train_verb._some(count, best)
     assert len(shown) <= 10
     assert {0, best, count - 1} <= set(shown) <= set(range(count))
 

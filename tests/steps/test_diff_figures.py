@@ -10,7 +10,8 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import NamedWarning
 from mobiledeploy.steps.bench_figures import BenchResult
-from mobiledeploy.steps.diff_figures import DifferentFact, FigureDifference, delegated, diff, named
+from mobiledeploy.steps.bench_tables import delegated
+from mobiledeploy.steps.diff_figures import DifferentFact, FigureDifference, diff, named
 from mobiledeploy.verbs import results
 from tests.figures import HOST, artifact, by_layer, command, counted, estimated, keep, measured
 

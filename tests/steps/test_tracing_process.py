@@ -13,6 +13,7 @@ from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Source
 from mobiledeploy.steps import card_specs, tracing_process
+from mobiledeploy.steps.model_files import detect
 from mobiledeploy.verbs import analyze
 
 CARDS = {
