@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mobiledeploy.cli import train
 from mobiledeploy.core import runs
 from mobiledeploy.verbs import train as train_verb
 
