@@ -1,4 +1,4 @@
-"""CPU time of `mobiledeploy --help` against a bare click program's.
+"""CPU time of `mobiledeploy --help`, and of each command's, against a bare click program's.
 
     python benchmarks/help.py
 
@@ -11,10 +11,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import click
 from _side_by_side import compare, report
 
+from mobiledeploy.cli import main as door
+
+PYTHON = (sys.executable, "-P")
 BARE = """\
 import click
 @click.group()
@@ -28,26 +33,36 @@ cli()
 
 
 def cpu_seconds(argv: list[str]) -> float:
-    """User and system time of ten runs, divided by ten."""
+    """User and system time of ten runs in a folder without settings, divided by ten."""
     before = os.times()
-    for _ in range(10):
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(10):
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd=folder)
     after = os.times()
     spent = after.children_user - before.children_user
     return (spent + after.children_system - before.children_system) / 10
 
 
+# What the script that pip installs runs.
+OURS = "from mobiledeploy.cli.main import main; main()"
+
+
 def main() -> None:
+    group = door.cli
+    commands = group.list_commands(click.Context(group))
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "bare.py"
         bare.write_text(BARE)
-        result = compare(
-            "--help, CPU time",
-            ("mobiledeploy", lambda: cpu_seconds([sys.executable, "-m", "mobiledeploy", "--help"])),
-            ("bare click", lambda: cpu_seconds([sys.executable, str(bare), "--help"])),
-            bar=1.5,
-        )
-    report([result], Path("build/benchmarks/help.json"))
+        results = [
+            compare(
+                " ".join((*command, "--help")),
+                ("mobiledeploy", partial(cpu_seconds, [*PYTHON, "-c", OURS, *command, "--help"])),
+                ("bare click", partial(cpu_seconds, [*PYTHON, str(bare), "one", "--help"])),
+                bar=1.3,
+            )
+            for command in [(), *((name,) for name in commands)]
+        ]
+    report(results, Path("build/benchmarks/help.json"))
 
 
 if __name__ == "__main__":

@@ -99,16 +99,20 @@ def test_a_verb_starts_without_tensorflow(verb):
     assert not HEAVY & set(said.split())
 
 
-def test_help_imports_next_to_nothing():
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_next_to_nothing(command):
     said = python(
-        "import sys; sys.argv = ['mobiledeploy', '--help']\n"
+        f"import sys; sys.argv = ['mobiledeploy', *{command.split()}, '--help']\n"
         "from mobiledeploy.cli.main import run\n"
         "assert run() == 0\n"
         "print('MODULES', *sys.modules)"
     )
     loaded = set(said.partition("MODULES")[2].split())
     assert "click" in loaded
-    assert not (HEAVY | {"numpy", "onnx", "onnxruntime", "PIL", "rich", "scipy"}) & loaded
+    heavy = {"dataclasses", "numpy", "onnx", "onnxruntime", "PIL", "rich", "scipy", "sqlite3"}
+    assert not (HEAVY | heavy) & loaded
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("mobiledeploy.")}
+    assert rooms <= {"cli", "core", "steps"}
 
 
 def test_public_names_are_the_verbs():

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mobiledeploy.cli import _settings
-from mobiledeploy.core import inputs, records, units
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import units
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Failed, NamedWarning, Overrides
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.progress import Progress, TaskID
+
+    from mobiledeploy.core.display import Record
+    from mobiledeploy.core.types import Failed, NamedWarning, Overrides
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -162,6 +163,8 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     """The class names of --labels, None where it was not given."""
     if path is None:
         return None
+    from mobiledeploy.core import inputs
+
     try:
         text = inputs.text(path, inputs.TABLE)
     except InputError as error:
@@ -179,6 +182,8 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
 
 def overrides(given: dict[str, Any]) -> Overrides:
     """Takes the preprocessing options out of a command's keyword arguments."""
+    from mobiledeploy.core.types import Overrides
+
     labels = read_labels(given.pop("labels"))
     names = ("input_range", "mean", "std", "channels", "resize", "crop")
     return Overrides(**{name: given.pop(name) for name in names}, labels=labels)
@@ -186,6 +191,8 @@ def overrides(given: dict[str, Any]) -> Overrides:
 
 def emit_json(record: Any) -> None:
     """The command's one JSON object on standard output."""
+    from mobiledeploy.core import records
+
     click.echo(records.dumps(record))
 
 
@@ -212,6 +219,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 
     The first column is text, the others are aligned right.
     """
+    import shutil
+
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     if sys.stdout.isatty() and sum(widths) + 3 * len(widths) < shutil.get_terminal_size().columns:
         from rich.console import Console

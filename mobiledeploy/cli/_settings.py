@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -51,8 +50,7 @@ class Listed(click.ParamType[T]):
     """A type whose values have commas between on the command line: a list in a file."""
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A settings file: tables by command. `label` is its name in what is said of it."""
 
     path: Path

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.verbs import analyze as verb
 
 if TYPE_CHECKING:
     from mobiledeploy.steps import diagnose
     from mobiledeploy.steps.arguments import ImageOptions
+    from mobiledeploy.verbs import analyze as verb
 
 _CAUSES = {
     "clipped": "by values beyond its range",
@@ -103,6 +102,8 @@ def command(
 
     With --quantization, FILE is an int8 artifact of export, its float32.tflite beside it.
     """
+    from mobiledeploy.verbs import analyze as verb
+
     network = [
         name
         for name, value in {
@@ -221,6 +222,8 @@ def _show_diagnosis(found: diagnose.QuantizationDiagnosis) -> None:
 
 def _where(found: diagnose.QuantizationDiagnosis) -> str:
     """Where the error enters: in one layer, in a few, or spread."""
+    from mobiledeploy.analysis import quantization
+
     by_name = {row.name: row for row in found.layers}
     most = [by_name[name] for name in found.most]
     parts = [f"{units.percent(x.share)} of it, {_CAUSES[x.cause or 'weights']}" for x in most]
@@ -235,6 +238,8 @@ def _where(found: diagnose.QuantizationDiagnosis) -> str:
 
 def _decibels(value: float) -> str:
     """What has no error, or no signal, has no decibels."""
+    from mobiledeploy.analysis import accuracy
+
     return "–" if abs(value) >= accuracy.LARGEST_SQNR_DB else f"{value:.1f} dB"
 
 

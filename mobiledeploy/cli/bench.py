@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
-from mobiledeploy.core.artifacts import named
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import LatencyComparison
-from mobiledeploy.steps import bench_tables, resolve
-from mobiledeploy.verbs import bench as verb
-from mobiledeploy.verbs import compare as comparison
+from mobiledeploy.steps import defaults
+
+if TYPE_CHECKING:
+    from mobiledeploy.core.types import LatencyComparison
+    from mobiledeploy.steps import resolve
 
 
 def _to_devices(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -67,7 +68,9 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     "the machine cancels.",
 )
 @_settings.option(
-    "--rounds", type=click.IntRange(min=1), help=f"Of --compare; default: {comparison.ROUNDS}."
+    "--rounds",
+    type=click.IntRange(min=1),
+    help=f"Of --compare; default: {defaults.COMPARE_ROUNDS}.",
 )
 @_settings.option(
     "--fixed-performance/--no-fixed-performance",
@@ -121,6 +124,10 @@ def command(
     is not here but has a device card (`--device pixel-3`), latency is estimated from published
     points, and instructions are counted on the emulated core that is most like its own.
     """
+    from mobiledeploy.core.artifacts import named
+    from mobiledeploy.verbs import bench as verb
+    from mobiledeploy.verbs import compare as comparison
+
     if compare:
         chosen = named(artifacts)
         if len(chosen) != 2:
@@ -136,7 +143,7 @@ def command(
                 runtime=runtime,
                 delegate=delegate,
                 threads=threads or 1,
-                rounds=rounds or comparison.ROUNDS,
+                rounds=rounds or defaults.COMPARE_ROUNDS,
                 record=record,
                 reporter=terminal,
             )
@@ -163,6 +170,8 @@ def command(
 
 
 def _show_comparison(made: LatencyComparison, device: str) -> None:
+    from mobiledeploy.steps import bench_tables, resolve
+
     word = units.changed(made.ratio, made.changed)
     medians = {
         side: statistics.median(

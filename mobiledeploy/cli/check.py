@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import records, units
+from mobiledeploy.core import units
 from mobiledeploy.core.errors import DeployError
-from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Check, NamedWarning, Report, Verdict
-from mobiledeploy.steps import accuracy_check
-from mobiledeploy.verbs import check as verb
+from mobiledeploy.steps import defaults
 
 if TYPE_CHECKING:
+    from mobiledeploy.core.types import Check, Report
     from mobiledeploy.steps.arguments import ImageOptions
+    from mobiledeploy.verbs import check as verb
 
 _REGRESSED, _INCONCLUSIVE = 1, 3
 _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
@@ -33,7 +32,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_settings.output(
     "--baseline",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=verb.DEFAULT,
+    default=Path(defaults.BASELINE),
     show_default=True,
     help="What was accepted; keep it under version control.",
 )
@@ -69,7 +68,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
     "--max-flips",
     type=_POINTS,
     help=f"Answers in percent that may change; with --no-labels "
-    f"{100 * accuracy_check.UNLABELLED_FLIPS:g}.",
+    f"{100 * defaults.UNLABELLED_FLIPS:g}.",
 )
 @_settings.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
 @_settings.option(
@@ -116,6 +115,8 @@ def command(
     Ends in 0 where all pass, in 1 where one regressed, in 3 where there are too few images to tell,
     and in the code of an error where one cannot be judged; the others are judged all the same.
     """
+    from mobiledeploy.verbs import check as verb
+
     if update_baseline:
         source = click.get_current_context().get_parameter_source("baseline")
         if source is click.core.ParameterSource.DEFAULT:
@@ -182,6 +183,10 @@ def _code(report: Report) -> int:
 
 def _github(report: Report, terminal: _frame.Terminal) -> None:
     """The summary in its file; annotations on standard error, where GitHub reads them as well."""
+    from mobiledeploy.core import records
+    from mobiledeploy.core.plugins import REPORTS
+    from mobiledeploy.core.types import NamedWarning
+
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         records.append(Path(summary), REPORTS.load("markdown").render(report))
@@ -208,6 +213,8 @@ def _show(report: Report, quiet: bool) -> None:
 
 
 def _show_rest(check: Check) -> None:
+    from mobiledeploy.core.types import Verdict
+
     passed: list[Verdict] = [
         v for v in check.verdicts if v.metric == "class" and v.outcome == "pass"
     ]
@@ -220,6 +227,8 @@ def _show_rest(check: Check) -> None:
 
 
 def _show_update(updated: verb.BaselineUpdate, *, labelled: bool) -> None:
+    from mobiledeploy.steps import accuracy_check
+
     of = "points of top-1" if labelled else "% of answers changed"
     for c in updated.changes:
         words = f"{c.model} {c.recipe} {c.format}: "

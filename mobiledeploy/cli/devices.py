@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 
 from mobiledeploy.cli import _frame
-from mobiledeploy.verbs import calibrate as calibrate_verb
-from mobiledeploy.verbs import devices as verb
 
 
 @click.group(
@@ -22,6 +20,8 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
     Kinds are never compared with each other: measured by a clock on real hardware, counted
     (instructions of an emulated core), estimated by a model of latency.
     """
+    from mobiledeploy.verbs import devices as verb
+
     if ctx.invoked_subcommand:
         return
     with _frame.Terminal(quiet, verbose):
@@ -68,6 +68,8 @@ def calibrate(
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
     `bench --device NAME` then estimates what other models would take there.
     """
+    from mobiledeploy.verbs import calibrate as calibrate_verb
+
     with _frame.Terminal(quiet, verbose) as terminal:
         made = calibrate_verb.calibrate(
             name,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import LayerCount
-from mobiledeploy.steps import diff_figures
-from mobiledeploy.verbs import diff as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.steps import diff_figures
+    from mobiledeploy.verbs import diff as verb
 
 
 @click.command(
@@ -40,6 +42,9 @@ def command(
     A figure is an id that `mobiledeploy results` lists, or a .json of `bench --json`. Of figures:
     the ratio with its interval, instructions by layer, and what differs in how they were had.
     """
+    from mobiledeploy.steps import diff_figures
+    from mobiledeploy.verbs import diff as verb
+
     figures = [diff_figures.named(name) for name in (a, b)]
     if not any(figures):
         with _frame.Terminal(quiet, verbose) as terminal:
@@ -123,6 +128,8 @@ def _change(values: list[str]) -> str:
 
 
 def _layer_row(layers: diff_figures.LayerCountPair) -> tuple[str, ...]:
+    from mobiledeploy.core.types import LayerCount
+
     sides: list[LayerCount] = [side for side in (layers.a, layers.b) if side]
     return (
         units.one_line(sides[0].name.partition(";")[0])[-48:],

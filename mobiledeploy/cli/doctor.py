@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mobiledeploy.cli import _frame
-from mobiledeploy.core import apart
 from mobiledeploy.core.errors import MissingError
-from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.units import size
-from mobiledeploy.verbs import doctor
+
+if TYPE_CHECKING:
+    from mobiledeploy.core import apart
+    from mobiledeploy.core.native import Equipment
+    from mobiledeploy.verbs import doctor
 
 
 @click.command(
@@ -36,6 +40,8 @@ def command(
     Ends in 6 where something that every command needs is missing or unfit; what only some
     commands need is listed.
     """
+    from mobiledeploy.verbs import doctor
+
     with _frame.Terminal(quiet, verbose) as reporter:
         if clean:
             _show_cleaned(doctor.doctor_clean(), json)

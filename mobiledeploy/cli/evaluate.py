@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core.types import Evaluation
-from mobiledeploy.verbs import evaluate as verb
 
 if TYPE_CHECKING:
+    from mobiledeploy.core.types import Evaluation
     from mobiledeploy.steps.arguments import ImageOptions
 
 # Of the pairs of classes that are taken for each other, as many as are worth a glance.
@@ -46,6 +45,8 @@ def command(
     **images: Unpack[ImageOptions],
 ) -> None:
     """Judge ARTIFACTS that `mobiledeploy export` made."""
+    from mobiledeploy.verbs import evaluate as verb
+
     with _frame.Terminal(quiet, verbose) as terminal:
         done = verb.evaluate(
             artifacts, data=data, runtime=runtime, threads=threads, reporter=terminal, **images

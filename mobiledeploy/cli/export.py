@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.verbs import export as verb
 
 if TYPE_CHECKING:
     from mobiledeploy.core.types import InputOutput, Output
@@ -117,6 +116,8 @@ def command(
     Every file is opened again after conversion and held against the float model. TensorFlow is
     needed for all but a .tflite and a .pt2, which needs `mobiledeploy doctor --torch`, once.
     """
+    from mobiledeploy.verbs import export as verb
+
     with _frame.Terminal(quiet, verbose) as terminal:
         done = verb.export(
             model,

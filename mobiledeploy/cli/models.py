@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
-from mobiledeploy.core.cards import ModelCard
-from mobiledeploy.steps.published import Published
-from mobiledeploy.verbs import models as verb
+
+if TYPE_CHECKING:
+    from mobiledeploy.core.cards import ModelCard
+    from mobiledeploy.steps.published import Published
+    from mobiledeploy.verbs import models as verb
 
 
 @click.command(epilog="Example:  mobiledeploy models mobilenet_v1")
@@ -20,6 +24,8 @@ def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
     With NAME, all that is known of that one. The published accuracy is ImageNet top-1, from the
     source that stands beside it.
     """
+    from mobiledeploy.verbs import models as verb
+
     found = verb.models(name)
     if json:
         _frame.emit_json(found)

@@ -8,8 +8,8 @@ from typing import Literal
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import records, units
-from mobiledeploy.verbs import report as verb
+from mobiledeploy.core import units
+from mobiledeploy.steps import defaults
 
 
 @click.command(
@@ -18,7 +18,7 @@ from mobiledeploy.verbs import report as verb
 )
 @_settings.option(
     "--format",
-    type=click.Choice(verb.FORMATS_OF),
+    type=click.Choice(defaults.REPORT_FORMATS),
     default="html",
     show_default=True,
     help="html is one file that needs no network.",
@@ -26,7 +26,7 @@ from mobiledeploy.verbs import report as verb
 @_settings.output(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
 )
-@_settings.option("--title", default=verb.TITLE, show_default=True, help="Heading.")
+@_settings.option("--title", default=defaults.REPORT_TITLE, show_default=True, help="Heading.")
 @_settings.option("--model", help="Only this one: mobilenet_v1_0.5_160")
 @_settings.option("--recipe", help="Only this one: int8_best")
 @_settings.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
@@ -48,6 +48,9 @@ def command(
 
     Measured, counted and estimated figures have plots of their own.
     """
+    from mobiledeploy.core import records
+    from mobiledeploy.verbs import report as verb
+
     if out is None:
         out = verb.default(format)
         _settings.refuse_link_out(out, "--out")

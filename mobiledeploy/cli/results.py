@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import records, units
-from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Report, Result
-from mobiledeploy.verbs import results as verb
+from mobiledeploy.core import units
+
+if TYPE_CHECKING:
+    from mobiledeploy.core.types import Result
 
 # Rows of a table; the store counts to no more than 2^63.
 _MOST = 1_000_000_000
@@ -61,6 +62,8 @@ def command(
     Without a command, options choose what is listed. Measured, counted and estimated figures stand
     in columns of their own.
     """
+    from mobiledeploy.verbs import results as verb
+
     if ctx.invoked_subcommand is not None:
         return
     people = not (json or csv)
@@ -90,6 +93,8 @@ def command(
 @_frame.common
 def compared(json: bool, quiet: bool, verbose: int) -> None:
     """List what `bench A B --compare` timed in turns, newest first."""
+    from mobiledeploy.verbs import results as verb
+
     found = verb.results_compared()
     if json:
         _frame.emit_json(found)
@@ -105,6 +110,9 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
 @_frame.common
 def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> None:
     """Write all records into FILE, a JSON object a line; a baseline set for regress, too."""
+    from mobiledeploy.core import records
+    from mobiledeploy.verbs import results as verb
+
     done = verb.results_export(file, newest=newest)
     if json:
         _frame.emit_json(done)
@@ -117,6 +125,8 @@ def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> N
 @_frame.common
 def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
     """Add the records of FILE to this store; what is known already stays once."""
+    from mobiledeploy.verbs import results as verb
+
     done = verb.results_import(file)
     if json:
         _frame.emit_json(done)
@@ -160,6 +170,11 @@ def regress(
     Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell: they scatter,
     a figure was given with a warning when it was taken, or it was not taken since.
     """
+    from mobiledeploy.core import records
+    from mobiledeploy.core.plugins import REPORTS
+    from mobiledeploy.core.types import Report
+    from mobiledeploy.verbs import results as verb
+
     if junit is not None:
         records.need_folder(junit)
     with _frame.Terminal(quiet, verbose) as terminal:
@@ -180,4 +195,7 @@ def regress(
 
 
 def _csv(results: tuple[Result, ...]) -> None:
+    from mobiledeploy.core.plugins import REPORTS
+    from mobiledeploy.core.types import Report
+
     sys.stdout.write(REPORTS.load("csv").render(Report("", results=results)))

@@ -8,8 +8,6 @@ from typing import Any
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core.plugins import EXECUTORS
-from mobiledeploy.verbs import sweep as verb
 
 
 class Several(_settings.Listed[tuple[Any, ...]]):
@@ -102,6 +100,9 @@ def command(
 
     The same command resumes a sweep that was interrupted: what stands is not made again.
     """
+    from mobiledeploy.core.plugins import EXECUTORS
+    from mobiledeploy.verbs import sweep as verb
+
     if executor not in EXECUTORS.names():
         raise click.UsageError(f"no executor {executor!r}: {', '.join(EXECUTORS.names())}")
     if ray_address and executor != "ray":

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.steps import training_plan
-from mobiledeploy.verbs import train as verb
+from mobiledeploy.steps import defaults
 
 if TYPE_CHECKING:
     from mobiledeploy.steps.arguments import ImageOptions
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 @_settings.option("--freeze", is_flag=True, help="Train the classifier only.")
 @_settings.option(
     "--schedule",
-    type=click.Choice(sorted(training_plan.SCHEDULES)),
+    type=click.Choice(defaults.SCHEDULES),
     help="Default: paper; finetune with --init.",
 )
 @_settings.option(
@@ -116,6 +115,8 @@ def command(
     Given again, the same command goes on with a training that was broken off; with more --epochs,
     with a finished one.
     """
+    from mobiledeploy.verbs import train as verb
+
     with _frame.Terminal(quiet, verbose) as terminal:
         try:
             done = verb.train(

@@ -8,7 +8,6 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
-from mobiledeploy.verbs import verify as verb
 
 _WRONG = 1
 
@@ -33,6 +32,8 @@ def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbo
     Ends in 1 where the file does not answer as it did when it was exported, or where the pipeline
     does not feed it what it was trained with.
     """
+    from mobiledeploy.verbs import verify as verb
+
     with _frame.Terminal(quiet, verbose) as terminal:
         found = verb.verify(artifact, pipeline=pipeline, reporter=terminal)
     if json:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader, FileIO
@@ -117,6 +116,9 @@ def text(path: Path, most: int, encoding: str = "utf-8") -> str:
 
 def toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; errors as of `text`, InputError too where it is no TOML."""
+    # Imported where it is used: a help text reads no settings.
+    import tomllib
+
     try:
         tables = tomllib.loads(text(path, SETTINGS))
         if "\0" in _strings(tables):

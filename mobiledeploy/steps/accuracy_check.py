@@ -26,6 +26,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps import golden
 from mobiledeploy.steps.baseline import Accepted
+from mobiledeploy.steps.defaults import UNLABELLED_FLIPS
 
 # Pairs of classes that moved, as many as are worth a look.
 _PAIRS = 10
@@ -44,9 +45,6 @@ class GateLimits:
     float_margin: float = 0.02
     floor: float | None = None
     max_flips: float | None = None
-
-
-UNLABELLED_FLIPS = 0.05
 
 
 def points(fraction: float) -> float:

@@ -30,7 +30,6 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import arguments, evaluations
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps.accuracy_check import (
-    UNLABELLED_FLIPS,
     ArtifactCheck,
     GateLimits,
     points,
@@ -39,12 +38,13 @@ from mobiledeploy.steps.accuracy_check import (
 )
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Triple
 from mobiledeploy.steps.baseline import Accepted, Baseline
+from mobiledeploy.steps.defaults import BASELINE, UNLABELLED_FLIPS
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 
 TITLE = "mobiledeploy check"
-DEFAULT = Path("mobiledeploy-baseline.json")
+DEFAULT = Path(BASELINE)
 MARGIN, FLOAT_MARGIN = 1.0, 2.0
 """Percentage points."""
 

@@ -11,11 +11,9 @@ from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import LatencyComparison, Measured, NamedWarning
 from mobiledeploy.steps import arguments, resolve, timings
 from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.defaults import COMPARE_ROUNDS
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
-
-ROUNDS = 8
-"""Rounds of A B B A, unless told otherwise."""
 
 MOST_ROUNDS = 1000
 """More of them, 4000 processes and all their samples, take hours and are a slip of the hand."""
@@ -33,7 +31,7 @@ def compare(
     runtime: str | None = None,
     delegate: str | None = None,
     threads: int = 1,
-    rounds: int = ROUNDS,
+    rounds: int = COMPARE_ROUNDS,
     seconds: float = BLOCK_SECONDS,
     record: AnyPath | None = None,
     reporter: Reporter | None = None,

@@ -34,13 +34,12 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import baseline
 from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.defaults import REPORT_FORMATS, REPORT_TITLE
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
-TITLE = "MobileNet results"
-FORMATS_OF = ("html", "markdown", "csv", "json", "svg", "png")
 DETAILED = 24
 """So many artifacts have a section of their own, those that were exported last."""
 FLIPS = 12
@@ -62,7 +61,7 @@ def report(
     *,
     format: Literal["html", "markdown", "csv", "json", "svg", "png"] = "html",  # noqa: A002
     out: AnyPath | None = None,
-    title: str = TITLE,
+    title: str = REPORT_TITLE,
     model: str | None = None,
     recipe: str | None = None,
     kind: str | None = None,
@@ -96,8 +95,8 @@ def report(
     """
     reporter = reporter or PythonReporter()
     path = default(format) if out is None else Path(out)
-    if format not in FORMATS_OF:
-        raise UsageError(f"no report in {format!r}", f"there are {', '.join(FORMATS_OF)}")
+    if format not in REPORT_FORMATS:
+        raise UsageError(f"no report in {format!r}", f"there are {', '.join(REPORT_FORMATS)}")
     where = filters(model=model, recipe=recipe, kind=kind, device=device)
     found = gather(where, title=title, detailed=format == "html", reporter=reporter)
     content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(found)

@@ -10,6 +10,7 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Report
+from mobiledeploy.steps.defaults import REPORT_FORMATS
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
 
@@ -60,7 +61,7 @@ def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
     assert gone.image == ""
 
 
-@pytest.mark.parametrize("format_", report.FORMATS_OF)
+@pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> None:
     done = report.report(out=here / "out", format=format_)
     content = (here / "out").read_bytes()

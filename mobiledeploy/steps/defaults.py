@@ -1,0 +1,13 @@
+"""Defaults and names that the command line shows in its help. Importing this file costs nothing."""
+
+from __future__ import annotations
+
+COMPARE_ROUNDS = 8
+"""Rounds of A B B A of `bench --compare`."""
+BASELINE = "mobiledeploy-baseline.json"
+UNLABELLED_FLIPS = 0.05
+"""The share of answers that may change where nobody knows the right ones."""
+REPORT_FORMATS = ("html", "markdown", "csv", "json", "svg", "png")
+REPORT_TITLE = "MobileNet results"
+SCHEDULES = ("finetune", "paper", "v2")
+"""Names of the schedules of `train`, as steps/training_plan.py has them."""
