@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import click
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     help="Of int8 artifacts: what each layer loses by itself on the golden images, too.",
 )
 @_settings.option(
-    "--most", type=click.IntRange(min=1), default=20, show_default=True, help="Layers."
+    "--most", type=click.IntRange(min=1), default=verb.MOST, show_default=True, help="Layers."
 )
 @_frame.common
 def command(
@@ -65,13 +64,8 @@ def command(
 
 
 def _show(done: verb.Difference, activations: bool, most: int) -> None:
-    sizes = [units.size(number) for number in done.size_bytes]
-    own = ("own error",) if activations else ()
-    _frame.table(
-        ("layer", "operator", "type", "weights", "SQNR", *own, "instructions", "odd"),
-        [_row(pair, activations) for pair in done.layers[:most]],
-        title=f"{done.a} {sizes[0]} → {done.b} {sizes[1]}",
-    )
+    shown = done.table(most)
+    _frame.table(shown.headers, shown.rows, shown.title)
     _rest(len(done.layers), most)
     if not activations and any("weights" in odd for pair in done.layers for odd in pair.odd):
         click.echo(
@@ -123,18 +117,14 @@ def _ratio(
     return f"{' → '.join(words)}, {100 * (ratio - 1):+.1f} %{exact}"
 
 
-def _change(values: list[str]) -> str:
-    return values[0] if len(set(values)) == 1 else " → ".join(values)
-
-
 def _layer_row(layers: diff_figures.LayerCountPair) -> tuple[str, ...]:
     from mobiledeploy.core.types import LayerCount
 
     sides: list[LayerCount] = [side for side in (layers.a, layers.b) if side]
     return (
         units.one_line(sides[0].name.partition(";")[0])[-48:],
-        _change([units.one_line(side.op) for side in sides]),
-        _change([units.one_line(side.kernel) or "–" for side in sides]),
+        verb.change([units.one_line(side.op) for side in sides]),
+        verb.change([units.one_line(side.kernel) or "–" for side in sides]),
         *_counts(*(side.instructions if side else None for side in (layers.a, layers.b))),
     )
 
@@ -142,24 +132,3 @@ def _layer_row(layers: diff_figures.LayerCountPair) -> tuple[str, ...]:
 def _counts(a: int | None, b: int | None) -> tuple[str, str, str]:
     before, after = ("–" if x is None else f"{x:,}" for x in (a, b))
     return before, after, f"{(b or 0) - (a or 0):+,}"
-
-
-def _row(pair: verb.Pair, activations: bool) -> tuple[str, ...]:
-    sides = [side for side in (pair.a, pair.b) if side]
-    odd = "; ".join(pair.odd) or "–"
-    if pair.sqnr_db is None:
-        error = "–"
-    else:
-        error = "same" if math.isnan(pair.sqnr_db) else f"{pair.sqnr_db:.1f} dB"
-    counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
-    own = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
-    return (
-        units.one_line(sides[0].name.partition(";")[0])[-48:],
-        _change([s.kind for s in sides]),
-        _change([s.type for s in sides]),
-        _change([units.size(s.weight_bytes) for s in sides]),
-        error,
-        *([_change(own)] if activations else ()),
-        _change(counts),
-        odd,
-    )

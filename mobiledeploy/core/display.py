@@ -15,24 +15,6 @@ LONGEST_REPR = 500
 _LONGEST_CELL = 120
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table for people: every row has a text for each header."""
-
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    title: str = ""
-
-    def html(self) -> str:
-        """The table, every text of it escaped."""
-        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
-        head = "".join(f"<th>{escape(header)}</th>" for header in self.headers)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows
-        )
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
 class Record:
     """What the frozen dataclasses that verbs answer with share: how they are shown."""
 
@@ -59,6 +41,28 @@ class Record:
 
     def _repr_html_(self) -> str:
         return "".join(table.html() for table in self.tables())
+
+
+@dataclass(frozen=True)
+class Table(Record):
+    """A table for people: every row has a text for each header."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+
+    def tables(self) -> tuple[Table, ...]:
+        """Itself."""
+        return (self,)
+
+    def html(self) -> str:
+        """The table, every text of it escaped."""
+        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        head = "".join(f"<th>{escape(header)}</th>" for header in self.headers)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows
+        )
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _fields(record: object) -> list[tuple[str, object]]:

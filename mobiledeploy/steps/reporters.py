@@ -29,11 +29,12 @@ class PythonReporter:
     """A Reporter for scripts and notebooks: what a verb uses where none is given.
 
     Warnings go to `warnings`, as `DeployWarning`; what is going on goes to the logger
-    `mobiledeploy`, at level INFO. In a notebook each step has a bar; elsewhere nothing is printed.
+    `mobiledeploy`, at level INFO. In a notebook a bar shows the step that is at work; elsewhere
+    nothing is printed.
     """
 
     def __init__(self) -> None:
-        self._bars: dict[str, _Shown] = {}
+        self._bar: _Shown | None = None
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of a step named `what`: a bar in a notebook, nothing elsewhere."""
@@ -43,12 +44,10 @@ class PythonReporter:
         from IPython.display import HTML, display
 
         output = HTML(_bar(what, done, total) if done < total else "")
-        if what in self._bars:
-            self._bars[what].update(output)
-        elif done < total:
-            self._bars[what] = display(output, display_id=True)
-        if done >= total:
-            self._bars.pop(what, None)
+        if self._bar is None:
+            self._bar = display(output, display_id=True)
+        else:
+            self._bar.update(output)
 
     def warn(self, warning: NamedWarning) -> None:
         """A warning, at the line outside of mobiledeploy that called."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import alignment, cost, regression
-from mobiledeploy.core import artifacts, inputs
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import artifacts, inputs, units
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Reporter
@@ -32,6 +32,8 @@ from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
 _WINDOW = re.compile(r" \d+x\d+$")
+MOST = 20
+"""Layers of a table."""
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 
 
@@ -92,6 +94,51 @@ class Difference(Record):
     size_bytes: tuple[int, int]
     layers: tuple[Pair, ...]
     figures: tuple[FileFigures, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """The layers that changed most."""
+        return (self.table(MOST),)
+
+    def table(self, most: int) -> Table:
+        """So many layers, what changed most first."""
+        sizes = [units.size(number) for number in self.size_bytes]
+        sides = [side for pair in self.layers for side in (pair.a, pair.b) if side]
+        own = any(side.own_sqnr_db is not None for side in sides)
+        return Table(
+            (
+                *("layer", "operator", "type", "weights", "SQNR"),
+                *(("own error",) if own else ()),
+                *("instructions", "odd"),
+            ),
+            tuple(_row(pair, own) for pair in self.layers[:most]),
+            f"{self.a} {sizes[0]} → {self.b} {sizes[1]}",
+        )
+
+
+def _row(pair: Pair, own: bool) -> tuple[str, ...]:
+    sides = [side for side in (pair.a, pair.b) if side]
+    odd = "; ".join(pair.odd) or "–"
+    if pair.sqnr_db is None:
+        error = "–"
+    else:
+        error = "same" if math.isnan(pair.sqnr_db) else f"{pair.sqnr_db:.1f} dB"
+    counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
+    lost = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
+    return (
+        units.one_line(sides[0].name.partition(";")[0])[-48:],
+        change([s.kind for s in sides]),
+        change([s.type for s in sides]),
+        change([units.size(s.weight_bytes) for s in sides]),
+        error,
+        *([change(lost)] if own else ()),
+        change(counts),
+        odd,
+    )
+
+
+def change(values: Sequence[str]) -> str:
+    """'a → b', or what both are."""
+    return values[0] if len(set(values)) == 1 else " → ".join(values)
 
 
 @dataclass(frozen=True)

@@ -331,9 +331,7 @@ def test_what_is_older_than_the_baseline_is_not_held_against_it(here: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["busy-machine", "unsteady", "wide-interval"])
-@pytest.mark.parametrize(
-    ("given with a warning", "whose"), [(0, "the baseline's"), (1, "the new figure")]
-)
+@pytest.mark.parametrize(("uncertain", "whose"), [(0, "the baseline's"), (1, "the new figure")])
 @pytest.mark.parametrize("ns", [1000, 3000])
 def test_a_figure_with_a_warning_decides_nothing(
     here: Path, name: str, uncertain: int, whose: str, ns: int
