@@ -63,6 +63,8 @@ def test_every_mobilenet_of_keras_applications(library, tmp_path, name, options,
 
 
 @pytest.mark.slow
+# Of initializers of TensorFlow's own, which EfficientNetV2 of tf_keras has.
+@pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")
 @pytest.mark.parametrize("suffix", ["h5", "keras"])
 @pytest.mark.parametrize(
     "name",
