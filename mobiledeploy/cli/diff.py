@@ -9,6 +9,7 @@ import click
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.steps import defaults
 
 if TYPE_CHECKING:
     from mobiledeploy.steps import diff_figures
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     help="Of int8 artifacts: what each layer loses by itself on the golden images, too.",
 )
 @_settings.option(
-    "--most", type=click.IntRange(min=1), default=verb.MOST, show_default=True, help="Layers."
+    "--most",
+    type=click.IntRange(min=1),
+    default=defaults.DIFF_LAYERS,
+    show_default=True,
+    help="Layers.",
 )
 @_frame.common
 def command(
@@ -119,6 +124,7 @@ def _ratio(
 
 def _layer_row(layers: diff_figures.LayerCountPair) -> tuple[str, ...]:
     from mobiledeploy.core.types import LayerCount
+    from mobiledeploy.verbs import diff as verb
 
     sides: list[LayerCount] = [side for side in (layers.a, layers.b) if side]
     return (

@@ -11,3 +11,5 @@ REPORT_FORMATS = ("html", "markdown", "csv", "json", "svg", "png")
 REPORT_TITLE = "MobileNet results"
 SCHEDULES = ("finetune", "paper", "v2")
 """Names of the schedules of `train`, as steps/training_plan.py has them."""
+DIFF_LAYERS = 20
+"""Layers that `diff` shows."""

@@ -26,14 +26,13 @@ from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measure
 from mobiledeploy.steps import bench_tables, diagnose
 from mobiledeploy.steps import diff_figures as figures
 from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.defaults import DIFF_LAYERS
 from mobiledeploy.steps.diff_figures import FigureDifference
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
 _WINDOW = re.compile(r" \d+x\d+$")
-MOST = 20
-"""Layers of a table."""
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 
 
@@ -97,7 +96,7 @@ class Difference(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """The layers that changed most."""
-        return (self.table(MOST),)
+        return (self.table(DIFF_LAYERS),)
 
     def table(self, most: int) -> Table:
         """So many layers, what changed most first."""
