@@ -17,7 +17,7 @@ sound := $(shell exec 2>/dev/null; [ ! -e .venv/installing ] && $(PY) -I -c 'imp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install emulator oracle demo gate test test-slow lint lock train-demo benchmarks clean FORCE
+.PHONY: help install emulator oracle demo gate test test-slow lint docs lock train-demo benchmarks clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,11 +52,16 @@ lint: $(STAMP) ## format, lint, types, and the rules of the house
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
+docs: $(STAMP) ## the reference of the Python API, from its docstrings, in build/docs
+	@.venv/bin/pdoc --docformat google --no-show-source --output-directory build/docs \
+		mobiledeploy '!mobiledeploy\..+'
+	@echo "build/docs/mobiledeploy.html"
+
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 lock: $(STAMP) ## the locks from pyproject.toml and all *.in; UPGRADE=1 takes the newest that fit
-	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra all --extra dev \
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra all --extra dev --extra docs \
 		--output-file requirements.lock pyproject.toml
 	@for apart in tests/oracles/*.in mobiledeploy/core/environments/*.in; do \
 		$(COMPILE) $(if $(UPGRADE),--upgrade) \

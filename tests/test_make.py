@@ -58,6 +58,7 @@ def test_help_is_the_default_and_names_every_verb(checkout):
         "benchmarks",
         "clean",
         "demo",
+        "docs",
         "emulator",
         "gate",
         "help",
