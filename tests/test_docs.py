@@ -126,7 +126,7 @@ def test_a_command_prints_the_records_of_the_page(name, record_docs):
     tree = ast.parse((package / "cli" / f"{name}.py").read_text("utf-8"))
     modules = [
         package / node.module.rpartition(".")[2] / f"{alias.name}.py"
-        for node in tree.body
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         and node.module in ("mobiledeploy.verbs", "mobiledeploy.steps")
         for alias in node.names
