@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import inspect
 import logging
+import re
 import subprocess
 import sys
 import typing
@@ -125,10 +128,28 @@ def test_a_verb_has_an_example_and_says_what_it_takes_and_gives(name):
     verb = getattr(md, name)
     text = inspect.getdoc(verb)
     assert verb.__name__ == name
+    assert "Returns:\n" in text
     if inspect.signature(verb).parameters:
         assert "Args:\n" in text
     for keyword in keywords(name):
         assert f"    {keyword}: " in text, keyword
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_example_of_a_verb_calls_it_with_what_it_takes(name):
+    text = inspect.getdoc(getattr(md, name))
+    lines = re.findall(r"^ *>>> (.*)$", text, re.MULTILINE)
+    if not lines:
+        assert name.startswith("doctor_")
+        return
+    tree = ast.parse("\n".join(lines))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert f"md.{name}" in {ast.unparse(call.func) for call in calls}
+    for call in calls:
+        where, _, verb = ast.unparse(call.func).rpartition(".")
+        if where == "md":
+            given = {keyword.arg: None for keyword in call.keywords}
+            inspect.signature(getattr(md, verb)).bind(*call.args, **given)
 
 
 # Types
@@ -248,7 +269,7 @@ def network(library: typing.Any, name: str) -> typing.Any:
 
 @pytest.mark.parametrize("library", ["tf_keras", "keras"])
 def test_a_live_model_is_exported(library, photos, here):
-    model = network(pytest.importorskip(library), "mine")
+    model = network(importlib.import_module(library), "mine")
     done = md.export(
         model,
         data=photos,
