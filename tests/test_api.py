@@ -22,11 +22,11 @@ from PIL import Image
 
 import mobiledeploy as md
 from mobiledeploy.cli import main
-from mobiledeploy.core import errors
+from mobiledeploy.core import cards, errors, records
 from mobiledeploy.core.display import LONGEST_REPR
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import NamedWarning
-from mobiledeploy.steps import live_models, reporters
+from mobiledeploy.steps import card_specs, live_models, reporters
 
 # Options that every command has: how it answers and how much it says.
 EVERYWHERE = {"json", "quiet", "verbose"}
@@ -231,6 +231,14 @@ def test_one_path_is_taken_and_several(exported, here):
     (table,) = one.tables()
     assert table.rows[0][0] == str(path)
     assert str(path) in one._repr_html_()
+
+
+def test_numbers_of_numpy_are_the_same_as_pythons():
+    card = cards.load("mobilenet_v1")
+    plain = card_specs.spec(card, alpha=1.0, res=160, classes=12)
+    other = card_specs.spec(card, alpha=np.float32(1), res=np.int64(160), classes=12)
+    assert records.line(other) == records.line(plain)
+    assert records.line(card_specs.spec(card, alpha=1, res=160, classes=12)) == records.line(plain)
 
 
 def test_labels_are_names_or_a_file(exported, here):
