@@ -51,7 +51,7 @@ def spec(
     if width is not None:
         if not 0 < width <= LARGEST_ALPHA:
             raise UsageError(f"alpha {width:g} is not above 0 and at most {LARGEST_ALPHA:g}")
-        # 1 and 1.0 are the same network, and so are numpy's numbers: records and keys hold one form.
+        # Records and keys hold one form of it, whoever writes 1 or gives a number of numpy.
         arguments["alpha"] = float(width)
     size = card.default_resolution if res is None else operator.index(res)
     low, high = card.resolution_limits
