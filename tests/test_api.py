@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import inspect
 import logging
+import re
 import subprocess
 import sys
 import typing
@@ -19,11 +22,11 @@ from PIL import Image
 
 import mobiledeploy as md
 from mobiledeploy.cli import main
-from mobiledeploy.core import errors
+from mobiledeploy.core import cards, errors, records
 from mobiledeploy.core.display import LONGEST_REPR
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import NamedWarning
-from mobiledeploy.steps import live_models, reporters
+from mobiledeploy.steps import card_specs, live_models, reporters
 
 # Options that every command has: how it answers and how much it says.
 EVERYWHERE = {"json", "quiet", "verbose"}
@@ -125,10 +128,28 @@ def test_a_verb_has_an_example_and_says_what_it_takes_and_gives(name):
     verb = getattr(md, name)
     text = inspect.getdoc(verb)
     assert verb.__name__ == name
+    assert "Returns:\n" in text
     if inspect.signature(verb).parameters:
         assert "Args:\n" in text
     for keyword in keywords(name):
         assert f"    {keyword}: " in text, keyword
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_example_of_a_verb_calls_it_with_what_it_takes(name):
+    text = inspect.getdoc(getattr(md, name))
+    lines = re.findall(r"^ *>>> (.*)$", text, re.MULTILINE)
+    if not lines:
+        assert name.startswith("doctor_")
+        return
+    tree = ast.parse("\n".join(lines))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert f"md.{name}" in {ast.unparse(call.func) for call in calls}
+    for call in calls:
+        where, _, verb = ast.unparse(call.func).rpartition(".")
+        if where == "md":
+            given = {keyword.arg: None for keyword in call.keywords}
+            inspect.signature(getattr(md, verb)).bind(*call.args, **given)
 
 
 # Types
@@ -212,6 +233,14 @@ def test_one_path_is_taken_and_several(exported, here):
     assert str(path) in one._repr_html_()
 
 
+def test_numbers_of_numpy_are_the_same_as_pythons():
+    card = cards.load("mobilenet_v1")
+    plain = card_specs.spec(card, alpha=1.0, res=160, classes=12)
+    other = card_specs.spec(card, alpha=np.float32(1), res=np.int64(160), classes=12)
+    assert records.line(other) == records.line(plain)
+    assert records.line(card_specs.spec(card, alpha=1, res=160, classes=12)) == records.line(plain)
+
+
 def test_labels_are_names_or_a_file(exported, here):
     path = exported["float32", "tflite"]
     names = list("abcdefghijkl")
@@ -248,7 +277,7 @@ def network(library: typing.Any, name: str) -> typing.Any:
 
 @pytest.mark.parametrize("library", ["tf_keras", "keras"])
 def test_a_live_model_is_exported(library, photos, here):
-    model = network(pytest.importorskip(library), "mine")
+    model = network(importlib.import_module(library), "mine")
     done = md.export(
         model,
         data=photos,

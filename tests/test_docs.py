@@ -49,6 +49,33 @@ def test_the_commands_of_a_page_work(page, tmp_path):
         assert done.stdout or ">" in text or not text.startswith("mobiledeploy"), text
 
 
+@pytest.mark.slow
+def test_the_code_of_the_page_on_python_runs(tmp_path):
+    page = REPOSITORY / "docs" / "api.md"
+    blocks = [
+        body for language, body in BLOCK.findall(page.read_text("utf-8")) if language == "python"
+    ]
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert "build/tiny/float32.tflite" in said
+    assert any(line.startswith("the weights are random") for line in said)
+    assert "DeployWarning" in done.stderr
+
+
+def test_every_function_is_on_the_page_on_python():
+    import inspect
+
+    import mobiledeploy as md
+
+    page = (REPOSITORY / "docs" / "api.md").read_text("utf-8")
+    for name in md.__all__:
+        assert f"`{name}`" in page or not inspect.isfunction(getattr(md, name)), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):

@@ -207,6 +207,7 @@ REACH_FILES = {
         "core/records.py write_atomic",
     ],
     "what came with the package": [
+        "__init__.py _places",
         "cli/main.py _first_line",
         "core/untrusted.py _allowed",
         "sources/saved_model.py _allowed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 from mobiledeploy.core.cards import ModelCard
@@ -45,13 +46,14 @@ def spec(
         raise UsageError(f"{card.name} has no groups", "leave --groups away")
     arguments = dict(card.arguments)
     if groups is not None:
-        arguments["groups"] = groups
+        arguments["groups"] = operator.index(groups)
     width = card.default_alpha if alpha is None else alpha
     if width is not None:
         if not 0 < width <= LARGEST_ALPHA:
             raise UsageError(f"alpha {width:g} is not above 0 and at most {LARGEST_ALPHA:g}")
-        arguments["alpha"] = width
-    size = card.default_resolution if res is None else res
+        # Records and keys hold one form of it, whoever writes 1 or gives a number of numpy.
+        arguments["alpha"] = float(width)
+    size = card.default_resolution if res is None else operator.index(res)
     low, high = card.resolution_limits
     if not low <= size <= high:
         raise UsageError(f"resolution {size} is not within {low} to {high}")

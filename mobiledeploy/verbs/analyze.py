@@ -214,7 +214,6 @@ def analyze(
 
     Example:
         >>> md.analyze(arch="mobilenet_v2", alpha=0.5, res=160).mult_adds
-        50225792
 
     Args:
         file: a model of your own (.h5, .keras, SavedModel, a live Keras model) or a finished
@@ -354,7 +353,7 @@ def analyze_table(table: str, *, reporter: Reporter | None = None) -> TableCompa
     It is `analyze --table` of the command line.
 
     Example:
-        >>> found = md.analyze_table("mobilenet_v1")
+        >>> found = md.analyze_table("howard2017-8")
         >>> [row.why for row in found.rows if row.differs]
 
     Args:

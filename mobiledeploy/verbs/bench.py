@@ -56,7 +56,6 @@ def bench(
     Example:
         >>> done = md.bench("build/mobilenet_v1_0.5_160_demo/int8_best.tflite", threads=2)
         >>> done.measurements[0].median_ns
-        1840000.0
 
     Args:
         artifacts: one file or several, their records beside them; none for what was exported last

@@ -123,7 +123,6 @@ def check(
     Example:
         >>> report = md.check("build/int8_best.tflite", baseline="accuracy.json")
         >>> [check.outcome for check in report.checks]
-        ['pass']
 
     Args:
         artifacts: one file or several, their records beside them.

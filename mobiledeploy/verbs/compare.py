@@ -44,7 +44,6 @@ def compare(
     Example:
         >>> found = md.compare("build/float32.tflite", "build/int8_best.tflite")
         >>> found.ratio, found.interval
-        (0.41, (0.40, 0.42))
 
     Args:
         a: the artifact that is compared with.

@@ -68,7 +68,6 @@ def evaluate(
     Example:
         >>> done = md.evaluate("build/mobilenet_v1_0.5_160_demo/int8_best.tflite")
         >>> done.evaluations[0].top1
-        0.931
 
     Args:
         artifacts: one file or several that `export` made, their records beside them.

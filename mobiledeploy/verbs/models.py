@@ -35,9 +35,7 @@ def models(name: str | None = None) -> ModelListings:
     """Lists model cards: alphas, resolutions, mult-adds, parameters, published accuracy, weights.
 
     Example:
-        >>> import mobiledeploy as md
         >>> [listing.card.name for listing in md.models("mobilenet_v1").models]
-        ['mobilenet_v1']
 
     Args:
         name: one card; by default all.

@@ -224,6 +224,9 @@ def results_compared() -> ComparisonList:
     Example:
         >>> [(c.a, c.b, c.ratio) for c in md.results_compared().comparisons]
 
+    Returns:
+        The comparisons, without their blocks.
+
     Raises:
         UsageError: nothing is kept here.
     """
@@ -240,6 +243,9 @@ def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:
     Args:
         file: the file.
         newest: of figures, only the newest of an artifact on a target.
+
+    Returns:
+        How many records were written.
 
     Raises:
         UsageError: nothing is kept here, or the file cannot be written.
@@ -258,6 +264,9 @@ def results_import(file: AnyPath) -> RecordTransfer:
 
     Args:
         file: the file.
+
+    Returns:
+        How many records the file has, and how many of them were new.
 
     Raises:
         InputError: a line that is no record; its number is told.

@@ -151,7 +151,7 @@ def test_a_name_cannot_lead_elsewhere(tmp_path, works, name) -> None:
 
 
 def test_either_artifacts_or_a_table(tmp_path, works, exported) -> None:
-    for given in ({}, {"table": table(tmp_path, works)}):
+    for given in ({}, {"csv": table(tmp_path, works)}):
         paths = [exported["float32", "tflite"]] if given else []
         with pytest.raises(UsageError, match="name either artifacts"):
             calibrate("mine", paths, **given)
