@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -42,10 +43,33 @@ from mobiledeploy.steps import conversion_process
 from tests.oracles import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Seconds; the others have the `timeout` of pyproject.toml.
+SLOW_TEST_LIMIT = 3600
 
 # An example that took long on a busy machine is no counterexample.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+def pytest_configure() -> None:
+    """Programs that the tests start have default signals, however the tests were started.
+
+    A shell starts what it puts into the background with SIGINT and SIGQUIT ignored, and some CI
+    runners block signals. A program inherits both, and then no interrupt could end it.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test has a longer time limit."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TEST_LIMIT))
 
 
 @pytest.fixture(scope="session")
