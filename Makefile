@@ -17,7 +17,7 @@ sound := $(shell exec 2>/dev/null; [ ! -e .venv/installing ] && $(PY) -I -c 'imp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install emulator oracle demo gate test test-slow lint docs lock train-demo benchmarks clean FORCE
+.PHONY: help install emulator oracle demo gate test test-quick test-slow coverage lint docs lock train-demo benchmarks clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,8 +40,19 @@ gate: $(STAMP) ## our own demo against its accepted accuracy; ACCEPT=1 accepts w
 	@.venv/bin/mobiledeploy export --quiet --alpha 0.25 --res 96 --recipe float32,int8_ptq >/dev/null
 	@.venv/bin/mobiledeploy check $(GATED) $(GATE) $(if $(ACCEPT),--update-baseline)
 
+TESTS := -m pytest -m "not slow" --numprocesses auto --dist worksteal
+
 test: $(STAMP) ## the tests, but for the slow ones
-	@$(PY) -m pytest -m "not slow" --numprocesses auto --dist loadfile
+	@$(PY) $(TESTS)
+
+test-quick: $(STAMP) ## the tests that start no process, in less than a minute
+	@$(PY) $(TESTS) --quick
+
+coverage: $(STAMP) ## make test, and the lines that it runs in all its processes: 90 % at least
+	@rm -f .coverage .coverage.*
+	@$(PY) -m coverage run $(TESTS)
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage report --skip-covered --sort=miss
 
 test-slow: $(STAMP) ## the slow tests: full matrices
 	@$(PY) -m pytest -m slow
@@ -84,7 +95,7 @@ benchmarks: $(STAMP) ## our own speed beside plain scripts and peers; bad inputs
 		[ -z "$$missed" ] || { echo "missed its bar, or failed:$$missed" >&2; exit 1; }
 
 clean: ## removes what was built, and the tools' caches; measurements (.mobiledeploy) stay
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find mobiledeploy tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml $(if $(sound),,FORCE)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,14 +42,66 @@ from mobiledeploy.core.types import (
     Source,
     Weights,
 )
-from mobiledeploy.steps import conversion_process
+from mobiledeploy.steps import child_process, conversion_process
+from tests import shared, warm
 from tests.oracles import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Seconds; the others have the `timeout` of pyproject.toml.
+SLOW_TEST_LIMIT = 3600
 
 # An example that took long on a busy machine is no counterexample.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+def pytest_configure() -> None:
+    """Programs that the tests start have default signals, however the tests were started.
+
+    A shell starts what it puts into the background with SIGINT and SIGQUIT ignored, and some CI
+    runners block signals. A program inherits both, and then no interrupt could end it.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+# What a file of pure tests does not import, and what its tests do not take.
+_IMPURE = re.compile(
+    r"^ *(import|from) (asyncio|subprocess|tensorflow|tf_keras|keras|selenium|"
+    r"tests\.(figures|lite|namespaces|warm)|tests import (.*, )?(namespaces|warm))\b",
+    re.MULTILINE,
+)
+_DEAR = frozenset(
+    {"converted", "emulator", "exported", "mediapipe", "model_files", "phone", "real_data"}
+    | {"torch_python", "unsigned"}
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick`, for `make test-quick`."""
+    parser.addoption("--quick", action="store_true", help="pure tests only: no process starts")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--quick`, a file of tests that start processes or TensorFlow is not even imported."""
+    if not config.getoption("--quick") or collection_path.suffix != ".py":
+        return None
+    return bool(_IMPURE.search(collection_path.read_text("utf-8"))) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A slow test has a longer time limit; `--quick` leaves out what takes a dear fixture."""
+    if config.getoption("--quick"):
+        dear = [i for i in items if _DEAR.intersection(getattr(i, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=dear)
+        items[:] = [item for item in items if item not in dear]
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TEST_LIMIT))
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +197,20 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             subprocess.run([adb, "kill-server"], capture_output=True, check=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _warm(_empty_user: None) -> Iterator[None]:
+    """Conversions, trainings and analyses have TensorFlow imported when they start."""
+    with warm.session(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child_process, "INTERPRETER", (warm.program(), "-P"))
+        yield
+
+
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions start as users have them: for tests of the process itself."""
+    monkeypatch.setattr(child_process, "INTERPRETER", (sys.executable, "-P"))
+
+
 def _own_adb(patch: pytest.MonkeyPatch, home: Path) -> None:
     """An adb server of the tests' own, with keys of their own, that sees no phone of the user's."""
     for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT", "ANDROID_SERIAL"):
@@ -177,32 +247,78 @@ def press(
     return WRITERS.load(format_).write(made)
 
 
+class Converted(Mapping[tuple[str, str], bytes]):
+    """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights.
+
+    A recipe's files are made when one of them is first asked for, once for all workers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
+        self._formats = {recipe.name: recipe.formats for recipe in known}
+
+    def __getitem__(self, key: tuple[str, str]) -> bytes:
+        recipe, format_ = key
+        if format_ not in self._formats.get(recipe, ()):
+            raise KeyError(key)
+        folder = shared.once(self._folder / recipe, functools.partial(self._make, recipe))
+        return (folder / conversion_process.file_name(recipe, format_)).read_bytes()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter([(recipe, f) for recipe, formats in self._formats.items() for f in formats])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._formats.values()))
+
+    def __contains__(self, key: object) -> bool:
+        return key in list(self)
+
+    def _make(self, recipe: str, folder: Path) -> None:
+        spec = ModelSpec(
+            "v1",
+            "mobilenet_v1",
+            "mobilenet_v1",
+            {"alpha": 0.25},
+            (64, 64),
+            12,
+            Preprocessing((-1.0, 1.0)),
+            Weights("random", "", pinned=False),
+        )
+        request = conversion_process.ConversionRequest(
+            source=Source(spec),
+            jobs=tuple((recipe, format_) for format_ in self._formats[recipe]),
+            data=DataRef("demo", "validation", (64, 64)),
+            golden=(0,),
+            io="int8",
+            output="softmax",
+            folder=str(folder),
+        )
+        if not RECIPES.load(recipe).RECIPE.training:
+            conversion_process.produce(request, folder / "log", Terminal(quiet=True))
+            return
+        # The file is what a training gives, and need not be a good one: in this process, where
+        # its steps can be few.
+        from mobiledeploy.training import qat
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(qat, "STEPS", 4)
+            conversion_process._work(request, child_process.Speaker(io.StringIO()))
+
+
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], bytes]:
-    """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights."""
-    folder = tmp_path_factory.mktemp("converted")
-    known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
-    spec = ModelSpec(
-        "v1",
-        "mobilenet_v1",
-        "mobilenet_v1",
-        {"alpha": 0.25},
-        (64, 64),
-        12,
-        Preprocessing((-1.0, 1.0)),
-        Weights("random", "", pinned=False),
-    )
-    request = conversion_process.ConversionRequest(
-        source=Source(spec),
-        jobs=tuple((recipe.name, f) for recipe in known for f in recipe.formats),
-        data=DataRef("demo", "validation", (64, 64)),
-        golden=(0,),
-        io="int8",
-        output="softmax",
-        folder=str(folder),
-    )
-    files, _ = conversion_process.produce(request, folder / "log", Terminal(quiet=True))
-    return {(file.recipe, file.format): Path(file.path).read_bytes() for file in files}
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session's that all its workers have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted(shared_folder: Path) -> Converted:
+    """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights; made when asked for."""
+    return Converted(shared_folder / "converted")
 
 
 @pytest.fixture(scope="session")
@@ -292,43 +408,61 @@ def web() -> Iterator[Web]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
-def exported(
-    converted: dict[tuple[str, str], bytes], tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str, str], Path]:
+class Exported(Mapping[tuple[str, str], Path]):
     """(recipe, format) -> the file as an artifact, its record beside it, all in one folder.
 
-    Its images are two classes of eight photos each; all but three of them are for validation.
+    Its images are two classes of eight photos each; all but three of them are for validation. An
+    artifact is there when it was first asked for, its format's float32 with it: that is what a
+    verb compares it with.
     """
-    folder = tmp_path_factory.mktemp("exported")
-    photos = folder / "photos"
-    dice = np.random.Generator(np.random.PCG64(1))
-    for number in range(16):
-        place = photos / "ab"[number % 2] / f"{number:02}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        pixels = dice.integers(0, 256, (40, 50, 3), np.uint8)
-        Image.fromarray(pixels // (1 + number % 4)).save(place)
-    labels = tuple("abcdefghijkl")
-    held = dataset(str(photos)).open(str(photos), "validation", resolution=(64, 64), labels=labels)
-    (folder / "golden").mkdir()
-    image = folder / "golden" / "0.png"
-    Image.fromarray(held.image(0)).save(image)
-    image = image.rename(image.with_stem(records.sha256(image)[:16]))
-    spec = ModelSpec(
-        "v1",
-        "mobilenet_v1",
-        "mobilenet_v1",
-        {"alpha": 0.25},
-        (64, 64),
-        12,
-        Preprocessing((-1.0, 1.0), labels=labels),
-        Weights("random", "", pinned=False),
-    )
-    made = {}
-    for (recipe, format_), content in converted.items():
+
+    def __init__(self, converted: Converted, folder: Path) -> None:
+        self._converted, self._folder = converted, folder
+        self._paths: dict[tuple[str, str], Path] = {}
+        photos = folder / "photos"
+        dice = np.random.Generator(np.random.PCG64(1))
+        for number in range(16):
+            place = photos / "ab"[number % 2] / f"{number:02}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = dice.integers(0, 256, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels // (1 + number % 4)).save(place)
+        labels = tuple("abcdefghijkl")
+        held = dataset(str(photos)).open(
+            str(photos), "validation", resolution=(64, 64), labels=labels
+        )
+        (folder / "golden").mkdir()
+        image = folder / "golden" / "0.png"
+        Image.fromarray(held.image(0)).save(image)
+        image = image.rename(image.with_stem(records.sha256(image)[:16]))
+        self._spec = ModelSpec(
+            "v1",
+            "mobilenet_v1",
+            "mobilenet_v1",
+            {"alpha": 0.25},
+            (64, 64),
+            12,
+            Preprocessing((-1.0, 1.0), labels=labels),
+            Weights("random", "", pinned=False),
+        )
+        self._photos, self._held, self._golden = photos, held, image
+
+    def __getitem__(self, key: tuple[str, str]) -> Path:
+        if key not in self._paths:
+            for one in dict.fromkeys((("float32", key[1]), key)):
+                if one not in self._paths:
+                    self._paths[one] = self._write(*one, self._converted[one])
+        return self._paths[key]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._converted)
+
+    def __len__(self) -> int:
+        return len(self._converted)
+
+    def _write(self, recipe: str, format_: str, content: bytes) -> Path:
         shelf = FORMATS.load(format_)
         facts = shelf.inspect(content)
-        path = folder / f"{recipe}{shelf.SUFFIX}"
+        path = self._folder / f"{recipe}{shelf.SUFFIX}"
         path.write_bytes(content)
         artifact = Artifact(
             path=path.name,
@@ -337,7 +471,7 @@ def exported(
             gzip_bytes=len(content),
             sparsity=0.0,
             format=format_,
-            spec=spec,
+            spec=self._spec,
             recipe=RECIPES.load(recipe).RECIPE,
             output="softmax",
             io="int8",
@@ -345,9 +479,17 @@ def exported(
             inputs=facts.inputs,
             outputs=facts.outputs,
             logits=facts.logits,
-            golden=Golden((held.id(0),), (f"golden/{image.name}",), ((0.0,) * 12,), ""),
+            golden=Golden(
+                (self._held.id(0),), (f"golden/{self._golden.name}",), ((0.0,) * 12,), ""
+            ),
             sqnr_db=30.0,
-            data=DataRef(str(photos), "validation", (64, 64), labels, held.identity),
+            data=DataRef(
+                str(self._photos),
+                "validation",
+                (64, 64),
+                self._spec.preprocessing.labels,
+                self._held.identity,
+            ),
             calibration="",
             calibration_images=1,
             key="",
@@ -355,8 +497,13 @@ def exported(
             tools={},
         )
         records.write_atomic(artifacts.record_path(path), records.dumps(artifact))
-        made[recipe, format_] = path
-    return made
+        return path
+
+
+@pytest.fixture(scope="session")
+def exported(converted: Converted, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """(recipe, format) -> the file as an artifact, its record beside it, all in one folder."""
+    return Exported(converted, tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps.baseline import Baseline
 from mobiledeploy.store.database import Store
+from tests import warm
 
 SHA = "a" * 64
 HOST = Target("host", "python", "litert", 1, "xnnpack")
@@ -153,7 +153,7 @@ def keep(*kept: object) -> None:
 def command(*argv: object, code: int = 0) -> str:
     """What mobiledeploy prints and ends with `code`: its answer, or its error."""
     done = subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
         capture_output=True,
         text=True,
         timeout=60,

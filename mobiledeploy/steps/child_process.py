@@ -44,6 +44,8 @@ class ChildLine:
 
 
 _COMMON: tuple[type, ...] = (Progress, NamedWarning, ChildLine, Failure)
+# -P: a numpy.py that lies in the current folder is not our numpy.
+INTERPRETER: tuple[str, ...] = (sys.executable, "-P")
 
 
 def events(
@@ -76,8 +78,7 @@ def events(
     Raises:
         DeployError: as it was raised there; or of `core.deaths`, where the child ends before.
     """
-    # -P: a numpy.py that lies in the current folder is not our numpy.
-    argv = [sys.executable, "-P", "-m", f"mobiledeploy.steps.{name}"]
+    argv = [*INTERPRETER, "-m", f"mobiledeploy.steps.{name}"]
     temporary.mkdir(parents=True, exist_ok=True)
     # What walks a set does so in the same order each time: the same model, the same bytes.
     environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)} | _homes(temporary)

@@ -22,6 +22,7 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.types import Failed, Failure
+from mobiledeploy.steps import child_process
 from mobiledeploy.steps.export_plan import ExportConfig
 
 _FOLDER = "mobiledeploy-job"
@@ -87,7 +88,7 @@ def work(text: str, worker: int) -> str:
         with (
             log.open("wb") as stderr,
             subprocess.Popen(
-                [sys.executable, "-P", "-m", "mobiledeploy.verbs.sweep"],
+                [*child_process.INTERPRETER, "-m", "mobiledeploy.verbs.sweep"],
                 cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

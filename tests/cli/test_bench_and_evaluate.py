@@ -12,12 +12,12 @@ from mobiledeploy.core.artifacts import record_path
 from mobiledeploy.steps import estimate
 from mobiledeploy.steps.bench_figures import BenchResult
 from mobiledeploy.verbs.evaluate import EvaluateResult
-from tests import namespaces
+from tests import namespaces, warm
 
 
 def run(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -15,12 +15,13 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.types import Report
+from tests import warm
 from tests.figures import of_another_file
 
 
 def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from mobiledeploy import __version__
+from tests import warm
 
 
 def mobiledeploy(
     *arguments: str, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *arguments],
+        [warm.program(), "-m", "mobiledeploy", *arguments],
         cwd=cwd,
         env=os.environ | environment,
         capture_output=True,

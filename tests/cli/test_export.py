@@ -16,14 +16,14 @@ from PIL import Image
 
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import RECIPES
-from tests import namespaces
+from tests import namespaces, warm
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
 
 
 def run(*argv, cwd, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
         cwd=cwd,
         env=os.environ | environment,
         capture_output=True,

@@ -10,14 +10,16 @@ import time
 import pytest
 
 from mobiledeploy.store.database import Store
-from tests.figures import measured
+from mobiledeploy.verbs import results
+from tests import warm
+from tests.figures import artifact, keep, measured
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
 
 
 def run(*argv, cwd, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *argv],
+        [warm.program(), "-m", "mobiledeploy", *argv],
         cwd=cwd,
         env=ENVIRONMENT | environment,
         capture_output=True,
@@ -216,6 +218,40 @@ def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
 def test_an_error_that_nobody_can_hear_keeps_its_code(where, tmp_path):
     assert shell(f"m export --alpha 0 {where}", tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["models"], 0),
+        (["results", "regress", "slower.jsonl"], 1),
+        (["export", "--alpha", "0"], 2),
+        (["results", "regress", "unknown.jsonl"], 3),
+        (["bench", "{artifact}", "--device", "pixel9"], 5),
+        (["export", "--arch", "xception"], 6),
+        (["evaluate", "broken.tflite"], 7),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_process_as_users_start_it_ends_in_each_code(argv, code, exported, here, monkeypatch):
+    """Most other tests fork theirs (tests/warm.py). 4, 70 and 130 have tests of their own."""
+    (here / "broken.tflite").write_bytes(b"junk")
+    keep(artifact(), measured(ns=1000))
+    results.results_export(here / "slower.jsonl")
+    keep(artifact("b" * 64), measured("b" * 64, ns=3000))
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", "other.db")
+    keep(artifact("c" * 64, "other"), measured("c" * 64, ns=1000))
+    results.results_export(here / "unknown.jsonl")
+    monkeypatch.delenv("MOBILEDEPLOY_STORE")
+    argv = [word.format(artifact=exported["float32", "tflite"]) for word in argv]
+    done = subprocess.run(
+        [sys.executable, "-m", "mobiledeploy", *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert (done.stderr.count("error: "), "Traceback" in done.stderr) == (
+        code in (2, 5, 6, 7),
+        False,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

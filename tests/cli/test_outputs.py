@@ -13,6 +13,7 @@ import pytest
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.steps.export_plan import ExportConfig, plan
 from mobiledeploy.store.database import Store
+from tests import warm
 from tests.figures import artifact, measured
 
 WRITERS = [("results", "export"), ("report", "--format", "json", "--out")]
@@ -21,7 +22,7 @@ writers = pytest.mark.parametrize("argv", WRITERS, ids=["results", "report"])
 
 def run(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
         capture_output=True,
         text=True,
         timeout=60,

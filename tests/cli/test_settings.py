@@ -13,6 +13,7 @@ from mobiledeploy.cli import _settings, export
 from mobiledeploy.cli.main import cli
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.package import config_dir
+from tests import warm
 
 CONTEXT = click.Context(cli)
 COMMANDS = {name: cli.get_command(CONTEXT, name) for name in cli.list_commands(CONTEXT)}
@@ -66,7 +67,7 @@ def said_by(folder, command, name, value, own=False):
 def run(*argv, cwd, **environment):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *argv],
+        [warm.program(), "-m", "mobiledeploy", *argv],
         cwd=cwd,
         env=kept | environment,
         capture_output=True,
@@ -177,6 +178,7 @@ def test_a_flag_the_environment_the_folder_and_the_user_in_this_order(repository
 ADB = """
 import os, sys
 from mobiledeploy.cli.main import run
+from tests import warm
 sys.argv = ["mobiledeploy", "bench", "absent.tflite"]
 assert run() == 7
 print(os.environ["MOBILEDEPLOY_ADB"])

@@ -15,13 +15,14 @@ from click.testing import CliRunner
 
 from mobiledeploy.cli import bench
 from mobiledeploy.core.errors import UsageError
+from tests import warm
 
 TOOL = Path(__file__).resolve().parent / "printing_benchmark_model.py"
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *arguments],
+        [warm.program(), "-m", "mobiledeploy", *arguments],
         capture_output=True,
         text=True,
         env=os.environ | environment,

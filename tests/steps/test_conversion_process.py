@@ -305,7 +305,7 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
         conversion_process.produce(asked, tmp_path / "log", Listener())
 
 
-def test_the_same_request_gives_the_same_bytes(converted, tmp_path):
+def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     again = request(
         tmp_path,
@@ -359,7 +359,7 @@ def kill_the_next_child(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_child_is_an_error_and_not_a_hang(number, tmp_path):
+def test_a_killed_child_is_an_error_and_not_a_hang(cold, number, tmp_path):
     """Nobody's fault but the machine's, whatever TensorFlow has printed before."""
     thread = kill_the_next_child(number)
     with pytest.raises(DeviceError) as caught:
@@ -370,7 +370,7 @@ def test_a_killed_child_is_an_error_and_not_a_hang(number, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
-def test_a_child_that_crashes_names_the_file_that_it_read(number, tmp_path):
+def test_a_child_that_crashes_names_the_file_that_it_read(cold, number, tmp_path):
     spec = request(tmp_path).source.spec
     asked = request(tmp_path, source=Source(spec, weights=str(tmp_path / "odd.h5")))
     thread = kill_the_next_child(number)
@@ -380,7 +380,7 @@ def test_a_child_that_crashes_names_the_file_that_it_read(number, tmp_path):
     thread.join()
 
 
-def test_a_child_that_crashes_on_nothing_is_a_defect(tmp_path):
+def test_a_child_that_crashes_on_nothing_is_a_defect(cold, tmp_path):
     thread = kill_the_next_child(signal.SIGSEGV)
     with pytest.raises(DeployError, match=r"the conversion crashed \(SIGSEGV\)") as caught:
         conversion_process.produce(request(tmp_path), tmp_path / "log", Listener())

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from mobiledeploy.core.plugins import FORMATS, RECIPES
 from mobiledeploy.core.types import LayerCount, Model
 from mobiledeploy.graphs import quantized
 from mobiledeploy.verbs.diff import Difference, diff
+from tests import warm
 from tests.conftest import press
 from tests.figures import CORE, counted, keep
 from tests.handmade import INT8, image_files, network, write
@@ -183,7 +183,7 @@ def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> Non
 
 
 def test_the_command_line(exported, here) -> None:
-    argv = [sys.executable, "-m", "mobiledeploy", "diff"]
+    argv = [warm.program(), "-m", "mobiledeploy", "diff"]
     pair = [str(exported["float32", "tflite"]), str(exported["int8_ptq", "onnx"])]
     done = subprocess.run([*argv, *pair], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from mobiledeploy.core.types import Report
 from mobiledeploy.steps.defaults import REPORT_FORMATS
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
+from tests import warm
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
 
@@ -94,7 +94,7 @@ def test_nothing_to_report_is_said(here: Path) -> None:
 
 
 def test_the_command_line(kept: list[Path], here: Path) -> None:
-    argv = [sys.executable, "-m", "mobiledeploy", "report"]
+    argv = [warm.program(), "-m", "mobiledeploy", "report"]
     done = subprocess.run([*argv, "--kind", "measured"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("report.html: 1 figures")

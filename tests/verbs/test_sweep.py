@@ -27,12 +27,13 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Answers, DataRef, Evaluation, Failure, Prediction
 from mobiledeploy.steps import export_files, sweep_job
 from mobiledeploy.verbs import sweep
+from tests import warm
 from tests.figures import artifact, evaluation, keep, measured
 
 
 def cli(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", "sweep", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", "sweep", *map(str, argv)],
         capture_output=True,
         text=True,
         timeout=900,

@@ -21,6 +21,7 @@ from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Contract, Preprocessing, Tensor
 from mobiledeploy.steps import golden
 from mobiledeploy.verbs.verify import verify
+from tests import warm
 
 OWN = Preprocessing((-1.0, 1.0), crop=0.875)
 FLOAT = Tensor("image", (1, 64, 64, 3), "float32")
@@ -304,7 +305,7 @@ def test_a_pipeline_that_does_not_work_is_one_line(exported, here, pipeline, err
 
 def run(*argv):
     return subprocess.run(
-        [sys.executable, "-m", "mobiledeploy", *map(str, argv)],
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
         capture_output=True,
         text=True,
         check=False,
