@@ -118,7 +118,7 @@ class WeightedOp:
         self.graph.put(self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype))
 
 
-def of(graph: Graph) -> list[WeightedOp]:
+def weighted_ops(graph: Graph) -> list[WeightedOp]:
     """Those with weights in the file."""
     return [
         WeightedOp(graph, number, graph.kind(op))
@@ -129,8 +129,8 @@ def of(graph: Graph) -> list[WeightedOp]:
 
 def pairs(integers: Graph, floats: Graph) -> Iterator[tuple[WeightedOp, WeightedOp]]:
     """Each integer operator in the order of its running, with the float one that it was."""
-    known = {layer.name: layer for layer in of(floats)}
-    for layer in of(integers):
+    known = {layer.name: layer for layer in weighted_ops(floats)}
+    for layer in weighted_ops(integers):
         twin = known.get(layer.name)
         if (
             twin is not None
@@ -158,7 +158,7 @@ def largest_code(layer: WeightedOp, recipe: Recipe) -> int:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class LayerSample:
     """Inputs of the integer operator [B, M, I] and the answers of the float one [B, M, O].
 
     Both at the same M places of the images, in real values, answers without the activation.
@@ -168,7 +168,7 @@ class Sampled:
     answers: Floats
 
 
-def sampled(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> Sampled:
+def sample(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> LayerSample:
     """What both are given where they stand in their walks, at places drawn with a fixed seed."""
     x = real.value(theirs.source)
     places = _places(ours, len(x))
@@ -185,7 +185,7 @@ def sampled(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> S
     inputs = _patches(ours, codes, places, zero).astype(np.float32)
     inputs -= np.float32(zero)
     inputs *= np.float32(scales[0])
-    return Sampled(inputs, answers)
+    return LayerSample(inputs, answers)
 
 
 def _places(layer: WeightedOp, images: int) -> NDArray[np.int64]:

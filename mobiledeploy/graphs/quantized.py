@@ -36,7 +36,7 @@ def start(
 ) -> QuantizedGraph:
     """A float TFLite's quantized graph; the ranges are the least and greatest values over `images`.
 
-    `kept` names layers that stay float; see `named`.
+    `kept` names layers that stay float; see `tensors_of`.
     """
     refuse_unknown(recipe)
     graph = Graph(floats)
@@ -44,8 +44,8 @@ def start(
     if "" in names or len(set(names)) < len(names):
         graph.make_names_unique()
         floats = graph.packed()
-    tensors = named(graph, kept)
-    return QuantizedGraph(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
+    tensors = tensors_of(graph, kept)
+    return QuantizedGraph(recipe, io, floats, ranges.measure(floats, images), kept=tensors)
 
 
 def without_calibration(floats: bytes, recipe: Recipe) -> bytes:
@@ -97,7 +97,7 @@ def spanning(quantized_graph: QuantizedGraph, low: float, high: float) -> Quanti
     )
 
 
-def named(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
+def tensors_of(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
     """The tensors that the layers make, by their names: a file's, or the Keras layer's.
 
     TFLite joins the paths of all that an operator was fused of by ``;``. A name is one of a tensor,
@@ -142,7 +142,9 @@ def save(quantized_graph: QuantizedGraph) -> bytes:
 def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> QuantizedGraph:
     """What `save` wrote; InputError where it did not."""
     try:
-        with arrays.reading(io.BytesIO(content), "the unfinished training", inputs.MODEL) as stored:
+        with arrays.read_archive(
+            io.BytesIO(content), "the unfinished training", inputs.MODEL
+        ) as stored:
             pairs = zip(stored["names"].tolist(), stored["ranges"].tolist(), strict=True)
             return QuantizedGraph(
                 recipe,
@@ -172,14 +174,14 @@ def integers(quantized_graph: QuantizedGraph) -> bytes:
         quantized_graph.ranges,
         activation_bits=16 if recipe.activation_bits == 16 else 8,
         granularity=_granularity(recipe),
-        # Ends of uint8 come last: see `packed`.
+        # Ends of uint8 come last: see `finish`.
         float_ends=quantized_graph.io == "float",
         kept=quantized_graph.kept,
     )
     return _narrowed(made, Graph(quantized_graph.floats)) if recipe.weight_bits == 4 else made
 
 
-def packed(quantized_graph: QuantizedGraph) -> bytes:
+def finish(quantized_graph: QuantizedGraph) -> bytes:
     """The finished file: as `integers`, with ends of uint8 where these are asked for.
 
     Codes of 4 bits are packed by twos, the lower one first.
@@ -191,7 +193,7 @@ def packed(quantized_graph: QuantizedGraph) -> bytes:
         graph.unsign_ends()
     if quantized_graph.recipe.weight_bits != 4:
         return graph.packed()
-    for layer in filter(matrices.narrow, matrices.of(graph)):
+    for layer in filter(matrices.narrow, matrices.weighted_ops(graph)):
         if graph.dtype(layer.weights) == np.int8:
             codes = graph.stored(layer.weights).reshape(-1)
             pairs = np.append(codes, np.zeros(codes.size % 2, np.int8)).reshape(-1, 2) & 0xF

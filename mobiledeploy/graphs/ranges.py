@@ -18,7 +18,7 @@ _ENOUGH = 20_000
 """Values of one tensor of one image."""
 
 
-def measured(floats: bytes, images: Images) -> dict[str, Range]:
+def measure(floats: bytes, images: Images) -> dict[str, Range]:
     """Minimum and maximum of every computed float tensor over the images, by its name."""
     found: dict[str, Range] = {}
     for name, values in _values(floats, images):

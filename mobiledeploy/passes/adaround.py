@@ -60,7 +60,7 @@ def apply(
     for ours, theirs in matrices.pairs(integers, floats):
         coarse.before(ours.number)
         real.before(theirs.number)
-        sampled = matrices.sampled(ours, theirs, coarse, real)
+        sampled = matrices.sample(ours, theirs, coarse, real)
         weights = theirs.blocks(floats.stored(theirs.weights))
         scale = ours.blocked(ours.scales)
         x, answers = sampled.inputs, sampled.answers

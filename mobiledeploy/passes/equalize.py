@@ -72,7 +72,7 @@ def apply(
             _scale_inputs(reader, 1 / factor)
     floats = graph.packed()
     return dataclasses.replace(
-        quantized_graph, floats=floats, ranges=ranges.measured(floats, images), integers=None
+        quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
     )
 
 
@@ -87,7 +87,7 @@ class Space:
 
 def spaces(graph: Graph) -> list[Space]:
     """Those that weights make and read on every side, through homogeneous operators alone."""
-    layers = {layer.number: layer for layer in matrices.of(graph)}
+    layers = {layer.number: layer for layer in matrices.weighted_ops(graph)}
     parent = {index: index for index in range(len(graph.subgraph.tensors))}
     fixed: set[int] = {*map(int, graph.inputs), *map(int, graph.outputs)}
 

@@ -46,7 +46,7 @@ def apply(
 ) -> QuantizedGraph:
     """The quantized graph with such channels made constant; the same draft where there are none."""
     graph = Graph(quantized_graph.floats)
-    suspects = {layer: large for layer in matrices.of(graph) if (large := _large(layer)).any()}
+    suspects = {layer: large for layer in matrices.weighted_ops(graph) if (large := _large(layer)).any()}
     if not suspects:
         return quantized_graph
     seen = ranges.channels(quantized_graph.floats, images)
@@ -66,7 +66,7 @@ def apply(
         return quantized_graph
     floats = graph.packed()
     return dataclasses.replace(
-        quantized_graph, floats=floats, ranges=ranges.measured(floats, images), integers=None
+        quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
     )
 
 

@@ -136,7 +136,7 @@ class _Names:
         return free
 
 
-class Writer:
+class OnnxGraph:
     """The nodes and constants of an ONNX graph, while they are written operator by operator.
 
     `stored` is the type of the codes of int8 activations, and `shift` what it adds to TFLite's.

@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array
-from mobiledeploy.writers._onnx_graph import TO_NCHW, TO_NHWC, Order, Writer, usual
+from mobiledeploy.writers._onnx_graph import TO_NCHW, TO_NHWC, Order, OnnxGraph, usual
 
 # An image has few channels, and ONNX Runtime gathers what a window over it covers row by row, a
 # call for each few bytes. Two windows at once take half the calls, and more multiplications, which
@@ -26,7 +26,7 @@ _LEAST_NORM = 1e-6
 """What TFLite divides by at least in L2_NORMALIZATION."""
 
 
-def write(w: Writer, op: Any) -> None:
+def write(w: OnnxGraph, op: Any) -> None:
     """Adds an operator to the graph; InputError where it has no form in ONNX here."""
     kind = w.graph.kind(op)
     writer = _WRITERS.get(kind)
@@ -38,7 +38,7 @@ def write(w: Writer, op: Any) -> None:
 # Convolutions and products.
 
 
-def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _convolution(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     opt, depthwise = op.builtinOptions, w.graph.kind(op) == "DEPTHWISE_CONV_2D"
     image, around = w.without_pads(i[0])
     channels, order = w.shape(image)[3], (3, 0, 1, 2) if depthwise else TO_NCHW
@@ -78,7 +78,7 @@ def _convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 
 
 def _two_columns(
-    w: Writer,
+    w: OnnxGraph,
     image: int,
     i: list[int],
     o: int,
@@ -138,7 +138,7 @@ def _pads(
     return around
 
 
-def _transposed_convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _transposed_convolution(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     opt, (_, weights, image, *bias) = op.builtinOptions, i
     values = w.settings(weights, "weights of a transposed convolution")
     strides, window = (opt.strideH, opt.strideW), values.shape[1:3]
@@ -164,7 +164,7 @@ def _transposed_convolution(w: Writer, op: Any, i: list[int], o: list[int]) -> N
     )
 
 
-def _fully_connected(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _fully_connected(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """A 1x1 convolution over an image, a product with a matrix else."""
     before, after, activation = w.shape(i[0]), w.shape(o[0]), w.graph.activation(op)
     values, bias, name = w.array(i[1]), [b for b in i[2:3] if b >= 0], w.name(o[0])
@@ -199,7 +199,7 @@ def _fully_connected(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.put(o[0], order, w.rearrange(o[0], "Reshape", [value, sides], label))
 
 
-def _as_rows(w: Writer, index: int, shape: tuple[int, int], name: str) -> str:
+def _as_rows(w: OnnxGraph, index: int, shape: tuple[int, int], name: str) -> str:
     """A tensor as a matrix of its rows, as floats."""
     if w.shape(index) == shape:
         return w.read(index, (0, 1))
@@ -212,7 +212,7 @@ def _as_rows(w: Writer, index: int, shape: tuple[int, int], name: str) -> str:
     return value
 
 
-def _product(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _product(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """BATCH_MATMUL, with either side transposed."""
     opt, inputs = op.builtinOptions, []
     for index, turned in zip(i, (opt.adjX, opt.adjY), strict=True):
@@ -224,7 +224,7 @@ def _product(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 # Element by element.
 
 
-def _shared_order(w: Writer, indices: Iterable[int], target: int) -> Order:
+def _shared_order(w: OnnxGraph, indices: Iterable[int], target: int) -> Order:
     """The order in which the largest of several tensors lies, for what is computed of them all."""
     rank = len(w.shape(target))
     computed = [i for i in indices if w.array(i) is None and len(w.shape(i)) == rank]
@@ -234,7 +234,7 @@ def _shared_order(w: Writer, indices: Iterable[int], target: int) -> Order:
 
 
 def _of_two(kind: str) -> Callable[..., None]:
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         order = _shared_order(w, i, o[0])
         inputs = [w.operand(index, order) for index in i]
         w.result(o[0], order, kind, inputs, w.graph.activation(op))
@@ -243,7 +243,7 @@ def _of_two(kind: str) -> Callable[..., None]:
 
 
 def _of_one(kind: str, **attributes: Any) -> Callable[..., None]:
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         order = w.order(i[0])
         w.result(o[0], order, kind, [w.read(i[0], order)], **attributes)
 
@@ -253,7 +253,7 @@ def _of_one(kind: str, **attributes: Any) -> Callable[..., None]:
 def _steps(*kinds: str) -> Callable[..., None]:
     """One after the other on the same tensor."""
 
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         order = w.order(i[0])
         value = w.read(i[0], order)
         for kind in kinds[:-1]:
@@ -263,7 +263,7 @@ def _steps(*kinds: str) -> Callable[..., None]:
     return writer
 
 
-def _multiply(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _multiply(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """A product; with a sum behind it, both by channel, a BatchNormalization."""
     after = w.readers.get(o[0], [])
     (image, scale) = sorted(i, key=lambda index: w.array(index) is not None)
@@ -298,7 +298,7 @@ def _multiply(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     _of_two("Mul")(w, op, i, o)
 
 
-def _by_channel(w: Writer, image: int, *constants: int) -> bool:
+def _by_channel(w: OnnxGraph, image: int, *constants: int) -> bool:
     """Whether an image in float meets a constant number for each of its channels."""
     shape = w.shape(image)
     if len(shape) != 4 or w.array(image) is not None or w.order(image) != TO_NCHW:
@@ -312,7 +312,7 @@ def _by_channel(w: Writer, image: int, *constants: int) -> bool:
     return not w.is_coded(image)
 
 
-def _add(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _add(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """A sum; x + 3 up to 6, a sixth of it, and x times that are one operator of ONNX each."""
     sixth = _reader(w, o[0], "MUL")
     image, three = sorted(i, key=lambda index: w.array(index) is not None)
@@ -331,7 +331,7 @@ def _add(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     _of_two("Add")(w, op, i, o)
 
 
-def _exponential(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _exponential(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """An exponential; the logarithm of it and one is a Softplus."""
     total = _reader(w, o[0], "ADD")
     logarithm = None if total is None else _reader(w, int(total.outputs[0]), "LOG")
@@ -345,7 +345,7 @@ def _exponential(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     _of_one("Exp")(w, op, i, o)
 
 
-def _reader(w: Writer, index: int, kind: str) -> Any:
+def _reader(w: OnnxGraph, index: int, kind: str) -> Any:
     """The one operator of that kind, without a fused activation, that reads the tensor, or None."""
     after = w.readers.get(index, [])
     alone = len(after) == 1 and index not in w.graph.outputs
@@ -353,7 +353,7 @@ def _reader(w: Writer, index: int, kind: str) -> Any:
     return after[0] if fits else None
 
 
-def _all(w: Writer, index: int, number: float) -> bool:
+def _all(w: OnnxGraph, index: int, number: float) -> bool:
     """Whether the tensor is a constant of that number in float."""
     array = w.array(index)
     return (
@@ -363,20 +363,20 @@ def _all(w: Writer, index: int, number: float) -> bool:
     )
 
 
-def _square(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _square(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order = w.order(i[0])
     value = w.read(i[0], order)
     w.result(o[0], order, "Mul", [value, value])
 
 
-def _squared_difference(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _squared_difference(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order = _shared_order(w, i, o[0])
     inputs = [w.operand(index, order) for index in i]
     value = w.node("Sub", inputs, f"{w.name(o[0])}/sub")
     w.result(o[0], order, "Mul", [value, value])
 
 
-def _not_equal(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _not_equal(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order = _shared_order(w, i, o[0])
     inputs = [w.operand(index, order) for index in i]
     w.result(o[0], order, "Not", [w.node("Equal", inputs, f"{w.name(o[0])}/equal")])
@@ -385,7 +385,7 @@ def _not_equal(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 def _activation(name: str) -> Callable[..., None]:
     """An operator of TFLite that is otherwise fused."""
 
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         order = w.order(i[0])
         if name == "RELU":
             w.result(o[0], order, "Relu", [w.read(i[0], order)])
@@ -396,16 +396,16 @@ def _activation(name: str) -> Callable[..., None]:
     return writer
 
 
-def _leaky(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _leaky(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     _of_one("LeakyRelu", alpha=op.builtinOptions.alpha)(w, op, i, o)
 
 
-def _prelu(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _prelu(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order = w.order(i[0])
     w.result(o[0], order, "PRelu", [w.read(i[0], order), w.operand(i[1], order)])
 
 
-def _gelu(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _gelu(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """Written so that ONNX Runtime finds its own operator in it."""
     order, name = w.order(i[0]), w.name(o[0])
     x = w.read(i[0], order)
@@ -427,7 +427,7 @@ def _gelu(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.result(o[0], order, "Mul", [value, number(0.5)])
 
 
-def _hard_swish(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _hard_swish(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """In integers x * relu6(x + 3) / 6 as a sum and a product.
 
     The sum's codes saturate where relu6 does, and read on a grid of a sixth they are the factor.
@@ -452,7 +452,7 @@ def _hard_swish(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 
 
 def _softmax(kind: str) -> Callable[..., None]:
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         order, beta = w.order(i[0]), getattr(op.builtinOptions, "beta", 1.0)
         value = w.read(i[0], order)
         if beta != 1.0:
@@ -465,7 +465,7 @@ def _softmax(kind: str) -> Callable[..., None]:
     return writer
 
 
-def _l2_normalization(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _l2_normalization(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order, name = w.order(i[0]), w.name(o[0])
     value = w.read(i[0], order)
     axes = [order.index(len(order) - 1)]
@@ -475,7 +475,7 @@ def _l2_normalization(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.result(o[0], order, "Div", [value, norm], w.graph.activation(op))
 
 
-def _response_normalization(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _response_normalization(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """ONNX divides the sum by the number of its channels; TFLite does not."""
     opt, size = op.builtinOptions, 2 * op.builtinOptions.radius + 1
     w.result(
@@ -491,7 +491,7 @@ def _response_normalization(w: Writer, op: Any, i: list[int], o: list[int]) -> N
 
 
 def _pool(kind: str) -> Callable[..., None]:
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         opt, more = op.builtinOptions, {}
         window, strides = (opt.filterHeight, opt.filterWidth), (opt.strideH, opt.strideW)
         image, around = i[0], _pads(w.shape(i[0])[1:3], window, strides, opt.padding)
@@ -518,7 +518,7 @@ def _pool(kind: str) -> Callable[..., None]:
 
 
 def _reduce(kind: str) -> Callable[..., None]:
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         shape, order, name = w.shape(i[0]), w.order(i[0]), w.name(o[0])
         axes = sorted({int(a) % len(shape) for a in w.settings(i[1], "axes").ravel()})
         rest = tuple(axis for axis in order if axis not in axes)
@@ -549,7 +549,7 @@ def _reduce(kind: str) -> Callable[..., None]:
 def _best(kind: str) -> Callable[..., None]:
     """ARG_MAX or ARG_MIN."""
 
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         order, name = w.order(i[0]), w.name(o[0])
         axis = int(w.settings(i[1], "an axis").ravel()[0]) % len(order)
         value = w.node(
@@ -566,7 +566,7 @@ def _best(kind: str) -> Callable[..., None]:
     return writer
 
 
-def _concatenation(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _concatenation(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """Of floats that are parts of another alone, one with it."""
     parts = [part for index in i for part in w.parts.get(index, [index])]
     whole = _reader(w, o[0], "CONCATENATION")
@@ -610,7 +610,7 @@ def _order_with(shape: Sequence[int], sequence: Sequence[int]) -> Order:
     return (*(axis for axis in range(rank) if axis not in sequence), *sequence)
 
 
-def _reshape_orders(w: Writer, index: int, after: Sequence[int]) -> tuple[Order, Order]:
+def _reshape_orders(w: OnnxGraph, index: int, after: Sequence[int]) -> tuple[Order, Order]:
     """How a tensor shall lie for a reshape to `after`, and how it lies then.
 
     It lies as it did as far as the axes that become others stand together: an image whose channels
@@ -630,7 +630,7 @@ def _reshape_orders(w: Writer, index: int, after: Sequence[int]) -> tuple[Order,
 
 
 def _reshape_value(
-    w: Writer, index: int, after: Sequence[int], orders: tuple[Order, Order], label: str
+    w: OnnxGraph, index: int, after: Sequence[int], orders: tuple[Order, Order], label: str
 ) -> str:
     """A tensor's numbers in another shape, with nothing done where they lie so already."""
     order, target = orders
@@ -640,7 +640,7 @@ def _reshape_value(
     return w.rearrange(index, "Reshape", [value, w.integers(f"{label}/shape", sides)], label)
 
 
-def _reshape(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _reshape(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """RESHAPE, SQUEEZE and EXPAND_DIMS: another shape, the same numbers."""
     array, after = w.array(i[0]), w.shape(o[0])
     if array is not None:
@@ -651,7 +651,7 @@ def _reshape(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.put(o[0], orders[1], _reshape_value(w, i[0], after, orders, w.label(o[0], orders[1])))
 
 
-def _transpose(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _transpose(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     permutation = [int(axis) for axis in w.settings(i[1], "a permutation").ravel()]
     array = w.array(i[0])
     if array is not None:
@@ -660,7 +660,7 @@ def _transpose(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.alias(i[0], o[0], permutation)
 
 
-def _pad(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _pad(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     widths = w.settings(i[1], "a width").astype(np.int64)
     filling = float(w.settings(i[2], "a filling").ravel()[0]) if len(i) > 2 else 0.0
     if len(i) > 2 and w.is_coded(i[2]):
@@ -673,7 +673,7 @@ def _pad(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.pad(i[0], o[0], widths, filling)
 
 
-def _mirror_pad(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _mirror_pad(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """As rows that are taken again, for ONNX of this opset has one of the two kinds only."""
     widths, order = w.settings(i[1], "a width").astype(np.int64), w.order(i[0])
     mode: Literal["reflect", "symmetric"] = "symmetric"
@@ -690,13 +690,13 @@ def _mirror_pad(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.put(o[0], order, value)
 
 
-def _slice(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _slice(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     starts = [int(n) for n in w.settings(i[1], "a begin").ravel()]
     ends = [start + side for start, side in zip(starts, w.shape(o[0]), strict=True)]
     _cut_out(w, i[0], o[0], starts, ends, [1] * len(starts))
 
 
-def _strided_slice(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _strided_slice(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     opt, shape = op.builtinOptions, w.shape(i[0])
     begin, end, strides = (
         [int(n) for n in w.settings(index, "a slice").ravel()] for index in i[1:4]
@@ -728,7 +728,7 @@ def _strided_slice(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 
 
 def _cut_out(
-    w: Writer, source: int, target: int, starts: list[int], ends: list[int], steps: list[int]
+    w: OnnxGraph, source: int, target: int, starts: list[int], ends: list[int], steps: list[int]
 ) -> None:
     w.same_grid(source, target)
     order = w.order(source)
@@ -737,7 +737,7 @@ def _cut_out(
 
 
 def _slice_node(
-    w: Writer,
+    w: OnnxGraph,
     source: int,
     order: Order,
     label: str,
@@ -761,7 +761,7 @@ def _slice_node(
     return w.node("Slice", inputs, label)
 
 
-def _split(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _split(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """SPLIT (axis, tensor) and SPLIT_V (tensor, sizes, axis)."""
     source, axis_ = (i[1], i[0]) if w.graph.kind(op) == "SPLIT" else (i[0], i[2])
     order = w.order(source)
@@ -775,7 +775,7 @@ def _split(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.put(index, order, part)
 
 
-def _pack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _pack(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     rank, name = len(w.shape(o[0])), w.name(o[0])
     axis, order = op.builtinOptions.axis % rank, tuple(range(rank))
     sides = [1 if a == axis else side for a, side in enumerate(w.shape(o[0]))]
@@ -789,7 +789,7 @@ def _pack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.result(o[0], order, "Concat", inputs, axis=axis)
 
 
-def _unpack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _unpack(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     rank, name = len(w.shape(i[0])), w.name(o[0])
     axis, order = op.builtinOptions.axis % rank, tuple(range(rank))
     value, after = w.value(i[0], order), tuple(range(rank - 1))
@@ -799,7 +799,7 @@ def _unpack(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
         w.put(index, after, w.node("Gather", [value, one], w.label(index, after), axis=axis))
 
 
-def _gather(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _gather(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     rank, opt = len(w.shape(i[0])), op.builtinOptions
     if getattr(opt, "batchDims", 0):
         raise InputError("a GATHER by batches has no form in ONNX here")
@@ -809,25 +809,25 @@ def _gather(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.move(i[0], o[0], target, "Gather", inputs, axis=axis)
 
 
-def _gather_nd(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _gather_nd(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     values, indices = (w.value(k, tuple(range(len(w.shape(k))))) for k in i)
     indices = w.node("Cast", [indices], f"{w.name(o[0])}/indices", to=TensorProto.INT64)
     w.move(i[0], o[0], tuple(range(len(w.shape(o[0])))), "GatherND", [values, indices])
 
 
-def _tile(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _tile(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     repeats, order = w.settings(i[1], "how often a tensor is repeated").ravel(), w.order(i[0])
     name = w.integers(f"{w.label(o[0], order)}/repeats", (int(repeats[axis]) for axis in order))
     w.move(i[0], o[0], order, "Tile", [w.value(i[0], order), name])
 
 
-def _broadcast_to(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _broadcast_to(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order = _shared_order(w, i[:1], o[0])
     sides = w.integers(f"{w.label(o[0], order)}/sides", w.lies(o[0], order))
     w.result(o[0], order, "Expand", [w.operand(i[0], order), sides])
 
 
-def _reverse(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _reverse(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     shape = w.shape(i[0])
     axes = {int(axis) % len(shape) for axis in w.settings(i[1], "axes").ravel()}
     cuts = [(n - 1, -n - 1, -1) if a in axes else (0, n, 1) for a, n in enumerate(shape)]
@@ -838,7 +838,7 @@ def _reverse(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 def _blocks(kind: str) -> Callable[..., None]:
     """DEPTH_TO_SPACE and SPACE_TO_DEPTH, whose channels ONNX numbers alike."""
 
-    def writer(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+    def writer(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
         w.same_grid(i[0], o[0])
         label = w.label(o[0], TO_NCHW)
         value = w.rearrange(
@@ -849,7 +849,7 @@ def _blocks(kind: str) -> Callable[..., None]:
     return writer
 
 
-def _resize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _resize(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     opt, linear = op.builtinOptions, w.graph.kind(op) == "RESIZE_BILINEAR"
     if opt.alignCorners:
         grid = {"coordinate_transformation_mode": "align_corners"}
@@ -867,13 +867,13 @@ def _resize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
 # Types and constants.
 
 
-def _requantize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _requantize(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     order = w.order(i[0])
     label = w.label(o[0], order)
     w.put(o[0], order, w.store(o[0], w.read(i[0], order), "NONE", label))
 
 
-def _dequantize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _dequantize(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     """Weights of 16 bits are widened; codes become floats."""
     array = w.array(i[0])
     if array is not None and not w.graph.scale(i[0])[0].size:
@@ -891,7 +891,7 @@ def _dequantize(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     w.put(o[0], order, w.node("DequantizeLinear", inputs, w.label(o[0], order)))
 
 
-def _cast(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _cast(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     array = w.array(i[0])
     if array is not None:
         w.set_constant(o[0], array.astype(w.graph.dtype(o[0])))
@@ -900,20 +900,20 @@ def _cast(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
     _cast_to(w, o[0], order, w.read(i[0], order))
 
 
-def _cast_to(w: Writer, index: int, order: Order, value: str) -> None:
+def _cast_to(w: OnnxGraph, index: int, order: Order, value: str) -> None:
     """Numbers of another type as the tensor."""
     w.result(index, order, "Cast", [value], to=w.onnx_type(index))
 
 
-def _shape_of(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _shape_of(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     w.set_constant(o[0], np.asarray(w.shape(i[0]), w.graph.dtype(o[0])))
 
 
-def _fill(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _fill(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     w.set_constant(o[0], np.full(w.shape(o[0]), w.settings(i[1], "a filling").ravel()[0]))
 
 
-def _zeros_like(w: Writer, op: Any, i: list[int], o: list[int]) -> None:
+def _zeros_like(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
     w.set_constant(o[0], np.zeros(w.shape(o[0]), w.graph.dtype(o[0])))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.writers import _onnx_operators
-from mobiledeploy.writers._onnx_graph import Writer
+from mobiledeploy.writers._onnx_graph import OnnxGraph
 
 OPSET = 17
 """Old enough for the runtimes that phones have, and all that is written here is in it."""
@@ -26,8 +26,8 @@ def write(content: bytes) -> bytes:
     return writer.file(OPSET, "mobiledeploy")
 
 
-def _writer_of(graph: Graph, stored: type[np.integer[Any]]) -> Writer:
-    writer = Writer(graph, stored)
+def _writer_of(graph: Graph, stored: type[np.integer[Any]]) -> OnnxGraph:
+    writer = OnnxGraph(graph, stored)
     for op in graph.ops:
         if id(op) not in writer.merged_ops:
             _onnx_operators.write(writer, op)

@@ -7,7 +7,7 @@ import pytest
 
 from mobiledeploy.graphs import execution, float16
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.graphs.matrices import of
+from mobiledeploy.graphs.matrices import weighted_ops
 from tests.passes.conftest import NETWORKS, floats, images
 
 
@@ -40,7 +40,7 @@ def test_halves_answer_nearly_as_floats_and_run_in_one_part(name):
 
 def test_what_float16_cannot_hold_stays_float32():
     graph = Graph(floats("relu"))
-    layer = of(graph)[0]
+    layer = weighted_ops(graph)[0]
     values = graph.stored(layer.bias).copy()
     values[0] = 1e6
     graph.put(layer.op, 2, values)

@@ -59,11 +59,11 @@ def test_integers_are_read_as_what_they_stand_for():
 
 def test_what_is_put_is_what_the_file_has():
     graph = Graph(floats("relu"))
-    layer = matrices.of(graph)[0]
+    layer = matrices.weighted_ops(graph)[0]
     other = 2 * graph.stored(layer.weights)
     graph.put(layer.op, 1, other)
     again = Graph(graph.packed())
-    layer = matrices.of(again)[0]
+    layer = matrices.weighted_ops(again)[0]
     np.testing.assert_array_equal(again.stored(layer.weights), other)
     assert again.constant(layer.source) is None
     assert again.constant(-1) is None
@@ -71,12 +71,12 @@ def test_what_is_put_is_what_the_file_has():
 
 def test_a_changed_constant_is_left_to_others_that_read_it():
     graph = Graph(floats("relu"))
-    one, other = matrices.of(graph)[:2]
+    one, other = matrices.weighted_ops(graph)[:2]
     # The two normalisations start alike.
     assert one.bias == other.bias
     before = graph.stored(other.bias).copy()
     graph.put(one.op, 2, np.zeros(graph.shape(one.bias)))
-    again = matrices.of(Graph(graph.packed()))
+    again = matrices.weighted_ops(Graph(graph.packed()))
     np.testing.assert_array_equal(again[1].graph.stored(again[1].bias), before)
     assert not again[0].graph.stored(again[0].bias).any()
 
@@ -87,13 +87,13 @@ def test_layers_as_matrices_answer_as_the_operators_do(name):
     content = floats(name)
     graph, integers = Graph(content), Graph(quantized.integers(quantized_graph(name)))
     pairs = list(matrices.pairs(integers, graph))
-    assert len(pairs) == len(matrices.of(graph))
+    assert len(pairs) == len(matrices.weighted_ops(graph))
     real, coarse, ahead = Walk(graph, images(6)), Walk(integers, images(6)), Walk(graph, images(6))
     for ours, theirs in pairs:
         real.before(theirs.number)
         coarse.before(ours.number)
         ahead.before(theirs.number + 1)
-        found = matrices.sampled(ours, theirs, coarse, real)
+        found = matrices.sample(ours, theirs, coarse, real)
         made = ahead.value(int(theirs.op.outputs[0]))
         places = matrices._places(ours, 6)
         if theirs.kind == "FULLY_CONNECTED":

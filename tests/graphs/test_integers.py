@@ -64,7 +64,7 @@ def network(name: str) -> tuple[bytes, dict[str, tuple[float, float]]]:
     spec = tf.TensorSpec((1, 24, 24, 3), tf.float32, name="image")
     function = tf.function(answer).get_concrete_function(spec)
     content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
-    return content, ranges.measured(content, images())
+    return content, ranges.measure(content, images())
 
 
 def float_operators(content: bytes) -> list[str]:
@@ -159,7 +159,7 @@ def test_normalised_answers_are_better_in_float():
     spec = tf.TensorSpec((1, 24, 24, 3), tf.float32, name="image")
     function = tf.function(answer).get_concrete_function(spec)
     content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
-    extents = ranges.measured(content, images())
+    extents = ranges.measure(content, images())
     ours = integers.integers(content, extents)
     assert "L2_NORMALIZATION" in float_operators(ours)
     theirs = tensorflow_integers.integers(content, extents)
@@ -176,7 +176,7 @@ def test_each_bias_is_within_half_a_step_of_the_output(recipe):
     """Of a network with channels whose weights are next to nothing, and whose biases are not."""
     start = quantized_graph("relu6")
     floats = Graph(start.floats)
-    for layer in matrices.of(floats)[:4]:
+    for layer in matrices.weighted_ops(floats)[:4]:
         weights = floats.stored(layer.weights).copy()
         flat = layer.blocks(weights)
         flat[..., 0, :] *= 1e-9
@@ -200,7 +200,7 @@ def test_weights_alone_in_integers_are_computed_in_one_part():
     content = quantized_graph("relu6").floats
     made = integers.dynamic(content)
     graph = Graph(made)
-    stored = {layer.kind: graph.dtype(layer.weights) for layer in matrices.of(graph)}
+    stored = {layer.kind: graph.dtype(layer.weights) for layer in matrices.weighted_ops(graph)}
     assert stored["CONV_2D"] == stored["FULLY_CONNECTED"] == np.int8
     assert stored["DEPTHWISE_CONV_2D"] == np.float32
     names = [op["op_name"] for op in execution.interpreter(made)._get_ops_details()]

@@ -22,7 +22,7 @@ def made(recipe, network="relu6", kept=()):
 
 def test_a_layer_that_is_kept_float_computes_in_float_and_no_other_does():
     graph = Graph(floats("relu6"))
-    name = matrices.of(graph)[1].name
+    name = matrices.weighted_ops(graph)[1].name
     (word,) = {part.split("/")[-2] for part in name.split(";") if part.endswith("/depthwise")}
     start = made("int8_ptq", kept=[word])
     assert start.kept == (name,)
@@ -34,7 +34,7 @@ def test_a_layer_that_is_kept_float_computes_in_float_and_no_other_does():
 def test_integers_around_kept_layers_answer_as_before():
     fresh = images(24, seed=1)
     reference = execution.logits(floats("various"), fresh)
-    names = [layer.name for layer in matrices.of(Graph(floats("various")))]
+    names = [layer.name for layer in matrices.weighted_ops(Graph(floats("various")))]
     kept = quantized.integers(made("int8_ptq", "various", names[1:2]))
     assert sqnr(reference, execution.logits(kept, fresh)) > 25
 
@@ -60,7 +60,7 @@ def test_sixteen_bits_have_their_zero_in_the_middle_and_wide_biases():
     graph = Graph(quantized.integers(made("int16x8_ptq")))
     sixteen = [i for i in range(len(graph.subgraph.tensors)) if graph.dtype(i) == np.int16]
     assert {graph.scale(i)[1] for i in sixteen} == {0}
-    assert {graph.dtype(x.bias) for x in matrices.of(graph) if x.bias >= 0} == {np.int64}
+    assert {graph.dtype(x.bias) for x in matrices.weighted_ops(graph) if x.bias >= 0} == {np.int64}
     assert graph.dtype(int(graph.inputs[0])) == np.int16
 
 
@@ -78,7 +78,7 @@ def test_four_bits_are_packed_by_twos_and_answer_as_they_did_unpacked():
     from ai_edge_litert.interpreter import Interpreter
 
     start = made("int8x4_ptq")
-    packed, plain = quantized.packed(start), quantized.integers(start)
+    packed, plain = quantized.finish(start), quantized.integers(start)
     dtypes = {t.dtype for layer in SHELF.inspect(packed).layers for t in layer.inputs if t.constant}
     assert "int4" in dtypes
     assert SHELF.float_layers(SHELF.inspect(packed)) == ()
@@ -100,9 +100,9 @@ def test_the_first_and_the_depthwise_layers_keep_eight_bits():
     graph = Graph(quantized.integers(made("int8x4_ptq")))
     largest = {
         layer.number: int(np.abs(graph.stored(layer.weights).astype(int)).max())
-        for layer in matrices.of(graph)
+        for layer in matrices.weighted_ops(graph)
     }
-    kinds = {layer.number: layer.kind for layer in matrices.of(graph)}
+    kinds = {layer.number: layer.kind for layer in matrices.weighted_ops(graph)}
     first = min(largest)
     for number, code in largest.items():
         narrow = kinds[number] == "CONV_2D" and number != first
@@ -137,7 +137,7 @@ def test_ends_of_uint8_are_128_above_those_of_int8(recipe):
     quantized_graph = made(recipe)
     codes = {}
     for io in ("int8", "uint8"):
-        data = quantized.packed(dataclasses.replace(quantized_graph, io=io))
+        data = quantized.finish(dataclasses.replace(quantized_graph, io=io))
         interpreter = Interpreter(model_content=data)
         runner = interpreter.get_signature_runner()
         (source,), (target,) = runner.get_input_details().values(), interpreter.get_output_details()

@@ -55,7 +55,7 @@ def test_its_weights_become_a_constant_and_the_function_stays():
     before = quiet(1e-9)
     after = quiet_channels.apply(before, images())
     weights, was = (
-        matrices.of(Graph(quantized_graph.floats))[1] for quantized_graph in (after, before)
+        matrices.weighted_ops(Graph(quantized_graph.floats))[1] for quantized_graph in (after, before)
     )
     kernel = weights.blocks(weights.graph.stored(weights.weights))
     old = was.blocks(was.graph.stored(was.weights))
@@ -89,7 +89,7 @@ def test_large_weights_that_do_something_stay():
     norms[1].set_weights([gamma, beta, mean, spread])
     floats = press(Model("tf_keras", model), "float32", "tflite", images(), output="softmax")
     quantized_graph = quantized.start(floats, INT8, "int8", images())
-    layer = matrices.of(Graph(floats))[1]
+    layer = matrices.weighted_ops(Graph(floats))[1]
     kernel = np.abs(layer.blocks(layer.graph.stored(layer.weights))).max(axis=2)
     assert kernel[CHANNEL] > quiet_channels.LARGE * np.median(kernel)
     assert quiet_channels.apply(quantized_graph, images()) is quantized_graph

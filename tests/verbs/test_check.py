@@ -289,7 +289,7 @@ def test_a_weight_corrupted_on_disk_is_no_artifact_any_more(place):
     data = bytearray(place[1].read_bytes())
     data[len(data) // 2] ^= 0x40
     place[1].write_bytes(data)
-    with pytest.raises(InputError, match="not the file that its record speaks of"):
+    with pytest.raises(InputError, match="not the file that its record describes"):
         judged(place)
 
 
