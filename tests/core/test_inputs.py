@@ -172,7 +172,7 @@ def test_no_reader_waits_or_fills_the_memory(tmp_path, what, place):
         path.symlink_to("/dev/zero")
     artifacts.record_path(path).write_text("{}")
     with pytest.raises(
-        DeployError, match="not a regular file|cannot be read|not there|no base|Art"
+        DeployError, match="not a regular file|cannot be read|does not exist|no base|Art"
     ):
         READERS[what](path)
 

@@ -134,7 +134,7 @@ def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     assert [m.artifact_sha256 for m in done.measurements] == [artifacts.load(path).sha256]
     assert [(f.what, f.exit_code) for f in done.failed] == [(str(gone), 7), (str(bare), 7)]
     done = bench([gone, path], runs=12, reporter=heard)
-    assert [f.message for f in done.failed] == [f"{gone} is not there"]
+    assert [f.message for f in done.failed] == [f"{gone} does not exist"]
     with Store.open() as store:
         kept = store.measurements_of(artifacts.load(path).sha256)
         assert [len(m.samples_ns) for m in kept] == [12, 10]

@@ -85,7 +85,7 @@ def planted(path: Path, change: Callable[[schema.ModelT], None], **record: objec
     artifact = artifacts.load(path)
     graph = Graph(path.read_bytes())
     change(graph.model)
-    path.write_bytes(tflite.write_metadata(graph.packed(), tflite.contract(path.read_bytes())))
+    path.write_bytes(tflite.write_metadata(graph.pack(), tflite.contract(path.read_bytes())))
     recorded(path, artifact, sha256=records.sha256(path), **record)
 
 
