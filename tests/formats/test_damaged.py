@@ -183,9 +183,15 @@ def graph_of(model: Any) -> Any:
 
 
 TFLITE_DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "an input far off": (lambda m: setattr(graph_of(m).operators[0], "inputs", [99]), "is not valid"),
+    "an input far off": (
+        lambda m: setattr(graph_of(m).operators[0], "inputs", [99]),
+        "is not valid",
+    ),
     "an input below": (lambda m: setattr(graph_of(m).operators[1], "inputs", [-2]), "is not valid"),
-    "an output below": (lambda m: setattr(graph_of(m).operators[1], "outputs", [-1]), "is not valid"),
+    "an output below": (
+        lambda m: setattr(graph_of(m).operators[1], "outputs", [-1]),
+        "is not valid",
+    ),
     "no input": (lambda m: setattr(graph_of(m).operators[1], "inputs", None), "is not valid"),
     "no output": (lambda m: setattr(graph_of(m).operators[0], "outputs", []), "is not valid"),
     "a constant written": (
