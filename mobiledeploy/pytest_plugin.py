@@ -104,7 +104,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
 
 def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     """The files of paths and patterns; records, which lie beside them, are left out."""
-    from mobiledeploy.core.artifacts import named
+    from mobiledeploy.core.artifacts import without_records
 
     asked = [artifacts] if isinstance(artifacts, str | Path) else artifacts
     found: list[Path] = []
@@ -117,4 +117,4 @@ def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
         if not matched:
             pytest.fail(f"error: no file fits {pattern}", pytrace=False)
         found += matched
-    return named(found)
+    return without_records(found)

@@ -137,7 +137,7 @@ APART = assets.cache_dir() / "apart"
 @pytest.fixture(scope="session")
 def torch_python() -> Path:
     """The interpreter that has torch, in the tests' cache; skips where it was not fetched."""
-    wanted = apart.place(apart.TORCH)
+    wanted = apart.folder(apart.TORCH)
     if not (APART / wanted.name / apart.WHOLE).is_file():
         pytest.skip(f"no torch at {APART / wanted.name} (mobiledeploy doctor --torch)")
     if not wanted.parent.exists():
@@ -241,7 +241,7 @@ def press(
     size = images.shape[1:3]
     made = TensorFlowModel(model, size, 0).floats(output)
     if chosen.full_integer:
-        made = quantized.packed(quantized.start(made, chosen, io, images))
+        made = quantized.finish(quantized.start(made, chosen, io, images))
     else:
         made = quantized.without_calibration(made, chosen)
     return WRITERS.load(format_).write(made)

@@ -223,7 +223,7 @@ REACH_FILES = {
         "steps/golden.py isa",
     ],
     "a lock, or the name of whoever takes one": [
-        "core/artifacts.py left_aside",
+        "core/artifacts.py abandoned_folders",
         "core/artifacts.py staging",
         "core/leases.py hold",
         "devices/adb.py _owner",

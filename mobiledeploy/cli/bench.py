@@ -124,12 +124,12 @@ def command(
     is not here but has a device card (`--device pixel-3`), latency is estimated from published
     points, and instructions are counted on the emulated core that is most like its own.
     """
-    from mobiledeploy.core.artifacts import named
+    from mobiledeploy.core.artifacts import without_records
     from mobiledeploy.verbs import bench as verb
     from mobiledeploy.verbs import compare as comparison
 
     if compare:
-        chosen = named(artifacts)
+        chosen = without_records(artifacts)
         if len(chosen) != 2:
             raise UsageError(f"--compare takes two artifacts, not {len(chosen)}", "name A and B")
         if runs is not None:
@@ -172,7 +172,7 @@ def command(
 def _show_comparison(made: LatencyComparison, device: str) -> None:
     from mobiledeploy.steps import bench_tables, resolve
 
-    word = units.changed(made.ratio, made.changed)
+    word = units.change_word(made.ratio, made.changed)
     medians = {
         side: statistics.median(
             block.median_ns

@@ -1,7 +1,7 @@
-"""Numpy archives (.npz) that somebody else may have made: nothing in one is unpickled.
+"""Numpy archives (.npz) from untrusted sources: nothing in one is unpickled.
 
-Numpy believes what a header promises before it reads on. Here all promises are held against the
-file first, so that a small file cannot take much memory, and each fault is one line.
+Numpy trusts the sizes in a header before it reads the data. Here all sizes are compared with the
+file first. So a small file cannot take much memory, and each fault is reported in one line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError
 
-# What zipfile and numpy raise on bytes that are none of theirs.
+# What zipfile and numpy raise for bytes that they cannot read.
 _BROKEN = (
     ArithmeticError,
     EOFError,
@@ -38,7 +38,7 @@ _BROKEN = (
     zlib.error,
 )
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Deflate makes at most 1032 bytes of one.
+# Deflate expands one byte to at most 1032.
 _DEFLATED_MOST = 1032
 _SUFFIX = ".npy"
 
@@ -53,46 +53,50 @@ class Archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(_SUFFIX)
             if name == member.filename or name in self._members:
-                raise InputError(f"{where} holds {member.filename!r}, which is no array of its own")
+                raise InputError(
+                    f"{where} holds {member.filename!r}, which is not an array or is there twice"
+                )
             if member.compress_type not in _METHODS:
                 raise InputError(
-                    f"{where}: {member.filename} is packed by an unknown method",
-                    "numpy.savez and numpy.savez_compressed make what is read",
+                    f"{where}: {member.filename} is compressed with an unknown method",
+                    "write it with numpy.savez or numpy.savez_compressed",
                 )
             total += member.file_size
-            packed = member.compress_type == zipfile.ZIP_DEFLATED
-            if member.file_size > member.compress_size * (_DEFLATED_MOST if packed else 1):
-                raise InputError(f"{where}: {member.filename} is cut short")
+            is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
+            if member.file_size > member.compress_size * (_DEFLATED_MOST if is_deflated else 1):
+                raise InputError(f"{where}: {member.filename} is truncated")
             self._members[name] = member
         if total > most:
             raise InputError(
                 f"{where} would take more than {most >> 20} MB of memory",
-                "divide it into several files",
+                "split it into several files",
             )
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the arrays, in their order."""
+        """The names of the arrays, in the order of the file."""
         return tuple(self._members)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array; InputError where it cannot be read. KeyError for a name not in `files`."""
+        """The array; InputError if it cannot be read, KeyError for a name not in `files`."""
         member = self._members[name]
         npy: Any = np.lib.format  # not typed in every numpy that we run on
         with _refusing(self._where):
             with self._archive.open(member) as stream:
-                first = npy.read_magic(stream) == (1, 0)
-                read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
-                shape, _, dtype = read(stream)
+                is_version_1 = npy.read_magic(stream) == (1, 0)
+                read_header = (
+                    npy.read_array_header_1_0 if is_version_1 else npy.read_array_header_2_0
+                )
+                shape, _, dtype = read_header(stream)
             if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
-                raise InputError(f"{self._where}: {member.filename} is cut short")
+                raise InputError(f"{self._where}: {member.filename} is truncated")
             with self._archive.open(member) as stream:
                 array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
                 return array
 
 
 @contextmanager
-def opened(path: Path, most: int) -> Iterator[Archive]:
+def open_archive(path: Path, most: int) -> Iterator[Archive]:
     """The archive at `path`.
 
     Args:
@@ -100,20 +104,23 @@ def opened(path: Path, most: int) -> Iterator[Archive]:
         most: bytes that all its arrays may take in memory.
 
     Raises:
-        InputError: see `inputs.opened`; it is no archive of arrays alone, or promises more than it
-            holds.
+        InputError: see `inputs.open_file`; also if the file is not an archive of arrays only, or is
+            smaller than its headers say.
     """
-    with inputs.opened(path, inputs.ARRAYS) as stream, reading(stream, str(path), most) as archive:
+    with (
+        inputs.open_file(path, inputs.ARRAYS) as stream,
+        read_archive(stream, str(path), most) as archive,
+    ):
         yield archive
 
 
 @contextmanager
-def reading(stream: BinaryIO, where: str, most: int) -> Iterator[Archive]:
-    """The archive in `stream`; `where` names it in errors, which are those of `opened`."""
+def read_archive(stream: BinaryIO, where: str, most: int) -> Iterator[Archive]:
+    """The archive in `stream`; `where` names it in errors, which are those of `open_archive`."""
     with _refusing(where):
-        found = zipfile.ZipFile(stream)
-    with found:
-        yield Archive(found, where, most)
+        archive = zipfile.ZipFile(stream)
+    with archive:
+        yield Archive(archive, where, most)
 
 
 @contextmanager
@@ -121,7 +128,7 @@ def _refusing(where: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise InputError(f"{where} does not fit into memory", "divide it") from error
+        raise InputError(f"{where} does not fit into memory", "split it") from error
     except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{where} is no readable numpy archive: {reason}") from error
+        raise InputError(f"{where} is not a readable numpy archive: {reason}") from error

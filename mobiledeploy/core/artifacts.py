@@ -1,4 +1,4 @@
-"""The door between the wings: a finished model file is taken with its record, or not at all."""
+"""Finished model files: each is accepted only together with its record."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ _STAGING = ".staging"
 _ROOM = "set TMPDIR to a folder that you can write in and that has space left"
 _AGAIN = "export it again, with --force"
 _ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)}
-"""Of the integers that an end may be of; kernels of 16 bits have none but 0."""
+"""The zero points that each integer type of an input or output may have.
+
+16-bit kernels allow only 0.
+"""
 
 
 def record_path(path: Path) -> Path:
     """<artifact>.json, beside it."""
-    # Not with_name: "." and "/" have none.
+    # Not with_name: it fails for "." and "/".
     return path.parent / f"{path.name}.json"
 
 
-def named(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Paths, each once, without the records of artifacts that are among them.
+def without_records(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The paths without duplicates, and without the records of artifacts that are in the list.
 
-    A shell's pattern such as ``build/*/int8_ptq.*`` brings these along.
+    A shell pattern such as ``build/*/int8_ptq.*`` matches these records too.
     """
     once = tuple(dict.fromkeys(paths))
     records_ = {record_path(path) for path in once}
@@ -39,30 +42,30 @@ def named(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def load(path: Path) -> Artifact:
-    """The record beside an artifact; InputError where it is absent or speaks of another file."""
+    """The record beside an artifact; InputError if it is absent or describes another file."""
     record = record_path(path)
     if path.is_dir():
-        raise InputError(f"{path} is no file")
+        raise InputError(f"{path} is not a file")
     if not path.exists():
-        raise InputError(f"{path} is not there")
+        raise InputError(f"{path} does not exist")
     if path.suffix == ".json" and path.with_suffix("").is_file():
         raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
     if not record.exists():
         raise InputError(
             f"{path} has no record ({record.name}) beside it",
-            "only what mobiledeploy export made can be taken, a model file alone cannot yet",
+            "only files made by mobiledeploy export are accepted, a model file alone is not yet",
         )
     artifact = records.loads(Artifact, inputs.read(record, inputs.RECORD), str(record))
     digest = records.sha256(path)
     check(artifact, str(record))
     if digest != artifact.sha256:
-        raise InputError(f"{path} is not the file that its record speaks of", _AGAIN)
+        raise InputError(f"{path} is not the file that its record describes", _AGAIN)
     return artifact
 
 
 def check(artifact: Artifact, record: str) -> None:
-    """InputError for what no export writes: records are input like any other file."""
-    # Not at the top: doctor looks for staging folders where numpy is missing, too.
+    """InputError for values that no export writes: records are untrusted input too."""
+    # Not at the top: doctor also looks for staging folders, and numpy may be missing there.
     from mobiledeploy.core import preprocessing
 
     spec = artifact.spec
@@ -71,7 +74,7 @@ def check(artifact: Artifact, record: str) -> None:
     except UsageError as error:
         raise InputError(f"{record}: {error.message}", _AGAIN) from error
     ends = (*artifact.inputs, *artifact.outputs)
-    sound = {
+    checks = {
         "inputs and outputs": len(artifact.inputs) == len(artifact.outputs) == 1,
         "dtype": all(tensor.dtype in ("float32", *_ZERO_POINTS) for tensor in ends),
         "scale": all(
@@ -84,53 +87,54 @@ def check(artifact: Artifact, record: str) -> None:
         "classes": spec.classes > 1,
         "size": artifact.size_bytes > 0,
     }
-    for field, holds in sound.items():
-        if not holds:
-            raise InputError(f"{record}: {field} cannot be so", _AGAIN)
+    for field, is_valid in checks.items():
+        if not is_valid:
+            raise InputError(f"{record}: {field} is not valid", _AGAIN)
 
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, gone afterwards, with whatever was made on the way to it.
+    """A temporary folder beside `folder`; it is removed afterwards, with any parents made for it.
 
-    What is made there is renamed into `folder` when it is whole. The one file in it, `lock`, tells
-    that its maker lives: process ids come again, in containers soon.
+    Files made there are renamed into `folder` when they are complete. The folder holds one file at
+    first, `lock`: it is locked while the process that made the folder lives. A process id would not
+    do, since ids are reused, in containers soon.
     """
     import fcntl
 
-    created = [p for p in (folder.parent, *folder.parent.parents) if not p.exists()]
-    aside: Path | None = None
+    new_parents = [p for p in (folder.parent, *folder.parent.parents) if not p.exists()]
+    temporary: Path | None = None
     try:
         with records.writing(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            for stale in left_aside(folder.parent):
-                shutil.rmtree(stale, ignore_errors=True)
-            # It has its name when it is locked: before that it would be taken for a left one.
-            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            lock = (aside / "lock").open("w")
+            for abandoned in abandoned_folders(folder.parent):
+                shutil.rmtree(abandoned, ignore_errors=True)
+            # It gets its name after it is locked: before that it would look abandoned.
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            lock = (temporary / "lock").open("w")
             fcntl.flock(lock, fcntl.LOCK_EX)
-            aside = aside.rename(aside.with_name(aside.name + _STAGING))
+            temporary = temporary.rename(temporary.with_name(temporary.name + _STAGING))
         with lock:
-            yield aside
+            yield temporary
     finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-        for path in created:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for path in new_parents:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder as of `staging` for what nobody keeps; those of killed makers go, too.
+    """A folder as of `staging` for temporary files; folders of killed processes are removed too.
 
     Raises:
-        UsageError: it cannot be made, or its disk is full.
+        UsageError: the folder cannot be made, or its disk is full.
     """
     with ExitStack() as stack:
         try:
-            place = Path(tempfile.gettempdir())
-            folder = stack.enter_context(staging(place / "mobiledeploy"))
+            parent = Path(tempfile.gettempdir())
+            folder = stack.enter_context(staging(parent / "mobiledeploy"))
         except OSError as error:
             raise UsageError(f"there is no place for temporary files: {error}", _ROOM) from error
         except UsageError as error:
@@ -138,21 +142,21 @@ def scratch() -> Iterator[Path]:
         try:
             yield folder
         except OSError as error:
-            # Python names no file where a disk was full by the time of writing.
+            # Python names no file if the disk became full while writing.
             ours = error.filename is None or folder in Path(os.fsdecode(error.filename)).parents
             if error.errno != errno.ENOSPC or not ours:
                 raise
             reason = os.strerror(errno.ENOSPC).lower()
-            raise UsageError(f"cannot write in {place}: {reason}", _ROOM) from error
+            raise UsageError(f"cannot write in {parent}: {reason}", _ROOM) from error
 
 
-def left_aside(folder: Path) -> Iterator[Path]:
-    """The staging folders of this user in `folder` whose maker is gone."""
+def abandoned_folders(folder: Path) -> Iterator[Path]:
+    """The staging folders of this user in `folder` whose process has ended."""
     import fcntl
 
     for path in folder.glob(f".*{_STAGING}"):
         try:
-            # Where others write too (/tmp), a link or a pipe may wait under this name.
+            # Others can write in /tmp too: a link or a pipe may have this name.
             if path.lstat().st_uid != os.geteuid():
                 continue
             handle = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""Files from the web, in the user's cache: whole, with a known hash, or not there."""
+"""Files from the web in the user's cache: each is complete and has a known hash, or is absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
-class Fetched:
+class CachedFile:
     """A file in the cache. `pinned`: its sha256 was known before it was first downloaded."""
 
     path: Path
@@ -43,28 +43,28 @@ def fetch(
     sha256: str | None,
     *,
     check: Callable[[Path], None] = lambda path: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda received, total: None,
     hint: str = "",
-) -> Fetched:
-    """The file at `destination`, downloaded from `url` if it is not there yet.
+) -> CachedFile:
+    """The file at `destination`; it is downloaded from `url` if it does not exist yet.
 
     Args:
         url: http or https.
-        destination: where the file is kept; it appears only when it is whole and checked. Without
-            a pinned hash the sha256 of the first download is written beside it (`.sha256`), and a
-            file that was changed since is refused.
-        sha256: the hash that the file must have, where it is published.
-        check: looks into the downloaded file and raises a DeployError to have it thrown away.
-        progress: is given the bytes that are there and those that will be (0 if not known).
-        hint: what else the user can do when the download fails.
+        destination: where the file is kept; it appears only when it is complete and checked.
+            Without a pinned hash the sha256 of the first download is written beside it (`.sha256`),
+            and a file that has changed since is refused.
+        sha256: the hash that the file must have; None if none is published.
+        check: inspects the downloaded file; if it raises a DeployError, the file is discarded.
+        progress: called with the bytes downloaded so far and the total (0 if not known).
+        hint: what the user can do if the download fails.
 
     Raises:
-        MissingError: no network, no such file, or a download that ended too early.
-        InputError: the file, new or kept, is not the one of its hash.
-        UsageError: `url` is of another kind, or the cache cannot be written.
+        MissingError: no network, no such file, or the download ended too early.
+        InputError: the file, new or cached, does not have its hash.
+        UsageError: `url` is not http or https, or the cache cannot be written.
     """
     if not url.startswith(("https://", "http://")):
-        raise UsageError(f"{url} is no http or https address")
+        raise UsageError(f"{url} is not an http or https address")
     if destination.exists():
         return _kept(destination, sha256)
     folder = destination.parent
@@ -88,26 +88,26 @@ def fetch(
             records.put(part, destination)
         finally:
             part.unlink(missing_ok=True)
-    return Fetched(destination, digest, sha256 is not None)
+    return CachedFile(destination, digest, sha256 is not None)
 
 
-def _kept(path: Path, sha256: str | None) -> Fetched:
+def _kept(path: Path, sha256: str | None) -> CachedFile:
     digest = records.sha256(path)
     note = _beside(path)
     if sha256 is not None:
-        known: str | None = sha256
+        expected: str | None = sha256
     else:
-        known = inputs.text(note, inputs.SETTINGS).strip() if note.is_file() else None
-    if known is None:
-        # Put there by hand: this is the first time that it is seen.
+        expected = inputs.text(note, inputs.SETTINGS).strip() if note.is_file() else None
+    if expected is None:
+        # A user put the file there: this is the first time that we see it.
         with records.writing(path.parent):
             records.write_atomic(note, digest + "\n")
-    elif digest != known:
+    elif digest != expected:
         raise InputError(
-            f"{path} has changed: its sha256 is {digest[:12]}…, not {known[:12]}…",
+            f"{path} has changed: its sha256 is {digest[:12]}…, not {expected[:12]}…",
             "remove it to have it downloaded again",
         )
-    return Fetched(path, digest, sha256 is not None)
+    return CachedFile(path, digest, sha256 is not None)
 
 
 def _beside(path: Path) -> Path:
@@ -120,8 +120,11 @@ def _download(
     progress: Callable[[int, int], None],
     hint: str,
 ) -> str:
-    """Passes the body on in chunks; its sha256. Only the network's errors become MissingError."""
-    digest, done = hashlib.sha256(), 0
+    """Passes the body to `write` in chunks; returns its sha256.
+
+    Only network errors are MissingError.
+    """
+    digest, received = hashlib.sha256(), 0
     request = urllib.request.Request(  # noqa: S310 - the scheme was checked
         url, headers={"User-Agent": f"mobiledeploy/{__version__}"}
     )
@@ -140,17 +143,19 @@ def _download(
             try:
                 chunk = response.read(_CHUNK_BYTES)
             except (OSError, http.client.HTTPException) as error:
-                raise MissingError(f"{url} broke off after {done} bytes: {error}", hint) from error
+                raise MissingError(
+                    f"{url} broke off after {received} bytes: {error}", hint
+                ) from error
             if not chunk:
                 break
-            done += len(chunk)
-            if max(done, total) > LARGEST_BYTES:
+            received += len(chunk)
+            if max(received, total) > LARGEST_BYTES:
                 raise InputError(f"{url} is larger than {LARGEST_BYTES >> 30} GiB")
             digest.update(chunk)
             write(chunk)
-            progress(done, total)
-    if done == 0 or (total and done != total):
-        raise MissingError(f"{url} ended after {done} of {total} bytes", hint or "try again")
+            progress(received, total)
+    if received == 0 or (total and received != total):
+        raise MissingError(f"{url} ended after {received} of {total} bytes", hint or "try again")
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Model cards: ``<name>.toml`` says what a model is, whose paper, and where its weights are.
+"""Model cards: ``<name>.toml`` describes a model, its paper, and where its weights are.
 
-The user's own folder comes first, so that a card can be added or replaced there; then the cards
-that are installed with the package, which lie in the repository in an editable install.
+The user's own folder is searched first, so that a user can add or replace a card there. Then come
+the cards that are installed with the package (in an editable install: those of the repository).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mobiledeploy.core.types import Argument, Preprocessing
 
 @dataclass(frozen=True)
 class CardDefaults(Record):
-    """What is built when the command line does not say; no alpha where the paper has none."""
+    """What is built if the command line gives nothing else; alpha is None if the paper has none."""
 
     resolution: int
     alpha: float | None = None
@@ -39,7 +39,10 @@ class ResolutionLimits(Record):
 
 @dataclass(frozen=True)
 class DemoFile(Record):
-    """Weights that are shipped: `top1` is a fraction per resolution, by `command`."""
+    """Weights that come with the package: `top1` is a fraction per resolution.
+
+    `command` made them.
+    """
 
     file: str
     sha256: str
@@ -62,7 +65,7 @@ class DemoWeights(Record):
 class ImagenetFile(Record):
     """Weights to download: `file` may hold {resolution}, one file for each of `resolutions`.
 
-    `md5` is the publisher's own, "" where it gives none.
+    `md5` is the one that the publisher gives, "" if there is none.
     """
 
     file: str
@@ -82,7 +85,7 @@ class ImagenetWeights(Record):
 
 @dataclass(frozen=True)
 class WeightSets(Record):
-    """The weights that a card knows of."""
+    """The weights that a card lists."""
 
     demo: DemoWeights | None = None
     imagenet: ImagenetWeights | None = None
@@ -90,10 +93,10 @@ class WeightSets(Record):
 
 @dataclass(frozen=True)
 class ModelCard(Record):
-    """What is known of a model before it is built.
+    """The facts about a model that are known before it is built.
 
-    `arguments` are those of the architecture that make this model of it (a variant's name, groups).
-    `folder` is where the card lies, with `weights/` beside it.
+    `arguments` are the architecture's arguments for this model (a variant's name, groups). `folder`
+    is the card's folder, with `weights/` in it.
     """
 
     name: str
@@ -110,12 +113,12 @@ class ModelCard(Record):
 
     @property
     def default_alpha(self) -> float | None:
-        """The width multiplier when none is said; None where the paper has none."""
+        """The default width multiplier; None if the paper has none."""
         return self.defaults.alpha
 
     @property
     def default_resolution(self) -> int:
-        """The resolution in pixels when none is said."""
+        """The default resolution in pixels."""
         return self.defaults.resolution
 
     @property
@@ -125,13 +128,13 @@ class ModelCard(Record):
 
 
 def folders() -> tuple[Path, ...]:
-    """Where cards are looked for, first to last."""
+    """The folders that are searched for cards, in this order."""
     return (config_dir() / "models", shipped("models"))
 
 
 def names() -> tuple[str, ...]:
     """Every card's name, sorted."""
-    return listed(folders())
+    return names_in(folders())
 
 
 def load(name: str) -> ModelCard:
@@ -139,20 +142,27 @@ def load(name: str) -> ModelCard:
     return read(find("model card", name, folders()))
 
 
-def listed(places: Sequence[Path]) -> tuple[str, ...]:
+def names_in(places: Sequence[Path]) -> tuple[str, ...]:
     """The names of all cards in these folders, sorted."""
     return tuple(sorted({path.stem for folder in places for path in folder.glob("*.toml")}))
 
 
 def find(kind: str, name: str, places: Sequence[Path]) -> Path:
-    """The first file of that name; UsageError that names the `kind` of card for an unknown one."""
-    known = listed(places)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+    """The first file of that name.
+
+    For an unknown name a UsageError that names the `kind` of card.
+    """
+    available = names_in(places)
+    if name not in available:
+        matches = difflib.get_close_matches(name, available, n=1)
+        hint = (
+            f"did you mean {matches[0]}?"
+            if matches
+            else f"there are {', '.join(available) or 'none'}"
+        )
         raise UsageError(f"no {kind} named {name!r}", hint)
-    found = (folder / f"{name}.toml" for folder in places)
-    return next(path for path in found if path.is_file())
+    candidates = (folder / f"{name}.toml" for folder in places)
+    return next(path for path in candidates if path.is_file())
 
 
 def read(path: Path) -> ModelCard:
@@ -166,22 +176,22 @@ def read(path: Path) -> ModelCard:
 
 
 def _check(card: ModelCard, path: Path) -> None:
-    def demand(holds: bool, field: str, what: str) -> None:
-        if not holds:
+    def require(condition: bool, field: str, what: str) -> None:
+        if not condition:
             raise InputError(f"{path}: {field} {what}")
 
     def check_alpha(alpha: float | None, field: str) -> None:
         if alpha is not None:
-            demand(math.isfinite(alpha) and alpha > 0, field, f"is {alpha}, not above 0")
+            require(math.isfinite(alpha) and alpha > 0, field, f"is {alpha}, not above 0")
 
     def check_file(name: str, field: str) -> None:
-        demand(Path(name).name == name and bool(name), field, f"{name!r} is not a file's name")
+        require(Path(name).name == name and bool(name), field, f"{name!r} is not a file's name")
 
-    demand(card.name == path.stem, "name", f"is {card.name!r}, not that of the file")
+    require(card.name == path.stem, "name", f"is {card.name!r}, not that of the file")
     check_alpha(card.default_alpha, "defaults.alpha")
     low, high = card.resolution_limits
-    demand(0 < low <= high, "limits.resolution", "is not smallest, largest")
-    demand(low <= card.default_resolution <= high, "defaults.resolution", "is beyond the limits")
+    require(0 < low <= high, "limits.resolution", "is not smallest, largest")
+    require(low <= card.default_resolution <= high, "defaults.resolution", "is beyond the limits")
     try:
         preprocessing_.validate(card.preprocessing)
     except UsageError as error:
@@ -189,27 +199,27 @@ def _check(card: ModelCard, path: Path) -> None:
     demo, imagenet = card.weights.demo, card.weights.imagenet
     if demo:
         where = "weights.demo"
-        demand(2 <= len(demo.classes) == len(set(demo.classes)), f"{where}.classes", "repeat")
-        demand(0 < demo.crop <= 1, f"{where}.crop", "is not above 0 and at most 1")
+        require(2 <= len(demo.classes) == len(set(demo.classes)), f"{where}.classes", "repeat")
+        require(0 < demo.crop <= 1, f"{where}.crop", "is not above 0 and at most 1")
         for file in demo.files:
             check_alpha(file.alpha, f"{where}.files.alpha")
             check_file(file.file, f"{where}.files.file")
             hexadecimal = re.fullmatch("[0-9a-f]{64}", file.sha256) is not None
-            demand(hexadecimal, f"{where}.files.sha256", f"{file.sha256!r} is not a sha256")
+            require(hexadecimal, f"{where}.files.sha256", f"{file.sha256!r} is not a sha256")
             for resolution, top1 in file.top1.items():
-                fits = resolution.isdecimal() and 0 <= top1 <= 1
-                demand(fits, f"{where}.files.top1", "is not a fraction per resolution")
+                is_valid = resolution.isdecimal() and 0 <= top1 <= 1
+                require(is_valid, f"{where}.files.top1", "is not a fraction per resolution")
     if imagenet:
         where = "weights.imagenet"
-        web = imagenet.base_url.startswith(("https://", "http://"))
-        demand(web, f"{where}.base_url", "is no web address")
-        demand(imagenet.classes > 1, f"{where}.classes", "is not above 1")
-        for published in imagenet.files:
-            check_alpha(published.alpha, f"{where}.files.alpha")
-            check_file(published.file, f"{where}.files.file")
-            demand(
-                re.fullmatch("([0-9a-f]{32})?", published.md5) is not None,
+        is_web_address = imagenet.base_url.startswith(("https://", "http://"))
+        require(is_web_address, f"{where}.base_url", "is no web address")
+        require(imagenet.classes > 1, f"{where}.classes", "is not above 1")
+        for file_ in imagenet.files:
+            check_alpha(file_.alpha, f"{where}.files.alpha")
+            check_file(file_.file, f"{where}.files.file")
+            require(
+                re.fullmatch("([0-9a-f]{32})?", file_.md5) is not None,
                 f"{where}.files.md5",
-                f"{published.md5!r} is not an md5",
+                f"{file_.md5!r} is not an md5",
             )
-            demand(bool(published.resolutions), f"{where}.files.resolutions", "is empty")
+            require(bool(file_.resolutions), f"{where}.files.resolutions", "is empty")

@@ -1,7 +1,7 @@
-"""Why a process of ours ended before its work was done: whose fault it was, and the exit code.
+"""Why one of our processes ended before its work was done: the cause, and the exit code.
 
-A crash is the fault of the file that the process was reading. Being killed is not: the system, or
-somebody, ended it.
+A crash is blamed on the file that the process was reading. A kill is not: the system or a user
+ended the process.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import signal
 
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError
 
-# What a process does to itself: bad addresses, a file that ends before its map, a failed check.
+# Signals of a crash: bad addresses, a file that ends before its map, a failed check.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE})
-# The last words of C++ where there is no memory.
+# What C++ prints if there is no memory.
 _NO_MEMORY = "bad_alloc"
 
 
 def death(what: str, status: int, log: str, file: str = "") -> DeployError:
-    """The error that stands for the end of a process.
+    """The error for the unexpected end of a process.
 
     Args:
-        what: a noun for it, "the conversion".
-        status: how it ended; negative: the signal.
-        log: what it and its libraries printed.
-        file: the name of the file that it was reading, "" where it read none.
+        what: a noun for the process, such as "the conversion".
+        status: its exit status; negative for a signal.
+        log: what the process and its libraries printed.
+        file: the name of the file that it was reading, "" for none.
 
     Returns:
-        DeviceError where it was killed, InputError where it crashed on `file`; DeployError, which
-        is a defect of ours, where it crashed on nothing or just ended.
+        DeviceError if it was killed, InputError if it crashed on `file`. DeployError (a defect of
+        ours) if it crashed without a file, or ended by itself.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it said nothing"
+    last = lines[-1] if lines else "it printed nothing"
     if status >= 0:
         return DeployError(f"{what} ended with status {status}", last)
     if -status == signal.SIGKILL:
@@ -44,11 +44,12 @@ def death(what: str, status: int, log: str, file: str = "") -> DeployError:
     name = signal.Signals(-status).name
     if file:
         return InputError(
-            f"{what} crashed on {file} ({name})", "the file is damaged, or none that it can read"
+            f"{what} crashed on {file} ({name})",
+            "the file is damaged, or of a kind that it cannot read",
         )
     return DeployError(f"{what} crashed ({name})", last)
 
 
 def out_of_memory(what: str) -> DeviceError:
-    """The error that stands for memory that was not there; `what` as of `death`."""
+    """The error for too little memory; `what` as in `death`."""
     return DeviceError(f"{what} ran out of memory", "close other programs and try again")

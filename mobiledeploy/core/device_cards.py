@@ -1,8 +1,8 @@
-"""Device cards: ``<name>.toml`` says what a phone or board is, and what was published of its speed.
+"""Device cards: ``<name>.toml`` describes a phone or board, and gives its published latencies.
 
-Published latencies stand there one by one with their source, in series that are never mixed: of one
-runtime, one precision, one number of threads. What the networks of these points have to do is in
-``networks.csv`` beside the cards; a card of the user's own brings it along (`networks`).
+Each published latency is listed with its source, in series that are never mixed: a series is of one
+runtime, one precision and one number of threads. The workloads of the networks are in
+``networks.csv`` beside the cards; a user's own card holds them itself (`networks`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.core import inputs, records
-from mobiledeploy.core.cards import find, listed
+from mobiledeploy.core.cards import find, names_in
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.package import config_dir, shipped
@@ -26,13 +26,13 @@ Precision = Literal["float32", "int8"]
 
 @dataclass(frozen=True)
 class Workload(Record):
-    """What one inference of a network has to do, whatever the type of its numbers.
+    """The work of one inference of a network; it does not depend on the type of the numbers.
 
-    `mult_adds` are all, as the papers count them. `dense` are those of convolutions and fully
+    `mult_adds` counts all of them, as the papers do. `dense` are those of convolutions and fully
     connected layers, with pixels rounded up to whole tiles (`analysis.latency_model.TILE`),
     `depthwise` those of depthwise convolutions. `activations` are the numbers that operators read
-    and write, fused ones left out. `kernels` are the weights of convolutions, `classifier` those
-    of fully connected layers. `family` names the kind of network (mobilenet_v1).
+    and write, fused ones left out. `kernels` are the weights of convolutions, `classifier` those of
+    fully connected layers. `family` names the kind of network (mobilenet_v1).
     """
 
     family: str
@@ -55,7 +55,7 @@ class EmulatedCore(Record):
 
 @dataclass(frozen=True)
 class Reference(Record):
-    """Where figures are from."""
+    """The source of a figure."""
 
     title: str
     url: str = ""
@@ -73,11 +73,11 @@ class Point(Record):
 
 @dataclass(frozen=True)
 class Series(Record):
-    """Points that belong together: one runtime, one precision, one number of threads.
+    """Points of one runtime, one precision and one number of threads.
 
-    `version` or `year` are those of the runtime, "" and None where the source gives none. `cores`
-    says which of them worked, `statistic` what was published of the runs (mean, median, min); ""
-    where that is not known. `caveat` is what an estimate from these points has to say.
+    `version` and `year` are those of the runtime, "" and None if the source gives none. `cores`
+    says which cores were used, `statistic` what was published about the runs (mean, median, min);
+    "" if that is not known. `caveat` is the warning that an estimate from these points carries.
     """
 
     runtime: str
@@ -94,12 +94,13 @@ class Series(Record):
 
 @dataclass(frozen=True)
 class DeviceCard(Record):
-    """What is known of a phone or a board.
+    """The known facts about a phone or a board.
 
-    `models` are what Android calls it (ro.product.model). `cores` begin with the fastest, and
-    `emulate` are the emulated cores that multiply as that one does, by dot products or without:
-    that decides which kernels a runtime takes. The nearest comes first, its own where there is
-    such a one. `networks` are the workloads of points that ``networks.csv`` does not have.
+    `models` are its names in Android (ro.product.model). `cores` starts with the fastest core.
+    `emulate` lists the emulated cores that multiply as the fastest core does, with or without dot
+    products: that decides which kernels a runtime uses. The closest comes first; it is the same
+    core if that can be emulated. `networks` are the workloads of points that ``networks.csv`` does
+    not have.
     """
 
     name: str
@@ -115,23 +116,23 @@ class DeviceCard(Record):
 
     @property
     def points(self) -> int:
-        """How many latencies are published of it."""
+        """The number of published latencies."""
         return sum(len(series.points) for series in self.series)
 
 
 def folders() -> tuple[Path, ...]:
-    """Where cards are looked for, first to last: the user's folder comes before ours."""
+    """The folders that are searched for cards, in this order: the user's folder, then ours."""
     return (user_folder(), shipped("android_bench") / "devices")
 
 
 def user_folder() -> Path:
-    """Where a card of the user's lies."""
+    """The folder of the user's own cards."""
     return config_dir() / "devices"
 
 
 def names() -> tuple[str, ...]:
     """Every card's name, sorted."""
-    return listed(folders())
+    return names_in(folders())
 
 
 def load(name: str) -> DeviceCard:
@@ -140,21 +141,21 @@ def load(name: str) -> DeviceCard:
 
 
 def all_() -> tuple[DeviceCard, ...]:
-    """Every card, by name; a broken one is an InputError."""
+    """Every card, sorted by name; InputError for a broken one."""
     return tuple(map(load, names()))
 
 
 def matching(name: str) -> DeviceCard | None:
-    """The card that `name` means: its own, or the one with most points of those that it begins.
+    """The card of this name, or the one with most points among those whose names start with it.
 
-    ``pixel`` is the Pixel with most published points; None where no card is meant.
+    ``pixel`` is the Pixel with most published points. None if no card matches.
     """
-    known = names()
-    if name in known:
+    names_ = names()
+    if name in names_:
         return load(name)
-    of_kind = [load(other) for other in known if other.startswith(f"{name}-")]
-    # Most points first, then the name, so that the answer does not hang on the file system.
-    return min(of_kind, key=lambda card: (-card.points, card.name), default=None)
+    candidates = [load(other) for other in names_ if other.startswith(f"{name}-")]
+    # Most points first, then by name: the result does not depend on the file system.
+    return min(candidates, key=lambda card: (-card.points, card.name), default=None)
 
 
 def read(path: Path) -> DeviceCard:
@@ -168,12 +169,12 @@ def read(path: Path) -> DeviceCard:
 
 
 def workloads(card: DeviceCard) -> Mapping[str, Workload]:
-    """What each network that the card speaks of has to do."""
+    """The workload of each network that the card refers to."""
     return networks() | dict(card.networks)
 
 
 def networks() -> dict[str, Workload]:
-    """The networks of the published points, counted in files that were made of them."""
+    """The workloads of the networks of the published points, counted in files of these networks."""
     path = shipped("android_bench") / "devices" / "networks.csv"
     rows = list(csv.DictReader(io.StringIO(inputs.text(path, inputs.TABLE), newline="")))
     counts = [field.name for field in dataclasses.fields(Workload)][1:]
@@ -187,21 +188,23 @@ def networks() -> dict[str, Workload]:
 
 
 def _check(card: DeviceCard, path: Path) -> None:
-    def demand(holds: bool, field: str, what: str) -> None:
-        if not holds:
+    def require(condition: bool, field: str, what: str) -> None:
+        if not condition:
             raise InputError(f"{path}: {field} {what}")
 
-    demand(card.name == path.stem, "name", f"is {card.name!r}, not that of the file")
+    require(card.name == path.stem, "name", f"is {card.name!r}, not that of the file")
     for core in card.cores:
-        demand(core.count > 0 and core.clock_hz > 0, "cores", "have a count or clock of 0")
-    known = networks().keys() | card.networks.keys()
+        require(core.count > 0 and core.clock_hz > 0, "cores", "have a count or clock of 0")
+    network_names = networks().keys() | card.networks.keys()
     for workload in card.networks.values():
         counts = [getattr(workload, f.name) for f in dataclasses.fields(Workload)][1:]
-        fits = min(counts) >= 0 and workload.mult_adds > 0
-        demand(fits, "networks", "have a count below 0, or no mult-adds")
+        is_valid = min(counts) >= 0 and workload.mult_adds > 0
+        require(is_valid, "networks", "have a count below 0, or no mult-adds")
     for series in card.series:
-        demand(series.threads > 0, "series.threads", f"is {series.threads}")
+        require(series.threads > 0, "series.threads", f"is {series.threads}")
         for point in series.points:
-            demand(point.latency_ns > 0, "series.points", f"{point.network} takes no time")
-            demand(point.network in known, "series.points", f"{point.network} is not known")
-            demand(point.source in card.sources, "series.points", f"{point.source} is no source")
+            require(point.latency_ns > 0, "series.points", f"{point.network} takes no time")
+            require(
+                point.network in network_names, "series.points", f"{point.network} is not known"
+            )
+            require(point.source in card.sources, "series.points", f"{point.source} is no source")

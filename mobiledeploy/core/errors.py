@@ -1,15 +1,15 @@
-"""What can go wrong, and the exit code each kind ends in.
+"""The errors, and the exit code of each kind.
 
     DeployError
     ├── UsageError      2   the command line, a setting, or the place that it names to write to
     ├── VoidError       4   the machine changed while it was timed: there is no figure
-    ├── DeviceError     5   the machine that should do the work: absent, lost, or it killed one
-    ├── MissingError    6   a dependency, weights or another asset that is not here
-    └── InputError      7   a model, image or record that cannot be read, or converted
+    ├── DeviceError     5   the machine for the work is absent or lost, or it killed a process
+    ├── MissingError    6   a dependency, weights or another asset is absent
+    └── InputError      7   a model, image or record cannot be read or converted
         └── BrokenImage     one image of a data set; the others are still good
 
-Anything else that escapes is a defect of ours and ends in 70 (`cli/main.py`).
-Verdicts (1, 3) are results, not errors.
+Any other exception is a defect of ours and ends in 70 (`cli/main.py`). Verdicts (1, 3) are results,
+not errors.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class DeployError(Exception):
 
 
 class UsageError(DeployError):
-    """The command line or a setting asks for something that cannot be."""
+    """The command line or a setting asks for something that is not possible."""
 
     exit_code = 2
 
 
 class VoidError(DeployError):
-    """The machine changed while it was timed, each time that it was tried."""
+    """The machine changed during the timing, at each attempt."""
 
     exit_code = 4
 
@@ -50,7 +50,7 @@ class DeviceError(DeployError):
 
 
 class MissingError(DeployError):
-    """A dependency or an asset is not here; the hint is the line that brings it."""
+    """A dependency or an asset is absent; the hint is the command that installs it."""
 
     exit_code = 6
 
@@ -62,7 +62,7 @@ class InputError(DeployError):
 
 
 class BrokenImage(InputError):
-    """One image cannot be read; who reads many skips it, names it and counts it."""
+    """One image cannot be read; a caller that reads many skips it, names it and counts it."""
 
 
 class DeployWarning(UserWarning):
@@ -84,6 +84,6 @@ def of_code(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says anything."""
+    """The first line of an error's text that is not empty."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)

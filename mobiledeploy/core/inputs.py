@@ -1,8 +1,8 @@
-"""The one place that opens a file which somebody else may have made.
+"""The one module that opens untrusted files.
 
-A name can lead to a pipe that nobody writes into, to a device without an end, or in a circle. So
-a file is opened without waiting, looked at, and read only if it is a regular one that is not
-larger than its kind can be. `tests/test_house.py` holds all other modules to it.
+A name can refer to a pipe that nobody writes into, to an endless device, or to a circle of links.
+So a file is opened without waiting, examined, and read only if it is a regular file that is not
+larger than its kind can be. `tests/test_house.py` checks that no other module opens such files.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import InputError
 
-# Bytes that a file of each kind has at most. Parsed JSON takes 24 times the memory of its text.
+# The largest size of each kind of file in bytes. Parsed JSON takes 24 times the memory of its text.
 SETTINGS = 1 << 20
 """TOML: settings and cards."""
 TABLE = 16 << 20
-"""CSV, and class names one a line."""
+"""CSV, and class names, one per line."""
 RECORD = 32 << 20
 """JSON: a record, a recording, a baseline."""
 RECORDS = 1 << 30
-"""Records of a whole store, one a line, each of `RECORD` at most."""
+"""Records of a whole store, one per line, each of `RECORD` at most."""
 IMAGE = 256 << 20
 FINISHED = 768 << 20
-"""A model file that is read as a whole (TFLite, ONNX): VGG-16 in float32 has 553 MB."""
+"""A model file that is read into memory (TFLite, ONNX): VGG-16 in float32 has 553 MB."""
 MODEL = 2 << 30
-"""Weights and models that are read piece by piece; also what is copied or hashed only."""
+"""Weights and models that are read piece by piece; also files that are only copied or hashed."""
 ARRAYS = 4 << 30
 """A numpy archive."""
 
 _LONGEST_SHOWN = 300
-_MEND = {
+_HINTS = {
     errno.EACCES: "take the right to read it",
     errno.ELOOP: "its link leads back to itself",
     errno.ENOENT: "check its name",
@@ -45,25 +45,25 @@ _MEND = {
 
 
 class Absent(InputError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
-class _Reader(FileIO):
-    """An open file. A disk that fails later is refused as one that fails at once."""
+class _CheckedFile(FileIO):
+    """An open file. A later read error raises the same InputError as an error at opening."""
 
     def __init__(self, path: Path, handle: int) -> None:
         super().__init__(handle, "rb")
         self._path = path
 
     def readinto(self, buffer: Any) -> int | None:
-        """As of FileIO; InputError where the system cannot read on."""
+        """As in FileIO; InputError for a read error."""
         try:
             return super().readinto(buffer)
         except OSError as error:
             raise _refusal(self._path, error) from error
 
     def readall(self) -> bytes:
-        """As `readinto`, to the end."""
+        """As `readinto`, up to the end."""
         try:
             return super().readall()
         except OSError as error:
@@ -71,17 +71,17 @@ class _Reader(FileIO):
 
 
 @contextmanager
-def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader[FileIO]]:
+def open_file(path: Path, most: int = MODEL) -> Iterator[BufferedReader[FileIO]]:
     """The file, open for reading from its start.
 
     Args:
         path: a regular file, or a link to one.
-        most: bytes that it may have.
+        most: the largest allowed size in bytes.
 
     Raises:
-        Absent: it is not there.
-        InputError: it cannot be opened, is not a regular file, or is too large; later, where the
-            system cannot read it on.
+        Absent: it does not exist.
+        InputError: it cannot be opened, is not a regular file, or is too large; also later, for a
+            read error.
     """
     handle = _handle(path)
     try:
@@ -89,34 +89,34 @@ def opened(path: Path, most: int = MODEL) -> Iterator[BufferedReader[FileIO]]:
     except InputError:
         os.close(handle)
         raise
-    reader: FileIO = _Reader(path, handle)
+    reader: FileIO = _CheckedFile(path, handle)
     with BufferedReader(reader) as stream:
         yield stream
 
 
 def read(path: Path, most: int) -> bytes:
-    """The file's content; errors as of `opened`."""
-    with opened(path, most) as stream:
+    """The file's content; errors as in `open_file`."""
+    with open_file(path, most) as stream:
         size = os.fstat(stream.fileno()).st_size
         content = stream.read(size + 1)
     if len(content) > size:
-        raise InputError(f"{shown(path)} was changed while it was read", "try again")
+        raise InputError(f"{printable(path)} changed while it was read", "try again")
     return content
 
 
 def text(path: Path, most: int, encoding: str = "utf-8") -> str:
-    """The file's content as text; errors as of `opened`, InputError too where it is no text."""
+    """The file's content as text; errors as in `open_file`, and InputError if it is not text."""
     try:
         return read(path, most).decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{shown(path)} cannot be read: byte {error.start} is not UTF-8", "save it as UTF-8"
+            f"{printable(path)} cannot be read: byte {error.start} is not UTF-8", "save it as UTF-8"
         ) from error
 
 
 def toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; errors as of `text`, InputError too where it is no TOML."""
-    # Imported where it is used: a help text reads no settings.
+    """The tables of a TOML file; errors as in `text`, and InputError if it is not TOML."""
+    # Imported here, since a help text needs no settings.
     import tomllib
 
     try:
@@ -124,14 +124,14 @@ def toml(path: Path) -> dict[str, Any]:
         if "\0" in _strings(tables):
             raise ValueError("a text holds the character NUL")
     except (ValueError, RecursionError) as error:
-        # ValueError: of numbers with more digits than Python reads, too.
-        reason = "it nests too deep" if isinstance(error, RecursionError) else error
-        raise InputError(f"{shown(path)} cannot be read: {reason}") from error
+        # ValueError also for numbers with more digits than Python reads.
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{printable(path)} cannot be read: {reason}") from error
     return tables
 
 
-def shown(path: Path) -> str:
-    """The name as errors show it: a few hundred characters at most, all of them printable."""
+def printable(path: Path) -> str:
+    """The name for error messages: a few hundred characters at most, all of them printable."""
     name = str(path)
     if len(name) > _LONGEST_SHOWN:
         name = f"{name[:_LONGEST_SHOWN]}…"
@@ -146,26 +146,26 @@ def _handle(path: Path) -> int:
         raise _refusal(path, error) from error
     except ValueError as error:
         # A NUL, or half of a surrogate pair.
-        raise Absent(f"{shown(path)} is no name that a file can have", "check its name") from error
+        raise Absent(f"{printable(path)} is not a valid file name", "check its name") from error
 
 
 def _check(path: Path, facts: os.stat_result, most: int) -> None:
     if stat.S_ISDIR(facts.st_mode):
-        raise InputError(f"{shown(path)} is a folder", "a file is wanted here")
+        raise InputError(f"{printable(path)} is a folder", "give a file")
     if not stat.S_ISREG(facts.st_mode):
         raise InputError(
-            f"{shown(path)} is not a regular file",
+            f"{printable(path)} is not a regular file",
             "pipes and devices are not read: save the content into a file first",
         )
     if facts.st_size > most:
         raise InputError(
-            f"{shown(path)} is too large: {facts.st_size} bytes, where {most} are the most",
+            f"{printable(path)} is too large: {facts.st_size} bytes, the limit is {most}",
             "check that it is the right file",
         )
 
 
 def _strings(value: Any) -> str:
-    """All keys and texts in parsed TOML, one behind the other."""
+    """All keys and strings in parsed TOML, concatenated."""
     if isinstance(value, dict):
         return "".join(key + _strings(item) for key, item in value.items())
     if isinstance(value, list):
@@ -176,4 +176,4 @@ def _strings(value: Any) -> str:
 def _refusal(path: Path, error: OSError) -> InputError:
     kind = Absent if error.errno in (errno.ENOENT, errno.ENOTDIR) else InputError
     reason = os.strerror(error.errno or 0)
-    return kind(f"{shown(path)} cannot be read: {reason}", _MEND.get(error.errno or 0, ""))
+    return kind(f"{printable(path)} cannot be read: {reason}", _HINTS.get(error.errno or 0, ""))

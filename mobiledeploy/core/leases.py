@@ -1,7 +1,7 @@
-"""Who may use a machine right now, and how much of it: shared for work, exclusive for a timing.
+"""Leases of a machine: shared for work, exclusive for a timing.
 
-Locks are of the operating system (flock) on files in the user's cache folder: they end with the
-process that holds them, however it ends.
+A lease is a lock of the operating system (flock) on a file in the user's cache folder. It ends with
+the process that holds it, however that process ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mobiledeploy.core.records import writing
 
 
 def cores() -> int:
-    """How many cores this process may use: a sweep's jobs have a share of them each."""
+    """The number of cores that this process may use: each job of a sweep has a share of them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -29,8 +29,8 @@ def cores() -> int:
 def hold(machine: str, *, exclusive: bool, reporter: Reporter) -> Iterator[None]:
     """Holds the lease of `machine` until the context ends.
 
-    Waits, and says so, while another process holds it in a way that does not go with ours. Not
-    for a thread that holds it already.
+    Waits, and reports that, while another process holds a lease that excludes ours. A thread that
+    already holds the lease must not call this.
 
     Raises:
         UsageError: the cache folder cannot be written.

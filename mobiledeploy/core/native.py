@@ -1,8 +1,7 @@
-"""Where the native parts lie: the C runner, its runtimes, the emulator and what it stands on; adb.
+"""The paths of the native parts: the C runner, its runtimes, the emulator and its libraries; adb.
 
-`mobiledeploy doctor --emulator` puts them into the user's cache (steps/equip.py), under a name that
-stands for our C sources and for the versions that are pinned: parts of another version are never
-taken for these.
+`mobiledeploy doctor --emulator` puts them into the user's cache (steps/equip.py). The folder's name
+is a hash of our C sources and of the pinned versions, so parts of another version are never used.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SOURCES = ("runner", "counter")
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel of a machine: pip's tag of its platform, and the hash that it must have."""
+    """A wheel for one machine: pip's platform tag, and the hash that it must have."""
 
     platform: str
     sha256: str
@@ -38,7 +37,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Package:
-    """A package from PyPI, in one version, its wheels by machine (x86_64, aarch64)."""
+    """One version of a package from PyPI, with its wheels by machine (x86_64, aarch64)."""
 
     version: str
     wheels: Mapping[str, Wheel]
@@ -46,7 +45,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Assets:
-    """android_bench/assets.toml: packages by name, and the names of Debian's by purpose."""
+    """android_bench/assets.toml: PyPI packages by name, and names of Debian packages by purpose."""
 
     apt: Mapping[str, tuple[str, ...]]
     packages: Mapping[str, Package]
@@ -54,10 +53,10 @@ class Assets:
 
 @dataclass(frozen=True)
 class Equipment(Record):
-    """What `equip` put into the cache: versions by part, Debian's and ours.
+    """What `equip` put into the cache: the version of each part, Debian's and ours.
 
-    `qemu` is the emulator's program, `qemu_libraries` a folder of libraries for it ("" for none):
-    where the system had no fit one, both lie in the cache.
+    `qemu` is the emulator's program, `qemu_libraries` a folder of libraries for it ("" for none).
+    Both are in the cache if the system had no suitable emulator.
     """
 
     versions: Mapping[str, str]
@@ -67,17 +66,17 @@ class Equipment(Record):
 
 @cache
 def assets() -> Assets:
-    """What is fetched, as assets.toml pins it."""
+    """What is downloaded, as pinned in assets.toml."""
     path = shipped("android_bench") / "assets.toml"
     data = inputs.toml(path)
-    found: Assets = records.decode(
+    assets_: Assets = records.decode(
         Assets, {"apt": data.pop("apt", {}), "packages": data}, str(path)
     )
-    return found
+    return assets_
 
 
 def folder() -> Path:
-    """Where the parts of this version lie, or will."""
+    """The folder of the parts of this version, whether it exists or not."""
     digest = sha256()
     bench = shipped("android_bench")
     for path in (
@@ -89,10 +88,10 @@ def folder() -> Path:
 
 
 def equipment() -> Equipment:
-    """What is there; MissingError where nothing is, or parts of another version only."""
+    """The parts in the cache; MissingError if there are none of this version."""
     record = folder() / "equipment.json"
     if not record.is_file():
-        raise MissingError("the native parts are not here", FIX)
+        raise MissingError("the native parts are not installed", FIX)
     return records.loads(Equipment, inputs.read(record, inputs.RECORD), str(record))
 
 
@@ -102,12 +101,12 @@ def runner(machine: str) -> Path:
 
 
 def counter() -> Path:
-    """The instruction counter, a plugin of the emulator."""
+    """The instruction counter, a plugin for the emulator."""
     return _part(folder() / "libcounter.so")
 
 
 def qemu() -> Path:
-    """The emulator, in the cache or the system's."""
+    """The emulator, from the cache or from the system."""
     return _part(folder() / equipment().qemu)
 
 
@@ -117,43 +116,46 @@ def sysroot() -> Path:
 
 
 def library(machine: str, package: str, pattern: str) -> Path:
-    """A runtime's shared library: this machine's is the installed package's own."""
+    """A runtime's shared library; for this machine it is that of the installed package."""
     if machine == platform.machine():
         spec = importlib.util.find_spec(pattern.partition("/")[0])
         if spec is None or spec.origin is None:
             raise MissingError(f"{package} is not installed", f"pip install {package}")
-        place = Path(spec.origin).parent.parent
+        folder_ = Path(spec.origin).parent.parent
     else:
-        place = _part(folder() / machine)
-    return next(iter(sorted(place.glob(pattern))), place / pattern)
+        folder_ = _part(folder() / machine)
+    return next(iter(sorted(folder_.glob(pattern))), folder_ / pattern)
 
 
 def library_version(path: str, package: str, pattern: str) -> str:
-    """The version of the package that a library is of: the installed one's, or else the pinned."""
+    """The version of a library's package: the installed version, otherwise the pinned one."""
     if Path(path) == library(platform.machine(), package, pattern):
         return metadata.version(package)
     return assets().packages[package].version
 
 
 def adb() -> str:
-    """The user's adb: MOBILEDEPLOY_ADB, then the SDK's, then the PATH's; MissingError without."""
-    chosen = os.environ.get("MOBILEDEPLOY_ADB")
-    if chosen:
-        found = shutil.which(chosen)
-        if found is None:
-            raise MissingError(f"{chosen} is no adb that can be run", "give another --adb FILE")
-        return found
+    """The user's adb: from MOBILEDEPLOY_ADB, the SDK or PATH, in this order.
+
+    MissingError if absent.
+    """
+    setting = os.environ.get("MOBILEDEPLOY_ADB")
+    if setting:
+        program = shutil.which(setting)
+        if program is None:
+            raise MissingError(f"{setting} is not an executable adb", "give another --adb FILE")
+        return program
     for home in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         tools = Path(os.environ.get(home) or "/nonexistent") / "platform-tools" / "adb"
         if os.access(tools, os.X_OK):
             return str(tools)
-    found = shutil.which("adb")
-    if found is None:
+    program = shutil.which("adb")
+    if program is None:
         raise MissingError("adb is not installed", "apt install adb, or give --adb FILE")
-    return found
+    return program
 
 
 def _part(path: Path) -> Path:
     if not path.exists():
-        raise MissingError(f"the native part {path.name} is not here", FIX)
+        raise MissingError(f"the native part {path.name} is not installed", FIX)
     return path

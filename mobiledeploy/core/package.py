@@ -1,4 +1,4 @@
-"""Where the package lies, what came along with it, and where the user's own things lie.
+"""The folders of the package, of its data, and of the user's own files.
 
 Imports nothing else of ours.
 """
@@ -12,15 +12,15 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def shipped(folder: str) -> Path:
-    """`models` or `android_bench`: beside the package in a checkout, within it where installed."""
+    """`models` or `android_bench`: beside the package in a checkout, inside it if installed."""
     installed = PACKAGE / "_data" / folder
     return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
 def home() -> Path:
-    """The user's home; a folder that is not there for a user who has none.
+    """The user's home; a folder that does not exist for a user who has none.
 
-    A path that is relative would make somebody's own of whatever folder a command is called in.
+    Never a relative path: it would turn the current folder into the user's own.
     """
     try:
         path = Path.home()

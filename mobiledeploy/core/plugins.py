@@ -41,7 +41,7 @@ INTERFACE = 1
 """The version of the ports in core/ports.py. It grows when a plugin written for the last one would
 no longer fit."""
 
-# The extra that brings a module, for the answer to an import that fails.
+# The extra that installs a module, for the hint after a failed import.
 EXTRA_OF = {
     "tensorflow": "export",
     "tf_keras": "export",
@@ -55,11 +55,11 @@ EXTRA_OF = {
 
 
 def missing(module: str, extra: str | None = None) -> MissingError:
-    """The error for a module that is not installed; its hint is the line that brings it."""
+    """The error for a module that is not installed; its hint is the command that installs it."""
     top = module.partition(".")[0]
     extra = extra or EXTRA_OF.get(top)
-    wanted = f"'mobiledeploy[{extra}]'" if extra else top
-    return MissingError(f"{top} is not installed", f"pip install {wanted}")
+    requirement = f"'mobiledeploy[{extra}]'" if extra else top
+    return MissingError(f"{top} is not installed", f"pip install {requirement}")
 
 
 class Shelf(Generic[T]):
@@ -163,18 +163,18 @@ def shelves() -> tuple[Shelf[Any], ...]:
 
 
 def source_of(source: Source) -> SourceFile:
-    """What opens it: an architecture is a Keras 2 model."""
+    """The plugin that opens the source; an architecture is a Keras 2 model."""
     return SOURCES.load(source.file.framework if source.file else "tf_keras")
 
 
 def dataset(source: str) -> Dataset:
-    """The data set that takes `--data SOURCE`; UsageError where none does."""
-    # What lies on disk is asked last: a folder that happens to be called demo is ./demo.
+    """The data set that accepts `--data SOURCE`; UsageError if none does."""
+    # Files on disk come last: a folder that happens to be called demo must be given as ./demo.
     plugins = sorted(DATASETS.each(), key=lambda plugin: plugin[0] in ("folder", "npz"))
     for _, plugin in plugins:
         if plugin.accepts(source):
             return plugin
     raise UsageError(
-        f"--data {source} is no data set that is known",
+        f"--data {source} is not a known data set",
         "give demo, a folder with a folder of images per class, or an .npz of images and labels",
     )

@@ -33,11 +33,11 @@ from mobiledeploy.core.types import (
 Images = NDArray[np.float32]  # [N, H, W, 3], preprocessed
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB, as the data set holds it
 Array = NDArray[Any]
-Progress = Callable[[str, int, int], None]  # what is being done, how many done, of how many
+Progress = Callable[[str, int, int], None]  # the step, how many are done, of how many
 
 
 def quiet(what: str, done: int, total: int) -> None:
-    """A Progress that nobody hears."""
+    """A Progress that does nothing."""
 
 
 class Architecture(Protocol):
@@ -49,8 +49,8 @@ class Architecture(Protocol):
     def build(self) -> Callable[..., Any]:
         """The model, from keyword arguments resolution=(height, width), classes, and its own.
 
-        Input `image` [N, height, width, 3] float32, output [N, classes]. Its own arguments
-        (alpha, groups, variant) are the paper's, as the card names them; UsageError for values that
+        Input `image` [N, height, width, 3] float32, output [N, classes]. The other arguments
+        (alpha, groups, variant) are the paper's, as the card names them. UsageError for values that
         the paper's network cannot have.
         """
         ...
@@ -65,7 +65,7 @@ class RecipeFile(Protocol):
 class Pass(Protocol):
     """One step of post-training quantization, from one paper.
 
-    PRESERVES states whether the float function stays what it was.
+    PRESERVES states whether the float function stays the same.
     """
 
     PRESERVES: bool
@@ -73,28 +73,28 @@ class Pass(Protocol):
     def apply(
         self, quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
     ) -> QuantizedGraph:
-        """The quantized graph, improved by what the images [N, H, W, 3] show."""
+        """The quantized graph, improved with the images [N, H, W, 3]."""
         ...
 
 
 class Compression(Protocol):
-    """What makes a network smaller and needs training: wrap, train on, strip.
+    """A method that makes a network smaller and needs training: wrap, train, strip.
 
-    PRESERVES states whether the float function stays what it was.
+    PRESERVES states whether the float function stays the same.
     """
 
     PRESERVES: bool
 
     def wrap(self, model: Model, amount: float, steps: int) -> Model:
-        """The model, made ready for a training of `steps` batches; UsageError for the amount."""
+        """The model, prepared for a training of `steps` batches; UsageError for a wrong amount."""
         ...
 
     def callbacks(self) -> Sequence[Any]:
-        """What Keras has to call while it trains."""
+        """The callbacks that Keras needs during the training."""
         ...
 
     def strip(self, model: Model) -> Model:
-        """The trained model, plain again."""
+        """The trained model without the wrappers."""
         ...
 
 
@@ -102,25 +102,28 @@ class Writer(Protocol):
     """A finished TFLite file -> the bytes of one format, without TensorFlow."""
 
     def write(self, content: bytes) -> bytes:
-        """The file; InputError for what has no form in the format."""
+        """The file; InputError for an operator that the format cannot express."""
         ...
 
 
 class Format(Protocol):
-    """What a finished model file is and holds, without TensorFlow and without running it."""
+    """Reads and edits finished model files, without TensorFlow and without running them."""
 
     SUFFIX: str
 
     def inspect(self, data: bytes) -> FileFacts:
-        """Inputs, outputs, layers; InputError where `data` is not such a file."""
+        """Inputs, outputs, layers; InputError if `data` is not such a file."""
         ...
 
     def float_layers(self, facts: FileFacts) -> tuple[str, ...]:
-        """The operators that would compute in float; type changes at the ends do not count."""
+        """The operators that compute in float.
+
+        Type changes at the inputs and outputs do not count.
+        """
         ...
 
     def between_integers(self, facts: FileFacts) -> tuple[str, ...]:
-        """Of `float_layers` those that are the format's only form of an operator among integers."""
+        """Those of `float_layers` whose operator has no integer form in the format."""
         ...
 
     def sparsity(self, data: bytes) -> float:
@@ -128,42 +131,45 @@ class Format(Protocol):
         ...
 
     def weights(self, data: bytes) -> Mapping[str, NDArray[np.float32]]:
-        """The constants that layers read, as real values in the format's own order, by name."""
+        """The constants of the layers by name, as real values in the format's own axis order."""
         ...
 
     def seal(self, data: bytes) -> bytes:
-        """The file as it is shipped: its tensors named `image` and `scores`."""
+        """The final file: its tensors are named `image` and `scores`."""
         ...
 
     def write_metadata(self, data: bytes, contract: Contract) -> bytes:
-        """The file with `contract` in its metadata, where the format's usual readers look."""
+        """The file with `contract` in its metadata, where the usual readers of the format look."""
         ...
 
     def contract(self, data: bytes) -> Contract | None:
-        """What `write_metadata` wrote; None where it did not, InputError where it is damaged."""
+        """The contract that `write_metadata` wrote.
+
+        None if there is none, InputError if it is damaged.
+        """
         ...
 
     def expose_tensor(self, data: bytes, tensor: str) -> bytes:
-        """A copy whose one output is `tensor`: how logits are read behind a softmax."""
+        """A copy whose only output is `tensor`: this gives the logits of a model with a softmax."""
         ...
 
     def activations(self, facts: FileFacts) -> tuple[Tensor, ...]:
-        """What the operators hand on to each other, in the order in which it is made."""
+        """The tensors between operators, in the order of execution."""
         ...
 
-    def extract_subgraph(self, data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
-        """A copy that takes the tensors `given`, as far as they are read, and answers `wanted`.
+    def extract_subgraph(self, data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+        """A copy that reads those of the tensors `inputs` that it needs, and returns `outputs`.
 
-        A tensor that is both is answered as its operator makes it.
+        A tensor that is in both is returned as its operator computes it.
         """
         ...
 
 
 class OpenedModel(Protocol):
-    """A model that somebody brought, ready to become one float TFLite.
+    """A user's model, ready to become one float TFLite.
 
-    `resolution` is (height, width). `network` is the live model of TensorFlow behind it, for its
-    layers and for distillation; None without TensorFlow.
+    `resolution` is (height, width). `network` is the TensorFlow model, for its layers and for
+    distillation; None without TensorFlow.
     """
 
     resolution: tuple[int, int]
@@ -173,47 +179,49 @@ class OpenedModel(Protocol):
     def floats(self, output: Output) -> bytes:
         """A float TFLite that ends as `output` says.
 
-        A static batch of 1, and the signature serving_default, image -> scores. InputError where
-        TFLite cannot hold the model.
+        It has a static batch of 1 and the signature serving_default, image -> scores. InputError if
+        TFLite cannot express the model.
         """
         ...
 
     def answers(self, images: Images) -> NDArray[np.float32]:
-        """What its own framework computes of images [N, H, W, 3], before a closing softmax.
+        """What the model's own framework computes for images [N, H, W, 3], before a final softmax.
 
-        [N, classes]. InputError where it cannot, and where it answers otherwise each time.
+        Shape [N, classes]. InputError if the framework cannot run the model, or if the answers
+        change from call to call.
         """
         ...
 
     def ends_in_softmax(self) -> bool:
-        """Whether its answers come from a softmax over the classes."""
+        """Whether the model ends in a softmax over the classes."""
         ...
 
     def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
-        """The input range by which `images`, prepared by `pre`, are far more like its training.
+        """An input range that makes `images` far more like the training images than `pre` does.
 
-        None where that of `pre` fits as well as any, and where the model does not tell.
+        `images` are prepared by `pre`. None if the range of `pre` fits as well as any, or if the
+        model does not show it.
         """
         ...
 
 
 class SourceFile(Protocol):
-    """A kind of model that people bring. Nothing of a framework is imported before `open`.
+    """A kind of model file. No framework is imported before `open`.
 
-    NEEDS are the modules that it takes to open one.
+    NEEDS are the modules that `open` imports.
     """
 
     NEEDS: tuple[str, ...]
 
     def detect(self, path: Path) -> ModelFile | None:
-        """What the file is, None where it is something else; InputError where it is broken."""
+        """What the file is; None if it is of another kind, InputError if it is broken."""
         ...
 
     def open(self, source: Source) -> OpenedModel:
-        """The model, in one process that may import its framework.
+        """The model, opened in a process that may import its framework.
 
-        InputError where it cannot be opened, or is no image classifier; UsageError for a resolution
-        that it cannot take.
+        InputError if it cannot be opened or is not an image classifier; UsageError for a resolution
+        that it does not accept.
         """
         ...
 
@@ -228,20 +236,20 @@ class Engine(Protocol):
     total_nodes: int | None
 
     def load(self, tensor: Array) -> None:
-        """Puts a raw input of `input`'s shape and dtype in its place."""
+        """Sets the raw input, of the shape and dtype of `input`."""
         ...
 
     def invoke(self) -> None:
-        """Computes, and nothing else: this is what is timed."""
+        """Runs the model and does nothing else: this call is timed."""
         ...
 
     def run(self, tensor: Array) -> Array:
-        """The raw output for a raw input: load, invoke, and a copy of what came out."""
+        """The raw output for a raw input: load, invoke, and a copy of the output."""
         ...
 
 
-class Part(Protocol):
-    """An subgraph of a model, loaded by a runtime: any number of inputs and outputs."""
+class LoadedSubgraph(Protocol):
+    """A subgraph of a model, loaded by a runtime: any number of inputs and outputs."""
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
         """The raw outputs for the raw inputs, both in the file's order; InputError for others."""
@@ -275,10 +283,10 @@ class Runtime(Protocol):
         ...
 
     def open(self, path: Path, *, threads: int, delegate: str) -> Engine:
-        """The model at `path`, ready to run; InputError where the engine refuses it."""
+        """The model at `path`, ready to run; InputError if the engine rejects it."""
         ...
 
-    def part(self, path: Path, *, threads: int) -> Part:
+    def part(self, path: Path, *, threads: int) -> LoadedSubgraph:
         """The subgraph of a model at `path`, on its default delegate; InputError as for `open`."""
         ...
 
@@ -291,41 +299,42 @@ class Runner(Protocol):
         ...
 
     def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
-        """What must lie on the device besides the model, by what it is to this runner.
+        """The files that the runner needs on the device besides the model, by their role.
 
         `machine` is the device's (`facts()["machine"]`: x86_64, aarch64, android-aarch64).
-        MissingError where this computer does not have it.
+        MissingError if this computer does not have them.
         """
         ...
 
     def bench(
         self, model: str, target: Target, sample: str | None, files: Mapping[str, str]
     ) -> tuple[str, ...]:
-        """The argv that times `model` until its standard input closes.
+        """The argv that times `model` until standard input closes.
 
-        `sample` is a file on the device with the raw input; None for seeded noise. `files` are
-        those of `files()`, where they lie on the device.
+        `sample` is a file on the device with the raw input; None for seeded noise. `files` are the
+        paths on the device of the files of `files()`.
         """
         ...
 
     def predict(self, model: str, target: Target) -> tuple[str, ...]:
-        """The argv that answers for images: a protocol.Work and ranges on standard input.
+        """The argv that predicts images.
 
-        UsageError where this runner can only time.
+        It reads a protocol.Work and ranges from standard input. UsageError if this runner can only
+        time.
         """
         ...
 
     def layers(self, target: Target) -> tuple[str, ...]:
-        """The argv that runs subgraphs of models: protocol.Feed records on standard input.
+        """The argv that runs subgraphs of models.
 
-        UsageError where this runner can only time.
+        It reads protocol.Feed records from standard input. UsageError if this runner can only time.
         """
         ...
 
     def hear(self, process: Process, target: Target) -> Process:
-        """The running program as one that speaks PROTOCOL.md: itself, or with its words translated.
+        """The running program as one that speaks PROTOCOL.md; its output is translated if needed.
 
-        `target` is what `bench` or `predict` was asked for.
+        `target` is the one that `bench` or `predict` got.
         """
         ...
 
@@ -358,29 +367,29 @@ class Session(Protocol):
     """An open device, leased until its context ends."""
 
     def facts(self) -> Mapping[str, str]:
-        """What the machine is and how it stands right now (clocks, load, temperature)."""
+        """What the machine is, and its present state (clocks, load, temperature)."""
         ...
 
     def push(self, path: Path) -> str:
-        """Brings a file there; its path there."""
+        """Copies a file to the device; returns its path there."""
         ...
 
     def run(self, argv: Sequence[str]) -> Process:
-        """Starts a command there."""
+        """Starts a command on the device."""
         ...
 
     def pull(self, remote: str, path: Path) -> None:
-        """Brings a file back."""
+        """Copies a file from the device."""
         ...
 
     def clock(self) -> float:
-        """Seconds since some moment; a session played back tells those of its recording."""
+        """Seconds since some moment; a replayed session gives those of its recording."""
         ...
 
     def hold_clocks(self, on: bool) -> bool:
-        """Asks the machine to keep its clocks where they can stay; whether it can be asked.
+        """Asks for clocks that the machine can sustain; returns whether it supports that.
 
-        What was turned on is turned off when the session ends.
+        The end of the session turns it off.
         """
         ...
 
@@ -388,15 +397,14 @@ class Session(Protocol):
 class Device(Protocol):
     """A kind of machine.
 
-    KIND is the kind of figure that it gives. RUNNER is what drives a runtime there where none is
-    named.
+    KIND is the kind of figure that it gives. RUNNER is the default runner.
     """
 
     KIND: Kind
     RUNNER: str
 
     def available(self) -> tuple[DeviceInfo, ...]:
-        """What of this kind is here right now, in a moment and without changing anything."""
+        """The machines of this kind that are available now; quick, and changes nothing."""
         ...
 
     def open(
@@ -404,7 +412,7 @@ class Device(Protocol):
     ) -> AbstractContextManager[Session]:
         """Leases the machine (`exclusive` for timing, shared for other work).
 
-        Tells `reporter` when it has to wait for another process that holds it.
+        Tells `reporter` if it has to wait for another process.
         """
         ...
 
@@ -418,21 +426,21 @@ class Samples(Protocol):
 
     @property
     def identity(self) -> str:
-        """sha256 over what the samples are; it may take reading them all."""
+        """sha256 of the samples' content; it may have to read them all."""
         ...
 
     def __len__(self) -> int: ...
 
     def id(self, index: int) -> str:
-        """A name for the image that stays the same from run to run."""
+        """A name of the image that is the same in every run."""
         ...
 
     def label(self, index: int) -> int:
-        """Its class, an index into `classes` (or into the labels given); -1 for none."""
+        """Its class, an index into `classes` (or into the `labels` of `open`); -1 for none."""
         ...
 
     def image(self, index: int) -> Pixels:
-        """The image; BrokenImage where it cannot be read."""
+        """The image; BrokenImage if it cannot be read."""
         ...
 
 
@@ -454,12 +462,12 @@ class Dataset(Protocol):
 
 
 class ReportFile(Protocol):
-    """One way to write down what was found."""
+    """One format of a report."""
 
     SUFFIX: str
 
     def render(self, report: Report) -> str:
-        """The text of `report`, whole, with a newline at its end."""
+        """The complete text of `report`, with a newline at its end."""
         ...
 
 
@@ -469,11 +477,10 @@ class Executor(Protocol):
     def run(
         self, work: Callable[[str, int], str], jobs: Sequence[str], *, workers: int, address: str
     ) -> Iterator[tuple[int, str]]:
-        """(number of a job, what `work` made of it), as they finish.
+        """(number of a job, the result of `work` for it), as they finish.
 
-        `work` is a function of a module, and takes a job and the number of the worker, below
-        `workers`, that it has to itself meanwhile; it raises nothing. Closing the iterator gives
-        up what has not finished.
+        `work` is a function of a module. It takes a job and the number of the worker that runs it,
+        below `workers`; it raises nothing. Closing the iterator cancels the unfinished jobs.
 
         Raises:
             DeviceError: the cluster at `address` cannot be reached.
@@ -482,23 +489,26 @@ class Executor(Protocol):
 
 
 class Reporter(Protocol):
-    """How a verb speaks while it works; the command line shows it, a test collects it."""
+    """Receives a verb's messages while it works.
+
+    The command line shows them, a test collects them.
+    """
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of a step named `what`."""
+        """`done` of `total` parts of the step `what` are complete."""
         ...
 
     def warn(self, warning: NamedWarning) -> None:
-        """A warning, which the record holds too."""
+        """Receives a warning; the record holds it too."""
         ...
 
     def say(self, line: str) -> None:
-        """What is going on."""
+        """Receives a message about the current work."""
         ...
 
 
 class SilentReporter:
-    """A Reporter for callers who read the warnings in the records."""
+    """A Reporter that ignores everything; the records hold the warnings."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Says nothing."""

@@ -1,7 +1,7 @@
-"""From an image to a model's input, and from its raw output to scores.
+"""Turns an image into a model's input, and a raw output into scores.
 
-The same few functions prepare calibration images, evaluation images, golden samples and the
-benchmark's one input: a model never sees two kinds of preprocessing.
+Calibration images, evaluation images, golden samples and the benchmark's input all go through these
+functions: a model never gets two kinds of preprocessing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Array, Pixels
 from mobiledeploy.core.types import Layout, Preprocessing, Tensor
 
-# Of a step: what float32 may lose of a half on its way through a scale.
+# As a fraction of a step: the error of a half after float32 has scaled it.
 _ABOUT_HALF = 1e-3
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def validate(preprocessing: Preprocessing) -> None:
-    """UsageError naming the field that cannot be: an empty range, a deviation of 0, a crop of 0."""
+    """UsageError naming the invalid field: an empty range, a deviation of 0, a crop of 0."""
     low, high = preprocessing.input_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"input range {low:g},{high:g} is not low,high", "for example -1,1")
@@ -42,7 +42,7 @@ def validate(preprocessing: Preprocessing) -> None:
 def prepare(
     image: Pixels, preprocessing: Preprocessing, resolution: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """An image as the model wants it, in real numbers.
+    """An image as the model's input in real numbers.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -53,8 +53,8 @@ def prepare(
         float32 [height, width, 3].
 
     The crop starts at ``int((H - H * crop) / 2)``, as in `tf.image.central_crop`. Resizing is
-    Pillow's, which widens its filter when it shrinks (no aliasing) and rounds to whole pixel
-    values; an image that has the resolution already is not touched.
+    Pillow's, which widens its filter for smaller sizes (no aliasing) and rounds to whole pixel
+    values; an image that has the resolution already is not resized.
 
     Raises:
         InputError: `image` is not uint8 [H, W, 3].
@@ -80,7 +80,7 @@ def prepare(
 
 
 def extent(preprocessing: Preprocessing) -> tuple[float, float]:
-    """The least and the greatest real value that a pixel of any channel can have."""
+    """The smallest and the largest real value that a pixel of any channel can have."""
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
     return float(tables.min()), float(tables.max())
 
@@ -91,7 +91,7 @@ def _tables(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> NDArray[np.float32]:
-    """[3, 256]: the value of every pixel value per channel, rounded to float32 only once."""
+    """[3, 256]: the real value of every pixel value per channel, rounded to float32 only once."""
     low, high = input_range
     values = low + np.arange(256) / 255 * (high - low)
     return np.stack([((values - m) / s).astype(np.float32) for m, s in zip(mean, std, strict=True)])
@@ -107,11 +107,11 @@ def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
 
     Returns:
         Contiguous [1, height, width, 3] or [1, 3, height, width] of the tensor's dtype. For an
-        integer tensor ``round(x / scale) + zero_point``, saturated. Halves round to even: ONNX's
-        QuantizeLinear demands it and XNNPACK does it, so the model's own quantization of a float
-        input gives the same codes. (TFLite's reference kernel rounds halves away from zero.) For a
-        uint8 tensor halves go up: a range of -1,1 puts every pixel between two codes, and whoever
-        feeds such a tensor without us (MediaPipe) gives pixel p the code p, the upper one.
+        integer tensor ``round(x / scale) + zero_point``, saturated. Halves round to even, as ONNX's
+        QuantizeLinear requires and XNNPACK does: the model's own quantization of a float input
+        gives the same codes. (TFLite's reference kernel rounds halves away from zero.) For a uint8
+        tensor halves are rounded up: with a range of -1,1 every pixel lies between two codes, and
+        other programs that feed such a tensor (MediaPipe) give pixel p the code p, the upper one.
 
     Raises:
         InputError: another shape, or an integer tensor without one scale and zero point.
@@ -131,7 +131,7 @@ def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
 
 
 def nearest_codes(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]:
-    """The codes of real values as `to_input` rounds them, before they are saturated.
+    """The codes of real values, rounded as in `to_input` but not saturated.
 
     InputError for a tensor without one scale and zero point.
     """
@@ -148,7 +148,7 @@ def from_output(raw: Array, tensor: Tensor) -> NDArray[np.float32]:
     """Real-valued scores from the raw output of a model file.
 
     Args:
-        raw: [1, classes], or with more axes of length 1, as the runtime gave it.
+        raw: [1, classes], or with more axes of length 1, as the runtime returned it.
         tensor: the model's output: its dtype, scale and zero point.
 
     Returns:
@@ -173,6 +173,6 @@ def _per_tensor(tensor: Tensor) -> tuple[np.float32, int]:
     if len(tensor.scale) != 1 or len(tensor.zero_point) != 1 or not tensor.scale[0] > 0:
         raise InputError(
             f"tensor {tensor.name} is {tensor.dtype} without one scale and one zero point",
-            "its real values are not known",
+            "its real values cannot be computed",
         )
     return np.float32(tensor.scale[0]), tensor.zero_point[0]

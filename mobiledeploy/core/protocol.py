@@ -1,4 +1,4 @@
-"""What a runner says and hears (android_bench/PROTOCOL.md): its events, and how they are read."""
+"""The messages to and from a runner (android_bench/PROTOCOL.md), and how they are read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from mobiledeploy.core.types import DataRef, Failure, Layout, Preprocessing, Ten
 
 PROTOCOL = 1
 EVENT_VERSION = 1
-"""Of the lines that runners write, whatever records are today: a runner in C is built once."""
+"""The schema version of the lines that runners write.
+
+It does not follow that of the records, since a C runner is not rebuilt for them.
+"""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a `predict` runner is told first: which images, and how they become the input.
+    """The first message to a `predict` runner: which images, and how they become the input.
 
-    `input` and `output` are the artifact's own tensors: an engine need not know their scales.
+    `input` and `output` are the artifact's own tensors, since an engine may not know their scales.
     """
 
     data: DataRef
@@ -37,10 +40,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Feed:
-    """What a `layers` runner is told: a subgraph of a model, and the raw tensors that it is given.
+    """A message to a `layers` runner: a subgraph of a model, and its raw input tensors.
 
     `inputs` and `outputs` are .npz files, arrays named 0, 1, ... in the order of the subgraph's own
-    inputs and outputs; the runner writes the latter.
+    inputs and outputs; the runner writes `outputs`.
     """
 
     model: str
@@ -50,7 +53,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Fed:
-    """The tensors that the subgraph made lie in the file."""
+    """The output tensors of the subgraph are in the file."""
 
     outputs: str
 
@@ -73,7 +76,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Timed:
-    """Some runs, in the order in which they were made, all of them: none is left out."""
+    """Some runs in the order of execution; none is left out."""
 
     samples_ns: tuple[int, ...]
 
@@ -99,10 +102,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Counts:
-    """What an emulated program had executed when it marked a place, or read a clock.
+    """What an emulated program had executed at a mark, or when it read a clock.
 
-    `at` is `mark` or `clock`, `argument` the number of the mark or of the clock, `counts` all that
-    was executed since the program began: instructions by class, and bytes loaded and stored.
+    `at` is `mark` or `clock`, `argument` the number of the mark or of the clock. `counts` covers
+    everything since the start of the program: instructions by class, and bytes loaded and stored.
     """
 
     at: Literal["mark", "clock"]
@@ -112,7 +115,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Done:
-    """The last word of a runner that was asked to end."""
+    """The last event of a runner, after it was asked to end."""
 
     peak_rss_bytes: int
 
@@ -124,13 +127,13 @@ _EVENTS: dict[str, type[Event]] = {
 
 
 def line(event: Event) -> str:
-    """An event as a runner writes it: `parse` reads it again."""
+    """An event as a runner writes it; `parse` reads it."""
     head = {"schema_version": EVENT_VERSION, "record": type(event).__name__}
     return json.dumps(head | records.encode(event), separators=(",", ":"))
 
 
 def parse(line: str) -> Event:
-    """One line of a runner; DeviceError where it is no event of this protocol."""
+    """The event in one line of a runner; DeviceError if it is not an event of this protocol."""
     try:
         data = json.loads(line)
         kind = _EVENTS[data.pop("record")]
@@ -142,10 +145,10 @@ def parse(line: str) -> Event:
         if isinstance(event, Ready) and event.threads < 1:
             raise ValueError("no thread")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
-        shown = line.strip()[:80]
+        excerpt = line.strip()[:80]
         raise DeviceError(
-            f"the runner said {shown!r}, which is no line of its protocol",
-            "something else prints on its standard output, or it is of another version",
+            f"the runner printed {excerpt!r}, which is not a line of its protocol",
+            "another program prints on its standard output, or the runner is of another version",
         ) from error
     if isinstance(event, Ready) and event.protocol != PROTOCOL:
         raise DeviceError(f"the runner speaks protocol {event.protocol}, not {PROTOCOL}")
@@ -153,12 +156,12 @@ def parse(line: str) -> Event:
 
 
 def events(process: Process, model: str = "") -> Iterator[Event]:
-    """What a runner of the file `model` says, until it is done.
+    """The events of a runner of the file `model`, until it is done.
 
     Raises:
-        DeployError: what the runner refused, as if it had been refused here.
-        DeviceError: it said something else, or died before it was done.
-        InputError: it crashed on `model`.
+        DeployError: the runner reported an error; it is raised again here.
+        DeviceError: the runner printed something else, or ended before it was done.
+        InputError: the runner crashed on `model`.
     """
     for line in process.lines():
         event = parse(line)
@@ -175,33 +178,33 @@ def events(process: Process, model: str = "") -> Iterator[Event]:
 
 
 class Listener:
-    """What one or more runners say, in the order in which it comes.
+    """The events of one or more runners, in the order of arrival.
 
-    Reading blocks, so each runner is read by a thread of its own, which ends with the runner.
+    Reading blocks, so a thread for each runner reads its output; it ends with the runner.
     """
 
     def __init__(self, model: str, patience_s: float) -> None:
         self._model = model
         self._patience_s = patience_s
-        self._heard: queue.SimpleQueue[tuple[int, Event | Exception]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, Event | Exception]] = queue.SimpleQueue()
 
     def listen(self, number: int, process: Process) -> None:
-        """Hears this runner too, as `number`."""
+        """Adds a runner, as `number`."""
         threading.Thread(target=self._read, args=(number, process), daemon=True).start()
 
     def next(self) -> tuple[int, Event]:
-        """Who said something, and what.
+        """The number of a runner, and its next event.
 
         Raises:
             DeployError: as `events` does for one of them.
-            DeviceError: none of them has said a word for `patience_s` seconds.
+            DeviceError: no runner has printed anything for `patience_s` seconds.
             InputError: as `events` does.
         """
         try:
-            number, event = self._heard.get(timeout=self._patience_s)
+            number, event = self._queue.get(timeout=self._patience_s)
         except queue.Empty:
             raise DeviceError(
-                f"the runner of {self._model} hangs: it has said nothing for {self._patience_s:g} s"
+                f"the runner of {self._model} hangs: no output for {self._patience_s:g} s"
             ) from None
         if isinstance(event, Exception):
             raise event
@@ -210,6 +213,6 @@ class Listener:
     def _read(self, number: int, process: Process) -> None:
         try:
             for event in events(process, self._model):
-                self._heard.put((number, event))
+                self._queue.put((number, event))
         except Exception as error:  # noqa: BLE001 - raised again by `next`, where it is waited for
-            self._heard.put((number, error))
+            self._queue.put((number, error))

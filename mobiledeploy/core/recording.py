@@ -1,7 +1,7 @@
-"""An exchange with a device, kept so that it can be played back: one JSON file.
+"""Recordings of the exchange with a device, to be replayed: one JSON file.
 
-The verb that timed decides by what the device says and by its clock, and by nothing else. So the
-same answers in the same order lead to the same record, byte for byte.
+The verb that measures depends only on the device's answers and on its clock. So the same answers in
+the same order give the same record, byte for byte.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MOST_ROUNDS = 100_000
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What a timing was asked for, all that its course depends on besides its device.
+    """The settings of a timing: all that it depends on besides its device.
 
-    `rounds` are of a comparison in turns.
+    `rounds` is for a comparison (`bench --compare`).
     """
 
     device: str
@@ -41,7 +41,7 @@ class BenchRequest:
 
 @dataclass(frozen=True)
 class Pushed:
-    """A file that was brought to the device, and its path there."""
+    """A file that was copied to the device, and its path there."""
 
     name: str
     sha256: str
@@ -50,7 +50,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that ran on the device: what it said, and how it ended if that was asked."""
+    """A command that ran on the device: its output, and its exit status if that was requested."""
 
     argv: tuple[str, ...]
     lines: tuple[str, ...]
@@ -60,7 +60,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Recording:
-    """All answers of a session, each kind in its order; `made_at` is when it ended."""
+    """All answers of a session, each kind in its own order; `made_at` is when it ended."""
 
     asked: BenchRequest
     pushed: tuple[Pushed, ...]
@@ -72,39 +72,40 @@ class Recording:
 
 
 def read(path: Path) -> Recording:
-    """The recording in a file; InputError where it is none.
+    """The recording in a file; InputError if it is not one.
 
-    Its moment is written as the store writes them; one without, of an earlier mobiledeploy, has
-    that of its file.
+    `made_at` is written as in the store. A recording of an earlier mobiledeploy has none; it gets
+    the modification time of its file.
     """
-    with inputs.opened(path, inputs.RECORD) as stream:
-        touched = datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, UTC)
-        found = records.loads(Recording, stream.read(), str(path))
-    asked = found.asked
-    sound = {
-        "threads": asked.threads > 0,
-        "runs": asked.runs is None or asked.runs > 0,
-        "seconds": 0 < asked.seconds <= _LONGEST_SECONDS,
-        "rounds": asked.rounds is None or 0 < asked.rounds <= _MOST_ROUNDS,
-        # Not so for NaN, either.
-        "clock": all(abs(seconds) <= _LONGEST_SECONDS for seconds in found.clock),
+    with inputs.open_file(path, inputs.RECORD) as stream:
+        modified = datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, UTC)
+        recording = records.loads(Recording, stream.read(), str(path))
+    request = recording.asked
+    checks = {
+        "threads": request.threads > 0,
+        "runs": request.runs is None or request.runs > 0,
+        "seconds": 0 < request.seconds <= _LONGEST_SECONDS,
+        "rounds": request.rounds is None or 0 < request.rounds <= _MOST_ROUNDS,
+        # This is false for NaN too.
+        "clock": all(abs(seconds) <= _LONGEST_SECONDS for seconds in recording.clock),
     }
-    for field, holds in sound.items():
-        if not holds:
-            raise InputError(f"{path}: {field} cannot be so", "record it again")
+    for field, is_valid in checks.items():
+        if not is_valid:
+            raise InputError(f"{path}: {field} is not valid", "record it again")
     try:
-        moment = datetime.fromisoformat(found.made_at) if found.made_at else touched
+        moment = datetime.fromisoformat(recording.made_at) if recording.made_at else modified
         if moment.tzinfo is None:
             raise ValueError("a moment without a zone")
-        return replace(found, made_at=records.timestamp(moment))
+        return replace(recording, made_at=records.timestamp(moment))
     except (ValueError, OverflowError) as error:
         raise InputError(
-            f"recording {path} does not say when it was made: {found.made_at!r}", "record it again"
+            f"recording {path} does not say when it was made: {recording.made_at!r}",
+            "record it again",
         ) from error
 
 
 class Recorder:
-    """A session that remembers what passes through it."""
+    """A session that records what passes through it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -112,17 +113,17 @@ class Recorder:
         self._facts: list[Mapping[str, str]] = []
         self._clock: list[float] = []
         self._holds: list[bool] = []
-        self._runs: list[_Heard] = []
+        self._runs: list[_RecordedProcess] = []
 
-    def recording(self, asked: BenchRequest) -> Recording:
-        """What passed so far."""
+    def recording(self, request: BenchRequest) -> Recording:
+        """The exchange so far."""
         return Recording(
-            asked,
+            request,
             tuple(self._pushed),
             tuple(self._facts),
             tuple(self._clock),
             tuple(self._holds),
-            tuple(run.ran() for run in self._runs),
+            tuple(run.record() for run in self._runs),
             records.timestamp(datetime.now(UTC)),
         )
 
@@ -139,7 +140,7 @@ class Recorder:
 
     def run(self, argv: Sequence[str]) -> Process:
         """On the device."""
-        self._runs.append(_Heard(self._session.run(argv), tuple(argv)))
+        self._runs.append(_RecordedProcess(self._session.run(argv), tuple(argv)))
         return self._runs[-1]
 
     def pull(self, remote: str, path: Path) -> None:
@@ -157,19 +158,19 @@ class Recorder:
         return self._holds[-1]
 
 
-class _Heard:
-    """A process that remembers what it said."""
+class _RecordedProcess:
+    """A process whose output is recorded."""
 
     def __init__(self, process: Process, argv: tuple[str, ...]) -> None:
         self._process = process
         self._argv = argv
         self._lines: list[str] = []
-        self._ended: tuple[int, str] | None = None
+        self._exit: tuple[int, str] | None = None
         self._lock = threading.Lock()
 
-    def ran(self) -> Ran:
+    def record(self) -> Ran:
         with self._lock:
-            status, tail = self._ended or (None, "")
+            status, tail = self._exit or (None, "")
             return Ran(self._argv, tuple(self._lines), status, tail)
 
     def lines(self) -> Iterator[str]:
@@ -185,10 +186,10 @@ class _Heard:
         self._process.stop()
 
     def wait(self) -> tuple[int, str]:
-        ended = self._process.wait()
+        exit_ = self._process.wait()
         with self._lock:
-            self._ended = ended
-        return ended
+            self._exit = exit_
+        return exit_
 
     def kill(self) -> None:
         self._process.kill()

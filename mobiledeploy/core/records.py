@@ -1,8 +1,8 @@
-"""The only encoder: frozen dataclasses <-> JSON, and files that are whole or not there.
+"""The only encoder: frozen dataclasses <-> JSON, and files that are complete or absent.
 
 Every record is ``{"schema_version": 2, "record": "<type>", ...fields}``. Reading is strict: an
-unknown or missing field, a wrong type or another schema is an InputError, for records are input
-like any other file.
+unknown or missing field, a wrong type or another schema is an InputError, since records are
+untrusted input too.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError, UsageError
 
 SCHEMA_VERSION = 2
-# What version 1 called them. It is read as ever, and never written.
+# The names in schema version 1, which is still read and never written.
 _FORMER_RECORDS = {"Compared": "LatencyComparison"}
 _FORMER_FIELDS = {"doubts": "warnings"}
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
-# Halves of surrogate pairs, but for those that stand for bytes of a file's name.
+# Halves of surrogate pairs, except those that Python uses for bytes of a file's name.
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _LONGEST_TOLD = 80
 T = TypeVar("T")
 
 
 def timestamp(moment: datetime) -> str:
-    """A moment in UTC, with milliseconds: the order of moments is the order of their texts."""
+    """A moment in UTC with milliseconds; the texts sort in the order of time."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
@@ -59,13 +59,13 @@ def encode(value: Any) -> Any:
 
 
 def dumps(record: Any) -> str:
-    """One record as JSON text, its type and the schema's version in front."""
+    """One record as JSON text; it starts with the schema's version and the type."""
     head = {"schema_version": SCHEMA_VERSION, "record": type(record).__name__}
     return json.dumps(head | encode(record), indent=1)
 
 
 def line(record: Any) -> str:
-    """`dumps` on one line: what processes tell each other."""
+    """`dumps` on one line: processes exchange records in this form."""
     head = {"schema_version": SCHEMA_VERSION, "record": type(record).__name__}
     return json.dumps(head | encode(record), separators=(",", ":"))
 
@@ -91,26 +91,26 @@ def loads(kind: type[T], text: str | bytes, where: str = "record") -> T:
 
 
 def from_version_1(data: dict[str, Any]) -> dict[str, Any]:
-    """A record of the first schema, in today's words."""
+    """A record of schema version 1 with today's names."""
     name = data.get("record")
     if isinstance(name, str):
         data = data | {"record": _FORMER_RECORDS.get(name, name)}
-    renamed = _renamed(data)
-    assert isinstance(renamed, dict)
-    return renamed | {"schema_version": SCHEMA_VERSION}
+    record = _rename_fields(data)
+    assert isinstance(record, dict)
+    return record | {"schema_version": SCHEMA_VERSION}
 
 
-def _renamed(value: Any) -> Any:
+def _rename_fields(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_FORMER_FIELDS.get(key, key): _renamed(item) for key, item in value.items()}
+        return {_FORMER_FIELDS.get(key, key): _rename_fields(item) for key, item in value.items()}
     # Raw samples are long, and hold no fields.
     if isinstance(value, list) and value and isinstance(value[0], dict | list):
-        return list(map(_renamed, value))
+        return list(map(_rename_fields, value))
     return value
 
 
 def decode(kind: Any, value: Any, where: str = "record") -> Any:
-    """`value`, as `encode` gave it, as the type `kind` again."""
+    """`value` of `encode` as the type `kind` again."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), value, where)
@@ -118,12 +118,12 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
         if value is None and types.NoneType in arguments:
             return None
         kinds = [argument for argument in arguments if argument is not type(None)]
-        # Of several kinds, the value itself says which.
+        # The value itself decides between several kinds.
         return decode(kinds[0] if len(kinds) == 1 else _same_type(kinds, value), value, where)
     if origin is typing.Literal:
         if value not in arguments:
             raise InputError(
-                f"{where}: {_told(value)} is none of {', '.join(map(repr, arguments))}"
+                f"{where}: {_short(value)} is none of {', '.join(map(repr, arguments))}"
             )
         return value
     if origin is tuple:
@@ -142,50 +142,50 @@ def decode(kind: Any, value: Any, where: str = "record") -> Any:
     if kind is Any or type(value) is kind:
         _check_plain(value, where)
         return value
-    raise InputError(f"{where}: {_told(value)} is not of type {getattr(kind, '__name__', kind)}")
+    raise InputError(f"{where}: {_short(value)} is not of type {getattr(kind, '__name__', kind)}")
 
 
 def _float(value: float, where: str) -> float:
-    # No encoder of ours writes an infinity; 1e999 is one, and so is the double of 10**400.
+    # Our encoders write no infinity; 1e999 is one, and so is the double of 10**400.
     number = float(value) if abs(value) <= sys.float_info.max else math.inf
     if not math.isfinite(number):
-        raise InputError(f"{where}: {_told(value)} is not a finite number")
+        raise InputError(f"{where}: {_short(value)} is not a finite number")
     return number
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """InputError for an integer that no column, and for a text that no file can hold."""
+    """InputError for an integer that no column can hold, and for a text that no file can hold."""
     if type(value) is int and not _LEAST <= value <= _MOST:
-        raise InputError(f"{where}: {_told(value)} has more than 64 bits")
+        raise InputError(f"{where}: {_short(value)} has more than 64 bits")
     if type(value) is str and _HALVES.search(value):
-        raise InputError(f"{where}: {_told(value)} holds half of a surrogate pair")
+        raise InputError(f"{where}: {_short(value)} holds half of a surrogate pair")
 
 
-def _told(value: Any) -> str:
-    """A wrong value in an error: short, whatever it is."""
+def _short(value: Any) -> str:
+    """A wrong value for an error message, shortened."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     if type(value) is int and not _LEAST <= value <= _MOST:
-        # Python writes no number of many thousand digits.
-        return "a number of so many digits"
+        # Python refuses to print numbers of many thousand digits.
+        return "a number of too many digits"
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}…"
 
 
 def _same_type(kinds: Sequence[Any], value: Any) -> Any:
     if isinstance(value, dict):
-        # Records that stand for each other say in `kind` which of them they are.
-        said = value.get("kind")
-        return next((kind for kind in kinds if getattr(kind, "kind", None) == said), kinds[0])
+        # Records that are alternatives have a field `kind`.
+        kind_name = value.get("kind")
+        return next((kind for kind in kinds if getattr(kind, "kind", None) == kind_name), kinds[0])
     return next((kind for kind in kinds if type(value) is kind), kinds[0])
 
 
 def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a {kind.__name__}")
-    hints, needed = _fields(kind)
+    hints, required = _fields(kind)
     unknown = value.keys() - hints.keys()
-    absent = needed - value.keys()
+    absent = required - value.keys()
     if unknown or absent:
         raise InputError(f"{where}: fields {', '.join(sorted(unknown | absent))} do not fit")
     return kind(**{n: decode(hints[n], item, f"{where}.{n}") for n, item in value.items()})
@@ -194,12 +194,12 @@ def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
 @functools.lru_cache(maxsize=64)
 def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
     """The types of a dataclass's fields, and which of them have no default."""
-    needed = frozenset(
+    required = frozenset(
         f.name
         for f in dataclasses.fields(kind)
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     )
-    return typing.get_type_hints(kind), needed
+    return typing.get_type_hints(kind), required
 
 
 def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -223,25 +223,25 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
 
 
 def sha256(data: bytes | Path) -> str:
-    """Hex sha256 of bytes or of a file's content; errors as of `inputs.opened`."""
+    """Hex sha256 of bytes or of a file's content; errors as of `inputs.open_file`."""
     if isinstance(data, Path):
-        with inputs.opened(data, inputs.ARRAYS) as stream:
+        with inputs.open_file(data, inputs.ARRAYS) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     return hashlib.sha256(data).hexdigest()
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes `path`: whole or not at all where it is a regular file or nothing yet.
+    """Writes `path`; a regular file or a new one is written completely or not at all.
 
-    Then the bytes lie aside, are flushed to disk and renamed over; a file that was there keeps its
-    mode and owner. A link is followed. Nothing is renamed over a device, a pipe or an open file of
-    ours (/dev/stdout): it is written to as it is.
+    The bytes are written to a temporary file, flushed to disk, and renamed to `path`; an existing
+    file keeps its mode and owner. A link is followed. A device, a pipe or an open file of ours
+    (/dev/stdout) is not replaced: the bytes are written into it.
     """
-    # A name of a file may hold bytes that are no text.
+    # A file's name may hold bytes that are not text.
     content = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     number = _open_file(path)
     if number is not None:
-        # Where its reader has left (`| head`), nobody wants the rest, and nothing is wrong.
+        # The reader may have closed the pipe (`| head`): that is not an error.
         with (
             writing(path.parent),
             suppress(BrokenPipeError),
@@ -281,28 +281,28 @@ def put(source: Path, path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # The link leads to another disk.
+            # The link points to another disk.
             write_atomic(path, source.read_bytes())
             source.unlink()
 
 
 def append(path: Path, text: str) -> None:
-    """Writes at the end of `path`, whatever it is."""
+    """Appends `text` to `path`, of whatever kind it is."""
     with writing(path.parent), path.open("a", encoding="utf-8") as stream:
         stream.write(text)
 
 
 def refuse_irregular(path: Path) -> None:
-    """UsageError where `path`, links followed, is there and is no regular file."""
+    """UsageError if `path`, links followed, exists and is not a regular file."""
     with writing(path.parent):
         regular = _replaceable(path)
     if not regular:
-        what = "a folder" if path.is_dir() else "no regular file"
+        what = "a folder" if path.is_dir() else "not a regular file"
         raise UsageError(f"{path} is {what}", "remove it, or choose another place")
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether what is written to `path` comes out on standard output."""
+    """Whether writing to `path` writes to standard output."""
     return _open_file(path) == 1
 
 
@@ -316,10 +316,10 @@ def _replaceable(path: Path) -> bool:
 
 def _open_file(path: Path) -> int | None:
     """The number of the open file of this process that `path` names: /dev/stdout, /dev/fd/3."""
-    ours = os.path.realpath("/proc/self/fd")
+    descriptors = os.path.realpath("/proc/self/fd")
     place = path.absolute()
     for _ in range(40):  # the kernel's own limit on links
-        if os.path.realpath(place.parent) == ours and place.name.isdecimal():
+        if os.path.realpath(place.parent) == descriptors and place.name.isdecimal():
             return int(place.name)
         if not place.is_symlink():
             return None
@@ -328,14 +328,14 @@ def _open_file(path: Path) -> int | None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Over `target`, whose mode and owner stay; a new file is everyone's to read."""
+    """Renames `source` to `target`, whose mode and owner stay; everyone can read a new file."""
     mode = 0o644
     with suppress(FileNotFoundError):
         before = target.stat()
         mode = stat.S_IMODE(before.st_mode)
         own = source.stat()
         if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
-            # Root alone can give a file away.
+            # Only root can change a file's owner.
             with suppress(PermissionError):
                 os.chown(source, before.st_uid, before.st_gid)
     source.chmod(mode)
@@ -343,7 +343,10 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def need_folder(path: Path) -> None:
-    """UsageError where `path` is a folder, or none is there for it: before the work, not after."""
+    """UsageError if `path` is a folder, or its folder does not exist.
+
+    Called before the work starts.
+    """
     place = Path(os.path.realpath(path))
     if not path.exists() and not place.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent} for {path.name}", "make it first")
@@ -352,7 +355,7 @@ def need_folder(path: Path) -> None:
 
 
 class writing:  # noqa: N801 - reads as a statement: ``with writing(folder):``
-    """Turns the operating system's refusals to write below `folder` into one-line errors."""
+    """Turns the operating system's errors of writing below `folder` into one-line errors."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What the data sets of images share: how samples are split, and how labels meet class names."""
+"""Shared by the data sets of images: how samples are split, and how labels match class names."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Split
 
 CALIBRATION = 200
-"""Images that calibrate at most; more do not move the ranges of a min-max calibration much."""
+"""The most images used for calibration; more would not change min-max ranges much."""
 
 _SEED = 20170417
 
 
 def part(count: int, split: Split) -> NDArray[np.int64]:
-    """Which of `count` samples, in their own order, belong to `split`.
+    """The indices of the samples of `split`, among `count` samples in their own order.
 
-    A permutation seeded by the count alone is cut: its first ``min(200, max(1, count // 5))`` are
-    for calibration, the rest, which is `test` too, is for validation. For networks that are trained
-    on the same data it is cut otherwise: the last fifth is `held` back to judge them by, the rest
-    is to `train` on, the calibration part among it. `all` is every sample.
+    A permutation that depends on the count alone is split: its first ``min(200, max(1, count //
+    5))`` are for calibration, the rest is for validation (and is `test` too). For networks that are
+    trained on the same data there is another split: the last fifth is `held` back for evaluation,
+    the rest is `train`, which includes the calibration part. `all` is every sample.
 
     Returns:
         Ascending indices, int64.
@@ -31,23 +31,23 @@ def part(count: int, split: Split) -> NDArray[np.int64]:
         return np.arange(count, dtype=np.int64)
     order = np.random.Generator(np.random.PCG64(_SEED)).permutation(count)
     fifth = max(1, count // 5)
-    cut = min(CALIBRATION, fifth)
-    chosen = {
+    calibration_count = min(CALIBRATION, fifth)
+    subset = {
         "train": order[:-fifth],
         "held": order[-fifth:],
-        "calibration": order[:cut],
-    }.get(split, order[cut:])
-    return np.sort(chosen).astype(np.int64)
+        "calibration": order[:calibration_count],
+    }.get(split, order[calibration_count:])
+    return np.sort(subset).astype(np.int64)
 
 
 def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int, ...]:
-    """The index in `labels` of each class name that the data has.
+    """The index in `labels` of each class name of the data.
 
-    A name matches a label by the whole line or by its first word (`n01440764 tench`). Without
-    labels the classes are numbered in the order of `names`.
+    A name matches a label if it equals the whole line or its first word (`n01440764 tench`).
+    Without labels the classes are numbered in the order of `names`.
 
     Raises:
-        InputError: a name is no label or could be two, or two names are one label.
+        InputError: a name matches no label or several, or two names match the same label.
     """
     if not labels:
         return tuple(range(len(names)))
@@ -55,10 +55,10 @@ def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int,
     for index, label in enumerate(labels):
         for key in {label, *label.split()[:1]}:
             places.setdefault(key, set()).add(index)
-    whole = {label: index for index, label in enumerate(labels)}
-    found: dict[int, str] = {}
+    exact = {label: index for index, label in enumerate(labels)}
+    names_by_index: dict[int, str] = {}
     for name in names:
-        candidates = {whole[name]} if name in whole else places.get(name, set())
+        candidates = {exact[name]} if name in exact else places.get(name, set())
         if len(candidates) != 1:
             how = "is none of" if not candidates else "begins more than one of"
             raise InputError(
@@ -66,35 +66,37 @@ def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int,
                 "name it as a line of --labels, or as that line's first word",
             )
         index = candidates.pop()
-        if index in found:
-            raise InputError(f"{found[index]!r} and {name!r} of {where} are the same label")
-        found[index] = name
-    return tuple(found)
+        if index in names_by_index:
+            raise InputError(
+                f"{names_by_index[index]!r} and {name!r} of {where} are the same label"
+            )
+        names_by_index[index] = name
+    return tuple(names_by_index)
 
 
-def judged(split: Split, classes: int, where: str) -> None:
-    """InputError where images of fewer than two classes should tell how good a model is."""
+def require_two_classes(split: Split, classes: int, where: str) -> None:
+    """InputError for an evaluation on images of fewer than two classes."""
     if split not in ("calibration", "train") and classes < 2:
         raise InputError(
-            f"{where} holds one class: accuracy over it would say nothing",
-            "add images of another class (one class is enough to calibrate, not to judge)",
+            f"{where} holds one class: an accuracy on it would mean nothing",
+            "add images of another class (one class is enough for calibration, not for evaluation)",
         )
 
 
 def class_offset(labels: int, outputs: int) -> int | None:
-    """What to add to a label to get the model's class: 0, or +-1 for ImageNet with background.
+    """The model's class minus the label: 0, or +-1 for ImageNet with background.
 
-    Some ImageNet models have 1001 outputs, background first, where label lists have 1000 lines,
-    or the other way round.
+    Some ImageNet models have 1001 outputs, background first, and label lists have 1000 lines, or
+    the other way round.
 
     Returns:
-        None where the two numbers of classes have nothing to do with each other.
+        None if the two numbers of classes do not match in any of these ways.
     """
     return {(outputs, outputs): 0, (1000, 1001): 1, (1001, 1000): -1}.get((labels, outputs))
 
 
 def class_name(labels: Sequence[str], outputs: int, index: int) -> str:
-    """What the model calls its class `index`: its number, where no label is known to be its own."""
+    """The label of the model's class `index`, or its number if no label matches."""
     offset = class_offset(len(labels), outputs)
     place = -1 if offset is None else index - offset
     return labels[place] if 0 <= place < len(labels) else str(index)

@@ -1,6 +1,7 @@
-"""The words that the rooms speak with each other: frozen, documented, free of any framework.
+"""The types that the rooms share: frozen, documented, free of any framework.
 
-Units are base units and stand in the name (`samples_ns`, `size_bytes`); only the edge formats.
+All units are base units and are part of the name (`samples_ns`, `size_bytes`); only cli and reports
+format them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["model", "softmax", "logits"]
-"""What a file ends in: what its model ends in, a softmax over the classes, or what it reads."""
+"""What a file ends in: as its model, in a softmax over the classes, or before that softmax."""
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
-"""What a figure is: taken by a clock, counted, a model's answer, or one of these played back."""
+"""What a figure is: a time, a count, the estimate of a model, or a replay of one of these."""
 Argument = float | int | str
-"""What an architecture is told besides resolution and classes: alpha, groups, a variant's name."""
+"""An argument of an architecture besides resolution and classes: alpha, groups, a variant."""
 
 
 @dataclass(frozen=True)
 class NamedWarning(Record):
-    """A named warning: the result stands, but this should be known beside it."""
+    """A warning with a name: the result is valid, but the user should know this about it."""
 
     name: str
     message: str
@@ -60,7 +61,7 @@ class Preprocessing(Record):
 
 @dataclass(frozen=True)
 class Overrides(Record):
-    """What the command line says of `Preprocessing`; None where it says nothing."""
+    """The settings of `Preprocessing` that the command line gives; None for the others."""
 
     input_range: tuple[float, float] | None = None
     mean: tuple[float, float, float] | None = None
@@ -71,19 +72,19 @@ class Overrides(Record):
     labels: tuple[str, ...] | None = None
 
     def over(self, default: Preprocessing | None) -> Preprocessing | None:
-        """`default` with what is said instead; None where neither says the input range."""
-        said = {name: value for name, value in vars(self).items() if value is not None}
+        """`default` with these settings; None if neither gives the input range."""
+        settings = {name: value for name, value in vars(self).items() if value is not None}
         if default is not None:
-            return replace(default, **said)
-        return Preprocessing(**said) if "input_range" in said else None
+            return replace(default, **settings)
+        return Preprocessing(**settings) if "input_range" in settings else None
 
 
 @dataclass(frozen=True)
 class Weights(Record):
     """Where a model's numbers came from.
 
-    `source` is what the user asked for (demo, imagenet, random, or a file's name); `pinned` says
-    whether `sha256` was known beforehand, so that a changed file would have been refused.
+    `source` is what the user named (demo, imagenet, random, or a file); `pinned` says whether
+    `sha256` was known beforehand, so that a changed file would have been refused.
     """
 
     source: str
@@ -117,12 +118,12 @@ class ModelSpec(Record):
 
 @dataclass(frozen=True)
 class Recipe(Record):
-    """What an artifact's numbers shall be; data only, a file of `recipes/` holds one.
+    """How an artifact is quantized; data only, one per file of `recipes/`.
 
-    `calibration` names how activation ranges are found (None: none are needed). `passes` are
-    alternatives, each an ordered tuple of names from `passes/`. `training` are the parts
-    of quantization-aware training that follow them; it can go on after each. `formats` lists the
-    writers that can do it, `plain` those of them that an export without `--recipe` uses.
+    `calibration` names how activation ranges are determined (None: none are needed). `passes` are
+    alternatives, each an ordered tuple of names from `passes/`. `training` are the parts of
+    quantization-aware training that follow them; training can be resumed after each. `formats`
+    lists the writers that support the recipe, `plain` those that an export without `--recipe` uses.
     """
 
     name: str
@@ -139,7 +140,7 @@ class Recipe(Record):
 
     @property
     def full_integer(self) -> bool:
-        """Whether every activation is stored as an integer, so that no float op may be left."""
+        """Whether every activation is stored as an integer, which allows no float operator."""
         return self.calibration is not None and self.activation_bits <= 16
 
 
@@ -147,7 +148,7 @@ class Recipe(Record):
 class Tensor(Record):
     """A tensor of a model. Real value = scale * (stored - zero_point), per `axis` if set.
 
-    `constant`: its values are in the model, as weights are.
+    `constant`: its values are in the model file, as those of weights.
     """
 
     name: str
@@ -171,9 +172,9 @@ class Layer(Record):
 
 @dataclass(frozen=True)
 class FileFacts(Record):
-    """What a model file holds, read without running it.
+    """The content of a model file, read without running it.
 
-    `logits` names the tensor that feeds the closing softmax, or the output itself without one.
+    `logits` names the input of the final softmax, or the output if there is none.
     """
 
     format: str
@@ -186,11 +187,11 @@ class FileFacts(Record):
 
 @dataclass(frozen=True)
 class Golden(Record):
-    """Samples with the answer that the artifact gave when it was made.
+    """Samples with the answers of the artifact when it was made.
 
-    `images` are PNG files of the images as the data set gave them, relative to the record's
-    folder and named by the first 16 digits of their sha256; `logits` is one row of real-valued
-    logits each, on `runtime` and the instruction set `isa` ("" where it was not noted).
+    `images` are PNG files of the original images, relative to the record's folder and named by the
+    first 16 digits of their sha256; `logits` holds one row of real-valued logits for each, computed
+    by `runtime` on the instruction set `isa` ("" if it was not recorded).
     """
 
     ids: tuple[str, ...]
@@ -202,7 +203,7 @@ class Golden(Record):
 
 @dataclass(frozen=True)
 class Contract(Record):
-    """What a model file says itself: how an image becomes its input, and what it then answers.
+    """The metadata of a model file: how an image becomes its input, and the expected answers.
 
     `layout` and `resolution` (height, width) are the input's.
     """
@@ -217,9 +218,9 @@ class Contract(Record):
 
 @dataclass(frozen=True)
 class DataRef(Record):
-    """Which images: what `--data` said, the split of it, and how labels are ordered.
+    """Which images: the value of `--data`, the split, and the order of the labels.
 
-    `identity` is a sha256 over the content, so that two records can be known to speak of the same
+    `identity` is a sha256 of the content, which shows whether two records are about the same
     images; empty until the data was opened.
     """
 
@@ -232,11 +233,11 @@ class DataRef(Record):
 
 @dataclass(frozen=True)
 class RecipeAlternative(Record):
-    """One of a recipe's alternatives, and what it came to on calibration images held back.
+    """One of a recipe's alternatives, and its result on calibration images that were held back.
 
     `divergence` is that of its softmax from the float model's, in nats, mean over the images, at
-    `temperature` (see `analysis.accuracy`): what the choice is made by. `sqnr_db` compares the
-    logits of both, `agreement` is the share of the images on which the best class is the same.
+    `temperature` (see `analysis.accuracy`); the choice is made by it. `sqnr_db` compares the logits
+    of both; `agreement` is the share of the images with the same best class.
     """
 
     passes: tuple[str, ...]
@@ -249,7 +250,7 @@ class RecipeAlternative(Record):
 
 @dataclass(frozen=True)
 class Fidelity(Record):
-    """How far a file's logits are from those of its float model, over the images that judge it.
+    """How far a file's logits are from those of its float model, on the evaluation images.
 
     `sqnr_db` is in dB, `divergence` the mean KL divergence of the softmax from the float model's,
     in nats. `reference_sha256` is the float file.
@@ -263,18 +264,17 @@ class Fidelity(Record):
 
 @dataclass(frozen=True)
 class Artifact(Record):
-    """One model file that `export` made, with all that a later command must know of it.
+    """One model file made by `export`, with all the facts that a later command needs.
 
-    `path` is relative to the record's own folder. `key` is a sha256 over all that it was made from
-    and with, `data` are the images that judge it, `calibration` the identity of those that
-    calibrated it ("" for none), `trained_on` that of those that quantization-aware training saw.
-    `kept_float` are the layers that were asked to stay float. `sqnr_db` compares its golden logits
-    with the float model that it came from, in dB: a few images, which tell a file that went wrong
-    and rank nothing. `fidelity` is that of the images that judge it, None for a float32 file, where
-    nothing is judged, and in records of earlier versions. `gzip_bytes` is its size as gzip packs
-    it, which is about what an app store ships; `sparsity` the share of its weights that are zero,
-    from 0 to 1. `tried` are the alternatives of its recipe that were tried, in their order, the one
-    of least divergence taken.
+    `path` is relative to the record's own folder. `key` is a sha256 of all inputs and tools of the
+    export. `data` are the evaluation images, `calibration` is the identity of the calibration
+    images ("" for none), `trained_on` that of the images of quantization-aware training.
+    `kept_float` are the layers that `--keep-float` names. `sqnr_db` compares its golden logits with
+    those of its float model, in dB; these are a few images, enough to detect a broken file but not
+    to rank files. `fidelity` is measured on the evaluation images; it is None for a float32 file
+    and in records of earlier versions. `gzip_bytes` is its size after gzip, about what an app store
+    delivers; `sparsity` is the share of its weights that are zero, from 0 to 1. `tried` are the
+    alternatives of its recipe in the order of the recipe; the one of least divergence was used.
     """
 
     path: str
@@ -307,13 +307,13 @@ class Artifact(Record):
 
     @property
     def ends(self) -> str:
-        """`io` where it was a choice: "" of a recipe whose ends are float, whatever is asked."""
+        """`io` if it was a choice; "" for a recipe whose inputs and outputs are always float."""
         return self.io if self.recipe.full_integer else ""
 
 
 @dataclass(frozen=True)
 class Target(Record):
-    """Where and how a model is run."""
+    """Where and how a model runs."""
 
     device: str
     runner: str
@@ -324,10 +324,10 @@ class Target(Record):
 
 @dataclass(frozen=True)
 class DeviceInfo(Record):
-    """A machine that figures can be had of, or that only needs something more for it.
+    """A machine that can give figures, or could after a fix.
 
     `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
-    `fix` says what it still needs, "" where it is ready.
+    `fix` says what is missing, "" if it is ready.
     """
 
     name: str
@@ -338,9 +338,9 @@ class DeviceInfo(Record):
 
 @dataclass(frozen=True)
 class Prediction(Record):
-    """What a model said of one image: the best five classes, best first, ties by lower index.
+    """A model's answer to one image: the best five classes, best first, ties by lower index.
 
-    `label` is -1 where the data set has none.
+    `label` is -1 if the data set has none.
     """
 
     sample: str
@@ -351,12 +351,12 @@ class Prediction(Record):
 
 @dataclass(frozen=True)
 class Evaluation(Record):
-    """The predictions of one artifact on one set of images, and what they come to.
+    """The predictions of one artifact on one set of images, and the metrics of them.
 
     `top1` and `top5` are fractions, None without matching labels; `agreement` is the share of
-    images on which the best class equals that of the float model, None without one.
-    `confusion` holds (true, predicted, count) for the wrong ones, largest first. `preprocessing`
-    is what the images went through, the artifact's own or not.
+    images on which the best class equals that of the float model, None without one. `confusion`
+    holds (true, predicted, count) for the wrong ones, largest first. `preprocessing` was applied to
+    the images; it may differ from the artifact's own.
     """
 
     artifact_sha256: str
@@ -380,15 +380,15 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """One question that a check asked of an artifact, and its answer.
+    """The answer to one question of a check about an artifact.
 
-    `metric` is what was asked: `accuracy` (loss of top-1 against the accepted model), `float` (the
+    `metric` is the question: `accuracy` (loss of top-1 against the accepted model), `float` (the
     same against the accepted float model), `floor`, `flips` (answers that changed), `class` (one
     class, named in `subject`), `golden` (outputs recorded when the artifact was made), `latency`
-    and `instructions` (the ratio of new to old, less one; no images are needed for them).
-    `value`, `interval` and `margin` are of one unit: fractions of the images, or quantization
-    steps for `golden`. The interval is two one-sided 95 % bounds, None where there is none.
-    `needed` is how many images would decide where these do not. `line` says it in words.
+    and `instructions` (the ratio of new to old, minus one; they need no images). `value`,
+    `interval` and `margin` are of one unit: fractions of the images, or quantization steps for
+    `golden`. The interval is two one-sided 95 % bounds, None if there is none. `needed` is how many
+    images would be enough for a decision if these are not. `line` is the verdict in words.
     """
 
     metric: Literal[
@@ -416,12 +416,12 @@ class MovedAnswers(Record):
 
 @dataclass(frozen=True)
 class Check(Record):
-    """What a check found of one artifact; `verdicts` decide, all else is information.
+    """The results of a check of one artifact; only `verdicts` decide, the rest is information.
 
-    Accuracies and `flips` are fractions of `images`; None where the images have no labels.
-    `losses` are images that only the accepted model named rightly, `gains` those that only this
-    one did; `mcnemar_p` is the exact two-sided p of the two. `untested` counts the classes with too
-    few images to be judged alone.
+    Accuracies and `flips` are fractions of `images`; None if the images have no labels. `losses`
+    are images that only the accepted model classified correctly, `gains` those that only this one
+    did; `mcnemar_p` is the exact two-sided p of the two. `untested` counts the classes with too few
+    images for a verdict of their own.
     """
 
     path: str
@@ -444,22 +444,24 @@ class Check(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """The gravest of its verdicts: one fail fails, one inconclusive leaves all open."""
-        said = {verdict.outcome for verdict in self.verdicts}
-        return gravest(said)
+        """The gravest of its verdicts: "fail" before "inconclusive" before "pass"."""
+        outcomes = {verdict.outcome for verdict in self.verdicts}
+        return gravest(outcomes)
 
 
-def gravest(said: Collection[Outcome]) -> Outcome:
-    """One fail fails, one inconclusive leaves all open."""
-    return "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
+def gravest(outcomes: Collection[Outcome]) -> Outcome:
+    """The gravest outcome: "fail" before "inconclusive" before "pass"."""
+    return (
+        "fail" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "pass"
+    )
 
 
 @dataclass(frozen=True)
 class Regression(Record):
-    """One figure held against that of a baseline set, both of one kind and one target.
+    """One figure compared with that of a baseline set, both of one kind and one target.
 
-    `path` names what was compared, for people; `verdicts` holds one verdict on the ratio of new to
-    old.
+    `path` names the subject of the comparison, for people; `verdicts` holds one verdict on the
+    ratio of new to old.
     """
 
     path: str
@@ -479,15 +481,15 @@ class Regression(Record):
 
 @dataclass(frozen=True)
 class Result(Record):
-    """One figure of the store, and what is known of the artifact that it is of.
+    """One figure of the store, with the facts about its artifact.
 
-    `kind` is "" for an artifact that has no figure; `latency_ns` with its interval is of what was
-    measured or estimated, `instructions` of what was counted. `top1` and `agreement` are fractions,
-    of the newest evaluation. `mult_adds` is None where the artifact's file is gone. `id` names the
-    figure in its store, None where there is none. One that is `recorded` was played back; `made_at`
-    is when the recording was made. `weights` is where the model's numbers came from; `data_source`,
-    `data_split` and `data_identity` are of the images that `top1` is of, `images` how many they
-    are ("" and 0 where there is no `top1`). `io` is the artifact's `ends`.
+    `kind` is "" for an artifact without a figure. `latency_ns` and its interval belong to measured
+    and estimated figures, `instructions` to counted ones. `top1` and `agreement` are fractions,
+    from the newest evaluation. `mult_adds` is None if the artifact's file is gone. `id` names the
+    figure in its store, None if there is none. A `recorded` figure was replayed; `made_at` is then
+    the time of the recording. `weights` is the source of the model's weights; `data_source`,
+    `data_split` and `data_identity` describe the images of `top1`, `images` is their number ("" and
+    0 without `top1`). `io` is the artifact's `ends`.
     """
 
     made_at: str
@@ -522,10 +524,10 @@ class Result(Record):
 
 @dataclass(frozen=True)
 class Answers(Record):
-    """Which images an artifact named rightly, so that two artifacts can be compared image by image.
+    """Which images an artifact classified correctly, to compare two artifacts image by image.
 
     `right` is base64 of a bit for each of `images`, the first image in the highest bit of the first
-    byte; `samples` is a sha256 over the images' names: only answers of the same are compared.
+    byte; `samples` is a sha256 of the images' names: only answers with the same value are compared.
     """
 
     artifact_sha256: str
@@ -536,7 +538,7 @@ class Answers(Record):
 
 @dataclass(frozen=True)
 class Gain(Record):
-    """By how much top-1 is above another artifact's on the same images, a fraction.
+    """The difference in top-1 to another artifact on the same images, a fraction.
 
     `low` and `high` are one-sided 95 % bounds, paired (`analysis.gate`).
     """
@@ -547,13 +549,13 @@ class Gain(Record):
 
     @property
     def tie(self) -> bool:
-        """Whether these images do not tell which of the two is the better one."""
+        """Whether these images cannot show which of the two is better."""
         return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
 class StoredVerdict(Record):
-    """A verdict of the store: when, by which gate, of which artifact, and what was said."""
+    """A verdict of the store: its time, gate, artifact and text."""
 
     made_at: str
     artifact_sha256: str
@@ -585,9 +587,9 @@ class Flip(Record):
 
 @dataclass(frozen=True)
 class Detail(Record):
-    """What a report tells of one artifact besides its row.
+    """What a report shows about one artifact besides its row.
 
-    `classes` holds (name, images, rightly named) of each class; `flips` compare it with the
+    `classes` holds (name, images, correct answers) for each class; `flips` compares it with the
     artifact named `against`; `environment` is of its newest figure.
     """
 
@@ -606,11 +608,11 @@ class Detail(Record):
 
 @dataclass(frozen=True)
 class Report(Record):
-    """What a file of `reports/` makes text of.
+    """The content of a report; a file of `reports/` turns it into text.
 
-    `failed` are artifacts of a check that have no verdict, each with its reason.
-    `answers` are of the artifacts of `results` that were judged.
-    `on_inconclusive` says whether a check that could not decide counts as failed.
+    `failed` are artifacts of a check without a verdict, each with its reason. `answers` belong to
+    the evaluated artifacts of `results`. `on_inconclusive` says whether an inconclusive check
+    counts as failed.
     """
 
     title: str
@@ -646,7 +648,7 @@ class Report(Record):
 
 @dataclass(frozen=True)
 class Measured(Record):
-    """Time on a real machine, taken by a clock: raw, with warm-ups and the machine's facts.
+    """Time on a real machine by a clock: raw samples, with warm-ups and the machine's facts.
 
     `median_ns` and its 95 % interval are of `samples_ns`.
     """
@@ -671,7 +673,7 @@ class Measured(Record):
 class LatencyComparison(Record):
     """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
 
-    `changed` says whether the interval leaves out 1. Blocks come in rounds of A B B A.
+    `changed` says whether the interval excludes 1. Blocks come in rounds of A B B A.
     """
 
     a: str
@@ -685,9 +687,9 @@ class LatencyComparison(Record):
 
 @dataclass(frozen=True)
 class StoredComparison(Record):
-    """A comparison of the store without its blocks: when and where it was, and what came of it.
+    """A comparison of the store without its blocks: its time, device and result.
 
-    `recorded` as of `Result`.
+    `recorded` as in `Result`.
     """
 
     made_at: str
@@ -703,10 +705,10 @@ class StoredComparison(Record):
 
 @dataclass(frozen=True)
 class LayerCount(Record):
-    """What one operator of a model executed in one inference.
+    """The instructions of one operator of a model in one inference.
 
-    `kernel` is what the runtime calls the code that ran, with the class of instruction that most
-    of its multiplications are of.
+    `kernel` is the runtime's name of the code that ran, with the class of instruction of most of
+    its multiplications.
     """
 
     name: str
@@ -732,15 +734,15 @@ class NativeLibrary(Record):
 
 @dataclass(frozen=True)
 class Counted(Record):
-    """Instructions of one inference on an emulated core: exact, and no time at all.
+    """Instructions of one inference on an emulated core: exact, but not a time.
 
-    `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by what they are
-    (sdot, mla, load, ...); `by_layer` by the operator that executed them, what the runtime does
-    between operators in none of them; it is empty where the runtime cannot tell without work of its
-    own in between (ONNX Runtime). `kernels` are those that ran, each once. `bytes_loaded` and
-    `bytes_stored` are what load and store instructions moved. `host_difference` is the largest
-    difference of an output value from that of the same runtime on this host, in steps of the code
-    for integers. `versions` are of all that a count depends on: the emulator, the counter, the
+    `core` is the emulated core (cortex-a76). `by_class` splits `instructions` by their kind (sdot,
+    mla, load, ...), `by_layer` by operator. The work of the runtime between operators belongs to no
+    layer. `by_layer` is empty if the runtime cannot report operators without extra work in between
+    (ONNX Runtime). `kernels` lists each kernel that ran once. `bytes_loaded` and `bytes_stored` are
+    the bytes of load and store instructions. `host_difference` is the largest difference of an
+    output value from that of the same runtime on this host, in steps of the code for integers.
+    `versions` holds those of everything that a count depends on: the emulator, the counter, the
     runner, the runtime and the libraries.
     """
 
@@ -762,14 +764,14 @@ class Counted(Record):
 
 @dataclass(frozen=True)
 class Fit(Record):
-    """How a device card's points became a model of latency.
+    """How a latency model was fitted to a device card's points.
 
-    `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` how many
-    published or measured latencies it was fitted to, of a runtime of `year` (None: not known) or
-    `version` ("": not known); `borrowed` are the cards whose points gave it its shape. `held_out`
-    says what the interval was judged by: points left out, whole families of networks, or devices
-    that were treated as if they had as few points. `rmspe` is the error of those, a fraction.
-    `sources` are where the points are from.
+    `terms` are its coefficients by name, in nanoseconds for one unit of each; `points` is the
+    number of published or measured latencies that it was fitted to, for a runtime of `year` (None:
+    not known) or `version` ("": not known). `borrowed` are the cards whose points determined its
+    shape. `held_out` says how the interval was estimated: by leaving out points, whole families of
+    networks, or devices reduced to as few points. `rmspe` is the error on these, a fraction.
+    `sources` are the sources of the points.
     """
 
     card: str
@@ -786,9 +788,9 @@ class Fit(Record):
 
 @dataclass(frozen=True)
 class Estimated(Record):
-    """What a model of latency expects of a device that is not here; nobody measured it.
+    """The latency that a model predicts for an absent device; it was not measured.
 
-    `interval_ns` is where 95 of 100 such latencies would lie.
+    `interval_ns` would contain 95 of 100 such latencies.
     """
 
     artifact_sha256: str
@@ -806,7 +808,7 @@ Measurement = Measured | Counted | Estimated
 
 @dataclass(frozen=True)
 class Model(Record):
-    """A live model, opaque to every room but the TensorFlow wing.
+    """A live model, opaque to all rooms that do not use TensorFlow.
 
     `framework` names the file of `sources/` that opened it. `handle` is called as
     ``handle(images, training=False)``, and has ``variables``.
@@ -818,14 +820,13 @@ class Model(Record):
 
 @dataclass(frozen=True)
 class QuantizedGraph(Record):
-    """A model on its way from floats to integers: what post-training passes work on.
+    """A model on its way from floats to integers; post-training passes work on it.
 
-    `recipe` and `io` say what it is to become. `floats` is its float TFLite. `ranges` are the least
-    and the greatest value of each activation, by tensor name, that its codes shall be spread over.
-    `integers` is the quantized TFLite, None as long as ranges may still change. `trained` counts
-    the trainings of these integers. `kept` are the tensors that stay float, with the operator that
-    makes each. `latent` are the weights that the integers are rounded from while they are trained,
-    in codes, by layer.
+    `recipe` and `io` describe the result. `floats` is its float TFLite. `ranges` are the smallest
+    and the largest value that the codes of each activation cover, by tensor name. `integers` is the
+    quantized TFLite, None as long as ranges may still change. `trained` counts the trainings of
+    these integers. `kept` are the tensors that stay float, together with the operators that compute
+    them. `latent` are the unrounded weights during training, in codes, by layer.
     """
 
     recipe: Recipe
@@ -843,9 +844,9 @@ class Source(Record):
     """A model that can be opened: a whole model file, or an architecture with its weights.
 
     `file` is a user's whole model; without it `spec`'s architecture is built and the Keras 2 HDF5
-    file `weights` loaded (None: seeded random ones). `resolution` is None where the model file
-    alone knows it. `custom_objects` is a Python file of the user's own, with the classes and
-    functions that a Keras file names.
+    file `weights` loaded (None: seeded random ones). `resolution` is None if only the model file
+    has it. `custom_objects` is the user's Python file with the classes and functions that a Keras
+    file names.
     """
 
     spec: ModelSpec
@@ -857,7 +858,7 @@ class Source(Record):
 
 @dataclass(frozen=True)
 class Failure(Record):
-    """A child process's refusal, to be raised again by its parent."""
+    """An error of a child process, to be raised again by its parent."""
 
     exit_code: int
     message: str
@@ -866,9 +867,9 @@ class Failure(Record):
 
 @dataclass(frozen=True)
 class Failed(Record):
-    """One of several things that failed while the others went on; `what` names it.
+    """A failure of one of several items while the others succeeded; `what` names the item.
 
-    `exit_code` is what a command ends in for it.
+    `exit_code` is the command's exit code for it.
     """
 
     what: str
@@ -878,13 +879,12 @@ class Failed(Record):
 
 @dataclass(frozen=True)
 class ModelFile(Record):
-    """What a user's model or weights file is, found out without a framework opening it.
+    """What a user's model or weights file is, determined without a framework.
 
-    `framework` names the file of `sources/` that opens it; `content` tells a whole model from
-    weights alone. `code` lists what would run code from the file (Lambda layers and the like),
-    and `trusted` says that the user lets it.
-    `classes` is the width of the last layer where weights alone tell it, `preprocessing` how an
-    image becomes its input, where the file tells that.
+    `framework` names the file of `sources/` that opens it; `content` distinguishes a whole model
+    from weights alone. `code` lists what would run code from the file (Lambda layers and the like),
+    and `trusted` says that the user allows it. `classes` is the width of the last layer if weights
+    alone show it, `preprocessing` how an image becomes its input if the file says so.
     """
 
     path: str
@@ -900,13 +900,13 @@ class ModelFile(Record):
 
 @dataclass(frozen=True)
 class Schedule(Record):
-    """How a network is trained, as a paper says it.
+    """How a network is trained, according to a paper.
 
     `learning_rate` is for `batch` images in a step and grows in proportion to the batch. It is
     multiplied by `decay` every `decay_epochs`; with `decay_epochs` 0 it rises over the run's first
-    twentieth and then falls along a cosine to zero. `weight_decay` is an L2 loss with rmsprop
-    and decoupled with adamw. `bn_momentum` is that of the moving statistics at most: a run's length
-    bounds it. `epochs` is what a run takes when it is not told.
+    twentieth and then falls along a cosine to zero. `weight_decay` is an L2 loss with rmsprop and
+    decoupled with adamw. `bn_momentum` is that of the moving statistics at most: a run's length
+    bounds it. `epochs` is the default of a run.
     """
 
     name: str
@@ -923,11 +923,11 @@ class Schedule(Record):
 
 @dataclass(frozen=True)
 class TrainingSettings(Record):
-    """All that a training depends on besides its network and its images.
+    """Everything that a training depends on besides its network and its images.
 
-    `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None
-    where there is none; `frozen` says that only the classifier is trained. `prune` is the share of
-    zeros and `cluster` the number of different weights that each layer ends with, None for neither.
+    `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None if
+    there is none; `frozen` says that only the classifier is trained. `prune` is the share of zeros
+    and `cluster` the number of different weights that each layer ends with, None for neither.
     """
 
     schedule: Schedule
@@ -945,7 +945,7 @@ class TrainingSettings(Record):
 
     @property
     def compression(self) -> tuple[str, float] | None:
-        """The pass that the network is trained through, and its amount."""
+        """The compression of the training, and its amount."""
         for name, amount in (("prune", self.prune), ("cluster", self.cluster)):
             if amount is not None:
                 return name, amount
@@ -956,9 +956,9 @@ class TrainingSettings(Record):
 class Epoch(Record):
     """One pass over the training images; `number` counts from 1.
 
-    `loss` is what was minimised, decay and soft targets included; `validation_loss` is the plain
-    cross-entropy. `accuracy` (of training images, as augmented) and `top1` (of validation
-    images) are fractions.
+    `loss` was minimised, decay and soft targets included; `validation_loss` is the plain
+    cross-entropy. `accuracy` (of training images, as augmented) and `top1` (of validation images)
+    are fractions.
     """
 
     number: int
@@ -973,12 +973,12 @@ class Epoch(Record):
 
 @dataclass(frozen=True)
 class Run(Record):
-    """A training and what came of it; `weights` lies in the run's folder, beside this record.
+    """A training and its results; `weights` is in the run's folder, beside this record.
 
     `data` are the validation images, `trained_on` is the identity of the training ones, `images`
-    and `validation_images` how many could be read. `best` is the epoch whose weights were kept,
-    `top1` its share of validation images named rightly. `dead_channels` counts, per depthwise
-    layer, the channels that answer the same to everything.
+    and `validation_images` are how many could be read. `best` is the epoch whose weights were kept,
+    `top1` its share of correct validation images. `dead_channels` counts, per depthwise layer, the
+    channels whose output is the same for every input.
     """
 
     spec: ModelSpec

@@ -1,4 +1,4 @@
-"""Base units to words for people; only the edge (cli, reports) formats."""
+"""Formats base units for people; only cli and reports call this."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ def several(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"
 
 
-def changed(ratio: float, sure: bool) -> str:
-    """What a ratio of times says; `sure`: its interval leaves out 1."""
+def change_word(ratio: float, sure: bool) -> str:
+    """A ratio of times in words; `sure`: its interval excludes 1."""
     return "no change seen" if not sure else "slower" if ratio > 1 else "faster"
 
 
 def whole(text: str) -> str:
-    """Text that every file, table and terminal takes: halves of surrogate pairs are written out.
+    """Text that every file, table and terminal accepts: halves of surrogate pairs are escaped.
 
-    Python uses such halves for the bytes of a file's name that are no text.
+    Python uses such halves for the bytes of a file's name that are not text.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def network(model: str, weights: str, sha256: str) -> str:
-    """A model and whose weights it has, for trainings of one network are of one name.
+    """A model with its weights, since all trainings of one network have the same model name.
 
-    'mobilenet_v1_0.25_96', 'run', '1f2e...' -> 'mobilenet_v1_0.25_96 run 1f2e3d4c'; what comes with
-    mobiledeploy or with Keras is known by its name alone, and a model's own file by its hash.
+    'mobilenet_v1_0.25_96', 'run', '1f2e...' -> 'mobilenet_v1_0.25_96 run 1f2e3d4c'; weights that
+    come with mobiledeploy or Keras are shown by name alone, a user's model file by its hash.
     """
     if model and weights.rpartition(".")[0] == model:
         return f"{model} {sha256[:8]}".strip()
     if model and weights.startswith(f"{model}_"):
-        # A training's folder has the model's name in its own, where nobody chose another.
+        # By default the name of a training's folder starts with the model's name.
         return f"{weights} {sha256[:8]}".strip()
-    sure = weights in ("", "demo", "imagenet", "random")
-    return " ".join(part for part in (model, weights, "" if sure else sha256[:8]) if part)
+    is_known = weights in ("", "demo", "imagenet", "random")
+    return " ".join(part for part in (model, weights, "" if is_known else sha256[:8]) if part)
 
 
-def ended(format_: str, io: str) -> str:
-    """A format and what its file takes and gives, where that is not what `export` makes of itself.
+def format_name(format_: str, io: str) -> str:
+    """A format, and the type of its inputs and outputs if that is not the default of `export`.
 
-    'tflite', 'uint8' -> 'tflite uint8'; int8, or '' of a recipe of floats -> 'tflite'.
+    'tflite', 'uint8' -> 'tflite uint8'; int8, or '' for a float recipe -> 'tflite'.
     """
     return format_ if io in ("", "int8") else f"{format_} {io}"
 
 
 def images(source: str, split: str, identity: str) -> str:
-    """What a data set is told apart by: its name and the start of its identity; '' for none.
+    """A data set's name and the start of its identity; '' for none.
 
-    The demo's are the same at every resolution, and have a name for each split.
+    The demo data are the same at every resolution, so their split is given instead.
     """
     if source == "demo":
         return f"demo {split}"
@@ -87,10 +87,10 @@ def images(source: str, split: str, identity: str) -> str:
 
 def gain(value: float, low: float, high: float, tie: bool) -> str:
     """0.01, -0.02, 0.04, True -> '+1.0 points (-2.0 to +4.0), a tie'."""
-    said = f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    return f"{said}, a tie" if tie else said
+    points = f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{points}, a tie" if tie else points
 
 
 def one_line(text: str) -> str:
-    """Text on one line and without control characters: names of files may hold anything."""
+    """Text on one line and without control characters, since names of files may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

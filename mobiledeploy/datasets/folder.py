@@ -102,7 +102,7 @@ class Folder:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with (
-                    inputs.opened(path, inputs.IMAGE) as stream,
+                    inputs.open_file(path, inputs.IMAGE) as stream,
                     Image.open(stream, formats=("JPEG", "PNG")) as image,
                 ):
                     return rgb(image)
@@ -191,7 +191,7 @@ def open(
         if not found:
             raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG image")
         listed += [(_shown(p.relative_to(root).as_posix()), p, targets[name]) for p in found]
-    samples.judged(split, len(names), source)
+    samples.require_two_classes(split, len(names), source)
     listed.sort()
     kept = [listed[index] for index in samples.part(len(listed), rest)]
     if not kept:

@@ -87,7 +87,7 @@ def open(
         InputError: not an archive, truncated, too large, or its arrays are not as said above.
     """
     path = Path(source)
-    with inputs.opened(path, inputs.ARRAYS) as stream:
+    with inputs.open_file(path, inputs.ARRAYS) as stream:
         facts = os.fstat(stream.fileno())
     images, numbers, names, content = _read(path, facts.st_mtime_ns, facts.st_size)
     top = int(np.max(numbers))
@@ -98,7 +98,7 @@ def open(
     elif labels and top >= len(labels):
         raise InputError(f"{source} has label {top}, but there are {len(labels)} labels")
     classes = labels or names or tuple(str(number) for number in range(top + 1))
-    samples.judged(split, len(np.unique(numbers)), source)
+    samples.require_two_classes(split, len(np.unique(numbers)), source)
     chosen = samples.part(len(images), split)
     if not len(chosen):
         raise InputError(f"{source} has too few images ({len(images)}) to split")
@@ -110,7 +110,7 @@ def _read(
     path: Path, mtime_ns: int, size_bytes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...], str]:
     """Images, labels, class names, sha256; once for all splits of a file that did not change."""
-    with arrays.opened(path, LARGEST_BYTES) as archive:
+    with arrays.open_archive(path, LARGEST_BYTES) as archive:
         images, numbers, classes = (_array(archive, kind, path) for kind in _NAMES)
     assert images is not None
     assert numbers is not None

@@ -78,7 +78,7 @@ def facts(text: str) -> dict[str, str]:
 
 def abi(path: Path) -> str | None:
     """Android's name of the ABI that an ELF file is for; None for what is no ELF file."""
-    with inputs.opened(path) as stream:
+    with inputs.open_file(path) as stream:
         head = stream.read(20)
     if len(head) < 20 or head[:4] != b"\x7fELF":
         return None

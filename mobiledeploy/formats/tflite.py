@@ -126,7 +126,7 @@ def seal(data: bytes) -> bytes:
         )
     graph.set_name(graph.inputs[0], "image")
     graph.set_name(graph.outputs[0], "scores")
-    return graph.packed()
+    return graph.pack()
 
 
 def write_metadata(data: bytes, contract: Contract) -> bytes:
@@ -150,7 +150,7 @@ def write_metadata(data: bytes, contract: Contract) -> bytes:
     files = {_CONTRACT: gzip.compress(records.dumps(contract).encode(), mtime=0)}
     if contract.preprocessing.labels:
         files[_LABELS] = ("\n".join(contract.preprocessing.labels) + "\n").encode()
-    stream = io.BytesIO(graph.packed())
+    stream = io.BytesIO(graph.pack())
     with zipfile.ZipFile(stream, "a") as archive:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content, zipfile.ZIP_STORED)
@@ -274,7 +274,7 @@ def expose_tensor(data: bytes, tensor: str) -> bytes:
     graph.subgraph.outputs = [_index(graph, tensor)]
     # A signature names outputs by index and would no longer fit.
     graph.model.signatureDefs = []
-    return graph.packed()
+    return graph.pack()
 
 
 def _index(graph: Graph, name: str) -> int:
@@ -316,7 +316,7 @@ def extract_subgraph(data: bytes, given: Sequence[str], wanted: Sequence[str]) -
     subgraph.inputs = [index for index in taken if index in needed]
     subgraph.outputs = outputs
     graph.model.signatureDefs = []
-    return graph.packed()
+    return graph.pack()
 
 
 def _tensor(graph: Graph, index: int, constant: bool) -> Tensor:

@@ -257,7 +257,7 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _copy_file(source: Path, copy: Path) -> None:
-    with inputs.opened(source) as stream, copy.open("xb") as target:
+    with inputs.open_file(source) as stream, copy.open("xb") as target:
         shutil.copyfileobj(stream, target)
 
 

@@ -1,4 +1,4 @@
-"""Graphs run operator by operator over all images, by LiteRT's interpreter."""
+"""Runs graphs operator by operator over all images, with LiteRT's interpreter."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mobiledeploy.graphs.graph import CASTS, Floats, Graph
 
 
 class Walk:
-    """The values of a graph's tensors for many images, operator after operator.
+    """The values of a graph's tensors for many images, operator by operator.
 
-    Each operator runs once for each image; only values that are still to be read are held.
+    Each operator runs once for each image; only values that are needed later are kept.
     """
 
     def __init__(self, graph: Graph, images: Images) -> None:
@@ -26,19 +26,19 @@ class Walk:
         if len(graph.inputs) != 1:
             raise InputError(f"the model has {len(graph.inputs)} inputs, not one image")
         (source,) = graph.inputs
-        self._values: dict[int, Array] = {source: _stored(graph, source, images)[:, None]}
+        self._values: dict[int, Array] = {source: _input_values(graph, source, images)[:, None]}
 
     def before(self, op: int) -> None:
-        """Runs all operators before that of number `op`."""
+        """Runs all operators before number `op`."""
         if op <= self._at:
             return
-        content, reads, gives = self._graph.part(self._at, op)
-        if gives:
-            self._values |= _run(content, [self._values[i] for i in reads], gives)
+        content, inputs, outputs = self._graph.part(self._at, op)
+        if outputs:
+            self._values |= _run(content, [self._values[i] for i in inputs], outputs)
         self._at = op
-        still = {i for later in self._graph.ops[op:] for i in later.inputs}
-        still |= set(self._graph.outputs)
-        self._values = {i: v for i, v in self._values.items() if i in still}
+        needed = {i for later in self._graph.ops[op:] for i in later.inputs}
+        needed |= set(self._graph.outputs)
+        self._values = {i: v for i, v in self._values.items() if i in needed}
 
     def end(self) -> Floats:
         """The output [N, ...] in real values."""
@@ -60,7 +60,7 @@ def run(content: bytes, images: Images) -> Floats:
 
 
 def logits(content: bytes, images: Images) -> Floats:
-    """What a TFLite answers, in real values and before a closing softmax: [N, classes]."""
+    """The output of a TFLite in real values, before a final softmax: [N, classes]."""
     graph = Graph(content)
     ops = graph.ops
     last = len(ops)
@@ -78,17 +78,17 @@ def interpreter(
     every_tensor: bool = False,
     shapes: Mapping[int, Sequence[int]] | None = None,
 ) -> Any:
-    """LiteRT's interpreter on all cores, allocated; InputError where it refuses the file.
+    """LiteRT's interpreter on all cores, allocated; InputError if it rejects the file.
 
-    `every_tensor` keeps what operators hand on to each other, for `get_tensor`; `shapes` are other
-    shapes of inputs.
+    `every_tensor` keeps the tensors between operators for `get_tensor`; `shapes` are other shapes
+    of inputs.
     """
     try:
         engine = Interpreter(
             model_content=content,
             num_threads=leases.cores(),
             experimental_preserve_all_tensors=every_tensor,
-            # XNNPACK keeps what is between its operators to itself.
+            # XNNPACK does not expose the tensors between its operators.
             experimental_op_resolver_type=(
                 OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
                 if every_tensor
@@ -104,33 +104,33 @@ def interpreter(
 
 
 def invoke(engine: Any) -> None:
-    """Runs an interpreter; InputError where it gives up."""
+    """Runs an interpreter; InputError if it fails."""
     try:
         engine.invoke()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"LiteRT cannot run the model: {first_line(error)}") from error
 
 
-def _run(content: bytes, values: Sequence[Array], gives: Sequence[int]) -> dict[int, Array]:
-    """What the file makes of `values`, [N, *shape] of each of its inputs: so of each output."""
+def _run(content: bytes, values: Sequence[Array], tensors: Sequence[int]) -> dict[int, Array]:
+    """The outputs, each [N, *shape], of the file for `values`, [N, *shape] for each input."""
     engine = interpreter(content)
-    sources = [detail["index"] for detail in engine.get_input_details()]
-    targets = [detail["index"] for detail in engine.get_output_details()]
+    input_indices = [detail["index"] for detail in engine.get_input_details()]
+    output_indices = [detail["index"] for detail in engine.get_output_details()]
     answers: list[Array] = []
     for number in range(len(values[0])):
-        for source, value in zip(sources, values, strict=True):
+        for source, value in zip(input_indices, values, strict=True):
             engine.set_tensor(source, value[number])
         invoke(engine)
-        for place, target in enumerate(targets):
+        for place, target in enumerate(output_indices):
             answer = engine.get_tensor(target)
             if number == 0:
                 answers.append(np.empty((len(values[0]), *answer.shape), answer.dtype))
             answers[place][number] = answer
-    return dict(zip(gives, answers, strict=True))
+    return dict(zip(tensors, answers, strict=True))
 
 
-def _stored(graph: Graph, index: int, images: Images) -> Array:
-    """Images as the input takes them."""
+def _input_values(graph: Graph, index: int, images: Images) -> Array:
+    """Images as stored values of the input."""
     dtype = graph.dtype(index)
     if dtype == np.float32:
         return images
@@ -138,5 +138,5 @@ def _stored(graph: Graph, index: int, images: Images) -> Array:
     scales, zero = graph.scale(index)
     limits: np.iinfo[Any] = np.iinfo(dtype)
     codes = np.round(images / np.float32(scales[0])) + zero
-    stored: Array = np.clip(codes, limits.min, limits.max).astype(dtype)
-    return stored
+    clipped_codes: Array = np.clip(codes, limits.min, limits.max).astype(dtype)
+    return clipped_codes

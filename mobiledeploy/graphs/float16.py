@@ -1,7 +1,7 @@
-"""Constants in half precision: a file of half the size, computed in float32 on a CPU.
+"""Constants in half precision: half the file size, computed in float32 on a CPU.
 
-Each constant is stored in float16 behind one DEQUANTIZE, which kernels of half precision read
-through and others run once (LiteRT's float16 quantization,
+Each constant is stored in float16, followed by one DEQUANTIZE. Half-precision kernels skip it,
+other kernels run it once (LiteRT's float16 quantization,
 https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_float16_quant).
 """
 
@@ -17,13 +17,13 @@ from mobiledeploy.graphs.graph import Graph
 def halve(content: bytes) -> bytes:
     """A float TFLite with its float32 constants in float16.
 
-    One with a value beyond 65504, the largest of float16, stays as it is.
+    A constant with a value above 65504, the largest float16, stays as it is.
     """
     graph = Graph(content)
     largest = np.finfo(np.float16).max
     casts: list[Any] = []
-    read = {int(i) for op in graph.ops for i in op.inputs if i >= 0}
-    for index in sorted(read):
+    inputs = {int(i) for op in graph.ops for i in op.inputs if i >= 0}
+    for index in sorted(inputs):
         values = graph.constant(index)
         if values is None or values.dtype != np.float32 or np.abs(values).max(initial=0) > largest:
             continue
@@ -31,17 +31,17 @@ def halve(content: bytes) -> bytes:
         graph.make_computed(index)
         casts.append(graph.add_op("DEQUANTIZE", [half], [index], version=3))
     graph.subgraph.operators = [*casts, *graph.ops]
-    return graph.packed()
+    return graph.pack()
 
 
 def widen(graph: Graph) -> None:
-    """Makes constants of float16 behind a DEQUANTIZE constants of float32, of the same values."""
+    """Replaces float16 constants and their DEQUANTIZE by float32 constants of the same values."""
     ops = []
     for op in graph.ops:
         values = graph.constant(int(op.inputs[0])) if len(op.inputs) else None
         if graph.kind(op) == "DEQUANTIZE" and values is not None and values.dtype == np.float16:
             graph.make_constant(int(op.outputs[0]), values.astype(np.float32))
-            # Nobody reads the halves any more, and what no tensor has is not packed.
+            # Nothing reads the halves any more, and unused values are not packed.
             graph.make_computed(int(op.inputs[0]))
         else:
             ops.append(op)

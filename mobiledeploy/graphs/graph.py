@@ -20,13 +20,13 @@ Floats = NDArray[np.float32]
 
 IDENTIFIER = b"TFL3"
 OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-"""What each operator code is called, such as CONV_2D."""
+"""The name of each operator code, such as CONV_2D."""
 ACTIVATIONS = {
     v: k for k, v in vars(schema.ActivationFunctionType).items() if not k.startswith("_")
 }
-"""What each fused activation is called: NONE, RELU, RELU6, ..."""
+"""The name of each fused activation: NONE, RELU, RELU6, ..."""
 TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
-"""What each tensor type is called: float32, int8, int4, ..."""
+"""The name of each tensor type: float32, int8, int4, ..."""
 CASTS = ("QUANTIZE", "DEQUANTIZE")
 BROKEN = (
     AttributeError,
@@ -40,7 +40,7 @@ BROKEN = (
     ValueError,
     zlib.error,
 )
-"""What the generated readers raise on bytes that are none of theirs."""
+"""What the generated readers raise for bytes that are not a TFLite file."""
 _CODES: dict[str, int] = {name: code for code, name in OPERATORS.items()}
 _DTYPES: dict[int, type] = {
     code: getattr(np, name)
@@ -49,54 +49,54 @@ _DTYPES: dict[int, type] = {
 } | {schema.TensorType.INT4: np.int8, schema.TensorType.BOOL: np.bool_}
 _MOST_PARTS = 1 << 18
 _OUTSIDE = 1 << 30
-"""Bytes of constants from which they lie behind the flatbuffer, whose offsets have 32 bits."""
+"""From this size in bytes on, constants are stored behind the flatbuffer (32-bit offsets)."""
 _ALIGNMENT = 16
-"""Of constants, as the schema asks for; the generated code ignores it."""
+"""The alignment of constants, as the schema requires; the generated code ignores it."""
 
 
 class Graph:
-    """A TFLite file. Tensors of its first subgraph are known by their index, as in the file.
+    """A TFLite file. The tensors of its first subgraph are identified by their index in the file.
 
     Further subgraphs, those of control flow, are kept as they are.
     """
 
     def __init__(self, content: bytes) -> None:
-        """Args: the file. InputError where it is none, or speaks of parts that are not there."""
-        self.model = _unpacked(content)
+        """Parses the file; InputError if it is not one, or refers to parts that do not exist."""
+        self.model = _unpack(content)
         self.subgraph = self.model.subgraphs[0]
 
     # Reading.
 
     @property
     def ops(self) -> list[Any]:
-        """The operators, in the order in which they run."""
+        """The operators in the order of execution."""
         return list(self.subgraph.operators)
 
     @property
     def inputs(self) -> list[int]:
-        """The tensors that the model takes."""
+        """The model's input tensors."""
         return [int(index) for index in self.subgraph.inputs]
 
     @property
     def outputs(self) -> list[int]:
-        """The tensors that it answers with."""
+        """The model's output tensors."""
         return [int(index) for index in self.subgraph.outputs]
 
     def kind(self, op: Any) -> str:
-        """What the operator is called, such as CONV_2D, CUSTOM:name, or UNKNOWN:number."""
+        """The operator's name, such as CONV_2D, CUSTOM:name, or UNKNOWN:number."""
         code = self.model.operatorCodes[op.opcodeIndex]
-        # Codes past 127 live in builtinCode alone; old files have deprecatedBuiltinCode alone.
+        # Codes above 127 are in builtinCode only; old files have deprecatedBuiltinCode only.
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         if OPERATORS.get(number) == "CUSTOM":
             return f"CUSTOM:{(code.customCode or b'').decode('utf-8', 'replace')}"
         return str(OPERATORS.get(number, f"UNKNOWN:{number}"))
 
     def activation(self, op: Any) -> str:
-        """What is fused into the operator: NONE, RELU, RELU6, ..."""
+        """The activation fused into the operator: NONE, RELU, RELU6, ..."""
         return str(ACTIVATIONS[getattr(op.builtinOptions, "fusedActivationFunction", 0)])
 
     def name(self, index: int) -> str:
-        """The tensor's name; it may be empty, and another tensor's too."""
+        """The tensor's name; it may be empty, and another tensor may have the same."""
         return str((self.subgraph.tensors[index].name or b"").decode("utf-8", "replace"))
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -105,43 +105,43 @@ class Graph:
         return () if shape is None else tuple(int(side) for side in shape)
 
     def dtype(self, index: int) -> type | None:
-        """The type of its elements; None for one that no weight or activation has.
+        """The type of its elements; None for a type that no weight or activation has.
 
-        int8 for int4, whose codes are stored by twos.
+        int8 for int4, whose codes are stored in pairs.
         """
         return _DTYPES.get(self.subgraph.tensors[index].type)
 
     def type_name(self, index: int) -> str:
-        """The type of its elements as the schema has it: float32, int8, int4, ..."""
+        """The type of its elements in the schema: float32, int8, int4, ..."""
         code = self.subgraph.tensors[index].type
         return str(TYPES.get(code, f"unknown:{code}"))
 
     def bytes_of(self, index: int) -> NDArray[np.uint8] | None:
-        """The bytes of a constant, None for what is computed, and for no tensor (-1)."""
+        """The bytes of a constant; None for a computed tensor, and for no tensor (-1)."""
         if index < 0:
             return None
-        stored = self.model.buffers[self.subgraph.tensors[index].buffer].data
-        return None if stored is None or not len(stored) else np.asarray(stored, np.uint8)
+        content = self.model.buffers[self.subgraph.tensors[index].buffer].data
+        return None if content is None or not len(content) else np.asarray(content, np.uint8)
 
     def constant(self, index: int) -> Array | None:
-        """Values that are stored in the file; None for what is computed, and for no tensor (-1).
+        """Values that are stored in the file; None for a computed tensor, and for no tensor (-1).
 
-        Codes of 4 bits are one to a byte. InputError where the bytes do not fill the shape.
+        Codes of 4 bits take one byte each. InputError if the bytes do not fill the shape.
         """
-        stored, dtype = self.bytes_of(index), self.dtype(index)
-        if stored is None or dtype is None:
+        content, dtype = self.bytes_of(index), self.dtype(index)
+        if content is None or dtype is None:
             return None
         size = int(np.prod(self.shape(index), dtype=np.int64))
         if self.type_name(index) == "int4":
-            pairs = stored.view(np.int8)
-            stored = np.stack([pairs << 4 >> 4, pairs >> 4]).T.reshape(-1)[:size].view(np.uint8)
-        if stored.size != size * np.dtype(dtype).itemsize:
-            raise InputError(f"the constant {self.name(index)} of the TFLite file is cut short")
-        values: Array = stored.view(dtype).reshape(self.shape(index))
+            pairs = content.view(np.int8)
+            content = np.stack([pairs << 4 >> 4, pairs >> 4]).T.reshape(-1)[:size].view(np.uint8)
+        if content.size != size * np.dtype(dtype).itemsize:
+            raise InputError(f"the constant {self.name(index)} of the TFLite file is truncated")
+        values: Array = content.view(dtype).reshape(self.shape(index))
         return values
 
-    def stored(self, index: int) -> Array:
-        """As `constant`, of a tensor that is known to be one."""
+    def constant_values(self, index: int) -> Array:
+        """As `constant`, for a tensor that is known to be one."""
         values = self.constant(index)
         assert values is not None
         return values
@@ -149,7 +149,7 @@ class Graph:
     def scale(self, index: int) -> tuple[NDArray[np.float64], int]:
         """Scales and the zero point of a quantized tensor; real = scale * (stored - zero point).
 
-        No scale where the tensor is not quantized.
+        No scales if the tensor is not quantized.
         """
         quantization = self.subgraph.tensors[index].quantization
         if quantization is None or quantization.scale is None:
@@ -165,10 +165,10 @@ class Graph:
         return () if zeros is None else tuple(int(zero) for zero in zeros)
 
     def axis(self, index: int) -> int:
-        """The axis along which the scales of a tensor lie."""
+        """The axis of a tensor to which its scales belong."""
         return int(self.subgraph.tensors[index].quantization.quantizedDimension)
 
-    def spread(self, index: int) -> NDArray[np.float64]:
+    def broadcast_scales(self, index: int) -> NDArray[np.float64]:
         """The scales of a quantized tensor, shaped so that they multiply its values."""
         scales, _ = self.scale(index)
         if scales.size == 1:
@@ -178,7 +178,7 @@ class Graph:
         return scales.reshape(sides)
 
     def real(self, index: int, values: Array) -> Floats:
-        """What stored `values` of a tensor stand for."""
+        """The real values of the stored `values` of a tensor."""
         if values.dtype == np.float32:
             return values
         scales, zero = self.scale(index)
@@ -186,15 +186,15 @@ class Graph:
 
     # Changing.
 
-    def put(self, op: Any, place: int, values: Array) -> None:
-        """Other values for the constant that `op` reads at `place`, for this operator alone."""
+    def replace_constant(self, op: Any, place: int, values: Array) -> None:
+        """Replaces the values of the constant that `op` reads at `place`, for `op` only."""
         index = int(op.inputs[place])
         readers = sum(int(i) == index for other in self.ops for i in other.inputs)
         dtype = self.dtype(index)
         assert dtype is not None
         tensor = self.subgraph.tensors[index]
         if readers > 1:
-            # Equal constants are one tensor to the converter.
+            # The converter merges equal constants into one tensor.
             tensor = copy.deepcopy(tensor)
             tensor.name = (tensor.name or b"") + f";{len(self.subgraph.tensors)}".encode()
             self.subgraph.tensors.append(tensor)
@@ -203,14 +203,14 @@ class Graph:
         tensor.buffer = self._add_buffer(np.asarray(values, dtype))
 
     def add_constant(self, name: str, values: Array) -> int:
-        """A tensor more, with its values in the file."""
+        """Adds a tensor whose values are in the file."""
         code = next(code for code, dtype in _DTYPES.items() if dtype == values.dtype.type)
         index = self.add_tensor(name, values.shape, TYPES[code])
         self.subgraph.tensors[index].buffer = self._add_buffer(values)
         return index
 
     def add_tensor(self, name: str, shape: Iterable[int], type_name: str) -> int:
-        """A tensor more, which an operator shall make."""
+        """Adds a tensor that an operator will compute."""
         tensor = schema.TensorT()
         tensor.name, tensor.shape = name.encode(), list(shape)
         tensor.type = next(code for code, own in TYPES.items() if own == type_name)
@@ -221,43 +221,43 @@ class Graph:
     def add_op(
         self, kind: str, inputs: Iterable[int], outputs: Iterable[int], *, version: int = 2
     ) -> Any:
-        """An operator without options; the caller puts it in its place among the others."""
+        """An operator without options; the caller inserts it among the others."""
         op = schema.OperatorT()
         op.opcodeIndex = self._add_code(_CODES[kind], version)
         op.inputs, op.outputs = list(inputs), list(outputs)
         return op
 
     def make_constant(self, index: int, values: Array) -> None:
-        """Makes a tensor one with values in the file; no operator may make it any more."""
+        """Stores a tensor's values in the file; no operator may compute it any more."""
         self.subgraph.tensors[index].buffer = self._add_buffer(values)
 
     def make_computed(self, index: int) -> None:
-        """Makes a tensor one without values in the file; an operator has to make it."""
+        """Removes a tensor's values from the file; an operator has to compute it."""
         self.subgraph.tensors[index].buffer = 0
 
     def set_name(self, index: int, name: str) -> None:
-        """Another name for a tensor."""
+        """Renames a tensor."""
         self.subgraph.tensors[index].name = name.encode()
 
     def set_scale(self, index: int, scale: float, zero: int) -> None:
-        """Makes a tensor one of codes: real = scale * (stored - zero)."""
+        """Makes a tensor a quantized one: real = scale * (stored - zero)."""
         quantization = schema.QuantizationParametersT()
         quantization.scale, quantization.zeroPoint = [np.float32(scale)], [zero]
         self.subgraph.tensors[index].quantization = quantization
 
     def set_scales(self, index: int, scales: Array) -> None:
-        """Other scales for a quantized tensor, as many as it has; zero points stay."""
+        """Replaces the scales of a quantized tensor, whose number stays; zero points stay."""
         self.subgraph.tensors[index].quantization.scale = np.asarray(scales, np.float32)
 
     def raise_version(self, op: Any, version: int) -> None:
-        """Asks for this version of the operator at least: newer ones take more types."""
+        """Requires at least this version of the operator: newer versions accept more types."""
         code = self.model.operatorCodes[op.opcodeIndex]
         if code.version < version:
             builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
             op.opcodeIndex = self._add_code(builtin, version)
 
     def become_mean(self, op: Any, axes: int) -> None:
-        """Makes an operator the MEAN over `axes` (a tensor) of what it reads, sides of one kept."""
+        """Makes an operator the MEAN over `axes` (a tensor) of its input; sides of one are kept."""
         options = schema.ReducerOptionsT()
         options.keepDims = True
         op.opcodeIndex = self._add_code(schema.BuiltinOperator.MEAN, 2)
@@ -265,23 +265,23 @@ class Graph:
         op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReducerOptions, options
 
     def make_names_unique(self) -> None:
-        """Gives each tensor a name that is not empty, and no other's; what has one keeps it."""
-        taken: set[str] = set()
-        # What operators make has the first choice.
-        made = [int(i) for op in self.ops for i in op.outputs]
-        for index in dict.fromkeys((*self.inputs, *made, *range(len(self.subgraph.tensors)))):
+        """Gives each tensor a unique name that is not empty; a unique name stays."""
+        used: set[str] = set()
+        # Outputs of operators come first.
+        outputs = [int(i) for op in self.ops for i in op.outputs]
+        for index in dict.fromkeys((*self.inputs, *outputs, *range(len(self.subgraph.tensors)))):
             name = free = self.name(index) or f"tensor_{index}"
             number = 1
-            while free in taken:
+            while free in used:
                 number += 1
                 free = f"{name}_{number}"
-            taken.add(free)
+            used.add(free)
             self.subgraph.tensors[index].name = free.encode()
 
     def unsign_ends(self) -> None:
-        """Gives ends of int8 codes of uint8 instead: each is 128 above the inner one.
+        """Gives int8 inputs and outputs codes of uint8 instead, 128 above the inner ones.
 
-        The kernels compute in int8; an operator at either end moves the codes.
+        The kernels compute in int8; an operator at either end converts the codes.
         """
         outer: dict[int, int] = {}
         first, last = [], []
@@ -300,7 +300,7 @@ class Graph:
                 end.tensorIndex = outer.get(end.tensorIndex, end.tensorIndex)
 
     def _unsigned(self, index: int) -> int:
-        """A copy of a tensor of int8 with codes of uint8."""
+        """A copy of an int8 tensor with uint8 codes."""
         tensor = copy.deepcopy(self.subgraph.tensors[index])
         tensor.name, tensor.type = (tensor.name or b"") + b"/unsigned", schema.TensorType.UINT8
         tensor.quantization.zeroPoint = [self.scale(index)[1] + 128]
@@ -327,55 +327,61 @@ class Graph:
 
     # Packing.
 
-    def packed(self) -> bytes:
-        """The file. Buffers that no tensor has any more are left empty."""
-        used = {tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors or ()}
-        used |= {entry.buffer for entry in self.model.metadata or ()}
-        for number in set(range(len(self.model.buffers))) - used:
+    def pack(self) -> bytes:
+        """The file. Buffers that no tensor uses any more are left empty."""
+        used_buffers = {
+            tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors or ()
+        }
+        used_buffers |= {entry.buffer for entry in self.model.metadata or ()}
+        for number in set(range(len(self.model.buffers))) - used_buffers:
             self.model.buffers[number] = schema.BufferT()
-        return _packed(self.model)
+        return _pack(self.model)
 
     def part(self, start: int, stop: int) -> tuple[bytes, list[int], list[int]]:
-        """Operators `start` to `stop` as a file, with the tensors that it reads and makes.
+        """Operators `start` to `stop` as a file, with its input and output tensors.
 
-        It makes those alone that the rest of the model reads.
+        Its outputs are only those that the rest of the model reads.
         """
         ops = self.ops
-        inside = ops[start:stop]
-        made = _unique(index for op in inside for index in op.outputs)
+        part_ops = ops[start:stop]
+        outputs = _unique(index for op in part_ops for index in op.outputs)
         later = {index for op in ops[stop:] for index in op.inputs} | set(self.subgraph.outputs)
-        made_set = set(made)
-        reads = _unique(
+        output_set = set(outputs)
+        inputs = _unique(
             index
-            for op in inside
+            for op in part_ops
             for index in op.inputs
-            if index >= 0 and index not in made_set and self.bytes_of(index) is None
+            if index >= 0 and index not in output_set and self.bytes_of(index) is None
         )
-        gives = [index for index in made if index in later]
+        results = [index for index in outputs if index in later]
         graph = copy.copy(self.subgraph)
-        graph.operators, graph.inputs, graph.outputs = inside, reads, gives
+        graph.operators, graph.inputs, graph.outputs = part_ops, inputs, results
         model = copy.copy(self.model)
         model.subgraphs = [graph, *self.model.subgraphs[1:]]
         model.signatureDefs, model.metadata = [], []
-        used = {self.subgraph.tensors[i].buffer for op in inside for i in op.inputs if i >= 0}
-        used |= {t.buffer for other in self.model.subgraphs[1:] for t in other.tensors or ()}
+        used_buffers = {
+            self.subgraph.tensors[i].buffer for op in part_ops for i in op.inputs if i >= 0
+        }
+        used_buffers |= {
+            t.buffer for other in self.model.subgraphs[1:] for t in other.tensors or ()
+        }
         model.buffers = [
-            buffer if number in used else schema.BufferT()
+            buffer if number in used_buffers else schema.BufferT()
             for number, buffer in enumerate(self.model.buffers)
         ]
-        return _packed(model), reads, gives
+        return _pack(model), inputs, results
 
 
 def _unique(indices: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(int(index) for index in indices))
 
 
-def _unpacked(content: bytes) -> Any:
+def _unpack(content: bytes) -> Any:
     if len(content) < 8 or content[4:8] != IDENTIFIER:
         raise InputError("not a TFLite file: it lacks the identifier TFL3")
     try:
         root = schema.Model.GetRootAs(content, 0)
-        # Tables may share their parts, so that a small file could unpack to very many.
+        # Tables may share their parts, so a small file could unpack to very many.
         graphs = [root.Subgraphs(i) for i in range(min(root.SubgraphsLength(), _MOST_PARTS))]
         parts = sum(graph.TensorsLength() + graph.OperatorsLength() for graph in graphs)
         if root.SubgraphsLength() > _MOST_PARTS or parts > _MOST_PARTS:
@@ -392,7 +398,7 @@ def _unpacked(content: bytes) -> Any:
 
 
 def _bring_in(buffer: Any, content: bytes) -> None:
-    """A buffer whose bytes lie behind the flatbuffer holds them itself from now on."""
+    """Loads the bytes of a buffer that are stored behind the flatbuffer."""
     if buffer.offset > 1:
         if buffer.offset + buffer.size > len(content):
             raise InputError("the TFLite file is truncated: it lacks some of its constants")
@@ -401,9 +407,9 @@ def _bring_in(buffer: Any, content: bytes) -> None:
 
 
 def _check(model: Any) -> None:
-    """InputError where parts of the first graph speak of others that are not there.
+    """InputError if parts of the first graph refer to others that do not exist.
 
-    As TFLite itself asks of a file; what it leaves out is an empty list afterwards.
+    These are TFLite's own conditions. Absent lists become empty lists.
     """
     graph = model.subgraphs[0]
     for owner, names in ((model, ("operatorCodes", "buffers")), (graph, ("tensors", "operators"))):
@@ -414,33 +420,35 @@ def _check(model: Any) -> None:
         for name in ("inputs", "outputs"):
             if getattr(owner, name) is None:
                 setattr(owner, name, [])
-    fixed = set()
+    constants = set()
     for index, tensor in enumerate(graph.tensors):
         name = (tensor.name or b"").decode("utf-8", "replace")
         sides = () if tensor.shape is None else tuple(tensor.shape)
         if not 0 <= tensor.buffer < len(model.buffers) or min(sides, default=0) < 0:
-            raise InputError(f"the tensor {name} of the TFLite file has no such data or shape")
+            raise InputError(
+                f"the tensor {name} of the TFLite file has invalid data or an invalid shape"
+            )
         if tensor.quantization is not None:
             _check_quantization(tensor, name)
-        stored = model.buffers[tensor.buffer].data
-        if stored is not None and len(stored):
-            fixed.add(index)
-    known = range(len(graph.tensors))
-    if not len(graph.outputs) or any(i not in known for i in (*graph.inputs, *graph.outputs)):
-        raise InputError("the inputs or outputs of the TFLite file are not there")
+        content = model.buffers[tensor.buffer].data
+        if content is not None and len(content):
+            constants.add(index)
+    indices = range(len(graph.tensors))
+    if not len(graph.outputs) or any(i not in indices for i in (*graph.inputs, *graph.outputs)):
+        raise InputError("the inputs or outputs of the TFLite file do not exist")
     for number, op in enumerate(graph.operators):
         if not 0 <= op.opcodeIndex < len(model.operatorCodes):
-            raise InputError(f"the TFLite file does not say what its operator {number} is")
+            raise InputError(f"the TFLite file does not define its operator {number}")
         code = model.operatorCodes[op.opcodeIndex]
         kind = OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "unknown")
-        # As int: a range looks for numpy's numbers one by one.
-        absent = [i for i in map(int, op.inputs) if i != -1 and i not in known]
-        absent += [i for i in map(int, op.outputs) if i not in known or i in fixed]
+        # As int: a range searches numpy's numbers one by one.
+        absent = [i for i in map(int, op.inputs) if i != -1 and i not in indices]
+        absent += [i for i in map(int, op.outputs) if i not in indices or i in constants]
         ends = len(op.inputs) and op.inputs[0] >= 0 and len(op.outputs)
         if absent or (kind in (*CASTS, "SOFTMAX") and not ends):
             raise InputError(
                 f"the operator {number} ({kind}) of the TFLite file reads or writes a "
-                "tensor that cannot be"
+                "tensor that is not valid"
             )
 
 
@@ -455,20 +463,20 @@ def _check_quantization(tensor: Any, name: str) -> None:
         raise InputError(f"the tensor {name} of the TFLite file has scales of another shape")
 
 
-def _packed(model: Any) -> bytes:
+def _pack(model: Any) -> bytes:
     buffers = [_Buffer(buffer) for buffer in model.buffers]
     size = sum(buffer.size for buffer in buffers)
     outside = size >= _OUTSIDE
     if not outside:
         return _flatbuffer(model, buffers, size)
-    # Offsets are filled in once it is known how long the flatbuffer is; 0 would be left out of it.
+    # Offsets are filled in once the flatbuffer's length is known; an offset of 0 would be omitted.
     for buffer in buffers:
         buffer.outside = 2 if buffer.size else 0
-    start = _aligned(len(_flatbuffer(model, buffers, 0)))
+    start = _align(len(_flatbuffer(model, buffers, 0)))
     at = start
     for buffer in buffers:
         if buffer.size:
-            buffer.outside, at = at, _aligned(at + buffer.size)
+            buffer.outside, at = at, _align(at + buffer.size)
     file = bytearray(at)
     inner = _flatbuffer(model, buffers, 0)
     file[: len(inner)] = inner
@@ -478,21 +486,21 @@ def _packed(model: Any) -> bytes:
     return bytes(file)
 
 
-def _aligned(size: int) -> int:
+def _align(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _flatbuffer(model: Any, buffers: list[_Buffer], size: int) -> bytes:
     shallow = copy.copy(model)
     shallow.buffers = buffers
-    # A builder that is large enough from the start copies no weights while it grows.
+    # A builder that is large enough from the start does not copy weights to grow.
     builder = flatbuffers.Builder(size + _ALIGNMENT * len(buffers) + 2**16)
     builder.Finish(shallow.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 class _Buffer:
-    """Bytes of a constant that pack themselves at a multiple of 16 bytes, or `outside`."""
+    """The bytes of a constant, packed at a multiple of 16 bytes or stored `outside`."""
 
     def __init__(self, buffer: Any) -> None:
         empty = buffer.data is None

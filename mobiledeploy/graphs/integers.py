@@ -1,13 +1,12 @@
-"""The one maker of integers: a float TFLite and the ranges of its tensors -> an integer TFLite.
+"""The one module that makes integers: a float TFLite and its tensors' ranges -> an integer TFLite.
 
 AI Edge Quantizer does the work (https://github.com/google-ai-edge/ai-edge-quantizer, Apache 2.0).
-What it lacks is done here:
+This module adds two things:
 
-- It lets 32-bit biases wrap around in channels whose weights are next to nothing, where the step of
-  the bias, s_in * s_w, is so small that the bias has no code. Such a channel gets a larger weight
-  scale: |bias| <= 2^30 * s_in * s_w.
-- It leaves operators in float that have an integer kernel. They are put on codes afterwards, by the
-  rules of the 8-bit specification
+- The quantizer lets 32-bit biases overflow in channels with nearly zero weights: there the step of
+the bias, s_in * s_w, is so small that the bias has no code. Such a channel gets a larger weight
+scale: |bias| <= 2^30 * s_in * s_w. - The quantizer leaves some operators in float that have an
+integer kernel. They are quantized afterwards by the rules of the 8-bit specification
   (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec) and of
   the kernels.
 """
@@ -36,10 +35,10 @@ _GRANULARITIES = {
     "per-tensor": qtyping.QuantGranularity.TENSORWISE,
 }
 _LARGEST_BIAS = 2**30
-"""In codes; what is summed up beside it has the other half of 32 bits."""
+"""In codes; the sum of the products has the other half of the 32 bits."""
 
 _ANY = frozenset(("ABS", "ELU", "EXP", "LEAKY_RELU", "LOG", "PRELU", "RELU6", "RELU_N1_TO_1"))
-"""Operators whose int8 kernel takes any scales."""
+"""Operators whose int8 kernel accepts any scales."""
 _AS_READ = frozenset(
     (
         "BATCH_TO_SPACE_ND",
@@ -53,11 +52,11 @@ _AS_READ = frozenset(
         "TILE",
     )
 )
-"""Those whose answer has the scale of what they read."""
+"""Operators whose output has the scale of their input."""
 _AS_MADE = frozenset(("MINIMUM",))
-"""Those that want all they read on the scale of their answer."""
+"""Operators whose inputs must have the scale of their output."""
 _FIXED = {"LOG_SOFTMAX": (16 / 256, 127)}
-"""Those whose answer has a scale and zero point of the kernel's own."""
+"""Operators whose kernel fixes the scale and zero point of the output."""
 _FIRST = frozenset(
     (
         "ELU",
@@ -69,10 +68,10 @@ _FIRST = frozenset(
         "TILE",
     )
 )
-"""Those that take int8 from their first version on; all others do from their second."""
+"""Operators that accept int8 from version 1 on; all others accept it from version 2."""
 _VERSIONS = {("ABS", 16): 3, ("MINIMUM", 16): 4, ("REDUCE_MAX", 16): 3}
 _SIXTEEN = frozenset(("ABS", "EXP", "LEAKY_RELU", "MINIMUM", "REDUCE_MAX"))
-"""Those that have a kernel for activations of 16 bits."""
+"""Operators that have a kernel for 16-bit activations."""
 
 
 def integers(
@@ -82,72 +81,72 @@ def integers(
     activation_bits: Literal[8, 16] = 8,
     granularity: Granularity = "per-channel",
     float_ends: bool = False,
-    kept: Sequence[str] = (),
+    float_tensors: Sequence[str] = (),
 ) -> bytes:
-    """A float TFLite in integers: weights of 8 bits, biases of 32 (64 with 16-bit activations).
+    """The integer TFLite of a float one: 8-bit weights, 32-bit biases (64 with 16-bit activations).
 
     Args:
-        content: the float file; each tensor has a name of its own.
-        ranges: least and greatest value of each computed tensor, by name.
+        content: the float file; its tensors have unique names.
+        ranges: smallest and largest value of each computed tensor, by name.
         activation_bits: 8: asymmetric; 16: symmetric, with zero points of 0.
-        granularity: of the weights' scales.
+        granularity: that of the weights' scales.
         float_ends: inputs and outputs stay float.
-        kept: tensors that stay float, with the operator that makes each.
+        float_tensors: tensors that stay float, together with the operators that compute them.
 
     Raises:
-        InputError: the quantizer refuses the model.
+        InputError: the quantizer rejects the model.
     """
     recipe = recipe_manager.RecipeManager()
     recipe.add_static_config(".*", _ALL, activation_bits, 8, _GRANULARITIES[granularity])
     if float_ends:
         for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             recipe.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    for name in kept:
-        # A scope is what an operator makes, each with a semicolon behind it.
+    for name in float_tensors:
+        # A scope is the names of an operator's outputs, each followed by a semicolon.
         recipe.add_quantization_config(
             f"^{re.escape(name)};$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
     extents = {name: _extent(low, high) for name, (low, high) in ranges.items()}
-    graph = Graph(_quantized(content, recipe, extents))
-    _put_on_codes(graph, ranges, activation_bits, frozenset(kept))
+    graph = Graph(_quantize(content, recipe, extents))
+    _put_on_codes(graph, ranges, activation_bits, frozenset(float_tensors))
     _keep_biases_in_range(graph, Graph(content))
-    return graph.packed()
+    return graph.pack()
 
 
 def dynamic(content: bytes, *, granularity: Granularity = "per-channel") -> bytes:
-    """A float TFLite with weights of 8 bits, whose kernels quantize activations as they come.
+    """A float TFLite with 8-bit weights, whose kernels quantize activations at run time.
 
-    Depthwise layers stay float: XNNPACK has no such kernel for them, and would be left and entered
-    again around each. InputError where the quantizer refuses the model.
+    Depthwise layers stay float: XNNPACK has no such kernel for them, and each would split the
+    delegated part. InputError if the quantizer rejects the model.
     """
     recipe = recipe_manager.RecipeManager()
     recipe.add_dynamic_config(".*", _ALL, 8, _GRANULARITIES[granularity])
     recipe.add_quantization_config(
         ".*", qtyping.TFLOperationName.DEPTHWISE_CONV_2D, algorithm_key=AlgorithmName.NO_QUANTIZE
     )
-    return Graph(_quantized(content, recipe, {})).packed()
+    return Graph(_quantize(content, recipe, {})).pack()
 
 
-def _quantized(
+def _quantize(
     content: bytes, recipe: recipe_manager.RecipeManager, extents: dict[str, Any]
 ) -> bytes:
-    # Its class Quantizer would load an interpreter beside, only to look at the extents.
+    # Its class Quantizer would also load an interpreter, only to check the ranges.
     model = tfl_flatbuffer_utils.read_model(memoryview(content))
     try:
         generator = params_generator.ParamsGenerator(model)
-        # Of biases that have no code; they get one afterwards.
+        # The warnings are about biases that have no code; they get one afterwards.
         with np.errstate(invalid="ignore"):
             parameters = generator.generate_quantization_parameters(recipe, extents, False)
             return bytes(model_modifier.ModelModifier(model).modify_model(parameters))
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"the quantizer refused the model: {first_line(error)}") from error
+        raise InputError(f"the quantizer rejected the model: {first_line(error)}") from error
 
 
 def _extent(low: float, high: float) -> dict[str, np.float32]:
-    """A range as the quantizer takes it, by whose arithmetic no zero point is halfway.
+    """A range for the quantizer, adjusted so that no zero point is exactly between two codes.
 
-    That of -1..1 lies between two codes. TensorFlow takes the one further from zero, AI Edge
-    Quantizer the even one: a range that is less by the last bit of a float decides it.
+    That of -1..1 would be. TensorFlow rounds it away from zero, AI Edge Quantizer to the even code:
+    a change of the last bit of the float makes it equal to TensorFlow's.
     """
     least, most = np.float32(min(low, 0.0)), np.float32(max(high, 0.0))
     scale = np.maximum(most - least, np.float32(1e-9)) / 255
@@ -161,12 +160,15 @@ def _extent(low: float, high: float) -> dict[str, np.float32]:
 
 
 def _put_on_codes(
-    graph: Graph, ranges: Mapping[str, tuple[float, float]], bits: int, kept: frozenset[str]
+    graph: Graph,
+    ranges: Mapping[str, tuple[float, float]],
+    bits: int,
+    float_tensors: frozenset[str],
 ) -> None:
-    """Puts operators of the tables above on codes, and takes out casts that undo each other."""
-    wanted = _ANY | _AS_READ | _AS_MADE | _FIXED.keys()
+    """Quantizes the operators of the tables above, and removes casts that cancel."""
+    kinds = _ANY | _AS_READ | _AS_MADE | _FIXED.keys()
     if bits == 16:
-        wanted = wanted & _SIXTEEN
+        kinds = kinds & _SIXTEEN
     makers = {int(i): op for op in graph.ops for i in op.outputs}
 
     def extent(index: int) -> tuple[float, float] | None:
@@ -175,25 +177,25 @@ def _put_on_codes(
             index = int(maker.inputs[0])
         return ranges.get(graph.name(index))
 
-    changed = False
+    has_changed = False
     ops: list[Any] = []
     for op in graph.ops:
         computed = [int(i) for i in op.inputs if i >= 0 and graph.bytes_of(int(i)) is None]
-        answers = [int(i) for i in op.outputs]
-        extents = {i: extent(i) for i in (*computed, *answers)}
+        outputs = [int(i) for i in op.outputs]
+        extents = {i: extent(i) for i in (*computed, *outputs)}
         if (
-            graph.kind(op) in wanted
-            and len(answers) == 1
-            and graph.name(answers[0]) not in kept
+            graph.kind(op) in kinds
+            and len(outputs) == 1
+            and graph.name(outputs[0]) not in float_tensors
             and all(graph.dtype(i) == np.float32 for i in extents)
-            and all(known is not None for known in extents.values())
+            and all(range_ is not None for range_ in extents.values())
         ):
-            changed = True
-            grids = {i: _grid(known, bits) for i, known in extents.items() if known is not None}
+            has_changed = True
+            grids = {i: _grid(range_, bits) for i, range_ in extents.items() if range_ is not None}
             ops += _on_codes(graph, op, grids, bits)
         else:
             ops.append(op)
-    if changed:
+    if has_changed:
         graph.subgraph.operators = ops
         _simplify_casts(graph)
 
@@ -201,70 +203,72 @@ def _put_on_codes(
 def _on_codes(
     graph: Graph, op: Any, grids: Mapping[int, tuple[float, int]], bits: int
 ) -> list[Any]:
-    """The operator on codes, between casts from and to floats."""
+    """The operator on codes, between casts from and to float."""
     kind = graph.kind(op)
     (target,) = map(int, op.outputs)
-    own = _FIXED.get(kind, grids[target])
-    before, reads = [], []
+    output_grid = _FIXED.get(kind, grids[target])
+    casts, inputs = [], []
     for index in map(int, op.inputs):
         if index < 0 or graph.dtype(index) != np.float32:
-            reads.append(index)
+            inputs.append(index)
             continue
         constant = graph.constant(index)
         if constant is not None:
-            grid = own if kind in _AS_MADE else _grid((constant.min(), constant.max()), bits)
-            reads.append(_coded_constant(graph, index, grid, bits))
+            grid = (
+                output_grid if kind in _AS_MADE else _grid((constant.min(), constant.max()), bits)
+            )
+            inputs.append(_coded_constant(graph, index, grid, bits))
             continue
-        grid = own if kind in _AS_MADE else grids[index]
+        grid = output_grid if kind in _AS_MADE else grids[index]
         if kind in _AS_READ:
-            own = grid
+            output_grid = grid
         codes = _codes_of(graph, index, grid, bits)
-        before.append(graph.add_op("QUANTIZE", [index], [codes]))
-        reads.append(codes)
-    answer = _codes_of(graph, target, own, bits)
-    # Layers are known by what they make.
+        casts.append(graph.add_op("QUANTIZE", [index], [codes]))
+        inputs.append(codes)
+    output_codes = _codes_of(graph, target, output_grid, bits)
+    # Layers are identified by the names of their outputs.
     name = graph.name(target)
-    graph.set_name(target, graph.name(answer))
-    graph.set_name(answer, name)
-    after = graph.add_op("DEQUANTIZE", [answer], [target])
-    op.inputs, op.outputs = reads, [answer]
+    graph.set_name(target, graph.name(output_codes))
+    graph.set_name(output_codes, name)
+    output_cast = graph.add_op("DEQUANTIZE", [output_codes], [target])
+    op.inputs, op.outputs = inputs, [output_codes]
     graph.raise_version(op, _VERSIONS.get((kind, bits), 1 if kind in _FIRST else 2))
-    return [*before, op, after]
+    return [*casts, op, output_cast]
 
 
 def _grid(extent: tuple[float, float], bits: int) -> tuple[float, int]:
-    """Scale and zero point of a range, with 0 among its codes; as AI Edge Quantizer has them."""
+    """Scale and zero point of a range that includes 0, as AI Edge Quantizer computes them."""
     low, high = min(extent[0], 0.0), max(extent[1], 0.0)
     if bits == 16:
         return max(-low, high, 1e-9) / 32767, 0
     scale = max(high - low, 1e-9) / 255
     zero = -128 - low / scale
-    # Halves away from zero.
+    # Halves are rounded away from zero.
     return scale, int(np.clip(np.copysign(np.floor(abs(zero) + 0.5), zero), -128, 127))
 
 
 def _codes_of(graph: Graph, index: int, grid: tuple[float, int], bits: int) -> int:
-    """A tensor of codes that stands for the float tensor `index`."""
+    """Adds a tensor of codes for the float tensor `index`."""
     name = f"{graph.name(index)}/codes_{len(graph.subgraph.tensors)}"
-    made = graph.add_tensor(name, graph.shape(index), f"int{bits}")
-    graph.set_scale(made, *grid)
-    return made
+    tensor = graph.add_tensor(name, graph.shape(index), f"int{bits}")
+    graph.set_scale(tensor, *grid)
+    return tensor
 
 
 def _coded_constant(graph: Graph, index: int, grid: tuple[float, int], bits: int) -> int:
     scale, zero = grid
     limits = np.iinfo(np.int8 if bits == 8 else np.int16)
-    codes = np.rint(graph.stored(index) / scale) + zero
+    codes = np.rint(graph.constant_values(index) / scale) + zero
     codes = np.clip(codes, limits.min, limits.max).astype(limits.dtype)
-    made = graph.add_constant(f"{graph.name(index)}/codes_{len(graph.subgraph.tensors)}", codes)
-    graph.set_scale(made, scale, zero)
-    return made
+    tensor = graph.add_constant(f"{graph.name(index)}/codes_{len(graph.subgraph.tensors)}", codes)
+    graph.set_scale(tensor, scale, zero)
+    return tensor
 
 
 def _simplify_casts(graph: Graph) -> None:
-    """Reads codes where they are, in the place of casts to floats and back to the same codes.
+    """Replaces casts to float and back to the same codes by the codes themselves.
 
-    A cast to codes of another scale is one from codes to codes.
+    A cast back to another scale becomes a cast from codes to codes.
     """
     makers = {int(i): op for op in graph.ops for i in op.outputs}
     same: dict[int, int] = {}
@@ -290,18 +294,20 @@ def _simplify_casts(graph: Graph) -> None:
 
 def _drop_dead_casts(graph: Graph) -> None:
     while True:
-        read = {int(i) for op in graph.ops for i in op.inputs} | set(graph.outputs)
-        kept = [op for op in graph.ops if graph.kind(op) not in CASTS or int(op.outputs[0]) in read]
-        if len(kept) == len(graph.ops):
+        used = {int(i) for op in graph.ops for i in op.inputs} | set(graph.outputs)
+        remaining = [
+            op for op in graph.ops if graph.kind(op) not in CASTS or int(op.outputs[0]) in used
+        ]
+        if len(remaining) == len(graph.ops):
             return
-        graph.subgraph.operators = kept
+        graph.subgraph.operators = remaining
 
 
 # Biases.
 
 
 def _keep_biases_in_range(graph: Graph, floats: Graph) -> None:
-    """Gives a channel whose bias has no 32-bit code a weight scale by which it has one."""
+    """Gives a channel whose bias has no 32-bit code a weight scale with which it has one."""
     for ours, theirs in matrices.pairs(graph, floats):
         scales, _ = graph.scale(ours.weights)
         if np.any(_least_scales(ours, theirs, scales.size) > scales):
@@ -311,32 +317,33 @@ def _keep_biases_in_range(graph: Graph, floats: Graph) -> None:
 def recode(
     ours: matrices.WeightedOp, theirs: matrices.WeightedOp, scales: NDArray[np.float64]
 ) -> None:
-    """Codes of weights and bias anew, from the float operator that it was.
+    """Computes the codes of weights and bias again from the float operator.
 
-    `scales` are those of the weights; one by which the bias would have no code becomes larger.
+    `scales` are those of the weights; a scale with which the bias would have no code becomes
+    larger.
     """
     graph, floats = ours.graph, theirs.graph
     steps = np.maximum(scales, _least_scales(ours, theirs, scales.size)).astype(np.float32)
     each = ours.blocked(np.broadcast_to(steps, (ours.outputs,)))[..., None]
-    weights = theirs.blocks(floats.stored(theirs.weights))
+    weights = theirs.blocks(floats.constant_values(theirs.weights))
     ours.put_weights(np.clip(np.rint(weights / each), -127, 127))
     graph.set_scales(ours.weights, steps)
     if ours.bias >= 0:
-        bias = floats.stored(theirs.bias)
-        read, _ = graph.scale(ours.source)
-        # A tensor of its own before it has scales of its own.
-        graph.put(ours.op, 2, np.zeros(bias.shape))
-        graph.set_scales(ours.bias, steps * np.float32(read[0]))
+        bias = floats.constant_values(theirs.bias)
+        input_scales, _ = graph.scale(ours.source)
+        # The bias needs a tensor of its own before it gets its own scales.
+        graph.replace_constant(ours.op, 2, np.zeros(bias.shape))
+        graph.set_scales(ours.bias, steps * np.float32(input_scales[0]))
         ours.put_bias(ours.blocked(bias))
 
 
 def _least_scales(
     ours: matrices.WeightedOp, theirs: matrices.WeightedOp, count: int
 ) -> NDArray[np.float64]:
-    """The least scales of the weights, `count` of them, by which each bias has a 32-bit code."""
+    """The smallest scales, `count` of them, with which each bias has a 32-bit code."""
     bias = theirs.graph.constant(theirs.bias)
     if ours.bias < 0 or bias is None or ours.graph.dtype(ours.bias) != np.int32:
         return np.zeros(count)
-    (read,), _ = ours.graph.scale(ours.source)
-    least: NDArray[np.float64] = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * read)
+    (input_scale,), _ = ours.graph.scale(ours.source)
+    least: NDArray[np.float64] = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * input_scale)
     return np.full(1, least.max()) if count == 1 else least

@@ -1,7 +1,7 @@
-"""Convolutions and dense layers of a TFLite as matrices: what a pass over weights works on.
+"""The weights of a TFLite's convolutions and dense layers as matrices, for passes over weights.
 
-Weights are [B, O, I]: B blocks that share no input (groups; each channel of a depthwise
-convolution), O outputs of each, I inputs of each.
+Weights are [B, O, I]: B blocks that share no input (groups, or the channels of a depthwise
+convolution), with O outputs and I inputs each.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mobiledeploy.graphs.graph import Floats, Graph
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LEAST, _MOST = 60, 200
-"""Places of an image whose inputs are looked at: enough for four rows an unknown, within these."""
+"""Limits of the number of places per image that are sampled; within them, four rows per unknown."""
 _SEED = 0
 _CLUSTERS = 256
-"""Different weights in a layer at most, that passes keep as they are."""
+"""The most different weights of a layer that counts as clustered; passes keep these as they are."""
 
 
 @dataclass(frozen=True)
 class WeightedOp:
-    """One such operator of `graph`, `number` in its order."""
+    """A convolution or dense layer: operator `number` of `graph`."""
 
     graph: Graph
     number: int
@@ -42,7 +42,7 @@ class WeightedOp:
 
     @property
     def source(self) -> int:
-        """The tensor that it reads."""
+        """The input tensor."""
         return int(self.op.inputs[0])
 
     @property
@@ -57,12 +57,12 @@ class WeightedOp:
 
     @property
     def name(self) -> str:
-        """The name of what it makes, which float and integer models share."""
+        """The name of its output, which is the same in float and integer models."""
         return self.graph.name(int(self.op.outputs[0]))
 
     @property
     def groups(self) -> int:
-        """B."""
+        """The number of blocks, B."""
         if self.kind == "DEPTHWISE_CONV_2D":
             return self.graph.shape(self.source)[-1]
         if self.kind == "CONV_2D":
@@ -77,37 +77,37 @@ class WeightedOp:
 
     @property
     def outputs(self) -> int:
-        """Channels that it makes."""
+        """The number of output channels."""
         shape = self.graph.shape(self.weights)
         return shape[-1] if self.kind == "DEPTHWISE_CONV_2D" else shape[0]
 
     @property
-    def clustered(self) -> bool:
-        """Whether its weights are few different ones, as weight clustering leaves them."""
-        values = self.graph.stored(self.weights)
+    def is_clustered(self) -> bool:
+        """Whether it has only a few different weights, as after weight clustering."""
+        values = self.graph.constant_values(self.weights)
         return bool(len(np.unique(values)) <= min(_CLUSTERS, values.size // 8))
 
-    def blocks(self, stored: Array) -> NDArray[np.float64]:
-        """Weights as the file has them -> [B, O, I]."""
-        values = np.asarray(stored, np.float64)
+    def blocks(self, weights: Array) -> NDArray[np.float64]:
+        """Weights in the file's shape -> [B, O, I]."""
+        values = np.asarray(weights, np.float64)
         if self.kind == "DEPTHWISE_CONV_2D":
-            # [1, h, w, channels * multiplier], the multiplier running fastest.
+            # [1, h, w, channels * multiplier], the multiplier varies fastest.
             return values.reshape(-1, self.groups, self.outputs // self.groups).transpose(1, 2, 0)
         return values.reshape(self.groups, self.outputs // self.groups, -1)
 
     def blocked(self, of_outputs: Array) -> NDArray[np.float64]:
-        """One number of each output channel -> [B, O]."""
+        """One number per output channel -> [B, O]."""
         return np.asarray(of_outputs, np.float64).reshape(self.groups, -1)
 
     def put_weights(self, blocks: Array) -> None:
-        """[B, O, I] -> into the file."""
+        """Writes weights [B, O, I] into the file."""
         shape = self.graph.shape(self.weights)
         if self.kind == "DEPTHWISE_CONV_2D":
             blocks = blocks.transpose(2, 0, 1)
-        self.graph.put(self.op, 1, blocks.reshape(shape))
+        self.graph.replace_constant(self.op, 1, blocks.reshape(shape))
 
     def put_bias(self, real: Array) -> None:
-        """[B, O] in real values -> into the file, where it has a bias."""
+        """Writes a bias [B, O] in real values into the file, if the operator has one."""
         if self.bias < 0:
             return
         scales, _ = self.graph.scale(self.bias)
@@ -115,11 +115,13 @@ class WeightedOp:
         assert dtype is not None
         limits: np.iinfo[Any] = np.iinfo(dtype)
         codes = np.round(np.asarray(real, np.float64).reshape(-1) / scales)
-        self.graph.put(self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype))
+        self.graph.replace_constant(
+            self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype)
+        )
 
 
-def of(graph: Graph) -> list[WeightedOp]:
-    """Those with weights in the file."""
+def weighted_ops(graph: Graph) -> list[WeightedOp]:
+    """The operators with constant weights."""
     return [
         WeightedOp(graph, number, graph.kind(op))
         for number, op in enumerate(graph.ops)
@@ -128,10 +130,10 @@ def of(graph: Graph) -> list[WeightedOp]:
 
 
 def pairs(integers: Graph, floats: Graph) -> Iterator[tuple[WeightedOp, WeightedOp]]:
-    """Each integer operator in the order of its running, with the float one that it was."""
-    known = {layer.name: layer for layer in of(floats)}
-    for layer in of(integers):
-        twin = known.get(layer.name)
+    """Each integer operator in the order of execution, with its float operator."""
+    float_layers = {layer.name: layer for layer in weighted_ops(floats)}
+    for layer in weighted_ops(integers):
+        twin = float_layers.get(layer.name)
         if (
             twin is not None
             and twin.kind == layer.kind
@@ -142,10 +144,11 @@ def pairs(integers: Graph, floats: Graph) -> Iterator[tuple[WeightedOp, Weighted
 
 
 def narrow(layer: WeightedOp) -> bool:
-    """Whether a recipe of 4-bit weights has this layer's in 4 bits.
+    """Whether a recipe with 4-bit weights uses 4 bits for this layer.
 
-    Those of convolutions, which are nearly all; but not of the first, which has few and which every
-    later layer hears, and not of depthwise ones, whose few weights are of unlike channels.
+    It does for convolutions, which hold nearly all weights; but not for the first, which has few
+    and affects every later layer, and not for depthwise ones, whose channels have few and very
+    different weights.
     """
     (image,) = layer.graph.inputs
     first = layer.graph.shape(layer.source) == layer.graph.shape(int(image))
@@ -153,43 +156,43 @@ def narrow(layer: WeightedOp) -> bool:
 
 
 def largest_code(layer: WeightedOp, recipe: Recipe) -> int:
-    """Codes of weights run from minus this to this: symmetric, as TFLite wants them."""
+    """Codes of weights lie between minus this and this: symmetric, as TFLite requires."""
     return 7 if recipe.weight_bits == 4 and narrow(layer) else 127
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Inputs of the integer operator [B, M, I] and the answers of the float one [B, M, O].
+class LayerSample:
+    """Inputs of the integer operator [B, M, I] and outputs of the float one [B, M, O].
 
-    Both at the same M places of the images, in real values, answers without the activation.
+    Both are real values at the same M places of the images; outputs are before the activation.
     """
 
     inputs: Floats
     answers: Floats
 
 
-def sampled(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> Sampled:
-    """What both are given where they stand in their walks, at places drawn with a fixed seed."""
+def sample(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> LayerSample:
+    """Samples of both operators at the position of their walks, at places of a fixed seed."""
     x = real.value(theirs.source)
     places = _places(ours, len(x))
-    weights = theirs.blocks(theirs.graph.stored(theirs.weights))
+    weights = theirs.blocks(theirs.graph.constant_values(theirs.weights))
     exact = _patches(theirs, x, places, 0)
     answers = np.matmul(exact, weights.astype(np.float32).transpose(0, 2, 1))
     bias = theirs.graph.constant(theirs.bias)
     if bias is not None:
         answers += theirs.blocked(bias).astype(np.float32)[:, None]
-    # What is padded stands for zero, which the zero point is the code of.
+    # Padding stands for zero, whose code is the zero point.
     codes = coarse.value(ours.source)
     _, zero = ours.graph.scale(ours.source)
     scales, _ = ours.graph.scale(ours.source)
     inputs = _patches(ours, codes, places, zero).astype(np.float32)
     inputs -= np.float32(zero)
     inputs *= np.float32(scales[0])
-    return Sampled(inputs, answers)
+    return LayerSample(inputs, answers)
 
 
 def _places(layer: WeightedOp, images: int) -> NDArray[np.int64]:
-    """[M, 3] of image, row and column of the output; M the same for each image."""
+    """Places [M, 3]: image, row and column of the output; the same number for each image."""
     if layer.kind == "FULLY_CONNECTED":
         return np.stack([np.arange(images)] + [np.zeros(images, np.int64)] * 2, axis=1)
     _, height, width, _ = layer.graph.shape(int(layer.op.outputs[0]))
@@ -206,7 +209,7 @@ def _places(layer: WeightedOp, images: int) -> NDArray[np.int64]:
 
 
 def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: int) -> Array:
-    """What the operator reads for each of its outputs in `places`: [B, M, I]."""
+    """The inputs of the operator for its outputs at `places`: [B, M, I]."""
     if layer.kind == "FULLY_CONNECTED":
         return values.reshape(1, len(values), -1)
     options = layer.op.builtinOptions
@@ -214,7 +217,7 @@ def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: 
     _, high, wide, _ = layer.graph.shape(layer.weights)
     output = layer.graph.shape(int(layer.op.outputs[0]))
     grids = []
-    padded = values
+    padded_values = values
     for axis, (kernel, stride, dilation) in enumerate(
         (
             (high, options.strideH, options.dilationHFactor),
@@ -223,19 +226,19 @@ def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: 
         start=1,
     ):
         reach = (kernel - 1) * dilation + 1
-        lost = 0
+        missing = 0
         if options.padding == schema.Padding.SAME:
-            lost = max((output[axis] - 1) * stride + reach - values.shape[axis], 0)
+            missing = max((output[axis] - 1) * stride + reach - values.shape[axis], 0)
         widths = [(0, 0)] * values.ndim
-        widths[axis] = (lost // 2, lost - lost // 2)
-        padded = np.pad(padded, widths, constant_values=fill)
+        widths[axis] = (missing // 2, missing - missing // 2)
+        padded_values = np.pad(padded_values, widths, constant_values=fill)
         grids.append(places[:, axis, None] * stride + np.arange(kernel) * dilation)
     rows, columns = grids
-    # Rows by columns of each place, all channels: [M, h, w, C].
-    found = padded[places[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
-    count, channels = len(found), values.shape[-1]
-    split = found.reshape(count, high * wide, layer.groups, channels // layer.groups)
-    # Contiguous, or matrix products would go without BLAS.
+    # The window at each place, all channels: [M, h, w, C].
+    patches = padded_values[places[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
+    count, channels = len(patches), values.shape[-1]
+    split = patches.reshape(count, high * wide, layer.groups, channels // layer.groups)
+    # Contiguous, or matrix products would not use BLAS.
     if depthwise:
         return np.ascontiguousarray(split[..., 0].transpose(2, 0, 1))
     return np.ascontiguousarray(split.transpose(2, 0, 1, 3).reshape(layer.groups, count, -1))

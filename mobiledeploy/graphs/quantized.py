@@ -28,28 +28,31 @@ _NUMBERS = {
     (8, 16, "min-max"),
     (4, 8, "min-max"),
 }
-"""Bits of weights, bits of activations, and how ranges are found: all that there is."""
+"""The supported combinations: bits of weights, bits of activations, and the calibration."""
 
 
 def start(
-    floats: bytes, recipe: Recipe, io: InputOutput, images: Images, kept: Sequence[str] = ()
+    floats: bytes, recipe: Recipe, io: InputOutput, images: Images, float_layers: Sequence[str] = ()
 ) -> QuantizedGraph:
-    """A float TFLite's quantized graph; the ranges are the least and greatest values over `images`.
+    """A float TFLite's quantized graph; the ranges are the smallest and largest values on `images`.
 
-    `kept` names layers that stay float; see `named`.
+    `kept` names layers that stay float; see `tensors_of`.
     """
     refuse_unknown(recipe)
     graph = Graph(floats)
     names = [graph.name(index) for index in range(len(graph.subgraph.tensors))]
     if "" in names or len(set(names)) < len(names):
         graph.make_names_unique()
-        floats = graph.packed()
-    tensors = named(graph, kept)
-    return QuantizedGraph(recipe, io, floats, ranges.measured(floats, images), kept=tensors)
+        floats = graph.pack()
+    tensors = tensors_of(graph, float_layers)
+    return QuantizedGraph(recipe, io, floats, ranges.measure(floats, images), kept=tensors)
 
 
 def without_calibration(floats: bytes, recipe: Recipe) -> bytes:
-    """A float TFLite by a recipe that needs no images; InputError for one that cannot be made."""
+    """Applies a recipe without calibration to a float TFLite.
+
+    InputError for an unsupported recipe.
+    """
     refuse_unknown(recipe)
     if recipe.weight_bits == 16:
         return float16.halve(floats)
@@ -59,19 +62,19 @@ def without_calibration(floats: bytes, recipe: Recipe) -> bytes:
 
 
 def refuse_unknown(recipe: Recipe) -> None:
-    """InputError for a recipe that asks for what no TFLite file of ours is.
+    """InputError for a recipe that is not supported.
 
-    Weights of 4 and 8 bits have symmetric scales, per tensor or per channel; wider ones are floats
-    and have none. Passes are for integers throughout.
+    4-bit and 8-bit weights have symmetric scales, per tensor or per channel; wider weights are
+    floats and have none. Passes are for full-integer recipes only.
     """
     where = f"recipe {recipe.name}"
     if any(recipe.passes) and not recipe.full_integer:
-        raise InputError(f"{where}: passes are for recipes of integers throughout")
+        raise InputError(f"{where}: passes are for full-integer recipes")
     numbers = (recipe.weight_bits, recipe.activation_bits, recipe.calibration)
     if numbers not in _NUMBERS:
         raise InputError(
             f"{where}: weights of {numbers[0]} bits with activations of {numbers[1]} bits and "
-            f"{numbers[2] or 'no'} calibration cannot be made"
+            f"{numbers[2] or 'no'} calibration are not supported"
         )
     integers = recipe.weight_bits <= 8
     scales = ("per-tensor", "per-channel") if integers else ("none",)
@@ -87,7 +90,7 @@ def _granularity(recipe: Recipe) -> maker.Granularity:
 
 
 def spanning(quantized_graph: QuantizedGraph, low: float, high: float) -> QuantizedGraph:
-    """The graph with an input whose codes span `low` to `high`, whatever was calibrated."""
+    """The graph with input codes that cover `low` to `high`, whatever the calibration gave."""
     if quantized_graph.integers is not None:
         return quantized_graph
     graph = Graph(quantized_graph.floats)
@@ -97,31 +100,31 @@ def spanning(quantized_graph: QuantizedGraph, low: float, high: float) -> Quanti
     )
 
 
-def named(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
-    """The tensors that the layers make, by their names: a file's, or the Keras layer's.
+def tensors_of(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
+    """The output tensors of the layers with these names: names of the file, or of Keras layers.
 
-    TFLite joins the paths of all that an operator was fused of by ``;``. A name is one of a tensor,
-    of such a path, or of a step in one. UsageError for a name that no layer has, and for one that
-    all have.
+    TFLite joins the paths of all operators that were fused into one by ``;``. A name is that of a
+    tensor, of such a path, or of a part of one. UsageError for a name that no layer has, and for
+    one that all have.
     """
-    made = [graph.name(int(index)) for op in graph.ops for index in op.outputs]
-    words = {name: {name, *name.split(";"), *re.split("[;/]", name)} for name in made}
-    found: list[str] = []
+    outputs = [graph.name(int(index)) for op in graph.ops for index in op.outputs]
+    words = {name: {name, *name.split(";"), *re.split("[;/]", name)} for name in outputs}
+    tensors: list[str] = []
     for layer in layers:
-        own = [name for name in made if layer in words[name]]
+        own = [name for name in outputs if layer in words[name]]
         if not own:
-            known = sorted(set().union(*words.values()))
-            near = difflib.get_close_matches(layer, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`analyze FILE` lists the layers"
+            all_words = sorted(set().union(*words.values()))
+            matches = difflib.get_close_matches(layer, all_words, n=1)
+            hint = f"did you mean {matches[0]}?" if matches else "`analyze FILE` lists the layers"
             raise UsageError(f"the model has no layer named {layer!r}", hint)
-        if len(own) == len(made):
-            raise UsageError(f"{layer!r} is a part of every layer's name", "name one layer")
-        found += own
-    return tuple(dict.fromkeys(found))
+        if len(own) == len(outputs):
+            raise UsageError(f"{layer!r} is part of every layer's name", "name one layer")
+        tensors += own
+    return tuple(dict.fromkeys(tensors))
 
 
 def save(quantized_graph: QuantizedGraph) -> bytes:
-    """The quantized graph as a file, for a training that goes on later."""
+    """The quantized graph as a file, for a training that is resumed later."""
     stream = io.BytesIO()
     names = list(quantized_graph.ranges)
     np.savez(
@@ -140,49 +143,55 @@ def save(quantized_graph: QuantizedGraph) -> bytes:
 
 
 def restore(content: bytes, recipe: Recipe, ends: InputOutput) -> QuantizedGraph:
-    """What `save` wrote; InputError where it did not."""
+    """The graph that `save` wrote; InputError for any other content."""
     try:
-        with arrays.reading(io.BytesIO(content), "the unfinished training", inputs.MODEL) as stored:
-            pairs = zip(stored["names"].tolist(), stored["ranges"].tolist(), strict=True)
+        with arrays.read_archive(
+            io.BytesIO(content), "the unfinished training", inputs.MODEL
+        ) as archive:
+            pairs = zip(archive["names"].tolist(), archive["ranges"].tolist(), strict=True)
             return QuantizedGraph(
                 recipe,
                 ends,
-                stored["floats"].tobytes(),
+                archive["floats"].tobytes(),
                 {name: (low, high) for name, (low, high) in pairs},
-                stored["integers"].tobytes(),
-                int(stored["trained"]),
-                tuple(stored["kept"].tolist()),
+                archive["integers"].tobytes(),
+                int(archive["trained"]),
+                tuple(archive["kept"].tolist()),
                 {
-                    name.removeprefix("latent/"): stored[name]
-                    for name in stored.files
+                    name.removeprefix("latent/"): archive[name]
+                    for name in archive.files
                     if name.startswith("latent/")
                 },
             )
     except (InputError, ValueError, KeyError) as error:
-        raise InputError("the unfinished training is damaged", "--force starts it anew") from error
+        raise InputError("the unfinished training is damaged", "--force starts it again") from error
 
 
 def integers(quantized_graph: QuantizedGraph) -> bytes:
-    """The integers, made of the floats and ranges where no pass has changed them yet."""
+    """The integers; made from the floats and ranges if no pass has made them yet."""
     if quantized_graph.integers is not None:
         return quantized_graph.integers
     recipe = quantized_graph.recipe
-    made = maker.integers(
+    content = maker.integers(
         quantized_graph.floats,
         quantized_graph.ranges,
         activation_bits=16 if recipe.activation_bits == 16 else 8,
         granularity=_granularity(recipe),
-        # Ends of uint8 come last: see `packed`.
+        # uint8 inputs and outputs come last: see `finish`.
         float_ends=quantized_graph.io == "float",
-        kept=quantized_graph.kept,
+        float_tensors=quantized_graph.kept,
     )
-    return _narrowed(made, Graph(quantized_graph.floats)) if recipe.weight_bits == 4 else made
+    return (
+        _narrow_weights(content, Graph(quantized_graph.floats))
+        if recipe.weight_bits == 4
+        else content
+    )
 
 
-def packed(quantized_graph: QuantizedGraph) -> bytes:
-    """The finished file: as `integers`, with ends of uint8 where these are asked for.
+def finish(quantized_graph: QuantizedGraph) -> bytes:
+    """The finished file: as `integers`, with uint8 inputs and outputs if requested.
 
-    Codes of 4 bits are packed by twos, the lower one first.
+    Codes of 4 bits are packed in pairs, the lower one first.
     """
     if quantized_graph.recipe.weight_bits != 4 and quantized_graph.io != "uint8":
         return integers(quantized_graph)
@@ -190,26 +199,26 @@ def packed(quantized_graph: QuantizedGraph) -> bytes:
     if quantized_graph.io == "uint8":
         graph.unsign_ends()
     if quantized_graph.recipe.weight_bits != 4:
-        return graph.packed()
-    for layer in filter(matrices.narrow, matrices.of(graph)):
+        return graph.pack()
+    for layer in filter(matrices.narrow, matrices.weighted_ops(graph)):
         if graph.dtype(layer.weights) == np.int8:
-            codes = graph.stored(layer.weights).reshape(-1)
+            codes = graph.constant_values(layer.weights).reshape(-1)
             pairs = np.append(codes, np.zeros(codes.size % 2, np.int8)).reshape(-1, 2) & 0xF
-            graph.put(layer.op, 1, pairs[:, 0] | pairs[:, 1] << 4)
+            graph.replace_constant(layer.op, 1, pairs[:, 0] | pairs[:, 1] << 4)
             graph.subgraph.tensors[layer.weights].type = schema.TensorType.INT4
-    return graph.packed()
+    return graph.pack()
 
 
-def _narrowed(content: bytes, floats: Graph) -> bytes:
-    """The file with the codes of `matrices.narrow` layers within 4 bits, each still in a byte."""
+def _narrow_weights(content: bytes, floats: Graph) -> bytes:
+    """The file with 4-bit codes in the `matrices.narrow` layers, each still in a byte."""
     graph = Graph(content)
     for ours, theirs in matrices.pairs(graph, floats):
         if not matrices.narrow(ours):
             continue
-        weights = floats.stored(theirs.weights).astype(np.float64)
+        weights = floats.constant_values(theirs.weights).astype(np.float64)
         axis = graph.axis(ours.weights)
         others = tuple(side for side in range(weights.ndim) if side != axis)
         scales = np.abs(weights).max(axis=others, keepdims=True) / _LARGEST_OF_4
-        # A channel without weights may have any scale.
+        # A channel of zero weights may have any scale.
         maker.recode(ours, theirs, np.where(scales > 0, scales, 1.0).reshape(-1))
-    return graph.packed()
+    return graph.pack()

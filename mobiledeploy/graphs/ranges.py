@@ -1,4 +1,4 @@
-"""What values the tensors of a float TFLite take over images."""
+"""The ranges of the values of a float TFLite's tensors on images."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mobiledeploy.graphs.graph import Graph
 Range = tuple[float, float]
 _BINS = 2048
 _ENOUGH = 20_000
-"""Values of one tensor of one image."""
+"""The most values used of one tensor for one image."""
 
 
-def measured(floats: bytes, images: Images) -> dict[str, Range]:
-    """Minimum and maximum of every computed float tensor over the images, by its name."""
-    found: dict[str, Range] = {}
+def measure(floats: bytes, images: Images) -> dict[str, Range]:
+    """Minimum and maximum of every computed float tensor on the images, by name."""
+    ranges: dict[str, Range] = {}
     for name, values in _values(floats, images):
-        low, high = found.get(name, (np.inf, -np.inf))
-        found[name] = (min(low, float(values.min())), max(high, float(values.max())))
-    return found
+        low, high = ranges.get(name, (np.inf, -np.inf))
+        ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
+    return ranges
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Of each channel (the last axis) of a tensor: least, greatest and mean squared value, [C]."""
+    """Smallest, largest and mean squared value, [C], of each channel (last axis) of a tensor."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -37,8 +37,8 @@ class Channels:
 
 
 def channels(floats: bytes, images: Images) -> dict[str, Channels]:
-    """What each channel of every computed tensor takes over the images, by tensor name."""
-    found: dict[str, Channels] = {}
+    """The values of each channel of every computed tensor on the images, by tensor name."""
+    channels_by_name: dict[str, Channels] = {}
     for name, values in _values(floats, images):
         rows = values.reshape(-1, values.shape[-1])
         new = Channels(
@@ -46,52 +46,54 @@ def channels(floats: bytes, images: Images) -> dict[str, Channels]:
             rows.max(axis=0).astype(np.float64),
             np.einsum("nc,nc->c", rows, rows).astype(np.float64) / len(rows) / len(images),
         )
-        old = found.get(name)
+        old = channels_by_name.get(name)
         if old is not None:
             new = Channels(
                 np.minimum(old.low, new.low),
                 np.maximum(old.high, new.high),
                 old.square + new.square,
             )
-        found[name] = new
-    return found
+        channels_by_name[name] = new
+    return channels_by_name
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often a tensor's values other than zero lie between `edges` [bins + 1]: counts [bins]."""
+    """The counts [bins] of a tensor's values, except zeros, between `edges` [bins + 1]."""
 
     counts: NDArray[np.float64]
     edges: NDArray[np.float64]
 
 
 def histograms(floats: bytes, images: Images, extents: Mapping[str, Range]) -> dict[str, Histogram]:
-    """How the values of every computed tensor spread over its range, by tensor name."""
-    found: dict[str, Histogram] = {}
+    """The distribution of the values of every computed tensor over its range, by tensor name."""
+    histograms_by_name: dict[str, Histogram] = {}
     for name, values in _values(floats, images):
-        flattened = values.reshape(-1)
-        # A part of a large tensor tells its distribution.
-        taken = flattened[:: max(1, flattened.size // _ENOUGH)]
-        counts, edges = np.histogram(taken[taken != 0], _BINS, extents[name])
-        if name in found:
-            counts = counts + found[name].counts
-        found[name] = Histogram(counts.astype(np.float64), edges)
-    return found
+        flat = values.reshape(-1)
+        # A part of a large tensor is enough for its distribution.
+        sample = flat[:: max(1, flat.size // _ENOUGH)]
+        counts, edges = np.histogram(sample[sample != 0], _BINS, extents[name])
+        if name in histograms_by_name:
+            counts = counts + histograms_by_name[name].counts
+        histograms_by_name[name] = Histogram(counts.astype(np.float64), edges)
+    return histograms_by_name
 
 
 def _values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """(name, values) of every computed float tensor, whose names differ, for every image in turn.
+    """(name, values) of every computed float tensor for each image; the names must be unique.
 
-    All tensors are kept while the model runs. TensorFlow 2.21's own calibrator lets operators work
-    in place and then notes the range of a result for its input.
+    The interpreter keeps all tensors. (TensorFlow 2.21's own calibrator lets operators work in
+    place, and then records the range of an output for its input.)
     """
     graph = Graph(floats)
     engine = interpreter(floats, every_tensor=True)
     (source,) = graph.inputs
     computed = [int(i) for op in graph.ops for i in op.outputs]
-    kept = [i for i in dict.fromkeys((int(source), *computed)) if graph.dtype(i) == np.float32]
+    float_tensors = [
+        i for i in dict.fromkeys((int(source), *computed)) if graph.dtype(i) == np.float32
+    ]
     for image in images:
         engine.set_tensor(source, image[None])
         invoke(engine)
-        for index in kept:
+        for index in float_tensors:
             yield graph.name(index), engine.get_tensor(index)

@@ -1,8 +1,8 @@
-"""A pool over the whole image as a mean, whose answer has codes of its own.
+"""Replaces a pool over the whole image by a mean, whose output has its own scale.
 
-TFLite's int8 AVERAGE_POOL_2D gives its answer the scale of what it reads. The average of a whole
-image lies in a fraction of that range, and has a fraction of the codes. MEAN, which computes the
-same, has a scale of its own (LiteRT 8-bit quantization specification,
+The output of TFLite's int8 AVERAGE_POOL_2D has the scale of its input. The average of a whole image
+covers a fraction of that range and gets a fraction of the codes. MEAN computes the same and has an
+output scale of its own (LiteRT 8-bit quantization specification,
 https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
 """
 
@@ -22,9 +22,9 @@ PRESERVES = True
 def apply(
     quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
 ) -> QuantizedGraph:
-    """The quantized graph with such pools replaced; without integers where there was one."""
+    """The quantized graph with such pools replaced; it has no integers if there was one."""
     graph = Graph(quantized_graph.floats)
-    found = [
+    pools = [
         op
         for op in graph.ops
         if graph.kind(op) == "AVERAGE_POOL_2D"
@@ -33,9 +33,9 @@ def apply(
         and graph.shape(int(op.inputs[0]))[1:3]
         == (op.builtinOptions.filterHeight, op.builtinOptions.filterWidth)
     ]
-    if not found:
+    if not pools:
         return quantized_graph
     axes = graph.add_constant("axes", np.array([1, 2], np.int32))
-    for op in found:
+    for op in pools:
         graph.become_mean(op, axes)
-    return dataclasses.replace(quantized_graph, floats=graph.packed(), integers=None)
+    return dataclasses.replace(quantized_graph, floats=graph.pack(), integers=None)

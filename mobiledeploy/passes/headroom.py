@@ -1,8 +1,8 @@
-"""Ranges of pooled values and of logits made wider than calibration images have shown them.
+"""Widens the ranges of pooled values and logits beyond those of the calibration images.
 
-A convolution's output has thousands of values an image, and a hundred images show its extremes.
-Of what has one value a channel, a hundred images show a hundred: fresh ones go beyond, and what
-they lose by being clipped is more than what somewhat coarser codes cost all others.
+A convolution's output has thousands of values per image, so a hundred images show its extremes. A
+tensor with one value per channel has only a hundred values in a hundred images: other images exceed
+that range, and clipping them costs more than slightly coarser codes cost all others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mobiledeploy.graphs.graph import Graph
 PRESERVES = True
 
 FACTOR = 1.25
-"""Chosen on the person detector of MLPerf Tiny, by fresh images."""
+"""Chosen on the person detector of MLPerf Tiny with fresh images."""
 
 
 def apply(

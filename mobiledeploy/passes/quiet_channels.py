@@ -1,15 +1,15 @@
-"""Channels of next to no variance made constant, after their BatchNorm was folded.
+"""Makes channels of nearly zero variance constant, after their BatchNorm was folded.
 
 Folding multiplies the weights of channel c by alpha_c = gamma_c / sqrt(variance_c + epsilon) (B.
 Jacob et al. 2017, https://arxiv.org/abs/1712.05877, equation 14). A channel that is the same for
-every image has a variance near zero, and alpha_c grows to gamma_c / sqrt(epsilon): weights that
-multiply nothing become the largest of the layer. With one scale for all weights they leave none to
+every image has a variance near zero, and alpha_c grows to gamma_c / sqrt(epsilon): weights without
+any effect become the largest of the layer. With one scale for all weights they leave no codes for
 the others (T. Sheng et al. 2018, A Quantization-Friendly Separable Convolution for MobileNets,
-https://arxiv.org/abs/1803.08607, who find channels of zero variance at the root of MobileNet v1's
-loss). With a scale for each channel, the scale of the bias, which is that of the weights times that
-of the input, becomes so coarse that the bias, all that there is of such a channel, is rounded away.
+https://arxiv.org/abs/1803.08607, who show that channels of zero variance cause MobileNet v1's
+loss). With a scale for each channel, the scale of the bias (that of the weights times that of the
+input) becomes so coarse that the bias, the whole output of such a channel, is rounded away.
 
-So, where a channel c of a layer with bias has
+So if a channel c of a layer with bias has
 
     max |W_c| >= LARGE * median over all channels of max |W|
 
@@ -18,7 +18,7 @@ it becomes
 
     W_c = 0,   b_c = (h + l) / 2.
 
-Layers of clustered weights are left alone: their clusters need not have a zero.
+Layers of clustered weights are skipped: their clusters may not include zero.
 """
 
 from __future__ import annotations
@@ -34,49 +34,51 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import WeightedOp
 
 PRESERVES = False
-"""To half a step of the codes, on the calibration images."""
+"""The function changes by at most half a step of the codes on the calibration images."""
 
 LARGE = 8.0
-"""What takes three bits from all others where they share a scale."""
+"""Weights that large take three bits from all others if they share a scale."""
 _CODES = 255
 
 
 def apply(
     quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
 ) -> QuantizedGraph:
-    """The quantized graph with such channels made constant; the same draft where there are none."""
+    """The quantized graph with such channels made constant; the same graph if there are none."""
     graph = Graph(quantized_graph.floats)
-    suspects = {layer: large for layer in matrices.of(graph) if (large := _large(layer)).any()}
+    suspects = {
+        layer: large for layer in matrices.weighted_ops(graph) if (large := _large(layer)).any()
+    }
     if not suspects:
         return quantized_graph
-    seen = ranges.channels(quantized_graph.floats, images)
-    changed = False
+    channels = ranges.channels(quantized_graph.floats, images)
+    has_changed = False
     for layer, large in suspects.items():
-        stats, (low, high) = seen[layer.name], quantized_graph.ranges[layer.name]
+        stats, (low, high) = channels[layer.name], quantized_graph.ranges[layer.name]
         quiet = large & (stats.high - stats.low <= (high - low) / _CODES / 2)
         if not quiet.any():
             continue
-        changed = True
-        weights = layer.blocks(layer.graph.stored(layer.weights))
+        has_changed = True
+        weights = layer.blocks(layer.graph.constant_values(layer.weights))
         weights[layer.blocked(quiet) > 0] = 0
         layer.put_weights(weights)
-        bias = np.asarray(layer.graph.stored(layer.bias), np.float64)
-        graph.put(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
-    if not changed:
+        bias = np.asarray(layer.graph.constant_values(layer.bias), np.float64)
+        graph.replace_constant(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
+    if not has_changed:
         return quantized_graph
-    floats = graph.packed()
+    floats = graph.pack()
     return dataclasses.replace(
-        quantized_graph, floats=floats, ranges=ranges.measured(floats, images), integers=None
+        quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
     )
 
 
 def _large(layer: WeightedOp) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Which of its channels have weights far beyond those of the others: [channels]."""
+    """Which channels [channels] have much larger weights than the others."""
     none = np.zeros(layer.outputs, bool)
-    if layer.graph.constant(layer.bias) is None or layer.clustered:
+    if layer.graph.constant(layer.bias) is None or layer.is_clustered:
         return none
     if layer.graph.dtype(layer.weights) != np.float32:
         return none
-    most = np.abs(layer.blocks(layer.graph.stored(layer.weights))).max(axis=2).reshape(-1)
+    most = np.abs(layer.blocks(layer.graph.constant_values(layer.weights))).max(axis=2).reshape(-1)
     usual = float(np.median(most))
     return most >= LARGE * usual if usual > 0 else none

@@ -1,12 +1,12 @@
-"""Activation ranges of least squared error: some values clipped, finer codes for all others.
+"""Activation ranges of least squared error: some values are clipped, the others get finer codes.
 
 The range [l, h] of each tensor that minimises, over its values x in the calibration images,
 
     E[(x - clip(x, l, h))^2] + D^2 / 12 * P(l <= x <= h),   D = (h - l) / 255
 
 (R. Banner et al. 2019, Post Training 4-Bit Quantization of Convolutional Networks for
-Rapid-Deployment, https://arxiv.org/abs/1810.05723, section 3, with the values as measured in the
-place of a distribution). Zeros stay out of it: they have a code of their own, without error.
+Rapid-Deployment, https://arxiv.org/abs/1810.05723, section 3, with the measured values instead of a
+distribution). Zeros are left out: they have an exact code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs import ranges
 
 PRESERVES = True
-"""The float function; what the codes are spread over is no part of it."""
+"""It keeps the float function, which does not include ranges."""
 
 _CODES = 255
 _CANDIDATES = 64
@@ -29,16 +29,16 @@ _CANDIDATES = 64
 def apply(
     quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
 ) -> QuantizedGraph:
-    """The quantized graph with narrower ranges; `images` [N, H, W, 3] float32 calibrate."""
-    found = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
-    narrowed = {name: best(histogram) for name, histogram in found.items()}
+    """The quantized graph with narrower ranges; `images` are [N, H, W, 3] float32."""
+    histograms = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
+    new_ranges = {name: best(histogram) for name, histogram in histograms.items()}
     return dataclasses.replace(
-        quantized_graph, ranges={**quantized_graph.ranges, **narrowed}, integers=None
+        quantized_graph, ranges={**quantized_graph.ranges, **new_ranges}, integers=None
     )
 
 
 def best(histogram: ranges.Histogram) -> ranges.Range:
-    """The range of least error, 0 within it."""
+    """The range of least error, which includes 0."""
     counts, edges = histogram.counts, histogram.edges
     if not counts.sum():
         return float(edges[0]), float(edges[-1])
@@ -53,7 +53,7 @@ def best(histogram: ranges.Histogram) -> ranges.Range:
     step = (highs[None] - lows[:, None]) / _CODES
     within = 1 - under[:, None] - over[None]
     error = below[:, None] + above[None] + step**2 / 12 * within
-    # A range of nothing has no codes.
+    # An empty range has no codes.
     error[step <= 0] = np.inf
     low, high = np.unravel_index(np.argmin(error), error.shape)
     return float(lows[low]), float(highs[high])

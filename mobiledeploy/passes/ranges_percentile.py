@@ -1,4 +1,4 @@
-"""Activation ranges that leave out the rarest values: all but one in ten thousand on either side.
+"""Activation ranges without the rarest values: one in ten thousand is clipped on either side.
 
 S. Migacz 2017, 8-bit Inference with TensorRT, and H. Wu et al. 2020, Integer Quantization for Deep
 Learning Inference, https://arxiv.org/abs/2004.09602, section 3.3 (percentile 99.99).
@@ -15,7 +15,7 @@ from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs import ranges
 
 PRESERVES = True
-"""The float function; what the codes are spread over is no part of it."""
+"""It keeps the float function, which does not include ranges."""
 
 _RARE = 1e-4
 
@@ -23,16 +23,16 @@ _RARE = 1e-4
 def apply(
     quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
 ) -> QuantizedGraph:
-    """The quantized graph with narrower ranges; `images` [N, H, W, 3] float32 calibrate."""
-    found = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
-    narrowed = {name: common(histogram) for name, histogram in found.items()}
+    """The quantized graph with narrower ranges; `images` are [N, H, W, 3] float32."""
+    histograms = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
+    new_ranges = {name: common(histogram) for name, histogram in histograms.items()}
     return dataclasses.replace(
-        quantized_graph, ranges={**quantized_graph.ranges, **narrowed}, integers=None
+        quantized_graph, ranges={**quantized_graph.ranges, **new_ranges}, integers=None
     )
 
 
 def common(histogram: ranges.Histogram) -> ranges.Range:
-    """The range of all but the rarest values, 0 within it."""
+    """The range of all but the rarest values, which includes 0."""
     counts, edges = histogram.counts, histogram.edges
     if not counts.sum():
         return float(edges[0]), float(edges[-1])

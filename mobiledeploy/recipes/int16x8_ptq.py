@@ -1,8 +1,8 @@
-"""Weights in int8, activations in int16: for what loses too much with activations of 8 bits.
+"""Weights in int8, activations in int16: for models that lose too much with 8-bit activations.
 
-Symmetric activations of 16 bits, weights as int8_ptq has them: LiteRT's 16x8 quantization,
+Symmetric 16-bit activations, weights as in int8_ptq: LiteRT's 16x8 quantization,
 https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quant_16x8. Its
-CPU kernels are plain loops: many times slower than float, so it tells what activations cost, or is
+CPU kernels are plain loops, many times slower than float. So it shows what activations cost, or is
 for an accelerator that has such kernels.
 """
 

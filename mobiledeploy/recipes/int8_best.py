@@ -1,15 +1,16 @@
-"""Post-training quantization to integers throughout, by what keeps most of the float answers.
+"""Full-integer post-training quantization with the passes that stay closest to the float model.
 
-As int8_ptq, through one of several orders of passes, each of a paper (see passes/): that by which
-the answers diverge least from those of the float model on calibration images held back for it, then
-made with all of them. The first is int8_ptq's own, so that it is never behind that there.
+As int8_ptq, with one of several sequences of passes, each from a paper (see passes/). The sequence
+with the least divergence from the float model on held-back calibration images is chosen, and then
+applied with all of them. The first is that of int8_ptq, so the result is never worse on these
+images.
 """
 
 from mobiledeploy.core.types import Recipe
 
 RECIPE = Recipe(
     name="int8_best",
-    summary="int8 throughout, by the passes that keep most of the float answers",
+    summary="full int8, by the passes that stay closest to the float model",
     weight_bits=8,
     activation_bits=8,
     formats=("tflite", "onnx"),

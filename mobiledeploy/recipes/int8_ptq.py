@@ -1,4 +1,4 @@
-"""Post-training quantization to integers throughout, ranges by minimum and maximum.
+"""Full-integer post-training quantization with ranges by minimum and maximum.
 
 Per-channel symmetric weights, per-tensor asymmetric activations: Jacob et al. 2018,
 arXiv:1712.05877, and Krishnamoorthi 2018, arXiv:1806.08342, section 3.
@@ -8,7 +8,7 @@ from mobiledeploy.core.types import Recipe
 
 RECIPE = Recipe(
     name="int8_ptq",
-    summary="int8 throughout, per-channel weights, activation ranges from calibration images",
+    summary="full int8, per-channel weights, activation ranges from calibration images",
     weight_bits=8,
     activation_bits=8,
     formats=("tflite", "onnx"),

@@ -1,15 +1,15 @@
-"""Integers throughout, trained to answer as the float network does.
+"""Full-integer quantization, trained to give the answers of the float network.
 
-As int8_best's fullest order of passes, then quantization-aware training on the images that a
-network of this data is trained on (see training/qat.py). It takes minutes where the others take
-seconds, and is broken off and taken up again without loss.
+First the longest sequence of passes of int8_best, then quantization-aware training on the training
+images of the data set (see training/qat.py). It takes minutes, the others take seconds. It can be
+interrupted and resumed without loss.
 """
 
 from mobiledeploy.core.types import Recipe
 
 RECIPE = Recipe(
     name="int8_qat",
-    summary="int8 throughout, trained on your images to answer as the float model does",
+    summary="full int8, trained on your images to give the answers of the float model",
     weight_bits=8,
     activation_bits=8,
     formats=("tflite", "onnx"),

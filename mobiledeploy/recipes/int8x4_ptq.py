@@ -1,8 +1,8 @@
 """Weights of convolutions in int4, everything else in int8: half the size of int8.
 
-As int8_best, with codes from -7 to 7 for the weights of every convolution but the first and the
-depthwise ones. LiteRT's own kernels compute with them, XNNPACK's do not: a smaller file, not a
-faster one. Sixteen values are few: it takes rounding by what each layer answers to be of use.
+As int8_best, with codes from -7 to 7 for the weights of every convolution except the first and the
+depthwise ones. LiteRT's own kernels support them, XNNPACK's do not: the file is smaller, not
+faster. With so few values, weights must be rounded by each layer's outputs to be useful.
 """
 
 from mobiledeploy.core.types import Recipe

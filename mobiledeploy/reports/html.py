@@ -72,7 +72,7 @@ def _data(report: Report) -> dict[str, Any]:
             r.artifact_sha256[:12],
             units.network(r.model, r.weights, r.weights_sha256),
             r.recipe,
-            units.ended(r.format, r.io),
+            units.format_name(r.format, r.io),
             r.kind,
             r.device,
             target,
@@ -158,7 +158,7 @@ def _figure(name: str, heading: str, said: str) -> str:
 def _verdicts(report: Report) -> str:
     names = {
         r.artifact_sha256: f"{units.network(r.model, r.weights, r.weights_sha256)} "
-        f"{r.recipe}.{units.ended(r.format, r.io)}"
+        f"{r.recipe}.{units.format_name(r.format, r.io)}"
         for r in report.results
     }
     rows: list[tuple[str, ...]] = [

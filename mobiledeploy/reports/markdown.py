@@ -68,7 +68,7 @@ _FIGURES = (
 def _figure(r: Result) -> str:
     cells = (
         _cell(units.network(r.model, r.weights, r.weights_sha256)),
-        _cell(f"{r.recipe}.{units.ended(r.format, r.io)}"),
+        _cell(f"{r.recipe}.{units.format_name(r.format, r.io)}"),
         _cell(r.device or "–"),
         "–" if r.size_bytes is None else units.size(r.size_bytes),
         units.percent(r.top1),

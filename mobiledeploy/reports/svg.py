@@ -84,7 +84,7 @@ def _plot(
             "sha": r.artifact_sha256,
             "model": units.one_line(units.network(r.model, r.weights, r.weights_sha256)),
             "recipe": units.one_line(r.recipe),
-            "format": units.one_line(units.ended(r.format, r.io)),
+            "format": units.one_line(units.format_name(r.format, r.io)),
             "device": units.one_line(device),
             "x": x,
             "top1": 100 * r.top1,

@@ -25,7 +25,7 @@ import numpy as np
 from mobiledeploy.core import arrays, inputs, plugins, preprocessing, protocol, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Array, Engine, Part, Process, Samples
+from mobiledeploy.core.ports import Array, Engine, LoadedSubgraph, Process, Samples
 from mobiledeploy.core.protocol import (
     PROTOCOL,
     Answer,
@@ -231,7 +231,7 @@ def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer 
 
 def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     runtime = plugins.RUNTIMES.load(arguments.runtime)
-    loaded: dict[str, Part] = {}
+    loaded: dict[str, LoadedSubgraph] = {}
     for line in sys.stdin:
         feed = records.loads(Feed, line, "the feed")
         part = loaded.pop(feed.model, None)
@@ -240,7 +240,7 @@ def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:
                 del loaded[next(iter(loaded))]
             part = runtime.part(Path(feed.model), threads=arguments.threads)
         loaded[feed.model] = part
-        with arrays.opened(Path(feed.inputs), inputs.ARRAYS) as given:
+        with arrays.open_archive(Path(feed.inputs), inputs.ARRAYS) as given:
             tensors = [given[str(place)] for place in range(len(given.files))]
         made = {str(place): tensor for place, tensor in enumerate(part.run(tensors))}
         np.savez(feed.outputs, **made)

@@ -11,7 +11,7 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.types import NativeLibrary
 
 if TYPE_CHECKING:
-    from mobiledeploy.core.ports import Engine, Part
+    from mobiledeploy.core.ports import Engine, LoadedSubgraph
 
 FORMATS: tuple[str, ...] = ("onnx",)
 DELEGATES: tuple[str, ...] = ("none",)
@@ -48,7 +48,7 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
     return _session.SessionEngine(path, threads)
 
 
-def part(path: Path, *, threads: int) -> Part:
+def part(path: Path, *, threads: int) -> LoadedSubgraph:
     """The subgraph of a model at `path`; InputError where the engine refuses it."""
     from mobiledeploy.runtimes import _session
 

@@ -16,7 +16,7 @@ from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.types import NativeLibrary
 
 if TYPE_CHECKING:
-    from mobiledeploy.core.ports import Engine, Part
+    from mobiledeploy.core.ports import Engine, LoadedSubgraph
 
 FORMATS: tuple[str, ...] = ("tflite",)
 DELEGATES: tuple[str, ...] = ("xnnpack", "none")
@@ -53,7 +53,7 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
     )
 
 
-def part(path: Path, *, threads: int) -> Part:
+def part(path: Path, *, threads: int) -> LoadedSubgraph:
     """The subgraph of a model at `path`; InputError where the engine refuses it."""
     from mobiledeploy.runtimes import _interpreter
 

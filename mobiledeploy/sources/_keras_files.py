@@ -47,7 +47,7 @@ def detect(path: Path, framework: str | None = None) -> ModelFile | None:
     try:
         if path.is_dir():
             return None
-        with inputs.opened(path) as stream:
+        with inputs.open_file(path) as stream:
             if _is_hdf5(stream):
                 return _hdf5(stream, path, framework)
             if zipfile.is_zipfile(stream):
@@ -63,7 +63,7 @@ def detect(path: Path, framework: str | None = None) -> ModelFile | None:
 
 def configuration(path: Path) -> str:
     """The configuration of a whole model that was looked into before, as JSON."""
-    with inputs.opened(path) as stream:
+    with inputs.open_file(path) as stream:
         if _is_hdf5(stream):
             with _h5py().File(stream, "r") as file:
                 return _text(file.attrs["model_config"])

@@ -52,7 +52,7 @@ class Lite:
 
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`."""
-        graph = Graph(self._graph.packed())
+        graph = Graph(self._graph.pack())
         graph.model.metadata = []
         if output == "logits" and self.ends_in_softmax():
             (last,) = _makers(graph, graph.outputs[0])
@@ -64,11 +64,11 @@ class Lite:
             graph.subgraph.operators = [*graph.ops, _softmax(graph, scores, made)]
             graph.subgraph.outputs = [made]
         graph.model.signatureDefs = [_signature(graph)]
-        return graph.packed()
+        return graph.pack()
 
     def answers(self, images: Images) -> NDArray[np.float32]:
         """See `ports.OpenedModel`."""
-        return execution.logits(self._graph.packed(), images)
+        return execution.logits(self._graph.pack(), images)
 
     def ends_in_softmax(self) -> bool:
         """See `ports.OpenedModel`."""

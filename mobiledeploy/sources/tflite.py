@@ -44,7 +44,7 @@ def detect(path: Path) -> ModelFile | None:
     """
     if path.is_dir():
         return None
-    with inputs.opened(path) as stream:
+    with inputs.open_file(path) as stream:
         start = stream.read(8)
     if start[4:8] != IDENTIFIER:
         return None

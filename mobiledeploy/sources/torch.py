@@ -51,7 +51,7 @@ def detect(path: Path) -> ModelFile | None:
     if path.is_dir():
         return None
     named = path.suffix.lower() == _SUFFIX
-    with inputs.opened(path) as stream:
+    with inputs.open_file(path) as stream:
         if stream.read(2) != _ZIP:
             if named:
                 raise InputError(f"{path} is no archive of torch.export", "save it again")
@@ -97,7 +97,7 @@ class _Process:
         """What torch answers to images [N, H, W, 3], before a closing softmax."""
         np.save(self._folder / "images.npy", images)
         self._run("torch")
-        with arrays.opened(self._folder / "answers.npz", inputs.ARRAYS) as stored:
+        with arrays.open_archive(self._folder / "answers.npz", inputs.ARRAYS) as stored:
             return np.asarray(stored["answers"], np.float32)
 
     def _run(self, what: str) -> None:

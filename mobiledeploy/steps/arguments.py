@@ -46,7 +46,7 @@ def text(given: AnyPath | None) -> str | None:
 def paths(given: AnyPaths) -> tuple[Path, ...]:
     """One path or several, each once, without the records of artifacts that are among them."""
     several = [given] if isinstance(given, str | os.PathLike) else given
-    return artifacts.named(map(Path, several))
+    return artifacts.without_records(map(Path, several))
 
 
 def several(given: T | Iterable[T]) -> tuple[T, ...]:

@@ -150,7 +150,7 @@ def _check_weights(path: Path, url: str, md5: str) -> None:
     Keras publishes md5 sums only. They keep an accident out, not a forger.
     """
     if md5:
-        with inputs.opened(path) as stream:
+        with inputs.open_file(path) as stream:
             served = hashlib.file_digest(
                 stream, lambda: hashlib.md5(usedforsecurity=False)
             ).hexdigest()

@@ -308,7 +308,7 @@ class _Press:
             return quantized.without_calibration(self.model, recipe)
         quantized_graph = self._trained(recipe)
         self.kept[recipe.name] = quantized_graph.kept
-        return quantized.packed(quantized_graph)
+        return quantized.finish(quantized_graph)
 
     def _trained(self, recipe: Recipe) -> QuantizedGraph:
         """The recipe's draft, after its training if it has one, which goes on where it was."""

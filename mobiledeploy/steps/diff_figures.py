@@ -188,7 +188,7 @@ def _model(m: Measurement) -> str:
             for r in store.results({"artifact": m.artifact_sha256}, most=1):
                 if r.model:
                     network = units.network(r.model, r.weights, r.weights_sha256)
-                    return f"{network} {r.recipe}.{units.ended(r.format, r.io)}"
+                    return f"{network} {r.recipe}.{units.format_name(r.format, r.io)}"
     return m.artifact_sha256[:12]
 
 

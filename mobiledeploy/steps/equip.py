@@ -84,7 +84,7 @@ def environment(name: str, reporter: Reporter = SILENT) -> apart.Environment:
         InputError: a fetched file is not the one that is pinned.
         UsageError: the cache cannot be written.
     """
-    folder, versions = apart.place(name), apart.versions(name)
+    folder, versions = apart.folder(name), apart.versions(name)
     with leases.hold(f"apart-{name}", exclusive=True, reporter=reporter):
         try:
             apart.python(name)

@@ -37,7 +37,7 @@ def _moment(text: str) -> str:
 
 def read(path: Path) -> Iterator[Kept]:
     """The records of a file that `export` wrote; InputError where it is no such file."""
-    with inputs.opened(path, inputs.RECORDS) as stream:
+    with inputs.open_file(path, inputs.RECORDS) as stream:
         number = 0
         # Not more of a line than a record can be: the whole file may be one.
         while line := stream.readline(inputs.RECORD + 1):

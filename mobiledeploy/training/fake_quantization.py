@@ -127,11 +127,11 @@ def _convolved(x: Any, weights: Any, strides: Any, padding: str, dilations: Any)
 
 def real(graph: Graph, index: int) -> Any:
     """A constant of the file in real values, scales per channel where it has them."""
-    stored = graph.stored(index)
+    stored = graph.constant_values(index)
     scales, zero = graph.scale(index)
     if stored.dtype == np.float32 or not scales.size:
         return stored
-    return (graph.spread(index) * (stored.astype(np.float64) - zero)).astype(np.float32)
+    return (graph.broadcast_scales(index) * (stored.astype(np.float64) - zero)).astype(np.float32)
 
 
 def on_grid(x: Any, step: Any, low: float, high: float) -> Any:

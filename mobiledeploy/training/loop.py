@@ -476,7 +476,7 @@ def _classifier(network: tf_keras.Model) -> Any:
 def _classes(path: Path) -> int | None:
     """How many classes the last layer of a weights file ends in, None where that is not to see."""
     with (
-        inputs.opened(path) as stream,
+        inputs.open_file(path) as stream,
         loading.refusing(f"{path} cannot be read"),
         h5py.File(stream, "r") as file,
     ):

@@ -90,7 +90,7 @@ def apply(
     latent = {layer.name: layer.put() for layer in layers}
     return dataclasses.replace(
         quantized_graph,
-        integers=integers.packed(),
+        integers=integers.pack(),
         trained=quantized_graph.trained + 1,
         latent=latent,
     )
@@ -109,16 +109,16 @@ class _Trained:
     ) -> None:
         self._graph, self._ours, self._limit = graph, ours, limit
         self.name = ours.name
-        stored = graph.stored(ours.weights)
-        floats = theirs.graph.stored(theirs.weights)
-        self._scales = graph.spread(ours.weights).astype(np.float32)
-        self._free = np.broadcast_to(0.0 if theirs.clustered else floats != 0, stored.shape)
+        stored = graph.constant_values(ours.weights)
+        floats = theirs.graph.constant_values(theirs.weights)
+        self._scales = graph.broadcast_scales(ours.weights).astype(np.float32)
+        self._free = np.broadcast_to(0.0 if theirs.is_clustered else floats != 0, stored.shape)
         # In the middle of its code a weight takes many steps of one direction to leave it: codes
         # that were well chosen are not lost to the noise of a short training.
         self._codes = tf.Variable(latent.get(ours.name, stored.astype(np.float32)))
         self._bias: NDArray[np.float64] | None = None
         if ours.bias >= 0:
-            self._bias = graph.stored(ours.bias) * graph.scale(ours.bias)[0]
+            self._bias = graph.constant_values(ours.bias) * graph.scale(ours.bias)[0]
             self._step = np.float32(graph.scale(int(ours.op.outputs[0]))[0][0])
         self._shift = tf.Variable(np.zeros(ours.outputs, np.float32))
 
@@ -142,7 +142,7 @@ class _Trained:
     def put(self) -> NDArray[np.float32]:
         """Into the file; the weights that its codes are rounded from."""
         codes = np.clip(np.round(self._codes.numpy()), -self._limit, self._limit)
-        self._graph.put(self._ours.op, 1, codes.astype(np.int8))
+        self._graph.replace_constant(self._ours.op, 1, codes.astype(np.int8))
         if self._bias is not None:
             moved = self._bias + self._shift.numpy().astype(np.float64) * self._step
             self._ours.put_bias(self._ours.blocked(moved))

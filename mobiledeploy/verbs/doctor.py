@@ -224,7 +224,7 @@ def doctor_clean() -> CleanResult:
     """
     cache = assets.cache_dir()
     removed = []
-    for path in (*_children(cache), *artifacts.left_aside(Path("build"))):
+    for path in (*_children(cache), *artifacts.abandoned_folders(Path("build"))):
         if path == cache / "leases":
             continue
         bytes_ = _size(path)

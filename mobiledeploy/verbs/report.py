@@ -191,7 +191,7 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
         sha,
         _network(artifact),
         artifact.recipe.name,
-        units.ended(artifact.format, artifact.ends),
+        units.format_name(artifact.format, artifact.ends),
         profile,
         counts is not None,
         _classes(evaluation, artifact) if evaluation else (),

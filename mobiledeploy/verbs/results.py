@@ -112,7 +112,7 @@ def _row(r: Result) -> tuple[str, ...]:
         units.one_line(
             units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
         ),
-        units.one_line(f"{r.recipe}.{units.ended(r.format, r.io)}"),
+        units.one_line(f"{r.recipe}.{units.format_name(r.format, r.io)}"),
         "–" if r.size_bytes is None else units.size(r.size_bytes),
         units.percent(r.top1),
         units.one_line(units.images(r.data_source, r.data_split, r.data_identity)) or "–",
@@ -139,7 +139,7 @@ class ComparisonList(Record):
                 units.one_line(c.device),
                 f"{c.ratio:.3f}",
                 "{:.3f} to {:.3f}".format(*c.interval),
-                units.changed(c.ratio, c.changed),
+                units.change_word(c.ratio, c.changed),
                 str(c.rounds),
                 c.made_at[:16] + ", recorded" * c.recorded,
             )
@@ -370,7 +370,7 @@ def _held(
     newest, kind, t = here.get(key), key.kind, key.target
     new, old = None if newest is None else newest.record, accepted.record
     where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
-    path = f"{key.network} {key.recipe}.{units.ended(key.format, key.io)} on {where}"
+    path = f"{key.network} {key.recipe}.{units.format_name(key.format, key.io)} on {where}"
     metric = "instructions" if kind == "counted" else "latency"
     limit = margin if kind == "measured" else regression.EXACT_MARGIN
 

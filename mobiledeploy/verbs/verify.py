@@ -217,7 +217,7 @@ def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
 
 def _read(path: Path, images: Sequence[Path]) -> Array:
     """The tensors of an archive: its one array, or one for each image by its name."""
-    with arrays.opened(path, LARGEST_BYTES) as archive:
+    with arrays.open_archive(path, LARGEST_BYTES) as archive:
         names = [image.stem for image in images]
         if set(names) <= set(archive.files):
             found = [np.squeeze(archive[name]) for name in names]

@@ -1,18 +1,18 @@
-"""What an ONNX graph is written with: tensors of a TFLite graph by name, order and number type.
+"""Builds an ONNX graph: tensors of a TFLite graph by name, axis order and number type.
 
-Images are NHWC in TFLite and NCHW here, as ONNX Runtime's convolutions want them. An order tells
-how a tensor lies: its axes, numbered as in TFLite, from the outermost to the innermost. A tensor of
-four axes lies in (0, 3, 1, 2) where nothing speaks against it, others as they are. TRANSPOSE only
-changes the order that is noted, and what reads a tensor asks for the order that it needs; nodes
-that transpose appear where the two differ.
+Images are NHWC in TFLite and NCHW here, as ONNX Runtime's convolutions require. An order gives the
+layout of a tensor: its axes, numbered as in TFLite, from the outermost to the innermost. By default
+a tensor of four axes has the order (0, 3, 1, 2), others the natural one. TRANSPOSE only changes the
+recorded order. Each reader of a tensor asks for the order that it needs, and a Transpose node is
+added where the two differ.
 
-Integers are in QDQ form: each operator stands between DequantizeLinear and QuantizeLinear nodes,
-which ONNX Runtime fuses into its integer kernels. Codes of activations are signed as TFLite's where
-the graph allows it: ARM's dot products take them as they are. x86-64 wants them unsigned, and ONNX
-Runtime 1.31 makes them so there, but only between a QuantizeLinear and the one DequantizeLinear
-that reads it; what reads signed codes otherwise it computes in float. A graph with other readers (a
-residual sum's, a clip's) is therefore written with unsigned codes, each 128 above TFLite's. The
-ends keep TFLite's signed codes.
+Integers are in QDQ form: each operator is between DequantizeLinear and QuantizeLinear nodes, which
+ONNX Runtime fuses into its integer kernels. Codes of activations are signed as in TFLite where the
+graph allows it: ARM's dot products use them directly. x86-64 needs unsigned codes. ONNX Runtime
+1.31 converts them there, but only between a QuantizeLinear and its only DequantizeLinear; other
+readers of signed codes are computed in float. So a graph with other readers (a residual sum, a
+clip) is written with unsigned codes, each 128 above TFLite's. Inputs and outputs keep TFLite's
+signed codes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Order = tuple[int, ...]
 
 TO_NCHW: Order = (0, 3, 1, 2)
 TO_NHWC: Order = (0, 2, 3, 1)
-# What ends are called once they are shipped; nothing within may have these names.
+# The names of the inputs and outputs in the final file; no inner tensor may have them.
 _RESERVED = ("image", "scores")
 # Fields of onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
@@ -52,7 +52,7 @@ _TYPES: dict[str, int] = {
     "bool": TensorProto.BOOL,
 }
 _NATURAL = {"RELU": "Relu", "TANH": "Tanh"}
-_CUT: dict[str, tuple[float, float]] = {
+_CLIP: dict[str, tuple[float, float]] = {
     "RELU6": (0.0, 6.0),
     "RELU_N1_TO_1": (-1.0, 1.0),
     "RELU_0_TO_1": (0.0, 1.0),
@@ -62,8 +62,8 @@ _FROM_ZERO = {"RELU", "RELU6", "RELU_0_TO_1"}
 _NEARLY_ZERO = float(np.finfo(np.float32).tiny)
 
 
-def usual(rank: int) -> Order:
-    """The order in which a tensor of so many axes lies where nothing speaks against it."""
+def default_order(rank: int) -> Order:
+    """The default order of a tensor of `rank` axes."""
     return TO_NCHW if rank == 4 else tuple(range(rank))
 
 
@@ -72,9 +72,9 @@ def _digits(order: Order) -> str:
 
 
 def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
-    """InputError where ONNX's checker refuses the model, whose constants are no part of it yet.
+    """InputError if ONNX's checker rejects the model, which does not hold the constants yet.
 
-    It packs and unpacks all that it checks, so that weights are shown to it as inputs.
+    The checker packs and unpacks everything, so weights are passed to it as inputs.
     """
     inputs = len(model.graph.input)
     for name, values in constants.items():
@@ -88,9 +88,9 @@ def _check(model: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
 
 
 def _pack(model: onnx.ModelProto, constants: Mapping[str, Array]) -> bytes:
-    """The file: the model as protobuf packs it, and its constants, which it would copy thrice.
+    """The file: the model packed by protobuf, then its constants, which protobuf would copy.
 
-    A message is its fields one after the other, each a tag, its length and its bytes.
+    A message is a sequence of fields, each a tag, its length and its bytes.
     """
     graph = model.graph.SerializeToString(deterministic=True)
     tensors = {}
@@ -120,32 +120,32 @@ def _field(number: int, size: int) -> bytes:
 
 
 class _Names:
-    """Names of which no two are equal."""
+    """A set of unique names."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self.taken = set(names)
+        self.used = set(names)
         self._numbers: Counter[str] = Counter()
 
     def free(self, name: str) -> str:
-        """The name, or one like it where it is taken; it is taken from now on."""
+        """The name, or a similar one if it is used; it is marked as used."""
         free = name
-        while free in self.taken:
+        while free in self.used:
             self._numbers[name] += 1
             free = f"{name}_{self._numbers[name] + 1}"
-        self.taken.add(free)
+        self.used.add(free)
         return free
 
 
-class Writer:
-    """The nodes and constants of an ONNX graph, while they are written operator by operator.
+class OnnxGraph:
+    """The nodes and constants of an ONNX graph, written operator by operator.
 
-    `stored` is the type of the codes of int8 activations, and `shift` what it adds to TFLite's.
+    `code_type` is the type of the codes of int8 activations, `shift` their difference to TFLite's.
     """
 
-    def __init__(self, graph: Graph, stored: type[np.integer[Any]]) -> None:
+    def __init__(self, graph: Graph, code_type: type[np.integer[Any]]) -> None:
         self.graph = graph
-        self.stored: Any = stored
-        self.limits = np.iinfo(stored)
+        self.code_type: Any = code_type
+        self.limits = np.iinfo(code_type)
         self.shift = int(self.limits.min) - _LOWEST
         self.readers: dict[int, list[Any]] = {}
         for op in graph.ops:
@@ -153,16 +153,16 @@ class Writer:
                 self.readers.setdefault(index, []).append(op)
         self._makers = {int(i): op for op in graph.ops for i in op.outputs}
         self.merged_ops: set[int] = set()
-        """The `id` of operators that were written together with one before them."""
+        """The `id` of operators that were written together with an earlier one."""
         self.parts: dict[int, list[int]] = {}
-        """By tensor that is not written: those that it is a concatenation of."""
+        """For each tensor that is not written: the tensors that it is a concatenation of."""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
-        # What constants are called, by the kind and the name that they were asked for by.
-        self._called: dict[tuple[str, str], str] = {}
+        # The names of constants, by the requested kind and name.
+        self._constant_names: dict[tuple[str, str], str] = {}
         self._names = self._unique_names()
         self._tensors = _Names(self._names[index] for index in graph.inputs)
-        # By tensor: what its numbers are called, by the order in which they lie.
+        # For each tensor: the names of its values, by order.
         self._values: dict[int, dict[Order, str]] = {}
         self._floats: dict[tuple[int, Order], str] = {}
         self._operands: dict[tuple[int, Order], str] = {}
@@ -176,20 +176,20 @@ class Writer:
             self._values[index] = {order: self._enter(index, order)}
 
     def close(self) -> None:
-        """Ends the graph: nodes that make its outputs what they shall be."""
+        """Completes the graph with the nodes for its outputs."""
         for index in dict.fromkeys(self.graph.outputs):
             self._outputs[index] = self._close(index)
         for node in self._nodes:
             node.name = node.output[0]
 
     def is_paired(self) -> bool:
-        """Whether all codes go from a QuantizeLinear over a DequantizeLinear to one operator.
+        """Whether all codes go from a QuantizeLinear through a DequantizeLinear to one operator.
 
-        Those of the ends have one of the two only.
+        Those of inputs and outputs have only one of the two.
         """
         outputs = [self._outputs[index] for index in self.graph.outputs]
         ends = {*outputs, *(self._names[index] for index in self.graph.inputs)}
-        quantized = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
+        quantized_names = {n.output[0] for n in self._nodes if n.op_type == "QuantizeLinear"} - ends
         pairs = [
             node
             for node in self._nodes
@@ -199,23 +199,23 @@ class Writer:
         ]
         readers = Counter(name for node in self._nodes for name in node.input)
         readers.update(outputs)
-        return quantized == {node.input[0] for node in pairs} and all(
+        return quantized_names == {node.input[0] for node in pairs} and all(
             readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
         )
 
     def file(self, opset: int, producer: str) -> bytes:
         """The model, checked and packed. Weights are copied once."""
-        # The IR version that belongs to the opset: newer ones are refused by older runtimes.
+        # The IR version of the opset: older runtimes reject newer ones.
         model = onnx.ModelProto(ir_version=8, producer_name=producer)
         model.opset_import.append(helper.make_opsetid("", opset))
         model.graph.name = "mobiledeploy"
         model.graph.node.extend(self._nodes)
         model.graph.input.extend(self._value_info(i, order) for i, order in self._inputs.items())
         for index, name in self._outputs.items():
-            model.graph.output.append(self._value_info(index, self._usual(index)))
+            model.graph.output.append(self._value_info(index, self._default_order(index)))
             model.graph.output[-1].name = name
-        read = {name for node in self._nodes for name in node.input}
-        constants = sorted(self._constants.keys() & read)
+        read_names = {name for node in self._nodes for name in node.input}
+        constants = sorted(self._constants.keys() & read_names)
         arrays = {name: self._constants[name] for name in constants}
         _check(model, arrays)
         return _pack(model, arrays)
@@ -223,88 +223,92 @@ class Writer:
     # What tensors are.
 
     def _unique_names(self) -> dict[int, str]:
-        """Names after the layers that make the tensors; TFLite joins those of what it has fused.
+        """Names of tensors after their layers; TFLite joins the names of fused layers.
 
-        Ends have the first choice, then what operators make: biases are called after it too.
+        Inputs and outputs come first, then outputs of operators, since biases have such names too.
         """
         outputs = [int(i) for op in self.graph.ops for i in op.outputs]
         ends = dict.fromkeys((*self.graph.inputs, *self.graph.outputs))
         rest = dict.fromkeys((*outputs, *range(len(self.graph.subgraph.tensors))))
         unique = _Names()
         names = {index: unique.free(self._layer(index)) for index in ends}
-        unique.taken.update(_RESERVED)
+        unique.used.update(_RESERVED)
         return names | {i: unique.free(self._layer(i)) for i in rest if i not in ends}
 
     def _layer(self, index: int) -> str:
         return self.graph.name(index).partition(";")[0] or "tensor"
 
     def name(self, index: int) -> str:
-        """What the tensor, and what is written of its operator, is called after."""
+        """The tensor's name, which is the prefix of all names of its operator."""
         return self._names[index]
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """The shape as TFLite has it."""
+        """The shape in TFLite's order."""
         return self.graph.shape(index)
 
-    def _usual(self, index: int) -> Order:
-        return usual(len(self.shape(index)))
+    def _default_order(self, index: int) -> Order:
+        return default_order(len(self.shape(index)))
 
-    def lies(self, index: int, order: Order) -> tuple[int, ...]:
-        """The shape of the tensor as it lies in `config`."""
+    def shape_in(self, index: int, order: Order) -> tuple[int, ...]:
+        """The shape of the tensor in `order`."""
         shape = self.shape(index)
         return tuple(shape[axis] for axis in order)
 
     def is_coded(self, index: int) -> bool:
-        """Whether the tensor holds codes of a grid, rather than the numbers themselves."""
+        """Whether the tensor holds codes instead of real values."""
         scale, _ = self.graph.scale(index)
         return bool(scale.size) and self.graph.type_name(index) in ("int8", "uint8", "int16")
 
     def array(self, index: int) -> Array | None:
-        """A constant's values, None for what is computed."""
+        """A constant's values, None for a computed tensor."""
         if index in self._set_constants:
             return self._set_constants[index]
         return self.graph.constant(index)
 
     def set_constant(self, index: int, values: Array) -> None:
-        """Says that an operator's output is a constant."""
+        """Declares an operator's output a constant."""
         self._set_constants[index] = values
 
     def settings(self, index: int, what: str) -> Array:
-        """A constant that an operator goes by, such as axes; InputError where it is computed."""
+        """A constant parameter of an operator, such as axes; InputError if it is computed."""
         values = self.array(index)
         if values is None:
             raise InputError(f"{what} that is computed has no form in ONNX here")
         return values
 
     def order(self, index: int) -> Order:
-        """An order in which a computed tensor lies, the usual one where there is a choice."""
+        """An order in which a computed tensor is available, preferably the default one."""
         if self.array(index) is not None:
-            return self._usual(index)
+            return self._default_order(index)
         orders = self._orders(index)
-        return self._usual(index) if self._usual(index) in orders else next(iter(orders))
+        return (
+            self._default_order(index)
+            if self._default_order(index) in orders
+            else next(iter(orders))
+        )
 
     # Names of numbers.
 
     def label(self, index: int, order: Order) -> str:
-        """What the tensor's numbers are called where they lie in `config`."""
+        """The name for the tensor's values in `order`."""
         name = self._names[index]
-        if order != self._usual(index):
+        if order != self._default_order(index):
             kind = "nhwc" if order == (0, 1, 2, 3) else _digits(order)
             name = f"{name}/{kind}"
         return f"{name}/codes" if self.is_coded(index) else name
 
-    def put(self, index: int, order: Order, name: str) -> None:
-        """Says what a tensor's numbers are called in an order."""
+    def set_name(self, index: int, order: Order, name: str) -> None:
+        """Records the name of a tensor's values in an order."""
         self._values.setdefault(index, {}).setdefault(order, name)
 
     def alias(self, source: int, target: int, permutation: Sequence[int]) -> None:
-        """Says that `target` is `source` with its axes permuted, in whatever orders it lies."""
+        """Declares `target` as `source` with its axes permuted, for all orders of `source`."""
         self.same_grid(source, target)
         for order, name in self._orders(source).items():
-            self.put(target, tuple(permutation.index(axis) for axis in order), name)
+            self.set_name(target, tuple(permutation.index(axis) for axis in order), name)
 
     def value(self, index: int, order: Order) -> str:
-        """A tensor's numbers, or codes, in `config`."""
+        """The name of a tensor's values, or codes, in `order`; adds nodes if needed."""
         array = self.array(index)
         if array is not None:
             name = f"{self._names[index]}/{_digits(order)}"
@@ -315,7 +319,7 @@ class Writer:
             shape = self.shape(index)
             before, after = ([axis for axis in o if shape[axis] > 1] for o in (source, order))
             if before == after:
-                sides = self.integers(f"{label}/shape", self.lies(index, order))
+                sides = self.integers(f"{label}/shape", self.shape_in(index, order))
                 names[order] = self.rearrange(index, "Reshape", [names[source], sides], label)
             else:
                 perm = [source.index(axis) for axis in order]
@@ -323,7 +327,7 @@ class Writer:
         return names[order]
 
     def read(self, index: int, order: Order) -> str:
-        """A tensor in `config`, codes as the floats that they stand for."""
+        """The name of a tensor's real values in `order`; codes are dequantized."""
         if not self.is_coded(index):
             return self.value(index, order)
         key = (index, order)
@@ -334,23 +338,25 @@ class Writer:
         return self._floats[key]
 
     def operand(self, index: int, order: Order) -> str:
-        """As `read`, of a tensor that is broadcast over one that lies in `config`."""
+        """As `read`, for a tensor that is broadcast over one in `order`."""
         shape = self.shape(index)
-        lacking = len(order) - len(shape)
+        missing_axes = len(order) - len(shape)
         array, key = self.array(index), (index, order)
-        if array is None and not lacking:
+        if array is None and not missing_axes:
             return self.read(index, order)
         if key in self._operands:
             return self._operands[key]
         if array is not None:
             name = f"{self._names[index]}/over_{_digits(order)}"
-            alone = array.size == 1
-            wide = array.reshape(() if alone else (1,) * lacking + shape)
-            value = self.constant(name, self._codes(index, wide.transpose(() if alone else order)))
+            is_scalar = array.size == 1
+            wide = array.reshape(() if is_scalar else (1,) * missing_axes + shape)
+            value = self.constant(
+                name, self._codes(index, wide.transpose(() if is_scalar else order))
+            )
         else:
-            own = tuple(axis - lacking for axis in order if axis >= lacking)
+            own = tuple(axis - missing_axes for axis in order if axis >= missing_axes)
             name = f"{self.label(index, own).removesuffix('/codes')}/over_{_digits(order)}"
-            sides = [1 if axis < lacking else shape[axis - lacking] for axis in order]
+            sides = [1 if axis < missing_axes else shape[axis - missing_axes] for axis in order]
             inputs = [self.value(index, own), self.integers(f"{name}/shape", sides)]
             value = self.rearrange(index, "Reshape", inputs, name)
         if self.is_coded(index):
@@ -359,9 +365,9 @@ class Writer:
         return value
 
     def _codes(self, index: int, values: Array) -> Array:
-        """A constant's codes as activations have them; what is none of codes as it is."""
+        """A constant's codes in the type of activations; real values are not changed."""
         if self.is_coded(index) and self.graph.type_name(index) == "int8":
-            return (values.astype(np.int16) + self.shift).astype(self.stored)
+            return (values.astype(np.int16) + self.shift).astype(self.code_type)
         return values
 
     def _orders(self, index: int) -> dict[Order, str]:
@@ -374,25 +380,25 @@ class Writer:
     # Constants and nodes.
 
     def constant(self, name: str, value: Array, kind: str = "") -> str:
-        """What a constant is called; one of the same name and kind is the same."""
+        """The name of a constant; the same name and kind give the same constant."""
         key = (kind, name)
-        if key not in self._called:
-            self._called[key] = self._tensors.free(name)
-            self._constants[self._called[key]] = np.asarray(value)
-        return self._called[key]
+        if key not in self._constant_names:
+            self._constant_names[key] = self._tensors.free(name)
+            self._constants[self._constant_names[key]] = np.asarray(value)
+        return self._constant_names[key]
 
     def integers(self, name: str, values: Iterable[int]) -> str:
-        """A constant of shapes or indices."""
+        """A constant of integers, such as a shape or indices."""
         return self.constant(name, np.asarray(tuple(values), np.int64))
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Adds a node; the name of its output, which is another where `output` is taken."""
+        """Adds a node and returns the name of its output; it is another one if `output` is used."""
         return self.nodes(op, inputs, [output], **attributes)[0]
 
     def nodes(
         self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> list[str]:
-        """As `node`, of several outputs."""
+        """As `node`, with several outputs."""
         names = [self._tensors.free(output) for output in outputs]
         self._nodes.append(helper.make_node(op, inputs, names, **attributes))
         return names
@@ -408,15 +414,15 @@ class Writer:
         activation: str = "NONE",
         **attributes: Any,
     ) -> None:
-        """A node whose floats are the tensor, through a fused activation, on its grid."""
+        """Adds the node that computes the tensor, with its fused activation and quantization."""
         plain = not self.is_coded(index) and activation == "NONE"
         label = self.label(index, order)
         name = label if plain else f"{label.removesuffix('/codes')}/{op.lower()}"
         value = self.node(op, inputs, name, **attributes)
-        self.put(index, order, value if plain else self.store(index, value, activation, label))
+        self.set_name(index, order, value if plain else self.store(index, value, activation, label))
 
     def store(self, index: int, value: str, activation: str, label: str) -> str:
-        """Floats as `label`: through a fused activation, and as codes of the tensor's grid."""
+        """Stores floats as `label`: after the fused activation, and quantized if the tensor is."""
         if not self.is_coded(index):
             if activation == "NONE":
                 return self.node("Identity", [value], label)
@@ -425,15 +431,15 @@ class Writer:
         bounds = self._bounds(index, activation)
         if not bounds:
             return self.node("QuantizeLinear", [value, *grid], label)
-        # On codes, and on its own, so that what is before it is fused.
+        # A separate clip of the codes, so that the operator before it is fused.
         codes = self.node("QuantizeLinear", [value, *grid], f"{label}/uncut")
         return self.node("Clip", [codes, *bounds], label)
 
     def activate(self, value: str, activation: str, label: str) -> str:
-        """Floats through an activation, by the name that TFLite has for it."""
-        if activation in _CUT:
+        """Applies an activation, given by TFLite's name, to floats."""
+        if activation in _CLIP:
             ends = [
-                self.constant(f"clip/{n:g}", np.asarray(n, np.float32)) for n in _CUT[activation]
+                self.constant(f"clip/{n:g}", np.asarray(n, np.float32)) for n in _CLIP[activation]
             ]
             return self.node("Clip", [value, *ends], label)
         if activation not in _NATURAL:
@@ -441,13 +447,13 @@ class Writer:
         return self.node(_NATURAL[activation], [value], label)
 
     def _bounds(self, index: int, activation: str) -> list[str]:
-        """The lowest and highest code that a fused activation leaves; none where all are left."""
+        """The lowest and highest code after a fused activation; empty if it changes none."""
         if activation == "NONE":
             return []
-        if activation != "RELU" and activation not in _CUT:
+        if activation != "RELU" and activation not in _CLIP:
             raise InputError(f"the fused activation {activation} has no QDQ form in ONNX")
         scale, zero = self.graph.scale(index)
-        floor, ceiling = _CUT.get(activation, (0.0, np.inf))
+        floor, ceiling = _CLIP.get(activation, (0.0, np.inf))
         limits = self.limits if self.graph.type_name(index) == "int8" else np.iinfo(np.uint8)
         middle = zero + (self.shift if self.graph.type_name(index) == "int8" else 0)
         low, high = int(limits.min), int(limits.max)
@@ -464,7 +470,7 @@ class Writer:
     def rearrange(
         self, index: int, op: str, inputs: Sequence[str], output: str, **attributes: Any
     ) -> str:
-        """What moves a tensor's numbers; codes on their floats, as runtimes leave these out."""
+        """A node that moves a tensor's values; for codes between casts, which runtimes remove."""
         if not self.is_coded(index):
             return self.node(op, inputs, output, **attributes)
         codes, *others = inputs
@@ -481,22 +487,30 @@ class Writer:
         inputs: Sequence[str],
         **attributes: Any,
     ) -> None:
-        """A node that only moves numbers, codes as they are, from one tensor to another."""
+        """A node that only moves values, or codes unchanged, from one tensor to another."""
         self.same_grid(source, target)
-        self.put(target, order, self.node(op, inputs, self.label(target, order), **attributes))
+        self.set_name(target, order, self.node(op, inputs, self.label(target, order), **attributes))
 
     def same_grid(self, source: int, target: int) -> None:
-        """InputError where codes that are only moved would stand for something else."""
-        (ours, zero), (theirs, other) = self.graph.scale(source), self.graph.scale(target)
-        if self.is_coded(source) and (not np.array_equal(ours, theirs) or zero != other):
+        """InputError if moved codes would have other real values, since the scales differ."""
+        (source_scales, zero), (target_scales, target_zero) = (
+            self.graph.scale(source),
+            self.graph.scale(target),
+        )
+        if self.is_coded(source) and (
+            not np.array_equal(source_scales, target_scales) or zero != target_zero
+        ):
             raise InputError(
-                f"{self._names[target]} of the TFLite file has other scales than what it is made of"
+                f"{self._names[target]} of the TFLite file has other scales than its source"
             )
 
     # Integers.
 
     def grid(self, index: int, kind: str = "activation") -> tuple[str, str]:
-        """Names of a tensor's scale and zero point, the latter moved for int8 activations."""
+        """Names of a tensor's scale and zero point.
+
+        The zero point is shifted for int8 activations.
+        """
         return self._grid(index, f"{self._names[index]}/{kind}", kind == "activation", 1)
 
     def _grid(self, index: int, name: str, within: bool, times: int) -> tuple[str, str]:
@@ -505,7 +519,7 @@ class Writer:
             raise InputError("codes of 16 bits have no form in ONNX here", "--format tflite works")
         dtype: Any = "int8" if type_name == "int4" else type_name
         if within and type_name == "int8":
-            dtype, zero = self.stored, zero + self.shift
+            dtype, zero = self.code_type, zero + self.shift
         shape = () if scale.size == 1 else (scale.size * times,)
         scales = np.resize(scale.astype(np.float32), shape)
         zeros = np.full(shape, zero, dtype)
@@ -514,11 +528,11 @@ class Writer:
     def weights(
         self, index: int, array: Array, axis: int = 0, kind: str = "weights", times: int = 1
     ) -> str:
-        """Weights, or a bias, in ONNX's order; scales lie along `axis` of it.
+        """Weights, or a bias, in ONNX's order; scales belong to `axis` of it.
 
-        `times` tells how often each filter stands in them. Floats that several layers read in the
-        same order are written once. Integers are written for each of these layers: ONNX Runtime
-        1.31 rewrites them for x86-64, and refuses a file in which two layers share them.
+        `times` says how often each filter is repeated. Floats that several layers read in the same
+        order are written once. Integers are written for each layer: ONNX Runtime 1.31 rewrites them
+        for x86-64, and rejects a file in which two layers share them.
         """
         scale, _ = self.graph.scale(index)
         key = (index, f"{array.shape}:{array.strides}")
@@ -527,15 +541,15 @@ class Writer:
         self._copies[index] += 1
         number = self._copies[index]
         name = self._names[index] if number == 1 else f"{self._names[index]}/{number}"
-        stored = self._parameters[key] = self.constant(name, array, kind)
+        constant = self._parameters[key] = self.constant(name, array, kind)
         if not scale.size:
-            return stored
-        inputs = [stored, *self._grid(index, f"{name}/{kind}", False, times)]
+            return constant
+        inputs = [constant, *self._grid(index, f"{name}/{kind}", False, times)]
         along = {"axis": axis} if scale.size > 1 else {}
         return self.node("DequantizeLinear", inputs, f"{name}/float", **along)
 
     def bias(self, index: int, times: int = 1) -> str:
-        """A bias, so many times."""
+        """A bias, repeated `times` times."""
         array = self.array(index)
         if array is None:
             return self.read(index, (0,))
@@ -544,12 +558,12 @@ class Writer:
     # Zeros around images.
 
     def pad_later(self, source: int, target: int, widths: Array) -> None:
-        """Notes zeros around an image, [4, 2]; convolutions take them as their own."""
+        """Records zeros around an image, [4, 2]; convolutions add them to their own padding."""
         self.same_grid(source, target)
         self._pads[target] = (source, widths)
 
     def without_pads(self, index: int) -> tuple[int, NDArray[np.int64]]:
-        """What a convolution reads in place of the tensor, and zeros around it, rows x ends."""
+        """The tensor that a convolution reads instead, and the zeros around it, [rows, ends]."""
         around = np.zeros((2, 2), np.int64)
         while index in self._pads and index not in self._values:
             index, widths = self._pads[index]
@@ -557,7 +571,7 @@ class Writer:
         return index, around
 
     def never_negative(self, index: int) -> bool:
-        """Whether a ReLU makes the tensor."""
+        """Whether a ReLU computes the tensor."""
         maker = self._makers.get(index)
         if maker is None:
             return False
@@ -565,12 +579,14 @@ class Writer:
 
     def _materialize(self, index: int) -> None:
         source, widths = self._pads[index]
-        pooled = any(self.graph.kind(op) == "MAX_POOL_2D" for op in self.readers.get(index, ()))
-        # ONNX Runtime 1.31 moves zeros, and nothing else, into a MaxPool, which pads otherwise.
-        self.pad(source, index, widths, _NEARLY_ZERO if pooled else 0.0)
+        has_max_pool = any(
+            self.graph.kind(op) == "MAX_POOL_2D" for op in self.readers.get(index, ())
+        )
+        # ONNX Runtime 1.31 merges a Pad of zeros into a MaxPool, which pads with other values.
+        self.pad(source, index, widths, _NEARLY_ZERO if has_max_pool else 0.0)
 
     def pad(self, source: int, target: int, widths: Array, filling: float) -> None:
-        """A node that puts `filling`, a real number, around a tensor; widths are [rank, 2]."""
+        """A node that pads a tensor with the real number `filling`; widths are [rank, 2]."""
         order = self.order(source)
         label = self.label(target, order)
         pads = self.integers(f"{label}/pads", widths[list(order)].T.ravel().tolist())
@@ -578,7 +594,7 @@ class Writer:
             scale, zero = self.graph.scale(source)
             signed = self.graph.type_name(source) == "int8"
             code = round(filling / float(scale[0])) + zero + self.shift * signed
-            number = np.asarray(code, self.stored if signed else np.uint8)
+            number = np.asarray(code, self.code_type if signed else np.uint8)
         else:
             number = np.asarray(filling, self.graph.dtype(source))
         inputs = [self.value(source, order), pads, self.constant(f"{label}/filling", number)]
@@ -587,22 +603,22 @@ class Writer:
     # Ends.
 
     def _end_order(self, index: int) -> Order:
-        """How an input lies: images NCHW, also where that is what TFLite takes."""
+        """The order of an input: images are NCHW, also if TFLite's input is."""
         readers = self.readers.get(index, ())
         if len(self.shape(index)) == 4 and readers:
-            transposed = [
+            transposes = [
                 op
                 for op in readers
                 if self.graph.kind(op) == "TRANSPOSE"
                 and (perm := self.graph.constant(op.inputs[1])) is not None
                 and tuple(perm.ravel().tolist()) == TO_NHWC
             ]
-            if len(transposed) == len(readers):
+            if len(transposes) == len(readers):
                 return (0, 1, 2, 3)
-        return self._usual(index)
+        return self._default_order(index)
 
     def _enter(self, index: int, order: Order) -> str:
-        """What the numbers of an input are called within."""
+        """The name of an input's values inside the graph."""
         name = self._names[index]
         if not (self.is_coded(index) and self.graph.type_name(index) == "int8"):
             return name
@@ -611,30 +627,30 @@ class Writer:
     def _exchange(
         self, index: int, order: Order, source: tuple[str, str], target: tuple[str, str]
     ) -> str:
-        """From the codes of an end to those within, or the other way: (name, kind) of both.
+        """Converts the codes of an input or output to the inner codes or back.
 
-        Where both are signed, it is the pair of an end that x86-64 makes unsigned. Two nodes that
-        undo one another are taken out before that; around an idle Reshape they are taken out only
-        after it, and only where codes stay signed.
+        `source` and `target` are (name, kind). If both are signed, x86-64 makes this pair of nodes
+        unsigned. ONNX Runtime removes two nodes that cancel before that. Around an idle Reshape it
+        removes them only afterwards, and only if codes stay signed.
         """
         name = self._names[index]
         inputs = [source[0], *self.grid(index, source[1])]
         value = self.node("DequantizeLinear", inputs, f"{name}/outer")
         if not self.shift:
-            same = self.integers(f"{name}/sides", self.lies(index, order))
+            same = self.integers(f"{name}/sides", self.shape_in(index, order))
             value = self.node("Reshape", [value, same], f"{name}/same")
         return self.node("QuantizeLinear", [value, *self.grid(index, target[1])], target[0])
 
     def _close(self, index: int) -> str:
-        """What the graph's output is called, in its usual order, on signed codes again."""
-        name, order = self._names[index], self._usual(index)
+        """The name of the graph's output, in its default order, with signed codes again."""
+        name, order = self._names[index], self._default_order(index)
         value = self.value(index, order)
         if self.is_coded(index) and self.graph.type_name(index) == "int8":
             return self._exchange(index, order, (value, "activation"), (name, "end"))
         return value if value == name else self.node("Identity", [value], name)
 
     def onnx_type(self, index: int) -> int:
-        """ONNX's number for the type of a tensor; InputError where it has none."""
+        """ONNX's number for the type of a tensor; InputError if ONNX has none."""
         kind = _TYPES.get(self.graph.type_name(index))
         if kind is None:
             raise InputError(
@@ -644,4 +660,4 @@ class Writer:
 
     def _value_info(self, index: int, order: Order) -> onnx.ValueInfoProto:
         kind = self.onnx_type(index)
-        return helper.make_tensor_value_info(self._names[index], kind, self.lies(index, order))
+        return helper.make_tensor_value_info(self._names[index], kind, self.shape_in(index, order))

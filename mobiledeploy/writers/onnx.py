@@ -1,4 +1,4 @@
-"""TFLite -> ONNX: floats and integers as the TFLite file has them, images NCHW."""
+"""TFLite -> ONNX: floats and integers as in the TFLite file, images NCHW."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.writers import _onnx_operators
-from mobiledeploy.writers._onnx_graph import Writer
+from mobiledeploy.writers._onnx_graph import OnnxGraph
 
 OPSET = 17
-"""Old enough for the runtimes that phones have, and all that is written here is in it."""
+"""Old enough for the runtimes on phones, and it has all operators that are written here."""
 
 
 def write(content: bytes) -> bytes:
-    """The ONNX file of a TFLite file, NCHW throughout, its ends included.
+    """The ONNX file of a TFLite file; all tensors are NCHW, inputs and outputs included.
 
-    InputError for what has no form in ONNX.
+    InputError for anything that ONNX cannot express.
     """
     graph = Graph(content)
     writer = _writer_of(graph, np.int8)
@@ -26,8 +26,8 @@ def write(content: bytes) -> bytes:
     return writer.file(OPSET, "mobiledeploy")
 
 
-def _writer_of(graph: Graph, stored: type[np.integer[Any]]) -> Writer:
-    writer = Writer(graph, stored)
+def _writer_of(graph: Graph, code_type: type[np.integer[Any]]) -> OnnxGraph:
+    writer = OnnxGraph(graph, code_type)
     for op in graph.ops:
         if id(op) not in writer.merged_ops:
             _onnx_operators.write(writer, op)

@@ -1,4 +1,4 @@
-"""TFLite -> TFLite: all numbers have been decided in this format."""
+"""TFLite -> TFLite: the models are already in this format."""
 
 
 def write(content: bytes) -> bytes:

@@ -71,7 +71,7 @@ def test_a_store_that_is_a_device_is_refused(kept: Path) -> None:
         env=environment,
     )
     assert done.returncode == 2
-    assert "error: /dev/null is no regular file" in done.stderr
+    assert "error: /dev/null is not a regular file" in done.stderr
 
 
 def test_an_export_does_not_begin_where_a_pipe_stands_for_a_file(here: Path) -> None:
@@ -80,5 +80,5 @@ def test_an_export_does_not_begin_where_a_pipe_stands_for_a_file(here: Path) -> 
     os.mkfifo(folder / "int8_ptq.tflite")
     done = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "int8_ptq")
     assert done.returncode == 2, done.stderr
-    assert "int8_ptq.tflite is no regular file" in done.stderr
+    assert "int8_ptq.tflite is not a regular file" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["int8_ptq.tflite"]

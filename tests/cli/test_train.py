@@ -78,7 +78,7 @@ def test_what_is_refused_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert "is no data set" in done.stderr
+    assert "is not a known data set" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

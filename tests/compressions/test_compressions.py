@@ -122,13 +122,15 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
         assert share > before - 0.02
         if model is clustered:
             layers = [
-                layer for layer in matrices.of(Graph(quantized_graph.floats)) if layer.clustered
+                layer
+                for layer in matrices.weighted_ops(Graph(quantized_graph.floats))
+                if layer.is_clustered
             ]
             codes = Graph(quantized.integers(quantized_graph))
-            kinds = {layer.name: layer for layer in matrices.of(codes)}
+            kinds = {layer.name: layer for layer in matrices.weighted_ops(codes)}
             assert layers
             for layer in layers:
-                for row in codes.stored(kinds[layer.name].weights):
+                for row in codes.constant_values(kinds[layer.name].weights):
                     assert len(np.unique(row)) <= AMOUNTS["cluster"]
 
 

@@ -15,24 +15,24 @@ from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError
 
 
-def copied(path: Path, folder: Path) -> Path:
+def copy_artifact(path: Path, folder: Path) -> Path:
     shutil.copy(path, folder)
     shutil.copy(artifacts.record_path(path), folder)
     return folder / path.name
 
 
 def test_an_artifact_is_its_file_and_its_record(exported, tmp_path) -> None:
-    path = copied(exported["int8_ptq", "tflite"], tmp_path)
+    path = copy_artifact(exported["int8_ptq", "tflite"], tmp_path)
     artifact = artifacts.load(path)
     assert (artifact.path, artifact.format) == ("int8_ptq.tflite", "tflite")
     assert artifact.recipe.name == "int8_ptq"
 
 
 def test_half_an_artifact_is_refused(exported, tmp_path) -> None:
-    path = copied(exported["float32", "onnx"], tmp_path)
+    path = copy_artifact(exported["float32", "onnx"], tmp_path)
     with path.open("ab") as stream:
         stream.write(b"\0")
-    with pytest.raises(InputError, match="not the file that its record speaks of"):
+    with pytest.raises(InputError, match="not the file that its record describes"):
         artifacts.load(path)
     artifacts.record_path(path).write_text('{"schema_version": 1, "record": "Artifact"}')
     with pytest.raises(InputError, match="do not fit"):
@@ -41,33 +41,33 @@ def test_half_an_artifact_is_refused(exported, tmp_path) -> None:
     with pytest.raises(InputError, match=r"no record.*export"):
         artifacts.load(path)
     path.unlink()
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         artifacts.load(path)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         artifacts.load(tmp_path)
 
 
 @pytest.mark.parametrize("place", [".", "/", ".."])
-def test_a_folder_is_no_artifact(place: str) -> None:
-    assert artifacts.named([Path(place)]) == (Path(place),)
-    with pytest.raises(InputError, match="is no file"):
+def test_a_folder_is_not_an_artifact(place: str) -> None:
+    assert artifacts.without_records([Path(place)]) == (Path(place),)
+    with pytest.raises(InputError, match="is not a file"):
         artifacts.load(Path(place))
 
 
-def test_a_pattern_brings_the_records_along(tmp_path) -> None:
+def test_records_that_a_pattern_matches_are_left_out(tmp_path) -> None:
     names = ("a.onnx", "a.onnx.json", "a.tflite", "a.tflite.json", "b.tflite.json")
     for name in names:
         (tmp_path / name).touch()
     paths = [tmp_path / name for name in names]
-    found = artifacts.named([*paths, paths[0]])
-    assert [path.name for path in found] == ["a.onnx", "a.tflite", "b.tflite.json"]
-    assert artifacts.named([paths[1]]) == (paths[1],)
+    paths_alone = artifacts.without_records([*paths, paths[0]])
+    assert [path.name for path in paths_alone] == ["a.onnx", "a.tflite", "b.tflite.json"]
+    assert artifacts.without_records([paths[1]]) == (paths[1],)
     with pytest.raises(InputError, match="record of an artifact; name a.onnx itself"):
         artifacts.load(paths[1])
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         (("inputs",), [], "inputs and outputs"),
         (("inputs", 0, "dtype"), "foo", "dtype"),
@@ -80,8 +80,8 @@ def test_a_pattern_brings_the_records_along(tmp_path) -> None:
         (("spec", "preprocessing", "input_range"), [0.0, None], "range"),
     ],
 )
-def test_an_edited_record_is_refused_by_field(path, value, said, exported, tmp_path) -> None:
-    file = copied(exported["int8_ptq", "tflite"], tmp_path)
+def test_an_edited_record_is_refused_by_field(path, value, message, exported, tmp_path) -> None:
+    file = copy_artifact(exported["int8_ptq", "tflite"], tmp_path)
     record = artifacts.record_path(file)
     data = json.loads(record.read_text())
     place = data
@@ -89,19 +89,19 @@ def test_an_edited_record_is_refused_by_field(path, value, said, exported, tmp_p
         place = place[step]
     place[path[-1]] = value
     record.write_text(json.dumps(data))
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as excinfo:
         artifacts.load(file)
-    assert record.name in str(caught.value)
+    assert record.name in str(excinfo.value)
 
 
-def test_a_staging_folder_goes_with_all_that_was_made_on_the_way(tmp_path) -> None:
+def test_a_staging_folder_is_removed_with_the_parents_made_for_it(tmp_path) -> None:
     with artifacts.staging(tmp_path / "a" / "b" / "made") as aside:
         assert aside.parent == tmp_path / "a" / "b"
-        assert list(artifacts.left_aside(aside.parent)) == []
+        assert list(artifacts.abandoned_folders(aside.parent)) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_maker_left_aside_is_known_and_swept(tmp_path) -> None:
+def test_a_staging_folder_of_a_killed_process_is_removed(tmp_path) -> None:
     code = (
         "import sys, time, pathlib\n"
         "from mobiledeploy.core import artifacts\n"
@@ -112,14 +112,14 @@ def test_what_a_killed_maker_left_aside_is_known_and_swept(tmp_path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     ) as maker:
         assert maker.stdout and maker.stdout.readline() == b"made\n"
-        assert list(artifacts.left_aside(tmp_path)) == []
+        assert list(artifacts.abandoned_folders(tmp_path)) == []
         maker.kill()
-    (left,) = artifacts.left_aside(tmp_path)
+    (folder,) = artifacts.abandoned_folders(tmp_path)
     with artifacts.staging(tmp_path / "other"):
-        assert not left.exists()
+        assert not folder.exists()
 
 
-def test_scratch_of_a_killed_process_is_swept_and_that_of_a_live_one_is_not(
+def test_scratch_of_a_killed_process_is_removed_and_that_of_a_live_one_is_not(
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -158,18 +158,21 @@ def test_scratch_of_a_killed_process_is_swept_and_that_of_a_live_one_is_not(
 def test_without_room_for_temporary_files_the_variable_is_named(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match="cannot write in .*file: ") as caught, artifacts.scratch():
+    with (
+        pytest.raises(UsageError, match="cannot write in .*file: ") as excinfo,
+        artifacts.scratch(),
+    ):
         pass
-    assert "TMPDIR" in caught.value.hint
+    assert "TMPDIR" in excinfo.value.hint
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with (
-        pytest.raises(UsageError, match=f"cannot write in {tmp_path}: no space left") as caught,
+        pytest.raises(UsageError, match=f"cannot write in {tmp_path}: no space left") as excinfo,
         artifacts.scratch() as folder,
     ):
         (folder / "input.bin").symlink_to("/dev/full")
         (folder / "input.bin").write_bytes(bytes(1000))
-    assert "TMPDIR" in caught.value.hint
-    # What is full is not ours.
+    assert "TMPDIR" in excinfo.value.hint
+    # The full disk is not that of our folder.
     with pytest.raises(OSError, match="No space left"), artifacts.scratch():
         raise OSError(errno.ENOSPC, "No space left on device", "/dev/full")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -186,13 +189,13 @@ def test_where_no_folder_takes_temporary_files_the_variable_is_named() -> None:
         "except UsageError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.startswith("there is no place for temporary files: "), done.stderr
-    assert "TMPDIR" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.startswith("there is no place for temporary files: "), process.stderr
+    assert "TMPDIR" in process.stdout
 
 
-def test_what_only_looks_like_a_left_folder_is_left_alone(tmp_path) -> None:
-    """Where others write too: a pipe for a lock does not hold us up, a link is none."""
+def test_a_folder_that_only_looks_abandoned_is_kept(tmp_path) -> None:
+    """In a shared folder a pipe as the lock does not block us, and a link is not a lock."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "lock").touch()
     (tmp_path / ".a.x.staging").symlink_to("mine")

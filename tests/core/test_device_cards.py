@@ -64,9 +64,9 @@ def test_a_card_is_read_whole(folder):
     assert card.cores[0].clock_hz == 2_400_000_000
     assert card.points == 2
     assert card.folder == str(folder)
-    known = device_cards.workloads(card)
-    assert known["tiny"].dense == 20
-    assert known["mobilenet_v1_1_224"].mult_adds == 568_740_352
+    workloads = device_cards.workloads(card)
+    assert workloads["tiny"].dense == 20
+    assert workloads["mobilenet_v1_1_224"].mult_adds == 568_740_352
 
 
 def test_every_shipped_card_says_where_its_points_are_from():
@@ -76,7 +76,7 @@ def test_every_shipped_card_says_where_its_points_are_from():
         assert card.cores, card.name
         for series in card.series:
             assert series.points
-            # No network twice: that would be two settings in one.
+            # No network appears twice: that would mix two settings in one series.
             networks = [point.network for point in series.points]
             assert len(set(networks)) == len(networks), (card.name, series)
         for source in card.sources.values():
@@ -105,13 +105,13 @@ def test_the_users_folder_comes_first(folder):
     assert device_cards.load("pixel-3").title == "My phone"
 
 
-def test_an_unknown_card_is_answered_with_a_near_one():
+def test_an_unknown_card_gets_a_suggestion():
     with pytest.raises(UsageError, match="did you mean pixel-3"):
         device_cards.load("pixel3")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('name = "mine"', 'name = "other"', "not that of the file"),
         ("count = 4", "count = 0", "count or clock of 0"),
@@ -127,9 +127,9 @@ def test_an_unknown_card_is_answered_with_a_near_one():
         ('soc = "Chip"', 'soc = "Chip"\ncolour = "red"', "colour"),
     ],
 )
-def test_a_bad_card_is_named_with_its_field(folder, old, new, said):
+def test_a_bad_card_is_named_with_its_field(folder, old, new, message):
     path = folder / "mine.toml"
     path.write_text(CARD.replace(old, new, 1))
-    with pytest.raises(InputError, match=re.escape(said)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as excinfo:
         device_cards.load("mine")
-    assert str(path) in str(caught.value)
+    assert str(path) in str(excinfo.value)

@@ -1,4 +1,4 @@
-"""The one place that opens input files: what no file of a kind can be is one line."""
+"""The one module that opens input files: a file that its kind cannot be is an error in one line."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mobiledeploy.verbs import calibrate
 
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, Path]:
-    """A file and what is none, by what it is."""
+    """A regular file and other paths, by kind."""
     names = ("file", "pipe", "loop", "gone", "endless", "folder", "locked")
-    found = {name: tmp_path / name for name in names}
-    found["file"].write_bytes(b"content")
-    os.mkfifo(found["pipe"])
-    found["loop"].symlink_to("loop")
-    found["endless"].symlink_to("/dev/zero")
-    found["folder"].mkdir()
-    found["locked"].write_bytes(b"content")
-    found["locked"].chmod(0)
-    return found | {
-        "below a file": found["file"] / "x",
+    paths = {name: tmp_path / name for name in names}
+    paths["file"].write_bytes(b"content")
+    os.mkfifo(paths["pipe"])
+    paths["loop"].symlink_to("loop")
+    paths["endless"].symlink_to("/dev/zero")
+    paths["folder"].mkdir()
+    paths["locked"].write_bytes(b"content")
+    paths["locked"].chmod(0)
+    return paths | {
+        "below a file": paths["file"] / "x",
         "long": tmp_path / ("x" * 300),
         "NUL": Path(f"{tmp_path}/a\0b"),
         "surrogate": Path(f"{tmp_path}/a\ud800b"),
@@ -41,13 +41,13 @@ def places(tmp_path: Path) -> dict[str, Path]:
 
 def test_a_file_is_read(places):
     assert inputs.read(places["file"], 7) == b"content"
-    with inputs.opened(places["file"]) as stream:
+    with inputs.open_file(places["file"]) as stream:
         assert stream.read(3) == b"con"
     assert inputs.text(places["file"], 7) == "content"
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("pipe", "pipe is not a regular file; pipes and devices are not read"),
         ("endless", "endless is not a regular file"),
@@ -56,81 +56,83 @@ def test_a_file_is_read(places):
         ("gone", "gone cannot be read: No such file or directory; check its name"),
         ("below a file", "cannot be read: Not a directory"),
         ("long", "cannot be read: File name too long"),
-        ("NUL", "a.0b is no name that a file can have"),
-        ("surrogate", "a.ud800b is no name that a file can have"),
+        ("NUL", "a.0b is not a valid file name"),
+        ("surrogate", "a.ud800b is not a valid file name"),
         ("not UTF-8", "a.udcffb cannot be read: No such file"),
     ],
 )
-def test_what_is_no_file_is_refused_at_once(places, name, said):
-    with pytest.raises(InputError, match=said):
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(places, name, message):
+    with pytest.raises(InputError, match=message):
         inputs.read(places[name], 100)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file (run as another user)")
-def test_what_may_not_be_read_is_refused(places):
+def test_an_unreadable_file_is_refused(places):
     with pytest.raises(InputError, match="locked cannot be read: Permission denied"):
         inputs.read(places["locked"], 100)
 
 
-def test_a_socket_is_no_file(tmp_path):
+def test_a_socket_is_not_a_file(tmp_path):
     code = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, "s"], cwd=tmp_path, check=True)
     with pytest.raises(InputError, match="s cannot be read: No such device or address"):
         inputs.read(tmp_path / "s", 100)
 
 
-def test_larger_than_its_kind_is_refused_before_it_is_read(tmp_path):
+def test_a_file_larger_than_its_kind_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "sparse"
     with path.open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(InputError, match=f"too large: {1 << 40} bytes, where {inputs.MODEL} are"):
+    with pytest.raises(
+        InputError, match=f"too large: {1 << 40} bytes, the limit is {inputs.MODEL}"
+    ):
         inputs.read(path, inputs.MODEL)
-    with pytest.raises(InputError, match="7 bytes, where 6 are"):
+    with pytest.raises(InputError, match="7 bytes, the limit is 6"):
         path.write_bytes(b"content")
         inputs.read(path, 6)
 
 
-def test_a_disk_that_fails_later_is_refused_by_the_files_name():
-    """Nothing is at the start of a process's memory: it opens, and cannot be read."""
+def test_a_later_read_error_names_the_file():
+    """The start of a process's memory is not mapped: the file opens but cannot be read."""
     with (
         pytest.raises(InputError, match="/proc/self/mem cannot be read: Input/output error"),
-        inputs.opened(Path("/proc/self/mem")) as stream,
+        inputs.open_file(Path("/proc/self/mem")) as stream,
     ):
         stream.readline()
 
 
-def test_only_what_is_not_there_is_absent(places):
+def test_only_a_missing_file_is_absent(places):
     for name in ("gone", "below a file", "NUL"):
         with pytest.raises(inputs.Absent):
             inputs.read(places[name], 100)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         inputs.read(places["folder"], 100)
-    assert not isinstance(caught.value, inputs.Absent)
+    assert not isinstance(excinfo.value, inputs.Absent)
 
 
-def test_what_grows_while_it_is_read_is_refused(places, monkeypatch):
+def test_a_file_that_grows_while_it_is_read_is_refused(places, monkeypatch):
     monkeypatch.setattr(
         os, "fstat", lambda handle: os.stat_result((0o100644, *(0,) * 5, 3, 0, 0, 0))
     )
-    with pytest.raises(InputError, match="was changed while it was read"):
+    with pytest.raises(InputError, match="changed while it was read"):
         inputs.read(places["file"], 100)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"a = \xff", "byte 4 is not UTF-8"),
         (b"a = ", "cannot be read"),
-        (b"a = " + b"[" * 5000, "nests too deep"),
+        (b"a = " + b"[" * 5000, "nested too deeply"),
         (b"a = " + b"9" * 5000, "Exceeds the limit"),
         (b'a = "\\u0000"', "NUL"),
         (b'[[b]]\n"\\u0000" = 1', "NUL"),
     ],
 )
-def test_what_is_no_toml_is_refused(tmp_path, content, said):
+def test_a_file_that_is_not_toml_is_refused(tmp_path, content, message):
     path = tmp_path / "x.toml"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         inputs.toml(path)
 
 
@@ -170,14 +172,14 @@ def test_no_reader_waits_or_fills_the_memory(tmp_path, what, place):
         path.symlink_to("/dev/zero")
     artifacts.record_path(path).write_text("{}")
     with pytest.raises(
-        DeployError, match="not a regular file|cannot be read|not there|no base|Art"
+        DeployError, match="not a regular file|cannot be read|does not exist|no base|Art"
     ):
         READERS[what](path)
 
 
 def test_an_image_in_a_pipe_is_one_broken_image(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
-    held = DATASETS.load("folder").open(str(tmp_path), "all", resolution=(8, 8), labels=())
-    assert held.identity
+    samples_ = DATASETS.load("folder").open(str(tmp_path), "all", resolution=(8, 8), labels=())
+    assert samples_.identity
     with pytest.raises(BrokenImage, match="not a regular file"):
-        held.image(0)
+        samples_.image(0)

@@ -47,10 +47,10 @@ def test_a_lease_of_another_process_is_waited_for(heard) -> None:
     with holder("exclusive") as other:
         assert line(other) == "held"
         threading.Timer(0.5, other.kill).start()
-        began = time.monotonic()
-        # It ends by being killed: that too gives the lease back.
+        start = time.monotonic()
+        # The process is killed: that releases the lease too.
         with leases.hold("host", exclusive=True, reporter=heard):
-            assert time.monotonic() - began > 0.3
+            assert time.monotonic() - start > 0.3
     assert other.returncode == -signal.SIGKILL
     assert heard.said == ["waiting: another mobiledeploy works on host"]
 
@@ -67,5 +67,5 @@ def test_a_wait_can_be_interrupted(heard) -> None:
     with leases.hold("host", exclusive=True, reporter=heard), holder("exclusive") as other:
         assert line(other).startswith("waiting")
         other.send_signal(signal.SIGINT)
-        # Its standard input is open and the lease is ours: only the signal can end it.
+        # Its standard input is open and we hold the lease: only the signal can end it.
         assert other.wait(10) != 0

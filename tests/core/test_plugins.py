@@ -1,4 +1,7 @@
-"""Shelves list without importing, and name what is near or what is missing."""
+"""Shelves list plugins without importing them.
+
+Errors name the nearest plugin or a missing package.
+"""
 
 import subprocess
 import sys
@@ -27,11 +30,13 @@ def test_listing_imports_nothing():
         "print([m for m in sys.modules if m.startswith('mobiledeploy.')"
         " and not m.startswith('mobiledeploy.core')])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_an_unknown_name_gets_the_nearest_as_a_suggestion():
     with pytest.raises(UsageError, match="did you mean int8_ptq"):
         plugins.RECIPES.load("int8_ptk")
     with pytest.raises(UsageError, match="there are .*float32"):
@@ -43,7 +48,7 @@ def test_a_path_is_not_a_name():
         plugins.RECIPES.load("../core/types")
 
 
-def test_a_missing_library_names_the_extra_that_brings_it():
+def test_a_missing_library_names_the_extra_that_installs_it():
     error = plugins.missing("tensorflow.python")
     assert isinstance(error, MissingError)
     assert error.exit_code == 6
@@ -51,8 +56,8 @@ def test_a_missing_library_names_the_extra_that_brings_it():
     assert plugins.missing("lzma").hint == "pip install lzma"
 
 
-def test_no_data_set_takes_nonsense(tmp_path):
-    with pytest.raises(UsageError, match="no data set"):
+def test_no_data_set_accepts_nonsense(tmp_path):
+    with pytest.raises(UsageError, match="not a known data set"):
         plugins.dataset(str(tmp_path / "absent"))
 
 

@@ -89,7 +89,7 @@ def test_the_image_itself_is_left_alone():
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_image_is_refused(image):
+def test_an_image_that_is_not_rgb_is_refused(image):
     with pytest.raises(InputError, match=r"not uint8"):
         prepare(image, SYMMETRIC, (8, 8))
 
@@ -107,7 +107,7 @@ def test_what_is_no_rgb_image_is_refused(image):
         ("channels", "gbr"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(field, value):
+def test_an_invalid_setting_is_named(field, value):
     with pytest.raises(UsageError, match=field.split("_")[-1]):
         validate(dataclasses.replace(SYMMETRIC, **{field: value}))
 
@@ -188,7 +188,7 @@ def test_output_with_axes_of_one_is_a_row(shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (2, 3), (0,)])
-def test_output_that_is_no_row_is_refused(shape):
+def test_an_output_that_is_not_a_row_is_refused(shape):
     with pytest.raises(InputError, match="not \\[1, classes\\]"):
         from_output(np.zeros(shape, np.float32), tensor("float32", shape))
 

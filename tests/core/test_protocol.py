@@ -28,13 +28,13 @@ READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, 
         Failure(7, "no", ""),
     ],
 )
-def test_every_event_survives_the_way(event: protocol.Event) -> None:
+def test_every_event_survives_the_round_trip(event: protocol.Event) -> None:
     assert protocol.parse(protocol.line(event)) == event
 
 
 @given(st.text(max_size=60))
 def test_anything_else_is_the_devices_fault(text: str) -> None:
-    with pytest.raises(DeviceError, match="no line of its protocol"):
+    with pytest.raises(DeviceError, match="not a line of its protocol"):
         protocol.parse(text)
 
 
@@ -56,8 +56,8 @@ def test_anything_else_is_the_devices_fault(text: str) -> None:
         protocol.line(READY).replace("0.5", "1e999"),
     ],
 )
-def test_what_looks_like_an_event_is_not_taken_for_one(line: str) -> None:
-    with pytest.raises(DeviceError, match="no line of its protocol"):
+def test_a_line_that_only_looks_like_an_event_is_refused(line: str) -> None:
+    with pytest.raises(DeviceError, match="not a line of its protocol"):
         protocol.parse(line)
 
 
@@ -67,7 +67,7 @@ def test_another_version_is_refused() -> None:
         protocol.parse(text)
 
 
-def said(script: str) -> list[protocol.Event]:
+def events_of(script: str) -> list[protocol.Event]:
     child = Child([sys.executable, "-c", script])
     try:
         return list(protocol.events(child, "a.tflite"))
@@ -78,20 +78,20 @@ def said(script: str) -> list[protocol.Event]:
 @pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (7, InputError), (70, DeviceError)])
 def test_a_refusal_is_raised_as_it_was(code: int, kind: type[DeployError]) -> None:
     line = protocol.line(Failure(code, "it cannot", "do that"))
-    with pytest.raises(DeployError, match="it cannot; do that") as caught:
-        said(f"print({line!r})")
-    assert type(caught.value) is kind
+    with pytest.raises(DeployError, match="it cannot; do that") as excinfo:
+        events_of(f"print({line!r})")
+    assert type(excinfo.value) is kind
 
 
-def test_a_death_is_told_with_the_last_words() -> None:
+def test_the_end_of_a_runner_is_reported_with_its_last_line() -> None:
     line = protocol.line(protocol.Timed((1,)))
     script = f"import sys; print({line!r}); print('first\\nout of memory\\n', file=sys.stderr)"
     with pytest.raises(DeviceError, match=r"ended with status 3 before .*; out of memory"):
-        said(script + "; sys.exit(3)")
+        events_of(script + "; sys.exit(3)")
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "told"),
+    ("number", "kind", "message"),
     [
         (signal.SIGKILL, DeviceError, "the runner was killed by signal 9 (out of memory?); close"),
         (signal.SIGTERM, DeviceError, "the runner was killed by signal 15; try again"),
@@ -102,57 +102,57 @@ def test_a_death_is_told_with_the_last_words() -> None:
         (signal.SIGFPE, InputError, "the runner crashed on a.tflite (SIGFPE); the file is damaged"),
     ],
 )
-def test_a_signal_tells_whose_fault_a_death_is(
-    number: signal.Signals, kind: type[DeployError], told: str
+def test_the_signal_decides_the_error(
+    number: signal.Signals, kind: type[DeployError], message: str
 ) -> None:
     chatter = "print('INFO: Created TensorFlow Lite XNNPACK delegate', file=sys.stderr, flush=True)"
-    with pytest.raises(DeployError) as caught:
-        said(f"import os, sys; {chatter}; os.kill(os.getpid(), {int(number)})")
-    assert type(caught.value) is kind
-    assert str(caught.value).startswith(told)
-    assert "INFO" not in str(caught.value)
+    with pytest.raises(DeployError) as excinfo:
+        events_of(f"import os, sys; {chatter}; os.kill(os.getpid(), {int(number)})")
+    assert type(excinfo.value) is kind
+    assert str(excinfo.value).startswith(message)
+    assert "INFO" not in str(excinfo.value)
 
 
-def test_an_abort_for_want_of_memory_is_not_the_files_fault() -> None:
+def test_an_abort_for_lack_of_memory_is_not_blamed_on_the_file() -> None:
     words = "terminate called after throwing an instance of 'std::bad_alloc'"
     with pytest.raises(DeviceError, match="the runner ran out of memory"):
-        said(f'import os, sys; print("{words}", file=sys.stderr, flush=True); os.abort()')
+        events_of(f'import os, sys; print("{words}", file=sys.stderr, flush=True); os.abort()')
 
 
 def test_chatter_between_events_ends_it() -> None:
     line = protocol.line(protocol.Timed((1,)))
-    with pytest.raises(DeviceError, match="'INFO: a delegate', which is no line"):
-        said(f"print({line!r}); print('INFO: a delegate'); print({line!r})")
+    with pytest.raises(DeviceError, match="'INFO: a delegate', which is not a line"):
+        events_of(f"print({line!r}); print('INFO: a delegate'); print({line!r})")
 
 
-def test_a_listener_tells_who_said_what_and_who_is_silent() -> None:
+def test_a_listener_knows_each_runner_and_which_one_is_silent() -> None:
     line = protocol.line(protocol.Timed((1,)))
     one = Child([sys.executable, "-c", f"print({line!r}); print({line!r}); print('no')"])
     two = Child([sys.executable, "-c", f"print({line!r}, flush=True); input()"])
     listener = protocol.Listener("a.tflite", 30.0)
     try:
         listener.listen(1, one)
-        said = [listener.next(), listener.next()]
-        with pytest.raises(DeviceError, match="'no', which is no line"):
+        message = [listener.next(), listener.next()]
+        with pytest.raises(DeviceError, match="'no', which is not a line"):
             listener.next()
         listener = protocol.Listener("a.tflite", 0.5)
         listener.listen(2, two)
-        with pytest.raises(DeviceError, match="of a.tflite hangs: it has said nothing for 0.5 s"):
+        with pytest.raises(DeviceError, match="of a.tflite hangs: no output for 0.5 s"):
             while True:
-                said.append(listener.next())
+                message.append(listener.next())
     finally:
         one.kill()
         two.kill()
-    assert said[:2] == [(1, protocol.Timed((1,)))] * 2
-    assert set(said[2:]) <= {(2, protocol.Timed((1,)))}
+    assert message[:2] == [(1, protocol.Timed((1,)))] * 2
+    assert set(message[2:]) <= {(2, protocol.Timed((1,)))}
 
 
-def test_what_comes_after_done_is_not_read() -> None:
+def test_lines_after_done_are_not_read() -> None:
     line = protocol.line(protocol.Done(7))
-    assert said(f"print({line!r}); print('bye')") == [protocol.Done(7)]
+    assert events_of(f"print({line!r}); print('bye')") == [protocol.Done(7)]
 
 
-def test_what_breaks_while_it_is_heard_is_raised_at_once() -> None:
+def test_an_error_while_reading_is_raised_at_once() -> None:
     class Broken:
         def lines(self):
             raise ZeroDivisionError("a slip")

@@ -1,4 +1,4 @@
-"""Recordings from elsewhere: what no bench writes is refused by its field."""
+"""Untrusted recordings: the error names the field that no bench would write."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.recording import BenchRequest, Pushed, Ran, Recording
 from mobiledeploy.steps import resolve
 
-ASKED = BenchRequest("adb:1", "native", None, 1, None, None, 2.0, fixed_performance=True)
+REQUEST = BenchRequest("adb:1", "native", None, 1, None, None, 2.0, fixed_performance=True)
 SOUND = Recording(
-    ASKED,
+    REQUEST,
     (Pushed("a.tflite", "0" * 64, "/data/a"),),
     ({"cpu": "c"},),
     (0.0, 1.5),
@@ -24,15 +24,15 @@ SOUND = Recording(
 )
 
 
-def written(folder: Path, **asked: Any) -> Path:
+def recording_file(folder: Path, **settings: Any) -> Path:
     path = folder / "session.json"
-    made = dataclasses.replace(SOUND, asked=dataclasses.replace(ASKED, **asked))
-    path.write_text(records.dumps(made))
+    recording_ = dataclasses.replace(SOUND, asked=dataclasses.replace(REQUEST, **settings))
+    path.write_text(records.dumps(recording_))
     return path
 
 
 def test_a_recording_is_read(tmp_path):
-    path = written(tmp_path, runs=6, rounds=6)
+    path = recording_file(tmp_path, runs=6, rounds=6)
     assert recording.read(path).clock == (0.0, 1.5)
     assert resolve.asked(resolve.resolve(f"replay:{path}"), None).runs == 6
 
@@ -49,21 +49,21 @@ def test_a_recording_is_read(tmp_path):
         ("rounds", 2**62),
     ],
 )
-def test_what_cannot_be_asked_is_refused(tmp_path, field, value):
-    with pytest.raises(InputError, match=f"session.json: {field} cannot be so"):
-        recording.read(written(tmp_path, **{field: value}))
+def test_an_invalid_request_is_refused(tmp_path, field, value):
+    with pytest.raises(InputError, match=f"session.json: {field} is not valid"):
+        recording.read(recording_file(tmp_path, **{field: value}))
 
 
 @pytest.mark.parametrize("moment", ["null", "1e300", "-1e13"])
-def test_a_clock_that_is_none_is_refused(tmp_path, moment):
-    path = written(tmp_path)
+def test_an_invalid_clock_is_refused(tmp_path, moment):
+    path = recording_file(tmp_path)
     path.write_text(path.read_text().replace("1.5", moment))
-    with pytest.raises(InputError, match="clock cannot be so"):
+    with pytest.raises(InputError, match="clock is not valid"):
         recording.read(path)
 
 
 @pytest.mark.parametrize("change", [{"runner": "../x"}, {"runner": ""}, {"runs": 5}])
-def test_what_no_bench_asks_for_is_refused(tmp_path, change):
-    path = written(tmp_path, **change)
+def test_a_request_that_no_bench_makes_is_refused(tmp_path, change):
+    path = recording_file(tmp_path, **change)
     with pytest.raises(InputError, match="asks for what no bench does"):
         resolve.asked(resolve.resolve(f"replay:{path}"), None)

@@ -1,4 +1,7 @@
-"""The encoder: what is written comes back equal, and what is damaged is refused by field."""
+"""The encoder: a record that was written is read back equal.
+
+The error for a damaged one names the field.
+"""
 
 import dataclasses
 import json
@@ -60,23 +63,23 @@ def test_every_record_survives_the_round_trip(kind, data):
 
 
 def _without_infinities(value):
-    """JSON knows neither NaN nor infinity: both come back as NaN, which equals nothing."""
+    """JSON has neither NaN nor infinity: both come back as NaN, which equals nothing."""
     return _Loose(records.encode(value))
 
 
 class _Loose:
-    def __init__(self, encoded):
-        self.encoded = encoded
+    def __init__(self, content):
+        self.content = content
 
     def __eq__(self, other):
-        return json.dumps(self.encoded) == json.dumps(records.encode(other))
+        return json.dumps(self.content) == json.dumps(records.encode(other))
 
 
 GOOD = records.dumps(Tensor("image", (1, 96, 96, 3), "int8", (0.5,), (-128,)))
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "field"),
     [
         (lambda d: d.pop("dtype"), "dtype"),
         (lambda d: d.update(colour="red"), "colour"),
@@ -87,37 +90,37 @@ GOOD = records.dumps(Tensor("image", (1, 96, 96, 3), "int8", (0.5,), (-128,)))
         (lambda d: d.update(record="NamedWarning"), "Tensor"),
     ],
 )
-def test_a_damaged_record_is_refused_and_the_field_named(change, named):
+def test_a_damaged_record_is_refused_and_the_field_named(change, field):
     data = json.loads(GOOD)
     change(data)
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=field):
         records.loads(Tensor, json.dumps(data))
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("1e999", "not a finite number"),
         ("-1e999", "not a finite number"),
         ("Infinity", "not a finite number"),
         ("NaN", "not a finite number"),
-        ("1" + "0" * 400, "a number of so many digits is not a finite number"),
+        ("1" + "0" * 400, "a number of too many digits is not a finite number"),
         ("1" + "0" * 5000, "not JSON"),
         ("[]", "a list is not of type float"),
         ('"x"', "'x' is not of type float"),
     ],
 )
-def test_a_number_that_is_none_is_refused(value, said):
+def test_an_invalid_number_is_refused(value, message):
     text = GOOD.replace("0.5", value)
     assert text != GOOD
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         records.loads(Tensor, text, "the tensor")
 
 
 @pytest.mark.parametrize("value", [str(1 << 63), str(-(1 << 63) - 1), "1" + "0" * 400])
 @pytest.mark.parametrize("place", ["-128", "96"])
 def test_more_than_64_bits_are_refused(value, place):
-    with pytest.raises(InputError, match="so many digits has more than 64 bits"):
+    with pytest.raises(InputError, match="too many digits has more than 64 bits"):
         records.loads(Tensor, GOOD.replace(place, value, 1))
 
 
@@ -136,7 +139,7 @@ def test_the_bytes_of_a_name_come_back():
     assert records.loads(DataRef, records.dumps(ref)) == ref
 
 
-def test_null_stands_for_no_record_only_where_there_may_be_none():
+def test_null_is_accepted_only_for_an_optional_record():
     with pytest.raises(InputError, match="not a Measured"):
         records.decode(tuple[Measured | Recipe, ...], [None])
     assert records.decode(Measured | None, None) is None
@@ -154,7 +157,7 @@ JSON = st.recursive(
 def test_any_json_is_a_record_or_refused(kind, data):
     record = json.loads(records.dumps(data.draw(st.from_type(kind))))
     place: object = record
-    # One value, at any depth, becomes any other.
+    # One value at any depth is replaced by another.
     while isinstance(place, dict | list) and place:
         key = data.draw(
             st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
@@ -164,12 +167,12 @@ def test_any_json_is_a_record_or_refused(kind, data):
             break
         place = place[key]
     with suppress(InputError):
-        found = records.loads(kind, json.dumps(record))
-        assert records.loads(kind, records.dumps(found)) == _without_infinities(found)
+        result = records.loads(kind, json.dumps(record))
+        assert records.loads(kind, records.dumps(result)) == _without_infinities(result)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"record": "Tensor"}', "[" * 100_000])
-def test_what_is_no_record_is_refused(text):
+def test_json_that_is_not_a_record_is_refused(text):
     with pytest.raises(InputError):
         records.loads(Tensor, text)
 
@@ -182,7 +185,7 @@ def test_a_bool_is_not_a_number_nor_a_number_a_name(wrong):
         records.loads(NamedWarning, json.dumps(data))
 
 
-def test_write_atomic_replaces_whole_and_leaves_nothing_aside(tmp_path):
+def test_write_atomic_replaces_the_whole_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "record.json"
     records.write_atomic(path, "first")
     records.write_atomic(path, b"second")
@@ -191,7 +194,7 @@ def test_write_atomic_replaces_whole_and_leaves_nothing_aside(tmp_path):
 
 
 def test_a_link_is_followed_and_stays(tmp_path):
-    """Relative, into another folder, over what is there and where nothing is yet."""
+    """A relative link into another folder, to an existing file and to a new one."""
     (tmp_path / "far").mkdir()
     link = tmp_path / "record.json"
     link.symlink_to("far/kept.json")
@@ -203,7 +206,7 @@ def test_a_link_is_followed_and_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["far", "record.json"]
 
 
-def test_a_file_keeps_its_mode_and_a_new_one_is_everyones_to_read(tmp_path):
+def test_a_file_keeps_its_mode_and_everyone_can_read_a_new_one(tmp_path):
     private, new = tmp_path / "private", tmp_path / "new"
     private.touch(0o600)
     for path in (private, new):
@@ -234,7 +237,7 @@ def test_a_pipe_takes_the_bytes_and_stays_a_pipe(tmp_path):
 
 
 def test_a_device_takes_the_bytes_and_stays_a_device(tmp_path):
-    """On a terminal of our own, whose name in /dev any program may write to."""
+    """On our own terminal; any program may write to its name in /dev."""
     master, slave = os.openpty()
     name = Path(os.ttyname(slave))
     link = tmp_path / "link"
@@ -255,13 +258,13 @@ def test_a_reader_of_standard_output_may_leave():
         "records.write_atomic(Path('/dev/stdout'), 'x' * (1 << 20))"
     )
     line = f'"{sys.executable}" -c "{program}" | true; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "link"])
-def test_standard_output_that_is_a_file_goes_on_where_it_is(path, tmp_path):
-    """As after the shell's `>> log`: nothing before or after it is lost."""
+def test_standard_output_that_is_a_file_continues_at_its_position(path, tmp_path):
+    """As after the shell's `>> log`: nothing before or after the output is lost."""
     log = tmp_path / "log"
     log.write_text("before\n")
     (tmp_path / "link").symlink_to("/dev/stdout")
@@ -277,7 +280,7 @@ def test_standard_output_that_is_a_file_goes_on_where_it_is(path, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["/dev/full", "loop", "missing/file", "."])
-def test_what_cannot_be_written_is_a_usage_error(place, tmp_path):
+def test_a_path_that_cannot_be_written_is_a_usage_error(place, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UsageError, match="cannot write"):
         records.write_atomic(tmp_path / place, "x")
@@ -285,10 +288,10 @@ def test_what_cannot_be_written_is_a_usage_error(place, tmp_path):
 
 
 def test_a_finished_file_is_put_where_a_link_leads(tmp_path):
-    made, link = tmp_path / "made", tmp_path / "link"
-    made.write_text("x")
+    source, link = tmp_path / "made", tmp_path / "link"
+    source.write_text("x")
     link.symlink_to("target")
-    records.put(made, link)
+    records.put(source, link)
     assert link.is_symlink()
     assert (tmp_path / "target").read_text() == "x"
     assert sorted(os.listdir(tmp_path)) == ["link", "target"]
@@ -297,29 +300,29 @@ def test_a_finished_file_is_put_where_a_link_leads(tmp_path):
 def test_a_finished_file_is_put_on_another_disk(tmp_path):
     if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("/dev/shm is no other disk (pytest --basetemp=FOLDER, on another one)")
-    made, link = tmp_path / "made", tmp_path / "link"
-    made.write_text("x")
+    source, link = tmp_path / "made", tmp_path / "link"
+    source.write_text("x")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as far:
         link.symlink_to(Path(far) / "target")
-        records.put(made, link)
+        records.put(source, link)
         assert (Path(far) / "target").read_text() == "x"
     assert os.listdir(tmp_path) == ["link"]
 
 
 def test_a_finished_file_is_not_put_over_a_pipe(tmp_path):
-    made, pipe = tmp_path / "made", tmp_path / "pipe"
-    made.write_text("x")
+    source, pipe = tmp_path / "made", tmp_path / "pipe"
+    source.write_text("x")
     os.mkfifo(pipe)
-    with pytest.raises(UsageError, match="is no regular file"):
-        records.put(made, pipe)
-    assert made.read_text() == "x"
+    with pytest.raises(UsageError, match="is not a regular file"):
+        records.put(source, pipe)
+    assert source.read_text() == "x"
 
 
 def test_a_place_is_refused_before_the_work(tmp_path):
     records.need_folder(tmp_path / "new.json")
     (tmp_path / "link").symlink_to("no/where")
-    for place, said in (("no/new", "no folder"), ("link", "no folder"), (".", "is a folder")):
-        with pytest.raises(UsageError, match=said):
+    for place, message in (("no/new", "no folder"), ("link", "no folder"), (".", "is a folder")):
+        with pytest.raises(UsageError, match=message):
             records.need_folder(tmp_path / place)
 
 

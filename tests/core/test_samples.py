@@ -16,18 +16,18 @@ def test_calibration_and_validation_share_nothing_and_leave_nothing(count):
     assert samples.part(count, "all").tolist() == list(range(count))
 
 
-def test_the_split_is_the_same_today_as_ever():
+def test_the_split_never_changes():
     assert samples.part(10, "calibration").tolist() == [4, 6]
     assert samples.part(500, "calibration")[:6].tolist() == [8, 9, 15, 20, 39, 41]
 
 
 @given(count=st.integers(2, 3000))
-def test_what_is_trained_on_is_apart_from_what_is_held_back(count):
-    train, held = (set(samples.part(count, split).tolist()) for split in ("train", "held"))
-    assert not train & held
-    assert train | held == set(range(count))
-    assert len(held) == max(1, count // 5)
-    assert not set(samples.part(count, "calibration").tolist()) & held
+def test_training_images_and_held_back_ones_do_not_overlap(count):
+    train, held_back = (set(samples.part(count, split).tolist()) for split in ("train", "held"))
+    assert not train & held_back
+    assert train | held_back == set(range(count))
+    assert len(held_back) == max(1, count // 5)
+    assert not set(samples.part(count, "calibration").tolist()) & held_back
 
 
 def test_names_match_whole_lines_and_first_words():
@@ -37,15 +37,15 @@ def test_names_match_whole_lines_and_first_words():
 
 
 @pytest.mark.parametrize(
-    ("names", "labels", "said"),
+    ("names", "labels", "message"),
     [
         (["n03"], ("n01 tench", "n02 goldfish"), "'n03' of data is none of the 2"),
         (["great"], ("great shark", "great tit"), "more than one"),
         (["n01", "n01 tench"], ("n01 tench", "n02"), "same label"),
     ],
 )
-def test_names_that_do_not_fit_are_named(names, labels, said):
-    with pytest.raises(InputError, match=said):
+def test_names_that_do_not_fit_are_named(names, labels, message):
+    with pytest.raises(InputError, match=message):
         samples.match(names, labels, "data")
 
 
@@ -53,11 +53,11 @@ def test_a_whole_line_wins_over_a_first_word():
     assert samples.match(["great"], ("great shark", "great", "great tit"), "data") == (1,)
 
 
-def test_one_class_calibrates_but_does_not_judge():
-    samples.judged("calibration", 1, "data")
+def test_one_class_is_enough_to_calibrate_but_not_to_evaluate():
+    samples.require_two_classes("calibration", 1, "data")
     for split in ("validation", "test", "all"):
         with pytest.raises(InputError, match=r"one class"):
-            samples.judged(split, 1, "data")
+            samples.require_two_classes(split, 1, "data")
 
 
 def test_only_the_background_class_is_an_offset():

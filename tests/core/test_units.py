@@ -6,7 +6,7 @@ from mobiledeploy.core import units
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("message", "expected"),
     [
         (("net_96", "demo", "1" * 64), "net_96 demo"),
         (("net_96", "random", ""), "net_96 random"),
@@ -14,24 +14,24 @@ from mobiledeploy.core import units
         (("net", "net.h5", "3" * 64), "net 33333333"),
         (("", "run", "2" * 64), "run 22222222"),
         (("net", "", ""), "net"),
-        # The folder of a training is named after the model, and is no shipped weights'.
+        # The folder of a training is named after the model; its weights are not shipped ones.
         (("v1_0.25_96", "v1_0.25_96_demo", "1" * 64), "v1_0.25_96_demo 11111111"),
     ],
 )
-def test_a_network_is_told_by_its_weights_too(said: tuple[str, str, str], expected: str) -> None:
-    assert units.network(*said) == expected
+def test_a_network_is_shown_with_its_weights(message: tuple[str, str, str], expected: str) -> None:
+    assert units.network(*message) == expected
 
 
 @pytest.mark.parametrize(
     ("io", "expected"),
     [("", "onnx"), ("int8", "onnx"), ("uint8", "onnx uint8"), ("float", "onnx float")],
 )
-def test_ends_are_told_where_they_were_chosen(io: str, expected: str) -> None:
-    assert units.ended("onnx", io) == expected
+def test_the_type_of_the_ends_is_shown_if_it_was_chosen(io: str, expected: str) -> None:
+    assert units.format_name("onnx", io) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("message", "expected"),
     [
         (("demo", "validation", "1" * 64), "demo validation"),
         (("demo", "held", "1" * 64), "demo held"),
@@ -40,5 +40,7 @@ def test_ends_are_told_where_they_were_chosen(io: str, expected: str) -> None:
         (("", "", ""), ""),
     ],
 )
-def test_a_data_set_is_told_by_its_content(said: tuple[str, str, str], expected: str) -> None:
-    assert units.images(*said) == expected
+def test_a_data_set_is_shown_with_its_identity(
+    message: tuple[str, str, str], expected: str
+) -> None:
+    assert units.images(*message) == expected

@@ -88,12 +88,12 @@ TFMOT = "tensorflow_model_optimization.python.core"
         ),
     ],
 )
-def test_what_keras_itself_writes_is_known(config):
+def test_everything_that_keras_writes_is_allowed(config):
     assert untrusted.keras_code(model(config)) == ()
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (layer("Lambda", name="x"), "Lambda layer 'x'"),
         (layer("Dense", activation={"class_name": "__lambda__", "config": {}}), "lambda function"),
@@ -151,9 +151,9 @@ def test_what_keras_itself_writes_is_known(config):
         ({"inbound_nodes": [[["a", 0, 0, {"x": layer("Dense", activation="m")}]]]}, "activation m"),
     ],
 )
-def test_what_could_run_is_named_at_any_depth(config, said):
+def test_what_could_run_is_named_at_any_depth(config, message):
     (problem,) = untrusted.keras_code(model(config))
-    assert said in problem
+    assert message in problem
 
 
 def test_many_problems_are_named_each_once():
@@ -161,7 +161,7 @@ def test_many_problems_are_named_each_once():
     assert untrusted.keras_code(model(*lambdas)) == ("Lambda layer 'x'", "Lambda layer 'y'")
 
 
-def test_what_only_training_needs_is_dropped_at_any_depth():
+def test_settings_for_training_are_removed_at_any_depth():
     inner = layer("Functional", "keras.src.models.functional", "Functional")
     inner["compile_config"] = {"loss": layer("Evil", "evil")}
     whole = model(inner) | {"training_config": {"optimizer": layer("Evil", "evil")}}
@@ -170,7 +170,7 @@ def test_what_only_training_needs_is_dropped_at_any_depth():
     assert "evil" not in json.dumps(untrusted.without_compiling(whole))
 
 
-# Classes and functions that run, load or read what they are given, whatever else is on the list.
+# Classes and functions that run, load or read their argument; the list must not hold them.
 NEVER = {
     "AbstractRNNCell",
     "ClassMethod",
@@ -205,7 +205,7 @@ NEVER = {
 }
 
 
-def test_what_runs_is_on_no_list():
+def test_no_list_allows_code_that_runs():
     allowed = untrusted._allowed()
     assert not NEVER & (set(allowed.classes) | allowed.values)
     for functions in allowed.calls.values():
@@ -241,21 +241,21 @@ def test_any_json_can_be_searched(value):
 
 
 @given(st.text(), st.none() | st.text(), st.none() | st.text())
-def test_no_class_passes_but_as_it_is_written(class_name, module, registered_name):
+def test_a_class_is_allowed_only_as_keras_writes_it(class_name, module, registered_name):
     node = {"class_name": class_name, "module": module, "registered_name": registered_name}
-    known = untrusted._allowed().classes.get(class_name, ())
-    written = any(
+    forms = untrusted._allowed().classes.get(class_name, ())
+    is_form = any(
         module in (None, *one.modules) and registered_name in (None, class_name, one.registered)
-        for one in known
+        for one in forms
     )
-    # The values of tensors and slices, and functions, have rules of their own.
-    assert written or class_name in untrusted._allowed().calls or untrusted.keras_code(node)
+    # Values of tensors and slices, and functions, have their own rules.
+    assert is_form or class_name in untrusted._allowed().calls or untrusted.keras_code(node)
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "[" * 200 + "]" * 200, '{"a":' * 100_000, "{", b"\xff", ""]
 )
-def test_json_that_cannot_be_is_one_line(text):
-    with pytest.raises(InputError, match=r"^it ") as caught:
+def test_invalid_json_is_reported_in_one_line(text):
+    with pytest.raises(InputError, match=r"^it ") as excinfo:
         untrusted.parse_json(text, "it")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)

@@ -320,5 +320,5 @@ def test_without_adb(monkeypatch, tmp_path) -> None:
     (seen,) = device.available()
     assert "apt install adb" in seen.fix
     monkeypatch.setenv("MOBILEDEPLOY_ADB", str(tmp_path / "none"))
-    with pytest.raises(MissingError, match="is no adb that can be run"):
+    with pytest.raises(MissingError, match="is not an executable adb"):
         device.open("adb", exclusive=True, reporter=SILENT).__enter__()

@@ -175,13 +175,13 @@ def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) 
 @pytest.mark.parametrize(
     ("fault", "content", "said"),
     [
-        ("garbage", "WARNING: linker: unsupported flags", "which is no line of its protocol"),
+        ("garbage", "WARNING: linker: unsupported flags", "which is not a line of its protocol"),
         ("killed", "", "was killed by signal 9"),
         ("unplug-run", "Timed", "was lost|is offline"),
         ("unplug-push", "20000", "was lost|is offline"),
         ("full", "", "is full"),
         ("corrupt", "", "as another file"),
-        ("hang", "scripted_runner.py bench", "hangs: it has said nothing for 2 s"),
+        ("hang", "scripted_runner.py bench", "hangs: no output for 2 s"),
     ],
 )
 def test_faults_end_in_one_line_and_leave_nothing(

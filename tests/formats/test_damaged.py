@@ -183,25 +183,34 @@ def graph_of(model: Any) -> Any:
 
 
 TFLITE_DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "an input far off": (lambda m: setattr(graph_of(m).operators[0], "inputs", [99]), "cannot be"),
-    "an input below": (lambda m: setattr(graph_of(m).operators[1], "inputs", [-2]), "cannot be"),
-    "an output below": (lambda m: setattr(graph_of(m).operators[1], "outputs", [-1]), "cannot be"),
-    "no input": (lambda m: setattr(graph_of(m).operators[1], "inputs", None), "cannot be"),
-    "no output": (lambda m: setattr(graph_of(m).operators[0], "outputs", []), "cannot be"),
+    "an input far off": (
+        lambda m: setattr(graph_of(m).operators[0], "inputs", [99]),
+        "is not valid",
+    ),
+    "an input below": (lambda m: setattr(graph_of(m).operators[1], "inputs", [-2]), "is not valid"),
+    "an output below": (
+        lambda m: setattr(graph_of(m).operators[1], "outputs", [-1]),
+        "is not valid",
+    ),
+    "no input": (lambda m: setattr(graph_of(m).operators[1], "inputs", None), "is not valid"),
+    "no output": (lambda m: setattr(graph_of(m).operators[0], "outputs", []), "is not valid"),
     "a constant written": (
         lambda m: setattr(graph_of(m).operators[1], "outputs", [3]),
-        "cannot be",
+        "is not valid",
     ),
     "an operator of no kind": (
         lambda m: setattr(graph_of(m).operators[0], "opcodeIndex", 7),
-        "what its operator 0 is",
+        "define its operator 0",
     ),
-    "no kinds": (lambda m: setattr(m, "operatorCodes", None), "what its operator 0 is"),
-    "no tensors": (lambda m: setattr(graph_of(m), "tensors", None), "are not there"),
-    "no outputs": (lambda m: setattr(graph_of(m), "outputs", None), "are not there"),
-    "a buffer far off": (lambda m: setattr(graph_of(m).tensors[3], "buffer", 9), "no such data"),
-    "no buffers": (lambda m: setattr(m, "buffers", None), "no such data"),
-    "a side below 0": (lambda m: setattr(graph_of(m).tensors[0], "shape", [2, -2]), "or shape"),
+    "no kinds": (lambda m: setattr(m, "operatorCodes", None), "define its operator 0"),
+    "no tensors": (lambda m: setattr(graph_of(m), "tensors", None), "do not exist"),
+    "no outputs": (lambda m: setattr(graph_of(m), "outputs", None), "do not exist"),
+    "a buffer far off": (lambda m: setattr(graph_of(m).tensors[3], "buffer", 9), "invalid data"),
+    "no buffers": (lambda m: setattr(m, "buffers", None), "invalid data"),
+    "a side below 0": (
+        lambda m: setattr(graph_of(m).tensors[0], "shape", [2, -2]),
+        "or an invalid shape",
+    ),
     "an axis far off": (
         lambda m: setattr(graph_of(m).tensors[3].quantization, "quantizedDimension", 2),
         "scales of another shape",
@@ -215,7 +224,7 @@ TFLITE_DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
             setattr(graph_of(m).tensors[3], "type", 0)
             or setattr(m.buffers[1], "data", np.zeros(3, np.uint8))
         ),
-        "cut short",
+        "truncated",
     ),
 }
 

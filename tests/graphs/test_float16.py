@@ -1,4 +1,4 @@
-"""Constants in half precision, and back."""
+"""Constants in half precision and back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 
 from mobiledeploy.graphs import execution, float16
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.graphs.matrices import of
+from mobiledeploy.graphs.matrices import weighted_ops
 from tests.passes.conftest import NETWORKS, floats, images
 
 
 def constants(graph: Graph, dtype: type) -> list[int]:
-    read = sorted({int(i) for op in graph.ops for i in op.inputs if i >= 0})
-    return [i for i in read if graph.constant(i) is not None and graph.dtype(i) == dtype]
+    inputs = sorted({int(i) for op in graph.ops for i in op.inputs if i >= 0})
+    return [i for i in inputs if graph.constant(i) is not None and graph.dtype(i) == dtype]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -23,7 +23,7 @@ def test_each_constant_has_one_cast(name):
     assert len(casts) == len(constants(before, np.float32))
     assert constants(after, np.float32) == []
     sizes = [
-        sum(graph.stored(i).nbytes for i in constants(graph, dtype))
+        sum(graph.constant_values(i).nbytes for i in constants(graph, dtype))
         for graph, dtype in ((before, np.float32), (after, np.float16))
     ]
     assert sizes[0] == 2 * sizes[1] > 1000
@@ -31,29 +31,29 @@ def test_each_constant_has_one_cast(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_halves_answer_nearly_as_floats_and_run_in_one_part(name):
-    made = float16.halve(floats(name))
-    expected, answers = (execution.run(file, images(4)) for file in (floats(name), made))
+    content = float16.halve(floats(name))
+    expected, answers = (execution.run(file, images(4)) for file in (floats(name), content))
     np.testing.assert_allclose(answers, expected, atol=2e-3 * np.abs(expected).max())
-    operators = [op["op_name"] for op in execution.interpreter(made)._get_ops_details()]
+    operators = [op["op_name"] for op in execution.interpreter(content)._get_ops_details()]
     assert operators.count("DELEGATE") == 1
 
 
-def test_what_float16_cannot_hold_stays_float32():
+def test_values_that_float16_cannot_hold_stay_float32():
     graph = Graph(floats("relu"))
-    layer = of(graph)[0]
-    values = graph.stored(layer.bias).copy()
+    layer = weighted_ops(graph)[0]
+    values = graph.constant_values(layer.bias).copy()
     values[0] = 1e6
-    graph.put(layer.op, 2, values)
-    halves = Graph(float16.halve(graph.packed()))
+    graph.replace_constant(layer.op, 2, values)
+    halves = Graph(float16.halve(graph.pack()))
     (large,) = constants(halves, np.float32)
-    np.testing.assert_array_equal(halves.stored(large), values)
+    np.testing.assert_array_equal(halves.constant_values(large), values)
 
 
-def test_widened_it_has_the_values_of_the_halves():
+def test_a_widened_file_has_the_values_of_the_halves():
     half = float16.halve(floats("various"))
     graph = Graph(half)
     float16.widen(graph)
-    wide = graph.packed()
+    wide = graph.pack()
     assert [Graph(wide).kind(op) for op in Graph(wide).ops] == [
         Graph(floats("various")).kind(op) for op in Graph(floats("various")).ops
     ]

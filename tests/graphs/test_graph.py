@@ -1,4 +1,4 @@
-"""TFLite files as objects: changed, cut into parts, and walked through."""
+"""TFLite files as objects: they are changed, divided into parts, and run step by step."""
 
 from __future__ import annotations
 
@@ -45,92 +45,92 @@ def test_each_step_of_a_walk_has_what_the_whole_model_computes(name):
     walk = Walk(graph, images(2))
     for number, op in enumerate(graph.ops):
         walk.before(number)
-        read = [int(i) for i in op.inputs if i >= 0 and graph.constant(int(i)) is None]
-        for index in read:
+        inputs = [int(i) for i in op.inputs if i >= 0 and graph.constant(int(i)) is None]
+        for index in inputs:
             expected = engine.get_tensor(index)[0]
             np.testing.assert_allclose(walk.value(index)[0], expected, atol=1e-4)
 
 
-def test_integers_are_read_as_what_they_stand_for():
+def test_integers_are_read_as_real_values():
     content = quantized.integers(quantized_graph("relu6"))
     exact = run(floats("relu6"), images(4))
     np.testing.assert_allclose(run(content, images(4)), exact, atol=0.1)
 
 
-def test_what_is_put_is_what_the_file_has():
+def test_a_replaced_constant_is_in_the_file():
     graph = Graph(floats("relu"))
-    layer = matrices.of(graph)[0]
-    other = 2 * graph.stored(layer.weights)
-    graph.put(layer.op, 1, other)
-    again = Graph(graph.packed())
-    layer = matrices.of(again)[0]
-    np.testing.assert_array_equal(again.stored(layer.weights), other)
+    layer = matrices.weighted_ops(graph)[0]
+    other = 2 * graph.constant_values(layer.weights)
+    graph.replace_constant(layer.op, 1, other)
+    again = Graph(graph.pack())
+    layer = matrices.weighted_ops(again)[0]
+    np.testing.assert_array_equal(again.constant_values(layer.weights), other)
     assert again.constant(layer.source) is None
     assert again.constant(-1) is None
 
 
-def test_a_changed_constant_is_left_to_others_that_read_it():
+def test_a_changed_constant_stays_the_same_for_other_readers():
     graph = Graph(floats("relu"))
-    one, other = matrices.of(graph)[:2]
-    # The two normalisations start alike.
+    one, other = matrices.weighted_ops(graph)[:2]
+    # The names of both normalisations start with the same word.
     assert one.bias == other.bias
-    before = graph.stored(other.bias).copy()
-    graph.put(one.op, 2, np.zeros(graph.shape(one.bias)))
-    again = matrices.of(Graph(graph.packed()))
-    np.testing.assert_array_equal(again[1].graph.stored(again[1].bias), before)
-    assert not again[0].graph.stored(again[0].bias).any()
+    before = graph.constant_values(other.bias).copy()
+    graph.replace_constant(one.op, 2, np.zeros(graph.shape(one.bias)))
+    again = matrices.weighted_ops(Graph(graph.pack()))
+    np.testing.assert_array_equal(again[1].graph.constant_values(again[1].bias), before)
+    assert not again[0].graph.constant_values(again[0].bias).any()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_as_matrices_answer_as_the_operators_do(name):
-    """Strides, padding, dilation, groups, multipliers: all in how inputs are gathered."""
+    """Strides, padding, dilation, groups and multipliers decide which inputs are gathered."""
     content = floats(name)
     graph, integers = Graph(content), Graph(quantized.integers(quantized_graph(name)))
     pairs = list(matrices.pairs(integers, graph))
-    assert len(pairs) == len(matrices.of(graph))
+    assert len(pairs) == len(matrices.weighted_ops(graph))
     real, coarse, ahead = Walk(graph, images(6)), Walk(integers, images(6)), Walk(graph, images(6))
     for ours, theirs in pairs:
         real.before(theirs.number)
         coarse.before(ours.number)
         ahead.before(theirs.number + 1)
-        found = matrices.sampled(ours, theirs, coarse, real)
-        made = ahead.value(int(theirs.op.outputs[0]))
+        layer_sample = matrices.sample(ours, theirs, coarse, real)
+        outputs = ahead.value(int(theirs.op.outputs[0]))
         places = matrices._places(ours, 6)
         if theirs.kind == "FULLY_CONNECTED":
-            expected = made
+            expected = outputs
         else:
-            expected = made[places[:, 0], places[:, 1], places[:, 2]]
-        grouped = expected.reshape(len(places), theirs.groups, -1).transpose(1, 0, 2)
-        answers = found.answers
+            expected = outputs[places[:, 0], places[:, 1], places[:, 2]]
+        groups = expected.reshape(len(places), theirs.groups, -1).transpose(1, 0, 2)
+        answers = layer_sample.answers
         match graph.activation(theirs.op):
             case "RELU":
                 answers = np.maximum(answers, 0)
             case "RELU6":
                 answers = np.clip(answers, 0, 6)
-        np.testing.assert_allclose(answers, grouped, atol=1e-4 * (1 + np.abs(grouped).max()))
+        np.testing.assert_allclose(answers, groups, atol=1e-4 * (1 + np.abs(groups).max()))
         exact = matrices._patches(theirs, real.value(theirs.source), places, 0)
         scale, _ = integers.scale(ours.source)
-        assert np.abs(found.inputs - exact).mean() < 10 * scale[0]
+        assert np.abs(layer_sample.inputs - exact).mean() < 10 * scale[0]
 
 
 def test_constants_behind_the_flatbuffer_are_read_and_written(monkeypatch):
     content = floats("various")
     monkeypatch.setattr(graph_room, "_OUTSIDE", 1000)
-    outside = Graph(content).packed()
+    outside = Graph(content).pack()
     offsets = [b.offset for b in schema.ModelT.InitFromPackedBuf(outside, 0).buffers]
     assert max(offsets) > 16
     assert all(offset % 16 == 0 for offset in offsets if offset > 1)
     np.testing.assert_array_equal(run(outside, images(4)), run(content, images(4)))
     monkeypatch.undo()
-    # Brought in again, and with what the file had before.
-    inside = Graph(outside).packed()
-    assert len(inside) == len(Graph(content).packed())
+    # The constants are loaded again, with the values of the file.
+    inside = Graph(outside).pack()
+    assert len(inside) == len(Graph(content).pack())
     np.testing.assert_array_equal(run(inside, images(4)), run(content, images(4)))
 
 
 def test_a_file_that_lacks_constants_behind_it_is_refused(monkeypatch):
     monkeypatch.setattr(graph_room, "_OUTSIDE", 1000)
-    outside = Graph(floats("various")).packed()
+    outside = Graph(floats("various")).pack()
     with pytest.raises(InputError, match="lacks some of its constants"):
         Graph(outside[:-64])
 
@@ -139,9 +139,9 @@ def test_a_file_that_lacks_constants_behind_it_is_refused(monkeypatch):
 @given(st.lists(st.sampled_from(["", "a", "a_2", "b"]), min_size=4, max_size=4))
 def test_names_become_unique_and_unique_ones_stay(names):
     graph = Graph(floats("relu"))
-    chosen = [int(op.outputs[0]) for op in graph.ops[:4]]
+    indices = [int(op.outputs[0]) for op in graph.ops[:4]]
     before = [graph.name(i) for i in range(len(graph.subgraph.tensors))]
-    for index, name in zip(chosen, names, strict=True):
+    for index, name in zip(indices, names, strict=True):
         graph.set_name(index, name)
         before[index] = name
     graph.make_names_unique()
@@ -154,7 +154,7 @@ def test_names_become_unique_and_unique_ones_stay(names):
 
 
 def control_flow():
-    """A loop, whose condition and body are graphs of their own, and two answers."""
+    """A loop, whose condition and body are graphs of their own, and two outputs."""
 
     def answer(image):
         x = tf.nn.conv2d(image, np.full((3, 3, 3, 4), 0.1, np.float32), 2, "SAME")
@@ -172,7 +172,7 @@ def test_a_graph_keeps_its_other_graphs_and_all_its_answers():
     assert len(graph.model.subgraphs) > 1
     assert len(graph.outputs) == 2
     rows = []
-    for file in (content, graph.packed()):
+    for file in (content, graph.pack()):
         engine = interpreter(file)
         engine.set_tensor(graph.inputs[0], images(2)[:1])
         engine.invoke()

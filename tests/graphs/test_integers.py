@@ -1,4 +1,4 @@
-"""Integers beside TensorFlow's own, and what AI Edge Quantizer leaves out."""
+"""Our integers compared with TensorFlow's, and what AI Edge Quantizer lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS = {
     "SQUARED_DIFFERENCE": lambda x: tf.math.squared_difference(x, x[:, ::-1]),
     "TANH": tf.tanh,
 }
-"""Operators that the quantizer itself puts on codes of 8 bits; not all of them on 16."""
+"""Operators that the quantizer itself quantizes to 8 bits; not all of them to 16."""
 KERNEL = np.random.default_rng(3).normal(0, 0.4, (3, 3, 3, 8)).astype(np.float32)
 SLOPES = np.linspace(0.05, 0.4, 8, dtype=np.float32).reshape(1, 1, 8)
 SECOND = np.random.default_rng(4).normal(0, 0.4, (8, 6)).astype(np.float32)
@@ -64,7 +64,7 @@ def network(name: str) -> tuple[bytes, dict[str, tuple[float, float]]]:
     spec = tf.TensorSpec((1, 24, 24, 3), tf.float32, name="image")
     function = tf.function(answer).get_concrete_function(spec)
     content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
-    return content, ranges.measured(content, images())
+    return content, ranges.measure(content, images())
 
 
 def float_operators(content: bytes) -> list[str]:
@@ -77,14 +77,14 @@ def float_operators(content: bytes) -> list[str]:
 
 
 def assert_equal_but_for_rounding(ours: bytes, theirs: bytes) -> None:
-    """Scales and zero points are equal; of 10,000 codes of constants one may be the next one."""
+    """Scales and zero points are equal; 1 of 10,000 codes of constants may differ by one."""
     one, other = Graph(ours), Graph(theirs)
     codes = different = 0
-    for left, right in tensorflow_integers.pairs(ours, theirs):
-        (scales, zero), (expected, its_zero) = one.scale(left), other.scale(right)
+    for first, second in tensorflow_integers.pairs(ours, theirs):
+        (scales, zero), (expected, its_zero) = one.scale(first), other.scale(second)
         np.testing.assert_array_equal(scales.astype(np.float32), expected.astype(np.float32))
         assert zero == its_zero
-        values, others = one.constant(left), other.constant(right)
+        values, others = one.constant(first), other.constant(second)
         if values is not None and others is not None and scales.size:
             apart = np.abs(values.astype(np.int64) - others)
             assert apart.max() <= 1
@@ -115,13 +115,13 @@ def test_integers_are_those_of_the_quantizer_inside_litert(name):
 def test_an_operator_with_an_integer_kernel_runs_on_codes(name):
     content, extents = network(name)
     assert name in [Graph(content).kind(op) for op in Graph(content).ops]
-    made = integers.integers(content, extents)
-    assert float_operators(made) == []
+    content_ = integers.integers(content, extents)
+    assert float_operators(content_) == []
     fresh = images(24, seed=1)
     expected = execution.run(content, fresh)
     theirs = tensorflow_integers.integers(content, extents)
     ours, reference = (
-        accuracy.sqnr_db(expected, execution.run(file, fresh)) for file in (made, theirs)
+        accuracy.sqnr_db(expected, execution.run(file, fresh)) for file in (content_, theirs)
     )
     assert ours > max(reference - 1, 10)
 
@@ -141,12 +141,12 @@ def test_activations_of_sixteen_bits_run_with_every_operator(name):
     assert sixteen > eight
 
 
-def test_a_kept_operator_stays_float_beside_those_that_are_put_on_codes():
+def test_a_float_operator_stays_float_beside_quantized_ones():
     content, extents = network("LEAKY_RELU")
     graph = Graph(content)
     (name,) = (graph.name(int(op.outputs[0])) for op in graph.ops if graph.kind(op) == "LEAKY_RELU")
-    made = integers.integers(content, extents, kept=[name])
-    assert float_operators(made) == ["DEQUANTIZE", "LEAKY_RELU", "QUANTIZE"]
+    content_ = integers.integers(content, extents, float_tensors=[name])
+    assert float_operators(content_) == ["DEQUANTIZE", "LEAKY_RELU", "QUANTIZE"]
 
 
 def test_normalised_answers_are_better_in_float():
@@ -159,51 +159,51 @@ def test_normalised_answers_are_better_in_float():
     spec = tf.TensorSpec((1, 24, 24, 3), tf.float32, name="image")
     function = tf.function(answer).get_concrete_function(spec)
     content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
-    extents = ranges.measured(content, images())
+    extents = ranges.measure(content, images())
     ours = integers.integers(content, extents)
     assert "L2_NORMALIZATION" in float_operators(ours)
     theirs = tensorflow_integers.integers(content, extents)
     fresh = images(24, seed=1)
     expected = execution.run(content, fresh)
     better, worse = (
-        accuracy.sqnr_db(expected, execution.run(made, fresh)) for made in (ours, theirs)
+        accuracy.sqnr_db(expected, execution.run(file, fresh)) for file in (ours, theirs)
     )
     assert better > worse + 10
 
 
 @pytest.mark.parametrize("recipe", ["int8_ptq", "int8x4_ptq"])
 def test_each_bias_is_within_half_a_step_of_the_output(recipe):
-    """Of a network with channels whose weights are next to nothing, and whose biases are not."""
+    """In a network with channels of nearly zero weights and larger biases."""
     start = quantized_graph("relu6")
     floats = Graph(start.floats)
-    for layer in matrices.of(floats)[:4]:
-        weights = floats.stored(layer.weights).copy()
+    for layer in matrices.weighted_ops(floats)[:4]:
+        weights = floats.constant_values(layer.weights).copy()
         flat = layer.blocks(weights)
         flat[..., 0, :] *= 1e-9
         layer.put_weights(flat)
-    content = floats.packed()
-    chosen = RECIPES.load(recipe).RECIPE
-    made = quantized.integers(quantized.start(content, chosen, "int8", images()))
-    graph = Graph(made)
+    content = floats.pack()
+    recipe_ = RECIPES.load(recipe).RECIPE
+    content_ = quantized.integers(quantized.start(content, recipe_, "int8", images()))
+    graph = Graph(content_)
     for ours, theirs in matrices.pairs(graph, Graph(content)):
         bias = theirs.graph.constant(theirs.bias)
         if bias is None:
             continue
         scales, _ = graph.scale(ours.bias)
         (step,), _ = graph.scale(int(ours.op.outputs[0]))
-        stored = graph.stored(ours.bias).astype(np.float64) * scales
-        assert np.abs(stored - bias).max() <= step / 2
-        assert np.abs(graph.stored(ours.bias).astype(np.int64)).max() <= 2**30 * (1 + 1e-6)
+        biases = graph.constant_values(ours.bias).astype(np.float64) * scales
+        assert np.abs(biases - bias).max() <= step / 2
+        assert np.abs(graph.constant_values(ours.bias).astype(np.int64)).max() <= 2**30 * (1 + 1e-6)
 
 
 def test_weights_alone_in_integers_are_computed_in_one_part():
     content = quantized_graph("relu6").floats
-    made = integers.dynamic(content)
-    graph = Graph(made)
-    stored = {layer.kind: graph.dtype(layer.weights) for layer in matrices.of(graph)}
-    assert stored["CONV_2D"] == stored["FULLY_CONNECTED"] == np.int8
-    assert stored["DEPTHWISE_CONV_2D"] == np.float32
-    names = [op["op_name"] for op in execution.interpreter(made)._get_ops_details()]
+    content_ = integers.dynamic(content)
+    graph = Graph(content_)
+    types = {layer.kind: graph.dtype(layer.weights) for layer in matrices.weighted_ops(graph)}
+    assert types["CONV_2D"] == types["FULLY_CONNECTED"] == np.int8
+    assert types["DEPTHWISE_CONV_2D"] == np.float32
+    names = [op["op_name"] for op in execution.interpreter(content_)._get_ops_details()]
     assert names.count("DELEGATE") == 1
     fresh = images(24, seed=1)
-    assert accuracy.sqnr_db(execution.run(content, fresh), execution.run(made, fresh)) > 20
+    assert accuracy.sqnr_db(execution.run(content, fresh), execution.run(content_, fresh)) > 20

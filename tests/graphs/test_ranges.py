@@ -10,21 +10,21 @@ layers = tf_keras.layers
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("joined", [layers.Add, layers.Multiply, layers.Subtract])
-def test_ranges_of_operands_are_their_own(joined, order):
-    def convolved(size, seed):
+@pytest.mark.parametrize("operator", [layers.Add, layers.Multiply, layers.Subtract])
+def test_ranges_of_operands_are_their_own(operator, order):
+    def convolution(size, seed):
         start = tf_keras.initializers.RandomNormal(stddev=size, seed=seed)
         return layers.Conv2D(8, 3, padding="same", kernel_initializer=start)(image)
 
     image = layers.Input((16, 16, 3))
-    operands = [convolved(0.1, 1), convolved(10.0, 2)]
-    x = joined()([operands[index] for index in order])
+    operands = [convolution(0.1, 1), convolution(10.0, 2)]
+    x = operator()([operands[index] for index in order])
     x = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.MaxPooling2D(4)(x)))
     images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
     model = Model("tf_keras", tf_keras.Model(image, x))
     data = press(model, "int8_ptq", "tflite", images, io="float")
     facts = FORMATS.load("tflite").inspect(data)
-    stored = [layer.outputs[0].scale[0] * 255 for layer in facts.layers if layer.op == "CONV_2D"]
+    spans = [layer.outputs[0].scale[0] * 255 for layer in facts.layers if layer.op == "CONV_2D"]
     values = [tf_keras.Model(image, y).predict_on_batch(images) for y in operands]
     widths = [float(v.max() - v.min()) for v in values]
-    np.testing.assert_allclose(sorted(stored), sorted(widths), rtol=0.01)
+    np.testing.assert_allclose(sorted(spans), sorted(widths), rtol=0.01)

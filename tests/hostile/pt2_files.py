@@ -346,7 +346,7 @@ FILES = [
     ),
     hostile("negative-stride", "the size -1", _weight(strides=[{"as_int": -1}] * 4)),
     hostile("half-of-a-shape", "broken shape", _weight(strides=[])),
-    hostile("deep", "nests too deep", _deep),
+    hostile("deep", "nested too deeply", _deep),
     Hostile("packed", _packed, "packed", runs=False),
     Hostile("overlapping", _overlapping, "promises more than it holds", runs=False),
     Hostile("twice", _twice, "twice", runs=False),

@@ -30,7 +30,7 @@ def integers(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes
         for place, index in enumerate(op.inputs):
             values = graph.constant(index)
             if values is not None:
-                graph.put(op, place, values)
+                graph.replace_constant(op, place, values)
     for index, tensor in enumerate(graph.subgraph.tensors):
         extent = extents.get(graph.name(index))
         if extent is not None and graph.constant(index) is None:
@@ -38,5 +38,5 @@ def integers(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes
             tensor.quantization.min = [np.float32(extent[0])]
             tensor.quantization.max = [np.float32(extent[1])]
     # It takes ranges from the file for all tensors that were not calibrated.
-    quantizer = wrapper.CalibrationWrapper(graph.packed(), [], [])
+    quantizer = wrapper.CalibrationWrapper(graph.pack(), [], [])
     return bytes(quantizer.QuantizeModel(_INT8, _INT8, False, _INT8, _INT32, False, False))

@@ -31,7 +31,7 @@ def integers(
             tensor.quantization.max = [np.float32(extent[1])]
     return bytes(
         mlir_quantize(
-            graph.packed(),
+            graph.pack(),
             disable_per_channel=not per_channel,
             inference_type=types_pb2.QUANTIZED_INT8,
             denylisted_nodes=set(kept),

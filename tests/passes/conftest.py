@@ -1,4 +1,4 @@
-"""Small networks with everything that passes meet, and their drafts."""
+"""Small networks with every structure that passes handle, and their quantized graphs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ INT8 = RECIPES.load("int8_ptq").RECIPE
 
 @functools.cache
 def images(count: int = 24, seed: int = 0) -> np.ndarray:
-    """Blobs, which convolutions answer more differently to than to noise."""
+    """Blobs: the outputs of convolutions differ more for them than for noise."""
     random = np.random.default_rng(seed)
     coarse = random.uniform(-1, 1, (count, 6, 6, 3)).astype(np.float32)
     fine = random.normal(0, 0.1, (count, *SIZE, 3)).astype(np.float32)
     return np.clip(coarse.repeat(4, axis=1).repeat(4, axis=2) + fine, -1, 1).astype(np.float32)
 
 
-def normalised(x, limit=None):
+def batch_norm(x, limit=None):
     x = layers.BatchNormalization(
         beta_initializer=tf_keras.initializers.RandomUniform(0, 0.5, seed=1),
         moving_variance_initializer=tf_keras.initializers.RandomUniform(0.5, 2, seed=2),
@@ -38,13 +38,13 @@ def normalised(x, limit=None):
 def mobile(limit=6.0, dropout=None):
     """Stem, depthwise separable block, inverted residual, pool over all, softmax."""
     image = layers.Input((*SIZE, 3))
-    x = normalised(layers.Conv2D(12, 3, 2, padding="same", use_bias=False)(image), limit)
-    x = normalised(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x), limit)
+    x = batch_norm(layers.Conv2D(12, 3, 2, padding="same", use_bias=False)(image), limit)
+    x = batch_norm(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x), limit)
     x = layers.Conv2D(12, 1)(x)
-    wide = normalised(layers.Conv2D(24, 1, use_bias=False)(x), limit)
-    wide = normalised(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(wide), limit)
+    wide = batch_norm(layers.Conv2D(24, 1, use_bias=False)(x), limit)
+    wide = batch_norm(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(wide), limit)
     x = layers.Add()([x, layers.Conv2D(12, 1)(wide)])
-    x = normalised(layers.Conv2D(32, 1, use_bias=False)(x), limit)
+    x = batch_norm(layers.Conv2D(32, 1, use_bias=False)(x), limit)
     x = layers.AveragePooling2D(12)(x)
     return image, layers.Dense(8, activation="softmax")(layers.Flatten()(x))
 
@@ -53,9 +53,9 @@ def various():
     """Strides, dilation, groups, a multiplier, a concatenation, a dense layer of an image."""
     image = layers.Input((*SIZE, 3))
     x = layers.Conv2D(8, 5, 3, padding="valid", activation="relu")(image)
-    left = layers.Conv2D(8, 3, dilation_rate=2, padding="same")(x)
-    right = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)
-    x = layers.Concatenate()([left, right])
+    first = layers.Conv2D(8, 3, dilation_rate=2, padding="same")(x)
+    second = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)
+    x = layers.Concatenate()([first, second])
     x = GroupedConv2D(12, 3, 2, padding="same", groups=3)(x)
     return image, layers.Dense(6)(layers.Flatten()(x))
 
@@ -81,11 +81,11 @@ def floats(name: str) -> bytes:
 
 
 def quantized_graph(name: str) -> QuantizedGraph:
-    """Calibrated."""
+    """The calibrated quantized graph."""
     return quantized.start(floats(name), INT8, "int8", images())
 
 
 def sqnr(reference: np.ndarray, other: np.ndarray) -> float:
-    """In dB, of what differs from image to image."""
+    """The SQNR in dB of the part that differs from image to image."""
     mean = reference.mean(axis=0)
     return 10 * np.log10(((reference - mean) ** 2).sum() / ((reference - other) ** 2).sum())

@@ -1,4 +1,4 @@
-"""Rounding by what a layer answers."""
+"""Rounding by the outputs of a layer."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def test_codes_are_at_least_as_good_as_the_nearest(
     mixing -= mixing.mean(axis=1, keepdims=True)
     gram = mixing.transpose(0, 2, 1) @ mixing / 40
     cross = weights @ gram
-    codes = adaround.rounded(weights, scale, gram, cross, limit=limit)
+    codes = adaround.round_weights(weights, scale, gram, cross, limit=limit)
     assert codes.shape == weights.shape
     assert codes.dtype == np.int8
     assert np.abs(codes.astype(int)).max() <= limit
     damping = adaround.RIDGE * np.trace(gram, axis1=1, axis2=2) / inputs
     objective = gram + np.maximum(damping, 1e-70)[:, None, None] * np.eye(inputs)
-    wanted = weights / scale[..., None]
-    ours = adaround.loss(codes.astype(float), wanted, objective)
-    nearest = adaround.loss(np.round(wanted), wanted, objective)
+    optimum = weights / scale[..., None]
+    ours = adaround.loss(codes.astype(float), optimum, objective)
+    nearest = adaround.loss(np.round(optimum), optimum, objective)
     assert (ours <= nearest * (1 + 1e-9) + 1e-12).all()
 
 
 def test_inputs_that_never_change_are_rounded_to_the_nearest():
     weights = np.array([[[0.5, -1.27, 0.333]]])
     nothing = np.zeros((1, 3, 3))
-    codes = adaround.rounded(weights, np.array([[0.01]]), nothing, weights @ nothing)
+    codes = adaround.round_weights(weights, np.array([[0.01]]), nothing, weights @ nothing)
     np.testing.assert_array_equal(codes, [[[50, -127, 33]]])
 
 
@@ -59,7 +59,7 @@ def test_weights_that_are_zero_stay_zero():
     mixing = random.normal(size=(2, 60, 9)) @ random.normal(size=(2, 9, 9))
     gram = mixing.transpose(0, 2, 1) @ mixing / 60
     scale = np.abs(weights).max(axis=-1) / 127
-    codes = adaround.rounded(weights, scale, gram, weights @ gram)
+    codes = adaround.round_weights(weights, scale, gram, weights @ gram)
     assert not codes[weights == 0].any()
     assert np.count_nonzero(codes) > 0.9 * np.count_nonzero(weights)
 

@@ -1,4 +1,4 @@
-"""Equalization: which tensors, by how much, and what it is good for."""
+"""Equalization: which tensors are scaled, by how much, and the gain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobiledeploy.passes import equalize
 from tests.passes.conftest import INT8, floats, images, quantized_graph, sqnr
 
 
-def made(graph, space):
+def maker_names(graph, space):
     return sorted(layer.kind for layer in space.makers)
 
 
@@ -26,12 +26,12 @@ def test_a_residual_sum_is_one_space_and_a_concatenation_none():
     assert "CONCATENATION" in [graph.kind(op) for op in graph.ops]
     various = equalize.spaces(graph)
     assert all(len(space.makers) == 1 for space in various)
-    # Stem alone: all others end in the concatenation, or are read by it, or are the scores.
+    # Only the stem: all others reach the concatenation, are read by it, or are the scores.
     assert len(various) == 1
 
 
 def uneven(name: str, least: float) -> bytes:
-    """The float TFLite with every other channel of each space scaled down; the same function."""
+    """The float TFLite with every second channel of each space scaled down; the same function."""
     graph = Graph(floats(name))
     for space in equalize.spaces(graph):
         channels = space.makers[0].outputs
@@ -40,14 +40,14 @@ def uneven(name: str, least: float) -> bytes:
             equalize._scale_outputs(maker, factor)
         for reader in space.readers:
             equalize._scale_inputs(reader, 1 / factor)
-    return graph.packed()
+    return graph.pack()
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6"])
-def test_channels_of_thousandfold_ranges_get_their_codes_back(name):
+def test_channels_of_thousandfold_ranges_regain_their_codes(name):
     hard = uneven(name, 1e-3)
     reference = execution.logits(hard, images())
-    # ReLU6 clips what was above it no more: another function, but for the one of ReLU.
+    # ReLU6 no longer clips: the function changes, except for the network with ReLU.
     if name == "relu":
         np.testing.assert_allclose(
             reference, execution.logits(floats(name), images()), rtol=1e-3, atol=1e-3
@@ -61,7 +61,7 @@ def test_channels_of_thousandfold_ranges_get_their_codes_back(name):
     assert after > before + 10
 
 
-def test_a_channel_at_the_clip_stays_and_none_is_taken_beyond_it():
+def test_a_channel_at_the_clip_stays_and_none_is_scaled_beyond_it():
     graph = Graph(floats("relu6"))
     before = quantized_graph("relu6")
     after = equalize.apply(before, images())
@@ -71,7 +71,7 @@ def test_a_channel_at_the_clip_stays_and_none_is_taken_beyond_it():
         assert high <= before.ranges[name][1] * (1 + 1e-5)
 
 
-def test_what_was_quantized_before_is_dropped():
+def test_earlier_integers_are_dropped():
     start = quantized_graph("relu")
     earlier = QuantizedGraph(INT8, "int8", start.floats, start.ranges, quantized.integers(start))
     assert equalize.apply(earlier, images()).integers is None

@@ -1,4 +1,4 @@
-"""Every pass: what it promises of the float function, and that integers come out of it."""
+"""Every pass keeps the float function if it says so, and its result can be quantized."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_the_same_gives_the_same_bytes(name, network):
     assert quantized.integers(one) == quantized.integers(other)
 
 
-def test_recipes_name_passes_that_there_are():
+def test_recipes_name_passes_that_exist():
     for name in RECIPES.names():
         recipe = RECIPES.load(name).RECIPE
-        named = {p for alternative in recipe.passes for p in alternative}
-        assert named <= set(PASSES.names())
+        pass_names = {p for alternative in recipe.passes for p in alternative}
+        assert pass_names <= set(PASSES.names())
         if len(recipe.passes) > 1:
-            # The plain one comes first: it is what is left where there is nothing to choose by.
+            # The plain one comes first: it is used if there are no images to choose by.
             assert recipe.passes[0] == ()

@@ -16,10 +16,13 @@ def test_a_pool_over_all_becomes_a_mean_with_a_scale_of_its_own():
     assert "AVERAGE_POOL_2D" not in kinds(after.floats)
     graph = Graph(quantized.integers(after))
     (mean,) = [op for op in graph.ops if graph.kind(op) == "MEAN"]
-    read, made = graph.scale(int(mean.inputs[0]))[0], graph.scale(int(mean.outputs[0]))[0]
-    assert made[0] < read[0]
+    input_scale, output_scale = (
+        graph.scale(int(mean.inputs[0]))[0],
+        graph.scale(int(mean.outputs[0]))[0],
+    )
+    assert output_scale[0] < input_scale[0]
 
 
-def test_a_network_without_one_is_left_alone():
+def test_a_network_without_one_is_not_changed():
     before = quantized_graph("various")
     assert global_pool.apply(before, images()) is before

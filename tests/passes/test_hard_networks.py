@@ -1,7 +1,7 @@
-"""Trained networks made hard on purpose, and the diagnosis that has to name what was done to them.
+"""Trained networks that were made hard on purpose; the diagnosis has to name the change.
 
-Channels are scaled so that the float function is as it was and their ranges are not; or a BatchNorm
-has a variance of next to nothing, so that its folded weights are enormous.
+Either channels are scaled so that their ranges change and the float function does not, or a
+BatchNorm has a nearly zero variance, so that its folded weights are enormous.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ V2_BLOCKS = [
 """(BatchNorm, ReLU6 behind it, the 1x1 convolution that reads it)."""
 
 
-def drawn(split, count):
+def blobs_of(split, count):
     samples = dataset("demo").open("demo", split, resolution=V1_SIZE, labels=())
     plain = Preprocessing((-1.0, 1.0))
     return np.stack([preprocessing.prepare(samples.image(i), plain, V1_SIZE) for i in range(count)])
 
 
 def coloured(count, seed):
-    """Blobs with a tint of their own, and which of the six orders their channels have."""
+    """Blobs with a tint; the class is the order of their channels, one of six."""
     random = np.random.default_rng(seed)
     coarse = 0.6 * random.uniform(-1, 1, (count, 8, 8, 3))
     coarse += 0.4 * random.uniform(-1, 1, (count, 1, 1, 3))
@@ -52,18 +52,18 @@ def v1():
     """The demo network with its weights: (model, blocks, calibration and fresh images)."""
     model = mobilenet_v1.build(alpha=0.5, resolution=V1_SIZE, classes=12)
     framework.load_weights(model, REPOSITORY / "models" / "weights" / "mobilenet_v1_0.5.h5")
-    return model, V1_BLOCKS, drawn("calibration", 100), drawn("validation", 400)
+    return model, V1_BLOCKS, blobs_of("calibration", 100), blobs_of("validation", 400)
 
 
 @functools.cache
 def trained_v2():
-    """Weights that tell tints apart: there are none that come with us. Under a minute."""
+    """Weights trained to distinguish tints, since none are shipped. It takes under a minute."""
     images, labels = coloured(3000, seed=0)
     tf_keras.utils.set_random_seed(0)
     model = mobilenet_v2.build(alpha=0.35, resolution=V2_SIZE, classes=6)
     for layer in model.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
-            # So that its statistics have arrived after some hundred steps.
+            # Its statistics converge within some hundred steps.
             layer.momentum = 0.9
     schedule = tf_keras.optimizers.schedules.CosineDecay(3e-3, 6 * len(images) // 32)
     model.compile(tf_keras.optimizers.legacy.Adam(schedule), "sparse_categorical_crossentropy")
@@ -82,12 +82,12 @@ def v2():
 
 
 def uneven(model, blocks, images):
-    """Channels between depthwise and pointwise scaled by up to a thousand, up and down again.
+    """Scales channels between depthwise and pointwise layers by up to a thousand and back.
 
-    Those alone that ReLU6 never clips, and only down: so is the function the same.
+    Only channels that ReLU6 never clips, and only down, so the function stays the same.
     """
     random = np.random.default_rng(0)
-    scaled = 0
+    count = 0
     for norm_name, relu_name, reader_name in blocks:
         norm, reader = model.get_layer(norm_name), model.get_layer(reader_name)
         behind = tf_keras.Model(model.input, model.get_layer(relu_name).output)
@@ -97,18 +97,18 @@ def uneven(model, blocks, images):
         norm.set_weights([gamma * factor, beta * factor, mean, variance])
         (kernel,) = reader.get_weights()
         reader.set_weights([kernel / factor[:, None]])
-        scaled += np.count_nonzero(factor < 1)
-    return scaled
+        count += np.count_nonzero(factor < 1)
+    return count
 
 
-def lost(folder, fresh):
-    """For each int8 file: the share of images on which its best class is not that of float."""
+def loss_by_file(folder, fresh):
+    """For each int8 file: the share of images whose best class differs from float."""
     answers = {
         path.stem: execution.logits(path.read_bytes(), fresh).argmax(axis=1)
         for path in folder.glob("*.tflite")
     }
     reference = answers.pop("float32")
-    return {name: np.mean(found != reference) for name, found in answers.items()}
+    return {name: np.mean(classes != reference) for name, classes in answers.items()}
 
 
 def layer_of(name):
@@ -124,23 +124,23 @@ def test_channels_of_thousandfold_ranges_come_back_whole(network, tmp_path):
     assert uneven(model, blocks, np.concatenate([calibration, fresh])) > 500
     np.testing.assert_allclose(model.predict(fresh, verbose=0), before, atol=1e-4)
     folder = made(tmp_path / "hard", Model("tf_keras", model), calibration, fresh[:4])
-    found = lost(folder, fresh)
-    assert found["per_tensor"] > 0.3
-    assert found["int8_best"] < 0.1 * found["per_tensor"]
-    assert found["int8_best"] <= found["int8_ptq"]
+    losses = loss_by_file(folder, fresh)
+    assert losses["per_tensor"] > 0.3
+    assert losses["int8_best"] < 0.1 * losses["per_tensor"]
+    assert losses["int8_best"] <= losses["int8_ptq"]
 
-    told = diagnose.diagnose(folder / "int8_ptq.tflite")
-    scaled = {norm.removesuffix("_bn").removesuffix("_BN") for norm, _, _ in blocks}
+    diagnosis = diagnose.diagnose(folder / "int8_ptq.tflite")
+    layers_ = {norm.removesuffix("_bn").removesuffix("_BN") for norm, _, _ in blocks}
     readers = {reader for _, _, reader in blocks}
-    ratios = {layer_of(x.name): x.range_ratio for x in told.layers}
-    assert min(ratios[name] for name in scaled) > 10
-    assert np.median([ratios[name] for name in scaled]) > 300
-    assert layer_of(told.enters) in scaled | readers
-    (best,) = [remedy for remedy in told.remedies if remedy.name == "int8_best"]
+    ratios = {layer_of(x.name): x.range_ratio for x in diagnosis.layers}
+    assert min(ratios[name] for name in layers_) > 10
+    assert np.median([ratios[name] for name in layers_]) > 300
+    assert layer_of(diagnosis.enters) in layers_ | readers
+    (best,) = [remedy for remedy in diagnosis.remedies if remedy.name == "int8_best"]
     assert "equalization" in best.why
-    assert {layer_of(name) for name in best.layers} <= scaled | readers
-    mended = diagnose.diagnose(folder / "int8_best.tflite")
-    assert mended.sqnr_db > told.sqnr_db + 5
+    assert {layer_of(name) for name in best.layers} <= layers_ | readers
+    best_diagnosis = diagnose.diagnose(folder / "int8_best.tflite")
+    assert best_diagnosis.sqnr_db > diagnosis.sqnr_db + 5
 
 
 @pytest.mark.slow
@@ -150,16 +150,16 @@ def test_of_all_blocks_the_one_that_was_made_hard_is_named(network, block, tmp_p
     uneven(model, [blocks[block]], np.concatenate([calibration, fresh]))
     folder = made(tmp_path / "hard", Model("tf_keras", model), calibration, fresh[:4])
     norm, _, reader = blocks[block]
-    broken = {norm.removesuffix("_bn").removesuffix("_BN"), reader}
+    layers_ = {norm.removesuffix("_bn").removesuffix("_BN"), reader}
     for file in ("int8_ptq.tflite", "per_tensor.tflite"):
-        told = diagnose.diagnose(folder / file)
-        assert layer_of(told.enters) in broken
-        assert sum(x.share for x in told.layers if layer_of(x.name) in broken) > 0.5
+        diagnosis = diagnose.diagnose(folder / file)
+        assert layer_of(diagnosis.enters) in layers_
+        assert sum(x.share for x in diagnosis.layers if layer_of(x.name) in layers_) > 0.5
 
 
 @pytest.mark.slow
 def test_batch_norms_of_a_variance_of_1e_9_come_back_whole(tmp_path):
-    """Three channels that never speak, normalised by next to nothing; in float they stay silent."""
+    """Three channels that are always zero, with a nearly zero variance; in float they stay zero."""
     model, _, calibration, fresh = v1()
     hard = ("conv_dw_3", "conv_dw_6", "conv_dw_10")
     for name in hard:
@@ -176,13 +176,13 @@ def test_batch_norms_of_a_variance_of_1e_9_come_back_whole(tmp_path):
         norm.set_weights([gamma, beta, mean, variance])
         norm.epsilon = 1e-9
     folder = made(tmp_path / "hard", Model("tf_keras", model), calibration, fresh[:4])
-    found = lost(folder, fresh)
-    assert found["per_tensor"] > 0.3
-    assert found["int8_best"] < 0.1 * found["per_tensor"]
-    told = diagnose.diagnose(folder / "per_tensor.tflite")
-    assert layer_of(told.enters) in hard
-    named = {layer_of(x.name) for x in told.layers if x.own_sqnr_db < 10}
-    assert named == set(hard)
-    assert {x.cause for x in told.layers if layer_of(x.name) in hard} == {"weights"}
-    assert told.remedies[0].name == "per-channel"
-    assert {layer_of(name) for name in told.remedies[0].layers} <= set(hard)
+    losses = loss_by_file(folder, fresh)
+    assert losses["per_tensor"] > 0.3
+    assert losses["int8_best"] < 0.1 * losses["per_tensor"]
+    diagnosis = diagnose.diagnose(folder / "per_tensor.tflite")
+    assert layer_of(diagnosis.enters) in hard
+    layer_names = {layer_of(x.name) for x in diagnosis.layers if x.own_sqnr_db < 10}
+    assert layer_names == set(hard)
+    assert {x.cause for x in diagnosis.layers if layer_of(x.name) in hard} == {"weights"}
+    assert diagnosis.remedies[0].name == "per-channel"
+    assert {layer_of(name) for name in diagnosis.remedies[0].layers} <= set(hard)

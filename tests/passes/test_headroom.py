@@ -3,7 +3,7 @@ from mobiledeploy.passes import headroom
 from tests.passes.conftest import images, quantized_graph
 
 
-def test_pooled_values_and_logits_alone_get_room():
+def test_only_pooled_values_and_logits_get_headroom():
     before = quantized_graph("relu")
     after = headroom.apply(before, images())
     graph = Graph(before.floats)

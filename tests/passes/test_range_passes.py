@@ -30,10 +30,10 @@ def error(samples, low, high):
 
 @settings(max_examples=100)
 @given(SAMPLES)
-def test_ranges_lie_within_what_was_seen_and_around_zero(samples):
-    found = histogram(samples)
-    for low, high in (ranges_mse.best(found), ranges_percentile.common(found)):
-        assert found.edges[0] <= low <= 0 <= high <= found.edges[-1]
+def test_ranges_are_within_the_values_and_include_zero(samples):
+    histogram_ = histogram(samples)
+    for low, high in (ranges_mse.best(histogram_), ranges_percentile.common(histogram_)):
+        assert histogram_.edges[0] <= low <= 0 <= high <= histogram_.edges[-1]
         assert low < high
 
 

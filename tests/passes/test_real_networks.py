@@ -1,4 +1,4 @@
-"""int8_best beside int8_ptq on published networks and photographs, more than one split."""
+"""int8_best compared with int8_ptq on published networks and photographs, on several splits."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def v1(real_data):
 
 
 def vww(real_data):
-    with np.load(real_data / "vww" / "images.npz") as stored:
-        images, labels = stored["images"].astype(np.float32) / 255, stored["labels"]
+    with np.load(real_data / "vww" / "images.npz") as archive:
+        images, labels = archive["images"].astype(np.float32) / 255, archive["labels"]
     path = real_data / "vww" / "vww_96.h5"
     assert h5py.is_hdf5(path)
     return tf_keras.models.load_model(path, compile=False), images, labels
@@ -50,7 +50,7 @@ def vww(real_data):
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "share"), [(v1, 0.25), (vww, 0.6)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_best_passes_lose_a_fraction_of_what_the_plain_quantizer_loses(
+def test_the_best_passes_lose_a_fraction_of_the_plain_quantizers_loss(
     real_data, network, share, seed
 ):
     model, images, _ = network(real_data)

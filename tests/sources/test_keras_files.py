@@ -220,7 +220,7 @@ def test_a_deep_configuration_is_one_line(tmp_path, depth):
     if depth < 150:
         assert keras.detect(path).code == ()
         return
-    with pytest.raises(InputError, match=r"nests too deep"):
+    with pytest.raises(InputError, match=r"nested too deeply"):
         keras.detect(path)
 
 

@@ -315,7 +315,7 @@ def test_the_hash_is_of_all_files(model_files, tmp_path):
 def test_what_is_looked_into_is_what_the_hash_is_of(graphs, tmp_path, monkeypatch):
     """Somebody puts a harmless graph in the place of the other as soon as it was read."""
     path = shutil.copytree(graphs / "reads", tmp_path / "reads")
-    hostile, real = saved_model.detect(path), inputs.opened
+    hostile, real = saved_model.detect(path), inputs.open_file
 
     @contextlib.contextmanager
     def opened(file, *most):
@@ -324,7 +324,7 @@ def test_what_is_looked_into_is_what_the_hash_is_of(graphs, tmp_path, monkeypatc
         if file.name == "saved_model.pb":
             shutil.copyfile(graphs / "lambda" / file.name, file)
 
-    monkeypatch.setattr(inputs, "opened", opened)
+    monkeypatch.setattr(inputs, "open_file", opened)
     file = saved_model.detect(path)
     assert (file.sha256, file.code) == (hostile.sha256, hostile.code)
     assert file.code

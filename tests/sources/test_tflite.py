@@ -180,7 +180,7 @@ def described(content, metadata):
     (entry,) = (e for e in graph.model.metadata if e.name == b"TFLITE_METADATA")
     whole = bytes(graph.model.buffers[entry.buffer].data)
     graph.model.buffers[entry.buffer].data = np.frombuffer(metadata(whole), np.uint8)
-    return graph.packed()
+    return graph.pack()
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -214,7 +214,7 @@ def test_labels_that_inflate_are_refused(floats, tmp_path):
 def reshaped(content, change):
     graph = Graph(content)
     change(graph)
-    return graph.packed()
+    return graph.pack()
 
 
 def test_another_resolution_is_refused(floats, tmp_path):

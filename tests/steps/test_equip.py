@@ -121,7 +121,7 @@ def test_an_environment_without_network_leaves_nothing(heard, monkeypatch, tmp_p
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     with pytest.raises(MissingError, match="pip install for torch failed"):
         equip.environment(apart.TORCH, heard)
-    assert not apart.place(apart.TORCH).parent.exists()
+    assert not apart.folder(apart.TORCH).parent.exists()
     with pytest.raises(MissingError, match="doctor --torch"):
         apart.python(apart.TORCH)
 

@@ -63,9 +63,9 @@ def test_a_store_that_is_no_regular_file_is_refused_by_name(here: Path, suffix: 
     """A pipe would be waited for without end, and /dev/null takes records and keeps none."""
     pipe = Path(f"own.db{suffix}")
     os.mkfifo(pipe)
-    with pytest.raises(UsageError, match=f"own.db{suffix} is no regular file"):
+    with pytest.raises(UsageError, match=f"own.db{suffix} is not a regular file"):
         Store.open(Path("own.db"))
-    with pytest.raises(UsageError, match="/dev/null is no regular file"):
+    with pytest.raises(UsageError, match="/dev/null is not a regular file"):
         Store.open(Path("/dev/null"))
     assert os.listdir() == [pipe.name]
 

@@ -77,7 +77,7 @@ def test_a_gradient_passes_rounding_and_stops_at_the_ends():
 
 def test_what_is_replaced_is_read():
     graph = Graph(floats("relu"))
-    (last,) = [layer for layer in matrices.of(graph) if layer.kind == "FULLY_CONNECTED"]
+    (last,) = [layer for layer in matrices.weighted_ops(graph) if layer.kind == "FULLY_CONNECTED"]
     nothing = {(last.number, 1): np.zeros(graph.shape(last.weights), np.float32)}
     answer = FakeQuantization(graph).logits(tf.constant(images()), nothing).numpy()
     np.testing.assert_allclose(answer - answer[0], 0, atol=1e-6)

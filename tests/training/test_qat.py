@@ -40,28 +40,30 @@ def test_answers_come_nearer_to_those_of_the_floats(monkeypatch):
 
 def codes(made):
     graph = Graph(quantized.integers(made))
-    return {layer.name: graph.stored(layer.weights) for layer in matrices.of(graph)}
+    return {
+        layer.name: graph.constant_values(layer.weights) for layer in matrices.weighted_ops(graph)
+    }
 
 
 def test_codes_stay_within_their_bits(brief):
     plain = dataclasses.replace(quantized_graph("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
     graph = Graph(quantized.integers(qat.apply(plain, images())))
-    for layer in matrices.of(graph):
+    for layer in matrices.weighted_ops(graph):
         limit = matrices.largest_code(layer, plain.recipe)
-        assert np.abs(graph.stored(layer.weights).astype(int)).max() <= limit
+        assert np.abs(graph.constant_values(layer.weights).astype(int)).max() <= limit
 
 
 def sparse_and_clustered():
     """The floats of "relu" with half of every layer zero, and the last layer of four values."""
     graph = Graph(floats("relu"))
-    layers = matrices.of(graph)
+    layers = matrices.weighted_ops(graph)
     for layer in layers:
-        values = graph.stored(layer.weights).copy()
+        values = graph.constant_values(layer.weights).copy()
         values[np.abs(values) < np.median(np.abs(values))] = 0
         if layer is layers[-1]:
             values = np.where(values != 0, np.sign(values) * 0.25, 0)
-        graph.put(layer.op, 1, values)
-    return graph.packed()
+        graph.replace_constant(layer.op, 1, values)
+    return graph.pack()
 
 
 def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
@@ -70,11 +72,11 @@ def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
     before, after = codes(plain), codes(qat.apply(plain, images()))
     graph = Graph(content)
     changed = 0
-    for layer in matrices.of(graph):
-        zero = graph.stored(layer.weights) == 0
+    for layer in matrices.weighted_ops(graph):
+        zero = graph.constant_values(layer.weights) == 0
         assert not after[layer.name][zero].any()
         moved = np.count_nonzero(before[layer.name] != after[layer.name])
-        assert not (layer.clustered and moved)
+        assert not (layer.is_clustered and moved)
         changed += moved
     assert changed
 

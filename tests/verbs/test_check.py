@@ -85,7 +85,7 @@ def planted(path: Path, change: Callable[[schema.ModelT], None], **record: objec
     artifact = artifacts.load(path)
     graph = Graph(path.read_bytes())
     change(graph.model)
-    path.write_bytes(tflite.write_metadata(graph.packed(), tflite.contract(path.read_bytes())))
+    path.write_bytes(tflite.write_metadata(graph.pack(), tflite.contract(path.read_bytes())))
     recorded(path, artifact, sha256=records.sha256(path), **record)
 
 
@@ -289,7 +289,7 @@ def test_a_weight_corrupted_on_disk_is_no_artifact_any_more(place):
     data = bytearray(place[1].read_bytes())
     data[len(data) // 2] ^= 0x40
     place[1].write_bytes(data)
-    with pytest.raises(InputError, match="not the file that its record speaks of"):
+    with pytest.raises(InputError, match="not the file that its record describes"):
         judged(place)
 
 

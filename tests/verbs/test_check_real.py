@@ -39,7 +39,7 @@ def per_tensor(data: bytes) -> bytes:
             tensor.quantization.quantizedDimension = 0
         changed += 1
     assert changed > 20
-    return whole.packed()
+    return whole.pack()
 
 
 @pytest.mark.slow

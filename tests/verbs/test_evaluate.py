@@ -320,9 +320,9 @@ def test_what_cannot_be_asked(exported, here, heard) -> None:
         evaluate([path], threads=0, reporter=heard)
     with pytest.raises(UsageError, match="no runtimes named 'tensorrt'"):
         evaluate([path], runtime="tensorrt", reporter=heard)
-    with pytest.raises(UsageError, match="no data set"):
+    with pytest.raises(UsageError, match="not a known data set"):
         evaluate([path], data="nowhere", reporter=heard)
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         evaluate([here / "nothing.tflite"], reporter=heard)
 
 
@@ -391,7 +391,7 @@ def test_a_runner_that_hangs_is_given_up(exported, here, heard, archive) -> None
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner_pool, "PATIENCE_S", 2.0)
-        with pytest.raises(DeviceError, match="float32.tflite hangs: it has said nothing for 2 s"):
+        with pytest.raises(DeviceError, match="float32.tflite hangs: no output for 2 s"):
             evaluate([exported["float32", "tflite"]], data=str(archive), threads=2, reporter=heard)
     thread.join()
     assert len(stopped) == 2

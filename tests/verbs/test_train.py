@@ -168,7 +168,7 @@ def test_fewer_epochs_than_there_are_come_from_the_folder(
 def test_weights_that_the_record_does_not_speak_of_are_found_out(folder: Path) -> None:
     with (folder / "weights.h5").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(InputError, match=r"weights.h5 is not the file that run.json speaks of"):
+    with pytest.raises(InputError, match=r"weights.h5 is not the file that run.json describes"):
         runs.load(folder)
 
 
@@ -200,7 +200,7 @@ def test_a_record_cannot_point_out_of_its_folder(folder: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
     record["weights"] = "../../elsewhere.h5"
     (folder / "run.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="weights or history cannot be so"):
+    with pytest.raises(InputError, match="weights or history are not valid"):
         runs.load(folder)
 
 
@@ -225,7 +225,7 @@ def test_a_training_that_is_not_finished_is_no_run(folder: Path, tmp_path: Path)
         ({"seed": -1}, UsageError, "--seed -1"),
         ({"label_smoothing": 1.0}, UsageError, "--label-smoothing 1"),
         ({"schedule": "other"}, UsageError, "no schedule named 'other'"),
-        ({"data": "nowhere"}, UsageError, "no data set"),
+        ({"data": "nowhere"}, UsageError, "not a known data set"),
         ({"init": "nothing.h5"}, InputError, "nothing.h5"),
         ({"teacher": "nothing.h5"}, InputError, "nothing.h5"),
         ({"teacher": "demo"}, InputError, "knows other classes"),

@@ -1,4 +1,4 @@
-"""Float ONNX beside the float TFLite that it is made from, operator by operator."""
+"""Float ONNX compared with its float TFLite, operator by operator."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nodes(data):
 
 
 def run(data, *values):
-    """What ONNX Runtime answers, in TFLite's order of axes, to images in TFLite's order."""
+    """The answers of ONNX Runtime, in TFLite's order of axes, for images in TFLite's order."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -50,7 +50,7 @@ def run(data, *values):
 
 
 def assert_equal(content, *values):
-    """Both answer alike; the ONNX file."""
+    """Checks that both give equal answers; returns the ONNX file."""
     data = convert(content)
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
     for ours, theirs in zip(run(data, *values), answers(content, *values), strict=True):
@@ -85,7 +85,7 @@ def two(kind, options=None, other=NHWC, constant=False, low=-2.0, **settings):
 
 
 def steered(kind, constant, after, options=None, shape=NHWC, first=False, **settings):
-    """An operator that goes by a constant of integers."""
+    """An operator with a constant of integers."""
 
     def build(b):
         x, c = b.input(shape), b.constant(constant, np.int32)
@@ -137,7 +137,7 @@ def depthwise(times=1, stride=2):
     return build, [uniform(*NHWC)]
 
 
-def transposed(padding, size, stride, after):
+def transposed_convolution(padding, size, stride, after):
     def build(b):
         x, w = b.input(NHWC), b.constant(uniform(3, size, size, 4))
         sides = b.constant((1, *after, 3), np.int32)
@@ -184,7 +184,7 @@ def pool(kind, padding, size=3, stride=2):
     )
 
 
-def reduced(kind, axes, kept):
+def reduction(kind, axes, kept):
     after = [1 if a in axes else side for a, side in enumerate(NHWC) if kept or a not in axes]
     return steered(kind, axes, after, "ReducerOptions", keepDims=kept)
 
@@ -223,7 +223,7 @@ def strided(begin, end, strides, after, **masks):
     return build, [uniform(*NHWC)]
 
 
-def joined(axis, *shapes):
+def concatenation(axis, *shapes):
     def build(b):
         after = [sum(s[axis] for s in shapes) if a == axis else n for a, n in enumerate(shapes[0])]
         inputs = [b.input(shape) for shape in shapes]
@@ -239,7 +239,7 @@ def slope(shape):
     return build, [uniform(*NHWC)]
 
 
-def cut(begin, size):
+def slice_of(begin, size):
     def build(b):
         rows = [b.constant(row, np.int32) for row in (begin, size)]
         return b.op("SLICE", [b.input(NHWC), *rows], size, options="SliceOptions")
@@ -273,7 +273,7 @@ def split_by(sizes=(1, 3)):
     return build, [uniform(*NHWC)]
 
 
-def packed(axis=1):
+def pack(axis=1):
     def build(b):
         inputs = [b.input((1, 4, 3)), b.input((1, 4, 3))]
         after = np.insert((1, 4, 3), axis, 2).tolist()
@@ -282,7 +282,7 @@ def packed(axis=1):
     return build, [uniform(1, 4, 3), uniform(1, 4, 3)[:, ::-1].copy()]
 
 
-def unpacked(axis=3):
+def unpack(axis=3):
     def build(b):
         after = [side for a, side in enumerate(NHWC) if a != axis]
         number = NHWC[axis]
@@ -308,8 +308,8 @@ def product(turned):
     return build, [uniform(1, 3, 5), uniform(1, *((4, 5) if turned else (5, 4)))]
 
 
-def chosen(kind, select="SELECT"):
-    """One of two numbers, by how they compare."""
+def select_of(kind, select="SELECT"):
+    """Selects one of two numbers by comparing them."""
 
     def build(b):
         x, y = b.input(NHWC), b.input(NHWC)
@@ -346,7 +346,7 @@ def best(kind):
 
 
 def of_constants(kind):
-    """An operator of which TFLite knows the outcome before any image."""
+    """An operator whose result TFLite knows without an image."""
 
     def build(b):
         x = b.input(NHWC)
@@ -368,7 +368,7 @@ def summed():
     return build, [uniform(*NHWC)] * 3
 
 
-def gathered():
+def gather():
     def build(b):
         indices = b.constant([[0, 1], [0, 5]], np.int32)
         return b.op("GATHER_ND", [b.input(NHWC), indices], (2, 5, 4), options="GatherNdOptions")
@@ -422,8 +422,8 @@ CASES = {
     "BROADCAST_TO": steered("BROADCAST_TO", (1, 6, 5, 4), NHWC, shape=(1, 1, 5, 1), version=2),
     "CAST": whole(),
     "CEIL": one("CEIL"),
-    "CONCATENATION channels": joined(3, NHWC, (1, 6, 5, 2)),
-    "CONCATENATION rows": joined(1, NHWC, (1, 2, 5, 4)),
+    "CONCATENATION channels": concatenation(3, NHWC, (1, 6, 5, 2)),
+    "CONCATENATION rows": concatenation(1, NHWC, (1, 2, 5, 4)),
     "CONV_2D": convolution(),
     "CONV_2D dilated": convolution(dilation=2),
     "CONV_2D groups": convolution(groups=2),
@@ -439,7 +439,7 @@ CASES = {
     "DEQUANTIZE": halves(),
     "DIV": two("DIV", "DivOptions", low=0.5),
     "ELU": one("ELU"),
-    "EQUAL": chosen("EQUAL"),
+    "EQUAL": select_of("EQUAL"),
     "EXP": one("EXP"),
     "EXPAND_DIMS": steered("EXPAND_DIMS", 1, (1, 1, 4, 3), shape=(1, 4, 3)),
     "FILL": of_constants("FILL"),
@@ -450,16 +450,16 @@ CASES = {
     "FULLY_CONNECTED of rows": dense((1, 6, 4), (6, 3)),
     "FULLY_CONNECTED tokens": dense((1, 6, 4), (1, 6, 3), kept=True, activation=1),
     "GATHER": steered("GATHER", (2, 0), (1, 6, 5, 2), "GatherOptions", axis=3),
-    "GATHER_ND": gathered(),
+    "GATHER_ND": gather(),
     "GELU": one("GELU", "GeluOptions", approximate=False),
     "GELU by tanh": one("GELU", "GeluOptions", approximate=True),
-    "GREATER": chosen("GREATER", "SELECT_V2"),
-    "GREATER_EQUAL": chosen("GREATER_EQUAL"),
+    "GREATER": select_of("GREATER", "SELECT_V2"),
+    "GREATER_EQUAL": select_of("GREATER_EQUAL"),
     "HARD_SWISH": one("HARD_SWISH"),
     "L2_NORMALIZATION": one("L2_NORMALIZATION", "L2NormOptions"),
     "LEAKY_RELU": one("LEAKY_RELU", "LeakyReluOptions", alpha=0.2),
-    "LESS": chosen("LESS"),
-    "LESS_EQUAL": chosen("LESS_EQUAL"),
+    "LESS": select_of("LESS"),
+    "LESS_EQUAL": select_of("LESS_EQUAL"),
     "LOCAL_RESPONSE_NORMALIZATION": one(
         "LOCAL_RESPONSE_NORMALIZATION",
         "LocalResponseNormalizationOptions",
@@ -477,26 +477,26 @@ CASES = {
     "MAXIMUM": two("MAXIMUM", "MaximumMinimumOptions"),
     "MAX_POOL_2D same": pool("MAX_POOL_2D", 0),
     "MAX_POOL_2D valid": pool("MAX_POOL_2D", 1, size=2),
-    "MEAN": reduced("MEAN", (1, 2), kept=True),
-    "MEAN of channels": reduced("MEAN", (3,), kept=True),
-    "MEAN of rows": reduced("MEAN", (1,), kept=False),
-    "MEAN without axes": reduced("MEAN", (1, 2), kept=False),
+    "MEAN": reduction("MEAN", (1, 2), kept=True),
+    "MEAN of channels": reduction("MEAN", (3,), kept=True),
+    "MEAN of rows": reduction("MEAN", (1,), kept=False),
+    "MEAN without axes": reduction("MEAN", (1, 2), kept=False),
     "MINIMUM": two("MINIMUM", "MaximumMinimumOptions", other=(1,), constant=True),
     "MIRROR_PAD reflect": pad("MIRROR_PAD", options="MirrorPadOptions", mode=0),
     "MIRROR_PAD symmetric": pad("MIRROR_PAD", options="MirrorPadOptions", mode=1),
     "MUL": two("MUL", "MulOptions", other=(1, 1, 1, 4)),
     "NEG": one("NEG"),
-    "NOT_EQUAL": chosen("NOT_EQUAL"),
-    "PACK": packed(),
+    "NOT_EQUAL": select_of("NOT_EQUAL"),
+    "PACK": pack(),
     "PAD": pad(),
     "PAD channels": pad(widths=((0, 0), (0, 0), (0, 0), (1, 1))),
     "PADV2": pad("PADV2", filling=0.5),
     "POW": two("POW", other=(1,), constant=True, low=0.5),
     "PRELU": slope((1, 1, 4)),
     "PRELU everywhere": slope((6, 5, 4)),
-    "REDUCE_MAX": reduced("REDUCE_MAX", (1, 2), kept=True),
-    "REDUCE_MIN": reduced("REDUCE_MIN", (1, 2), kept=False),
-    "REDUCE_PROD": reduced("REDUCE_PROD", (3,), kept=True),
+    "REDUCE_MAX": reduction("REDUCE_MAX", (1, 2), kept=True),
+    "REDUCE_MIN": reduction("REDUCE_MIN", (1, 2), kept=False),
+    "REDUCE_PROD": reduction("REDUCE_PROD", (3,), kept=True),
     "RELU": one("RELU"),
     "RELU6": one("RELU6"),
     "RELU_0_TO_1": one("RELU_0_TO_1"),
@@ -513,12 +513,12 @@ CASES = {
     "REVERSE_V2": steered("REVERSE_V2", (3,), NHWC),
     "ROUND": one("ROUND"),
     "RSQRT": one("RSQRT", low=0.5),
-    "SELECT": chosen("GREATER"),
-    "SELECT_V2": chosen("LESS", "SELECT_V2"),
+    "SELECT": select_of("GREATER"),
+    "SELECT_V2": select_of("LESS", "SELECT_V2"),
     "SHAPE": of_constants("SHAPE"),
     "SIGN": one("SIGN"),
     "SIN": one("SIN"),
-    "SLICE": cut((0, 1, 0, 2), (1, 4, 5, 2)),
+    "SLICE": slice_of((0, 1, 0, 2), (1, 4, 5, 2)),
     "SOFTMAX": one("SOFTMAX", "SoftmaxOptions", beta=1.0),
     "SOFTMAX of a row": one("SOFTMAX", "SoftmaxOptions", shape=(1, 7), beta=0.5),
     "SPACE_TO_DEPTH": one(
@@ -553,14 +553,14 @@ CASES = {
         shrinkAxisMask=2,
     ),
     "SUB": two("SUB", "SubOptions", other=(1, 6, 1, 1), constant=True),
-    "SUM": reduced("SUM", (1, 2), kept=True),
+    "SUM": reduction("SUM", (1, 2), kept=True),
     "TANH": one("TANH"),
     "TILE": steered("TILE", (1, 2, 1, 3), (1, 12, 5, 12)),
     "TRANSPOSE": steered("TRANSPOSE", (0, 2, 1, 3), (1, 5, 6, 4)),
-    "TRANSPOSE_CONV same": transposed(0, 3, 2, (12, 10)),
-    "TRANSPOSE_CONV small windows": transposed(0, 1, 2, (12, 10)),
-    "TRANSPOSE_CONV valid": transposed(1, 2, 2, (12, 10)),
-    "UNPACK": unpacked(),
+    "TRANSPOSE_CONV same": transposed_convolution(0, 3, 2, (12, 10)),
+    "TRANSPOSE_CONV small windows": transposed_convolution(0, 1, 2, (12, 10)),
+    "TRANSPOSE_CONV valid": transposed_convolution(1, 2, 2, (12, 10)),
+    "UNPACK": unpack(),
     "ZEROS_LIKE": of_constants("ZEROS_LIKE"),
 }
 
@@ -572,10 +572,10 @@ def test_an_operator_answers_as_in_tflite(name):
     assert_equal(builder.file(build(builder)), *values)
 
 
-def test_every_operator_that_is_written_is_tried():
-    """QUANTIZE is of integers alone: see test_qdq.py."""
-    tried = {name.split()[0] for name in CASES}
-    assert tried == set(_onnx_operators._WRITERS) - {"QUANTIZE"}
+def test_every_supported_operator_is_tested():
+    """QUANTIZE is only for integers: see test_qdq.py."""
+    tested = {name.split()[0] for name in CASES}
+    assert tested == set(_onnx_operators._WRITERS) - {"QUANTIZE"}
 
 
 # --- how it is written -----------------------------------------------------------------------
@@ -605,7 +605,7 @@ def by(b, kind, x, number, activation=0):
     return b.op(kind, inputs, b.shape(x), options=options, fusedActivationFunction=activation)
 
 
-def reshaped(b, x, after):
+def reshape_op(b, x, after):
     return b.op("RESHAPE", [x, b.constant(after, np.int32)], after)
 
 
@@ -614,7 +614,7 @@ def permuted(b, x, order):
     return b.op("TRANSPOSE", [x, b.constant(order, np.int32)], after)
 
 
-def padded(b, x, widths):
+def pad_op(b, x, widths):
     after = [side + sum(width) for side, width in zip(b.shape(x), widths, strict=True)]
     return b.op("PAD", [x, b.constant(widths, np.int32)], after)
 
@@ -624,39 +624,39 @@ AROUND = ((0, 0), (1, 2), (0, 1), (0, 0))
 
 def test_zeros_around_an_image_are_those_of_every_convolution_that_reads_it():
     b = Lite()
-    x = padded(b, padded(b, b.input(NHWC), AROUND), AROUND)
+    x = pad_op(b, pad_op(b, b.input(NHWC), AROUND), AROUND)
     content = b.file(simple(b, x), simple(b, x))
     assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 2}
 
 
-def test_zeros_that_something_else_reads_too_are_there():
+def test_zeros_that_other_operators_read_are_written():
     b = Lite()
-    x = padded(b, b.input(NHWC), AROUND)
+    x = pad_op(b, b.input(NHWC), AROUND)
     y = b.op("EXP", [x], b.shape(x))
     content = b.file(simple(b, x), y)
     assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 1, "Pad": 1, "Exp": 1}
 
 
-def test_zeros_that_are_answered_are_there():
+def test_zeros_in_an_output_are_written():
     b = Lite()
-    x = padded(b, b.input(NHWC), AROUND)
+    x = pad_op(b, b.input(NHWC), AROUND)
     content = b.file(simple(b, x), x)
     assert nodes(assert_equal(content, uniform(*NHWC))) == {"Conv": 1, "Pad": 1}
 
 
 @pytest.mark.parametrize(
-    ("kind", "activation", "left"),
+    ("kind", "activation", "node_count"),
     [
         ("MAX_POOL_2D", 0, {"Conv": 1, "Pad": 1, "MaxPool": 1}),
         ("MAX_POOL_2D", 1, {"Conv": 1, "Relu": 1, "MaxPool": 1}),
         ("AVERAGE_POOL_2D", 0, {"Conv": 1, "AveragePool": 1}),
     ],
 )
-def test_zeros_that_a_pool_reads_count_as_in_tflite(kind, activation, left):
-    """ONNX Runtime moves a Pad of zeros into any MaxPool, whose padding is minus infinity."""
+def test_zeros_that_a_pool_reads_count_as_in_tflite(kind, activation, node_count):
+    """ONNX Runtime merges a Pad of zeros into any MaxPool, whose padding is minus infinity."""
     b = Lite()
-    x = padded(b, simple(b, b.input(NHWC), activation=activation), AROUND)
-    pooled = b.op(
+    x = pad_op(b, simple(b, b.input(NHWC), activation=activation), AROUND)
+    pool_output = b.op(
         kind,
         [x],
         (1, 4, 2, 4),
@@ -668,14 +668,14 @@ def test_zeros_that_a_pool_reads_count_as_in_tflite(kind, activation, left):
         strideW=2,
     )
     values = -np.abs(uniform(*NHWC))
-    assert nodes(assert_equal(b.file(pooled), values)) == left
+    assert nodes(assert_equal(b.file(pool_output), values)) == node_count
 
 
 def test_a_channel_shuffle_is_one_transpose():
     b = Lite()
     x = simple(b, b.input(NHWC), filters=6)
-    x = permuted(b, reshaped(b, x, (1, 6, 5, 2, 3)), (0, 1, 2, 4, 3))
-    content = b.file(simple(b, reshaped(b, x, (1, 6, 5, 6))))
+    x = permuted(b, reshape_op(b, x, (1, 6, 5, 2, 3)), (0, 1, 2, 4, 3))
+    content = b.file(simple(b, reshape_op(b, x, (1, 6, 5, 6))))
     data = assert_equal(content, uniform(*NHWC))
     assert nodes(data) == {"Conv": 2, "Reshape": 2, "Transpose": 1}
 
@@ -692,7 +692,7 @@ def test_a_hard_activation_is_one_node(swish):
 
 
 @pytest.mark.parametrize(("three", "sixth"), [(2.9, 1 / 6), (3.0, 1 / 5)])
-def test_what_is_nearly_a_hard_activation_is_none(three, sixth):
+def test_a_similar_pattern_is_not_a_hard_activation(three, sixth):
     b = Lite()
     x = by(b, "ADD", simple(b, b.input(NHWC)), three, activation=3)
     data = assert_equal(b.file(by(b, "MUL", x, sixth)), 5 * uniform(*NHWC))
@@ -700,12 +700,12 @@ def test_what_is_nearly_a_hard_activation_is_none(three, sixth):
 
 
 @pytest.mark.parametrize(
-    ("one_", "left"), [(1.0, {"Softplus": 1}), (2.0, {"Exp": 1, "Add": 1, "Log": 1})]
+    ("one_", "kinds"), [(1.0, {"Softplus": 1}), (2.0, {"Exp": 1, "Add": 1, "Log": 1})]
 )
-def test_the_logarithm_of_an_exponential_and_one_is_a_softplus(one_, left):
+def test_the_logarithm_of_an_exponential_and_one_is_a_softplus(one_, kinds):
     b = Lite()
     x = by(b, "ADD", b.op("EXP", [b.input(NHWC)], NHWC), one_)
-    assert nodes(assert_equal(b.file(b.op("LOG", [x], NHWC)), 5 * uniform(*NHWC))) == left
+    assert nodes(assert_equal(b.file(b.op("LOG", [x], NHWC)), 5 * uniform(*NHWC))) == kinds
 
 
 @pytest.mark.parametrize(("axis", "number"), [(3, 1), (1, 2)])
@@ -731,7 +731,7 @@ def test_a_factor_and_a_sum_by_channel_are_one_normalization():
     assert nodes(data) == {"BatchNormalization": 1, "Relu": 1}
 
 
-def test_a_factor_that_is_answered_stays():
+def test_a_factor_that_is_an_output_stays():
     b = Lite()
     x = by(b, "MUL", b.input(NHWC), uniform(4))
     data = assert_equal(b.file(x, by(b, "ADD", x, uniform(4))), uniform(*NHWC))
@@ -748,7 +748,7 @@ def test_a_layer_that_is_used_twice_has_its_weights_once():
     assert len(names) == 3
 
 
-def test_weights_that_two_operators_read_in_other_orders_are_both_there():
+def test_weights_that_two_operators_read_in_different_orders_are_written_twice():
     b = Lite()
     w = b.constant(uniform(4, 4), name="shared")
     x = b.op(
@@ -763,7 +763,7 @@ def test_weights_that_two_operators_read_in_other_orders_are_both_there():
     assert_equal(b.file(b.op("ADD", [y, w], (4, 4), options="AddOptions")), uniform(1, 6, 4))
 
 
-def test_images_of_channels_first_are_taken_as_they_are():
+def test_channels_first_images_stay_channels_first():
     b = Lite()
     x = permuted(b, b.input((1, 4, 6, 5)), (0, 2, 3, 1))
     content = b.file(simple(b, x))
@@ -776,14 +776,14 @@ def test_images_of_channels_first_are_taken_as_they_are():
 def test_several_inputs_and_outputs_keep_their_order_and_names():
     b = Lite()
     x, facts = b.input(NHWC, name="image"), b.input((1, 4), name="facts")
-    y = b.op("ADD", [x, reshaped(b, facts, (1, 1, 1, 4))], NHWC, options="AddOptions")
-    pooled = b.op(
+    y = b.op("ADD", [x, reshape_op(b, facts, (1, 1, 1, 4))], NHWC, options="AddOptions")
+    pool_output = b.op(
         "MEAN",
         [y, b.constant([1, 2], np.int32)],
         b.tensor((1, 4), name="mean"),
         options="ReducerOptions",
     )
-    content = b.file(pooled, facts, y)
+    content = b.file(pool_output, facts, y)
     data = assert_equal(content, uniform(*NHWC), uniform(1, 4))
     facts = shelf.inspect(data)
     assert [tensor.name for tensor in facts.inputs] == ["image", "facts"]
@@ -791,18 +791,18 @@ def test_several_inputs_and_outputs_keep_their_order_and_names():
 
 
 @pytest.mark.parametrize("name", ["", "again", "image", "scores", "t5;t6"])
-def test_names_that_are_empty_taken_or_kept_for_the_ends_are_made_unique(name):
+def test_empty_used_and_reserved_names_are_made_unique(name):
     b = Lite()
     x = b.input((1, 4), name="x")
     for _ in range(3):
         x = b.op("EXP", [x], b.tensor((1, 4), name=name))
     content = b.file(b.op("NEG", [x], b.tensor((1, 4), name="end")))
-    sealed = shelf.seal(assert_equal(content, uniform(1, 4)))
-    graph = onnx.load_model_from_string(sealed).graph
-    made = [n for node in graph.node for n in node.output]
-    assert len({*made, "image"}) == len(made) + 1
-    assert len({node.name for node in graph.node}) == len(made)
-    assert made[-1] == "scores"
+    file = shelf.seal(assert_equal(content, uniform(1, 4)))
+    graph = onnx.load_model_from_string(file).graph
+    outputs = [n for node in graph.node for n in node.output]
+    assert len({*outputs, "image"}) == len(outputs) + 1
+    assert len({node.name for node in graph.node}) == len(outputs)
+    assert outputs[-1] == "scores"
 
 
 def test_very_many_tensors_of_one_name_take_no_time():
@@ -811,9 +811,9 @@ def test_very_many_tensors_of_one_name_take_no_time():
     for _ in range(3000):
         x = b.op("NEG", [x], b.tensor((1, 4), name="same"))
     content = b.file(x)
-    started = time.perf_counter()
+    start = time.perf_counter()
     data = convert(content)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - start < 5
     assert len({n.name for n in onnx.load_model_from_string(data).graph.node}) == 3000
 
 
@@ -824,7 +824,7 @@ def test_names_that_the_writer_would_give_itself_are_made_unique():
     x = simple(b, x, w=b.constant(values, name="y/conv"), activation=1)
     y = b.op("SQUARED_DIFFERENCE", [x, by(b, "ADD", x, 1)], b.tensor(NHWC, name="y"))
     y = b.op("NEG", [y], b.tensor(NHWC, name="y/sub"))
-    y = reshaped(b, y, (1, 120))
+    y = reshape_op(b, y, (1, 120))
     z = b.op(
         "FULLY_CONNECTED",
         [y, b.constant(uniform(3, 120), name="t9/shape"), -1],
@@ -834,11 +834,13 @@ def test_names_that_the_writer_would_give_itself_are_made_unique():
     assert_equal(b.file(z), uniform(*NHWC))
 
 
-def test_an_answer_of_an_operator_that_writes_nothing_is_there():
+def test_an_output_of_an_operator_without_a_node_is_written():
     b = Lite()
     x = b.op("EXP", [b.input(NHWC)], NHWC)
-    turned = permuted(b, x, (0, 2, 1, 3))
-    content = b.file(turned, permuted(b, turned, (0, 2, 1, 3)), reshaped(b, x, NHWC))
+    transpose_output = permuted(b, x, (0, 2, 1, 3))
+    content = b.file(
+        transpose_output, permuted(b, transpose_output, (0, 2, 1, 3)), reshape_op(b, x, NHWC)
+    )
     assert_equal(content, uniform(*NHWC))
 
 
@@ -858,14 +860,14 @@ def shapes(draw):
 
 
 @given(shapes(), shapes())
-def test_whatever_is_turned_and_reshaped_is_where_it_belongs(one_, other):
+def test_transposed_and_reshaped_values_are_in_the_right_place(one_, other):
     shape, order, middle = one_
     b = Lite()
     x = b.op("NEG", [b.input(shape)], shape)
-    x = reshaped(b, permuted(b, x, order), middle)
+    x = reshape_op(b, permuted(b, x, order), middle)
     if np.prod(other[0]) == np.prod(middle):
-        x = reshaped(b, x, other[0])
-        x = reshaped(b, permuted(b, x, other[1]), other[2])
+        x = reshape_op(b, x, other[0])
+        x = reshape_op(b, permuted(b, x, other[1]), other[2])
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     assert_equal(b.file(b.op("NEG", [x], b.shape(x))), values)
 
@@ -877,7 +879,7 @@ def test_whatever_is_turned_and_reshaped_is_where_it_belongs(one_, other):
     dilation=st.integers(1, 2),
     padding=st.integers(0, 1),
 )
-def test_any_window_lies_where_tflite_lays_it(side, size, stride, dilation, padding):
+def test_any_window_is_at_tflites_place(side, size, stride, dilation, padding):
     assume(not padding or side > (size - 1) * dilation)
     # No kernel of TFLite has both.
     assume(min(stride, dilation) == 1)
@@ -897,7 +899,7 @@ def test_any_window_lies_where_tflite_lays_it(side, size, stride, dilation, padd
         ("CONV_2D", "Conv2DOptions", "the fused activation SIGN_BIT has no form in ONNX"),
     ],
 )
-def test_what_has_no_form_is_named(kind, options, message):
+def test_an_unsupported_operator_is_named(kind, options, message):
     b = Lite()
     if kind == "CONV_2D":
         content = b.file(simple(b, b.input(NHWC), activation=5))
@@ -926,12 +928,12 @@ def test_a_tensor_that_nothing_makes_is_named():
 def test_a_model_that_onnx_refuses_is_one_line():
     b = Lite()
     content = b.file(b.op("EXP", [b.input((1, 4), bool)], b.tensor((1, 4), np.int64)))
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         convert(content)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
-def test_weights_are_copied_into_the_file_and_no_more():
+def test_weights_are_copied_only_into_the_file():
     b = Lite()
     w = b.constant(np.ones((512, 3, 3, 1024), np.float32))
     x = b.op(
@@ -951,7 +953,7 @@ def test_weights_are_copied_into_the_file_and_no_more():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(data) > 512 * 9 * 1024 * 4
-    # The file, and one constant that is brought into another order.
+    # The file, and one constant that is transposed.
     assert peak < 2.2 * len(data)
 
 
@@ -966,7 +968,7 @@ def test_the_same_file_gives_the_same_bytes_and_no_tensorflow(tmp_path):
         f"data = onnx.write(Path({str(path)!r}).read_bytes())\n"
         "print(hashlib.sha256(data).hexdigest(), *({'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    told = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -976,5 +978,5 @@ def test_the_same_file_gives_the_same_bytes_and_no_tensorflow(tmp_path):
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(told) == 1
-    assert len(told.pop().split()) == 1
+    assert len(outputs) == 1
+    assert len(outputs.pop().split()) == 1

@@ -1,4 +1,4 @@
-"""int8 ONNX beside the int8 TFLite that it is made from: one quantization, two formats."""
+"""int8 ONNX compared with its int8 TFLite: one quantization, two formats."""
 
 from __future__ import annotations
 
@@ -86,17 +86,17 @@ EXACT = {"session.x64quantprecision": "1"}
 
 
 def session(data, path, entries=EXACT):
-    """(ONNX Runtime's session, what its own optimised graph is made of)."""
+    """(ONNX Runtime's session, the operators of its optimised graph)."""
     options = onnxruntime.SessionOptions()
     for entry in entries.items():
         options.add_session_config_entry(*entry)
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
-    opened = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return opened, Counter(node.op_type for node in onnx.load(path).graph.node)
+    onnx_session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return onnx_session, Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-def answers(lite, opened, count=8):
+def answers(lite, onnx_session, count=8):
     """Codes of both for the same int8 noise."""
     engine = Interpreter(model_content=lite, num_threads=1)
     engine.allocate_tensors()
@@ -107,7 +107,9 @@ def answers(lite, opened, count=8):
         codes = dice.integers(-128, 128, image["shape"]).astype(np.int8)
         engine.set_tensor(image["index"], codes)
         engine.invoke()
-        (other,) = opened.run(None, {opened.get_inputs()[0].name: codes.transpose(0, 3, 1, 2)})
+        (other,) = onnx_session.run(
+            None, {onnx_session.get_inputs()[0].name: codes.transpose(0, 3, 1, 2)}
+        )
         pairs.append((engine.get_tensor(scores["index"]).astype(int), other.astype(int)))
     return np.array(pairs)
 
@@ -115,16 +117,16 @@ def answers(lite, opened, count=8):
 @pytest.mark.parametrize("part", PARTS)
 def test_a_layer_gives_the_codes_of_tflite_and_is_fused(part, tmp_path):
     lite, data = both(network(*PARTS[part]))
-    opened, ops = session(data, tmp_path / "optimised.onnx")
+    onnx_session, ops = session(data, tmp_path / "optimised.onnx")
     assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul"}, ops
     assert shelf.float_layers(shelf.inspect(data)) == ()
-    pairs = answers(lite, opened)
-    # A mean that the two round otherwise goes through two dense layers in `flat`.
+    pairs = answers(lite, onnx_session)
+    # In `flat` a mean that both round differently goes through two dense layers.
     assert np.mean(abs(pairs[:, 0] - pairs[:, 1]) <= 1) >= (0.9 if part == "flat" else 0.99)
 
 
 def types(data):
-    """ONNX's types of the zero points of activations within."""
+    """ONNX's types of the zero points of inner activations."""
     tensors = onnx.load_model_from_string(data).graph.initializer
     return {t.data_type for t in tensors if t.name.endswith("/activation_zero")}
 
@@ -133,7 +135,7 @@ def types(data):
 @pytest.mark.parametrize("output", ["softmax", "logits"])
 @pytest.mark.parametrize("io", ["int8", "float"])
 def test_a_chain_keeps_signed_codes_and_is_fused_everywhere(io, output, allowed, tmp_path):
-    """Signed kernels are allowed on ARM: there, nothing is left of how the ends are written."""
+    """Signed kernels are allowed on ARM: there the nodes of the ends disappear."""
     chain = network(layers.DepthwiseConv2D(3, 2, padding="same"), layers.Conv2D(16, 1))
     lite, data = both(chain, io=io, output=output)
     assert types(data) == {onnx.TensorProto.INT8}
@@ -141,8 +143,8 @@ def test_a_chain_keeps_signed_codes_and_is_fused_everywhere(io, output, allowed,
     assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul", "Softmax", "GlobalAveragePool"}
     if io == "int8":
         assert (ops["QuantizeLinear"] > 0) == (allowed == "0")
-        opened, _ = session(data, tmp_path / "optimised.onnx")
-        pairs = answers(lite, opened)
+        onnx_session, _ = session(data, tmp_path / "optimised.onnx")
+        pairs = answers(lite, onnx_session)
         assert np.mean(abs(pairs[:, 0] - pairs[:, 1]) <= 1) >= 0.99
 
 
@@ -155,9 +157,9 @@ def test_codes_that_are_shared_or_moved_are_unsigned(part):
 def test_a_network_is_fused_and_agrees(name, tmp_path):
     spec = card_specs.spec(cards.load(name), alpha=0.35, res=64, classes=12)
     lite, data = both(framework.build(spec, None), spec.resolution)
-    opened, ops = session(data, tmp_path / "optimised.onnx")
+    onnx_session, ops = session(data, tmp_path / "optimised.onnx")
     assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul", "Add", "Mul"}, ops
-    pairs = answers(lite, opened)
+    pairs = answers(lite, onnx_session)
     assert np.mean(pairs[:, 0].argmax(-1) == pairs[:, 1].argmax(-1)) == 1
     if name != "mobilenet_v3_small":
         assert np.mean(abs(pairs[:, 0] - pairs[:, 1]) <= 1) >= 0.99
@@ -166,7 +168,7 @@ def test_a_network_is_fused_and_agrees(name, tmp_path):
 def test_weights_biases_and_scales_are_tflites():
     lite, data = both(network(residual, filters=17))
     engine = Interpreter(model_content=lite, num_threads=1)
-    held = {
+    constants = {
         numpy_helper.to_array(tensor).tobytes(): tensor.name
         for tensor in onnx.load_model_from_string(data).graph.initializer
     }
@@ -174,10 +176,10 @@ def test_weights_biases_and_scales_are_tflites():
     for detail in engine.get_tensor_details():
         scales = detail["quantization_parameters"]["scales"]
         if len(scales):
-            assert scales.astype(np.float32).tobytes() in held, detail["name"]
+            assert scales.astype(np.float32).tobytes() in constants, detail["name"]
         if detail["dtype"] == np.int8 and len(detail["shape"]) == 4 and len(scales) > 1:
             codes = engine.tensor(detail["index"])().transpose(0, 3, 1, 2)
-            assert np.ascontiguousarray(codes).tobytes() in held, detail["name"]
+            assert np.ascontiguousarray(codes).tobytes() in constants, detail["name"]
             checked += 1
     assert checked == 2
 
@@ -202,7 +204,7 @@ IMAGES = {
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypatch):
-    size, channels, filters, window, stride, padding, widened = IMAGES[name]
+    size, channels, filters, window, stride, padding, wide_window = IMAGES[name]
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((*size, 3))
     x = image if channels == 3 else layers.Conv2D(channels, 1)(image)
@@ -210,30 +212,30 @@ def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypat
     outer = Model("tf_keras", tf_keras.Model(image, layers.Dense(5)(layers.Flatten()(x))))
     lite = press(outer, INT8, "tflite", images(8, size), io="int8", output="logits")
 
-    def made():
+    def answers_and_ops():
         data = converter.write(lite)
         *_, conv = [n for n in onnx.load_model_from_string(data).graph.node if n.op_type == "Conv"]
-        opened, ops = session(data, tmp_path / "optimised.onnx")
+        onnx_session, ops = session(data, tmp_path / "optimised.onnx")
         assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul"}, ops
         shape = next(tuple(a.ints) for a in conv.attribute if a.name == "kernel_shape")
-        return shape, answers(lite, opened)
+        return shape, answers(lite, onnx_session)
 
-    shape, wide = made()
+    shape, wide = answers_and_ops()
     monkeypatch.setattr(_onnx_operators, "_FEW_FILTERS", 0)
-    plain_shape, plain = made()
+    plain_shape, plain = answers_and_ops()
     assert plain_shape == window
-    assert shape == (widened or window)
+    assert shape == (wide_window or window)
     np.testing.assert_array_equal(wide, plain)
     assert np.mean(abs(wide[:, 0] - wide[:, 1]) <= 1) >= 0.99
 
 
 @pytest.mark.parametrize("output", ["softmax", "logits"])
 @pytest.mark.parametrize("io", ["int8", "float"])
-def test_ends_are_as_asked_for(io, output):
+def test_ends_have_the_requested_type(io, output):
     _, data = both(network(), io=io, output=output)
     facts = shelf.inspect(data)
-    wanted = "int8" if io == "int8" else "float32"
-    assert {tensor.dtype for tensor in (*facts.inputs, *facts.outputs)} == {wanted}
+    dtype = "int8" if io == "int8" else "float32"
+    assert {tensor.dtype for tensor in (*facts.inputs, *facts.outputs)} == {dtype}
     assert shelf.float_layers(facts) == ()
 
 
@@ -294,7 +296,7 @@ def around(b, x):
 
 
 ROW = np.linspace(-0.5, 0.5, 4, dtype=np.float32)
-# By operator: how it is made, and what ONNX Runtime computes in float.
+# For each operator: how it is built, and what ONNX Runtime computes in float.
 SINGLE = {
     "ABS": (single("ABS"), {"Abs"}),
     "DEPTH_TO_SPACE": (
@@ -350,11 +352,11 @@ def test_an_operator_of_integers_gives_the_codes_of_tflite(name, tmp_path):
     x = stem(b, x, filters=5)
     axes = b.constant(np.int32([1, 2]))
     content = b.file(b.op("MEAN", [x, axes], (1, 5), options="ReducerOptions"))
-    lite = quantized.packed(quantized.start(content, INT8, "int8", images(16, (8, 8))))
+    lite = quantized.finish(quantized.start(content, INT8, "int8", images(16, (8, 8))))
     data = converter.write(lite)
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
-    opened, _ = session(data, tmp_path / "optimised.onnx")
-    pairs = answers(lite, opened)
+    onnx_session, _ = session(data, tmp_path / "optimised.onnx")
+    pairs = answers(lite, onnx_session)
     assert np.mean(abs(pairs[:, 0] - pairs[:, 1]) <= 1) >= 0.95
     facts = shelf.inspect(data)
     assert set(shelf.float_layers(facts)) == in_float
@@ -365,11 +367,13 @@ def test_codes_of_uint8_at_the_ends_stay(tmp_path):
     b = Lite()
     x = b.op("LOGISTIC", [stem(b, b.input((1, 8, 8, 3), name="image"))], SIDE)
     quantized_graph = quantized.start(b.file(x), INT8, "uint8", images(16, (8, 8)))
-    lite = quantized.packed(quantized_graph)
+    lite = quantized.finish(quantized_graph)
     data = converter.write(lite)
-    opened, _ = session(data, tmp_path / "optimised.onnx")
+    onnx_session, _ = session(data, tmp_path / "optimised.onnx")
     codes = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     (theirs,) = lite_answers(lite, codes)
-    (ours,) = opened.run(None, {opened.get_inputs()[0].name: codes.transpose(0, 3, 1, 2)})
+    (ours,) = onnx_session.run(
+        None, {onnx_session.get_inputs()[0].name: codes.transpose(0, 3, 1, 2)}
+    )
     assert ours.dtype == np.uint8
     assert np.abs(ours.transpose(0, 2, 3, 1).astype(int) - theirs).max() <= 1

@@ -1,4 +1,4 @@
-"""How models and recipes that TFLite cannot be made of are refused."""
+"""Models and recipes that TFLite does not support are refused."""
 
 import dataclasses
 
@@ -38,13 +38,13 @@ def test_a_model_that_calibration_cannot_run_is_one_line():
             tf.abs(tf.signal.rfft2d(tf.transpose(x, [0, 3, 1, 2]))), [0, 2, 3, 1]
         )
     )
-    with pytest.raises(InputError, match="LiteRT cannot .* the model: .*RFFT2D") as caught:
+    with pytest.raises(InputError, match="LiteRT cannot .* the model: .*RFFT2D") as excinfo:
         convert(classifier(spectrum), INT8)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize("recipe", [INT8, DYNAMIC], ids=lambda recipe: recipe.name)
-def test_the_granularity_asked_for_is_made(recipe):
+def test_the_requested_granularity_is_used(recipe):
     model = classifier()
     for granularity, scales in (("per-channel", 64), ("per-tensor", 1)):
         facts = convert(model, dataclasses.replace(recipe, granularity=granularity))
@@ -53,7 +53,7 @@ def test_the_granularity_asked_for_is_made(recipe):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "changes", "said"),
+    ("recipe", "changes", "message"),
     [
         ("int8_ptq", {"weight_bits": 2}, "weights of 2 bits"),
         ("int8_ptq", {"activation_bits": 12}, "activations of 12 bits"),
@@ -64,7 +64,7 @@ def test_the_granularity_asked_for_is_made(recipe):
         ("float32", {"passes": (("adaround",),)}, "passes are for recipes of integers"),
     ],
 )
-def test_a_recipe_that_it_cannot_make_is_refused(recipe, changes, said):
-    asked = dataclasses.replace(RECIPES.load(recipe).RECIPE, **changes)
-    with pytest.raises(InputError, match=f"recipe {recipe}: .*{said}"):
-        convert(classifier(), asked)
+def test_an_unsupported_recipe_is_refused(recipe, changes, message):
+    unsupported = dataclasses.replace(RECIPES.load(recipe).RECIPE, **changes)
+    with pytest.raises(InputError, match=f"recipe {recipe}: .*{message}"):
+        convert(classifier(), unsupported)
