@@ -195,6 +195,16 @@ def test_a_type_that_one_room_uses_lies_there():
             assert len(imported_from_core()["types", name]) > 1, name
 
 
+def test_every_class_has_a_name_of_its_own():
+    """The record field of --json is a class's name; and a name that means two things means less."""
+    places = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 # Files by their names: core/inputs.py opens what somebody else may have made, core/records.py
 # writes what a user named, and no other module does either. Who reaches files of ours says why.
 

@@ -134,7 +134,7 @@ def preprocessing_options(function: F) -> F:
     return function
 
 
-class Numbers(_settings.Listed[tuple[float, ...]]):
+class Numbers(_settings.CommaList[tuple[float, ...]]):
     """A fixed count of numbers with commas between."""
 
     name = "numbers"

@@ -46,7 +46,7 @@ option = functools.partial(click.option, cls=Option)
 output = functools.partial(click.option, cls=Output)
 
 
-class Listed(click.ParamType[T]):
+class CommaList(click.ParamType[T]):
     """A type whose values have commas between on the command line: a list in a file."""
 
 
@@ -164,7 +164,7 @@ def _said(asked: click.Option, value: Any) -> Any:
         if type(value) is not wanted:
             raise click.BadParameter(f"{_word(value)} is not {_WORDS[wanted]}")
         return value
-    several = asked.multiple or isinstance(asked.type, Listed)
+    several = asked.multiple or isinstance(asked.type, CommaList)
     texts = [_text(part) for part in (value if several and isinstance(value, list) else [value])]
     return tuple(texts) if asked.multiple else ",".join(texts)
 

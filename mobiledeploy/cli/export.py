@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.arguments import ImageOptions
 
 
-class Names(_settings.Listed[tuple[str, ...]]):
+class Names(_settings.CommaList[tuple[str, ...]]):
     """Names with commas between."""
 
     name = "names"

@@ -10,7 +10,7 @@ import click
 from mobiledeploy.cli import _frame, _settings
 
 
-class Several(_settings.Listed[tuple[Any, ...]]):
+class Several(_settings.CommaList[tuple[Any, ...]]):
     """Values with commas between."""
 
     name = "values"

@@ -55,7 +55,7 @@ def count(
     if target.runner != "native":
         raise UsageError(f"the runner {target.runner} cannot be emulated", "leave --runner away")
     with artifacts.scratch() as folder:
-        job = _Job(path, artifact, target, folder)
+        job = _CountJob(path, artifact, target, folder)
         reporter.progress(f"counting {path.name}", 0, 3)
         plain = job.run(session, "plain")
         reporter.progress(f"counting {path.name}", 1, 3)
@@ -81,7 +81,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _CountJob:
     path: Path
     artifact: Artifact
     target: Target
@@ -155,7 +155,7 @@ def _inferences(counts: Sequence[protocol.Counts]) -> Iterator[tuple[Counts, ...
 
 
 def _counted(
-    job: _Job, facts: Mapping[str, str], plain: _Run, profiled: _Run, here: _Run
+    job: _CountJob, facts: Mapping[str, str], plain: _Run, profiled: _Run, here: _Run
 ) -> Counted:
     if len(plain.inferences) != RUNS:
         raise DeviceError("the instruction counter said nothing", "mobiledeploy doctor --emulator")
@@ -195,7 +195,7 @@ def _library(runtime: str) -> NativeLibrary:
     return library
 
 
-def _layers(job: _Job, profiled: _Run) -> tuple[LayerCount, ...]:
+def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
     """What each operator executed, by the file's own names where the runtime ran one for one."""
     if not profiled.inferences:
         return ()
@@ -232,7 +232,7 @@ def _difference(emulated: Array, host: Array) -> float:
 
 
 def _warnings(
-    job: _Job,
+    job: _CountJob,
     each: Sequence[Counts],
     layers: Sequence[LayerCount],
     difference: float,

@@ -63,7 +63,7 @@ def each(
         Store.keeping(reporter) as store,
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        job = _Job(images, threads or leases.cores(), session, store, reporter)
+        job = _EvaluationJob(images, threads or leases.cores(), session, store, reporter)
         for path, artifact in asked.items():
             reference = float_sibling(path, artifact, asked, reporter) if compare else None
             if reference and reference[0] not in made and reference[0] not in failures:
@@ -107,7 +107,7 @@ def float_sibling(
 
 
 @dataclass(frozen=True)
-class _Job:
+class _EvaluationJob:
     """What is the same for all artifacts of one call."""
 
     images: EvaluationImages
