@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mobiledeploy.core.plugins import FORMATS, RUNTIMES
+from mobiledeploy.core.plugins import FORMATS, RECIPES, RUNTIMES
 
 NAMES = RUNTIMES.names()
-RECIPES = ("float32", "float16", "dynamic_int8", "int8_ptq")
-LIBRARY = {
-    "litert": "ai_edge_litert",
-    "tflite_runtime": "tflite_runtime",
-    "onnxruntime": "onnxruntime",
-}
+CHOSEN = ("float32", "float16", "dynamic_int8", "int8_ptq")
 
 REMEDY = "pip install 'mobiledeploy[all]'; tflite_runtime has wheels for Python 3.11 only"
 
@@ -62,9 +57,17 @@ sys.exit("tensorflow" in sys.modules)
 """
 
 
+def need(name: str) -> None:
+    """Skips the test where the runtime's package is not installed."""
+    package = RUNTIMES.load(name).PACKAGE
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed ({REMEDY})")
+
+
 def runs(name: str, model: Path, threads: int = 1, delegate: str = "") -> tuple[dict, str]:
-    if importlib.util.find_spec(LIBRARY[name]) is None:
-        pytest.skip(f"{LIBRARY[name]} is not installed ({REMEDY})")
+    need(name)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, name, str(model), str(threads), delegate],
         capture_output=True,
@@ -81,14 +84,15 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 def files(exported: dict[tuple[str, str], Path], runtime: str) -> dict[str, Path]:
-    format_ = "onnx" if runtime == "onnxruntime" else "tflite"
-    return {recipe: path for (recipe, kind), path in exported.items() if kind == format_}
+    formats = RUNTIMES.load(runtime).FORMATS
+    return {recipe: path for (recipe, kind), path in exported.items() if kind in formats}
 
 
 def test_it_runs_all_that_is_exported_for_it(exported, runtime: str) -> None:
     for recipe, path in files(exported, runtime).items():
         said, stderr = runs(runtime, path)
-        bits = {"int16x8_ptq": 16, "float32": 0, "float16": 0, "dynamic_int8": 0}.get(recipe, 8)
+        data = RECIPES.load(recipe).RECIPE
+        bits = data.activation_bits if data.full_integer else 0
         assert sorted(said["input"][0]) == [1, 3, 64, 64]
         assert said["output"][0] == [1, 12]
         assert said["input"][1] == said["output"][1] == (f"int{bits}" if bits else "float32")
@@ -137,7 +141,8 @@ def test_it_never_takes_another_delegate_instead(exported, runtime: str) -> None
 
 
 def test_it_says_which_files_it_takes(exported, runtime: str) -> None:
-    other = exported["float32", "tflite" if runtime == "onnxruntime" else "onnx"]
+    formats = RUNTIMES.load(runtime).FORMATS
+    other = exported["float32", next(f for f in ("tflite", "onnx") if f not in formats)]
     said, _ = runs(runtime, other)
     assert said["exit_code"] == 2
     assert f"{runtime} runs ." in said["error"]
@@ -190,8 +195,7 @@ print(json.dumps(said))
 
 
 def test_a_subgraph_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(LIBRARY[runtime]) is None:
-        pytest.skip(f"{LIBRARY[runtime]} is not installed ({REMEDY})")
+    need(runtime)
     source = files(exported, runtime)["float32"]
     shelf = FORMATS.load(source.suffix[1:])
     facts = shelf.inspect(source.read_bytes())
