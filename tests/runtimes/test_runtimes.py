@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from mobiledeploy.core.plugins import FORMATS, RECIPES, RUNTIMES
 
 NAMES = RUNTIMES.names()
-CHOSEN = ("float32", "float16", "dynamic_int8", "int8_ptq")
 
 REMEDY = "pip install 'mobiledeploy[all]'; tflite_runtime has wheels for Python 3.11 only"
 
