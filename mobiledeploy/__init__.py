@@ -17,6 +17,8 @@ Each name is imported on first use, so that asking for the version, or for help,
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -254,6 +256,22 @@ def __getattr__(name: str) -> object:
     found: object = getattr(importlib.import_module(places[name]), name)
     globals()[name] = found
     return found
+
+
+class _Package(ModuleType):
+    """This module, whose `devices` is the verb: a folder of the package has the same name."""
+
+    @property
+    def devices(self) -> object:
+        """The verb, whether or not the folder was imported."""
+        return importlib.import_module("mobiledeploy.verbs.devices").devices
+
+    @devices.setter
+    def devices(self, folder: object) -> None:
+        """What Python does when it imports the folder; who imports it takes it from there."""
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

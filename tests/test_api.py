@@ -207,6 +207,18 @@ def test_the_import_brings_nothing_heavy():
     assert set(VERBS) < set(dir(md))
 
 
+def test_a_verb_of_the_name_of_a_folder_stays_the_verb():
+    code = (
+        "import mobiledeploy as md\n"
+        "from mobiledeploy.devices import host\n"
+        "import mobiledeploy.devices\n"
+        "from mobiledeploy import devices\n"
+        "print(devices is md.devices, md.devices().devices[0].name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "adb"], done.stderr
+
+
 # Records
 
 

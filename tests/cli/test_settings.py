@@ -92,9 +92,13 @@ def fitting(option):
         return 0.5
     if option.name in ("input_range", "mean", "std"):
         return [0.0, 1.0] if option.name == "input_range" else [1, 1, 1]
-    return {"max_mult_adds": "2M", "max_size": "2M", "alpha": [0.5, 1], "res": [96]}.get(
-        option.name, "it"
-    )
+    return {
+        "max_mult_adds": "2M",
+        "max_size": "2M",
+        "alpha": [0.5, 1],
+        "groups": [2],
+        "res": [96],
+    }.get(option.name, "it")
 
 
 # Who may say what
