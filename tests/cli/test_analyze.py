@@ -52,7 +52,7 @@ def test_people_get_layers_kinds_and_totals(file):
     rows = table[start + 1 : start + 29]
     assert all("Conv" in row or "Fully" in row for row in rows)
     assert "32x32x8" in rows[0]
-    shares = table[start + 29 :]
+    shares = table[start + 30 :]
     assert shares[0] == ["kind", "of", "layer", "layers", "mult-adds", "params"]
     assert shares[1][:3] == ["Conv", "1x1", "13"]
     assert "3,331,584 mult-adds, " in said
@@ -86,7 +86,7 @@ def test_the_best_of_a_budget():
     assert "~1." in first
     assert last.startswith("Next: `mobiledeploy ")
     data = json.loads(run("--best", *budget, "--json").stdout)
-    assert data["record"] == "Choices"
+    assert data["record"] == "BudgetChoices"
     assert data["budget"] == {"mult_adds": 150_000_000, "size_bytes": 2_000_000, "top1": 0.6}
     assert data["choices"][0]["command"] in last
 

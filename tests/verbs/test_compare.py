@@ -40,7 +40,7 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     # Elsewhere it is the same, blocks and raw samples included, and once.
     results.results_export(here / "all.jsonl")
     lines = (here / "all.jsonl").read_text().splitlines()
-    (line,) = [line for line in lines if '"record":"Compared"' in line]
+    (line,) = [line for line in lines if '"record":"LatencyComparison"' in line]
     assert len(json.loads(line)["kept"]["blocks"]) == 4 * ROUNDS
     with Store.open(here / "other.db") as other:
         for new in (3, 0):
