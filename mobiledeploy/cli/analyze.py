@@ -172,40 +172,7 @@ def _show(found: verb.Analysis) -> None:
 
 
 def _show_diagnosis(found: diagnose.QuantizationDiagnosis) -> None:
-    _frame.table(
-        (
-            "layer",
-            "kind",
-            "SQNR",
-            "own",
-            "share",
-            "mostly",
-            "cosine",
-            "ranges",
-            "dead",
-            "lost",
-            "saturated",
-            "codes used",
-        ),
-        [
-            (
-                row.name,
-                row.op,
-                _decibels(row.sqnr_db),
-                _decibels(row.own_sqnr_db),
-                units.percent(row.share),
-                row.cause or "–",
-                f"{row.cosine:.4f}",
-                f"{row.range_ratio:.0f}:1",
-                *(f"{n}/{row.channels}" if n else "–" for n in (row.dead, row.lost)),
-                f"{row.saturated}/{row.channels}" if row.saturated else "–",
-                units.percent(row.codes_used),
-            )
-            for row in found.layers
-        ],
-        title=f"{found.artifact} beside {found.reference}: "
-        f"{found.images} image{'s' * (found.images != 1)} ({found.data}), {found.runtime}",
-    )
+    _frame.show(found)
     click.echo(
         f"logits: {found.sqnr_db:.1f} dB, the best class is float's on "
         f"{units.percent(found.agreement)} of the images"
@@ -234,13 +201,6 @@ def _where(found: diagnose.QuantizationDiagnosis) -> str:
         told = "; ".join(f"{x.name}: {part}" for x, part in zip(most, parts, strict=True))
         return f"most of the error enters in {count}: {told}"
     return f"the error is spread over {count}; its largest part is {most[0].name}'s: {parts[0]}"
-
-
-def _decibels(value: float) -> str:
-    """What has no error, or no signal, has no decibels."""
-    from mobiledeploy.analysis import accuracy
-
-    return "–" if abs(value) >= accuracy.LARGEST_SQNR_DB else f"{value:.1f} dB"
 
 
 def _show_table(found: verb.TableComparison) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.steps import defaults
 
@@ -172,28 +170,10 @@ def command(
 def _show_comparison(made: LatencyComparison, device: str) -> None:
     from mobiledeploy.steps import bench_tables, resolve
 
-    word = units.change_word(made.ratio, made.changed)
-    medians = {
-        side: statistics.median(
-            block.median_ns
-            for block, own in zip(made.blocks, "ABBA" * made.rounds, strict=True)
-            if own == side
-        )
-        for side in "AB"
-    }
-    low, high = made.interval
+    (table,) = made.tables()
+    where = f"{bench_tables.recorded(resolve.recorded_at(device))}measured on "
     _frame.table(
-        ("B over A", "time of A", "time of B", "ratio", "95 % interval", ""),
-        [
-            (
-                f"{made.b} over {made.a}",
-                units.duration(medians["A"]),
-                units.duration(medians["B"]),
-                f"{made.ratio:.3f}",
-                f"{low:.3f} to {high:.3f}",
-                word,
-            )
-        ],
-        title=f"{bench_tables.recorded(resolve.recorded_at(device))}measured on "
-        f"{bench_tables.machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
+        table.headers,
+        table.rows,
+        f"{where}{bench_tables.machine(made.blocks[0])}, {table.title}",
     )

@@ -684,6 +684,31 @@ class LatencyComparison(Record):
     rounds: int
     blocks: tuple[Measured, ...]
 
+    def tables(self) -> tuple[Table, ...]:
+        """One row; times are medians of the blocks' medians."""
+        # Not at the top: it takes longer to import than all else here.
+        import statistics
+
+        a, b = (
+            statistics.median(
+                block.median_ns
+                for block, own in zip(self.blocks, "ABBA" * self.rounds, strict=True)
+                if own == side
+            )
+            for side in "AB"
+        )
+        low, high = self.interval
+        row = (
+            f"{self.b} over {self.a}",
+            units.duration(a),
+            units.duration(b),
+            f"{self.ratio:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            units.change_word(self.ratio, self.changed),
+        )
+        headers = ("B over A", "time of A", "time of B", "ratio", "95 % interval", "")
+        return (Table(headers, (row,), f"{self.rounds} rounds of A B B A"),)
+
 
 @dataclass(frozen=True)
 class StoredComparison(Record):

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.analysis.quantization import CodeGrid, Doubles, LayerError, Remedy, Scaling, Tally
-from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records
-from mobiledeploy.core.display import Record
+from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records, units
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
@@ -75,6 +75,34 @@ class QuantizationDiagnosis(Record):
     not_told: tuple[str, ...]
     remedies: tuple[Remedy, ...]
     warnings: tuple[NamedWarning, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each layer, in the order in which they run."""
+        rows = tuple(
+            (
+                row.name,
+                row.op,
+                _decibels(row.sqnr_db),
+                _decibels(row.own_sqnr_db),
+                units.percent(row.share),
+                row.cause or "–",
+                f"{row.cosine:.4f}",
+                f"{row.range_ratio:.0f}:1",
+                *(f"{n}/{row.channels}" if n else "–" for n in (row.dead, row.lost)),
+                f"{row.saturated}/{row.channels}" if row.saturated else "–",
+                units.percent(row.codes_used),
+            )
+            for row in self.layers
+        )
+        headers = ("layer", "kind", "SQNR", "own", "share", "mostly", "cosine", "ranges", "dead")
+        images = f"{units.several(self.images, 'image')} ({self.data}), {self.runtime}"
+        title = f"{self.artifact} beside {self.reference}: {images}"
+        return (Table((*headers, "lost", "saturated", "codes used"), rows, title),)
+
+
+def _decibels(value: float) -> str:
+    """What has no error, or no signal, has no decibels."""
+    return "–" if abs(value) >= accuracy.LARGEST_SQNR_DB else f"{value:.1f} dB"
 
 
 def diagnose(
