@@ -86,7 +86,7 @@ def test_the_best_of_a_budget():
     assert "~1." in first
     assert last.startswith("Next: `mobiledeploy ")
     data = json.loads(run("--best", *budget, "--json").stdout)
-    assert data["record"] == "Choices"
+    assert data["record"] == "BudgetChoices"
     assert data["budget"] == {"mult_adds": 150_000_000, "size_bytes": 2_000_000, "top1": 0.6}
     assert data["choices"][0]["command"] in last
 

@@ -64,7 +64,7 @@ def test_without_a_name_every_card_has_one_line():
 
 def test_json_is_one_object():
     data = json.loads(run("--json").stdout)
-    assert data["record"] == "Listings"
+    assert data["record"] == "ModelListings"
     assert [listing["card"]["name"] for listing in data["models"]] == list(cards.names())
     (listing,) = json.loads(run("mobilenet_v1", "--json").stdout)["models"]
     first = listing["published"][0]

@@ -191,6 +191,6 @@ def test_the_command_line(exported, here) -> None:
     done = subprocess.run([*argv, *pair, "--json"], capture_output=True, text=True, timeout=60)
     found = records.loads(Difference, done.stdout)
     assert all(p.sqnr_db is None for p in found.layers)
-    assert json.loads(done.stdout)["record"] == "Different"
+    assert json.loads(done.stdout)["record"] == "Difference"
     done = subprocess.run([*argv, "no.tflite", pair[0]], capture_output=True, text=True, timeout=60)
     assert done.returncode == 7

@@ -321,4 +321,4 @@ def test_the_command_ends_in_one_where_something_is_wrong(artifact):
     assert done.returncode == 1
     assert "fail: pixels are [0, 1], the model wants [-1, 1]" in done.stdout
     done = run("verify", artifact, "--json", "-q")
-    assert json.loads(done.stdout)["record"] == "Verified"
+    assert json.loads(done.stdout)["record"] == "VerifyResult"
