@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
@@ -69,10 +70,13 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-# What a file of pure tests does not import, and what its tests do not take.
+# Rooms of TensorFlow's wing, and what a file of pure tests does not import.
+_WING = {"architectures", "compressions", "frameworks", "hostile", "sources", "training"}
 _IMPURE = re.compile(
-    r"^ *(import|from) (asyncio|subprocess|tensorflow|tf_keras|keras|selenium|"
-    r"tests\.(figures|lite|namespaces|warm)|tests import (.*, )?(namespaces|warm))\b",
+    r"^ *(import|from) (asyncio|subprocess|tensorflow|tf_keras|keras|nbclient|selenium"
+    rf"|mobiledeploy\.({'|'.join(sorted(_WING))}|cli\.analyze)"
+    r"|tests\.(figures|lite|namespaces|warm)"
+    r"|tests import .*\b(namespaces|warm)|mobiledeploy\.steps import .*_process)\b",
     re.MULTILINE,
 )
 _DEAR = frozenset(
@@ -90,7 +94,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With `--quick`, a file of tests that start processes or TensorFlow is not even imported."""
     if not config.getoption("--quick") or collection_path.suffix != ".py":
         return None
-    return bool(_IMPURE.search(collection_path.read_text("utf-8"))) or None
+    impure = collection_path.parent.name in _WING
+    return impure or bool(_IMPURE.search(collection_path.read_text("utf-8"))) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -298,10 +303,13 @@ class Converted(Mapping[tuple[str, str], bytes]):
             conversion_process.produce(request, folder / "log", Terminal(quiet=True))
             return
         # The file is what a training gives, and need not be a good one: in this process, where
-        # its steps can be few.
+        # the training can be short.
         from mobiledeploy.training import qat
 
+        plugin = RECIPES.load(recipe)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plugin, "RECIPE", dataclasses.replace(plugin.RECIPE, training=("qat",)))
+            patch.setattr(conversion_process, "TRAINING_IMAGES", 100)
             patch.setattr(qat, "STEPS", 4)
             conversion_process._work(request, child_process.Speaker(io.StringIO()))
 

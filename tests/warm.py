@@ -28,13 +28,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 # Variables that a process reads while it starts or imports: another value needs a real start.
@@ -114,7 +114,7 @@ def session() -> Iterator[None]:
     """The servers, and `program()`, which asks them; at the end all that they forked is ended."""
     global _program
     # Not in pytest's folders: the path of a socket has a hundred bytes at most.
-    with TemporaryDirectory(prefix="warm-") as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder, ExitStack() as stack:
         _program = _started(Path(folder), stack)
         try:
             yield
@@ -278,6 +278,8 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     for name, (soft, hard) in request["limits"].items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
+    # It is found out once, and was by what is imported.
+    tempfile.tempdir = None
     sys.argv = [request["module"], *request["arguments"]]
     if not request["safe"]:
         sys.path.insert(0, str(Path.cwd()))

@@ -1,7 +1,6 @@
 """Networks and model files as layers, traced by the real child."""
 
 import math
-import sys
 
 import pytest
 import tf_keras
@@ -12,7 +11,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Source
-from mobiledeploy.steps import card_specs, tracing_process
+from mobiledeploy.steps import card_specs, child_process, tracing_process
 from mobiledeploy.steps.model_files import detect
 from mobiledeploy.verbs import analyze
 
@@ -126,13 +125,13 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
     own, answer = tmp_path / "python", records.line(tracing_process.TracedModel(spec, (), 0, 0))
     own.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\nkill -SEGV $$\n")
     own.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(own))
+    monkeypatch.setattr(child_process, "INTERPRETER", (str(own),))
     sources = [Source(spec, weights=str(tmp_path / name)) for name in ("a.h5", *["b.h5"] * 300)]
     with pytest.raises(InputError, match=r"the analysis crashed on b\.h5 \(SIGSEGV\)"):
         list(tracing_process.trace(sources, SILENT))
 
 
-def test_libraries_leave_nothing_in_the_users_home(model_files, tmp_path, monkeypatch):
+def test_libraries_leave_nothing_in_the_users_home(cold, model_files, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("CACHE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))

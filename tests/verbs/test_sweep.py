@@ -25,7 +25,7 @@ from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Answers, DataRef, Evaluation, Failure, Prediction
-from mobiledeploy.steps import export_files, sweep_job
+from mobiledeploy.steps import child_process, export_files, sweep_job
 from mobiledeploy.verbs import sweep
 from tests import warm
 from tests.figures import artifact, evaluation, keep, measured
@@ -156,7 +156,7 @@ def test_workers_share_the_cores() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> None:
     # The process that the job runs in, as the system would find it.
-    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    monkeypatch.setattr(child_process, "INTERPRETER", (str(here / "python"),))
     (here / "python").write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     (here / "python").chmod(0o755)
     order = sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
@@ -168,7 +168,7 @@ def test_a_job_that_is_killed_is_an_answer(here: Path, monkeypatch, number) -> N
 
 
 def test_what_failed_is_a_line_of_error(here: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    monkeypatch.setattr(child_process, "INTERPRETER", (str(here / "python"),))
     (here / "python").write_text("#!/bin/sh\nkill -9 $$\n")
     (here / "python").chmod(0o755)
     argv = ["sweep", "--alpha", "0.25", "--res", "64", "--recipe", "float32", "--device", "", "-q"]
@@ -180,7 +180,7 @@ def test_what_failed_is_a_line_of_error(here: Path, monkeypatch) -> None:
 
 
 def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(child_process, "INTERPRETER", ("/bin/false",))
     monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
     order = records.line(
         sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
