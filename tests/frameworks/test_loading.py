@@ -49,7 +49,7 @@ def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
     path = write(tmp_path, tmp_path / "canary")
     looked_at = dataclasses.replace(keras.detect(path), code=())
     with (
-        pytest.raises(InputError, match="was changed while it was read"),
+        pytest.raises(InputError, match="changed while it was read"),
         loading.for_inference(looked_at, suffix),
     ):
         pass

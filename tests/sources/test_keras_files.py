@@ -136,7 +136,7 @@ def virtual(file):
         (virtual, "in another file"),
         (lambda file: file.__setitem__("w", h5py.ExternalLink("other.h5", "/w")), "lead out"),
         (lambda file: file.__setitem__("w", h5py.SoftLink("/a")), "lead out"),
-        (lambda file: file.__setitem__("loop", file["/"]), "within themselves"),
+        (lambda file: file.__setitem__("loop", file["/"]), "contain themselves"),
     ],
 )
 def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, said):
@@ -186,7 +186,7 @@ def test_a_zip_of_two_names_out_of_its_folder_or_of_another_keras_is_refused(tmp
         keras.detect(archive(path, config=[1]))
     with pytest.warns(UserWarning, match=r"Duplicate"):
         archive(path, extra=[("config.json", "{}")])
-    with pytest.raises(InputError, match=r"two files of one name"):
+    with pytest.raises(InputError, match=r"two files of the same name"):
         keras.detect(path)
 
 

@@ -117,7 +117,7 @@ def test_float16_is_widened(tmp_path):
 def test_integers_are_refused_with_what_can_be_done(recipe, tmp_path):
     path = tmp_path / "ready.tflite"
     path.write_bytes(press(network("softmax"), recipe, "tflite", IMAGES))
-    with pytest.raises(InputError, match=r"integers already \(int.*evaluate, bench.*ready") as told:
+    with pytest.raises(InputError, match=r"already holds integers \(int.*evaluate, bench.*ready") as told:
         tflite.detect(path)
     assert "\n" not in str(told.value)
 
@@ -261,7 +261,7 @@ def test_a_file_that_takes_any_size_wants_one(tmp_path):
     _, content = open_to_any_size()
     with pytest.raises(InputError, match=r"takes any height and width") as told:
         opened(tmp_path / "x.tflite", content)
-    assert (told.value.exit_code, told.value.hint) == (7, "say which: --res 224")
+    assert (told.value.exit_code, told.value.hint) == (7, "choose one: --res 224")
     with pytest.raises(InputError, match="cannot take 1x1: LiteRT"):
         opened(tmp_path / "x.tflite", content, resolution=(1, 1))
 
@@ -292,7 +292,7 @@ def test_a_file_that_changed_is_refused(floats, tmp_path):
         Preprocessing((0.0, 1.0)),
         Weights("x", "", pinned=False),
     )
-    with pytest.raises(InputError, match="was changed while it was read"):
+    with pytest.raises(InputError, match="changed while it was read"):
         tflite.open(Source(spec, file=file))
 
 

@@ -66,7 +66,7 @@ def test_without_its_environment_the_line_that_makes_it_is_named(good, monkeypat
 def test_another_file_than_was_looked_at_is_refused(good, torch_python):
     found = source(good)
     good.write_bytes(good.read_bytes() + b"\0")
-    with pytest.raises(InputError, match="was changed"):
+    with pytest.raises(InputError, match="changed while"):
         torch.open(found)
 
 
@@ -74,7 +74,7 @@ def test_another_file_than_was_looked_at_is_refused(good, torch_python):
 def test_what_is_only_named_so_is_refused(tmp_path, content):
     path = tmp_path / "model.pt2"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.pt2 is (a broken|no archive)"):
+    with pytest.raises(InputError, match=r"model\.pt2 is (a broken|not an archive)"):
         model_files.detect(path)
 
 
@@ -131,9 +131,9 @@ def test_another_resolution_is_refused(written):
     ("name", "said"),
     [
         ("batch_of_two", "a fixed batch of 2"),
-        ("training", "as it trains"),
+        ("training", "in training mode"),
         ("wide", r"gives \[1, 4, 32, 32\]"),
-        ("any_size", "no plain size|any height and width"),
+        ("any_size", "not a plain size|any height and width"),
     ],
 )
 def test_what_is_no_classifier_is_refused(written, name, said):

@@ -204,7 +204,7 @@ def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
     network, heard = small(alpha=0.5, resolution=SIZE, classes=2), Heard()
     head = network.get_layer("conv_preds").get_weights()
     loop.load(network, spec(), tmp_path / "seven.h5", heard)
-    assert heard.said == ["seven.h5 knows 7 classes, the data 2: conv_preds starts fresh"]
+    assert heard.said == ["seven.h5 has 7 classes, the data 2: conv_preds starts from new weights"]
     np.testing.assert_array_equal(network.get_layer("conv_preds").get_weights()[0], head[0])
     seven = small(alpha=0.5, resolution=SIZE, classes=7)
     seven.load_weights(tmp_path / "seven.h5")
@@ -228,7 +228,7 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
     loop.save_weights(teacher, tmp_path / "teacher.h5")
     wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
     held = examples(12, seed=1)
-    batch = next(iter(loop.judged(held, spec().preprocessing, 2)))[0]
+    batch = next(iter(loop.validation_batches(held, spec().preprocessing, 2)))[0]
 
     quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
     changes = dataclasses.replace(SETTINGS, epochs=6, schedule=quick)
@@ -279,7 +279,7 @@ def test_the_learning_rate_follows_the_batch_and_the_epochs(tmp_path: Path) -> N
     ],
 )
 def test_moving_averages_forget_within_the_run(momentum: float, steps: int, bound: float) -> None:
-    assert loop.bounded(momentum, steps) == pytest.approx(bound)
+    assert loop.bounded_momentum(momentum, steps) == pytest.approx(bound)
 
 
 # Images
@@ -333,7 +333,7 @@ def test_pixels_are_scaled_as_in_use(
 ) -> None:
     said = Preprocessing((low, low + width), mean=mean, std=std)
     some = examples(3)
-    ((images, _),) = loop.judged(some, said, 2)
+    ((images, _),) = loop.validation_batches(some, said, 2)
     for image, pixels in zip(images.numpy(), some.images, strict=True):
         np.testing.assert_allclose(
             image, preprocessing.prepare(pixels, said, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
