@@ -27,15 +27,15 @@ def test_the_best_are_highest_first_and_ties_go_to_the_lower_index(scores, count
 
 
 def test_top_counts_labelled_images_only() -> None:
-    seen = [
+    values = [
         prediction("a", 1, 1, 0, 2, 3, 4),
         prediction("b", 2, 1, 2, 0, 3, 4),
         prediction("c", 5, 1, 2, 0, 3, 4),
         prediction("d", -1, 1, 2, 0, 3, 4),
     ]
-    assert accuracy.top(seen, 1) == pytest.approx(1 / 3)
-    assert accuracy.top(seen, 5) == pytest.approx(2 / 3)
-    assert accuracy.top(seen[3:], 1) is None
+    assert accuracy.top(values, 1) == pytest.approx(1 / 3)
+    assert accuracy.top(values, 5) == pytest.approx(2 / 3)
+    assert accuracy.top(values[3:], 1) is None
 
 
 def test_top_5_of_two_classes_says_nothing() -> None:
@@ -51,8 +51,8 @@ def test_agreement_is_over_what_both_saw() -> None:
 
 
 def test_confusion_is_of_the_wrong_ones_largest_first() -> None:
-    seen = [prediction(str(n), *pair) for n, pair in enumerate([(1, 2), (0, 0), (1, 2), (2, 0)])]
-    assert accuracy.confusion(seen) == ((1, 2, 2), (2, 0, 1))
+    values = [prediction(str(n), *pair) for n, pair in enumerate([(1, 2), (0, 0), (1, 2), (2, 0)])]
+    assert accuracy.confusion(values) == ((1, 2, 2), (2, 0, 1))
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.floats(0.5, 20))

@@ -10,10 +10,10 @@ WORDS = st.text("abc", max_size=12)
 
 @given(WORDS, WORDS)
 def test_every_element_has_one_place_and_order_is_kept(a: str, b: str) -> None:
-    found = list(alignment.pairs(a, b))
-    assert [i for i, _ in found if i is not None] == list(range(len(a)))
-    assert [j for _, j in found if j is not None] == list(range(len(b)))
-    assert (None, None) not in found
+    result = list(alignment.pairs(a, b))
+    assert [i for i, _ in result if i is not None] == list(range(len(a)))
+    assert [j for _, j in result if j is not None] == list(range(len(b)))
+    assert (None, None) not in result
 
 
 @given(WORDS)

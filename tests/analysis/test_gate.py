@@ -24,8 +24,8 @@ Z = stats.norm.ppf(gate.CONFIDENCE)
     ],
 )
 def test_tangos_interval_is_the_published_one(losses, gains, n, low, high):
-    found = gate.bounds(losses, gains, n, confidence=0.975, correction=0)
-    assert found == pytest.approx((low, high), abs=5e-5)
+    result = gate.bounds(losses, gains, n, confidence=0.975, correction=0)
+    assert result == pytest.approx((low, high), abs=5e-5)
 
 
 counts = st.integers(1, 3000).flatmap(
@@ -56,10 +56,10 @@ def test_swapped_models_mirror_the_bounds(known):
 @given(counts, st.floats(0.001, 0.2))
 def test_the_bounds_decide_as_the_statistic_does(known, margin):
     b, c, n = known
-    found = gate.outcome(gate.bounds(b, c, n), margin)
+    result = gate.outcome(gate.bounds(b, c, n), margin)
     upper, lower = gate.tango(b, c, n, margin, 0.5), gate.tango(b, c, n, margin, -0.5)
     if abs(upper + Z) > 1e-6 and abs(lower - Z) > 1e-6:
-        assert found == ("pass" if upper < -Z else "fail" if lower > Z else "inconclusive")
+        assert result == ("pass" if upper < -Z else "fail" if lower > Z else "inconclusive")
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(1, 1, 1), (-1, 0, 5), (0, 0, 0)])
@@ -101,11 +101,11 @@ def test_without_the_correction_it_would_pass_more_often():
     assert chance[gate.tango(b, c, 270, 0.01) < -Z].sum() > 0.06
 
 
-@pytest.mark.parametrize(("flips", "published"), [(0.03, 1855), (0.06, 3710)])
-def test_needed_images_are_those_of_the_textbook_and_decide(flips, published):
+@pytest.mark.parametrize(("flips", "reference_model"), [(0.03, 1855), (0.06, 3710)])
+def test_needed_images_are_those_of_the_textbook_and_decide(flips, reference_model):
     n = 1000
     needed = gate.images_needed(round(n * flips / 2), round(n * flips / 2), n, 0.01)
-    assert published < needed < published + 110
+    assert reference_model < needed < reference_model + 110
     b, c, chance = enumerated(needed, flips, 0.0)
     power = chance[gate.tango(b, c, needed, 0.01, 0.5) < -Z].sum()
     assert power == pytest.approx(0.8, abs=0.02)
@@ -162,12 +162,12 @@ def test_chance_alone_names_a_class_once_in_a_hundred_checks_at_most(count):
     """2,000 checks in which every class loses as much as it gains."""
     dice = np.random.default_rng(5)
     classes = np.repeat(np.arange(count), 20)
-    named = 0
+    names_ = 0
     for _ in range(2000 if count == 10 else 200):
         rolled = dice.random(len(classes))
         groups, _ = gate.regressed_classes(classes, rolled < 0.15, rolled > 0.85)
-        named += any(g.regressed for g in groups)
-    assert named <= (20 if count == 10 else 2)
+        names_ += any(g.regressed for g in groups)
+    assert names_ <= (20 if count == 10 else 2)
 
 
 def test_answers_of_a_class_that_changed_are_named_without_labels():

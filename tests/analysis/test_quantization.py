@@ -34,11 +34,11 @@ def test_decibels_are_bounded() -> None:
 
 def tally(exact, delivered=None, own=None, reference=None, grid=GRID, factor=1.0) -> LayerError:
     """One image's row; what is not given is the exact values, rounded to codes."""
-    found = Tally(grid, np.full(exact.shape[-1], factor))
+    result = Tally(grid, np.full(exact.shape[-1], factor))
     rounded = grid.codes(exact * factor).astype(np.int8)
     delivered, own = (rounded if x is None else x for x in (delivered, own))
-    found.add(exact, delivered, own, exact if reference is None else reference)
-    return found.error("layer", "CONV_2D", exact.shape, (), alone=1.0, power=100.0, share=0.5)
+    result.add(exact, delivered, own, exact if reference is None else reference)
+    return result.error("layer", "CONV_2D", exact.shape, (), alone=1.0, power=100.0, share=0.5)
 
 
 def test_an_error_is_told_apart_by_its_cause() -> None:
@@ -87,8 +87,8 @@ def test_channels_that_equalization_scaled_are_held_against_their_own_values() -
     for _ in range(2):
         scaling.add(exact, GRID.real(rounded))
     np.testing.assert_allclose(scaling.factor(), factor, rtol=0.01)
-    found = Tally(GRID, scaling.factor())
-    error = found.add(exact, rounded, rounded, exact)
+    result = Tally(GRID, scaling.factor())
+    error = result.add(exact, rounded, rounded, exact)
     assert np.abs(error[..., 3]).max() < np.abs(error[..., 0]).max() / 5
     plain = Scaling()
     plain.add(exact, GRID.real(GRID.codes(exact * 0.5)))

@@ -49,7 +49,7 @@ def test_a_quiet_phone_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"thermal_status": "1"}, "throttles (thermal status 1 after"),
         ({"screen": "off"}, "the screen went on -> off"),
@@ -62,12 +62,12 @@ def test_a_quiet_phone_is_valid() -> None:
         ),
     ],
 )
-def test_what_happened_is_named(change, said) -> None:
+def test_what_happened_is_named(change, message) -> None:
     (reason,) = validity.disturbed(measured(after=FACTS | change))
-    assert said in reason
+    assert message in reason
     assert validity.disturbed(measured(before=FACTS | change, after=FACTS | change)) == (
         ()
-        if "status" not in said
+        if "status" not in message
         else (
             "the phone throttles (thermal status 1 before the runs)",
             "the phone throttles (thermal status 1 after the runs)",

@@ -51,8 +51,8 @@ def computed_in_float(path):
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     nodes = onnx.load(path.with_suffix(".optimized")).graph.node
     floats = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
-    fed = {node.op_type for node in nodes if floats.intersection(node.input)}
-    return fed - {"QuantizeLinear", "Reshape"}
+    inputs_ = {node.op_type for node in nodes if floats.intersection(node.input)}
+    return inputs_ - {"QuantizeLinear", "Reshape"}
 
 
 def test_every_card_is_of_an_architecture_and_every_architecture_has_a_card():
@@ -79,9 +79,11 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
         output="softmax",
         folder=str(tmp_path),
     )
-    files, finished = conversion_process.produce(request, tmp_path / "log", Terminal(quiet=True))
+    files, finished_jobs = conversion_process.produce(
+        request, tmp_path / "log", Terminal(quiet=True)
+    )
     assert len(files) == len(jobs)
-    reference = np.asarray(finished.reference, np.float32)
+    reference = np.asarray(finished_jobs.reference, np.float32)
     for file in files:
         shelf = FORMATS.load(file.format)
         content = Path(file.path).read_bytes()

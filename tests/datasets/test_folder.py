@@ -84,8 +84,8 @@ def test_identity_is_of_names_contents_split_and_labels(photos, tmp_path_factory
     assert opened(copy, "validation").identity == first
     assert opened(copy, "calibration").identity != first
     assert opened(copy, "validation", ("dog", "cat")).identity != first
-    changed = copy / opened(copy, "validation").id(0)
-    changed.write_bytes(changed.read_bytes() + b"\0")
+    changes_ = copy / opened(copy, "validation").id(0)
+    changes_.write_bytes(changes_.read_bytes() + b"\0")
     assert opened(copy, "validation").identity != first
 
 
@@ -216,7 +216,7 @@ def jpeg(size=(40, 30)):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"hello, I am text", "neither JPEG nor PNG"),
         (b"", "neither JPEG nor PNG"),
@@ -224,9 +224,9 @@ def jpeg(size=(40, 30)):
         (b"GIF89a" + bytes(20), "neither"),
     ],
 )
-def test_a_broken_image_is_named(tmp_path, content, said):
+def test_a_broken_image_is_named(tmp_path, content, message):
     samples = only(tmp_path, "0.jpg", content)
-    with pytest.raises(BrokenImage, match=f"a/0.jpg cannot be read.*({said})"):
+    with pytest.raises(BrokenImage, match=f"a/0.jpg cannot be read.*({message})"):
         samples.image(0)
     assert samples.image(1).shape == (4, 4, 3)
 

@@ -75,7 +75,7 @@ def test_labels_beyond_the_names_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"images": IMAGES[..., 0]}, r"uint8 \[20, 8, 6\], not uint8 \[N, H, W, 3\]"),
         ({"images": IMAGES[..., :1]}, r"\[20, 8, 6, 1\]"),
@@ -92,9 +92,9 @@ def test_labels_beyond_the_names_are_an_error(tmp_path):
         ({"images": np.array([object()] * 20)}, "pickle"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path, arrays, said):
+def test_other_arrays_are_refused(tmp_path, arrays, message):
     path = saved(tmp_path, **({"images": IMAGES, "labels": LABELS} | arrays))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         opened(path)
 
 

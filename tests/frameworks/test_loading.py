@@ -47,10 +47,10 @@ def test_the_first_useful_line(text, line):
 def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
     """Even if its hash was taken of what it is now: what Keras is given is looked at again."""
     path = write(tmp_path, tmp_path / "canary")
-    looked_at = dataclasses.replace(keras.detect(path), code=())
+    earlier = dataclasses.replace(keras.detect(path), code=())
     with (
         pytest.raises(InputError, match="changed while it was read"),
-        loading.for_inference(looked_at, suffix),
+        loading.for_inference(earlier, suffix),
     ):
         pass
     trusted = dataclasses.replace(keras.detect(path), trusted=True)
@@ -67,12 +67,12 @@ def test_a_fixed_batch_is_refused():
 
 
 def test_temporary_files_that_cannot_be_written_are_the_users(tmp_path):
-    with pytest.raises(UsageError) as caught, loading.temporary_folder():
+    with pytest.raises(UsageError) as excinfo, loading.temporary_folder():
         (tmp_path / "absent" / "file").write_bytes(b"")
-    assert caught.value.message == (
+    assert excinfo.value.message == (
         f"cannot write temporary files in {tempfile.gettempdir()}: no such file or directory"
     )
-    assert "TMPDIR" in caught.value.hint
+    assert "TMPDIR" in excinfo.value.hint
     with pytest.raises(UsageError, match="disk is full"), loading.writing_temporary(KeyError):
         raise KeyError("disk is full")
     with pytest.raises(InputError), loading.temporary_folder():
@@ -112,7 +112,7 @@ def test_what_a_framework_raises_is_the_files(error, module):
 
 
 @pytest.mark.parametrize(
-    ("listed", "names"),
+    ("listing", "names"),
     [
         ([b"a", b"b"], ["a", "b"]),
         (np.array(["a"], h5py.string_dtype()), ["a"]),
@@ -121,8 +121,8 @@ def test_what_a_framework_raises_is_the_files(error, module):
         (None, []),
     ],
 )
-def test_names_in_an_attribute_of_any_kind(tmp_path, listed, names):
+def test_names_in_an_attribute_of_any_kind(tmp_path, listing, names):
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        if listed is not None:
-            file.attrs["names"] = listed
+        if listing is not None:
+            file.attrs["names"] = listing
         assert loading.names(file, "names") == names

@@ -28,7 +28,7 @@ def verdict(outcome, metric="accuracy", subject="", line="it was so"):
 
 
 def check(*verdicts, path="build/a.tflite", **given):
-    known = Check(
+    known_values = Check(
         path=path,
         model="m",
         recipe="int8_ptq",
@@ -47,7 +47,7 @@ def check(*verdicts, path="build/a.tflite", **given):
         verdicts=verdicts,
         warnings=(NamedWarning("other-isa", "another machine"),),
     )
-    return replace(known, **given)
+    return replace(known_values, **given)
 
 
 MIXED = Report(
@@ -90,7 +90,7 @@ def test_every_report_is_text_that_ends_in_a_newline(name, report):
 def test_a_drawing_is_xml_whatever_the_names_in_it(kind):
     """A control character in one of them ended the whole process."""
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
-    drawn = Result(
+    samples = Result(
         "2026-01-01T00:00:00.000+00:00",
         "a" * 64,
         HOSTILE,
@@ -111,7 +111,7 @@ def test_a_drawing_is_xml_whatever_the_names_in_it(kind):
         0.9,
         10**7,
     )
-    svg = REPORTS.load("svg").render(Report(HOSTILE, results=(drawn,)))
+    svg = REPORTS.load("svg").render(Report(HOSTILE, results=(samples,)))
     texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
     assert any(text.startswith("<b>|") for text in texts)
 
@@ -179,8 +179,8 @@ def test_the_page_says_which_artifact_a_verdict_is_of():
         weights="run",
         weights_sha256="b" * 64,
     )
-    said = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
-    page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(said,)))
+    message = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
+    page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(message,)))
     cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")
     assert "".join(f"<td>{cell}</td>" for cell in cells) in page
     page = REPORTS.load("html").render(BROKEN)

@@ -28,9 +28,9 @@ def accepted(model, path):
     file = format_.detect(path)
     assert file.code == ()
     framework = SOURCES.load(file.framework)
-    loaded = framework.load(file)
+    loaded_model = framework.load(file)
     images = np.random.default_rng(0).random((2, *model.inputs[0].shape[1:]), np.float32)
-    call, _ = tracing.inference(loaded)
+    call, _ = tracing.inference(loaded_model)
     np.testing.assert_allclose(call(images), model(images, training=False), atol=1e-5)
 
 
@@ -176,7 +176,7 @@ def test_models_of_the_optimization_toolkit(tmp_path):
         ]
     )
     sparsity = tfmot.sparsity.keras
-    wrapped = {
+    wrapped_model = {
         "quantized": tfmot.quantization.keras.quantize_model(model),
         "pruned": sparsity.prune_low_magnitude(model, sparsity.PolynomialDecay(0, 0.5, 0, 9)),
         "sparse": sparsity.prune_low_magnitude(model, sparsity.ConstantSparsity(0.5, 0)),
@@ -184,7 +184,7 @@ def test_models_of_the_optimization_toolkit(tmp_path):
             model, 4, tfmot.clustering.keras.CentroidInitialization.LINEAR
         ),
     }
-    for name, other in wrapped.items():
+    for name, other in wrapped_model.items():
         for suffix in ("h5", "keras") if name != "clustered" else ("h5",):
             other.save(tmp_path / f"{name}.{suffix}")
             assert format_.detect(tmp_path / f"{name}.{suffix}").code == (), name

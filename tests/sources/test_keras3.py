@@ -42,9 +42,9 @@ def test_a_lambda_runs_only_where_the_verb_allowed_it(model_files):
         keras3.load(file)
     file = dataclasses.replace(file, trusted=True)
     assert _tensorflow.shapes(keras3.load(file)) == ((None, 32, 32, 3), (None, 3))
-    with pytest.raises(InputError, match="changed while it was read") as caught:
+    with pytest.raises(InputError, match="changed while it was read") as excinfo:
         keras3.load(dataclasses.replace(file, code=()))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_two_inputs_are_refused(model_files):
@@ -58,14 +58,14 @@ def test_weights_are_no_model(model_files):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"a": 2}, "Keras cannot load"),
         ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
     ],
 )
-def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
+def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, message):
     path = tmp_path / "other.keras"
     reconfigured(model_files / "k3.keras", path, config)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         keras3.load(keras.detect(path))

@@ -32,9 +32,9 @@ def test_a_file_is_what_its_content_says(model_files, tmp_path, name, expected):
     assert (file.format, file.framework, file.content) == expected
     assert file.sha256 == records.sha256(model_files / name)
     assert file.code == ()
-    renamed = tmp_path / "model.bin"
-    renamed.write_bytes((model_files / name).read_bytes())
-    assert keras.detect(renamed).framework == file.framework
+    renamed_file = tmp_path / "model.bin"
+    renamed_file.write_bytes((model_files / name).read_bytes())
+    assert keras.detect(renamed_file).framework == file.framework
 
 
 def test_weights_tell_how_many_classes_they_end_in(model_files):
@@ -57,10 +57,10 @@ def test_detection_imports_no_framework(model_files):
         "print(sorted({'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)))"
     )
     paths = [str(model_files / name) for name in names]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True
     )
-    *lines, imported = done.stdout.splitlines()
+    *lines, imported = process.stdout.splitlines()
     assert len(lines) == 4
     assert all("Lambda layer 'doubled'" in line and "--unsafe" in line for line in lines)
     assert imported == "[]"
@@ -79,9 +79,9 @@ def test_other_files_are_left_to_others(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello, I am text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"])
 def test_what_is_named_like_a_model_and_is_none(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"{name} is") as caught:
+    with pytest.raises(InputError, match=rf"{name} is") as excinfo:
         keras.detect(tmp_path / name)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -129,7 +129,7 @@ def virtual(file):
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
         (absurd, "GiB of weights"),
         (elsewhere, "in another file"),
@@ -139,13 +139,13 @@ def virtual(file):
         (lambda file: file.__setitem__("loop", file["/"]), "contain themselves"),
     ],
 )
-def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, said):
-    with pytest.raises(InputError, match=said):
+def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, message):
+    with pytest.raises(InputError, match=message):
         keras.detect(hdf5(tmp_path / "x.h5", build))
 
 
 @pytest.mark.parametrize(
-    ("attributes", "said"),
+    ("attributes", "message"),
     [
         ({"model_config": "{" * 10}, "not JSON"),
         ({"model_config": '{"a":' * 12_000}, "too deep"),
@@ -154,11 +154,11 @@ def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, said
         ({"layer_names": ["nowhere"]}, "broken HDF5"),
     ],
 )
-def test_broken_attributes_are_one_line(tmp_path, attributes, said):
+def test_broken_attributes_are_one_line(tmp_path, attributes, message):
     path = hdf5(tmp_path / "x.h5", lambda file: None, **attributes)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as excinfo:
         keras.detect(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def archive(path, version="3.15.1", config=None, extra=(), weights="model.weights.h5"):
@@ -225,21 +225,21 @@ def test_a_deep_configuration_is_one_line(tmp_path, depth):
 
 
 @pytest.mark.parametrize(
-    ("disguise", "said"),
+    ("disguise", "message"),
     [
         ({"module": "evil", "class_name": "Evil", "registered_name": "keras>Evil"}, "keras>Evil"),
         ({"module": "keras", "class_name": "layers.Lambda"}, "layers.Lambda"),
         ({"module": "keras.layers", "class_name": "X", "registered_name": "Lambda"}, "Lambda"),
     ],
 )
-def test_a_layer_in_disguise_is_named(model_files, tmp_path, disguise, said):
+def test_a_layer_in_disguise_is_named(model_files, tmp_path, disguise, message):
     """Keras 2 finds the class of each of them: it imports the module, or follows the dots."""
     path = tmp_path / "x.keras"
     with zipfile.ZipFile(model_files / "k2.keras") as whole:
         config = json.loads(whole.read("config.json"))
     config["config"]["layers"][1].update(disguise)
     reconfigured(model_files / "k2.keras", path, config)
-    assert any(said in found for found in keras.detect(path).code)
+    assert any(message in result for result in keras.detect(path).code)
 
 
 def test_custom_losses_do_not_matter_for_they_are_not_loaded(tmp_path):

@@ -32,24 +32,24 @@ def test_a_keras_3_export_is_a_saved_model_too(model_files):
 
 
 def test_the_code_of_keras_layers_is_not_run(tmp_path):
-    ran = tmp_path / "ran"
+    marker = tmp_path / "ran"
 
-    def noted(image, path=str(ran)):
+    def noted(image, path=str(marker)):
         with open(path, "w"):  # noqa: PTH123 (Keras keeps the bytecode and the text)
             return image
 
     image = tf_keras.layers.Input((8, 8, 3))
     model = tf_keras.Model(image, tf_keras.layers.Lambda(noted, name="noted")(image)[:, 0, 0])
     model.save(tmp_path / "model", save_format="tf")
-    ran.unlink()
+    marker.unlink()
     file = format_.detect(tmp_path / "model")
     assert file.code == ("Lambda layer 'noted'",)
     call, _ = tracing.inference(saved_model.load(file))
     assert call(IMAGES[:, :8, :8]).shape == (2, 3)
-    assert not ran.exists()
+    assert not marker.exists()
     # Keras would have run it.
     tf_keras.models.load_model(tmp_path / "model", safe_mode=False)(IMAGES[:, :8, :8])
-    assert ran.exists()
+    assert marker.exists()
 
 
 def test_two_inputs_are_refused(model_files):
@@ -61,9 +61,9 @@ def test_a_model_without_its_variables_is_one_line(model_files, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model_files / "k2_saved", copy)
     (copy / "variables" / "variables.index").unlink()
-    with pytest.raises(InputError, match="TensorFlow cannot load") as caught:
+    with pytest.raises(InputError, match="TensorFlow cannot load") as excinfo:
         loaded(copy)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_a_folder_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
@@ -93,6 +93,6 @@ def test_a_fixed_batch_is_refused(tmp_path):
     model = loaded(tmp_path / "eight")
     with pytest.raises(InputError, match="has a fixed batch of 8; 1 or an open one is needed"):
         _tensorflow.shapes(model)
-    with pytest.raises(InputError, match="cannot run the model on one 32x32 image: ") as caught:
+    with pytest.raises(InputError, match="cannot run the model on one 32x32 image: ") as excinfo:
         tracing.freeze(model, (32, 32))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)

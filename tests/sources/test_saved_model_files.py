@@ -247,10 +247,10 @@ def test_the_list_is_of_registered_operators():
         "all_ = op_def_pb2.OpList.FromString(session.TF_GetBuffer(session.TF_GetAllOpList()))\n"
         "print(*(op.name for op in all_.op))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    names = set(done.stdout.split())
+    names = set(process.stdout.split())
     assert saved_model._allowed() <= names
     # Else a function of such a name would hide an operator.
     assert not [n for n in names if not saved_model._OPERATOR_NAME.fullmatch(n)]
@@ -282,8 +282,8 @@ def test_any_operator_that_is_not_listed_is_refused(graphs, tmp_path_factory, da
     graph = model.meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     node = data.draw(st.sampled_from(nodes))
-    listed = sorted(saved_model._allowed())
-    near = st.sampled_from(listed).flatmap(
+    listing = sorted(saved_model._allowed())
+    near = st.sampled_from(listing).flatmap(
         lambda name: st.sampled_from([name.lower(), f"{name}X", f" {name}", f"_{name}", name[:-1]])
     )
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -441,16 +441,16 @@ def test_what_is_no_saved_model_is_left_to_others(tmp_path):
 def test_broken_files_are_one_line(model_files, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("broken")
     whole = (model_files / "k2_saved" / "saved_model.pb").read_bytes()
-    cut = data.draw(st.integers(0, len(whole) - 1))
+    cut_size = data.draw(st.integers(0, len(whole) - 1))
     junk = data.draw(st.binary(max_size=20))
-    (folder / "saved_model.pb").write_bytes(whole[:cut] + junk + whole[cut + 10 :])
+    (folder / "saved_model.pb").write_bytes(whole[:cut_size] + junk + whole[cut_size + 10 :])
     # Damage where nothing is read leaves a SavedModel; anything else is refused, never a crash.
     with contextlib.suppress(InputError):
         assert saved_model.detect(folder).format == "saved_model"
-    (folder / "saved_model.pb").write_bytes(whole[:cut])
-    with pytest.raises(InputError, match=r"broken|no graph|no signature") as caught:
+    (folder / "saved_model.pb").write_bytes(whole[:cut_size])
+    with pytest.raises(InputError, match=r"broken|no graph|no signature") as excinfo:
         saved_model.detect(folder)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_links_to_folders_and_pipes_are_refused(model_files, tmp_path):

@@ -75,9 +75,9 @@ def test_the_verb_may_allow_a_lambda(model_files):
         source.load(file)
     file = dataclasses.replace(file, trusted=True)
     assert _tensorflow.shapes(source.load(file)) == ((None, 32, 32, 3), (None, 3))
-    with pytest.raises(InputError, match=r"changed while it was read") as caught:
+    with pytest.raises(InputError, match=r"changed while it was read") as excinfo:
         source.load(dataclasses.replace(file, code=()))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_a_file_of_other_layer_names_is_taken_in_order_if_every_shape_fits(tmp_path):
@@ -102,17 +102,17 @@ def test_two_inputs_are_refused(model_files):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "said"),
+    ("shape", "dtype", "message"),
     [
         ((32, 32, 1), "float32", r"takes \[N, 32, 32, 1\]"),
         ((32,), "float32", r"takes \[N, 32\]"),
         ((32, 32, 3), "uint8", "takes uint8"),
     ],
 )
-def test_what_takes_no_images_is_refused(shape, dtype, said):
+def test_what_takes_no_images_is_refused(shape, dtype, message):
     image = tf_keras.layers.Input(shape, dtype=dtype)
     model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         _tensorflow.shapes(model)
 
 
@@ -126,9 +126,9 @@ def test_a_layer_that_keras_does_not_know_is_one_line(model_files, tmp_path):
     path.write_bytes((model_files / "k2.h5").read_bytes())
     with h5py.File(path, "a") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace("Conv2D", "Conv2E")
-    with pytest.raises(InputError, match=r"Conv2E") as caught:
+    with pytest.raises(InputError, match=r"Conv2E") as excinfo:
         loaded(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def poisoned(path, source, name, value=np.nan):
@@ -241,9 +241,9 @@ def test_weights_changed_after_they_were_looked_into_are_refused(published, tmp_
 
 def test_truncated_weights_are_one_line(published, small, tmp_path):
     (tmp_path / "w.h5").write_bytes(published.read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"w\.h5 cannot be read") as caught:
+    with pytest.raises(InputError, match=r"w\.h5 cannot be read") as excinfo:
         framework.load_weights(small, tmp_path / "w.h5")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_random_weights_are_the_same_every_time():
@@ -272,14 +272,14 @@ def test_the_published_person_detector(real_data):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"a": 2}, "holds a dict, no model"),
         ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
     ],
 )
-def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
+def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, message):
     path = tmp_path / "other.keras"
     reconfigured(model_files / "k2.keras", path, config)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         source.load(keras.detect(path))

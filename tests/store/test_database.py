@@ -107,9 +107,9 @@ def test_what_is_kept_comes_back(here: Path) -> None:
         store.add_evaluation(EVALUATION)
     with Store.open() as store:
         assert store.measurement(SHA, HOST) == dataclasses.replace(MEASURED, median_ns=1.0)
-        asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
-        assert store.evaluation(SHA, *asked) == EVALUATION
-        assert store.evaluation("other", *asked) is None
+        request = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+        assert store.evaluation(SHA, *request) == EVALUATION
+        assert store.evaluation("other", *request) is None
 
 
 def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
@@ -125,34 +125,34 @@ def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
     ]
     with Store.open() as store:
         for number, other in enumerate([HOST, *others]):
-            made = dataclasses.replace(MEASURED, target=other, median_ns=float(number))
-            store.add_measurement(made)
+            output = dataclasses.replace(MEASURED, target=other, median_ns=float(number))
+            store.add_measurement(output)
         for number, other in enumerate([HOST, *others]):
-            found = store.measurement(SHA, other)
-            assert found and (found.target, found.median_ns) == (other, number)
+            result = store.measurement(SHA, other)
+            assert result and (result.target, result.median_ns) == (other, number)
         # Who does not say which delegate takes the newest of all.
-        found = store.measurement(SHA, dataclasses.replace(HOST, delegate=""))
-        assert found and found.target.delegate == "none"
+        result = store.measurement(SHA, dataclasses.replace(HOST, delegate=""))
+        assert result and result.target.delegate == "none"
         assert store.measurement(SHA, dataclasses.replace(HOST, threads=4)) is None
 
 
-@pytest.mark.parametrize("made", [MEASURED, COUNTED, ESTIMATED], ids=lambda m: m.kind)
-def test_every_kind_of_figure_is_kept_in_the_column_of_its_unit(here: Path, made: Any) -> None:
+@pytest.mark.parametrize("result", [MEASURED, COUNTED, ESTIMATED], ids=lambda m: m.kind)
+def test_every_kind_of_figure_is_kept_in_the_column_of_its_unit(here: Path, result: Any) -> None:
     with Store.open() as store:
-        store.add_measurement(made)
-        assert store.measurement(SHA, made.target) == made
-        assert store.measurements_of(SHA) == (made,)
+        store.add_measurement(result)
+        assert store.measurement(SHA, result.target) == result
+        assert store.measurements_of(SHA) == (result,)
     connection = sqlite3.connect(path())
     kind, latency, instructions = connection.execute(
         "SELECT kind, latency_ns, instructions FROM measurement"
     ).fetchone()
     connection.close()
-    assert kind == made.kind
+    assert kind == result.kind
     assert (latency is None, instructions is None) == (kind == "counted", kind != "counted")
 
 
 def test_nothing_answers_after_the_runtime_was_upgraded(here: Path) -> None:
-    asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+    request = (EVALUATION.data, EVALUATION.preprocessing, HOST)
     with Store.open() as store:
         store.add_measurement(MEASURED)
         store.add_measurement(COUNTED)
@@ -160,7 +160,7 @@ def test_nothing_answers_after_the_runtime_was_upgraded(here: Path) -> None:
         for version, answers in (("2", True), ("3", False), ("", True)):
             assert (store.measurement(SHA, HOST, version) is not None) == answers
             assert (store.measurement(SHA, COUNTED.target, version) is not None) == answers
-            assert (store.evaluation(SHA, *asked, version) is not None) == answers
+            assert (store.evaluation(SHA, *request, version) is not None) == answers
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
@@ -180,13 +180,13 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
     )
     connection.commit()
     connection.close()
-    asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+    request = (EVALUATION.data, EVALUATION.preprocessing, HOST)
     for _ in range(2):
         with Store.open() as store:
             assert store.measurement(SHA, HOST, "2") == MEASURED
             assert store.measurement(SHA, HOST, "3") is None
-            assert store.evaluation(SHA, *asked, "2") == EVALUATION
-            assert store.evaluation(SHA, *asked, "3") is None
+            assert store.evaluation(SHA, *request, "2") == EVALUATION
+            assert store.evaluation(SHA, *request, "3") is None
     assert kept(SHA) == [MEASURED.median_ns]
     connection = sqlite3.connect(path())
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
@@ -200,11 +200,11 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_images(here:
         for statement in _STEPS[step]:
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 3")
-    known = artifact(weights="1" * 64, of="run")
-    own = dataclasses.replace(EVALUATION, preprocessing=known.spec.preprocessing)
+    known_values = artifact(weights="1" * 64, of="run")
+    own = dataclasses.replace(EVALUATION, preprocessing=known_values.spec.preprocessing)
     connection.execute(
         "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', 'float32', 'tflite', 1000, ?)",
-        (SHA, records.line(known)),
+        (SHA, records.line(known_values)),
     )
     connection.execute(
         "INSERT INTO measurement VALUES (NULL, '2026-01-01', ?, 'measured', 'host', 'python', "
@@ -231,7 +231,7 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_images(here:
         assert (row.weights, row.weights_sha256) == ("run", "1" * 64)
         assert (row.top1, row.data_source, row.data_split) == (0.5, "demo", "validation")
         assert not row.recorded
-        assert store.artifacts() == {SHA: known}
+        assert store.artifacts() == {SHA: known_values}
         assert store.measurement(SHA, HOST) == MEASURED
 
 
@@ -242,8 +242,8 @@ def test_a_store_of_the_sixth_schema_learns_what_integer_files_take(here: Path) 
         for statement in _STEPS[step]:
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 6")
-    known = [integers("a" * 64, "uint8"), integers("b" * 64, "float"), artifact("c" * 64)]
-    for one in known:
+    known_values = [integers("a" * 64, "uint8"), integers("b" * 64, "float"), artifact("c" * 64)]
+    for one in known_values:
         connection.execute(
             "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', ?, 'tflite', 1000, ?, '', '', "
             "'')",
@@ -255,10 +255,10 @@ def test_a_store_of_the_sixth_schema_learns_what_integer_files_take(here: Path) 
         ends = {r.artifact_sha256[0]: r.io for r in store.unmeasured()}
         assert ends == {"a": "uint8", "b": "float", "c": ""}
         # As they are told of what is made now.
-        for one in known:
+        for one in known_values:
             store.add_artifact(one)
         assert ends == {r.artifact_sha256[0]: r.io for r in store.unmeasured()}
-        for one in known:
+        for one in known_values:
             store.add_measurement(measured(one.sha256))
         assert ends == {r.artifact_sha256[0]: r.io for r in store.results()}
 
@@ -294,12 +294,12 @@ def test_an_evaluation_answers_for_the_same_images_prepared_alike(here: Path) ->
                     EVALUATION, data=where, preprocessing=how, target=target, images=number
                 )
             )
-        for number, asked in enumerate([ours, *others]):
-            found = store.evaluation(SHA, *asked)
-            assert found and found.images == number
+        for number, request in enumerate([ours, *others]):
+            result = store.evaluation(SHA, *request)
+            assert result and result.images == number
         # The same images by another path are the same.
-        found = store.evaluation(SHA, dataclasses.replace(data, source="./demo"), pre, HOST)
-        assert found and found.images == 0
+        result = store.evaluation(SHA, dataclasses.replace(data, source="./demo"), pre, HOST)
+        assert result and result.images == 0
 
 
 def test_a_record_of_other_fields_is_passed_over(here: Path) -> None:
@@ -488,9 +488,9 @@ def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
         one = store_.read_kept(json.dumps(whole), "the line")
     except InputError as error:
         # Where it stands is told first, and a store is not spoken of.
-        told = str(error)
+        messages = str(error)
     else:
-        told = "the line"
+        messages = "the line"
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder, "s.db")) as store:
             assert store.load([one]) == 1
             assert store.load([one]) == 0
@@ -498,4 +498,4 @@ def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
             store.results()
             store.unmeasured()
             store.artifacts()
-    assert told.startswith("the line")
+    assert messages.startswith("the line")

@@ -62,8 +62,8 @@ def test_integers_are_computed_to_a_code_or_two(network):
 def test_every_kind_of_network_can_be_trained_through(name, arguments):
     model = ARCHITECTURES.load(name).build(resolution=(64, 64), classes=5, **arguments)
     large = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]
-    made = press(Model("tf_keras", model), "float32", "tflite", large)
-    start = quantized.start(made, INT8, "float", large)
+    result = press(Model("tf_keras", model), "float32", "tflite", large)
+    start = quantized.start(result, INT8, "float", large)
     assert np.mean(steps_apart(quantized.integers(start), large) < 3) > 0.9
 
 

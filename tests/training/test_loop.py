@@ -100,11 +100,11 @@ def run(
     todo: loop.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
 ) -> tuple[Epoch, ...]:
     """Trains; the history. `stop_after`: raises KeyboardInterrupt once that epoch is committed."""
-    seen = history
+    values = history
 
     def commit(now: tuple[Epoch, ...]) -> None:
-        nonlocal seen
-        seen = now
+        nonlocal values
+        values = now
         if len(now) == stop_after:
             raise KeyboardInterrupt
 
@@ -112,7 +112,7 @@ def run(
         loop.train(todo, history, reporter=Heard(), commit=commit)
     except KeyboardInterrupt:
         assert stop_after
-    return seen
+    return values
 
 
 def kept(todo: loop.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
@@ -151,14 +151,14 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
     schedule: str, ema: bool, tmp_path: Path
 ) -> None:
     changes = dataclasses.replace(SETTINGS, schedule=SCHEDULES[schedule], ema=ema, epochs=3)
-    whole, broken = task(tmp_path / "whole", changes), task(tmp_path / "broken", changes)
+    whole, broken_task = task(tmp_path / "whole", changes), task(tmp_path / "broken", changes)
     unbroken = run(whole)
-    half = run(broken, stop_after=2)
+    half = run(broken_task, stop_after=2)
     assert half[0].loss == pytest.approx(unbroken[0].loss, rel=1e-4)
-    resumed = run(broken, half)
+    resumed = run(broken_task, half)
     assert [epoch.number for epoch in resumed] == [1, 2, 3]
     assert resumed[2].loss == pytest.approx(unbroken[2].loss, rel=1e-4)
-    for one, other in zip(latest(whole, 3), latest(broken, 3), strict=True):
+    for one, other in zip(latest(whole, 3), latest(broken_task, 3), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
@@ -171,12 +171,12 @@ def test_a_finished_training_goes_on_with_more_epochs(tmp_path: Path) -> None:
 
 def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> None:
     changes = dataclasses.replace(SETTINGS, epochs=1)
-    plain, averaged = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
-    averaged = dataclasses.replace(averaged, settings=dataclasses.replace(changes, ema=True))
-    history, other = run(plain), run(averaged)
+    plain, averaging = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
+    averaging = dataclasses.replace(averaging, settings=dataclasses.replace(changes, ema=True))
+    history, other = run(plain), run(averaging)
     assert history[0].loss == pytest.approx(other[0].loss, rel=1e-5)
-    assert not np.allclose(kept(plain, history)[0], kept(averaged, other)[0], atol=1e-5)
-    reader = tf.train.load_checkpoint(str(averaged.state / loop.checkpoint_name(1)))
+    assert not np.allclose(kept(plain, history)[0], kept(averaging, other)[0], atol=1e-5)
+    reader = tf.train.load_checkpoint(str(averaging.state / loop.checkpoint_name(1)))
     raw = [
         reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
@@ -227,8 +227,8 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
     head.set_weights([head.get_weights()[0] * 8, np.array([2.0, -2.0], np.float32)])
     loop.save_weights(teacher, tmp_path / "teacher.h5")
     wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
-    held = examples(12, seed=1)
-    batch = next(iter(loop.validation_batches(held, spec().preprocessing, 2)))[0]
+    held_back = examples(12, seed=1)
+    batch = next(iter(loop.validation_batches(held_back, spec().preprocessing, 2)))[0]
 
     quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
     changes = dataclasses.replace(SETTINGS, epochs=6, schedule=quick)
@@ -251,8 +251,8 @@ def test_distance_is_the_divergence_of_softened_logits() -> None:
     logits = np.array([[3.0, 0.0, -2.0]], np.float32), np.array([[0.0, 1.0, 0.5]], np.float32)
     soft_q, soft_p = (tf.nn.softmax(x / loop.TEMPERATURE).numpy() for x in logits)
     expected = loop.TEMPERATURE**2 * np.sum(soft_q * np.log(soft_q / soft_p))
-    got = loop.distance(*(tf.nn.softmax(x) for x in logits))
-    assert float(got) == pytest.approx(expected, rel=1e-4)
+    actual = loop.distance(*(tf.nn.softmax(x) for x in logits))
+    assert float(actual) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
@@ -305,8 +305,8 @@ def test_workers_share_a_batch() -> None:
     whole = taken(0, 1)
     parts = [taken(0, 1, pipeline=(index, 2), replicas=2) for index in range(2)]
     for (_, labels), *halves in zip(whole, *parts, strict=True):
-        joined = np.concatenate([half[1] for half in halves])
-        np.testing.assert_array_equal(joined, labels)
+        combined = np.concatenate([half[1] for half in halves])
+        np.testing.assert_array_equal(combined, labels)
 
 
 def test_augmented_images_stay_in_range_and_differ() -> None:
@@ -331,12 +331,12 @@ channels = st.tuples(*[st.floats(0.25, 4)] * 3)
 def test_pixels_are_scaled_as_in_use(
     low: float, width: float, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
-    said = Preprocessing((low, low + width), mean=mean, std=std)
+    message = Preprocessing((low, low + width), mean=mean, std=std)
     some = examples(3)
-    ((images, _),) = loop.validation_batches(some, said, 2)
+    ((images, _),) = loop.validation_batches(some, message, 2)
     for image, pixels in zip(images.numpy(), some.images, strict=True):
         np.testing.assert_allclose(
-            image, preprocessing.prepare(pixels, said, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
+            image, preprocessing.prepare(pixels, message, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
         )
 
 
@@ -351,19 +351,19 @@ def test_every_kernel_before_a_normalisation_is_drawn_as_the_papers_was(
 ) -> None:
     network = paper.build(resolution=(96, 96), classes=4, **arguments)
     loop._initialise(network, 1)
-    drawn = {
+    samples = {
         weight.name: weight.numpy()
         for layer in network.layers
         if not getattr(layer, "use_bias", True)
         for weight in layer.weights
         if "kernel" in weight.name
     }
-    assert any("depthwise" in name for name in drawn)
-    for kernel in drawn.values():
+    assert any("depthwise" in name for name in samples)
+    for kernel in samples.values():
         if kernel.size > 1_000:
             # A normal distribution cut off at two standard deviations keeps 0.88 of them.
             assert kernel.std() == pytest.approx(0.88 * loop.INIT_STDDEV, rel=0.1)
-    firsts = [round(float(kernel.flat[0]), 9) for kernel in drawn.values()]
+    firsts = [round(float(kernel.flat[0]), 9) for kernel in samples.values()]
     assert len(set(firsts)) == len(firsts)
 
 
@@ -420,11 +420,11 @@ def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
     tmp_path: Path, changes: dict[str, float], zeros: float | None, values: int
 ) -> None:
     settings_ = dataclasses.replace(SETTINGS, epochs=4, **changes)
-    whole, broken = task(tmp_path / "whole", settings_), task(tmp_path / "broken", settings_)
+    whole, broken_task = task(tmp_path / "whole", settings_), task(tmp_path / "broken", settings_)
     history = run(whole)
-    again = run(broken, run(broken, stop_after=2))
+    again = run(broken_task, run(broken_task, stop_after=2))
     assert runs.best(history, settings_).number == 4
-    for todo, lived in ((whole, history), (broken, again)):
+    for todo, lived in ((whole, history), (broken_task, again)):
         network = small(alpha=0.5, resolution=SIZE, classes=2)
         best = loop.best_name(runs.best(lived, settings_).number)
         network.load_weights(todo.state / best, by_name=True)
@@ -433,5 +433,5 @@ def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
             assert np.mean(kernel == 0) == pytest.approx(zeros, abs=0.02)
         assert len(np.unique(kernel)) <= values
         assert np.all(network.get_layer("conv_dw_1").get_weights()[0])
-    for one, other in zip(kept(whole, history), kept(broken, again), strict=True):
+    for one, other in zip(kept(whole, history), kept(broken_task, again), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
