@@ -1,4 +1,4 @@
-"""What predictions come to: top-1, top-5, agreement, confusion, and the error of logits."""
+"""Metrics of predictions: top-1, top-5, agreement, confusion, and the error of logits."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def top(predictions: Sequence[Prediction], count: int) -> float | None:
 
 def agreement(predictions: Sequence[Prediction], reference: Sequence[Prediction]) -> float | None:
     """The share of images that both saw on which their best class is the same; None for none."""
-    known: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
-    both = [p for p in predictions if p.sample in known]
+    reference_class: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
+    both = [p for p in predictions if p.sample in reference_class]
     if not both:
         return None
-    return sum(p.classes[0] == known[p.sample] for p in both) / len(both)
+    return sum(p.classes[0] == reference_class[p.sample] for p in both) / len(both)
 
 
 def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], ...]:
@@ -55,8 +55,8 @@ def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], 
     wrong = Counter(
         (p.label, p.classes[0]) for p in predictions if p.label >= 0 and p.label != p.classes[0]
     )
-    ranked = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
-    return tuple((true, predicted, count) for (true, predicted), count in ranked)
+    ordered = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
+    return tuple((true, predicted, count) for (true, predicted), count in ordered)
 
 
 def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
@@ -125,11 +125,11 @@ class Distance:
 
     def add(self, reference: ArrayLike, logits: ArrayLike) -> None:
         """One image's logits [classes] of both."""
-        exact, given = (np.asarray(row, np.float64)[None] for row in (reference, logits))
+        exact, other = (np.asarray(row, np.float64)[None] for row in (reference, logits))
         self.images += 1
         self._power += float(np.sum(exact**2))
-        self._noise += float(np.sum((exact - given) ** 2))
-        self._nats += divergence(exact, given)
+        self._noise += float(np.sum((exact - other) ** 2))
+        self._nats += divergence(exact, other)
 
     @property
     def sqnr_db(self) -> float:

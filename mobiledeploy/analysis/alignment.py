@@ -1,4 +1,4 @@
-"""Which elements of two sequences are each other's."""
+"""Aligns the elements of two sequences."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Ratio:
 
     @property
     def changed(self) -> bool:
-        """Whether the interval leaves out 1."""
+        """Whether the interval excludes 1."""
         return not self.low <= 1 <= self.high
 
 
@@ -71,12 +71,12 @@ def _bootstrap(log_ratios: NDArray[np.float64]) -> Ratio:
     count, middle = log_ratios.size, float(log_ratios.mean())
     spread = float(log_ratios.std(ddof=1))
     dice = np.random.Generator(np.random.PCG64(_SEED))
-    drawn = log_ratios[dice.integers(0, count, (_RESAMPLES, count))]
+    resamples = log_ratios[dice.integers(0, count, (_RESAMPLES, count))]
     # Where one value was drawn throughout, there is no spread to scale by.
-    varied = drawn[np.ptp(drawn, axis=1) > 0]
-    if spread == 0 or not len(varied):
+    usable = resamples[np.ptp(resamples, axis=1) > 0]
+    if spread == 0 or not len(usable):
         return Ratio(*(float(np.exp(middle)),) * 3)
-    off = (varied.mean(axis=1) - middle) / varied.std(axis=1, ddof=1)
+    off = (usable.mean(axis=1) - middle) / usable.std(axis=1, ddof=1)
     least, most = np.quantile(off, (0.025, 0.975))
     return Ratio(
         float(np.exp(middle)),

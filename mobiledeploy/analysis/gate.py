@@ -1,9 +1,9 @@
-"""Whether a model is worse than another on the same images: paired, and able to say "unknown".
+"""Whether a model is worse than another on the same images: a paired test that may be inconclusive.
 
-Of n images, `losses` are those that only the accepted model named rightly, `gains` those that
-only the candidate did. The loss of accuracy is d = (losses - gains) / n. Non-inferiority with a
-margin m: **pass** where the upper 95 % bound of d is below m, **fail** where the lower one is above
-it, **inconclusive** otherwise. Both bounds are one-sided.
+Of n images, `losses` are those that only the accepted model classified correctly, `gains` those
+that only the candidate did. The loss of accuracy is d = (losses - gains) / n. Non-inferiority with
+a margin m: **pass** if the upper 95 % bound of d is below m, **fail** if the lower one is above it,
+**inconclusive** otherwise. Both bounds are one-sided.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def bounds(
 
 
 def _upper(losses: int, gains: int, n: int, quantile: float, correction: float) -> float:
-    seen = (losses - gains + correction) / n
-    if seen >= 1:
+    observed_loss = (losses - gains + correction) / n
+    if observed_loss >= 1:
         return 1.0
 
     def beyond(d: float) -> float:
@@ -96,11 +96,11 @@ def _upper(losses: int, gains: int, n: int, quantile: float, correction: float) 
     highest = 1 - 1e-12
     if not math.isfinite(beyond(highest)) or beyond(highest) >= 0:
         return 1.0
-    return float(optimize.brentq(beyond, seen, highest, xtol=1e-12))
+    return float(optimize.brentq(beyond, observed_loss, highest, xtol=1e-12))
 
 
 def outcome(interval: tuple[float, float], margin: float) -> Outcome:
-    """What the bounds of a loss say of a margin."""
+    """The outcome for the bounds of a loss and a margin."""
     lower, upper = interval
     return "pass" if upper < margin else "fail" if lower > margin else "inconclusive"
 
@@ -121,12 +121,12 @@ def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
         return None
     quantiles = float(stats.norm.ppf(CONFIDENCE) + stats.norm.ppf(POWER))
     plain = (losses + gains) / n * (quantiles / reach) ** 2
-    needed = plain
+    count = plain
     if plain:
-        needed = plain / 4 * (1 + math.sqrt(1 + 4 * CORRECTION / (plain * reach))) ** 2
+        count = plain / 4 * (1 + math.sqrt(1 + 4 * CORRECTION / (plain * reach))) ** 2
     # These were too few: a guess from few flips that says fewer is no help.
-    needed = max(needed, unflipped(margin), n + 1)
-    return None if needed > MOST_IMAGES else math.ceil(needed)
+    count = max(count, unflipped(margin), n + 1)
+    return None if count > MOST_IMAGES else math.ceil(count)
 
 
 def unflipped(margin: float) -> int:
@@ -160,8 +160,8 @@ def flips_needed(flips: int, n: int, most: float) -> int | None:
     quantiles = float(stats.norm.ppf(CONFIDENCE) + stats.norm.ppf(POWER))
     plain = share * (1 - share) * (quantiles / (most - share)) ** 2
     # So many pass without a flip: (1 - most)^n < 5 %.
-    needed = max(plain, math.log(1 - CONFIDENCE) / math.log(1 - most), n + 1)
-    return None if needed > MOST_IMAGES else math.ceil(needed)
+    count = max(plain, math.log(1 - CONFIDENCE) / math.log(1 - most), n + 1)
+    return None if count > MOST_IMAGES else math.ceil(count)
 
 
 def mcnemar(losses: int, gains: int) -> float:
@@ -173,8 +173,8 @@ def mcnemar(losses: int, gains: int) -> float:
 
 def flip_bounds(flips: int, n: int) -> tuple[float, float]:
     """(lower, upper): exact (Clopper-Pearson) one-sided 95 % bounds of the share of flips."""
-    found = stats.binomtest(flips, n).proportion_ci(2 * CONFIDENCE - 1, method="exact")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(flips, n).proportion_ci(2 * CONFIDENCE - 1, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ def regressed_classes(
         The classes that were tested, and how many had too few images.
     """
     labels, worse, better = np.asarray(classes), np.asarray(losses), np.asarray(gains)
-    found, small = _supported(labels)
-    counts = [(int(worse[labels == i].sum()), int(better[labels == i].sum())) for i in found]
+    supported, small = _supported(labels)
+    counts = [(int(worse[labels == i].sum()), int(better[labels == i].sum())) for i in supported]
     chances = [float(stats.binom.sf(b - 1, b + c, 0.5)) for b, c in counts]
-    return _groups(labels, found, counts, chances, CLASS_MARGIN), small
+    return _groups(labels, supported, counts, chances, CLASS_MARGIN), small
 
 
 def changed_classes(classes: ArrayLike, flips: ArrayLike) -> tuple[tuple[Group, ...], int]:
@@ -221,15 +221,15 @@ def changed_classes(classes: ArrayLike, flips: ArrayLike) -> tuple[tuple[Group, 
 
     As `regressed_classes`, by the accepted answers instead of labels, with an exact binomial test.
     """
-    labels, changed = np.asarray(classes), np.asarray(flips)
-    found, small = _supported(labels)
-    counts = [(int(changed[labels == i].sum()), 0) for i in found]
-    sizes = [int((labels == i).sum()) for i in found]
+    labels, is_changed = np.asarray(classes), np.asarray(flips)
+    supported, small = _supported(labels)
+    counts = [(int(is_changed[labels == i].sum()), 0) for i in supported]
+    sizes = [int((labels == i).sum()) for i in supported]
     chances = [
         float(stats.binom.sf(worse - 1, size, CLASS_FLIPS))
         for (worse, _), size in zip(counts, sizes, strict=True)
     ]
-    return _groups(labels, found, counts, chances, CLASS_FLIPS), small
+    return _groups(labels, supported, counts, chances, CLASS_FLIPS), small
 
 
 def _supported(labels: NDArray[np.int64]) -> tuple[list[int], int]:
@@ -241,14 +241,14 @@ def _supported(labels: NDArray[np.int64]) -> tuple[list[int], int]:
 
 def _groups(
     labels: NDArray[np.int64],
-    found: Sequence[int],
+    supported: Sequence[int],
     counts: Sequence[tuple[int, int]],
     chances: Sequence[float],
     margin: float,
 ) -> tuple[Group, ...]:
-    adjusted = stats.false_discovery_control(chances) if chances else ()
+    adjusted_p = stats.false_discovery_control(chances) if chances else ()
     groups = []
-    for index, (worse, better), p in zip(found, counts, adjusted, strict=True):
+    for index, (worse, better), p in zip(supported, counts, adjusted_p, strict=True):
         size = int((labels == index).sum())
         surely = bool(p <= FALSE_DISCOVERIES) and worse - better > margin * size
         groups.append(Group(index, size, worse, better, float(p), surely))
@@ -269,11 +269,11 @@ def moved_pairs(
     for true, predicted in pairs:
         was = (labels == true) & (old == predicted)
         is_ = (labels == true) & (new == predicted)
-        came, left = int((is_ & ~was).sum()), int((was & ~is_).sum())
+        arrivals, losses = int((is_ & ~was).sum()), int((was & ~is_).sum())
         rows.append((true, predicted, int(was.sum()), int(is_.sum())))
-        chances.append(float(stats.binom.sf(came - 1, came + left, 0.5)))
+        chances.append(float(stats.binom.sf(arrivals - 1, arrivals + losses, 0.5)))
     if not chances:
         return ()
-    adjusted = stats.false_discovery_control(chances)
-    sure = [row for row, p in zip(rows, adjusted, strict=True) if p <= FALSE_DISCOVERIES]
+    adjusted_p = stats.false_discovery_control(chances)
+    sure = [row for row, p in zip(rows, adjusted_p, strict=True) if p <= FALSE_DISCOVERIES]
     return tuple(sorted(sure, key=lambda row: (row[2] - row[3], row)))

@@ -1,4 +1,4 @@
-"""Times of runs: where the warm-up ends, and when there are enough of them."""
+"""Times of runs: where the warm-up ends, and when there are enough runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new figure against an old one of the same kind: the ratio, what it can be, the verdict."""
+"""Compares a new figure with an old one of the same kind: ratio, interval, verdict."""
 
 from __future__ import annotations
 

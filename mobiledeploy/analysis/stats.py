@@ -1,4 +1,4 @@
-"""Numbers about samples that assume nothing of their distribution."""
+"""Statistics of samples without assumptions about their distribution."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def build(
     swish = not minimalistic
     image = layers.Input((*resolution, 3), name="image")
     x = layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False, name="Conv")(image)
-    x = _activated(_normalised(x, "Conv"), "Conv", swish=swish)
+    x = _activated(_batch_norm(x, "Conv"), "Conv", swish=swish)
     before = STEM
     for number, row in enumerate(rows):
         if minimalistic:
@@ -128,7 +128,7 @@ def build(
         before = row.channels
     wide = divisible(x.shape[-1] * LAST_EXPANSION)
     x = layers.Conv2D(wide, 1, padding="same", use_bias=False, name="Conv_1")(x)
-    x = _activated(_normalised(x, "Conv_1"), "Conv_1", swish=swish)
+    x = _activated(_batch_norm(x, "Conv_1"), "Conv_1", swish=swish)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
     filters = divisible(last * alpha) if alpha > 1 else last
     x = layers.Conv2D(filters, 1, padding="same", name="Conv_2")(x)
@@ -146,15 +146,15 @@ def _bneck(x: Any, prefix: str, row: Bneck, expanded: int, filters: int, *, expa
     if expand:
         name = f"{prefix}expand"
         x = layers.Conv2D(expanded, 1, padding="same", use_bias=False, name=name)(x)
-        x = _activated(_normalised(x, name), name, swish=row.swish)
+        x = _activated(_batch_norm(x, name), name, swish=row.swish)
     name = f"{prefix}depthwise"
     x = layers.DepthwiseConv2D(row.kernel, row.stride, padding="same", use_bias=False, name=name)(x)
-    x = _activated(_normalised(x, name), name, swish=row.swish)
+    x = _activated(_batch_norm(x, name), name, swish=row.swish)
     if row.squeeze:
         x = _squeezed_and_excited(x, f"{prefix}squeeze_excite", expanded)
     name = f"{prefix}project"
     x = layers.Conv2D(filters, 1, padding="same", use_bias=False, name=name)(x)
-    x = _normalised(x, name)
+    x = _batch_norm(x, name)
     if row.stride == 1 and before.shape[-1] == filters:
         x = layers.Add(name=f"{prefix}Add")([before, x])
     return x
@@ -172,7 +172,7 @@ def _squeezed_and_excited(x: Any, name: str, channels: int) -> Any:
     return layers.Multiply(name=f"{name}/Mul")([x, factor])
 
 
-def _normalised(x: Any, name: str) -> Any:
+def _batch_norm(x: Any, name: str) -> Any:
     return layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}/BatchNorm")(
         x
     )

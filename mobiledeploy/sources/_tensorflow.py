@@ -101,10 +101,10 @@ def shapes(model: Model) -> tuple[loading.Shape, loading.Shape]:
     where = f"the model {handle.name}"
     if not getattr(handle, "inputs", None) or not handle.outputs:
         raise InputError(f"{where} was saved without the shape of its input")
-    image = loading.only("input", handle.inputs, where)
-    scores = loading.only("output", handle.outputs, where)
+    image = loading.require_one("input", handle.inputs, where)
+    scores = loading.require_one("output", handle.outputs, where)
     dtype = image.dtype if isinstance(image.dtype, str) else image.dtype.name
-    return loading.checked((_sides(image.shape), dtype), _sides(scores.shape), where)
+    return loading.check_shapes((_sides(image.shape), dtype), _sides(scores.shape), where)
 
 
 def _sides(shape: Sequence[int | None] | tf.TensorShape) -> Sequence[int | None] | None:

@@ -42,7 +42,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     if file.content != "model":
         raise InputError(f"{file.path} holds Keras 3 weights, not a model", "save the whole model")
     name_of = keras.saving.get_registered_name
-    theirs = None if custom is None else loading.registered(Path(custom), name_of)
+    theirs = None if custom is None else loading.custom_objects(Path(custom), name_of)
     with (
         loading.for_inference(file, _SUFFIX[file.format], theirs) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
@@ -51,7 +51,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
             path, compile=False, safe_mode=not file.trusted, custom_objects=theirs
         )
     loading.need_model(handle, keras.Model, file.path)
-    loading.finite([(w.path, w.numpy()) for w in handle.weights], file.path)
+    loading.require_finite([(w.path, w.numpy()) for w in handle.weights], file.path)
     return Model("keras3", handle)
 
 

@@ -149,7 +149,7 @@ def load(file: ModelFile) -> Model:
         owner = tf.saved_model.load(str(path), tags=["serve"])
         signature = owner.signatures[SIGNATURE]
     variables = [(v.name, v.numpy()) for v in signature.variables]
-    loading.finite(variables, file.path)
+    loading.require_finite(variables, file.path)
     return Model("saved_model", ServingSignature(file.path, owner, signature))
 
 

@@ -47,7 +47,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     if file.content != "model":
         raise InputError(f"{file.path} holds weights, not a model", "name the architecture: --arch")
     name_of = tf_keras.saving.get_registered_name
-    theirs = None if custom is None else loading.registered(Path(custom), name_of)
+    theirs = None if custom is None else loading.custom_objects(Path(custom), name_of)
     with (
         loading.for_inference(file, _SUFFIX[file.format], theirs) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
@@ -64,6 +64,6 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
                 | (theirs or {}),
             )
             loading.need_model(handle, tf_keras.Model, file.path)
-            handle = optimized.stripped(handle, wrappers)
-    loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)
+            handle = optimized.strip(handle, wrappers)
+    loading.require_finite([(w.name, w.numpy()) for w in handle.weights], file.path)
     return Model("tf_keras", handle)

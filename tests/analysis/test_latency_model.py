@@ -174,11 +174,11 @@ def test_a_family_left_out_is_not_used_on_like_devices_either() -> None:
 
 def test_borrowing_is_tried_on_devices_that_have_more_points() -> None:
     like = [grid(seed=seed, speed=seed) for seed in (1, 2, 3)]
-    held_back = model.borrowed(like, 2)
+    held_back = model.leave_device_out(like, 2)
     assert len(held_back) == 3 * 9 * 7
     assert model.spread(held_back) < 1e-2
-    assert model.borrowed(like[:1], 2) == ()
-    assert model.borrowed([group[:2] for group in like], 2) == ()
+    assert model.leave_device_out(like[:1], 2) == ()
+    assert model.leave_device_out([group[:2] for group in like], 2) == ()
 
 
 def test_errors_and_intervals_by_hand() -> None:

@@ -162,7 +162,7 @@ def test_an_empty_folder_loose_images_and_one_class_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"one class"):
         opened(tmp_path, "validation")
     assert len(opened(tmp_path, "calibration")) == 1
-    with pytest.raises(InputError, match=r"no folder"):
+    with pytest.raises(InputError, match=r"not a folder"):
         opened(tmp_path / "nowhere")
 
 

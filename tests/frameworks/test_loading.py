@@ -59,10 +59,10 @@ def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
 
 
 def test_a_fixed_batch_is_refused():
-    with pytest.raises(InputError, match="m has a fixed batch of 8; 1 or an open one is needed"):
-        loading.checked(((8, 32, 32, 3), "float32"), (8, 5), "m")
+    with pytest.raises(InputError, match="m has a fixed batch of 8; 1 or a dynamic one is needed"):
+        loading.check_shapes(((8, 32, 32, 3), "float32"), (8, 5), "m")
     for batch in (1, None):
-        shapes = loading.checked(((batch, 32, 32, 3), "float32"), (batch, 5), "m")
+        shapes = loading.check_shapes(((batch, 32, 32, 3), "float32"), (batch, 5), "m")
         assert shapes == ((batch, 32, 32, 3), (batch, 5))
 
 

@@ -61,7 +61,10 @@ def test_weights_are_no_model(model_files):
     ("config", "message"),
     [
         ({"a": 2}, "Keras cannot load"),
-        ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
+        (
+            {"module": "keras.layers", "class_name": "ReLU", "config": {}},
+            "holds a ReLU, not a model",
+        ),
     ],
 )
 def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, message):

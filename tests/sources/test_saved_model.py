@@ -91,7 +91,7 @@ def test_a_fixed_batch_is_refused(tmp_path):
     signature = {"serving_default": means.get_concrete_function(image)}
     tf.saved_model.save(module, str(tmp_path / "eight"), signatures=signature)
     model = loaded(tmp_path / "eight")
-    with pytest.raises(InputError, match="has a fixed batch of 8; 1 or an open one is needed"):
+    with pytest.raises(InputError, match="has a fixed batch of 8; 1 or a dynamic one is needed"):
         _tensorflow.shapes(model)
     with pytest.raises(InputError, match="cannot run the model on one 32x32 image: ") as excinfo:
         tracing.freeze(model, (32, 32))

@@ -208,7 +208,7 @@ def test_weights_of_another_architecture_are_refused(published, small, model_fil
         framework.load_weights(small, model_files / "k3.weights.h5")
     shorter = tf_keras.Sequential([tf_keras.layers.Input((32, 32, 3))])
     shorter.add(tf_keras.layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="conv1"))
-    with pytest.raises(InputError, match=r"which the model has not"):
+    with pytest.raises(InputError, match=r"which the model does not have"):
         framework.load_weights(shorter, published)
 
 
@@ -274,8 +274,11 @@ def test_the_published_person_detector(real_data):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"a": 2}, "holds a dict, no model"),
-        ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
+        ({"a": 2}, "holds a dict, not a model"),
+        (
+            {"module": "keras.layers", "class_name": "ReLU", "config": {}},
+            "holds a ReLU, not a model",
+        ),
     ],
 )
 def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, message):

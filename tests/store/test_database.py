@@ -372,7 +372,7 @@ def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
     whole = path().read_bytes()
     path().write_bytes(content or whole[:4096] + b"\xa5" * (len(whole) - 4096))
     damaged = path().read_bytes()
-    with pytest.raises(InputError, match=r"store.db is damaged.*a copy is kept"):  # noqa: SIM117
+    with pytest.raises(InputError, match=r"store.db is damaged.*a copy is in"):  # noqa: SIM117
         with Store.open() as store:
             store.measurement(SHA, HOST)
             store.add_measurement(MEASURED)
@@ -383,7 +383,7 @@ def test_a_damaged_store_that_is_larger_than_memory_is_not_copied(here: Path) ->
     path().parent.mkdir()
     with path().open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(InputError, match=r"store.db is damaged.*no copy could be kept"):
+    with pytest.raises(InputError, match=r"store.db is damaged.*it could not be copied"):
         Store.open()
     assert [file.name for file in path().parent.iterdir()] == ["store.db"]
 
@@ -442,14 +442,14 @@ def test_bytes_of_a_name_that_are_no_text_are_written_out(here: Path) -> None:
         assert store.verdicts()[0].line == r"caf\udce9/a.tflite: fine"
         lines = tuple(store.dump())
     with Store.open(here / "other.db") as other:
-        assert other.load(store_.read_kept(line, "it") for line in lines) == 2
-        assert other.load(store_.read_kept(line, "it") for line in lines) == 0
+        assert other.load(store_.read_stored(line, "it") for line in lines) == 2
+        assert other.load(store_.read_stored(line, "it") for line in lines) == 0
 
 
 def test_a_sound_store_is_never_called_damaged(here: Path) -> None:
     with Store.open() as store:
         store.add_measurement(MEASURED)
-        with pytest.raises(InputError, match="cannot keep a record like this"):
+        with pytest.raises(InputError, match="cannot store this record"):
             store.add_measurement(dataclasses.replace(MEASURED, median_ns=float("nan")))
         with pytest.raises(InputError, match="whole characters and numbers of 64 bits"):
             store.measurement_by_id(2**70)
@@ -485,7 +485,7 @@ def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
             break
         place = place[key]
     try:
-        one = store_.read_kept(json.dumps(whole), "the line")
+        one = store_.read_stored(json.dumps(whole), "the line")
     except InputError as error:
         # Where it stands is told first, and a store is not spoken of.
         messages = str(error)

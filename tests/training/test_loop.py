@@ -243,7 +243,7 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
 
     source = Source(wide, weights=str(tmp_path / "teacher.h5"))
     assert apart(tmp_path / "taught", teacher=source) < 0.5 * apart(tmp_path / "alone")
-    with pytest.raises(InputError, match=r"teacher teacher knows 3 classes, the data 2"):
+    with pytest.raises(InputError, match=r"teacher teacher has 3 classes, the data 2"):
         run(task(tmp_path / "n", teacher=Source(dataclasses.replace(wide, classes=3))))
 
 
