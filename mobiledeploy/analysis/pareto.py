@@ -13,12 +13,12 @@ from mobiledeploy.analysis import gate
 from mobiledeploy.core.types import Answers, Evaluation, Gain
 
 
-def _unknown(_: int) -> None:
+def _no_answers(_: int) -> None:
     """None: no answers are known."""
 
 
 def front(
-    points: Sequence[tuple[float, float]], answers: Callable[[int], Answers | None] = _unknown
+    points: Sequence[tuple[float, float]], answers: Callable[[int], Answers | None] = _no_answers
 ) -> tuple[int, ...]:
     """Indices of the points (cost, accuracy) that no other point dominates, cheapest first.
 

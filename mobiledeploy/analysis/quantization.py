@@ -176,7 +176,7 @@ class Tally:
     low_code: Doubles | None = None
     high_code: Doubles | None = None
     beyond: Doubles | float = 0.0
-    seen: set[int] = field(default_factory=set)
+    code_set: set[int] = field(default_factory=set)
 
     def add(self, exact: Reals, delivered: Codes, own: Codes, reference: Reals) -> Doubles:
         """One image.
@@ -208,7 +208,7 @@ class Tally:
         self.beyond = self.beyond + beyond.sum(axis=0)
         self.low, self.high = _widen(self.low, self.high, x)
         self.low_code, self.high_code = _widen(self.low_code, self.high_code, _rows(own))
-        self.seen.update(np.unique(delivered).tolist())
+        self.code_set.update(np.unique(delivered).tolist())
         return own_error.reshape(exact.shape)
 
     @property
@@ -256,7 +256,7 @@ class Tally:
             dead=int(dead.sum()),
             lost=int((~dead & (self.low_code == self.high_code)).sum()),
             saturated=int((np.asarray(self.beyond) > SATURATED * self.values).sum()),
-            codes_used=len(self.seen) / (self.grid.highest - self.grid.lowest + 1),
+            codes_used=len(self.code_set) / (self.grid.highest - self.grid.lowest + 1),
         )
 
 

@@ -35,16 +35,16 @@ _UNTOUCHED = {
 }
 
 
-def disturbed(measured: Measured, *, fixed_runs: bool = False) -> tuple[str, ...]:
+def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[str, ...]:
     """The disturbances of a phone during the timing, one reason per line; () if there were none.
 
     Another attempt may succeed.
 
     Args:
-        measured: with the facts of a phone.
+        measurement: with the facts of a phone.
         fixed_runs: the caller asked for so many runs, however wide their interval is.
     """
-    m, before, after = measured, measured.facts_before, measured.facts_after
+    m, before, after = measurement, measurement.facts_before, measurement.facts_after
     reasons = [*_throttling(before, after), *_changes(before, after)]
     if change := _clock_change(before, after, sum(m.warmups_ns) + sum(m.samples_ns)):
         reasons.append(change)
@@ -56,16 +56,16 @@ def disturbed(measured: Measured, *, fixed_runs: bool = False) -> tuple[str, ...
     return tuple(reasons)
 
 
-def stayed_out(measured: Measured) -> str:
+def unused_delegate(measurement: Measured) -> str:
     """What the delegate left to the CPU where it was to take the graph; "" where it took it.
 
     Another try would come to the same. XNNPACK may leave single operators to builtin kernels,
     which the same core runs; a GPU that does is another machine than was asked for.
     """
     delegated, total, name = (
-        measured.delegated_nodes,
-        measured.total_nodes,
-        measured.target.delegate,
+        measurement.delegated_nodes,
+        measurement.total_nodes,
+        measurement.target.delegate,
     )
     if name == "none" or delegated is None:
         return ""

@@ -129,8 +129,8 @@ def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_kera
         if isinstance(block, Conv):
             x = _convolution(x, *block, name)
         elif isinstance(block, Fused):
-            expanded = x.shape[-1] * block.expansion
-            x = _convolution(x, 3, block.stride, expanded, f"{name}_expand")
+            inner_filters = x.shape[-1] * block.expansion
+            x = _convolution(x, 3, block.stride, inner_filters, f"{name}_expand")
             x = _convolution(x, 1, 1, block.filters, f"{name}_project", relu=False)
         else:
             x = _uib(x, block, name)
@@ -146,11 +146,11 @@ def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_kera
 def _uib(x: Any, block: Uib, name: str) -> Any:
     """The stride is in the middle depthwise convolution where there is one, else in the first."""
     before = x
-    expanded = x.shape[-1] * block.expansion
+    inner_filters = x.shape[-1] * block.expansion
     if block.start:
         stride = 1 if block.middle else block.stride
         x = _depthwise(x, block.start, stride, f"{name}_start", relu=False)
-    x = _convolution(x, 1, 1, expanded, f"{name}_expand")
+    x = _convolution(x, 1, 1, inner_filters, f"{name}_expand")
     if block.middle:
         x = _depthwise(x, block.middle, block.stride, f"{name}_middle", relu=True)
     x = _convolution(x, 1, 1, block.filters, f"{name}_project", relu=False)

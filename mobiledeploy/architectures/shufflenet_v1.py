@@ -101,7 +101,7 @@ def _unit(x: Any, name: str, filters: int, groups: int, first: int, stride: int)
     """The paper's Figure 2b, or for stride 2 its Figure 2c, which concatenates to `filters`."""
     before = x
     inner = inner_width(filters / BOTTLENECK, groups)
-    added = filters if stride == 1 else filters - x.shape[-1]
+    new_filters = filters if stride == 1 else filters - x.shape[-1]
     x = _pointwise(x, inner, first, f"{name}_compress")
     x = _batch_norm(x, f"{name}_compress", relu=True)
     if groups > 1:
@@ -110,7 +110,7 @@ def _unit(x: Any, name: str, filters: int, groups: int, first: int, stride: int)
         x
     )
     x = _batch_norm(x, f"{name}_depthwise", relu=False)
-    x = _pointwise(x, added, groups, f"{name}_expand")
+    x = _pointwise(x, new_filters, groups, f"{name}_expand")
     x = _batch_norm(x, f"{name}_expand", relu=False)
     if stride == 1:
         x = layers.Add(name=f"{name}_add")([before, x])

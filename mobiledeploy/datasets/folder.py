@@ -193,15 +193,15 @@ def open(
         entries += [(_printable(p.relative_to(root).as_posix()), p, targets[name]) for p in images]
     samples.require_two_classes(split, len(names), source)
     entries.sort()
-    selected = [entries[index] for index in samples.part(len(entries), part)]
-    if not selected:
+    part_entries = [entries[index] for index in samples.part(len(entries), part)]
+    if not part_entries:
         raise InputError(f"{source} has too few images ({len(entries)}) to split")
     return Folder(
         source,
         split,
-        tuple(path for _, path, _ in selected),
-        tuple(identifier for identifier, _, _ in selected),
-        tuple(target for _, _, target in selected),
+        tuple(path for _, path, _ in part_entries),
+        tuple(identifier for identifier, _, _ in part_entries),
+        tuple(target for _, _, target in part_entries),
         labels or names,
     )
 

@@ -53,14 +53,14 @@ class ReplaySession:
 
     def push(self, path: Path) -> str:
         """The file's recorded path; InputError if it is not a file that was pushed then."""
-        pushed = self._files.get(records.sha256(path))
-        if pushed is None:
-            names = ", ".join(pushed.name for pushed in self._files.values())
+        file_ = self._files.get(records.sha256(path))
+        if file_ is None:
+            names = ", ".join(file_.name for file_ in self._files.values())
             raise InputError(
                 f"{self._file} was recorded with other files than this {path.name}",
                 f"name the artifacts that were recorded: {names}",
             )
-        return pushed.remote
+        return file_.remote
 
     def run(self, argv: Sequence[str]) -> RecordedProcess:
         """The recorded process, whatever `argv` is."""

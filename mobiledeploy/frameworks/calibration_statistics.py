@@ -33,7 +33,7 @@ _BETTER = 4.0
 
 
 def likelier_range(
-    frozen: tracing.FrozenModel, pre: Preprocessing, images: Images
+    frozen_model: tracing.FrozenModel, pre: Preprocessing, images: Images
 ) -> tuple[float, float] | None:
     """An input range that makes the images far more like those of the training.
 
@@ -46,7 +46,7 @@ def likelier_range(
 
     with m, v the mean and variance of its input, M, V those of the training.
     """
-    first_norm = _first_norm(frozen.logits)
+    first_norm = _first_norm(frozen_model.logits)
     if first_norm is None:
         return None
     norm_input, mean, variance = first_norm
@@ -83,23 +83,23 @@ def likelier_range(
     return best if measures[best] * _BETTER < present else None
 
 
-def _first_norm(frozen: Any) -> tuple[Any, Any, Any] | None:
+def _first_norm(frozen_model: Any) -> tuple[Any, Any, Any] | None:
     """(images -> input of the first BatchNorm, its mean [C], its variance [C])."""
-    for input_, mean, variance in _norms(frozen):
-        numbers = frozen.prune([], [mean, variance])()
+    for input_, mean, variance in _norms(frozen_model):
+        numbers = frozen_model.prune([], [mean, variance])()
         mean, variance = (np.asarray(n.numpy(), np.float64).reshape(-1) for n in numbers)
         if mean.shape == variance.shape == (input_.shape[-1],):
-            return frozen.prune(frozen.inputs[:1], [input_]), mean, variance
+            return frozen_model.prune(frozen_model.inputs[:1], [input_]), mean, variance
     return None
 
 
-def _norms(frozen: Any) -> Iterator[tuple[Any, Any, Any]]:
+def _norms(frozen_model: Any) -> Iterator[tuple[Any, Any, Any]]:
     """(x, mean, variance) of each BatchNorm: fused (Keras 2) or separate operators (Keras 3).
 
     The latter is x * inv + (offset - mean * inv) with inv = rsqrt(variance + epsilon) * scale.
     """
-    constant_names = {op.name for op in _constant_ops(frozen.graph)}
-    for op in frozen.graph.get_operations():
+    constant_names = {op.name for op in _constant_ops(frozen_model.graph)}
+    for op in frozen_model.graph.get_operations():
         if op.type == "FusedBatchNormV3" and op.inputs[0].op.name not in constant_names:
             yield op.inputs[0], op.inputs[3], op.inputs[4]
         elif op.type == "Rsqrt" and op.name in constant_names and op.inputs[0].op.type == "AddV2":

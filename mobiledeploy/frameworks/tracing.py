@@ -177,15 +177,15 @@ def _variables_of(flat: Any, variables: Sequence[Any]) -> tuple[tf.Variable, ...
 _HALF = (tf.float16, tf.bfloat16)
 
 
-def _in_float32(frozen: Any) -> Any:
+def _in_float32(function_: Any) -> Any:
     """The frozen function with float32 instead of the half precision of mixed-precision training.
 
     TFLite would keep float16, which has few bits, in operators that it does not have.
     """
-    tensors = (tensor for op in frozen.graph.get_operations() for tensor in op.outputs)
+    tensors = (tensor for op in function_.graph.get_operations() for tensor in op.outputs)
     if not any(tensor.dtype in _HALF for tensor in tensors):
-        return frozen
-    definition = frozen.graph.as_graph_def()
+        return function_
+    definition = function_.graph.as_graph_def()
     functions = definition.library.function
     wide, halves = tf.float32.as_datatype_enum, {dtype.as_datatype_enum for dtype in _HALF}
     for node in (*definition.node, *(node for f in functions for node in f.node_def)):
@@ -203,7 +203,7 @@ def _in_float32(frozen: Any) -> Any:
             if end.type in halves:
                 end.type = wide
     whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
-    return whole.prune([t.name for t in frozen.inputs], [t.name for t in frozen.outputs])
+    return whole.prune([t.name for t in function_.inputs], [t.name for t in function_.outputs])
 
 
 @dataclass(frozen=True)

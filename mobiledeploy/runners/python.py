@@ -192,11 +192,11 @@ def _sample(path: str | None, tensor: Tensor) -> Array:
 def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     work = records.loads(Work, sys.stdin.readline(), "the work")
     engine, ready = _open(arguments)
-    for recorded, loaded in ((work.input, engine.input), (work.output, engine.output)):
-        if (recorded.shape, recorded.dtype) != (loaded.shape, loaded.dtype):
+    for own, actual in ((work.input, engine.input), (work.output, engine.output)):
+        if (own.shape, own.dtype) != (actual.shape, actual.dtype):
             raise InputError(
-                f"{Path(arguments.model).name} has {loaded.name} as {loaded.dtype} "
-                f"{list(loaded.shape)}, its record says {recorded.dtype} {list(recorded.shape)}"
+                f"{Path(arguments.model).name} has {actual.name} as {actual.dtype} "
+                f"{list(actual.shape)}, its record says {own.dtype} {list(own.shape)}"
             )
     data = work.data
     samples = dataset(data.source).open(

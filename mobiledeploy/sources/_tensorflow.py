@@ -27,13 +27,13 @@ class TensorFlowModel:
         self.classes = classes
 
     @functools.cached_property
-    def _frozen(self) -> tracing.FrozenModel:
+    def _frozen_model(self) -> tracing.FrozenModel:
         return tracing.freeze(self._model, self.resolution)
 
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`; InputError for an operator that TFLite lacks."""
         with loading.temporary_folder() as folder:
-            self._frozen.save(output, folder)
+            self._frozen_model.save(output, folder)
             with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
                 converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             try:
@@ -43,12 +43,12 @@ class TensorFlowModel:
 
     def answers(self, images: Images) -> NDArray[np.float32]:
         """See `ports.OpenedModel`; InputError if TensorFlow cannot compute them."""
-        if len(images) and self._frozen.draws_numbers() and self._is_random(images[:1]):
+        if len(images) and self._frozen_model.draws_numbers() and self._is_random(images[:1]):
             raise InputError(
                 "the model gives different answers to the same image",
                 "a Dropout or noise layer is still on (training=True): build it without",
             )
-        return self._frozen.run(images)
+        return self._frozen_model.run(images)
 
     def _is_random(self, image: Images) -> bool:
         """Whether two answers to one image differ.
@@ -62,11 +62,11 @@ class TensorFlowModel:
 
     def ends_in_softmax(self) -> bool:
         """See `ports.OpenedModel`."""
-        return self._frozen.scores is not None
+        return self._frozen_model.scores is not None
 
     def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
         """See `ports.OpenedModel`."""
-        return calibration_statistics.likelier_range(self._frozen, pre, images)
+        return calibration_statistics.likelier_range(self._frozen_model, pre, images)
 
 
 def open_model(model: Model, source: Source) -> TensorFlowModel:

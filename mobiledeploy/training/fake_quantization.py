@@ -33,9 +33,9 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 def refuse(graph: Graph) -> None:
     """InputError for a file with an operator that is not supported here."""
-    unknown = sorted({graph.kind(op) for op in graph.ops} - set(_OPERATORS) - set(KINDS))
-    if unknown:
-        raise InputError(f"{', '.join(unknown)} cannot be trained")
+    unsupported = sorted({graph.kind(op) for op in graph.ops} - set(_OPERATORS) - set(KINDS))
+    if unsupported:
+        raise InputError(f"{', '.join(unsupported)} cannot be trained")
 
 
 class FakeQuantization:
