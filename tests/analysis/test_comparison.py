@@ -20,7 +20,7 @@ def run(rounds: int, ratio: float, drift: float, noise: float, dice) -> list[flo
     ]
 
 
-def test_abba_finds_what_is_there_and_nothing_else() -> None:
+def test_abba_finds_real_differences_only() -> None:
     dice = np.random.Generator(np.random.PCG64(1))
     false, result, deceptions = 0, 0, 0
     for _ in range(200):
@@ -64,7 +64,7 @@ def test_the_other_way_round_is_the_inverse(blocks) -> None:
     assert swap.value == pytest.approx(1 / interleaved(blocks).value)
 
 
-def test_what_is_no_comparison() -> None:
+def test_invalid_comparisons_are_refused() -> None:
     for blocks in ([1.0] * 20, [1.0] * 25, []):
         with pytest.raises(ValueError, match="are not 6 or more rounds of ABBA"):
             interleaved(blocks)

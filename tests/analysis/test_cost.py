@@ -1,4 +1,4 @@
-"""What a network costs, held against counts by hand; layers as each format writes them."""
+"""The cost of networks compared with counts by hand; layers as each format writes them."""
 
 import itertools
 import math
@@ -125,7 +125,7 @@ def test_a_transposed_convolution_spreads_each_of_its_inputs(op, sides, kernel):
     ("op", "second"),
     [("BATCH_MATMUL", (1, 8, 16)), ("MatMul", (8, 16)), ("Einsum", (8, 16))],
 )
-def test_what_multiplies_two_activations_is_named_and_not_counted(op, second):
+def test_a_product_of_two_activations_is_named_and_not_counted(op, second):
     result = cost.cost(
         [layer(op, (moving("a", 1, 4, 8), moving("b", *second)), moving("c", 4, 16))]
     )
@@ -136,7 +136,7 @@ def test_what_multiplies_two_activations_is_named_and_not_counted(op, second):
 @pytest.mark.parametrize(
     "op", ["StatelessWhile", "UNIDIRECTIONAL_SEQUENCE_LSTM", "CUSTOM:Mine", "PartitionedCall", "If"]
 )
-def test_what_has_a_network_inside_is_named(op):
+def test_an_operator_with_a_network_inside_is_named(op):
     inputs = (moving("x", 1, 8), fixed("k", 8, 8))
     result = cost.cost([layer(op, inputs, moving("y", 1, 8))])
     assert (result.mult_adds, result.uncounted) == (0, (op,))
@@ -180,7 +180,7 @@ def test_an_open_batch_is_one_image():
 
 
 @pytest.mark.parametrize("shape", [(), (1, 4, 0, 0)])
-def test_a_shape_that_nobody_knows_is_no_silent_zero(shape):
+def test_an_unknown_shape_is_not_silently_zero(shape):
     inputs = (moving("x", 1, 3, 8, 8), fixed("k", 4, 3, 3, 3))
     result = cost.cost([layer("Conv", inputs, moving("y", *shape))])
     assert (result.mult_adds, result.uncounted) == (0, ("Conv",))
@@ -210,7 +210,7 @@ def test_weights_that_two_layers_share_are_counted_once():
     assert [row.params for row in result.layers] == [8 * 8 * 9 + 8, 0]
 
 
-def test_quantized_and_dequantized_is_what_is_between():
+def test_qdq_form_counts_the_operators_between():
     """x -> Q -> DQ -> Conv(DQ(k), DQ(b)) -> Q -> DQ, as an ONNX file writes an int8 network."""
     scales = fixed("s")
     x, y = moving("x", 1, 3, 8, 8), moving("y", 1, 16, 8, 8)
@@ -259,7 +259,7 @@ def test_peak_memory_of_a_residual_block_by_hand():
     assert cost.cost(rows[:2]).peak_activation_bytes == 128 + 256
 
 
-def test_nothing_is_written_over_what_is_read_again():
+def test_a_tensor_that_is_read_later_is_not_overwritten():
     x, y, z = (moving(name, 1, 100) for name in "xyz")
     once = [layer("Relu", (x,), y)]
     assert cost.cost(once).peak_activation_bytes == 400
@@ -267,7 +267,7 @@ def test_nothing_is_written_over_what_is_read_again():
     assert cost.cost(again).peak_activation_bytes == 800
 
 
-def test_a_smaller_input_is_no_place_for_the_result():
+def test_a_smaller_input_does_not_hold_the_result():
     """A gate of one number a channel, times the map: over the map, not over the gate."""
     map_, gate = moving("map", 1, 4, 4, 8), moving("gate", 1, 1, 1, 8)
     result = cost.cost([layer("Mul", (map_, gate), moving("y", 1, 4, 4, 8))])
@@ -345,5 +345,5 @@ def test_nothing_costs_nothing():
 @pytest.mark.parametrize(
     ("dtype", "bytes_"), [("float32", 12), ("float16", 6), ("int8", 3), ("int32", 12), ("int4", 2)]
 )
-def test_numbers_take_their_types_room(dtype, bytes_):
+def test_elements_have_the_size_of_their_type(dtype, bytes_):
     assert cost.size_bytes(moving("x", 3, dtype=dtype)) == bytes_

@@ -36,7 +36,7 @@ counts = st.integers(1, 3000).flatmap(
 
 
 @given(counts, st.sampled_from([0.0, 0.5]))
-def test_bounds_hold_what_was_seen_and_solve_the_score_equation(known, correction):
+def test_bounds_include_the_observed_loss_and_solve_the_score_equation(known, correction):
     b, c, n = known
     low, high = gate.bounds(b, c, n, correction=correction)
     assert -1 <= low <= (b - c) / n <= high <= 1
@@ -63,7 +63,7 @@ def test_the_bounds_decide_as_the_statistic_does(known, margin):
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(1, 1, 1), (-1, 0, 5), (0, 0, 0)])
-def test_counts_that_cannot_be_are_refused(b, c, n):
+def test_invalid_counts_are_refused(b, c, n):
     with pytest.raises(ValueError, match="of"):
         gate.bounds(b, c, n)
 
@@ -132,7 +132,7 @@ def test_flips_have_exact_bounds():
 # Classes
 
 
-def test_a_class_that_collapsed_is_named_where_the_mean_moved_little():
+def test_a_collapsed_class_is_named_even_if_the_mean_moved_little():
     classes = np.repeat(np.arange(100), 50)
     losses = classes == 7
     gains = np.zeros(len(classes), bool)
@@ -142,7 +142,7 @@ def test_a_class_that_collapsed_is_named_where_the_mean_moved_little():
     assert small == 0
 
 
-def test_a_class_of_few_images_is_counted_and_not_judged():
+def test_a_class_of_few_images_is_counted_and_has_no_verdict():
     classes = np.repeat([0, 1], [9, 10])
     groups, small = gate.regressed_classes(classes, np.ones(19, bool), np.zeros(19, bool))
     assert ([g.index for g in groups], small) == ([1], 1)

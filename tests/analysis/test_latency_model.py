@@ -39,7 +39,7 @@ def tensor(name: str, *shape: int, constant: bool = False) -> Tensor:
     return Tensor(name, shape, "float32", constant=constant)
 
 
-# What a network has to do.
+# The workload of a network.
 
 
 def test_the_work_of_layers_is_counted_by_hand() -> None:
@@ -123,7 +123,7 @@ def test_a_slower_device_has_the_same_proportions(speed) -> None:
     assert slower == pytest.approx({k: speed * v for k, v in terms.items()}, rel=1e-6)
 
 
-def test_the_shape_is_borrowed_and_the_speed_is_its_own() -> None:
+def test_the_shape_comes_from_similar_devices_and_the_speed_is_its_own() -> None:
     like = [grid(seed=1, speed=2.0), grid(seed=2, speed=5.0)]
     unseen = grid(seed=3, speed=0.25)
     fitted = model.fit(unseen[:1], like)
@@ -143,11 +143,11 @@ def test_the_range_reaches_as_far_as_leaving_an_end_out_does() -> None:
     assert fitted.beyond(workload("a", 70, 0, 100, 100, 1)) == ()
     assert fitted.beyond(workload("a", 60, 0, 100, 100, 1)) == ("mult_adds", "dense")
     assert fitted.beyond(workload("a", 200, 0, 300, 100, 1)) == ("activations",)
-    # What no term speaks of does not bound.
+    # An amount without a term is not a limit.
     assert fitted.beyond(workload("a", 200, 0, 100, 100, 10**9)) == ()
 
 
-# What it is judged by.
+# How it is evaluated.
 
 
 def test_a_point_left_out_is_not_used() -> None:
@@ -172,7 +172,7 @@ def test_a_family_left_out_is_not_used_on_like_devices_either() -> None:
             assert one.error == pytest.approx(0, abs=0.02)
 
 
-def test_borrowing_is_tried_on_devices_that_have_more_points() -> None:
+def test_leaving_a_device_out_uses_devices_with_more_points() -> None:
     like = [grid(seed=seed, speed=seed) for seed in (1, 2, 3)]
     held_back = model.leave_device_out(like, 2)
     assert len(held_back) == 3 * 9 * 7

@@ -37,7 +37,7 @@ def test_litert_operators_get_what_was_executed_between_their_readings() -> None
 
 
 @given(st.integers(0, 40).filter(lambda n: n != 13))
-def test_readings_that_do_not_fit_say_nothing(count: int) -> None:
+def test_readings_that_do_not_fit_give_no_layers(count: int) -> None:
     assert layer_counts.of_litert(LITERT, readings(*[1] * count)) == ()
 
 
@@ -65,7 +65,7 @@ def test_onnxruntime_nodes_of_the_last_run() -> None:
 
 
 @given(st.text() | st.sampled_from(["[]", "[1]", '[{"cat":"Node"}]', "{}"]))
-def test_no_profile_of_ours_says_nothing(text: str) -> None:
+def test_an_unknown_profile_gives_no_layers(text: str) -> None:
     assert layer_counts.of_onnxruntime(text, readings(1, 1)) == ()
     assert layer_counts.of_litert(text.replace("\t", " "), readings(1)) == ()
 

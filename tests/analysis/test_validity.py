@@ -42,7 +42,7 @@ def measured(samples=STEADY, before=FACTS, after=FACTS, **given) -> Measured:
 
 def test_a_quiet_phone_is_valid() -> None:
     assert validity.disturbances(measured()) == ()
-    # A phone that tells nothing proves nothing.
+    # A phone without facts proves nothing.
     assert validity.disturbances(measured(before={}, after={})) == ()
     after = FACTS | {"time_in_state": "300000:130 2800000:1078"}
     assert validity.disturbances(measured(after=after)) == ()
@@ -62,7 +62,7 @@ def test_a_quiet_phone_is_valid() -> None:
         ),
     ],
 )
-def test_what_happened_is_named(change, message) -> None:
+def test_a_disturbance_is_named(change, message) -> None:
     (reason,) = validity.disturbances(measured(after=FACTS | change))
     assert message in reason
     assert validity.disturbances(measured(before=FACTS | change, after=FACTS | change)) == (

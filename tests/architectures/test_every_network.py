@@ -1,4 +1,4 @@
-"""Every model card the whole way: built, converted in float and in int8, run on every runtime."""
+"""Every model card: built, converted in float and in int8, run on every runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1"
 with a shuffle, concatenations. The others are slow."""
 
 RESOLUTION = {"alexnet": 96, "xception": 96}
-"""Where 64 pixels are too few."""
+"""Cards for which 64 pixels are too few."""
 
 IN_FLOAT = {
     ("alexnet", "int8_ptq", "onnx"): {"Exp", "Log"},
@@ -40,7 +40,7 @@ GOLDEN = (0, 1, 2, 3)
 
 
 def computed_in_float(path):
-    """The operators that ONNX Runtime, done with optimizing, feeds with floats on this machine.
+    """The operators with float inputs in ONNX Runtime's optimized graph on this machine.
 
     A Reshape moves its numbers only: that of an end, where signed codes are made unsigned.
     """
@@ -63,7 +63,7 @@ def test_every_card_is_of_an_architecture_and_every_architecture_has_a_card():
     "name",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in cards.names()],
 )
-def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
+def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
     card = cards.load(name)
     size = RESOLUTION.get(name, 64)
     alpha = None if card.default_alpha is None else 0.5

@@ -60,7 +60,7 @@ def test_any_resolution(resolution: tuple[int, int]) -> None:
     assert image.std() > 0
 
 
-def test_order_of_asking_does_not_matter() -> None:
+def test_order_of_access_does_not_matter() -> None:
     samples = shapes.open("demo", "test", resolution=(48, 48))
     forwards = [samples.image(index) for index in range(12)]
     backwards = [samples.image(index) for index in reversed(range(12))][::-1]

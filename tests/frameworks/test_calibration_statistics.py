@@ -1,4 +1,4 @@
-"""What a network remembers of the images of its training."""
+"""The statistics of the training images in a network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_mean_and_deviation_are_kept_apart_from_the_range():
     assert result == (0.0, 1.0)
 
 
-def test_other_images_of_the_right_range_are_no_wrong_range():
+def test_other_images_of_the_right_range_are_accepted():
     """Darker, and of less contrast than what it was trained on."""
     pre, images = prepared((-1.0, 1.0))
     model = trained(tf_keras, images)
@@ -78,7 +78,7 @@ def test_other_images_of_the_right_range_are_no_wrong_range():
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["none", "untrained"])
-def test_without_a_trained_batch_norm_nothing_is_kept(norm):
+def test_without_a_trained_batch_norm_there_is_no_range(norm):
     model = trained(tf_keras, None, norm=norm)
     assert (
         calibration_statistics.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 255.0)))

@@ -44,8 +44,8 @@ def test_the_first_useful_line(text, line):
     ("write", "suffix"),
     [(h5(lambda c: [lambda_layer(c)]), ".h5"), (k3(lambda c: [keras3_lambda(c)]), ".keras")],
 )
-def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
-    """Even if its hash was taken of what it is now: what Keras is given is looked at again."""
+def test_a_file_that_was_another_at_the_check_is_refused(tmp_path, write, suffix):
+    """The content for Keras is checked again, even if the hash is that of the present file."""
     path = write(tmp_path, tmp_path / "canary")
     earlier = dataclasses.replace(keras.detect(path), code=())
     with (
@@ -66,7 +66,7 @@ def test_a_fixed_batch_is_refused():
         assert shapes == ((batch, 32, 32, 3), (batch, 5))
 
 
-def test_temporary_files_that_cannot_be_written_are_the_users(tmp_path):
+def test_unwritable_temporary_files_are_a_usage_error(tmp_path):
     with pytest.raises(UsageError) as excinfo, loading.temporary_folder():
         (tmp_path / "absent" / "file").write_bytes(b"")
     assert excinfo.value.message == (
@@ -89,7 +89,7 @@ def raiser(error, module):
 @pytest.mark.parametrize(
     "error", [AssertionError("no x"), AttributeError("no y"), TypeError("no z")], ids=repr
 )
-def test_a_slip_of_ours_is_not_the_files(error):
+def test_an_error_in_our_code_is_not_blamed_on_the_file(error):
     with pytest.raises(type(error)), loading.refusing("the file"):
         raiser(error, "mobiledeploy.frameworks.tf_keras")()
 
@@ -101,12 +101,12 @@ def test_a_slip_of_ours_is_not_the_files(error):
         (AttributeError("no y"), "keras.src.models"),
         (TypeError("no z"), "tf_keras.src.engine"),
         (ValueError("no w"), "mobiledeploy.frameworks.tf_keras"),
-        # Keras makes it of what the file says.
+        # Keras builds it from the file.
         (TypeError("no v"), "mobiledeploy.frameworks.response_normalization"),
     ],
     ids=str,
 )
-def test_what_a_framework_raises_is_the_files(error, module):
+def test_an_error_of_a_framework_is_blamed_on_the_file(error, module):
     with pytest.raises(InputError, match="the file: no"), loading.refusing("the file"):
         raiser(error, module)()
 

@@ -1,4 +1,4 @@
-"""Where a model ends, and what a frozen one says of it."""
+"""The outputs of a model, and those of its frozen functions."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_softmax_is_found_behind(end):
+def test_a_final_softmax_is_recognized(end):
     model = ending(*ENDS[end])
     frozen_model = tracing.freeze(model, SIZE)
     expected = model.handle(IMAGES).numpy()
@@ -74,14 +74,14 @@ def test_a_softmax_is_found_behind(end):
     assert [kind for kind in kinds if kind != "Identity"][-1] == "Softmax"
 
 
-def test_a_softmax_over_pairs_is_no_end():
+def test_a_softmax_over_pairs_is_not_a_final_softmax():
     model = ending(layers.Reshape((2, 2)), layers.Softmax(), layers.Flatten())
     frozen_model = tracing.freeze(model, SIZE)
     assert frozen_model.scores is None
     np.testing.assert_allclose(frozen_model.run(IMAGES), model.handle(IMAGES), atol=1e-6)
 
 
-def test_what_cannot_be_traced_is_one_line():
+def test_an_untraceable_model_is_an_error_in_one_line():
     image = layers.Input((None, None, 3))
     scores = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 9)(image))
     model = Model("tf_keras", tf_keras.Model(image, scores))
@@ -216,7 +216,7 @@ except UsageError as error:
 """
 
 
-def test_a_full_temporary_disk_is_the_users(tmp_path):
+def test_a_full_temporary_disk_is_a_usage_error(tmp_path):
     """A small tmpfs, in a user namespace, as TMPDIR."""
     script = (
         f"mount -t tmpfs -o size=200k none {tmp_path} && "

@@ -1,4 +1,4 @@
-"""What every file of the shelf does with what it is given, hostile names included."""
+"""Every file of the shelf renders every report, hostile names included."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MIXED = Report(
         check(verdict("inconclusive", line="1,855 images would decide"), path="build/b.onnx"),
     ),
 )
-# One file passed, the other could not be judged.
+# One file passed, the other has no verdict.
 BROKEN = Report(
     "mobiledeploy check",
     (check(verdict("pass")),),
@@ -134,7 +134,7 @@ def test_junit_counts_a_case_for_each_verdict():
     assert cases["build/b.onnx", "accuracy"].find("error").get("type") == "inconclusive"
 
 
-def test_junit_skips_what_is_only_warned_of():
+def test_junit_skips_warnings():
     root = ElementTree.fromstring(
         REPORTS.load("junit").render(replace(MIXED, on_inconclusive="warn"))
     )
@@ -208,13 +208,13 @@ def test_github_names_cannot_begin_a_command():
     assert text.startswith("::error title=<b>|`%3A%3Aerror")
 
 
-def test_github_says_that_all_is_well():
+def test_github_reports_success():
     assert REPORTS.load("github").render(Report("gate", (check(verdict("pass")),))) == (
         "::notice title=gate::1 artifact passed\n"
     )
 
 
-def test_markdown_shows_names_as_they_stand():
+def test_markdown_shows_names_literally():
     report = Report("x", (check(verdict("fail", "class", "c", HOSTILE), path=HOSTILE),))
     text = REPORTS.load("markdown").render(report)
     assert "\\<b\\>\\|\\`::error::\\*\\[x\\](y) ::set-output" in text

@@ -1,4 +1,4 @@
-"""What the reports say of accuracy: of which network, on which images."""
+"""Accuracy in the reports names its network and its images."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ console.log(JSON.stringify({ drawn, said: said("measured"), level: said("multadd
 
 
 def drawn(report: Report, folder: Path) -> dict[str, Any]:
-    """What the page's own script draws of a report, and says below the plots."""
+    """The plots of the page's own script, and the text below them."""
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     node = shutil.which("node")
     if node is None:

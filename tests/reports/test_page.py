@@ -149,7 +149,7 @@ def test_it_opens_without_an_error_and_without_the_network(browser, tmp_path) ->
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
 
 
-def test_the_front_is_the_one_that_is_computed_elsewhere(browser, tmp_path) -> None:
+def test_the_front_equals_that_of_the_analysis(browser, tmp_path) -> None:
     report = sample()
     opened(browser, report, tmp_path)
     mine = [r for r in report.results if r.kind == "measured"]

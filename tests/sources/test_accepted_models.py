@@ -1,4 +1,4 @@
-"""Models that people bring load without --unsafe, whichever Keras wrote them."""
+"""Usual models load without --unsafe, whichever Keras wrote them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def library(request):
 
 
 def accepted(model, path):
-    """Saves `model`, looks into the file, loads it, and compares two answers with the model's."""
+    """Saves `model`, checks and loads the file, and compares two answers with the model's."""
     model.save(path)
     file = format_.detect(path)
     assert file.code == ()
@@ -93,7 +93,7 @@ def test_other_networks_of_keras_applications(library, tmp_path, name, suffix):
 
 
 def test_preprocessing_within_the_model(library, tmp_path):
-    """As the guide to transfer learning has it: augmented, cut, scaled, a compiled base within."""
+    """As in the guide to transfer learning: augmented, cropped, scaled, with a compiled base."""
     layers = library.layers
     image = layers.Input((80, 80, 3))
     augment = library.Sequential(
@@ -190,8 +190,8 @@ def test_models_of_the_optimization_toolkit(tmp_path):
             assert format_.detect(tmp_path / f"{name}.{suffix}").code == (), name
 
 
-def test_what_is_loaded_is_what_was_looked_at(tmp_path):
-    """Entries that only training needs are gone from the configuration that Keras is given."""
+def test_the_loaded_configuration_is_the_checked_one(tmp_path):
+    """Entries for training are removed from the configuration before Keras reads it."""
     import tf_keras
 
     model = tf_keras.Sequential([tf_keras.layers.Input((4,)), tf_keras.layers.Dense(2)])

@@ -1,4 +1,4 @@
-"""Whatever converts, converts: the float TFLite answers as the framework does.
+"""Every convertible model converts: the float TFLite gives the framework's answers.
 
 One of each kind in the ordinary run; all activations and all of Keras Applications are slow.
 """
@@ -24,7 +24,7 @@ from mobiledeploy.steps import model_files
 
 LIBRARIES = {"keras2": tf_keras, "keras3": keras}
 TOLERANCE = 1e-4
-"""Of the largest answer."""
+"""As a fraction of the largest answer."""
 
 
 def source(path: Path, **changes) -> Source:
@@ -114,7 +114,7 @@ EVERY += [("keras3", name) for name in KERAS_3_ALONE]
 QUICK = {("keras2", "swish"), ("keras3", "swish"), ("keras2", "PReLU")}
 
 
-def test_no_activation_is_left_out():
+def test_every_activation_is_tested():
     for version, library in LIBRARIES.items():
         names_ = {
             name
@@ -258,7 +258,7 @@ def test_a_layer_that_is_used_twice(tmp_path):
 
 @pytest.mark.parametrize("version", LIBRARIES)
 def test_preprocessing_and_augmentation_inside(version, tmp_path):
-    """As the guide to transfer learning has it: augmented, scaled, the base a layer."""
+    """As in the guide to transfer learning: augmented, scaled, with the base as a layer."""
     library = LIBRARIES[version]
     layers = library.layers
     library.utils.set_random_seed(0)
@@ -284,7 +284,7 @@ def test_a_recurrent_tail(kind, tmp_path):
     agrees(model, tmp_path / "model.h5")
 
 
-def test_a_unit_vector_is_answered_as_it_is(tmp_path):
+def test_a_unit_vector_is_returned_unchanged(tmp_path):
     layers = tf_keras.layers
     image = layers.Input((16, 16, 3))
     x = layers.Dense(8)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(image)))
@@ -391,7 +391,7 @@ def test_a_file_of_custom_objects_allows_no_other_names(custom, model_files, tmp
         opened(model_files / name, custom_objects=str(file))
 
 
-def test_dropout_that_was_left_on_is_told(tmp_path):
+def test_active_dropout_is_reported(tmp_path):
     """In Keras 2; Keras 3 turns it off where the whole model is called for inference."""
     layers = tf_keras.layers
     image = layers.Input((16, 16, 3))
@@ -405,7 +405,7 @@ def test_dropout_that_was_left_on_is_told(tmp_path):
 
 
 def test_a_saved_model_keeps_its_weights(tmp_path):
-    """`from_saved_model` on what Keras 3 saves by tf.saved_model.save left them out in silence."""
+    """`from_saved_model` left them out silently for a folder of tf.saved_model.save of Keras 3."""
     model = network(keras, keras.layers.Conv2D(256, 3, activation="relu"))
     tf.saved_model.save(model, str(tmp_path / "saved"))
     there = opened(tmp_path / "saved")

@@ -17,7 +17,7 @@ def loaded(path):
     return saved_model.load(format_.detect(path))
 
 
-def test_the_signature_answers_as_the_model_did(model_files):
+def test_the_signature_gives_the_models_answers(model_files):
     model = loaded(model_files / "k2_saved")
     assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
     call, variables = tracing.inference(model)
@@ -66,7 +66,7 @@ def test_a_model_without_its_variables_is_one_line(model_files, tmp_path):
     assert "\n" not in str(excinfo.value)
 
 
-def test_a_folder_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
+def test_a_folder_that_changed_after_the_check_is_refused(model_files, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model_files / "k2_saved", copy)
     file = format_.detect(copy)
@@ -75,7 +75,7 @@ def test_a_folder_changed_after_it_was_looked_into_is_refused(model_files, tmp_p
         saved_model.load(file)
 
 
-def test_a_folder_that_went_away_is_one_line(model_files, tmp_path):
+def test_a_removed_folder_is_an_error_in_one_line(model_files, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model_files / "k2_saved", copy)
     file = format_.detect(copy)

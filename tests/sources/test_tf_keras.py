@@ -24,7 +24,7 @@ def loaded(path):
 
 
 @pytest.mark.parametrize("name", ["k2.h5", "k2.keras"])
-def test_a_whole_model_answers_as_it_did(model_files, name):
+def test_a_whole_model_gives_the_same_answers(model_files, name):
     model = loaded(model_files / name)
     assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
     call, variables = tracing.inference(model)
@@ -34,7 +34,7 @@ def test_a_whole_model_answers_as_it_did(model_files, name):
 
 
 @pytest.mark.parametrize("suffix", ["h5", "keras"])
-def test_layers_of_ours_are_no_strangers_code(tmp_path, suffix):
+def test_our_own_layers_are_allowed(tmp_path, suffix):
     image = tf_keras.layers.Input((32, 32, 3))
     x = image
     for own, options in (
@@ -60,7 +60,7 @@ def test_a_file_of_another_name_is_loaded_by_its_content(model_files, tmp_path):
         assert _tensorflow.shapes(loaded(path))[1] == (None, 5)
 
 
-def test_a_file_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
+def test_a_file_that_changed_after_the_check_is_refused(model_files, tmp_path):
     path = tmp_path / "model.h5"
     path.write_bytes((model_files / "k2.h5").read_bytes())
     file = keras.detect(path)
@@ -80,7 +80,7 @@ def test_the_verb_may_allow_a_lambda(model_files):
     assert "\n" not in str(excinfo.value)
 
 
-def test_a_file_of_other_layer_names_is_taken_in_order_if_every_shape_fits(tmp_path):
+def test_weights_with_other_layer_names_are_assigned_in_order_if_all_shapes_fit(tmp_path):
     def network(width, prefix):
         image = tf_keras.layers.Input((32, 32, 3))
         x = tf_keras.layers.Conv2D(width, 3, name=f"{prefix}one")(image)
@@ -109,14 +109,14 @@ def test_two_inputs_are_refused(model_files):
         ((32, 32, 3), "uint8", "takes uint8"),
     ],
 )
-def test_what_takes_no_images_is_refused(shape, dtype, message):
+def test_a_model_without_an_image_input_is_refused(shape, dtype, message):
     image = tf_keras.layers.Input(shape, dtype=dtype)
     model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
     with pytest.raises(InputError, match=message):
         _tensorflow.shapes(model)
 
 
-def test_weights_are_no_model(model_files):
+def test_weights_alone_are_not_a_model(model_files):
     with pytest.raises(InputError, match=r"holds weights"):
         loaded(model_files / "k2_weights.h5")
 
@@ -154,13 +154,16 @@ def build(alpha=0.25, classes=7):
 
 @pytest.fixture(scope="module")
 def small():
-    """A v1 0.25 of seven classes, which takes seconds to build: its weights are the last test's."""
+    """A v1 0.25 of seven classes, which takes seconds to build.
+
+    It keeps the weights of the last test.
+    """
     return build()
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, small) -> Path:
-    """Weights of a v1 0.25, as Keras Applications saves them, with numbers of our own."""
+    """Weights of a v1 0.25 in the file form of Keras Applications, with our own numbers."""
     path = tmp_path_factory.mktemp("published") / "mobilenet_2_5_32_tf.h5"
     rng = np.random.default_rng(0)
     small.set_weights([rng.random(w.shape, np.float32) for w in small.get_weights()])
@@ -187,7 +190,7 @@ def test_weights_of_keras_applications_fit(tmp_path, small):
         np.testing.assert_allclose(small(images), theirs(images), atol=1e-6)
 
 
-def test_the_alpha_that_fits_is_named_and_nothing_is_changed(published):
+def test_the_matching_alpha_is_named_and_the_model_is_not_changed(published):
     model = build(alpha=0.5)
     before = model.get_weights()
     with pytest.raises(InputError, match=r"layer conv1 .*--alpha 0\.25"):
@@ -213,13 +216,13 @@ def test_weights_of_another_architecture_are_refused(published, small, model_fil
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(published, small, tmp_path, value):
+def test_weights_that_are_not_finite_are_refused(published, small, tmp_path, value):
     path = poisoned(tmp_path / "w.h5", published, "conv_pw_3_bn/conv_pw_3_bn/beta:0", value)
     with pytest.raises(InputError, match=r"conv_pw_3_bn hold NaN or infinite"):
         framework.load_weights(small, path)
 
 
-def test_weights_changed_after_they_were_looked_into_are_refused(published, tmp_path):
+def test_weights_that_changed_after_the_check_are_refused(published, tmp_path):
     path = tmp_path / "w.h5"
     path.write_bytes(published.read_bytes())
     weights = Weights("w.h5", keras.detect(path).sha256, pinned=False)
@@ -281,7 +284,7 @@ def test_the_published_person_detector(real_data):
         ),
     ],
 )
-def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, message):
+def test_a_file_of_another_object_is_not_a_model(model_files, tmp_path, config, message):
     path = tmp_path / "other.keras"
     reconfigured(model_files / "k2.keras", path, config)
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Float TFLite files as models: what they say of their images, and how they end."""
+"""Float TFLite files as models: their preprocessing and their outputs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def opened(path, content, **changes):
     return source_of(source).open(source)
 
 
-def test_it_answers_and_ends_as_it_is_asked(floats, tmp_path):
+def test_it_answers_with_the_requested_output(floats, tmp_path):
     softmax, content = floats
     there = opened(tmp_path / "x.bin", content)
     assert (there.resolution, there.classes, there.network) == (SIZE, 4, None)
@@ -122,7 +122,7 @@ def test_integers_are_refused_with_what_can_be_done(recipe, tmp_path):
     assert "\n" not in str(messages.value)
 
 
-def test_what_we_wrote_is_read_again(floats, tmp_path):
+def test_our_own_contract_is_read(floats, tmp_path):
     pre = Preprocessing((-1.0, 1.0), crop=0.875, channels="bgr", labels=LABELS)
     contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
     path = tmp_path / "x.tflite"
@@ -131,7 +131,7 @@ def test_what_we_wrote_is_read_again(floats, tmp_path):
 
 
 def without_contract(content):
-    """The file as other tools leave it: standard metadata and labels, nothing of ours."""
+    """The file as other tools write it: standard metadata and labels, no contract of ours."""
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream) as archive:
         remaining = {n: archive.read(n) for n in archive.namelist() if n == "labels.txt"}
@@ -165,7 +165,7 @@ def test_standard_metadata_is_read(floats, tmp_path, pre):
     np.testing.assert_allclose(result.std, pre.std, atol=1e-5)
 
 
-def test_a_file_without_metadata_says_nothing(floats, tmp_path):
+def test_a_file_without_metadata_has_no_preprocessing(floats, tmp_path):
     path = tmp_path / "x.tflite"
     path.write_bytes(floats[1])
     assert tflite.detect(path).preprocessing is None
@@ -185,7 +185,7 @@ def described(content, metadata):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_damaged_metadata_is_refused_or_read(floats, tmp_path, seed):
-    """Whatever its bytes are, it ends in a reading or in one line."""
+    """Any bytes give either a reading or an error in one line."""
     dice = np.random.default_rng(seed)
 
     def damaged(whole):
@@ -224,7 +224,7 @@ def test_another_resolution_is_refused(floats, tmp_path):
 
 
 def open_to_any_size():
-    """A float TFLite of images of any size and number; it enlarges by the shape that it finds."""
+    """A float TFLite of images of any size and number; it enlarges by the shape of its input."""
     layers = tf_keras.layers
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((None, None, 3))
@@ -236,7 +236,7 @@ def open_to_any_size():
     return model, tf.lite.TFLiteConverter.from_keras_model(model).convert()
 
 
-def test_res_chooses_the_size_of_a_file_that_takes_any(tmp_path):
+def test_res_sets_the_size_of_a_file_with_a_dynamic_size(tmp_path):
     model, content = open_to_any_size()
     kinds = {Graph(content).kind(op) for op in Graph(content).ops}
     assert {"SHAPE", "SLICE", "MUL"} <= kinds
@@ -257,7 +257,7 @@ def test_res_chooses_the_size_of_a_file_that_takes_any(tmp_path):
     assert shelf.float_layers(shelf.inspect(quantized.integers(start))) == ()
 
 
-def test_a_file_that_takes_any_size_wants_one(tmp_path):
+def test_a_file_with_a_dynamic_size_needs_res(tmp_path):
     _, content = open_to_any_size()
     with pytest.raises(InputError, match=r"takes any height and width") as messages:
         opened(tmp_path / "x.tflite", content)
@@ -270,7 +270,7 @@ def test_a_file_that_takes_any_size_wants_one(tmp_path):
     ("shape", "message"),
     [((8, 16, 16, 3), "fixed batch of 8"), ((1, 16, 16, 1), r"takes \[1, 16, 16, 1\]")],
 )
-def test_what_is_no_classifier_of_one_image_is_refused(floats, tmp_path, shape, message):
+def test_a_model_that_is_not_a_classifier_of_one_image_is_refused(floats, tmp_path, shape, message):
     def change(graph):
         graph.subgraph.tensors[graph.inputs[0]].shape = list(shape)
 
@@ -296,7 +296,7 @@ def test_a_file_that_changed_is_refused(floats, tmp_path):
         tflite.open(Source(spec, file=file))
 
 
-def test_other_files_are_not_its_own(tmp_path, model_files):
+def test_other_files_are_not_tflite(tmp_path, model_files):
     for name in ("k2.h5", "k3.keras", "k2_saved"):
         assert tflite.detect(model_files / name) is None
     (tmp_path / "x.tflite").write_bytes(b"\0\0\0\0TFL3" + flatbuffers.Builder(64).Bytes)

@@ -56,14 +56,14 @@ def good(tmp_path):
     return path
 
 
-def test_without_its_environment_the_line_that_makes_it_is_named(good, monkeypatch, tmp_path):
+def test_without_its_environment_the_command_for_it_is_named(good, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(MissingError, match=r"mobiledeploy doctor --torch") as excinfo:
         torch.open(source(good))
     assert excinfo.value.exit_code == 6
 
 
-def test_another_file_than_was_looked_at_is_refused(good, torch_python):
+def test_a_pt2_that_changed_after_the_check_is_refused(good, torch_python):
     result = source(good)
     good.write_bytes(good.read_bytes() + b"\0")
     with pytest.raises(InputError, match="changed while"):
@@ -71,7 +71,7 @@ def test_another_file_than_was_looked_at_is_refused(good, torch_python):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04broken", b"text"])
-def test_what_is_only_named_so_is_refused(tmp_path, content):
+def test_another_file_with_the_suffix_is_refused(tmp_path, content):
     path = tmp_path / "model.pt2"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.pt2 is (a broken|not an archive)"):
@@ -79,7 +79,7 @@ def test_what_is_only_named_so_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
-def test_a_file_that_was_cut_short_is_refused(good, share):
+def test_a_truncated_archive_is_refused(good, share):
     content = good.read_bytes()
     good.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="broken"):
@@ -136,14 +136,14 @@ def test_another_resolution_is_refused(written):
         ("any_size", "not a plain size|any height and width"),
     ],
 )
-def test_what_is_no_classifier_is_refused(written, name, message):
+def test_a_network_that_is_not_a_classifier_is_refused(written, name, message):
     with pytest.raises(InputError, match=message):
         model_files.detect(written / f"{name}.pt2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hostile", UNREAD, ids=lambda hostile: hostile.name)
-def test_what_is_not_needed_reaches_no_torch(hostile, torch_python, tmp_path):
+def test_members_that_are_not_needed_never_reach_torch(hostile, torch_python, tmp_path):
     canary = tmp_path / "canary"
     model = torch.open(source(hostile.write(tmp_path, canary)))
     assert model.answers(np.zeros((1, 4, 4, 3), np.float32)).shape == (1, 2)
@@ -151,7 +151,7 @@ def test_what_is_not_needed_reaches_no_torch(hostile, torch_python, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_converter_refuses_is_one_line(torch_python, tmp_path):
+def test_a_converter_error_is_one_line(torch_python, tmp_path):
     def change(program, *_):
         # A convolution of groups that its channels do not have.
         nodes = program["graph_module"]["graph"]["nodes"]

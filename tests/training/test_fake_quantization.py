@@ -32,7 +32,7 @@ def test_floats_are_computed_as_by_the_interpreter(network):
 
 
 def steps_apart(content, large):
-    """How many codes of the output lie between the interpreter's logits and ours."""
+    """The difference between the interpreter's logits and ours in codes of the output."""
     graph = Graph(content)
     target = FakeQuantization(graph)._target
     (step,), _ = graph.scale(target)
@@ -59,7 +59,7 @@ def test_integers_are_computed_to_a_code_or_two(network):
         ("squeezenet", {"variant": "1.1"}),
     ],
 )
-def test_every_kind_of_network_can_be_trained_through(name, arguments):
+def test_every_kind_of_network_can_be_trained(name, arguments):
     model = ARCHITECTURES.load(name).build(resolution=(64, 64), classes=5, **arguments)
     large = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]
     result = press(Model("tf_keras", model), "float32", "tflite", large)
@@ -75,7 +75,7 @@ def test_a_gradient_passes_rounding_and_stops_at_the_ends():
     np.testing.assert_array_equal(tape.gradient(y, x), [0, 1, 1, 0])
 
 
-def test_what_is_replaced_is_read():
+def test_replacements_are_used():
     graph = Graph(floats("relu"))
     (last,) = [layer for layer in matrices.weighted_ops(graph) if layer.kind == "FULLY_CONNECTED"]
     nothing = {(last.number, 1): np.zeros(graph.shape(last.weights), np.float32)}

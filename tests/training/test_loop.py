@@ -99,7 +99,7 @@ def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -
 def run(
     todo: loop.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
 ) -> tuple[Epoch, ...]:
-    """Trains; the history. `stop_after`: raises KeyboardInterrupt once that epoch is committed."""
+    """Trains and returns the history. `stop_after`: interrupts once that epoch is committed."""
     values = history
 
     def commit(now: tuple[Epoch, ...]) -> None:
@@ -147,7 +147,7 @@ def test_it_learns_and_leaves_one_checkpoint_and_the_best_weights(tmp_path: Path
 
 
 @pytest.mark.parametrize(("schedule", "ema"), [("paper", True), ("finetune", False)])
-def test_a_resumed_training_ends_where_an_unbroken_one_does(
+def test_a_resumed_training_ends_like_an_uninterrupted_one(
     schedule: str, ema: bool, tmp_path: Path
 ) -> None:
     changes = dataclasses.replace(SETTINGS, schedule=SCHEDULES[schedule], ema=ema, epochs=3)
@@ -162,14 +162,14 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_a_finished_training_goes_on_with_more_epochs(tmp_path: Path) -> None:
+def test_a_finished_training_continues_with_more_epochs(tmp_path: Path) -> None:
     first = run(task(tmp_path))
     more = run(task(tmp_path, dataclasses.replace(SETTINGS, epochs=3)), first)
     assert more[:2] == first
     assert len(more) == 3
 
 
-def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> None:
+def test_averaged_weights_are_kept_and_the_others_are_trained_further(tmp_path: Path) -> None:
     changes = dataclasses.replace(SETTINGS, epochs=1)
     plain, averaging = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
     averaging = dataclasses.replace(averaging, settings=dataclasses.replace(changes, ema=True))
@@ -185,7 +185,7 @@ def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> 
     assert any(np.allclose(a, kept(plain, history)[0], atol=1e-5) for a in raw if a.shape[-1] == 8)
 
 
-def test_freezing_leaves_all_but_the_classifier_as_it_was(tmp_path: Path) -> None:
+def test_freezing_changes_only_the_classifier(tmp_path: Path) -> None:
     tf_keras.utils.set_random_seed(5)
     first = small(alpha=0.5, resolution=SIZE, classes=2)
     first.get_layer("conv1_bn").set_weights([np.full(8, v, np.float32) for v in (1.1, 0.2, 0.3, 2)])
@@ -196,7 +196,7 @@ def test_freezing_leaves_all_but_the_classifier_as_it_was(tmp_path: Path) -> Non
         assert np.array_equal(old, new) == ("conv_preds" not in weight.name), weight.name
 
 
-def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
+def test_weights_of_another_number_of_classes_start_with_a_new_classifier(
     tmp_path: Path,
 ) -> None:
     tf_keras.utils.set_random_seed(5)
@@ -346,7 +346,7 @@ def test_pixels_are_scaled_as_in_use(
 @pytest.mark.parametrize(
     ("paper", "arguments"), [(mobilenet_v1, {"alpha": 0.5}), (xception, {})], ids=["v1", "xception"]
 )
-def test_every_kernel_before_a_normalisation_is_drawn_as_the_papers_was(
+def test_kernels_before_a_normalisation_are_initialised_as_in_the_paper(
     paper: Any, arguments: dict[str, float]
 ) -> None:
     network = paper.build(resolution=(96, 96), classes=4, **arguments)
@@ -391,7 +391,7 @@ def test_each_dropout_has_a_mask_of_its_own() -> None:
 # Dead channels
 
 
-def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
+def test_channels_with_constant_output_are_counted() -> None:
     tf_keras.utils.set_random_seed(2)
     network = small(alpha=0.5, resolution=SIZE, classes=2)
     look = examples(12), spec().preprocessing
@@ -416,7 +416,7 @@ def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
         ({"cluster": 4}, None, 4),
     ],
 )
-def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
+def test_a_compression_reaches_its_amount_and_can_be_resumed(
     tmp_path: Path, changes: dict[str, float], zeros: float | None, values: int
 ) -> None:
     settings_ = dataclasses.replace(SETTINGS, epochs=4, **changes)

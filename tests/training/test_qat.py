@@ -1,4 +1,4 @@
-"""Integers that learn to answer as the floats do."""
+"""Integers learn the answers of the floats."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sparse_and_clustered():
     return graph.pack()
 
 
-def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
+def test_zeros_stay_zero_and_clusters_do_not_change(brief):
     content = sparse_and_clustered()
     plain = quantized.start(content, RECIPES.load("int8_ptq").RECIPE, "int8", images())
     before, after = codes(plain), codes(qat.apply(plain, images()))
@@ -93,7 +93,7 @@ def test_each_part_is_gentler_and_sees_the_images_in_another_order(brief, monkey
     assert not np.array_equal(first, second)
 
 
-def test_every_image_has_its_turn_before_one_comes_again():
+def test_every_image_is_used_before_one_is_repeated():
     numbered = np.arange(50, dtype=np.float32)[:, None, None, None]
     values = np.concatenate([batch.ravel() for batch in qat._batches(numbered, 0)])
     counts = np.bincount(values.astype(int), minlength=50)
@@ -101,7 +101,7 @@ def test_every_image_has_its_turn_before_one_comes_again():
     assert counts.max() - counts.min() <= 1
 
 
-def test_progress_is_told(brief):
+def test_progress_is_reported(brief):
     messages = []
     qat.apply(quantized_graph("relu"), images(), lambda *step: messages.append(step))
     assert messages[-1] == ("quantization-aware training", 12, 12)
