@@ -17,7 +17,7 @@ BEST = 5
 SURE = 0.8
 _HOTTEST = 1e6
 LARGEST_SQNR_DB = 200.0
-"""What equal numbers get: JSON has no infinity, and float32 cannot tell more than 150 dB apart."""
+"""The value for equal numbers: JSON has no infinity, and float32 resolves at most 150 dB."""
 
 
 def best(scores: ArrayLike, count: int = BEST) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -42,7 +42,7 @@ def top(predictions: Sequence[Prediction], count: int) -> float | None:
 
 
 def agreement(predictions: Sequence[Prediction], reference: Sequence[Prediction]) -> float | None:
-    """The share of images that both saw on which their best class is the same; None for none."""
+    """The share of common images with the same best class; None without any."""
     reference_class: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
     both = [p for p in predictions if p.sample in reference_class]
     if not both:
@@ -62,8 +62,9 @@ def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], 
 def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
     """KL(p || q) of the softmax p of `reference` and q of `logits`, [N, classes]: mean, in nats.
 
-    What an error of the logits does to the answer: one that all classes share does nothing, one of
-    an image that is sure of its class next to nothing. Both logits are divided by `temperature`.
+    The effect of an error of the logits on the answer: an error shared by all classes has none, and
+    an error for an image with a certain class almost none. Both logits are divided by
+    `temperature`.
     """
     log_p, log_q = (
         log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
@@ -97,7 +98,7 @@ def temperature(reference: ArrayLike) -> float:
 def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:
     """Signal to quantization noise, 10 log10(sum reference^2 / sum (reference - values)^2), in dB.
 
-    Over all numbers of both, which have the same shape; at most 200. NaN where one of them is not
+    Over all numbers of both, which have the same shape; at most 200. NaN if one of them is not
     finite or the reference is all zero.
     """
     signal, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
@@ -116,7 +117,7 @@ def _decibels(power: float, noise: float) -> float:
 
 @dataclass
 class Distance:
-    """Adds up, image after image, how far logits are from those of a reference."""
+    """Accumulates the distance of logits from those of a reference, image by image."""
 
     images: int = 0
     _power: float = 0.0

@@ -33,7 +33,7 @@ _DENSE = {
     "QLinearMatMul",
 }
 _MULTIPLYING = _CONVOLUTIONS | _TRANSPOSED | _DENSE
-# In the names of operators with a network of their own inside, and of those that nobody knows.
+# Parts of the names of operators with a network inside, and of unknown ones.
 _OPAQUE = (
     "CUSTOM",
     "Call",
@@ -129,7 +129,7 @@ class LayerCost(Record):
 
 @dataclass(frozen=True)
 class Share(Record):
-    """What the layers of one kind come to, fractions of the whole from 0 to 1."""
+    """The totals of the layers of one kind, as fractions of the whole from 0 to 1."""
 
     kind: str
     layers: int
@@ -191,7 +191,7 @@ def elements(shape: Iterable[int]) -> int:
 
 
 def size_bytes(tensor: Tensor) -> int:
-    """What a tensor takes, 8 bits a number for types that are not known to be wider or narrower."""
+    """The size of a tensor in bytes; unknown types count as 8 bits."""
     return math.ceil(elements(tensor.shape) * _BITS.get(tensor.dtype, 8) / 8)
 
 
@@ -216,7 +216,7 @@ def _row(layer: Layer, counted_constants: set[str]) -> LayerCost:
 
 
 def _is_weight(tensor: Tensor, layer: Layer) -> bool:
-    """Whether it is a parameter, and not a shape, an axis, a bound or a factor."""
+    """Whether a constant is a parameter, and not a shape, an axis, a bound or a factor."""
     if not tensor.constant or tensor.dtype in ("int64", "bool"):
         return False
     if tensor.dtype == "int32" and not tensor.scale and layer.op not in _MULTIPLYING:
@@ -312,7 +312,10 @@ def _window(layer: Layer, kernel: Tensor) -> tuple[int, ...]:
 
 
 def _shares(rows: Sequence[LayerCost]) -> tuple[Share, ...]:
-    """By kind, most mult-adds first; kinds without mult-adds and parameters are left out."""
+    """The shares by kind, most mult-adds first.
+
+    Kinds without mult-adds and parameters are left out.
+    """
     mult_adds = sum(row.mult_adds for row in rows) or 1
     params = sum(row.params for row in rows) or 1
     kinds = dict.fromkeys(row.kind for row in rows if row.mult_adds or row.params)
@@ -331,9 +334,10 @@ def _shares(rows: Sequence[LayerCost]) -> tuple[Share, ...]:
 
 
 def _without_quantizers(layers: Sequence[Layer]) -> list[Layer]:
-    """QDQ form as it is run: integers between the operators, no float in between.
+    """The layers of a QDQ file as they run: integers between the operators.
 
-    What a DequantizeLinear gives is its input; what goes to a QuantizeLinear alone is its output.
+    An output of a DequantizeLinear is replaced by its input; a tensor that only a QuantizeLinear
+    reads is replaced by its output.
     """
     reads = {x.outputs[0].name: x.inputs[0] for x in layers if x.op == "DequantizeLinear"}
     readers: dict[str, list[Layer]] = {}

@@ -23,15 +23,15 @@ POWER = 0.8
 CORRECTION = 0.5
 """Half an image: losses less gains come in whole ones."""
 FALSE_DISCOVERIES = 0.01
-"""Where no class regressed, one is named once in a hundred checks at most, of however many."""
+"""If no class regressed, at most one check in a hundred names one, for any number of classes."""
 LEAST_SUPPORT = 10
-"""A class of fewer images is not judged alone."""
+"""A class of fewer images has no verdict of its own."""
 CLASS_MARGIN = 0.05
-"""What a class may lose, as the share of its images, however sure that loss is."""
+"""The share of its images that a class may lose, however certain that loss is."""
 CLASS_FLIPS = 0.25
 """Without labels: the share of a class's answers that may change."""
 MOST_IMAGES = 10_000_000
-"""Beyond it, the loss is as good as the margin itself: no number of images decides."""
+"""Above it the loss practically equals the margin: no number of images decides."""
 
 
 def tango(
@@ -75,7 +75,7 @@ def bounds(
     benchmarks/gate_statistics.py passes more than 5 %.
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: invalid counts.
     """
     if n < 1 or min(losses, gains) < 0 or losses + gains > n:
         raise ValueError(f"{losses} losses and {gains} gains of {n} images")
@@ -106,7 +106,7 @@ def outcome(interval: tuple[float, float], margin: float) -> Outcome:
 
 
 def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
-    """How many images would decide with 80 % power, were they like these.
+    """The number of images that would decide with 80 % power, if they were like these.
 
     n = r (z_a + z_b)^2 / (margin - d)^2 with the share r of losses and gains, z_a of 95 % and z_b
     of 80 %, and d what is lost now, 0 where nothing is; with what half an image of correction
@@ -114,7 +114,7 @@ def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
     without any flip.
 
     Returns:
-        None where the loss is so near to the margin that no number of images would do.
+        None if the loss is so near to the margin that no number of images is enough.
     """
     reach = abs(margin - max(0.0, (losses - gains) / n))
     if reach == 0:
@@ -130,7 +130,7 @@ def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
 
 
 def unflipped(margin: float) -> int:
-    """How many images without a single flip are enough to pass."""
+    """The number of images without any flip that is enough to pass."""
     quantile = float(stats.norm.ppf(CONFIDENCE))
     # From n m - 1/2 > z sqrt(n m (1 - m)), a quadratic in sqrt(n).
     root = quantile * math.sqrt(margin * (1 - margin))
@@ -140,19 +140,19 @@ def unflipped(margin: float) -> int:
 
 
 def least_margin(n: int) -> float:
-    """The margin above which n images decide where none flips: below it they never can."""
+    """The smallest margin that n images can decide if none flips."""
     return bounds(0, 0, n)[1]
 
 
 def least_flips(n: int) -> float:
-    """The share of flips above which n images decide where none flips."""
+    """The smallest share of flips that n images can decide if none flips."""
     return flip_bounds(0, n)[1]
 
 
 def flips_needed(flips: int, n: int, most: float) -> int | None:
-    """How many images would decide whether fewer than `most` of them flip, were they like these.
+    """The number of images that would decide whether fewer than `most` of them flip.
 
-    None where the share is so near to `most` that no number of images would do.
+    It assumes images like these. None if the share is so near to `most` that no number is enough.
     """
     share = flips / n
     if share == most:
@@ -195,7 +195,7 @@ class Group:
 def regressed_classes(
     classes: ArrayLike, losses: ArrayLike, gains: ArrayLike
 ) -> tuple[tuple[Group, ...], int]:
-    """Which classes lost more than `CLASS_MARGIN`, surely.
+    """The classes that certainly lost more than `CLASS_MARGIN`.
 
     The test is McNemar's, exact and one-sided, in every class of `LEAST_SUPPORT` images or more:
     given its flips, as many gains as losses are to be expected. What is called regressed is so at a
@@ -217,7 +217,7 @@ def regressed_classes(
 
 
 def changed_classes(classes: ArrayLike, flips: ArrayLike) -> tuple[tuple[Group, ...], int]:
-    """Which of the accepted model's answers now are others in more than `CLASS_FLIPS`, surely.
+    """The classes in which more than `CLASS_FLIPS` of the accepted answers certainly changed.
 
     As `regressed_classes`, by the accepted answers instead of labels, with an exact binomial test.
     """

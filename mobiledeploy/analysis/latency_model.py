@@ -22,15 +22,15 @@ TERMS = ("dense", "activations", "kernels")
 """Multiplications, memory traffic of activations, and of kernels, which are packed for each run."""
 
 WIDE = (*TERMS, "depthwise", "classifier")
-"""Where families of networks differ enough: depthwise multiplications, and the weights of fully
-connected layers, which are read once."""
+"""Further terms if families of networks differ enough: depthwise multiplications, and the weights
+of fully connected layers, which are read once."""
 
 WIDE_FAMILIES = 3
 FEWEST_POINTS = 8
-"""With fewer, a device's own points do not tell the terms apart."""
+"""With fewer points of its own, a device's terms cannot be separated."""
 
 FEWEST_NETWORKS = 6
-"""How many different networks there must be, borrowed ones with them."""
+"""The smallest number of different networks, including those of similar devices."""
 
 ROUNDS = 10
 # Of terms that are all zero.
@@ -42,7 +42,7 @@ much as one of 4x4. Kernels for NEON take 4 to 12."""
 
 
 def workload(layers: Sequence[Layer], *, family: str) -> Workload:
-    """What one inference of these layers has to do (TensorFlow, TFLite or ONNX, as they run).
+    """The workload of one inference of these layers (TensorFlow, TFLite or ONNX, in order).
 
     Element-wise operators of one input, changes of shape among them, are left out: runtimes fuse
     them into their neighbours, and converters differ in which of them they leave in the file.
@@ -110,9 +110,9 @@ class LatencyModel:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A sample, and what the model expects of it that was fitted without it.
+    """A sample, and its prediction by a model that was fitted without it.
 
-    `in_range` is False where that model would have refused to answer.
+    `in_range` is False if that model would have refused to answer.
     """
 
     sample: Sample
@@ -136,7 +136,7 @@ class Fitter(Protocol):
 
 
 def rule(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> LatencyModel:
-    """Latency in proportion to mult-adds: what `fit` is to be better than."""
+    """Latency in proportion to mult-adds: the baseline for `fit`."""
     return _solve([own, *like], ("mult_adds",))
 
 
@@ -158,7 +158,7 @@ def fit(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Latency
 def leave_one_out(
     own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
 ) -> tuple[HeldOut, ...]:
-    """Each of `own`, expected by the others of `own` and all of `like`; two or more are needed."""
+    """Predicts each of `own` from the others of `own` and all of `like`; two or more are needed."""
     return tuple(
         _held_out(sample, by([*own[:index], *own[index + 1 :]], like))
         for index, sample in enumerate(own)
@@ -168,7 +168,7 @@ def leave_one_out(
 def leave_one_family_out(
     own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
 ) -> tuple[HeldOut, ...]:
-    """Each of `own`, expected by networks of other families only; of `like` too."""
+    """Predicts each of `own` from networks of other families only, also in `like`."""
     results = []
     for family in dict.fromkeys(sample.workload.family for sample in own):
         rest, *others = (_without(group, family) for group in (own, *like))
@@ -178,10 +178,10 @@ def leave_one_family_out(
 
 
 def leave_device_out(like: Sequence[Sequence[Sample]], points: int) -> tuple[HeldOut, ...]:
-    """What it costs to know a device by so many points only, tried with devices that have more.
+    """The error of knowing only so many points of a device, measured with devices that have more.
 
-    Each device of `like` in turn keeps `points` of its samples, one after the other, and the rest
-    of them is expected by these and by the other devices.
+    Each device of `like` in turn keeps `points` of its samples, and the rest of them is predicted
+    from these and from the other devices.
     """
     results = []
     for index, own in enumerate(like):
@@ -199,9 +199,9 @@ def rmspe(results: Sequence[HeldOut]) -> float:
 
 
 def spread(results: Sequence[HeldOut]) -> float:
-    """By how much errors scatter: root of the mean square of ln(expected / true).
+    """The spread of errors: root of the mean square of ln(expected / true).
 
-    An expectation of next to nothing counts as a thousand times too small.
+    A prediction near zero counts as a thousand times too small.
     """
     logs = (math.log(max(1e-3, one.expected_ns / one.sample.latency_ns)) for one in results)
     return math.sqrt(sum(log**2 for log in logs) / len(results))
@@ -210,7 +210,7 @@ def spread(results: Sequence[HeldOut]) -> float:
 def interval_ns(
     latency_ns: float, spread: float, count: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Where a latency lies whose estimates scatter by `spread`, known from `count` errors.
+    """The interval of a latency whose estimates scatter by `spread`, known from `count` errors.
 
     Student's t on logarithms of ratios, with `count` - 1 degrees of freedom, of which one is the
     least.
@@ -259,7 +259,7 @@ def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> LatencyM
 
 
 def _limits(amounts: Sequence[int]) -> tuple[float, float]:
-    """As far beyond the ends as leaving an end out reaches, and at most by a factor of two."""
+    """Limits beyond the ends, found by leaving an end out, at most a factor of two."""
     distinct = sorted(set(amounts))
     if len(distinct) < 2:
         return distinct[0] / 2, distinct[0] * 2

@@ -22,10 +22,10 @@ def front(
 ) -> tuple[int, ...]:
     """Indices of the points (cost, accuracy) that no other point dominates, cheapest first.
 
-    A point dominates another where it costs no more and is no less accurate, and is better in one
-    of the two. Of two points of equal cost that tie (`Gain.tie`) neither dominates the other; of
-    one cost the most accurate point comes first. Where answers are not known, of equal points the
-    first stands.
+    A point dominates another if it costs no more and is no less accurate, and is better in one of
+    the two. Of two points of equal cost that tie (`Gain.tie`) neither dominates the other; of one
+    cost the most accurate point comes first. If answers are not known, the first of equal points
+    stays.
 
     Args:
         points: (cost, accuracy) of each.
@@ -74,10 +74,10 @@ def gain(one: Answers, other: Answers) -> Gain | None:
 
 
 def beside(costs: Sequence[float]) -> tuple[int | None, ...]:
-    """Along a front, in its order: the place of the point that each one is held against.
+    """Along a front, in its order: the place of the point that each one is compared with.
 
-    The first of a cost is held against the first of the cost before it (None: there is none), the
-    others of a cost against the first of it.
+    The first point of a cost is compared with the first of the cost before (None if there is none),
+    the others of a cost with the first of it.
     """
     places: list[int | None] = []
     first: int | None = None

@@ -17,12 +17,12 @@ from mobiledeploy.core.types import Layout, Preprocessing, Tensor
 
 LEVELS = 255
 MATCH = 1.0
-"""A pipeline is explained by what it is within one grey level of, on the average: decoders and
-resizers of other libraries round otherwise."""
+"""A known pipeline explains the tensors if it is within one grey level on average: decoders and
+resizers of other libraries round differently."""
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CAFFE = ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 _NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-# (input range, mean, std): how models were trained on ImageNet, by whom.
+# (input range, mean, std): the usual preprocessings of ImageNet models.
 _SCALES = (
     ((0.0, 1.0), *_NONE),
     ((-1.0, 1.0), *_NONE),
@@ -42,12 +42,12 @@ _OFFSETS = {
 
 @dataclass(frozen=True)
 class PipelineDiagnosis(Record):
-    """What the tensors say.
+    """The result for a caller's tensors.
 
-    `differences` are what explains them, in words, each with the value that the model needs; () if
-    they are right. `error` is what is left unexplained and `error_as_wanted` how far they are from
-    right ones, both in grey levels (a 255th of the input range) on the average. `explained`: the
-    error is small enough to believe it. `untold` are aspects that these images cannot tell.
+    `differences` explain them, in words, each with the value that the model needs; () if they are
+    right. `error` is the unexplained rest and `error_as_wanted` the distance from correct tensors,
+    both as mean grey levels (a 255th of the input range). `explained`: the error is small enough
+    for a reliable result. `untold` are aspects that these images cannot show.
     """
 
     differences: tuple[str, ...]
@@ -75,7 +75,7 @@ def diagnose(
     tensor: Tensor,
     layout: Layout,
 ) -> PipelineDiagnosis:
-    """Compares a caller's tensors with what known pipelines make of the same images.
+    """Compares a caller's tensors with those of known pipelines for the same images.
 
     It tries every combination of the usual scales, channel orders, resize methods, crops and, for
     integers, offsets. It chooses the nearest, and among equally near ones the one with the fewest
@@ -83,15 +83,15 @@ def diagnose(
 
     Args:
         images: uint8 [H, W, 3] each, RGB.
-        tensors: [N, height, width, 3] or [N, 3, height, width], what the caller's pipeline makes
-            of them; floats, or integers for a model whose input is.
+        tensors: [N, height, width, 3] or [N, 3, height, width] from the caller's pipeline; floats,
+            or integers for a model with integer input.
         wanted: what the model was trained with.
         resolution: (height, width) of the model's input.
         tensor: the model's input.
         layout: of the model's input.
 
     Raises:
-        InputError: tensors of another count or of no image's shape, or not finite.
+        InputError: tensors of another count or shape, or not finite.
     """
     differences = []
     caller_tensors, found_layout = _as_nhwc(tensors, len(images), layout)
@@ -132,7 +132,7 @@ def diagnose(
     def strangeness(key: tuple[_Guess, int]) -> int:
         return len(_apart(key[0], own)) + bool(key[1])
 
-    # As near as the nearest, to what another library's rounding makes of it.
+    # As near as the nearest, within the rounding of another library.
     near = [key for key, error in errors.items() if error <= least + 0.02]
     best = min(near, key=lambda key: (strangeness(key), errors[key]))
     is_explained = errors[best] <= MATCH
@@ -158,7 +158,7 @@ def _as_nhwc(tensors: Array, count: int, layout: Layout) -> tuple[Array, Layout]
     if tensors.ndim != 4 or len(tensors) != count or 3 not in (tensors.shape[1], tensors.shape[3]):
         raise InputError(
             f"the pipeline made {list(tensors.shape)} of {count} golden images",
-            f"[{count}, height, width, 3] or [{count}, 3, height, width] is wanted, in their order",
+            f"[{count}, height, width, 3] or [{count}, 3, height, width] is needed, in their order",
         )
     if tensors.dtype.kind not in "fiu":
         raise InputError(f"the pipeline made {tensors.dtype}, neither floats nor integers")
@@ -218,7 +218,7 @@ def _resize_grey(image: Pixels, crop: float, resize: str, resolution: tuple[int,
 def _sample_pixels(
     image: Pixels, resolution: tuple[int, int], *, nearest: bool
 ) -> NDArray[np.float32]:
-    """Each pixel from the one or the four pixels about its centre, however far it shrinks.
+    """Each pixel from the one or the four pixels around its centre, at any scale.
 
     As cv2.INTER_LINEAR, tf.image.resize and Android's Bitmap.createScaledBitmap do.
     """
@@ -238,7 +238,7 @@ def _sample_pixels(
 
 
 def _shifts(tensor: Tensor) -> dict[int, float]:
-    """By how much, in real values, a wrong offset moves what a tensor's codes say."""
+    """The shift of a tensor's real values by a wrong offset."""
     scale, zero = tensor.scale[0], tensor.zero_point[0]
     shifts = {0: 0.0, 1: -zero * scale, 2: 128 * scale, 3: -128 * scale}
     return {k: v for k, v in shifts.items() if k != 1 or zero}

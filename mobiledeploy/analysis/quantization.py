@@ -21,22 +21,25 @@ Codes = NDArray[Any]
 Reals = NDArray[np.float32] | NDArray[np.float64]
 
 SATURATED = 0.01
-"""Share of a channel's values beyond the codes from which it is called saturated."""
+"""A channel counts as saturated from this share of values beyond the codes on."""
 GOOD_DB = 30.0
-"""Of the logits: 3 % of error. Above it and with every best class the same, nothing is to fix."""
+"""The SQNR of the logits at 3 % error.
+
+Above it, with every best class the same, nothing needs a fix.
+"""
 _MUCH = 0.3
 """Share of the error for which a cause is worth a remedy."""
 _UNEVEN = 16.0
 """Range ratio that leaves the narrowest channels 4 bits or fewer."""
 FEW = 3
-"""Layers that are named at most; an error of more of them is called spread."""
+"""The most layers that are named; an error of more layers counts as spread."""
 _WORTH_NAMING = 0.05
 _MOST = 0.75
 """Share of the error that is most of it."""
 _FLOAT_ERROR = 1e-3
-"""Of a step: what is less is float32's own rounding, in layers that only move codes."""
+"""As a fraction of a step: smaller errors are float32's rounding in layers that only move codes."""
 _FOUND_AGAIN = 1.005
-"""Least factor of a channel that is taken for equalization's."""
+"""The smallest factor of a channel that counts as equalization."""
 
 Cause = Literal["clipped", "codes", "weights"]
 
@@ -56,11 +59,11 @@ class CodeGrid:
         return codes.clip(self.lowest, self.highest)
 
     def real(self, codes: Codes) -> Doubles:
-        """What codes stand for."""
+        """The real values of codes."""
         return (np.asarray(codes, np.float64) - self.zero) * self.scale
 
     def beyond(self, real: Reals) -> NDArray[np.bool_]:
-        """Where a value is more than half a step outside of all codes."""
+        """A mask of the values that are more than half a step outside of all codes."""
         codes = real / self.scale + self.zero
         return (codes < self.lowest - 0.5) | (codes > self.highest + 0.5)
 
@@ -111,7 +114,7 @@ class LayerError(Record):
 
     @property
     def cause(self) -> Cause | None:
-        """What most of its own error comes from; None where it has none."""
+        """The main cause of its own error; None if it has none."""
         parts: dict[Cause, float] = {
             "clipped": self.clipped,
             "codes": self.coded,
@@ -136,7 +139,7 @@ class Scaling:
     """Finds the factors that equalization has given to the channels of one tensor.
 
     The least squares factor from exact to delivered values; equalization only makes channels wider,
-    so that what came out narrower is an error and no factor.
+    so a smaller output is an error and not a factor.
     """
 
     both: Doubles | float = 0.0
@@ -299,7 +302,7 @@ def remedies(
     improved: bool,
     known: Collection[str],
 ) -> tuple[Remedy, ...]:
-    """What helps an integer model, most promising first; () where nothing needs help.
+    """The remedies for an integer model, most promising first; () if none is needed.
 
     Args:
         layers: in the order in which they run.

@@ -15,18 +15,18 @@ from mobiledeploy.analysis import stats
 from mobiledeploy.core.types import Measured
 
 RELATIVE_WIDTH = 0.05
-"""The median's 95 % interval reaches farther than this fraction: the median is not known."""
+"""If the median's 95 % interval is wider than this fraction, the median is uncertain."""
 
 SLOWED = 0.05
 """The last quarter of the runs takes longer than the first by more than this fraction."""
 
 CLOCK_SHARE = 0.2
-"""A second clock frequency at which more than this share of the runs went on."""
+"""The share of the runs at a second clock frequency that is too much."""
 
 # time_in_state counts in units of USER_HZ: https://docs.kernel.org/cpu-freq/cpufreq-stats.html
 _TICK_NS = 10_000_000
 
-# Nobody may touch these between the two readings.
+# These must not change between the two readings.
 _UNTOUCHED = {
     "screen": "the screen went {} -> {}",
     "charger": "the charger went {} -> {}",
@@ -42,7 +42,7 @@ def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[st
 
     Args:
         measurement: with the facts of a phone.
-        fixed_runs: the caller asked for so many runs, however wide their interval is.
+        fixed_runs: the number of runs was fixed, however wide their interval is.
     """
     m, before, after = measurement, measurement.facts_before, measurement.facts_after
     reasons = [*_throttling(before, after), *_changes(before, after)]
@@ -57,10 +57,10 @@ def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[st
 
 
 def unused_delegate(measurement: Measured) -> str:
-    """What the delegate left to the CPU where it was to take the graph; "" where it took it.
+    """What a delegate left to the CPU that should run the graph; "" if it ran the graph.
 
-    Another try would come to the same. XNNPACK may leave single operators to builtin kernels,
-    which the same core runs; a GPU that does is another machine than was asked for.
+    Another attempt would give the same. XNNPACK may leave single operators to builtin kernels,
+    which the same core runs; a GPU that does so is not the requested machine.
     """
     delegated, total, name = (
         measurement.delegated_nodes,
@@ -110,9 +110,9 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
-    """Where runs went on at two clock frequencies of the fastest cores; "" where that is not sure.
+    """The change between two clock frequencies of the fastest cores; "" if that is not certain.
 
-    Between the readings lie more than the runs: all of that may have gone on at any frequency.
+    More than the runs happened between the readings, possibly at any frequency.
     """
     start, end = (_times(facts.get("time_in_state", "")) for facts in (before, after))
     time_by_clock = {khz: (ticks - start.get(khz, 0)) * _TICK_NS for khz, ticks in end.items()}
@@ -133,7 +133,7 @@ def _times(text: str) -> dict[str, int]:
 
 
 def _slowed(samples_ns: Sequence[int]) -> float | None:
-    """By which fraction the last quarter is slower than the first, where that is too much."""
+    """The fraction by which the last quarter is slower than the first, if that is too much."""
     quarter = len(samples_ns) // 4
     if quarter < 3:
         return None

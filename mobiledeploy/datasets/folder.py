@@ -145,8 +145,8 @@ def open(
 ) -> Samples:
     """The images of `split`.
 
-    Hidden files are left out; links to files and to class folders are followed, for data sets are
-    often farms of links, but links to folders further down are not.
+    Hidden files are left out. Links to files and to class folders are followed, since data sets
+    often consist of links; links to deeper folders are not.
 
     Args:
         source: the folder.
@@ -159,8 +159,8 @@ def open(
             folder is named as a label or as its first word. Without them: the sorted class folders.
 
     Raises:
-        InputError: no such folder, no images, a class folder without images or that is no
-            label, a split that is not there, one class to judge by, or what cannot be read.
+        InputError: no such folder, no images, a class folder without images or with an unknown
+            name, a missing split, only one class for evaluation, or an unreadable file.
     """
     root = Path(source)
     if not accepts(source):

@@ -395,7 +395,7 @@ class PhoneProcess:
 
 
 class _Output:
-    """What a command of adb came to."""
+    """The result of an adb command."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status = status

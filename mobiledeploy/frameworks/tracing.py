@@ -364,7 +364,7 @@ def _with_their_biases(rows: list[Layer]) -> list[Layer]:
 
 
 def _short_names(names: list[str]) -> dict[str, str]:
-    """Without what all begin with, and without the operator's own name where one is left so."""
+    """Names without their common prefix, and without the operator's own name if a name is left."""
     paths = [name.split("/") for name in names]
     common_length = 0
     while all(

@@ -28,8 +28,8 @@ def render(report: Report) -> str:
     return ElementTree.tostring(suites, "unicode", xml_declaration=True) + "\n"
 
 
-# What stands in a case whose verdict is no pass, and where the suite counts it. An image too few
-# is no regression: readers show it apart.
+# The element of a case that did not pass, and its counter in the suite. Too few images are not a
+# regression: readers show that separately.
 _KINDS = {
     ("fail", "fail"): ("failure", "failures"),
     ("fail", "warn"): ("failure", "failures"),

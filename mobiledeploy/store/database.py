@@ -99,7 +99,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
             id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL,
             outcome TEXT NOT NULL, message TEXT NOT NULL)""",
         "CREATE INDEX measurement_of ON measurement (artifact_sha256, made_at)",
-        # All that one filters or groups by, so that no record is read to choose among them.
+        # The columns for filters and groups, so that a query reads no records.
         """CREATE INDEX measurement_by ON measurement (
             artifact_sha256, kind, device, runner, runtime, threads, delegate, made_at)""",
         "CREATE INDEX evaluation_of ON evaluation (artifact_sha256, made_at)",
@@ -512,7 +512,7 @@ class Store:
         )
 
     def judgement(self, sha256: str) -> Evaluation | None:
-        """The evaluation whose top-1 `results` lists of an artifact."""
+        """The evaluation whose top-1 `results` shows for an artifact."""
         return self._newest(
             Evaluation,
             lambda _: True,
@@ -896,8 +896,8 @@ def _fits(present: Target, requested: Target) -> bool:
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     if _schema(connection, file) == SCHEMA:
         return
-    # Kept in the file, so that it is set once. It is refused at once, without waiting, when
-    # another process is just doing it: that one does it for both.
+    # The mode is stored in the file, so it is set once. SQLite refuses at once if another process
+    # is setting it, which is enough for both.
     try:
         connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError as error:
