@@ -1,4 +1,4 @@
-"""What predictions come to: top-1, top-5, agreement, confusion, and the error of logits."""
+"""Metrics of predictions: top-1, top-5, agreement, confusion, and the error of logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEST = 5
 SURE = 0.8
 _HOTTEST = 1e6
 LARGEST_SQNR_DB = 200.0
-"""What equal numbers get: JSON has no infinity, and float32 cannot tell more than 150 dB apart."""
+"""The value for equal numbers: JSON has no infinity, and float32 resolves at most 150 dB."""
 
 
 def best(scores: ArrayLike, count: int = BEST) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -42,12 +42,12 @@ def top(predictions: Sequence[Prediction], count: int) -> float | None:
 
 
 def agreement(predictions: Sequence[Prediction], reference: Sequence[Prediction]) -> float | None:
-    """The share of images that both saw on which their best class is the same; None for none."""
-    known: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
-    both = [p for p in predictions if p.sample in known]
+    """The share of common images with the same best class; None without any."""
+    reference_class: Mapping[str, int] = {p.sample: p.classes[0] for p in reference}
+    both = [p for p in predictions if p.sample in reference_class]
     if not both:
         return None
-    return sum(p.classes[0] == known[p.sample] for p in both) / len(both)
+    return sum(p.classes[0] == reference_class[p.sample] for p in both) / len(both)
 
 
 def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], ...]:
@@ -55,15 +55,16 @@ def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], 
     wrong = Counter(
         (p.label, p.classes[0]) for p in predictions if p.label >= 0 and p.label != p.classes[0]
     )
-    ranked = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
-    return tuple((true, predicted, count) for (true, predicted), count in ranked)
+    ordered = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
+    return tuple((true, predicted, count) for (true, predicted), count in ordered)
 
 
 def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
     """KL(p || q) of the softmax p of `reference` and q of `logits`, [N, classes]: mean, in nats.
 
-    What an error of the logits does to the answer: one that all classes share does nothing, one of
-    an image that is sure of its class next to nothing. Both logits are divided by `temperature`.
+    The effect of an error of the logits on the answer: an error shared by all classes has none, and
+    an error for an image with a certain class almost none. Both logits are divided by
+    `temperature`.
     """
     log_p, log_q = (
         log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
@@ -97,7 +98,7 @@ def temperature(reference: ArrayLike) -> float:
 def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:
     """Signal to quantization noise, 10 log10(sum reference^2 / sum (reference - values)^2), in dB.
 
-    Over all numbers of both, which have the same shape; at most 200. NaN where one of them is not
+    Over all numbers of both, which have the same shape; at most 200. NaN if one of them is not
     finite or the reference is all zero.
     """
     signal, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
@@ -116,7 +117,7 @@ def _decibels(power: float, noise: float) -> float:
 
 @dataclass
 class Distance:
-    """Adds up, image after image, how far logits are from those of a reference."""
+    """Accumulates the distance of logits from those of a reference, image by image."""
 
     images: int = 0
     _power: float = 0.0
@@ -125,11 +126,11 @@ class Distance:
 
     def add(self, reference: ArrayLike, logits: ArrayLike) -> None:
         """One image's logits [classes] of both."""
-        exact, given = (np.asarray(row, np.float64)[None] for row in (reference, logits))
+        exact, other = (np.asarray(row, np.float64)[None] for row in (reference, logits))
         self.images += 1
         self._power += float(np.sum(exact**2))
-        self._noise += float(np.sum((exact - given) ** 2))
-        self._nats += divergence(exact, given)
+        self._noise += float(np.sum((exact - other) ** 2))
+        self._nats += divergence(exact, other)
 
     @property
     def sqnr_db(self) -> float:

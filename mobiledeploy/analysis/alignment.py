@@ -1,4 +1,4 @@
-"""Which elements of two sequences are each other's."""
+"""Aligns the elements of two sequences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 
 def pairs(a: Sequence[Hashable], b: Sequence[Hashable]) -> Iterator[tuple[int | None, int | None]]:
-    """Places in A and in B, in their order; None where the other has no such element.
+    """Places in A and in B, in their order; None if the other has no such element.
 
     What stands in the place of other elements is their change, one for one as far as both reach.
     """

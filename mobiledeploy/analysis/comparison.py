@@ -1,4 +1,4 @@
-"""How much slower B is than A on a machine whose speed drifts: blocks in the order A B B A."""
+"""The slowdown of B against A on a machine whose speed drifts: blocks in the order A B B A."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 ORDER = "ABBA"
 FEWEST = 6
-"""Fewer rounds of A B B A give no interval worth its name."""
+"""Fewer rounds of A B B A give no useful interval."""
 
 _RESAMPLES = 9999
 _SEED = 20180113
@@ -26,7 +26,7 @@ class Ratio:
 
     @property
     def changed(self) -> bool:
-        """Whether the interval leaves out 1."""
+        """Whether the interval excludes 1."""
         return not self.low <= 1 <= self.high
 
 
@@ -48,9 +48,9 @@ def interleaved(blocks: Sequence[float]) -> Ratio:
 
 
 def one_after_the_other(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """What is usually done: the ratio from all blocks of A, then all of B, pair by pair.
+    """The usual way: the ratio from all blocks of A, then all of B, pair by pair.
 
-    Here to show what drift does to it (docs/phones.md); nothing decides by it.
+    It only shows the effect of drift (docs/phones.md); no result uses it.
     """
     return _bootstrap(_logs(b) - _logs(a))
 
@@ -71,12 +71,12 @@ def _bootstrap(log_ratios: NDArray[np.float64]) -> Ratio:
     count, middle = log_ratios.size, float(log_ratios.mean())
     spread = float(log_ratios.std(ddof=1))
     dice = np.random.Generator(np.random.PCG64(_SEED))
-    drawn = log_ratios[dice.integers(0, count, (_RESAMPLES, count))]
-    # Where one value was drawn throughout, there is no spread to scale by.
-    varied = drawn[np.ptp(drawn, axis=1) > 0]
-    if spread == 0 or not len(varied):
+    resamples = log_ratios[dice.integers(0, count, (_RESAMPLES, count))]
+    # A resample of a single value has no spread to scale by.
+    usable = resamples[np.ptp(resamples, axis=1) > 0]
+    if spread == 0 or not len(usable):
         return Ratio(*(float(np.exp(middle)),) * 3)
-    off = (varied.mean(axis=1) - middle) / varied.std(axis=1, ddof=1)
+    off = (usable.mean(axis=1) - middle) / usable.std(axis=1, ddof=1)
     least, most = np.quantile(off, (0.025, 0.975))
     return Ratio(
         float(np.exp(middle)),

@@ -1,4 +1,4 @@
-"""Which cores of a phone are its big ones: derived from what it says of them, never a list."""
+"""Which cores of a phone are its big ones: derived from its own facts, not from a list."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 
 def capacities(fact: str) -> dict[int, int]:
-    """'0:325 1:325 7:1024' -> what each core can do, by core; {} where the fact is absent.
+    """'0:325 1:325 7:1024' -> capacity by core; {} if the fact is absent.
 
     The kernel's cpu_capacity (1024 for the fastest core) or else the highest clock in kHz.
     """
@@ -19,15 +19,15 @@ def capacities(fact: str) -> dict[int, int]:
 def biggest(capacity: dict[int, int], threads: int) -> tuple[int, ...]:
     """The cores for `threads` threads: whole clusters, the fastest first, until they suffice.
 
-    A cluster is the cores of one capacity. () where it is no choice: no capacities are known, or
-    all cores are wanted.
+    A cluster is the cores of one capacity. () if there is no choice: no capacities are known, or
+    all cores are needed.
     """
-    chosen: list[int] = []
+    selection: list[int] = []
     for level in sorted(set(capacity.values()), reverse=True):
-        chosen += [core for core, own in capacity.items() if own == level]
-        if len(chosen) >= threads:
+        selection += [core for core, own in capacity.items() if own == level]
+        if len(selection) >= threads:
             break
-    return tuple(sorted(chosen)) if len(chosen) < len(capacity) else ()
+    return tuple(sorted(selection)) if len(selection) < len(capacity) else ()
 
 
 def mask(cores: tuple[int, ...]) -> str:
@@ -36,7 +36,7 @@ def mask(cores: tuple[int, ...]) -> str:
 
 
 def placed(argv: Sequence[str], facts: Mapping[str, str], threads: int) -> tuple[str, ...]:
-    """`argv`, kept on the biggest cores where `facts` tell them and that taskset is there."""
+    """`argv`, pinned to the biggest cores if `facts` name them and taskset."""
     cores = biggest(capacities(facts.get("core_capacity", "")), threads)
     if not cores or "taskset" not in facts:
         return tuple(argv)

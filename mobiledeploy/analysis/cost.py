@@ -1,4 +1,4 @@
-"""What a network costs, counted from its layers: mult-adds, parameters, memory, traffic.
+"""The cost of a network, counted from its layers: mult-adds, parameters, memory, traffic.
 
 Mult-adds are counted as the MobileNet papers do (Howard et al. 2017, section 3.1): convolutions,
 depthwise convolutions and fully connected layers, one for each multiplication with a weight;
@@ -32,8 +32,8 @@ _DENSE = {
     "QGemm",
     "QLinearMatMul",
 }
-_COUNTED = _CONVOLUTIONS | _TRANSPOSED | _DENSE
-# In the names of operators with a network of their own inside, and of those that nobody knows.
+_MULTIPLYING = _CONVOLUTIONS | _TRANSPOSED | _DENSE
+# Parts of the names of operators with a network inside, and of unknown ones.
 _OPAQUE = (
     "CUSTOM",
     "Call",
@@ -129,7 +129,7 @@ class LayerCost(Record):
 
 @dataclass(frozen=True)
 class Share(Record):
-    """What the layers of one kind come to, fractions of the whole from 0 to 1."""
+    """The totals of the layers of one kind, as fractions of the whole from 0 to 1."""
 
     kind: str
     layers: int
@@ -164,17 +164,17 @@ def cost(layers: Sequence[Layer]) -> Cost:
     Sides of unknown length are 0, as in `Tensor`; of the first, the batch, one image is counted.
     """
     plain = unquantized(layers)
-    seen: set[str] = set()
-    rows = tuple(_row(layer, seen) for layer in plain)
-    counted = [row for row in rows if row.mult_adds]
-    moved = sum(row.bytes_moved for row in counted)
+    counted_constants: set[str] = set()
+    rows = tuple(_row(layer, counted_constants) for layer in plain)
+    multiplying = [row for row in rows if row.mult_adds]
+    bytes_moved = sum(row.bytes_moved for row in multiplying)
     mult_adds = sum(row.mult_adds for row in rows)
     return Cost(
         layers=rows,
         mult_adds=mult_adds,
         params=sum(row.params for row in rows),
         peak_activation_bytes=_peak(plain),
-        intensity=mult_adds / moved if moved else 0.0,
+        intensity=mult_adds / bytes_moved if bytes_moved else 0.0,
         shares=_shares(rows),
         uncounted=tuple(sorted({x.op for x in plain if _is_uncounted(x)})),
     )
@@ -186,18 +186,18 @@ def unquantized(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def elements(shape: Iterable[int]) -> int:
-    """Numbers in a tensor of this shape."""
+    """The number of elements of this shape."""
     return math.prod(shape)
 
 
 def size_bytes(tensor: Tensor) -> int:
-    """What a tensor takes, 8 bits a number for types that are not known to be wider or narrower."""
+    """The size of a tensor in bytes; unknown types count as 8 bits."""
     return math.ceil(elements(tensor.shape) * _BITS.get(tensor.dtype, 8) / 8)
 
 
-def _row(layer: Layer, seen: set[str]) -> LayerCost:
-    params = [t for t in layer.inputs if _is_weight(t, layer) and t.name not in seen]
-    seen.update(t.name for t in params)
+def _row(layer: Layer, counted_constants: set[str]) -> LayerCost:
+    params = [t for t in layer.inputs if _is_weight(t, layer) and t.name not in counted_constants]
+    counted_constants.update(t.name for t in params)
     moving = [t for t in (*layer.inputs, *layer.outputs) if not t.constant]
     weights = [t for t in layer.inputs if _is_weight(t, layer)]
     kernel = _weights(layer)
@@ -216,14 +216,14 @@ def _row(layer: Layer, seen: set[str]) -> LayerCost:
 
 
 def _is_weight(tensor: Tensor, layer: Layer) -> bool:
-    """Whether it is a parameter, and not a shape, an axis, a bound or a factor."""
+    """Whether a constant is a parameter, and not a shape, an axis, a bound or a factor."""
     if not tensor.constant or tensor.dtype in ("int64", "bool"):
         return False
-    if tensor.dtype == "int32" and not tensor.scale and layer.op not in _COUNTED:
+    if tensor.dtype == "int32" and not tensor.scale and layer.op not in _MULTIPLYING:
         return False
     if _is_normalisation(layer):
         return False
-    return layer.op in _COUNTED or elements(tensor.shape) > 1
+    return layer.op in _MULTIPLYING or elements(tensor.shape) > 1
 
 
 def _weights(layer: Layer) -> Tensor | None:
@@ -244,7 +244,7 @@ def _mult_adds(layer: Layer) -> int | None:
     """
     kernel = _weights(layer)
     moving = [t for t in layer.inputs if not t.constant]
-    if layer.op not in _COUNTED or kernel is None or not moving or _is_normalisation(layer):
+    if layer.op not in _MULTIPLYING or kernel is None or not moving or _is_normalisation(layer):
         return None
     each = moving[-1] if layer.op in _TRANSPOSED else layer.outputs[0]
     if len(each.shape) < 2 or not all(each.shape):
@@ -266,7 +266,7 @@ def _is_uncounted(layer: Layer) -> bool:
     if _is_normalisation(layer):
         return False
     opaque = layer.op in ("IF", "If", "StatelessIf") or any(n in layer.op for n in _OPAQUE)
-    return opaque or (layer.op in _COUNTED and _mult_adds(layer) is None)
+    return opaque or (layer.op in _MULTIPLYING and _mult_adds(layer) is None)
 
 
 def _one_image(layer: Layer) -> Layer:
@@ -312,14 +312,17 @@ def _window(layer: Layer, kernel: Tensor) -> tuple[int, ...]:
 
 
 def _shares(rows: Sequence[LayerCost]) -> tuple[Share, ...]:
-    """By kind, most mult-adds first; kinds without mult-adds and parameters are left out."""
+    """The shares by kind, most mult-adds first.
+
+    Kinds without mult-adds and parameters are left out.
+    """
     mult_adds = sum(row.mult_adds for row in rows) or 1
     params = sum(row.params for row in rows) or 1
     kinds = dict.fromkeys(row.kind for row in rows if row.mult_adds or row.params)
-    found = []
+    shares = []
     for kind in kinds:
         own = [row for row in rows if row.kind == kind]
-        found.append(
+        shares.append(
             Share(
                 kind,
                 len(own),
@@ -327,13 +330,14 @@ def _shares(rows: Sequence[LayerCost]) -> tuple[Share, ...]:
                 sum(row.params for row in own) / params,
             )
         )
-    return tuple(sorted(found, key=lambda share: (-share.mult_adds, -share.params)))
+    return tuple(sorted(shares, key=lambda share: (-share.mult_adds, -share.params)))
 
 
 def _without_quantizers(layers: Sequence[Layer]) -> list[Layer]:
-    """QDQ form as it is run: integers between the operators, no float in between.
+    """The layers of a QDQ file as they run: integers between the operators.
 
-    What a DequantizeLinear gives is its input; what goes to a QuantizeLinear alone is its output.
+    An output of a DequantizeLinear is replaced by its input; a tensor that only a QuantizeLinear
+    reads is replaced by its output.
     """
     reads = {x.outputs[0].name: x.inputs[0] for x in layers if x.op == "DequantizeLinear"}
     readers: dict[str, list[Layer]] = {}
@@ -345,12 +349,12 @@ def _without_quantizers(layers: Sequence[Layer]) -> list[Layer]:
         for x in layers
         if x.op == "QuantizeLinear" and len(readers[x.inputs[0].name]) == 1
     }
-    made = {t.name for x in layers for t in x.outputs}
+    outputs = {t.name for x in layers for t in x.outputs}
     plain = []
     for layer in layers:
         if layer.op == "DequantizeLinear":
             continue
-        if layer.op == "QuantizeLinear" and layer.inputs[0].name in made:
+        if layer.op == "QuantizeLinear" and layer.inputs[0].name in outputs:
             continue
         if layer.inputs and all(t.constant for t in layer.inputs):
             continue
@@ -366,7 +370,7 @@ def _without_quantizers(layers: Sequence[Layer]) -> list[Layer]:
 
 def _peak(layers: Sequence[Layer]) -> int:
     """The most bytes that activations take at one moment; see `Cost`."""
-    made = {t.name for x in layers for t in x.outputs}
+    outputs = {t.name for x in layers for t in x.outputs}
     last: dict[str, int] = {}
     tensors: dict[str, Tensor] = {}
     for step, layer in enumerate(layers):
@@ -374,18 +378,18 @@ def _peak(layers: Sequence[Layer]) -> int:
             if not tensor.constant:
                 last[tensor.name] = step
                 tensors[tensor.name] = tensor
-    live = {name for name in tensors if name not in made}
+    live = {name for name in tensors if name not in outputs}
     peak = 0
     for step, layer in enumerate(layers):
         dying = [t for t in layer.inputs if t.name in live and last[t.name] == step]
         results = [t for t in layer.outputs if t.name not in live]
-        needed = sum(size_bytes(tensors[name]) for name in live)
-        needed += sum(size_bytes(t) for t in results)
+        bytes_needed = sum(size_bytes(tensors[name]) for name in live)
+        bytes_needed += sum(size_bytes(t) for t in results)
         if layer.op in _IN_PLACE and results:
-            needed -= max(
+            bytes_needed -= max(
                 (size_bytes(t) for t in dying if size_bytes(t) == size_bytes(results[0])), default=0
             )
-        peak = max(peak, needed)
+        peak = max(peak, bytes_needed)
         live |= {t.name for t in results}
         live -= {t.name for t in dying}
         live -= {t.name for t in results if last[t.name] == step and step + 1 < len(layers)}

@@ -1,9 +1,9 @@
-"""Whether a model is worse than another on the same images: paired, and able to say "unknown".
+"""Whether a model is worse than another on the same images: a paired test that may be inconclusive.
 
-Of n images, `losses` are those that only the accepted model named rightly, `gains` those that
-only the candidate did. The loss of accuracy is d = (losses - gains) / n. Non-inferiority with a
-margin m: **pass** where the upper 95 % bound of d is below m, **fail** where the lower one is above
-it, **inconclusive** otherwise. Both bounds are one-sided.
+Of n images, `losses` are those that only the accepted model classified correctly, `gains` those
+that only the candidate did. The loss of accuracy is d = (losses - gains) / n. Non-inferiority with
+a margin m: **pass** if the upper 95 % bound of d is below m, **fail** if the lower one is above it,
+**inconclusive** otherwise. Both bounds are one-sided.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ POWER = 0.8
 CORRECTION = 0.5
 """Half an image: losses less gains come in whole ones."""
 FALSE_DISCOVERIES = 0.01
-"""Where no class regressed, one is named once in a hundred checks at most, of however many."""
+"""If no class regressed, at most one check in a hundred names one, for any number of classes."""
 LEAST_SUPPORT = 10
-"""A class of fewer images is not judged alone."""
+"""A class of fewer images has no verdict of its own."""
 CLASS_MARGIN = 0.05
-"""What a class may lose, as the share of its images, however sure that loss is."""
+"""The share of its images that a class may lose, however certain that loss is."""
 CLASS_FLIPS = 0.25
 """Without labels: the share of a class's answers that may change."""
 MOST_IMAGES = 10_000_000
-"""Beyond it, the loss is as good as the margin itself: no number of images decides."""
+"""Above it the loss practically equals the margin: no number of images decides."""
 
 
 def tango(
@@ -75,7 +75,7 @@ def bounds(
     benchmarks/gate_statistics.py passes more than 5 %.
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: invalid counts.
     """
     if n < 1 or min(losses, gains) < 0 or losses + gains > n:
         raise ValueError(f"{losses} losses and {gains} gains of {n} images")
@@ -85,8 +85,8 @@ def bounds(
 
 
 def _upper(losses: int, gains: int, n: int, quantile: float, correction: float) -> float:
-    seen = (losses - gains + correction) / n
-    if seen >= 1:
+    observed_loss = (losses - gains + correction) / n
+    if observed_loss >= 1:
         return 1.0
 
     def beyond(d: float) -> float:
@@ -96,17 +96,17 @@ def _upper(losses: int, gains: int, n: int, quantile: float, correction: float) 
     highest = 1 - 1e-12
     if not math.isfinite(beyond(highest)) or beyond(highest) >= 0:
         return 1.0
-    return float(optimize.brentq(beyond, seen, highest, xtol=1e-12))
+    return float(optimize.brentq(beyond, observed_loss, highest, xtol=1e-12))
 
 
 def outcome(interval: tuple[float, float], margin: float) -> Outcome:
-    """What the bounds of a loss say of a margin."""
+    """The outcome for the bounds of a loss and a margin."""
     lower, upper = interval
     return "pass" if upper < margin else "fail" if lower > margin else "inconclusive"
 
 
 def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
-    """How many images would decide with 80 % power, were they like these.
+    """The number of images that would decide with 80 % power, if they were like these.
 
     n = r (z_a + z_b)^2 / (margin - d)^2 with the share r of losses and gains, z_a of 95 % and z_b
     of 80 %, and d what is lost now, 0 where nothing is; with what half an image of correction
@@ -114,23 +114,23 @@ def images_needed(losses: int, gains: int, n: int, margin: float) -> int | None:
     without any flip.
 
     Returns:
-        None where the loss is so near to the margin that no number of images would do.
+        None if the loss is so near to the margin that no number of images is enough.
     """
     reach = abs(margin - max(0.0, (losses - gains) / n))
     if reach == 0:
         return None
     quantiles = float(stats.norm.ppf(CONFIDENCE) + stats.norm.ppf(POWER))
     plain = (losses + gains) / n * (quantiles / reach) ** 2
-    needed = plain
+    count = plain
     if plain:
-        needed = plain / 4 * (1 + math.sqrt(1 + 4 * CORRECTION / (plain * reach))) ** 2
+        count = plain / 4 * (1 + math.sqrt(1 + 4 * CORRECTION / (plain * reach))) ** 2
     # These were too few: a guess from few flips that says fewer is no help.
-    needed = max(needed, unflipped(margin), n + 1)
-    return None if needed > MOST_IMAGES else math.ceil(needed)
+    count = max(count, unflipped(margin), n + 1)
+    return None if count > MOST_IMAGES else math.ceil(count)
 
 
 def unflipped(margin: float) -> int:
-    """How many images without a single flip are enough to pass."""
+    """The number of images without any flip that is enough to pass."""
     quantile = float(stats.norm.ppf(CONFIDENCE))
     # From n m - 1/2 > z sqrt(n m (1 - m)), a quadratic in sqrt(n).
     root = quantile * math.sqrt(margin * (1 - margin))
@@ -140,19 +140,19 @@ def unflipped(margin: float) -> int:
 
 
 def least_margin(n: int) -> float:
-    """The margin above which n images decide where none flips: below it they never can."""
+    """The smallest margin that n images can decide if none flips."""
     return bounds(0, 0, n)[1]
 
 
 def least_flips(n: int) -> float:
-    """The share of flips above which n images decide where none flips."""
+    """The smallest share of flips that n images can decide if none flips."""
     return flip_bounds(0, n)[1]
 
 
 def flips_needed(flips: int, n: int, most: float) -> int | None:
-    """How many images would decide whether fewer than `most` of them flip, were they like these.
+    """The number of images that would decide whether fewer than `most` of them flip.
 
-    None where the share is so near to `most` that no number of images would do.
+    It assumes images like these. None if the share is so near to `most` that no number is enough.
     """
     share = flips / n
     if share == most:
@@ -160,8 +160,8 @@ def flips_needed(flips: int, n: int, most: float) -> int | None:
     quantiles = float(stats.norm.ppf(CONFIDENCE) + stats.norm.ppf(POWER))
     plain = share * (1 - share) * (quantiles / (most - share)) ** 2
     # So many pass without a flip: (1 - most)^n < 5 %.
-    needed = max(plain, math.log(1 - CONFIDENCE) / math.log(1 - most), n + 1)
-    return None if needed > MOST_IMAGES else math.ceil(needed)
+    count = max(plain, math.log(1 - CONFIDENCE) / math.log(1 - most), n + 1)
+    return None if count > MOST_IMAGES else math.ceil(count)
 
 
 def mcnemar(losses: int, gains: int) -> float:
@@ -173,8 +173,8 @@ def mcnemar(losses: int, gains: int) -> float:
 
 def flip_bounds(flips: int, n: int) -> tuple[float, float]:
     """(lower, upper): exact (Clopper-Pearson) one-sided 95 % bounds of the share of flips."""
-    found = stats.binomtest(flips, n).proportion_ci(2 * CONFIDENCE - 1, method="exact")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(flips, n).proportion_ci(2 * CONFIDENCE - 1, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Group:
 def regressed_classes(
     classes: ArrayLike, losses: ArrayLike, gains: ArrayLike
 ) -> tuple[tuple[Group, ...], int]:
-    """Which classes lost more than `CLASS_MARGIN`, surely.
+    """The classes that certainly lost more than `CLASS_MARGIN`.
 
     The test is McNemar's, exact and one-sided, in every class of `LEAST_SUPPORT` images or more:
     given its flips, as many gains as losses are to be expected. What is called regressed is so at a
@@ -210,26 +210,26 @@ def regressed_classes(
         The classes that were tested, and how many had too few images.
     """
     labels, worse, better = np.asarray(classes), np.asarray(losses), np.asarray(gains)
-    found, small = _supported(labels)
-    counts = [(int(worse[labels == i].sum()), int(better[labels == i].sum())) for i in found]
+    supported, small = _supported(labels)
+    counts = [(int(worse[labels == i].sum()), int(better[labels == i].sum())) for i in supported]
     chances = [float(stats.binom.sf(b - 1, b + c, 0.5)) for b, c in counts]
-    return _groups(labels, found, counts, chances, CLASS_MARGIN), small
+    return _groups(labels, supported, counts, chances, CLASS_MARGIN), small
 
 
 def changed_classes(classes: ArrayLike, flips: ArrayLike) -> tuple[tuple[Group, ...], int]:
-    """Which of the accepted model's answers now are others in more than `CLASS_FLIPS`, surely.
+    """The classes in which more than `CLASS_FLIPS` of the accepted answers certainly changed.
 
     As `regressed_classes`, by the accepted answers instead of labels, with an exact binomial test.
     """
-    labels, changed = np.asarray(classes), np.asarray(flips)
-    found, small = _supported(labels)
-    counts = [(int(changed[labels == i].sum()), 0) for i in found]
-    sizes = [int((labels == i).sum()) for i in found]
+    labels, is_changed = np.asarray(classes), np.asarray(flips)
+    supported, small = _supported(labels)
+    counts = [(int(is_changed[labels == i].sum()), 0) for i in supported]
+    sizes = [int((labels == i).sum()) for i in supported]
     chances = [
         float(stats.binom.sf(worse - 1, size, CLASS_FLIPS))
         for (worse, _), size in zip(counts, sizes, strict=True)
     ]
-    return _groups(labels, found, counts, chances, CLASS_FLIPS), small
+    return _groups(labels, supported, counts, chances, CLASS_FLIPS), small
 
 
 def _supported(labels: NDArray[np.int64]) -> tuple[list[int], int]:
@@ -241,14 +241,14 @@ def _supported(labels: NDArray[np.int64]) -> tuple[list[int], int]:
 
 def _groups(
     labels: NDArray[np.int64],
-    found: Sequence[int],
+    supported: Sequence[int],
     counts: Sequence[tuple[int, int]],
     chances: Sequence[float],
     margin: float,
 ) -> tuple[Group, ...]:
-    adjusted = stats.false_discovery_control(chances) if chances else ()
+    adjusted_p = stats.false_discovery_control(chances) if chances else ()
     groups = []
-    for index, (worse, better), p in zip(found, counts, adjusted, strict=True):
+    for index, (worse, better), p in zip(supported, counts, adjusted_p, strict=True):
         size = int((labels == index).sum())
         surely = bool(p <= FALSE_DISCOVERIES) and worse - better > margin * size
         groups.append(Group(index, size, worse, better, float(p), surely))
@@ -269,11 +269,11 @@ def moved_pairs(
     for true, predicted in pairs:
         was = (labels == true) & (old == predicted)
         is_ = (labels == true) & (new == predicted)
-        came, left = int((is_ & ~was).sum()), int((was & ~is_).sum())
+        arrivals, losses = int((is_ & ~was).sum()), int((was & ~is_).sum())
         rows.append((true, predicted, int(was.sum()), int(is_.sum())))
-        chances.append(float(stats.binom.sf(came - 1, came + left, 0.5)))
+        chances.append(float(stats.binom.sf(arrivals - 1, arrivals + losses, 0.5)))
     if not chances:
         return ()
-    adjusted = stats.false_discovery_control(chances)
-    sure = [row for row, p in zip(rows, adjusted, strict=True) if p <= FALSE_DISCOVERIES]
+    adjusted_p = stats.false_discovery_control(chances)
+    sure = [row for row, p in zip(rows, adjusted_p, strict=True) if p <= FALSE_DISCOVERIES]
     return tuple(sorted(sure, key=lambda row: (row[2] - row[3], row)))

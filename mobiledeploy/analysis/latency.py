@@ -1,4 +1,4 @@
-"""Times of runs: where the warm-up ends, and when there are enough of them."""
+"""Times of runs: where the warm-up ends, and when there are enough runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from mobiledeploy.analysis import stats
 
 RELATIVE_WIDTH = 0.01
-"""Enough: each end of the median's 95 % interval lies within this fraction of the median."""
+"""Runs are enough if each end of the median's 95 % interval is within this fraction of the
+median."""
 
 _WINDOW = 5
 _LOW, _HIGH = 0.05, 0.95
 
 
 def warmups(samples_ns: Sequence[int]) -> int:
-    """How many runs at the start belong to the warm-up.
+    """The number of runs at the start that belong to the warm-up.
 
     The rule: the later half of the runs shows what is usual, from its 5 % to its 95 % quantile.
     Warm-up ends with the first five runs in a row whose median is usual; the very first run, which
@@ -38,7 +39,7 @@ def warmups(samples_ns: Sequence[int]) -> int:
 
 
 def steady(samples_ns: Sequence[int]) -> bool:
-    """Whether the times came to rest: the warm-up ended within the earlier half of the runs."""
+    """Whether the times became steady: the warm-up ended within the first half of the runs."""
     return len(samples_ns) >= 2 * _WINDOW and warmups(samples_ns) < (len(samples_ns) + 1) // 2
 
 

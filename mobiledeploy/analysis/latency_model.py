@@ -1,8 +1,7 @@
-"""Latency of a network on a device, from what the network has to do and what is known of others.
+"""Latency of a network on a device, from its workload and the latencies of other networks.
 
-A sum of physical terms: multiplications, traffic of activations, weights. Each costs a number of
-nanoseconds that is found from latencies of other networks on the same device, and that cannot be
-negative.
+A sum of physical terms: multiplications, traffic of activations, weights. The cost of each in
+nanoseconds is fitted to latencies of other networks on the same device and cannot be negative.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ TERMS = ("dense", "activations", "kernels")
 """Multiplications, memory traffic of activations, and of kernels, which are packed for each run."""
 
 WIDE = (*TERMS, "depthwise", "classifier")
-"""Where families of networks differ enough: depthwise multiplications, and the weights of fully
-connected layers, which are read once."""
+"""Further terms if families of networks differ enough: depthwise multiplications, and the weights
+of fully connected layers, which are read once."""
 
 WIDE_FAMILIES = 3
 FEWEST_POINTS = 8
-"""With fewer, a device's own points do not tell the terms apart."""
+"""With fewer points of its own, a device's terms cannot be separated."""
 
 FEWEST_NETWORKS = 6
-"""How many different networks there must be, borrowed ones with them."""
+"""The smallest number of different networks, including those of similar devices."""
 
 ROUNDS = 10
 # Of terms that are all zero.
@@ -43,7 +42,7 @@ much as one of 4x4. Kernels for NEON take 4 to 12."""
 
 
 def workload(layers: Sequence[Layer], *, family: str) -> Workload:
-    """What one inference of these layers has to do (TensorFlow, TFLite or ONNX, as they run).
+    """The workload of one inference of these layers (TensorFlow, TFLite or ONNX, in order).
 
     Element-wise operators of one input, changes of shape among them, are left out: runtimes fuse
     them into their neighbours, and converters differ in which of them they leave in the file.
@@ -78,7 +77,7 @@ def _is_fused(layer: Layer) -> bool:
 
 @dataclass(frozen=True)
 class Sample:
-    """A network and how long it took, in nanoseconds."""
+    """A network and its latency in nanoseconds."""
 
     network: str
     workload: Workload
@@ -86,7 +85,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class LatencyModel:
     """Nanoseconds for one unit of each term, and the amounts of each between which it holds.
 
     `families` are those of the networks that it was fitted to.
@@ -97,7 +96,7 @@ class Fitted:
     families: frozenset[str]
 
     def latency_ns(self, workload: Workload) -> float:
-        """What the model expects, in or out of its limits."""
+        """The latency that the model predicts, inside or outside its limits."""
         return float(sum(ns * getattr(workload, name) for name, ns in self.terms.items()))
 
     def beyond(self, workload: Workload) -> tuple[str, ...]:
@@ -111,9 +110,9 @@ class Fitted:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A sample, and what the model expects of it that was fitted without it.
+    """A sample, and its prediction by a model that was fitted without it.
 
-    `in_range` is False where that model would have refused to answer.
+    `in_range` is False if that model would have refused to answer.
     """
 
     sample: Sample
@@ -127,19 +126,21 @@ class HeldOut:
 
 
 class Fitter(Protocol):
-    """What makes a model of a device's own samples and those of like devices."""
+    """A function that fits a model to a device's own samples and those of similar devices."""
 
-    def __call__(self, own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
+    def __call__(
+        self, own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()
+    ) -> LatencyModel:
         """The model."""
         ...
 
 
-def rule(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
-    """Latency in proportion to mult-adds: what `fit` is to be better than."""
+def rule(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> LatencyModel:
+    """Latency in proportion to mult-adds: the baseline for `fit`."""
     return _solve([own, *like], ("mult_adds",))
 
 
-def fit(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
+def fit(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> LatencyModel:
     """The model of one device that fits its samples best.
 
     Latency is a sum of terms, each an amount of the workload times a number of nanoseconds that is
@@ -157,7 +158,7 @@ def fit(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> Fitted:
 def leave_one_out(
     own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
 ) -> tuple[HeldOut, ...]:
-    """Each of `own`, expected by the others of `own` and all of `like`; two or more are needed."""
+    """Predicts each of `own` from the others of `own` and all of `like`; two or more are needed."""
     return tuple(
         _held_out(sample, by([*own[:index], *own[index + 1 :]], like))
         for index, sample in enumerate(own)
@@ -167,49 +168,49 @@ def leave_one_out(
 def leave_one_family_out(
     own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
 ) -> tuple[HeldOut, ...]:
-    """Each of `own`, expected by networks of other families only; of `like` too."""
-    held = []
+    """Predicts each of `own` from networks of other families only, also in `like`."""
+    results = []
     for family in dict.fromkeys(sample.workload.family for sample in own):
         rest, *others = (_without(group, family) for group in (own, *like))
         model = by(rest, [group for group in others if group])
-        held += [_held_out(s, model) for s in own if s.workload.family == family]
-    return tuple(held)
+        results += [_held_out(s, model) for s in own if s.workload.family == family]
+    return tuple(results)
 
 
-def borrowed(like: Sequence[Sequence[Sample]], points: int) -> tuple[HeldOut, ...]:
-    """What it costs to know a device by so many points only, tried with devices that have more.
+def leave_device_out(like: Sequence[Sequence[Sample]], points: int) -> tuple[HeldOut, ...]:
+    """The error of knowing only so many points of a device, measured with devices that have more.
 
-    Each device of `like` in turn keeps `points` of its samples, one after the other, and the rest
-    of them is expected by these and by the other devices.
+    Each device of `like` in turn keeps `points` of its samples, and the rest of them is predicted
+    from these and from the other devices.
     """
-    held = []
+    results = []
     for index, own in enumerate(like):
         others = [*like[:index], *like[index + 1 :]]
         for start in range(len(own) if others and len(own) > points else 0):
-            kept = [own[(start + step) % len(own)] for step in range(points)]
-            model = fit(kept, others)
-            held += [_held_out(sample, model) for sample in own if sample not in kept]
-    return tuple(held)
+            sample_subset = [own[(start + step) % len(own)] for step in range(points)]
+            model = fit(sample_subset, others)
+            results += [_held_out(sample, model) for sample in own if sample not in sample_subset]
+    return tuple(results)
 
 
-def rmspe(held: Sequence[HeldOut]) -> float:
+def rmspe(results: Sequence[HeldOut]) -> float:
     """Root of the mean squared relative error, a fraction."""
-    return math.sqrt(sum(one.error**2 for one in held) / len(held))
+    return math.sqrt(sum(one.error**2 for one in results) / len(results))
 
 
-def spread(held: Sequence[HeldOut]) -> float:
-    """By how much errors scatter: root of the mean square of ln(expected / true).
+def spread(results: Sequence[HeldOut]) -> float:
+    """The spread of errors: root of the mean square of ln(expected / true).
 
-    An expectation of next to nothing counts as a thousand times too small.
+    A prediction near zero counts as a thousand times too small.
     """
-    logs = (math.log(max(1e-3, one.expected_ns / one.sample.latency_ns)) for one in held)
-    return math.sqrt(sum(log**2 for log in logs) / len(held))
+    logs = (math.log(max(1e-3, one.expected_ns / one.sample.latency_ns)) for one in results)
+    return math.sqrt(sum(log**2 for log in logs) / len(results))
 
 
 def interval_ns(
     latency_ns: float, spread: float, count: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Where a latency lies whose estimates scatter by `spread`, known from `count` errors.
+    """The interval of a latency whose estimates scatter by `spread`, known from `count` errors.
 
     Student's t on logarithms of ratios, with `count` - 1 degrees of freedom, of which one is the
     least.
@@ -224,12 +225,12 @@ def _without(group: Sequence[Sample], family: str) -> list[Sample]:
     return [sample for sample in group if sample.workload.family != family]
 
 
-def _held_out(sample: Sample, model: Fitted) -> HeldOut:
+def _held_out(sample: Sample, model: LatencyModel) -> HeldOut:
     in_range = not model.beyond(sample.workload)
     return HeldOut(sample, model.latency_ns(sample.workload), in_range)
 
 
-def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> Fitted:
+def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> LatencyModel:
     """Terms of the first group; alternates between the common terms and the groups' speeds."""
     # scipy.optimize takes longer to import than most commands that import this file.
     from scipy.optimize import nnls
@@ -241,13 +242,13 @@ def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> Fitted:
     owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     logs = np.array([np.log(latencies[owner == i]).mean() for i in range(len(groups))])
     for _ in range(ROUNDS if len(groups) > 1 else 1):
-        scaled = amounts / units * (np.exp(logs)[owner] / latencies)[:, None]
-        terms, _ = nnls(scaled, np.ones(len(samples)))
-        found = np.log(latencies / np.maximum(amounts / units @ terms, TINY))
+        scaled_amounts = amounts / units * (np.exp(logs)[owner] / latencies)[:, None]
+        terms, _ = nnls(scaled_amounts, np.ones(len(samples)))
+        log_speeds = np.log(latencies / np.maximum(amounts / units @ terms, TINY))
         if len(groups) > 1:
-            logs = np.array([found[owner == i].mean() for i in range(len(groups))])
+            logs = np.array([log_speeds[owner == i].mean() for i in range(len(groups))])
     own = terms / units * np.exp(logs[0])
-    return Fitted(
+    return LatencyModel(
         terms={name: float(ns) for name, ns in zip(names, own, strict=True)},
         limits={
             name: _limits([getattr(s.workload, name) for s in samples])
@@ -258,10 +259,10 @@ def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> Fitted:
 
 
 def _limits(amounts: Sequence[int]) -> tuple[float, float]:
-    """As far beyond the ends as leaving an end out reaches, and at most by a factor of two."""
-    known = sorted(set(amounts))
-    if len(known) < 2:
-        return known[0] / 2, known[0] * 2
-    below = known[0] / known[1] if known[0] else 1.0
-    above = known[-1] / known[-2] if known[-2] else 1.0
-    return known[0] * max(0.5, below), known[-1] * min(2.0, above)
+    """Limits beyond the ends, found by leaving an end out, at most a factor of two."""
+    distinct = sorted(set(amounts))
+    if len(distinct) < 2:
+        return distinct[0] / 2, distinct[0] * 2
+    below = distinct[0] / distinct[1] if distinct[0] else 1.0
+    above = distinct[-1] / distinct[-2] if distinct[-2] else 1.0
+    return distinct[0] * max(0.5, below), distinct[-1] * min(2.0, above)

@@ -1,9 +1,9 @@
-"""Instructions by operator, from an engine's profile and what was counted when it read the clock.
+"""Instructions by operator, from an engine's profile and the counts at its clock readings.
 
 Engines that profile read a clock before and after each operator. An instruction counter that sees
 those readings tells what was executed between two of them; the engine's profile tells which
-operator that was. The readings of one inference must be as many as the profile explains, or nothing
-is said of its layers.
+operator that was. The number of readings of one inference must match the profile, otherwise there
+are no layers.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 Counts = Mapping[str, int]
 """Instructions by class since the program began, and `bytes_...`."""
 
-# Which of them multiply: a kernel is named by the one that most of its work is.
+# The classes that multiply: a kernel is named by its most frequent one.
 MULTIPLICATIONS = ("sdot", "mmla", "fmla", "fmla16", "fmadd", "mla")
 
 # LiteRT's profile, tflite::Profiler::EventType.
 _DEFAULT, _OPERATOR, _DELEGATED = "1", "2", "8"
-# ONNX Runtime reads the clock so often before its first node and after its last one.
+# The clock readings of ONNX Runtime before its first node and after its last one.
 _ORT_BEFORE, _ORT_AFTER = 4, 6
 
 
 @dataclass(frozen=True)
 class Executed:
-    """An operator that ran: what the engine calls it, and what it executed."""
+    """An operator that ran: its name in the engine, and its instructions."""
 
     name: str
     kernel: str
@@ -39,18 +39,18 @@ def instructions(counts: Counts) -> int:
 
 
 def between(first: Counts, last: Counts) -> Counts:
-    """What was executed from one moment to another."""
+    """The instructions between two moments."""
     return {name: last[name] - first.get(name, 0) for name in last}
 
 
 def multiplication(counts: Counts) -> str:
-    """The class of most of the multiplications, "" where there are next to none."""
+    """The class of most of the multiplications, "" if there are almost none."""
     name = max(MULTIPLICATIONS, key=lambda name: counts.get(name, 0))
     return name if counts.get(name, 0) > 0.01 * instructions(counts) else ""
 
 
 def of_litert(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
-    """The operators of one inference on LiteRT; () where the readings are not those of the profile.
+    """The operators of one inference on LiteRT; () if the readings do not match the profile.
 
     Args:
         profile: an event a line, `TYPE NODE TAG` with tabs between, in the order of their begin.
@@ -61,16 +61,16 @@ def of_litert(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
     """
     events = [line.split("\t", 2) for line in profile.splitlines() if line.count("\t") == 2]
     # The caller's own reading comes first and last.
-    at, found, wraps = 1, list[Executed](), 0
+    at, layers, wraps = 1, list[Executed](), 0
     previous = ""
     for kind, node, tag in events:
         if kind == _DELEGATED:
             if previous != _DELEGATED or node == "0":
                 at += 1
-            found.append(_executed(tag, readings, at - 1, at))
+            layers.append(_executed(tag, readings, at - 1, at))
             at += 1
         elif kind == _OPERATOR:
-            found.append(_executed(tag, readings, at, at + 1))
+            layers.append(_executed(tag, readings, at, at + 1))
             at += 2
         elif kind == _DEFAULT and tag == "Invoke":
             # It ends after the operators that come next.
@@ -79,7 +79,7 @@ def of_litert(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
         elif kind == _DEFAULT:
             at += 2
         previous = kind
-    return tuple(found) if at + wraps + 1 == len(readings) else ()
+    return tuple(layers) if at + wraps + 1 == len(readings) else ()
 
 
 def of_onnxruntime(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
@@ -102,12 +102,12 @@ def _last_run(profile: str) -> Iterator[tuple[str, str]]:
     try:
         events = [event for event in json.loads(profile) if event.get("cat") in ("Node", "Session")]
         ends = [i for i, event in enumerate(events) if event["name"] == "model_run"]
-        begin = ends[-2] + 1 if len(ends) > 1 else 0
-        for event in events[begin : ends[-1]]:
+        start = ends[-2] + 1 if len(ends) > 1 else 0
+        for event in events[start : ends[-1]]:
             if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
                 yield event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        # No profile that we know: nothing is said of layers.
+        # An unknown profile gives no layers.
         return
 
 

@@ -1,4 +1,4 @@
-"""What a foreign preprocessing does, found out from the tensors that it makes of known images."""
+"""Identifies a foreign preprocessing by its tensors for known images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mobiledeploy.core.types import Layout, Preprocessing, Tensor
 
 LEVELS = 255
 MATCH = 1.0
-"""A pipeline is explained by what it is within one grey level of, on the average: decoders and
-resizers of other libraries round otherwise."""
+"""A known pipeline explains the tensors if it is within one grey level on average: decoders and
+resizers of other libraries round differently."""
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CAFFE = ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 _NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-# (input range, mean, std): how models were trained on ImageNet, by whom.
+# (input range, mean, std): the usual preprocessings of ImageNet models.
 _SCALES = (
     ((0.0, 1.0), *_NONE),
     ((-1.0, 1.0), *_NONE),
@@ -42,12 +42,12 @@ _OFFSETS = {
 
 @dataclass(frozen=True)
 class PipelineDiagnosis(Record):
-    """What the tensors say.
+    """The result for a caller's tensors.
 
-    `differences` are what explains them, in words, each naming what the model wants; () where they
-    are right. `error` is what is left unexplained and `error_as_wanted` how far they are from right
-    ones, both in grey levels (a 255th of the input range) on the average. `explained`: the error is
-    small enough to believe it. `untold` are aspects that these images cannot tell.
+    `differences` explain them, in words, each with the value that the model needs; () if they are
+    right. `error` is the unexplained rest and `error_as_wanted` the distance from correct tensors,
+    both as mean grey levels (a 255th of the input range). `explained`: the error is small enough
+    for a reliable result. `untold` are aspects that these images cannot show.
     """
 
     differences: tuple[str, ...]
@@ -75,77 +75,81 @@ def diagnose(
     tensor: Tensor,
     layout: Layout,
 ) -> PipelineDiagnosis:
-    """Compares a caller's tensors with what known pipelines make of the same images.
+    """Compares a caller's tensors with those of known pipelines for the same images.
 
-    Every combination of the usual scales, channel orders, resize methods, crops and, for integers,
-    offsets is tried; the nearest is taken, and of those as near the one that differs least from
-    what is wanted.
+    It tries every combination of the usual scales, channel orders, resize methods, crops and, for
+    integers, offsets. It chooses the nearest, and among equally near ones the one with the fewest
+    differences from `wanted`.
 
     Args:
         images: uint8 [H, W, 3] each, RGB.
-        tensors: [N, height, width, 3] or [N, 3, height, width], what the caller's pipeline makes
-            of them; floats, or integers for a model whose input is.
+        tensors: [N, height, width, 3] or [N, 3, height, width] from the caller's pipeline; floats,
+            or integers for a model with integer input.
         wanted: what the model was trained with.
         resolution: (height, width) of the model's input.
         tensor: the model's input.
         layout: of the model's input.
 
     Raises:
-        InputError: tensors of another count or of no image's shape, or not finite.
+        InputError: tensors of another count or shape, or not finite.
     """
     differences = []
-    given, found_layout = _as_nhwc(tensors, len(images), layout)
+    caller_tensors, found_layout = _as_nhwc(tensors, len(images), layout)
     if found_layout != layout:
-        differences.append(f"the layout is {found_layout}, the model wants {layout}")
-    if given.shape[1:3] != tuple(resolution):
-        height, width = given.shape[1:3]
-        size = f"{height}x{width}, the model wants {resolution[0]}x{resolution[1]}"
+        differences.append(f"the layout is {found_layout}, the model needs {layout}")
+    if caller_tensors.shape[1:3] != tuple(resolution):
+        height, width = caller_tensors.shape[1:3]
+        size = f"{height}x{width}, the model needs {resolution[0]}x{resolution[1]}"
         return PipelineDiagnosis((*differences, f"the tensors are {size}"), 0.0, 0.0, True, ())
     own = _own(wanted)
     integers = np.dtype(tensor.dtype).kind in "iu"
-    kind = given.dtype.kind
+    kind = caller_tensors.dtype.kind
     if integers and kind == "f":
         differences.append(
             f"the tensors are floats, the model takes {tensor.dtype}: "
             f"round(x / {tensor.scale[0]:.6g}) + {tensor.zero_point[0]}"
         )
     if not integers and kind != "f":
-        differences.append(f"the tensors are {given.dtype}, the model takes {tensor.dtype}")
-    coded = integers and kind != "f"
-    values = given.astype(np.float32)
-    if coded:
+        differences.append(
+            f"the tensors are {caller_tensors.dtype}, the model takes {tensor.dtype}"
+        )
+    is_coded = integers and kind != "f"
+    values = caller_tensors.astype(np.float32)
+    if is_coded:
         values = (values - tensor.zero_point[0]) * np.float32(tensor.scale[0])
-    shifts = _shifts(tensor) if coded else {0: 0.0}
+    shifts = _shifts(tensor) if is_coded else {0: 0.0}
     level = _level(wanted)
     errors: dict[tuple[_Guess, int], float] = {}
-    for guess, made in _prepared(images, wanted, resolution):
-        if coded:
-            made = _rounded(made, tensor)
+    for guess, prepared in _prepared(images, wanted, resolution):
+        if is_coded:
+            prepared = _on_codes(prepared, tensor)
         for offset, shift in shifts.items():
-            shifted = made if not shift else _rounded(made + np.float32(shift), tensor)
-            errors[guess, offset] = float(np.mean(np.abs(shifted - values))) / level
+            candidate = prepared if not shift else _on_codes(prepared + np.float32(shift), tensor)
+            errors[guess, offset] = float(np.mean(np.abs(candidate - values))) / level
     as_wanted = errors[own, 0]
     least = min(errors.values())
 
     def strangeness(key: tuple[_Guess, int]) -> int:
         return len(_apart(key[0], own)) + bool(key[1])
 
-    # As near as the nearest, to what another library's rounding makes of it.
+    # As near as the nearest, within the rounding of another library.
     near = [key for key, error in errors.items() if error <= least + 0.02]
     best = min(near, key=lambda key: (strangeness(key), errors[key]))
-    explained = errors[best] <= MATCH
-    if explained:
+    is_explained = errors[best] <= MATCH
+    if is_explained:
         differences += _words(best[0], own)
         if best[1]:
             other = "int8" if tensor.dtype == "uint8" else "uint8"
-            said = _OFFSETS[best[1]].format(other=other)
-            differences.append(f"{said} (the model wants {tensor.zero_point[0]})")
+            offset_text = _OFFSETS[best[1]].format(other=other)
+            differences.append(f"{offset_text} (the model needs {tensor.zero_point[0]})")
     alike = [
         key for key, error in errors.items() if abs(error - errors[best]) <= 1e-6 and key != best
     ]
     one_off = [key[0] for key in alike if len(_apart(key[0], best[0])) == 1 and key[1] == best[1]]
-    untold = sorted({_apart(guess, best[0])[0] for guess in one_off})
-    return PipelineDiagnosis(tuple(differences), errors[best], as_wanted, explained, tuple(untold))
+    unknown_aspects = sorted({_apart(guess, best[0])[0] for guess in one_off})
+    return PipelineDiagnosis(
+        tuple(differences), errors[best], as_wanted, is_explained, tuple(unknown_aspects)
+    )
 
 
 def _as_nhwc(tensors: Array, count: int, layout: Layout) -> tuple[Array, Layout]:
@@ -154,7 +158,7 @@ def _as_nhwc(tensors: Array, count: int, layout: Layout) -> tuple[Array, Layout]
     if tensors.ndim != 4 or len(tensors) != count or 3 not in (tensors.shape[1], tensors.shape[3]):
         raise InputError(
             f"the pipeline made {list(tensors.shape)} of {count} golden images",
-            f"[{count}, height, width, 3] or [{count}, 3, height, width] is wanted, in their order",
+            f"[{count}, height, width, 3] or [{count}, 3, height, width] is needed, in their order",
         )
     if tensors.dtype.kind not in "fiu":
         raise InputError(f"the pipeline made {tensors.dtype}, neither floats nor integers")
@@ -183,7 +187,7 @@ def _prepared(
     scales = dict.fromkeys((own.scale, *_SCALES))
     crops = dict.fromkeys((own.crop, *_CROPS))
     for crop, resize in itertools.product(crops, _RESIZES):
-        pixels = np.stack([_resized(p, crop, resize, resolution) for p in images])
+        pixels = np.stack([_resize_grey(p, crop, resize, resolution) for p in images])
         for channels, scale in itertools.product(("rgb", "bgr"), scales):
             how = replace(
                 wanted,
@@ -193,26 +197,28 @@ def _prepared(
                 crop=1.0,
                 channels="rgb" if channels == "rgb" else "bgr",
             )
-            made = np.stack([preprocessing.prepare(p, how, resolution) for p in pixels])
-            yield _Guess(scale, channels, resize, crop), made
+            batch = np.stack([preprocessing.prepare(p, how, resolution) for p in pixels])
+            yield _Guess(scale, channels, resize, crop), batch
 
 
-def _resized(image: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
+def _resize_grey(image: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
     """The image as grey levels at the model's resolution."""
     if resize in ("bilinear", "bicubic"):
         plain = Preprocessing(
             (0.0, 255.0), crop=crop, resize="bilinear" if resize == "bilinear" else "bicubic"
         )
-        made = preprocessing.prepare(image, plain, resolution)
+        pixels = preprocessing.prepare(image, plain, resolution)
     else:
         top, left = (int((side - side * crop) / 2) for side in image.shape[:2])
-        kept = image[top : image.shape[0] - top, left : image.shape[1] - left]
-        made = _sampled(kept, resolution, nearest=resize == "nearest neighbour")
-    return np.rint(made).astype(np.uint8)
+        region = image[top : image.shape[0] - top, left : image.shape[1] - left]
+        pixels = _sample_pixels(region, resolution, nearest=resize == "nearest neighbour")
+    return np.rint(pixels).astype(np.uint8)
 
 
-def _sampled(image: Pixels, resolution: tuple[int, int], *, nearest: bool) -> NDArray[np.float32]:
-    """Each pixel from the one or the four pixels about its centre, however far it shrinks.
+def _sample_pixels(
+    image: Pixels, resolution: tuple[int, int], *, nearest: bool
+) -> NDArray[np.float32]:
+    """Each pixel from the one or the four pixels around its centre, at any scale.
 
     As cv2.INTER_LINEAR, tf.image.resize and Android's Bitmap.createScaledBitmap do.
     """
@@ -225,21 +231,24 @@ def _sampled(image: Pixels, resolution: tuple[int, int], *, nearest: bool) -> ND
     (top, below, down), (left, right, across) = axes
     rows = image.astype(np.float32)
     rows = rows[top] * (1 - down)[:, None, None] + rows[below] * down[:, None, None]
-    made: NDArray[np.float32] = (
+    image_: NDArray[np.float32] = (
         rows[:, left] * (1 - across)[:, None] + rows[:, right] * across[:, None]
     )
-    return made
+    return image_
 
 
 def _shifts(tensor: Tensor) -> dict[int, float]:
-    """By how much, in real values, a wrong offset moves what a tensor's codes say."""
+    """The shift of a tensor's real values by a wrong offset."""
     scale, zero = tensor.scale[0], tensor.zero_point[0]
     shifts = {0: 0.0, 1: -zero * scale, 2: 128 * scale, 3: -128 * scale}
     return {k: v for k, v in shifts.items() if k != 1 or zero}
 
 
-def _rounded(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]:
-    """What codes can say of real values; of any size, for wrong ones may leave int8."""
+def _on_codes(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]:
+    """The real values that codes represent.
+
+    Codes are unlimited, since wrong ones may exceed int8.
+    """
     codes = preprocessing.nearest_codes(x, tensor)
     return (codes - np.float32(tensor.zero_point[0])) * np.float32(tensor.scale[0])
 
@@ -254,18 +263,18 @@ def _apart(one: _Guess, other: _Guess) -> list[str]:
     return [name for f, name in names.items() if getattr(one, f) != getattr(other, f)]
 
 
-def _words(found: _Guess, own: _Guess) -> list[str]:
+def _words(guess: _Guess, own: _Guess) -> list[str]:
     words = []
-    if found.scale != own.scale:
-        words.append(f"pixels are {_scale(found)}, the model wants {_scale(own)}")
-    if found.channels != own.channels:
+    if guess.scale != own.scale:
+        words.append(f"pixels are {_scale(guess)}, the model needs {_scale(own)}")
+    if guess.channels != own.channels:
         words.append(
-            f"channels are {found.channels.upper()}, the model wants {own.channels.upper()}"
+            f"channels are {guess.channels.upper()}, the model needs {own.channels.upper()}"
         )
-    if found.resize != own.resize:
-        words.append(f"the resize is {found.resize}, the model wants {own.resize}")
-    if found.crop != own.crop:
-        words.append(f"the central crop is {found.crop:g}, the model wants {own.crop:g}")
+    if guess.resize != own.resize:
+        words.append(f"the resize is {guess.resize}, the model needs {own.resize}")
+    if guess.crop != own.crop:
+        words.append(f"the central crop is {guess.crop:g}, the model needs {own.crop:g}")
     return words
 
 

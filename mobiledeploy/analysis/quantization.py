@@ -1,4 +1,4 @@
-"""What quantization does to each layer's values, where the error of the answer enters, and why.
+"""The effect of quantization on each layer's values, and the sources of the answer's error.
 
 Values are [..., C], channels last. An integer tensor stands for scale * (code - zero point); where
 equalization has scaled its channels, for that divided by the channel's factor.
@@ -21,22 +21,25 @@ Codes = NDArray[Any]
 Reals = NDArray[np.float32] | NDArray[np.float64]
 
 SATURATED = 0.01
-"""Share of a channel's values beyond the codes from which it is called saturated."""
+"""A channel counts as saturated from this share of values beyond the codes on."""
 GOOD_DB = 30.0
-"""Of the logits: 3 % of error. Above it and with every best class the same, nothing is to fix."""
+"""The SQNR of the logits at 3 % error.
+
+Above it, with every best class the same, nothing needs a fix.
+"""
 _MUCH = 0.3
 """Share of the error for which a cause is worth a remedy."""
 _UNEVEN = 16.0
 """Range ratio that leaves the narrowest channels 4 bits or fewer."""
 FEW = 3
-"""Layers that are named at most; an error of more of them is called spread."""
+"""The most layers that are named; an error of more layers counts as spread."""
 _WORTH_NAMING = 0.05
 _MOST = 0.75
 """Share of the error that is most of it."""
 _FLOAT_ERROR = 1e-3
-"""Of a step: what is less is float32's own rounding, in layers that only move codes."""
+"""As a fraction of a step: smaller errors are float32's rounding in layers that only move codes."""
 _FOUND_AGAIN = 1.005
-"""Least factor of a channel that is taken for equalization's."""
+"""The smallest factor of a channel that counts as equalization."""
 
 Cause = Literal["clipped", "codes", "weights"]
 
@@ -56,11 +59,11 @@ class CodeGrid:
         return codes.clip(self.lowest, self.highest)
 
     def real(self, codes: Codes) -> Doubles:
-        """What codes stand for."""
+        """The real values of codes."""
         return (np.asarray(codes, np.float64) - self.zero) * self.scale
 
     def beyond(self, real: Reals) -> NDArray[np.bool_]:
-        """Where a value is more than half a step outside of all codes."""
+        """A mask of the values that are more than half a step outside of all codes."""
         codes = real / self.scale + self.zero
         return (codes < self.lowest - 0.5) | (codes > self.highest + 0.5)
 
@@ -111,7 +114,7 @@ class LayerError(Record):
 
     @property
     def cause(self) -> Cause | None:
-        """What most of its own error comes from; None where it has none."""
+        """The main cause of its own error; None if it has none."""
         parts: dict[Cause, float] = {
             "clipped": self.clipped,
             "codes": self.coded,
@@ -123,7 +126,7 @@ class LayerError(Record):
 
 @dataclass(frozen=True)
 class Remedy(Record):
-    """What helps: `name` is a recipe or an option of export, `layers` those that it is for."""
+    """A remedy: `name` is a recipe or an option of export, `layers` are the affected layers."""
 
     name: str
     why: str
@@ -136,7 +139,7 @@ class Scaling:
     """Finds the factors that equalization has given to the channels of one tensor.
 
     The least squares factor from exact to delivered values; equalization only makes channels wider,
-    so that what came out narrower is an error and no factor.
+    so a smaller output is an error and not a factor.
     """
 
     both: Doubles | float = 0.0
@@ -152,8 +155,8 @@ class Scaling:
         """One factor for each channel, 1 where it was not scaled: [C]."""
         both, exact = np.asarray(self.both), np.asarray(self.exact)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = both / exact
-        return np.where(np.isfinite(found) & (found > _FOUND_AGAIN), found, 1.0)
+            factors = both / exact
+        return np.where(np.isfinite(factors) & (factors > _FOUND_AGAIN), factors, 1.0)
 
 
 @dataclass
@@ -176,7 +179,7 @@ class Tally:
     low_code: Doubles | None = None
     high_code: Doubles | None = None
     beyond: Doubles | float = 0.0
-    seen: set[int] = field(default_factory=set)
+    code_set: set[int] = field(default_factory=set)
 
     def add(self, exact: Reals, delivered: Codes, own: Codes, reference: Reals) -> Doubles:
         """One image.
@@ -194,7 +197,7 @@ class Tally:
         q, o = _rows(self.grid.real(delivered)) / self.factor, _rows(self.grid.real(own))
         own_error = o / self.factor - r
         own_error[np.abs(own_error) < _FLOAT_ERROR * self.grid.scale / self.factor] = 0
-        rounded = self.grid.real(self.grid.codes(r * self.factor)) / self.factor - r
+        rounding_error = self.grid.real(self.grid.codes(r * self.factor)) / self.factor - r
         beyond = self.grid.beyond(r * self.factor)
         self.signal += float((x**2).sum())
         self.noise += float(((q - x) ** 2).sum())
@@ -202,13 +205,13 @@ class Tally:
         self.square += float((q**2).sum())
         self.own_signal += float((r**2).sum())
         self.own_noise += float((own_error**2).sum())
-        self.clipped_noise += float((rounded[beyond] ** 2).sum())
-        self.coded_noise += float((rounded[~beyond] ** 2).sum())
+        self.clipped_noise += float((rounding_error[beyond] ** 2).sum())
+        self.coded_noise += float((rounding_error[~beyond] ** 2).sum())
         self.values += len(x)
         self.beyond = self.beyond + beyond.sum(axis=0)
-        self.low, self.high = _widened(self.low, self.high, x)
-        self.low_code, self.high_code = _widened(self.low_code, self.high_code, _rows(own))
-        self.seen.update(np.unique(delivered).tolist())
+        self.low, self.high = _widen(self.low, self.high, x)
+        self.low_code, self.high_code = _widen(self.low_code, self.high_code, _rows(own))
+        self.code_set.update(np.unique(delivered).tolist())
         return own_error.reshape(exact.shape)
 
     @property
@@ -256,7 +259,7 @@ class Tally:
             dead=int(dead.sum()),
             lost=int((~dead & (self.low_code == self.high_code)).sum()),
             saturated=int((np.asarray(self.beyond) > SATURATED * self.values).sum()),
-            codes_used=len(self.seen) / (self.grid.highest - self.grid.lowest + 1),
+            codes_used=len(self.code_set) / (self.grid.highest - self.grid.lowest + 1),
         )
 
 
@@ -276,16 +279,16 @@ def most(layers: Sequence[LayerError]) -> tuple[LayerError, ...]:
     Whether the error enters in a few layers (`FEW`) or is spread is asked of these alone.
     """
     total = 0.0
-    found = []
-    for layer in _ranked(layers):
-        found.append(layer)
+    layers_ = []
+    for layer in _by_share(layers):
+        layers_.append(layer)
         total += layer.share
         if total >= _MOST:
             break
-    return tuple(found)
+    return tuple(layers_)
 
 
-def _ranked(layers: Sequence[LayerError]) -> list[LayerError]:
+def _by_share(layers: Sequence[LayerError]) -> list[LayerError]:
     return sorted((layer for layer in layers if layer.share > 0), key=lambda layer: -layer.share)
 
 
@@ -299,7 +302,7 @@ def remedies(
     improved: bool,
     known: Collection[str],
 ) -> tuple[Remedy, ...]:
-    """What helps an integer model, most promising first; () where nothing needs help.
+    """The remedies for an integer model, most promising first; () if none is needed.
 
     Args:
         layers: in the order in which they run.
@@ -312,39 +315,39 @@ def remedies(
     """
     if sqnr_db >= GOOD_DB and agreement == 1:
         return ()
-    ranked, needed = _ranked(layers), most(layers)
+    layers_, largest = _by_share(layers), most(layers)
     parts = {
-        "clipped": sum(x.share * x.clipped for x in ranked),
-        "codes": sum(x.share * x.coded for x in ranked),
-        "weights": sum(x.share * x.weighted for x in ranked),
+        "clipped": sum(x.share * x.clipped for x in layers_),
+        "codes": sum(x.share * x.coded for x in layers_),
+        "weights": sum(x.share * x.weighted for x in layers_),
     }
-    found = []
+    results = []
     if parts["clipped"] >= _MUCH:
-        cut = [x for x in ranked if x.cause == "clipped"] or ranked[:1]
-        found.append(
+        clipped_layers = [x for x in layers_ if x.cause == "clipped"] or layers_[:1]
+        results.append(
             Remedy(
                 "calibration",
                 f"{parts['clipped']:.0%} of the error is values beyond the ranges that the "
                 "calibration images showed",
                 "export with --data of more, and more typical, images",
-                _names(cut),
+                _names(clipped_layers),
             )
         )
     if per_tensor and parts["weights"] >= _MUCH:
-        cut = [x for x in ranked if x.cause == "weights"]
-        found.append(
+        clipped_layers = [x for x in layers_ if x.cause == "weights"]
+        results.append(
             Remedy(
                 "per-channel",
                 f"one scale for all weights of a layer makes {parts['weights']:.0%} of the error",
                 "export with a recipe of per-channel weights: --recipe int8_ptq or int8_best",
-                _names(cut),
+                _names(clipped_layers),
             )
         )
-    uneven = _uneven(ranked)
+    uneven = _uneven(layers_)
     if not improved and recipe != "int8_best" and "int8_best" in known:
         reasons = []
-        even = [x for x in ranked if x.name not in uneven]
-        if sum(x.share for x in ranked if x.name in uneven) >= _MUCH:
+        even = [x for x in layers_ if x.name not in uneven]
+        if sum(x.share for x in layers_ if x.name in uneven) >= _MUCH:
             source = next(iter(uneven.values()))
             reasons.append(
                 f"channels of {source.name} differ {source.range_ratio:.0f}-fold in range and "
@@ -358,12 +361,14 @@ def remedies(
             reasons.append("other ranges of activations")
         if reasons:
             why = "; ".join(reasons)
-            found.append(Remedy("int8_best", why, "export with --recipe int8_best", _names(ranked)))
-    few = needed if len(needed) <= FEW else ()
+            results.append(
+                Remedy("int8_best", why, "export with --recipe int8_best", _names(layers_))
+            )
+    few = largest if len(largest) <= FEW else ()
     if few:
         share = sum(x.share for x in few)
         options = " ".join(f"--keep-float {name}" for name in _names(few))
-        found.append(
+        results.append(
             Remedy(
                 "keep-float",
                 f"{share:.0%} of the error enters in {len(few)} of {len(layers)} layers",
@@ -372,18 +377,18 @@ def remedies(
             )
         )
     if improved and not few and recipe != "int8_qat" and "int8_qat" in known:
-        found.append(
+        results.append(
             Remedy(
                 "int8_qat",
-                f"the error is spread over {len(needed)} of {len(layers)} layers: they have to "
+                f"the error is spread over {len(largest)} of {len(layers)} layers: they have to "
                 "learn together",
                 "export with --recipe int8_qat, which trains on --data",
-                _names(ranked),
+                _names(layers_),
             )
         )
     if parts["codes"] + parts["clipped"] >= 0.5 and "int16x8_ptq" in known:
-        wide = [x for x in ranked if x.cause in ("codes", "clipped")]
-        found.append(
+        wide = [x for x in layers_ if x.cause in ("codes", "clipped")]
+        results.append(
             Remedy(
                 "int16x8_ptq",
                 f"{parts['codes'] + parts['clipped']:.0%} of the error is activations in 8 bits",
@@ -391,25 +396,25 @@ def remedies(
                 _names(wide),
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
-def _uneven(ranked: Sequence[LayerError]) -> dict[str, LayerError]:
+def _uneven(layers_: Sequence[LayerError]) -> dict[str, LayerError]:
     """Layers whose error is that of channels of different ranges -> the layer that makes them.
 
     It is in the codes of that layer itself, whose narrow channels have few; or in the weights of
     one that reads it, which share a scale and are large where the channels are narrow.
     """
-    by_name = {layer.name: layer for layer in ranked}
-    found = {}
-    for layer in ranked:
+    by_name = {layer.name: layer for layer in layers_}
+    sources_ = {}
+    for layer in layers_:
         sources = [layer] if layer.cause == "codes" else []
         if layer.cause == "weights":
             sources = [by_name[name] for name in layer.reads if name in by_name]
         source = max(sources, key=lambda one: one.range_ratio, default=None)
         if source and source.range_ratio >= _UNEVEN and layer.share >= _WORTH_NAMING:
-            found[layer.name] = source
-    return found
+            sources_[layer.name] = source
+    return sources_
 
 
 def _names(layers: Sequence[LayerError]) -> tuple[str, ...]:
@@ -426,7 +431,7 @@ def _rows(values: Any) -> Doubles:
     return array.reshape(-1, array.shape[-1] if array.ndim else 1)
 
 
-def _widened(low: Doubles | None, high: Doubles | None, rows: Doubles) -> tuple[Doubles, Doubles]:
+def _widen(low: Doubles | None, high: Doubles | None, rows: Doubles) -> tuple[Doubles, Doubles]:
     below, above = rows.min(axis=0), rows.max(axis=0)
     if low is None or high is None:
         return below, above

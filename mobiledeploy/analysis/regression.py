@@ -1,4 +1,4 @@
-"""A new figure against an old one of the same kind: the ratio, what it can be, the verdict."""
+"""Compares a new figure with an old one of the same kind: ratio, interval, verdict."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from mobiledeploy.analysis import stats
 from mobiledeploy.core.types import Counted, Estimated, Measured, Measurement, Outcome
 
 EXACT_MARGIN = 0.001
-"""Instructions and estimates do not scatter: 0.1 % more is a regression."""
+"""The margin of exact figures: instructions and estimates do not scatter, so 0.1 % more is a
+regression."""
 TIME_MARGIN = 0.05
-"""Times of one file differ by some percent from one start of the process to the next."""
+"""The margin of times, which differ by some percent between starts of the process."""
 ROUGH = frozenset(("busy-machine", "unsteady", "wide-interval", "uneven-counts"))
-"""Warnings that say of a figure that taking it again may give another one: nothing rests on it."""
+"""Warnings that a figure may not be reproducible: no verdict is based on it."""
 
 # Each median within its 97.5 % interval: both hold at once in 95 % of cases at least (Bonferroni).
 _EACH = 0.975
@@ -19,8 +20,7 @@ _EACH = 0.975
 def ratio(new: Measurement, old: Measurement) -> tuple[float, float, float]:
     """(ratio, low, high) of new to old: of medians with their 95 % interval, or exact.
 
-    The interval is that of the runs which were timed; it does not know how one start of the
-    process differs from the next.
+    The interval covers the timed runs only, not the difference between starts of the process.
 
     Raises:
         ValueError: two kinds of figure, or an old one of zero.
@@ -42,5 +42,5 @@ def ratio(new: Measurement, old: Measurement) -> tuple[float, float, float]:
 
 
 def outcome(low: float, high: float, margin: float) -> Outcome:
-    """Of a ratio's interval: pass where all of it is within 1 + margin, fail where none is."""
+    """The outcome of a ratio's interval: pass if all of it is within 1 + margin, fail if none."""
     return "pass" if high <= 1 + margin else "fail" if low > 1 + margin else "inconclusive"

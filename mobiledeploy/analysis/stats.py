@@ -1,4 +1,4 @@
-"""Numbers about samples that assume nothing of their distribution."""
+"""Statistics of samples without assumptions about their distribution."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def median_interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float
 
 
 def relative_width(samples: ArrayLike) -> float:
-    """How far the 95 % interval of the median reaches from it, as a fraction of it.
+    """The width of the 95 % interval of the median, relative to the median.
 
     The farther of the two ends counts. Infinite for fewer than 6 samples, or a median of 0 with
     an interval about it.

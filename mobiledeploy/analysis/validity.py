@@ -1,7 +1,7 @@
-"""When a time that a phone gave is no figure: it throttled, or something changed meanwhile.
+"""When a phone's time is not valid: the phone throttled, or something changed during the runs.
 
 Facts are those of a device's `facts()`, before and after, by the names that `devices/adb.py` gives
-them. What a phone does not tell is absent, and proves nothing.
+them. Facts that a phone does not give are absent and prove nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from mobiledeploy.analysis import stats
 from mobiledeploy.core.types import Measured
 
 RELATIVE_WIDTH = 0.05
-"""The median's 95 % interval reaches farther than this fraction: the median is not known."""
+"""If the median's 95 % interval is wider than this fraction, the median is uncertain."""
 
 SLOWED = 0.05
 """The last quarter of the runs takes longer than the first by more than this fraction."""
 
-MOVED = 0.2
-"""A second clock frequency at which more than this share of the runs went on."""
+CLOCK_SHARE = 0.2
+"""The share of the runs at a second clock frequency that is too much."""
 
 # time_in_state counts in units of USER_HZ: https://docs.kernel.org/cpu-freq/cpufreq-stats.html
 _TICK_NS = 10_000_000
 
-# Nobody may touch these between the two readings.
+# These must not change between the two readings.
 _UNTOUCHED = {
     "screen": "the screen went {} -> {}",
     "charger": "the charger went {} -> {}",
@@ -35,40 +35,44 @@ _UNTOUCHED = {
 }
 
 
-def disturbed(measured: Measured, *, fixed_runs: bool = False) -> tuple[str, ...]:
-    """What happened to a phone while it was timed, one reason a line; () where nothing did.
+def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[str, ...]:
+    """The disturbances of a phone during the timing, one reason per line; () if there were none.
 
-    Another try may do better.
+    Another attempt may succeed.
 
     Args:
-        measured: with the facts of a phone.
-        fixed_runs: the caller asked for so many runs, however wide their interval is.
+        measurement: with the facts of a phone.
+        fixed_runs: the number of runs was fixed, however wide their interval is.
     """
-    m, before, after = measured, measured.facts_before, measured.facts_after
-    found = [*_throttled(before, after), *_changed(before, after)]
-    if moved := _moved(before, after, sum(m.warmups_ns) + sum(m.samples_ns)):
-        found.append(moved)
+    m, before, after = measurement, measurement.facts_before, measurement.facts_after
+    reasons = [*_throttling(before, after), *_changes(before, after)]
+    if change := _clock_change(before, after, sum(m.warmups_ns) + sum(m.samples_ns)):
+        reasons.append(change)
     if slowed := _slowed(m.samples_ns):
-        found.append(f"the runs got {100 * slowed:.0f} % slower from their first to last quarter")
+        reasons.append(f"the runs got {100 * slowed:.0f} % slower from their first to last quarter")
     width = stats.relative_width(m.samples_ns)
     if not fixed_runs and width > RELATIVE_WIDTH:
-        found.append(f"the median is known to ±{100 * width:.0f} % only")
-    return tuple(found)
+        reasons.append(f"the median is known to ±{100 * width:.0f} % only")
+    return tuple(reasons)
 
 
-def stayed_out(measured: Measured) -> str:
-    """What the delegate left to the CPU where it was to take the graph; "" where it took it.
+def unused_delegate(measurement: Measured) -> str:
+    """What a delegate left to the CPU that should run the graph; "" if it ran the graph.
 
-    Another try would come to the same. XNNPACK may leave single operators to builtin kernels,
-    which the same core runs; a GPU that does is another machine than was asked for.
+    Another attempt would give the same. XNNPACK may leave single operators to builtin kernels,
+    which the same core runs; a GPU that does so is not the requested machine.
     """
-    taken, total, name = measured.delegated_nodes, measured.total_nodes, measured.target.delegate
-    if name == "none" or taken is None:
+    delegated, total, name = (
+        measurement.delegated_nodes,
+        measurement.total_nodes,
+        measurement.target.delegate,
+    )
+    if name == "none" or delegated is None:
         return ""
-    if taken == 0:
+    if delegated == 0:
         return f"{name} took no operator of the graph"
-    if name == "gpu" and total is not None and taken < total:
-        return f"gpu took {taken} of {total} operators only"
+    if name == "gpu" and total is not None and delegated < total:
+        return f"gpu took {delegated} of {total} operators only"
     return ""
 
 
@@ -84,39 +88,41 @@ def cool(start: Mapping[str, str], now: Mapping[str, str]) -> bool:
 
 
 def _celsius(facts: Mapping[str, str], key: str) -> float:
-    found = re.fullmatch(r"-?\d+(\.\d+)?", facts[key])
-    return float(found[0]) if found else 0.0
+    match = re.fullmatch(r"-?\d+(\.\d+)?", facts[key])
+    return float(match[0]) if match else 0.0
 
 
-def _throttled(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    named = {"before": before, "after": after}
+def _throttling(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    facts_by_time = {"before": before, "after": after}
     return [
         f"the phone throttles (thermal status {facts['thermal_status']} {when} the runs)"
-        for when, facts in named.items()
+        for when, facts in facts_by_time.items()
         if facts.get("thermal_status", "0") != "0"
     ]
 
 
-def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     return [
-        said.format(before[key], after[key])
-        for key, said in _UNTOUCHED.items()
+        text.format(before[key], after[key])
+        for key, text in _UNTOUCHED.items()
         if key in before and key in after and before[key] != after[key]
     ]
 
 
-def _moved(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
-    """Where runs went on at two clock frequencies of the fastest cores; "" where that is not sure.
+def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
+    """The change between two clock frequencies of the fastest cores; "" if that is not certain.
 
-    Between the readings lie more than the runs: all of that may have gone on at any frequency.
+    More than the runs happened between the readings, possibly at any frequency.
     """
     start, end = (_times(facts.get("time_in_state", "")) for facts in (before, after))
-    spent = {khz: (ticks - start.get(khz, 0)) * _TICK_NS for khz, ticks in end.items()}
-    if not start or len(spent) < 2:
+    time_by_clock = {khz: (ticks - start.get(khz, 0)) * _TICK_NS for khz, ticks in end.items()}
+    if not start or len(time_by_clock) < 2:
         return ""
-    (_, first), (time, second) = sorted(((t, khz) for khz, t in spent.items()), reverse=True)[:2]
-    besides = max(0, sum(spent.values()) - runs_ns)
-    if time - besides <= MOVED * runs_ns:
+    (_, first), (time, second) = sorted(
+        ((t, khz) for khz, t in time_by_clock.items()), reverse=True
+    )[:2]
+    besides = max(0, sum(time_by_clock.values()) - runs_ns)
+    if time - besides <= CLOCK_SHARE * runs_ns:
         return ""
     return f"the clock moved between {first} and {second} kHz"
 
@@ -127,7 +133,7 @@ def _times(text: str) -> dict[str, int]:
 
 
 def _slowed(samples_ns: Sequence[int]) -> float | None:
-    """By which fraction the last quarter is slower than the first, where that is too much."""
+    """The fraction by which the last quarter is slower than the first, if that is too much."""
     quarter = len(samples_ns) // 4
     if quarter < 3:
         return None

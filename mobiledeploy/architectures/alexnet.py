@@ -56,7 +56,7 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
     """
     image = layers.Input((*resolution, 3), name="image")
     x = layers.ZeroPadding2D((PADDING, PADDING), name="conv1_pad")(image)
-    for number, filters, kernel, stride, groups, normalised, pooled in CONVOLUTIONS:
+    for number, filters, kernel, stride, groups, has_normalisation, has_pool in CONVOLUTIONS:
         convolution = layers.Conv2D if groups == 1 else GroupedConv2D
         x = convolution(
             filters,
@@ -67,9 +67,9 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
             activation="relu",
             name=f"conv{number}",
         )(x)
-        if normalised:
+        if has_normalisation:
             x = NORMALISATION(name=f"norm{number}")(x)
-        if pooled:
+        if has_pool:
             x = layers.MaxPooling2D(3, 2, name=f"pool{number}")(x)
     x = layers.Flatten(name="flatten")(x)
     for number, units in DENSE:

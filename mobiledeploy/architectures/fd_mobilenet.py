@@ -47,24 +47,24 @@ def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_kera
     """
     image = layers.Input((*resolution, 3), name="image")
     stride, filters = STEM
-    x = _convolved(image, "conv1", max(1, int(filters * alpha)), 3, stride)
+    x = _convolution(image, "conv1", max(1, int(filters * alpha)), 3, stride)
     for number, (stride, filters) in enumerate(BLOCKS, start=1):
         x = layers.DepthwiseConv2D(
             3, stride, padding="same", use_bias=False, name=f"conv_dw_{number}"
         )(x)
-        x = _normalised(x, f"conv_dw_{number}")
-        x = _convolved(x, f"conv_pw_{number}", max(1, int(filters * alpha)), 1, 1)
+        x = _batch_norm(x, f"conv_dw_{number}")
+        x = _convolution(x, f"conv_pw_{number}", max(1, int(filters * alpha)), 1, 1)
     x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
     x = layers.Dense(classes, name="fc")(x)
     scores = layers.Activation("softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="fd_mobilenet")
 
 
-def _convolved(x: Any, name: str, filters: int, kernel: int, stride: int) -> Any:
+def _convolution(x: Any, name: str, filters: int, kernel: int, stride: int) -> Any:
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
-    return _normalised(x, name)
+    return _batch_norm(x, name)
 
 
-def _normalised(x: Any, name: str) -> Any:
+def _batch_norm(x: Any, name: str) -> Any:
     x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

@@ -1,8 +1,8 @@
 """GoogLeNet (Inception v1), row for row the paper's Table 1, without the auxiliary classifiers.
 
-Those two train the network and are no part of it afterwards. Everything is padded SAME. The table
-does not list the response normalisation; where it stands, and its numbers, are those of Figure 3
-and of the Caffe model: the sum of squares is divided by the window.
+Those two are only used for training. Everything is padded SAME. The table does not list the
+response normalisation; its place and its numbers are those of Figure 3 and of the Caffe model: the
+sum of squares is divided by the window.
 """
 
 from functools import partial
@@ -51,15 +51,15 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
     Source: `PAPER`.
     """
     image = layers.Input((*resolution, 3), name="image")
-    x = _convolved(image, 64, 7, "conv1", stride=2)
-    x = _pooled(x, "pool1")
+    x = _convolution(image, 64, 7, "conv1", stride=2)
+    x = _max_pool(x, "pool1")
     x = NORMALISATION(name="norm1")(x)
-    x = _convolved(x, 64, 1, "conv2_reduce")
-    x = _convolved(x, 192, 3, "conv2")
+    x = _convolution(x, 64, 1, "conv2_reduce")
+    x = _convolution(x, 192, 3, "conv2")
     x = NORMALISATION(name="norm2")(x)
-    x = _pooled(x, "pool2")
+    x = _max_pool(x, "pool2")
     for row in INCEPTIONS:
-        x = _pooled(x, row) if isinstance(row, str) else _inception(x, *row)
+        x = _max_pool(x, row) if isinstance(row, str) else _inception(x, *row)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Dense(classes, name="fc")(x)
@@ -72,19 +72,19 @@ def _inception(
 ) -> Any:
     """The paper's Figure 2b."""
     name = f"inception_{name}"
-    pooled = layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
+    pool_output = layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
     branches = (
-        _convolved(x, one, 1, f"{name}_1x1"),
-        _convolved(_convolved(x, reduce3, 1, f"{name}_3x3_reduce"), three, 3, f"{name}_3x3"),
-        _convolved(_convolved(x, reduce5, 1, f"{name}_5x5_reduce"), five, 5, f"{name}_5x5"),
-        _convolved(pooled, project, 1, f"{name}_pool_proj"),
+        _convolution(x, one, 1, f"{name}_1x1"),
+        _convolution(_convolution(x, reduce3, 1, f"{name}_3x3_reduce"), three, 3, f"{name}_3x3"),
+        _convolution(_convolution(x, reduce5, 1, f"{name}_5x5_reduce"), five, 5, f"{name}_5x5"),
+        _convolution(pool_output, project, 1, f"{name}_pool_proj"),
     )
     return layers.Concatenate(name=f"{name}_concat")(branches)
 
 
-def _convolved(x: Any, filters: int, kernel: int, name: str, stride: int = 1) -> Any:
+def _convolution(x: Any, filters: int, kernel: int, name: str, stride: int = 1) -> Any:
     return layers.Conv2D(filters, kernel, stride, padding="same", activation="relu", name=name)(x)
 
 
-def _pooled(x: Any, name: str) -> Any:
+def _max_pool(x: Any, name: str) -> Any:
     return layers.MaxPooling2D(3, 2, padding="same", name=name)(x)

@@ -1,4 +1,4 @@
-"""MobileNet v1, layer for layer the paper's Table 1, and the two that it is held against.
+"""MobileNet v1, layer for layer the paper's Table 1, and the two networks of its comparison.
 
 Layer names are those of Keras Applications, so that its published weight files load by name.
 Padding is SAME everywhere, which rounds odd sizes up; Keras Applications pads by zeros and then
@@ -76,17 +76,17 @@ def build(
         )
     image = layers.Input((*resolution, 3), name="image")
     stride, filters = STEM
-    x = _convolved(image, "conv1", width(filters, alpha), 3, stride)
+    x = _convolution(image, "conv1", width(filters, alpha), 3, stride)
     blocks = SHALLOW if variant == "shallow" else BLOCKS
     for number, (stride, filters) in enumerate(blocks, start=1):
         if variant == "full":
-            x = _convolved(x, f"conv_full_{number}", width(filters, alpha), 3, stride)
+            x = _convolution(x, f"conv_full_{number}", width(filters, alpha), 3, stride)
             continue
         x = layers.DepthwiseConv2D(
             3, stride, padding="same", use_bias=False, name=f"conv_dw_{number}"
         )(x)
-        x = _normalised(x, f"conv_dw_{number}")
-        x = _convolved(x, f"conv_pw_{number}", width(filters, alpha), 1, 1)
+        x = _batch_norm(x, f"conv_dw_{number}")
+        x = _convolution(x, f"conv_pw_{number}", width(filters, alpha), 1, 1)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Conv2D(classes, 1, padding="same", name="conv_preds")(x)
@@ -95,12 +95,12 @@ def build(
     return tf_keras.Model(image, scores, name="mobilenet_v1")
 
 
-def _convolved(x: Any, name: str, filters: int, kernel: int, stride: int) -> Any:
+def _convolution(x: Any, name: str, filters: int, kernel: int, stride: int) -> Any:
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
-    return _normalised(x, name)
+    return _batch_norm(x, name)
 
 
-def _normalised(x: Any, name: str) -> Any:
+def _batch_norm(x: Any, name: str) -> Any:
     """Batch normalisation and ReLU6, as after every convolution but the last."""
     x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x)

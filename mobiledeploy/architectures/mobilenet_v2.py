@@ -55,7 +55,7 @@ def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_kera
     x = layers.Conv2D(divisible(STEM * alpha), 3, 2, padding="same", use_bias=False, name="Conv1")(
         image
     )
-    x = _normalised(x, "bn_Conv1", "Conv1_relu")
+    x = _batch_norm(x, "bn_Conv1", "Conv1_relu")
     number = 0
     for expansion, channels, repeats, first_stride in BOTTLENECKS:
         for repeat in range(repeats):
@@ -65,7 +65,7 @@ def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_kera
             number += 1
     last = divisible(LAST * alpha) if alpha > 1 else LAST
     x = layers.Conv2D(last, 1, use_bias=False, name="Conv_1")(x)
-    x = _normalised(x, "Conv_1_bn", "out_relu")
+    x = _batch_norm(x, "Conv_1_bn", "out_relu")
     x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
     scores = layers.Dense(classes, activation="softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="mobilenet_v2")
@@ -77,11 +77,11 @@ def _bottleneck(x: Any, name: str, expansion: int, filters: int, stride: int) ->
     if expansion > 1:
         inner = expansion * x.shape[-1]
         x = layers.Conv2D(inner, 1, padding="same", use_bias=False, name=f"{name}expand")(x)
-        x = _normalised(x, f"{name}expand_BN", f"{name}expand_relu")
+        x = _batch_norm(x, f"{name}expand_BN", f"{name}expand_relu")
     x = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False, name=f"{name}depthwise")(
         x
     )
-    x = _normalised(x, f"{name}depthwise_BN", f"{name}depthwise_relu")
+    x = _batch_norm(x, f"{name}depthwise_BN", f"{name}depthwise_relu")
     x = layers.Conv2D(filters, 1, padding="same", use_bias=False, name=f"{name}project")(x)
     x = layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}project_BN")(x)
     if stride == 1 and before.shape[-1] == filters:
@@ -89,6 +89,6 @@ def _bottleneck(x: Any, name: str, expansion: int, filters: int, stride: int) ->
     return x
 
 
-def _normalised(x: Any, name: str, activation: str) -> Any:
+def _batch_norm(x: Any, name: str, activation: str) -> Any:
     x = layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM, name=name)(x)
     return layers.ReLU(6.0, name=activation)(x)

@@ -23,7 +23,7 @@ class Bneck(NamedTuple):
     """A row of the tables."""
 
     kernel: int
-    expanded: int
+    inner_filters: int
     """Channels inside, at alpha 1 ("exp size")."""
     channels: int
     squeeze: bool
@@ -116,19 +116,21 @@ def build(
     swish = not minimalistic
     image = layers.Input((*resolution, 3), name="image")
     x = layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False, name="Conv")(image)
-    x = _activated(_normalised(x, "Conv"), "Conv", swish=swish)
+    x = _activated(_batch_norm(x, "Conv"), "Conv", swish=swish)
     before = STEM
     for number, row in enumerate(rows):
         if minimalistic:
             row = row._replace(kernel=3, squeeze=False, swish=False)
         prefix = f"expanded_conv_{number}/" if number else "expanded_conv/"
         # The ratio of the table, of what is there at this alpha.
-        expanded = divisible(x.shape[-1] * row.expanded / before)
-        x = _bneck(x, prefix, row, expanded, divisible(row.channels * alpha), expand=bool(number))
+        inner_filters = divisible(x.shape[-1] * row.inner_filters / before)
+        x = _bneck(
+            x, prefix, row, inner_filters, divisible(row.channels * alpha), expand=bool(number)
+        )
         before = row.channels
     wide = divisible(x.shape[-1] * LAST_EXPANSION)
     x = layers.Conv2D(wide, 1, padding="same", use_bias=False, name="Conv_1")(x)
-    x = _activated(_normalised(x, "Conv_1"), "Conv_1", swish=swish)
+    x = _activated(_batch_norm(x, "Conv_1"), "Conv_1", swish=swish)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
     filters = divisible(last * alpha) if alpha > 1 else last
     x = layers.Conv2D(filters, 1, padding="same", name="Conv_2")(x)
@@ -140,21 +142,23 @@ def build(
     return tf_keras.Model(image, scores, name=f"mobilenet_v3_{variant}")
 
 
-def _bneck(x: Any, prefix: str, row: Bneck, expanded: int, filters: int, *, expand: bool) -> Any:
+def _bneck(
+    x: Any, prefix: str, row: Bneck, inner_filters: int, filters: int, *, expand: bool
+) -> Any:
     """Expand, filter depthwise, squeeze and excite, project without an activation."""
     before = x
     if expand:
         name = f"{prefix}expand"
-        x = layers.Conv2D(expanded, 1, padding="same", use_bias=False, name=name)(x)
-        x = _activated(_normalised(x, name), name, swish=row.swish)
+        x = layers.Conv2D(inner_filters, 1, padding="same", use_bias=False, name=name)(x)
+        x = _activated(_batch_norm(x, name), name, swish=row.swish)
     name = f"{prefix}depthwise"
     x = layers.DepthwiseConv2D(row.kernel, row.stride, padding="same", use_bias=False, name=name)(x)
-    x = _activated(_normalised(x, name), name, swish=row.swish)
+    x = _activated(_batch_norm(x, name), name, swish=row.swish)
     if row.squeeze:
-        x = _squeezed_and_excited(x, f"{prefix}squeeze_excite", expanded)
+        x = _squeezed_and_excited(x, f"{prefix}squeeze_excite", inner_filters)
     name = f"{prefix}project"
     x = layers.Conv2D(filters, 1, padding="same", use_bias=False, name=name)(x)
-    x = _normalised(x, name)
+    x = _batch_norm(x, name)
     if row.stride == 1 and before.shape[-1] == filters:
         x = layers.Add(name=f"{prefix}Add")([before, x])
     return x
@@ -172,7 +176,7 @@ def _squeezed_and_excited(x: Any, name: str, channels: int) -> Any:
     return layers.Multiply(name=f"{name}/Mul")([x, factor])
 
 
-def _normalised(x: Any, name: str) -> Any:
+def _batch_norm(x: Any, name: str) -> Any:
     return layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}/BatchNorm")(
         x
     )

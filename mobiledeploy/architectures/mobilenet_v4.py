@@ -127,15 +127,15 @@ def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_kera
     for number, block in enumerate(VARIANTS[variant], start=1):
         name = f"block{number}"
         if isinstance(block, Conv):
-            x = _convolved(x, *block, name)
+            x = _convolution(x, *block, name)
         elif isinstance(block, Fused):
-            expanded = x.shape[-1] * block.expansion
-            x = _convolved(x, 3, block.stride, expanded, f"{name}_expand")
-            x = _convolved(x, 1, 1, block.filters, f"{name}_project", relu=False)
+            inner_filters = x.shape[-1] * block.expansion
+            x = _convolution(x, 3, block.stride, inner_filters, f"{name}_expand")
+            x = _convolution(x, 1, 1, block.filters, f"{name}_project", relu=False)
         else:
             x = _uib(x, block, name)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    x = _convolved(x, 1, 1, HEAD, "head")
+    x = _convolution(x, 1, 1, HEAD, "head")
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Dense(classes, name="fc")(x)
@@ -146,31 +146,31 @@ def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_kera
 def _uib(x: Any, block: Uib, name: str) -> Any:
     """The stride is in the middle depthwise convolution where there is one, else in the first."""
     before = x
-    expanded = x.shape[-1] * block.expansion
+    inner_filters = x.shape[-1] * block.expansion
     if block.start:
         stride = 1 if block.middle else block.stride
         x = _depthwise(x, block.start, stride, f"{name}_start", relu=False)
-    x = _convolved(x, 1, 1, expanded, f"{name}_expand")
+    x = _convolution(x, 1, 1, inner_filters, f"{name}_expand")
     if block.middle:
         x = _depthwise(x, block.middle, block.stride, f"{name}_middle", relu=True)
-    x = _convolved(x, 1, 1, block.filters, f"{name}_project", relu=False)
+    x = _convolution(x, 1, 1, block.filters, f"{name}_project", relu=False)
     if block.stride == 1 and before.shape[-1] == block.filters:
         x = layers.Add(name=f"{name}_add")([before, x])
     return x
 
 
-def _convolved(
+def _convolution(
     x: Any, kernel: int, stride: int, filters: int, name: str, *, relu: bool = True
 ) -> Any:
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
-    return _normalised(x, name, relu=relu)
+    return _batch_norm(x, name, relu=relu)
 
 
 def _depthwise(x: Any, kernel: int, stride: int, name: str, *, relu: bool) -> Any:
     x = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=name)(x)
-    return _normalised(x, name, relu=relu)
+    return _batch_norm(x, name, relu=relu)
 
 
-def _normalised(x: Any, name: str, *, relu: bool) -> Any:
+def _batch_norm(x: Any, name: str, *, relu: bool) -> Any:
     x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x

@@ -36,14 +36,14 @@ def width(channels: int, alpha: float, groups: int) -> int:
 
     UsageError where `groups` do not divide them.
     """
-    scaled = int(channels * alpha)
-    if scaled < groups or scaled % groups:
+    filters_ = int(channels * alpha)
+    if filters_ < groups or filters_ % groups:
         raise UsageError(
-            f"alpha {alpha:g} makes {channels} channels {scaled}, which {groups} groups do not "
+            f"alpha {alpha:g} makes {channels} channels {filters_}, which {groups} groups do not "
             "divide",
             "the paper has alpha 0.25, 0.5, 1, 1.5 and 2",
         )
-    return scaled
+    return filters_
 
 
 def inner_width(channels: float, groups: int) -> int:
@@ -83,7 +83,7 @@ def build(
     image = layers.Input((*resolution, 3), name="image")
     stem = inner_width(STEM_AT.get(alpha, STEM * alpha), groups)
     x = layers.Conv2D(stem, 3, 2, padding="same", use_bias=False, name="conv1")(image)
-    x = _normalised(x, "conv1", relu=True)
+    x = _batch_norm(x, "conv1", relu=True)
     x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
     for stage, factor, units in STAGES:
         filters = width(WIDTHS[groups] * factor, alpha, groups)
@@ -101,17 +101,17 @@ def _unit(x: Any, name: str, filters: int, groups: int, first: int, stride: int)
     """The paper's Figure 2b, or for stride 2 its Figure 2c, which concatenates to `filters`."""
     before = x
     inner = inner_width(filters / BOTTLENECK, groups)
-    added = filters if stride == 1 else filters - x.shape[-1]
+    new_filters = filters if stride == 1 else filters - x.shape[-1]
     x = _pointwise(x, inner, first, f"{name}_compress")
-    x = _normalised(x, f"{name}_compress", relu=True)
+    x = _batch_norm(x, f"{name}_compress", relu=True)
     if groups > 1:
         x = _shuffled(x, groups, f"{name}_shuffle")
     x = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False, name=f"{name}_depthwise")(
         x
     )
-    x = _normalised(x, f"{name}_depthwise", relu=False)
-    x = _pointwise(x, added, groups, f"{name}_expand")
-    x = _normalised(x, f"{name}_expand", relu=False)
+    x = _batch_norm(x, f"{name}_depthwise", relu=False)
+    x = _pointwise(x, new_filters, groups, f"{name}_expand")
+    x = _batch_norm(x, f"{name}_expand", relu=False)
     if stride == 1:
         x = layers.Add(name=f"{name}_add")([before, x])
     else:
@@ -134,6 +134,6 @@ def _shuffled(x: Any, groups: int, name: str) -> Any:
     return layers.Reshape((height, width, channels), name=f"{name}_merge")(x)
 
 
-def _normalised(x: Any, name: str, *, relu: bool) -> Any:
+def _batch_norm(x: Any, name: str, *, relu: bool) -> Any:
     x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x

@@ -32,7 +32,7 @@ FIRES = (
 
 
 class Variant(NamedTuple):
-    """What the two versions differ in: the first convolution, and after which fires is a pool."""
+    """The two versions differ in the first convolution, and in the fires followed by a pool."""
 
     kernel: int
     filters: int

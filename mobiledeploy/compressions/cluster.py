@@ -1,8 +1,8 @@
-"""Weight clustering: each layer has a few different weights only, so that files compress.
+"""Weight clustering: each layer has only a few different weights, so that files compress.
 
 S. Han et al. 2015, Deep Compression, https://arxiv.org/abs/1510.00149, section 3: a layer's weights
 are grouped by k-means into n clusters and share their centroid, ``w_ij = c_k(i,j)``; the gradient
-of a centroid is the sum of those of its weights. Weights that are zero, as after pruning, stay so.
+of a centroid is the sum of those of its weights. Zero weights, as after pruning, stay zero.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from mobiledeploy.training import wrapping
 PRESERVES = False
 
 MOST = 256
-"""More clusters than int8 has codes gain nothing."""
+"""More clusters than int8 has codes have no benefit."""
 
 
 def wrap(model: Model, amount: float, steps: int) -> Model:
     """The model with its convolutions and fully connected layers wrapped for clustering.
 
-    Depthwise kernels stay as they are: clustering them costs accuracy that does not come back.
+    Depthwise kernels stay as they are: clustering them costs accuracy that training does not
+    recover.
 
     Args:
         model: of tf_keras; its layers go into the new model and share their weights with it.
         amount: number of clusters in each layer, 2 to `MOST`.
-        steps: batches of the training that follows; clustering is the same from its first on.
+        steps: batches of the training that follows; clustering does not depend on it.
     """
     del steps
     if not (2 <= amount <= MOST and amount == int(amount)):
@@ -48,7 +49,7 @@ def wrap(model: Model, amount: float, steps: int) -> Model:
 
 
 def callbacks() -> Sequence[Any]:
-    """What Keras has to call while it trains."""
+    """No callbacks are needed."""
     return ()
 
 

@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights become zero while the network is trained on.
+"""Magnitude pruning: the smallest weights become zero during further training.
 
 M. Zhu, S. Gupta 2017, To prune, or not to prune, https://arxiv.org/abs/1710.01878: after t of n
 steps the share of zeros is ``s_t = s * (1 - (1 - t / n) ** 3)``, with s the share at the end.
@@ -18,16 +18,16 @@ from mobiledeploy.training import wrapping
 
 PRESERVES = False
 
-# The zeros are reached after this share of the steps; the rest heals the network around them.
-_DONE = 0.7
-# Masks are found anew this often at most, in steps.
+# All zeros are reached after this share of the steps; the rest of the training recovers accuracy.
+_RAMP_SHARE = 0.7
+# Masks are updated at most this often, in steps.
 _EVERY = 100
 
 
 def wrap(model: Model, amount: float, steps: int) -> Model:
     """The model with its convolutions and fully connected layers wrapped for pruning.
 
-    Depthwise kernels stay dense: they have few weights, and every one counts.
+    Depthwise kernels stay dense: they have few weights, and all of them matter.
 
     Args:
         model: of tf_keras; its layers go into the new model and share their weights with it.
@@ -36,7 +36,7 @@ def wrap(model: Model, amount: float, steps: int) -> Model:
     """
     if not 0 < amount < 1:
         raise UsageError(f"--prune {amount:g} is not above 0 and below 1", "try --prune 0.5")
-    end = max(1, round(steps * _DONE))
+    end = max(1, round(steps * _RAMP_SHARE))
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=0.0,
         final_sparsity=amount,
@@ -51,10 +51,10 @@ def wrap(model: Model, amount: float, steps: int) -> Model:
 
 
 def callbacks() -> Sequence[Any]:
-    """What Keras has to call while it trains."""
+    """The callbacks that Keras needs during the training."""
     return (tfmot.sparsity.keras.UpdatePruningStep(),)
 
 
 def strip(model: Model) -> Model:
-    """The plain model again, its weights as zero as they were trained."""
+    """The plain model again, with the zeros of the training."""
     return Model(model.framework, tfmot.sparsity.keras.strip_pruning(model.handle))

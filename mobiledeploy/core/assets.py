@@ -43,7 +43,7 @@ def fetch(
     sha256: str | None,
     *,
     check: Callable[[Path], None] = lambda path: None,
-    progress: Callable[[int, int], None] = lambda received, total: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
     hint: str = "",
 ) -> CachedFile:
     """The file at `destination`; it is downloaded from `url` if it does not exist yet.
@@ -66,7 +66,7 @@ def fetch(
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"{url} is not an http or https address")
     if destination.exists():
-        return _kept(destination, sha256)
+        return _from_cache(destination, sha256)
     folder = destination.parent
     with records.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def fetch(
     return CachedFile(destination, digest, sha256 is not None)
 
 
-def _kept(path: Path, sha256: str | None) -> CachedFile:
+def _from_cache(path: Path, sha256: str | None) -> CachedFile:
     digest = records.sha256(path)
     note = _beside(path)
     if sha256 is not None:
@@ -124,7 +124,7 @@ def _download(
 
     Only network errors are MissingError.
     """
-    digest, received = hashlib.sha256(), 0
+    digest, byte_count = hashlib.sha256(), 0
     request = urllib.request.Request(  # noqa: S310 - the scheme was checked
         url, headers={"User-Agent": f"mobiledeploy/{__version__}"}
     )
@@ -144,18 +144,18 @@ def _download(
                 chunk = response.read(_CHUNK_BYTES)
             except (OSError, http.client.HTTPException) as error:
                 raise MissingError(
-                    f"{url} broke off after {received} bytes: {error}", hint
+                    f"{url} broke off after {byte_count} bytes: {error}", hint
                 ) from error
             if not chunk:
                 break
-            received += len(chunk)
-            if max(received, total) > LARGEST_BYTES:
+            byte_count += len(chunk)
+            if max(byte_count, total) > LARGEST_BYTES:
                 raise InputError(f"{url} is larger than {LARGEST_BYTES >> 30} GiB")
             digest.update(chunk)
             write(chunk)
-            progress(received, total)
-    if received == 0 or (total and received != total):
-        raise MissingError(f"{url} ended after {received} of {total} bytes", hint or "try again")
+            progress(byte_count, total)
+    if byte_count == 0 or (total and byte_count != total):
+        raise MissingError(f"{url} ended after {byte_count} of {total} bytes", hint or "try again")
     return digest.hexdigest()
 
 

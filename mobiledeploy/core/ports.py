@@ -36,7 +36,7 @@ Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]  # the step, how many are done, of how many
 
 
-def quiet(what: str, done: int, total: int) -> None:
+def quiet(what: str, count: int, total: int) -> None:
     """A Progress that does nothing."""
 
 
@@ -494,8 +494,8 @@ class Reporter(Protocol):
     The command line shows them, a test collects them.
     """
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` parts of the step `what` are complete."""
+    def progress(self, what: str, count: int, total: int) -> None:
+        """`count` of `total` parts of the step `what` are complete."""
         ...
 
     def warn(self, warning: NamedWarning) -> None:
@@ -510,7 +510,7 @@ class Reporter(Protocol):
 class SilentReporter:
     """A Reporter that ignores everything; the records hold the warnings."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, count: int, total: int) -> None:
         """Says nothing."""
 
     def warn(self, warning: NamedWarning) -> None:

@@ -109,7 +109,7 @@ class Recorder:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._pushed: list[Pushed] = []
+        self._files: list[Pushed] = []
         self._facts: list[Mapping[str, str]] = []
         self._clock: list[float] = []
         self._holds: list[bool] = []
@@ -119,7 +119,7 @@ class Recorder:
         """The exchange so far."""
         return Recording(
             request,
-            tuple(self._pushed),
+            tuple(self._files),
             tuple(self._facts),
             tuple(self._clock),
             tuple(self._holds),
@@ -135,7 +135,7 @@ class Recorder:
     def push(self, path: Path) -> str:
         """To the device."""
         remote = self._session.push(path)
-        self._pushed.append(Pushed(path.name, records.sha256(path), remote))
+        self._files.append(Pushed(path.name, records.sha256(path), remote))
         return remote
 
     def run(self, argv: Sequence[str]) -> Process:

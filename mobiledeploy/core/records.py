@@ -184,10 +184,10 @@ def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a {kind.__name__}")
     hints, required = _fields(kind)
-    unknown = value.keys() - hints.keys()
+    surplus = value.keys() - hints.keys()
     absent = required - value.keys()
-    if unknown or absent:
-        raise InputError(f"{where}: fields {', '.join(sorted(unknown | absent))} do not fit")
+    if surplus or absent:
+        raise InputError(f"{where}: fields {', '.join(sorted(surplus | absent))} do not fit")
     return kind(**{n: decode(hints[n], item, f"{where}.{n}") for n, item in value.items()})
 
 

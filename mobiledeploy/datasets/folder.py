@@ -23,8 +23,8 @@ from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.ports import Pixels, Samples
 from mobiledeploy.core.types import Split
 
-READ = (".jpg", ".jpeg", ".png")
-# Listed and then found broken by name, so that they are not left out in silence.
+SUFFIXES = (".jpg", ".jpeg", ".png")
+# These are listed and then reported as broken by name, so that they are not left out silently.
 NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp")
 _SPLIT_OF = {
     "train": "train",
@@ -34,7 +34,7 @@ _SPLIT_OF = {
     "test": "test",
 }
 
-# What Pillow's decoders raise on bytes that are no image, besides the first three.
+# What Pillow's decoders raise for bytes that are not an image, besides the first three.
 _BROKEN = (
     OSError,
     Image.DecompressionBombError,
@@ -94,11 +94,11 @@ class Folder:
     def image(self, index: int) -> Pixels:
         """uint8 [H, W, 3], RGB, upright; BrokenImage where it cannot be decoded."""
         path, name = self._files[index], self._ids[index]
-        if path.suffix.lower() not in READ:
+        if path.suffix.lower() not in SUFFIXES:
             raise BrokenImage(f"{name} is a {path.suffix[1:]} file", "JPEG and PNG are read")
         try:
             with warnings.catch_warnings():
-                # Pillow warns of images that are made to exhaust memory: that is enough.
+                # Pillow warns of images that exhaust memory: that counts as broken.
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with (
@@ -145,8 +145,8 @@ def open(
 ) -> Samples:
     """The images of `split`.
 
-    Hidden files are left out; links to files and to class folders are followed, for data sets are
-    often farms of links, but links to folders further down are not.
+    Hidden files are left out. Links to files and to class folders are followed, since data sets
+    often consist of links; links to deeper folders are not.
 
     Args:
         source: the folder.
@@ -159,49 +159,49 @@ def open(
             folder is named as a label or as its first word. Without them: the sorted class folders.
 
     Raises:
-        InputError: no such folder, no images, a class folder without images or that is no
-            label, a split that is not there, one class to judge by, or what cannot be read.
+        InputError: no such folder, no images, a class folder without images or with an unknown
+            name, a missing split, only one class for evaluation, or an unreadable file.
     """
     root = Path(source)
     if not accepts(source):
-        raise InputError(f"{source} is no folder")
+        raise InputError(f"{source} is not a folder")
     folders = _folders(root)
     if folders and all(path.name.lower() in _SPLIT_OF for path in folders):
-        chosen, rest = _split_folders(folders, split, source)
+        split_folders, part = _split_folders(folders, split, source)
     else:
-        chosen, rest = [root], split
+        split_folders, part = [root], split
     classes: dict[str, list[Path]] = {}
-    for base in chosen:
+    for base in split_folders:
         for folder in _folders(base):
-            classes.setdefault(_shown(folder.name), []).append(folder)
+            classes.setdefault(_printable(folder.name), []).append(folder)
     names = tuple(sorted(classes))
     if not names and split == "all" and (flat := tuple(_loose(root))):
-        ids = tuple(_shown(path.name) for path in flat)
+        ids = tuple(_printable(path.name) for path in flat)
         return Folder(source, split, flat, ids, (-1,) * len(flat), labels)
     if not names:
-        loose = any(path.suffix.lower() in READ for path in chosen[0].iterdir())
+        loose = any(path.suffix.lower() in SUFFIXES for path in split_folders[0].iterdir())
         raise InputError(
             f"{source} holds {'images but ' if loose else ''}no class folders",
             "put the images of each class into a folder of its own",
         )
     targets = dict(zip(names, samples.match(names, labels, source), strict=True))
-    listed: list[tuple[str, Path, int]] = []
+    entries: list[tuple[str, Path, int]] = []
     for name in names:
-        found = [path for folder in classes[name] for path in _images(folder)]
-        if not found:
+        images = [path for folder in classes[name] for path in _images(folder)]
+        if not images:
             raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG image")
-        listed += [(_shown(p.relative_to(root).as_posix()), p, targets[name]) for p in found]
+        entries += [(_printable(p.relative_to(root).as_posix()), p, targets[name]) for p in images]
     samples.require_two_classes(split, len(names), source)
-    listed.sort()
-    kept = [listed[index] for index in samples.part(len(listed), rest)]
-    if not kept:
-        raise InputError(f"{source} has too few images ({len(listed)}) to split")
+    entries.sort()
+    part_entries = [entries[index] for index in samples.part(len(entries), part)]
+    if not part_entries:
+        raise InputError(f"{source} has too few images ({len(entries)}) to split")
     return Folder(
         source,
         split,
-        tuple(path for _, path, _ in kept),
-        tuple(identifier for identifier, _, _ in kept),
-        tuple(target for _, _, target in kept),
+        tuple(path for _, path, _ in part_entries),
+        tuple(identifier for identifier, _, _ in part_entries),
+        tuple(target for _, _, target in part_entries),
         labels or names,
     )
 
@@ -249,14 +249,14 @@ def _images(folder: Path) -> Iterator[Path]:
     for where, inside, files in os.walk(folder, onerror=refuse):
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(READ + NOT_READ):
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES + NOT_READ):
                 yield Path(where, name)
 
 
 def _loose(base: Path) -> Iterator[Path]:
     """The images that lie in `base` itself, sorted by name."""
     for path in sorted(base.iterdir()):
-        if not path.name.startswith(".") and path.name.lower().endswith(READ + NOT_READ):
+        if not path.name.startswith(".") and path.name.lower().endswith(SUFFIXES + NOT_READ):
             yield path
 
 
@@ -269,6 +269,6 @@ def _content(path: Path) -> bytes:
         return f"unreadable {cause.errno if isinstance(cause, OSError) else None}".encode()
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     """A file name as text that can be printed and stored, whatever its bytes are."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,6 +1,6 @@
 """Labelled images in a numpy archive: `images` uint8 [N, H, W, 3] and `labels` integer [N].
 
-`x` and `y` are taken for them too. Optional `classes` [C] names the classes.
+The names `x` and `y` are accepted too. Optional `classes` [C] names the classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mobiledeploy.core.ports import Array, Pixels, Samples
 from mobiledeploy.core.types import Split
 
 LARGEST_BYTES = 4 << 30
-"""Of one archive's arrays in memory; more belongs into class folders."""
+"""The largest size of an archive's arrays in memory; larger data belong into class folders."""
 
 LARGEST_LABEL = 99_999
 _NAMES = {"images": ("images", "x"), "labels": ("labels", "y"), "classes": ("classes",)}
@@ -34,7 +34,7 @@ class Npz:
         split: Split,
         images: NDArray[np.uint8],
         targets: NDArray[np.int64],
-        chosen: NDArray[np.int64],
+        indices: NDArray[np.int64],
         classes: tuple[str, ...],
         content: str,
     ) -> None:
@@ -43,26 +43,26 @@ class Npz:
         self.classes = classes
         self._images = images
         self._targets = targets
-        self._chosen = chosen
+        self._indices = indices
         digest = hashlib.sha256(f"npz\0{split}\0{content}".encode())
         for name in classes:
             digest.update(f"\0{name}".encode())
         self.identity = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self._indices)
 
     def id(self, index: int) -> str:
         """The image's place in the archive."""
-        return str(self._chosen[index])
+        return str(self._indices[index])
 
     def label(self, index: int) -> int:
         """Its class, an index into `classes`."""
-        return int(self._targets[self._chosen[index]])
+        return int(self._targets[self._indices[index]])
 
     def image(self, index: int) -> Pixels:
         """uint8 [H, W, 3], RGB; a read-only view."""
-        image: Pixels = self._images[self._chosen[index]]
+        image: Pixels = self._images[self._indices[index]]
         return image
 
 
@@ -99,10 +99,10 @@ def open(
         raise InputError(f"{source} has label {top}, but there are {len(labels)} labels")
     classes = labels or names or tuple(str(number) for number in range(top + 1))
     samples.require_two_classes(split, len(np.unique(numbers)), source)
-    chosen = samples.part(len(images), split)
-    if not len(chosen):
+    indices = samples.part(len(images), split)
+    if not len(indices):
         raise InputError(f"{source} has too few images ({len(images)}) to split")
-    return Npz(source, split, images, numbers, chosen, classes, content)
+    return Npz(source, split, images, numbers, indices, classes, content)
 
 
 @functools.lru_cache(maxsize=1)
@@ -117,7 +117,7 @@ def _read(
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise InputError(
             f"{path}: images are {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]",
-            "RGB pixels 0..255 are wanted",
+            "RGB pixels 0..255 are needed",
         )
     if numbers.dtype.kind not in "iu" or numbers.shape != images.shape[:1]:
         raise InputError(
@@ -135,13 +135,13 @@ def _read(
 
 
 def _array(archive: arrays.Archive, kind: str, path: Path) -> Array | None:
-    found = [name for name in _NAMES[kind] if name in archive.files]
-    if len(found) == 1:
-        return archive[found[0]]
+    names = [name for name in _NAMES[kind] if name in archive.files]
+    if len(names) == 1:
+        return archive[names[0]]
     if kind == "classes":
         return None
-    names = " and ".join(found) if found else f"no {' or '.join(_NAMES[kind])}"
+    present = " and ".join(names) if names else f"no {' or '.join(_NAMES[kind])}"
     raise InputError(
-        f"{path} has {names}; it holds {', '.join(sorted(archive.files)) or 'nothing'}",
-        "one array of images and one of labels are wanted",
+        f"{path} has {present}; it holds {', '.join(sorted(archive.files)) or 'nothing'}",
+        "one array of images and one of labels are needed",
     )

@@ -266,12 +266,12 @@ def _apart(dice: _Dice, base: Colour, distance: float) -> Colour:
     """A colour at the given Euclidean distance (in RGB) from `base`, as near as [0, 1] allows."""
     parts = [dice.uniform(-1.0, 1.0) for _ in range(3)]
     norm = math.sqrt(sum(p * p for p in parts)) or 1.0
-    moved = []
+    channels = []
     for value, part in zip(base, parts, strict=True):
         step = distance * part / norm
         # A channel that would leave the range goes the other way and keeps its contrast.
-        moved.append(value + step if 0.0 <= value + step <= 1.0 else value - step)
-    red, green, blue = (min(1.0, max(0.0, value)) for value in moved)
+        channels.append(value + step if 0.0 <= value + step <= 1.0 else value - step)
+    red, green, blue = (min(1.0, max(0.0, value)) for value in channels)
     return red, green, blue
 
 

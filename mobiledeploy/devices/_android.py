@@ -1,4 +1,4 @@
-"""What Android's tools answer, read: properties, /sys, dumpsys. Text in, facts out."""
+"""Parses the output of Android's tools: properties, /sys, dumpsys. Text in, facts out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mobiledeploy.core import inputs
 
-# One script, one round trip. It holds nothing of the user's, so nothing in it needs quoting.
+# One script is one round trip. It holds no text of the user's, so nothing needs quoting.
 _CPU = "/sys/devices/system/cpu/cpu[0-9]*"
 _FILES = " ".join(
     [
@@ -49,7 +49,7 @@ _ABI_OF = {3: "x86", 40: "armeabi-v7a", 62: "x86_64", 183: "arm64-v8a", 243: "ri
 _CPU_TEMPERATURE = "0"
 
 
-class Listed(NamedTuple):
+class ListedPhone(NamedTuple):
     """A line of `adb devices -l`."""
 
     serial: str
@@ -57,27 +57,29 @@ class Listed(NamedTuple):
     model: str
 
 
-def listed(text: str) -> list[Listed]:
-    """The phones in what `adb devices -l` prints, by serial number."""
+def parse_devices(text: str) -> list[ListedPhone]:
+    """The phones in the output of `adb devices -l`, sorted by serial number."""
     _, _, below = text.partition("List of devices attached")
-    found = []
+    phones = []
     for line in below.splitlines():
-        # A state may be two words (no permissions), and then a reason stands in brackets.
+        # A state may be two words (no permissions), followed by a reason in brackets.
         match = re.match(r"(\S+)\s+(no permissions|\S+)", line)
         if match:
             model = re.search(r"\bmodel:(\S+)", line)
-            found.append(Listed(match[1], match[2], model[1].replace("_", " ") if model else ""))
-    return sorted(found)
+            phones.append(
+                ListedPhone(match[1], match[2], model[1].replace("_", " ") if model else "")
+            )
+    return sorted(phones)
 
 
 def facts(text: str) -> dict[str, str]:
-    """Facts by name in the answer to FACTS; what the phone does not tell is absent."""
-    found = dict(_facts(_sections(text)))
-    return {key: " ".join(value.split()) for key, value in found.items() if value}
+    """Facts by name in the output of FACTS; facts that the phone does not give are absent."""
+    facts_by_name = dict(_facts(_sections(text)))
+    return {key: " ".join(value.split()) for key, value in facts_by_name.items() if value}
 
 
 def abi(path: Path) -> str | None:
-    """Android's name of the ABI that an ELF file is for; None for what is no ELF file."""
+    """Android's name of the ABI of an ELF file; None for another file."""
     with inputs.open_file(path) as stream:
         head = stream.read(20)
     if len(head) < 20 or head[:4] != b"\x7fELF":
@@ -87,9 +89,9 @@ def abi(path: Path) -> str | None:
 
 
 def free_bytes(text: str) -> int | None:
-    """Available bytes in what `df -k DIR` prints; None where it is not understood."""
+    """Available bytes in the output of `df -k DIR`; None if it cannot be parsed."""
     lines = text.strip().splitlines()
-    # A long name of the file system takes a line of its own.
+    # A long name of the file system is on a separate line.
     numbers = [int(n) for n in re.findall(r"(?<=\s)\d+(?=\s)", lines[-1])] if lines else []
     return numbers[2] * 1024 if len(numbers) >= 3 else None
 
@@ -115,7 +117,7 @@ def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
         yield name, next((properties[key] for key in keys if properties.get(key)), "")
     first = next((properties[k] for k in _PROPERTIES["abis"] if properties.get(k)), "")
     machine = _MACHINE_OF.get(first.partition(",")[0], "")
-    # A Linux that runs adbd has no such property, and the C library that our programs stand on.
+    # A Linux that runs adbd has no such property, but the C library that our programs need.
     android = properties.get("ro.build.version.sdk")
     yield "machine", f"android-{machine}" if android and machine else machine
     yield "kernel", "".join(sections.get("kernel", [])[:1])
@@ -136,7 +138,7 @@ def _files(lines: list[str]) -> Iterator[tuple[str, str]]:
             values.setdefault((match[2], int(match[1])), []).append(match[3])
 
     def each(name: str) -> dict[int, str]:
-        return {core: got[0] for (known, core), got in sorted(values.items()) if known == name}
+        return {core: texts[0] for (key, core), texts in sorted(values.items()) if key == name}
 
     capacity = each("cpu_capacity") or each("cpuinfo_max_freq")
     yield "core_capacity", _pairs(capacity)
@@ -161,16 +163,16 @@ def _pairs(values: Mapping[int, str] | Mapping[str, str]) -> str:
 
 
 def _battery(lines: list[str]) -> Iterator[tuple[str, str]]:
-    said = dict(line.split(": ", 1) for line in lines if ": " in line)
-    yield "battery_percent", said.get("level", "")
-    if said.get("temperature", "").lstrip("-").isdigit():
-        yield "battery_c", f"{int(said['temperature']) / 10:.1f}"
+    values = dict(line.split(": ", 1) for line in lines if ": " in line)
+    yield "battery_percent", values.get("level", "")
+    if values.get("temperature", "").lstrip("-").isdigit():
+        yield "battery_c", f"{int(values['temperature']) / 10:.1f}"
     powered = [
         key.removesuffix(" powered")
-        for key, on in said.items()
+        for key, on in values.items()
         if key.endswith(" powered") and on == "true"
     ]
-    if said:
+    if values:
         yield "charger", "+".join(powered) or "none"
 
 
@@ -179,7 +181,7 @@ def _thermal(lines: list[str]) -> Iterator[tuple[str, str]]:
     status = re.search(r"^Thermal Status: (\d+)", text, re.MULTILINE)
     if status:
         yield "thermal_status", status[1]
-    # Cached values come first, where there are both.
+    # Cached values come first if there are both.
     current = text.rpartition("Current temperatures from HAL:")[2]
     cpus = [
         float(value)

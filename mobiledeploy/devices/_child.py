@@ -1,4 +1,4 @@
-"""Child processes of this machine, as devices start them: runners, or adb that leads to one."""
+"""Child processes on this machine that devices start: runners, or adb with a runner behind it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import IO
 
 from mobiledeploy.core.errors import DeviceError
 
-# A runner that was asked to end and a process that closed its output have this long.
+# The time that a runner has after it was asked to end, and a process after it closed its output.
 GRACE_SECONDS = 10.0
 _TAIL_BYTES = 4096
 
 
 class Child:
-    """A child process; the terminal's Ctrl-C is its parent's to answer and does not reach it."""
+    """A child process; the terminal's Ctrl-C only reaches the parent, which handles it."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
@@ -50,7 +50,10 @@ class Child:
         yield from self._process.stdout
 
     def send(self, line: str) -> None:
-        """One line to its standard input; nothing happens where it has ended: `lines` tells."""
+        """Writes one line to its standard input.
+
+        Does nothing if it has ended, which `lines` shows.
+        """
         assert self._process.stdin
         with suppress(BrokenPipeError):
             self._process.stdin.write(line + "\n")
@@ -65,7 +68,7 @@ class Child:
     def wait(self) -> tuple[int, str]:
         """Its exit status (negative: the signal that ended it) and the tail of its standard error.
 
-        One that has closed its standard output and does not end is killed after a while.
+        A process that has closed its standard output and does not end is killed after a while.
         """
         try:
             status = self._process.wait(GRACE_SECONDS)
@@ -77,7 +80,7 @@ class Child:
         return status, self._stderr.read().decode("utf-8", "replace")
 
     def kill(self) -> None:
-        """Ends it at once, and lets go of all that it held; may be called again."""
+        """Ends it at once and releases its resources; may be called again."""
         self._process.kill()
         self._process.wait()
         self.stop()
@@ -87,20 +90,20 @@ class Child:
 
 
 class Local:
-    """An open lease of what runs on this machine: programs are children, files lie where they lie.
+    """An open session on this machine: programs are children, files stay where they are.
 
-    What a `core.ports.Session` is besides is its heirs': what the place is.
+    Subclasses add the rest of a `core.ports.Session`.
     """
 
     def __init__(self) -> None:
         self._running: list[Child] = []
 
     def push(self, path: Path) -> str:
-        """The file's own path: it is here already."""
+        """The file's own path: it is already on this machine."""
         return str(path.resolve())
 
     def run(self, argv: Sequence[str]) -> Child:
-        """Starts a child process; DeviceError where it cannot be started."""
+        """Starts a child process; DeviceError if it cannot be started."""
         child = Child(argv)
         self._running.append(child)
         return child
@@ -114,11 +117,11 @@ class Local:
         return time.monotonic()
 
     def hold_clocks(self, on: bool) -> bool:
-        """False: only the machine's owner can."""
+        """False: only the machine's owner can do that."""
         return False
 
     def close(self) -> None:
-        """Kills what still runs."""
+        """Kills all running children."""
         for child in self._running:
             child.kill()
         self._running.clear()

@@ -1,7 +1,8 @@
-"""Phones, through the user's adb binary: `adb`, or `adb:SERIAL` where several are connected.
+"""Phones, through the user's adb binary: `adb`, or `adb:SERIAL` if several are connected.
 
-A job has one folder on the phone, FOLDER. Whoever makes it has the phone; the file `lease` in it
-says who that is and until when. It goes with all that is in it when the job ends, however it ends.
+A job has one folder on the phone, FOLDER. The job that makes it has leased the phone; the file
+`lease` in it names the owner and the end of the lease. The folder is removed with its content when
+the job ends, however it ends.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ RUNNER = "native"
 
 FOLDER = "/data/local/tmp/mobiledeploy"
 LEASE_SECONDS = 600
-"""A lease that nobody renewed for so long belongs to a job that is dead."""
+"""A lease that was not renewed for this long belongs to a dead job."""
 
 ANSWER_SECONDS = 30.0
-"""A phone that takes longer to answer a short command hangs."""
+"""A phone that takes longer for a short command hangs."""
 
 RETURN_SECONDS = 10.0
-"""How long a phone that went away is waited for, to take our files off it."""
+"""How long we wait for a lost phone, to remove our files from it."""
 
-# A link slower than this is taken for a dead one.
+# A slower link counts as dead.
 _SLOWEST_BYTES_PER_SECOND = 50_000
-# What a job writes besides what is pushed.
+# The space that a job needs besides the pushed files.
 _ROOM_BYTES = 1_000_000
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
-_FIXED = "cmd power set-fixed-performance-mode-enabled"
+_FIXED_MODE = "cmd power set-fixed-performance-mode-enabled"
 
-_MEND = {
+_FIXES = {
     "unauthorized": "unlock it and allow USB debugging for this computer",
     "authorizing": "unlock it and allow USB debugging for this computer",
     "offline": "plug it in again, or adb reconnect offline",
@@ -62,9 +63,9 @@ _CONNECT = "connect a phone with USB debugging turned on"
 
 
 def available() -> tuple[DeviceInfo, ...]:
-    """The phones that adb sees; `about` begins with the model and a comma."""
+    """The phones that adb sees; `about` starts with the model and a comma."""
     try:
-        phones = _listed()
+        phones = _phones()
     except MissingError as error:
         return (DeviceInfo("adb", KIND, "phones", error.hint),)
     except DeviceError as error:
@@ -84,7 +85,7 @@ def available() -> tuple[DeviceInfo, ...]:
 
 @contextmanager
 def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Phone]:
-    """Leases a phone; `adb` is the one of ANDROID_SERIAL, or else the only one.
+    """Leases a phone; `adb` is the one of ANDROID_SERIAL, otherwise the only one.
 
     A phone serves one job at a time, timing or not.
 
@@ -110,7 +111,7 @@ class Phone:
         self._serial = serial
         self._reporter = reporter
         self._running: list[Child] = []
-        self._pushed: dict[str, str] = {}
+        self._files: dict[str, str] = {}
         self._abis: list[str] = []
         self._owner = _owner()
         self._token = secrets.token_hex(8)
@@ -118,35 +119,38 @@ class Phone:
         self._renewed = 0.0
 
     def claim(self) -> None:
-        """Takes the phone's own lease, and away what a dead job left there."""
+        """Takes the lease on the phone, and removes the files of a dead job."""
         for _ in range(3):
-            # Said before it is so: what an interrupted claim left is taken away as well.
+            # Set before the attempt: then the folder of an interrupted claim is removed as well.
             self._claimed = True
-            said = self._shell(
+            output = self._shell(
                 f"if mkdir {FOLDER}; then {self._lease()} && echo taken || rm -rf {FOLDER}; "
                 f"else echo held; date +%s; cat {FOLDER}/lease; fi"
             )
-            if "taken" in said.out.split():
+            if "taken" in output.out.split():
                 return
             self._claimed = False
-            if "held" not in said.out.split() or "File exists" not in said.err:
-                raise self._refused(said.err, f"{FOLDER} cannot be made")
-            self._take_over(said.out.partition("held")[2].split())
-        raise DeviceError(f"phone {self._serial}: its lease changes hands all the time")
+            if "held" not in output.out.split() or "File exists" not in output.err:
+                raise self._error(output.err, f"{FOLDER} cannot be made")
+            self._take_over(output.out.partition("held")[2].split())
+        raise DeviceError(f"phone {self._serial}: other jobs keep taking its lease")
 
     def facts(self) -> Mapping[str, str]:
-        """What the phone is and how it stands; see `_android.facts`, `analysis/validity.py`."""
-        said = self._shell(_android.FACTS)
-        if "=end" not in said.out.splitlines():
-            raise self._refused(said.err, "it does not say what it is")
-        found = _android.facts(said.out)
-        self._abis = found.get("abis", "").split(",")
-        return found
+        """What the phone is, and its present state.
+
+        See `_android.facts`, `analysis/validity.py`.
+        """
+        output = self._shell(_android.FACTS)
+        if "=end" not in output.out.splitlines():
+            raise self._error(output.err, "it does not report its facts")
+        facts_by_name = _android.facts(output.out)
+        self._abis = facts_by_name.get("abis", "").split(",")
+        return facts_by_name
 
     def push(self, path: Path) -> str:
-        """Brings a file there, whole: its hash there is its hash here.
+        """Copies a file to the phone and compares the hashes.
 
-        DeviceError for a program of another ABI, a full phone, and a file that arrived otherwise.
+        DeviceError for a program of another ABI, a full phone, and a file that arrived damaged.
         """
         content_abi = _android.abi(path)
         if content_abi is not None:
@@ -160,53 +164,56 @@ class Phone:
                 )
         digest = records.sha256(path)
         remote = self._place(path.name, digest)
-        if self._pushed.get(remote) == digest:
+        if self._files.get(remote) == digest:
             return remote
         self._make_room(path)
         size = path.stat().st_size
-        done = self._adb(
+        output = self._adb(
             "push",
             str(path.resolve()),
             remote,
             seconds=2 * ANSWER_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
         )
-        if done.status:
-            raise self._refused(done.err or done.out, f"{path.name} cannot be pushed")
+        if output.status:
+            raise self._error(output.err or output.out, f"{path.name} cannot be pushed")
         self._verify(path.name, remote, digest)
         if content_abi is not None or os.access(path, os.X_OK):
             self._shell(f"chmod 755 {shlex.quote(remote)}", check=True)
-        self._pushed[remote] = digest
+        self._files[remote] = digest
         return remote
 
-    def run(self, argv: Sequence[str]) -> Process:
+    def run(self, argv: Sequence[str]) -> PhoneProcess:
         """Starts a command in the job's folder; each argument arrives as it is."""
         self._renew()
         command = f"cd {FOLDER} && exec {shlex.join(argv)}"
         child = Child((*_command(self._serial), "shell", command))
         self._running.append(child)
-        return Process(child, self._serial, self._renew)
+        return PhoneProcess(child, self._serial, self._renew)
 
     def pull(self, remote: str, path: Path) -> None:
-        """Brings a file back."""
-        done = self._adb("pull", remote, str(path.resolve()), seconds=4 * ANSWER_SECONDS)
-        if done.status:
-            raise self._refused(done.err or done.out, f"{remote} cannot be pulled")
+        """Copies a file from the phone."""
+        output = self._adb("pull", remote, str(path.resolve()), seconds=4 * ANSWER_SECONDS)
+        if output.status:
+            raise self._error(output.err or output.out, f"{remote} cannot be pulled")
 
     def clock(self) -> float:
         """Seconds since some moment."""
         return time.monotonic()
 
     def hold_clocks(self, on: bool) -> bool:
-        """Android's fixed-performance mode (from 11 on, no root); False where there is none."""
-        marked = f"touch {FOLDER}/fixed; {_FIXED} true" if on else f"{_FIXED} false"
-        said = self._shell(f"{{ {marked}; }} 2>&1 && echo done")
-        # "Failed to set FIXED_PERFORMANCE mode", where the power HAL does not know it.
-        return said.out.split()[-1:] == ["done"] and not re.search(
-            r"failed|unknown|error", said.out, re.IGNORECASE
+        """Android's fixed-performance mode (since 11, without root).
+
+        False if the phone has none.
+        """
+        command = f"touch {FOLDER}/fixed; {_FIXED_MODE} true" if on else f"{_FIXED_MODE} false"
+        output = self._shell(f"{{ {command}; }} 2>&1 && echo done")
+        # "Failed to set FIXED_PERFORMANCE mode", if the power HAL does not support it.
+        return output.out.split()[-1:] == ["done"] and not re.search(
+            r"failed|unknown|error", output.out, re.IGNORECASE
         )
 
     def close(self) -> None:
-        """Ends what runs there and takes the job's folder away; says so where it cannot."""
+        """Ends the commands and removes the job's folder; warns if it cannot."""
         for child in self._running:
             child.kill()
         self._running.clear()
@@ -228,45 +235,48 @@ class Phone:
             NamedWarning(
                 "left-behind",
                 f"phone {self._serial} is gone, and {FOLDER} may still be on it",
-                "the next measurement on it takes that away",
+                "the next measurement on it removes that",
             )
         )
 
     def _ours(self) -> bool:
-        """Whether the folder there is still this job's: its lease may have ended and been taken."""
+        """Whether the folder is still this job's: another job may have taken an ended lease."""
         lease = f"{FOLDER}/lease"
-        said = self._shell(
+        output = self._shell(
             f"[ -s {lease} ] && ! grep -q {self._token} {lease} && echo theirs || echo ours"
         )
-        if said.out.split() not in (["ours"], ["theirs"]):
-            raise self._refused(said.err, "it does not answer")
-        return said.out.split() == ["ours"]
+        if output.out.split() not in (["ours"], ["theirs"]):
+            raise self._error(output.err, "it does not answer")
+        return output.out.split() == ["ours"]
 
     def _clear(self) -> None:
-        """Whatever a job left on the phone ends here; DeviceError where that is not certain."""
+        """Ends the processes of a job and removes its folder.
+
+        DeviceError if that cannot be confirmed.
+        """
         listing = self._shell("ls -ld /proc/[0-9]*/cwd 2>/dev/null", check=False).out
-        # The kernel says "(deleted)" behind a folder that is gone.
+        # The kernel appends "(deleted)" to a folder that is gone.
         own = re.findall(rf"/proc/(\d+)/cwd -> {FOLDER}(?: |$)", listing, re.MULTILINE)
         kill = f"kill -9 {' '.join(own)} 2>/dev/null; " if own else ""
-        said = self._shell(
-            f"{kill}[ -e {FOLDER}/fixed ] && {_FIXED} false >/dev/null 2>&1; "
+        output = self._shell(
+            f"{kill}[ -e {FOLDER}/fixed ] && {_FIXED_MODE} false >/dev/null 2>&1; "
             f"rm -rf {FOLDER}; [ -e {FOLDER} ] || echo gone"
         )
-        if said.out.split()[-1:] != ["gone"]:
-            raise self._refused(said.err, f"{FOLDER} cannot be removed")
+        if output.out.split()[-1:] != ["gone"]:
+            raise self._error(output.err, f"{FOLDER} cannot be removed")
 
-    def _take_over(self, held: Sequence[str]) -> None:
-        """Ends the job that holds the phone, if it is dead; DeviceError if it may be alive.
+    def _take_over(self, lease: Sequence[str]) -> None:
+        """Ends the job that has leased the phone, if it is dead; DeviceError if it may be alive.
 
-        `held` is the phone's time, and the words of its lease.
+        `lease` is the phone's time, and the words of the lease.
         """
-        now, owner, until = (*held, "", "", "")[:3]
+        now, owner, until = (*lease, "", "", "")[:3]
         if not until.isdigit() or not now.isdigit():
-            # Another computer is just about to write it, or died before it did.
+            # Another computer is about to write it, or died before it did.
             time.sleep(1.0)
             if self._shell(f"cat {FOLDER}/lease").out.split():
                 return
-        # Of our own user's jobs only this one is alive: it holds the lease of this computer.
+        # Only this job of our own user is alive: it holds the lease on this computer.
         elif owner != self._owner and int(now) < int(until):
             raise DeviceError(
                 f"phone {self._serial} is leased to {owner} for {int(until) - int(now)} s more",
@@ -281,25 +291,25 @@ class Phone:
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > LEASE_SECONDS / 4:
-            kept = f"grep -q {self._token} {FOLDER}/lease && {self._lease()} && echo kept"
-            said = self._shell(kept)
-            if said.out.split() != ["kept"]:
-                raise _gone(self._serial) or DeviceError(
+            command = f"grep -q {self._token} {FOLDER}/lease && {self._lease()} && echo kept"
+            output = self._shell(command)
+            if output.out.split() != ["kept"]:
+                raise _absence(self._serial) or DeviceError(
                     f"another job has taken the lease of phone {self._serial}", "measure again"
                 )
 
     def _place(self, name: str, digest: str) -> str:
-        """Where a file goes: under its own name, if that is plain and not another file's."""
+        """The remote path of a file: its own name, if that is plain and unused."""
         suffix = Path(name).suffix if _PLAIN_NAME.fullmatch("x" + Path(name).suffix) else ""
         for candidate in (name, f"{digest[:16]}{suffix}"):
             remote = f"{FOLDER}/{candidate}"
             if (
                 _PLAIN_NAME.fullmatch(candidate)
                 and candidate not in ("lease", "fixed")
-                and (self._pushed.get(remote, digest) == digest)
+                and (self._files.get(remote, digest) == digest)
             ):
                 return remote
-        raise AssertionError("a hash is a plain name, and no other file's")
+        raise AssertionError("a hash is a plain and unused name")
 
     def _make_room(self, path: Path) -> None:
         free = _android.free_bytes(self._shell(f"df -k {FOLDER}").out)
@@ -312,41 +322,41 @@ class Phone:
             )
 
     def _verify(self, name: str, remote: str, digest: str) -> None:
-        said = self._shell(f"sha256sum {shlex.quote(remote)}")
-        there = (said.out.split() or [""])[0]
-        if there != digest:
-            raise _gone(self._serial) or DeviceError(
+        output = self._shell(f"sha256sum {shlex.quote(remote)}")
+        remote_digest = (output.out.split() or [""])[0]
+        if remote_digest != digest:
+            raise _absence(self._serial) or DeviceError(
                 f"{name} arrived on phone {self._serial} as another file: its sha256 there is "
-                f"{there[:16] or said.err.strip() or 'unknown'}, not {digest[:16]}",
+                f"{remote_digest[:16] or output.err.strip() or 'unknown'}, not {digest[:16]}",
                 "try another cable",
             )
 
-    def _shell(self, script: str, *, check: bool = False) -> _Said:
-        """A short command of our own; DeviceError where adb does not come through.
+    def _shell(self, script: str, *, check: bool = False) -> _Output:
+        """Runs a short script; DeviceError if adb fails.
 
-        The phone's shell ends with 0 whatever `script` ends with (unless `check`): adb's own
-        failures are known by that.
+        The phone's shell ends with 0 whatever the status of `script` (unless `check`): another
+        status is a failure of adb.
         """
-        wrapped = script if check else f"{{ {script}\n}}; :"
-        said = self._adb("shell", wrapped, seconds=ANSWER_SECONDS)
-        if said.status:
-            raise self._refused(said.err or said.out, f"`{script[:40]}` failed")
-        return said
+        command = script if check else f"{{ {script}\n}}; :"
+        output = self._adb("shell", command, seconds=ANSWER_SECONDS)
+        if output.status:
+            raise self._error(output.err or output.out, f"`{script[:40]}` failed")
+        return output
 
-    def _adb(self, *arguments: str, seconds: float) -> _Said:
+    def _adb(self, *arguments: str, seconds: float) -> _Output:
         return _run((*_command(self._serial), *arguments), f"phone {self._serial}", seconds)
 
-    def _refused(self, text: str, what: str) -> DeviceError:
-        """What adb said, in our words."""
+    def _error(self, text: str, what: str) -> DeviceError:
+        """An error for the output of adb."""
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
         last = last.removeprefix("adb: ").removeprefix("error: ")
         if "No space left" in text:
             return DeviceError(f"phone {self._serial} is full: {what}", "free some space on it")
-        return _gone(self._serial) or DeviceError(f"phone {self._serial}: {what}", last)
+        return _absence(self._serial) or DeviceError(f"phone {self._serial}: {what}", last)
 
 
-class Process:
-    """A command that runs on a phone, at the other end of an adb of its own."""
+class PhoneProcess:
+    """A command that runs on a phone, through its own adb process."""
 
     def __init__(self, child: Child, serial: str, renew: Callable[[], None]) -> None:
         self._child = child
@@ -374,8 +384,8 @@ class Process:
         """
         status, tail = self._child.wait()
         # adb ends with 0 where the link broke.
-        if gone := _gone(self._serial):
-            raise gone
+        if error := _absence(self._serial):
+            raise error
         # adbd tells a signal as a shell does.
         return (128 - status if status > 128 else status), tail
 
@@ -384,8 +394,8 @@ class Process:
         self._child.kill()
 
 
-class _Said:
-    """What a command of adb came to."""
+class _Output:
+    """The result of an adb command."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status = status
@@ -393,7 +403,7 @@ class _Said:
         self.err = err
 
 
-def _run(command: Sequence[str], who: str, seconds: float) -> _Said:
+def _run(command: Sequence[str], who: str, seconds: float) -> _Output:
     """One adb command, to its end; DeviceError after `seconds`."""
     # A session of its own: a Ctrl-C is ours to answer, and our clean-up needs adb.
     with subprocess.Popen(
@@ -417,7 +427,7 @@ def _run(command: Sequence[str], who: str, seconds: float) -> _Said:
         except BaseException:
             process.kill()
             raise
-    return _Said(process.returncode, out, err)
+    return _Output(process.returncode, out, err)
 
 
 def _verb(command: Sequence[str]) -> str:
@@ -428,24 +438,24 @@ def _command(serial: str) -> tuple[str, ...]:
     return (native.adb(), "-s", serial)
 
 
-def _listed() -> list[_android.Listed]:
-    said = _run((native.adb(), "devices", "-l"), "adb", ANSWER_SECONDS)
-    if said.status:
-        lines = said.err.strip().splitlines() or ["adb devices failed"]
+def _phones() -> list[_android.ListedPhone]:
+    output = _run((native.adb(), "devices", "-l"), "adb", ANSWER_SECONDS)
+    if output.status:
+        lines = output.err.strip().splitlines() or ["adb devices failed"]
         raise DeviceError(f"adb cannot start its server: {lines[-1]}", "adb kill-server")
-    return _android.listed(said.out)
+    return _android.parse_devices(output.out)
 
 
-def _choose(wanted: str) -> str:
+def _choose(serial_: str) -> str:
     """The serial number of a phone that is ready."""
-    phones = _listed()
-    serial = wanted or os.environ.get("ANDROID_SERIAL", "")
+    phones = _phones()
+    serial = serial_ or os.environ.get("ANDROID_SERIAL", "")
     ready = [phone.serial for phone in phones if phone.state == "device"]
-    connected = _connected(phones)
+    phone_list = _phone_list(phones)
     if serial:
         state = next((phone.state for phone in phones if phone.serial == serial), None)
         if state is None:
-            raise DeviceError(f"no phone {serial} is connected", connected)
+            raise DeviceError(f"no phone {serial} is connected", phone_list)
         if state != "device":
             raise DeviceError(f"phone {serial} is {state}", _fix(state))
         return serial
@@ -453,21 +463,21 @@ def _choose(wanted: str) -> str:
         return ready[0]
     if ready:
         raise DeviceError(
-            f"{len(ready)} phones are connected", f"choose by --device adb:SERIAL: {connected}"
+            f"{len(ready)} phones are connected", f"choose by --device adb:SERIAL: {phone_list}"
         )
     if len(phones) == 1:
         raise DeviceError(f"phone {phones[0].serial} is {phones[0].state}", _fix(phones[0].state))
-    raise DeviceError("no phone is ready" if phones else "no phone is connected", connected)
+    raise DeviceError("no phone is ready" if phones else "no phone is connected", phone_list)
 
 
-def _connected(phones: Sequence[_android.Listed]) -> str:
+def _phone_list(phones: Sequence[_android.ListedPhone]) -> str:
     each = [f"{phone.serial} ({phone.model or phone.state})" for phone in phones]
     return f"there are {', '.join(each)}" if each else _CONNECT
 
 
-def _gone(serial: str) -> DeviceError | None:
-    """The error for a phone that is not there any more; None where it is."""
-    state = next((phone.state for phone in _listed() if phone.serial == serial), None)
+def _absence(serial: str) -> DeviceError | None:
+    """The error for a phone that is no longer connected; None if it is."""
+    state = next((phone.state for phone in _phones() if phone.serial == serial), None)
     if state == "device":
         return None
     if state is None:
@@ -476,11 +486,11 @@ def _gone(serial: str) -> DeviceError | None:
 
 
 def _fix(state: str) -> str:
-    return _MEND.get(state, "look at its screen, and plug it in again")
+    return _FIXES.get(state, "look at its screen, and plug it in again")
 
 
 def _owner() -> str:
-    """A name for this user's leases that no other computer's jobs have."""
+    """A name for this user's leases that is unique among computers."""
     path = cache_dir() / "leases" / "owner"
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -492,7 +502,7 @@ def _owner() -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A Ctrl-C that comes meanwhile is answered afterwards."""
+    """Delays a Ctrl-C until the end of the context."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""An emulated ARM core on this machine, by qemu-user: it counts instructions and tells no time.
+"""An emulated ARM core on this machine, by qemu-user: it counts instructions and gives no times.
 
-Programs are the aarch64 Linux ones that a board runs; the core's features decide which kernels a
-runtime takes, as they do there. Every program runs with our counter (android_bench/counter), whose
-events come between its own.
+Programs are the same aarch64 Linux programs that a board runs; the core's features decide which
+kernels a runtime uses, as on the board. Every program runs with our counter
+(android_bench/counter), whose events appear between the program's own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DEFAULT_CORE = "cortex-a76"
 
 @dataclass(frozen=True)
 class Core:
-    """A core as Linux describes it in /proc/cpuinfo; engines choose their kernels by that.
+    """A core as Linux describes it in /proc/cpuinfo, by which engines choose their kernels.
 
-    `part` is its number at Arm (MIDR_EL1), `features` what it has, in Linux's words.
+    `part` is Arm's part number (MIDR_EL1), `features` are its features in Linux's words.
     """
 
     part: int
@@ -49,34 +49,34 @@ CORES = {
     "cortex-a710": Core(0xD47, f"{_V82} i8mm bf16 sve sve2", "2021, big, int8 matrices, SVE2"),
 }
 
-# Everything that could differ between two runs of a program is fixed: where its memory lies, what
-# it is given as random, and its environment.
-_FIXED = ("-R", "0x2000000000", "-seed", "1")
+# Everything that could differ between two runs of a program is fixed: the address of its memory,
+# its random numbers, and its environment.
+_FIXED_OPTIONS = ("-R", "0x2000000000", "-seed", "1")
 
 
 def available() -> tuple[DeviceInfo, ...]:
-    """The cores that the emulator here has; what to do where there is no emulator."""
+    """The cores that the installed emulator supports; with a fix if there is no emulator."""
     try:
-        have = _cores_of_qemu(_qemu())
+        cores = _cores_of_qemu(_qemu())
         fix = ""
     except DeployError as error:
-        have, fix = frozenset(CORES), error.hint
+        cores, fix = frozenset(CORES), error.hint
     return tuple(
         DeviceInfo(f"emulator:{name}", KIND, core.about, fix)
         for name, core in CORES.items()
-        if name in have
+        if name in cores
     )
 
 
 @contextmanager
 def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Emulator]:
-    """An emulated core, `emulator:CORE`; what was started on it ends with the context.
+    """An emulated core, `emulator:CORE`; processes started on it end with the context.
 
-    The host is leased as for any other work: counts do not depend on what else runs there.
+    The host is leased as for any other work: counts do not depend on what else runs.
 
     Raises:
-        UsageError: no such core, or the emulator here does not have it.
-        MissingError: the emulator is not here.
+        UsageError: no such core, or the installed emulator does not support it.
+        MissingError: the emulator is not installed.
     """
     core = name.partition(":")[2] or DEFAULT_CORE
     if core not in CORES:
@@ -114,7 +114,7 @@ class Emulator(Local):
         _furnish(folder / "root", CORES[core])
 
     def facts(self) -> Mapping[str, str]:
-        """The core, and the versions of all that a count depends on (`version_...`)."""
+        """The core, and the versions of everything that a count depends on (`version_...`)."""
         equipment = native.equipment()
         versions = {"qemu": self._qemu.version, **equipment.versions}
         return {
@@ -126,7 +126,7 @@ class Emulator(Local):
     def run(self, argv: Sequence[str]) -> Child:
         """Starts an aarch64 program; the counter's events come on its standard output too."""
         if argv[0].startswith("-"):
-            raise DeviceError(f"{argv[0]} is no program")
+            raise DeviceError(f"{argv[0]} is not a program")
         plugin = f"{native.counter()},out=/proc/self/fd/1"
         libraries = self._qemu.libraries
         return super().run(
@@ -139,7 +139,7 @@ class Emulator(Local):
                 str(self._folder / "root"),
                 "-cpu",
                 self._core,
-                *_FIXED,
+                *_FIXED_OPTIONS,
                 "-U",
                 "LD_LIBRARY_PATH",
                 "-plugin",
@@ -150,9 +150,9 @@ class Emulator(Local):
 
 
 def _furnish(root: Path, core: Core) -> None:
-    """What programs find below / first: the arm64 libraries, and a description of the core.
+    """Prepares the root folder of programs: the arm64 libraries, and a description of the core.
 
-    Where qemu does not make one up (before 8.2), they would read that of this machine.
+    Before 8.2 qemu does not provide the description, and programs would read that of this machine.
     """
     sysroot = native.sysroot()
     (root / "proc").mkdir(parents=True)
@@ -168,12 +168,12 @@ def _furnish(root: Path, core: Core) -> None:
 
 def _qemu() -> _Qemu:
     program, libraries = str(native.qemu()), ""
-    own = native.equipment().qemu_libraries
-    if own:
-        libraries = ":".join(map(str, sorted((native.folder() / own).iterdir())))
-    said = _ask(program, libraries, "--version")
-    found = re.search(r"version (.+)", said)
-    return _Qemu(program, libraries, f"qemu {found[1]}" if found else "qemu")
+    folder = native.equipment().qemu_libraries
+    if folder:
+        libraries = ":".join(map(str, sorted((native.folder() / folder).iterdir())))
+    output = _ask(program, libraries, "--version")
+    match = re.search(r"version (.+)", output)
+    return _Qemu(program, libraries, f"qemu {match[1]}" if match else "qemu")
 
 
 @cache
@@ -185,7 +185,7 @@ def _cores_of_qemu(qemu: _Qemu) -> frozenset[str]:
 def _ask(program: str, libraries: str, *arguments: str) -> str:
     environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [program, *arguments],
             env=environment,
             capture_output=True,
@@ -200,4 +200,4 @@ def _ask(program: str, libraries: str, *arguments: str) -> str:
             "mobiledeploy doctor --clean --emulator",
         ) from error
     # `-cpu help` ends with status 1 in some versions.
-    return done.stdout
+    return process.stdout

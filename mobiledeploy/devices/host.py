@@ -1,4 +1,4 @@
-"""This machine: runners are child processes, files lie where they lie."""
+"""This machine: runners are child processes, files stay where they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def available() -> tuple[DeviceInfo, ...]:
 
 @contextmanager
 def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Host]:
-    """Leases this machine; what was started on it ends with the context."""
+    """Leases this machine; processes started on it end with the context."""
     if name != "host":
         raise UsageError(f"the host has no parts: {name!r}", "--device host")
     with leases.hold("host", exclusive=exclusive, reporter=reporter):
@@ -40,10 +40,10 @@ class Host(Local):
     """An open lease of this machine."""
 
     def facts(self) -> Mapping[str, str]:
-        """What the machine is and how it stands right now; what it does not tell is absent.
+        """What the machine is, and its present state; facts that it does not give are absent.
 
         `busy_cpu_s` and `stolen_cpu_s` are seconds of CPU since it started, over all cores: two
-        readings tell what else ran between them.
+        readings show what else ran between them.
         """
         return {key: value for key, value in _facts() if value}
 
@@ -95,13 +95,13 @@ def _values(path: str, key: str) -> Iterator[str]:
 
 
 def _each(pattern: str) -> str:
-    """What the files say, each different value once."""
-    found = (_text(str(path)).strip() for path in sorted(Path("/").glob(pattern[1:])))
-    return ",".join(dict.fromkeys(text for text in found if text))
+    """The contents of the files, each different value once."""
+    texts = (_text(str(path)).strip() for path in sorted(Path("/").glob(pattern[1:])))
+    return ",".join(dict.fromkeys(text for text in texts if text))
 
 
 def _text(path: str) -> str:
-    """A file of /proc or /sys; "" where this system has none of it."""
+    """A file of /proc or /sys; "" if this system does not have it."""
     try:
         return Path(path).read_text("utf-8", "replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""A session with a device, played back from the file that `bench --record FILE` wrote."""
+"""A session with a device, replayed from the file that `bench --record FILE` wrote."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ T = TypeVar("T")
 
 
 def available() -> tuple[DeviceInfo, ...]:
-    """None: a recording is a file of the user's."""
+    """Empty: a recording is a file of the user's."""
     return ()
 
 
 @contextmanager
-def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[Played]:
-    """The session in FILE of `replay:FILE`; nothing is leased, for nothing runs.
+def open(name: str, *, exclusive: bool, reporter: Reporter) -> Iterator[ReplaySession]:
+    """The session in FILE of `replay:FILE`; nothing runs, so nothing is leased.
 
     Raises:
         UsageError: no FILE.
-        InputError: it is no recording.
+        InputError: FILE is not a recording.
     """
     file = name.partition(":")[2]
     if not file:
         raise UsageError("replay needs a recording", "--device replay:FILE")
-    yield Played(recording.read(Path(file)), file)
+    yield ReplaySession(recording.read(Path(file)), file)
 
 
-class Played:
-    """A session whose answers are those of a recording, in their order."""
+class ReplaySession:
+    """A session with the answers of a recording, in their order."""
 
-    def __init__(self, played: recording.Recording, file: str) -> None:
+    def __init__(self, recording_: recording.Recording, file: str) -> None:
         self._file = file
-        self._facts = iter(played.facts)
-        self._pushed = {pushed.sha256: pushed for pushed in played.pushed}
-        self._runs = iter(played.runs)
-        self._clock = iter(played.clock)
-        self._holds = iter(played.holds)
+        self._facts = iter(recording_.facts)
+        self._files = {file_.sha256: file_ for file_ in recording_.pushed}
+        self._runs = iter(recording_.runs)
+        self._clock = iter(recording_.clock)
+        self._holds = iter(recording_.holds)
 
     def facts(self) -> Mapping[str, str]:
-        """What the device said."""
+        """The recorded facts."""
         return self._next(self._facts)
 
     def push(self, path: Path) -> str:
-        """Where the file lay; InputError where it is not the one that was pushed then."""
-        pushed = self._pushed.get(records.sha256(path))
-        if pushed is None:
-            names = ", ".join(pushed.name for pushed in self._pushed.values())
+        """The file's recorded path; InputError if it is not a file that was pushed then."""
+        file_ = self._files.get(records.sha256(path))
+        if file_ is None:
+            names = ", ".join(file_.name for file_ in self._files.values())
             raise InputError(
                 f"{self._file} was recorded with other files than this {path.name}",
                 f"name the artifacts that were recorded: {names}",
             )
-        return pushed.remote
+        return file_.remote
 
-    def run(self, argv: Sequence[str]) -> Ended:
-        """What was said, whatever is asked."""
-        return Ended(self._next(self._runs))
+    def run(self, argv: Sequence[str]) -> RecordedProcess:
+        """The recorded process, whatever `argv` is."""
+        return RecordedProcess(self._next(self._runs))
 
     def pull(self, remote: str, path: Path) -> None:
         """InputError: a recording holds no files."""
         raise InputError(f"{self._file} holds no files, so {remote} is not in it")
 
     def clock(self) -> float:
-        """The device's seconds."""
+        """The recorded clock in seconds."""
         return self._next(self._clock)
 
     def hold_clocks(self, on: bool) -> bool:
-        """What the device said."""
+        """The recorded answer."""
         return self._next(self._holds)
 
     def _next(self, answers: Iterable[T]) -> T:
@@ -86,25 +86,25 @@ class Played:
         )
 
 
-class Ended:
-    """A process that ended when it was recorded."""
+class RecordedProcess:
+    """A process from the recording, which has ended."""
 
-    def __init__(self, ran: recording.Ran) -> None:
-        self._ran = ran
+    def __init__(self, run: recording.Ran) -> None:
+        self._run = run
 
     def lines(self) -> Iterator[str]:
-        """What it said."""
-        yield from self._ran.lines
+        """The recorded output."""
+        yield from self._run.lines
 
     def send(self, line: str) -> None:
-        """It has heard it."""
+        """Does nothing: the process has ended."""
 
     def stop(self) -> None:
-        """It has ended."""
+        """Does nothing: the process has ended."""
 
     def wait(self) -> tuple[int, str]:
-        """How it ended."""
-        return self._ran.status or 0, self._ran.stderr
+        """The recorded exit status and standard error."""
+        return self._run.status or 0, self._run.stderr
 
     def kill(self) -> None:
-        """It has ended."""
+        """Does nothing: the process has ended."""

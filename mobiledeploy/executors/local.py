@@ -12,12 +12,13 @@ _Answer = tuple[int, str | BaseException]
 def run(
     work: Callable[[str, int], str], jobs: Sequence[str], *, workers: int, address: str
 ) -> Iterator[tuple[int, str]]:
-    """(number of a job, what `work` made of it), as they finish; `address` is not needed."""
+    """(number of a job, the result of `work` for it), as they finish; `address` is not used."""
     waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     for numbered in enumerate(jobs):
         waiting.put(numbered)
-    # Daemons: who is interrupted does not wait for what is running, which dies with this process.
+    # Daemon threads: after an interrupt nothing waits for running jobs, which end with this
+    # process.
     for worker in range(min(workers, len(jobs))):
         threading.Thread(target=_serve, args=(work, worker, waiting, answers), daemon=True).start()
     try:
@@ -43,7 +44,7 @@ def _serve(
             return
         try:
             answers.put((number, work(job, worker)))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the answers are read
+        except BaseException as error:  # noqa: BLE001 - raised again where the answers are read
             answers.put((number, error))
 
 

@@ -1,6 +1,6 @@
-"""A Ray cluster: one at an address, or one that is started on this machine for the sweep.
+"""A Ray cluster: at an address, or started on this machine for the sweep.
 
-Only the driver writes the store: a job gives back its files and records as text.
+Only the driver writes the store: a job returns its files and records as text.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _REACH_SECONDS = 5.0
 def run(
     work: Callable[[str, int], str], jobs: Sequence[str], *, workers: int, address: str
 ) -> Iterator[tuple[int, str]]:
-    """(number of a job, what `work` made of it), as they finish."""
-    _begin(workers, address)
+    """(number of a job, the result of `work` for it), as they finish."""
+    _start(workers, address)
     try:
         remote = ray.remote(max_retries=0, num_cpus=1)(work)
         free, waiting = list(range(workers)), list(enumerate(jobs))
@@ -31,13 +31,13 @@ def run(
                 number, job = waiting.pop(0)
                 worker = free.pop()
                 running[remote.remote(job, worker)] = number, worker
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            number, worker = running.pop(done)
+            (finished_job,), _ = ray.wait(list(running), num_returns=1)
+            number, worker = running.pop(finished_job)
             free.append(worker)
             try:
-                answer = ray.get(done)
+                answer = ray.get(finished_job)
             except ray.exceptions.RayTaskError as error:
-                # A defect of ours: as it was raised there.
+                # A defect of ours is raised as it was there.
                 raise error.cause from error
             except ray.exceptions.RayError as error:
                 raise DeviceError(f"Ray lost a job: {str(error).splitlines()[0]}") from error
@@ -46,8 +46,8 @@ def run(
         ray.shutdown()
 
 
-def _begin(workers: int, address: str) -> None:
-    # What a sweep says is its own; Ray's environment variables ask it not to call home.
+def _start(workers: int, address: str) -> None:
+    # Ray prints nothing during a sweep, and its environment variable turns its usage reports off.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     if not address:
@@ -58,11 +58,13 @@ def _begin(workers: int, address: str) -> None:
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise DeviceError(f"no Ray cluster at {address}: {error}", "ray status tells") from error
+        raise DeviceError(
+            f"no Ray cluster at {address}: {error}", "ray status shows the cluster"
+        ) from error
 
 
 def _reach(address: str) -> None:
-    """Ray itself tries for a minute and then ends the process: a closed door is known at once."""
+    """Fails at once if the port is closed: Ray tries for a minute and then ends the process."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -1,4 +1,4 @@
-"""ONNX files: read, sealed and tapped as protobufs."""
+"""ONNX files: reads and edits them as protobufs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from mobiledeploy.core.types import Contract, FileFacts, Golden, Layer, Preproce
 
 SUFFIX = ".onnx"
 
-# The operators that ONNX Runtime 1.31 fuses with the (De)QuantizeLinear nodes around them, as the
-# graph shows that it stores after optimizing; every other operator between them stays in float.
+# The operators that ONNX Runtime 1.31 fuses with the (De)QuantizeLinear nodes around them, as shown
+# by the graph that it stores after optimizing; every other operator between them stays in float.
 _INTEGER_KERNELS = (
     "Add",
     "AveragePool",
@@ -41,7 +41,7 @@ _INTEGER_KERNELS = (
     "Softmax",
     "Where",
 )
-# They hand their numbers on, of whatever type.
+# They move values of any type.
 _MOVING = (
     "DepthToSpace",
     "Expand",
@@ -56,17 +56,17 @@ _MOVING = (
     "Transpose",
     "Unsqueeze",
 )
-# Products with weights: the operators that integers are there for.
+# Products with weights: the operators that gain most from integers.
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LOWEST = {"int8": -128, "uint8": 0}
 _QUANTIZERS = ("DequantizeLinear", "QuantizeLinear")
 _SEEN_THROUGH = (*_QUANTIZERS, "Reshape", "Softmax")
-# Of metadata_props: the contract as JSON that people can read, and the golden samples packed.
+# Keys of metadata_props: the contract as readable JSON, and the compressed golden samples.
 _CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
 _LARGEST_GOLDEN = 1 << 26
 _SMALL_CONSTANT = 1 << 10
-"""Elements: larger ones are no shapes."""
-# The values that ONNX's own list of metadata has (docs/MetadataProps.md).
+"""Elements: larger constants are not shapes."""
+# The values in ONNX's own list of metadata (docs/MetadataProps.md).
 _RANGES = {
     (0.0, 1.0): "Normalized_0_1",
     (-1.0, 1.0): "Normalized_1_1",
@@ -75,14 +75,14 @@ _RANGES = {
 
 
 def inspect(data: bytes) -> FileFacts:
-    """Inputs, outputs and operators; InputError where `data` is no ONNX model."""
+    """Inputs, outputs and operators; InputError if `data` is not an ONNX model."""
     model = _open(data)
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     quantizers = _quantizers(graph, constants)
     shapes = _shapes(model)
     # Weights in QDQ form reach their operator as floats.
-    fixed = constants.keys() | {
+    constant_names = constants.keys() | {
         node.output[0]
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in constants
@@ -90,15 +90,21 @@ def inspect(data: bytes) -> FileFacts:
 
     def tensor(name: str) -> Tensor:
         if name in constants:
-            held = constants[name]
-            shape, dtype = tuple(held.dims), _dtype(held.data_type)
+            constant = constants[name]
+            shape, dtype = tuple(constant.dims), _dtype(constant.data_type)
         else:
             shape, dtype = shapes.get(name, ((), "unknown"))
         scale, zero_point, axis = quantizers.get(name, ((), (), 0))
         if axis < 0:
             axis += len(shape)
         return Tensor(
-            name, shape, dtype, scale, zero_point, axis if len(scale) > 1 else None, name in fixed
+            name,
+            shape,
+            dtype,
+            scale,
+            zero_point,
+            axis if len(scale) > 1 else None,
+            name in constant_names,
         )
 
     layers = tuple(
@@ -125,84 +131,86 @@ def inspect(data: bytes) -> FileFacts:
 def float_layers(facts: FileFacts) -> tuple[str, ...]:
     """In QDQ form: the operators that ONNX Runtime has to compute in float.
 
-    Not in float are those that touch no float tensor, and:
+    Operators without float tensors are not in float, and neither are these:
 
     - operators with an integer kernel, all of whose float inputs come from a DequantizeLinear and
       whose outputs all go to a QuantizeLinear;
-    - a Relu between the two whose QuantizeLinear cuts at zero itself;
-    - operators that only move numbers that come from a DequantizeLinear.
+    - a Relu between the two if its QuantizeLinear already clips at zero;
+    - operators that only move values from a DequantizeLinear.
 
     Clip and Resize count as float, though some of them are not: that depends on bounds and on a
-    mode, which `facts` do not hold. Whether a CPU has the kernel is not told: on x86-64, ONNX
-    Runtime 1.31 has none for signed activations that several operators read.
+    mode, which `facts` do not hold. The CPU is not considered: on x86-64, ONNX Runtime 1.31 has no
+    kernel for signed activations that several operators read.
     """
-    found, _ = _in_float(facts)
-    return tuple(layer.op for layer in found)
+    float_layers_, _ = _in_float(facts)
+    return tuple(layer.op for layer in float_layers_)
 
 
 def between_integers(facts: FileFacts) -> tuple[str, ...]:
-    """Of `float_layers` those that begin and end in integers: the int8 form that ONNX has of them.
+    """Those of `float_layers` that start and end in integers, which is their int8 form in ONNX.
 
-    Such are operators, one or a few in a row, into which only what a DequantizeLinear made and
-    constants go, and out of which all goes into a QuantizeLinear. A product with weights is one
-    only where it stands alone, and its weights are integers too.
+    These are single operators or short chains: all their inputs are constants or come from a
+    DequantizeLinear, and all their outputs go to a QuantizeLinear. A product with weights counts
+    only if it is alone and its weights are integers too.
     """
-    found, integer = _in_float(facts)
+    float_layers_, dequantized = _in_float(facts)
     readers = _readers(facts)
     ends = {tensor.name for tensor in facts.outputs}
-    inside = {id(layer) for layer in found}
-    makers = {t.name: number for number, layer in enumerate(found) for t in layer.outputs}
-    # Each layer's row: the number of a layer in it, or of one that knows it.
-    row = list(range(len(found)))
+    float_ids = {id(layer) for layer in float_layers_}
+    makers = {t.name: number for number, layer in enumerate(float_layers_) for t in layer.outputs}
+    # For each layer a layer of its chain (union-find).
+    parent = list(range(len(float_layers_)))
 
-    def first(number: int) -> int:
-        while row[number] != number:
-            row[number] = number = row[row[number]]
+    def chain_of(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
         return number
 
-    outside = set()
-    for number, layer in enumerate(found):
+    excluded = set()
+    for number, layer in enumerate(float_layers_):
         for tensor in _floats(layer.inputs):
             if tensor.name in makers:
-                row[first(number)] = first(makers[tensor.name])
-            elif tensor.name not in integer and (not tensor.constant or layer.op in _HEAVY):
-                outside.add(number)
+                parent[chain_of(number)] = chain_of(makers[tensor.name])
+            elif tensor.name not in dequantized and (not tensor.constant or layer.op in _HEAVY):
+                excluded.add(number)
         for tensor in _floats(layer.outputs):
             after = readers.get(tensor.name, [])
-            stays = all(x.op == "QuantizeLinear" or id(x) in inside for x in after)
+            stays = all(x.op == "QuantizeLinear" or id(x) in float_ids for x in after)
             if not after or not stays or tensor.name in ends:
-                outside.add(number)
-    sizes = Counter(first(number) for number in range(len(found)))
-    refused = {first(number) for number in outside} | {
-        first(number)
-        for number, layer in enumerate(found)
-        if layer.op in _HEAVY and sizes[first(number)] > 1
+                excluded.add(number)
+    sizes = Counter(chain_of(number) for number in range(len(float_layers_)))
+    excluded_chains = {chain_of(number) for number in excluded} | {
+        chain_of(number)
+        for number, layer in enumerate(float_layers_)
+        if layer.op in _HEAVY and sizes[chain_of(number)] > 1
     }
-    return tuple(x.op for number, x in enumerate(found) if first(number) not in refused)
+    return tuple(
+        x.op for number, x in enumerate(float_layers_) if chain_of(number) not in excluded_chains
+    )
 
 
 def _in_float(facts: FileFacts) -> tuple[list[Layer], set[str]]:
-    """The layers that `float_layers` names, and the float tensors that stand for integers."""
+    """The layers of `float_layers`, and the float tensors that are dequantized integers."""
     readers = _readers(facts)
-    integer: set[str] = set()
-    found = []
+    dequantized: set[str] = set()
+    float_layers_ = []
     for layer in facts.layers:
         if layer.op == "DequantizeLinear":
-            integer.add(layer.outputs[0].name)
+            dequantized.add(layer.outputs[0].name)
         elif layer.op == "QuantizeLinear" or not _floats((*layer.inputs, *layer.outputs)):
             continue
-        elif not all(tensor.name in integer for tensor in _floats(layer.inputs)):
-            found.append(layer)
+        elif not all(tensor.name in dequantized for tensor in _floats(layer.inputs)):
+            float_layers_.append(layer)
         elif layer.op in _MOVING:
-            integer.update(tensor.name for tensor in layer.outputs)
+            dequantized.update(tensor.name for tensor in layer.outputs)
         else:
             after = [reader for t in layer.outputs for reader in readers.get(t.name, [])]
-            stored = bool(after) and all(reader.op == "QuantizeLinear" for reader in after)
-            cut = all(_cuts_at_zero(reader.outputs[0]) for reader in after)
-            kernel = layer.op in _INTEGER_KERNELS or (layer.op == "Relu" and cut)
-            if not (kernel and stored):
-                found.append(layer)
-    return found, integer
+            is_quantized = bool(after) and all(reader.op == "QuantizeLinear" for reader in after)
+            is_clipped = all(_cuts_at_zero(reader.outputs[0]) for reader in after)
+            has_kernel = layer.op in _INTEGER_KERNELS or (layer.op == "Relu" and is_clipped)
+            if not (has_kernel and is_quantized):
+                float_layers_.append(layer)
+    return float_layers_, dequantized
 
 
 def _readers(facts: FileFacts) -> dict[str, list[Layer]]:
@@ -227,19 +235,22 @@ def sparsity(data: bytes) -> float:
 
 
 def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
-    """The constants of numbers, as real values, by the name that a layer reads them by."""
+    """The constants as real values, by the names that layers read."""
     graph = _open(data).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    found = {
+    values_by_name = {
         name: _values(tensor).astype(np.float32)
         for name, tensor in constants.items()
         if _dtype(tensor.data_type) in ("float32", "float16", "int8", "uint8", "int32")
     }
     quantizers = _quantizers(graph, constants)
     for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in found.keys() & quantizers.keys():
+        if (
+            node.op_type == "DequantizeLinear"
+            and node.input[0] in values_by_name.keys() & quantizers.keys()
+        ):
             scale, zero, axis = quantizers[node.input[0]]
-            real = found[node.input[0]]
+            real = values_by_name[node.input[0]]
             if len(scale) != 1 and not (
                 -real.ndim <= axis < real.ndim and len(scale) == len(zero) == real.shape[axis]
             ):
@@ -248,8 +259,8 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
             if len(scale) > 1:
                 sides[axis] = -1
             steps = real - np.asarray(zero, np.float32).reshape(sides)
-            found[node.output[0]] = steps * np.asarray(scale, np.float32).reshape(sides)
-    return found
+            values_by_name[node.output[0]] = steps * np.asarray(scale, np.float32).reshape(sides)
+    return values_by_name
 
 
 def seal(data: bytes) -> bytes:
@@ -263,17 +274,17 @@ def seal(data: bytes) -> bytes:
             f"the converted model has {len(inputs)} inputs and {len(graph.output)} outputs; "
             "one image in and one row of scores out are needed"
         )
-    renamed = {inputs[0].name: "image", graph.output[0].name: "scores"}
+    new_names = {inputs[0].name: "image", graph.output[0].name: "scores"}
     for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
-                names[index] = renamed.get(name, name)
+                names[index] = new_names.get(name, name)
     inputs[0].name, graph.output[0].name = "image", "scores"
     return bytes(model.SerializeToString(deterministic=True))
 
 
 def write_metadata(data: bytes, contract: Contract) -> bytes:
-    """The file with the contract in `metadata_props`, and what ONNX has names for beside it."""
+    """The file with the contract in `metadata_props`, and the properties that ONNX names."""
     model = _open(data)
     golden = zlib.compress(records.line(contract.golden).encode(), 9)
     props = {entry.key: entry.value for entry in model.metadata_props}
@@ -289,24 +300,27 @@ def _image_props(pre: Preprocessing) -> dict[str, str]:
         "Image.BitmapPixelFormat": {"rgb": "Rgb8", "bgr": "Bgr8"}[pre.channels],
         "Image.ColorSpaceGamma": "SRGB",
     }
-    # There is no name for a mean and a deviation besides.
+    # ONNX has no name for an additional mean and deviation.
     if not any(pre.mean) and set(pre.std) == {1.0} and pre.input_range in _RANGES:
         props["Image.NominalPixelRange"] = _RANGES[pre.input_range]
     return props
 
 
 def contract(data: bytes) -> Contract | None:
-    """What `write_metadata` wrote; None where it did not, InputError where it is damaged."""
+    """The contract that `write_metadata` wrote.
+
+    None if there is none, InputError if it is damaged.
+    """
     props = {entry.key: entry.value for entry in _open(data).metadata_props}
     if _CONTRACT not in props:
         return None
-    said = records.loads(Contract, props[_CONTRACT], _CONTRACT)
+    stored_contract = records.loads(Contract, props[_CONTRACT], _CONTRACT)
     try:
-        packed = base64.b64decode(props[_GOLDEN], validate=True)
-        text = zlib.decompressobj().decompress(packed, _LARGEST_GOLDEN)
+        compressed = base64.b64decode(props[_GOLDEN], validate=True)
+        text = zlib.decompressobj().decompress(compressed, _LARGEST_GOLDEN)
     except (KeyError, binascii.Error, zlib.error) as error:
         raise InputError(f"{_GOLDEN} of the ONNX file is damaged") from error
-    return replace(said, golden=records.loads(Golden, text, _GOLDEN))
+    return replace(stored_contract, golden=records.loads(Golden, text, _GOLDEN))
 
 
 def expose_tensor(data: bytes, tensor: str) -> bytes:
@@ -320,48 +334,47 @@ def expose_tensor(data: bytes, tensor: str) -> bytes:
 
 
 def activations(facts: FileFacts) -> tuple[Tensor, ...]:
-    """What the operators hand on to each other, in the order in which it is made.
+    """The tensors between operators, in the order of execution.
 
-    In QDQ form: the codes that a QuantizeLinear has made or a DequantizeLinear reads.
+    In QDQ form these are the codes that a QuantizeLinear writes or a DequantizeLinear reads.
     """
-    made = [t for layer in facts.layers for t in layer.outputs if not t.constant]
-    quantized = any(layer.op == "QuantizeLinear" for layer in facts.layers)
-    return tuple(tensor for tensor in made if tensor.scale or not quantized)
+    outputs = [t for layer in facts.layers for t in layer.outputs if not t.constant]
+    has_codes = any(layer.op == "QuantizeLinear" for layer in facts.layers)
+    return tuple(tensor for tensor in outputs if tensor.scale or not has_codes)
 
 
-def extract_subgraph(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
-    """A copy that takes the tensors `given` and answers with those `wanted`, in this order.
+def extract_subgraph(data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """A copy with the inputs `inputs` and the outputs `outputs`, in this order.
 
-    Operators that nothing wanted depends on are left out, and so is what is given and not read. A
-    tensor that is both given and wanted is answered as its operator makes it, its name with
-    `/made` behind it.
+    Operators that no output depends on are left out, and so are inputs that nothing reads. A tensor
+    that is both is returned as its operator computes it, with the name plus `/made`.
     """
     model = _open(data)
     graph = model.graph
     shapes = _shapes(model)
-    absent = [name for name in (*given, *wanted) if name not in shapes]
+    absent = [name for name in (*inputs, *outputs) if name not in shapes]
     if absent:
         raise InputError(f"the ONNX file has no tensor named {absent[0]}")
-    # What is given is read from the caller, whatever makes it.
-    made = {name: f"{name}/made" for name in given}
-    outputs = [made.get(name, name) for name in wanted]
-    needed, kept = set(outputs), []
+    # Inputs come from the caller, even if an operator computes them.
+    new_names = {name: f"{name}/made" for name in inputs}
+    output_names = [new_names.get(name, name) for name in outputs]
+    needed_names, nodes = set(output_names), []
     for node in reversed(graph.node):
-        names = [made.get(name, name) for name in node.output]
-        if needed.intersection(names):
+        names = [new_names.get(name, name) for name in node.output]
+        if needed_names.intersection(names):
             node.output[:] = names
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-            needed.update(node.input)
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            needed_names.update(node.input)
     del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(reversed(nodes))
 
-    def value(name: str, known: str) -> onnx.ValueInfoProto:
-        shape, dtype = shapes[known]
+    def value(name: str, tensor: str) -> onnx.ValueInfoProto:
+        shape, dtype = shapes[tensor]
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return helper.make_tensor_value_info(name, kind, shape)
 
-    graph.input.extend(value(name, name) for name in given if name in needed)
-    graph.output.extend(value(made.get(name, name), name) for name in wanted)
+    graph.input.extend(value(name, name) for name in inputs if name in needed_names)
+    graph.output.extend(value(new_names.get(name, name), name) for name in outputs)
     del graph.value_info[:]
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -389,9 +402,9 @@ def _open(data: bytes) -> onnx.ModelProto:
 
 
 def _check_outside(message: Any) -> None:
-    """InputError for data in other files, in whatever tensor of `message`, at any depth.
+    """InputError for data in other files, in any tensor of `message`, at any depth.
 
-    ONNX's own readers would open the file that is named, wherever it lies.
+    ONNX's own readers would open the named file, wherever it is.
     """
     waiting = [message]
     while waiting:
@@ -402,7 +415,7 @@ def _check_outside(message: Any) -> None:
                     f"the ONNX file keeps the data of {one.name} in another file",
                     "save it as one file",
                 )
-            # It has no tensors in it, and to list its fields copies its numbers.
+            # It contains no tensors, and listing its fields copies its numbers.
             continue
         for field, value in one.ListFields():
             if field.message_type is not None:
@@ -410,7 +423,7 @@ def _check_outside(message: Any) -> None:
 
 
 def _values(tensor: onnx.TensorProto) -> NDArray[Any]:
-    """The numbers of a constant; InputError where there are not as many as its shape says."""
+    """The values of a constant; InputError if their number does not match its shape."""
     try:
         return numpy_helper.to_array(tensor)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -421,11 +434,11 @@ def _dtype(number: int) -> str:
     try:
         return str(helper.tensor_dtype_to_np_dtype(number)) if number else "unknown"
     except KeyError as error:
-        raise InputError(f"the ONNX file has tensors of a type {number}, which is none") from error
+        raise InputError(f"the ONNX file has tensors of the unknown type {number}") from error
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype by tensor name, as far as ONNX's own shape inference finds them."""
+    """Shape and dtype by tensor name, as far as ONNX's shape inference knows them."""
     try:
         graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     except (
@@ -435,7 +448,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
         TypeError,
         ValueError,
     ) as error:
-        # Of an unknown domain, say.
+        # For example an unknown domain.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"the ONNX file does not fit together: {reason[0][:200]}") from error
     return {
@@ -448,9 +461,9 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with inputs in the place of large constants, which shape inference copies five times.
+    """A copy with inputs instead of large constants, which shape inference copies five times.
 
-    What it reads the values of are shapes, and those are small.
+    It only needs the values of shapes, which are small.
     """
     graph = model.graph
     light = onnx.ModelProto(ir_version=model.ir_version)
@@ -473,12 +486,12 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Those that hold floats, or of which shape inference found no type."""
+    """The tensors of floats, or of a type that shape inference does not know."""
     return [t for t in tensors if t.dtype.startswith("float") or t.dtype == "unknown"]
 
 
 def _cuts_at_zero(tensor: Tensor) -> bool:
-    """Whether the lowest code of a quantized tensor stands for zero."""
+    """Whether the lowest code of a quantized tensor is zero."""
     return tensor.dtype in _LOWEST and set(tensor.zero_point) == {_LOWEST[tensor.dtype]}
 
 
@@ -486,16 +499,16 @@ Quantizers = dict[str, tuple[tuple[float, ...], tuple[int, ...], int]]
 
 
 def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> Quantizers:
-    """Scales, zero points and axis of the integer tensors that (De)QuantizeLinear nodes stand at.
+    """Scales, zero points and axis of the integer tensors of (De)QuantizeLinear nodes.
 
-    The axis may count from the end, as it may in the file.
+    The axis may count from the end, as in the file.
     """
-    found: Quantizers = {}
+    quantizers: Quantizers = {}
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
-            stored = node.output[0]
+            codes = node.output[0]
         elif node.op_type == "DequantizeLinear":
-            stored = node.input[0]
+            codes = node.input[0]
         else:
             continue
         _, scale, zero = (*node.input[:3], "", "", "")[:3]
@@ -503,19 +516,19 @@ def _quantizers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) 
         if scale in constants and (not zero or zero in constants):
             scales = _values(constants[scale]).ravel()
             zeros = _values(constants[zero]).ravel() if zero else np.zeros(scales.shape)
-            found[stored] = (
+            quantizers[codes] = (
                 tuple(float(s) for s in scales),
                 tuple(int(z) for z in zeros.astype(np.int64)),
                 next((int(a.i) for a in node.attribute if a.name == "axis"), 1),
             )
-    return found
+    return quantizers
 
 
 def _logits(layers: tuple[Layer, ...], output: str) -> str:
-    """The input of the softmax that makes `output`, seen through a change of type or shape."""
+    """The input of the softmax behind `output`; changes of type or shape in between are skipped."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     layer = makers.pop(output, None)
     while layer and layer.op in (*_QUANTIZERS, "Reshape"):
-        # Each once: a graph that leads in a circle has no end.
+        # Each layer once: a graph may have a cycle.
         layer = makers.pop(layer.inputs[0].name, None)
     return layer.inputs[0].name if layer and layer.op == "Softmax" else output

@@ -1,4 +1,4 @@
-"""TFLite files: what they hold, their metadata, and parts of them."""
+"""TFLite files: their content, their metadata, and subgraphs of them."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
 
 SUFFIX = ".tflite"
 _WEIGHTS = (np.float32, np.float16, np.int8)
-"""Types that weights have; codes of 4 bits are read one to a byte."""
-# TFLite metadata: a flatbuffer of its own among the buffers, and files in a zip behind the model.
+"""The types of weights; 4-bit codes are read as one byte each."""
+# TFLite metadata: a separate flatbuffer among the buffers, and files in a zip after the model.
 _METADATA, _LABELS, _CONTRACT = "TFLITE_METADATA", "labels.txt", "mobiledeploy.json.gz"
 _DEFLATED_CONTRACT = "mobiledeploy.json"
-"""What it was called while the zip itself was compressed."""
+"""Its former name, when the zip itself was compressed."""
 _LARGEST_CONTRACT = 1 << 26
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def inspect(data: bytes) -> FileFacts:
-    """Inputs, outputs and operators of the first subgraph; InputError where `data` is no TFLite."""
+    """Inputs, outputs and operators of the first subgraph; InputError if `data` is not a TFLite."""
     graph = Graph(data)
     count = range(len(graph.subgraph.tensors))
-    fixed = {i for i in count if graph.bytes_of(i) is not None}
-    # Weights of 16 bits reach their operator as floats.
-    fixed |= {
+    constants = {i for i in count if graph.bytes_of(i) is not None}
+    # 16-bit weights reach their operator as floats.
+    constants |= {
         int(op.outputs[0])
         for op in graph.ops
-        if graph.kind(op) == "DEQUANTIZE" and int(op.inputs[0]) in fixed
+        if graph.kind(op) == "DEQUANTIZE" and int(op.inputs[0]) in constants
     }
-    tensors = tuple(_tensor(graph, i, i in fixed) for i in count)
+    tensors = tuple(_tensor(graph, i, i in constants) for i in count)
     layers = tuple(
         Layer(
             name=tensors[op.outputs[0]].name if len(op.outputs) else "",
@@ -73,7 +73,7 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
 
 
 def between_integers(facts: FileFacts) -> tuple[str, ...]:
-    """None: an operator of TFLite computes in integers itself, or not at all."""
+    """Empty: a TFLite operator computes in integers itself or not at all."""
     return ()
 
 
@@ -95,7 +95,7 @@ def sparsity(data: bytes) -> float:
 def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
     """The constants of floats and of 8-bit and 32-bit integers, as real values, by name."""
     graph = Graph(data)
-    found = {}
+    values_by_name = {}
     for index in range(len(graph.subgraph.tensors)):
         values = graph.constant(index)
         if values is None or graph.dtype(index) not in (*_WEIGHTS, np.int32):
@@ -108,12 +108,14 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
                 sides[graph.axis(index)] = -1
             zero = np.asarray(graph.zero_points(index), np.float32).reshape(sides)
             real = (real - zero) * scale.astype(np.float32).reshape(sides)
-        found[graph.name(index)] = real
-    # Weights of 16 bits reach their operator by another name.
+        values_by_name[graph.name(index)] = real
+    # 16-bit weights reach their operator under another name.
     for op in graph.ops:
-        if graph.kind(op) == "DEQUANTIZE" and graph.name(int(op.inputs[0])) in found:
-            found[graph.name(int(op.outputs[0]))] = found[graph.name(int(op.inputs[0]))]
-    return found
+        if graph.kind(op) == "DEQUANTIZE" and graph.name(int(op.inputs[0])) in values_by_name:
+            values_by_name[graph.name(int(op.outputs[0]))] = values_by_name[
+                graph.name(int(op.inputs[0]))
+            ]
+    return values_by_name
 
 
 def seal(data: bytes) -> bytes:
@@ -130,23 +132,23 @@ def seal(data: bytes) -> bytes:
 
 
 def write_metadata(data: bytes, contract: Contract) -> bytes:
-    """The file with TFLite metadata, and with labels and the contract packed behind it.
+    """The file with TFLite metadata, and with a zip of labels and the contract after it.
 
     Readers of TFLite metadata (MediaPipe, Task Library, ML Kit, Android Studio) find the
-    normalization, the colour order and the labels there; nothing of it is run. They take a zip of
-    stored files only, so that the contract is compressed before it is packed.
+    normalization, the colour order and the labels there; none of it is run. They only accept a zip
+    of stored files, so the contract is compressed before it is packed.
     """
     graph = Graph(data)
     model = graph.model
     model.metadata = model.metadata or []
-    known = [entry for entry in model.metadata if entry.name == _METADATA.encode()]
-    if not known:
+    entries = [entry for entry in model.metadata if entry.name == _METADATA.encode()]
+    if not entries:
         entry = schema.MetadataT()
         entry.name, entry.buffer = _METADATA, len(model.buffers)
         model.metadata.append(entry)
         model.buffers.append(schema.BufferT())
-        known = [entry]
-    model.buffers[known[0].buffer].data = np.frombuffer(_metadata(contract), np.uint8)
+        entries = [entry]
+    model.buffers[entries[0].buffer].data = np.frombuffer(_metadata(contract), np.uint8)
     files = {_CONTRACT: gzip.compress(records.dumps(contract).encode(), mtime=0)}
     if contract.preprocessing.labels:
         files[_LABELS] = ("\n".join(contract.preprocessing.labels) + "\n").encode()
@@ -158,45 +160,50 @@ def write_metadata(data: bytes, contract: Contract) -> bytes:
 
 
 def contract(data: bytes) -> Contract | None:
-    """What `write_metadata` wrote; None where it did not, InputError where it is damaged."""
+    """The contract that `write_metadata` wrote.
+
+    None if there is none, InputError if it is damaged.
+    """
     Graph(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            there = [n for n in (_CONTRACT, _DEFLATED_CONTRACT) if n in archive.namelist()]
-            if not there:
+            names = [n for n in (_CONTRACT, _DEFLATED_CONTRACT) if n in archive.namelist()]
+            if not names:
                 return None
-            member = archive.getinfo(there[0])
+            member = archive.getinfo(names[0])
             if member.file_size > _LARGEST_CONTRACT:
-                raise InputError(f"{there[0]} of the TFLite file is too large")
+                raise InputError(f"{names[0]} of the TFLite file is too large")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise InputError(f"{there[0]} of the TFLite file is packed by an unknown method")
-            text = archive.read(there[0])
-        if there[0] == _CONTRACT:
-            text = _unpacked(text)
+                raise InputError(
+                    f"{names[0]} of the TFLite file is compressed with an unknown method"
+                )
+            text = archive.read(names[0])
+        if names[0] == _CONTRACT:
+            text = _unpack(text)
     except zipfile.BadZipFile as error:
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise InputError("the files packed behind the TFLite model are damaged") from error
         return None
     except BROKEN as error:
         raise InputError("the files packed behind the TFLite model are damaged") from error
-    return records.loads(Contract, text, there[0])
+    return records.loads(Contract, text, names[0])
 
 
-def _unpacked(content: bytes) -> bytes:
-    """A gzip file's content; InputError where it is larger than any contract."""
+def _unpack(content: bytes) -> bytes:
+    """A gzip file's content; InputError if it is larger than any contract."""
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     text = unpacker.decompress(content, _LARGEST_CONTRACT)
     if unpacker.unconsumed_tail:
         raise InputError(f"{_CONTRACT} of the TFLite file is too large")
     if not unpacker.eof:
-        raise EOFError("the end of the gzip file is absent")
+        raise EOFError("the gzip file is truncated")
     return text
 
 
 def _metadata(contract: Contract) -> bytes:
-    """The flatbuffer of schema `metadata_schema.fbs`, identifier M001, as of its version 1.0.0.
+    """The flatbuffer of the schema `metadata_schema.fbs`, identifier M001, version 1.0.0.
 
-    Slots are the places of fields in their tables there.
+    Slots are the positions of fields in the tables of the schema.
     """
     pre = contract.preprocessing
     builder = flatbuffers.Builder(4096)
@@ -210,15 +217,17 @@ def _metadata(contract: Contract) -> bytes:
     content = _table(builder, {1: image}, kinds={0: 2})  # ImageProperties
     low, high = ([(p - m) / s for m, s in zip(mean, std, strict=True)] for p in (0, 255))
     stats = _table(builder, {0: _floats(builder, high), 1: _floats(builder, low)})
-    told = f"{pre.channels.upper()}, {contract.layout}, {pre.resize} resize, crop {pre.crop:g}"
-    given = {
+    description = (
+        f"{pre.channels.upper()}, {contract.layout}, {pre.resize} resize, crop {pre.crop:g}"
+    )
+    fields = {
         0: builder.CreateString("image"),
-        1: builder.CreateString(told),
+        1: builder.CreateString(description),
         3: content,
         4: _tables(builder, [unit]),
         5: stats,
     }
-    inputs = _tables(builder, [_table(builder, given)])
+    inputs = _tables(builder, [_table(builder, fields)])
     answer = {0: builder.CreateString("scores"), 1: builder.CreateString(contract.output)}
     if pre.labels:
         name = builder.CreateString(_LABELS)
@@ -246,8 +255,8 @@ def _table(
     numbers: dict[int, int] | None = None,
 ) -> int:
     """A table with offsets, one-byte `kinds` and four-byte `numbers` in its slots."""
-    used = (*offsets, *(kinds or {}), *(numbers or {}))
-    builder.StartObject(max(used) + 1)
+    slots = (*offsets, *(kinds or {}), *(numbers or {}))
+    builder.StartObject(max(slots) + 1)
     for slot, offset in offsets.items():
         builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
     for slot, number in (numbers or {}).items():
@@ -278,7 +287,7 @@ def expose_tensor(data: bytes, tensor: str) -> bytes:
 
 
 def _index(graph: Graph, name: str) -> int:
-    """The first tensor of that name; InputError where there is none."""
+    """The first tensor of that name; InputError if there is none."""
     for index in range(len(graph.subgraph.tensors)):
         if graph.name(index) == name:
             return index
@@ -286,35 +295,37 @@ def _index(graph: Graph, name: str) -> int:
 
 
 def activations(facts: FileFacts) -> tuple[Tensor, ...]:
-    """What the operators hand on to each other, in the order in which it is made."""
+    """The tensors between operators, in the order of execution."""
     return tuple(t for layer in facts.layers for t in layer.outputs if not t.constant)
 
 
-def extract_subgraph(data: bytes, given: Sequence[str], wanted: Sequence[str]) -> bytes:
-    """A copy that takes the tensors `given` and answers with those `wanted`, in this order.
+def extract_subgraph(data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """A copy with the inputs `inputs` and the outputs `outputs`, in this order.
 
-    Operators that nothing wanted depends on are left out, and so is what is given and not read. A
-    tensor that is both given and wanted is answered as its operator makes it.
+    Operators that no output depends on are left out, and so are inputs that nothing reads. A tensor
+    that is both is returned as its operator computes it.
     """
     graph = Graph(data)
     subgraph = graph.subgraph
-    taken, shown = ([_index(graph, name) for name in names] for names in (given, wanted))
-    # What is given is read from the caller, whatever makes it.
-    made = {}
-    for index in dict.fromkeys(taken):
-        made[index] = len(subgraph.tensors)
+    input_indices, output_indices = (
+        [_index(graph, name) for name in names] for names in (inputs, outputs)
+    )
+    # Inputs come from the caller, even if an operator computes them.
+    copies = {}
+    for index in dict.fromkeys(input_indices):
+        copies[index] = len(subgraph.tensors)
         subgraph.tensors.append(copy.copy(subgraph.tensors[index]))
     for op in graph.ops:
-        op.outputs = [made.get(int(i), int(i)) for i in op.outputs]
-    outputs = [made.get(index, index) for index in shown]
-    needed, kept = set(outputs), []
+        op.outputs = [copies.get(int(i), int(i)) for i in op.outputs]
+    new_outputs = [copies.get(index, index) for index in output_indices]
+    needed_tensors, operators = set(new_outputs), []
     for op in reversed(graph.ops):
-        if needed.intersection(op.outputs):
-            kept.append(op)
-            needed.update(int(i) for i in op.inputs)
-    subgraph.operators = kept[::-1]
-    subgraph.inputs = [index for index in taken if index in needed]
-    subgraph.outputs = outputs
+        if needed_tensors.intersection(op.outputs):
+            operators.append(op)
+            needed_tensors.update(int(i) for i in op.inputs)
+    subgraph.operators = operators[::-1]
+    subgraph.inputs = [index for index in input_indices if index in needed_tensors]
+    subgraph.outputs = new_outputs
     graph.model.signatureDefs = []
     return graph.pack()
 
@@ -333,10 +344,10 @@ def _tensor(graph: Graph, index: int, constant: bool) -> Tensor:
 
 
 def _logits(layers: tuple[Layer, ...], output: str) -> str:
-    """The input of the softmax that makes `output`, seen through a change of type behind it."""
+    """The input of the softmax behind `output`; changes of type in between are skipped."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     layer = makers.pop(output, None)
     while layer and layer.op in CASTS:
-        # Each once: a graph that leads in a circle has no end.
+        # Each layer once: a graph may have a cycle.
         layer = makers.pop(layer.inputs[0].name, None)
     return layer.inputs[0].name if layer and layer.op == "SOFTMAX" else output

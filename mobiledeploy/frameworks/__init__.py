@@ -1,13 +1,13 @@
-"""The floor of the TensorFlow wing; entering it sets TensorFlow's switches.
+"""The base of all rooms that use TensorFlow; importing it sets TensorFlow's switches.
 
-TensorFlow reads them once, when it is first imported: every room that imports it enters here first.
+TensorFlow reads them once, at its first import: every room that imports it imports this first.
 """
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# No conversion gains from a GPU, and looking for one costs time and warnings.
+# Conversions do not need a GPU, and the search for one costs time and prints warnings.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-# By itself it is on only where a CPU has AVX512-VNNI or AMX, and gradients of grouped convolutions
+# By default it is on only for CPUs with AVX512-VNNI or AMX, and gradients of grouped convolutions
 # need it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

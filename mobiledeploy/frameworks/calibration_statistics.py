@@ -1,9 +1,9 @@
-"""What a network remembers of the images that it was trained on, beside those that it is given.
+"""Compares the statistics of a network's training images with those of other images.
 
-A BatchNorm keeps the mean and the variance, for each channel, of what it saw in training (S. Ioffe
+A BatchNorm keeps the mean and the variance, for each channel, of its input in training (S. Ioffe
 and C. Szegedy 2015, Batch Normalization, https://arxiv.org/abs/1502.03167, algorithm 2). The first
-one of a network stands a linear layer behind the image: given pixels of another range, it sees
-values of another mean and variance than it knows.
+one of a network is only a linear layer behind the image: pixels of another range give it inputs
+with another mean and variance.
 """
 
 from __future__ import annotations
@@ -20,112 +20,130 @@ from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.frameworks import tracing
 
 USUAL = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
-"""Ranges that pixels are scaled to."""
+"""The usual ranges of scaled pixels."""
 ENOUGH = 24
-"""Images tell mean and variance of thousands of places each."""
+"""The number of images used; each has thousands of places for mean and variance."""
 _STRANGE = 0.2
-"""Nats from which the images are not those of the training; the demo network's own are 0.02."""
+"""In nats; above this the images differ from those of the training.
+
+The demo network's own have 0.02.
+"""
 _BETTER = 4.0
-"""How many times nearer another range must be."""
+"""How many times closer another range must be."""
 
 
 def likelier_range(
-    frozen: tracing.FrozenModel, pre: Preprocessing, images: Images
+    frozen_model: tracing.FrozenModel, pre: Preprocessing, images: Images
 ) -> tuple[float, float] | None:
-    """The input range by which the images are far more like those of the training.
+    """An input range that makes the images far more like those of the training.
 
-    None where the range of `pre`, by which `images` [N, H, W, 3] float32 were prepared, fits as
-    well as any, and where the network remembers nothing: it has no BatchNorm, or one that was never
-    trained. Median over the channels of the first BatchNorm of
+    None if the range of `pre`, by which `images` [N, H, W, 3] float32 were prepared, fits as well
+    as any, and if the network has no BatchNorm or an untrained one.
 
-        KL(seen || remembered) = (v / V + (m - M)^2 / V - 1 + log(V / v)) / 2
+    The measure is the median over the channels of the first BatchNorm of
 
-    with m, v mean and variance of what it is given, M, V those that it knows.
+        KL(images || training) = (v / V + (m - M)^2 / V - 1 + log(V / v)) / 2
+
+    with m, v the mean and variance of its input, M, V those of the training.
     """
-    found = _first_norm(frozen.logits)
-    if found is None:
+    first_norm = _first_norm(frozen_model.logits)
+    if first_norm is None:
         return None
-    see, mean, variance = found
+    norm_input, mean, variance = first_norm
     if not mean.any() and (variance == 1).all():
         return None
     low, high = pre.input_range
-    taken = images[:: max(1, len(images) // ENOUGH)][:ENOUGH]
+    sample = images[:: max(1, len(images) // ENOUGH)][:ENOUGH]
     unit = (
-        taken * np.asarray(pre.std, np.float32) + np.asarray(pre.mean, np.float32) - low
+        sample * np.asarray(pre.std, np.float32) + np.asarray(pre.mean, np.float32) - low
     ) / np.float32(high - low)
 
     def strangeness(range_: tuple[float, float]) -> float:
         other = dataclasses.replace(pre, input_range=range_)
         below, above = other.input_range
-        prepared = unit * np.float32(above - below) + np.float32(below)
-        prepared = (prepared - np.asarray(pre.mean, np.float32)) / np.asarray(pre.std, np.float32)
-        values = [see(tf.constant(image[None]))[0].numpy() for image in prepared]
+        pixels = unit * np.float32(above - below) + np.float32(below)
+        pixels = (pixels - np.asarray(pre.mean, np.float32)) / np.asarray(pre.std, np.float32)
+        values = [norm_input(tf.constant(image[None]))[0].numpy() for image in pixels]
         rows = np.concatenate([v.reshape(-1, v.shape[-1]) for v in values]).astype(np.float64)
         m, v = rows.mean(axis=0), rows.var(axis=0) + 1e-12
-        known = variance + 1e-12
-        terms = v / known + (m - mean) ** 2 / known - 1 + np.log(known / v)
+        trained_variance = variance + 1e-12
+        terms = (
+            v / trained_variance
+            + (m - mean) ** 2 / trained_variance
+            - 1
+            + np.log(trained_variance / v)
+        )
         return float(np.median(terms)) / 2
 
-    said = strangeness(pre.input_range)
-    if said < _STRANGE:
+    present = strangeness(pre.input_range)
+    if present < _STRANGE:
         return None
-    others = {r: strangeness(r) for r in USUAL if r != tuple(pre.input_range)}
-    best = min(others, key=lambda r: others[r])
-    return best if others[best] * _BETTER < said else None
+    measures = {r: strangeness(r) for r in USUAL if r != tuple(pre.input_range)}
+    best = min(measures, key=lambda r: measures[r])
+    return best if measures[best] * _BETTER < present else None
 
 
-def _first_norm(frozen: Any) -> tuple[Any, Any, Any] | None:
-    """(images -> what the first BatchNorm reads, its mean [C], its variance [C])."""
-    for read, mean, variance in _norms(frozen):
-        numbers = frozen.prune([], [mean, variance])()
+def _first_norm(frozen_model: Any) -> tuple[Any, Any, Any] | None:
+    """(images -> input of the first BatchNorm, its mean [C], its variance [C])."""
+    for input_, mean, variance in _norms(frozen_model):
+        numbers = frozen_model.prune([], [mean, variance])()
         mean, variance = (np.asarray(n.numpy(), np.float64).reshape(-1) for n in numbers)
-        if mean.shape == variance.shape == (read.shape[-1],):
-            return frozen.prune(frozen.inputs[:1], [read]), mean, variance
+        if mean.shape == variance.shape == (input_.shape[-1],):
+            return frozen_model.prune(frozen_model.inputs[:1], [input_]), mean, variance
     return None
 
 
-def _norms(frozen: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """(x, mean, variance) of each BatchNorm: fused as Keras 2 has it, or spelled as Keras 3 does.
+def _norms(frozen_model: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """(x, mean, variance) of each BatchNorm: fused (Keras 2) or separate operators (Keras 3).
 
     The latter is x * inv + (offset - mean * inv) with inv = rsqrt(variance + epsilon) * scale.
     """
-    fixed = {op.name for op in _fixed(frozen.graph)}
-    for op in frozen.graph.get_operations():
-        if op.type == "FusedBatchNormV3" and op.inputs[0].op.name not in fixed:
+    constant_names = {op.name for op in _constant_ops(frozen_model.graph)}
+    for op in frozen_model.graph.get_operations():
+        if op.type == "FusedBatchNormV3" and op.inputs[0].op.name not in constant_names:
             yield op.inputs[0], op.inputs[3], op.inputs[4]
-        elif op.type == "Rsqrt" and op.name in fixed and op.inputs[0].op.type == "AddV2":
+        elif op.type == "Rsqrt" and op.name in constant_names and op.inputs[0].op.type == "AddV2":
             inverse = op.outputs[0]
             for reader in inverse.consumers():
-                if reader.type == "Mul" and reader.name in fixed and not _reads_mean(reader, fixed):
+                if (
+                    reader.type == "Mul"
+                    and reader.name in constant_names
+                    and not _reads_mean(reader, constant_names)
+                ):
                     inverse = reader.outputs[0]
                     break
             factors = [
-                (next((t for t in reader.inputs if t is not inverse), None), reader.name in fixed)
+                (
+                    next((t for t in reader.inputs if t is not inverse), None),
+                    reader.name in constant_names,
+                )
                 for reader in inverse.consumers()
                 if reader.type == "Mul"
             ]
-            mean = next((t for t, known in factors if known and t is not None), None)
-            read = next((t for t, known in factors if not known and t is not None), None)
-            if mean is not None and read is not None:
-                yield read, mean, op.inputs[0].op.inputs[0]
+            mean = next((t for t, is_constant in factors if is_constant and t is not None), None)
+            input_ = next(
+                (t for t, is_constant in factors if not is_constant and t is not None), None
+            )
+            if mean is not None and input_ is not None:
+                yield input_, mean, op.inputs[0].op.inputs[0]
 
 
-def _reads_mean(product: Any, fixed: set[str]) -> bool:
+def _reads_mean(product: Any, constant_names: set[str]) -> bool:
     """Whether a product of constants is the mean's, which is subtracted, and not the scale's."""
     return any(
-        reader.type in ("Sub", "Neg") or (reader.type == "AddV2" and reader.name in fixed)
+        reader.type in ("Sub", "Neg") or (reader.type == "AddV2" and reader.name in constant_names)
         for reader in product.outputs[0].consumers()
     )
 
 
-def _fixed(graph_: Any) -> Iterator[Any]:
-    """The operators that no image reaches."""
-    known = {inner.op.name for _, inner in graph_.captures}
+def _constant_ops(graph_: Any) -> Iterator[Any]:
+    """The operators that do not depend on the image."""
+    constant_names = {inner.op.name for _, inner in graph_.captures}
     for op in graph_.get_operations():
         if (
             op.type == "Const"
-            or op.name in known
-            or (op.inputs and all(t.op.name in known for t in op.inputs))
+            or op.name in constant_names
+            or (op.inputs and all(t.op.name in constant_names for t in op.inputs))
         ):
-            known.add(op.name)
+            constant_names.add(op.name)
             yield op

@@ -1,4 +1,4 @@
-"""Widths as the authors of MobileNet v2 and later round them."""
+"""Rounding of widths by the authors of MobileNet v2 and later."""
 
 
 def divisible(channels: float, by: int = 8) -> int:
@@ -7,5 +7,5 @@ def divisible(channels: float, by: int = 8) -> int:
     TF-slim's `make_divisible`, https://github.com/tensorflow/models/blob/master/research/slim/nets/
     mobilenet/mobilenet.py
     """
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
+    multiple = max(by, int(channels + by / 2) // by * by)
+    return multiple + by if multiple < 0.9 * channels else multiple

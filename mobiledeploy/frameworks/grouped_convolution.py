@@ -1,7 +1,7 @@
 """A grouped convolution that trains on a CPU and stays one convolution in every file.
 
-`tf_keras.layers.Conv2D(groups=...)` has XLA compile the convolution: converters cannot see into the
-call that remains of it, and its gradient is up to thirty times slower than TensorFlow's own.
+`tf_keras.layers.Conv2D(groups=...)` compiles the convolution with XLA: converters cannot read the
+resulting call, and its gradient is up to thirty times slower than TensorFlow's own.
 """
 
 from typing import Any

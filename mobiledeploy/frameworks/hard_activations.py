@@ -1,6 +1,6 @@
-"""The hard sigmoid and the hard swish of MobileNet v3, each one layer.
+"""The hard sigmoid and the hard swish of MobileNet v3 as single layers.
 
-tf_keras has them as chains of bare tensor operations only, which QAT cannot wrap.
+tf_keras only has them as chains of tensor operations, which QAT cannot wrap.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ class HardSigmoid(tf_keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Element by element."""
-        # One three for each channel: a vector of one three is taken by oneDNN for a bias of the
-        # convolution before, which fails.
+        # One three for each channel: oneDNN takes a vector of a single three for a bias of the
+        # convolution before, and fails.
         three = tf.fill((inputs.shape[-1],), tf.cast(3, inputs.dtype))
         return tf.nn.relu6(inputs + three) * (1 / 6)
 
@@ -25,7 +25,7 @@ class HardSigmoid(tf_keras.layers.Layer):
 class HardSwish(HardSigmoid):
     """x * relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); [..., C] to the same shape.
 
-    Written so that TFLite's converter finds its own operator HARD_SWISH in it.
+    Written so that TFLite's converter recognizes its operator HARD_SWISH.
     """
 
     def call(self, inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the loaders of model files share: files under the right name, errors in one line."""
+"""Shared by the loaders of model files: files under the right name, errors in one line."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ REFUSALS = (
     TypeError,
     ValueError,
 )
-"""What frameworks raise on a file that they cannot make sense of."""
+"""What frameworks raise for a file that they cannot read."""
 
 
 @contextmanager
 def refusing(what: str, *own: type[Exception]) -> Iterator[None]:
-    """Turns a framework's error, `own` ones too, into an InputError with its first useful line.
+    """Turns a framework's error, also `own` ones, into an InputError with its first useful line.
 
-    A slip in our own code is none of the file: it stays what it is.
+    An error in our own code is not the file's fault and is not changed.
     """
     refusals: tuple[type[Exception], ...] = (*REFUSALS, *own)
     try:
@@ -69,9 +69,9 @@ def refusing(what: str, *own: type[Exception]) -> Iterator[None]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether it was raised by a line of this package, and not by what that line called.
+    """Whether a line of this package itself raised it.
 
-    But for our layers: Keras builds and calls them with what a file says.
+    Our layers are excluded: Keras builds and calls them with values of the file.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -81,17 +81,19 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def need_model(loaded: Any, kind: type, where: str) -> None:
-    """InputError where what Keras made of a file is no model of its: a layer, or just a mapping."""
+    """InputError if Keras loaded something other than a model, such as a layer or a mapping."""
     if not isinstance(loaded, kind):
-        raise InputError(f"{where} holds a {type(loaded).__name__}, no model", "save a whole model")
+        raise InputError(
+            f"{where} holds a {type(loaded).__name__}, not a model", "save a whole model"
+        )
 
 
-def registered(path: Path, name_of: Callable[[Any], str]) -> dict[str, Any]:
-    """Runs the user's own Python file; its classes and functions by the names that models have.
+def custom_objects(path: Path, name_of: Callable[[Any], str]) -> dict[str, Any]:
+    """Runs the user's own Python file; returns its classes and functions by the names in models.
 
     Args:
-        path: what `--custom-objects` named.
-        name_of: tells the name under which an object is registered in Keras.
+        path: the file of `--custom-objects`.
+        name_of: returns the name under which an object is registered in Keras.
 
     Raises:
         InputError: it cannot be read, or fails when it is run.
@@ -101,8 +103,8 @@ def registered(path: Path, name_of: Callable[[Any], str]) -> dict[str, Any]:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     try:
-        exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - it was asked for
-    # Whatever the user's own code may raise.
+        exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - the user asked for it
+    # The user's own code may raise anything.
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"--custom-objects {path} cannot be run: {reason}") from error
@@ -116,15 +118,15 @@ def registered(path: Path, name_of: Callable[[Any], str]) -> dict[str, Any]:
 
 def names(item: Any, attribute: str) -> list[str]:
     """The names that HDF5's `item` lists in an attribute, () without it."""
-    listed = np.asarray(item.attrs.get(attribute, ())).reshape(-1)
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in listed]
+    values = np.asarray(item.attrs.get(attribute, ())).reshape(-1)
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in values]
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says anything, of 200 characters at most.
+    """The first useful line of an error's text, of 200 characters at most.
 
-    The traceback, headings and graph nodes that Keras and TensorFlow put around it are left out.
-    Of a longer line both ends are kept, for the cause stands at either.
+    The traceback, headings and graph nodes that Keras and TensorFlow add are left out. A longer
+    line is cut in the middle, since the cause may be at either end.
     """
     text = _NODES.sub("", _COLOURS.sub("", str(error)))
     if text.startswith("in user code:"):
@@ -137,16 +139,16 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def writing_temporary(*own: type[Exception]) -> Iterator[None]:
-    """Turns errors of writing temporary files, a framework's `own` ones too, into a UsageError.
+    """Turns errors of writing temporary files, also a framework's `own` ones, into a UsageError.
 
-    Whatever reads a user's file in there must turn its own errors into others first.
+    Code inside that reads a user's file must convert its own errors first.
     """
     failures: tuple[type[Exception], ...] = (OSError, *own)
     try:
         yield
     except failures as error:
         number = error.errno if isinstance(error, OSError) else None
-        # TensorFlow's words for it stand behind a path that may be long.
+        # TensorFlow's message for it follows a path that may be long.
         full = os.strerror(errno.ENOSPC)
         if number is None and full in str(error):
             number = errno.ENOSPC
@@ -159,10 +161,10 @@ def writing_temporary(*own: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for as long as the context lasts; see `writing_temporary`.
+    """A folder for the duration of the context; see `writing_temporary`.
 
-    TensorFlow's wing runs in a child, whose temporary folder is in one of its parent's: what is
-    left there by a killed child goes with that (steps/child_process.py).
+    TensorFlow runs in a child process whose temporary folder is inside one of its parent's, which
+    also removes the files of a killed child (steps/child_process.py).
     """
     with writing_temporary(), tempfile.TemporaryDirectory(prefix="mobiledeploy-") as folder:
         yield Path(folder)
@@ -170,36 +172,35 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def under_its_format(file: ModelFile, suffix: str) -> Iterator[Path]:
-    """The file or folder, unchanged since it was looked into, under a name that ends in `suffix`.
+    """A copy of the file or folder with a name that ends in `suffix`; InputError if it changed.
 
-    Keras tells a file's format by its name, we by its content.
+    Keras determines a file's format by its name, we do by its content.
     """
     with temporary_folder() as folder:
         copy = folder / f"model{suffix}"
         _copy(Path(file.path), copy)
         digest = untrusted.read_folder(copy)[0] if copy.is_dir() else records.sha256(copy)
-        unchanged(digest, file.sha256, file.path)
+        require_same_hash(digest, file.sha256, file.path)
         yield copy
 
 
 @contextmanager
 def for_inference(
-    file: ModelFile, suffix: str, own: Mapping[str, Any] | None = None
+    file: ModelFile, suffix: str, custom: Mapping[str, Any] | None = None
 ) -> Iterator[Path]:
-    """A whole Keras model as `under_its_format`, without what only training needs.
+    """A whole Keras model as in `under_its_format`, without the parts for training.
 
-    `own` are the classes and functions of the user's, by name; None where none were given. What
-    else could run code is refused, but in a trusted file.
-
-    Losses, metrics and optimizers are gone from the configuration before Keras sees it, so that
-    what it loads is what core/untrusted.py looked at.
+    `own` are the user's classes and functions by name; None if there are none. Other code is
+    refused, except in a trusted file. Losses, metrics and optimizers are removed from the
+    configuration before Keras reads it, so that Keras loads exactly what core/untrusted.py has
+    checked.
     """
     with under_its_format(file, suffix) as copy:
         if file.format == "h5":
-            with h5py.File(copy, "r+") as stored:
-                text = stored.attrs["model_config"]
-                stored.attrs["model_config"] = _for_inference(text, file, own)
-                stored.attrs.pop("training_config", None)
+            with h5py.File(copy, "r+") as file_:
+                text = file_.attrs["model_config"]
+                file_.attrs["model_config"] = _for_inference(text, file, custom)
+                file_.attrs.pop("training_config", None)
             yield copy
         else:
             smaller = copy.with_name(f"inference{suffix}")
@@ -207,32 +208,32 @@ def for_inference(
                 for member in old.infolist():
                     content = old.read(member)
                     if member.filename == "config.json":
-                        content = _for_inference(content, file, own)
+                        content = _for_inference(content, file, custom)
                     new.writestr(member.filename, content)
             yield smaller
 
 
-def _for_inference(config: bytes | str, file: ModelFile, own: Mapping[str, Any] | None) -> bytes:
-    """What Keras is given, looked at once more: the file may have been another then."""
-    whole = untrusted.parse_json(config, f"{file.path}: configuration")
-    smaller = untrusted.without_compiling(whole)
-    if untrusted.keras_code(smaller) != file.code:
-        raise InputError(f"{file.path} was changed while it was read", "try again")
-    left = () if file.trusted else untrusted.keras_code(smaller, own or ())
-    if left:
+def _for_inference(config: bytes | str, file: ModelFile, custom: Mapping[str, Any] | None) -> bytes:
+    """The configuration for Keras, checked again: the file may have changed since."""
+    full_config = untrusted.parse_json(config, f"{file.path}: configuration")
+    config_ = untrusted.without_compiling(full_config)
+    if untrusted.keras_code(config_) != file.code:
+        raise InputError(f"{file.path} changed while it was read", "try again")
+    code = () if file.trusted else untrusted.keras_code(config_, custom or ())
+    if code:
         raise InputError(
-            f"{file.path} could run code of its own: {left[0]}",
-            "the file of --custom-objects does not register it" if own is not None else "",
+            f"{file.path} could run code of its own: {code[0]}",
+            "the file of --custom-objects does not register it" if custom is not None else "",
         )
     if file.framework == "tf_keras" and file.format == "h5":
-        smaller = _by_name(smaller)
-    return json.dumps(smaller).encode()
+        config_ = _by_name(config_)
+    return json.dumps(config_).encode()
 
 
 def _by_name(config: Any) -> Any:
     """The configuration with functions as plain names.
 
-    Keras 2 saves one of TensorFlow's, or of the user's, as an object in HDF5, which it then cannot
+    Keras 2 saves functions of TensorFlow or of the user as objects in HDF5, which it then cannot
     read.
     """
     if isinstance(config, list):
@@ -261,13 +262,13 @@ def _copy_file(source: Path, copy: Path) -> None:
         shutil.copyfileobj(stream, target)
 
 
-def unchanged(digest: str, expected: str, path: str) -> None:
-    """InputError unless the sha256 of what was read is that of what was looked into."""
+def require_same_hash(digest: str, expected: str, path: str) -> None:
+    """InputError unless the sha256 is that of the checked file."""
     if digest != expected:
-        raise InputError(f"{path} was changed while it was read", "try again")
+        raise InputError(f"{path} changed while it was read", "try again")
 
 
-def finite(arrays: Sequence[tuple[str, Any]], where: str) -> None:
+def require_finite(arrays: Sequence[tuple[str, Any]], where: str) -> None:
     """InputError naming the first of (name, array) that holds NaN or an infinity."""
     for name, array in arrays:
         values = np.asarray(array)
@@ -275,8 +276,8 @@ def finite(arrays: Sequence[tuple[str, Any]], where: str) -> None:
             raise InputError(f"{where}: the weights {name} hold NaN or infinite values")
 
 
-def only(kind: str, values: Sequence[Any], where: str) -> Any:
-    """The one value; InputError for none or many."""
+def require_one(kind: str, values: Sequence[Any], where: str) -> Any:
+    """The only value; InputError if there are none or several."""
     if len(values) != 1:
         raise InputError(
             f"{where} has {len(values)} {kind}s; one image in and one row of scores out is needed"
@@ -284,10 +285,10 @@ def only(kind: str, values: Sequence[Any], where: str) -> Any:
     return values[0]
 
 
-def checked(
+def check_shapes(
     input_: tuple[Sequence[int | None] | None, str], output: Sequence[int | None] | None, where: str
 ) -> tuple[Shape, Shape]:
-    """Shapes of (shape, dtype) in and shape out; InputError unless an RGB image makes scores."""
+    """The shapes of input and output; InputError unless an RGB image gives scores."""
     shape, dtype = input_
     if shape is None or len(shape) != 4 or shape[3] not in (3, None):
         raise InputError(
@@ -295,8 +296,8 @@ def checked(
         )
     if shape[0] not in (1, None):
         raise InputError(
-            f"{where} has a fixed batch of {shape[0]}; 1 or an open one is needed",
-            "save it with an open batch",
+            f"{where} has a fixed batch of {shape[0]}; 1 or a dynamic one is needed",
+            "save it with a dynamic batch",
         )
     if dtype != "float32":
         raise InputError(f"{where} takes {dtype}; float32 is needed")

@@ -1,7 +1,7 @@
-"""Models of TensorFlow's optimization toolkit, as they were trained: wrapped; and plain again.
+"""Loads wrapped models of TensorFlow's optimization toolkit, and removes the wrappers.
 
-Quantization-aware training, pruning and clustering put a wrapper around each layer. Toolkits differ
-in how they take it off; for quantization there is no public way at all.
+Quantization-aware training, pruning and clustering wrap each layer. Each has its own function for
+removing the wrappers; for quantization there is none.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _WRAPPERS = ("QuantizeWrapper", "PruneLowMagnitude", "ClusterWeights")
 
 
 def wrappers(configuration: str) -> tuple[str, ...]:
-    """Those of the toolkit's wrappers that a model's configuration names."""
+    """The toolkit's wrappers that a model's configuration names."""
     return tuple(name for name in _WRAPPERS if name in configuration)
 
 
 @contextmanager
 def scope(names: Sequence[str]) -> Iterator[None]:
-    """Where Keras can load a model with these wrappers."""
+    """A context in which Keras can load a model with these wrappers."""
     with ExitStack() as stack:
         if names:
-            # Only then: it takes seconds.
+            # Imported only if needed, since it takes seconds.
             import tensorflow_model_optimization as tfmot
 
             scopes = {
@@ -38,8 +38,8 @@ def scope(names: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def stripped(model: Any, names: Sequence[str]) -> Any:
-    """The model without these wrappers, with the weights that it was trained to."""
+def strip(model: Any, names: Sequence[str]) -> Any:
+    """The model without these wrappers, with its trained weights."""
     if not names:
         return model
     import tensorflow_model_optimization as tfmot
@@ -49,14 +49,14 @@ def stripped(model: Any, names: Sequence[str]) -> Any:
     if "ClusterWeights" in names:
         model = tfmot.clustering.keras.strip_clustering(model)
     if "QuantizeWrapper" in names:
-        model = _dequantized(model)
+        model = _without_fake_quantization(model)
     return model
 
 
-def _dequantized(model: Any) -> Any:
-    """A model of quantization-aware training, in floats.
+def _without_fake_quantization(model: Any) -> Any:
+    """A model of quantization-aware training in floats.
 
-    The weights are those that the training rounds from; activations are rounded no more.
+    The weights are the unrounded ones of the training; activations are no longer rounded.
     """
 
     def plain(layer: Any) -> Any:
@@ -66,7 +66,7 @@ def _dequantized(model: Any) -> Any:
         if not kind.startswith("QuantizeWrapper"):
             return layer.__class__.from_config(layer.get_config())
         inner = layer.layer
-        # The wrapper has put its own around it.
+        # The wrapper has replaced it by its own.
         activation: Any = getattr(inner, "activation", None)
         if type(activation).__name__ == "QuantizeAwareActivation":
             inner.activation = activation.activation
@@ -76,8 +76,8 @@ def _dequantized(model: Any) -> Any:
     sources = [layer for layer in model.layers if not _is_input(layer)]
     targets = [layer for layer in clone.layers if not _is_input(layer)]
     for source, target in zip(sources, targets, strict=True):
-        known = {_role(weight): weight for weight in source.weights}
-        target.set_weights([known[_role(weight)].numpy() for weight in target.weights])
+        weights_by_role = {_role(weight): weight for weight in source.weights}
+        target.set_weights([weights_by_role[_role(weight)].numpy() for weight in target.weights])
     return clone
 
 
@@ -86,5 +86,5 @@ def _is_input(layer: Any) -> bool:
 
 
 def _role(weight: Any) -> str:
-    """What a weight is to its layer: kernel, bias, moving_mean."""
+    """The role of a weight in its layer: kernel, bias, moving_mean."""
     return str(weight.name.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Local response normalisation across channels, of operators that TFLite has in int8."""
+"""Local response normalisation across channels, made of operators that TFLite has in int8."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 BAND = "response_normalization"
-"""What the sum over channels, a convolution, is called in every file: see analysis/cost."""
+"""The name of the sum over channels, a convolution, in every file: see analysis/cost."""
 
 
 @tf_keras.saving.register_keras_serializable(package="mobiledeploy")
@@ -15,7 +15,7 @@ class LocalResponseNormalization(tf_keras.layers.Layer):
     """x / (bias + alpha * sum of x^2 over the `size` nearest channels) ^ beta.
 
     Krizhevsky et al. 2012, section 3.3, with its n, alpha, beta and k. [N, H, W, C] to the same
-    shape; channels beyond the ends count as zero.
+    shape; missing channels at the ends count as zero.
 
     TFLite's own operator for it computes in float and is slow. Here the sum over channels is a 1x1
     convolution with a band matrix, and the power is exp(-beta * log(sum)): both are tables in int8,
@@ -43,6 +43,6 @@ class LocalResponseNormalization(tf_keras.layers.Layer):
         return inputs * tf.exp(tf.math.log(total) * -self.beta)
 
     def get_config(self) -> dict[str, Any]:
-        """What Keras saves of it."""
+        """The configuration that Keras saves."""
         own = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "bias": self.bias}
         return super().get_config() | own

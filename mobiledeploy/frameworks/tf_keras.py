@@ -1,4 +1,4 @@
-"""Architectures as Keras 2 networks, and weights by layer name, as Keras Applications has them."""
+"""Architectures as Keras 2 networks, and weights by layer name, as in Keras Applications."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from mobiledeploy.frameworks.response_normalization import LocalResponseNormaliz
 
 _SEED = 1
 OWN = (GroupedConv2D, HardSigmoid, HardSwish, LocalResponseNormalization)
-"""The layers that our networks bring with them; core/untrusted.py names them too."""
+"""Our own layers; core/untrusted.py lists them too."""
 
 
 def build(spec: ModelSpec, weights: Path | None) -> Model:
-    """The architecture of `spec`, with the weights of a Keras 2 HDF5 file or, for None, random.
+    """The architecture of `spec` with the weights of a Keras 2 HDF5 file, or random ones for None.
 
-    Random weights are the same from run to run and keep the size of activations (He et al. 2015,
-    arXiv:1502.01852), so that a quantized copy has something to quantize. InputError: see
-    `load_weights`.
+    Random weights are the same in every run and keep the size of activations (He et al. 2015,
+    arXiv:1502.01852), so that quantization has useful ranges. InputError: see `load_weights`.
     """
     handle = ARCHITECTURES.load(spec.architecture).build(
         **spec.arguments, resolution=spec.resolution, classes=spec.classes
@@ -57,15 +56,15 @@ def _randomise(handle: tf_keras.Model) -> None:
             # [height, width, channels, filters], [channels, filters] of a fully connected layer.
             depthwise = role.startswith("depthwise")
             fan_in = math.prod(weight.shape[:2] if depthwise else weight.shape[:-1])
-            # A separable convolution's own pointwise reads its depthwise.
+            # The pointwise part of a separable convolution reads its depthwise part.
             gain = 2 if _reads_activations(layer) and not role.startswith("pointwise") else 1
             weight.assign(random.normal(0, (gain / fan_in) ** 0.5, weight.shape))
 
 
 def _reads_activations(layer: tf_keras.layers.Layer) -> bool:
-    """Whether a ReLU has halved what `layer` reads: not so behind a linear bottleneck.
+    """Whether a ReLU has halved the input of `layer`, which is not so after a linear bottleneck.
 
-    Images count as halved: their values are small.
+    Images count as halved, since their values are small.
     """
     while layer.inbound_nodes and not isinstance(layer, tf_keras.layers.InputLayer):
         before = layer.inbound_nodes[0].inbound_layers
@@ -82,71 +81,80 @@ def load_weights(
 ) -> None:
     """Sets the weights of a Keras 2 model from a Keras 2 HDF5 file, layer by name.
 
-    Where the file has other names, as Keras Applications' of MobileNet v2 and Xception have, it is
-    layer by layer in their order, if every shape is the model's: Keras's own rule.
+    If the file has other names, as those of Keras Applications for MobileNet v2 and Xception,
+    weights are assigned in the order of layers, if all shapes match: that is Keras's own rule.
 
     Args:
         model: a Model of Keras 2, or the tf_keras model itself. Unchanged on an error.
-        path: weights, or a whole model, of which the weights are taken.
+        path: weights, or a whole model whose weights are used.
         alpha: the width multiplier that `model` was built with, so that an error can name the one
             of the file.
-        sha256: that of the file when it was looked into, None where nobody did.
+        sha256: that of the file when it was checked, None if it was not.
 
     Raises:
-        InputError: not such a file, a layer that is missing on either side, another shape, NaN,
-            or a file that was changed since it was looked into.
+        InputError: not such a file, a layer that is missing on either side, another shape, NaN, or
+            a file that has changed since it was checked.
     """
     handle = model.handle if isinstance(model, Model) else model
     content = inputs.read(path, inputs.MODEL)
     if sha256 is not None:
-        loading.unchanged(records.sha256(content), sha256, str(path))
+        loading.require_same_hash(records.sha256(content), sha256, str(path))
     with loading.refusing(f"{path} cannot be read"), h5py.File(io.BytesIO(content), "r") as file:
         root = file.get("model_weights", file)
         if "layer_names" not in root.attrs:
             raise InputError(f"{path} holds no weights by layer name, as Keras 2 saves them")
-        stored = {
+        arrays_by_layer = {
             name: [np.asarray(root[name][w]) for w in loading.names(root[name], "weight_names")]
             for name in loading.names(root, "layer_names")
         }
-    stored = {name: arrays for name, arrays in stored.items() if arrays}
-    wanted = {layer.name: layer for layer in handle.layers if layer.weights}
-    if stored.keys() != wanted.keys():
-        stored = _renamed(stored, wanted) or stored
-    hint = _hint(stored, wanted, alpha)
-    for name, layer in wanted.items():
-        if name not in stored:
+    arrays_by_layer = {name: arrays for name, arrays in arrays_by_layer.items() if arrays}
+    layers = {layer.name: layer for layer in handle.layers if layer.weights}
+    if arrays_by_layer.keys() != layers.keys():
+        arrays_by_layer = _match_by_order(arrays_by_layer, layers) or arrays_by_layer
+    hint = _hint(arrays_by_layer, layers, alpha)
+    for name, layer in layers.items():
+        if name not in arrays_by_layer:
             raise InputError(f"{path} has no weights for layer {name}", hint)
-        has = [list(array.shape) for array in stored[name]]
-        needs = [list(weight.shape) for weight in layer.weights]
-        if has != needs:
+        present = [list(array.shape) for array in arrays_by_layer[name]]
+        needed_shapes = [list(weight.shape) for weight in layer.weights]
+        if present != needed_shapes:
             raise InputError(
-                f"{path}: layer {name} has weights {_row(has)}, the model needs {_row(needs)}", hint
+                f"{path}: layer {name} has weights {_row(present)}, "
+                f"the model needs {_row(needed_shapes)}",
+                hint,
             )
-        loading.finite([(name, array) for array in stored[name]], str(path))
-    surplus = [name for name in stored if name not in wanted]
-    if surplus:
-        raise InputError(f"{path} has weights for a layer {surplus[0]}, which the model has not")
-    for name, layer in wanted.items():
-        layer.set_weights(stored[name])
+        loading.require_finite([(name, array) for array in arrays_by_layer[name]], str(path))
+    unused = [name for name in arrays_by_layer if name not in layers]
+    if unused:
+        raise InputError(
+            f"{path} has weights for a layer {unused[0]}, which the model does not have"
+        )
+    for name, layer in layers.items():
+        layer.set_weights(arrays_by_layer[name])
 
 
-def _renamed(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The file's layers by the model's names, in their order; None where a shape is another."""
-    shapes = [[list(array.shape) for array in arrays] for arrays in stored.values()]
-    if shapes != [[list(w.shape) for w in layer.weights] for layer in wanted.values()]:
+def _match_by_order(
+    arrays_by_layer: dict[str, Any], layers: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The file's layers by the model's names, in their order; None if a shape differs."""
+    shapes = [[list(array.shape) for array in arrays] for arrays in arrays_by_layer.values()]
+    if shapes != [[list(w.shape) for w in layer.weights] for layer in layers.values()]:
         return None
-    return dict(zip(wanted, stored.values(), strict=True))
+    return dict(zip(layers, arrays_by_layer.values(), strict=True))
 
 
-def _hint(stored: dict[str, Any], wanted: dict[str, Any], alpha: float | None) -> str:
-    """Which alpha the file is of, told by the width of its first convolution."""
-    first = next(iter(wanted), "")
-    if alpha is None or first not in stored:
-        return "is it of this architecture?"
-    has, built = stored[first][0].shape[-1], wanted[first].weights[0].shape[-1]
-    if has == built:
-        return "is it of this architecture, and of as many classes?"
-    return f"the file's width is that of --alpha {alpha * has / built:g}"
+def _hint(arrays_by_layer: dict[str, Any], layers: dict[str, Any], alpha: float | None) -> str:
+    """A hint that names the alpha of the file, from the width of its first convolution."""
+    first = next(iter(layers), "")
+    if alpha is None or first not in arrays_by_layer:
+        return "check that it is of this architecture"
+    file_width, model_width = (
+        arrays_by_layer[first][0].shape[-1],
+        layers[first].weights[0].shape[-1],
+    )
+    if file_width == model_width:
+        return "check that it is of this architecture, with as many classes"
+    return f"the file's width is that of --alpha {alpha * file_width / model_width:g}"
 
 
 def _row(shapes: list[list[int]]) -> str:

@@ -36,9 +36,9 @@ class Walk:
         if outputs:
             self._values |= _run(content, [self._values[i] for i in inputs], outputs)
         self._at = op
-        needed = {i for later in self._graph.ops[op:] for i in later.inputs}
-        needed |= set(self._graph.outputs)
-        self._values = {i: v for i, v in self._values.items() if i in needed}
+        live = {i for later in self._graph.ops[op:] for i in later.inputs}
+        live |= set(self._graph.outputs)
+        self._values = {i: v for i, v in self._values.items() if i in live}
 
     def end(self) -> Floats:
         """The output [N, ...] in real values."""

@@ -4,9 +4,10 @@ AI Edge Quantizer does the work (https://github.com/google-ai-edge/ai-edge-quant
 This module adds two things:
 
 - The quantizer lets 32-bit biases overflow in channels with nearly zero weights: there the step of
-the bias, s_in * s_w, is so small that the bias has no code. Such a channel gets a larger weight
-scale: |bias| <= 2^30 * s_in * s_w. - The quantizer leaves some operators in float that have an
-integer kernel. They are quantized afterwards by the rules of the 8-bit specification
+  the bias, s_in * s_w, is so small that the bias has no code. Such a channel gets a larger weight
+  scale: |bias| <= 2^30 * s_in * s_w.
+- The quantizer leaves some operators in float that have an integer kernel. They are quantized
+  afterwards by the rules of the 8-bit specification
   (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec) and of
   the kernels.
 """

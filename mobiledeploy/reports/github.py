@@ -16,20 +16,20 @@ def render(report: Report) -> str:
 
     One notice where all passed.
     """
-    judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
-    found = [(c, v) for c in judged for v in c.verdicts if v.outcome != "pass"]
-    found.sort(key=lambda pair: _GRAVITY[pair[1].outcome])
-    told = [
+    checks: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
+    failures = [(c, v) for c in checks for v in c.verdicts if v.outcome != "pass"]
+    failures.sort(key=lambda pair: _GRAVITY[pair[1].outcome])
+    lines_ = [
         f"::error title={_property(f.what)}%3A error::{_data(f.message)}" for f in report.failed
     ]
-    told += [_annotation(check, verdict) for check, verdict in found]
-    lines = told if len(told) <= MOST else told[: MOST - 1]
-    if len(told) > len(lines):
-        rest = f"{len(told) - len(lines)} more verdicts are in the step's summary"
+    lines_ += [_annotation(check, verdict) for check, verdict in failures]
+    lines = lines_ if len(lines_) <= MOST else lines_[: MOST - 1]
+    if len(lines_) > len(lines):
+        rest = f"{len(lines_) - len(lines)} more verdicts are in the step's summary"
         lines.append(f"::warning title={_property(report.title)}::{rest}")
-    if not told:
-        passed = f"{units.several(len(judged), 'artifact')} passed"
-        lines.append(f"::notice title={_property(report.title)}::{passed}")
+    if not lines_:
+        text = f"{units.several(len(checks), 'artifact')} passed"
+        lines.append(f"::notice title={_property(report.title)}::{text}")
     return "\n".join(lines) + "\n"
 
 

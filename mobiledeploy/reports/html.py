@@ -61,14 +61,14 @@ def _data(report: Report) -> dict[str, Any]:
     numbers: dict[str, list[Any]] = {
         name: [] for name in ("when", "x", "low", "high", "top1", "size", "multadds", "newest")
     }
-    seen: set[tuple[object, ...]] = set()
+    keys: set[tuple[object, ...]] = set()
     for r in report.results:
         target = f"{r.runtime} {r.runtime_version}, {r.threads} thread{'s' * (r.threads != 1)}"
         if r.delegate:
             target += f", {r.delegate}"
         if r.recorded:
             target += ", recorded"
-        said = (
+        notes = (
             r.artifact_sha256[:12],
             units.network(r.model, r.weights, r.weights_sha256),
             r.recipe,
@@ -78,21 +78,21 @@ def _data(report: Report) -> dict[str, Any]:
             target,
             units.images(r.data_source, r.data_split, r.data_identity),
         )
-        for name, word in zip(_COLUMNS, said, strict=True):
+        for name, word in zip(_COLUMNS, notes, strict=True):
             columns[name].append(words[name].setdefault(units.one_line(word), len(words[name])))
         key = (r.artifact_sha256, r.kind, r.device, r.runner, r.runtime, r.threads, r.delegate)
         low, high = r.latency_interval_ns or (None, None)
         row = (
             _moment(r.made_at),
             _millions(r.latency_ns, r.instructions),
-            _rounded(low),
-            _rounded(high),
+            _round(low),
+            _round(high),
             None if r.top1 is None else round(100 * r.top1, 3),
             None if r.size_bytes is None else round(r.size_bytes / 1e6, 4),
             None if r.mult_adds is None else round(r.mult_adds / 1e6, 4),
-            int(key not in seen),
+            int(key not in keys),
         )
-        seen.add(key)
+        keys.add(key)
         for name, value in zip(numbers, row, strict=True):
             numbers[name].append(value)
     return {
@@ -114,10 +114,10 @@ def _data(report: Report) -> dict[str, Any]:
 def _millions(latency_ns: float | None, instructions: int | None) -> float | None:
     """Milliseconds, or millions of instructions."""
     value = latency_ns if latency_ns is not None else instructions
-    return None if value is None else _rounded(value)
+    return None if value is None else _round(value)
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else float(f"{value / 1e6:.5g}")
 
 
@@ -131,8 +131,8 @@ def _moment(made_at: str) -> int:
 def _fronts(results: Sequence[Result]) -> str:
     kinds = {r.kind for r in results}
     parts = [
-        _figure(kind, f"Accuracy and {kind} {what}", said)
-        for kind, (what, _, said) in _plots.KINDS.items()
+        _figure(kind, f"Accuracy and {kind} {what}", text)
+        for kind, (what, _, text) in _plots.KINDS.items()
         if kind in kinds
     ]
     parts += [_figure(name, heading, "") for name, (_, heading) in _plots.PLAIN.items()]
@@ -146,9 +146,9 @@ def _fronts(results: Sequence[Result]) -> str:
     return "".join(parts)
 
 
-def _figure(name: str, heading: str, said: str) -> str:
+def _figure(name: str, heading: str, text: str) -> str:
     return (
-        f'<section class="plot" id="plot-{name}"><h2>{escape(heading)}</h2><p>{escape(said)}</p>'
+        f'<section class="plot" id="plot-{name}"><h2>{escape(heading)}</h2><p>{escape(text)}</p>'
         f'<figure aria-label="{escape(heading)}; the table below has the numbers">'
         f'<div id="view-{name}" class="view"></div>'
         "<figcaption></figcaption></figure></section>"

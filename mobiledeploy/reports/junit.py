@@ -18,8 +18,8 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def render(report: Report) -> str:
     """The XML document, its totals on every level."""
     suites = ElementTree.Element("testsuites", {"name": _plain(report.title)})
-    judged: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
-    for check in judged:
+    checks: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
+    for check in checks:
         suites.append(_suite(check, report.on_inconclusive))
     suites.extend(map(_unjudged, report.failed))
     for total in ("tests", "failures", "errors", "skipped"):
@@ -28,8 +28,8 @@ def render(report: Report) -> str:
     return ElementTree.tostring(suites, "unicode", xml_declaration=True) + "\n"
 
 
-# What stands in a case whose verdict is no pass, and where the suite counts it. An image too few
-# is no regression: readers show it apart.
+# The element of a case that did not pass, and its counter in the suite. Too few images are not a
+# regression: readers show that separately.
 _KINDS = {
     ("fail", "fail"): ("failure", "failures"),
     ("fail", "warn"): ("failure", "failures"),
@@ -47,10 +47,10 @@ def _suite(check: Check | Regression, on_inconclusive: str) -> ElementTree.Eleme
         if verdict.outcome == "pass":
             ElementTree.SubElement(case, "system-out").text = line
         else:
-            kind, counted = _KINDS[verdict.outcome, on_inconclusive]
-            said = {"message": line, "type": verdict.outcome}
-            ElementTree.SubElement(case, kind, said).text = line
-            counts[counted] += 1
+            kind, counter = _KINDS[verdict.outcome, on_inconclusive]
+            attributes = {"message": line, "type": verdict.outcome}
+            ElementTree.SubElement(case, kind, attributes).text = line
+            counts[counter] += 1
         suite.append(case)
     for name, count in {"tests": len(check.verdicts), **counts}.items():
         suite.set(name, str(count))
@@ -66,8 +66,8 @@ def _unjudged(failed: Failed) -> ElementTree.Element:
     totals = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
     suite = ElementTree.Element("testsuite", {"name": path, **totals})
     case = ElementTree.SubElement(suite, "testcase", {"classname": path, "name": "judged"})
-    said = {"message": line, "type": f"exit code {failed.exit_code}"}
-    ElementTree.SubElement(case, "error", said).text = line
+    attributes = {"message": line, "type": f"exit code {failed.exit_code}"}
+    ElementTree.SubElement(case, "error", attributes).text = line
     return suite
 
 

@@ -11,7 +11,7 @@ SUFFIX = ".md"
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❓"}
 _ESCAPED = re.compile(r"([\\`*_\[\]<>|#~])")
 # A class that passed is one row of very many.
-_LISTED = 20
+_MAX_ROWS = 20
 
 
 def render(report: Report) -> str:
@@ -82,21 +82,23 @@ def _figure(r: Result) -> str:
 
 def _details(check: Check) -> list[str]:
     lines = [f"### {_cell(check.path)}", ""]
-    passed = [v for v in check.verdicts if v.metric == "class" and v.outcome == "pass"]
+    passing_classes = [v for v in check.verdicts if v.metric == "class" and v.outcome == "pass"]
     lines += [
         f"- {_SIGNS[verdict.outcome]} {_cell(verdict.line)}"
         for verdict in check.verdicts
-        if verdict not in passed
+        if verdict not in passing_classes
     ]
-    if passed:
-        lines.append(f"- {_SIGNS['pass']} {units.several(len(passed), 'class')} did not regress")
+    if passing_classes:
+        lines.append(
+            f"- {_SIGNS['pass']} {units.several(len(passing_classes), 'class')} did not regress"
+        )
     if check.untested:
-        lines.append(f"- {check.untested} classes have too few images to be judged alone")
+        lines.append(f"- {check.untested} classes have too few images for a verdict of their own")
     lines += [f"- ⚠️ {_cell(warning.message)} ({_cell(warning.name)})" for warning in check.warnings]
     lines.append("")
     if check.moved:
         lines += ["| class | taken for | before | now |", "|---|---|--:|--:|"]
-        for pair in check.moved[:_LISTED]:
+        for pair in check.moved[:_MAX_ROWS]:
             names = f"{_cell(pair.true)} | {_cell(pair.predicted)}"
             lines.append(f"| {names} | {pair.before} | {pair.now} |")
         lines.append("")

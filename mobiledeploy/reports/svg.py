@@ -20,28 +20,36 @@ SUFFIX = ".svg"
 
 def render(report: Report) -> str:
     """One image; of a report without accuracies a title that says so."""
-    judged: dict[str, list[Result]] = {}
+    results_by_images: dict[str, list[Result]] = {}
     for r in report.results:
         if r.top1 is not None:
             images = units.images(r.data_source, r.data_split, r.data_identity)
-            judged.setdefault(units.one_line(images), []).append(r)
+            results_by_images.setdefault(units.one_line(images), []).append(r)
     answers = {a.artifact_sha256: a for a in report.answers}
-    drawn = [plot for name in sorted(judged) for plot in _of_images(name, judged[name], answers)]
-    if not drawn:
+    plots = [
+        plot
+        for name in sorted(results_by_images)
+        for plot in _of_images(name, results_by_images[name], answers)
+    ]
+    if not plots:
         empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
-        said = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
+        empty_plot = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
         return (
-            str(vl_convert.vegalite_to_svg(empty | said | {"title": units.one_line(report.title)}))
+            str(
+                vl_convert.vegalite_to_svg(
+                    empty | empty_plot | {"title": units.one_line(report.title)}
+                )
+            )
             + "\n"
         )
     spec: dict[str, Any] = {
-        "$schema": drawn[0]["$schema"],
+        "$schema": plots[0]["$schema"],
         "title": units.one_line(report.title),
-        "vconcat": drawn,
+        "vconcat": plots,
         "background": "white",
         "datasets": {},
     }
-    for plot in drawn:
+    for plot in plots:
         spec["datasets"] |= plot.pop("datasets")
         for key in ("$schema", "autosize", "background", "config"):
             plot.pop(key)
@@ -97,10 +105,10 @@ def _plot(
     best, ties = [], []
     for device in sorted({p["device"] for p in points}):
         mine = [p for p in points if p["device"] == device]
-        known = [answers.get(p["sha"]) for p in mine]
-        front = pareto.front([(p["x"], p["top1"]) for p in mine], known.__getitem__)
+        answers_ = [answers.get(p["sha"]) for p in mine]
+        front = pareto.front([(p["x"], p["top1"]) for p in mine], answers_.__getitem__)
         along, costs = [mine[i] for i in front], [mine[i]["x"] for i in front]
-        gains = pareto.gains([known[i] for i in front], costs)
+        gains = pareto.gains([answers_[i] for i in front], costs)
         for point, gain, other in zip(along, gains, pareto.beside(costs), strict=True):
             if gain is None or other is None or not gain.tie:
                 best.append(point)

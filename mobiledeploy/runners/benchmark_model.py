@@ -1,8 +1,8 @@
 """Google's benchmark_model, given by path (MOBILEDEPLOY_BENCHMARK_MODEL), as a runner.
 
-It tells statistics only, no single runs. So it is started again and again until its caller has
-enough, and one sample is one start: the median of its runs, or their mean where an old build tells
-no median. Its flags and its output, old and new:
+It prints statistics only, not single runs. So it is started repeatedly until its caller has enough,
+and one sample is one start: the median of its runs, or their mean if an old build prints no median.
+Its flags and its output, old and new:
 https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/tools/benchmark
 """
 
@@ -26,7 +26,7 @@ DELEGATES = {
     "none": ("--use_xnnpack=false",),
 }
 
-# One start: long enough for a median, short enough that several fit into the time of a timing.
+# One start is long enough for a median, and short enough that a timing has several.
 _START = (
     "--num_runs=10",
     "--min_secs=0.3",
@@ -35,8 +35,8 @@ _START = (
     "--warmup_min_secs=0.1",
     "--report_peak_memory_footprint=true",
 )
-# Starts it until standard input ends. A shell gives what it starts aside no standard input of its
-# own (POSIX 2.9.3), so it is handed over as 3.
+# Starts it until standard input ends. A background command of a shell has no standard input (POSIX
+# 2.9.3), so it gets it as descriptor 3.
 _AGAIN = (
     'rm -f stop; sha256sum "$1"; exec 3<&0; '
     "{ cat <&3; : > stop; } >/dev/null 2>&1 & "
@@ -47,19 +47,19 @@ _NOWHERE = Tensor("", (), "")
 
 
 def runtimes() -> tuple[str, ...]:
-    """LiteRT alone, which it is built with."""
+    """Only LiteRT, which it is built with."""
     return ("litert",)
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:
-    """The program; MissingError where none is given."""
+    """The program; MissingError if none is set."""
     return {"program": _program()}
 
 
 def bench(
     model: str, target: Target, sample: str | None, files: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The argv that times `model`, on noise of its own: it takes no raw input."""
+    """The argv that times `model` on its own noise: it accepts no raw input."""
     name = target.delegate or "xnnpack"
     if name not in DELEGATES:
         raise UsageError(
@@ -79,7 +79,7 @@ def bench(
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:
-    """UsageError: it times only."""
+    """UsageError: it can only time."""
     raise UsageError("benchmark_model cannot evaluate", "--runner python")
 
 
@@ -89,30 +89,30 @@ def layers(target: Target) -> tuple[str, ...]:
 
 
 def hear(process: Process, target: Target) -> Process:
-    """What it prints, as the events of PROTOCOL.md."""
-    return _Translated(process, target)
+    """Its output as the events of PROTOCOL.md."""
+    return _TranslatedProcess(process, target)
 
 
 def _program() -> Path:
-    given = os.environ.get("MOBILEDEPLOY_BENCHMARK_MODEL")
-    if not given:
+    setting = os.environ.get("MOBILEDEPLOY_BENCHMARK_MODEL")
+    if not setting:
         raise MissingError(
             "which benchmark_model?",
             "give --benchmark-model FILE, Google's build for the phone's ABI",
         )
-    path = Path(given)
+    path = Path(setting)
     if not path.is_file():
-        raise MissingError(f"there is no file {given}", "give another --benchmark-model FILE")
+        raise MissingError(f"there is no file {setting}", "give another --benchmark-model FILE")
     return path
 
 
-class _Translated:
+class _TranslatedProcess:
     """A running benchmark_model that speaks PROTOCOL.md."""
 
     def __init__(self, process: Process, target: Target) -> None:
         self._process = process
         self._target = target
-        self._said = _Said()
+        self._output = _ParsedOutput()
         self._last = ""
 
     def lines(self) -> Iterator[str]:
@@ -121,25 +121,25 @@ class _Translated:
         for line in self._process.lines():
             text = re.sub(r"^(INFO|WARNING|ERROR): ", "", line.strip())
             self._last = text or self._last
-            self._said.read(text)
+            self._output.read(text)
             # Old builds begin the line with "Average".
             if not re.match(r"(Average i|I)nference timings in us:", text):
                 continue
-            if self._said.sample_us is None:
+            if self._output.sample_us is None:
                 yield protocol.line(Failure(5, "benchmark_model made no run", text))
                 return
             if not ready:
                 yield protocol.line(self._ready())
                 ready = True
-            yield protocol.line(Timed((round(self._said.sample_us * 1000),)))
+            yield protocol.line(Timed((round(self._output.sample_us * 1000),)))
         if ready and self._process.wait()[0] == 0:
-            yield protocol.line(Done(self._said.peak_bytes))
+            yield protocol.line(Done(self._output.peak_bytes))
 
     def send(self, line: str) -> None:
-        """Nothing is ever sent to it."""
+        """Does nothing: the program reads no input."""
 
     def stop(self) -> None:
-        """It ends with the start that it is in."""
+        """It ends after the present start."""
         self._process.stop()
 
     def wait(self) -> tuple[int, str]:
@@ -153,9 +153,9 @@ class _Translated:
 
     def _ready(self) -> Ready:
         name = self._target.delegate or "xnnpack"
-        taken, total = self._said.nodes(name)
-        kind = "medians" if self._said.has_median else "means"
-        version = f"benchmark_model {self._said.program[:12]} ({kind} of its starts)"
+        delegated_nodes, total = self._output.nodes(name)
+        kind = "medians" if self._output.has_median else "means"
+        version = f"benchmark_model {self._output.program[:12]} ({kind} of its starts)"
         return Ready(
             protocol=PROTOCOL,
             runtime="litert",
@@ -163,62 +163,63 @@ class _Translated:
             input=_NOWHERE,
             output=_NOWHERE,
             delegate=name,
-            delegated_nodes=taken,
+            delegated_nodes=delegated_nodes,
             total_nodes=total,
             threads=self._target.threads,
             cpu="",
         )
 
 
-class _Said:
-    """What the program has said so far; `sample_us` is of the newest statistics."""
+class _ParsedOutput:
+    """The parsed output of the program so far; `sample_us` is from the newest statistics."""
 
     def __init__(self) -> None:
         self.sample_us: float | None = None
         self.has_median = False
         self.peak_bytes = 0
         self.program = ""
-        self._replaced: dict[str, tuple[int, int | None]] = {}
-        self._stays_out = False
+        self._delegated: dict[str, tuple[int, int | None]] = {}
+        self._is_unused = False
 
     def read(self, text: str) -> None:
         """One line, without its prefix."""
-        # Old builds do not say out of how many.
+        # Old builds do not print the total.
         if match := re.match(
             r"Replacing (\d{1,9})(?: out of (\d{1,9}))? node\(s\) with delegate \((\w+)\)", text
         ):
             name = "gpu" if "gpu" in match[3].lower() else "xnnpack"
-            taken, total = self._replaced.get(name, (0, 0))
+            delegated_nodes, total = self._delegated.get(name, (0, 0))
             more = None if match[2] is None or total is None else total + int(match[2])
-            self._replaced[name] = (taken + int(match[1]), more)
+            self._delegated[name] = (delegated_nodes + int(match[1]), more)
         elif match := re.match(r"([0-9a-f]{64})\s", text):
             self.program = match[1]
         elif "will not be executed by the delegate" in text or re.match(
             r"Failed to (apply|create) .*delegate", text
         ):
-            self._stays_out = True
+            self._is_unused = True
         elif match := re.match(r"count=(\d+)(.*)", text):
             self._statistics(match[1].strip("0") != "", match[2])
-        # Or else: "Memory footprint delta from the start of the tool (MB): init=6.3 overall=109.8"
+        # Another form: "Memory footprint delta from the start of the tool (MB): ... overall=109.8"
         elif match := re.search(r"emory footprint.*\(MB\).*overall=([\d.e+-]+)", text):
             self.peak_bytes = max(self.peak_bytes, round(_number(match[1]) * 1024 * 1024))
 
     def nodes(self, delegate: str) -> tuple[int | None, int | None]:
-        """(taken, of how many); None where it did not say."""
+        """(delegated nodes, all nodes); None if it did not print them."""
         if delegate == "none":
             return 0, None
-        if delegate in self._replaced:
-            return self._replaced[delegate]
-        # One that was asked for and replaced nothing has stayed out; XNNPACK stays silent in builds
-        # that apply it before they can log.
-        return (0 if self._stays_out or delegate == "gpu" else None), None
+        if delegate in self._delegated:
+            return self._delegated[delegate]
+        # A requested delegate that replaced nothing was not used; builds that apply XNNPACK before
+        # they can log print nothing about it.
+        return (0 if self._is_unused or delegate == "gpu" else None), None
 
     def _statistics(self, any_: bool, rest: str) -> None:
-        # The first such line is the warm-up, the last is the run; "curr=12(all same)" for one.
+        # The first such line is the warm-up, the last is the run; a single run has "curr=12(all
+        # same)".
         values = {key: _number(n) for key, n in re.findall(r"(\w+)=([-\d.e+]+)", rest)}
         self.has_median = "median" in values or "(all same)" in rest
-        found = values.get("median", values.get("avg", values.get("curr")))
-        self.sample_us = found if any_ and found and found > 0 else None
+        sample = values.get("median", values.get("avg", values.get("curr")))
+        self.sample_us = sample if any_ and sample and sample > 0 else None
 
 
 def _number(text: str) -> float:
@@ -228,6 +229,7 @@ def _number(text: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise DeviceError(
-            f"benchmark_model said {text[:80]!r} for a number", "this version of it is not known"
+            f"benchmark_model printed {text[:80]!r} instead of a number",
+            "this version is not supported",
         )
     return number

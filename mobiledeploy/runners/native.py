@@ -27,15 +27,15 @@ _LIBRARIES = "lib/aarch64-linux-gnu"
 
 
 def runtimes() -> tuple[str, ...]:
-    """Those that have a shared library for it."""
+    """The runtimes that have a shared library for it."""
     return tuple(name for name, runtime in plugins.RUNTIMES.each() if runtime.NATIVE)
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:
     """The program and the runtime's library for x86_64 or aarch64.
 
-    Android has another C library than they stand on: for `android-aarch64`, theirs and its loader
-    come with them.
+    Android has another C library than these programs need: for `android-aarch64`, theirs and its
+    loader are included.
     """
     system, _, cpu = machine.rpartition("-")
     if cpu not in (("aarch64",) if system == "android" else ("aarch64", "x86_64")):
@@ -47,8 +47,10 @@ def files(machine: str, runtime: str) -> Mapping[str, Path]:
     if system == "android":
         root = native.sysroot()
         for name in (LOADER, *C_LIBRARIES):
-            found = (root / folder / name for folder in ("lib", _LIBRARIES, f"usr/{_LIBRARIES}"))
-            files[name] = next(path for path in found if path.exists())
+            candidates = (
+                root / folder / name for folder in ("lib", _LIBRARIES, f"usr/{_LIBRARIES}")
+            )
+            files[name] = next(path for path in candidates if path.exists())
     return files
 
 
@@ -71,7 +73,7 @@ def bench(
         native.library_version(files["library"], *_library(target.runtime)),
     )
     if LOADER in files:
-        # Whatever of the system's own libraries it would find is of the other C library.
+        # The system's own libraries belong to the other C library.
         folder = str(PurePosixPath(files[LOADER]).parent)
         argv = (files[LOADER], "--library-path", folder, *argv)
     if target.delegate:
@@ -80,7 +82,7 @@ def bench(
 
 
 def _library(runtime: str) -> tuple[str, str]:
-    """The package that has a runtime's library, and the library's path in it."""
+    """The package with a runtime's library, and the library's path in it."""
     engine = plugins.RUNTIMES.load(runtime)
     if engine.NATIVE is None:
         raise UsageError(
@@ -90,12 +92,12 @@ def _library(runtime: str) -> tuple[str, str]:
 
 
 def hear(process: Process, target: Target) -> Process:
-    """Itself: it speaks the protocol."""
+    """The process itself: it speaks the protocol."""
     return process
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:
-    """UsageError: images are prepared by the Python runner."""
+    """UsageError: only the Python runner prepares images."""
     raise UsageError("the native runner can only time", "--runner python")
 
 

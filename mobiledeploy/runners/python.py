@@ -1,7 +1,7 @@
 """The Python runner: a process that loads one runtime, and no TensorFlow.
 
-Two things in one file: how it is called (`files`, `bench`, `predict`, `layers`, for the parent),
-and what runs then (`python -P -m mobiledeploy.runners.python`). Both follow
+This file has two parts: how the runner is called (`files`, `bench`, `predict`, `layers`, for the
+parent), and the runner itself (`python -P -m mobiledeploy.runners.python`). Both follow
 android_bench/PROTOCOL.md.
 """
 
@@ -40,23 +40,23 @@ from mobiledeploy.core.protocol import (
 )
 from mobiledeploy.core.types import Failure, Target, Tensor
 
-# Times are told in blocks, so that telling them does not come between runs all the time.
+# Times are reported in blocks, so that reporting does not interrupt the runs all the time.
 BLOCK_NS = 100_000_000
 NOISE_SEED = 20170417
-# Excerpts that are kept loaded, those of last use.
-PARTS_HELD = 4
+# The number of subgraphs that stay loaded, the most recently used ones.
+MAX_LOADED_PARTS = 4
 
 
 # --- the parent's side ---------------------------------------------------------------------
 
 
 def runtimes() -> tuple[str, ...]:
-    """Every one of the shelf."""
+    """Every runtime of the shelf."""
     return plugins.RUNTIMES.names()
 
 
 def files(machine: str, runtime: str) -> Mapping[str, Path]:
-    """Nothing: it runs where it is installed."""
+    """No files: it runs where it is installed."""
     return {}
 
 
@@ -68,17 +68,17 @@ def bench(
 
 
 def predict(model: str, target: Target) -> tuple[str, ...]:
-    """The argv that answers for the images that standard input names."""
+    """The argv that predicts the images named on standard input."""
     return _argv("predict", model, target)
 
 
 def layers(target: Target) -> tuple[str, ...]:
-    """The argv that runs the subgraphs of models that standard input names."""
+    """The argv that runs the subgraphs named on standard input."""
     return _command("layers", target)
 
 
 def hear(process: Process, target: Target) -> Process:
-    """Itself: it speaks the protocol."""
+    """The process itself: it speaks the protocol."""
     return process
 
 
@@ -88,7 +88,7 @@ def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
 
 
 def _command(what: str, target: Target) -> tuple[str, ...]:
-    # -P: the current folder is the user's, and a numpy.py that lies there is none of ours.
+    # -P: the current folder is the user's, and a numpy.py in it must not be imported.
     return (
         sys.executable,
         "-P",
@@ -106,10 +106,10 @@ def _command(what: str, target: Target) -> tuple[str, ...]:
 
 
 class _Speaker:
-    """Events on standard output, which nothing else can reach."""
+    """Writes events to standard output, which nothing else can write to."""
 
     def __init__(self) -> None:
-        # Libraries print there too: what they say goes to standard error instead.
+        # Libraries print there too: their output goes to standard error instead.
         self._stream: TextIO = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 
@@ -147,16 +147,16 @@ def _bench(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
     clock, invoke = time.perf_counter_ns, engine.invoke
     samples: list[int] = []
-    left = arguments.max_runs
+    remaining_runs = arguments.max_runs
     gc.collect()
     gc.disable()
     block = clock() + BLOCK_NS
-    while left != 0 and not stop.is_set():
-        begin = clock()
+    while remaining_runs != 0 and not stop.is_set():
+        start = clock()
         invoke()
         end = clock()
-        samples.append(end - begin)
-        left -= 1
+        samples.append(end - start)
+        remaining_runs -= 1
         if end >= block:
             speaker.say(Timed(tuple(samples)))
             speaker.flush()
@@ -173,7 +173,7 @@ def _wait_for_end(stop: threading.Event) -> None:
 
 
 def _sample(path: str | None, tensor: Tensor) -> Array:
-    """The raw input in a file, or noise over what the dtype holds: -1 to 1 for a float."""
+    """The raw input in a file, or noise over the range of the dtype: -1 to 1 for a float."""
     dtype = np.dtype(tensor.dtype)
     if path is not None:
         data = inputs.read(Path(path), inputs.FINISHED)
@@ -192,11 +192,11 @@ def _sample(path: str | None, tensor: Tensor) -> Array:
 def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     work = records.loads(Work, sys.stdin.readline(), "the work")
     engine, ready = _open(arguments)
-    for known, found in ((work.input, engine.input), (work.output, engine.output)):
-        if (known.shape, known.dtype) != (found.shape, found.dtype):
+    for own, actual in ((work.input, engine.input), (work.output, engine.output)):
+        if (own.shape, own.dtype) != (actual.shape, actual.dtype):
             raise InputError(
-                f"{Path(arguments.model).name} has {found.name} as {found.dtype} "
-                f"{list(found.shape)}, its record says {known.dtype} {list(known.shape)}"
+                f"{Path(arguments.model).name} has {actual.name} as {actual.dtype} "
+                f"{list(actual.shape)}, its record says {own.dtype} {list(own.shape)}"
             )
     data = work.data
     samples = dataset(data.source).open(
@@ -223,7 +223,7 @@ def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer 
     if not np.isfinite(row).all():
         raise InputError(
             f"the model answers NaN or infinity for image {name}",
-            "its weights or its preprocessing are not right",
+            "check its weights and its preprocessing",
         )
     text = base64.b64encode(row.astype("<f4").tobytes()).decode()
     return Answer(index, name, samples.label(index), text)
@@ -231,19 +231,19 @@ def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer 
 
 def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     runtime = plugins.RUNTIMES.load(arguments.runtime)
-    loaded: dict[str, LoadedSubgraph] = {}
+    parts: dict[str, LoadedSubgraph] = {}
     for line in sys.stdin:
         feed = records.loads(Feed, line, "the feed")
-        part = loaded.pop(feed.model, None)
+        part = parts.pop(feed.model, None)
         if part is None:
-            if len(loaded) == PARTS_HELD:
-                del loaded[next(iter(loaded))]
+            if len(parts) == MAX_LOADED_PARTS:
+                del parts[next(iter(parts))]
             part = runtime.part(Path(feed.model), threads=arguments.threads)
-        loaded[feed.model] = part
-        with arrays.open_archive(Path(feed.inputs), inputs.ARRAYS) as given:
-            tensors = [given[str(place)] for place in range(len(given.files))]
-        made = {str(place): tensor for place, tensor in enumerate(part.run(tensors))}
-        np.savez(feed.outputs, **made)
+        parts[feed.model] = part
+        with arrays.open_archive(Path(feed.inputs), inputs.ARRAYS) as archive:
+            tensors = [archive[str(place)] for place in range(len(archive.files))]
+        outputs = {str(place): tensor for place, tensor in enumerate(part.run(tensors))}
+        np.savez(feed.outputs, **outputs)
         speaker.say(Fed(feed.outputs))
         speaker.flush()
 
@@ -252,10 +252,10 @@ _WORK = {"bench": _bench, "predict": _predict, "layers": _layers}
 
 
 def _peak_rss_bytes() -> int:
-    """The largest resident set of this process so far.
+    """The largest resident set size of this process so far.
 
-    The kernel keeps it for this program alone; what getrusage tells on Linux starts with the size
-    of the process that started this one.
+    The kernel records it for this program only; on Linux the value of getrusage includes the size
+    of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -283,9 +283,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The runner; its exit status. Refusals are said as an event, before it ends with theirs."""
+    """Runs the runner; returns its exit status. An error is written as an event first."""
     arguments = _arguments(argv)
-    # ONNX Runtime reports what runs to its makers otherwise, from a thread beside what is timed.
+    # Otherwise ONNX Runtime sends telemetry from a thread beside the timed one.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     speaker = _Speaker()
     try:
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         speaker.flush()
         return error.exit_code
     except BrokenPipeError:
-        # Nobody listens any more: the parent is gone.
+        # Nobody reads any more: the parent is gone.
         os._exit(1)
     return 0
 

@@ -1,4 +1,4 @@
-"""The Interpreter that LiteRT and its forerunner tflite_runtime share: one API, two libraries."""
+"""The Interpreter that LiteRT and its predecessor tflite_runtime share: one API, two libraries."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class InterpreterEngine:
         self.delegated_nodes, self.total_nodes = _count(self._interpreter._get_ops_details())
 
     def load(self, tensor: Array) -> None:
-        """Puts a raw input of `input`'s shape and dtype in its place; InputError for another."""
+        """Sets the raw input; InputError if its shape or dtype is not that of `input`."""
         try:
             self._interpreter.set_tensor(self._in, tensor)
         except ValueError as error:
             raise InputError(f"{self._name}: {first_line(error)}") from error
 
     def invoke(self) -> None:
-        """Computes, and nothing else; InputError where the engine gives up."""
+        """Runs the model and does nothing else; InputError if the engine fails."""
         try:
             self._interpreter.invoke()
         except RuntimeError as error:
@@ -69,7 +69,7 @@ class InterpreterEngine:
             ) from error
 
     def run(self, tensor: Array) -> Array:
-        """The raw output for a raw input, copied out."""
+        """A copy of the raw output for a raw input."""
         self.load(tensor)
         self.invoke()
         output: Array = self._interpreter.get_tensor(self._out)
@@ -92,7 +92,7 @@ class InterpreterEngine:
 
 
 class InterpreterPart:
-    """An subgraph of a model in an Interpreter, on XNNPACK."""
+    """A subgraph of a model in an Interpreter, on XNNPACK."""
 
     def __init__(self, library: Any, runtime: str, path: Path, *, threads: int) -> None:
         self._runtime, self._name = runtime, path.name
@@ -106,7 +106,7 @@ class InterpreterPart:
         self._outs = [int(d["index"]) for d in self._interpreter.get_output_details()]
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
-        """The raw outputs, copied out."""
+        """Copies of the raw outputs."""
         if len(tensors) != len(self._ins):
             raise InputError(f"{self._name} takes {len(self._ins)} tensors, not {len(tensors)}")
         try:
@@ -121,14 +121,14 @@ class InterpreterPart:
 
 
 def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """(operators that delegates took over, operators of the model).
+    """(number of delegated operators, number of operators).
 
-    The list holds the model's own operators, even those that will not run, and one DELEGATE for
-    each part that was taken over: what lies between its inputs and its outputs.
+    The list holds the model's own operators, including delegated ones, and one DELEGATE for each
+    delegated part, which covers all operators between its inputs and outputs.
     """
-    own = [op for op in operators if op["op_name"] != "DELEGATE"]
-    maker = {int(t): index for index, op in enumerate(own) for t in op["outputs"]}
-    taken: set[int] = set()
+    operators_ = [op for op in operators if op["op_name"] != "DELEGATE"]
+    maker = {int(t): index for index, op in enumerate(operators_) for t in op["outputs"]}
+    delegated: set[int] = set()
     for part in operators:
         if part["op_name"] != "DELEGATE":
             continue
@@ -137,31 +137,32 @@ def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         while waiting:
             tensor = waiting.pop()
             index = maker.get(tensor)
-            if tensor in border or index is None or index in taken:
+            if tensor in border or index is None or index in delegated:
                 continue
-            taken.add(index)
-            waiting += [int(t) for t in own[index]["inputs"] if t >= 0]
-    return len(taken), len(own)
+            delegated.add(index)
+            waiting += [int(t) for t in operators_[index]["inputs"] if t >= 0]
+    return len(delegated), len(operators_)
 
 
 @contextmanager
 def _without_info_lines() -> Iterator[None]:
-    """Keeps "INFO: Created ... delegate" off standard error; there is no switch for it.
+    """Keeps "INFO: Created ...
 
-    It is written by C++ to the file descriptor. Every other line is passed on.
+    delegate" off standard error; there is no switch for it. C++ writes it to the file descriptor.
+    Every other line is passed on.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved_stderr = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as said:
-            os.dup2(said.fileno(), 2)
+        with tempfile.TemporaryFile() as output:
+            os.dup2(output.fileno(), 2)
             try:
                 yield
             finally:
-                os.dup2(kept, 2)
-                said.seek(0)
-                for line in said:
+                os.dup2(saved_stderr, 2)
+                output.seek(0)
+                for line in output:
                     if not line.startswith(b"INFO:"):
                         os.write(2, line)
     finally:
-        os.close(kept)
+        os.close(saved_stderr)

@@ -15,9 +15,9 @@ from mobiledeploy.core.ports import Array
 from mobiledeploy.core.types import Tensor
 
 _ERROR = 3
-# On x86-64 without VNNI its faster int8 kernels add two products in 16 bits, and saturate.
+# On x86-64 without VNNI its faster int8 kernels add two products in 16 bits and saturate.
 _EXACT = ("session.x64quantprecision", "1")
-# Its exceptions have no base of their own.
+# Its exceptions have no common base.
 _REFUSALS = (
     state.EPFail,
     state.Fail,
@@ -36,7 +36,7 @@ class SessionEngine:
     """A model in a session."""
 
     delegate: str = "none"
-    # The session does not tell how many operators it runs.
+    # The session does not report how many operators it runs.
     delegated_nodes: int | None = None
     total_nodes: int | None = None
 
@@ -54,9 +54,9 @@ class SessionEngine:
                 f"{self._name} takes {self.input.dtype} {list(self.input.shape)}, "
                 f"not {tensor.dtype} {list(tensor.shape)}"
             )
-        # The binding holds its address only.
-        self._held = np.ascontiguousarray(tensor)
-        self._binding.bind_cpu_input(self.input.name, self._held)
+        # The binding only holds the address.
+        self._input_array = np.ascontiguousarray(tensor)
+        self._binding.bind_cpu_input(self.input.name, self._input_array)
 
     def invoke(self) -> None:
         try:
@@ -97,12 +97,12 @@ class SessionPart:
         if len(tensors) != len(self._ins):
             raise InputError(f"{self._name} takes {len(self._ins)} tensors, not {len(tensors)}")
         try:
-            made = self._session.run(None, dict(zip(self._ins, tensors, strict=True)))
+            outputs = self._session.run(None, dict(zip(self._ins, tensors, strict=True)))
         except _REFUSALS as error:
             raise InputError(
                 f"onnxruntime cannot run {self._name}: {_first_line(error)}"
             ) from error
-        return [np.asarray(tensor) for tensor in made]
+        return [np.asarray(tensor) for tensor in outputs]
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -118,6 +118,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _first_line(error: BaseException) -> str:
-    # "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Load model from ..." says it after the codes.
+    # "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Load model from ..." has the reason after the
+    # codes.
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].rpartition(" : ")[2].strip() or lines[0]

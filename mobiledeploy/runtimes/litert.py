@@ -1,4 +1,4 @@
-"""LiteRT, TensorFlow Lite's successor: TFLite files, on XNNPACK unless told otherwise."""
+"""LiteRT, TensorFlow Lite's successor: TFLite files, on XNNPACK by default."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
 
     Raises:
         UsageError: another delegate, or not a TFLite file's name.
-        InputError: the engine refuses the model, or it has more than one input or output.
+        InputError: the engine rejects the model, or it has more than one input or output.
     """
     from ai_edge_litert import interpreter
 
@@ -46,7 +46,7 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
 
 
 def part(path: Path, *, threads: int) -> LoadedSubgraph:
-    """The subgraph of a model at `path`; InputError where the engine refuses it."""
+    """The subgraph of a model at `path`; InputError if the engine rejects it."""
     from ai_edge_litert import interpreter
 
     from mobiledeploy.runtimes import _interpreter

@@ -18,8 +18,8 @@ DELEGATES: tuple[str, ...] = ("none",)
 PACKAGE = "onnxruntime"
 PREFERRED = True
 PUBLISHED_AS: tuple[str, ...] = ("onnxruntime",)
-# Its profiler works within each operator, up to 45,000 instructions: it tells which kernels ran,
-# and no counts by layer.
+# Its profiler adds up to 45,000 instructions to each operator: it shows which kernels ran, but
+# gives no counts per layer.
 NATIVE: NativeLibrary | None = NativeLibrary(
     "onnxruntime/capi/libonnxruntime.so.*", layer_counts.of_onnxruntime, by_layer=False
 )
@@ -33,11 +33,11 @@ def version() -> str:
 def open(path: Path, *, threads: int, delegate: str) -> Engine:
     """The model at `path` with `threads` threads within an operator, one operator at a time.
 
-    Its session does not know the scales of integer tensors: they are left empty.
+    Its session does not know the scales of integer tensors, so they are empty.
 
     Raises:
-        UsageError: another delegate than none, or not an ONNX file's name.
-        InputError: the engine refuses the model, or it has more than one input or output.
+        UsageError: a delegate other than none, or a file name that is not of an ONNX file.
+        InputError: the engine rejects the model, or it has more than one input or output.
     """
     if delegate not in DELEGATES:
         raise UsageError(f"onnxruntime has no delegate {delegate!r}", "there is none")
@@ -49,7 +49,7 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
 
 
 def part(path: Path, *, threads: int) -> LoadedSubgraph:
-    """The subgraph of a model at `path`; InputError where the engine refuses it."""
+    """The subgraph of a model at `path`; InputError if the engine rejects it."""
     from mobiledeploy.runtimes import _session
 
     return _session.SessionPart(path, threads)

@@ -1,7 +1,7 @@
 """tflite_runtime 2.14, the last of its line: Python 3.11 and numpy 1 only.
 
-It must have its process to itself: after TensorFlow was imported it fails in strange ways. It does
-not verify the file that it maps: a truncated one can crash it, and the caller hears that it died.
+It needs a process of its own: after an import of TensorFlow it fails in strange ways. It does not
+verify the mapped file: a truncated one can crash it, and the caller gets that as an error.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def version() -> str:
 
 
 def open(path: Path, *, threads: int, delegate: str) -> Engine:
-    """The model at `path` with `threads` CPU threads; its XNNPACK leaves int8 operators out.
+    """The model at `path` with `threads` CPU threads; its XNNPACK does not run int8 operators.
 
     Raises:
         MissingError: it is not installed, or numpy is version 2, for which it was not built.
         UsageError: another delegate, or not a TFLite file's name.
-        InputError: the engine refuses the model, or it has more than one input or output.
+        InputError: the engine rejects the model, or it has more than one input or output.
     """
     library = _library()
     numpy = metadata.version("numpy")
     if int(numpy.partition(".")[0]) >= 2:
         raise MissingError(
-            f"tflite_runtime {version()} was built for numpy 1, here is {numpy}",
+            f"tflite_runtime {version()} was built for numpy 1, numpy {numpy} is installed",
             "pip install 'numpy<2', or take --runtime litert",
         )
     from mobiledeploy.runtimes import _interpreter
@@ -54,7 +54,7 @@ def open(path: Path, *, threads: int, delegate: str) -> Engine:
 
 
 def part(path: Path, *, threads: int) -> LoadedSubgraph:
-    """The subgraph of a model at `path`; InputError where the engine refuses it."""
+    """The subgraph of a model at `path`; InputError if the engine rejects it."""
     from mobiledeploy.runtimes import _interpreter
 
     return _interpreter.InterpreterPart(_library(), "tflite_runtime", path, threads=threads)

@@ -1,7 +1,7 @@
 """Keras files: HDF5 (whole models and weights, Keras 2 and 3) and the .keras zip, read by h5py.
 
-Nothing of Keras is imported. What leads out of the file, or would inflate into more memory than a
-mobile network needs, is refused here, before a framework sees it.
+Keras is not imported. Files with references to other files, or that would inflate to more memory
+than a mobile network needs, are refused here, before a framework opens them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mobiledeploy.core.plugins import missing
 from mobiledeploy.core.types import ModelFile
 
 LARGEST_BYTES = 2 << 30
-"""Of all weights of a model, inflated."""
+"""The largest size of all inflated weights of a model."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 100_000
@@ -31,18 +31,19 @@ _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, LookupError)
 
 
 def detect(path: Path, framework: str | None = None) -> ModelFile | None:
-    """What the file at `path` is by its content, whatever its suffix says.
+    """What the file at `path` is, by its content and not by its suffix.
 
     Args:
         path: any file.
-        framework: keras3 or tf_keras, where only files of this one are wanted.
+        framework: keras3 or tf_keras, to accept only files of this one.
 
     Returns:
-        None for what is neither HDF5 nor a zip, nor named like it, and for another framework's.
+        None if it is neither HDF5 nor a zip and has no such suffix, and for another framework's
+        file.
 
     Raises:
         MissingError: it is HDF5, or a Keras zip, and h5py is not installed.
-        InputError: missing, truncated, too large, leading out of itself, or HDF5 of another kind.
+        InputError: missing, truncated, too large, with references to other files, or other HDF5.
     """
     try:
         if path.is_dir():
@@ -58,11 +59,11 @@ def detect(path: Path, framework: str | None = None) -> ModelFile | None:
     if path.suffix.lower() not in _SUFFIXES:
         return None
     what = "empty" if empty else "neither HDF5 nor a Keras zip"
-    raise InputError(f"{path} is {what}", "it may have been cut short: fetch or save it again")
+    raise InputError(f"{path} is {what}", "it may be truncated: download or save it again")
 
 
 def configuration(path: Path) -> str:
-    """The configuration of a whole model that was looked into before, as JSON."""
+    """The configuration of a whole model that `detect` has checked, as JSON."""
     with inputs.open_file(path) as stream:
         if _is_hdf5(stream):
             with _h5py().File(stream, "r") as file:
@@ -72,26 +73,26 @@ def configuration(path: Path) -> str:
 
 
 def _is_hdf5(stream: BinaryIO) -> bool:
-    """Whether the signature stands where HDF5 looks for it: at 0, 512, 1024, 2048 and so on."""
+    """Whether the signature is where HDF5 looks for it: at 0, 512, 1024, 2048 and so on."""
     size = stream.seek(0, os.SEEK_END)
     places = (0, *(1 << power for power in range(9, size.bit_length())))
-    found = False
+    has_signature = False
     for place in places:
         stream.seek(place)
-        found = found or stream.read(len(_SIGNATURE)) == _SIGNATURE
+        has_signature = has_signature or stream.read(len(_SIGNATURE)) == _SIGNATURE
     stream.seek(0)
-    return found
+    return has_signature
 
 
 def _h5py() -> Any:
-    """The library. Whoever brings a TFLite file may do without it."""
+    """The library, which is not needed for TFLite files."""
     try:
         return importlib.import_module("h5py")
     except ModuleNotFoundError as error:
         raise missing("h5py") from error
 
 
-def _hdf5(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
+def _hdf5(stream: BinaryIO, path: Path, accepted: str | None) -> ModelFile | None:
     h5py = _h5py()
     try:
         with h5py.File(stream, "r") as file:
@@ -104,7 +105,7 @@ def _hdf5(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
                         f"{path} is HDF5, but holds neither a Keras model nor Keras weights"
                     )
                 framework = "keras3"
-            if wanted not in (None, framework):
+            if accepted not in (None, framework):
                 return None
             facts = ModelFile(str(path), "h5", framework, "weights", records.sha256(path))
             if "model_config" in file.attrs:
@@ -119,12 +120,12 @@ def _hdf5(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
     except _BROKEN as error:
         raise InputError(
             f"{path} is broken HDF5: {_reason(error)}",
-            "it may have been cut short: fetch or save it again",
+            "it may be truncated: download or save it again",
         ) from error
 
 
 def _check_objects(file: Any, where: str) -> None:
-    """InputError for links to other files, data in other files, and data of absurd size."""
+    """InputError for links, data in other files, and too much data."""
     waiting: list[tuple[Any, int]] = [(file, 0)]
     objects = total = 0
     h5py = _h5py()
@@ -133,7 +134,9 @@ def _check_objects(file: Any, where: str) -> None:
         for name in group:
             objects += 1
             if objects > _MOST_OBJECTS or depth > _DEEPEST:
-                raise InputError(f"{where} holds too many groups, or groups within themselves")
+                raise InputError(
+                    f"{where} holds too many groups, or groups that contain themselves"
+                )
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise InputError(f"{where} holds a link ({name}), which may lead out of it")
             item = group[name]
@@ -159,18 +162,20 @@ def _classes(file: Any) -> int | None:
     return None
 
 
-def _zip(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
+def _zip(stream: BinaryIO, path: Path, accepted: str | None) -> ModelFile | None:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = [member.filename for member in archive.infolist()]
             if not {"config.json", "metadata.json"} <= set(names):
                 if path.suffix.lower() in _SUFFIXES:
-                    raise InputError(f"{path} is a zip, but no Keras model: no config.json in it")
+                    raise InputError(
+                        f"{path} is a zip, but not a Keras model: it has no config.json"
+                    )
                 return None
             _check_members(archive, path)
             if _WEIGHTS not in names:
-                # Keras would read weights of another format, which nobody has looked into.
-                raise InputError(f"{path} is no Keras model: no {_WEIGHTS} in it")
+                # Keras would read weights of another format, which were not checked.
+                raise InputError(f"{path} is not a Keras model: it has no {_WEIGHTS}")
             metadata = untrusted.parse_json(_read(archive, "metadata.json"), f"{path}: metadata")
             config = untrusted.parse_json(_read(archive, "config.json"), f"{path}: configuration")
             for name in names:
@@ -180,16 +185,16 @@ def _zip(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
     except (*_BROKEN, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(
             f"{path} is a broken Keras zip: {_reason(error)}",
-            "it may have been cut short: fetch or save it again",
+            "it may be truncated: download or save it again",
         ) from error
     if not isinstance(metadata, dict) or not isinstance(config, dict):
         raise InputError(f"{path}: the configuration is not that of a Keras model")
     version = metadata.get("keras_version")
     major = version.split(".")[0] if isinstance(version, str) else ""
     if major not in ("2", "3"):
-        raise InputError(f"{path} is of Keras version {version!r}; 2 and 3 are known")
+        raise InputError(f"{path} is of Keras version {version!r}; 2 and 3 are supported")
     framework = "keras3" if major == "3" else "tf_keras"
-    if wanted not in (None, framework):
+    if accepted not in (None, framework):
         return None
     return ModelFile(
         str(path),
@@ -202,7 +207,10 @@ def _zip(stream: BinaryIO, path: Path, wanted: str | None) -> ModelFile | None:
 
 
 def _code(config: Any) -> tuple[str, ...]:
-    """What loading it could run; `frameworks/loading.py` loads it without the same entries."""
+    """The code that loading it could run.
+
+    `frameworks/loading.py` loads it without the same entries.
+    """
     return untrusted.keras_code(untrusted.without_compiling(config))
 
 
@@ -210,13 +218,13 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
     members = archive.infolist()
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise InputError(f"{path} holds two files of one name")
+        raise InputError(f"{path} holds two files of the same name")
     for name in names:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
             raise InputError(f"{path} holds a file that would land outside ({name!r})")
     if any(m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in members):
-        raise InputError(f"{path} holds a file that is packed by an unknown method")
+        raise InputError(f"{path} holds a file that is compressed with an unknown method")
     if sum(member.file_size for member in members) > LARGEST_BYTES:
         raise InputError(f"{path} would inflate to more than {LARGEST_BYTES >> 30} GiB")
 

@@ -1,4 +1,4 @@
-"""A float TFLite as an opened model, for the sources that need no framework in our process."""
+"""A float TFLite as an opened model, for sources that need no framework in our process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Lite:
 
     network: Model | None = None
 
-    def __init__(self, graph: Graph, wanted: tuple[int, int] | None) -> None:
+    def __init__(self, graph: Graph, resolution: tuple[int, int] | None) -> None:
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
             raise InputError(
                 f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
@@ -33,7 +33,7 @@ class Lite:
             raise InputError(
                 f"the model has a fixed batch of {image[0]}; 1 is needed", "convert it with 1"
             )
-        sides = _resized(graph, wanted)
+        sides = _resize(graph, resolution)
         scores = graph.shape(graph.outputs[0])
         types = [graph.type_name(index) for index in (*graph.inputs, *graph.outputs)]
         if types != ["float32", "float32"]:
@@ -60,9 +60,9 @@ class Lite:
             graph.subgraph.operators = [op for op in graph.ops if op is not last]
         elif output == "softmax" and not self.ends_in_softmax():
             (scores,) = graph.outputs
-            made = graph.add_tensor("softmax", graph.shape(scores), "float32")
-            graph.subgraph.operators = [*graph.ops, _softmax(graph, scores, made)]
-            graph.subgraph.outputs = [made]
+            output_tensor = graph.add_tensor("softmax", graph.shape(scores), "float32")
+            graph.subgraph.operators = [*graph.ops, _softmax(graph, scores, output_tensor)]
+            graph.subgraph.outputs = [output_tensor]
         graph.model.signatureDefs = [_signature(graph)]
         return graph.pack()
 
@@ -76,26 +76,28 @@ class Lite:
         return any(self._graph.kind(op) == "SOFTMAX" for op in makers)
 
     def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
-        """None: batch normalization is folded into the weights of a TFLite."""
+        """None: a TFLite has no batch normalization left that could show the range."""
         del pre, images
         return None
 
 
-def _resized(graph: Graph, wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the image: open ones become the wanted ones, in the whole graph."""
+def _resize(graph: Graph, resolution: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the image; dynamic ones are set to `resolution` in the whole graph."""
     (source,) = graph.inputs
     _, height, width, channels = graph.shape(source)
     signature = graph.subgraph.tensors[source].shapeSignature
-    # A side of -1 is open.
-    told = (1, height, width, channels) if signature is None else tuple(map(int, signature))
-    if -1 not in told or len(told) != 4:
-        told = (1, height, width, channels)
-    if wanted is None and -1 in told[1:3]:
-        raise InputError("the model takes any height and width", "say which: --res 224")
-    sides = wanted or (height, width)
-    if any(side not in (-1, asked) for side, asked in zip(told[1:3], sides, strict=True)):
-        raise UsageError(f"the model takes {height}x{width} only", "leave --res away")
-    if -1 in told:
+    # A side of -1 is dynamic.
+    open_shape = (1, height, width, channels) if signature is None else tuple(map(int, signature))
+    if -1 not in open_shape or len(open_shape) != 4:
+        open_shape = (1, height, width, channels)
+    if resolution is None and -1 in open_shape[1:3]:
+        raise InputError("the model takes any height and width", "choose one: --res 224")
+    sides = resolution or (height, width)
+    if any(
+        side not in (-1, requested) for side, requested in zip(open_shape[1:3], sides, strict=True)
+    ):
+        raise UsageError(f"the model takes {height}x{width} only", "omit --res")
+    if -1 in open_shape:
         try:
             resize.resize(graph, (1, *sides, channels))
         except InputError as error:

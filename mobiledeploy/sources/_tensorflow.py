@@ -1,4 +1,4 @@
-"""What the sources of TensorFlow's wing share: a live model, opened, and its float TFLite."""
+"""Shared by the sources that use TensorFlow: an opened live model, and its float TFLite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobiledeploy.frameworks import calibration_statistics, loading, tracing
 
 
 class TensorFlowModel:
-    """A model that TensorFlow computes, at one resolution (height, width)."""
+    """A model that TensorFlow runs, at one resolution (height, width)."""
 
     def __init__(self, model: Model, resolution: tuple[int, int], classes: int) -> None:
         self.network: Model | None = model
@@ -27,13 +27,13 @@ class TensorFlowModel:
         self.classes = classes
 
     @functools.cached_property
-    def _frozen(self) -> tracing.FrozenModel:
+    def _frozen_model(self) -> tracing.FrozenModel:
         return tracing.freeze(self._model, self.resolution)
 
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`; InputError for an operator that TFLite lacks."""
         with loading.temporary_folder() as folder:
-            self._frozen.save(output, folder)
+            self._frozen_model.save(output, folder)
             with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
                 converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             try:
@@ -42,16 +42,19 @@ class TensorFlowModel:
                 raise InputError(_reason(str(error))) from error
 
     def answers(self, images: Images) -> NDArray[np.float32]:
-        """See `ports.OpenedModel`; InputError where TensorFlow cannot compute them."""
-        if len(images) and self._frozen.draws_numbers() and self._wavers(images[:1]):
+        """See `ports.OpenedModel`; InputError if TensorFlow cannot compute them."""
+        if len(images) and self._frozen_model.draws_numbers() and self._is_random(images[:1]):
             raise InputError(
-                "the model answers otherwise each time that it is given the same image",
-                "a Dropout, or noise, was left on (training=True): build it without",
+                "the model gives different answers to the same image",
+                "a Dropout or noise layer is still on (training=True): build it without",
             )
-        return self._frozen.run(images)
+        return self._frozen_model.run(images)
 
-    def _wavers(self, image: Images) -> bool:
-        """Whether two answers to one image differ; frozen, a generator would begin anew."""
+    def _is_random(self, image: Images) -> bool:
+        """Whether two answers to one image differ.
+
+        This uses the model before freezing, since a frozen generator restarts each time.
+        """
         call, _ = tracing.inference(self._model)
         with loading.refusing("TensorFlow cannot run the model", tf.errors.OpError):
             first, second = (np.asarray(call(tf.constant(image)), np.float32) for _ in range(2))
@@ -59,18 +62,18 @@ class TensorFlowModel:
 
     def ends_in_softmax(self) -> bool:
         """See `ports.OpenedModel`."""
-        return self._frozen.scores is not None
+        return self._frozen_model.scores is not None
 
     def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
         """See `ports.OpenedModel`."""
-        return calibration_statistics.likelier_range(self._frozen, pre, images)
+        return calibration_statistics.likelier_range(self._frozen_model, pre, images)
 
 
-def opened(model: Model, source: Source) -> TensorFlowModel:
-    """A user's model at the resolution that it has, or that is asked for.
+def open_model(model: Model, source: Source) -> TensorFlowModel:
+    """A user's model at its own resolution or the requested one.
 
-    InputError for a model that is no image classifier, UsageError for a resolution that it cannot
-    take.
+    InputError for a model that is not an image classifier, UsageError for a resolution that it does
+    not accept.
     """
     inputs, outputs = shapes(model)
     classes = outputs[1]
@@ -79,28 +82,29 @@ def opened(model: Model, source: Source) -> TensorFlowModel:
     height, width = inputs[1], inputs[2]
     resolution = source.resolution or (height or 0, width or 0)
     if 0 in resolution:
-        raise UsageError("the model takes any resolution", "say which with --res")
+        raise UsageError("the model takes any resolution", "choose one with --res")
     if any(
-        fixed not in (None, asked) for fixed, asked in zip((height, width), resolution, strict=True)
+        own_side not in (None, requested)
+        for own_side, requested in zip((height, width), resolution, strict=True)
     ):
-        raise UsageError(f"the model takes {height}x{width} only", "leave --res away")
+        raise UsageError(f"the model takes {height}x{width} only", "omit --res")
     return TensorFlowModel(model, resolution, classes)
 
 
 def shapes(model: Model) -> tuple[loading.Shape, loading.Shape]:
-    """([N, H, W, 3], [N, classes]) with None where open.
+    """([N, H, W, 3], [N, classes]), with None for dynamic sides.
 
-    InputError for a model with two inputs or outputs, or with others than float32 images in and a
-    row of scores out.
+    InputError for a model with several inputs or outputs, or other ones than float32 images and a
+    row of scores.
     """
     handle = model.handle
     where = f"the model {handle.name}"
     if not getattr(handle, "inputs", None) or not handle.outputs:
         raise InputError(f"{where} was saved without the shape of its input")
-    image = loading.only("input", handle.inputs, where)
-    scores = loading.only("output", handle.outputs, where)
+    image = loading.require_one("input", handle.inputs, where)
+    scores = loading.require_one("output", handle.outputs, where)
     dtype = image.dtype if isinstance(image.dtype, str) else image.dtype.name
-    return loading.checked((_sides(image.shape), dtype), _sides(scores.shape), where)
+    return loading.check_shapes((_sides(image.shape), dtype), _sides(scores.shape), where)
 
 
 def _sides(shape: Sequence[int | None] | tf.TensorShape) -> Sequence[int | None] | None:
@@ -110,7 +114,7 @@ def _sides(shape: Sequence[int | None] | tf.TensorShape) -> Sequence[int | None]
 
 
 def _reason(text: str) -> str:
-    """The converter's pages of text, as the operators that it could not place."""
+    """One line for the converter's long text: the operators that TFLite does not have."""
     ops = sorted(
         set(re.findall(r"'?(?:tf|tfl)\.(\w+)'? op is neither|error: '(tf\.\w+)' op", text))
     )
@@ -120,7 +124,7 @@ def _reason(text: str) -> str:
         names = [name.strip() for name in flex[1].split(",")]
     if names:
         return f"TFLite has no operator for {', '.join(names)}"
-    # A location of many calls stands before the cause.
+    # The cause follows a long location.
     cause = re.search(r"error: (?:loc\(.*\): )?(.+)", text)
     line = loading.first_line(ValueError(cause[1] if cause else text))
-    return f"TFLiteConverter refused the model: {line}"
+    return f"TFLiteConverter rejected the model: {line}"

@@ -1,12 +1,12 @@
-"""Computes a looked-at graph with torch, and converts it: a script for the environment of its own.
+"""Runs or converts a checked graph with torch: a script for the separate environment.
 
     python -I -P _torch_process.py FOLDER
 
-Reads program.json and weights.npz of FOLDER, which `sources/torch.py` writes. Where images.npy is
-there, the answers [N, classes] to the images [N, H, W, 3] go to answers.npz; else the model goes to
-float.tflite. A model that cannot be converted ends in 3, with the reason in refusal.txt.
+Reads program.json and weights.npz of FOLDER, which `sources/torch.py` writes. If images.npy exists,
+the answers [N, classes] to the images [N, H, W, 3] are written to answers.npz, otherwise the model
+to float.tflite. For a model that cannot be converted it ends with 3 and the reason in refusal.txt.
 
-Nothing of the user's file is here but numbers and the names of operators that are on the list.
+From the user's file it only gets numbers and the names of allowed operators.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ import threading
 from pathlib import Path
 from typing import Any
 
-REFUSED = 3
+REFUSAL_STATUS = 3
 
 
 def main() -> int:
     """See above."""
     folder = Path(sys.argv[1])
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    # Numpy and torch are the environment's.
+    # Numpy and torch are those of the environment.
     import numpy as np
     import torch
 
     program = json.loads((folder / "program.json").read_text("utf-8"))
-    with np.load(folder / "weights.npz", allow_pickle=False) as stored:
-        weights = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    with np.load(folder / "weights.npz", allow_pickle=False) as archive:
+        weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
     images = folder / "images.npy"
     try:
         if images.exists():
-            given = np.load(images, allow_pickle=False)
-            np.savez(folder / "answers.npz", answers=_answers(program, weights, given))
+            image_array = np.load(images, allow_pickle=False)
+            np.savez(folder / "answers.npz", answers=_answers(program, weights, image_array))
         else:
             _convert(program, weights, folder / "float.tflite")
-    except Exception as error:  # whatever torch and its converter raise of a model
+    except Exception as error:  # anything that torch and its converter raise for a model
         if isinstance(error, MemoryError):
             raise
         text = " ".join(f"{type(error).__name__}: {error}".split())
         (folder / "refusal.txt").write_text(text[:300], "utf-8")
-        return REFUSED
+        return REFUSAL_STATUS
     return 0
 
 
 def _die_with_parent() -> None:
-    """Ends this process when its standard input closes, which is when the parent is gone."""
+    """Ends this process when its standard input closes, since the parent is gone then."""
     sys.stdin.read()
     os._exit(1)
 
 
 def _network(program: dict[str, Any], weights: dict[str, Any], answer: str) -> Any:
-    """The nodes, as a module: image [1, 3, H, W] -> the value named `answer`."""
+    """The nodes as a module: image [1, 3, H, W] -> the value named `answer`."""
     import torch
 
     class Network(torch.nn.Module):
@@ -71,22 +71,27 @@ def _network(program: dict[str, Any], weights: dict[str, Any], answer: str) -> A
                 operator = torch.ops
                 for name in node["operator"].split("."):
                     operator = getattr(operator, name)
-                made = operator(
-                    *(_argument(given, values) for given in node["arguments"]),
-                    **{name: _argument(given, values) for name, given in node["named"].items()},
+                results = operator(
+                    *(_argument(argument, values) for argument in node["arguments"]),
+                    **{
+                        name: _argument(argument, values)
+                        for name, argument in node["named"].items()
+                    },
                 )
-                several = node["list"] or len(node["makes"]) > 1
-                values.update(zip(node["makes"], made if several else [made], strict=True))
+                has_several = node["list"] or len(node["makes"]) > 1
+                values.update(
+                    zip(node["makes"], results if has_several else [results], strict=True)
+                )
             return values[answer]
 
     return Network().eval()
 
 
-def _argument(given: list[Any], values: dict[str, Any]) -> Any:
-    """What an argument (kind, value) stands for."""
+def _argument(argument: list[Any], values: dict[str, Any]) -> Any:
+    """The value of an argument (kind, value)."""
     import torch
 
-    kind, value = given
+    kind, value = argument
     if kind == "value":
         return values[value]
     if kind == "list":
@@ -115,9 +120,9 @@ def _convert(program: dict[str, Any], weights: dict[str, Any], path: Path) -> No
 
     height, width = program["resolution"]
     network = _network(program, weights, program["scores"])
-    # TFLite's images have their channels last.
-    turned = litert_torch.to_channel_last_io(network, args=[0])
-    litert_torch.convert(turned, (torch.zeros(1, height, width, 3),)).export(str(path))
+    # TFLite's images are channels-last.
+    channels_last = litert_torch.to_channel_last_io(network, args=[0])
+    litert_torch.convert(channels_last, (torch.zeros(1, height, width, 3),)).export(str(path))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keras 3 models, loaded by Keras 3 itself on TensorFlow, beside Keras 2 in one process."""
+"""Keras 3 models, loaded by Keras 3 itself on TensorFlow; Keras 2 may be in the same process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUFFIX = {"h5": ".h5", "keras": ".keras"}
 
 
 def detect(path: Path) -> ModelFile | None:
-    """A Keras 3 file, weights alone among them; see `_keras_files.detect`."""
+    """A Keras 3 file, which may hold weights alone; see `_keras_files.detect`."""
     return _keras_files.detect(path, "keras3")
 
 
@@ -25,14 +25,14 @@ def open(source: Source) -> OpenedModel:
     from mobiledeploy.sources import _tensorflow
 
     assert source.file is not None
-    return _tensorflow.opened(load(source.file, source.custom_objects), source)
+    return _tensorflow.open_model(load(source.file, source.custom_objects), source)
 
 
 def load(file: ModelFile, custom: str | None = None) -> Model:
-    """The whole model in `file`, not compiled; InputError where Keras 3 cannot rebuild it.
+    """The whole model in `file`, not compiled; InputError if Keras 3 cannot load it.
 
-    A trusted file with `code` in it runs that code: the caller has asked. `custom` is the
-    user's own Python file with what else it names.
+    A trusted file with `code` in it runs that code: the caller has allowed it. `custom` is the
+    user's own Python file with the other classes and functions that it names.
     """
     keras = _keras()
     import tensorflow as tf
@@ -40,9 +40,9 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     from mobiledeploy.frameworks import loading
 
     if file.content != "model":
-        raise InputError(f"{file.path} holds Keras 3 weights, no model", "save the whole model")
+        raise InputError(f"{file.path} holds Keras 3 weights, not a model", "save the whole model")
     name_of = keras.saving.get_registered_name
-    theirs = None if custom is None else loading.registered(Path(custom), name_of)
+    theirs = None if custom is None else loading.custom_objects(Path(custom), name_of)
     with (
         loading.for_inference(file, _SUFFIX[file.format], theirs) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
@@ -51,13 +51,13 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
             path, compile=False, safe_mode=not file.trusted, custom_objects=theirs
         )
     loading.need_model(handle, keras.Model, file.path)
-    loading.finite([(w.path, w.numpy()) for w in handle.weights], file.path)
+    loading.require_finite([(w.path, w.numpy()) for w in handle.weights], file.path)
     return Model("keras3", handle)
 
 
 def _keras() -> Any:
-    """Keras 3 on TensorFlow; MissingError where another backend was chosen before."""
-    # Before the import: Keras reads it once.
+    """Keras 3 on TensorFlow; MissingError if another backend is already in use."""
+    # Set before the import, since Keras reads it once.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 

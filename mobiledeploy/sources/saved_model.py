@@ -1,19 +1,18 @@
-"""SavedModel folders by their signature `serving_default`, and what `saved_model.pb` holds.
+"""SavedModel folders by their signature `serving_default`, and checks of `saved_model.pb`.
 
-TensorFlow's own loader knows no Keras: what Keras notes of its layers, Lambdas among them, is
-neither read nor built again. It does run functions of the file (creators and initializers of
-resources, what restores them), all of which `detect` looks into by walking the wire format.
+TensorFlow's own loader does not use Keras: the metadata of Keras layers, such as Lambdas, is not
+used. It does run functions of the file (creators, initializers and restorers of resources).
+`detect` checks all of them in the wire format.
 
 Only TensorFlow has the message types, and it is not imported here; the few fields that are needed
 are read by number. Field numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saver,
 saved_object_graph}.proto and tensorflow/core/framework/{graph,function,node_def,attr_value,
 op_def}.proto.
 
-A SavedModel is a program, and TensorFlow runs parts of it while it loads it: initializers,
-creators of resources, what restores the variables. So every node of every graph and function,
-whether anything reaches it or not, must have an operator of the list in
-`core/allowed/saved_model_operators.txt`. Only the checkpoint's own operators, which every
-SavedModel holds, are let through where they cannot run, or read nothing but the variables: see
+A SavedModel is a program, and TensorFlow runs parts of it during loading: initializers, creators of
+resources, and restorers of variables. So every node of every graph and function, used or not, must
+have an operator of `core/allowed/saved_model_operators.txt`. Only the checkpoint operators, which
+every SavedModel has, are allowed where they cannot run, or where they only read the variables: see
 `_Saver`.
 """
 
@@ -41,13 +40,13 @@ _SAVING = frozenset(
 )
 _RESTORING = frozenset({"RestoreV2"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-# What TensorFlow takes as an operator's name; its own functions are named "__inference_call_7".
+# The form of an operator's name; TensorFlow's own functions are named "__inference_call_7".
 _OPERATOR_NAME = re.compile(r"_*[A-Z][A-Za-z0-9>]*")
 
 
 @dataclass(frozen=True)
-class Served:
-    """A loaded signature, called as a Keras model is.
+class ServingSignature:
+    """A loaded signature, called like a Keras model.
 
     `owner` holds its variables, which live as long as it does.
     """
@@ -57,32 +56,32 @@ class Served:
     signature: Any
 
     def __call__(self, images: Any, training: bool = False) -> Any:
-        """Images [N, H, W, 3] float32 -> what the signature answers; it is never trained."""
+        """The answers of the signature to images [N, H, W, 3] float32; it is never trained."""
         (image,) = self.signature.structured_input_signature[1]
         (answer,) = self.signature.structured_outputs
         return self.signature(**{image: images})[answer]
 
     @property
     def inputs(self) -> list[Any]:
-        """What it takes."""
+        """Its inputs."""
         return list(self.signature.structured_input_signature[1].values())
 
     @property
     def outputs(self) -> list[Any]:
-        """What it answers."""
+        """Its outputs."""
         return list(self.signature.structured_outputs.values())
 
     @property
     def variables(self) -> Any:
-        """What it has learnt."""
+        """Its variables."""
         return self.signature.variables
 
 
 class _Node(NamedTuple):
     """A node of a graph or function.
 
-    `inputs` are as the file has them: "node:0", "^node". `functions` are those that its attributes
-    name, and `odd` says that one of them stands where TensorFlow does not look for any.
+    `inputs` are as in the file: "node:0", "^node". `functions` are those that its attributes name.
+    `odd` says that one of them is where TensorFlow does not look for functions.
     """
 
     name: str
@@ -102,7 +101,7 @@ class _Function(NamedTuple):
 
 
 def detect(path: Path) -> ModelFile | None:
-    """What the folder is; its sha256 is over the names and contents of all its files.
+    """What the folder is; its sha256 covers the names and contents of all its files.
 
     Returns:
         None for anything but a folder with a `saved_model.pb`.
@@ -134,11 +133,11 @@ def open(source: Source) -> OpenedModel:
     from mobiledeploy.sources import _tensorflow
 
     assert source.file is not None
-    return _tensorflow.opened(load(source.file), source)
+    return _tensorflow.open_model(load(source.file), source)
 
 
 def load(file: ModelFile) -> Model:
-    """The signature `serving_default`; InputError where TensorFlow cannot load it."""
+    """The signature `serving_default`; InputError if TensorFlow cannot load it."""
     import tensorflow as tf
 
     from mobiledeploy.frameworks import loading
@@ -150,17 +149,17 @@ def load(file: ModelFile) -> Model:
         owner = tf.saved_model.load(str(path), tags=["serve"])
         signature = owner.signatures[SIGNATURE]
     variables = [(v.name, v.numpy()) for v in signature.variables]
-    loading.finite(variables, file.path)
-    return Model("saved_model", Served(file.path, owner, signature))
+    loading.require_finite(variables, file.path)
+    return Model("saved_model", ServingSignature(file.path, owner, signature))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The fields of a protobuf message that have a length; numbers are stepped over."""
+    """The fields of a protobuf message that have a length; numbers are skipped."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         number, wire = key >> 3, key & 7
-        # Parsers differ in what they make of the bits beyond: they may see a field that we do not.
+        # Parsers treat further bits differently: they may see a field that we do not.
         if not number or key > 0xFFFF_FFFF:
             raise ValueError("it is not a protobuf message")
         if wire == 0:
@@ -193,11 +192,11 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
 
 
 def _all(message: memoryview, number: int) -> list[memoryview]:
-    return [content for found, content in _fields(message) if found == number]
+    return [content for number_, content in _fields(message) if number_ == number]
 
 
 def _message(message: memoryview, number: int) -> memoryview:
-    """The message in field `number`; one that comes in parts is merged, as protobuf does."""
+    """The message in field `number`; several parts are merged, as protobuf does."""
     parts = _all(message, number)
     return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
@@ -213,17 +212,17 @@ def _str(value: memoryview) -> str:
 
 
 def _code(saved_model: memoryview, path: Path) -> list[str]:
-    """What would run besides the operators of the list, in any graph, whatever its tags."""
+    """Code besides the allowed operators, in any graph, whatever its tags."""
     graphs = _all(saved_model, 2)
-    served = [g for g in graphs if "serve" in map(_str, _all(_message(g, 1), 4))]
-    if not served:
+    serving_graphs = [g for g in graphs if "serve" in map(_str, _all(_message(g, 1), 4))]
+    if not serving_graphs:
         raise InputError(f"{path} holds no graph with the tag serve")
-    for graph in served:
+    for graph in serving_graphs:
         signatures = {_text(entry, 1) for entry in _all(graph, 5)}
         if SIGNATURE not in signatures:
-            named = ", ".join(sorted(signatures)) or "none at all"
+            signature_names = ", ".join(sorted(signatures)) or "none"
             raise InputError(
-                f"{path} has no signature {SIGNATURE} ({named})",
+                f"{path} has no signature {SIGNATURE} ({signature_names})",
                 "save it with signatures={'serving_default': ...}",
             )
     code: list[str] = []
@@ -243,33 +242,33 @@ def _allowed() -> frozenset[str]:
 
 
 def _operations(graph: memoryview, saved_model: memoryview) -> Iterator[str]:
-    """The operations of a MetaGraph that are not allowed where they stand."""
+    """The operations of a MetaGraph that are not allowed at their place."""
     definition = _message(graph, 2)
     main = tuple(map(_node, _all(definition, 1)))
     functions = [_function(entry) for entry in _all(_message(definition, 2), 1)]
-    known = {function.name for function in functions}
-    for name in sorted(known):
+    function_names = {function.name for function in functions}
+    for name in sorted(function_names):
         if _OPERATOR_NAME.fullmatch(name):
             yield f"function {name} that is named like an operation"
     saver = _Saver(graph, main, saved_model)
     bodies = [(main, saver.own_nodes()), *((f.nodes, saver.own_inside(f)) for f in functions)]
     for nodes, own in bodies:
         for node in nodes:
-            if node.op not in known and node.op not in _allowed() and node not in own:
+            if node.op not in function_names and node.op not in _allowed() and node not in own:
                 yield f"operation {node.op} ({node.name})"
             if node.odd:
                 yield f"function handed over to a function ({node.name})"
             for name in node.functions:
-                if name not in known:
+                if name not in function_names:
                     yield f"function {name} that is not in the file ({node.name})"
 
 
 class _Saver:
-    """Where the operators of the checkpoint may stand: in the saver of a MetaGraph.
+    """The allowed places of the checkpoint operators: the saver of a MetaGraph.
 
-    What saves is never run here: TensorFlow keeps it for who fetches `save_tensor_name`. So it may
-    stand in the main graph, or in the function that one node of it calls, if that is the only way
-    to it. What restores is run, with the path of this folder's variables: it may read no other.
+    Save operators never run here: TensorFlow keeps them for callers that fetch `save_tensor_name`.
+    So they may be in the main graph, or in a function that only one node of it calls. Restore
+    operators do run, with the path of this folder's variables: they may read no other path.
     """
 
     def __init__(self, graph: memoryview, main: tuple[_Node, ...], saved_model: memoryview) -> None:
@@ -280,15 +279,15 @@ class _Saver:
         self._filename, self._save, self._restore = (
             _source(_text(saver, number)) for number in (1, 2, 3)
         )
-        # Signatures, collections (initializers among them) and assets name nodes to be run. Their
-        # bytes are searched, not their fields: no way of writing a name can hide it. The
-        # collection of savers only says what `saver` says.
+        # Signatures, collections (such as initializers) and assets name nodes to run. Their bytes
+        # are searched, not their fields, so that no encoding can hide a name. The collection of
+        # savers only repeats `saver`.
         elsewhere = [entry for entry in _all(graph, 4) if _text(entry, 1) != "savers"]
         elsewhere += [*_all(graph, 5), *_all(graph, 6)]
         self._elsewhere = b"\0".join(map(bytes, elsewhere))
 
     def own_nodes(self) -> frozenset[_Node]:
-        """The nodes of the main graph with such an operator, if that is where they may stand."""
+        """The nodes of the main graph with such an operator, if they are allowed there."""
         saving = {node for node in self._main if node.op in _SAVING}
         restoring = {node for node in self._main if node.op in _RESTORING}
         own: set[_Node] = set()
@@ -299,7 +298,7 @@ class _Saver:
         return frozenset(own)
 
     def own_inside(self, function: _Function) -> frozenset[_Node]:
-        """Those of a function: that of the saver which saves, and that which restores."""
+        """The allowed nodes of a function, if it is the saver's save or restore function."""
         saving = frozenset(node for node in function.nodes if node.op in _SAVING)
         if saving and self._call(self._save, function, {self._restore, self._filename}):
             return saving
@@ -310,7 +309,7 @@ class _Saver:
         return frozenset(n for n in restoring if n.inputs[:1] == function.arguments[:1] != ())
 
     def _only_for(self, end: str, names: Iterable[str], others: set[str]) -> bool:
-        """Whether the nodes of these names are run for the node `end`, and for nothing else."""
+        """Whether the nodes of these names only run for the node `end`."""
         names = set(names)
         after = self._closure(names, _consumers(self._main))
         return (
@@ -320,44 +319,45 @@ class _Saver:
         )
 
     def _call(self, name: str, function: _Function, others: set[str]) -> _Node | None:
-        """The node `name` of the main graph, if it alone calls the function, and nothing uses it.
+        """The node `name` of the main graph, if only it calls the function and nothing uses it.
 
-        A function that is named once more, by an attribute, a gradient, an object, anything,
-        may run elsewhere. Its name is searched in the bytes: the definition and the one call.
-        One with the mark `api_implements` may take the place of others, which do not name it.
+        A function that is named elsewhere, by an attribute, a gradient or an object, may run
+        there. So its name is searched in the bytes, which may have it twice: in the definition
+        and in the call. A function with the mark `api_implements` may replace others, which do
+        not name it.
         """
-        called = [node for node in self._main if node.name == name]
+        candidates = [node for node in self._main if node.name == name]
         marks = [mark for mark in function.attributes if not mark.startswith("_")]
-        if len(called) != 1 or marks or not function.name:
+        if len(candidates) != 1 or marks or not function.name:
             return None
-        (call,) = called
+        (call,) = candidates
         calls = (
             call.functions == (function.name,) if call.op in _CALLS else call.op == function.name
         )
-        used = any(name == _source(text) for node in self._main for text in node.inputs)
-        if not calls or used or _times(function.name.encode(), self._file) != 2:
+        is_used = any(name == _source(text) for node in self._main for text in node.inputs)
+        if not calls or is_used or _times(function.name.encode(), self._file) != 2:
             return None
         return call if self._only_for(name, {name}, others) else None
 
     def _reads_the_variables(self, node: _Node) -> bool:
         """Whether its first input is the tensor that TensorFlow feeds with the path."""
-        fed = f"{self._filename}:0"
-        return self._path == fed and node.inputs[:1] in ((self._filename,), (fed,))
+        path_tensor = f"{self._filename}:0"
+        return self._path == path_tensor and node.inputs[:1] in ((self._filename,), (path_tensor,))
 
     @staticmethod
     def _closure(names: set[str], steps: dict[str, set[str]]) -> set[str]:
-        reached: set[str] = set()
+        closure: set[str] = set()
         waiting = list(names)
         while waiting:
             name = waiting.pop()
-            if name not in reached:
-                reached.add(name)
+            if name not in closure:
+                closure.add(name)
                 waiting += steps.get(name, ())
-        return reached
+        return closure
 
 
 def _times(name: bytes, text: bytes) -> int:
-    """How often `name` is in `text`, also where two of them overlap."""
+    """How often `name` is in `text`; overlapping ones count."""
     times, position = 0, text.find(name)
     while position >= 0:
         times, position = times + 1, text.find(name, position + 1)
@@ -365,7 +365,7 @@ def _times(name: bytes, text: bytes) -> int:
 
 
 def _sources(nodes: tuple[_Node, ...]) -> dict[str, set[str]]:
-    """Node -> the nodes that it needs, for their values or before itself."""
+    """Node -> the nodes that it depends on, by value or by control."""
     steps: dict[str, set[str]] = {}
     for node in nodes:
         steps.setdefault(node.name, set()).update(map(_source, node.inputs))
@@ -373,7 +373,7 @@ def _sources(nodes: tuple[_Node, ...]) -> dict[str, set[str]]:
 
 
 def _consumers(nodes: tuple[_Node, ...]) -> dict[str, set[str]]:
-    """Node -> the nodes that need it."""
+    """Node -> the nodes that depend on it."""
     steps: dict[str, set[str]] = {}
     for node in nodes:
         for text in node.inputs:
@@ -391,7 +391,7 @@ def _node(message: memoryview) -> _Node:
     inputs: list[str] = []
     functions: list[str] = []
     odd = False
-    # In one go: an EfficientNet has ten thousand nodes.
+    # In one pass, since an EfficientNet has ten thousand nodes.
     for number, content in _fields(message):
         if number == 1:
             name = _str(content)
@@ -401,20 +401,20 @@ def _node(message: memoryview) -> _Node:
             inputs.append(_str(content))
         elif number == 5:
             value = _message(content, 2)
-            held = {number for number, _ in _fields(value)}
-            # A placeholder stands for what a caller hands over.
-            odd = odd or 9 in held
-            if held.isdisjoint({1, 10}):
+            kinds = {number for number, _ in _fields(value)}
+            # A placeholder is filled by the caller.
+            odd = odd or 9 in kinds
+            if kinds.isdisjoint({1, 10}):
                 continue
             for function in _functions(value):
                 functions.append(_text(function, 1))
-                # TensorFlow renames the functions of a file, but not those that are named here.
+                # TensorFlow renames the functions of a file, but not those named here.
                 odd = odd or any(_functions(_message(entry, 2)) for entry in _all(function, 2))
     return _Node(name, op, tuple(inputs), tuple(functions), odd)
 
 
 def _functions(value: memoryview) -> list[memoryview]:
-    """The functions of an attribute, which may be a list of them."""
+    """The functions of an attribute, which may be a list."""
     return [*_all(value, 10), *_all(_message(value, 1), 9)]
 
 
@@ -429,7 +429,7 @@ def _function(message: memoryview) -> _Function:
 
 
 def _assets(graph: memoryview) -> Iterator[str]:
-    """Assets whose path leads out of the folder; no operator of the list reads any of them."""
+    """Assets whose path is outside of the folder; no allowed operator reads any asset."""
     for asset in _all(graph, 6):
         name = _text(asset, 2)
         where = PurePosixPath(name)
@@ -438,9 +438,9 @@ def _assets(graph: memoryview) -> Iterator[str]:
 
 
 def _layer_code(metadata: list[memoryview], path: Path) -> list[str]:
-    """Keras's notes on its layers, which are JSON; only those with bytecode of their own count.
+    """Keras's metadata of its layers, which is JSON; only bytecode in it counts.
 
-    The graph is loaded by its signature, so that the classes named here are never looked up.
+    The graph is loaded by its signature, so the classes named here are never looked up.
     """
     code: list[str] = []
     for text in map(bytes, metadata):

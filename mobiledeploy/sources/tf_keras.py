@@ -1,4 +1,4 @@
-"""Keras 2 models: whole .h5 and .keras files; and the architectures, which are Keras 2 too."""
+"""Keras 2 models: whole .h5 and .keras files, and the architectures, which are Keras 2 too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SUFFIX = {"h5": ".h5", "keras": ".keras"}
 
 
 def detect(path: Path) -> ModelFile | None:
-    """A Keras 2 file, weights alone among them; see `_keras_files.detect`."""
+    """A Keras 2 file, which may hold weights alone; see `_keras_files.detect`."""
     return _keras_files.detect(path, "tf_keras")
 
 
@@ -24,18 +24,18 @@ def open(source: Source) -> OpenedModel:
     from mobiledeploy.sources import _tensorflow
 
     if source.file is not None:
-        return _tensorflow.opened(load(source.file, source.custom_objects), source)
+        return _tensorflow.open_model(load(source.file, source.custom_objects), source)
     weights = None if source.weights is None else Path(source.weights)
     model = networks.build(source.spec, weights)
     return _tensorflow.TensorFlowModel(model, source.spec.resolution, source.spec.classes)
 
 
 def load(file: ModelFile, custom: str | None = None) -> Model:
-    """The whole model in `file`, not compiled; InputError where Keras 2 cannot rebuild it.
+    """The whole model in `file`, not compiled; InputError if Keras 2 cannot load it.
 
-    A trusted file with `code` in it runs that code: the caller has asked. `custom` is the
-    user's own Python file with what else it names. What training for fewer bits or fewer weights
-    has wrapped layers in is taken off.
+    A trusted file with `code` in it runs that code: the caller has allowed it. `custom` is the
+    user's own Python file with the other classes and functions that it names. Wrappers of
+    quantization-aware training, pruning and clustering are removed.
     """
     import tensorflow as tf
     import tf_keras
@@ -45,9 +45,9 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     from mobiledeploy.frameworks.tf_keras import OWN
 
     if file.content != "model":
-        raise InputError(f"{file.path} holds weights, no model", "name the architecture: --arch")
+        raise InputError(f"{file.path} holds weights, not a model", "name the architecture: --arch")
     name_of = tf_keras.saving.get_registered_name
-    theirs = None if custom is None else loading.registered(Path(custom), name_of)
+    theirs = None if custom is None else loading.custom_objects(Path(custom), name_of)
     with (
         loading.for_inference(file, _SUFFIX[file.format], theirs) as path,
         loading.refusing(f"Keras cannot load {file.path}", tf.errors.OpError),
@@ -58,13 +58,12 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
                 path,
                 compile=False,
                 safe_mode=not file.trusted,
-                # What tf.nn.log_softmax is called inside, and a layer that Keras's own ConvNeXt
-                # brings with it.
+                # The inner name of tf.nn.log_softmax, and a layer of Keras's own ConvNeXt.
                 custom_objects={"log_softmax_v2": tf.nn.log_softmax, "LayerScale": LayerScale}
                 | {f"mobiledeploy>{own.__name__}": own for own in OWN}
                 | (theirs or {}),
             )
             loading.need_model(handle, tf_keras.Model, file.path)
-            handle = optimized.stripped(handle, wrappers)
-    loading.finite([(w.name, w.numpy()) for w in handle.weights], file.path)
+            handle = optimized.strip(handle, wrappers)
+    loading.require_finite([(w.name, w.numpy()) for w in handle.weights], file.path)
     return Model("tf_keras", handle)

@@ -1,8 +1,8 @@
-"""Float TFLite files: a model as good as any other, and no TensorFlow is needed to open it.
+"""Float TFLite files: a source like any other, which needs no TensorFlow.
 
-What a file says of its images is in our own contract, or in TFLite metadata as MediaPipe and the
-Task Library read it (https://ai.google.dev/edge/litert/models/metadata): a flatbuffer of its own
-among the buffers, and class names in a zip behind the model.
+The preprocessing is in our own contract, or in TFLite metadata as MediaPipe and the Task Library
+read it (https://ai.google.dev/edge/litert/models/metadata): a separate flatbuffer among the
+buffers, and class names in a zip after the model.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _LABELS_BYTES = 1 << 20
 
 
 def detect(path: Path) -> ModelFile | None:
-    """What the file says of itself.
+    """What the file is, with the preprocessing of its metadata.
 
     Returns:
-        None for anything but a TFLite file.
+        None if it is not a TFLite file.
 
     Raises:
         InputError: it cannot be read, is damaged, or holds integers.
@@ -55,19 +55,24 @@ def detect(path: Path) -> ModelFile | None:
         contract = FORMATS.load("tflite").contract(content)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", error.hint) from error
-    described = contract.preprocessing if contract else _described(graph, content)
+    preprocessing_ = contract.preprocessing if contract else _metadata_preprocessing(graph, content)
     return ModelFile(
-        str(path), "tflite", "tflite", "model", records.sha256(content), preprocessing=described
+        str(path),
+        "tflite",
+        "tflite",
+        "model",
+        records.sha256(content),
+        preprocessing=preprocessing_,
     )
 
 
 def open(source: Source) -> OpenedModel:
-    """The file, with a static batch of 1, and weights of float16 as float32."""
+    """The file with a static batch of 1, and float16 weights widened to float32."""
     assert source.file is not None
     path = Path(source.file.path)
     content = inputs.read(path, inputs.MODEL)
     if records.sha256(content) != source.file.sha256:
-        raise InputError(f"{path} was changed while it was read", "try again")
+        raise InputError(f"{path} changed while it was read", "try again")
     graph = Graph(content)
     del content
     float16.widen(graph)
@@ -75,30 +80,30 @@ def open(source: Source) -> OpenedModel:
 
 
 def _refuse_integers(graph: Graph, path: Path) -> None:
-    """InputError for a file that is quantized already."""
-    stored = {graph.type_name(index) for index in range(len(graph.subgraph.tensors))}
-    quantized = sorted(stored & {"int8", "uint8", "int4", "int16"})
-    scaled = any(graph.scale(i)[0].size for i in range(len(graph.subgraph.tensors)))
-    if quantized and scaled:
+    """InputError for a file that is already quantized."""
+    types = {graph.type_name(index) for index in range(len(graph.subgraph.tensors))}
+    integer_types = sorted(types & {"int8", "uint8", "int4", "int16"})
+    has_scales = any(graph.scale(i)[0].size for i in range(len(graph.subgraph.tensors)))
+    if integer_types and has_scales:
         raise InputError(
-            f"it holds integers already ({', '.join(quantized)})",
+            f"it already holds integers ({', '.join(integer_types)})",
             f"export the float model that it was made from; evaluate, bench, check, verify and "
-            f"diff take {path.name} as it is",
+            f"diff accept {path.name} as it is",
         )
 
 
-# What TFLite metadata says; slots are the places of fields in the tables of metadata_schema.fbs.
+# TFLite metadata; slots are the positions of fields in the tables of metadata_schema.fbs.
 
 
-def _described(graph: Graph, content: bytes) -> Preprocessing | None:
-    """How an image becomes the input, by standard metadata; None where it does not tell."""
+def _metadata_preprocessing(graph: Graph, content: bytes) -> Preprocessing | None:
+    """The preprocessing in standard metadata; None if there is none."""
     entries = [entry for entry in graph.model.metadata or () if entry.name == _METADATA]
     if not entries or not 0 <= entries[0].buffer < len(graph.model.buffers):
         return None
-    stored = graph.model.buffers[entries[0].buffer].data
-    if stored is None:
+    content_ = graph.model.buffers[entries[0].buffer].data
+    if content_ is None:
         return None
-    data = np.asarray(stored, np.uint8).tobytes()
+    data = np.asarray(content_, np.uint8).tobytes()
     if data[4:8] != _METADATA_IDENTIFIER:
         return None
     try:
@@ -118,30 +123,30 @@ def _described(graph: Graph, content: bytes) -> Preprocessing | None:
 
 
 def _scaling(mean: list[float], std: list[float], labels: tuple[str, ...]) -> Preprocessing | None:
-    """(pixel - mean) / std, of pixels of 0..255, in our words."""
+    """The preprocessing (pixel - mean) / std, for pixels of 0..255."""
     count = max(len(mean), len(std))
     if count not in (1, 3) or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         return None
     means, stds = (list(v) * (3 // len(v)) for v in (mean, std))
-    # One range for all channels is told by both of its ends.
+    # One range for all channels is given by both of its ends.
     if len(set(means)) == len(set(stds)) == 1:
         low, high = -means[0] / stds[0], (255 - means[0]) / stds[0]
-        near = [r for r in _USUAL if np.allclose(r, (low, high), atol=0.02)]
-        ends = near[0] if near else (low, high)
-        found = Preprocessing(ends, labels=labels)
+        matches = [r for r in _USUAL if np.allclose(r, (low, high), atol=0.02)]
+        ends = matches[0] if matches else (low, high)
+        preprocessing_ = Preprocessing(ends, labels=labels)
     else:
         red, green, blue = (m / 255 for m in means)
-        found = Preprocessing(
+        preprocessing_ = Preprocessing(
             (0.0, 1.0),
             (red, green, blue),
             (stds[0] / 255, stds[1] / 255, stds[2] / 255),
             labels=labels,
         )
     try:
-        preprocessing.validate(found)
+        preprocessing.validate(preprocessing_)
     except UsageError as error:
-        raise InputError(f"its metadata cannot be followed: {error.message}") from error
-    return found
+        raise InputError(f"its metadata is not valid: {error.message}") from error
+    return preprocessing_
 
 
 def _normalization(tensor: Table) -> tuple[list[float], list[float]] | None:
@@ -189,14 +194,14 @@ def _text(table: Table, slot: int) -> str:
 
 
 def _labels(content: bytes, name: str) -> tuple[str, ...]:
-    """The class names of a file packed behind the model, one a line; () where there is none."""
+    """The class names in the zip after the model, one per line; () if there are none."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if name not in archive.namelist():
                 return ()
             member = archive.getinfo(name)
-            known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            if member.file_size > _LABELS_BYTES or member.compress_type not in known:
+            methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            if member.file_size > _LABELS_BYTES or member.compress_type not in methods:
                 raise InputError(f"its class names ({name}) cannot be read")
             text = archive.read(member).decode()
     except zipfile.BadZipFile:
@@ -204,7 +209,7 @@ def _labels(content: bytes, name: str) -> tuple[str, ...]:
     except (*BROKEN, zlib.error, UnicodeDecodeError, NotImplementedError) as error:
         raise InputError(f"its class names ({name}) cannot be read") from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())
-    # Names that a label cannot have are of no use; the model is good without them.
+    # Invalid label names are ignored; the model works without them.
     usable = (
         len(names) > 1 and len(set(names)) == len(names) and all(n.isprintable() for n in names)
     )

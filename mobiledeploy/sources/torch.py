@@ -1,7 +1,7 @@
-"""PyTorch models: a .pt2 of torch.export, by way of litert-torch.
+"""PyTorch models: a .pt2 of torch.export, converted by litert-torch.
 
-torch and litert-torch lie in an environment of their own (`core/apart.py`) and are called as a
-process. They are given nothing of the file but what `_pt2.py` has read from it.
+torch and litert-torch are in a separate environment (`core/apart.py`) and are called as a process.
+From the file they only get what `_pt2.py` has read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEEDS: tuple[str, ...] = ()
 _SUFFIX = ".pt2"
 _ZIP = b"PK"
 _SCRIPT = Path(__file__).with_name("_torch_process.py")
-_REFUSED = 3
+_REFUSAL_STATUS = 3
 # ResNet-50 takes half a minute.
 _PATIENCE_S = 3600
 _SOFTMAX = frozenset({"aten.softmax.int", "aten._softmax.default"})
@@ -42,63 +42,63 @@ def detect(path: Path) -> ModelFile | None:
     """What the file is, by its content.
 
     Returns:
-        None for anything but an archive of torch.export, or what is named like one.
+        None if it is not an archive of torch.export and has no such suffix.
 
     Raises:
-        InputError: it cannot be read, is damaged, is no image classifier, or holds what is not
-            known to be harmless: see `_pt2.py`. `--unsafe` changes nothing of that.
+        InputError: it cannot be read, is damaged, is not an image classifier, or holds anything
+            that is not known to be harmless: see `_pt2.py`. `--unsafe` does not change that.
     """
     if path.is_dir():
         return None
-    named = path.suffix.lower() == _SUFFIX
+    has_suffix = path.suffix.lower() == _SUFFIX
     with inputs.open_file(path) as stream:
         if stream.read(2) != _ZIP:
-            if named:
-                raise InputError(f"{path} is no archive of torch.export", "save it again")
+            if has_suffix:
+                raise InputError(f"{path} is not an archive of torch.export", "save it again")
             return None
     content = inputs.read(path, inputs.MODEL)
-    if not named and not _pt2.is_archive(content):
+    if not has_suffix and not _pt2.is_archive(content):
         return None
     _pt2.read(content, str(path))
     return ModelFile(str(path), "pt2", "torch", "model", records.sha256(content))
 
 
 def open(source: Source) -> OpenedModel:
-    """The file, converted; MissingError where the environment is not here."""
+    """The converted file; MissingError if the environment is not installed."""
     assert source.file is not None
     python = apart.python(apart.TORCH)
     path = Path(source.file.path)
     content = inputs.read(path, inputs.MODEL)
     if records.sha256(content) != source.file.sha256:
-        raise InputError(f"{path} was changed while it was read", "try again")
+        raise InputError(f"{path} changed while it was read", "try again")
     program = _pt2.read(content, str(path))
-    process = _Process(python, content, program, path.name)
-    return _Exported(process, source.resolution)
+    process = _TorchProcess(python, content, program, path.name)
+    return _ExportedModel(process, source.resolution)
 
 
-class _Process:
-    """Torch's side of a program, a process for each question."""
+class _TorchProcess:
+    """Runs torch on a program, in one process for each call."""
 
     def __init__(self, python: Path, content: bytes, program: Program, name: str) -> None:
         self._python, self._name = python, name
         self._folder = Path(tempfile.mkdtemp(prefix="torch-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        given = dataclasses.asdict(program) | {"logits": _logits(program)}
-        del given["weights"]
-        (self._folder / "program.json").write_text(json.dumps(given), "utf-8")
+        fields = dataclasses.asdict(program) | {"logits": _logits(program)}
+        del fields["weights"]
+        (self._folder / "program.json").write_text(json.dumps(fields), "utf-8")
         np.savez(self._folder / "weights.npz", **_pt2.numbers(content, program))
 
     def floats(self) -> bytes:
-        """The float TFLite, as litert-torch writes it."""
+        """The float TFLite that litert-torch writes."""
         self._run("the conversion by litert-torch")
         return inputs.read(self._folder / "float.tflite", inputs.MODEL)
 
     def answers(self, images: Images) -> NDArray[np.float32]:
-        """What torch answers to images [N, H, W, 3], before a closing softmax."""
+        """The answers of torch to images [N, H, W, 3], before a final softmax."""
         np.save(self._folder / "images.npy", images)
         self._run("torch")
-        with arrays.open_archive(self._folder / "answers.npz", inputs.ARRAYS) as stored:
-            return np.asarray(stored["answers"], np.float32)
+        with arrays.open_archive(self._folder / "answers.npz", inputs.ARRAYS) as archive:
+            return np.asarray(archive["answers"], np.float32)
 
     def _run(self, what: str) -> None:
         refusal = self._folder / "refusal.txt"
@@ -107,7 +107,7 @@ class _Process:
             tempfile.TemporaryFile() as log,
             subprocess.Popen(
                 [str(self._python), "-I", "-P", str(_SCRIPT), str(self._folder)],
-                # It ends when this closes, also where we are killed.
+                # It ends when this closes, also if we are killed.
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -123,28 +123,28 @@ class _Process:
             finally:
                 process.kill()
             log.seek(0)
-            said = log.read().decode("utf-8", "replace")
-        if status == _REFUSED:
+            output = log.read().decode("utf-8", "replace")
+        if status == _REFUSAL_STATUS:
             reason = inputs.text(refusal, inputs.SETTINGS)
-            raise InputError(f"{what} refused {self._name}: {reason}")
+            raise InputError(f"{what} rejected {self._name}: {reason}")
         if status:
-            raise death(what, status, said, self._name)
+            raise death(what, status, output, self._name)
 
 
-class _Exported(Lite):
-    """The float TFLite, with torch's own answers."""
+class _ExportedModel(Lite):
+    """The converted float TFLite, with torch's own answers."""
 
-    def __init__(self, process: _Process, wanted: tuple[int, int] | None) -> None:
-        super().__init__(Graph(process.floats()), wanted)
+    def __init__(self, process: _TorchProcess, resolution: tuple[int, int] | None) -> None:
+        super().__init__(Graph(process.floats()), resolution)
         self._process = process
 
     def answers(self, images: Images) -> NDArray[np.float32]:
-        """See `ports.OpenedModel`; of torch, not of the TFLite."""
+        """See `ports.OpenedModel`; these are torch's answers, not those of the TFLite."""
         return self._process.answers(images)
 
 
 def _logits(program: Program) -> str:
-    """The value that a closing softmax reads; the scores where there is none."""
+    """The input of a final softmax; the scores if there is none."""
     for node in program.nodes:
         if node["makes"] == [program.scores] and node["operator"] in _SOFTMAX:
             kind, value = node["arguments"][0]

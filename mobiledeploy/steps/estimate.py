@@ -181,7 +181,7 @@ def held_out(choice: SeriesFit, family: str) -> tuple[tuple[HeldOut, ...], Left]
     """
     if len(choice.own) < FEWEST_ERRORS:
         lenders = [choice.like] if len(choice.like) > 1 else _pools()
-        held = [h for like in lenders for h in model.borrowed(like, len(choice.own))]
+        held = [h for like in lenders for h in model.leave_device_out(like, len(choice.own))]
         return _in_range(held), "devices"
     if family in {sample.workload.family for sample in choice.own}:
         return model.leave_one_out(choice.own, choice.like), "points"

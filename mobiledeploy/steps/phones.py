@@ -86,12 +86,12 @@ def valid(
     start = session.facts()
     for attempt in range(1, TRIES + 1):
         measured = measure()
-        if reason := validity.stayed_out(measured):
+        if reason := validity.unused_delegate(measured):
             raise VoidError(
                 f"void: {name}: {reason}",
                 "the figure would be another's: choose another --delegate, or none",
             )
-        reasons = validity.disturbed(measured, fixed_runs=fixed_runs)
+        reasons = validity.disturbances(measured, fixed_runs=fixed_runs)
         if not reasons:
             return measured
         said = "; ".join(reasons)

@@ -10,7 +10,7 @@ from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import RECIPE_ALIASES
 from mobiledeploy.store import database as store
-from mobiledeploy.store.database import Kept, Store
+from mobiledeploy.store.database import Store, StoredRecord
 
 
 def filters(**given: str | None) -> dict[str, str]:
@@ -35,7 +35,7 @@ def _moment(text: str) -> str:
         raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
 
 
-def read(path: Path) -> Iterator[Kept]:
+def read(path: Path) -> Iterator[StoredRecord]:
     """The records of a file that `export` wrote; InputError where it is no such file."""
     with inputs.open_file(path, inputs.RECORDS) as stream:
         number = 0
@@ -46,7 +46,7 @@ def read(path: Path) -> Iterator[Kept]:
             if len(line) > inputs.RECORD:
                 raise InputError(f"{where} is too long for a record")
             if not line.isspace():
-                yield store.read_kept(line, where)
+                yield store.read_stored(line, where)
 
 
 def present() -> Store:

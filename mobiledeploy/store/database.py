@@ -1,7 +1,7 @@
-"""What was made and measured in this folder: one SQLite file, `.mobiledeploy/store.db`.
+"""The store of this folder: artifacts and figures in one SQLite file, `.mobiledeploy/store.db`.
 
-Whole records as JSON, and columns for what one filters by. Several processes may write at once.
-A store of an earlier schema is brought up to date when it is opened; one on a disk that cannot be
+It holds whole records as JSON, and columns for filters. Several processes may write at once. A
+store of an earlier schema is brought up to date when it is opened; one on a disk that cannot be
 written is read as it is.
 """
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 8
 WAIT_SECONDS = 30.0
-# Bytes of a damaged store that is read as a whole to keep a copy.
+# The largest damaged store, in bytes, that is read as a whole for a copy.
 _MOST_COPIED = 512 << 20
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -99,7 +99,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
             id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL,
             outcome TEXT NOT NULL, message TEXT NOT NULL)""",
         "CREATE INDEX measurement_of ON measurement (artifact_sha256, made_at)",
-        # All that one filters or groups by, so that no record is read to choose among them.
+        # The columns for filters and groups, so that a query reads no records.
         """CREATE INDEX measurement_by ON measurement (
             artifact_sha256, kind, device, runner, runtime, threads, delegate, made_at)""",
         "CREATE INDEX evaluation_of ON evaluation (artifact_sha256, made_at)",
@@ -118,7 +118,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE measurement ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE comparison ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
     ),
-    # Whose weights, and which images: a model's name says neither.
+    # The weights and the images, which a model's name does not show.
     5: (
         "ALTER TABLE artifact ADD COLUMN weights TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE artifact ADD COLUMN weights_sha256 TEXT NOT NULL DEFAULT ''",
@@ -155,7 +155,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         for table in ("artifact", "evaluation", "measurement", "verdict", "comparison")
     ),
 }
-# What `results` can be filtered by.
+# The filters of `results`.
 _TESTS = {
     "model": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE name = ?)",
     "recipe": "m.artifact_sha256 IN (SELECT sha256 FROM artifact WHERE recipe = ?)",
@@ -173,16 +173,16 @@ _OWN = (
     "DESC, data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
     "WHERE x.sha256 = artifact_sha256) DESC, made_at DESC, id DESC"
 )
-# The evaluation that says most of an artifact, with and without labels.
+# The most relevant evaluation of an artifact, with and without labels.
 _NEWEST = (
     "(SELECT id FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
     f"AND {{0}} IS NOT NULL ORDER BY {_OWN} LIMIT 1)"
 )
-_JUDGED = (
+_EVALUATION_JOIN = (
     f"LEFT JOIN evaluation e ON e.id = {_NEWEST.format('top1')} "
     f"LEFT JOIN evaluation g ON g.id = {_NEWEST.format('agreement')} "
 )
-_OF_JUDGED = (
+_EVALUATION_COLUMNS = (
     "coalesce(e.data_source, ''), coalesce(e.data_split, ''), coalesce(e.data_identity, ''), "
     "coalesce(e.images, 0)"
 )
@@ -201,7 +201,7 @@ _KINDS: dict[str, type[Measurement]] = {
     "counted": Counted,
     "estimated": Estimated,
 }
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -211,12 +211,12 @@ _HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
 
 def path() -> Path:
-    """Where the store is: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db in the current folder."""
+    """The store's path: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db in the current folder."""
     return Path(os.environ.get("MOBILEDEPLOY_STORE") or Path(".mobiledeploy", "store.db"))
 
 
 def writable() -> bool:
-    """Whether the store can be written, or made where there is none."""
+    """Whether the store can be written, or created if there is none."""
     file = path().absolute()
     place = file.parent
     while not place.exists():
@@ -233,21 +233,21 @@ class Store:
 
     @classmethod
     def open(cls, file: Path | None = None) -> Store:
-        """Opens the store at `file` (default: `path()`), and makes it where there is none.
+        """Opens the store at `file` (default: `path()`), or creates it.
 
-        Where the disk is read-only a store that is there can be read.
+        An existing store on a read-only disk can be read.
 
         Raises:
             UsageError: its folder cannot be written, or another process keeps it busy.
-            InputError: it is damaged, no store, or of a newer mobiledeploy.
+            InputError: it is damaged, not a store, or of a newer mobiledeploy.
         """
         file = path() if file is None else file
-        # SQLite would wait for a pipe for ever; beside the file it keeps two more.
+        # SQLite would wait for a pipe for ever; it also keeps two more files beside the store.
         for suffix in ("", "-wal", "-shm", "-journal"):
             records.refuse_irregular(file.parent / f"{file.name}{suffix}")
         place = str(file)
         if file.is_file() and not os.access(file.parent, os.W_OK):
-            # Nobody else can write there either, so that it may be read without its locks.
+            # Nobody else can write there either, so it may be read without locks.
             place = f"{file.absolute().as_uri()}?immutable=1"
         else:
             with records.writing(file.parent):
@@ -265,10 +265,10 @@ class Store:
 
     @classmethod
     def keeping(cls, reporter: Reporter) -> Store:
-        """The store for a verb whose answer is worth something that is not kept, too.
+        """The store for a verb whose result is useful even if it cannot be stored.
 
-        Where it cannot be written `reporter` hears so: what is there can be read, and what is added
-        is gone with the process.
+        If it cannot be written, `reporter` gets a warning: existing records can be read, and new
+        ones are lost with the process.
 
         Raises:
             UsageError, InputError: as of `open`.
@@ -279,8 +279,8 @@ class Store:
         reporter.warn(
             NamedWarning(
                 "not-stored",
-                f"what is found is not stored: {file} cannot be written",
-                "work in a folder of yours, or set MOBILEDEPLOY_STORE, to keep it",
+                f"results are not stored: {file} cannot be written",
+                "to store them, work in a folder of your own or set MOBILEDEPLOY_STORE",
             )
         )
         connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -300,7 +300,7 @@ class Store:
         self._connection.close()
 
     def add_export(self, key: str, artifacts: Mapping[str, Artifact]) -> None:
-        """Notes what one export made: path -> artifact. `key` stands for its inputs."""
+        """Stores the files of one export: path -> artifact. `key` identifies its inputs."""
         paths = json.dumps([str(Path(p).resolve()) for p in artifacts])
         with self._transaction() as connection:
             for artifact in artifacts.values():
@@ -308,11 +308,11 @@ class Store:
             connection.execute("INSERT INTO export VALUES (NULL, ?, ?, ?)", (_now(), key, paths))
 
     def last_export(self) -> tuple[str, ...]:
-        """The files that the newest export made; () where there was none."""
+        """The files of the newest export; () if there was none."""
         return self._paths("SELECT paths FROM export ORDER BY id DESC LIMIT 1")
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Keeps an evaluation."""
+        """Stores an evaluation."""
         with self._transaction() as connection:
             _insert_evaluation(connection, evaluation, _now())
 
@@ -349,10 +349,10 @@ class Store:
         )
 
     def add_measurement(self, measurement: Measurement, played: str = "") -> None:
-        """Keeps a figure of any kind, with its raw samples.
+        """Stores a figure of any kind, with its raw samples.
 
-        `played` is when it was recorded, of one that is played back: it keeps that date, and one
-        that is here already stays the only one.
+        `played` is the time of the recording for a replayed figure: it keeps that time, and is not
+        stored twice.
         """
         with self._transaction() as connection:
             if not (played and _here(connection, measurement)):
@@ -361,11 +361,11 @@ class Store:
     def measurement(
         self, sha256: str, target: Target, runtime_version: str = ""
     ) -> Measurement | None:
-        """The newest figure of an artifact on a target, played back from no recording.
+        """The newest figure of an artifact on a target that is not a replay.
 
-        A target without delegate takes every one. A figure of another version of the runtime is no
-        answer; without a version, each is. An estimate is of no version and answers for its
-        own device alone.
+        A target without a delegate matches every delegate. With a version, figures of other
+        versions of the runtime do not match. An estimate has no version and matches its own device
+        only.
         """
         return self._newest_of(
             _KINDS,
@@ -382,29 +382,29 @@ class Store:
 
     def measurements_of(self, sha256: str) -> tuple[Measurement, ...]:
         """Every figure of an artifact, of any kind and from anywhere, newest first."""
-        found = []
+        measurements = []
         for text in self._rows(
             "SELECT record FROM measurement WHERE artifact_sha256 = ? "
             "ORDER BY made_at DESC, id DESC",
             sha256,
         ):
-            # Of a mobiledeploy whose records held other fields.
+            # A record of a mobiledeploy with other fields.
             with suppress(InputError):
-                found.append(decode_measurement(text, str(self._file)))
-        return tuple(found)
+                measurements.append(decode_measurement(text, str(self._file)))
+        return tuple(measurements)
 
     def measurement_by_id(self, number: int) -> Measurement | None:
-        """The figure of this id in `results`; InputError where its fields are not today's."""
+        """The figure of this id in `results`; InputError if its fields are not today's."""
         rows = self._rows("SELECT record FROM measurement WHERE id = ?", number)
         return decode_measurement(rows[0], str(self._file)) if rows else None
 
     def add_artifact(self, artifact: Artifact) -> None:
-        """Keeps what is known of an artifact that was made elsewhere."""
+        """Stores the record of an artifact that was made elsewhere."""
         with self._transaction() as connection:
             _insert_artifact(connection, artifact, _now())
 
     def add_verdict(self, sha256: str, gate: str, verdict: Verdict) -> None:
-        """Keeps what `gate` (check, regress) said of an artifact."""
+        """Stores the verdicts of `gate` (check, regress) about an artifact."""
         with self._transaction() as connection:
             _insert_verdict(connection, sha256, gate, verdict, _now())
 
@@ -417,7 +417,7 @@ class Store:
         return tuple(StoredVerdict(*row) for row in rows)
 
     def add_comparison(self, compared: LatencyComparison, played: str = "") -> None:
-        """Keeps two artifacts timed in turns, with all blocks; `played` as of a measurement."""
+        """Stores a comparison with all blocks; `played` as in `add_measurement`."""
         with self._transaction() as connection:
             if not (played and _here(connection, compared)):
                 _insert_comparison(connection, compared, played or _now(), bool(played))
@@ -438,7 +438,7 @@ class Store:
         )
 
     def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
-        """Keeps what became of a job of a sweep."""
+        """Stores the outcome of a job of a sweep."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO job VALUES (NULL, ?, ?, ?, ?, ?)",
@@ -452,19 +452,20 @@ class Store:
         newest: bool = False,
         most: int | None = None,
     ) -> tuple[Result, ...]:
-        """Figures, newest first, with what is known of their artifacts.
+        """Figures, newest first, with the facts about their artifacts.
 
         Args:
-            where: what columns must be: model, recipe, format, artifact (the start of its sha256),
+            where: values of columns: model, recipe, format, artifact (the start of its sha256),
                 kind, device, runtime, since (a moment as the store writes them, or its start).
             newest: only the newest figure of an artifact on a target.
-            most: so many at most.
+            most: the largest number of figures.
         """
-        wanted = where or {}
-        tests = [_TESTS[name] for name in wanted]
+        filters = where or {}
+        tests = [_TESTS[name] for name in filters]
         if newest:
             tests.append(f"m.id IN {_NEWEST_FIGURES}")
-        # The page of figures first, by ids alone: records are long, and sorting moves them about.
+        # The page of figures is selected by ids first: records are long, and sorting would copy
+        # them.
         query = (
             "WITH page AS (SELECT m.id FROM measurement m INDEXED BY measurement_by "  # noqa: S608 - of constants
             f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} "
@@ -473,12 +474,12 @@ class Store:
             "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
             "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
-            f"coalesce(weights_sha256, ''), {_OF_JUDGED}, coalesce(io, '') FROM page "
+            f"coalesce(weights_sha256, ''), {_EVALUATION_COLUMNS}, coalesce(io, '') FROM page "
             "JOIN measurement m ON m.id = page.id "
-            f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_JUDGED}"
+            f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_EVALUATION_JOIN}"
             "ORDER BY m.made_at DESC, m.id DESC"
         )
-        rows = self._all(query, *wanted.values(), -1 if most is None else most)
+        rows = self._all(query, *filters.values(), -1 if most is None else most)
         return tuple(_result(row) for row in rows)
 
     def unmeasured(self) -> tuple[Result, ...]:
@@ -486,19 +487,20 @@ class Store:
         rows = self._all(
             "SELECT m.made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, "  # noqa: S608 - of constants
             "'', NULL, NULL, NULL, e.top1, g.agreement, NULL, NULL, 0, weights, weights_sha256, "
-            f"{_OF_JUDGED}, io FROM (SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_JUDGED}"
+            f"{_EVALUATION_COLUMNS}, io FROM "
+            f"(SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_EVALUATION_JOIN}"
             "WHERE sha256 NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY m.made_at DESC"
         )
         return tuple(_result(row) for row in rows)
 
     def artifacts(self) -> dict[str, Artifact]:
         """Every artifact by its sha256; those of other record fields are left out."""
-        found = {}
+        artifacts_ = {}
         for text in self._rows("SELECT record FROM artifact"):
             with suppress(InputError):
                 artifact = records.loads(Artifact, text, str(self._file))
-                found[artifact.sha256] = artifact
-        return found
+                artifacts_[artifact.sha256] = artifact
+        return artifacts_
 
     def evaluation_of(self, sha256: str) -> Evaluation | None:
         """The newest evaluation of an artifact, of its export's images if there is one."""
@@ -510,7 +512,7 @@ class Store:
         )
 
     def judgement(self, sha256: str) -> Evaluation | None:
-        """The evaluation whose top-1 `results` lists of an artifact."""
+        """The evaluation whose top-1 `results` shows for an artifact."""
         return self._newest(
             Evaluation,
             lambda _: True,
@@ -520,12 +522,15 @@ class Store:
         )
 
     def places(self) -> tuple[str, ...]:
-        """Where exports put their files, each once, newest first; some may be gone since."""
+        """The paths of exported files, each once, newest first; some may no longer exist."""
         rows = self._rows("SELECT paths FROM export ORDER BY id DESC")
         return tuple(dict.fromkeys(path for paths in rows for path in json.loads(paths)))
 
     def dump(self, newest: bool = False) -> Iterator[str]:
-        """Every record as a line of JSON: what `load` takes. `newest`: of figures, as `results`."""
+        """Every record as a line of JSON for `load`.
+
+        `newest`: only the newest figures, as in `results`.
+        """
         only = f" WHERE id IN {_NEWEST_FIGURES}" * newest
         with _refusals(self._file):
             for query in (
@@ -539,16 +544,16 @@ class Store:
                 "SELECT made_at, '', recorded, record FROM comparison ORDER BY made_at, id",
             ):
                 for made_at, of, recorded, record in self._connection.execute(query):
-                    said = {"recorded": True} if recorded else {}
-                    head = json.dumps({"made_at": made_at, "of": of} | said)
+                    extra = {"recorded": True} if recorded else {}
+                    head = json.dumps({"made_at": made_at, "of": of} | extra)
                     yield f'{head[:-1]}, "kept": {record}}}'
 
-    def load(self, kept: Iterable[Kept]) -> int:
-        """Adds records of another store, all or none; the number of those that were not here."""
+    def load(self, stored_records: Iterable[StoredRecord]) -> int:
+        """Adds records of another store, all or none; returns the number of new ones."""
         with self._transaction() as connection:
             before = connection.total_changes
-            for one in kept:
-                _insert_kept(connection, one)
+            for one in stored_records:
+                _insert_stored(connection, one)
             return connection.total_changes - before
 
     @contextmanager
@@ -559,7 +564,7 @@ class Store:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
-                # A full disk has rolled back on its own.
+                # A full disk rolls back by itself.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -586,7 +591,7 @@ class Store:
                 try:
                     record = _decode(kinds, text, str(self._file))
                 except InputError:
-                    # A mobiledeploy whose records held other fields: nothing fits that lacks one.
+                    # Records of a mobiledeploy with other fields do not match.
                     continue
                 if fits(record):
                     return record
@@ -598,21 +603,21 @@ class Store:
 
 
 def decode_measurement(text: str | bytes, where: str = "record") -> Measurement:
-    """The figure in a record's text, of whichever kind it says; InputError for anything else."""
+    """The figure in a record's text, of any kind; InputError for anything else."""
     return _decode(_KINDS, text, where)
 
 
 def _decode(kinds: Mapping[str, type[T]], text: str | bytes, where: str) -> T:
-    # The head of a record says its type; the whole is parsed once.
+    # The head of a record has its type; the whole is parsed once.
     head = text[:80] if isinstance(text, str) else text[:80].decode("utf-8", "replace")
     kind = next((k for k in kinds.values() if f'"record":"{k.__name__}"' in head), None)
     return records.loads(kind or next(iter(kinds.values())), text, where)
 
 
 def _storable(record: R) -> tuple[R, str]:
-    """A record and its text, both as SQLite takes them: it keeps whole characters only.
+    """A record and its text in a form that SQLite accepts, which stores whole characters only.
 
-    What stands for bytes of a file's name that are no text is written out (`units.whole`).
+    Bytes of a file's name that are not text are escaped (`units.whole`).
     """
     text = records.line(record)
     if not _HALF.search(text):
@@ -630,7 +635,7 @@ def _whole(value: Any) -> Any:
 
 
 def _prepared(preprocessing: Preprocessing) -> str:
-    """How an image becomes the input, as SQLite's json_extract would tell it."""
+    """The preprocessing in the form of SQLite's json_extract."""
     return json.dumps(records.encode(preprocessing), separators=(",", ":"))
 
 
@@ -732,11 +737,11 @@ def _insert_verdict(
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A record as it lies in a store, and when it was made.
+class StoredRecord:
+    """A record of a store, and when it was made.
 
-    `of` is "" but for a verdict, which does not say itself of what it is: "sha256 gate".
-    `recorded` says that it was played back.
+    `of` is "", or "sha256 gate" for a verdict, whose record does not hold these. `recorded` says
+    that it is a replay.
     """
 
     made_at: str
@@ -745,35 +750,35 @@ class Kept:
     recorded: bool = False
 
 
-def read_kept(text: str | bytes, where: str) -> Kept:
+def read_stored(text: str | bytes, where: str) -> StoredRecord:
     """A line of `Store.dump`; InputError for any other."""
     try:
         data = json.loads(text)
-        made_at, of, kept = data["made_at"], data["of"], data["kept"]
+        made_at, of, content = data["made_at"], data["of"], data["kept"]
         recorded = data.get("recorded", False)
         moment = datetime.fromisoformat(made_at)
-        if kept["schema_version"] == 1:
-            kept = records.from_version_1(kept)
-        known = _RECORDS[kept["record"]]
+        if content["schema_version"] == 1:
+            content = records.from_version_1(content)
+        kind = _RECORDS[content["record"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{where} is no record of a store", "give a file that mobiledeploy results export made"
+            f"{where} is not a record of a store", "give a file of mobiledeploy results export"
         ) from error
-    if moment.tzinfo is None or not isinstance(of, str) or (known is Verdict) != (" " in of):
+    if moment.tzinfo is None or not isinstance(of, str) or (kind is Verdict) != (" " in of):
         raise InputError(f"{where} does not say when, or of what, it was")
-    record = records.loads(known, json.dumps(kept), where)
+    record = records.loads(kind, json.dumps(content), where)
     _check(record, where)
     try:
-        return Kept(records.timestamp(moment), of, record, recorded is True)
+        return StoredRecord(records.timestamp(moment), of, record, recorded is True)
     except OverflowError as error:
-        raise InputError(f"{where} was made at {made_at}, which is no moment in UTC") from error
+        raise InputError(f"{where} was made at {made_at}, which is not a moment in UTC") from error
 
 
 def _check(record: Record, where: str) -> None:
-    """InputError for what nothing of ours makes: records are input like any other file."""
+    """InputError for values that we never write: records are untrusted input too."""
     match record:
         case Artifact():
-            # Not at the top: doctor opens a store where numpy is missing, too.
+            # Not at the top: doctor also opens a store, and numpy may be missing there.
             from mobiledeploy.core import artifacts
 
             artifacts.check(record, where)
@@ -819,7 +824,7 @@ def _check(record: Record, where: str) -> None:
         sound["threads"] = record.target.threads > 0
     for field, holds in sound.items():
         if not holds:
-            raise InputError(f"{where}: {field} cannot be so")
+            raise InputError(f"{where}: {field} is not valid")
 
 
 def _holds(interval: tuple[float, float], value: float) -> bool:
@@ -831,36 +836,36 @@ def _is_sha256(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
-def _insert_kept(connection: sqlite3.Connection, kept: Kept) -> None:
-    record, at = kept.record, kept.made_at
+def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None:
+    record, at = stored.record, stored.made_at
     table = {Artifact: "artifact", Evaluation: "evaluation", Verdict: "verdict"}.get(
         type(record), "measurement"
     )
     if isinstance(record, Artifact):
-        known = "SELECT 1 FROM artifact WHERE sha256 = ?"
-        if not connection.execute(known, (record.sha256,)).fetchone():
+        query = "SELECT 1 FROM artifact WHERE sha256 = ?"
+        if not connection.execute(query, (record.sha256,)).fetchone():
             _insert_artifact(connection, record, at)
         return
     if isinstance(record, LatencyComparison):
-        known = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
-        if not connection.execute(known, (at, records.line(record))).fetchone():
-            _insert_comparison(connection, record, at, kept.recorded)
+        query = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
+        if not connection.execute(query, (at, records.line(record))).fetchone():
+            _insert_comparison(connection, record, at, stored.recorded)
         return
-    sha, _, gate = kept.of.partition(" ")
+    sha, _, gate = stored.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256
-    known = f"SELECT 1 FROM {table} WHERE artifact_sha256 = ? AND made_at = ? AND record = ?"  # noqa: S608 - of constants
-    if connection.execute(known, (sha, at, records.line(record))).fetchone():
+    query = f"SELECT 1 FROM {table} WHERE artifact_sha256 = ? AND made_at = ? AND record = ?"  # noqa: S608 - of constants
+    if connection.execute(query, (sha, at, records.line(record))).fetchone():
         return
     if isinstance(record, Verdict):
         _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at)
     else:
-        _insert_measurement(connection, record, at, kept.recorded)
+        _insert_measurement(connection, record, at, stored.recorded)
 
 
 def _here(connection: sqlite3.Connection, record: Measurement | LatencyComparison) -> bool:
-    """Whether the very record is here, whenever it came."""
+    """Whether exactly this record is in the store."""
     if isinstance(record, LatencyComparison):
         query = "SELECT 1 FROM comparison WHERE a_sha256 = ? AND record = ?"
         sha = record.blocks[0].artifact_sha256
@@ -882,15 +887,17 @@ def _interval(text: str | None) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _fits(made: Target, wanted: Target) -> bool:
-    return made == (wanted if wanted.delegate else replace(wanted, delegate=made.delegate))
+def _fits(present: Target, requested: Target) -> bool:
+    return present == (
+        requested if requested.delegate else replace(requested, delegate=present.delegate)
+    )
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     if _schema(connection, file) == SCHEMA:
         return
-    # Kept in the file, so that it is set once. It is refused at once, without waiting, when
-    # another process is just doing it: that one does it for both.
+    # The mode is stored in the file, so it is set once. SQLite refuses at once if another process
+    # is setting it, which is enough for both.
     try:
         connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError as error:
@@ -907,38 +914,36 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
 def _schema(connection: sqlite3.Connection, file: Path) -> int:
     """The schema that the file holds, 0 for an empty one; InputError for others."""
     # One statement sees one moment: between two, another process may have made the tables.
-    found, tables = connection.execute(
+    version, tables = connection.execute(
         "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
     ).fetchone()
-    if 1 <= found <= SCHEMA or (found == 0 and tables == 0):
-        return int(found)
+    if 1 <= version <= SCHEMA or (version == 0 and tables == 0):
+        return int(version)
     raise InputError(
-        f"{file} has schema {found}, this mobiledeploy knows {SCHEMA}",
+        f"{file} has schema {version}, this mobiledeploy reads {SCHEMA}",
         "use the mobiledeploy that wrote it, or MOBILEDEPLOY_STORE for another file",
     )
 
 
 @contextmanager
 def _refusals(file: Path) -> Iterator[None]:
-    """SQLite's errors in our words."""
+    """Turns SQLite's errors into ours."""
     try:
         yield
     except (OverflowError, UnicodeEncodeError) as error:
         # Raised before anything reaches the file, which is sound.
-        raise InputError(f"{file} keeps whole characters and numbers of 64 bits only") from error
+        raise InputError(f"{file} stores only whole characters and numbers of 64 bits") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
             raise UsageError(
-                f"another process has kept {file} busy for {WAIT_SECONDS:.0f} s",
+                f"another process has blocked {file} for {WAIT_SECONDS:.0f} s",
                 "try again, or MOBILEDEPLOY_STORE for another file",
             ) from error
         if code == sqlite3.SQLITE_CONSTRAINT:
-            raise InputError(f"{file} cannot keep a record like this: {error}") from error
-        if code in _DAMAGED:
-            raise InputError(
-                f"{file} is damaged or no store of ours: {error}", _rescue(file)
-            ) from error
+            raise InputError(f"{file} cannot store this record: {error}") from error
+        if code in _DAMAGE_CODES:
+            raise InputError(f"{file} is damaged or not a store: {error}", _rescue(file)) from error
         raise UsageError(
             f"cannot write in {file}: {error}",
             "work in a folder of yours, or MOBILEDEPLOY_STORE for another file",
@@ -946,14 +951,14 @@ def _refusals(file: Path) -> Iterator[None]:
 
 
 def _rescue(file: Path) -> str:
-    """Keeps a copy of a damaged file, once, and says what can be done with it."""
+    """Copies a damaged file once; returns a hint for it."""
     copy = file.with_name(file.name + ".damaged")
     try:
         if not copy.exists():
             records.write_atomic(copy, inputs.read(file, _MOST_COPIED))
     except (OSError, InputError, UsageError):
-        return "no copy could be kept; move it away"
-    return f"a copy is kept in {copy.name}; `sqlite3 {copy.name} .recover` reads what is left in it"
+        return "it could not be copied; move it away"
+    return f"a copy is in {copy.name}; `sqlite3 {copy.name} .recover` reads the rest of it"
 
 
 def _now() -> str:

@@ -1,11 +1,11 @@
-"""A TFLite file as a TensorFlow function with gradients: its integers as real values on their grid.
+"""A TFLite file as a TensorFlow function with gradients: integers as real values on a grid.
 
-Every tensor of an int8 file stands for ``scale * (code - zero_point)``. Computed in floats, with
-each result rounded to that grid and clipped to its ends, the file's answers come out but for the
-last bit of some accumulators, and there is a gradient: the rounding counts as no change, and what
-was clipped has none (Y. Bengio et al. 2013, the straight-through estimator,
-https://arxiv.org/abs/1308.3432; B. Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3).
-A float file has no grids and is computed as it is.
+Every tensor of an int8 file stands for ``scale * (code - zero_point)``. This computes in floats and
+rounds each result to that grid and clips it to its ends. The answers are those of the file except
+for the last bit of some accumulators. The gradient ignores the rounding and is zero for clipped
+values (Y. Bengio et al. 2013, the straight-through estimator, https://arxiv.org/abs/1308.3432; B.
+Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3). A float file has no grids and is
+computed in floats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import KINDS
 
 _PADDING = {schema.Padding.SAME: "SAME", schema.Padding.VALID: "VALID"}
-_FUSED: dict[str, Callable[[Any], Any]] = {
+_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "NONE": lambda x: x,
     "RELU": tf.nn.relu,
     "RELU6": tf.nn.relu6,
@@ -32,17 +32,16 @@ _FUSED: dict[str, Callable[[Any], Any]] = {
 
 
 def refuse(graph: Graph) -> None:
-    """InputError for a file with an operator that has no gradient here."""
-    unknown = sorted({graph.kind(op) for op in graph.ops} - set(_OPERATORS) - set(KINDS))
-    if unknown:
-        raise InputError(f"{', '.join(unknown)} cannot be trained through")
+    """InputError for a file with an operator that is not supported here."""
+    unsupported = sorted({graph.kind(op) for op in graph.ops} - set(_OPERATORS) - set(KINDS))
+    if unsupported:
+        raise InputError(f"{', '.join(unsupported)} cannot be trained")
 
 
 class FakeQuantization:
     """The function of a file, up to the logits.
 
-    `replaced` are values that stand for constants of the file, by tensor and operator: what is
-    trained. Images are [N, H, W, 3] float32, logits [N, classes].
+    Images are [N, H, W, 3] float32, logits [N, classes].
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -53,23 +52,28 @@ class FakeQuantization:
             ops.pop()
         self._ops = ops
         (self._target,) = (int(index) for index in ops[-1].outputs)
-        self._fixed: dict[int, Any] = {}
+        self._constants: dict[int, Any] = {}
 
-    def logits(self, images: Any, replaced: Mapping[tuple[int, int], Any]) -> Any:
-        """Logits; `replaced` maps (operator, place among its inputs) to the values to be read."""
+    def logits(self, images: Any, replacements: Mapping[tuple[int, int], Any]) -> Any:
+        """The logits.
+
+        `replaced` maps (operator, place among its inputs) to the values to use instead.
+        """
         (source,) = (int(index) for index in self._graph.inputs)
         values: dict[int, Any] = {source: self._on_grid(source, images)}
         for number, op in enumerate(self._ops):
             kind = self._graph.kind(op)
-            read = [
-                replaced[number, place] if (number, place) in replaced else self._value(values, i)
+            inputs = [
+                replacements[number, place]
+                if (number, place) in replacements
+                else self._value(values, i)
                 for place, i in enumerate(map(int, op.inputs))
             ]
             (target,) = (int(index) for index in op.outputs)
-            answer = self._weighted(op, kind, read) if kind in KINDS else None
+            answer = self._weighted_op(op, kind, inputs) if kind in KINDS else None
             if answer is None:
-                answer = _OPERATORS[kind](self._graph, op, read)
-            answer = _FUSED[self._graph.activation(op)](answer)
+                answer = _OPERATORS[kind](self._graph, op, inputs)
+            answer = _ACTIVATIONS[self._graph.activation(op)](answer)
             values[target] = self._on_grid(target, answer)
         return tf.reshape(values[self._target], (-1, self._graph.shape(self._target)[-1]))
 
@@ -78,9 +82,9 @@ class FakeQuantization:
             return None
         if index in values:
             return values[index]
-        if index not in self._fixed:
-            self._fixed[index] = real(self._graph, index)
-        return self._fixed[index]
+        if index not in self._constants:
+            self._constants[index] = real(self._graph, index)
+        return self._constants[index]
 
     def _on_grid(self, index: int, x: Any) -> Any:
         dtype = self._graph.dtype(index)
@@ -90,12 +94,12 @@ class FakeQuantization:
         limits = np.iinfo(dtype)
         return on_grid(x, scales[0], limits.min - zero, limits.max - zero)
 
-    def _weighted(self, op: Any, kind: str, read: list[Any]) -> Any:
-        x, weights, *rest = read
+    def _weighted_op(self, op: Any, kind: str, inputs: list[Any]) -> Any:
+        x, weights, *rest = inputs
         if kind == "FULLY_CONNECTED":
-            made = tf.matmul(tf.reshape(x, (-1, weights.shape[-1])), weights, transpose_b=True)
+            output = tf.matmul(tf.reshape(x, (-1, weights.shape[-1])), weights, transpose_b=True)
             if op.builtinOptions.keepNumDims:
-                made = tf.reshape(made, (-1, *self._graph.shape(int(op.outputs[0]))[1:]))
+                output = tf.reshape(output, (-1, *self._graph.shape(int(op.outputs[0]))[1:]))
         else:
             options = op.builtinOptions
             padding = _PADDING[options.padding]
@@ -104,14 +108,16 @@ class FakeQuantization:
             if kind == "DEPTHWISE_CONV_2D":
                 _, high, wide, outputs = weights.shape
                 kernel = tf.reshape(weights, (high, wide, x.shape[-1], outputs // x.shape[-1]))
-                made = tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), padding, None, dilations)
+                output = tf.nn.depthwise_conv2d(
+                    x, kernel, (1, *strides, 1), padding, None, dilations
+                )
             else:
-                made = _convolved(x, weights, strides, padding, dilations)
+                output = _convolution(x, weights, strides, padding, dilations)
         bias = rest[0] if rest else None
-        return made if bias is None else made + bias
+        return output if bias is None else output + bias
 
 
-def _convolved(x: Any, weights: Any, strides: Any, padding: str, dilations: Any) -> Any:
+def _convolution(x: Any, weights: Any, strides: Any, padding: str, dilations: Any) -> Any:
     """A convolution whose `weights` are [O, h, w, I]; x may have a multiple of I channels."""
     kernel = tf.transpose(weights, (1, 2, 3, 0))
     groups = x.shape[-1] // kernel.shape[2]
@@ -126,29 +132,29 @@ def _convolved(x: Any, weights: Any, strides: Any, padding: str, dilations: Any)
 
 
 def real(graph: Graph, index: int) -> Any:
-    """A constant of the file in real values, scales per channel where it has them."""
-    stored = graph.constant_values(index)
+    """A constant of the file in real values; scales may be per channel."""
+    content = graph.constant_values(index)
     scales, zero = graph.scale(index)
-    if stored.dtype == np.float32 or not scales.size:
-        return stored
-    return (graph.broadcast_scales(index) * (stored.astype(np.float64) - zero)).astype(np.float32)
+    if content.dtype == np.float32 or not scales.size:
+        return content
+    return (graph.broadcast_scales(index) * (content.astype(np.float64) - zero)).astype(np.float32)
 
 
 def on_grid(x: Any, step: Any, low: float, high: float) -> Any:
     """x rounded to multiples of `step` and clipped to `low` and `high` of them, straight through.
 
-    Its gradient is that of the clipping alone.
+    Its gradient is that of the clipping only.
     """
     codes = tf.clip_by_value(x / tf.cast(step, tf.float32), float(low), float(high))
-    rounded = codes + tf.stop_gradient(tf.round(codes) - codes)
-    return rounded * tf.cast(step, tf.float32)
+    whole_codes = codes + tf.stop_gradient(tf.round(codes) - codes)
+    return whole_codes * tf.cast(step, tf.float32)
 
 
-def _pooled(function: Any) -> Any:
-    def pool(graph: Graph, op: Any, read: list[Any]) -> Any:
+def _pool_of(function: Any) -> Any:
+    def pool(graph: Graph, op: Any, inputs: list[Any]) -> Any:
         options = op.builtinOptions
         return function(
-            read[0],
+            inputs[0],
             (options.filterHeight, options.filterWidth),
             (options.strideH, options.strideW),
             _PADDING[options.padding],
@@ -157,18 +163,18 @@ def _pooled(function: Any) -> Any:
     return pool
 
 
-def _mean(graph: Graph, op: Any, read: list[Any]) -> Any:
-    axes = np.asarray(read[1]).reshape(-1).tolist()
-    return tf.reduce_mean(read[0], axes, keepdims=bool(op.builtinOptions.keepDims))
+def _mean(graph: Graph, op: Any, inputs: list[Any]) -> Any:
+    axes = np.asarray(inputs[1]).reshape(-1).tolist()
+    return tf.reduce_mean(inputs[0], axes, keepdims=bool(op.builtinOptions.keepDims))
 
 
-def _reshaped(graph: Graph, op: Any, read: list[Any]) -> Any:
-    return tf.reshape(read[0], (-1, *graph.shape(int(op.outputs[0]))[1:]))
+def _reshape(graph: Graph, op: Any, inputs: list[Any]) -> Any:
+    return tf.reshape(inputs[0], (-1, *graph.shape(int(op.outputs[0]))[1:]))
 
 
-def _normalised(graph: Graph, op: Any, read: list[Any]) -> Any:
+def _normalize(graph: Graph, op: Any, inputs: list[Any]) -> Any:
     options = op.builtinOptions
-    return tf.nn.lrn(read[0], options.radius, options.bias, options.alpha, options.beta)
+    return tf.nn.lrn(inputs[0], options.radius, options.bias, options.alpha, options.beta)
 
 
 def _of_one(function: Callable[[Any], Any]) -> Any:
@@ -177,22 +183,22 @@ def _of_one(function: Callable[[Any], Any]) -> Any:
 
 _OPERATORS: dict[str, Callable[[Graph, Any, list[Any]], Any]] = {
     "ADD": lambda graph, op, read: read[0] + read[1],
-    "AVERAGE_POOL_2D": _pooled(tf.nn.avg_pool2d),
+    "AVERAGE_POOL_2D": _pool_of(tf.nn.avg_pool2d),
     "CONCATENATION": lambda graph, op, read: tf.concat(read, op.builtinOptions.axis),
     "DEQUANTIZE": _of_one(lambda x: x),
     "HARD_SWISH": _of_one(lambda x: x * tf.nn.relu6(x + 3) / 6),
-    "LOCAL_RESPONSE_NORMALIZATION": _normalised,
+    "LOCAL_RESPONSE_NORMALIZATION": _normalize,
     "LOGISTIC": _of_one(tf.sigmoid),
-    "MAX_POOL_2D": _pooled(tf.nn.max_pool2d),
+    "MAX_POOL_2D": _pool_of(tf.nn.max_pool2d),
     "MEAN": _mean,
     "MUL": lambda graph, op, read: read[0] * read[1],
     "PAD": lambda graph, op, read: tf.pad(read[0], read[1]),
     "QUANTIZE": _of_one(lambda x: x),
     "RELU": _of_one(tf.nn.relu),
     "RELU6": _of_one(tf.nn.relu6),
-    "RESHAPE": _reshaped,
+    "RESHAPE": _reshape,
     "SOFTMAX": _of_one(tf.nn.softmax),
-    "SQUEEZE": _reshaped,
+    "SQUEEZE": _reshape,
     "SUB": lambda graph, op, read: read[0] - read[1],
     "TRANSPOSE": lambda graph, op, read: tf.transpose(read[0], np.asarray(read[1])),
 }

@@ -1,11 +1,12 @@
 """The training loop: labelled uint8 images and a network in, trained weights out.
 
-It is tf_keras's own `fit`, over tf.data, under a tf.distribute strategy. What is added: every epoch
-ends in a checkpoint that a later process goes on from; order, augmentation and dropout of an epoch
-depend on the seed and its number only, so that a run that was broken off ends where an unbroken one
-does; and the network is judged by the weights that would be kept, averaged ones where asked for.
+It is tf_keras's own `fit` over tf.data under a tf.distribute strategy.
 
-`build` makes the network that is trained, `finish` what is kept of it.
+It adds three things: every epoch ends in a checkpoint, from which a later process can resume;
+order, augmentation and dropout of an epoch depend only on the seed and its number, so that a
+resumed run ends like an uninterrupted one; and the network is evaluated with the weights that would
+be kept, averaged ones if requested. `build` makes the network for the training, `finish` checks the
+kept weights.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from mobiledeploy.frameworks import tf_keras as keras2
 from mobiledeploy.training import windows
 
 INIT_STDDEV = 0.09
-"""Of the truncated normal that fresh kernels are drawn from, as in TF-slim's MobileNets."""
+"""The standard deviation of the truncated normal for new kernels, as in TF-slim's MobileNets."""
 
 SMALLEST_CROP = 0.875
 """Training sees a random window of each image, at least this share of either side."""
@@ -53,17 +54,20 @@ JITTER = 0.125
 
 MEMORY_SHARE = 0.005
 LEAST_MEMORY = 10
-"""Moving averages remember this share of the run at most, and at least so many steps, or a tenth
-of a run that is shorter still: what an average started from, it must forget.
+"""The memory of moving averages: at most this share of the run, and at least so many steps, or a
+tenth of a run that is shorter still; an average must forget its initial value.
 
-A momentum m remembers 1 / (1 - m) steps. The paper's 0.9997, made for a million of them, remembers
-more than 3,000: a short run would be judged by statistics that it has long left behind. (On
-the built-in images at 64, with a memory of 780 steps, v1 0.25 named 36 % rightly in
-training and 15 % in validation after epoch 8; with 250 steps it was 31 %.)
+A momentum m remembers 1 / (1 - m) steps. The paper's 0.9997, chosen for a million steps, remembers
+more than 3,000: a short run would be evaluated with outdated statistics. (On the built-in images at
+64, with a memory of 780 steps, v1 0.25 reached 36 % in training and 15 % in validation after epoch
+8; with 250 steps 31 %.)
 """
 
 EMA_MOMENTUM = 0.9999
-"""Of the average of the weights, as TF-slim has it; bounded by the run's length like the others."""
+"""The momentum of the weights' average, as in TF-slim.
+
+Bounded by the run's length like the others.
+"""
 
 WARMUP_SHARE = 0.05
 """Share of a cosine schedule's steps in which the learning rate rises."""
@@ -76,8 +80,8 @@ Knowledge in a Neural Network, section 2, https://arxiv.org/abs/1503.02531."""
 
 DEAD_RANGE = 1e-4
 DEAD_IMAGES = 256
-"""A channel whose values lie this close together (relative to the larger of 1 and the largest),
-over all positions of so many images, is dead."""
+"""A channel is dead if its values over all positions of so many images differ by at most this
+(relative to the larger of 1 and the largest value)."""
 
 JUDGED_AT_ONCE = 50
 SECONDS_BETWEEN_NEWS = 0.2
@@ -93,17 +97,17 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained on what.
+    """A training: the network, its settings and its images.
 
     Args:
         spec: the network, and how pixels are scaled.
         settings: how it is trained.
-        train: images that it is fitted to.
-        validation: images that it is judged by after each epoch.
-        init: Keras 2 HDF5 weights to start from, None for fresh ones.
-        teacher: the model to be distilled, None for none.
-        state: folder that checkpoints are written to.
-        resume: folder that they are read from, where another process writes them.
+        train: the training images.
+        validation: the images for the evaluation after each epoch.
+        init: Keras 2 HDF5 weights to start from, None for new ones.
+        teacher: the teacher for distillation, None for none.
+        state: folder for writing checkpoints.
+        resume: folder for reading them, which differs if another process writes them.
         tensorboard: folder of event files, None for none.
     """
 
@@ -129,17 +133,17 @@ def train(
 
     Args:
         task: see `Task`.
-        history: the epochs that lie behind a checkpoint in `task.resume`.
-        reporter: is told of steps and epochs.
-        commit: takes the history after each epoch, when its checkpoint (`checkpoint_name`) and, if
-            it is the best so far, its weights (`best_name`) stand in `task.state`; what it has
-            written, a later call goes on from.
+        history: the epochs before the checkpoint in `task.resume`.
+        reporter: receives steps and epochs.
+        commit: called with the history after each epoch, once its checkpoint (`checkpoint_name`)
+            and, if it is the best so far, its weights (`best_name`) are in `task.state`; a later
+            call resumes from what it wrote.
 
     Returns:
         Dead channels of the kept weights, see `dead_channels`.
 
     Raises:
-        InputError: weights or a teacher that do not fit, or a loss that is no longer finite.
+        InputError: weights or a teacher that do not fit, or a loss that is not finite.
         UsageError: a batch that the replicas cannot share.
         DeployError: another worker is gone.
     """
@@ -148,9 +152,9 @@ def train(
     tf_keras.utils.set_random_seed(settings.seed)
     steps = steps_per_epoch(len(task.train.labels), settings.batch)
     try:
-        _begin_together(strategy, len(history))
+        _check_same_start(strategy, len(history))
         with strategy.scope():
-            network = compressed(task, build(task, steps, reporter), steps)
+            network = wrap_for_compression(task, build(task, steps, reporter), steps)
             learner = _learner(task, network, steps)
         keeper = _Keeper(task, network, learner.optimizer, history, reporter, commit, steps)
         _fit(task, learner, keeper, strategy, steps)
@@ -158,14 +162,15 @@ def train(
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise DeployError(
             f"the training broke off: {loading.first_line(error)}",
-            "is another worker gone? start the same command on every worker again",
+            "if another worker is gone, start the same command on every worker again",
         ) from error
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
-    """Full batches of an epoch; the images of a last, smaller one have their turn another time.
+    """Full batches of an epoch; a last, smaller batch is left out.
 
-    Order changes from epoch to epoch. A small batch would spoil the moving statistics.
+    The order changes from epoch to epoch, so its images are used in another one. A small batch
+    would disturb the moving statistics.
     """
     return max(1, images // batch)
 
@@ -176,12 +181,12 @@ def checkpoint_name(epoch: int) -> str:
 
 
 def best_name(epoch: int) -> str:
-    """File of the weights to be kept, by the epoch that they are of."""
+    """The file name of the best weights, by their epoch."""
     return f"best-{epoch:04}.h5"
 
 
 def build(task: Task, steps: int, reporter: Reporter) -> tf_keras.Model:
-    """The network as it will be trained: its first weights, frozen parts, moving statistics."""
+    """The network for the training: its initial weights, frozen parts, moving statistics."""
     network = _architecture(task.spec, task.spec.classes)
     if task.init is None:
         _initialise(network, task.settings.seed)
@@ -189,17 +194,17 @@ def build(task: Task, steps: int, reporter: Reporter) -> tf_keras.Model:
         load(network, task.spec, task.init, reporter)
     if task.settings.frozen:
         for layer in network.layers:
-            # A frozen batch normalisation normalises as in inference.
+            # A frozen batch normalisation works as in inference.
             layer.trainable = layer is _classifier(network)
-    momentum = bounded(task.settings.schedule.bn_momentum, task.settings.epochs * steps)
+    momentum = bounded_momentum(task.settings.schedule.bn_momentum, task.settings.epochs * steps)
     for layer in network.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
             layer.momentum = momentum
     return network
 
 
-def compressed(task: Task, network: tf_keras.Model, steps: int) -> tf_keras.Model:
-    """The network in the wrappers of a compression, where the settings ask for one."""
+def wrap_for_compression(task: Task, network: tf_keras.Model, steps: int) -> tf_keras.Model:
+    """The network in the wrappers of a compression, if the settings have one."""
     if task.settings.compression is None:
         return network
     name, amount = task.settings.compression
@@ -216,30 +221,30 @@ def _plain(task: Task, network: tf_keras.Model) -> tf_keras.Model:
 
 
 def finish(task: Task, history: Sequence[Epoch]) -> dict[str, int]:
-    """Looks at the weights that are kept: see `dead_channels`."""
+    """Checks the kept weights: see `dead_channels`."""
     network = _architecture(task.spec, task.spec.classes)
     network.load_weights(best_file(task, history))
     return dead_channels(network, task.validation, task.spec.preprocessing)
 
 
 def best_file(task: Task, history: Sequence[Epoch]) -> Path:
-    """The weights that are kept, where this process wrote them or went on from them."""
+    """The file of the best weights, written by this process or by the one it resumed."""
     name = best_name(runs.best(history, task.settings).number)
     own = task.state / name
     return own if own.is_file() else task.resume / name
 
 
-def bounded(momentum: float, steps: int) -> float:
-    """A moving average's momentum in a run of so many steps: see `MEMORY_SHARE`."""
+def bounded_momentum(momentum: float, steps: int) -> float:
+    """A moving average's momentum in a run of `steps` steps: see `MEMORY_SHARE`."""
     memory = max(2, min(LEAST_MEMORY, steps / 10), steps * MEMORY_SHARE)
     return min(momentum, 1 - 1 / memory)
 
 
 def load(network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporter) -> None:
-    """Sets `network`'s weights from a Keras 2 HDF5 file, layer by name.
+    """Sets `network`'s weights from a Keras 2 HDF5 file, by layer name.
 
-    The classifier stays as it is where the file is of another number of classes, which is said.
-    InputError where anything else does not fit.
+    The classifier stays unchanged if the file has another number of classes; that is reported.
+    InputError if anything else does not fit.
     """
     classes = _classes(path)
     if classes in (None, spec.classes):
@@ -251,19 +256,19 @@ def load(network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporte
         if layer is not _classifier(network):
             layer.set_weights(twin.get_layer(layer.name).get_weights())
     reporter.say(
-        f"{path.name} knows {classes} classes, the data {spec.classes}: "
-        f"{_classifier(network).name} starts fresh"
+        f"{path.name} has {classes} classes, the data {spec.classes}: "
+        f"{_classifier(network).name} starts from new weights"
     )
 
 
 def dead_channels(
     network: tf_keras.Model, examples: LabelledImages, preprocessing: Preprocessing
 ) -> dict[str, int]:
-    """Channels per depthwise layer that answer the same to everything; layers without are left out.
+    """The number of channels with constant output, for each depthwise layer that has any.
 
-    They are looked at behind the layer's batch normalisation and activation, over
-    `DEAD_PICTURES` images. Where a depthwise kernel has decayed to nothing, or its
-    activation never leaves zero, the channel costs time and scales in int8, and does nothing.
+    The output is that of the layer's batch normalisation and activation, over `DEAD_IMAGES` images.
+    If a depthwise kernel has decayed to zero, or its activation is always zero, the channel costs
+    time and int8 precision without any effect.
     """
     layers = [x for x in network.layers if isinstance(x, tf_keras.layers.DepthwiseConv2D)]
     if not layers:
@@ -279,7 +284,7 @@ def dead_channels(
     lows: list[Any] = [np.inf] * len(layers)
     highs: list[Any] = [-np.inf] * len(layers)
     few = LabelledImages(examples.images[:DEAD_IMAGES], examples.labels[:DEAD_IMAGES])
-    for batch, _ in judged(few, preprocessing, network.output_shape[-1]):
+    for batch, _ in validation_batches(few, preprocessing, network.output_shape[-1]):
         for index, (low, high) in enumerate(extremes(batch)):
             lows[index] = np.minimum(lows[index], low)
             highs[index] = np.maximum(highs[index], high)
@@ -291,7 +296,7 @@ def dead_channels(
 
 
 def _behind(layer: Any) -> Any:
-    """The last of the normalisations and activations that follow `layer` and nothing else does."""
+    """The last of the normalisations and activations that alone follow `layer`."""
     kinds = (
         tf_keras.layers.BatchNormalization,
         tf_keras.layers.ReLU,
@@ -317,16 +322,16 @@ def batches(
     pipeline: tuple[int, int] = (0, 1),
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Augmented batches of the epochs from `first` (counted from 0) to the last, end to end.
+    """Augmented batches of the epochs from `first` (counted from 0) to the last, in sequence.
 
     Args:
         examples: all of them, on every worker.
         preprocessing: how pixels are scaled.
         classes: width of the one-hot labels.
         settings: seed, batch and number of epochs.
-        first: the epoch that is begun with.
-        pipeline: (which, of how many) input pipelines this is: a worker's own.
-        replicas: of the network, over all pipelines; each gets its part of a batch.
+        first: the first epoch.
+        pipeline: (index, number) of the input pipelines; each worker has its own.
+        replicas: the number of replicas over all pipelines; each gets its part of a batch.
 
     Returns:
         (float32 [batch / replicas, H, W, 3], float32 [batch / replicas, classes]).
@@ -335,62 +340,66 @@ def batches(
     batch = min(settings.batch, count)
     steps = steps_per_epoch(count, batch)
     own = replicas // pipeline[1]
-    begin = pipeline[0] * own
+    start_replica = pipeline[0] * own
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(settings.seed, tf.int64), number])
         order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), key)
         parts = tf.reshape(order[: steps * batch], (steps, replicas, batch // replicas))
-        parts = tf.reshape(parts[:, begin : begin + own], (steps * own, batch // replicas))
+        parts = tf.reshape(
+            parts[:, start_replica : start_replica + own], (steps * own, batch // replicas)
+        )
         turns = tf.range(steps, dtype=tf.int64)[:, None] * replicas + tf.range(
-            begin, begin + own, dtype=tf.int64
+            start_replica, start_replica + own, dtype=tf.int64
         )
         keys = number * steps * replicas + tf.reshape(turns, [-1])
         return tf.data.Dataset.from_tensor_slices((parts, keys))
 
-    def augmented(indices: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def augment(indices: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = _fetch(examples, indices)
         seed = tf.stack([tf.constant(settings.seed, tf.int64), key])
-        images = _augmented(images, seed, batch // replicas)
-        return _scaled(images, preprocessing), tf.one_hot(labels, classes)
+        images = _augment(images, seed, batch // replicas)
+        return _scale(images, preprocessing), tf.one_hot(labels, classes)
 
     epochs = tf.data.Dataset.range(first, settings.epochs)
     return _alone(
         epochs.flat_map(epoch)
-        .map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(augment, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def judged(examples: LabelledImages, preprocessing: Preprocessing, classes: int) -> tf.data.Dataset:
-    """All images once, in their order, as `core.preprocessing.prepare` scales them."""
+def validation_batches(
+    examples: LabelledImages, preprocessing: Preprocessing, classes: int
+) -> tf.data.Dataset:
+    """All images once, in their order, scaled as in `core.preprocessing.prepare`."""
 
     def plain(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = _fetch(examples, indices)
-        return _scaled(tf.cast(images, tf.float32), preprocessing), tf.one_hot(labels, classes)
+        return _scale(tf.cast(images, tf.float32), preprocessing), tf.one_hot(labels, classes)
 
     indices = tf.data.Dataset.range(len(examples.labels)).batch(JUDGED_AT_ONCE)
     return _alone(indices.map(plain, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2))
 
 
 def _fetch(examples: LabelledImages, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """uint8 [B, H, W, 3] and int64 [B] out of the mapped file."""
+    """uint8 [B, H, W, 3] and int64 [B] from the mapped file."""
     images = tf.numpy_function(
-        lambda chosen: np.asarray(examples.images[chosen]), [indices], tf.uint8, stateful=False
+        lambda rows: np.asarray(examples.images[rows]), [indices], tf.uint8, stateful=False
     )
     images.set_shape((indices.shape[0], *examples.images.shape[1:]))
     return images, tf.gather(tf.constant(examples.labels), indices)
 
 
-def _augmented(images: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Windows of the images, half of them mirrored, in another light: float32 in [0, 255]."""
+def _augment(images: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Windows of the images, half of them mirrored, with changed light: float32 in [0, 255]."""
     dice = tf.random.stateless_uniform((6, count), seed)
-    pixels = windows.drawn(images, dice[:4], SMALLEST_CROP)
+    pixels = windows.random_windows(images, dice[:4], SMALLEST_CROP)
     light = (2 * dice[4:] - 1)[:, :, None, None, None] * JITTER
     return tf.clip_by_value(pixels * (1 + light[0]) + light[1] * 255, 0, 255)
 
 
-def _scaled(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+def _scale(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Pixels 0..255 as `core.preprocessing.prepare` scales them, to the last bit or two."""
     low, high = preprocessing.input_range
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
@@ -399,7 +408,7 @@ def _scaled(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
 
 
 def _alone(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Shards are cut by hand: TensorFlow cannot look into a mapped file."""
+    """Turns automatic sharding off: TensorFlow cannot split a mapped file."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)
@@ -408,15 +417,16 @@ def _alone(dataset: tf.data.Dataset) -> tf.data.Dataset:
 # --- the network and its optimizer --------------------------------------------------------
 
 
-def _begin_together(strategy: tf.distribute.Strategy, done: int) -> None:
-    """UsageError where the workers have not the same number of epochs behind them."""
+def _check_same_start(strategy: tf.distribute.Strategy, epochs: int) -> None:
+    """UsageError if the workers have not finished the same number of epochs."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return
-    own = strategy.run(lambda: tf.constant([done]))
-    begun = strategy.gather(own, axis=0).numpy()
-    if len(set(begun.tolist())) > 1:
+    own = strategy.run(lambda: tf.constant([epochs]))
+    epochs_by_worker = strategy.gather(own, axis=0).numpy()
+    if len(set(epochs_by_worker.tolist())) > 1:
         raise UsageError(
-            f"the workers have different epochs behind them ({', '.join(map(str, begun))})",
+            "the workers have finished different numbers of epochs "
+            f"({', '.join(map(str, epochs_by_worker))})",
             "give all of them the same --out, in a folder that they share",
         )
 
@@ -455,16 +465,16 @@ def _architecture(spec: ModelSpec, classes: int | None) -> tf_keras.Model:
 
 
 def _initialise(network: tf_keras.Model, seed: int) -> None:
-    """Kernels that batch normalisation follows, which have no bias, are drawn as TF-slim does."""
+    """Initialises kernels before a batch normalisation, which have no bias, as TF-slim does."""
     index = 0
     for layer in network.layers:
         if isinstance(layer, _CONVOLUTIONS) and not layer.use_bias:
             # One for a convolution, depthwise or not, two for a separable one.
             for kernel in layer.weights:
-                drawn = tf.random.stateless_truncated_normal(
+                values = tf.random.stateless_truncated_normal(
                     kernel.shape, (seed, index), stddev=INIT_STDDEV
                 )
-                kernel.assign(drawn)
+                kernel.assign(values)
                 index += 1
 
 
@@ -474,7 +484,7 @@ def _classifier(network: tf_keras.Model) -> Any:
 
 
 def _classes(path: Path) -> int | None:
-    """How many classes the last layer of a weights file ends in, None where that is not to see."""
+    """The number of classes of the last layer of a weights file, None if that is not known."""
     with (
         inputs.open_file(path) as stream,
         loading.refusing(f"{path} cannot be read"),
@@ -492,10 +502,9 @@ def _classes(path: Path) -> int | None:
 
 
 class _SteadyDropout(tf_keras.layers.Layer):
-    """Dropout whose choice depends on seed, step, layer and replica only.
+    """Dropout whose mask depends only on seed, step, layer and replica.
 
-    Keras's own would choose otherwise in a process that goes on than in one that was not broken
-    off.
+    Keras's own would choose other masks in a resumed process than in an uninterrupted one.
     """
 
     def __init__(self, layer: Any, seed: int, optimizer: tf_keras.optimizers.Optimizer) -> None:
@@ -503,14 +512,14 @@ class _SteadyDropout(tf_keras.layers.Layer):
         self._rate, self._seed = layer.rate, seed
         self._own = zlib.crc32(layer.name.encode())
 
-        # Not the variable, which Keras would take for a weight of this layer.
+        # Not the variable itself, which Keras would count as a weight of this layer.
         def step() -> tf.Tensor:
             return optimizer.iterations.read_value()
 
         self._step: Callable[[], tf.Tensor] = step
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`inputs`, some of them zero while training."""
+        """`inputs`, some of them set to zero during training."""
         if not training:
             return inputs
         key = tf.stack([tf.constant(self._seed, tf.int64), self._step()])
@@ -521,8 +530,8 @@ class _SteadyDropout(tf_keras.layers.Layer):
 
 
 def decayed_kernels(network: tf_keras.Model) -> list[tf.Variable]:
-    """Kernels that weight decay is for: all that are trained, but for depthwise ones."""
-    found = []
+    """The kernels with weight decay: all trained ones except depthwise ones."""
+    kernels = []
     for layer in network.submodules:
         if isinstance(layer, tf_keras.layers.SeparableConv2D):
             kernel = layer.pointwise_kernel
@@ -530,14 +539,14 @@ def decayed_kernels(network: tf_keras.Model) -> list[tf.Variable]:
             kernel = layer.kernel
         else:
             continue
-        # Clustered weights are computed: what is trained is their centroids.
+        # Clustered weights are computed from their centroids, which are trained.
         if layer.trainable and isinstance(kernel, tf.Variable):
-            found.append(kernel)
-    return found
+            kernels.append(kernel)
+    return kernels
 
 
 class _Learner(tf_keras.Model):
-    """The network while it is trained: its loss has weight decay and a teacher in it."""
+    """The network during training: its loss includes weight decay and the teacher."""
 
     kernels: Sequence[tf.Variable] = ()
     decay = 0.0
@@ -555,7 +564,7 @@ class _Learner(tf_keras.Model):
 def distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     """T^2 * KL(q_T || p_T), mean over a batch of softmax outputs [N, classes].
 
-    Logits are known from a softmax up to a constant, which softening takes out again.
+    A softmax determines logits up to a constant, which the softening removes.
     """
     least = tf_keras.backend.epsilon()
     soft_q, soft_p = (
@@ -593,19 +602,19 @@ def _learner(task: Task, network: tf_keras.Model, steps: int) -> _Learner:
 
 
 def _teacher(teacher: Source, spec: ModelSpec) -> Callable[[tf.Tensor], tf.Tensor]:
-    found = source_of(teacher).open(teacher)
+    model = source_of(teacher).open(teacher)
     name = teacher.spec.name
-    if found.network is None:
-        raise InputError(f"the teacher {name} is no model of TensorFlow's", "give the Keras file")
-    if found.classes != spec.classes:
+    if model.network is None:
+        raise InputError(f"the teacher {name} is not a TensorFlow model", "give the Keras file")
+    if model.classes != spec.classes:
         raise InputError(
-            f"the teacher {name} knows {found.classes} classes, the data {spec.classes}",
-            "a teacher must have learnt the same classes, in the same order",
+            f"the teacher {name} has {model.classes} classes, the data {spec.classes}",
+            "a teacher must have the same classes in the same order",
         )
-    if found.resolution != spec.resolution:
-        height, width = found.resolution
+    if model.resolution != spec.resolution:
+        height, width = model.resolution
         raise InputError(f"the teacher {name} takes {height}x{width} images only")
-    ask, _ = tracing.inference(found.network)
+    ask, _ = tracing.inference(model.network)
     return ask
 
 
@@ -619,11 +628,11 @@ def _optimizer(
     rate = _rate(schedule, settings, steps)
     average = {
         "use_ema": settings.ema,
-        "ema_momentum": bounded(EMA_MOMENTUM, settings.epochs * steps),
+        "ema_momentum": bounded_momentum(EMA_MOMENTUM, settings.epochs * steps),
         "ema_overwrite_frequency": None,
     }
     if schedule.optimizer == "rmsprop":
-        # As TF-slim trains MobileNets. Keras has epsilon beneath the root too, as TensorFlow 1 had.
+        # As TF-slim trains MobileNets. Keras adds epsilon inside the root too, as TensorFlow 1 did.
         optimizer = tf_keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, epsilon=1.0, **average)
     else:
         optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=schedule.weight_decay, **average)
@@ -656,8 +665,8 @@ def _rate(schedule: Schedule, settings: TrainingSettings, steps: int) -> Any:
 def _fit(
     task: Task, learner: _Learner, keeper: _Keeper, strategy: tf.distribute.Strategy, steps: int
 ) -> None:
-    done = len(keeper.history)
-    if done >= task.settings.epochs:
+    first_epoch = len(keeper.history)
+    if first_epoch >= task.settings.epochs:
         return
 
     def pipeline(context: Any) -> tf.data.Dataset:
@@ -666,7 +675,7 @@ def _fit(
             task.spec.preprocessing,
             task.spec.classes,
             task.settings,
-            first=done,
+            first=first_epoch,
             pipeline=(context.input_pipeline_id, context.num_input_pipelines),
             replicas=context.num_replicas_in_sync,
         )
@@ -676,12 +685,12 @@ def _fit(
     else:
         data = strategy.distribute_datasets_from_function(pipeline)
     name, _ = task.settings.compression or ("", 0)
-    # Before the keeper, which wants the weights as they are to stay.
+    # Before the keeper, which needs the final weights of the epoch.
     own = COMPRESSIONS.load(name).callbacks() if name else ()
     learner.fit(
         data,
         steps_per_epoch=steps,
-        initial_epoch=done,
+        initial_epoch=first_epoch,
         epochs=task.settings.epochs,
         callbacks=[*own, keeper, tf_keras.callbacks.TerminateOnNaN()],
         verbose=0,
@@ -689,7 +698,7 @@ def _fit(
 
 
 class _Keeper(tf_keras.callbacks.Callback):
-    """Judges the network after each epoch, and keeps what a later process goes on from."""
+    """Evaluates the network after each epoch, and saves the state for a later process."""
 
     def __init__(
         self,
@@ -706,13 +715,15 @@ class _Keeper(tf_keras.callbacks.Callback):
         self._task, self._network, self._optimizer = task, network, optimizer
         self._reporter, self._commit, self._steps = reporter, commit, steps
         self._checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
-        # With variables of its own: outside of a strategy, every worker can read and save them.
-        self._kept = _architecture(task.spec, task.spec.classes)
-        self._judge = tf.function(_judgement(self._kept))
-        self._validation = judged(task.validation, task.spec.preprocessing, task.spec.classes)
+        # A copy with its own variables: outside of a strategy, every worker can read and save them.
+        self._best_network = _architecture(task.spec, task.spec.classes)
+        self._judge = tf.function(_judgement(self._best_network))
+        self._validation = validation_batches(
+            task.validation, task.spec.preprocessing, task.spec.classes
+        )
         folder = task.tensorboard
         self._events = tf.summary.create_file_writer(str(folder)) if folder else None
-        self._started = self._told = 0.0
+        self._epoch_start = self._last_report = 0.0
         if history:
             self._restore(task.resume / checkpoint_name(len(history)))
 
@@ -721,20 +732,20 @@ class _Keeper(tf_keras.callbacks.Callback):
             self._checkpoint.read(str(path)).assert_existing_objects_matched()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Takes the time."""
-        self._started = time.perf_counter()
+        """Starts the clock."""
+        self._epoch_start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Tells of steps, now and then."""
+        """Reports steps now and then."""
         now = time.perf_counter()
-        if now - self._told > SECONDS_BETWEEN_NEWS or batch + 1 == self._steps:
-            self._told = now
+        if now - self._last_report > SECONDS_BETWEEN_NEWS or batch + 1 == self._steps:
+            self._last_report = now
             what = f"epoch {len(self.history) + 1} of {self._task.settings.epochs}"
             self._reporter.progress(what, batch + 1, self._steps)
 
     def on_epoch_end(self, epoch: int, logs: Any) -> None:
-        """Judges, keeps, and only then commits."""
-        seconds = time.perf_counter() - self._started
+        """Evaluates, saves, and only then commits."""
+        seconds = time.perf_counter() - self._epoch_start
         number = epoch + 1
         if not math.isfinite(logs["loss"]):
             raise InputError(
@@ -747,7 +758,7 @@ class _Keeper(tf_keras.callbacks.Callback):
         for images, labels in self._validation:
             sums += np.asarray(self._judge(images, labels))
         validation_loss, top1 = sums / len(self._task.validation.labels)
-        seen = self._steps * min(self._task.settings.batch, len(self._task.train.labels))
+        image_count = self._steps * min(self._task.settings.batch, len(self._task.train.labels))
         result = Epoch(
             number=number,
             loss=float(logs["loss"]),
@@ -756,11 +767,11 @@ class _Keeper(tf_keras.callbacks.Callback):
             top1=float(top1),
             learning_rate=float(tf_keras.backend.get_value(self._optimizer.learning_rate)),
             seconds=seconds,
-            images_per_second=seen / seconds,
+            images_per_second=image_count / seconds,
         )
         history = (*self.history, result)
         if runs.best(history, self._task.settings) is result:
-            save_weights(self._kept, self._task.state / best_name(number))
+            save_weights(self._best_network, self._task.state / best_name(number))
         self._checkpoint.write(str(self._task.state / checkpoint_name(number)))
         self._commit(history)
         self.history = history
@@ -769,27 +780,27 @@ class _Keeper(tf_keras.callbacks.Callback):
             _write_events(self._events, result)
 
     def _take(self) -> None:
-        """The weights as they would be kept: averaged ones, where the optimizer has an average."""
+        """Copies the weights to keep: averaged ones if the optimizer has an average."""
         variables = self._network.trainable_variables
-        trained = [variable.numpy() for variable in variables]
+        values = [variable.numpy() for variable in variables]
         self._optimizer.finalize_variable_values(variables)
-        self._kept.set_weights(_plain(self._task, self._network).get_weights())
+        self._best_network.set_weights(_plain(self._task, self._network).get_weights())
         if self._task.settings.ema:
-            for variable, value in zip(variables, trained, strict=True):
+            for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
 
     def _clear(self) -> None:
-        """Removes what the last commit made superfluous."""
+        """Removes files that the last commit made obsolete."""
         best = runs.best(self.history, self._task.settings)
-        kept = (checkpoint_name(len(self.history)), best_name(best.number))
+        needed_names = (checkpoint_name(len(self.history)), best_name(best.number))
         for path in self._task.state.iterdir():
-            ours = path.name.startswith(("epoch-", "best-"))
-            if ours and not path.name.startswith(kept):
+            is_ours = path.name.startswith(("epoch-", "best-"))
+            if is_ours and not path.name.startswith(needed_names):
                 path.unlink()
 
 
 def _judgement(network: tf_keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """(images, one-hot labels) -> sums over the batch: [cross-entropy, number named rightly]."""
+    """(images, one-hot labels) -> sums over the batch: [cross-entropy, correct answers]."""
 
     def judge(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         scores = network(images, training=False)
@@ -815,7 +826,7 @@ def _write_events(writer: tf.summary.SummaryWriter, epoch: Epoch) -> None:
 def save_weights(network: tf_keras.Model, path: Path) -> None:
     """Write the weights, without the optimizer's state, as Keras HDF5 that loads by name.
 
-    The file is written aside and then renamed: `path` never holds half of it.
+    The file is written under another name and then renamed: `path` is never incomplete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:

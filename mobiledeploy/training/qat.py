@@ -1,26 +1,26 @@
-"""Quantization-aware training: the integers learn to answer as the float network does.
+"""Quantization-aware training: the integers learn the answers of the float network.
 
 The int8 network is computed in real values with every tensor rounded to its grid (see
-`frameworks/simulated.py`), BatchNorms folded and frozen as in the file, and its weights and biases
-follow the gradient of
+`training/fake_quantization.py`), BatchNorms folded and frozen as in the file, and its weights and
+biases follow the gradient of
 
     KL(softmax(z / T) || softmax(z^ / T))   over images, windows of them and mirrored ones,
 
-where z are the logits of the float network, z^ those of the integers, and T a temperature at which
-the float network has warnings (see `analysis.accuracy.temperature`): distillation from the
+where z are the logits of the float network, z^ those of the integers, and T a temperature that
+softens the float network's answers (see `analysis.accuracy.temperature`): distillation from the
 network itself (G. Hinton et al. 2015, https://arxiv.org/abs/1503.02531; A. Mishra, D. Marr 2017,
 Apprentice, https://arxiv.org/abs/1711.05852; quantization-aware training as in B. Jacob et al.
 2018, https://arxiv.org/abs/1712.05877, section 3). No labels are needed, and the network learns
-nothing that the float one does not know.
+only from the float one.
 
-It starts from the integers that the passes before it made, on ranges that images gave and not at
-+-6, so a few hundred steps are enough. Scales stay as they are. Weights move in units of their own
-codes, biases in those of their layer's output, so one learning rate fits every layer. Weights that
-are zero in the float network stay zero, and layers of clustered weights keep them: there the biases
-alone are trained.
+It starts from the integers of the earlier passes, with calibrated ranges instead of +-6, so a few
+hundred steps are enough. Scales stay the same. Weights change in units of their own codes, biases
+in those of their layer's output, so one learning rate fits every layer. Zero weights of the float
+network stay zero, and layers of clustered weights keep their weights: only their biases are
+trained.
 
-It works on the file and not on layers of Keras: every network that converts to int8 can be trained,
-whichever framework it came from.
+It works on the file and not on Keras layers: every network that converts to int8 can be trained,
+whatever its framework.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from mobiledeploy.training.fake_quantization import FakeQuantization, on_grid
 PRESERVES = False
 
 STEPS = 64
-"""Batches of one application."""
+"""The number of batches of one application."""
 BATCH = 32
 LEARNING_RATE = 0.01
-"""Of Adam, in codes a step, in the first application; it falls along a cosine."""
+"""Adam's learning rate in codes per step, in the first application; it falls along a cosine."""
 FALL = 0.4
-"""What each further application has of the learning rate of the one before."""
+"""The learning rate of each further application, relative to the one before."""
 SMALLEST_WINDOW = 0.875
 _EPSILON = 1e-14
-_LOOKED_AT = 256
-"""Images that the temperature is found on."""
+_TEMPERATURE_IMAGES = 256
+"""The number of images for the temperature."""
 _SEED = 20171215
 
 
@@ -66,7 +66,7 @@ def apply(
     """The quantized graph after `STEPS` steps on `images` [N, H, W, 3] float32, shuffled."""
     floats, integers = Graph(quantized_graph.floats), Graph(quantized.integers(quantized_graph))
     layers = [
-        _Trained(
+        _TrainedLayer(
             integers,
             ours,
             theirs,
@@ -76,18 +76,18 @@ def apply(
         for ours, theirs in matrices.pairs(integers, floats)
     ]
     if not layers:
-        raise InputError("the model has no int8 weights that could be trained")
+        raise InputError("the model has no int8 weights to train")
     rate = LEARNING_RATE * FALL**quantized_graph.trained
     warm = accuracy.temperature(
-        execution.logits(quantized_graph.floats, np.asarray(images[:_LOOKED_AT]))
+        execution.logits(quantized_graph.floats, np.asarray(images[:_TEMPERATURE_IMAGES]))
     )
     step = _stepper(FakeQuantization(floats), FakeQuantization(integers), layers, rate, warm)
     for number, batch in enumerate(_batches(images, quantized_graph.trained)):
         loss = float(step(batch, tf.constant([_SEED + quantized_graph.trained, number], tf.int64)))
         if not np.isfinite(loss):
-            raise InputError("quantization-aware training came to a loss that is not finite")
+            raise InputError("the loss of quantization-aware training is not finite")
         progress("quantization-aware training", number + 1, STEPS)
-    latent = {layer.name: layer.put() for layer in layers}
+    latent = {layer.name: layer.write() for layer in layers}
     return dataclasses.replace(
         quantized_graph,
         integers=integers.pack(),
@@ -96,8 +96,8 @@ def apply(
     )
 
 
-class _Trained:
-    """One operator's weights in codes, and what is added to its bias in codes of its output."""
+class _TrainedLayer:
+    """One operator's weights in codes, and the change of its bias in codes of its output."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class _Trained:
     ) -> None:
         self._graph, self._ours, self._limit = graph, ours, limit
         self.name = ours.name
-        stored = graph.constant_values(ours.weights)
+        codes = graph.constant_values(ours.weights)
         floats = theirs.graph.constant_values(theirs.weights)
         self._scales = graph.broadcast_scales(ours.weights).astype(np.float32)
-        self._free = np.broadcast_to(0.0 if theirs.is_clustered else floats != 0, stored.shape)
-        # In the middle of its code a weight takes many steps of one direction to leave it: codes
-        # that were well chosen are not lost to the noise of a short training.
-        self._codes = tf.Variable(latent.get(ours.name, stored.astype(np.float32)))
+        self._free = np.broadcast_to(0.0 if theirs.is_clustered else floats != 0, codes.shape)
+        # A weight starts in the middle of its code and needs many steps in one direction to leave
+        # it: the noise of a short training does not change good codes.
+        self._codes = tf.Variable(latent.get(ours.name, codes.astype(np.float32)))
         self._bias: NDArray[np.float64] | None = None
         if ours.bias >= 0:
             self._bias = graph.constant_values(ours.bias) * graph.scale(ours.bias)[0]
@@ -124,72 +124,72 @@ class _Trained:
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """What is trained."""
+        """The trained variables."""
         return (self._codes, self._shift) if self._bias is not None else (self._codes,)
 
-    def gradients(self, found: Sequence[Any]) -> list[Any]:
-        """Those of the variables, without weights that stay as they are."""
-        return [found[0] * tf.constant(self._free, tf.float32), *found[1:]]
+    def gradients(self, gradients_: Sequence[Any]) -> list[Any]:
+        """The gradients of the variables; those of fixed weights are zero."""
+        return [gradients_[0] * tf.constant(self._free, tf.float32), *gradients_[1:]]
 
     def values(self) -> dict[tuple[int, int], Any]:
-        """What the operator reads, by number and place: real values on their grid."""
+        """The operator's constants, by number and place: real values on their grid."""
         number = self._ours.number
-        read = {(number, 1): on_grid(self._codes, 1.0, -self._limit, self._limit) * self._scales}
+        values_ = {(number, 1): on_grid(self._codes, 1.0, -self._limit, self._limit) * self._scales}
         if self._bias is not None:
-            read[number, 2] = self._bias.astype(np.float32) + self._shift * self._step
-        return read
+            values_[number, 2] = self._bias.astype(np.float32) + self._shift * self._step
+        return values_
 
-    def put(self) -> NDArray[np.float32]:
-        """Into the file; the weights that its codes are rounded from."""
+    def write(self) -> NDArray[np.float32]:
+        """Writes weights and bias into the file; returns the unrounded weights."""
         codes = np.clip(np.round(self._codes.numpy()), -self._limit, self._limit)
         self._graph.replace_constant(self._ours.op, 1, codes.astype(np.int8))
         if self._bias is not None:
-            moved = self._bias + self._shift.numpy().astype(np.float64) * self._step
-            self._ours.put_bias(self._ours.blocked(moved))
+            bias = self._bias + self._shift.numpy().astype(np.float64) * self._step
+            self._ours.put_bias(self._ours.blocked(bias))
         return np.asarray(self._codes.numpy(), np.float32)
 
 
 def _stepper(
     teacher: FakeQuantization,
     student: FakeQuantization,
-    layers: Sequence[_Trained],
+    layers: Sequence[_TrainedLayer],
     rate: float,
     warm: float,
 ) -> Any:
     """(images [B, H, W, 3], seed [2]) -> divergence in nats: one step of the training."""
     decay = tf_keras.optimizers.schedules.CosineDecay(rate, STEPS)
-    # Gradients by codes are as small as scales and divergences together.
+    # Gradients with respect to codes are as small as the product of scales and divergences.
     optimizer = tf_keras.optimizers.Adam(decay, epsilon=_EPSILON)
     variables = [variable for layer in layers for variable in layer.variables]
 
     @tf.function
     def step(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         dice = tf.random.stateless_uniform((4, tf.shape(images)[0]), seed)
-        seen = windows.drawn(images, dice, SMALLEST_WINDOW)
-        wanted = tf.nn.log_softmax(teacher.logits(seen, {}) / warm)
+        windows_ = windows.random_windows(images, dice, SMALLEST_WINDOW)
+        target = tf.nn.log_softmax(teacher.logits(windows_, {}) / warm)
         with tf.GradientTape() as tape:
-            read = {place: value for layer in layers for place, value in layer.values().items()}
-            answer = tf.nn.log_softmax(student.logits(seen, read) / warm)
-            each = tf.reduce_sum(tf.exp(wanted) * (wanted - answer), axis=-1)
+            values = {place: value for layer in layers for place, value in layer.values().items()}
+            answer = tf.nn.log_softmax(student.logits(windows_, values) / warm)
+            each = tf.reduce_sum(tf.exp(target) * (target - answer), axis=-1)
             loss = tf.reduce_mean(each)
         nested = [layer.variables for layer in layers]
-        found = [
+        gradients = [
             gradient
             for layer, own in zip(layers, tape.gradient(loss, nested), strict=True)
             for gradient in layer.gradients(own)
         ]
-        optimizer.apply_gradients(zip(found, variables, strict=True))
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
 
     return step
 
 
 def _batches(images: Images, turn: int) -> Iterator[Images]:
-    """`STEPS` batches in an order of the turn's own; no image again before all had their turn."""
+    """`STEPS` batches in an order for this turn; no image is repeated before all were used."""
     dice = np.random.Generator(np.random.PCG64([_SEED, turn]))
     order: list[int] = []
     for _ in range(STEPS):
         while len(order) < BATCH:
             order += dice.permutation(len(images)).tolist()
-        chosen, order = order[:BATCH], order[BATCH:]
-        yield np.asarray(images[np.sort(chosen)])
+        batch, order = order[:BATCH], order[BATCH:]
+        yield np.asarray(images[np.sort(batch)])

@@ -1,21 +1,21 @@
-"""Windows of images, half of them mirrored: what training sees of them."""
+"""Random windows of images for the training, half of them mirrored."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 
-def drawn(images: tf.Tensor, dice: tf.Tensor, smallest: float) -> tf.Tensor:
+def random_windows(images: tf.Tensor, dice: tf.Tensor, smallest: float) -> tf.Tensor:
     """A window of each image [N, H, W, 3], resized to [H, W], float32.
 
     Args:
         images: uint8 or float32.
         dice: numbers from 0 to 1 [4, N]: size, top and left of the window, and whether to mirror.
-        smallest: share of either side that a window has at least.
+        smallest: the smallest share of either side that a window has.
     """
     sides = 1 - (1 - smallest) * dice[0]
     top, left = (1 - sides) * dice[1], (1 - sides) * dice[2]
-    mirrored = dice[3] < 0.5
-    ends = (tf.where(mirrored, left + sides, left), tf.where(mirrored, left, left + sides))
+    is_mirrored = dice[3] < 0.5
+    ends = (tf.where(is_mirrored, left + sides, left), tf.where(is_mirrored, left, left + sides))
     boxes = tf.stack([top, ends[0], top + sides, ends[1]], axis=1)
     return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), images.shape[1:3])

@@ -100,7 +100,7 @@ def compare(
     with timings.opened(place, asked, arguments.path(record), reporter) as session:
         for side in order:
             blocks.append(sides[side].measure(session))
-            if reason := validity.stayed_out(blocks[-1]):
+            if reason := validity.unused_delegate(blocks[-1]):
                 raise VoidError(f"void: {sides[side].path.name}: {reason}", "another --delegate")
             reporter.progress("comparing", len(blocks), len(order))
     found = comparison.interleaved([block.median_ns for block in blocks])

@@ -36,7 +36,7 @@ from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters, present, read
 from mobiledeploy.store import database as store
-from mobiledeploy.store.database import Kept, Store
+from mobiledeploy.store.database import Store, StoredRecord
 
 MARGIN = 100 * regression.TIME_MARGIN
 """Percent that a time may grow by default."""
@@ -322,14 +322,14 @@ def results_regress(
     return RegressionReport(str(baseline), gravest({one.outcome for one in made}), made)
 
 
-def _kept(lines: Iterator[str]) -> Iterator[Kept]:
+def _kept(lines: Iterator[str]) -> Iterator[StoredRecord]:
     """The store's own records, without those of a mobiledeploy that kept others."""
     for line in lines:
         with suppress(InputError):
-            yield store.read_kept(line, str(store.path()))
+            yield store.read_stored(line, str(store.path()))
 
 
-def _figures(kept: Iterator[Kept]) -> dict[FigureKey, Figure]:
+def _figures(kept: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
     # Of each the newest alone: all of them may be larger than memory.

@@ -362,7 +362,7 @@ def _take(job: SweepJob, text: str, out: Path) -> tuple[dict[str, str], list[Fai
             with records.writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
             records.write_atomic(path, zlib.decompress(base64.b85decode(made.files[name])))
-        kept.load(store.read_kept(line, "a job's answer") for line in made.kept)
+        kept.load(store.read_stored(line, "a job's answer") for line in made.kept)
         paths = [_place(folder, name) for name in made.artifacts]
         artifacts = {str(path): artifacts_.load(path) for path in paths}
         kept.add_export(made.key, artifacts)

@@ -27,23 +27,23 @@ def test_the_best_are_highest_first_and_ties_go_to_the_lower_index(scores, count
 
 
 def test_top_counts_labelled_images_only() -> None:
-    seen = [
+    values = [
         prediction("a", 1, 1, 0, 2, 3, 4),
         prediction("b", 2, 1, 2, 0, 3, 4),
         prediction("c", 5, 1, 2, 0, 3, 4),
         prediction("d", -1, 1, 2, 0, 3, 4),
     ]
-    assert accuracy.top(seen, 1) == pytest.approx(1 / 3)
-    assert accuracy.top(seen, 5) == pytest.approx(2 / 3)
-    assert accuracy.top(seen[3:], 1) is None
+    assert accuracy.top(values, 1) == pytest.approx(1 / 3)
+    assert accuracy.top(values, 5) == pytest.approx(2 / 3)
+    assert accuracy.top(values[3:], 1) is None
 
 
-def test_top_5_of_two_classes_says_nothing() -> None:
+def test_top_5_of_two_classes_is_none() -> None:
     assert accuracy.top([prediction("a", 1, 0, 1)], 5) is None
     assert accuracy.top([prediction("a", 1, 0, 1)], 1) == 0
 
 
-def test_agreement_is_over_what_both_saw() -> None:
+def test_agreement_is_over_common_images() -> None:
     left = [prediction("a", -1, 1), prediction("b", -1, 2), prediction("c", -1, 3)]
     right = [prediction("b", -1, 2), prediction("a", -1, 7), prediction("x", -1, 3)]
     assert accuracy.agreement(left, right) == 0.5
@@ -51,8 +51,8 @@ def test_agreement_is_over_what_both_saw() -> None:
 
 
 def test_confusion_is_of_the_wrong_ones_largest_first() -> None:
-    seen = [prediction(str(n), *pair) for n, pair in enumerate([(1, 2), (0, 0), (1, 2), (2, 0)])]
-    assert accuracy.confusion(seen) == ((1, 2, 2), (2, 0, 1))
+    values = [prediction(str(n), *pair) for n, pair in enumerate([(1, 2), (0, 0), (1, 2), (2, 0)])]
+    assert accuracy.confusion(values) == ((1, 2, 2), (2, 0, 1))
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.floats(0.5, 20))
@@ -74,7 +74,7 @@ def test_sqnr_at_its_ends() -> None:
 @given(
     arrays(float, (4, 3), elements=st.floats(-9, 9)), arrays(float, 4, elements=st.floats(-9, 9))
 )
-def test_divergence_is_nothing_for_what_all_classes_share_and_more_for_all_else(logits, shared):
+def test_divergence_is_zero_for_a_common_offset_and_positive_otherwise(logits, shared):
     assert accuracy.divergence(logits, logits + shared[:, None]) == pytest.approx(0, abs=1e-9)
     other = logits.copy()
     other[:, 0] += 1

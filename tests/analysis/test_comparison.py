@@ -20,26 +20,26 @@ def run(rounds: int, ratio: float, drift: float, noise: float, dice) -> list[flo
     ]
 
 
-def test_abba_finds_what_is_there_and_nothing_else() -> None:
+def test_abba_finds_real_differences_only() -> None:
     dice = np.random.Generator(np.random.PCG64(1))
-    false, found, deceived = 0, 0, 0
+    false, result, deceptions = 0, 0, 0
     for _ in range(200):
         false += interleaved(run(8, 1.0, 0.1, 0.01, dice)).changed
-        found += interleaved(run(8, 1.05, 0.1, 0.01, dice)).changed
+        result += interleaved(run(8, 1.05, 0.1, 0.01, dice)).changed
         # The same machine, A first and then B.
         drift = np.linspace(1, 1.1, 32)
-        deceived += one_after_the_other(
+        deceptions += one_after_the_other(
             drift[:16], drift[16:] * dice.lognormal(0, 0.01, 16)
         ).changed
     assert false <= 18  # 5 % of 200, and three standard deviations
-    assert found == 200
-    assert deceived == 200
+    assert result == 200
+    assert deceptions == 200
 
 
 def test_the_interval_covers_what_it_says() -> None:
     dice = np.random.Generator(np.random.PCG64(2))
-    missed = sum(interleaved(run(8, 1.0, 0.0, 0.02, dice)).changed for _ in range(600))
-    assert 600 * 0.01 < missed < 600 * 0.08
+    miss_count = sum(interleaved(run(8, 1.0, 0.0, 0.02, dice)).changed for _ in range(600))
+    assert 600 * 0.01 < miss_count < 600 * 0.08
 
 
 @given(
@@ -60,11 +60,11 @@ def test_neither_units_nor_a_steady_drift_matter(blocks, unit: float, drift: flo
 def test_the_other_way_round_is_the_inverse(blocks) -> None:
     # A B B A read as B A A B: sides change places.
     rounds = np.reshape(blocks, (-1, 4))
-    swapped = interleaved(rounds[:, [1, 0, 3, 2]].ravel())
-    assert swapped.value == pytest.approx(1 / interleaved(blocks).value)
+    swap = interleaved(rounds[:, [1, 0, 3, 2]].ravel())
+    assert swap.value == pytest.approx(1 / interleaved(blocks).value)
 
 
-def test_what_is_no_comparison() -> None:
+def test_invalid_comparisons_are_refused() -> None:
     for blocks in ([1.0] * 20, [1.0] * 25, []):
         with pytest.raises(ValueError, match="are not 6 or more rounds of ABBA"):
             interleaved(blocks)

@@ -18,7 +18,7 @@ def test_whole_clusters_from_the_fastest_on() -> None:
     assert cores.biggest(cores.capacities("0:1024 1:300"), 1) == (0,)
 
 
-def test_the_command_is_placed_where_that_can_be() -> None:
+def test_the_command_is_pinned_if_possible() -> None:
     facts = {"core_capacity": PIXEL_6, "taskset": "yes"}
     assert cores.placed(["./runner", "x"], facts, 1) == ("taskset", "c0", "./runner", "x")
     assert cores.placed(["./runner"], {"core_capacity": PIXEL_6}, 1) == ("./runner",)

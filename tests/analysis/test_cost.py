@@ -1,4 +1,4 @@
-"""What a network costs, held against counts by hand; layers as each format writes them."""
+"""The cost of networks compared with counts by hand; layers as each format writes them."""
 
 import itertools
 import math
@@ -59,34 +59,34 @@ FORMATS = pytest.mark.parametrize("kind", ["tensorflow", "tflite", "onnx"])
 @FORMATS
 def test_a_convolution_is_the_same_in_every_format(kind):
     # Howard et al. 2017, Table 3: 14x14x512, kernel 3, to 512 channels; 462 M and 2.36 M.
-    found = cost.cost([convolution(kind, 14, 14, 512, 512)])
-    assert found.mult_adds == 14 * 14 * 512 * 512 * 9 == 462_422_016
-    assert found.params == 512 * 512 * 9 + 512
-    assert found.layers[0].kind == "Conv 3x3"
+    result = cost.cost([convolution(kind, 14, 14, 512, 512)])
+    assert result.mult_adds == 14 * 14 * 512 * 512 * 9 == 462_422_016
+    assert result.params == 512 * 512 * 9 + 512
+    assert result.layers[0].kind == "Conv 3x3"
 
 
 @FORMATS
 def test_a_depthwise_separable_one_is_that_of_table_3(kind):
     rows = [depthwise(kind, 14, 14, 512), convolution(kind, 14, 14, 512, 512, kernel=1)]
-    counted = [cost.cost([row]) for row in rows]
-    assert sum(found.mult_adds for found in counted) == 196 * (512 * 9 + 512 * 512)
-    assert round(sum(found.mult_adds for found in counted) / 1e6, 1) == 52.3
-    assert [found.layers[0].kind for found in counted] == ["Conv DW 3x3", "Conv 1x1"]
+    counts = [cost.cost([row]) for row in rows]
+    assert sum(result.mult_adds for result in counts) == 196 * (512 * 9 + 512 * 512)
+    assert round(sum(result.mult_adds for result in counts) / 1e6, 1) == 52.3
+    assert [result.layers[0].kind for result in counts] == ["Conv DW 3x3", "Conv 1x1"]
 
 
 @FORMATS
 def test_groups_take_their_share_of_the_work(kind):
     whole = cost.cost([convolution(kind, 8, 8, 12, 24)])
-    grouped = cost.cost([convolution(kind, 8, 8, 12, 24, groups=4)])
-    assert grouped.mult_adds * 4 == whole.mult_adds
-    assert grouped.layers[0].kind == "Conv 3x3 grouped"
+    groups_cost = cost.cost([convolution(kind, 8, 8, 12, 24, groups=4)])
+    assert groups_cost.mult_adds * 4 == whole.mult_adds
+    assert groups_cost.layers[0].kind == "Conv 3x3 grouped"
 
 
 @FORMATS
 def test_a_1x1_convolution_of_one_pixel_is_fully_connected(kind):
-    found = cost.cost([convolution(kind, 1, 1, 1024, 1000, kernel=1)])
-    assert found.mult_adds == 1_024_000
-    assert found.layers[0].kind == cost.FULLY_CONNECTED
+    result = cost.cost([convolution(kind, 1, 1, 1024, 1000, kernel=1)])
+    assert result.mult_adds == 1_024_000
+    assert result.layers[0].kind == cost.FULLY_CONNECTED
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_1x1_convolution_of_one_pixel_is_fully_connected(kind):
 )
 def test_a_fully_connected_layer(op, kernel):
     inputs = (moving("x", 1, 64), fixed("k", *kernel), fixed("b", 10))
-    found = cost.cost([layer(op, inputs, moving("y", 1, 10))])
-    assert (found.mult_adds, found.params) == (640, 650)
-    assert found.layers[0].kind == cost.FULLY_CONNECTED
+    result = cost.cost([layer(op, inputs, moving("y", 1, 10))])
+    assert (result.mult_adds, result.params) == (640, 650)
+    assert result.layers[0].kind == cost.FULLY_CONNECTED
 
 
 @pytest.mark.parametrize(
@@ -116,28 +116,30 @@ def test_a_fully_connected_layer(op, kernel):
 )
 def test_a_transposed_convolution_spreads_each_of_its_inputs(op, sides, kernel):
     inputs = (fixed("k", *kernel), moving("x", 1, *sides(5, 8)))
-    found = cost.cost([layer(op, inputs, moving("y", 1, *sides(10, 4)))])
-    assert found.mult_adds == 5 * 5 * 8 * 9 * 4
-    assert found.layers[0].kind == "Transposed Conv 3x3"
+    result = cost.cost([layer(op, inputs, moving("y", 1, *sides(10, 4)))])
+    assert result.mult_adds == 5 * 5 * 8 * 9 * 4
+    assert result.layers[0].kind == "Transposed Conv 3x3"
 
 
 @pytest.mark.parametrize(
     ("op", "second"),
     [("BATCH_MATMUL", (1, 8, 16)), ("MatMul", (8, 16)), ("Einsum", (8, 16))],
 )
-def test_what_multiplies_two_activations_is_named_and_not_counted(op, second):
-    found = cost.cost([layer(op, (moving("a", 1, 4, 8), moving("b", *second)), moving("c", 4, 16))])
-    assert found.mult_adds == 0
-    assert found.uncounted == (op,)
+def test_a_product_of_two_activations_is_named_and_not_counted(op, second):
+    result = cost.cost(
+        [layer(op, (moving("a", 1, 4, 8), moving("b", *second)), moving("c", 4, 16))]
+    )
+    assert result.mult_adds == 0
+    assert result.uncounted == (op,)
 
 
 @pytest.mark.parametrize(
     "op", ["StatelessWhile", "UNIDIRECTIONAL_SEQUENCE_LSTM", "CUSTOM:Mine", "PartitionedCall", "If"]
 )
-def test_what_has_a_network_inside_is_named(op):
+def test_an_operator_with_a_network_inside_is_named(op):
     inputs = (moving("x", 1, 8), fixed("k", 8, 8))
-    found = cost.cost([layer(op, inputs, moving("y", 1, 8))])
-    assert (found.mult_adds, found.uncounted) == (0, (op,))
+    result = cost.cost([layer(op, inputs, moving("y", 1, 8))])
+    assert (result.mult_adds, result.uncounted) == (0, (op,))
     plain = cost.cost([layer("SQUARED_DIFFERENCE", inputs[:1] * 2, moving("y", 1, 8))])
     assert plain.uncounted == ()
 
@@ -145,8 +147,8 @@ def test_what_has_a_network_inside_is_named(op):
 def test_an_einsum_multiplies_over_each_of_its_indices():
     """abc,cde->abde, as attention projects 256 positions of 8 channels to 2 heads of 4."""
     inputs = (moving("x", 1, 256, 8), fixed("k", 8, 2, 4))
-    found = cost.cost([layer("Einsum", inputs, moving("y", 1, 256, 2, 4))])
-    assert found.mult_adds == 256 * 8 * 2 * 4
+    result = cost.cost([layer("Einsum", inputs, moving("y", 1, 256, 2, 4))])
+    assert result.mult_adds == 256 * 8 * 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -162,9 +164,9 @@ def test_convolutions_of_one_and_three_dimensions_count(op, sides, kernel, size)
     channels = 0 if op == "Conv" else len(sides) - 1
     result = tuple(6 if i == channels else side for i, side in enumerate(sides))
     inputs = (moving("x", 1, *sides), fixed("k", *kernel))
-    found = cost.cost([layer(op, inputs, moving("y", 1, *result))])
-    assert found.mult_adds == math.prod(result) // 6 * math.prod(kernel)
-    assert found.layers[0].kind == f"Conv {size}"
+    outcome = cost.cost([layer(op, inputs, moving("y", 1, *result))])
+    assert outcome.mult_adds == math.prod(result) // 6 * math.prod(kernel)
+    assert outcome.layers[0].kind == f"Conv {size}"
 
 
 def test_an_open_batch_is_one_image():
@@ -178,37 +180,37 @@ def test_an_open_batch_is_one_image():
 
 
 @pytest.mark.parametrize("shape", [(), (1, 4, 0, 0)])
-def test_a_shape_that_nobody_knows_is_no_silent_zero(shape):
+def test_an_unknown_shape_is_not_silently_zero(shape):
     inputs = (moving("x", 1, 3, 8, 8), fixed("k", 4, 3, 3, 3))
-    found = cost.cost([layer("Conv", inputs, moving("y", *shape))])
-    assert (found.mult_adds, found.uncounted) == (0, ("Conv",))
+    result = cost.cost([layer("Conv", inputs, moving("y", *shape))])
+    assert (result.mult_adds, result.uncounted) == (0, ("Conv",))
 
 
 def test_the_rest_costs_nothing_but_its_parameters():
     x, y, z = (moving(name, 1, 4, 4, 8) for name in "xyz")
     statistics = [fixed(name, 8) for name in ("scale", "offset", "mean", "variance")]
     axes = fixed("axes", 2, dtype="int32")
-    found = cost.cost(
+    result = cost.cost(
         [
             layer("FusedBatchNormV3", (x, *statistics), y),
             layer("Relu6", (y,), z),
             layer("MEAN", (z, axes), moving("m", 1, 8)),
         ]
     )
-    assert (found.mult_adds, found.params, found.uncounted) == (0, 32, ())
-    assert [share.kind for share in found.shares] == ["FusedBatchNormV3"]
+    assert (result.mult_adds, result.params, result.uncounted) == (0, 32, ())
+    assert [share.kind for share in result.shares] == ["FusedBatchNormV3"]
 
 
 def test_weights_that_two_layers_share_are_counted_once():
     first = convolution("tensorflow", 4, 4, 8, 8)
     second = layer("Conv2D", (moving("y", 1, 4, 4, 8), *first.inputs[1:]), moving("z", 1, 4, 4, 8))
-    found = cost.cost([first, second])
-    assert found.mult_adds == 2 * cost.cost([first]).mult_adds
-    assert found.params == cost.cost([first]).params
-    assert [row.params for row in found.layers] == [8 * 8 * 9 + 8, 0]
+    result = cost.cost([first, second])
+    assert result.mult_adds == 2 * cost.cost([first]).mult_adds
+    assert result.params == cost.cost([first]).params
+    assert [row.params for row in result.layers] == [8 * 8 * 9 + 8, 0]
 
 
-def test_quantized_and_dequantized_is_what_is_between():
+def test_qdq_form_counts_the_operators_between():
     """x -> Q -> DQ -> Conv(DQ(k), DQ(b)) -> Q -> DQ, as an ONNX file writes an int8 network."""
     scales = fixed("s")
     x, y = moving("x", 1, 3, 8, 8), moving("y", 1, 16, 8, 8)
@@ -217,7 +219,7 @@ def test_quantized_and_dequantized_is_what_is_between():
     k8 = fixed("k8", 16, 3, 3, 3, dtype="int8", scale=(0.1,) * 16)
     b32 = fixed("b32", 16, dtype="int32", scale=(0.1,) * 16)
     kf, bf = fixed("kf", 16, 3, 3, 3), fixed("bf", 16)
-    found = cost.cost(
+    result = cost.cost(
         [
             layer("QuantizeLinear", (x, scales), x8),
             layer("DequantizeLinear", (x8, scales), xf),
@@ -228,9 +230,9 @@ def test_quantized_and_dequantized_is_what_is_between():
             layer("DequantizeLinear", (y8, scales), yf),
         ]
     )
-    assert found.mult_adds == 64 * 16 * 27
-    assert found.params == 16 * 27 + 16
-    (row,) = [row for row in found.layers if row.mult_adds]
+    assert result.mult_adds == 64 * 16 * 27
+    assert result.params == 16 * 27 + 16
+    (row,) = [row for row in result.layers if row.mult_adds]
     # One byte a number, but four for each of the biases.
     assert row.bytes_moved == 3 * 64 + 16 * 64 + 16 * 27 + 4 * 16
     assert row.intensity == row.mult_adds / row.bytes_moved
@@ -257,7 +259,7 @@ def test_peak_memory_of_a_residual_block_by_hand():
     assert cost.cost(rows[:2]).peak_activation_bytes == 128 + 256
 
 
-def test_nothing_is_written_over_what_is_read_again():
+def test_a_tensor_that_is_read_later_is_not_overwritten():
     x, y, z = (moving(name, 1, 100) for name in "xyz")
     once = [layer("Relu", (x,), y)]
     assert cost.cost(once).peak_activation_bytes == 400
@@ -265,11 +267,11 @@ def test_nothing_is_written_over_what_is_read_again():
     assert cost.cost(again).peak_activation_bytes == 800
 
 
-def test_a_smaller_input_is_no_place_for_the_result():
+def test_a_smaller_input_does_not_hold_the_result():
     """A gate of one number a channel, times the map: over the map, not over the gate."""
     map_, gate = moving("map", 1, 4, 4, 8), moving("gate", 1, 1, 1, 8)
-    found = cost.cost([layer("Mul", (map_, gate), moving("y", 1, 4, 4, 8))])
-    assert found.peak_activation_bytes == 4 * (128 + 8)
+    result = cost.cost([layer("Mul", (map_, gate), moving("y", 1, 4, 4, 8))])
+    assert result.peak_activation_bytes == 4 * (128 + 8)
     both = [layer("Mul", (gate, gate), moving("g", 1, 1, 1, 8))]
     assert cost.cost(both).peak_activation_bytes == 4 * 8
 
@@ -322,17 +324,17 @@ def test_shares_are_of_the_whole(sizes):
         Layer(row.name, row.op, (row.inputs[0], fixed(f"k{i}", *row.inputs[1].shape)), row.outputs)
         for i, row in enumerate(rows)
     ]
-    found = cost.cost(rows)
-    assert math.isclose(sum(share.mult_adds for share in found.shares), 1)
-    assert math.isclose(sum(share.params for share in found.shares), 1)
-    assert sum(share.layers for share in found.shares) == len(rows)
-    assert found.mult_adds == sum(row.mult_adds for row in found.layers)
-    assert found.params == sum(row.params for row in found.layers)
+    result = cost.cost(rows)
+    assert math.isclose(sum(share.mult_adds for share in result.shares), 1)
+    assert math.isclose(sum(share.params for share in result.shares), 1)
+    assert sum(share.layers for share in result.shares) == len(rows)
+    assert result.mult_adds == sum(row.mult_adds for row in result.layers)
+    assert result.params == sum(row.params for row in result.layers)
 
 
 def test_nothing_costs_nothing():
-    found = cost.cost([])
-    assert (found.mult_adds, found.params, found.peak_activation_bytes, found.intensity) == (
+    result = cost.cost([])
+    assert (result.mult_adds, result.params, result.peak_activation_bytes, result.intensity) == (
         0,
         0,
         0,
@@ -343,5 +345,5 @@ def test_nothing_costs_nothing():
 @pytest.mark.parametrize(
     ("dtype", "bytes_"), [("float32", 12), ("float16", 6), ("int8", 3), ("int32", 12), ("int4", 2)]
 )
-def test_numbers_take_their_types_room(dtype, bytes_):
+def test_elements_have_the_size_of_their_type(dtype, bytes_):
     assert cost.size_bytes(moving("x", 3, dtype=dtype)) == bytes_

@@ -24,8 +24,8 @@ Z = stats.norm.ppf(gate.CONFIDENCE)
     ],
 )
 def test_tangos_interval_is_the_published_one(losses, gains, n, low, high):
-    found = gate.bounds(losses, gains, n, confidence=0.975, correction=0)
-    assert found == pytest.approx((low, high), abs=5e-5)
+    result = gate.bounds(losses, gains, n, confidence=0.975, correction=0)
+    assert result == pytest.approx((low, high), abs=5e-5)
 
 
 counts = st.integers(1, 3000).flatmap(
@@ -36,7 +36,7 @@ counts = st.integers(1, 3000).flatmap(
 
 
 @given(counts, st.sampled_from([0.0, 0.5]))
-def test_bounds_hold_what_was_seen_and_solve_the_score_equation(known, correction):
+def test_bounds_include_the_observed_loss_and_solve_the_score_equation(known, correction):
     b, c, n = known
     low, high = gate.bounds(b, c, n, correction=correction)
     assert -1 <= low <= (b - c) / n <= high <= 1
@@ -56,14 +56,14 @@ def test_swapped_models_mirror_the_bounds(known):
 @given(counts, st.floats(0.001, 0.2))
 def test_the_bounds_decide_as_the_statistic_does(known, margin):
     b, c, n = known
-    found = gate.outcome(gate.bounds(b, c, n), margin)
+    result = gate.outcome(gate.bounds(b, c, n), margin)
     upper, lower = gate.tango(b, c, n, margin, 0.5), gate.tango(b, c, n, margin, -0.5)
     if abs(upper + Z) > 1e-6 and abs(lower - Z) > 1e-6:
-        assert found == ("pass" if upper < -Z else "fail" if lower > Z else "inconclusive")
+        assert result == ("pass" if upper < -Z else "fail" if lower > Z else "inconclusive")
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(1, 1, 1), (-1, 0, 5), (0, 0, 0)])
-def test_counts_that_cannot_be_are_refused(b, c, n):
+def test_invalid_counts_are_refused(b, c, n):
     with pytest.raises(ValueError, match="of"):
         gate.bounds(b, c, n)
 
@@ -101,11 +101,11 @@ def test_without_the_correction_it_would_pass_more_often():
     assert chance[gate.tango(b, c, 270, 0.01) < -Z].sum() > 0.06
 
 
-@pytest.mark.parametrize(("flips", "published"), [(0.03, 1855), (0.06, 3710)])
-def test_needed_images_are_those_of_the_textbook_and_decide(flips, published):
+@pytest.mark.parametrize(("flips", "reference_model"), [(0.03, 1855), (0.06, 3710)])
+def test_needed_images_are_those_of_the_textbook_and_decide(flips, reference_model):
     n = 1000
     needed = gate.images_needed(round(n * flips / 2), round(n * flips / 2), n, 0.01)
-    assert published < needed < published + 110
+    assert reference_model < needed < reference_model + 110
     b, c, chance = enumerated(needed, flips, 0.0)
     power = chance[gate.tango(b, c, needed, 0.01, 0.5) < -Z].sum()
     assert power == pytest.approx(0.8, abs=0.02)
@@ -132,7 +132,7 @@ def test_flips_have_exact_bounds():
 # Classes
 
 
-def test_a_class_that_collapsed_is_named_where_the_mean_moved_little():
+def test_a_collapsed_class_is_named_even_if_the_mean_moved_little():
     classes = np.repeat(np.arange(100), 50)
     losses = classes == 7
     gains = np.zeros(len(classes), bool)
@@ -142,7 +142,7 @@ def test_a_class_that_collapsed_is_named_where_the_mean_moved_little():
     assert small == 0
 
 
-def test_a_class_of_few_images_is_counted_and_not_judged():
+def test_a_class_of_few_images_is_counted_and_has_no_verdict():
     classes = np.repeat([0, 1], [9, 10])
     groups, small = gate.regressed_classes(classes, np.ones(19, bool), np.zeros(19, bool))
     assert ([g.index for g in groups], small) == ([1], 1)
@@ -162,12 +162,12 @@ def test_chance_alone_names_a_class_once_in_a_hundred_checks_at_most(count):
     """2,000 checks in which every class loses as much as it gains."""
     dice = np.random.default_rng(5)
     classes = np.repeat(np.arange(count), 20)
-    named = 0
+    names_ = 0
     for _ in range(2000 if count == 10 else 200):
         rolled = dice.random(len(classes))
         groups, _ = gate.regressed_classes(classes, rolled < 0.15, rolled > 0.85)
-        named += any(g.regressed for g in groups)
-    assert named <= (20 if count == 10 else 2)
+        names_ += any(g.regressed for g in groups)
+    assert names_ <= (20 if count == 10 else 2)
 
 
 def test_answers_of_a_class_that_changed_are_named_without_labels():

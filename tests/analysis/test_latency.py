@@ -48,7 +48,7 @@ def test_few_runs_are_not_steady() -> None:
     assert latency.steady([5] * 10)
 
 
-def test_enough_is_a_matter_of_width() -> None:
+def test_enough_runs_depend_on_the_interval_width() -> None:
     samples = noisy(400)
     assert latency.enough(samples)
     assert not latency.enough(samples, relative_width=1e-5)

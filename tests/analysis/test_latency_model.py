@@ -24,22 +24,22 @@ def workload(family: str, dense: int, depthwise: int, act: int, kernels: int, fc
 
 def grid(truth=TRUTH, families=("a",), speed=1.0, noise=0.0, seed=0) -> list[Sample]:
     dice = np.random.Generator(np.random.PCG64(seed))
-    found = []
+    result = []
     for family in families:
         for index in range(9 if len(families) == 1 else 3):
             amounts = dice.uniform(0.3, 3, 5) * (2e8, 1e7, 5e6, 2e6, 1e6)
             work = workload(family, *map(int, amounts))
             latency = speed * sum(ns * getattr(work, name) for name, ns in truth.items())
             latency *= math.exp(noise * dice.standard_normal())
-            found.append(Sample(f"{family}{index}", work, latency))
-    return found
+            result.append(Sample(f"{family}{index}", work, latency))
+    return result
 
 
 def tensor(name: str, *shape: int, constant: bool = False) -> Tensor:
     return Tensor(name, shape, "float32", constant=constant)
 
 
-# What a network has to do.
+# The workload of a network.
 
 
 def test_the_work_of_layers_is_counted_by_hand() -> None:
@@ -54,9 +54,9 @@ def test_the_work_of_layers_is_counted_by_hand() -> None:
         Layer("f", "FULLY_CONNECTED", (flat, tensor("w", 10, 8, constant=True)), (scores,)),
         Layer("s", "SOFTMAX", (scores,), (tensor("out", 1, 10),)),
     ]
-    found = model.workload(layers, family="mine")
+    result = model.workload(layers, family="mine")
     plain = 3 * 3 * 8 * 27
-    assert found == Workload(
+    assert result == Workload(
         family="mine",
         mult_adds=plain + 9 * 8 * 9 + 80,
         # 9 pixels take two tiles of 8; what is fully connected takes none.
@@ -123,7 +123,7 @@ def test_a_slower_device_has_the_same_proportions(speed) -> None:
     assert slower == pytest.approx({k: speed * v for k, v in terms.items()}, rel=1e-6)
 
 
-def test_the_shape_is_borrowed_and_the_speed_is_its_own() -> None:
+def test_the_shape_comes_from_similar_devices_and_the_speed_is_its_own() -> None:
     like = [grid(seed=1, speed=2.0), grid(seed=2, speed=5.0)]
     unseen = grid(seed=3, speed=0.25)
     fitted = model.fit(unseen[:1], like)
@@ -143,11 +143,11 @@ def test_the_range_reaches_as_far_as_leaving_an_end_out_does() -> None:
     assert fitted.beyond(workload("a", 70, 0, 100, 100, 1)) == ()
     assert fitted.beyond(workload("a", 60, 0, 100, 100, 1)) == ("mult_adds", "dense")
     assert fitted.beyond(workload("a", 200, 0, 300, 100, 1)) == ("activations",)
-    # What no term speaks of does not bound.
+    # An amount without a term is not a limit.
     assert fitted.beyond(workload("a", 200, 0, 100, 100, 10**9)) == ()
 
 
-# What it is judged by.
+# How it is evaluated.
 
 
 def test_a_point_left_out_is_not_used() -> None:
@@ -165,28 +165,28 @@ def test_a_family_left_out_is_not_used_on_like_devices_either() -> None:
         dataclasses.replace(s, latency_ns=1e3 * s.latency_ns) if s.workload.family == "a" else s
         for s in other
     ]
-    held = model.leave_one_family_out(own, [wrong])
-    assert [one.sample for one in held] == own
-    for one in held:
+    held_back = model.leave_one_family_out(own, [wrong])
+    assert [one.sample for one in held_back] == own
+    for one in held_back:
         if one.sample.workload.family == "a":
             assert one.error == pytest.approx(0, abs=0.02)
 
 
-def test_borrowing_is_tried_on_devices_that_have_more_points() -> None:
+def test_leaving_a_device_out_uses_devices_with_more_points() -> None:
     like = [grid(seed=seed, speed=seed) for seed in (1, 2, 3)]
-    held = model.borrowed(like, 2)
-    assert len(held) == 3 * 9 * 7
-    assert model.spread(held) < 1e-2
-    assert model.borrowed(like[:1], 2) == ()
-    assert model.borrowed([group[:2] for group in like], 2) == ()
+    held_back = model.leave_device_out(like, 2)
+    assert len(held_back) == 3 * 9 * 7
+    assert model.spread(held_back) < 1e-2
+    assert model.leave_device_out(like[:1], 2) == ()
+    assert model.leave_device_out([group[:2] for group in like], 2) == ()
 
 
 def test_errors_and_intervals_by_hand() -> None:
     sample = grid()[0]
-    held = [HeldOut(sample, sample.latency_ns * factor, True) for factor in (1.1, 0.9)]
-    assert model.rmspe(held) == pytest.approx(0.1)
+    held_back = [HeldOut(sample, sample.latency_ns * factor, True) for factor in (1.1, 0.9)]
+    assert model.rmspe(held_back) == pytest.approx(0.1)
     logs = math.sqrt((math.log(1.1) ** 2 + math.log(0.9) ** 2) / 2)
-    assert model.spread(held) == pytest.approx(logs)
+    assert model.spread(held_back) == pytest.approx(logs)
     # Student's t with 8 degrees of freedom: 2.306.
     low, high = model.interval_ns(10.0, 0.1, 9)
     assert (low, high) == pytest.approx((10 * math.exp(-0.2306), 10 * math.exp(0.2306)), rel=1e-4)
@@ -202,8 +202,8 @@ def test_the_interval_holds_what_it_promises() -> None:
     for seed in range(40):
         *own, last = grid(noise=0.1, seed=seed)
         expected = model.fit(own).latency_ns(last.workload)
-        held = model.leave_one_out(own)
-        low, high = model.interval_ns(expected, model.spread(held), len(held))
+        held_back = model.leave_one_out(own)
+        low, high = model.interval_ns(expected, model.spread(held_back), len(held_back))
         inside += low <= last.latency_ns <= high
         total += 1
     assert 0.85 <= inside / total <= 1.0

@@ -20,11 +20,11 @@ LITERT = """1\t0\tLiteRT::Run[buffer registration]
 
 def readings(*steps: int) -> list[dict[str, int]]:
     """What was counted at each reading, of what was executed before it."""
-    total, made = 0, []
+    total, result = 0, []
     for step in steps:
         total += step
-        made.append({"sdot": total, "alu": 10 * total, "bytes_loaded": 7})
-    return made
+        result.append({"sdot": total, "alu": 10 * total, "bytes_loaded": 7})
+    return result
 
 
 def test_litert_operators_get_what_was_executed_between_their_readings() -> None:
@@ -37,35 +37,35 @@ def test_litert_operators_get_what_was_executed_between_their_readings() -> None
 
 
 @given(st.integers(0, 40).filter(lambda n: n != 13))
-def test_readings_that_do_not_fit_say_nothing(count: int) -> None:
+def test_readings_that_do_not_fit_give_no_layers(count: int) -> None:
     assert layer_counts.of_litert(LITERT, readings(*[1] * count)) == ()
 
 
 def test_a_second_partition_begins_with_a_reading_of_its_own() -> None:
     profile = "8\t0\ta\n2\t1\tb\n8\t0\tc\n8\t1\td\n"
     at = readings(1, 1, 10, 1, 20, 1, 30, 40, 1)
-    found = [one.counts["sdot"] for one in layer_counts.of_litert(profile, at)]
-    assert found == [10, 20, 30, 40]
+    result = [one.counts["sdot"] for one in layer_counts.of_litert(profile, at)]
+    assert result == [10, 20, 30, 40]
 
 
 def trace(*nodes: str) -> list[dict[str, object]]:
-    made: list[dict[str, object]] = [
+    result: list[dict[str, object]] = [
         {"cat": "Node", "name": f"{name}_kernel_time", "args": {"op_name": "QLinearConv"}}
         for name in nodes
     ]
-    return [*made, {"cat": "Session", "name": "model_run", "args": {}}]
+    return [*result, {"cat": "Session", "name": "model_run", "args": {}}]
 
 
 def test_onnxruntime_nodes_of_the_last_run() -> None:
     profile = json.dumps([*trace("warm", "up"), *trace("a", "b")])
     at = readings(1, 1, 1, 1, 1, 50, 1, 60, 1, 1, 1, 1, 1)[:-1]
     at = readings(*[1] * 4, 1, 50, 1, 60, *[1] * 6)[: 4 + 4 + 6]
-    found = layer_counts.of_onnxruntime(profile, at)
-    assert [(one.name, one.counts["sdot"]) for one in found] == [("a", 50), ("b", 60)]
+    result = layer_counts.of_onnxruntime(profile, at)
+    assert [(one.name, one.counts["sdot"]) for one in result] == [("a", 50), ("b", 60)]
 
 
 @given(st.text() | st.sampled_from(["[]", "[1]", '[{"cat":"Node"}]', "{}"]))
-def test_no_profile_of_ours_says_nothing(text: str) -> None:
+def test_an_unknown_profile_gives_no_layers(text: str) -> None:
     assert layer_counts.of_onnxruntime(text, readings(1, 1)) == ()
     assert layer_counts.of_litert(text.replace("\t", " "), readings(1)) == ()
 

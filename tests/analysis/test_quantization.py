@@ -33,15 +33,15 @@ def test_decibels_are_bounded() -> None:
 
 
 def tally(exact, delivered=None, own=None, reference=None, grid=GRID, factor=1.0) -> LayerError:
-    """One image's row; what is not given is the exact values, rounded to codes."""
-    found = Tally(grid, np.full(exact.shape[-1], factor))
+    """One image's row; missing arguments are the exact values, rounded to codes."""
+    result = Tally(grid, np.full(exact.shape[-1], factor))
     rounded = grid.codes(exact * factor).astype(np.int8)
     delivered, own = (rounded if x is None else x for x in (delivered, own))
-    found.add(exact, delivered, own, exact if reference is None else reference)
-    return found.error("layer", "CONV_2D", exact.shape, (), alone=1.0, power=100.0, share=0.5)
+    result.add(exact, delivered, own, exact if reference is None else reference)
+    return result.error("layer", "CONV_2D", exact.shape, (), alone=1.0, power=100.0, share=0.5)
 
 
-def test_an_error_is_told_apart_by_its_cause() -> None:
+def test_an_error_is_divided_by_cause() -> None:
     exact = RANDOM.uniform(-9, 15, (1, 8, 8, 4))
     row = tally(exact)
     assert (row.cause, row.coded, row.clipped, row.weighted) == ("codes", 1.0, 0.0, 0.0)
@@ -79,7 +79,7 @@ def test_channels_are_counted() -> None:
     assert row.codes_used == len(np.unique(GRID.codes(exact))) / 256
 
 
-def test_channels_that_equalization_scaled_are_held_against_their_own_values() -> None:
+def test_channels_scaled_by_equalization_are_compared_with_their_own_values() -> None:
     exact = RANDOM.uniform(0, 1, (1, 16, 16, 5))
     factor = np.array([1.0, 2.0, 5.0, 10.0, 1.0])
     scaling = Scaling()
@@ -87,8 +87,8 @@ def test_channels_that_equalization_scaled_are_held_against_their_own_values() -
     for _ in range(2):
         scaling.add(exact, GRID.real(rounded))
     np.testing.assert_allclose(scaling.factor(), factor, rtol=0.01)
-    found = Tally(GRID, scaling.factor())
-    error = found.add(exact, rounded, rounded, exact)
+    result = Tally(GRID, scaling.factor())
+    error = result.add(exact, rounded, rounded, exact)
     assert np.abs(error[..., 3]).max() < np.abs(error[..., 0]).max() / 5
     plain = Scaling()
     plain.add(exact, GRID.real(GRID.codes(exact * 0.5)))
@@ -139,7 +139,7 @@ def names(layers, **changes):
     return [remedy.name for remedy in quantization.remedies(layers, **(facts | changes))]
 
 
-def test_what_is_well_needs_no_remedy() -> None:
+def test_a_good_model_needs_no_remedy() -> None:
     assert names(SPREAD, sqnr_db=35.0, agreement=1.0) == []
     assert names(SPREAD, sqnr_db=35.0, agreement=0.9) != []
 
@@ -166,7 +166,7 @@ def test_what_is_well_needs_no_remedy() -> None:
         ),
         (SPREAD, {"improved": True, "recipe": "int8_best"}, ["int8_qat", "int16x8_ptq"]),
         (SPREAD, {"improved": True, "recipe": "int8_qat"}, ["int16x8_ptq"]),
-        # A recipe that is not there is not named.
+        # An unknown recipe is not named.
         (SPREAD, {"improved": True, "recipe": "int8_best", "known": ("int8_ptq",)}, []),
         ([], {}, []),
     ],
@@ -175,7 +175,7 @@ def test_the_remedy_fits_the_cause(layers, facts, expected) -> None:
     assert names(layers, **facts) == expected
 
 
-def test_a_remedy_says_for_which_layers() -> None:
+def test_a_remedy_names_its_layers() -> None:
     layers = [layer("a", 0.6, ratio=900), layer("b", 0.4, "weights")]
     best, keep, _ = quantization.remedies(
         layers,
@@ -192,7 +192,7 @@ def test_a_remedy_says_for_which_layers() -> None:
     assert quantization.most(layers) == tuple(layers)
 
 
-def test_weights_that_read_uneven_channels_are_no_matter_of_rounding() -> None:
+def test_weights_after_uneven_channels_are_not_a_matter_of_rounding() -> None:
     layers = [layer("a", 0.1, ratio=900), layer("b", 0.9, "weights", reads=("a", "image"))]
     best, _ = quantization.remedies(
         layers,
@@ -208,7 +208,7 @@ def test_weights_that_read_uneven_channels_are_no_matter_of_rounding() -> None:
     assert best.layers == ("b", "a")
 
 
-def test_without_an_error_it_enters_nowhere() -> None:
+def test_without_an_error_no_layer_is_named() -> None:
     assert quantization.most([layer("a", 0.0)]) == ()
 
 

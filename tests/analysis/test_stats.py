@@ -40,7 +40,7 @@ def test_it_covers_the_true_median_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("count", range(stats.FEWEST))
-def test_too_few_samples_have_none(count: int) -> None:
+def test_too_few_samples_have_no_interval(count: int) -> None:
     with pytest.raises(ValueError, match="no 95% interval"):
         stats.median_interval(range(1, count + 1))
     assert stats.relative_width(range(1, count + 1)) == math.inf

@@ -41,15 +41,15 @@ def measured(samples=STEADY, before=FACTS, after=FACTS, **given) -> Measured:
 
 
 def test_a_quiet_phone_is_valid() -> None:
-    assert validity.disturbed(measured()) == ()
-    # A phone that tells nothing proves nothing.
-    assert validity.disturbed(measured(before={}, after={})) == ()
+    assert validity.disturbances(measured()) == ()
+    # A phone without facts proves nothing.
+    assert validity.disturbances(measured(before={}, after={})) == ()
     after = FACTS | {"time_in_state": "300000:130 2800000:1078"}
-    assert validity.disturbed(measured(after=after)) == ()
+    assert validity.disturbances(measured(after=after)) == ()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"thermal_status": "1"}, "throttles (thermal status 1 after"),
         ({"screen": "off"}, "the screen went on -> off"),
@@ -62,12 +62,12 @@ def test_a_quiet_phone_is_valid() -> None:
         ),
     ],
 )
-def test_what_happened_is_named(change, said) -> None:
-    (reason,) = validity.disturbed(measured(after=FACTS | change))
-    assert said in reason
-    assert validity.disturbed(measured(before=FACTS | change, after=FACTS | change)) == (
+def test_a_disturbance_is_named(change, message) -> None:
+    (reason,) = validity.disturbances(measured(after=FACTS | change))
+    assert message in reason
+    assert validity.disturbances(measured(before=FACTS | change, after=FACTS | change)) == (
         ()
-        if "status" not in said
+        if "status" not in message
         else (
             "the phone throttles (thermal status 1 before the runs)",
             "the phone throttles (thermal status 1 after the runs)",
@@ -78,31 +78,32 @@ def test_what_happened_is_named(change, said) -> None:
 def test_other_clocks_before_and_after_the_runs_do_not_count() -> None:
     # 0.8 s of runs; 0.5 s more at the low clock while the model was loaded.
     after = FACTS | {"time_in_state": "300000:150 2800000:1080"}
-    assert validity.disturbed(measured(after=after)) == ()
+    assert validity.disturbances(measured(after=after)) == ()
 
 
 def test_slowing_down_and_wide_intervals() -> None:
     slower = tuple(int(n * (1 + 0.1 * i / 400)) for i, n in enumerate(NOISE))
-    (reason,) = validity.disturbed(measured(slower))
+    (reason,) = validity.disturbances(measured(slower))
     assert reason == "the runs got 7 % slower from their first to last quarter"
     wild = tuple(int(n) for n in np.random.Generator(np.random.PCG64(0)).lognormal(14, 1, 30))
-    assert any("the median is known to" in r for r in validity.disturbed(measured(wild)))
-    assert not any("median" in r for r in validity.disturbed(measured(wild), fixed_runs=True))
+    assert any("the median is known to" in r for r in validity.disturbances(measured(wild)))
+    assert not any("median" in r for r in validity.disturbances(measured(wild), fixed_runs=True))
 
 
 def test_delegates() -> None:
     gpu = Target("adb:1", "benchmark_model", "litert", 1, "gpu")
-    assert validity.stayed_out(measured()) == ""
-    assert validity.stayed_out(measured(delegated_nodes=20)) == ""
+    assert validity.unused_delegate(measured()) == ""
+    assert validity.unused_delegate(measured(delegated_nodes=20)) == ""
     assert (
-        validity.stayed_out(measured(delegated_nodes=0)) == "xnnpack took no operator of the graph"
+        validity.unused_delegate(measured(delegated_nodes=0))
+        == "xnnpack took no operator of the graph"
     )
-    assert validity.stayed_out(measured(target=gpu, delegated_nodes=20)) == (
+    assert validity.unused_delegate(measured(target=gpu, delegated_nodes=20)) == (
         "gpu took 20 of 31 operators only"
     )
-    assert validity.stayed_out(measured(delegated_nodes=None, total_nodes=None)) == ""
+    assert validity.unused_delegate(measured(delegated_nodes=None, total_nodes=None)) == ""
     none = Target("adb:1", "native", "litert", 1, "none")
-    assert validity.stayed_out(measured(target=none, delegated_nodes=0)) == ""
+    assert validity.unused_delegate(measured(target=none, delegated_nodes=0)) == ""
 
 
 def test_cool() -> None:

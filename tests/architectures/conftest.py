@@ -1,4 +1,4 @@
-"""What is counted, changed and compared of a Keras model, whatever its architecture."""
+"""Counts, changes and comparisons of a Keras model of any architecture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Network:
         return [layer.name for layer in self.model.layers if "Lambda" in type(layer).__name__]
 
     def randomise(self) -> None:
-        """Weights that keep the size of activations, batch statistics that are no identity."""
+        """Weights that keep the size of activations; batch statistics are not the identity."""
         random = np.random.default_rng(0)
         for weight in self.model.weights:
             shape = tuple(weight.shape)
@@ -58,7 +58,7 @@ class Network:
         return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
     def still_after_a_step(self) -> list[str]:
-        """The kernels that one step of training on a CPU leaves where they were.
+        """The kernels that one training step on a CPU does not change.
 
         Kernels alone: what batch normalisation adds before a linear layer and the next batch
         normalisation has no gradient but rounding.
@@ -83,7 +83,7 @@ class Network:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
     def logits(self) -> np.ndarray:
-        """What two images are answered before the softmax, layer after layer.
+        """The answers to two images before the softmax, computed layer by layer.
 
         A softmax hides a difference of large logits and is a hundred times as wide as one of small
         ones; and a compiled graph fuses layers by its own rules, so that two of one network round

@@ -1,4 +1,4 @@
-"""Every model card the whole way: built, converted in float and in int8, run on every runtime."""
+"""Every model card: built, converted in float and in int8, run on every runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1"
 with a shuffle, concatenations. The others are slow."""
 
 RESOLUTION = {"alexnet": 96, "xception": 96}
-"""Where 64 pixels are too few."""
+"""Cards for which 64 pixels are too few."""
 
 IN_FLOAT = {
     ("alexnet", "int8_ptq", "onnx"): {"Exp", "Log"},
@@ -40,7 +40,7 @@ GOLDEN = (0, 1, 2, 3)
 
 
 def computed_in_float(path):
-    """The operators that ONNX Runtime, done with optimizing, feeds with floats on this machine.
+    """The operators with float inputs in ONNX Runtime's optimized graph on this machine.
 
     A Reshape moves its numbers only: that of an end, where signed codes are made unsigned.
     """
@@ -51,8 +51,8 @@ def computed_in_float(path):
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     nodes = onnx.load(path.with_suffix(".optimized")).graph.node
     floats = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
-    fed = {node.op_type for node in nodes if floats.intersection(node.input)}
-    return fed - {"QuantizeLinear", "Reshape"}
+    inputs_ = {node.op_type for node in nodes if floats.intersection(node.input)}
+    return inputs_ - {"QuantizeLinear", "Reshape"}
 
 
 def test_every_card_is_of_an_architecture_and_every_architecture_has_a_card():
@@ -63,7 +63,7 @@ def test_every_card_is_of_an_architecture_and_every_architecture_has_a_card():
     "name",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in cards.names()],
 )
-def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
+def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
     card = cards.load(name)
     size = RESOLUTION.get(name, 64)
     alpha = None if card.default_alpha is None else 0.5
@@ -79,9 +79,11 @@ def test_a_network_goes_the_whole_way(name, tmp_path, monkeypatch):
         output="softmax",
         folder=str(tmp_path),
     )
-    files, finished = conversion_process.produce(request, tmp_path / "log", Terminal(quiet=True))
+    files, finished_jobs = conversion_process.produce(
+        request, tmp_path / "log", Terminal(quiet=True)
+    )
     assert len(files) == len(jobs)
-    reference = np.asarray(finished.reference, np.float32)
+    reference = np.asarray(finished_jobs.reference, np.float32)
     for file in files:
         shelf = FORMATS.load(file.format)
         content = Path(file.path).read_bytes()

@@ -8,7 +8,7 @@ def build(alpha, resolution=224, classes=1000):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "parameters", "mult_adds", "printed"),
+    ("alpha", "parameters", "mult_adds", "table_value"),
     [
         # Exact parameters are those of osmr/imgclsmob.
         (1.0, 2_901_288, 144_489_728, 144),
@@ -16,16 +16,16 @@ def build(alpha, resolution=224, classes=1000):
         (0.25, 383_160, 12_037_952, 12),
     ],
 )
-def test_size_is_the_papers(network, alpha, parameters, mult_adds, printed):
-    built = network(build(alpha))
-    assert built.parameters == parameters
-    assert built.mult_adds == mult_adds
-    assert round(mult_adds / 1e6) == printed
-    assert built.lambdas == []
+def test_size_is_the_papers(network, alpha, parameters, mult_adds, table_value):
+    model = network(build(alpha))
+    assert model.parameters == parameters
+    assert model.mult_adds == mult_adds
+    assert round(mult_adds / 1e6) == table_value
+    assert model.lambdas == []
 
 
 def test_five_strides_stand_in_the_first_seven_convolutions():
-    built = build(0.25, 224, 2)
-    sizes = [built.get_layer(f"conv_pw_{n}").output_shape[1] for n in range(1, 12)]
-    assert built.get_layer("conv1").output_shape[1] == 112
+    model = build(0.25, 224, 2)
+    sizes = [model.get_layer(f"conv_pw_{n}").output_shape[1] for n in range(1, 12)]
+    assert model.get_layer("conv1").output_shape[1] == 112
     assert sizes == [56, 28, 28, 14, 14, 7, 7, 7, 7, 7, 7]

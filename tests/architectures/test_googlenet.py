@@ -4,16 +4,16 @@ from mobiledeploy.architectures import googlenet
 
 
 def test_size_is_that_of_the_published_model(network):
-    built = network(googlenet.build(resolution=(224, 224), classes=1000))
+    model = network(googlenet.build(resolution=(224, 224), classes=1000))
     # The Caffe model's weights without its auxiliary classifiers. Howard et al. 2017 print 6.8 M
     # and 1550 M mult-adds, the paper's own table some 1.5 G.
-    assert built.parameters == 6_998_552
-    assert built.mult_adds == 1_582_671_872
-    assert built.lambdas == []
+    assert model.parameters == 6_998_552
+    assert model.mult_adds == 1_582_671_872
+    assert model.lambdas == []
 
 
 def test_shapes_are_those_of_table_1():
-    built = googlenet.build(resolution=(224, 224), classes=1000)
+    model = googlenet.build(resolution=(224, 224), classes=1000)
     rows = {
         "conv1": (112, 64),
         "pool1": (56, 64),
@@ -32,7 +32,7 @@ def test_shapes_are_those_of_table_1():
         "inception_5b_concat": (7, 1024),
     }
     for name, (size, channels) in rows.items():
-        assert built.get_layer(name).output_shape == (None, size, size, channels)
+        assert model.get_layer(name).output_shape == (None, size, size, channels)
 
 
 def test_every_kernel_trains(network):

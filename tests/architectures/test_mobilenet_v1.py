@@ -36,10 +36,12 @@ def test_layers_are_those_of_keras_applications(model: tf_keras.Model) -> None:
     assert theirs[-5].name.startswith("global_average_pooling2d")
     names = [layer.name for layer in ours]
     assert names[:-5] + names[-4:] == [x.name for x in [*theirs[:-5], *theirs[-4:]]]
-    for own, published in zip(ours, theirs, strict=True):
-        assert type(own) is type(published)
-        assert own.output_shape == published.output_shape
-        assert [w.shape for w in own.get_weights()] == [w.shape for w in published.get_weights()]
+    for own, reference_model in zip(ours, theirs, strict=True):
+        assert type(own) is type(reference_model)
+        assert own.output_shape == reference_model.output_shape
+        assert [w.shape for w in own.get_weights()] == [
+            w.shape for w in reference_model.get_weights()
+        ]
 
 
 def test_batch_normalisation_and_activation_are_standard(model: tf_keras.Model) -> None:
@@ -66,34 +68,34 @@ def test_ends_are_named_and_scores_are_probabilities(model: tf_keras.Model) -> N
 
 @pytest.mark.parametrize(("alpha", "millions"), [(1.0, 4.2), (0.75, 2.6), (0.5, 1.3), (0.25, 0.5)])
 def test_parameters_are_those_of_the_papers_table_6(alpha: float, millions: float) -> None:
-    built = mobilenet_v1.build(alpha=alpha, resolution=(224, 224), classes=1000)
+    keras_model = mobilenet_v1.build(alpha=alpha, resolution=(224, 224), classes=1000)
     # Moving statistics are not counted.
-    trained = sum(math.prod(weight.shape) for weight in built.trainable_weights)
-    assert round(trained / 1e6, 1) == millions
+    trained_model = sum(math.prod(weight.shape) for weight in keras_model.trainable_weights)
+    assert round(trained_model / 1e6, 1) == millions
 
 
 @settings(max_examples=6)
 @given(height=st.integers(32, 300), width=st.integers(32, 300))
 def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:
-    built = mobilenet_v1.build(alpha=0.05, resolution=(height, width), classes=2)
+    keras_model = mobilenet_v1.build(alpha=0.05, resolution=(height, width), classes=2)
     rows = [("conv1", 2), *((f"conv_dw_{k}", s) for k, (s, _) in enumerate(mobilenet_v1.BLOCKS, 1))]
     for name, stride in rows:
         height, width = math.ceil(height / stride), math.ceil(width / stride)
-        assert built.get_layer(name).output_shape[1:3] == (height, width)
+        assert keras_model.get_layer(name).output_shape[1:3] == (height, width)
 
 
 @pytest.mark.parametrize("resolution", [(32, 32), (33, 47), (1024, 1024)])
 def test_any_resolution(resolution: tuple[int, int]) -> None:
-    built = mobilenet_v1.build(alpha=0.1, resolution=resolution, classes=3)
-    assert built.predict_on_batch(np.zeros((1, *resolution, 3), np.float32)).shape == (1, 3)
+    keras_model = mobilenet_v1.build(alpha=0.1, resolution=resolution, classes=3)
+    assert keras_model.predict_on_batch(np.zeros((1, *resolution, 3), np.float32)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("alpha", [1e-6, 0.01, 0.3, 0.7, 1.4])
 def test_widths_round_down_to_at_least_one(alpha: float) -> None:
-    built = mobilenet_v1.build(alpha=alpha, resolution=(32, 32), classes=2)
+    keras_model = mobilenet_v1.build(alpha=alpha, resolution=(32, 32), classes=2)
     for number, (_, filters) in enumerate(mobilenet_v1.BLOCKS, start=1):
         expected = max(1, math.floor(filters * alpha))
-        assert built.get_layer(f"conv_pw_{number}").filters == expected
+        assert keras_model.get_layer(f"conv_pw_{number}").filters == expected
 
 
 def test_published_weights_load_and_predict_the_same(real_data: Path) -> None:
@@ -114,7 +116,7 @@ def test_published_weights_load_and_predict_the_same(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "mult_adds", "printed", "millions"),
+    ("variant", "mult_adds", "table_value", "millions"),
     [
         ("separable", 568_740_352, 569, 4.2),
         ("shallow", 307_323_392, 307, 2.9),
@@ -122,14 +124,14 @@ def test_published_weights_load_and_predict_the_same(real_data: Path) -> None:
         ("full", 4_867_293_184, 4867, 29.3),
     ],
 )
-def test_the_variants_have_the_papers_size(network, variant, mult_adds, printed, millions):
-    built = network(
+def test_the_variants_have_the_papers_size(network, variant, mult_adds, table_value, millions):
+    keras_model = network(
         mobilenet_v1.build(alpha=1.0, resolution=(224, 224), classes=1000, variant=variant)
     )
-    assert built.mult_adds == mult_adds
-    assert round(mult_adds / 1e6) == printed
-    assert round(built.parameters / 1e6, 1) == millions
-    assert built.lambdas == []
+    assert keras_model.mult_adds == mult_adds
+    assert round(mult_adds / 1e6) == table_value
+    assert round(keras_model.parameters / 1e6, 1) == millions
+    assert keras_model.lambdas == []
 
 
 def test_an_unknown_variant_is_refused() -> None:

@@ -21,21 +21,21 @@ def published(alpha, resolution, classes):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "mult_adds", "printed"),
+    ("alpha", "mult_adds", "table_value"),
     [(1.4, 582_195_824, 582), (1.0, 300_774_272, 300), (0.35, 59_285_808, 59)],
 )
-def test_size_is_that_of_the_authors_table(network, alpha, mult_adds, printed):
+def test_size_is_that_of_the_authors_table(network, alpha, mult_adds, table_value):
     """TF-slim's README; it cuts off decimals where the paper rounds."""
-    built = network(build(alpha))
-    assert built.mult_adds == mult_adds
-    assert mult_adds // 10**6 == printed
+    model = network(build(alpha))
+    assert model.mult_adds == mult_adds
+    assert mult_adds // 10**6 == table_value
     theirs = published(alpha, 224, 1000)
-    assert built.parameters == network(theirs).parameters
-    assert built.lambdas == []
+    assert model.parameters == network(theirs).parameters
+    assert model.lambdas == []
 
 
 def test_rows_are_those_of_table_2():
-    built = build()
+    model = build()
     rows = {
         "Conv1": (112, 32),
         "expanded_conv_project": (112, 16),
@@ -48,7 +48,7 @@ def test_rows_are_those_of_table_2():
         "Conv_1": (7, 1280),
     }
     for name, (size, channels) in rows.items():
-        assert built.get_layer(name).output_shape == (None, size, size, channels)
+        assert model.get_layer(name).output_shape == (None, size, size, channels)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.35, 1.4])
@@ -59,10 +59,10 @@ def test_weights_of_keras_applications_load_by_name(network, tmp_path, alpha):
 
 @pytest.mark.parametrize(("alpha", "resolution"), [(1.0, 96), (0.35, 224), (1.3, 224)])
 def test_the_cards_weights_are_those_of_keras_applications(monkeypatch, alpha, resolution):
-    asked = []
+    request = []
 
     def get_file(name, url, **_):
-        asked.append(url)
+        request.append(url)
         raise InterruptedError
 
     monkeypatch.setattr(source.data_utils, "get_file", get_file)
@@ -70,7 +70,7 @@ def test_the_cards_weights_are_those_of_keras_applications(monkeypatch, alpha, r
         tf_keras.applications.MobileNetV2(input_shape=(resolution, resolution, 3), alpha=alpha)
     imagenet = cards.load("mobilenet_v2").weights.imagenet
     (file,) = (f for f in imagenet.files if f.alpha == alpha and resolution in f.resolutions)
-    assert asked == [imagenet.base_url + file.file.format(resolution=resolution)]
+    assert request == [imagenet.base_url + file.file.format(resolution=resolution)]
 
 
 def test_random_weights_know_what_a_bottleneck_leaves_whole():

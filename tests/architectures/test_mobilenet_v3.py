@@ -28,7 +28,7 @@ def published(variant, alpha, resolution, classes):
 
 
 @pytest.mark.parametrize(
-    ("variant", "alpha", "mult_adds", "printed"),
+    ("variant", "alpha", "mult_adds", "table_value"),
     [
         ("large", 1.0, 216_589_760, 217),
         ("large", 0.75, 154_560_624, 155),
@@ -39,12 +39,12 @@ def published(variant, alpha, resolution, classes):
         ("small_minimalistic", 1.0, 52_288_448, 52),
     ],
 )
-def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, printed):
-    built = network(build(variant, alpha))
-    assert built.mult_adds == mult_adds
-    assert round(mult_adds / 1e6) == printed
-    assert built.parameters == network(published(variant, alpha, 224, 1000)).parameters
-    assert built.lambdas == []
+def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, table_value):
+    model = network(build(variant, alpha))
+    assert model.mult_adds == mult_adds
+    assert round(mult_adds / 1e6) == table_value
+    assert model.parameters == network(published(variant, alpha, 224, 1000)).parameters
+    assert model.lambdas == []
 
 
 @pytest.mark.parametrize("variant", mobilenet_v3.VARIANTS)

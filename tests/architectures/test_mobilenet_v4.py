@@ -15,17 +15,17 @@ from mobiledeploy.core.errors import UsageError
     ],
 )
 def test_size_is_the_papers(network, variant, resolution, parameters, mult_adds):
-    built = network(mobilenet_v4.build(variant=variant, resolution=(resolution,) * 2, classes=1000))
-    assert built.parameters == parameters
-    assert built.mult_adds == mult_adds
-    assert built.lambdas == []
+    model = network(mobilenet_v4.build(variant=variant, resolution=(resolution,) * 2, classes=1000))
+    assert model.parameters == parameters
+    assert model.mult_adds == mult_adds
+    assert model.lambdas == []
 
 
 @pytest.mark.parametrize("variant", mobilenet_v4.VARIANTS)
 def test_stages_halve_the_image(variant):
-    built = mobilenet_v4.build(variant=variant, resolution=(224, 224), classes=2)
-    seen = [layer.output_shape[1] for layer in built.layers if len(layer.output_shape) == 4]
-    assert tuple(dict.fromkeys(seen)) == (112, 56, 28, 14, 7, 1)
+    model = mobilenet_v4.build(variant=variant, resolution=(224, 224), classes=2)
+    values = [layer.output_shape[1] for layer in model.layers if len(layer.output_shape) == 4]
+    assert tuple(dict.fromkeys(values)) == (112, 56, 28, 14, 7, 1)
 
 
 def test_the_four_forms_of_a_block():
@@ -36,19 +36,19 @@ def test_the_four_forms_of_a_block():
     }
     assert kinds == {(True, True), (True, False), (False, False)}
     assert mobilenet_v4.Uib(0, 3, 1, 96, 2) in mobilenet_v4.VARIANTS["conv_s"]
-    built = mobilenet_v4.build(variant="conv_s", resolution=(32, 32), classes=2)
-    names = {layer.name for layer in built.layers}
+    model = mobilenet_v4.build(variant="conv_s", resolution=(32, 32), classes=2)
+    names = {layer.name for layer in model.layers}
     # Block 6 is ExtraDW of stride 2, block 7 an inverted bottleneck, block 11 a ConvNeXt block.
-    assert built.get_layer("block6_start").strides == (1, 1)
-    assert built.get_layer("block6_middle").strides == (2, 2)
+    assert model.get_layer("block6_start").strides == (1, 1)
+    assert model.get_layer("block6_middle").strides == (2, 2)
     assert "block6_add" not in names
     assert {"block7_middle", "block7_add", "block11_start", "block11_add"} <= names
     assert not {"block7_start", "block11_middle"} & names
 
 
 def test_every_kernel_trains(network):
-    built = mobilenet_v4.build(variant="conv_s", resolution=(32, 32), classes=2)
-    assert network(built).still_after_a_step() == []
+    model = mobilenet_v4.build(variant="conv_s", resolution=(32, 32), classes=2)
+    assert network(model).still_after_a_step() == []
 
 
 def test_another_variant_is_refused():
@@ -57,7 +57,7 @@ def test_another_variant_is_refused():
 
 
 def test_scores_are_probabilities():
-    built = mobilenet_v4.build(variant="conv_s", resolution=(33, 47), classes=3)
-    assert (built.input_names, built.output_names) == (["image"], ["predictions"])
-    scores = built.predict_on_batch(np.zeros((1, 33, 47, 3), np.float32))
+    model = mobilenet_v4.build(variant="conv_s", resolution=(33, 47), classes=3)
+    assert (model.input_names, model.output_names) == (["image"], ["predictions"])
+    scores = model.predict_on_batch(np.zeros((1, 33, 47, 3), np.float32))
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)

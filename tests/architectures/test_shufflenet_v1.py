@@ -33,29 +33,29 @@ def build(alpha=1.0, groups=3, resolution=32, classes=2):
     ],
 )
 def test_size_is_the_papers(network, alpha, groups, parameters, mult_adds):
-    built = network(build(alpha, groups, resolution=224, classes=1000))
-    assert built.parameters == parameters
-    assert built.mult_adds == mult_adds
-    assert built.lambdas == []
+    model = network(build(alpha, groups, resolution=224, classes=1000))
+    assert model.parameters == parameters
+    assert model.mult_adds == mult_adds
+    assert model.lambdas == []
     # The paper names a column by one figure for all its groups; 0.25x has a stem of 6 to 8
     # filters here, as in osmr's, and would come to 13 M with one of 12.
-    printed = {1.0: 140, 0.5: 38, 0.25: 13, 1.5: 292, 2.0: 524}[alpha]
-    assert mult_adds / 1e6 == pytest.approx(printed, rel=0.16 if alpha == 0.25 else 0.05)
+    table_value = {1.0: 140, 0.5: 38, 0.25: 13, 1.5: 292, 2.0: 524}[alpha]
+    assert mult_adds / 1e6 == pytest.approx(table_value, rel=0.16 if alpha == 0.25 else 0.05)
 
 
 @pytest.mark.parametrize(("groups", "width"), [(1, 144), (2, 200), (3, 240), (4, 272), (8, 384)])
 def test_shapes_are_those_of_table_1(groups, width):
-    built = build(groups=groups, resolution=224)
+    model = build(groups=groups, resolution=224)
     rows = {"conv1": (112, 24), "pool1": (56, 24)}
     for stage, units in ((2, 4), (3, 8), (4, 4)):
         for unit in range(1, units + 1):
             row = (112 >> stage, width << (stage - 2))
             rows[f"stage{stage}_unit{unit}_relu"] = row
     for name, (size, channels) in rows.items():
-        assert built.get_layer(name).output_shape == (None, size, size, channels)
-    assert built.get_layer("stage2_unit1_compress").groups == 1
-    assert built.get_layer("stage2_unit1_expand").groups == groups
-    assert built.get_layer("stage2_unit2_compress").groups == groups
+        assert model.get_layer(name).output_shape == (None, size, size, channels)
+    assert model.get_layer("stage2_unit1_compress").groups == 1
+    assert model.get_layer("stage2_unit1_expand").groups == groups
+    assert model.get_layer("stage2_unit2_compress").groups == groups
 
 
 @settings(max_examples=20)
@@ -76,13 +76,13 @@ def test_every_kernel_trains(network, groups):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "groups", "said"),
+    ("alpha", "groups", "message"),
     [
         (1.0, 5, "no table for 5 groups.*1, 2, 3, 4, 8"),
         (0.3, 8, "alpha 0.3 makes 384 channels 115, which 8 groups do not divide"),
         (1e-3, 3, "alpha 0.001 makes 240 channels 0, which 3 groups do not divide"),
     ],
 )
-def test_widths_that_cannot_be_are_refused(alpha, groups, said):
-    with pytest.raises(UsageError, match=said):
+def test_widths_that_cannot_be_are_refused(alpha, groups, message):
+    with pytest.raises(UsageError, match=message):
         build(alpha, groups)

@@ -15,14 +15,14 @@ from mobiledeploy.core.errors import UsageError
     ],
 )
 def test_size_is_the_published_one(network, variant, parameters, mult_adds):
-    built = network(squeezenet.build(variant=variant, resolution=(224, 224), classes=1000))
-    assert built.parameters == parameters
-    assert built.mult_adds == mult_adds
-    assert built.lambdas == []
+    model = network(squeezenet.build(variant=variant, resolution=(224, 224), classes=1000))
+    assert model.parameters == parameters
+    assert model.mult_adds == mult_adds
+    assert model.lambdas == []
 
 
 def test_shapes_are_those_of_table_1():
-    built = squeezenet.build(variant="1.0", resolution=(224, 224), classes=1000)
+    model = squeezenet.build(variant="1.0", resolution=(224, 224), classes=1000)
     rows = {
         "conv1": (111, 96),
         "maxpool1": (55, 96),
@@ -39,19 +39,19 @@ def test_shapes_are_those_of_table_1():
         "conv10": (13, 1000),
     }
     for name, (size, channels) in rows.items():
-        assert built.get_layer(name).output_shape == (None, size, size, channels)
+        assert model.get_layer(name).output_shape == (None, size, size, channels)
 
 
 @pytest.mark.parametrize("variant", squeezenet.VARIANTS)
 @pytest.mark.parametrize("size", [32, 33])
 def test_the_smallest_images_are_large_enough(network, variant, size):
-    built = network(squeezenet.build(variant=variant, resolution=(size, size), classes=2))
-    assert built.model.predict_on_batch(built.images(1)).shape == (1, 2)
+    model = network(squeezenet.build(variant=variant, resolution=(size, size), classes=2))
+    assert model.model.predict_on_batch(model.images(1)).shape == (1, 2)
 
 
 def test_every_kernel_trains(network):
-    built = squeezenet.build(variant="1.1", resolution=(64, 64), classes=2)
-    assert network(built).still_after_a_step() == []
+    model = squeezenet.build(variant="1.1", resolution=(64, 64), classes=2)
+    assert network(model).still_after_a_step() == []
 
 
 def test_another_variant_is_refused():

@@ -5,24 +5,26 @@ from mobiledeploy.architectures import xception
 
 
 def test_size_is_that_of_keras_applications(network):
-    built = network(xception.build(resolution=(299, 299), classes=1000))
-    assert built.model.count_params() == 22_910_480
-    assert built.parameters == 22_855_952
-    assert built.lambdas == []
+    model = network(xception.build(resolution=(299, 299), classes=1000))
+    assert model.model.count_params() == 22_910_480
+    assert model.parameters == 22_855_952
+    assert model.lambdas == []
 
 
 def test_mult_adds_are_the_published_ones(network):
     # osmr/imgclsmob prints 8403.63 M, with batch normalisation and activations.
-    built = network(xception.build(resolution=(299, 299), classes=1000))
-    assert built.mult_adds == 8_357_403_496
+    model = network(xception.build(resolution=(299, 299), classes=1000))
+    assert model.mult_adds == 8_357_403_496
 
 
 def test_published_weights_load_by_name(network, tmp_path):
     # Keras numbers the names that it makes up itself, from one on in a fresh session.
     tf_keras.backend.clear_session()
-    published = tf_keras.applications.Xception(weights=None, input_shape=(71, 71, 3), classes=3)
+    reference_model = tf_keras.applications.Xception(
+        weights=None, input_shape=(71, 71, 3), classes=3
+    )
     ours = xception.build(resolution=(71, 71), classes=3)
-    network(ours).takes_weights_of(published, tmp_path / "published.h5")
+    network(ours).takes_weights_of(reference_model, tmp_path / "published.h5")
 
 
 def test_every_kernel_trains(network):

@@ -172,7 +172,7 @@ def test_workers_that_begin_at_different_epochs_are_refused(data: Path) -> None:
     for worker in workers(data, "run", "elsewhere", epochs=2):
         _, error = worker.communicate()
         assert worker.returncode == 2, error
-        assert "different epochs behind them (1, 0)" in error
+        assert "different numbers of epochs (1, 0)" in error
     for worker in workers(data, "run", "run", epochs=2):
         _, error = worker.communicate()
         assert worker.returncode == 0, error

@@ -1,4 +1,4 @@
-"""Every compression: what it promises of the weights, and that int8 files keep it."""
+"""Every compression: the property of its weights, which int8 files keep."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def images(count):
     return np.random.default_rng(0).uniform(-1, 1, (count, 32, 32, 3)).astype(np.float32)
 
 
-def trained(name, model, epochs=6):
+def train(name, model, epochs=6):
     """`model`, compressed by a short training on noise."""
     shelf = COMPRESSIONS.load(name)
     labels = np.random.default_rng(1).integers(0, 4, 32)
-    wrapped = shelf.wrap(model, AMOUNTS[name], STEPS)
-    wrapped.handle.compile("adam", "sparse_categorical_crossentropy")
-    wrapped.handle.fit(
+    wrapped_model = shelf.wrap(model, AMOUNTS[name], STEPS)
+    wrapped_model.handle.compile("adam", "sparse_categorical_crossentropy")
+    wrapped_model.handle.fit(
         images(32), labels, batch_size=8, epochs=epochs, verbose=0, callbacks=shelf.callbacks()
     )
-    return shelf.strip(wrapped)
+    return shelf.strip(wrapped_model)
 
 
 def kernels(model):
-    """name -> kernel of what is compressed."""
+    """name -> kernel of each compressed layer."""
     return {
         layer.name: layer.get_weights()[0]
         for layer in model.handle.layers
@@ -50,16 +50,16 @@ def fresh():
 
 
 @pytest.fixture(scope="module")
-def pruned():
-    return trained("prune", fresh())
+def pruned_model():
+    return train("prune", fresh())
 
 
 @pytest.fixture(scope="module")
-def clustered(pruned):
-    """After pruning: the two are made to be combined."""
-    copy = Model("tf_keras", tf_keras.models.clone_model(pruned.handle))
-    copy.handle.set_weights(pruned.handle.get_weights())
-    return trained("cluster", copy, epochs=1)
+def clustered_model(pruned_model):
+    """After pruning: the two can be combined."""
+    copy = Model("tf_keras", tf_keras.models.clone_model(pruned_model.handle))
+    copy.handle.set_weights(pruned_model.handle.get_weights())
+    return train("cluster", copy, epochs=1)
 
 
 def test_every_compression_is_tested():
@@ -67,51 +67,56 @@ def test_every_compression_is_tested():
 
 
 @pytest.mark.parametrize("name", AMOUNTS)
-def test_wrapping_changes_no_answer_of_pruning_and_stripping_brings_the_layers_back(name):
+def test_wrapping_for_pruning_changes_no_answer_and_stripping_restores_the_layers(name):
     model = fresh()
     names = [layer.name for layer in model.handle.layers]
     shelf = COMPRESSIONS.load(name)
     before = model.handle.predict(images(4), verbose=0)
-    wrapped = shelf.wrap(model, AMOUNTS[name], STEPS)
+    wrapped_model = shelf.wrap(model, AMOUNTS[name], STEPS)
     if name == "prune":
-        np.testing.assert_allclose(wrapped.handle.predict(images(4), verbose=0), before, atol=1e-6)
-    assert [layer.name for layer in shelf.strip(wrapped).handle.layers] == names
+        np.testing.assert_allclose(
+            wrapped_model.handle.predict(images(4), verbose=0), before, atol=1e-6
+        )
+    assert [layer.name for layer in shelf.strip(wrapped_model).handle.layers] == names
 
 
-def test_every_pruned_layer_has_its_share_of_zeros(pruned):
-    for name, kernel in kernels(pruned).items():
+def test_every_pruned_layer_has_its_share_of_zeros(pruned_model):
+    for name, kernel in kernels(pruned_model).items():
         assert np.mean(kernel == 0) == pytest.approx(AMOUNTS["prune"], abs=0.01), name
 
 
-def test_depthwise_kernels_stay_dense(pruned):
-    for layer in pruned.handle.layers:
+def test_depthwise_kernels_stay_dense(pruned_model):
+    for layer in pruned_model.handle.layers:
         if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
             assert np.all(layer.get_weights()[0]), layer.name
 
 
-def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned, clustered):
-    for name, kernel in kernels(clustered).items():
+def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned_model, clustered_model):
+    for name, kernel in kernels(clustered_model).items():
         assert len(np.unique(kernel)) <= AMOUNTS["cluster"], name
-        assert np.all(kernel[kernels(pruned)[name] == 0] == 0), name
+        assert np.all(kernel[kernels(pruned_model)[name] == 0] == 0), name
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
-def test_files_have_the_zeros_and_compress(pruned, clustered, recipe, format_):
+def test_files_have_the_zeros_and_compress(pruned_model, clustered_model, recipe, format_):
     import gzip
 
-    files = [press(model, recipe, format_, images(12)) for model in (fresh(), pruned, clustered)]
+    files = [
+        press(model, recipe, format_, images(12))
+        for model in (fresh(), pruned_model, clustered_model)
+    ]
     zeros = [FORMATS.load(format_).sparsity(data) for data in files]
     assert zeros[0] < 0.1
     assert zeros[1] > 0.5 and zeros[2] > 0.5
-    dense, sparse, shared = (len(gzip.compress(data)) for data in files)
-    assert shared < sparse < 0.8 * dense
+    dense, sparse, cluster_size = (len(gzip.compress(data)) for data in files)
+    assert cluster_size < sparse < 0.8 * dense
 
 
 @pytest.mark.parametrize("names", [("adaround",), ("global_pool", "equalize", "adaround")])
-def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
+def test_passes_keep_zeros_and_clusters(pruned_model, clustered_model, names):
     int8 = RECIPES.load("int8_ptq").RECIPE
-    for model in (pruned, clustered):
+    for model in (pruned_model, clustered_model):
         floats = press(model, "float32", "tflite", images(12))
         plain = quantized_graph = quantized.start(floats, int8, "int8", images(12))
         for name in names:
@@ -120,7 +125,7 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
             FORMATS.load("tflite").sparsity(quantized.integers(d)) for d in (quantized_graph, plain)
         )
         assert share > before - 0.02
-        if model is clustered:
+        if model is clustered_model:
             layers = [
                 layer
                 for layer in matrices.weighted_ops(Graph(quantized_graph.floats))
@@ -147,6 +152,6 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
         ("cluster", float("nan")),
     ],
 )
-def test_an_amount_that_cannot_be_is_refused(name, amount):
+def test_an_invalid_amount_is_refused(name, amount):
     with pytest.raises(UsageError, match=f"--{name}"):
         COMPRESSIONS.load(name).wrap(fresh(), amount, STEPS)

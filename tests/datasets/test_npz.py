@@ -48,7 +48,7 @@ def test_a_changed_file_is_read_again(tmp_path):
     np.testing.assert_array_equal(opened(path).image(0), 255 - IMAGES[0])
 
 
-def test_x_and_y_are_taken_and_two_names_are_not(tmp_path):
+def test_x_and_y_are_accepted_and_two_names_are_not(tmp_path):
     assert len(opened(saved(tmp_path, x=IMAGES, y=LABELS))) == 20
     with pytest.raises(InputError, match=r"images and x"):
         opened(saved(tmp_path, x=IMAGES, images=IMAGES, y=LABELS))
@@ -75,7 +75,7 @@ def test_labels_beyond_the_names_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"images": IMAGES[..., 0]}, r"uint8 \[20, 8, 6\], not uint8 \[N, H, W, 3\]"),
         ({"images": IMAGES[..., :1]}, r"\[20, 8, 6, 1\]"),
@@ -92,13 +92,13 @@ def test_labels_beyond_the_names_are_an_error(tmp_path):
         ({"images": np.array([object()] * 20)}, "pickle"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path, arrays, said):
+def test_other_arrays_are_refused(tmp_path, arrays, message):
     path = saved(tmp_path, **({"images": IMAGES, "labels": LABELS} | arrays))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         opened(path)
 
 
-def test_one_class_is_refused_where_it_is_judged(tmp_path):
+def test_one_class_is_refused_for_evaluation(tmp_path):
     path = saved(tmp_path, images=IMAGES, labels=LABELS * 0)
     assert len(opened(path, "calibration")) == 4
     with pytest.raises(InputError, match=r"one class"):
@@ -112,7 +112,7 @@ def test_one_image_cannot_be_split(tmp_path):
         opened(path, "validation")
 
 
-def test_no_cut_of_a_file_is_taken_for_a_whole_one(tmp_path):
+def test_no_truncated_archive_is_accepted(tmp_path):
     whole = saved(tmp_path, images=IMAGES, labels=LABELS).read_bytes()
     path = tmp_path / "cut.npz"
     for length in [*range(0, len(whole), 97), len(whole) - 1]:
@@ -135,7 +135,7 @@ def test_damage_is_noticed(tmp_path):
         opened(path)
 
 
-def test_what_inflates_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+def test_an_archive_that_inflates_beyond_the_limit_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, images=np.zeros((100, 64, 64, 3), np.uint8), labels=np.zeros(100))
     monkeypatch.setattr(npz, "LARGEST_BYTES", 1 << 20)
@@ -144,7 +144,7 @@ def test_what_inflates_beyond_the_limit_is_refused(tmp_path, monkeypatch):
         opened(path)
 
 
-def test_a_header_that_promises_more_than_there_is(tmp_path):
+def test_a_header_that_claims_too_much_is_refused(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**4, 10**4, 3)}

@@ -60,7 +60,7 @@ def test_any_resolution(resolution: tuple[int, int]) -> None:
     assert image.std() > 0
 
 
-def test_order_of_asking_does_not_matter() -> None:
+def test_order_of_access_does_not_matter() -> None:
     samples = shapes.open("demo", "test", resolution=(48, 48))
     forwards = [samples.image(index) for index in range(12)]
     backwards = [samples.image(index) for index in reversed(range(12))][::-1]
@@ -92,12 +92,12 @@ def test_unit_square_stands_in_the_middle_of_a_longer_image(resolution: tuple[in
 
 
 def test_splits_are_disjoint_and_no_image_comes_twice() -> None:
-    seen: dict[bytes, str] = {}
+    values: dict[bytes, str] = {}
     for split in shapes.SPLITS:
         samples = shapes.open("demo", split, resolution=(32, 32))
         for index in range(200):
-            assert seen.setdefault(samples.image(index).tobytes(), split) == split
-    assert len(seen) == 200 * len(shapes.SPLITS)
+            assert values.setdefault(samples.image(index).tobytes(), split) == split
+    assert len(values) == 200 * len(shapes.SPLITS)
 
 
 @pytest.mark.parametrize("split", shapes.SPLITS)

@@ -1,4 +1,4 @@
-"""A phone of the tests' own (daemon.py), seen by the stock adb; skips where adb is not here."""
+"""A simulated phone (daemon.py) for the stock adb; tests are skipped if adb is not installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobiledeploy.core.plugins import RUNNERS
 from tests import namespaces
 
 HERE = Path(__file__).resolve().parent
-# Where arm_phone_root.sh put it, before the tests have a cache of their own.
+# The folder of arm_phone_root.sh, read before the tests get their own cache.
 ARM_PHONE = assets.cache_dir() / "arm-phone"
 
 TOOLS = {
@@ -57,7 +57,7 @@ Current temperatures from HAL:
 
 
 class Phone:
-    """A running phone: what is on it, and how to break it."""
+    """A running phone: its files, and its faults."""
 
     def __init__(self, root: Path, model: str) -> None:
         self.root, self.model = root, model
@@ -96,7 +96,7 @@ class Phone:
         raise AssertionError(f"not {state}: {adb('devices')}")
 
     def stop(self) -> None:
-        """Takes it away for good."""
+        """Removes it for good."""
         adb("disconnect", self.serial)
         self._daemon.kill()
         self._daemon.wait()
@@ -120,8 +120,8 @@ class Phone:
     def thermal(self, status: int) -> None:
         (self.root / "dumpsys-thermalservice").write_text(THERMAL.format(status=status))
 
-    def pace(self, **given: float) -> None:
-        (self.root / "pace").write_text(json.dumps(given))
+    def pace(self, **settings: float) -> None:
+        (self.root / "pace").write_text(json.dumps(settings))
 
     def plant(self, fault: str, content: str = "") -> None:
         (self.root / "faults" / fault).write_text(content)
@@ -129,22 +129,22 @@ class Phone:
     def heal(self, fault: str) -> None:
         (self.root / "faults" / fault).unlink(missing_ok=True)
 
-    def left(self) -> list[str]:
-        """What lies where jobs put their files."""
+    def files(self) -> list[str]:
+        """The files in the folder of jobs."""
         return sorted(p.name for p in (self.root / "data/local/tmp").rglob("*"))
 
-    def said(self, name: str) -> list[str]:
-        """The lines of a file that the phone wrote; [] where it did not."""
+    def lines_of(self, name: str) -> list[str]:
+        """The lines of a file that the phone wrote; [] if there is none."""
         path = self.root / name
         return path.read_text().splitlines() if path.exists() else []
 
 
 def adb(*arguments: str) -> str:
-    """What the stock adb prints."""
-    done = subprocess.run(
+    """The output of the stock adb."""
+    process = subprocess.run(
         ["adb", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
 @pytest.fixture
@@ -152,17 +152,17 @@ def new_phone(tmp_path: Path) -> Iterator[Callable[..., Phone]]:
     """Makes phones that adb is connected to: a model's name -> the phone."""
     if shutil.which("adb") is None:
         pytest.skip("adb is not installed (apt install adb)")
-    made: list[Phone] = []
+    phones: list[Phone] = []
 
     def make(model: str = "Pixel 3", state: str = "device", **faults: str) -> Phone:
-        made.append(Phone(tmp_path / f"phone-{len(made)}", model))
+        phones.append(Phone(tmp_path / f"phone-{len(phones)}", model))
         for fault, content in faults.items():
-            made[-1].plant(fault, content)
-        made[-1].connect(state)
-        return made[-1]
+            phones[-1].plant(fault, content)
+        phones[-1].connect(state)
+        return phones[-1]
 
     yield make
-    for phone in made:
+    for phone in phones:
         phone.stop()
 
 
@@ -198,13 +198,13 @@ def arm_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=output,
         )
         try:
-            yield _connected(machine, log)
+            yield _serial_of(machine, log)
         finally:
             machine.kill()
             machine.wait()
 
 
-def _connected(machine: subprocess.Popen[bytes], log: Path) -> str:
+def _serial_of(machine: subprocess.Popen[bytes], log: Path) -> str:
     serial = "127.0.0.1:6555"
     for _ in range(200):
         if machine.poll() is not None:

@@ -1,4 +1,4 @@
-"""A phone of the tests' own: the device's side of the adb protocol, with faults on request.
+"""A simulated phone: the device's side of the adb protocol, with faults on request.
 
 adb's protocol: https://android.googlesource.com/platform/packages/modules/adb/+/HEAD/protocol.txt
 and docs/dev/sync.md beside it. The stock adb client speaks with it. Commands run in /bin/sh of this

@@ -38,23 +38,23 @@ def session(phone, reporter=SILENT):
 def test_arguments_arrive_as_they_are(phone) -> None:
     echo = phone.root / "echo.py"
     echo.write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
-    with session(phone) as opened:
-        process = opened.run([sys.executable, str(echo), *ODD])
+    with session(phone) as session_:
+        process = session_.run([sys.executable, str(echo), *ODD])
         assert json.loads("".join(process.lines())) == ODD
         assert process.wait() == (0, "")
     assert not (phone.root / "hacked").exists()
-    assert phone.left() == []
+    assert phone.files() == []
 
 
-def test_a_command_hears_answers_and_ends(phone) -> None:
-    with session(phone) as opened:
-        process = opened.run(["cat"])
+def test_a_command_reads_input_writes_output_and_ends(phone) -> None:
+    with session(phone) as session_:
+        process = session_.run(["cat"])
         process.send("abc")
         assert next(process.lines()) == "abc\n"
         process.stop()
         assert process.wait()[0] == 0
-        assert opened.run(["sh", "-c", "kill -9 $$"]).wait()[0] == -9
-        status, tail = opened.run(["sh", "-c", "echo wrong >&2; exit 3"]).wait()
+        assert session_.run(["sh", "-c", "kill -9 $$"]).wait()[0] == -9
+        status, tail = session_.run(["sh", "-c", "echo wrong >&2; exit 3"]).wait()
         assert (status, tail.strip()) == (3, "wrong")
 
 
@@ -70,34 +70,34 @@ def test_a_command_hears_answers_and_ends(phone) -> None:
         "n" * 200 + ".bin",
     ],
 )
-def test_files_go_and_come_back_whatever_they_are_called(phone, tmp_path, name: str) -> None:
+def test_files_are_pushed_and_pulled_whatever_their_names(phone, tmp_path, name: str) -> None:
     (tmp_path / "there").mkdir()
     path = tmp_path / "there" / name
     path.write_bytes(bytes(range(256)) * 1000)
-    with session(phone) as opened:
-        remote = opened.push(path)
+    with session(phone) as session_:
+        remote = session_.push(path)
         assert remote.startswith(device.FOLDER + "/")
-        assert opened.push(path) == remote
-        opened.pull(remote, tmp_path / "back")
+        assert session_.push(path) == remote
+        session_.pull(remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
-    assert phone.left() == []
+    assert phone.files() == []
     assert not list(tmp_path.rglob("hacked"))
 
 
-def test_files_of_one_name_do_not_meet(phone, tmp_path) -> None:
+def test_files_of_the_same_name_do_not_collide(phone, tmp_path) -> None:
     paths = [tmp_path / "a" / "m.tflite", tmp_path / "b" / "m.tflite"]
-    with session(phone) as opened:
+    with session(phone) as session_:
         for number, path in enumerate(paths):
             path.parent.mkdir()
             path.write_text(str(number))
-        first, second = map(opened.push, paths)
+        first, second = map(session_.push, paths)
         assert first != second
         assert second.endswith(".tflite")
 
 
 def test_facts(phone) -> None:
-    with session(phone) as opened:
-        facts = opened.facts()
+    with session(phone) as session_:
+        facts = session_.facts()
     expected = {
         "model": "Pixel 3",
         "soc": "SM8150",
@@ -121,50 +121,50 @@ def test_a_program_of_another_machine_is_refused(phone, tmp_path) -> None:
     elf = tmp_path / "runner"
     elf.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x02\x00\x28\x00" + bytes(40))
     with (
-        session(phone) as opened,
+        session(phone) as session_,
         pytest.raises(DeviceError, match=r"runner is for armeabi-v7a, and .* runs arm64-v8a"),
     ):
-        opened.push(elf)
-    assert phone.left() == []
+        session_.push(elf)
+    assert phone.files() == []
 
 
 def test_programs_may_be_executed(phone, tmp_path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\necho here\n")
     program.chmod(0o700)
-    with session(phone) as opened:
-        opened.push(program)
-        assert "".join(opened.run(["./program"]).lines()) == "here\n"
+    with session(phone) as session_:
+        session_.push(program)
+        assert "".join(session_.run(["./program"]).lines()) == "here\n"
 
 
 @pytest.mark.parametrize(
-    ("fault", "content", "said"),
+    ("fault", "content", "message"),
     [
         ("corrupt", "", "arrived .* as another file"),
         ("full", "", "is full"),
         ("unplug-push", "1000", "was lost|is offline"),
     ],
 )
-def test_a_push_that_fails(phone, tmp_path, heard, monkeypatch, fault, content, said) -> None:
+def test_a_push_that_fails(phone, tmp_path, heard, monkeypatch, fault, content, message) -> None:
     monkeypatch.setattr(device, "RETURN_SECONDS", 1.0)
     file = tmp_path / "file"
     file.write_bytes(bytes(300_000))
     phone.plant(fault, content)
-    with pytest.raises(DeviceError, match=said), session(phone, heard) as opened:
-        opened.push(file)
+    with pytest.raises(DeviceError, match=message), session(phone, heard) as session_:
+        session_.push(file)
     if fault == "unplug-push":
         assert [warning.name for warning in heard.warnings] == ["left-behind"]
-        assert "lease" in phone.left()
+        assert "lease" in phone.files()
         phone.heal("refuse")
         phone.heal(fault)
         phone.connect()
-        # Whoever comes next takes it away, without waiting for the lease to end.
+        # The next job removes it without waiting for the lease to end.
         with session(phone):
-            assert phone.left() == ["lease", "mobiledeploy"]
-    assert phone.left() == []
+            assert phone.files() == ["lease", "mobiledeploy"]
+    assert phone.files() == []
 
 
-def test_too_little_room_is_known_before(phone, tmp_path) -> None:
+def test_too_little_space_is_noticed_before(phone, tmp_path) -> None:
     phone.tool(
         "df",
         "#!/bin/sh\necho 'Filesystem 1K-blocks Used Available Use% Mounted on'\n"
@@ -172,22 +172,22 @@ def test_too_little_room_is_known_before(phone, tmp_path) -> None:
     )
     file = tmp_path / "file"
     file.write_bytes(bytes(100_000))
-    with pytest.raises(DeviceError, match="has 1,024 kB free"), session(phone) as opened:
-        opened.push(file)
-    assert phone.left() == []
+    with pytest.raises(DeviceError, match="has 1,024 kB free"), session(phone) as session_:
+        session_.push(file)
+    assert phone.files() == []
 
 
 def test_a_phone_that_comes_back_is_cleaned(phone, tmp_path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(300_000))
     phone.plant("unplug-push", "1000")
-    with pytest.raises(DeviceError, match="was lost|is offline"), session(phone) as opened:
+    with pytest.raises(DeviceError, match="was lost|is offline"), session(phone) as session_:
         try:
-            opened.push(file)
+            session_.push(file)
         finally:
             phone.heal("refuse")
             phone.connect()
-    assert phone.left() == []
+    assert phone.files() == []
 
 
 def test_a_shell_that_hangs(phone, monkeypatch, heard) -> None:
@@ -196,13 +196,13 @@ def test_a_shell_that_hangs(phone, monkeypatch, heard) -> None:
     phone.plant("hang", "=getprop")
     with pytest.raises(DeviceError, match="hangs: no answer to adb shell"), session(phone) as it:
         it.facts()
-    assert phone.left() == []
+    assert phone.files() == []
     assert heard.warnings == []
 
 
-def test_what_runs_there_ends_with_the_session(phone) -> None:
-    with session(phone) as opened:
-        opened.run(["sh", "-c", "trap '' HUP TERM; echo $$ > pid; while :; do sleep 0.1; done"])
+def test_commands_end_with_the_session(phone) -> None:
+    with session(phone) as session_:
+        session_.run(["sh", "-c", "trap '' HUP TERM; echo $$ > pid; while :; do sleep 0.1; done"])
         pid = phone.root / "data/local/tmp/mobiledeploy/pid"
         while not (pid.exists() and pid.read_text().strip()):
             time.sleep(0.01)
@@ -210,7 +210,7 @@ def test_what_runs_there_ends_with_the_session(phone) -> None:
     assert (
         not Path(f"/proc/{number}/cwd").is_dir() or "Z" in Path(f"/proc/{number}/stat").read_text()
     )
-    assert phone.left() == []
+    assert phone.files() == []
 
 
 def test_one_job_at_a_time(phone, heard) -> None:
@@ -228,11 +228,11 @@ def test_one_job_at_a_time(phone, heard) -> None:
         before = phone.root / "data/local/tmp/mobiledeploy/lease"
         owner = before.read_text()
         other.kill()
-        # It left its lease behind; it was of this user, and it is dead.
+        # A dead job of this user left its lease.
         with session(phone, heard):
             assert before.read_text().split()[0] == owner.split()[0]
             assert before.read_text() != owner
-    assert phone.left() == []
+    assert phone.files() == []
 
 
 def test_another_computer_s_lease_is_respected_until_it_ends(phone) -> None:
@@ -244,44 +244,44 @@ def test_another_computer_s_lease_is_respected_until_it_ends(phone) -> None:
         session(phone),
     ):
         pass
-    assert "lease" in phone.left()
+    assert "lease" in phone.files()
     (folder / "lease").write_text(f"laptop-1a2b {int(time.time()) - 1} 77\n")
     with session(phone):
         assert "laptop" not in (folder / "lease").read_text()
-    assert phone.left() == []
+    assert phone.files() == []
 
 
 def test_a_lease_is_renewed_and_its_loss_is_noticed(phone, monkeypatch) -> None:
     monkeypatch.setattr(device, "LEASE_SECONDS", 0)
     lease = phone.root / "data/local/tmp/mobiledeploy/lease"
-    with session(phone) as opened:
+    with session(phone) as session_:
         lease.write_text(lease.read_text().replace(" ", "  "))
-        assert list(opened.run(["echo", "1"]).lines()) == ["1\n"]
+        assert list(session_.run(["echo", "1"]).lines()) == ["1\n"]
         assert "  " not in lease.read_text()
-    assert phone.left() == []
+    assert phone.files() == []
     with pytest.raises(DeviceError, match="another job has taken the lease"), session(phone) as it:
         lease.write_text("laptop-1a2b 99999999999 77\n")
         it.run(["echo", "1"])
-    # What is another's stays.
+    # The files of another job stay.
     assert "laptop" in lease.read_text()
 
 
-def test_steady_clocks_are_undone(phone) -> None:
-    with session(phone) as opened:
-        assert opened.hold_clocks(True)
-    assert phone.said("cmd")[-1].endswith("false")
-    assert len(phone.said("cmd")) == 2
+def test_fixed_performance_is_turned_off_again(phone) -> None:
+    with session(phone) as session_:
+        assert session_.hold_clocks(True)
+    assert phone.lines_of("cmd")[-1].endswith("false")
+    assert len(phone.lines_of("cmd")) == 2
     (phone.root / "cmd-says").write_text("Failed to set FIXED_PERFORMANCE mode\n")
-    with session(phone) as opened:
-        assert not opened.hold_clocks(True)
+    with session(phone) as session_:
+        assert not session_.hold_clocks(True)
 
 
 def test_which_phone(new_phone, monkeypatch) -> None:
     with pytest.raises(DeviceError, match="no phone is connected; connect a phone"):
         device.open("adb", exclusive=True, reporter=SILENT).__enter__()
     one = new_phone("Pixel 3")
-    with device.open("adb", exclusive=True, reporter=SILENT) as opened:
-        assert opened.facts()["model"] == "Pixel 3"
+    with device.open("adb", exclusive=True, reporter=SILENT) as session_:
+        assert session_.facts()["model"] == "Pixel 3"
     two = new_phone("Pixel 6")
     with pytest.raises(DeviceError, match=r"2 phones .* adb:SERIAL: there are .*\(Pixel"):
         device.open("adb", exclusive=True, reporter=SILENT).__enter__()
@@ -292,18 +292,18 @@ def test_which_phone(new_phone, monkeypatch) -> None:
     with device.open("adb", exclusive=True, reporter=SILENT) as second, session(one) as first:
         assert second.facts()["model"] == "Pixel 6"
         assert first.facts()["model"] == "Pixel 3"
-    assert [one.left(), two.left()] == [[], []]
-    assert [(seen.name, seen.about, seen.fix) for seen in device.available()] == sorted(
-        (f"adb:{p.serial}", f"{p.model}, through adb", "") for p in (one, two)
-    )
+    assert [one.files(), two.files()] == [[], []]
+    assert [
+        (device_info.name, device_info.about, device_info.fix) for device_info in device.available()
+    ] == sorted((f"adb:{p.serial}", f"{p.model}, through adb", "") for p in (one, two))
 
 
-def test_a_phone_that_is_not_ready_says_what_it_needs(new_phone) -> None:
+def test_a_phone_that_is_not_ready_has_a_fix(new_phone) -> None:
     phone = new_phone(state="unauthorized", unauthorized="")
     with pytest.raises(DeviceError, match="is unauthorized; unlock it and allow USB debugging"):
         session(phone).__enter__()
-    (seen,) = device.available()
-    assert seen.fix.startswith("unauthorized: unlock it")
+    (device_info,) = device.available()
+    assert device_info.fix.startswith("unauthorized: unlock it")
 
 
 def test_a_phone_that_is_offline(phone) -> None:
@@ -317,8 +317,8 @@ def test_without_adb(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="adb is not installed; apt install adb"):
         device.open("adb", exclusive=True, reporter=SILENT).__enter__()
-    (seen,) = device.available()
-    assert "apt install adb" in seen.fix
+    (device_info,) = device.available()
+    assert "apt install adb" in device_info.fix
     monkeypatch.setenv("MOBILEDEPLOY_ADB", str(tmp_path / "none"))
     with pytest.raises(MissingError, match="is not an executable adb"):
         device.open("adb", exclusive=True, reporter=SILENT).__enter__()

@@ -1,4 +1,4 @@
-"""bench and its rules on a phone of the tests' own, through the stock adb."""
+"""bench and its rules on a simulated phone, through the stock adb."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ def path(exported):
 
 
 def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
-    (made,) = bench([path], device="pixel", runner="scripted", reporter=heard).measurements
-    assert made.kind == "measured"
-    assert made.target.device == f"adb:{phone.serial}"
-    assert made.median_ns == pytest.approx(2e6, rel=0.01)
-    assert (made.delegated_nodes, made.total_nodes) == (31, 31)
-    assert made.facts_before["model"] == made.facts_after["model"] == "Pixel 3"
+    (measurement,) = bench([path], device="pixel", runner="scripted", reporter=heard).measurements
+    assert measurement.kind == "measured"
+    assert measurement.target.device == f"adb:{phone.serial}"
+    assert measurement.median_ns == pytest.approx(2e6, rel=0.01)
+    assert (measurement.delegated_nodes, measurement.total_nodes) == (31, 31)
+    assert measurement.facts_before["model"] == measurement.facts_after["model"] == "Pixel 3"
     # One thread: the one prime core; two: the next cluster too.
-    assert set(phone.said("masks")) == {"80"}
+    assert set(phone.lines_of("masks")) == {"80"}
     with Store.open() as store:
-        assert store.measurement(made.artifact_sha256, made.target) == made
-    assert phone.left() == []
+        assert store.measurement(measurement.artifact_sha256, measurement.target) == measurement
+    assert phone.files() == []
     bench([path], device="adb", runner="scripted", threads=2, runs=10, reporter=heard)
-    assert phone.said("masks")[-1] == "f0"
+    assert phone.lines_of("masks")[-1] == "f0"
 
 
-def test_the_mode_of_steady_clocks_is_kept_where_it_helps(phone, scripted, path, here, heard):
-    (made,) = bench([path], device="adb", runner="scripted", reporter=heard).measurements
-    effect = made.facts_before["fixed_performance"]
+def test_fixed_performance_is_used_if_it_helps(phone, scripted, path, here, heard):
+    (measurement,) = bench([path], device="adb", runner="scripted", reporter=heard).measurements
+    effect = measurement.facts_before["fixed_performance"]
     assert effect.startswith(("on: with it 1.00 times", "off: with it 1.00 times"))
-    assert [line.split()[-1] for line in phone.said("cmd")][:5] == [
+    assert [line.split()[-1] for line in phone.lines_of("cmd")][:5] == [
         "true",
         "false",
         "true",
         "true",
         "false",
     ]
-    assert phone.said("cmd")[-1].endswith("false")
-    before = len(phone.said("cmd"))
+    assert phone.lines_of("cmd")[-1].endswith("false")
+    before = len(phone.lines_of("cmd"))
     bench([path], device="adb", runner="scripted", runs=9, fixed_performance=False, reporter=heard)
-    assert len(phone.said("cmd")) == before
+    assert len(phone.lines_of("cmd")) == before
 
 
 def meanwhile(phone, command: str) -> None:
@@ -93,7 +93,7 @@ def clock(phone) -> None:
 
 
 @pytest.mark.parametrize(
-    ("happens", "said"),
+    ("happens", "message"),
     [
         (throttle, "throttles .thermal status 2 after"),
         (charger, "the charger went USB -> none"),
@@ -101,25 +101,30 @@ def clock(phone) -> None:
         (cap, "the highest clock allowed went"),
     ],
 )
-def test_what_changes_meanwhile_voids_the_measurement(
-    phone, scripted, path, here, heard, happens, said
+def test_a_change_during_the_timing_voids_the_measurement(
+    phone, scripted, path, here, heard, happens, message
 ) -> None:
     happens(phone)
-    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "reporter": heard}
+    settings = {
+        "device": "adb",
+        "runner": "scripted",
+        "fixed_performance": False,
+        "reporter": heard,
+    }
     if happens is throttle:
-        with pytest.raises(VoidError, match=f"int8_ptq.tflite in 3 tries: .*{said}") as caught:
-            bench([path], **asked)
-        assert caught.value.exit_code == 4
+        with pytest.raises(VoidError, match=f"int8_ptq.tflite in 3 tries: .*{message}") as excinfo:
+            bench([path], **settings)
+        assert excinfo.value.exit_code == 4
         assert len(heard.said) == 2
         assert not list(here.glob("*.json"))
     else:
-        # It happens once; the next try is valid.
-        (made,) = bench([path], **asked).measurements
-        assert made.median_ns
+        # It happens once; the next attempt is valid.
+        (measurement,) = bench([path], **settings).measurements
+        assert measurement.median_ns
         (line,) = heard.said
         assert "void" in line
         assert "then try 2 of 3" in line
-    assert phone.left() == []
+    assert phone.files() == []
 
 
 def test_a_clock_that_moves_voids_it(phone, scripted, path, here, heard) -> None:
@@ -143,23 +148,28 @@ def test_a_phone_that_slows_down_voids_it(phone, scripted, path, here, heard) ->
         )
 
 
-def test_a_median_that_is_not_known_voids_it(phone, scripted, path, here, heard) -> None:
+def test_an_uncertain_median_voids_it(phone, scripted, path, here, heard) -> None:
     phone.pace(noise=1.5, **{"": 3e7})
-    asked = {"device": "adb", "runner": "scripted", "fixed_performance": False, "reporter": heard}
+    settings = {
+        "device": "adb",
+        "runner": "scripted",
+        "fixed_performance": False,
+        "reporter": heard,
+    }
     with pytest.raises(VoidError, match="the median is known to"):
-        bench([path], seconds=0.01, **asked)
-    (made,) = bench([path], runs=10, **asked).measurements
-    assert "wide-interval" in {warning.name for warning in made.warnings}
+        bench([path], seconds=0.01, **settings)
+    (measurement,) = bench([path], runs=10, **settings).measurements
+    assert "wide-interval" in {warning.name for warning in measurement.warnings}
 
 
-def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) -> None:
+def test_an_unused_delegate_voids_it(phone, scripted, path, here, heard) -> None:
     phone.pace(delegated=0)
     with pytest.raises(VoidError, match="void: int8_ptq.tflite: xnnpack took no operator"):
         bench([path], device="adb", runner="scripted", fixed_performance=False, reporter=heard)
-    (made,) = bench(
+    (measurement,) = bench(
         [path], device="adb", runner="scripted", delegate="none", reporter=heard
     ).measurements
-    assert made.target.delegate == "none"
+    assert measurement.target.delegate == "none"
     phone.pace(delegated=20)
     with pytest.raises(VoidError, match="gpu took 20 of 31 operators only"):
         bench(
@@ -173,7 +183,7 @@ def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) 
 
 
 @pytest.mark.parametrize(
-    ("fault", "content", "said"),
+    ("fault", "content", "message"),
     [
         ("garbage", "WARNING: linker: unsupported flags", "which is not a line of its protocol"),
         ("killed", "", "was killed by signal 9"),
@@ -185,21 +195,21 @@ def test_a_delegate_that_stays_out_voids_it(phone, scripted, path, here, heard) 
     ],
 )
 def test_faults_end_in_one_line_and_leave_nothing(
-    phone, scripted, path, here, heard, monkeypatch, fault, content, said
+    phone, scripted, path, here, heard, monkeypatch, fault, content, message
 ) -> None:
     monkeypatch.setattr("mobiledeploy.verbs.bench.PATIENCE_S", 2.0)
     phone.plant(fault, content)
-    asked = {"device": f"adb:{phone.serial}", "runner": "scripted", "reporter": heard}
-    with pytest.raises(DeviceError, match=said) as caught:
-        bench([path], fixed_performance=False, record=here / "record.json", **asked)
-    assert "\n" not in str(caught.value)
+    settings = {"device": f"adb:{phone.serial}", "runner": "scripted", "reporter": heard}
+    with pytest.raises(DeviceError, match=message) as excinfo:
+        bench([path], fixed_performance=False, record=here / "record.json", **settings)
+    assert "\n" not in str(excinfo.value)
     assert not (here / "record.json").exists()
     phone.heal(fault)
     if fault.startswith("unplug"):
         phone.heal("refuse")
         phone.connect()
-        bench([path], runs=6, fixed_performance=False, **asked)
-    assert phone.left() == []
+        bench([path], runs=6, fixed_performance=False, **settings)
+    assert phone.files() == []
     with Store.open() as store:
         target = resolve.ResolvedDevice("adb", f"adb:{phone.serial}")
         assert target.phone
@@ -210,10 +220,10 @@ def test_faults_end_in_one_line_and_leave_nothing(
 
 def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
     phone.plant("slow", "500000")
-    (made,) = bench(
+    (measurement,) = bench(
         [path], device="adb", runner="scripted", runs=6, fixed_performance=False, reporter=heard
     ).measurements
-    assert len(made.samples_ns) == 6
+    assert len(measurement.samples_ns) == 6
 
 
 def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, heard) -> None:
@@ -231,7 +241,7 @@ def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, hear
     assert [made[name].target.device for name in ("pixel-3", "pixel-6")] == [
         f"adb:{phone.serial}" for phone in both
     ]
-    assert [phone.left() for phone in both] == [[], []]
+    assert [phone.files() for phone in both] == [[], []]
 
 
 def test_a_phone_by_its_model(new_phone, scripted, path, here) -> None:
@@ -240,10 +250,10 @@ def test_a_phone_by_its_model(new_phone, scripted, path, here) -> None:
     one, _ = new_phone("Pixel 3a"), new_phone("Galaxy S21")
     for name in ("pixel", "Pixel-3a", "pixel 3A"):
         assert resolve.resolve(name) == resolve.ResolvedDevice("adb", f"adb:{one.serial}")
-    connected = r"no phone pixel-3 is connected; connected: .*\(.*\), .*\(.*\); --device takes"
-    with pytest.raises(DeviceError, match=connected) as caught:
+    message = r"no phone pixel-3 is connected; connected: .*\(.*\), .*\(.*\); --device takes"
+    with pytest.raises(DeviceError, match=message) as excinfo:
         resolve.resolve("pixel-3", "adb")
-    assert caught.value.exit_code == 5
+    assert excinfo.value.exit_code == 5
     new_phone("Pixel 6")
     with pytest.raises(UsageError, match="2 phones are a pixel; choose one: --device adb:"):
         resolve.resolve("pixel")
@@ -261,7 +271,7 @@ def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here,
     phone.stop()
     again = bench([path, other], device=f"replay:{file}", reporter=heard).measurements
     assert [records.dumps(m) for m in again] == [records.dumps(m) for m in made]
-    # What was measured here is not there twice, whenever it is played back.
+    # A replay does not add a second figure, whenever it is done.
     assert [r.recorded for r in results.results().results] == [False, False]
     with pytest.raises(InputError, match="was recorded with other files than this float16.tflite"):
         bench([exported["float16", "tflite"]], device=f"replay:{file}", reporter=heard)
@@ -277,15 +287,15 @@ def test_a_void_session_is_recorded_too(phone, scripted, path, here, heard) -> N
     assert str(first.value) == str(second.value)
 
 
-def test_what_is_no_recording(here, path) -> None:
+def test_a_file_that_is_not_a_recording_is_refused(here, path) -> None:
     (here / "cut.json").write_text('{"record": "Recording"')
     (here / "other.json").write_text(json.dumps({"schema_version": 1, "record": "Recording"}))
-    for file, said in (
+    for file, message in (
         ("none.json", "cannot be read"),
         ("cut.json", "is not JSON"),
         ("other.json", "asked"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             bench([path], device=f"replay:{file}")
     with pytest.raises(UsageError, match="which recording.; --device replay:FILE"):
         bench([path], device="replay")
@@ -310,7 +320,7 @@ def test_a_drift_deceives_a_then_b_and_not_abba(
     assert abs(made.ratio - slowdown) < 0.02
     low, high = made.interval
     assert high - low < 0.04
-    assert phone.left() == []
+    assert phone.files() == []
     if slowdown > 1:
         assert made.changed
         arguments = [str(path), str(other), "--compare", "--device", f"replay:{file}"]

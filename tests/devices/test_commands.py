@@ -64,7 +64,7 @@ def test_google_s_tool_is_driven_and_recorded(phone, path, here) -> None:
     assert made["median_ns"] == pytest.approx(2e6, rel=0.01)
     assert made["runtime_version"].endswith("(medians of its starts)")
     assert (made["delegated_nodes"], made["total_nodes"]) == (31, 31)
-    assert phone.left() == []
+    assert phone.files() == []
     # Without the phone, and without the tool.
     phone.stop()
     again = command("bench", path, "--device", "replay:session.json", "--json")
@@ -103,7 +103,7 @@ def test_a_void_measurement_ends_in_4(phone, path, here) -> None:
     assert done.stderr.splitlines()[-1].startswith(
         "error: void: int8_ptq.tflite: gpu took no operator of the graph; "
     )
-    assert phone.left() == []
+    assert phone.files() == []
 
 
 def gpu_that_stays_out(folder: Path) -> Path:
@@ -136,17 +136,17 @@ def test_an_interrupted_run_leaves_nothing(phone, path, here, sent) -> None:
         text=True,
     ) as process:
         for _ in range(600):
-            if any("graph=" in line for line in phone.said("commands")):
+            if any("graph=" in line for line in phone.lines_of("commands")):
                 break
             time.sleep(0.05)
         time.sleep(0.3)
-        assert TOOL.name in phone.left()
+        assert TOOL.name in phone.files()
         process.send_signal(sent)
         assert process.stderr
         said = process.stderr.read()
         assert process.wait(60) == 130
     assert said.split() == ["interrupted"]
-    assert phone.left() == []
+    assert phone.files() == []
     assert not [found for found in map(where, Path("/proc").glob("[0-9]*")) if phone.root in found]
 
 
@@ -172,7 +172,7 @@ def test_two_artifacts_are_compared(exported, here) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("a", "--compare"), "takes two artifacts, not 1"),
         (("--compare", "a", "b", "--rounds", "3"), "3 rounds have no interval"),
@@ -184,10 +184,10 @@ def test_two_artifacts_are_compared(exported, here) -> None:
         (("a", "--runner", "benchmark_model"), "benchmark_model is for phones"),
     ],
 )
-def test_what_cannot_be_asked(here, arguments, said) -> None:
+def test_invalid_requests_are_refused(here, arguments, message) -> None:
     done = CliRunner().invoke(bench.command, arguments)
     assert isinstance(done.exception, UsageError)
-    assert said in str(done.exception)
+    assert message in str(done.exception)
 
 
 def test_phones_are_listed(phone) -> None:

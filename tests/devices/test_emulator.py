@@ -16,7 +16,7 @@ def nothing_there(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def test_without_the_native_parts_it_says_what_brings_them(nothing_there, heard) -> None:
+def test_without_the_native_parts_the_fix_is_named(nothing_there, heard) -> None:
     assert {one.fix for one in device.available()} == {native.FIX}
     assert "emulator:cortex-a76" in {one.name for one in device.available()}
     with pytest.raises(MissingError) as refused:
@@ -31,7 +31,7 @@ def test_the_cores_that_qemu_has_are_ready(emulator) -> None:
 
 
 @pytest.mark.parametrize("name", ["emulator:", "emulator"])
-def test_a_big_core_is_taken_where_none_is_named(emulator, heard, name) -> None:
+def test_a_big_core_is_the_default(emulator, heard, name) -> None:
     with device.open(name, exclusive=True, reporter=heard) as session:
         facts = session.facts()
     assert (facts["core"], facts["machine"]) == ("cortex-a76", "aarch64")
@@ -40,7 +40,7 @@ def test_a_big_core_is_taken_where_none_is_named(emulator, heard, name) -> None:
     assert facts["version_counter"]
 
 
-def test_a_core_that_nobody_knows_is_refused(emulator, heard) -> None:
+def test_an_unknown_core_is_refused(emulator, heard) -> None:
     with pytest.raises(UsageError, match="no core named 'cortex-m4'"):
         device.open("emulator:cortex-m4", exclusive=True, reporter=heard).__enter__()
 
@@ -103,7 +103,7 @@ int main(int argc, char **argv) {
 """
 
 
-def test_the_counter_knows_instructions_apart(tmp_path) -> None:
+def test_the_counter_distinguishes_instructions(tmp_path) -> None:
     try:
         subprocess.run(["cc", "--version"], capture_output=True, check=True)
     except FileNotFoundError:
@@ -113,9 +113,9 @@ def test_the_counter_knows_instructions_apart(tmp_path) -> None:
     program = tmp_path / "classes"
     subprocess.run(["cc", "-o", program, tmp_path / "main.c", "-pthread"], check=True)
     words = [hex(word) for word, *_ in WORDS.values()]
-    said = subprocess.run([program, *words], capture_output=True, text=True, check=True).stdout
+    message = subprocess.run([program, *words], capture_output=True, text=True, check=True).stdout
     for line, (name, (_, kind, loaded, stored)) in zip(
-        said.splitlines(), WORDS.items(), strict=True
+        message.splitlines(), WORDS.items(), strict=True
     ):
         *numbers, found = line.split()
         assert found == kind, name

@@ -22,7 +22,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_command_hears_and_answers(heard) -> None:
+def test_a_command_reads_and_writes(heard) -> None:
     with DEVICES.load("host").open("host", exclusive=False, reporter=heard) as session:
         process = session.run([sys.executable, "-c", ECHO])
         process.send("abc")
@@ -33,7 +33,7 @@ def test_a_command_hears_and_answers(heard) -> None:
         assert process.wait() == (0, "")
 
 
-def test_nothing_runs_on_when_the_lease_ends(heard) -> None:
+def test_everything_ends_with_the_lease(heard) -> None:
     with host.open("host", exclusive=False, reporter=heard) as session:
         child = session.run(
             [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(99)"]
@@ -44,7 +44,7 @@ def test_nothing_runs_on_when_the_lease_ends(heard) -> None:
     child.kill()
 
 
-def test_speaking_to_the_dead_is_harmless() -> None:
+def test_sending_to_an_ended_process_is_harmless() -> None:
     child = _child.Child([sys.executable, "-c", "import sys; sys.exit('no ' * 9000)"])
     status, tail = child.wait()
     assert status == 1
@@ -56,7 +56,7 @@ def test_speaking_to_the_dead_is_harmless() -> None:
     child.kill()
 
 
-def test_a_child_that_closes_its_output_and_stays_is_killed() -> None:
+def test_a_child_that_closes_its_output_and_does_not_end_is_killed() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_child, "GRACE_SECONDS", 0.2)
         child = _child.Child([sys.executable, "-c", "import os, time; os.close(1); time.sleep(99)"])
@@ -65,12 +65,12 @@ def test_a_child_that_closes_its_output_and_stays_is_killed() -> None:
         child.kill()
 
 
-def test_what_cannot_be_started_is_named(tmp_path) -> None:
+def test_a_program_that_cannot_be_started_is_named(tmp_path) -> None:
     with pytest.raises(DeviceError, match="cannot be started: No such file"):
         _child.Child([str(tmp_path / "nothing")])
 
 
-def test_the_machine_tells_of_itself(heard) -> None:
+def test_the_machine_reports_its_facts(heard) -> None:
     with host.open("host", exclusive=False, reporter=heard) as session:
         facts = session.facts()
         begun = time.process_time()
@@ -85,7 +85,7 @@ def test_the_machine_tells_of_itself(heard) -> None:
         assert float(later["busy_cpu_s"]) - float(facts["busy_cpu_s"]) >= 0.15
 
 
-def test_files_are_here_already(heard, tmp_path) -> None:
+def test_files_are_already_here(heard, tmp_path) -> None:
     (tmp_path / "a").write_text("model")
     with host.open("host", exclusive=False, reporter=heard) as session:
         there = session.push(tmp_path / "a")

@@ -93,9 +93,9 @@ def test_the_runner_there_answers_as_it_does_on_an_emulated_core(
             remote = f"{device.FOLDER}/out" if plugin is device else str(tmp_path / "there")
             argv = runner.bench(model, target, None, files)
             process = session.run([*argv, "--output", remote, "--max-runs", "2"])
-            said = list(process.lines())
-            assert process.wait()[0] == 0, said
-            assert any('"record":"Done"' in line for line in said)
+            message = list(process.lines())
+            assert process.wait()[0] == 0, message
+            assert any('"record":"Done"' in line for line in message)
             session.pull(remote, tmp_path / plugin.__name__)
             outputs.append((tmp_path / plugin.__name__).read_bytes())
     assert outputs[0] == outputs[1]

@@ -42,14 +42,14 @@ def test_no_job_is_no_answer(executor) -> None:
 
 
 def test_a_defect_in_a_job_is_raised(executor) -> None:
-    def broken(job: str, worker: int) -> str:
+    def fail(job: str, worker: int) -> str:
         raise ValueError(job)
 
     with pytest.raises(ValueError, match="a"):
-        list(executor.run(broken, ["a"], workers=1, address=""))
+        list(executor.run(fail, ["a"], workers=1, address=""))
 
 
-def test_a_cluster_that_is_not_there_is_known_at_once() -> None:
+def test_an_absent_cluster_is_noticed_at_once() -> None:
     pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
     ray = EXECUTORS.load("ray")
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nonsense", "host:99999999"):

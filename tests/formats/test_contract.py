@@ -35,21 +35,21 @@ CONTRACT = Contract(
 
 
 @pytest.fixture(params=[("int8_ptq", "tflite"), ("float32", "onnx")], ids=lambda p: p[1])
-def made(request, converted):
+def case(request, converted):
     """(the format, a file of it)."""
     return FORMATS.load(request.param[1]), converted[request.param]
 
 
-def test_a_contract_comes_back(made):
-    shelf, data = made
+def test_a_contract_comes_back(case):
+    shelf, data = case
     assert shelf.contract(data) is None
-    sealed = shelf.write_metadata(data, CONTRACT)
-    assert shelf.contract(sealed) == CONTRACT
-    assert shelf.inspect(sealed) == shelf.inspect(data)
+    content = shelf.write_metadata(data, CONTRACT)
+    assert shelf.contract(content) == CONTRACT
+    assert shelf.inspect(content) == shelf.inspect(data)
 
 
-def test_the_bytes_are_the_same_and_a_second_contract_replaces_the_first(made):
-    shelf, data = made
+def test_the_bytes_are_the_same_and_a_second_contract_replaces_the_first(case):
+    shelf, data = case
     other = dataclasses.replace(CONTRACT, name="other")
     once = shelf.write_metadata(data, CONTRACT)
     assert shelf.write_metadata(data, CONTRACT) == once
@@ -62,24 +62,24 @@ def answers(data, format_):
     dice = np.random.default_rng(0)
     if format_ == "onnx":
         session = InferenceSession(data)
-        given = session.get_inputs()[0]
-        image = dice.uniform(-1, 1, given.shape).astype(np.float32)
-        return session.run(None, {given.name: image})[0]
+        input_ = session.get_inputs()[0]
+        image = dice.uniform(-1, 1, input_.shape).astype(np.float32)
+        return session.run(None, {input_.name: image})[0]
     interpreter = Interpreter(model_content=data)
     interpreter.allocate_tensors()
-    given = interpreter.get_input_details()[0]
+    input_ = interpreter.get_input_details()[0]
     interpreter.set_tensor(
-        given["index"], dice.integers(-128, 128, given["shape"]).astype(given["dtype"])
+        input_["index"], dice.integers(-128, 128, input_["shape"]).astype(input_["dtype"])
     )
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def test_a_contract_changes_no_answer(made):
-    shelf, data = made
+def test_a_contract_changes_no_answer(case):
+    shelf, data = case
     format_ = shelf.inspect(data).format
-    sealed = shelf.write_metadata(data, CONTRACT)
-    np.testing.assert_array_equal(answers(sealed, format_), answers(data, format_))
+    content = shelf.write_metadata(data, CONTRACT)
+    np.testing.assert_array_equal(answers(content, format_), answers(data, format_))
 
 
 # TFLite, read as its metadata_schema.fbs says, with nothing of ours
@@ -117,10 +117,10 @@ def metadata(converted):
     data = FORMATS.load("tflite").write_metadata(converted["int8_ptq", "tflite"], CONTRACT)
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
-    packed = bytearray(np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes())
-    assert packed[4:8] == b"M001"
-    root = struct.unpack_from("<I", packed)[0]
-    return flatbuffers.table.Table(packed, root), data
+    metadata_bytes = bytearray(np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes())
+    assert metadata_bytes[4:8] == b"M001"
+    root = struct.unpack_from("<I", metadata_bytes)[0]
+    return flatbuffers.table.Table(metadata_bytes, root), data
 
 
 def test_tflite_readers_find_the_normalization(metadata):
@@ -156,7 +156,7 @@ def test_tflite_readers_find_the_labels(metadata):
 
 
 @pytest.mark.parametrize(
-    ("given", "mean", "std"),
+    ("changes", "mean", "std"),
     [
         (Preprocessing((0.0, 1.0)), [0] * 3, [255] * 3),
         (Preprocessing((0.0, 255.0)), [0] * 3, [1] * 3),
@@ -167,10 +167,10 @@ def test_tflite_readers_find_the_labels(metadata):
         ),
     ],
 )
-def test_normalization_is_in_pixels(given, mean, std):
+def test_normalization_is_in_pixels(changes, mean, std):
     from mobiledeploy.formats import tflite
 
-    assert tflite._normalization(given) == (mean, std)
+    assert tflite._normalization(changes) == (mean, std)
 
 
 def test_the_packed_files_are_stored_as_googles_readers_want_them(metadata):
@@ -199,7 +199,7 @@ def test_a_contract_of_an_earlier_version_is_read(metadata):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (gzip.compress(bytes(1 << 27), mtime=0), "too large"),
         (gzip.compress(bytes(10000), mtime=0)[:-12], "damaged"),
@@ -207,9 +207,9 @@ def test_a_contract_of_an_earlier_version_is_read(metadata):
     ],
     ids=["bomb", "cut", "none"],
 )
-def test_a_packed_contract_that_is_none_is_refused(metadata, content, said):
+def test_packed_content_that_is_not_a_contract_is_refused(metadata, content, message):
     _, data = metadata
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         FORMATS.load("tflite").contract(repacked(data, "mobiledeploy.json.gz", content))
 
 

@@ -1,4 +1,4 @@
-"""Model files that do not fit together: one line, no file beside them opened, no endless walk."""
+"""Inconsistent model files: an error in one line, no other file is opened, no endless loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONNX, TFLITE = FORMATS.load("onnx"), FORMATS.load("tflite")
 
 
 def whole(shelf: Any, data: bytes) -> None:
-    """Everything that is asked of a file."""
+    """Calls every function of the format on a file."""
     facts = shelf.inspect(data)
     cost.cost(facts.layers)
     shelf.float_layers(facts)
@@ -115,13 +115,13 @@ def test_the_small_onnx_file_is_sound():
 
 
 @pytest.mark.parametrize("what", ONNX_DAMAGE)
-def test_an_onnx_file_that_does_not_fit_is_refused(what, tmp_path, monkeypatch):
+def test_an_inconsistent_onnx_file_is_refused(what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_bytes(b"\1" * 6)
-    damage, said = ONNX_DAMAGE[what]
+    damage, message = ONNX_DAMAGE[what]
     model = network()
     damage(model)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         whole(ONNX, model.SerializeToString())
 
 
@@ -137,7 +137,7 @@ def test_an_onnx_quantizer_without_a_zero_point_has_0(absent):
     assert (weights.scale, weights.zero_point) == ((0.5, 0.25), (0, 0))
 
 
-def test_an_onnx_graph_in_a_circle_has_an_end():
+def test_an_onnx_graph_with_a_cycle_does_not_hang():
     model = network()
     circle(model)
     whole(ONNX, model.SerializeToString())
@@ -161,9 +161,9 @@ def small() -> Any:
     codes = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.SOFTMAX)
     model.operatorCodes, graph.operators = [], []
     for number, code in enumerate(codes):
-        made = schema.OperatorCodeT()
-        made.builtinCode = code
-        model.operatorCodes.append(made)
+        entry = schema.OperatorCodeT()
+        entry.builtinCode = code
+        model.operatorCodes.append(entry)
         op = schema.OperatorT()
         op.opcodeIndex, op.inputs, op.outputs = number, [number], [number + 1]
         graph.operators.append(op)
@@ -172,7 +172,7 @@ def small() -> Any:
     return model
 
 
-def packed(model: Any) -> bytes:
+def pack_model(model: Any) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -230,34 +230,34 @@ TFLITE_DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 def test_the_small_tflite_file_is_sound():
-    whole(TFLITE, packed(small()))
+    whole(TFLITE, pack_model(small()))
 
 
 @pytest.mark.parametrize("what", TFLITE_DAMAGE)
-def test_a_tflite_file_that_does_not_fit_is_refused(what):
-    damage, said = TFLITE_DAMAGE[what]
+def test_an_inconsistent_tflite_file_is_refused(what):
+    damage, message = TFLITE_DAMAGE[what]
     model = small()
     damage(model)
-    with pytest.raises(InputError, match=said):
-        whole(TFLITE, packed(model))
+    with pytest.raises(InputError, match=message):
+        whole(TFLITE, pack_model(model))
 
 
-def test_a_tflite_graph_in_a_circle_has_an_end():
+def test_a_tflite_graph_with_a_cycle_does_not_hang():
     model = small()
     graph_of(model).operators[0].inputs = [1]
     graph_of(model).outputs = [1]
-    assert TFLITE.inspect(packed(model)).logits == "codes"
+    assert TFLITE.inspect(pack_model(model)).logits == "codes"
 
 
 def test_tables_that_share_their_parts_are_counted_first(monkeypatch):
     monkeypatch.setattr(graph_room, "_MOST_PARTS", 5)
     with pytest.raises(InputError, match="more than a mobile network can"):
-        TFLITE.inspect(packed(small()))
+        TFLITE.inspect(pack_model(small()))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_a_contract_packed_otherwise_is_refused(method):
-    stream = io.BytesIO(packed(small()))
+def test_a_contract_with_another_compression_is_refused(method):
+    stream = io.BytesIO(pack_model(small()))
     with zipfile.ZipFile(stream, "a", method) as archive:
         archive.writestr("mobiledeploy.json", "{}")
     with pytest.raises(InputError, match="unknown method"):

@@ -1,4 +1,4 @@
-"""What both formats of finished files promise, on files that the real converters made."""
+"""Properties of finished files in both formats, checked on files from the real converters."""
 
 import flatbuffers
 import numpy as np
@@ -13,7 +13,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
 
 RNG = np.random.default_rng(0)
-# Of v1 0.25 at 64 with 12 classes: (filters, side) of the pointwise convolutions, and the strides.
+# For v1 0.25 at 64 with 12 classes: (filters, side) of the pointwise convolutions, and the strides.
 WIDTHS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)
 SIDES = (32, 32, 16, 16, 8, 8, 4, 4, 4, 4, 4, 4, 2, 2)
 BLOCKS = tuple(zip(WIDTHS, WIDTHS[1:], SIDES[1:], strict=False))
@@ -46,7 +46,7 @@ def an_image(facts):
 
 
 def halved_tflite(data):
-    """A copy with every second number of its largest kernel zero, and their share of all."""
+    """A copy with every second value of its largest kernel set to zero, and their share of all."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     kernels = [
         (np.prod(t.shape), t)
@@ -74,7 +74,7 @@ def halved_onnx(data):
     return model.SerializeToString(), share
 
 
-HALVED = {"tflite": halved_tflite, "onnx": halved_onnx}
+HALVERS = {"tflite": halved_tflite, "onnx": halved_onnx}
 
 
 @pytest.fixture(params=["float32", "int8_ptq"])
@@ -83,45 +83,45 @@ def recipe(request):
 
 
 @pytest.fixture(params=FORMATS.names())
-def made(request, recipe, converted):
+def case(request, recipe, converted):
     """(format, its shelf, the file) of a v1 0.25 at 64 with random weights."""
     return request.param, FORMATS.load(request.param), converted[recipe, request.param]
 
 
-def test_tensors_are_named_and_shaped(made, recipe):
-    format_, shelf, data = made
+def test_tensors_are_named_and_shaped(case, recipe):
+    format_, shelf, data = case
     facts = shelf.inspect(data)
     (image,), (scores,) = facts.inputs, facts.outputs
     assert (image.name, scores.name) == ("image", "scores")
     assert image.shape == {"NHWC": (1, 64, 64, 3), "NCHW": (1, 3, 64, 64)}[facts.layout]
     assert facts.layout == {"tflite": "NHWC", "onnx": "NCHW"}[format_]
     assert scores.shape == (1, 12)
-    wanted = "int8" if recipe == "int8_ptq" else "float32"
-    assert image.dtype == scores.dtype == wanted
-    if wanted == "int8":
+    dtype = "int8" if recipe == "int8_ptq" else "float32"
+    assert image.dtype == scores.dtype == dtype
+    if dtype == "int8":
         # Pixels in [-1, 1] fill the codes: one step is 2/255.
         assert image.scale[0] == pytest.approx(2 / 255, rel=1e-3)
         assert image.zero_point[0] in (-1, 0)
         assert scores.scale[0] == pytest.approx(1 / 256, rel=0.01)
 
 
-def test_layers_are_the_network(made, recipe):
-    format_, shelf, data = made
+def test_layers_are_the_network(case, recipe):
+    format_, shelf, data = case
     ops = [layer.op for layer in shelf.inspect(data).layers]
     convolutions = {"tflite": ("CONV_2D", "DEPTHWISE_CONV_2D"), "onnx": ("Conv",)}[format_]
     assert sum(op in convolutions for op in ops) == 28
     assert not {"PAD", "PADV2", "Pad", "TRANSPOSE", "BatchNormalization"} & set(ops)
-    assert ops.count("Transpose") == (3 if widened(recipe, format_) else 0)
+    assert ops.count("Transpose") == (3 if wide_file(recipe, format_) else 0)
 
 
-def widened(recipe, format_):
+def wide_file(recipe, format_):
     return format_ == "onnx" and RECIPES.load(recipe).RECIPE.full_integer
 
 
-def test_float_layers_are_found(made, recipe):
-    _, shelf, data = made
-    found = shelf.float_layers(shelf.inspect(data))
-    assert (found == ()) == (recipe == "int8_ptq")
+def test_float_layers_are_found(case, recipe):
+    _, shelf, data = case
+    operators = shelf.float_layers(shelf.inspect(data))
+    assert (operators == ()) == (recipe == "int8_ptq")
 
 
 @pytest.mark.parametrize("format_", FORMATS.names())
@@ -139,16 +139,16 @@ def test_weights_are_per_channel(format_, converted):
         assert set(tensor.zero_point) == {0}
 
 
-def test_weights_are_constant_and_activations_are_not(made, recipe):
-    format_, shelf, data = made
+def test_weights_are_constant_and_activations_are_not(case, recipe):
+    format_, shelf, data = case
     layers = shelf.inspect(data).layers
-    counted = [x for x in layers if x.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv")]
-    assert len(counted) == 28
-    for layer in counted:
+    convolutions = [x for x in layers if x.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv")]
+    assert len(convolutions) == 28
+    for layer in convolutions:
         assert [tensor.constant for tensor in layer.inputs[:2]] == [False, True]
         assert all(tensor.constant for tensor in layer.inputs[2:])
         assert not layer.outputs[0].constant
-    more = WIDE_MULT_ADDS if widened(recipe, format_) else 0
+    more = WIDE_MULT_ADDS if wide_file(recipe, format_) else 0
     assert cost.cost(layers).mult_adds == MULT_ADDS + more
     assert cost.cost(layers).uncounted == ()
 
@@ -158,27 +158,27 @@ def test_weights_are_constant_and_activations_are_not(made, recipe):
 def test_every_recipe_costs_the_mult_adds_of_the_network(recipe, format_, converted):
     if (recipe, format_) not in converted:
         pytest.skip("no converter makes it")
-    found = cost.cost(FORMATS.load(format_).inspect(converted[recipe, format_]).layers)
-    wide = widened(recipe, format_)
-    assert found.mult_adds == MULT_ADDS + wide * WIDE_MULT_ADDS
+    costs = cost.cost(FORMATS.load(format_).inspect(converted[recipe, format_]).layers)
+    wide = wide_file(recipe, format_)
+    assert costs.mult_adds == MULT_ADDS + wide * WIDE_MULT_ADDS
     # Normalisation is folded into kernels and biases. These biases are all zero: a converter
     # stores equal ones once, or leaves them out.
     kernels, biases = KERNELS + wide * WIDE_KERNELS, BIASES + wide * WIDE_BIASES
-    assert kernels <= found.params <= kernels + biases
-    kinds = {share.kind: share.layers for share in found.shares}
+    assert kernels <= costs.params <= kernels + biases
+    kinds = {share.kind: share.layers for share in costs.shares}
     first = "Conv 3x15" if wide else "Conv 3x3"
     assert kinds == {"Conv 1x1": 13, "Conv DW 3x3": 13, first: 1, "Fully Connected": 1}
 
 
-def test_sparsity_is_the_share_of_zeros_among_weights(made, recipe):
-    format_, shelf, data = made
+def test_sparsity_is_the_share_of_zeros_among_weights(case, recipe):
+    format_, shelf, data = case
     assert shelf.sparsity(data) < (0.05 if recipe == "int8_ptq" else 1e-3)
-    zeroed, share = HALVED[format_](data)
-    assert shelf.sparsity(zeroed) == pytest.approx(share, abs=0.02)
+    content, share = HALVERS[format_](data)
+    assert shelf.sparsity(content) == pytest.approx(share, abs=0.02)
 
 
-def test_a_tap_shows_the_logits_behind_the_softmax(made, recipe):
-    format_, shelf, data = made
+def test_an_exposed_tensor_gives_the_logits_before_the_softmax(case, recipe):
+    format_, shelf, data = case
     facts = shelf.inspect(data)
     probe_content = shelf.expose_tensor(data, facts.logits)
     (tensor,) = shelf.inspect(probe_content).outputs
@@ -193,26 +193,26 @@ def test_a_tap_shows_the_logits_behind_the_softmax(made, recipe):
         assert scores.ravel()[logits.argmax()] == scores.max()
 
 
-def test_an_unknown_tensor_is_refused(made):
-    _, shelf, data = made
+def test_an_unknown_tensor_is_refused(case):
+    _, shelf, data = case
     with pytest.raises(InputError, match="no tensor named nowhere"):
         shelf.expose_tensor(data, "nowhere")
 
 
-def test_sealing_twice_changes_nothing_more(made):
-    _, shelf, data = made
+def test_sealing_twice_changes_nothing_more(case):
+    _, shelf, data = case
     assert shelf.inspect(shelf.seal(data)) == shelf.inspect(data)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 0.3, 0.9])
-def test_truncated_files_are_refused(made, keep):
-    format_, shelf, data = made
+def test_truncated_files_are_refused(case, keep):
+    format_, shelf, data = case
     length = keep if isinstance(keep, int) else int(len(data) * keep)
     try:
         facts = shelf.inspect(data[:length])
     except InputError:
         return
-    # TFLite keeps its weights in front: a file cut late may still tell all its layers.
+    # TFLite stores its weights first: a file that is truncated late may still list all its layers.
     assert format_ == "tflite"
     assert len(facts.layers) == 31
 
@@ -248,24 +248,24 @@ def test_the_signature_is_named(converted):
 
 
 def run_part(format_, data, tensors):
-    """What a subgraph answers, in its order, for tensors by name."""
+    """The outputs of a subgraph, in its order, for tensors by name."""
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(data)
-    given = [tensors[tensor.name] for tensor in facts.inputs]
+    inputs = [tensors[tensor.name] for tensor in facts.inputs]
     if format_ == "onnx":
         return InferenceSession(data).run(
-            None, {t.name: value for t, value in zip(facts.inputs, given, strict=True)}
+            None, {t.name: value for t, value in zip(facts.inputs, inputs, strict=True)}
         )
     interpreter = Interpreter(model_content=data)
     interpreter.allocate_tensors()
-    for detail, value in zip(interpreter.get_input_details(), given, strict=True):
+    for detail, value in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], value)
     interpreter.invoke()
     return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_a_subgraph_shows_what_lies_within(recipe, format_, converted):
+def test_a_subgraph_gives_inner_tensors(recipe, format_, converted):
     data = converted[recipe, format_]
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(data)
@@ -280,22 +280,22 @@ def test_a_subgraph_shows_what_lies_within(recipe, format_, converted):
     whole = shelf.extract_subgraph(data, [facts.inputs[0].name], names)
     within = run_part(format_, whole, {facts.inputs[0].name: image})
     assert len(within) == len(names)
-    # From the middle on, what was given instead of made leads to the same end.
+    # From the middle on, given tensors instead of computed ones lead to the same output.
     middle, last = len(names) // 2, names[-1]
     rest = shelf.extract_subgraph(data, [facts.inputs[0].name, names[middle]], [last])
     assert [t.name for t in shelf.inspect(rest).inputs] == [names[middle]]
     assert len(rest) < len(whole)
     (end,) = run_part(format_, rest, {names[middle]: within[middle]})
     np.testing.assert_allclose(end, within[-1], atol=1e-5)
-    # Operators apart from each other, each given what the one before it made.
+    # Separate operators; each gets the output of the one before it.
     apart = shelf.extract_subgraph(data, [facts.inputs[0].name, *names], names)
-    given = {facts.inputs[0].name: image} | dict(zip(names, within, strict=True))
-    for one, other in zip(run_part(format_, apart, given), within, strict=True):
+    tensors = {facts.inputs[0].name: image} | dict(zip(names, within, strict=True))
+    for one, other in zip(run_part(format_, apart, tensors), within, strict=True):
         np.testing.assert_allclose(one.astype(float), other, atol=1e-4)
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_a_subgraph_of_what_is_not_there_is_refused(format_, converted):
+def test_a_subgraph_of_absent_tensors_is_refused(format_, converted):
     data = converted["float32", format_]
     with pytest.raises(InputError, match="no tensor named nothing"):
         FORMATS.load(format_).extract_subgraph(data, ["image"], ["nothing"])

@@ -41,30 +41,30 @@ def litert(data, pixels, pre):
 
 
 @pytest.fixture
-def asked(mediapipe, tmp_path):
-    """(file, images) -> what MediaPipe answers."""
+def ask_mediapipe(mediapipe, tmp_path):
+    """(file, images) -> the answers of MediaPipe."""
 
     def ask(data, pixels):
-        model, given = tmp_path / "model.tflite", tmp_path / "images.npy"
+        model, array_file = tmp_path / "model.tflite", tmp_path / "images.npy"
         model.write_bytes(data)
-        np.save(given, pixels)
-        return mediapipe.ask(model, given)
+        np.save(array_file, pixels)
+        return mediapipe.ask(model, array_file)
 
     return ask
 
 
 def scores(answer, labels):
     """[N, classes], each score at its class, and each class by its name."""
-    found = np.full((len(answer["images"]), len(labels)), np.nan)
-    for row, categories in zip(found, answer["images"], strict=True):
+    result = np.full((len(answer["images"]), len(labels)), np.nan)
+    for row, categories in zip(result, answer["images"], strict=True):
         for category in categories:
             assert category["name"] == labels[category["index"]]
             row[category["index"]] = category["score"]
-    return found
+    return result
 
 
 @pytest.mark.parametrize("name", ["float32", "int8_ptq"])
-def test_labels_and_scores_are_those_of_litert(unsigned, asked, name):
+def test_labels_and_scores_are_those_of_litert(unsigned, ask_mediapipe, name):
     path = unsigned / f"{name}.tflite"
     artifact, data = artifacts.load(path), path.read_bytes()
     assert artifact.io == {"float32": "float", "int8_ptq": "uint8"}[name]
@@ -72,12 +72,12 @@ def test_labels_and_scores_are_those_of_litert(unsigned, asked, name):
     pre, pixels = artifact.spec.preprocessing, images(artifact.spec.resolution)
     assert pre.labels == tuple("abcde")
     ours = litert(data, pixels, pre)
-    theirs = scores(asked(data, pixels), pre.labels)
+    theirs = scores(ask_mediapipe(data, pixels), pre.labels)
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-6 if name == "float32" else 0)
 
 
-def told_otherwise(folder, name, **changes):
-    """A file of the export that says another preprocessing, and that preprocessing."""
+def with_preprocessing(folder, name, **changes):
+    """A file of the export with another preprocessing in its metadata, and that preprocessing."""
     data = (folder / f"{name}.tflite").read_bytes()
     contract = TFLITE.contract(data)
     pre = dataclasses.replace(contract.preprocessing, **changes)
@@ -93,20 +93,20 @@ def told_otherwise(folder, name, **changes):
         {"input_range": (0.0, 1.0), "mean": (0.25,) * 3, "std": (0.5,) * 3},
     ],
 )
-def test_floats_are_normalized_there_as_here(unsigned, asked, changes):
-    data, pre = told_otherwise(unsigned, "float32", **changes)
+def test_floats_are_normalized_there_as_here(unsigned, ask_mediapipe, changes):
+    data, pre = with_preprocessing(unsigned, "float32", **changes)
     pixels = images((32, 32))
-    theirs = scores(asked(data, pixels), pre.labels)
+    theirs = scores(ask_mediapipe(data, pixels), pre.labels)
     np.testing.assert_allclose(theirs, litert(data, pixels, pre), rtol=0, atol=1e-5)
 
 
-def test_what_is_said_of_a_crop_is_so(unsigned, asked):
-    data, pre = told_otherwise(unsigned, "float32", crop=0.5)
+def test_the_documented_crop_is_right(unsigned, ask_mediapipe):
+    data, pre = with_preprocessing(unsigned, "float32", crop=0.5)
     dice = np.random.default_rng(0)
-    # Bright in the middle: a crop is another image.
+    # The image is bright in the middle, so a crop is another image.
     pixels = dice.integers(0, 60, (2, 32, 32, 3), np.uint8)
     pixels[:, 8:24, 8:24] += 190
-    theirs = scores(asked(data, pixels), pre.labels)
+    theirs = scores(ask_mediapipe(data, pixels), pre.labels)
     whole = litert(data, pixels, dataclasses.replace(pre, crop=1.0))
     np.testing.assert_allclose(theirs, whole, rtol=0, atol=1e-6)
     assert np.abs(theirs - litert(data, pixels, pre)).max() > 1e-3
@@ -114,14 +114,14 @@ def test_what_is_said_of_a_crop_is_so(unsigned, asked):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"channels": "bgr"}, "Only RGB color space"),
         ({"mean": (0.1, 0.2, 0.3)}, "Per-channel image normalization"),
     ],
 )
-def test_what_is_said_to_be_refused_is_refused(unsigned, asked, changes, said):
-    data, pre = told_otherwise(unsigned, "float32", **changes)
-    assert said in asked(data, images((32, 32)))["error"]
+def test_documented_refusals_happen(unsigned, ask_mediapipe, changes, message):
+    data, pre = with_preprocessing(unsigned, "float32", **changes)
+    assert message in ask_mediapipe(data, images((32, 32)))["error"]
     (warning,) = consumers.warnings(pre, TFLITE.inspect(data))
     assert "refuses the file" in warning.message

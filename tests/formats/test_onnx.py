@@ -1,4 +1,4 @@
-"""What ONNX files alone ask for: which operators are integers, and along which axis."""
+"""ONNX files only: which operators are integers, and along which axis."""
 
 import numpy as np
 import onnx
@@ -47,23 +47,23 @@ CONSTANTS = {
 }
 
 
-def between(op, *, zero=0, quantized=1, constant=None, attributes=None, inputs=1):
+def between(op, *, zero=0, quantized_count=1, constant=None, attributes=None, inputs=1):
     """QuantizeLinear, DequantizeLinear, `op`, QuantizeLinear, DequantizeLinear, as a file.
 
     Of its `inputs`, `quantized` come from a DequantizeLinear.
     """
-    named = {"s": np.float32(0.05), "z": np.int8(0), "last": np.int8(zero)}
+    constants = {"s": np.float32(0.05), "z": np.int8(0), "last": np.int8(zero)}
     nodes, images, feeds = [], [], []
     for number in range(inputs):
         name = f"x{number}"
         images.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, IMAGE))
-        if number < quantized:
+        if number < quantized_count:
             nodes.append(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}q"]))
             nodes.append(helper.make_node("DequantizeLinear", [f"{name}q", "s", "z"], [f"{name}d"]))
             name = f"{name}d"
         feeds.append(name)
     if constant is not None:
-        named["c"] = constant
+        constants["c"] = constant
         feeds.append("c")
         if constant.dtype == np.int8:
             nodes.append(helper.make_node("DequantizeLinear", ["c", "s", "z"], ["cd"]))
@@ -72,14 +72,16 @@ def between(op, *, zero=0, quantized=1, constant=None, attributes=None, inputs=1
     nodes.append(helper.make_node("QuantizeLinear", ["y", "s", "last"], ["yq"]))
     nodes.append(helper.make_node("DequantizeLinear", ["yq", "s", "last"], ["yd"]))
     end = helper.make_tensor_value_info("yd", TensorProto.FLOAT, None)
-    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in named.items()]
-    graph = helper.make_graph(nodes, "g", images, [end], held)
+    initializers = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    ]
+    graph = helper.make_graph(nodes, "g", images, [end], initializers)
     opset = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
 
 
 def left_in_float(data, op, folder):
-    """Whether ONNX Runtime, done with optimizing, still has `op` behind a DequantizeLinear."""
+    """Whether ONNX Runtime still has `op` behind a DequantizeLinear after optimizing."""
     options = SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -94,18 +96,18 @@ def left_in_float(data, op, folder):
 
 
 @pytest.mark.parametrize("op", [*CASES, *CONSTANTS])
-def test_what_onnx_runtime_leaves_in_float_is_named(op, tmp_path):
+def test_operators_that_onnx_runtime_leaves_in_float_are_named(op, tmp_path):
     attributes, inputs = CASES.get(op, ({}, 1))
     data = between(
-        op, constant=CONSTANTS.get(op), attributes=attributes, inputs=inputs, quantized=inputs
+        op, constant=CONSTANTS.get(op), attributes=attributes, inputs=inputs, quantized_count=inputs
     )
-    found = shelf.float_layers(shelf.inspect(data))
-    assert found == ((op,) if left_in_float(data, op, tmp_path) else ())
+    operators = shelf.float_layers(shelf.inspect(data))
+    assert operators == ((op,) if left_in_float(data, op, tmp_path) else ())
 
 
 def row_of(*nodes, weights=np.float32):
     """QuantizeLinear, DequantizeLinear, `nodes` from x to y, QuantizeLinear, DequantizeLinear."""
-    named = {"s": np.float32(0.05), "z": np.int8(0), "w": np.ones((4, 4, 1, 1), weights)}
+    constants = {"s": np.float32(0.05), "z": np.int8(0), "w": np.ones((4, 4, 1, 1), weights)}
     first = [
         helper.make_node("QuantizeLinear", ["x0", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
@@ -121,7 +123,7 @@ def row_of(*nodes, weights=np.float32):
         "g",
         [helper.make_tensor_value_info("x0", TensorProto.FLOAT, IMAGE)],
         [helper.make_tensor_value_info("yd", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in named.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     opset = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
@@ -139,7 +141,7 @@ def row_of(*nodes, weights=np.float32):
         ([("Erf", ["x"], ["e"]), ("Mul", ["x0", "e"], ["y"])], ()),
     ],
 )
-def test_a_row_between_integers_is_told_from_a_network_in_float(nodes, between_):
+def test_a_chain_between_integers_differs_from_a_network_in_float(nodes, between_):
     facts = shelf.inspect(row_of(*nodes, weights=np.int8))
     assert shelf.float_layers(facts) == tuple(op for op, *_ in nodes)
     assert shelf.between_integers(facts) == between_
@@ -151,7 +153,7 @@ def test_weights_that_are_floats_are_not_between_integers():
     assert shelf.between_integers(facts) == ()
 
 
-def test_an_answer_in_float_is_not_between_integers():
+def test_an_output_in_float_is_not_between_integers():
     model = onnx.load_from_string(row_of(("Erf", ["x"], ["y"]), weights=np.int8))
     del model.graph.node[-2:]
     model.graph.output[0].name = "y"
@@ -168,20 +170,20 @@ def test_a_relu_is_an_integer_where_the_codes_begin_at_zero(tmp_path):
 
 
 def test_one_float_input_makes_the_operator_float(tmp_path):
-    data = between("Add", inputs=2, quantized=1)
+    data = between("Add", inputs=2, quantized_count=1)
     assert shelf.float_layers(shelf.inspect(data)) == ("Add",)
     assert left_in_float(data, "Add", tmp_path)
 
 
-def test_an_answer_that_is_never_quantized_is_float():
+def test_an_output_that_is_never_quantized_is_float():
     model = onnx.load_from_string(between("Softmax"))
     del model.graph.node[-2:]
     model.graph.output[0].name = "y"
     assert shelf.float_layers(shelf.inspect(model.SerializeToString())) == ("Softmax",)
 
 
-@pytest.mark.parametrize(("written", "axis"), [(None, 1), (0, 0), (1, 1), (-1, 3), (-4, 0)])
-def test_the_axis_of_the_scales_is_the_nodes(written, axis):
+@pytest.mark.parametrize(("attribute", "axis"), [(None, 1), (0, 0), (1, 1), (-1, 3), (-4, 0)])
+def test_the_axis_of_the_scales_is_the_nodes(attribute, axis):
     model = onnx.load_from_string(between("Conv", constant=np.ones((4, 4, 4, 4), np.int8)))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     model.graph.initializer.append(numpy_helper.from_array(np.full(4, 0.1, np.float32), "four"))
@@ -189,8 +191,8 @@ def test_the_axis_of_the_scales_is_the_nodes(written, axis):
     assert constants["c"].dims == [4, 4, 4, 4]
     node = next(n for n in model.graph.node if n.input[0] == "c")
     node.input[1:] = ["four", "zeros"]
-    if written is not None:
-        node.attribute.append(helper.make_attribute("axis", written))
+    if attribute is not None:
+        node.attribute.append(helper.make_attribute("axis", attribute))
     layers = shelf.inspect(model.SerializeToString()).layers
     tensor = next(t for layer in layers for t in layer.inputs if t.name == "c")
     assert (tensor.axis, len(tensor.scale)) == (axis, 4)

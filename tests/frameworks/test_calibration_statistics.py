@@ -1,4 +1,4 @@
-"""What a network remembers of the images of its training."""
+"""The statistics of the training images in a network."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def trained(library, images, *, norm=True):
     x = layers.ReLU()(batch_norm(x) if norm else x)
     model = library.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
     if norm and images is not None:
-        seen = np.asarray(before(images))
+        values = np.asarray(before(images))
         gamma, beta, _, _ = batch_norm.get_weights()
         axes = (0, 1, 2)
-        batch_norm.set_weights([gamma, beta, seen.mean(axis=axes), seen.var(axis=axes)])
+        batch_norm.set_weights([gamma, beta, values.mean(axis=axes), values.var(axis=axes)])
     return Model("tf_keras" if library is tf_keras else "keras3", model)
 
 
@@ -45,9 +45,11 @@ def trained(library, images, *, norm=True):
 @pytest.mark.parametrize("right", RANGES, ids=str)
 def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right):
     model = trained(library, prepared(right)[1])
-    for said in RANGES:
-        found = calibration_statistics.likelier_range(tracing.freeze(model, SIZE), *prepared(said))
-        assert found == (None if said == right else right)
+    for message in RANGES:
+        result = calibration_statistics.likelier_range(
+            tracing.freeze(model, SIZE), *prepared(message)
+        )
+        assert result == (None if message == right else right)
 
 
 def test_mean_and_deviation_are_kept_apart_from_the_range():
@@ -59,13 +61,13 @@ def test_mean_and_deviation_are_kept_apart_from_the_range():
         )
         is None
     )
-    found = calibration_statistics.likelier_range(
+    result = calibration_statistics.likelier_range(
         tracing.freeze(model, SIZE), *prepared((0.0, 255.0), **normal)
     )
-    assert found == (0.0, 1.0)
+    assert result == (0.0, 1.0)
 
 
-def test_other_images_of_the_right_range_are_no_wrong_range():
+def test_other_images_of_the_right_range_are_accepted():
     """Darker, and of less contrast than what it was trained on."""
     pre, images = prepared((-1.0, 1.0))
     model = trained(tf_keras, images)
@@ -76,7 +78,7 @@ def test_other_images_of_the_right_range_are_no_wrong_range():
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["none", "untrained"])
-def test_without_a_trained_batch_norm_nothing_is_kept(norm):
+def test_without_a_trained_batch_norm_there_is_no_range(norm):
     model = trained(tf_keras, None, norm=norm)
     assert (
         calibration_statistics.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 255.0)))

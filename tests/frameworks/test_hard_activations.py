@@ -39,8 +39,8 @@ def test_a_graph_answers_as_its_layers_do(model):
 
 def test_a_saved_model_loads(model, tmp_path):
     model.save(tmp_path / "model.keras")
-    loaded = tf_keras.models.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_array_equal(loaded(IMAGES), model(IMAGES))
+    loaded_model = tf_keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(loaded_model(IMAGES), model(IMAGES))
 
 
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
@@ -54,9 +54,9 @@ def test_a_saved_model_loads(model, tmp_path):
 def test_files_hold_the_operators_that_are_fast(model, recipe, format_, expected):
     shelf = FORMATS.load(format_)
     facts = shelf.inspect(press(Model("tf_keras", model), recipe, format_, IMAGES))
-    found = Counter(layer.op for layer in facts.layers)
-    assert {op: found[op] for op in expected} == expected
+    result = Counter(layer.op for layer in facts.layers)
+    assert {op: result[op] for op in expected} == expected
     # Around the first convolution, of int8 ONNX alone.
-    assert found["Transpose"] == (3 if (recipe, format_) == ("int8_ptq", "onnx") else 0)
+    assert result["Transpose"] == (3 if (recipe, format_) == ("int8_ptq", "onnx") else 0)
     if recipe == "int8_ptq":
         assert shelf.float_layers(facts) == ()

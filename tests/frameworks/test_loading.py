@@ -44,13 +44,13 @@ def test_the_first_useful_line(text, line):
     ("write", "suffix"),
     [(h5(lambda c: [lambda_layer(c)]), ".h5"), (k3(lambda c: [keras3_lambda(c)]), ".keras")],
 )
-def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
-    """Even if its hash was taken of what it is now: what Keras is given is looked at again."""
+def test_a_file_that_was_another_at_the_check_is_refused(tmp_path, write, suffix):
+    """The content for Keras is checked again, even if the hash is that of the present file."""
     path = write(tmp_path, tmp_path / "canary")
-    looked_at = dataclasses.replace(keras.detect(path), code=())
+    earlier = dataclasses.replace(keras.detect(path), code=())
     with (
-        pytest.raises(InputError, match="was changed while it was read"),
-        loading.for_inference(looked_at, suffix),
+        pytest.raises(InputError, match="changed while it was read"),
+        loading.for_inference(earlier, suffix),
     ):
         pass
     trusted = dataclasses.replace(keras.detect(path), trusted=True)
@@ -59,20 +59,20 @@ def test_a_file_that_was_another_when_it_was_looked_at(tmp_path, write, suffix):
 
 
 def test_a_fixed_batch_is_refused():
-    with pytest.raises(InputError, match="m has a fixed batch of 8; 1 or an open one is needed"):
-        loading.checked(((8, 32, 32, 3), "float32"), (8, 5), "m")
+    with pytest.raises(InputError, match="m has a fixed batch of 8; 1 or a dynamic one is needed"):
+        loading.check_shapes(((8, 32, 32, 3), "float32"), (8, 5), "m")
     for batch in (1, None):
-        shapes = loading.checked(((batch, 32, 32, 3), "float32"), (batch, 5), "m")
+        shapes = loading.check_shapes(((batch, 32, 32, 3), "float32"), (batch, 5), "m")
         assert shapes == ((batch, 32, 32, 3), (batch, 5))
 
 
-def test_temporary_files_that_cannot_be_written_are_the_users(tmp_path):
-    with pytest.raises(UsageError) as caught, loading.temporary_folder():
+def test_unwritable_temporary_files_are_a_usage_error(tmp_path):
+    with pytest.raises(UsageError) as excinfo, loading.temporary_folder():
         (tmp_path / "absent" / "file").write_bytes(b"")
-    assert caught.value.message == (
+    assert excinfo.value.message == (
         f"cannot write temporary files in {tempfile.gettempdir()}: no such file or directory"
     )
-    assert "TMPDIR" in caught.value.hint
+    assert "TMPDIR" in excinfo.value.hint
     with pytest.raises(UsageError, match="disk is full"), loading.writing_temporary(KeyError):
         raise KeyError("disk is full")
     with pytest.raises(InputError), loading.temporary_folder():
@@ -89,7 +89,7 @@ def raiser(error, module):
 @pytest.mark.parametrize(
     "error", [AssertionError("no x"), AttributeError("no y"), TypeError("no z")], ids=repr
 )
-def test_a_slip_of_ours_is_not_the_files(error):
+def test_an_error_in_our_code_is_not_blamed_on_the_file(error):
     with pytest.raises(type(error)), loading.refusing("the file"):
         raiser(error, "mobiledeploy.frameworks.tf_keras")()
 
@@ -101,18 +101,18 @@ def test_a_slip_of_ours_is_not_the_files(error):
         (AttributeError("no y"), "keras.src.models"),
         (TypeError("no z"), "tf_keras.src.engine"),
         (ValueError("no w"), "mobiledeploy.frameworks.tf_keras"),
-        # Keras makes it of what the file says.
+        # Keras builds it from the file.
         (TypeError("no v"), "mobiledeploy.frameworks.response_normalization"),
     ],
     ids=str,
 )
-def test_what_a_framework_raises_is_the_files(error, module):
+def test_an_error_of_a_framework_is_blamed_on_the_file(error, module):
     with pytest.raises(InputError, match="the file: no"), loading.refusing("the file"):
         raiser(error, module)()
 
 
 @pytest.mark.parametrize(
-    ("listed", "names"),
+    ("listing", "names"),
     [
         ([b"a", b"b"], ["a", "b"]),
         (np.array(["a"], h5py.string_dtype()), ["a"]),
@@ -121,8 +121,8 @@ def test_what_a_framework_raises_is_the_files(error, module):
         (None, []),
     ],
 )
-def test_names_in_an_attribute_of_any_kind(tmp_path, listed, names):
+def test_names_in_an_attribute_of_any_kind(tmp_path, listing, names):
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        if listed is not None:
-            file.attrs["names"] = listed
+        if listing is not None:
+            file.attrs["names"] = listing
         assert loading.names(file, "names") == names

@@ -1,4 +1,4 @@
-"""Where a model ends, and what a frozen one says of it."""
+"""The outputs of a model, and those of its frozen functions."""
 
 import subprocess
 import sys
@@ -54,38 +54,40 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_softmax_is_found_behind(end):
+def test_a_final_softmax_is_recognized(end):
     model = ending(*ENDS[end])
-    frozen = tracing.freeze(model, SIZE)
+    frozen_model = tracing.freeze(model, SIZE)
     expected = model.handle(IMAGES).numpy()
-    rows = frozen.run(IMAGES)
+    rows = frozen_model.run(IMAGES)
     assert rows.shape == (3, 4)
-    assert frozen.scores is not None
+    assert frozen_model.scores is not None
     np.testing.assert_allclose(
         logits_of(expected), rows - rows.mean(axis=1, keepdims=True), atol=1e-5
     )
-    for output, wanted in (("softmax", expected), ("logits", rows)):
-        answer = [frozen.ending(output)(tf.constant(i[None]))["scores"].numpy()[0] for i in IMAGES]
-        np.testing.assert_allclose(answer, wanted, atol=1e-5)
-    kinds = [op.type for op in _flat(frozen.ending("softmax")).graph.get_operations()]
+    for output, target in (("softmax", expected), ("logits", rows)):
+        answer = [
+            frozen_model.ending(output)(tf.constant(i[None]))["scores"].numpy()[0] for i in IMAGES
+        ]
+        np.testing.assert_allclose(answer, target, atol=1e-5)
+    kinds = [op.type for op in _flat(frozen_model.ending("softmax")).graph.get_operations()]
     assert kinds.count("Softmax") == 1
     assert [kind for kind in kinds if kind != "Identity"][-1] == "Softmax"
 
 
-def test_a_softmax_over_pairs_is_no_end():
+def test_a_softmax_over_pairs_is_not_a_final_softmax():
     model = ending(layers.Reshape((2, 2)), layers.Softmax(), layers.Flatten())
-    frozen = tracing.freeze(model, SIZE)
-    assert frozen.scores is None
-    np.testing.assert_allclose(frozen.run(IMAGES), model.handle(IMAGES), atol=1e-6)
+    frozen_model = tracing.freeze(model, SIZE)
+    assert frozen_model.scores is None
+    np.testing.assert_allclose(frozen_model.run(IMAGES), model.handle(IMAGES), atol=1e-6)
 
 
-def test_what_cannot_be_traced_is_one_line():
+def test_an_untraceable_model_is_an_error_in_one_line():
     image = layers.Input((None, None, 3))
     scores = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 9)(image))
     model = Model("tf_keras", tf_keras.Model(image, scores))
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         tracing.freeze(model, (4, 4))
-    assert caught.value.message == (
+    assert excinfo.value.message == (
         "TensorFlow cannot run the model on one 4x4 image: "
         "Negative dimension size caused by subtracting 9 from 4"
     )
@@ -106,9 +108,11 @@ def counted(*stack, library=tf_keras):
     outer = library.layers.Input((16, 16, 3))
     whole = library.Model(outer, handle(stem(outer)))
     rows = tracing.layers(Model(framework, whole), SIZE)
-    found = cost.cost(rows)
-    assert found.params == tracing.parameters(Model(framework, whole)).total == whole.count_params()
-    return found.mult_adds - 16 * 16 * 3 * 8, found.uncounted
+    result = cost.cost(rows)
+    assert (
+        result.params == tracing.parameters(Model(framework, whole)).total == whole.count_params()
+    )
+    return result.mult_adds - 16 * 16 * 3 * 8, result.uncounted
 
 
 @pytest.mark.parametrize("library", [tf_keras, keras], ids=["keras2", "keras3"])
@@ -160,9 +164,9 @@ def test_attention_counts_its_projections_and_names_the_rest():
     rows = layers.Reshape((256, 3))(x)
     attention = layers.MultiHeadAttention(2, 4)(rows, rows)
     model = Model("tf_keras", tf_keras.Model(x, attention))
-    found = cost.cost(tracing.layers(model, SIZE))
-    assert found.mult_adds == 4 * 256 * 3 * 8
-    assert found.uncounted == ("Einsum",)
+    result = cost.cost(tracing.layers(model, SIZE))
+    assert result.mult_adds == 4 * 256 * 3 * 8
+    assert result.uncounted == ("Einsum",)
 
 
 def test_layers_have_the_names_of_the_models_own():
@@ -174,24 +178,24 @@ def test_layers_have_the_names_of_the_models_own():
 
 def test_layers_stand_in_order_and_hold_static_shapes():
     rows = tracing.layers(ending(layers.Softmax()), SIZE)
-    known = {"image"}
+    known_values = {"image"}
     for row in rows:
         for tensor in (*row.inputs, *row.outputs):
             assert all(side > 0 for side in tensor.shape)
-        known |= {tensor.name for tensor in row.outputs}
+        known_values |= {tensor.name for tensor in row.outputs}
     assert rows[0].op == "Conv2D"
     assert [tensor.constant for tensor in rows[0].inputs] == [False, True, True]
     assert rows[0].inputs[0].shape == (1, 16, 16, 3)
-    made = [tensor.name for row in rows for tensor in row.outputs]
+    result = [tensor.name for row in rows for tensor in row.outputs]
     for number, row in enumerate(rows):
-        later = set(made[number:])
+        later = set(result[number:])
         assert not later & {tensor.name for tensor in row.inputs}
 
 
 def test_trainable_parameters_are_those_that_training_changes():
     model = ending(layers.BatchNormalization())
-    found = tracing.parameters(model)
-    assert found == tracing.Parameters(3 * 9 * 4 + 4 + 2 * 4, 3 * 9 * 4 + 4 + 4 * 4)
+    result = tracing.parameters(model)
+    assert result == tracing.Parameters(3 * 9 * 4 + 4 + 2 * 4, 3 * 9 * 4 + 4 + 4 * 4)
 
 
 FULL = """
@@ -212,15 +216,17 @@ except UsageError as error:
 """
 
 
-def test_a_full_temporary_disk_is_the_users(tmp_path):
+def test_a_full_temporary_disk_is_a_usage_error(tmp_path):
     """A small tmpfs, in a user namespace, as TMPDIR."""
     script = (
         f"mount -t tmpfs -o size=200k none {tmp_path} && "
         f'TMPDIR={tmp_path} exec {sys.executable} -c "$0"'
     )
-    done = subprocess.run(
+    process = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script, FULL], capture_output=True, text=True, check=False
     )
-    namespaces.need(done)
-    assert done.stdout.startswith(f"cannot write temporary files in {tmp_path}: "), done.stderr
-    assert "no space" in done.stdout.lower()
+    namespaces.need(process)
+    assert process.stdout.startswith(f"cannot write temporary files in {tmp_path}: "), (
+        process.stderr
+    )
+    assert "no space" in process.stdout.lower()

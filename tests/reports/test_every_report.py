@@ -1,4 +1,4 @@
-"""What every file of the shelf does with what it is given, hostile names included."""
+"""Every file of the shelf renders every report, hostile names included."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verdict(outcome, metric="accuracy", subject="", line="it was so"):
 
 
 def check(*verdicts, path="build/a.tflite", **given):
-    known = Check(
+    known_values = Check(
         path=path,
         model="m",
         recipe="int8_ptq",
@@ -47,7 +47,7 @@ def check(*verdicts, path="build/a.tflite", **given):
         verdicts=verdicts,
         warnings=(NamedWarning("other-isa", "another machine"),),
     )
-    return replace(known, **given)
+    return replace(known_values, **given)
 
 
 MIXED = Report(
@@ -57,7 +57,7 @@ MIXED = Report(
         check(verdict("inconclusive", line="1,855 images would decide"), path="build/b.onnx"),
     ),
 )
-# One file passed, the other could not be judged.
+# One file passed, the other has no verdict.
 BROKEN = Report(
     "mobiledeploy check",
     (check(verdict("pass")),),
@@ -90,7 +90,7 @@ def test_every_report_is_text_that_ends_in_a_newline(name, report):
 def test_a_drawing_is_xml_whatever_the_names_in_it(kind):
     """A control character in one of them ended the whole process."""
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
-    drawn = Result(
+    samples = Result(
         "2026-01-01T00:00:00.000+00:00",
         "a" * 64,
         HOSTILE,
@@ -111,7 +111,7 @@ def test_a_drawing_is_xml_whatever_the_names_in_it(kind):
         0.9,
         10**7,
     )
-    svg = REPORTS.load("svg").render(Report(HOSTILE, results=(drawn,)))
+    svg = REPORTS.load("svg").render(Report(HOSTILE, results=(samples,)))
     texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
     assert any(text.startswith("<b>|") for text in texts)
 
@@ -134,7 +134,7 @@ def test_junit_counts_a_case_for_each_verdict():
     assert cases["build/b.onnx", "accuracy"].find("error").get("type") == "inconclusive"
 
 
-def test_junit_skips_what_is_only_warned_of():
+def test_junit_skips_warnings():
     root = ElementTree.fromstring(
         REPORTS.load("junit").render(replace(MIXED, on_inconclusive="warn"))
     )
@@ -179,8 +179,8 @@ def test_the_page_says_which_artifact_a_verdict_is_of():
         weights="run",
         weights_sha256="b" * 64,
     )
-    said = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
-    page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(said,)))
+    message = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
+    page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(message,)))
     cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")
     assert "".join(f"<td>{cell}</td>" for cell in cells) in page
     page = REPORTS.load("html").render(BROKEN)
@@ -208,13 +208,13 @@ def test_github_names_cannot_begin_a_command():
     assert text.startswith("::error title=<b>|`%3A%3Aerror")
 
 
-def test_github_says_that_all_is_well():
+def test_github_reports_success():
     assert REPORTS.load("github").render(Report("gate", (check(verdict("pass")),))) == (
         "::notice title=gate::1 artifact passed\n"
     )
 
 
-def test_markdown_shows_names_as_they_stand():
+def test_markdown_shows_names_literally():
     report = Report("x", (check(verdict("fail", "class", "c", HOSTILE), path=HOSTILE),))
     text = REPORTS.load("markdown").render(report)
     assert "\\<b\\>\\|\\`::error::\\*\\[x\\](y) ::set-output" in text

@@ -1,4 +1,4 @@
-"""What the reports say of accuracy: of which network, on which images."""
+"""Accuracy in the reports names its network and its images."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def test_a_tie_is_drawn_off_the_front_with_its_interval() -> None:
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     from mobiledeploy.reports import svg
 
-    known = {a.artifact_sha256: a for a in TIED.answers}
-    (plot, *_) = svg._of_images("x", list(TIED.results), known)
+    known_values = {a.artifact_sha256: a for a in TIED.answers}
+    (plot, *_) = svg._of_images("x", list(TIED.results), known_values)
     data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
     assert [p["top1"] for p in data["front"]] == [66, 90]
     (tie,) = data["ties"]
@@ -146,8 +146,8 @@ def test_a_tie_of_equal_cost_is_drawn_too() -> None:
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     from mobiledeploy.reports import svg
 
-    known = {a.artifact_sha256: a for a in LEVEL.answers}
-    *_, plot = svg._of_images("x", list(LEVEL.results), known)
+    known_values = {a.artifact_sha256: a for a in LEVEL.answers}
+    *_, plot = svg._of_images("x", list(LEVEL.results), known_values)
     data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
     assert [(p["x"], p["top1"]) for p in data["front"]] == [(1, 50), (2, 67), (3, 90)]
     (tie,) = data["ties"]
@@ -176,7 +176,7 @@ console.log(JSON.stringify({ drawn, said: said("measured"), level: said("multadd
 
 
 def drawn(report: Report, folder: Path) -> dict[str, Any]:
-    """What the page's own script draws of a report, and says below the plots."""
+    """The plots of the page's own script, and the text below them."""
     pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
     node = shutil.which("node")
     if node is None:
@@ -185,38 +185,40 @@ def drawn(report: Report, folder: Path) -> dict[str, Any]:
     (folder / "data.json").write_text(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     (folder / "page.mjs").write_text(PAGE)
     script = Path(html.__file__).with_name("page") / "page.js"
-    done = subprocess.run(
+    process = subprocess.run(
         [node, folder / "page.mjs", script, folder / "data.json"],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
-    said = drawn(TIED, tmp_path)
-    plot = said["drawn"]["#view-measured"]
+    message = drawn(TIED, tmp_path)
+    plot = message["drawn"]["#view-measured"]
     assert [p["top1"] for p in plot["front"]] == [66, 90]
     (tie,) = plot["ties"]
     low, high = gate.bounds(0, 1, 100)
     assert tie["low"] == pytest.approx(66 - 100 * high, abs=1e-9)
     assert tie["high"] == pytest.approx(66 - 100 * low, abs=1e-9)
-    assert "net float32.tflite, 67 %, a tie with the cheaper one beside it: +1.0" in said["said"]
+    assert "net float32.tflite, 67 %, a tie with the cheaper one beside it: +1.0" in message["said"]
 
 
 def test_the_page_draws_ties_of_equal_cost(tmp_path: Path) -> None:
-    said = drawn(LEVEL, tmp_path)
-    plot = said["drawn"]["#view-multadds"]
+    message = drawn(LEVEL, tmp_path)
+    plot = message["drawn"]["#view-multadds"]
     assert [(p["x"], p["top1"]) for p in plot["front"]] == [(1, 50), (2, 67), (3, 90)]
     (tie,) = plot["ties"]
     low, high = gate.bounds(1, 0, 100)
     assert (tie["x"], tie["top1"]) == (2, 66)
     assert tie["low"] == pytest.approx(67 - 100 * high, abs=1e-9)
     assert tie["high"] == pytest.approx(67 - 100 * low, abs=1e-9)
-    assert "6 points, 4 on the front" in said["level"]
-    assert "net float32.tflite, 66 %, a tie with the best of the same cost: -1.0" in said["level"]
+    assert "6 points, 4 on the front" in message["level"]
+    assert (
+        "net float32.tflite, 66 %, a tie with the best of the same cost: -1.0" in message["level"]
+    )
 
 
 def test_the_page_knows_them_too() -> None:

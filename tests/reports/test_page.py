@@ -24,7 +24,7 @@ EVIL = "</script><script>document.title='broken'</script><img src=x onerror=aler
 
 
 def result(number: int, kind: str = "measured", **change: object) -> Result:
-    made = Result(
+    output = Result(
         f"2026-01-{1 + number % 28:02}T00:00:00.000+00:00",
         f"{number:064x}",
         f"net_{number % 3}",
@@ -45,7 +45,7 @@ def result(number: int, kind: str = "measured", **change: object) -> Result:
         0.9,
         10**7 + number,
     )
-    return dataclasses.replace(made, **change)
+    return dataclasses.replace(output, **change)
 
 
 def sample() -> Report:
@@ -96,9 +96,9 @@ def opened(browser: Any, report: Report, folder: Path) -> Any:
 
 def ready(browser: Any) -> int:
     for _ in range(300):
-        found = browser.execute_script("return document.body?.dataset.ready")
-        if found is not None:
-            return int(found)
+        outcome = browser.execute_script("return document.body?.dataset.ready")
+        if outcome is not None:
+            return int(outcome)
         time.sleep(0.1)
     raise AssertionError(browser.get_log("browser"))
 
@@ -139,8 +139,8 @@ def test_it_opens_without_an_error_and_without_the_network(browser, tmp_path) ->
     opened(browser, sample(), tmp_path)
     assert browser.title == "Nets & <b>"
     assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
-    asked = [e["message"] for e in browser.get_log("performance")]
-    urls = [m for m in asked if '"Network.requestWillBeSent"' in m]
+    request = [e["message"] for e in browser.get_log("performance")]
+    urls = [m for m in request if '"Network.requestWillBeSent"' in m]
     assert urls and all('"url":"file:' in m or '"url":"data:' in m for m in urls)
     # Each kind has its own plot, and the numbers of one only.
     assert len(marks(browser, "measured")) == 13
@@ -149,15 +149,15 @@ def test_it_opens_without_an_error_and_without_the_network(browser, tmp_path) ->
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
 
 
-def test_the_front_is_the_one_that_is_computed_elsewhere(browser, tmp_path) -> None:
+def test_the_front_equals_that_of_the_analysis(browser, tmp_path) -> None:
     report = sample()
     opened(browser, report, tmp_path)
     mine = [r for r in report.results if r.kind == "measured"]
     best = pareto.front([(r.latency_ns or 0, r.top1 or 0) for r in mine])
-    said = browser.execute_script(
+    message = browser.execute_script(
         "return document.querySelector('#plot-measured figcaption').textContent"
     )
-    assert f"13 points, {len(best)} on the front" in said
+    assert f"13 points, {len(best)} on the front" in message
 
 
 def test_filters_and_hover(browser, tmp_path) -> None:
@@ -253,13 +253,13 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
 def test_a_hundred_thousand_figures(browser, tmp_path) -> None:
     kinds = ("measured", "counted", "estimated")
     rows = tuple(result(n, kinds[n % 3]) for n in range(100_000))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     opened(browser, Report("many", results=rows), tmp_path)
-    taken = browser.execute_script("return performance.now()")
+    chosen_items = browser.execute_script("return performance.now()")
     size = (tmp_path / "report.html").stat().st_size
     print(
-        f"{size / 1e6:.1f} MB, ready {taken / 1000:.2f} s after its start "
-        f"({time.perf_counter() - begun:.1f} s with writing it)"
+        f"{size / 1e6:.1f} MB, ready {chosen_items / 1000:.2f} s after its start "
+        f"({time.perf_counter() - start:.1f} s with writing it)"
     )
     assert size < 15e6
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []

@@ -1,4 +1,4 @@
-"""Google's benchmark_model: what old and new builds print, read as the events of PROTOCOL.md."""
+"""Google's benchmark_model: the output of old and new builds as events of PROTOCOL.md."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ Average inference timings in us: Warmup: 1019, Init: 1579, no stats: 1003
 """
 
 
-class Said:
-    """A process that said `text`, and how it ended."""
+class FinishedProcess:
+    """A finished process that printed `text` and ended with `status`."""
 
     def __init__(self, text: str, status: int = 0) -> None:
-        self.text, self.status, self.stopped = text, status, False
+        self.text, self.status, self.is_stopped = text, status, False
 
     def lines(self):
         yield from self.text.splitlines(keepends=True)
@@ -60,7 +60,7 @@ class Said:
         return self.status, ""
 
     def stop(self) -> None:
-        self.stopped = True
+        self.is_stopped = True
 
     def kill(self) -> None: ...
 
@@ -69,27 +69,27 @@ class Said:
 
 def events(text: str, delegate: str = "xnnpack", status: int = 0):
     target = Target("adb:1", "benchmark_model", "litert", 2, delegate)
-    heard = benchmark_model.hear(Said(text, status), target)
-    return list(protocol.events(heard))
+    translated_process = benchmark_model.hear(FinishedProcess(text, status), target)
+    return list(protocol.events(translated_process))
 
 
 def test_what_new_builds_print() -> None:
-    ready, timed, again, done = events(NEW + NEW.replace("median=1239807", "median=1240000"))
+    ready, timed, again, end = events(NEW + NEW.replace("median=1239807", "median=1240000"))
     assert ready.version == f"benchmark_model {SHA[:12]} (medians of its starts)"
-    # Of both starts, only what was there by the first figure is the model's.
+    # Only the lines up to the first figure of either start are about the model.
     assert (ready.delegated_nodes, ready.total_nodes) == (29, 31)
     assert (ready.runtime, ready.threads, ready.delegate) == ("litert", 2, "xnnpack")
     assert timed.samples_ns == (1_239_807_000,)
     assert again.samples_ns == (1_240_000_000,)
-    assert done.peak_rss_bytes == round(109.832 * 1024 * 1024)
+    assert end.peak_rss_bytes == round(109.832 * 1024 * 1024)
 
 
 def test_what_old_builds_print() -> None:
-    ready, timed, done = events(OLD)
+    ready, timed, end = events(OLD)
     assert "(means of its starts)" in ready.version
     assert (ready.delegated_nodes, ready.total_nodes) == (None, None)
     assert timed.samples_ns == (1_004_520,)
-    assert done.peak_rss_bytes == round(2.5 * 1024 * 1024)
+    assert end.peak_rss_bytes == round(2.5 * 1024 * 1024)
     _, timed, _ = events(OLDEST)
     assert timed.samples_ns == (1_003_000,)
 
@@ -115,7 +115,7 @@ def test_what_old_builds_print() -> None:
         ("", (0, None)),
     ],
 )
-def test_a_gpu_delegate_is_known_by_what_it_took(line: str, nodes) -> None:
+def test_a_gpu_delegate_is_recognized_by_its_nodes(line: str, nodes) -> None:
     ready = events(f"{line}\n{OLD}", "gpu")[0]
     assert (ready.delegated_nodes, ready.total_nodes) == nodes
 
@@ -129,9 +129,9 @@ def test_what_goes_wrong_is_named() -> None:
         events(NEW, status=-9)
     with pytest.raises(DeviceError, match="before it was done"):
         events("")
-    with pytest.raises(DeviceError, match="for a number"):
+    with pytest.raises(DeviceError, match="instead of a number"):
         events(NEW.replace("median=1239807", "median=1-2e"))
-    with pytest.raises(DeviceError, match="said '1e999' for a number"):
+    with pytest.raises(DeviceError, match="printed '1e999' instead of a number"):
         events(NEW.replace("median=1239807", "median=1e999"))
     assert events(NEW.replace("count=50 ", f"count={'9' * 5000} ")) == events(NEW)
 

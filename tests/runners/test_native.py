@@ -26,23 +26,23 @@ def target(path: Path, delegate: str = "") -> Target:
 
 def argv(path: Path, sample: str | None = None, delegate: str = "") -> tuple[str, ...]:
     where = target(path, delegate)
-    wanted = native.files(platform.machine(), where.runtime)
-    return native.bench(str(path), where, sample, {k: str(v) for k, v in wanted.items()})
+    files_ = native.files(platform.machine(), where.runtime)
+    return native.bench(str(path), where, sample, {k: str(v) for k, v in files_.items()})
 
 
 def talk(*arguments: str) -> tuple[list[protocol.Event], int]:
-    done = subprocess.run(
+    process = subprocess.run(
         arguments, capture_output=True, text=True, timeout=120, stdin=subprocess.PIPE
     )
-    return [protocol.parse(line) for line in done.stdout.splitlines()], done.returncode
+    return [protocol.parse(line) for line in process.stdout.splitlines()], process.returncode
 
 
 @pytest.mark.parametrize("key", KEYS, ids="-".join)
-def test_it_says_what_the_python_runner_says(emulator, exported, tmp_path, key) -> None:
+def test_it_gives_the_events_of_the_python_runner(emulator, exported, tmp_path, key) -> None:
     same_as_python(exported[key], tmp_path)
 
 
-def test_it_takes_ends_of_uint8(emulator, unsigned, tmp_path) -> None:
+def test_it_accepts_uint8_ends(emulator, unsigned, tmp_path) -> None:
     same_as_python(unsigned / "int8_ptq.tflite", tmp_path)
 
 
@@ -67,38 +67,36 @@ def same_as_python(path: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert process.stdout
-    said = [protocol.parse(line) for line in process.stdout]
+    message = [protocol.parse(line) for line in process.stdout]
     assert process.wait() == 0
     process.communicate()
-    ready, *times, done = said
+    ready, *times, end = message
     assert isinstance(ready, protocol.Ready)
-    assert isinstance(done, protocol.Done)
+    assert isinstance(end, protocol.Done)
     assert sum(len(t.samples_ns) for t in times if isinstance(t, protocol.Timed)) == 30
     assert ready.version == RUNTIMES.load(target(path).runtime).version()
     assert (ready.input.name, ready.input.shape) == (engine.input.name, engine.input.shape)
     assert (ready.output.dtype, ready.threads) == (engine.output.dtype, 1)
     answer = np.frombuffer(output.read_bytes(), engine.output.dtype).reshape(engine.output.shape)
     np.testing.assert_array_equal(answer, engine.run(tensor))
-    assert 1e6 < done.peak_rss_bytes < 500e6
+    assert 1e6 < end.peak_rss_bytes < 500e6
 
 
 @pytest.mark.parametrize("recipe", ["int8_ptq", "int16x8_ptq", "dynamic_int8", "float16"])
 @pytest.mark.parametrize("delegate", ["xnnpack", "none"])
-def test_it_knows_how_many_operators_the_delegate_took(
-    emulator, exported, recipe: str, delegate: str
-) -> None:
-    """All, most or none of them, as the Python runner's engine tells."""
+def test_it_counts_delegated_operators(emulator, exported, recipe: str, delegate: str) -> None:
+    """All, most or none of them, as reported by the Python runner's engine."""
     path = exported[recipe, "tflite"]
     engine = RUNTIMES.load("litert").open(path, threads=1, delegate=delegate)
     (ready, *_), status = talk(*argv(path, delegate=delegate), "--max-runs", "1")
     assert status == 0
     assert isinstance(ready, protocol.Ready)
-    taken = (ready.delegated_nodes, ready.total_nodes)
-    assert taken == (engine.delegated_nodes, engine.total_nodes)
+    nodes = (ready.delegated_nodes, ready.total_nodes)
+    assert nodes == (engine.delegated_nodes, engine.total_nodes)
 
 
 def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         argv(exported["int8_ptq", "tflite"]),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -106,7 +104,7 @@ def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
         timeout=60,
         check=True,
     )
-    ready, *_, last = map(protocol.parse, done.stdout.splitlines())
+    ready, *_, last = map(protocol.parse, process.stdout.splitlines())
     assert isinstance(ready, protocol.Ready)
     assert isinstance(last, protocol.Done)
 
@@ -133,19 +131,19 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         ((plain[0], "predict"), 2, "can bench only"),
         ((*plain, "--runtime", "tensorflow"), 2, "no runtime 'tensorflow'"),
     ):
-        said, status = talk(*arguments)
-        assert isinstance(said[-1], Failure), arguments
-        assert (status, said[-1].exit_code) == (code, code)
-        assert words in said[-1].message
+        events, status = talk(*arguments)
+        assert isinstance(events[-1], Failure), arguments
+        assert (status, events[-1].exit_code) == (code, code)
+        assert words in events[-1].message
 
 
 def test_it_can_be_pinned_to_a_core(emulator, exported) -> None:
     plain = argv(exported["int8_ptq", "tflite"])
-    said, status = talk(*plain, "--cpus", "0x1", "--max-runs", "2")
-    assert (status, type(said[-1])) == (0, protocol.Done)
-    said, status = talk(*plain, "--cpus", hex(1 << 62), "--max-runs", "2")
+    message, status = talk(*plain, "--cpus", "0x1", "--max-runs", "2")
+    assert (status, type(message[-1])) == (0, protocol.Done)
+    message, status = talk(*plain, "--cpus", hex(1 << 62), "--max-runs", "2")
     assert status == 5
-    assert isinstance(said[-1], Failure)
+    assert isinstance(message[-1], Failure)
 
 
 def test_it_is_on_the_shelf_and_predicts_nothing() -> None:
@@ -164,7 +162,7 @@ def test_it_builds_with_cmake(emulator, exported, tmp_path) -> None:
     ):
         subprocess.run(["cmake", *step], check=True, capture_output=True)
     plain = argv(exported["float32", "onnx"])
-    said, status = talk(str(tmp_path / "runner"), *plain[1:], "--max-runs", "2")
-    assert (status, type(said[-1])) == (0, protocol.Done)
+    message, status = talk(str(tmp_path / "runner"), *plain[1:], "--max-runs", "2")
+    assert (status, type(message[-1])) == (0, protocol.Done)
     assert (tmp_path / "libcounter.so").is_file()
     assert sys.platform == "linux"

@@ -8,12 +8,12 @@ from mobiledeploy.runners import native
 
 
 @pytest.mark.parametrize("machine", ["android-x86_64", "armv7l", "android-armv7l", ""])
-def test_where_there_is_none_it_says_what_else(machine: str) -> None:
+def test_without_a_native_runner_the_error_names_another(machine: str) -> None:
     with pytest.raises(MissingError, match="no native runner for .*; --runner benchmark_model"):
         native.files(machine, "litert")
 
 
-def test_android_gets_the_c_library_too(emulator) -> None:
+def test_android_also_gets_the_c_library(emulator) -> None:
     files = native.files("android-aarch64", "litert")
     assert {"runner", "library", native.LOADER, *native.C_LIBRARIES} == set(files)
     # They find each other by name, in one folder.

@@ -31,9 +31,9 @@ def start(argv: tuple[str, ...], **more: object) -> subprocess.Popen[str]:
     )
 
 
-def talk(argv: tuple[str, ...], said: str = "") -> tuple[list[protocol.Event], int, str]:
+def talk(argv: tuple[str, ...], message: str = "") -> tuple[list[protocol.Event], int, str]:
     with start(argv) as child:
-        out, err = child.communicate(said, timeout=120)
+        out, err = child.communicate(message, timeout=120)
     return [protocol.parse(line) for line in out.splitlines()], child.returncode, err
 
 
@@ -49,7 +49,7 @@ def test_it_is_on_the_shelf() -> None:
     assert "litert" in RUNNERS.load("python").runtimes()
 
 
-def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
+def test_bench_reports_every_run_until_it_is_stopped(exported) -> None:
     path = exported["int8_ptq", "tflite"]
     with start(python.bench(str(path), LITERT, None, {})) as child:
         assert child.stdout
@@ -65,7 +65,7 @@ def test_bench_tells_every_run_until_it_is_told_to_stop(exported) -> None:
     assert (ready.runtime, ready.delegate, ready.threads) == ("litert", "xnnpack", 1)
     assert ready.input.dtype == "int8"
     assert isinstance(first, protocol.Timed)
-    # A block ends with the first run that ends past its time, whatever the machine does besides.
+    # A block ends with the first run that ends after its time, however slow the machine is.
     assert sum(first.samples_ns[:-1]) < python.BLOCK_NS
     assert min(first.samples_ns) > 0
     assert isinstance(rest[-1], protocol.Done)
@@ -106,31 +106,31 @@ def test_a_sample_is_the_tensors_bytes(exported, tmp_path) -> None:
 
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_predict_answers_for_what_it_is_asked(exported, recipe, format_) -> None:
+def test_predict_answers_the_requested_images(exported, recipe, format_) -> None:
     path = exported[recipe, format_]
     job = work(path)
     runtime = {"tflite": "litert", "onnx": "onnxruntime"}[format_]
     argv = python.predict(str(path), Target("host", "python", runtime, 1, ""))
     events, status, _ = talk(argv, f"{records.line(job)}\n3 5\n0 1\n")
-    ready, *answers, done = events
+    ready, *answers, end = events
     assert status == 0
     assert isinstance(ready, protocol.Ready)
-    # The engine may not know scales; the record does, and its tensors are what is spoken of.
+    # The engine may not know scales; the record does, so its tensors are reported.
     assert (ready.input, ready.output) == (job.input, job.output)
-    assert isinstance(done, protocol.Done)
-    held = dataset(job.data.source).open(
+    assert isinstance(end, protocol.Done)
+    samples = dataset(job.data.source).open(
         job.data.source, "validation", resolution=job.resolution, labels=job.data.labels
     )
     assert [a.index for a in answers] == [3, 4, 0]
-    assert [a.sample for a in answers] == [held.id(i) for i in (3, 4, 0)]
-    assert [a.label for a in answers] == [held.label(i) for i in (3, 4, 0)]
+    assert [a.sample for a in answers] == [samples.id(i) for i in (3, 4, 0)]
+    assert [a.label for a in answers] == [samples.label(i) for i in (3, 4, 0)]
     for answer in answers:
         row = np.frombuffer(base64.b64decode(answer.row), "<f4")
         assert row.shape == (12,)
         assert row.sum() == pytest.approx(1, abs=0.05)
 
 
-def test_predict_does_not_take_a_file_that_differs_from_its_record(exported) -> None:
+def test_predict_refuses_a_file_that_differs_from_its_record(exported) -> None:
     job = work(exported["int8_ptq", "tflite"])
     argv = python.predict(str(exported["float32", "tflite"]), LITERT)
     events, status, _ = talk(argv, records.line(job) + "\n")
@@ -176,7 +176,7 @@ def test_it_does_not_outlive_its_parent(exported) -> None:
     pytest.fail("the runner was still there after 5 s")
 
 
-SEEN = """
+MODULES_SCRIPT = """
 import json, sys
 from mobiledeploy.runners import python
 status = python.main(sys.argv[1:])
@@ -187,11 +187,11 @@ print(json.dumps(sorted(m for m in sys.modules if "." not in m)), file=sys.stder
 def test_it_loads_one_runtime_and_no_tensorflow(exported) -> None:
     path = str(exported["float32", "tflite"])
     argv = ("bench", "--model", path, "--runtime", "litert", "--threads", "1", "--max-runs", "1")
-    events, _, err = talk((sys.executable, "-c", SEEN, *argv))
-    loaded = set(json.loads(err))
+    events, _, err = talk((sys.executable, "-c", MODULES_SCRIPT, *argv))
+    modules = set(json.loads(err))
     assert isinstance(events[-1], protocol.Done)
-    assert "ai_edge_litert" in loaded
-    assert not loaded & {
+    assert "ai_edge_litert" in modules
+    assert not modules & {
         "tensorflow",
         "keras",
         "tf_keras",
@@ -211,7 +211,7 @@ def test_layers_runs_subgraphs_as_they_are_named(exported, tmp_path) -> None:
     names = [tensor.name for tensor in shelf.activations(facts)]
     image = np.zeros(facts.inputs[0].shape, np.float32)
     feeds = []
-    # More than it keeps loaded, and the first once more.
+    # More than it keeps loaded, and then the first one again.
     for number in (*range(python.PARTS_HELD + 2), 0):
         part = tmp_path / f"{number}.tflite"
         part.write_bytes(
@@ -229,7 +229,7 @@ def test_layers_runs_subgraphs_as_they_are_named(exported, tmp_path) -> None:
         assert (first["0"] == again["0"]).all()
 
 
-def test_layers_refuses_what_is_no_subgraph(tmp_path) -> None:
+def test_layers_refuses_a_file_that_is_not_a_subgraph(tmp_path) -> None:
     (tmp_path / "a.tflite").write_bytes(b"nothing")
     feed = protocol.Feed(str(tmp_path / "a.tflite"), "in.npz", "out.npz")
     events, status, _ = talk(python.layers(LITERT), records.line(feed) + "\n")

@@ -38,7 +38,7 @@ try:
     tensor = (ramp % 256 - 128).astype(dtype) if dtype.kind == "i" else np.sin(ramp).astype(dtype)
     first, second = engine.run(tensor), engine.run(tensor)
     engine.load(np.zeros_like(tensor)); engine.invoke()
-    said = dict(
+    result = dict(
         version=runtime.version(), formats=runtime.FORMATS, delegates=runtime.DELEGATES,
         input=[engine.input.shape, engine.input.dtype, engine.input.scale],
         output=[engine.output.shape, engine.output.dtype], delegate=engine.delegate,
@@ -48,10 +48,10 @@ try:
     try:
         engine.load(tensor[:, 1:])
     except DeployError as error:
-        said["misfit"] = error.exit_code
+        result["misfit"] = error.exit_code
 except DeployError as error:
-    said = dict(exit_code=error.exit_code, error=str(error))
-print(json.dumps(said))
+    result = dict(exit_code=error.exit_code, error=str(error))
+print(json.dumps(result))
 sys.exit("tensorflow" in sys.modules)
 """
 
@@ -67,14 +67,14 @@ def need(name: str) -> None:
 
 def runs(name: str, model: Path, threads: int = 1, delegate: str = "") -> tuple[dict, str]:
     need(name)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SCRIPT, name, str(model), str(threads), delegate],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    return json.loads(done.stdout), done.stderr
+    return json.loads(process.stdout), process.stderr
 
 
 @pytest.fixture(scope="session", params=NAMES)
@@ -87,64 +87,64 @@ def files(exported: dict[tuple[str, str], Path], runtime: str) -> dict[str, Path
     return {recipe: path for (recipe, kind), path in exported.items() if kind in formats}
 
 
-def test_it_runs_all_that_is_exported_for_it(exported, runtime: str) -> None:
+def test_it_runs_every_exported_file_of_its_formats(exported, runtime: str) -> None:
     for recipe, path in files(exported, runtime).items():
-        said, stderr = runs(runtime, path)
+        result, stderr = runs(runtime, path)
         data = RECIPES.load(recipe).RECIPE
         bits = data.activation_bits if data.full_integer else 0
-        assert sorted(said["input"][0]) == [1, 3, 64, 64]
-        assert said["output"][0] == [1, 12]
-        assert said["input"][1] == said["output"][1] == (f"int{bits}" if bits else "float32")
-        assert said["same"]
-        assert said["dtype"] == said["output"][1]
-        assert said["misfit"] == 7
+        assert sorted(result["input"][0]) == [1, 3, 64, 64]
+        assert result["output"][0] == [1, 12]
+        assert result["input"][1] == result["output"][1] == (f"int{bits}" if bits else "float32")
+        assert result["same"]
+        assert result["dtype"] == result["output"][1]
+        assert result["misfit"] == 7
         # A softmax, whatever else: int8 has steps of 1/256 from -128, int16 of 1/32768 from 0.
-        answer = np.asarray(said["answer"], np.float64)
+        answer = np.asarray(result["answer"], np.float64)
         real = {8: (answer + 128) / 256, 16: answer / 32768, 0: answer}[bits]
         assert real.sum() == pytest.approx(1, abs=0.05)
         assert stderr == ""
 
 
-def test_threads_change_nothing_of_the_answer(exported, runtime: str) -> None:
+def test_threads_do_not_change_the_answer(exported, runtime: str) -> None:
     path = files(exported, runtime)["int8_ptq"]
     assert runs(runtime, path, threads=1)[0] == runs(runtime, path, threads=2)[0]
 
 
-def test_every_delegate_is_what_runs(exported, runtime: str) -> None:
+def test_every_requested_delegate_runs(exported, runtime: str) -> None:
     path = files(exported, runtime)["float32"]
     answers = {}
     for delegate in runs(runtime, path)[0]["delegates"]:
-        said, _ = runs(runtime, path, delegate=delegate)
-        assert said["delegate"] == delegate
-        answers[delegate] = np.asarray(said["answer"])
-        taken, total = said["nodes"]
+        result, _ = runs(runtime, path, delegate=delegate)
+        assert result["delegate"] == delegate
+        answers[delegate] = np.asarray(result["answer"])
+        delegated, total = result["nodes"]
         if total is not None:
-            assert (taken == total) if delegate == "xnnpack" else (taken == 0)
+            assert (delegated == total) if delegate == "xnnpack" else (delegated == 0)
     first, *others = answers.values()
     assert all(np.abs(first - other).max() < 1e-5 for other in others)
 
 
-def test_operators_are_counted_as_they_were_taken_over(exported) -> None:
+def test_delegated_operators_are_counted(exported) -> None:
     # XNNPACK has no kernels for convolutions with weights of 4 bits.
-    said, _ = runs("litert", files(exported, "litert")["int8x4_ptq"])
-    taken, total = said["nodes"]
-    assert 0 < taken < total
-    said, _ = runs("tflite_runtime", files(exported, "tflite_runtime")["int8_ptq"])
-    assert said["nodes"][0] == 0 < said["nodes"][1]
+    result, _ = runs("litert", files(exported, "litert")["int8x4_ptq"])
+    delegated, total = result["nodes"]
+    assert 0 < delegated < total
+    result, _ = runs("tflite_runtime", files(exported, "tflite_runtime")["int8_ptq"])
+    assert result["nodes"][0] == 0 < result["nodes"][1]
 
 
-def test_it_never_takes_another_delegate_instead(exported, runtime: str) -> None:
-    said, _ = runs(runtime, files(exported, runtime)["float32"], delegate="gpu")
-    assert said["exit_code"] == 2
-    assert "no delegate 'gpu'; there " in said["error"]
+def test_it_never_uses_another_delegate_instead(exported, runtime: str) -> None:
+    result, _ = runs(runtime, files(exported, runtime)["float32"], delegate="gpu")
+    assert result["exit_code"] == 2
+    assert "no delegate 'gpu'; there " in result["error"]
 
 
-def test_it_says_which_files_it_takes(exported, runtime: str) -> None:
+def test_it_says_which_files_it_supports(exported, runtime: str) -> None:
     formats = RUNTIMES.load(runtime).FORMATS
     other = exported["float32", next(f for f in ("tflite", "onnx") if f not in formats)]
-    said, _ = runs(runtime, other)
-    assert said["exit_code"] == 2
-    assert f"{runtime} runs ." in said["error"]
+    result, _ = runs(runtime, other)
+    assert result["exit_code"] == 2
+    assert f"{runtime} runs ." in result["error"]
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "absent"])
@@ -156,24 +156,24 @@ def test_a_broken_model_is_named_in_one_line(exported, runtime, damage, tmp_path
     elif damage == "truncated":
         path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     try:
-        said, _ = runs(runtime, path)
+        result, _ = runs(runtime, path)
     except subprocess.CalledProcessError as error:
         # The last tflite_runtime maps a file unverified, and may die of one that is cut off. No
         # artifact comes so far: its sha256 is compared first.
         if (runtime, damage, error.returncode) != ("tflite_runtime", "truncated", -signal.SIGSEGV):
             raise
         return
-    assert said["exit_code"] == 7
-    assert said["error"].startswith(f"{runtime} cannot load {path.name}: ")
-    assert "\n" not in said["error"]
+    assert result["exit_code"] == 7
+    assert result["error"].startswith(f"{runtime} cannot load {path.name}: ")
+    assert "\n" not in result["error"]
 
 
 def test_tflite_runtime_refuses_numpy_2(exported) -> None:
     if int(np.__version__.partition(".")[0]) < 2:
         pytest.skip(f"numpy is {np.__version__} here, with which tflite_runtime works")
-    said, _ = runs("tflite_runtime", exported["float32", "tflite"])
-    assert said["exit_code"] == 6
-    assert "numpy<2" in said["error"]
+    result, _ = runs("tflite_runtime", exported["float32", "tflite"])
+    assert result["exit_code"] == 6
+    assert "numpy<2" in result["error"]
 
 
 PART = """
@@ -186,14 +186,14 @@ name, model, count = sys.argv[1:]
 try:
     part = RUNTIMES.load(name).part(Path(model), threads=1)
     given = np.load(Path(model).with_suffix(".npy"))
-    said = [tensor.tolist() for tensor in part.run([given] * int(count))]
+    result = [tensor.tolist() for tensor in part.run([given] * int(count))]
 except DeployError as error:
-    said = [error.exit_code, str(error)]
-print(json.dumps(said))
+    result = [error.exit_code, str(error)]
+print(json.dumps(result))
 """
 
 
-def test_a_subgraph_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path: Path) -> None:
+def test_a_subgraph_may_have_any_number_of_ends(exported, runtime: str, tmp_path: Path) -> None:
     need(runtime)
     source = files(exported, runtime)["float32"]
     shelf = FORMATS.load(source.suffix[1:])
@@ -203,22 +203,22 @@ def test_a_subgraph_has_as_many_ends_as_it_has(exported, runtime: str, tmp_path:
     part.write_bytes(shelf.extract_subgraph(source.read_bytes(), ["image"], names))
     np.save(part.with_suffix(".npy"), np.zeros(facts.inputs[0].shape, np.float32))
 
-    def said(count: int) -> list:
-        done = subprocess.run(
+    def result(count: int) -> list:
+        process = subprocess.run(
             [sys.executable, "-c", PART, runtime, str(part), str(count)],
             capture_output=True,
             text=True,
             timeout=120,
             check=True,
         )
-        return json.loads(done.stdout)
+        return json.loads(process.stdout)
 
-    answers = said(1)
+    answers = result(1)
     assert len(answers) == 3
     assert np.sum(answers[-1]) == pytest.approx(1, abs=1e-4)
-    assert said(2)[0] == 7
+    assert result(2)[0] == 7
     part.write_bytes(b"nothing")
-    assert said(1)[0] == 7
+    assert result(1)[0] == 7
 
 
 def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Models that people bring load without --unsafe, whichever Keras wrote them."""
+"""Usual models load without --unsafe, whichever Keras wrote them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def library(request):
 
 
 def accepted(model, path):
-    """Saves `model`, looks into the file, loads it, and compares two answers with the model's."""
+    """Saves `model`, checks and loads the file, and compares two answers with the model's."""
     model.save(path)
     file = format_.detect(path)
     assert file.code == ()
     framework = SOURCES.load(file.framework)
-    loaded = framework.load(file)
+    loaded_model = framework.load(file)
     images = np.random.default_rng(0).random((2, *model.inputs[0].shape[1:]), np.float32)
-    call, _ = tracing.inference(loaded)
+    call, _ = tracing.inference(loaded_model)
     np.testing.assert_allclose(call(images), model(images, training=False), atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_other_networks_of_keras_applications(library, tmp_path, name, suffix):
 
 
 def test_preprocessing_within_the_model(library, tmp_path):
-    """As the guide to transfer learning has it: augmented, cut, scaled, a compiled base within."""
+    """As in the guide to transfer learning: augmented, cropped, scaled, with a compiled base."""
     layers = library.layers
     image = layers.Input((80, 80, 3))
     augment = library.Sequential(
@@ -176,7 +176,7 @@ def test_models_of_the_optimization_toolkit(tmp_path):
         ]
     )
     sparsity = tfmot.sparsity.keras
-    wrapped = {
+    wrapped_model = {
         "quantized": tfmot.quantization.keras.quantize_model(model),
         "pruned": sparsity.prune_low_magnitude(model, sparsity.PolynomialDecay(0, 0.5, 0, 9)),
         "sparse": sparsity.prune_low_magnitude(model, sparsity.ConstantSparsity(0.5, 0)),
@@ -184,14 +184,14 @@ def test_models_of_the_optimization_toolkit(tmp_path):
             model, 4, tfmot.clustering.keras.CentroidInitialization.LINEAR
         ),
     }
-    for name, other in wrapped.items():
+    for name, other in wrapped_model.items():
         for suffix in ("h5", "keras") if name != "clustered" else ("h5",):
             other.save(tmp_path / f"{name}.{suffix}")
             assert format_.detect(tmp_path / f"{name}.{suffix}").code == (), name
 
 
-def test_what_is_loaded_is_what_was_looked_at(tmp_path):
-    """Entries that only training needs are gone from the configuration that Keras is given."""
+def test_the_loaded_configuration_is_the_checked_one(tmp_path):
+    """Entries for training are removed from the configuration before Keras reads it."""
     import tf_keras
 
     model = tf_keras.Sequential([tf_keras.layers.Input((4,)), tf_keras.layers.Dense(2)])

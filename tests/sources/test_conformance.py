@@ -1,4 +1,4 @@
-"""Whatever converts, converts: the float TFLite answers as the framework does.
+"""Every convertible model converts: the float TFLite gives the framework's answers.
 
 One of each kind in the ordinary run; all activations and all of Keras Applications are slow.
 """
@@ -24,7 +24,7 @@ from mobiledeploy.steps import model_files
 
 LIBRARIES = {"keras2": tf_keras, "keras3": keras}
 TOLERANCE = 1e-4
-"""Of the largest answer."""
+"""As a fraction of the largest answer."""
 
 
 def source(path: Path, **changes) -> Source:
@@ -43,8 +43,8 @@ def source(path: Path, **changes) -> Source:
 
 
 def opened(path: Path, **changes):
-    given = source(path, **changes)
-    return source_of(given).open(given)
+    inputs = source(path, **changes)
+    return source_of(inputs).open(inputs)
 
 
 def images(resolution, scale=1.0):
@@ -56,14 +56,14 @@ def agrees(model, path, *, scale=1.0, tolerance=TOLERANCE, **changes):
     if not path.exists():
         model.save(path)
     there = opened(path, **changes)
-    given = images(there.resolution, scale)
+    inputs = images(there.resolution, scale)
     floats = there.floats("model")
     if model is not None:
-        wanted = np.asarray(model(given, training=False), np.float32)
-        answers = execution.run(floats, given)
-        assert np.abs(answers - wanted).max() <= tolerance * np.abs(wanted).max()
-    reference = there.answers(given)
-    logits = execution.logits(floats, given)
+        expected = np.asarray(model(inputs, training=False), np.float32)
+        answers = execution.run(floats, inputs)
+        assert np.abs(answers - expected).max() <= tolerance * np.abs(expected).max()
+    reference = there.answers(inputs)
+    logits = execution.logits(floats, inputs)
     assert np.abs(logits - reference).max() <= TOLERANCE * np.abs(reference).max()
     return there
 
@@ -114,18 +114,18 @@ EVERY += [("keras3", name) for name in KERAS_3_ALONE]
 QUICK = {("keras2", "swish"), ("keras3", "swish"), ("keras2", "PReLU")}
 
 
-def test_no_activation_is_left_out():
+def test_every_activation_is_tested():
     for version, library in LIBRARIES.items():
-        named = {
+        names_ = {
             name
             for name, value in inspect.getmembers(library.activations)
             if inspect.isfunction(value) and name not in ("deserialize", "serialize", "get")
         }
         alias = {"silu": "swish", "hard_swish": "hard_silu"}
-        tried = {name for v, name in EVERY if v == version}
+        tested = {name for v, name in EVERY if v == version}
         # Softmax is at every end; glu halves its channels, and Keras does not see it; threshold has
         # no defaults.
-        rest = {alias.get(name, name) for name in named} - tried
+        rest = {alias.get(name, name) for name in names_} - tested
         assert rest <= {"softmax", "glu", "threshold"}, (version, rest)
 
 
@@ -187,11 +187,11 @@ def test_every_network_of_keras_applications(version, name, tmp_path):
 def test_a_file_ends_as_its_model_does(last, softmax, tmp_path):
     there = agrees(network(tf_keras, last=last), tmp_path / "model.h5")
     assert there.ends_in_softmax() == softmax
-    given = images((16, 16))
-    asked = execution.run(there.floats("softmax"), given)
-    np.testing.assert_allclose(asked.sum(axis=1), 1, atol=1e-5)
-    logits = execution.run(there.floats("logits"), given)
-    np.testing.assert_allclose(logits, there.answers(given), atol=1e-5)
+    inputs = images((16, 16))
+    request = execution.run(there.floats("softmax"), inputs)
+    np.testing.assert_allclose(request.sum(axis=1), 1, atol=1e-5)
+    logits = execution.run(there.floats("logits"), inputs)
+    np.testing.assert_allclose(logits, there.answers(inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize(("version", "suffix"), [("keras2", "h5"), ("keras3", "keras")])
@@ -241,24 +241,24 @@ def test_a_mixed_precision_saved_model_is_computed_in_float32(tmp_path):
     module.kernel = kernel
     tf.saved_model.save(module, str(tmp_path / "half"), signatures=module.__call__)
     there = opened(tmp_path / "half")
-    given = images((16, 16))
-    wanted = tf.reduce_mean(tf.nn.conv2d(given, kernel, 2, "SAME"), [1, 2]).numpy()
-    np.testing.assert_allclose(execution.run(there.floats("model"), given), wanted, atol=1e-5)
-    np.testing.assert_allclose(there.answers(given), wanted, atol=1e-5)
+    inputs = images((16, 16))
+    expected = tf.reduce_mean(tf.nn.conv2d(inputs, kernel, 2, "SAME"), [1, 2]).numpy()
+    np.testing.assert_allclose(execution.run(there.floats("model"), inputs), expected, atol=1e-5)
+    np.testing.assert_allclose(there.answers(inputs), expected, atol=1e-5)
 
 
 def test_a_layer_that_is_used_twice(tmp_path):
     layers = tf_keras.layers
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((16, 16, 3))
-    shared = layers.Conv2D(3, 3, padding="same", activation="relu", name="shared")
-    x = layers.GlobalAveragePooling2D()(shared(shared(image)))
+    common = layers.Conv2D(3, 3, padding="same", activation="relu", name="shared")
+    x = layers.GlobalAveragePooling2D()(common(common(image)))
     agrees(tf_keras.Model(image, layers.Dense(3)(x)), tmp_path / "model.h5")
 
 
 @pytest.mark.parametrize("version", LIBRARIES)
 def test_preprocessing_and_augmentation_inside(version, tmp_path):
-    """As the guide to transfer learning has it: augmented, scaled, the base a layer."""
+    """As in the guide to transfer learning: augmented, scaled, with the base as a layer."""
     library = LIBRARIES[version]
     layers = library.layers
     library.utils.set_random_seed(0)
@@ -284,7 +284,7 @@ def test_a_recurrent_tail(kind, tmp_path):
     agrees(model, tmp_path / "model.h5")
 
 
-def test_a_unit_vector_is_answered_as_it_is(tmp_path):
+def test_a_unit_vector_is_returned_unchanged(tmp_path):
     layers = tf_keras.layers
     image = layers.Input((16, 16, 3))
     x = layers.Dense(8)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(image)))
@@ -306,21 +306,23 @@ def test_models_of_the_optimization_toolkit_become_plain(kind, tmp_path):
         layers.ReLU(6.0),
     )
     if kind == "quantized":
-        wrapped = tfmot.quantization.keras.quantize_model(model)
+        wrapped_model = tfmot.quantization.keras.quantize_model(model)
         # Ranges of the activations, and weights that are no longer those of the plain model.
-        wrapped.compile("sgd", "sparse_categorical_crossentropy")
-        wrapped.fit(images((16, 16)), np.array([0, 1]), epochs=40, verbose=0)
+        wrapped_model.compile("sgd", "sparse_categorical_crossentropy")
+        wrapped_model.fit(images((16, 16)), np.array([0, 1]), epochs=40, verbose=0)
         tolerance = 0.05
     elif kind == "pruned":
         sparsity = tfmot.sparsity.keras
-        wrapped = sparsity.prune_low_magnitude(model, sparsity.ConstantSparsity(0.5, 0))
+        wrapped_model = sparsity.prune_low_magnitude(model, sparsity.ConstantSparsity(0.5, 0))
         tolerance = TOLERANCE
     else:
         clustering = tfmot.clustering.keras
-        wrapped = clustering.cluster_weights(model, 4, clustering.CentroidInitialization.LINEAR)
+        wrapped_model = clustering.cluster_weights(
+            model, 4, clustering.CentroidInitialization.LINEAR
+        )
         tolerance = TOLERANCE
-    wrapped.save(tmp_path / "model.h5")
-    there = agrees(wrapped, tmp_path / "model.h5", tolerance=tolerance)
+    wrapped_model.save(tmp_path / "model.h5")
+    there = agrees(wrapped_model, tmp_path / "model.h5", tolerance=tolerance)
     names = {type(layer).__name__ for layer in there.network.handle.layers}
     assert not {name for name in names if "Quantize" in name or "Prune" in name or "Clust" in name}
     kinds = {layer for layer in names if layer != "Activation"}
@@ -389,7 +391,7 @@ def test_a_file_of_custom_objects_allows_no_other_names(custom, model_files, tmp
         opened(model_files / name, custom_objects=str(file))
 
 
-def test_dropout_that_was_left_on_is_told(tmp_path):
+def test_active_dropout_is_reported(tmp_path):
     """In Keras 2; Keras 3 turns it off where the whole model is called for inference."""
     layers = tf_keras.layers
     image = layers.Input((16, 16, 3))
@@ -398,18 +400,18 @@ def test_dropout_that_was_left_on_is_told(tmp_path):
     path = tmp_path / "model.keras"
     tf_keras.Model(image, layers.Dense(3)(x)).save(path)
     there = opened(path)
-    with pytest.raises(InputError, match="otherwise each time.*Dropout"):
+    with pytest.raises(InputError, match="different answers to the same image.*Dropout"):
         there.answers(images((16, 16)))
 
 
 def test_a_saved_model_keeps_its_weights(tmp_path):
-    """`from_saved_model` on what Keras 3 saves by tf.saved_model.save left them out in silence."""
+    """`from_saved_model` left them out silently for a folder of tf.saved_model.save of Keras 3."""
     model = network(keras, keras.layers.Conv2D(256, 3, activation="relu"))
     tf.saved_model.save(model, str(tmp_path / "saved"))
     there = opened(tmp_path / "saved")
     floats = there.floats("model")
     assert len(floats) > 4 * sum(np.prod(w.shape) for w in model.trainable_weights)
-    given = images((16, 16))
-    wanted = np.asarray(model(given, training=False))
-    np.testing.assert_allclose(execution.run(floats, given), wanted, atol=1e-6)
+    inputs = images((16, 16))
+    expected = np.asarray(model(inputs, training=False))
+    np.testing.assert_allclose(execution.run(floats, inputs), expected, atol=1e-6)
     assert there.ends_in_softmax()

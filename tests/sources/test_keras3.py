@@ -17,7 +17,7 @@ def loaded(path):
 
 
 @pytest.mark.parametrize("name", ["k3.keras", "k3.h5"])
-def test_a_whole_model_answers_beside_keras_2(model_files, name):
+def test_a_whole_model_answers_in_a_process_with_keras_2(model_files, name):
     model = loaded(model_files / name)
     assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
     call, variables = tracing.inference(model)
@@ -36,15 +36,15 @@ def test_both_formats_hold_the_same_model(model_files):
     np.testing.assert_array_equal(first(IMAGES), second(IMAGES))
 
 
-def test_a_lambda_runs_only_where_the_verb_allowed_it(model_files):
+def test_a_lambda_runs_only_if_the_verb_allowed_it(model_files):
     file = keras.detect(model_files / "k3_lambda.keras")
     with pytest.raises(InputError, match="could run code of its own: Lambda"):
         keras3.load(file)
     file = dataclasses.replace(file, trusted=True)
     assert _tensorflow.shapes(keras3.load(file)) == ((None, 32, 32, 3), (None, 3))
-    with pytest.raises(InputError, match="was changed while it was read") as caught:
+    with pytest.raises(InputError, match="changed while it was read") as excinfo:
         keras3.load(dataclasses.replace(file, code=()))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_two_inputs_are_refused(model_files):
@@ -52,20 +52,23 @@ def test_two_inputs_are_refused(model_files):
         _tensorflow.shapes(loaded(model_files / "k3_two.keras"))
 
 
-def test_weights_are_no_model(model_files):
+def test_weights_alone_are_not_a_model(model_files):
     with pytest.raises(InputError, match="Keras 3 weights"):
         loaded(model_files / "k3.weights.h5")
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"a": 2}, "Keras cannot load"),
-        ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
+        (
+            {"module": "keras.layers", "class_name": "ReLU", "config": {}},
+            "holds a ReLU, not a model",
+        ),
     ],
 )
-def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
+def test_a_file_of_another_object_is_not_a_model(model_files, tmp_path, config, message):
     path = tmp_path / "other.keras"
     reconfigured(model_files / "k3.keras", path, config)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         keras3.load(keras.detect(path))

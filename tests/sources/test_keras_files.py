@@ -32,12 +32,12 @@ def test_a_file_is_what_its_content_says(model_files, tmp_path, name, expected):
     assert (file.format, file.framework, file.content) == expected
     assert file.sha256 == records.sha256(model_files / name)
     assert file.code == ()
-    renamed = tmp_path / "model.bin"
-    renamed.write_bytes((model_files / name).read_bytes())
-    assert keras.detect(renamed).framework == file.framework
+    renamed_file = tmp_path / "model.bin"
+    renamed_file.write_bytes((model_files / name).read_bytes())
+    assert keras.detect(renamed_file).framework == file.framework
 
 
-def test_weights_tell_how_many_classes_they_end_in(model_files):
+def test_weights_show_the_number_of_classes(model_files):
     assert keras.detect(model_files / "k2_weights.h5").classes == 5
 
 
@@ -57,16 +57,16 @@ def test_detection_imports_no_framework(model_files):
         "print(sorted({'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)))"
     )
     paths = [str(model_files / name) for name in names]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True
     )
-    *lines, imported = done.stdout.splitlines()
+    *lines, imported = process.stdout.splitlines()
     assert len(lines) == 4
     assert all("Lambda layer 'doubled'" in line and "--unsafe" in line for line in lines)
     assert imported == "[]"
 
 
-def test_other_files_are_left_to_others(tmp_path):
+def test_other_kinds_of_files_are_not_claimed(tmp_path):
     other = tmp_path / "x.tflite"
     other.write_bytes(b"TFL3" * 10)
     assert keras.detect(other) is None
@@ -77,11 +77,11 @@ def test_other_files_are_left_to_others(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.h5", "model.keras"])
 @pytest.mark.parametrize("content", [b"", b"hello, I am text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"])
-def test_what_is_named_like_a_model_and_is_none(tmp_path, name, content):
+def test_a_file_with_a_models_suffix_that_is_not_a_model_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"{name} is") as caught:
+    with pytest.raises(InputError, match=rf"{name} is") as excinfo:
         keras.detect(tmp_path / name)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -90,7 +90,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["k2.h5", "k2_weights.h5", "k3.keras", "k2.keras"])
-def test_no_cut_of_a_file_passes(model_files, tmp_path, name):
+def test_no_truncated_file_is_accepted(model_files, tmp_path, name):
     whole = (model_files / name).read_bytes()
     path = tmp_path / name
     for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
@@ -129,23 +129,23 @@ def virtual(file):
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
         (absurd, "GiB of weights"),
         (elsewhere, "in another file"),
         (virtual, "in another file"),
         (lambda file: file.__setitem__("w", h5py.ExternalLink("other.h5", "/w")), "lead out"),
         (lambda file: file.__setitem__("w", h5py.SoftLink("/a")), "lead out"),
-        (lambda file: file.__setitem__("loop", file["/"]), "within themselves"),
+        (lambda file: file.__setitem__("loop", file["/"]), "contain themselves"),
     ],
 )
-def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, said):
-    with pytest.raises(InputError, match=said):
+def test_references_to_other_files_and_endless_data_are_refused(tmp_path, build, message):
+    with pytest.raises(InputError, match=message):
         keras.detect(hdf5(tmp_path / "x.h5", build))
 
 
 @pytest.mark.parametrize(
-    ("attributes", "said"),
+    ("attributes", "message"),
     [
         ({"model_config": "{" * 10}, "not JSON"),
         ({"model_config": '{"a":' * 12_000}, "too deep"),
@@ -154,11 +154,11 @@ def test_what_leads_out_of_a_file_or_has_no_end_is_refused(tmp_path, build, said
         ({"layer_names": ["nowhere"]}, "broken HDF5"),
     ],
 )
-def test_broken_attributes_are_one_line(tmp_path, attributes, said):
+def test_broken_attributes_are_one_line(tmp_path, attributes, message):
     path = hdf5(tmp_path / "x.h5", lambda file: None, **attributes)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as excinfo:
         keras.detect(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def archive(path, version="3.15.1", config=None, extra=(), weights="model.weights.h5"):
@@ -172,7 +172,7 @@ def archive(path, version="3.15.1", config=None, extra=(), weights="model.weight
     return path
 
 
-def test_a_zip_of_two_names_out_of_its_folder_or_of_another_keras_is_refused(tmp_path):
+def test_a_zip_with_duplicates_outside_paths_or_another_keras_is_refused(tmp_path):
     path = tmp_path / "x.keras"
     assert keras.detect(archive(path)).framework == "keras3"
     for name in ("../x", "/etc/x", "a/../../x", "c:\\x"):
@@ -186,7 +186,7 @@ def test_a_zip_of_two_names_out_of_its_folder_or_of_another_keras_is_refused(tmp
         keras.detect(archive(path, config=[1]))
     with pytest.warns(UserWarning, match=r"Duplicate"):
         archive(path, extra=[("config.json", "{}")])
-    with pytest.raises(InputError, match=r"two files of one name"):
+    with pytest.raises(InputError, match=r"two files of the same name"):
         keras.detect(path)
 
 
@@ -198,7 +198,7 @@ def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
         keras.detect(path)
 
 
-def test_weights_within_a_zip_are_looked_into(tmp_path):
+def test_weights_in_a_zip_are_checked(tmp_path):
     inner = hdf5(tmp_path / "w.h5", elsewhere).read_bytes()
     path = archive(tmp_path / "x.keras", extra=[("model.weights.h5", inner)])
     with pytest.raises(InputError, match=r"in another file"):
@@ -206,7 +206,7 @@ def test_weights_within_a_zip_are_looked_into(tmp_path):
 
 
 def test_weights_in_another_format_are_refused(tmp_path):
-    """Keras would take them, and they would not have been looked into."""
+    """Keras would load them without a check of ours."""
     with pytest.raises(InputError, match=r"no model\.weights\.h5 in it"):
         keras.detect(archive(tmp_path / "x.keras", weights="model.weights.npz"))
 
@@ -225,24 +225,24 @@ def test_a_deep_configuration_is_one_line(tmp_path, depth):
 
 
 @pytest.mark.parametrize(
-    ("disguise", "said"),
+    ("disguise", "message"),
     [
         ({"module": "evil", "class_name": "Evil", "registered_name": "keras>Evil"}, "keras>Evil"),
         ({"module": "keras", "class_name": "layers.Lambda"}, "layers.Lambda"),
         ({"module": "keras.layers", "class_name": "X", "registered_name": "Lambda"}, "Lambda"),
     ],
 )
-def test_a_layer_in_disguise_is_named(model_files, tmp_path, disguise, said):
+def test_a_disguised_layer_is_named(model_files, tmp_path, disguise, message):
     """Keras 2 finds the class of each of them: it imports the module, or follows the dots."""
     path = tmp_path / "x.keras"
     with zipfile.ZipFile(model_files / "k2.keras") as whole:
         config = json.loads(whole.read("config.json"))
     config["config"]["layers"][1].update(disguise)
     reconfigured(model_files / "k2.keras", path, config)
-    assert any(said in found for found in keras.detect(path).code)
+    assert any(message in result for result in keras.detect(path).code)
 
 
-def test_custom_losses_do_not_matter_for_they_are_not_loaded(tmp_path):
+def test_custom_losses_are_ignored_since_they_are_not_loaded(tmp_path):
     loss = {"class_name": "function", "config": "mine", "module": "my.losses"}
     model = {"class_name": "Functional", "module": "keras.src.models.functional"}
     inner = model | {"compile_config": {"loss": loss}}
@@ -252,7 +252,7 @@ def test_custom_losses_do_not_matter_for_they_are_not_loaded(tmp_path):
     assert keras.detect(archive(tmp_path / "x.keras", config=config)).code != ()
 
 
-def test_published_files_are_known(real_data):
+def test_published_files_are_accepted(real_data):
     model = keras.detect(real_data / "vww" / "vww_96.h5")
     assert (model.framework, model.content, model.code) == ("tf_keras", "model", ())
     weights = keras.detect(real_data / "imagenet" / "mobilenet_7_5_224_tf.h5")

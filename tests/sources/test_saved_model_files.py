@@ -17,7 +17,7 @@ from mobiledeploy.sources import saved_model
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
-    """SavedModels of bare TensorFlow whose signature does what their name says."""
+    """SavedModels of plain TensorFlow; the signature does what their name says."""
     import tensorflow as tf
 
     folder = tmp_path_factory.mktemp("graphs")
@@ -133,7 +133,7 @@ def _tables(path):
 
 
 def _served(path):
-    """What a serving team writes: bytes of pixels in, names out."""
+    """A typical serving model: bytes of pixels in, names out."""
     import keras
     import tensorflow as tf
 
@@ -185,7 +185,7 @@ def _of_tensorflow_1(path, simple):
 
 def _is_no_code(path):
     raw = (path / "saved_model.pb").read_bytes()
-    # The saver is there: its operators are what is let through.
+    # The saver exists: only its operators are allowed.
     assert b"SaveV2" in raw
     assert b"RestoreV2" in raw
     assert saved_model.detect(path).code == ()
@@ -200,7 +200,7 @@ def _is_no_code(path):
         pytest.param(lambda path: _of_tensorflow_1(path, simple=False), id="v1-builder"),
     ],
 )
-def test_what_people_write_with_tensorflow_is_no_code(tmp_path, build):
+def test_usual_tensorflow_models_are_not_code(tmp_path, build):
     build(tmp_path / "model")
     _is_no_code(tmp_path / "model")
 
@@ -218,7 +218,7 @@ def test_what_people_write_with_tensorflow_is_no_code(tmp_path, build):
     ],
 )
 @pytest.mark.parametrize("kind", ["tf_keras", "keras"])
-def test_what_keras_saves_is_no_code(tmp_path, kind, build):
+def test_saved_keras_models_are_not_code(tmp_path, kind, build):
     import keras
     import tensorflow as tf
     import tf_keras
@@ -239,24 +239,24 @@ def test_what_keras_saves_is_no_code(tmp_path, kind, build):
 # The list of operators
 
 
-def test_the_list_is_of_registered_operators():
-    """In a process of its own, for converters register more in theirs."""
+def test_the_list_holds_registered_operators_only():
+    """In a process of its own, since converters register more operators in theirs."""
     program = (
         "from tensorflow.core.framework import op_def_pb2\n"
         "from tensorflow.python.client import pywrap_tf_session as session\n"
         "all_ = op_def_pb2.OpList.FromString(session.TF_GetBuffer(session.TF_GetAllOpList()))\n"
         "print(*(op.name for op in all_.op))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    names = set(done.stdout.split())
+    names = set(process.stdout.split())
     assert saved_model._allowed() <= names
-    # Else a function of such a name would hide an operator.
+    # Otherwise a function of such a name would hide an operator.
     assert not [n for n in names if not saved_model._OPERATOR_NAME.fullmatch(n)]
 
 
-# What reads, writes, connects, prints, runs other code, or waits for what does.
+# Operators that read, write, connect, print, run other code, or wait for these.
 DANGEROUS = re.compile(
     r"File|Dataset|Iterator|Reader|Summary|Debug|Dump|Print|PyFunc|Proto|Save|Restore|Checkpoint"
     r"|Event|Record|Remote|Rpc|Send|Recv|Collective|Nccl|TPU|Tpu|^Xla|TRT|Gcs|LoadAndRemap"
@@ -282,8 +282,8 @@ def test_any_operator_that_is_not_listed_is_refused(graphs, tmp_path_factory, da
     graph = model.meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     node = data.draw(st.sampled_from(nodes))
-    listed = sorted(saved_model._allowed())
-    near = st.sampled_from(listed).flatmap(
+    listing = sorted(saved_model._allowed())
+    near = st.sampled_from(listing).flatmap(
         lambda name: st.sampled_from([name.lower(), f"{name}X", f" {name}", f"_{name}", name[:-1]])
     )
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -296,13 +296,13 @@ def test_any_operator_that_is_not_listed_is_refused(graphs, tmp_path_factory, da
 
 
 @pytest.mark.parametrize("name", ["k2_saved", "k3_saved", "k2_two_saved"])
-def test_a_saved_model_is_known(model_files, name):
+def test_a_saved_model_is_detected(model_files, name):
     file = saved_model.detect(model_files / name)
     assert (file.format, file.framework, file.content) == ("saved_model", "saved_model", "model")
     assert file.code == ()
 
 
-def test_the_hash_is_of_all_files(model_files, tmp_path):
+def test_the_hash_covers_all_files(model_files, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model_files / "k2_saved", copy)
     first = saved_model.detect(model_files / "k2_saved").sha256
@@ -312,8 +312,8 @@ def test_the_hash_is_of_all_files(model_files, tmp_path):
     assert saved_model.detect(copy).sha256 != first
 
 
-def test_what_is_looked_into_is_what_the_hash_is_of(graphs, tmp_path, monkeypatch):
-    """Somebody puts a harmless graph in the place of the other as soon as it was read."""
+def test_the_hash_is_of_the_checked_content(graphs, tmp_path, monkeypatch):
+    """Another process replaces the graph by a harmless one as soon as it was read."""
     path = shutil.copytree(graphs / "reads", tmp_path / "reads")
     hostile, real = saved_model.detect(path), inputs.open_file
 
@@ -349,7 +349,7 @@ def test_operations_that_touch_files_or_python_are_named(graphs, name, operation
     assert any(operation in line for line in code)
 
 
-def test_the_checkpoints_own_operations_are_no_code(graphs, model_files):
+def test_the_checkpoint_operators_are_not_code(graphs, model_files):
     raw = (graphs / "lambda" / "saved_model.pb").read_bytes()
     assert b"RestoreV2" in raw
     assert saved_model.detect(graphs / "lambda").code == ()
@@ -384,7 +384,7 @@ def test_a_message_in_two_parts_is_merged_as_protobuf_does(graphs, tmp_path):
         b"\x17",
     ],
 )
-def test_fields_that_parsers_may_see_otherwise_are_broken(graphs, tmp_path, tag):
+def test_fields_that_parsers_read_differently_are_refused(graphs, tmp_path, tag):
     copy = tmp_path / "copy"
     shutil.copytree(graphs / "lambda", copy)
     whole = (copy / "saved_model.pb").read_bytes()
@@ -393,7 +393,7 @@ def test_fields_that_parsers_may_see_otherwise_are_broken(graphs, tmp_path, tag)
         saved_model.detect(copy)
 
 
-def test_names_that_are_no_text_are_broken(graphs, tmp_path):
+def test_names_that_are_not_text_are_refused(graphs, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(graphs / "lambda", copy)
     whole = (copy / "saved_model.pb").read_bytes()
@@ -404,7 +404,7 @@ def test_names_that_are_no_text_are_broken(graphs, tmp_path):
 
 
 def test_a_text_file_beside_the_graph_is_never_read(graphs, tmp_path):
-    """TensorFlow reads saved_model.pbtxt only where there is no saved_model.pb."""
+    """TensorFlow reads saved_model.pbtxt only if there is no saved_model.pb."""
     import tensorflow as tf
     from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2
@@ -426,7 +426,7 @@ def test_a_model_without_the_signature_says_what_to_do(graphs):
         saved_model.detect(graphs / "nameless")
 
 
-def test_what_is_no_saved_model_is_left_to_others(tmp_path):
+def test_other_folders_are_not_claimed(tmp_path):
     assert saved_model.detect(tmp_path) is None
     assert saved_model.detect(tmp_path / "nowhere.h5") is None
     (tmp_path / "saved_model.pb").write_bytes(b"")
@@ -441,16 +441,16 @@ def test_what_is_no_saved_model_is_left_to_others(tmp_path):
 def test_broken_files_are_one_line(model_files, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("broken")
     whole = (model_files / "k2_saved" / "saved_model.pb").read_bytes()
-    cut = data.draw(st.integers(0, len(whole) - 1))
+    cut_size = data.draw(st.integers(0, len(whole) - 1))
     junk = data.draw(st.binary(max_size=20))
-    (folder / "saved_model.pb").write_bytes(whole[:cut] + junk + whole[cut + 10 :])
-    # Damage where nothing is read leaves a SavedModel; anything else is refused, never a crash.
+    (folder / "saved_model.pb").write_bytes(whole[:cut_size] + junk + whole[cut_size + 10 :])
+    # Damage in unread parts leaves a SavedModel; all other damage is refused without a crash.
     with contextlib.suppress(InputError):
         assert saved_model.detect(folder).format == "saved_model"
-    (folder / "saved_model.pb").write_bytes(whole[:cut])
-    with pytest.raises(InputError, match=r"broken|no graph|no signature") as caught:
+    (folder / "saved_model.pb").write_bytes(whole[:cut_size])
+    with pytest.raises(InputError, match=r"broken|no graph|no signature") as excinfo:
         saved_model.detect(folder)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_links_to_folders_and_pipes_are_refused(model_files, tmp_path):

@@ -24,7 +24,7 @@ def loaded(path):
 
 
 @pytest.mark.parametrize("name", ["k2.h5", "k2.keras"])
-def test_a_whole_model_answers_as_it_did(model_files, name):
+def test_a_whole_model_gives_the_same_answers(model_files, name):
     model = loaded(model_files / name)
     assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
     call, variables = tracing.inference(model)
@@ -34,7 +34,7 @@ def test_a_whole_model_answers_as_it_did(model_files, name):
 
 
 @pytest.mark.parametrize("suffix", ["h5", "keras"])
-def test_layers_of_ours_are_no_strangers_code(tmp_path, suffix):
+def test_our_own_layers_are_allowed(tmp_path, suffix):
     image = tf_keras.layers.Input((32, 32, 3))
     x = image
     for own, options in (
@@ -60,12 +60,12 @@ def test_a_file_of_another_name_is_loaded_by_its_content(model_files, tmp_path):
         assert _tensorflow.shapes(loaded(path))[1] == (None, 5)
 
 
-def test_a_file_changed_after_it_was_looked_into_is_refused(model_files, tmp_path):
+def test_a_file_that_changed_after_the_check_is_refused(model_files, tmp_path):
     path = tmp_path / "model.h5"
     path.write_bytes((model_files / "k2.h5").read_bytes())
     file = keras.detect(path)
     path.write_bytes((model_files / "k2_lambda.h5").read_bytes())
-    with pytest.raises(InputError, match=r"was changed"):
+    with pytest.raises(InputError, match=r"changed while"):
         source.load(file)
 
 
@@ -75,12 +75,12 @@ def test_the_verb_may_allow_a_lambda(model_files):
         source.load(file)
     file = dataclasses.replace(file, trusted=True)
     assert _tensorflow.shapes(source.load(file)) == ((None, 32, 32, 3), (None, 3))
-    with pytest.raises(InputError, match=r"was changed while it was read") as caught:
+    with pytest.raises(InputError, match=r"changed while it was read") as excinfo:
         source.load(dataclasses.replace(file, code=()))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
-def test_a_file_of_other_layer_names_is_taken_in_order_if_every_shape_fits(tmp_path):
+def test_weights_with_other_layer_names_are_assigned_in_order_if_all_shapes_fit(tmp_path):
     def network(width, prefix):
         image = tf_keras.layers.Input((32, 32, 3))
         x = tf_keras.layers.Conv2D(width, 3, name=f"{prefix}one")(image)
@@ -102,21 +102,21 @@ def test_two_inputs_are_refused(model_files):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "said"),
+    ("shape", "dtype", "message"),
     [
         ((32, 32, 1), "float32", r"takes \[N, 32, 32, 1\]"),
         ((32,), "float32", r"takes \[N, 32\]"),
         ((32, 32, 3), "uint8", "takes uint8"),
     ],
 )
-def test_what_takes_no_images_is_refused(shape, dtype, said):
+def test_a_model_without_an_image_input_is_refused(shape, dtype, message):
     image = tf_keras.layers.Input(shape, dtype=dtype)
     model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         _tensorflow.shapes(model)
 
 
-def test_weights_are_no_model(model_files):
+def test_weights_alone_are_not_a_model(model_files):
     with pytest.raises(InputError, match=r"holds weights"):
         loaded(model_files / "k2_weights.h5")
 
@@ -126,9 +126,9 @@ def test_a_layer_that_keras_does_not_know_is_one_line(model_files, tmp_path):
     path.write_bytes((model_files / "k2.h5").read_bytes())
     with h5py.File(path, "a") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace("Conv2D", "Conv2E")
-    with pytest.raises(InputError, match=r"Conv2E") as caught:
+    with pytest.raises(InputError, match=r"Conv2E") as excinfo:
         loaded(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def poisoned(path, source, name, value=np.nan):
@@ -154,13 +154,16 @@ def build(alpha=0.25, classes=7):
 
 @pytest.fixture(scope="module")
 def small():
-    """A v1 0.25 of seven classes, which takes seconds to build: its weights are the last test's."""
+    """A v1 0.25 of seven classes, which takes seconds to build.
+
+    It keeps the weights of the last test.
+    """
     return build()
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, small) -> Path:
-    """Weights of a v1 0.25, as Keras Applications saves them, with numbers of our own."""
+    """Weights of a v1 0.25 in the file form of Keras Applications, with our own numbers."""
     path = tmp_path_factory.mktemp("published") / "mobilenet_2_5_32_tf.h5"
     rng = np.random.default_rng(0)
     small.set_weights([rng.random(w.shape, np.float32) for w in small.get_weights()])
@@ -187,7 +190,7 @@ def test_weights_of_keras_applications_fit(tmp_path, small):
         np.testing.assert_allclose(small(images), theirs(images), atol=1e-6)
 
 
-def test_the_alpha_that_fits_is_named_and_nothing_is_changed(published):
+def test_the_matching_alpha_is_named_and_the_model_is_not_changed(published):
     model = build(alpha=0.5)
     before = model.get_weights()
     with pytest.raises(InputError, match=r"layer conv1 .*--alpha 0\.25"):
@@ -208,18 +211,18 @@ def test_weights_of_another_architecture_are_refused(published, small, model_fil
         framework.load_weights(small, model_files / "k3.weights.h5")
     shorter = tf_keras.Sequential([tf_keras.layers.Input((32, 32, 3))])
     shorter.add(tf_keras.layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="conv1"))
-    with pytest.raises(InputError, match=r"which the model has not"):
+    with pytest.raises(InputError, match=r"which the model does not have"):
         framework.load_weights(shorter, published)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(published, small, tmp_path, value):
+def test_weights_that_are_not_finite_are_refused(published, small, tmp_path, value):
     path = poisoned(tmp_path / "w.h5", published, "conv_pw_3_bn/conv_pw_3_bn/beta:0", value)
     with pytest.raises(InputError, match=r"conv_pw_3_bn hold NaN or infinite"):
         framework.load_weights(small, path)
 
 
-def test_weights_changed_after_they_were_looked_into_are_refused(published, tmp_path):
+def test_weights_that_changed_after_the_check_are_refused(published, tmp_path):
     path = tmp_path / "w.h5"
     path.write_bytes(published.read_bytes())
     weights = Weights("w.h5", keras.detect(path).sha256, pinned=False)
@@ -235,15 +238,15 @@ def test_weights_changed_after_they_were_looked_into_are_refused(published, tmp_
     )
     framework.build(spec, path)
     poisoned(path, published, "conv_pw_3_bn/conv_pw_3_bn/beta:0", 0.5)
-    with pytest.raises(InputError, match=r"w\.h5 was changed while it was read"):
+    with pytest.raises(InputError, match=r"w\.h5 changed while it was read"):
         framework.build(spec, path)
 
 
 def test_truncated_weights_are_one_line(published, small, tmp_path):
     (tmp_path / "w.h5").write_bytes(published.read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"w\.h5 cannot be read") as caught:
+    with pytest.raises(InputError, match=r"w\.h5 cannot be read") as excinfo:
         framework.load_weights(small, tmp_path / "w.h5")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_random_weights_are_the_same_every_time():
@@ -272,14 +275,17 @@ def test_the_published_person_detector(real_data):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
-        ({"a": 2}, "holds a dict, no model"),
-        ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, "holds a ReLU, no model"),
+        ({"a": 2}, "holds a dict, not a model"),
+        (
+            {"module": "keras.layers", "class_name": "ReLU", "config": {}},
+            "holds a ReLU, not a model",
+        ),
     ],
 )
-def test_a_file_of_something_else_is_no_model(model_files, tmp_path, config, said):
+def test_a_file_of_another_object_is_not_a_model(model_files, tmp_path, config, message):
     path = tmp_path / "other.keras"
     reconfigured(model_files / "k2.keras", path, config)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         source.load(keras.detect(path))

@@ -1,4 +1,4 @@
-"""Float TFLite files as models: what they say of their images, and how they end."""
+"""Float TFLite files as models: their preprocessing and their outputs."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def network(last):
 @pytest.fixture(scope="module", params=["softmax", "linear"])
 def floats(request):
     """(whether it ends in a softmax, a float TFLite of four classes)."""
-    made = TensorFlowModel(network(request.param), SIZE, 4).floats("model")
-    return request.param == "softmax", made
+    result = TensorFlowModel(network(request.param), SIZE, 4).floats("model")
+    return request.param == "softmax", result
 
 
 def opened(path, content, **changes):
@@ -80,7 +80,7 @@ def opened(path, content, **changes):
     return source_of(source).open(source)
 
 
-def test_it_answers_and_ends_as_it_is_asked(floats, tmp_path):
+def test_it_answers_with_the_requested_output(floats, tmp_path):
     softmax, content = floats
     there = opened(tmp_path / "x.bin", content)
     assert (there.resolution, there.classes, there.network) == (SIZE, 4, None)
@@ -88,41 +88,41 @@ def test_it_answers_and_ends_as_it_is_asked(floats, tmp_path):
     answers = execution.run(content, IMAGES)
     logits = execution.logits(content, IMAGES)
     np.testing.assert_array_equal(there.answers(IMAGES), logits)
-    shown = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for output, wanted in (("model", answers), ("logits", logits), ("softmax", shown)):
-        made = there.floats(output)
-        np.testing.assert_allclose(execution.run(made, IMAGES), wanted, atol=1e-6)
-        engine = Interpreter(model_content=made)
+    visible = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for output, expected in (("model", answers), ("logits", logits), ("softmax", visible)):
+        result = there.floats(output)
+        np.testing.assert_allclose(execution.run(result, IMAGES), expected, atol=1e-6)
+        engine = Interpreter(model_content=result)
         assert engine.get_signature_list() == {
             "serving_default": {"inputs": ["image"], "outputs": ["scores"]}
         }
-        assert shelf.inspect(shelf.seal(made)).inputs[0].name == "image"
+        assert shelf.inspect(shelf.seal(result)).inputs[0].name == "image"
 
 
 def test_float16_is_widened(tmp_path):
     content = TensorFlowModel(network("softmax"), SIZE, 4).floats("model")
-    halved = quantized.without_calibration(content, RECIPES.load("float16").RECIPE)
-    assert len(halved) < 0.6 * len(content)
-    there = opened(tmp_path / "x.tflite", halved)
+    half = quantized.without_calibration(content, RECIPES.load("float16").RECIPE)
+    assert len(half) < 0.6 * len(content)
+    there = opened(tmp_path / "x.tflite", half)
     wide = there.floats("model")
     assert abs(len(wide) - len(content)) < 4000
     kinds = {layer.op for layer in shelf.inspect(wide).layers}
     assert "DEQUANTIZE" not in kinds
-    np.testing.assert_allclose(
-        execution.run(wide, IMAGES), execution.run(halved, IMAGES), atol=1e-5
-    )
+    np.testing.assert_allclose(execution.run(wide, IMAGES), execution.run(half, IMAGES), atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["int8_ptq", "dynamic_int8"])
 def test_integers_are_refused_with_what_can_be_done(recipe, tmp_path):
     path = tmp_path / "ready.tflite"
     path.write_bytes(press(network("softmax"), recipe, "tflite", IMAGES))
-    with pytest.raises(InputError, match=r"integers already \(int.*evaluate, bench.*ready") as told:
+    with pytest.raises(
+        InputError, match=r"already holds integers \(int.*evaluate, bench.*ready"
+    ) as messages:
         tflite.detect(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(messages.value)
 
 
-def test_what_we_wrote_is_read_again(floats, tmp_path):
+def test_our_own_contract_is_read(floats, tmp_path):
     pre = Preprocessing((-1.0, 1.0), crop=0.875, channels="bgr", labels=LABELS)
     contract = Contract("x", pre, SIZE, "NHWC", "softmax", Golden((), (), (), ""))
     path = tmp_path / "x.tflite"
@@ -131,14 +131,14 @@ def test_what_we_wrote_is_read_again(floats, tmp_path):
 
 
 def without_contract(content):
-    """The file as other tools leave it: standard metadata and labels, nothing of ours."""
+    """The file as other tools write it: standard metadata and labels, no contract of ours."""
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream) as archive:
-        kept = {n: archive.read(n) for n in archive.namelist() if n == "labels.txt"}
+        remaining = {n: archive.read(n) for n in archive.namelist() if n == "labels.txt"}
         end = min(member.header_offset for member in archive.infolist())
     out = io.BytesIO(content[:end])
     with zipfile.ZipFile(out, "a") as archive:
-        for name, text in kept.items():
+        for name, text in remaining.items():
             archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
@@ -158,14 +158,14 @@ def test_standard_metadata_is_read(floats, tmp_path, pre):
     path = tmp_path / "x.tflite"
     path.write_bytes(without_contract(shelf.write_metadata(floats[1], contract)))
     assert FORMATS.load("tflite").contract(path.read_bytes()) is None
-    found = tflite.detect(path).preprocessing
-    assert found.labels == pre.labels
-    assert found.input_range == pre.input_range
-    np.testing.assert_allclose(found.mean, pre.mean, atol=1e-5)
-    np.testing.assert_allclose(found.std, pre.std, atol=1e-5)
+    result = tflite.detect(path).preprocessing
+    assert result.labels == pre.labels
+    assert result.input_range == pre.input_range
+    np.testing.assert_allclose(result.mean, pre.mean, atol=1e-5)
+    np.testing.assert_allclose(result.std, pre.std, atol=1e-5)
 
 
-def test_a_file_without_metadata_says_nothing(floats, tmp_path):
+def test_a_file_without_metadata_has_no_preprocessing(floats, tmp_path):
     path = tmp_path / "x.tflite"
     path.write_bytes(floats[1])
     assert tflite.detect(path).preprocessing is None
@@ -185,7 +185,7 @@ def described(content, metadata):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_damaged_metadata_is_refused_or_read(floats, tmp_path, seed):
-    """Whatever its bytes are, it ends in a reading or in one line."""
+    """Any bytes give either a reading or an error in one line."""
     dice = np.random.default_rng(seed)
 
     def damaged(whole):
@@ -224,7 +224,7 @@ def test_another_resolution_is_refused(floats, tmp_path):
 
 
 def open_to_any_size():
-    """A float TFLite of images of any size and number; it enlarges by the shape that it finds."""
+    """A float TFLite of images of any size and number; it enlarges by the shape of its input."""
     layers = tf_keras.layers
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((None, None, 3))
@@ -236,45 +236,45 @@ def open_to_any_size():
     return model, tf.lite.TFLiteConverter.from_keras_model(model).convert()
 
 
-def test_res_chooses_the_size_of_a_file_that_takes_any(tmp_path):
+def test_res_sets_the_size_of_a_file_with_a_dynamic_size(tmp_path):
     model, content = open_to_any_size()
     kinds = {Graph(content).kind(op) for op in Graph(content).ops}
     assert {"SHAPE", "SLICE", "MUL"} <= kinds
     there = opened(tmp_path / "x.tflite", content, resolution=(20, 20))
     assert (there.resolution, there.classes) == ((20, 20), 4)
     images = np.random.default_rng(1).random((3, 20, 20, 3), np.float32)
-    made = there.floats("model")
-    np.testing.assert_allclose(execution.run(made, images), model(images), atol=1e-6)
-    graph = Graph(made)
+    result = there.floats("model")
+    np.testing.assert_allclose(execution.run(result, images), model(images), atol=1e-6)
+    graph = Graph(result)
     assert all(tensor.shapeSignature is None for tensor in graph.subgraph.tensors)
     assert all(np.prod(graph.shape(int(i))) > 1 for op in graph.ops for i in op.outputs)
     assert not {"SHAPE", "SLICE", "MUL"} & {graph.kind(op) for op in graph.ops}
-    session = onnxruntime.InferenceSession(WRITERS.load("onnx").write(made))
+    session = onnxruntime.InferenceSession(WRITERS.load("onnx").write(result))
     (image,) = session.get_inputs()
     (answer,) = session.run(None, {image.name: images[:1].transpose(0, 3, 1, 2)})
     np.testing.assert_allclose(answer, model(images[:1]), atol=1e-6)
-    start = quantized.start(made, RECIPES.load("int8_ptq").RECIPE, "int8", images)
+    start = quantized.start(result, RECIPES.load("int8_ptq").RECIPE, "int8", images)
     assert shelf.float_layers(shelf.inspect(quantized.integers(start))) == ()
 
 
-def test_a_file_that_takes_any_size_wants_one(tmp_path):
+def test_a_file_with_a_dynamic_size_needs_res(tmp_path):
     _, content = open_to_any_size()
-    with pytest.raises(InputError, match=r"takes any height and width") as told:
+    with pytest.raises(InputError, match=r"takes any height and width") as messages:
         opened(tmp_path / "x.tflite", content)
-    assert (told.value.exit_code, told.value.hint) == (7, "say which: --res 224")
+    assert (messages.value.exit_code, messages.value.hint) == (7, "choose one: --res 224")
     with pytest.raises(InputError, match="cannot take 1x1: LiteRT"):
         opened(tmp_path / "x.tflite", content, resolution=(1, 1))
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [((8, 16, 16, 3), "fixed batch of 8"), ((1, 16, 16, 1), r"takes \[1, 16, 16, 1\]")],
 )
-def test_what_is_no_classifier_of_one_image_is_refused(floats, tmp_path, shape, said):
+def test_a_model_that_is_not_a_classifier_of_one_image_is_refused(floats, tmp_path, shape, message):
     def change(graph):
         graph.subgraph.tensors[graph.inputs[0]].shape = list(shape)
 
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         opened(tmp_path / "x.tflite", reshaped(floats[1], change))
 
 
@@ -292,11 +292,11 @@ def test_a_file_that_changed_is_refused(floats, tmp_path):
         Preprocessing((0.0, 1.0)),
         Weights("x", "", pinned=False),
     )
-    with pytest.raises(InputError, match="was changed while it was read"):
+    with pytest.raises(InputError, match="changed while it was read"):
         tflite.open(Source(spec, file=file))
 
 
-def test_other_files_are_not_its_own(tmp_path, model_files):
+def test_other_files_are_not_tflite(tmp_path, model_files):
     for name in ("k2.h5", "k3.keras", "k2_saved"):
         assert tflite.detect(model_files / name) is None
     (tmp_path / "x.tflite").write_bytes(b"\0\0\0\0TFL3" + flatbuffers.Builder(64).Bytes)

@@ -27,10 +27,10 @@ NETWORKS = Path(__file__).with_name("torch_networks.py")
 def written(torch_python, tmp_path_factory):
     """The folder that torch_networks.py has filled."""
     folder = tmp_path_factory.mktemp("torch")
-    done = subprocess.run(
+    process = subprocess.run(
         [torch_python, "-I", "-P", NETWORKS, folder], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -56,30 +56,30 @@ def good(tmp_path):
     return path
 
 
-def test_without_its_environment_the_line_that_makes_it_is_named(good, monkeypatch, tmp_path):
+def test_without_its_environment_the_command_for_it_is_named(good, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(MissingError, match=r"mobiledeploy doctor --torch") as caught:
+    with pytest.raises(MissingError, match=r"mobiledeploy doctor --torch") as excinfo:
         torch.open(source(good))
-    assert caught.value.exit_code == 6
+    assert excinfo.value.exit_code == 6
 
 
-def test_another_file_than_was_looked_at_is_refused(good, torch_python):
-    found = source(good)
+def test_a_pt2_that_changed_after_the_check_is_refused(good, torch_python):
+    result = source(good)
     good.write_bytes(good.read_bytes() + b"\0")
-    with pytest.raises(InputError, match="was changed"):
-        torch.open(found)
+    with pytest.raises(InputError, match="changed while"):
+        torch.open(result)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04broken", b"text"])
-def test_what_is_only_named_so_is_refused(tmp_path, content):
+def test_another_file_with_the_suffix_is_refused(tmp_path, content):
     path = tmp_path / "model.pt2"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.pt2 is (a broken|no archive)"):
+    with pytest.raises(InputError, match=r"model\.pt2 is (a broken|not an archive)"):
         model_files.detect(path)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
-def test_a_file_that_was_cut_short_is_refused(good, share):
+def test_a_truncated_archive_is_refused(good, share):
     content = good.read_bytes()
     good.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="broken"):
@@ -128,22 +128,22 @@ def test_another_resolution_is_refused(written):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("batch_of_two", "a fixed batch of 2"),
-        ("training", "as it trains"),
+        ("training", "in training mode"),
         ("wide", r"gives \[1, 4, 32, 32\]"),
-        ("any_size", "no plain size|any height and width"),
+        ("any_size", "not a plain size|any height and width"),
     ],
 )
-def test_what_is_no_classifier_is_refused(written, name, said):
-    with pytest.raises(InputError, match=said):
+def test_a_network_that_is_not_a_classifier_is_refused(written, name, message):
+    with pytest.raises(InputError, match=message):
         model_files.detect(written / f"{name}.pt2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hostile", UNREAD, ids=lambda hostile: hostile.name)
-def test_what_is_not_needed_reaches_no_torch(hostile, torch_python, tmp_path):
+def test_members_that_are_not_needed_never_reach_torch(hostile, torch_python, tmp_path):
     canary = tmp_path / "canary"
     model = torch.open(source(hostile.write(tmp_path, canary)))
     assert model.answers(np.zeros((1, 4, 4, 3), np.float32)).shape == (1, 2)
@@ -151,7 +151,7 @@ def test_what_is_not_needed_reaches_no_torch(hostile, torch_python, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_converter_refuses_is_one_line(torch_python, tmp_path):
+def test_a_converter_error_is_one_line(torch_python, tmp_path):
     def change(program, *_):
         # A convolution of groups that its channels do not have.
         nodes = program["graph_module"]["graph"]["nodes"]
@@ -166,9 +166,9 @@ def test_what_the_converter_refuses_is_one_line(torch_python, tmp_path):
 
     path = tmp_path / "model.pt2"
     path.write_bytes(pt2_files.archive(tmp_path, change))
-    with pytest.raises(InputError, match=r"litert-torch refused model\.pt2: ") as caught:
+    with pytest.raises(InputError, match=r"litert-torch refused model\.pt2: ") as excinfo:
         torch.open(source(path))
-    assert "\n" not in caught.value.message
+    assert "\n" not in excinfo.value.message
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_five_files_by_the_command_line(written, tmp_path):
         images=random.integers(0, 256, (60, 32, 32, 3), np.uint8),
         labels=np.arange(60) % 10,
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [
             sys.executable,
             "-P",
@@ -199,12 +199,12 @@ def test_five_files_by_the_command_line(written, tmp_path):
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    made = {path.name for path in (tmp_path / "build" / "small").glob("*") if path.is_file()}
-    assert {name for name in made if name.endswith((".tflite", ".onnx"))} == {
+    assert process.returncode == 0, process.stderr
+    result = {path.name for path in (tmp_path / "build" / "small").glob("*") if path.is_file()}
+    assert {name for name in result if name.endswith((".tflite", ".onnx"))} == {
         "float32.tflite",
         "float16.tflite",
         "int8_best.tflite",
         "float32.onnx",
         "int8_best.onnx",
-    }, sorted(made)
+    }, sorted(result)

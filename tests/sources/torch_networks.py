@@ -46,7 +46,7 @@ class Small(nn.Module):
 
 
 class Varied(nn.Module):
-    """What other mobile networks have: squeeze and excitation, h-swish, SiLU, shuffled channels."""
+    """Parts of other mobile networks: squeeze and excitation, h-swish, SiLU, shuffled channels."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ class Varied(nn.Module):
 
 
 def warmed(network):
-    """With statistics and weights of its batch norms as training leaves them."""
+    """The network with statistics and weights of its batch norms as after training."""
     network.train()
     with torch.no_grad():
         for _ in range(20):

@@ -59,8 +59,8 @@ def kept(sha256: str) -> list[float]:
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-journal"])
-def test_a_store_that_is_no_regular_file_is_refused_by_name(here: Path, suffix: str) -> None:
-    """A pipe would be waited for without end, and /dev/null takes records and keeps none."""
+def test_a_store_that_is_not_a_regular_file_is_refused_by_name(here: Path, suffix: str) -> None:
+    """SQLite would wait for a pipe for ever, and /dev/null stores nothing."""
     pipe = Path(f"own.db{suffix}")
     os.mkfifo(pipe)
     with pytest.raises(UsageError, match=f"own.db{suffix} is not a regular file"):
@@ -70,7 +70,7 @@ def test_a_store_that_is_no_regular_file_is_refused_by_name(here: Path, suffix: 
     assert os.listdir() == [pipe.name]
 
 
-def test_a_store_that_cannot_be_written_is_read_and_keeps_nothing(
+def test_a_read_only_store_is_read_and_stores_nothing(
     here: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store.open() as store:
@@ -99,7 +99,7 @@ def test_a_store_may_be_a_link(here: Path) -> None:
         assert store.measurement(SHA, HOST) == MEASURED
 
 
-def test_what_is_kept_comes_back(here: Path) -> None:
+def test_stored_records_are_read_back(here: Path) -> None:
     with Store.open() as store:
         assert store.measurement(SHA, HOST) is None
         store.add_measurement(MEASURED)
@@ -107,9 +107,9 @@ def test_what_is_kept_comes_back(here: Path) -> None:
         store.add_evaluation(EVALUATION)
     with Store.open() as store:
         assert store.measurement(SHA, HOST) == dataclasses.replace(MEASURED, median_ns=1.0)
-        asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
-        assert store.evaluation(SHA, *asked) == EVALUATION
-        assert store.evaluation("other", *asked) is None
+        request = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+        assert store.evaluation(SHA, *request) == EVALUATION
+        assert store.evaluation("other", *request) is None
 
 
 def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
@@ -125,34 +125,34 @@ def test_a_measurement_answers_for_its_own_target_alone(here: Path) -> None:
     ]
     with Store.open() as store:
         for number, other in enumerate([HOST, *others]):
-            made = dataclasses.replace(MEASURED, target=other, median_ns=float(number))
-            store.add_measurement(made)
+            output = dataclasses.replace(MEASURED, target=other, median_ns=float(number))
+            store.add_measurement(output)
         for number, other in enumerate([HOST, *others]):
-            found = store.measurement(SHA, other)
-            assert found and (found.target, found.median_ns) == (other, number)
-        # Who does not say which delegate takes the newest of all.
-        found = store.measurement(SHA, dataclasses.replace(HOST, delegate=""))
-        assert found and found.target.delegate == "none"
+            result = store.measurement(SHA, other)
+            assert result and (result.target, result.median_ns) == (other, number)
+        # Without a delegate the newest of all matches.
+        result = store.measurement(SHA, dataclasses.replace(HOST, delegate=""))
+        assert result and result.target.delegate == "none"
         assert store.measurement(SHA, dataclasses.replace(HOST, threads=4)) is None
 
 
-@pytest.mark.parametrize("made", [MEASURED, COUNTED, ESTIMATED], ids=lambda m: m.kind)
-def test_every_kind_of_figure_is_kept_in_the_column_of_its_unit(here: Path, made: Any) -> None:
+@pytest.mark.parametrize("result", [MEASURED, COUNTED, ESTIMATED], ids=lambda m: m.kind)
+def test_every_kind_of_figure_is_stored_in_the_column_of_its_unit(here: Path, result: Any) -> None:
     with Store.open() as store:
-        store.add_measurement(made)
-        assert store.measurement(SHA, made.target) == made
-        assert store.measurements_of(SHA) == (made,)
+        store.add_measurement(result)
+        assert store.measurement(SHA, result.target) == result
+        assert store.measurements_of(SHA) == (result,)
     connection = sqlite3.connect(path())
     kind, latency, instructions = connection.execute(
         "SELECT kind, latency_ns, instructions FROM measurement"
     ).fetchone()
     connection.close()
-    assert kind == made.kind
+    assert kind == result.kind
     assert (latency is None, instructions is None) == (kind == "counted", kind != "counted")
 
 
-def test_nothing_answers_after_the_runtime_was_upgraded(here: Path) -> None:
-    asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+def test_no_figure_matches_after_an_upgrade_of_the_runtime(here: Path) -> None:
+    request = (EVALUATION.data, EVALUATION.preprocessing, HOST)
     with Store.open() as store:
         store.add_measurement(MEASURED)
         store.add_measurement(COUNTED)
@@ -160,7 +160,7 @@ def test_nothing_answers_after_the_runtime_was_upgraded(here: Path) -> None:
         for version, answers in (("2", True), ("3", False), ("", True)):
             assert (store.measurement(SHA, HOST, version) is not None) == answers
             assert (store.measurement(SHA, COUNTED.target, version) is not None) == answers
-            assert (store.evaluation(SHA, *asked, version) is not None) == answers
+            assert (store.evaluation(SHA, *request, version) is not None) == answers
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
@@ -180,31 +180,31 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
     )
     connection.commit()
     connection.close()
-    asked = (EVALUATION.data, EVALUATION.preprocessing, HOST)
+    request = (EVALUATION.data, EVALUATION.preprocessing, HOST)
     for _ in range(2):
         with Store.open() as store:
             assert store.measurement(SHA, HOST, "2") == MEASURED
             assert store.measurement(SHA, HOST, "3") is None
-            assert store.evaluation(SHA, *asked, "2") == EVALUATION
-            assert store.evaluation(SHA, *asked, "3") is None
+            assert store.evaluation(SHA, *request, "2") == EVALUATION
+            assert store.evaluation(SHA, *request, "3") is None
     assert kept(SHA) == [MEASURED.median_ns]
     connection = sqlite3.connect(path())
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
     connection.close()
 
 
-def test_a_store_of_the_third_schema_learns_whose_weights_and_which_images(here: Path) -> None:
+def test_a_store_of_the_third_schema_gets_weights_and_images(here: Path) -> None:
     path().parent.mkdir()
     connection = sqlite3.connect(path())
     for step in (1, 2, 3):
         for statement in _STEPS[step]:
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 3")
-    known = artifact(weights="1" * 64, of="run")
-    own = dataclasses.replace(EVALUATION, preprocessing=known.spec.preprocessing)
+    known_values = artifact(weights="1" * 64, of="run")
+    own = dataclasses.replace(EVALUATION, preprocessing=known_values.spec.preprocessing)
     connection.execute(
         "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', 'float32', 'tflite', 1000, ?)",
-        (SHA, records.line(known)),
+        (SHA, records.line(known_values)),
     )
     connection.execute(
         "INSERT INTO measurement VALUES (NULL, '2026-01-01', ?, 'measured', 'host', 'python', "
@@ -224,26 +224,26 @@ def test_a_store_of_the_third_schema_learns_whose_weights_and_which_images(here:
     connection.commit()
     connection.close()
     with Store.open() as store:
-        # The later one was prepared in another way.
+        # The later one has another preprocessing.
         trial = dataclasses.replace(EVALUATION, preprocessing=Preprocessing((0.0, 9.0)), top1=0.9)
         store.add_evaluation(trial)
         (row,) = store.results()
         assert (row.weights, row.weights_sha256) == ("run", "1" * 64)
         assert (row.top1, row.data_source, row.data_split) == (0.5, "demo", "validation")
         assert not row.recorded
-        assert store.artifacts() == {SHA: known}
+        assert store.artifacts() == {SHA: known_values}
         assert store.measurement(SHA, HOST) == MEASURED
 
 
-def test_a_store_of_the_sixth_schema_learns_what_integer_files_take(here: Path) -> None:
+def test_a_store_of_the_sixth_schema_gets_the_ends_of_integer_files(here: Path) -> None:
     path().parent.mkdir()
     connection = sqlite3.connect(path())
     for step in range(1, 7):
         for statement in _STEPS[step]:
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 6")
-    known = [integers("a" * 64, "uint8"), integers("b" * 64, "float"), artifact("c" * 64)]
-    for one in known:
+    known_values = [integers("a" * 64, "uint8"), integers("b" * 64, "float"), artifact("c" * 64)]
+    for one in known_values:
         connection.execute(
             "INSERT INTO artifact VALUES (?, '2026-01-01', 'net', ?, 'tflite', 1000, ?, '', '', "
             "'')",
@@ -254,16 +254,16 @@ def test_a_store_of_the_sixth_schema_learns_what_integer_files_take(here: Path) 
     with Store.open() as store:
         ends = {r.artifact_sha256[0]: r.io for r in store.unmeasured()}
         assert ends == {"a": "uint8", "b": "float", "c": ""}
-        # As they are told of what is made now.
-        for one in known:
+        # As for new artifacts.
+        for one in known_values:
             store.add_artifact(one)
         assert ends == {r.artifact_sha256[0]: r.io for r in store.unmeasured()}
-        for one in known:
+        for one in known_values:
             store.add_measurement(measured(one.sha256))
         assert ends == {r.artifact_sha256[0]: r.io for r in store.results()}
 
 
-def test_a_trial_of_another_preprocessing_is_no_figure_of_the_artifact(here: Path) -> None:
+def test_an_evaluation_with_another_preprocessing_is_not_the_artifacts_figure(here: Path) -> None:
     own = dataclasses.replace(EVALUATION, preprocessing=ARTIFACT.spec.preprocessing, top1=0.8)
     trial = dataclasses.replace(own, preprocessing=Preprocessing((0.0, 9.0)), top1=0.1)
     with Store.open() as store:
@@ -294,15 +294,15 @@ def test_an_evaluation_answers_for_the_same_images_prepared_alike(here: Path) ->
                     EVALUATION, data=where, preprocessing=how, target=target, images=number
                 )
             )
-        for number, asked in enumerate([ours, *others]):
-            found = store.evaluation(SHA, *asked)
-            assert found and found.images == number
+        for number, request in enumerate([ours, *others]):
+            result = store.evaluation(SHA, *request)
+            assert result and result.images == number
         # The same images by another path are the same.
-        found = store.evaluation(SHA, dataclasses.replace(data, source="./demo"), pre, HOST)
-        assert found and found.images == 0
+        result = store.evaluation(SHA, dataclasses.replace(data, source="./demo"), pre, HOST)
+        assert result and result.images == 0
 
 
-def test_a_record_of_other_fields_is_passed_over(here: Path) -> None:
+def test_a_record_with_other_fields_is_skipped(here: Path) -> None:
     with Store.open() as store:
         store.add_measurement(MEASURED)
         store.add_measurement(dataclasses.replace(MEASURED, median_ns=7.0))
@@ -328,7 +328,7 @@ def test_the_newest_export_is_found(here: Path) -> None:
         assert store.last_export() == (str(here / "build" / "c.tflite"),)
 
 
-def test_it_lies_where_the_environment_says(here: Path) -> None:
+def test_its_path_is_set_by_the_environment(here: Path) -> None:
     assert path() == Path(".mobiledeploy", "store.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "elsewhere.db"))
@@ -337,7 +337,7 @@ def test_it_lies_where_the_environment_says(here: Path) -> None:
     assert not (here / ".mobiledeploy").exists()
 
 
-def test_a_newer_store_is_refused_and_left_alone(here: Path) -> None:
+def test_a_newer_store_is_refused_and_not_changed(here: Path) -> None:
     Store.open().__exit__()
     connection = sqlite3.connect(path())
     connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
@@ -349,12 +349,12 @@ def test_a_newer_store_is_refused_and_left_alone(here: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "/", ".."])
-def test_a_folder_is_no_store(place: str) -> None:
+def test_a_folder_is_not_a_store(place: str) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         Store.open(Path(place))
 
 
-def test_another_programs_database_is_left_alone(here: Path) -> None:
+def test_another_programs_database_is_not_changed(here: Path) -> None:
     connection = sqlite3.connect(here / "photos.db")
     connection.execute("CREATE TABLE photo (name TEXT)")
     connection.close()
@@ -372,7 +372,7 @@ def test_a_damaged_store_is_named(here: Path, content: bytes | None) -> None:
     whole = path().read_bytes()
     path().write_bytes(content or whole[:4096] + b"\xa5" * (len(whole) - 4096))
     damaged = path().read_bytes()
-    with pytest.raises(InputError, match=r"store.db is damaged.*a copy is kept"):  # noqa: SIM117
+    with pytest.raises(InputError, match=r"store.db is damaged.*a copy is in"):  # noqa: SIM117
         with Store.open() as store:
             store.measurement(SHA, HOST)
             store.add_measurement(MEASURED)
@@ -383,7 +383,7 @@ def test_a_damaged_store_that_is_larger_than_memory_is_not_copied(here: Path) ->
     path().parent.mkdir()
     with path().open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(InputError, match=r"store.db is damaged.*no copy could be kept"):
+    with pytest.raises(InputError, match=r"store.db is damaged.*it could not be copied"):
         Store.open()
     assert [file.name for file in path().parent.iterdir()] == ["store.db"]
 
@@ -412,7 +412,7 @@ def test_several_processes_write_at_once_from_the_first_moment_on(here: Path) ->
         assert kept(f"writer {number}") == [MEASURED.median_ns] * 25
 
 
-def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
+def test_a_killed_writer_leaves_its_finished_records(here: Path) -> None:
     with writer(100_000, "killed") as process:
         assert process.stdin
         assert process.stdout
@@ -429,7 +429,7 @@ def test_a_killed_writer_leaves_what_it_had_finished(here: Path) -> None:
         assert store.measurement(SHA, HOST) == MEASURED
 
 
-def test_bytes_of_a_name_that_are_no_text_are_written_out(here: Path) -> None:
+def test_bytes_of_a_name_that_are_not_text_are_escaped(here: Path) -> None:
     """A folder's name may be of another encoding; the store keeps text."""
     name = "caf\udce9"
     target = dataclasses.replace(MEASURED.target, device=f"replay:{name}")
@@ -442,14 +442,14 @@ def test_bytes_of_a_name_that_are_no_text_are_written_out(here: Path) -> None:
         assert store.verdicts()[0].line == r"caf\udce9/a.tflite: fine"
         lines = tuple(store.dump())
     with Store.open(here / "other.db") as other:
-        assert other.load(store_.read_kept(line, "it") for line in lines) == 2
-        assert other.load(store_.read_kept(line, "it") for line in lines) == 0
+        assert other.load(store_.read_stored(line, "it") for line in lines) == 2
+        assert other.load(store_.read_stored(line, "it") for line in lines) == 0
 
 
 def test_a_sound_store_is_never_called_damaged(here: Path) -> None:
     with Store.open() as store:
         store.add_measurement(MEASURED)
-        with pytest.raises(InputError, match="cannot keep a record like this"):
+        with pytest.raises(InputError, match="cannot store this record"):
             store.add_measurement(dataclasses.replace(MEASURED, median_ns=float("nan")))
         with pytest.raises(InputError, match="whole characters and numbers of 64 bits"):
             store.measurement_by_id(2**70)
@@ -473,7 +473,7 @@ ANY = (
 
 
 @given(data=st.data(), line=st.sampled_from(LINES))
-def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
+def test_any_json_is_stored_or_refused_by_its_place(data: Any, line: str) -> None:
     whole = json.loads(line)
     place = whole
     while True:
@@ -485,12 +485,12 @@ def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
             break
         place = place[key]
     try:
-        one = store_.read_kept(json.dumps(whole), "the line")
+        one = store_.read_stored(json.dumps(whole), "the line")
     except InputError as error:
-        # Where it stands is told first, and a store is not spoken of.
-        told = str(error)
+        # The place comes first, and the message does not mention a store.
+        messages = str(error)
     else:
-        told = "the line"
+        messages = "the line"
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder, "s.db")) as store:
             assert store.load([one]) == 1
             assert store.load([one]) == 0
@@ -498,4 +498,4 @@ def test_any_json_is_kept_or_refused_by_its_place(data: Any, line: str) -> None:
             store.results()
             store.unmeasured()
             store.artifacts()
-    assert told.startswith("the line")
+    assert messages.startswith("the line")

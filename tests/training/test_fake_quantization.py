@@ -32,7 +32,7 @@ def test_floats_are_computed_as_by_the_interpreter(network):
 
 
 def steps_apart(content, large):
-    """How many codes of the output lie between the interpreter's logits and ours."""
+    """The difference between the interpreter's logits and ours in codes of the output."""
     graph = Graph(content)
     target = FakeQuantization(graph)._target
     (step,), _ = graph.scale(target)
@@ -59,11 +59,11 @@ def test_integers_are_computed_to_a_code_or_two(network):
         ("squeezenet", {"variant": "1.1"}),
     ],
 )
-def test_every_kind_of_network_can_be_trained_through(name, arguments):
+def test_every_kind_of_network_can_be_trained(name, arguments):
     model = ARCHITECTURES.load(name).build(resolution=(64, 64), classes=5, **arguments)
     large = images(8).repeat(3, axis=1).repeat(3, axis=2)[:, :64, :64]
-    made = press(Model("tf_keras", model), "float32", "tflite", large)
-    start = quantized.start(made, INT8, "float", large)
+    result = press(Model("tf_keras", model), "float32", "tflite", large)
+    start = quantized.start(result, INT8, "float", large)
     assert np.mean(steps_apart(quantized.integers(start), large) < 3) > 0.9
 
 
@@ -75,7 +75,7 @@ def test_a_gradient_passes_rounding_and_stops_at_the_ends():
     np.testing.assert_array_equal(tape.gradient(y, x), [0, 1, 1, 0])
 
 
-def test_what_is_replaced_is_read():
+def test_replacements_are_used():
     graph = Graph(floats("relu"))
     (last,) = [layer for layer in matrices.weighted_ops(graph) if layer.kind == "FULLY_CONNECTED"]
     nothing = {(last.number, 1): np.zeros(graph.shape(last.weights), np.float32)}
@@ -87,5 +87,5 @@ def test_an_operator_without_a_gradient_is_refused_by_name():
     graph = Graph(floats("relu"))
     code = graph.model.operatorCodes[graph.ops[0].opcodeIndex]
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.EXP
-    with pytest.raises(InputError, match=r"^EXP cannot be trained through"):
+    with pytest.raises(InputError, match=r"^EXP cannot be trained"):
         FakeQuantization(graph)

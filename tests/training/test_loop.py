@@ -99,12 +99,12 @@ def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -
 def run(
     todo: loop.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
 ) -> tuple[Epoch, ...]:
-    """Trains; the history. `stop_after`: raises KeyboardInterrupt once that epoch is committed."""
-    seen = history
+    """Trains and returns the history. `stop_after`: interrupts once that epoch is committed."""
+    values = history
 
     def commit(now: tuple[Epoch, ...]) -> None:
-        nonlocal seen
-        seen = now
+        nonlocal values
+        values = now
         if len(now) == stop_after:
             raise KeyboardInterrupt
 
@@ -112,7 +112,7 @@ def run(
         loop.train(todo, history, reporter=Heard(), commit=commit)
     except KeyboardInterrupt:
         assert stop_after
-    return seen
+    return values
 
 
 def kept(todo: loop.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
@@ -147,36 +147,36 @@ def test_it_learns_and_leaves_one_checkpoint_and_the_best_weights(tmp_path: Path
 
 
 @pytest.mark.parametrize(("schedule", "ema"), [("paper", True), ("finetune", False)])
-def test_a_resumed_training_ends_where_an_unbroken_one_does(
+def test_a_resumed_training_ends_like_an_uninterrupted_one(
     schedule: str, ema: bool, tmp_path: Path
 ) -> None:
     changes = dataclasses.replace(SETTINGS, schedule=SCHEDULES[schedule], ema=ema, epochs=3)
-    whole, broken = task(tmp_path / "whole", changes), task(tmp_path / "broken", changes)
+    whole, broken_task = task(tmp_path / "whole", changes), task(tmp_path / "broken", changes)
     unbroken = run(whole)
-    half = run(broken, stop_after=2)
+    half = run(broken_task, stop_after=2)
     assert half[0].loss == pytest.approx(unbroken[0].loss, rel=1e-4)
-    resumed = run(broken, half)
+    resumed = run(broken_task, half)
     assert [epoch.number for epoch in resumed] == [1, 2, 3]
     assert resumed[2].loss == pytest.approx(unbroken[2].loss, rel=1e-4)
-    for one, other in zip(latest(whole, 3), latest(broken, 3), strict=True):
+    for one, other in zip(latest(whole, 3), latest(broken_task, 3), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_a_finished_training_goes_on_with_more_epochs(tmp_path: Path) -> None:
+def test_a_finished_training_continues_with_more_epochs(tmp_path: Path) -> None:
     first = run(task(tmp_path))
     more = run(task(tmp_path, dataclasses.replace(SETTINGS, epochs=3)), first)
     assert more[:2] == first
     assert len(more) == 3
 
 
-def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> None:
+def test_averaged_weights_are_kept_and_the_others_are_trained_further(tmp_path: Path) -> None:
     changes = dataclasses.replace(SETTINGS, epochs=1)
-    plain, averaged = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
-    averaged = dataclasses.replace(averaged, settings=dataclasses.replace(changes, ema=True))
-    history, other = run(plain), run(averaged)
+    plain, averaging = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
+    averaging = dataclasses.replace(averaging, settings=dataclasses.replace(changes, ema=True))
+    history, other = run(plain), run(averaging)
     assert history[0].loss == pytest.approx(other[0].loss, rel=1e-5)
-    assert not np.allclose(kept(plain, history)[0], kept(averaged, other)[0], atol=1e-5)
-    reader = tf.train.load_checkpoint(str(averaged.state / loop.checkpoint_name(1)))
+    assert not np.allclose(kept(plain, history)[0], kept(averaging, other)[0], atol=1e-5)
+    reader = tf.train.load_checkpoint(str(averaging.state / loop.checkpoint_name(1)))
     raw = [
         reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
@@ -185,7 +185,7 @@ def test_averaged_weights_are_kept_and_the_others_trained_on(tmp_path: Path) -> 
     assert any(np.allclose(a, kept(plain, history)[0], atol=1e-5) for a in raw if a.shape[-1] == 8)
 
 
-def test_freezing_leaves_all_but_the_classifier_as_it_was(tmp_path: Path) -> None:
+def test_freezing_changes_only_the_classifier(tmp_path: Path) -> None:
     tf_keras.utils.set_random_seed(5)
     first = small(alpha=0.5, resolution=SIZE, classes=2)
     first.get_layer("conv1_bn").set_weights([np.full(8, v, np.float32) for v in (1.1, 0.2, 0.3, 2)])
@@ -196,7 +196,7 @@ def test_freezing_leaves_all_but_the_classifier_as_it_was(tmp_path: Path) -> Non
         assert np.array_equal(old, new) == ("conv_preds" not in weight.name), weight.name
 
 
-def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
+def test_weights_of_another_number_of_classes_start_with_a_new_classifier(
     tmp_path: Path,
 ) -> None:
     tf_keras.utils.set_random_seed(5)
@@ -204,7 +204,7 @@ def test_weights_of_another_number_of_classes_start_with_a_fresh_classifier(
     network, heard = small(alpha=0.5, resolution=SIZE, classes=2), Heard()
     head = network.get_layer("conv_preds").get_weights()
     loop.load(network, spec(), tmp_path / "seven.h5", heard)
-    assert heard.said == ["seven.h5 knows 7 classes, the data 2: conv_preds starts fresh"]
+    assert heard.said == ["seven.h5 has 7 classes, the data 2: conv_preds starts from new weights"]
     np.testing.assert_array_equal(network.get_layer("conv_preds").get_weights()[0], head[0])
     seven = small(alpha=0.5, resolution=SIZE, classes=7)
     seven.load_weights(tmp_path / "seven.h5")
@@ -227,8 +227,8 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
     head.set_weights([head.get_weights()[0] * 8, np.array([2.0, -2.0], np.float32)])
     loop.save_weights(teacher, tmp_path / "teacher.h5")
     wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
-    held = examples(12, seed=1)
-    batch = next(iter(loop.judged(held, spec().preprocessing, 2)))[0]
+    held_back = examples(12, seed=1)
+    batch = next(iter(loop.validation_batches(held_back, spec().preprocessing, 2)))[0]
 
     quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
     changes = dataclasses.replace(SETTINGS, epochs=6, schedule=quick)
@@ -243,7 +243,7 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
 
     source = Source(wide, weights=str(tmp_path / "teacher.h5"))
     assert apart(tmp_path / "taught", teacher=source) < 0.5 * apart(tmp_path / "alone")
-    with pytest.raises(InputError, match=r"teacher teacher knows 3 classes, the data 2"):
+    with pytest.raises(InputError, match=r"teacher teacher has 3 classes, the data 2"):
         run(task(tmp_path / "n", teacher=Source(dataclasses.replace(wide, classes=3))))
 
 
@@ -251,8 +251,8 @@ def test_distance_is_the_divergence_of_softened_logits() -> None:
     logits = np.array([[3.0, 0.0, -2.0]], np.float32), np.array([[0.0, 1.0, 0.5]], np.float32)
     soft_q, soft_p = (tf.nn.softmax(x / loop.TEMPERATURE).numpy() for x in logits)
     expected = loop.TEMPERATURE**2 * np.sum(soft_q * np.log(soft_q / soft_p))
-    got = loop.distance(*(tf.nn.softmax(x) for x in logits))
-    assert float(got) == pytest.approx(expected, rel=1e-4)
+    actual = loop.distance(*(tf.nn.softmax(x) for x in logits))
+    assert float(actual) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_the_learning_rate_follows_the_batch_and_the_epochs(tmp_path: Path) -> N
     ],
 )
 def test_moving_averages_forget_within_the_run(momentum: float, steps: int, bound: float) -> None:
-    assert loop.bounded(momentum, steps) == pytest.approx(bound)
+    assert loop.bounded_momentum(momentum, steps) == pytest.approx(bound)
 
 
 # Images
@@ -305,8 +305,8 @@ def test_workers_share_a_batch() -> None:
     whole = taken(0, 1)
     parts = [taken(0, 1, pipeline=(index, 2), replicas=2) for index in range(2)]
     for (_, labels), *halves in zip(whole, *parts, strict=True):
-        joined = np.concatenate([half[1] for half in halves])
-        np.testing.assert_array_equal(joined, labels)
+        combined = np.concatenate([half[1] for half in halves])
+        np.testing.assert_array_equal(combined, labels)
 
 
 def test_augmented_images_stay_in_range_and_differ() -> None:
@@ -331,12 +331,12 @@ channels = st.tuples(*[st.floats(0.25, 4)] * 3)
 def test_pixels_are_scaled_as_in_use(
     low: float, width: float, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
-    said = Preprocessing((low, low + width), mean=mean, std=std)
+    message = Preprocessing((low, low + width), mean=mean, std=std)
     some = examples(3)
-    ((images, _),) = loop.judged(some, said, 2)
+    ((images, _),) = loop.validation_batches(some, message, 2)
     for image, pixels in zip(images.numpy(), some.images, strict=True):
         np.testing.assert_allclose(
-            image, preprocessing.prepare(pixels, said, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
+            image, preprocessing.prepare(pixels, message, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
         )
 
 
@@ -346,24 +346,24 @@ def test_pixels_are_scaled_as_in_use(
 @pytest.mark.parametrize(
     ("paper", "arguments"), [(mobilenet_v1, {"alpha": 0.5}), (xception, {})], ids=["v1", "xception"]
 )
-def test_every_kernel_before_a_normalisation_is_drawn_as_the_papers_was(
+def test_kernels_before_a_normalisation_are_initialised_as_in_the_paper(
     paper: Any, arguments: dict[str, float]
 ) -> None:
     network = paper.build(resolution=(96, 96), classes=4, **arguments)
     loop._initialise(network, 1)
-    drawn = {
+    samples = {
         weight.name: weight.numpy()
         for layer in network.layers
         if not getattr(layer, "use_bias", True)
         for weight in layer.weights
         if "kernel" in weight.name
     }
-    assert any("depthwise" in name for name in drawn)
-    for kernel in drawn.values():
+    assert any("depthwise" in name for name in samples)
+    for kernel in samples.values():
         if kernel.size > 1_000:
             # A normal distribution cut off at two standard deviations keeps 0.88 of them.
             assert kernel.std() == pytest.approx(0.88 * loop.INIT_STDDEV, rel=0.1)
-    firsts = [round(float(kernel.flat[0]), 9) for kernel in drawn.values()]
+    firsts = [round(float(kernel.flat[0]), 9) for kernel in samples.values()]
     assert len(set(firsts)) == len(firsts)
 
 
@@ -391,7 +391,7 @@ def test_each_dropout_has_a_mask_of_its_own() -> None:
 # Dead channels
 
 
-def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
+def test_channels_with_constant_output_are_counted() -> None:
     tf_keras.utils.set_random_seed(2)
     network = small(alpha=0.5, resolution=SIZE, classes=2)
     look = examples(12), spec().preprocessing
@@ -416,15 +416,15 @@ def test_channels_that_answer_the_same_to_everything_are_counted() -> None:
         ({"cluster": 4}, None, 4),
     ],
 )
-def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
+def test_a_compression_reaches_its_amount_and_can_be_resumed(
     tmp_path: Path, changes: dict[str, float], zeros: float | None, values: int
 ) -> None:
     settings_ = dataclasses.replace(SETTINGS, epochs=4, **changes)
-    whole, broken = task(tmp_path / "whole", settings_), task(tmp_path / "broken", settings_)
+    whole, broken_task = task(tmp_path / "whole", settings_), task(tmp_path / "broken", settings_)
     history = run(whole)
-    again = run(broken, run(broken, stop_after=2))
+    again = run(broken_task, run(broken_task, stop_after=2))
     assert runs.best(history, settings_).number == 4
-    for todo, lived in ((whole, history), (broken, again)):
+    for todo, lived in ((whole, history), (broken_task, again)):
         network = small(alpha=0.5, resolution=SIZE, classes=2)
         best = loop.best_name(runs.best(lived, settings_).number)
         network.load_weights(todo.state / best, by_name=True)
@@ -433,5 +433,5 @@ def test_a_compression_ends_with_what_was_asked_for_and_goes_on_after_a_break(
             assert np.mean(kernel == 0) == pytest.approx(zeros, abs=0.02)
         assert len(np.unique(kernel)) <= values
         assert np.all(network.get_layer("conv_dw_1").get_weights()[0])
-    for one, other in zip(kept(whole, history), kept(broken, again), strict=True):
+    for one, other in zip(kept(whole, history), kept(broken_task, again), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

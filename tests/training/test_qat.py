@@ -1,4 +1,4 @@
-"""Integers that learn to answer as the floats do."""
+"""Integers learn the answers of the floats."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_answers_come_nearer_to_those_of_the_floats(monkeypatch):
     """On weights of 4 bits, which leave much to be learnt."""
     monkeypatch.setattr(qat, "STEPS", 48)
     plain = dataclasses.replace(quantized_graph("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
-    trained = qat.apply(plain, images(96, seed=2))
-    assert trained.trained == 1
-    assert diverges(trained) < 0.7 * diverges(plain)
+    trained_model = qat.apply(plain, images(96, seed=2))
+    assert trained_model.trained == 1
+    assert diverges(trained_model) < 0.7 * diverges(plain)
 
 
 def codes(made):
@@ -66,19 +66,19 @@ def sparse_and_clustered():
     return graph.pack()
 
 
-def test_zeros_stay_zero_and_clusters_stay_as_they_are(brief):
+def test_zeros_stay_zero_and_clusters_do_not_change(brief):
     content = sparse_and_clustered()
     plain = quantized.start(content, RECIPES.load("int8_ptq").RECIPE, "int8", images())
     before, after = codes(plain), codes(qat.apply(plain, images()))
     graph = Graph(content)
-    changed = 0
+    changes_ = 0
     for layer in matrices.weighted_ops(graph):
         zero = graph.constant_values(layer.weights) == 0
         assert not after[layer.name][zero].any()
-        moved = np.count_nonzero(before[layer.name] != after[layer.name])
-        assert not (layer.is_clustered and moved)
-        changed += moved
-    assert changed
+        moved_count = np.count_nonzero(before[layer.name] != after[layer.name])
+        assert not (layer.is_clustered and moved_count)
+        changes_ += moved_count
+    assert changes_
 
 
 def test_each_part_is_gentler_and_sees_the_images_in_another_order(brief, monkeypatch):
@@ -93,15 +93,15 @@ def test_each_part_is_gentler_and_sees_the_images_in_another_order(brief, monkey
     assert not np.array_equal(first, second)
 
 
-def test_every_image_has_its_turn_before_one_comes_again():
+def test_every_image_is_used_before_one_is_repeated():
     numbered = np.arange(50, dtype=np.float32)[:, None, None, None]
-    seen = np.concatenate([batch.ravel() for batch in qat._batches(numbered, 0)])
-    counts = np.bincount(seen.astype(int), minlength=50)
+    values = np.concatenate([batch.ravel() for batch in qat._batches(numbered, 0)])
+    counts = np.bincount(values.astype(int), minlength=50)
     assert counts.sum() == qat.STEPS * qat.BATCH
     assert counts.max() - counts.min() <= 1
 
 
-def test_progress_is_told(brief):
-    told = []
-    qat.apply(quantized_graph("relu"), images(), lambda *step: told.append(step))
-    assert told[-1] == ("quantization-aware training", 12, 12)
+def test_progress_is_reported(brief):
+    messages = []
+    qat.apply(quantized_graph("relu"), images(), lambda *step: messages.append(step))
+    assert messages[-1] == ("quantization-aware training", 12, 12)

@@ -110,7 +110,7 @@ def test_a_delegate_that_stays_out_is_warned_of(exported, here, heard) -> None:
     assert "not-delegated" not in {warning.name for warning in made.warnings}
 
 
-def test_what_cannot_be_asked(exported, here, heard) -> None:
+def test_invalid_requests_are_refused(exported, here, heard) -> None:
     path = [exported["float32", "tflite"]]
     for given, said in (
         ({"runner": "nativ"}, "no runners named 'nativ'"),

@@ -52,7 +52,7 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
         other.add_comparison(read)
         assert [one.ratio for one in other.comparisons()] == [made.ratio] * 2
     (here / "cut.jsonl").write_text(line.replace('"rounds":6', '"rounds":7'))
-    with pytest.raises(InputError, match="line 1: rounds cannot be so"):
+    with pytest.raises(InputError, match="line 1: rounds is not valid"):
         results.results_import(here / "cut.jsonl")
     shown = CliRunner().invoke(results_command.command, ["compared"])
     assert shown.exit_code == 0, shown.output

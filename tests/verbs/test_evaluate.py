@@ -312,7 +312,7 @@ def test_each_result_is_in_the_store(exported, here, heard) -> None:
             assert store.evaluation(e.artifact_sha256, e.data, e.preprocessing, e.target) == e
 
 
-def test_what_cannot_be_asked(exported, here, heard) -> None:
+def test_invalid_requests_are_refused(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
     with pytest.raises(UsageError, match="no artifact"):
         evaluate([], reporter=heard)

@@ -14,7 +14,7 @@ from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import DataRef, NamedWarning
 from mobiledeploy.steps import store_records
-from mobiledeploy.store.database import Kept, Store
+from mobiledeploy.store.database import Store, StoredRecord
 from mobiledeploy.verbs import results
 from tests import namespaces
 from tests.figures import (
@@ -100,7 +100,7 @@ def test_top1_is_of_the_images_of_the_export_where_there_is_one(here: Path) -> N
 )
 def test_since_is_a_moment_however_it_is_written(here: Path, since: str, found: int) -> None:
     with Store.open() as store:
-        store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured())])
+        store.load([StoredRecord("2026-03-02T12:00:00.000+00:00", "", measured())])
     assert len(results.results(since=since).results) == found
 
 
@@ -108,7 +108,7 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
     """Old records may be imported at any time: they are the baseline, and not held against it."""
     keep(artifact(), evaluation(top1=0.5))
     with Store.open() as store:
-        store.load([Kept("2026-03-02T12:00:00.000+00:00", "", measured(ns=1000))])
+        store.load([StoredRecord("2026-03-02T12:00:00.000+00:00", "", measured(ns=1000))])
     base = saved(here / "base.jsonl")
     old = evaluation(top1=0.1)
     keep(measured(ns=3000))
@@ -118,7 +118,7 @@ def test_the_newest_figure_is_the_one_made_last_not_the_one_that_came_last(here:
         keep(artifact(), evaluation(top1=0.5), measured(ns=3000))
         results.results_import(base)
         with Store.open() as store:
-            store.load([Kept("2026-03-01T12:00:00.000+00:00", "", old)])
+            store.load([StoredRecord("2026-03-01T12:00:00.000+00:00", "", old)])
             assert store.evaluation_of(SHA) == evaluation(top1=0.5)
             assert store.measurement(SHA, HOST) == measured(ns=3000)
         assert [r.latency_ns for r in results.results().results] == [3000.0, 1000.0]
@@ -371,7 +371,7 @@ def test_the_command_line(here: Path) -> None:
     assert 'failures="1"' in Path("out.xml").read_text()
     assert json.loads(cli("regress", "base.jsonl", "--json", code=1))["outcome"] == "fail"
     assert "::error" in cli("regress", "base.jsonl", "--github", code=1)
-    assert "is no record of a store" in cli("import", "out.xml", code=7)
+    assert "is not a record of a store" in cli("import", "out.xml", code=7)
     assert "nothing.jsonl cannot be read" in cli("regress", "nothing.jsonl", code=7)
 
 

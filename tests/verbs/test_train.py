@@ -488,7 +488,7 @@ def test_more_epochs_go_on_with_a_finished_training(data: Path, folder: Path, he
 def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -> None:
     heard = Heard()
     run = trained(order(data, tmp_path / "out", init="demo", freeze=True, teacher=None), heard).run
-    assert any("starts fresh" in line for line in heard.said)
+    assert any("starts from new weights" in line for line in heard.said)
     assert run.settings.frozen
     assert run.spec.classes == 3
 

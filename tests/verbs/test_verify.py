@@ -57,11 +57,11 @@ def test_a_right_pipeline_is_right(images):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"input_range": (0.0, 1.0)}, "pixels are [0, 1], the model wants [-1, 1]"),
-        ({"input_range": (0.0, 255.0)}, "pixels are [0, 255], the model wants [-1, 1]"),
-        ({"channels": "bgr"}, "channels are BGR, the model wants RGB"),
-        ({"resize": "bicubic"}, "the resize is bicubic, the model wants bilinear"),
-        ({"crop": 1.0}, "the central crop is 1, the model wants 0.875"),
+        ({"input_range": (0.0, 1.0)}, "pixels are [0, 1], the model needs [-1, 1]"),
+        ({"input_range": (0.0, 255.0)}, "pixels are [0, 255], the model needs [-1, 1]"),
+        ({"channels": "bgr"}, "channels are BGR, the model needs RGB"),
+        ({"resize": "bicubic"}, "the resize is bicubic, the model needs bilinear"),
+        ({"crop": 1.0}, "the central crop is 1, the model needs 0.875"),
         (
             {
                 "input_range": (0.0, 1.0),
@@ -89,14 +89,14 @@ def test_a_resize_without_antialiasing_is_told_from_one_with(images):
     made = np.stack([pipelines._resized(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in images])
     found = diagnose(images, made.astype(np.float32) / 127.5 - 1)
     assert found.differences == (
-        "the resize is bilinear without antialiasing, the model wants bilinear",
+        "the resize is bilinear without antialiasing, the model needs bilinear",
     )
 
 
 def test_nchw_for_nhwc_is_named_and_not_mistaken(images):
     made = tensors(images).transpose(0, 3, 1, 2)
     found = diagnose(images, made)
-    assert found.differences == ("the layout is NCHW, the model wants NHWC",)
+    assert found.differences == ("the layout is NCHW, the model needs NHWC",)
     assert diagnose(images, made, layout="NCHW").differences == ()
 
 
@@ -107,13 +107,13 @@ def test_a_uint8_input_takes_pixels_and_its_mistakes_are_named(images):
     signed = pixels.astype(np.int16) - 128
     found = diagnose(images, signed, UINT8)
     assert found.differences == (
-        "codes are 128 too low, as if they were int8 (the model wants 127)",
+        "codes are 128 too low, as if they were int8 (the model needs 127)",
     )
 
 
 def test_another_resolution_is_named(images):
     found = diagnose(images, tensors(images, size=(96, 96)))
-    assert found.differences == ("the tensors are 96x96, the model wants 64x64",)
+    assert found.differences == ("the tensors are 96x96, the model needs 64x64",)
 
 
 def codes(images, how=OWN):
@@ -124,7 +124,7 @@ def codes(images, how=OWN):
     ("shift", "kind", "said"),
     [
         (0, np.int8, ()),
-        (128, np.uint8, ("codes are 128 too high, as if they were uint8 (the model wants -1)",)),
+        (128, np.uint8, ("codes are 128 too high, as if they were uint8 (the model needs -1)",)),
         (0, np.float32, ("the tensors are floats, the model takes int8",)),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_zero_point_that_was_left_out_is_named(images):
     tensor = dataclasses.replace(INT8, zero_point=(-40,))
     given = np.rint(tensors(images) * 255 / 2).clip(-128, 127).astype(np.int8)
     found = pipelines.diagnose(images, given, OWN, (64, 64), tensor, "NHWC")
-    assert found.differences == ("the zero point is left out (the model wants -40)",)
+    assert found.differences == ("the zero point is left out (the model needs -40)",)
 
 
 def test_what_no_usual_mistake_explains_is_not_explained(images):
@@ -274,7 +274,7 @@ def test_a_pipeline_of_the_users_is_called_and_judged(artifact):
     right = verify(artifact, pipeline=f"{sys.executable} right.py").pipeline
     wrong = verify(artifact, pipeline=f"{sys.executable} wrong.py")
     told = [line for line in wrong.pipeline.differences if "[0, 1]" in line]
-    assert told == ["pixels are [0, 1], the model wants [-1, 1]"]
+    assert told == ["pixels are [0, 1], the model needs [-1, 1]"]
     assert not wrong.sound
     kinds = {line.split(",")[0] for line in right.differences}
     expected = set() if known.layout == "NHWC" else {"the layout is NHWC"}
@@ -319,6 +319,6 @@ def test_the_command_ends_in_one_where_something_is_wrong(artifact):
     assert "carries its preprocessing" in done.stdout
     done = run("verify", artifact, "--pipeline", f"{sys.executable} wrong.py")
     assert done.returncode == 1
-    assert "fail: pixels are [0, 1], the model wants [-1, 1]" in done.stdout
+    assert "fail: pixels are [0, 1], the model needs [-1, 1]" in done.stdout
     done = run("verify", artifact, "--json", "-q")
     assert json.loads(done.stdout)["record"] == "VerifyResult"
