@@ -194,6 +194,6 @@ def _show_comparison(made: LatencyComparison, device: str) -> None:
                 word,
             )
         ],
-        title=f"{bench_tables.recorded(resolve.recorded_at(device))}measured on "
+        title=f"{bench_tables.recorded_prefix(resolve.recorded_at(device))}measured on "
         f"{bench_tables.machine(made.blocks[0])}, {made.rounds} rounds of A B B A",
     )

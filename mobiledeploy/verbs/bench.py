@@ -18,7 +18,7 @@ from mobiledeploy.steps import arguments, estimate, resolve
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.bench_figures import (
     BenchResult,
-    estimated,
+    estimate_figures,
     last_export,
     need_runs,
     time_artifacts,
@@ -102,7 +102,7 @@ def bench(
         done = _stood_in(paths, card, failures, runtime, delegate, threads, reporter)
     else:
         if via == "emulator" and (like := device_cards.matching(device)):
-            reporter.say(f"counted, no time: {like.title}, on {resolve.emulated(like)[1]}")
+            reporter.say(f"counted, no time: {like.title}, on {resolve.emulated_core(like)[1]}")
         timed = time_artifacts(
             paths,
             failures,
@@ -123,7 +123,7 @@ def bench(
         )
     if len(paths) == 1:
         failures.check()
-    return replace(done, failed=failures.told())
+    return replace(done, failed=failures.records())
 
 
 def _stood_in(
@@ -141,7 +141,7 @@ def _stood_in(
     """
     core: resolve.ResolvedDevice | None = None
     try:
-        core, like = resolve.emulated(card)
+        core, like = resolve.emulated_core(card)
         counted = f"counted, no time: on {like}"
     except (DeviceError, MissingError) as error:
         counted = f"not counted: {error}"
@@ -153,7 +153,7 @@ def _stood_in(
     made: tuple[Measurement, ...] = ()
     for path in paths:
         try:
-            made += estimated(
+            made += estimate_figures(
                 [path], card, threads=threads, runtime=runtime, delegate=delegate, reporter=reporter
             )
             of.append(path)

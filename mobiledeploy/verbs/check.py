@@ -243,7 +243,7 @@ def _report(
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
     if len(paths) == 1:
         failures.check()
-    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.told())
+    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.records())
 
 
 def update_baseline(

@@ -76,8 +76,8 @@ def compare(
     if rounds > MOST_ROUNDS:
         raise UsageError(f"{rounds} rounds are too many", f"give {MOST_ROUNDS} or fewer")
     place = resolve.resolve(device, via)
-    place.timed("a comparison in turns")
-    asked = resolve.asked(
+    place.need_times("a comparison in turns")
+    asked = resolve.bench_request(
         place,
         runner,
         runtime=runtime,
@@ -92,12 +92,14 @@ def compare(
     if rounds < comparison.FEWEST:
         raise InputError(f"{place.name} has {rounds} rounds only", "record it again")
     sides = {
-        side: timings.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(reporter))
+        side: timings.Timing(
+            path, artifacts.load(path), asked, place.is_recording, _Quiet(reporter)
+        )
         for side, path in (("A", a), ("B", b))
     }
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
-    with timings.opened(place, asked, arguments.path(record), reporter) as session:
+    with timings.open_session(place, asked, arguments.path(record), reporter) as session:
         for side in order:
             blocks.append(sides[side].measure(session))
             if reason := validity.stayed_out(blocks[-1]):

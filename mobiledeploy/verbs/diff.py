@@ -422,7 +422,7 @@ def _figures(first: _Read, second: _Read) -> list[FileFigures]:
                 figures.value(new),
                 ratio,
                 (low, high),
-                (bench_tables.delegated(old), bench_tables.delegated(new)),
+                (bench_tables.delegation(old), bench_tables.delegation(new)),
             )
         )
     return found

@@ -111,5 +111,5 @@ def evaluate(
     if len(paths) == 1:
         failures.check()
     return EvaluateResult(
-        tuple(map(str, evaluations)), tuple(evaluations.values()), failures.told()
+        tuple(map(str, evaluations)), tuple(evaluations.values()), failures.records()
     )

@@ -262,7 +262,7 @@ def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResu
 def _evaluations(
     planned: ExportPlan, artifacts: dict[str, Artifact], reporter: Reporter
 ) -> dict[str, Evaluation]:
-    if not planned.judged:
+    if not planned.evaluates:
         return {}
     with Store.open() as store:
         known = {

@@ -139,7 +139,7 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
             )
         named = sorted({r.artifact_sha256 for r in results if r.top1 is not None})
         judged = [store.judgement(sha) for sha in named]
-        answers = tuple(baseline.answered(e) for e in judged if e is not None)
+        answers = tuple(baseline.image_answers(e) for e in judged if e is not None)
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in shown)
     return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
 

@@ -295,7 +295,7 @@ def _front(
         @functools.cache
         def answers(index: int) -> Answers | None:
             judged = kept.judgement(results[index].artifact_sha256)
-            return None if judged is None else baseline.answered(judged)
+            return None if judged is None else baseline.image_answers(judged)
 
         best = pareto.front(points, answers)
         gains = pareto.gains([answers(i) for i in best], [costs[i] for i in best])
@@ -407,7 +407,7 @@ def _figures(standing: dict[str, str], devices: Sequence[str], reporter: Reporte
                 bench.bench([Path(path)], device=device, reporter=reporter)
             else:
                 # Its figure alone: an emulator is a device of the grid itself, and takes longer.
-                bench_figures.estimated([Path(path)], card, reporter=reporter)
+                bench_figures.estimate_figures([Path(path)], card, reporter=reporter)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             reporter.say(f"failed: {path} on {device}: {error}")
