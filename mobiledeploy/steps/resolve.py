@@ -124,7 +124,7 @@ def resolve(device: str, via: Via = "auto") -> ResolvedDevice:
         UsageError: several phones are of that model, or the word is similar to a device's name.
         DeviceError: no phone of that model is connected (the hint lists the connected ones), or no
             emulated core is like its own.
-        MissingError: the emulator is not here.
+        MissingError: the emulator is not installed.
     """
     kind = device.partition(":")[0]
     if kind in DEVICES.names():
@@ -139,7 +139,7 @@ def emulated_core(card: DeviceCard) -> tuple[ResolvedDevice, str]:
 
     Raises:
         DeviceError: the card names no core, or the emulator here has none of them.
-        MissingError: the emulator is not here.
+        MissingError: the emulator is not installed.
     """
     if not card.emulate:
         raise DeviceError(
