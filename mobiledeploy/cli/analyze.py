@@ -71,7 +71,7 @@ class Amount(click.ParamType[int]):
     metavar="FILE",
     help="The image of --quantization, .svg or .png.",
 )
-@click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
+@click.option("--unsafe", is_flag=True, help="Open a model file even if it can run its own code.")
 @_frame.preprocessing_options
 @_frame.common
 def command(

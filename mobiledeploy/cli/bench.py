@@ -171,7 +171,7 @@ def _show_comparison(made: LatencyComparison, device: str) -> None:
     from mobiledeploy.steps import bench_tables, resolve
 
     (table,) = made.tables()
-    where = f"{bench_tables.recorded(resolve.recorded_at(device))}measured on "
+    where = f"{bench_tables.recorded_prefix(resolve.recorded_at(device))}measured on "
     _frame.table(
         table.headers,
         table.rows,

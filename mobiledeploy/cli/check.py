@@ -85,7 +85,9 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 )
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @_settings.option(
-    "--threads", type=click.IntRange(1, 64), help="Runners at once; default: one for each core."
+    "--threads",
+    type=click.IntRange(1, 64),
+    help="Number of runners at once; default: one per core.",
 )
 @_frame.preprocessing_options
 @_frame.common

@@ -49,7 +49,7 @@ def command(
     from mobiledeploy.steps import diff_figures
     from mobiledeploy.verbs import diff as verb
 
-    figures = [diff_figures.named(name) for name in (a, b)]
+    figures = [diff_figures.is_figure(name) for name in (a, b)]
     if not any(figures):
         with _frame.Terminal(quiet, verbose) as terminal:
             done = verb.diff(a, b, activations=activations, reporter=terminal)

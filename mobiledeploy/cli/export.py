@@ -83,7 +83,7 @@ class Names(_settings.CommaList[tuple[str, ...]]):
     help="Your own Python file with the layers that a Keras file names; it is run, with your "
     "rights.",
 )
-@click.option("--unsafe", is_flag=True, help="Open a model file whatever it names: its code runs.")
+@click.option("--unsafe", is_flag=True, help="Open a model file even if it can run its own code.")
 @_frame.preprocessing_options
 @_frame.common
 def command(

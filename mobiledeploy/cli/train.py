@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @_settings.option(
     "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
 )
-@click.option("--unsafe", is_flag=True, help="Open a teacher whatever it names: its code runs.")
+@click.option("--unsafe", is_flag=True, help="Open a teacher even if it can run its own code.")
 @_frame.preprocessing_options
 @_frame.common
 def command(

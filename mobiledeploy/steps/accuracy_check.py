@@ -1,4 +1,4 @@
-"""One artifact against what was accepted before: its verdicts, image by image."""
+"""Compares one artifact with its accepted version, image by image: the verdicts."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from mobiledeploy.steps import golden
 from mobiledeploy.steps.baseline import Accepted
 from mobiledeploy.steps.defaults import UNLABELLED_FLIPS
 
-# Pairs of classes that moved, as many as are worth a look.
+# The most pairs of classes that a check lists.
 _PAIRS = 10
 
 
 @dataclass(frozen=True)
 class GateLimits:
-    """What is still accepted; all are fractions of the images.
+    """The limits of a check, as fractions of the images.
 
-    `margin` is how much top-1 may fall below the accepted model of the same recipe, `float_margin`
-    below the accepted float model, `floor` what it may not fall below at all. `max_flips` is the
-    share of answers that may change, None for any share (with labels) or `UNLABELLED_FLIPS`.
+    Top-1 may fall by `margin` below the accepted model of the same recipe, by `float_margin` below
+    the accepted float model, and not below `floor`. `max_flips` is the share of answers that may
+    change; None means any share with labels, and `UNLABELLED_FLIPS` without.
     """
 
     margin: float = 0.01
@@ -48,18 +48,18 @@ class GateLimits:
 
 
 def points(fraction: float) -> float:
-    """Percentage points, rounded up to hundredths: what is said must decide."""
+    """Percentage points, rounded up to hundredths: the printed number must decide."""
     return math.ceil(1e4 * fraction) / 100
 
 
 @dataclass(frozen=True)
 class ArtifactCheck:
-    """One artifact beside what was accepted."""
+    """One artifact beside its entry in the baseline."""
 
     path: Path
     artifact: Artifact
     evaluation: Evaluation
-    accepted: Accepted
+    entry: Accepted
     anchor: Accepted | None
     limits: GateLimits
     labelled: bool
@@ -68,7 +68,7 @@ class ArtifactCheck:
         """All verdicts."""
         truth = np.array([p.label for p in self.evaluation.predictions], np.int64)
         now = np.array([p.classes[0] for p in self.evaluation.predictions], np.int64)
-        before = baselines.answers(self.accepted)
+        before = baselines.answers(self.entry)
         if self.labelled and not (truth >= 0).all():
             raise UsageError(
                 unlabelled(self.evaluation, self.path),
@@ -93,7 +93,7 @@ class ArtifactCheck:
                 warnings.append(NamedWarning("no-float-anchor", message, advice))
         verdicts += self._flips(flips, len(now))
         if self._same_machine and flips == 0 and self._same_file:
-            verdicts = [_accepted(verdict) for verdict in verdicts]
+            verdicts = [_pass_same_file(verdict) for verdict in verdicts]
         classes, untested = self._classes(truth, before, now)
         verdicts += classes
         verdicts += [replayed] if replayed else []
@@ -106,22 +106,22 @@ class ArtifactCheck:
             recipe=self.artifact.recipe.name,
             format=self.artifact.format,
             artifact_sha256=self.artifact.sha256,
-            accepted_sha256=self.accepted.artifact_sha256,
+            accepted_sha256=self.entry.artifact_sha256,
             images=len(now),
             top1=None if right is None else right / len(now),
-            accepted_top1=top1_share(self.accepted) if self.labelled else None,
+            accepted_top1=top1_share(self.entry) if self.labelled else None,
             losses=losses,
             gains=gains,
             flips=flips / len(now),
             mcnemar_p=None if losses is None or gains is None else gate.mcnemar(losses, gains),
             untested=untested,
-            moved=self._moved(truth, before, now) if self.labelled else (),
+            moved=self._moved_answers(truth, before, now) if self.labelled else (),
             verdicts=tuple(verdicts),
             warnings=tuple(warnings),
         )
 
     def _golden(self, reporter: Reporter) -> tuple[Verdict | None, NamedWarning | None]:
-        """The golden samples answered again; a warning where they were left behind."""
+        """The verdict on the golden samples; a warning if their images are not there."""
         try:
             golden.images(self.path, self.artifact.golden)
         except InputError as error:
@@ -132,16 +132,16 @@ class ArtifactCheck:
 
     @property
     def _same_file(self) -> bool:
-        return self.artifact.sha256 == self.accepted.artifact_sha256
+        return self.artifact.sha256 == self.entry.artifact_sha256
 
     @property
     def _same_machine(self) -> bool:
         here = (self.evaluation.runtime_version, golden.isa())
-        return here == (self.accepted.runtime_version, self.accepted.isa)
+        return here == (self.entry.runtime_version, self.entry.isa)
 
     def _warnings(self, flips: int) -> list[NamedWarning]:
-        """What differs of the machine, which a paired comparison stands, but should be known."""
-        then = self.accepted
+        """Warnings about another machine, which a paired comparison tolerates."""
+        then = self.entry
         name = self.evaluation.target.runtime
         if not self._same_machine:
             message = (
@@ -159,17 +159,17 @@ class ArtifactCheck:
         return []
 
     def _accuracy(self, truth: NDArray[np.int64], now: NDArray[np.int64]) -> list[Verdict]:
-        verdicts = [self._loss("accuracy", self.accepted, self.limits.margin, truth, now)]
+        verdicts = [self._loss("accuracy", self.entry, self.limits.margin, truth, now)]
         if self.anchor:
             verdicts.append(self._loss("float", self.anchor, self.limits.float_margin, truth, now))
         if self.limits.floor is not None:
             share = float((now == truth).mean())
-            kept = share >= self.limits.floor
+            above_floor = share >= self.limits.floor
             line = (
-                f"top-1 is {100 * share:.2f} %, {'not ' if kept else ''}below the floor of "
+                f"top-1 is {100 * share:.2f} %, {'not ' if above_floor else ''}below the floor of "
                 f"{100 * self.limits.floor:g} %"
             )
-            kind: Outcome = "pass" if kept else "fail"
+            kind: Outcome = "pass" if above_floor else "fail"
             verdicts.append(
                 Verdict("floor", "", kind, share, None, self.limits.floor, len(now), None, line)
             )
@@ -189,20 +189,20 @@ class ArtifactCheck:
         gains = int(((before != truth) & (now == truth)).sum())
         interval = gate.bounds(losses, gains, n)
         outcome = gate.outcome(interval, margin)
-        needed = None
-        lost = (losses - gains) / n
+        image_count = None
+        loss = (losses - gains) / n
         whose = "the accepted model" if metric == "accuracy" else "the accepted float model"
         line = (
-            f"top-1 fell by {100 * lost:.2f} points below {whose} ({losses} lost, {gains} gained "
+            f"top-1 fell by {100 * loss:.2f} points below {whose} ({losses} lost, {gains} gained "
             f"of {n}); 95 % bounds {100 * interval[0]:.2f} and {100 * interval[1]:.2f}, "
             f"margin {100 * margin:g}"
         )
-        if lost <= 0:
-            line = line.replace(f"fell by {100 * lost:.2f} points below", "did not fall below")
+        if loss <= 0:
+            line = line.replace(f"fell by {100 * loss:.2f} points below", "did not fall below")
         if outcome == "inconclusive":
-            needed = gate.images_needed(losses, gains, n, margin)
-            line += f"; {_needed(needed, n)}"
-        return Verdict(metric, "", outcome, lost, interval, margin, n, needed, line)
+            image_count = gate.images_needed(losses, gains, n, margin)
+            line += f"; {_enough_images(image_count, n)}"
+        return Verdict(metric, "", outcome, loss, interval, margin, n, image_count, line)
 
     def _flips(self, flips: int, n: int) -> list[Verdict]:
         most = self.limits.max_flips
@@ -216,16 +216,16 @@ class ArtifactCheck:
             f"{flips} of {n} answers changed ({100 * flips / n:.2f} %); 95 % bounds "
             f"{100 * interval[0]:.2f} and {100 * interval[1]:.2f} %, at most {100 * most:g} %"
         )
-        needed = None
+        image_count = None
         if outcome == "inconclusive":
-            needed = gate.flips_needed(flips, n, most)
-            line += f"; {_needed(needed, n)}"
-        return [Verdict("flips", "", outcome, flips / n, interval, most, n, needed, line)]
+            image_count = gate.flips_needed(flips, n, most)
+            line += f"; {_enough_images(image_count, n)}"
+        return [Verdict("flips", "", outcome, flips / n, interval, most, n, image_count, line)]
 
     def _classes(
         self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
     ) -> tuple[list[Verdict], int]:
-        """A verdict for each class with enough images, and how many have too few."""
+        """A verdict for each class with enough images, and the number of the other classes."""
         if self.labelled:
             margin, of = gate.CLASS_MARGIN, truth
             groups, untested = gate.regressed_classes(
@@ -266,7 +266,7 @@ class ArtifactCheck:
         return verdicts, untested
 
     def _destination(self, index: int, of: NDArray[np.int64], now: NDArray[np.int64]) -> str:
-        """What a class is taken for now, and whether that one is taken for it."""
+        """The class that a class is now mistaken for, and whether the two look swapped."""
         wrong = now[(of == index) & (now != index)]
         values, counts = np.unique(wrong, return_counts=True)
         most = int(values[np.argmax(counts)])
@@ -276,7 +276,7 @@ class ArtifactCheck:
             text += ": the two look swapped"
         return text
 
-    def _moved(
+    def _moved_answers(
         self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
     ) -> tuple[MovedAnswers, ...]:
         pairs = gate.moved_pairs(truth, before, now)[:_PAIRS]
@@ -289,24 +289,24 @@ class ArtifactCheck:
         return class_name(labels, self.artifact.spec.classes, index)
 
 
-def _accepted(verdict: Verdict) -> Verdict:
-    """A verdict on the accepted file itself, which needs no images: nothing can have been lost."""
+def _pass_same_file(verdict: Verdict) -> Verdict:
+    """A verdict on the accepted file itself: it passes, because the file cannot have changed."""
     if verdict.outcome != "inconclusive":
         return verdict
     line = f"{verdict.line.rpartition('; ')[0]}; it is the accepted file, and answers as it did"
     return replace(verdict, outcome="pass", needed=None, line=line)
 
 
-def _needed(needed: int | None, n: int) -> str:
-    if needed is None:
+def _enough_images(image_count: int | None, n: int) -> str:
+    if image_count is None:
         return f"the loss is as good as the margin: no number of images decides ({n} here)"
-    return f"about {needed:,} images like these would decide ({n:,} here)"
+    return f"about {image_count:,} images like these would decide ({n:,} here)"
 
 
 def unlabelled(evaluation: Evaluation, path: Path) -> str:
-    """Why there is no truth to judge by."""
-    said = (d.message for d in evaluation.warnings if d.name == "labels-do-not-fit")
-    return next(said, f"{evaluation.data.source} has no labels for {path}")
+    """Why there are no labels to judge by."""
+    messages = (d.message for d in evaluation.warnings if d.name == "labels-do-not-fit")
+    return next(messages, f"{evaluation.data.source} has no labels for {path}")
 
 
 def top1_share(entry: Accepted) -> float | None:

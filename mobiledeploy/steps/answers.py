@@ -31,13 +31,13 @@ def logits(
     """The output of a model file without a record, for some images of `data`.
 
     Args:
-        path: the model; `facts` is what its format's `inspect` told of it.
-        facts: its tensors with their scales, and its layout.
+        path: the model.
+        facts: the result of its format's `inspect`: tensors with their scales, and the layout.
         pre: how an image becomes its input; `data.resolution` is the input's.
         data: the data set and the split that `indices` count in.
         indices: which images; all must be readable.
-        reporter: hears of a wait for the machine.
-        runtime: by default that of the format.
+        reporter: is told of a wait for the machine.
+        runtime: the default is that of the format.
 
     Returns:
         The runtime's name and version, and float32 [len(indices), classes].
@@ -60,7 +60,7 @@ def logits(
 def every_logits(
     path: Path, artifact: Artifact, *, reporter: Reporter
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(index, logits [classes]) of every readable image that judges an artifact, in no order."""
+    """(index, logits [classes]) of each readable evaluation image of an artifact, in no order."""
     shelf, data = FORMATS.load(artifact.format), artifact.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
@@ -83,7 +83,9 @@ def every_logits(
             facts.outputs[0],
         )
         pool = RunnerPool(session, probe, target(artifact), work, min(leases.cores(), count))
-        for done, event in enumerate(pool.answers(image_ranges(count, pool.workers)), start=1):
-            reporter.progress(f"logits of {path.name}", done, count)
+        for count_done, event in enumerate(
+            pool.answers(image_ranges(count, pool.workers)), start=1
+        ):
+            reporter.progress(f"logits of {path.name}", count_done, count)
             if isinstance(event, protocol.Answer):
                 yield event.index, answer_row(event)

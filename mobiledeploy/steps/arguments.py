@@ -1,4 +1,4 @@
-"""What people hand to a verb, as its steps take it: one path or several, one name or several."""
+"""Converts the arguments of verbs for their steps: one path or several, one name or several."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ AnyPath = str | os.PathLike[str]
 AnyPaths = AnyPath | Iterable[AnyPath]
 Names = str | Iterable[str]
 Labels = AnyPath | Iterable[str]
-"""Class names in the model's order, or the path of a file that has one a line."""
+"""Class names in the model's order, or the path of a file with one name per line."""
 Triple = tuple[float, float, float]
 
 
 class ImageOptions(TypedDict):
-    """How images become input, as the keywords of a verb; None where nothing is said."""
+    """How images become input, as the keywords of a verb; None means the default."""
 
     input_range: tuple[float, float] | None
     mean: Triple | None
@@ -33,25 +33,25 @@ class ImageOptions(TypedDict):
     labels: Labels | None
 
 
-def path(given: AnyPath | None) -> Path | None:
+def path(value: AnyPath | None) -> Path | None:
     """None stays None."""
-    return None if given is None else Path(given)
+    return None if value is None else Path(value)
 
 
-def text(given: AnyPath | None) -> str | None:
+def text(value: AnyPath | None) -> str | None:
     """A word or a path as text; None stays None."""
-    return None if given is None else os.fspath(given)
+    return None if value is None else os.fspath(value)
 
 
-def paths(given: AnyPaths) -> tuple[Path, ...]:
-    """One path or several, each once, without the records of artifacts that are among them."""
-    several = [given] if isinstance(given, str | os.PathLike) else given
+def paths(value: AnyPaths) -> tuple[Path, ...]:
+    """One path or several, each once, without the records of artifacts."""
+    several = [value] if isinstance(value, str | os.PathLike) else value
     return artifacts.without_records(map(Path, several))
 
 
-def several(given: T | Iterable[T]) -> tuple[T, ...]:
+def several(value: T | Iterable[T]) -> tuple[T, ...]:
     """One value or several, each once."""
-    values = [given] if isinstance(given, str | float | int) else given
+    values = [value] if isinstance(value, str | float | int) else value
     return tuple(dict.fromkeys(values))
 
 
@@ -67,7 +67,7 @@ def overrides(
     """The preprocessing that differs from the model's own.
 
     Raises:
-        UsageError: numbers that are too few or too many; labels that are no names of classes.
+        UsageError: too few or too many numbers; labels that are not names of classes.
     """
     for name, numbers, count in (
         ("input range", input_range, 2),
@@ -91,15 +91,15 @@ def _triple(numbers: Triple | None) -> Triple | None:
     return None if numbers is None else (float(numbers[0]), float(numbers[1]), float(numbers[2]))
 
 
-def _labels(given: Labels) -> tuple[str, ...]:
-    if isinstance(given, str | os.PathLike):
+def _labels(labels: Labels) -> tuple[str, ...]:
+    if isinstance(labels, str | os.PathLike):
         try:
-            content = inputs.text(Path(given), inputs.TABLE)
+            content = inputs.text(Path(labels), inputs.TABLE)
         except InputError as error:
             raise UsageError(f"--labels {error.message}", error.hint) from error
-        names, where = tuple(line.strip() for line in content.rstrip().splitlines()), f" {given}"
+        names, where = tuple(line.strip() for line in content.rstrip().splitlines()), f" {labels}"
     else:
-        names, where = tuple(given), ""
+        names, where = tuple(labels), ""
     if "" in names:
         raise UsageError(
             f"--labels{where} has an empty line {names.index('') + 1}",

@@ -1,4 +1,4 @@
-"""The baseline file: what was accepted, and whether a comparison with it means anything."""
+"""The baseline file: the accepted artifacts, and whether a comparison with them is valid."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _MOST_IMAGES = 100_000_000
 
 @dataclass(frozen=True)
 class Accepted:
-    """One artifact that was accepted, and what it answered: an entry of a baseline.
+    """One accepted artifact and its answers: an entry of a baseline.
 
     `model`, `recipe` and `format` are its key. `answers` is the best class of each of the `images`
-    that could be read, in the order of the data: base64 of zlib of little-endian uint16. `samples`
-    is the sha256 over their ids, `right` how many answers were right (None without labels). `isa`
-    is the machine's instruction set. `seal` is the sha256 over the entry without it: an entry that
-    was edited is refused. `io` is the `ends` of the artifact, None in entries of earlier versions.
+    readable images, in the order of the data: base64 of zlib of little-endian uint16. `samples` is
+    the sha256 of their ids, `right` the number of right answers (None without labels). `isa` is the
+    machine's instruction set. `seal` is the sha256 of the entry without its seal: an edited entry
+    is refused. `io` is the `ends` of the artifact, None in entries of earlier versions.
     """
 
     model: str
@@ -64,7 +64,7 @@ class Baseline:
 
 
 def key(of: Artifact | Accepted) -> Key:
-    """(model, recipe, format): what stays the same from one version of a model to the next."""
+    """(model, recipe, format), which is the same for all versions of a model."""
     if isinstance(of, Accepted):
         return of.model, of.recipe, of.format
     return of.spec.name, of.recipe.name, of.format
@@ -74,8 +74,8 @@ def read(path: Path, update: str) -> Baseline:
     """The baseline in a file; `update` is the command that would write it.
 
     Raises:
-        MissingError: it is not there.
-        InputError: it is no baseline, truncated, or was edited.
+        MissingError: there is no such file.
+        InputError: it is not a baseline, is truncated, or was edited.
     """
     try:
         text = inputs.read(path, inputs.RECORD)
@@ -96,30 +96,30 @@ def read(path: Path, update: str) -> Baseline:
 
 
 def write(path: Path, baseline: Baseline) -> None:
-    """Writes it, entries sorted by key, so that a change is a small one to review."""
+    """Writes it with its entries sorted by key, so that a diff of two versions is small."""
     ordered = tuple(sorted(baseline.accepted, key=key))
     records.write_atomic(path, records.dumps(Baseline(ordered)) + "\n")
 
 
 def seal(entry: Accepted) -> str:
-    """sha256 over all of an entry but its own seal."""
+    """sha256 of an entry without its seal."""
     fields = records.encode(dataclasses.replace(entry, seal=""))
     if entry.io is None:
-        # Of a version that had no such field.
+        # Earlier versions had no such field.
         del fields["io"]
-    # As the first version sealed it, or every baseline under version control would be refused.
+    # The form of the first version: otherwise every baseline under version control is refused.
     text = json.dumps({"schema_version": 1, "record": "Accepted"} | fields, separators=(",", ":"))
     return records.sha256(text.encode())
 
 
 def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
-    """What is kept of an artifact that is accepted."""
+    """The entry for an artifact that is accepted."""
     e = evaluation
     if artifact.spec.classes > _MOST_CLASSES:
         raise InputError(f"a baseline holds answers of {_MOST_CLASSES} classes at most")
     best = np.array([p.classes[0] for p in e.predictions], "<u2")
     model, recipe, format_ = key(artifact)
-    made = Accepted(
+    unsealed = Accepted(
         model=model,
         recipe=recipe,
         format=format_,
@@ -138,16 +138,16 @@ def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
         seal="",
         io=artifact.ends,
     )
-    return dataclasses.replace(made, seal=seal(made))
+    return dataclasses.replace(unsealed, seal=seal(unsealed))
 
 
-def answered(evaluation: Evaluation) -> Answers:
-    """Which images were named rightly, to be compared with other answers to the same."""
+def image_answers(evaluation: Evaluation) -> Answers:
+    """Which images have the right answer, for a comparison with other answers to them."""
     return pareto.answers(evaluation, samples(evaluation))
 
 
 def samples(evaluation: Evaluation) -> str:
-    """sha256 over the ids of the images that could be read."""
+    """sha256 of the ids of the readable images."""
     digest = hashlib.sha256()
     for prediction in evaluation.predictions:
         digest.update(prediction.sample.encode("utf-8", "surrogateescape") + b"\0")
@@ -155,20 +155,20 @@ def samples(evaluation: Evaluation) -> str:
 
 
 def right(labels: Sequence[int], best: NDArray[np.generic]) -> int | None:
-    """How many answers are right; None where there are no labels."""
+    """The number of right answers; None without labels."""
     truth = np.asarray(labels)
     return int((best[truth >= 0] == truth[truth >= 0]).sum()) if (truth >= 0).any() else None
 
 
 def answers(entry: Accepted) -> NDArray[np.int64]:
-    """The best class of each image, int64 [images]; InputError where they cannot be."""
+    """The best class of each image, int64 [images]; InputError for impossible answers."""
     if not 0 < entry.images <= _MOST_IMAGES:
         raise InputError(f"{' '.join(key(entry))} has {entry.images} images, which cannot be")
     try:
-        packed = base64.b64decode(entry.answers, validate=True)
-        # A few bytes can unpack to very many: no more is taken than there may be.
-        unpacked = zlib.decompressobj().decompress(packed, 2 * entry.images + 2)
-        best = np.frombuffer(unpacked, "<u2").astype(np.int64)
+        compressed = base64.b64decode(entry.answers, validate=True)
+        # A few bytes can unpack to very many: the limit is the size of valid answers.
+        content = zlib.decompressobj().decompress(compressed, 2 * entry.images + 2)
+        best = np.frombuffer(content, "<u2").astype(np.int64)
     except (binascii.Error, zlib.error, ValueError) as error:
         raise InputError(f"the answers of {' '.join(key(entry))} are damaged") from error
     if len(best) != entry.images or best.max() >= entry.classes:
@@ -176,55 +176,55 @@ def answers(entry: Accepted) -> NDArray[np.int64]:
     return best
 
 
-def differences(accepted: Accepted, artifact: Artifact, evaluation: Evaluation) -> list[str]:
-    """What makes a comparison with an entry void, each in words: (now, then)."""
+def differences(entry: Accepted, artifact: Artifact, evaluation: Evaluation) -> list[str]:
+    """The differences that make a comparison with an entry void, each in words: now, then."""
     e = evaluation
-    found = []
+    reasons = []
     weights = artifact.spec.weights
-    if weights.sha256 != accepted.weights_sha256:
-        known, wanted = weights.sha256[:12], accepted.weights_sha256[:12] or "random ones"
-        found.append(f"weights: {weights.source} {known}, not {wanted}")
-    # The versions whose entries do not tell made no uint8.
-    if artifact.ends != accepted.io and (accepted.io is not None or artifact.ends == "uint8"):
-        found.append(f"io: {artifact.ends}, not {accepted.io or 'int8 or float'}")
-    if artifact.spec.classes != accepted.classes:
-        found.append(f"classes: {artifact.spec.classes}, not {accepted.classes}")
+    if weights.sha256 != entry.weights_sha256:
+        digest, expected = weights.sha256[:12], entry.weights_sha256[:12] or "random ones"
+        reasons.append(f"weights: {weights.source} {digest}, not {expected}")
+    # Versions that did not write this field made no uint8 files.
+    if artifact.ends != entry.io and (entry.io is not None or artifact.ends == "uint8"):
+        reasons.append(f"io: {artifact.ends}, not {entry.io or 'int8 or float'}")
+    if artifact.spec.classes != entry.classes:
+        reasons.append(f"classes: {artifact.spec.classes}, not {entry.classes}")
     for what, now, then in (
-        ("labels of the data", e.data.labels, accepted.data.labels),
-        ("labels of the model", e.preprocessing.labels, accepted.preprocessing.labels),
+        ("labels of the data", e.data.labels, entry.data.labels),
+        ("labels of the model", e.preprocessing.labels, entry.preprocessing.labels),
     ):
         if now != then:
-            found.append(f"{what}: {_first_other(now, then)}")
+            reasons.append(f"{what}: {_first_other(now, then)}")
     for field in dataclasses.fields(e.preprocessing):
         now, then = (
             getattr(e.preprocessing, field.name),
-            getattr(accepted.preprocessing, field.name),
+            getattr(entry.preprocessing, field.name),
         )
         if field.name != "labels" and now != then:
-            found.append(f"{field.name}: {_short(now)}, not {_short(then)}")
-    if e.data.resolution != accepted.data.resolution:
-        found.append(
-            f"resolution: {_short(e.data.resolution)}, not {_short(accepted.data.resolution)}"
+            reasons.append(f"{field.name}: {_short(now)}, not {_short(then)}")
+    if e.data.resolution != entry.data.resolution:
+        reasons.append(
+            f"resolution: {_short(e.data.resolution)}, not {_short(entry.data.resolution)}"
         )
     # The identity of data depends on the labels and, for drawn images, on the resolution.
-    elif e.data.labels == accepted.data.labels and (
+    elif e.data.labels == entry.data.labels and (
         (e.data.identity, e.data.split, samples(e), e.images)
-        != (accepted.data.identity, accepted.data.split, accepted.samples, accepted.images)
+        != (entry.data.identity, entry.data.split, entry.samples, entry.images)
     ):
-        found.append(
+        reasons.append(
             f"images: {e.images} of {e.data.source} ({e.data.split}, {e.data.identity[:12]}), "
-            f"not {accepted.images} of {accepted.data.source} ({accepted.data.split}, "
-            f"{accepted.data.identity[:12]})"
+            f"not {entry.images} of {entry.data.source} ({entry.data.split}, "
+            f"{entry.data.identity[:12]})"
         )
     for name in ("runtime", "delegate"):
-        now, then = getattr(e.target, name), getattr(accepted.target, name)
+        now, then = getattr(e.target, name), getattr(entry.target, name)
         if now != then:
-            found.append(f"{name}: {now}, not {then}")
-    if not found:
+            reasons.append(f"{name}: {now}, not {then}")
+    if not reasons:
         truth = [p.label for p in e.predictions]
-        if right(truth, answers(accepted)) != accepted.right:
-            found.append("labels of the images: they are not those that the baseline was made by")
-    return found
+        if right(truth, answers(entry)) != entry.right:
+            reasons.append("labels of the images: they are not those that the baseline was made by")
+    return reasons
 
 
 def _first_other(now: tuple[str, ...], then: tuple[str, ...]) -> str:

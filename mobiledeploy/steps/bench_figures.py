@@ -16,18 +16,18 @@ from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Failed, Measurement
 from mobiledeploy.steps import bench_tables, count, estimate, phones, resolve
 from mobiledeploy.steps.failures import Failures
-from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, opened
+from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, open_session
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
 
 @dataclass(frozen=True)
 class BenchResult(Record):
-    """The answer of the command: each path's artifact has the measurement of the same place.
+    """The answer of `bench`: `measurements[i]` belongs to the artifact `paths[i]`.
 
-    Where a phone is estimated and counted for, all estimates come first, and paths twice. Of a
-    recording that was played back, `recorded_at` is when it was made; "" for all else. `failed` are
-    the paths that have no answer, each with its reason.
+    If a phone is both estimated and counted for, the estimates come first and each path is listed
+    twice. `recorded_at` is when a recording was made that is played back, else "". `failed` are the
+    paths without an answer, each with its reason.
     """
 
     paths: tuple[str, ...]
@@ -56,15 +56,15 @@ def time_artifacts(
     record: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Measurement]:
-    """What `bench` does, with the failures of single paths in `failures` instead of raised."""
+    """Does the work of `bench`; failures of single paths go to `failures` and are not raised."""
     if threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
     need_runs(runs)
     place = resolve.resolve(device, via)
     if record is not None:
-        place.timed("--record")
+        place.need_times("--record")
         records.need_folder(record)
-    asked = resolve.asked(
+    request = resolve.bench_request(
         place,
         runner,
         runtime=runtime,
@@ -77,32 +77,37 @@ def time_artifacts(
     timings = []
     for path in dict.fromkeys(paths):
         with failures.of(path):
-            timings.append(Timing(path, artifacts.load(path), asked, place.recorded, reporter))
-    made: dict[Path, Measurement] = {}
+            timings.append(
+                Timing(path, artifacts.load(path), request, place.is_recording, reporter)
+            )
+    figures: dict[Path, Measurement] = {}
     if not timings:
-        return made
-    with opened(place, asked, record, reporter) as session, Store.keeping(reporter) as store:
-        guard = phones.Guard(session, asked, place.recorded, reporter)
+        return figures
+    with (
+        open_session(place, request, record, reporter) as session,
+        Store.keeping(reporter) as store,
+    ):
+        guard = phones.Guard(session, request, place.is_recording, reporter)
         for timing in timings:
             with failures.of(timing.path):
-                found: Measurement = (
+                figure: Measurement = (
                     count.count(
                         session, timing.path, timing.artifact, timing.target, reporter=reporter
                     )
-                    if place.counted
-                    else guard.timed(timing.path.name, partial(timing.measure, session))
+                    if place.counts_instructions
+                    else guard.measure(timing.path.name, partial(timing.measure, session))
                 )
                 store.add_artifact(timing.artifact)
-                store.add_measurement(found, place.recorded_at)
-                made[timing.path] = found
+                store.add_measurement(figure, place.recorded_at)
+                figures[timing.path] = figure
         if record is not None:
-            # What a session that was lost had said plays nothing back.
+            # The recording of a lost session cannot be played back.
             failures.check(DeviceError)
-    return made
+    return figures
 
 
 def need_runs(runs: int | None) -> None:
-    """UsageError for a number of runs that has no interval, or is a slip of the hand."""
+    """UsageError for too few runs for an interval, or for more runs than anybody means."""
     if runs is None:
         return
     if runs < stats.FEWEST:
@@ -113,7 +118,7 @@ def need_runs(runs: int | None) -> None:
         raise UsageError(f"{runs} runs are too many", f"give {MOST_RUNS} or fewer")
 
 
-def estimated(
+def estimate_figures(
     paths: Sequence[Path],
     card: DeviceCard,
     *,
@@ -122,8 +127,11 @@ def estimated(
     delegate: str | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Measurement, ...]:
-    """`estimate` from a card, kept in the store; arguments and errors as there."""
-    made = estimate.estimate(
+    """`estimate` from a card, with the figures added to the store.
+
+    The same arguments and errors.
+    """
+    figures = estimate.estimate(
         paths,
         device=card.name,
         threads=threads,
@@ -132,15 +140,15 @@ def estimated(
         reporter=reporter,
     )
     with Store.keeping(reporter) as store:
-        for one in made:
+        for one in figures:
             store.add_measurement(one)
-    return made
+    return figures
 
 
 def last_export() -> tuple[Path, ...]:
-    """The artifacts that were exported last in this folder; UsageError where there are none."""
+    """The artifacts of the last export in this folder; UsageError if there are none."""
     paths: tuple[Path, ...] = ()
-    # To look for a store is no reason to make one.
+    # `Store.open` would make a store.
     if store_path().exists():
         with Store.open() as store:
             paths = tuple(map(Path, store.last_export()))

@@ -1,4 +1,4 @@
-"""Figures as tables for people: times, counts and estimates apart, for none is another."""
+"""Figures as tables for people, one table each for times, counts and estimates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mobiledeploy.core import units
 from mobiledeploy.core.display import Table
 from mobiledeploy.core.types import Counted, Estimated, Measured, Measurement
 
-# How many operators a single artifact's table shows: the heaviest.
+# The table of one artifact shows so many operators, the heaviest.
 LAYERS = 12
 MULTIPLICATIONS = ("sdot", "mmla", "mla", "fmla", "fmla16", "fmadd")
 
@@ -16,7 +16,7 @@ MULTIPLICATIONS = ("sdot", "mmla", "mla", "fmla", "fmla16", "fmadd")
 def tables(
     paths: Sequence[str], figures: Sequence[Measurement], recorded_at: str
 ) -> tuple[Table, ...]:
-    """A table for each kind of figure; the operators of a single count have one of their own."""
+    """A table for each kind of figure, and one for the operators of a single count."""
     both = list(zip(paths, figures, strict=True))
     return (
         *_measured([(path, m) for path, m in both if isinstance(m, Measured)], recorded_at),
@@ -25,34 +25,34 @@ def tables(
     )
 
 
-def delegated(m: Measurement) -> str:
-    """How much of the graph a delegate took; "" where there is none, or nobody tells.
+def delegation(m: Measurement) -> str:
+    """The share of the graph that a delegate took; "" without a delegate, or if it is not known.
 
-    "?" stands for a count that the runner did not learn.
+    "?" stands for a count that the runner did not get.
     """
     if not isinstance(m, Measured) or m.total_nodes is None or m.target.delegate == "none":
         return ""
-    taken = "?" if m.delegated_nodes is None else m.delegated_nodes
-    return f"{taken}/{m.total_nodes} {m.target.delegate}"
+    count = "?" if m.delegated_nodes is None else m.delegated_nodes
+    return f"{count}/{m.total_nodes} {m.target.delegate}"
 
 
-def recorded(at: str) -> str:
-    """What stands before a title where figures were played back."""
+def recorded_prefix(at: str) -> str:
+    """The beginning of a title for figures that were played back."""
     return f"recorded on {at[:10]}, " if at else ""
 
 
-def machine(measured: Measured) -> str:
-    """The machine that a time was taken on, for people."""
-    facts = measured.facts_before
+def machine(timing: Measured) -> str:
+    """The machine of a timing, for people."""
+    facts = timing.facts_before
     if "model" not in facts:
-        return facts.get("cpu", measured.target.device)
-    return f"{facts['model']} ({facts.get('soc', 'unknown SoC')}, {measured.target.device})"
+        return facts.get("cpu", timing.target.device)
+    return f"{facts['model']} ({facts.get('soc', 'unknown SoC')}, {timing.target.device})"
 
 
-def _measured(made: Sequence[tuple[str, Measured]], recorded_at: str) -> Iterator[Table]:
-    if not made:
+def _measured(figures: Sequence[tuple[str, Measured]], recorded_at: str) -> Iterator[Table]:
+    if not figures:
         return
-    first = made[0][1]
+    first = figures[0][1]
     yield Table(
         ("file", "runtime", "median", "95 % interval", "runs", "delegated", "peak memory"),
         tuple(
@@ -62,20 +62,20 @@ def _measured(made: Sequence[tuple[str, Measured]], recorded_at: str) -> Iterato
                 units.duration(m.median_ns),
                 " to ".join(units.duration(end) for end in m.interval_ns),
                 str(len(m.samples_ns)),
-                delegated(m) or "–",
+                delegation(m) or "–",
                 units.size(m.peak_rss_bytes),
             )
-            for path, m in made
+            for path, m in figures
         ),
-        f"{recorded(recorded_at)}measured on {machine(first)}, "
+        f"{recorded_prefix(recorded_at)}measured on {machine(first)}, "
         f"{units.several(first.target.threads, 'thread')}, batch 1",
     )
 
 
-def _estimated(made: Sequence[tuple[str, Estimated]]) -> Iterator[Table]:
-    if not made:
+def _estimated(figures: Sequence[tuple[str, Estimated]]) -> Iterator[Table]:
+    if not figures:
         return
-    first = made[0][1]
+    first = figures[0][1]
     yield Table(
         ("file", "estimated", "95 % interval", "for", "threads", "points", "their error"),
         tuple(
@@ -88,7 +88,7 @@ def _estimated(made: Sequence[tuple[str, Estimated]]) -> Iterator[Table]:
                 _points(m),
                 f"{units.percent(m.fit.rmspe)}, {m.fit.held_out} left out",
             )
-            for path, m in made
+            for path, m in figures
         ),
         f"estimated, not measured: {first.target.device}, batch 1",
     )
@@ -96,14 +96,14 @@ def _estimated(made: Sequence[tuple[str, Estimated]]) -> Iterator[Table]:
 
 def _points(estimated: Estimated) -> str:
     like = len(estimated.fit.borrowed)
-    borrowed = f", borrowing from {like} like" if like else ""
-    return f"{estimated.fit.points}{borrowed}"
+    lenders = f", borrowing from {like} like" if like else ""
+    return f"{estimated.fit.points}{lenders}"
 
 
-def _counted(made: Sequence[tuple[str, Counted]]) -> Iterator[Table]:
-    if not made:
+def _counted(figures: Sequence[tuple[str, Counted]]) -> Iterator[Table]:
+    if not figures:
         return
-    first = made[0][1]
+    first = figures[0][1]
     yield Table(
         ("file", "runtime", "instructions", "multiplying", "loaded", "stored", "like the host"),
         tuple(
@@ -116,22 +116,22 @@ def _counted(made: Sequence[tuple[str, Counted]]) -> Iterator[Table]:
                 units.size(c.bytes_stored),
                 "equal" if c.host_difference == 0 else f"within {c.host_difference:.2g}",
             )
-            for path, c in made
+            for path, c in figures
         ),
         f"counted on an emulated {first.core} ({first.versions.get('qemu', 'qemu')}), "
         "1 thread, batch 1: instructions of one inference, not a time",
     )
-    if len(made) == 1 and first.by_layer:
+    if len(figures) == 1 and first.by_layer:
         yield _layers(first)
 
 
-def _layers(counted: Counted) -> Table:
-    heaviest = sorted(counted.by_layer, key=lambda layer: -layer.instructions)[:LAYERS]
-    rest = counted.instructions - sum(layer.instructions for layer in heaviest)
+def _layers(figure: Counted) -> Table:
+    heaviest = sorted(figure.by_layer, key=lambda layer: -layer.instructions)[:LAYERS]
+    rest = figure.instructions - sum(layer.instructions for layer in heaviest)
     return Table(
         ("operator", "kernel", "instructions", "share"),
         tuple(
-            (name, kernel, f"{number:,}", units.percent(number / counted.instructions))
+            (name, kernel, f"{number:,}", units.percent(number / figure.instructions))
             for name, kernel, number in (
                 *((_short(layer.name), layer.kernel, layer.instructions) for layer in heaviest),
                 ("all others, and the runtime", "", max(0, rest)),
@@ -140,11 +140,9 @@ def _layers(counted: Counted) -> Table:
     )
 
 
-def _multiplying(counted: Counted) -> str:
+def _multiplying(figure: Counted) -> str:
     """The classes that multiply, largest first, each with its share."""
-    shares = {
-        name: counted.by_class.get(name, 0) / counted.instructions for name in MULTIPLICATIONS
-    }
+    shares = {name: figure.by_class.get(name, 0) / figure.instructions for name in MULTIPLICATIONS}
     return ", ".join(
         f"{name} {100 * share:.0f} %"
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
@@ -153,6 +151,6 @@ def _multiplying(counted: Counted) -> str:
 
 
 def _short(name: str) -> str:
-    """The first of the names that a fused operator has, the end of it where it is long."""
+    """The first name of a fused operator; only the end of a long name."""
     first = name.partition(";")[0]
     return first if len(first) <= 48 else "…" + first[-47:]

@@ -1,4 +1,4 @@
-"""A model card and arguments -> the network that they mean."""
+"""A model card and arguments -> the network that they describe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mobiledeploy.core.types import Argument, ModelSpec, Weights
 # TFLite's flatbuffers end at 2 GB: alpha 10 of the widest network with an alpha stays below.
 LARGEST_ALPHA = 10.0
 LARGEST_CLASSES = 100_000
-# Nothing is read that could have been changed: the seed is ours.
+# Random weights come from a fixed seed, so no file can change them.
 RANDOM = Weights("random", "", pinned=True)
 DEMO = "demo"
 """The built-in images, as --data names them."""
@@ -36,9 +36,9 @@ def spec(
     res: int | None = None,
     classes: int,
 ) -> ModelSpec:
-    """The card's network with random weights, where the arguments are None as the card has it.
+    """The card's network with random weights; None means the card's own value.
 
-    UsageError for an argument that the card's paper does not have, or beyond its limits.
+    UsageError for an argument that the card does not have, or that is beyond its limits.
     """
     if alpha is not None and card.default_alpha is None:
         raise UsageError(f"{card.name} has no alpha", "leave --alpha away")
@@ -51,7 +51,7 @@ def spec(
     if width is not None:
         if not 0 < width <= LARGEST_ALPHA:
             raise UsageError(f"alpha {width:g} is not above 0 and at most {LARGEST_ALPHA:g}")
-        # Records and keys hold one form of it, whoever writes 1 or gives a number of numpy.
+        # Records and keys hold a float, also for 1 and for numbers of numpy.
         arguments["alpha"] = float(width)
     size = card.default_resolution if res is None else operator.index(res)
     low, high = card.resolution_limits

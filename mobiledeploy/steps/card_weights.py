@@ -1,4 +1,4 @@
-"""Where a card's weights come from: shipped, downloaded, random, or a file."""
+"""Finds the weights of a card: shipped, downloaded, random, or a file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WEIGHTS_URL = "MOBILEDEPLOY_WEIGHTS_URL"
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """Weights that are here: a Keras 2 HDF5 file, or None for random ones.
+    """Weights on this machine: a Keras 2 HDF5 file, or None for random ones.
 
-    `classes` is the number of classes that they end in, `labels` their names where known, and
-    `preprocessing` what the card says that they were trained with.
+    `classes` is the number of their classes, `labels` the names of these if known, and
+    `preprocessing` that of their training, by the card.
     """
 
     path: Path | None
@@ -46,19 +46,19 @@ def weights(
     *,
     unsafe: bool = False,
 ) -> ResolvedWeights:
-    """The weights that `source` means for this width and resolution, on this machine.
+    """Finds the weights `source` for this width and resolution, on this machine.
 
     Args:
         card: the model.
         source: demo, imagenet, random, or the name of a Keras 2 HDF5 file.
         alpha: width multiplier, None for a card without one.
-        resolution: in pixels; weights fit any, but imagenet has files trained at several.
-        reporter: is told of a download, and of a file whose hash nobody publishes.
+        resolution: in pixels. Weights fit any, but imagenet has files trained at several.
+        reporter: is told of a download, and of a file without a published hash.
         unsafe: see `detect`.
 
     Raises:
         MissingError: there are no such weights for this alpha, or they cannot be downloaded.
-        InputError: the file is not what it should be.
+        InputError: the file is not the one of the card, or not a file of weights.
     """
     if source == "demo":
         return _demo(card, alpha)
@@ -75,24 +75,24 @@ def _demo(card: ModelCard, alpha: float | None) -> ResolvedWeights:
         raise MissingError(
             f"there are no demo weights for {card.name}", _other_weights(card, alpha)
         )
-    found = [file for file in demo.files if _same(file.alpha, alpha)]
-    if not found:
+    files = [file for file in demo.files if _same(file.alpha, alpha)]
+    if not files:
         raise MissingError(
             f"there are no demo weights for {card.name}{_at(alpha)}; "
             f"{_alphas([file.alpha for file in demo.files])}",
             _other_weights(card, alpha),
         )
-    path = Path(card.folder) / "weights" / found[0].file
+    path = Path(card.folder) / "weights" / files[0].file
     if not path.is_file():
         raise MissingError(f"the demo weights {path} are not there", "make train-demo")
-    if records.sha256(path) != found[0].sha256:
+    if records.sha256(path) != files[0].sha256:
         raise InputError(
             f"the demo weights {path} are not those of the card: the sha256 differs",
             "install again, or make train-demo and update the card",
         )
     return ResolvedWeights(
         path,
-        Weights("demo", found[0].sha256, pinned=True),
+        Weights("demo", files[0].sha256, pinned=True),
         len(demo.classes),
         demo.classes,
         dataclasses.replace(card.preprocessing, crop=demo.crop),
@@ -102,61 +102,63 @@ def _demo(card: ModelCard, alpha: float | None) -> ResolvedWeights:
 def _imagenet(
     card: ModelCard, alpha: float | None, resolution: int, reporter: Reporter
 ) -> ResolvedWeights:
-    published = card.weights.imagenet
-    if published is None:
+    source = card.weights.imagenet
+    if source is None:
         raise MissingError(
             f"there are no imagenet weights for {card.name}", "pass --weights random or a file"
         )
-    found = [file for file in published.files if _same(file.alpha, alpha)]
-    if not found:
+    files = [file for file in source.files if _same(file.alpha, alpha)]
+    if not files:
         raise MissingError(
             f"there are no imagenet weights for {card.name}{_at(alpha)}; "
-            f"{_alphas([file.alpha for file in published.files])}",
+            f"{_alphas([file.alpha for file in source.files])}",
             "pass one of these as --alpha, or --weights random or a file",
         )
-    trained_at = resolution if resolution in found[0].resolutions else max(found[0].resolutions)
-    name = found[0].file.replace("{resolution}", str(trained_at))
-    base = os.environ.get(WEIGHTS_URL) or published.base_url
+    trained_at = resolution if resolution in files[0].resolutions else max(files[0].resolutions)
+    name = files[0].file.replace("{resolution}", str(trained_at))
+    base = os.environ.get(WEIGHTS_URL) or source.base_url
     url = f"{base.rstrip('/')}/{name}"
     destination = assets.cache_dir() / "weights" / name
-    fetched = assets.fetch(
+    download = assets.fetch(
         url,
         destination,
         None,
-        check=lambda path: _check_weights(path, url, found[0].md5),
-        progress=lambda done, total: reporter.progress(f"download {name}", done, total or done + 1),
+        check=lambda path: _check_weights(path, url, files[0].md5),
+        progress=lambda count, total: reporter.progress(
+            f"download {name}", count, total or count + 1
+        ),
         hint=f"place the file at {destination}, or set {WEIGHTS_URL} to an address that serves it",
     )
-    if not found[0].md5:
+    if not files[0].md5:
         reporter.warn(
             NamedWarning(
                 "unpinned-weights",
                 f"{name} is unpinned: its publisher gives no hash, so only its size and the shapes "
-                f"of its layers are checked (sha256 {fetched.sha256[:12]}…)",
+                f"of its layers are checked (sha256 {download.sha256[:12]}…)",
             )
         )
     return ResolvedWeights(
-        fetched.path,
-        Weights("imagenet", fetched.sha256, fetched.pinned or bool(found[0].md5)),
-        published.classes,
+        download.path,
+        Weights("imagenet", download.sha256, download.pinned or bool(files[0].md5)),
+        source.classes,
         (),
         card.preprocessing,
     )
 
 
 def _check_weights(path: Path, url: str, md5: str) -> None:
-    """InputError unless the file is Keras 2 weights, and has its publisher's `md5` if there is one.
+    """InputError unless the file holds Keras 2 weights and has the `md5` of its publisher, if any.
 
-    Keras publishes md5 sums only. They keep an accident out, not a forger.
+    Keras publishes md5 sums only. They detect an accident, not an attack.
     """
     if md5:
         with inputs.open_file(path) as stream:
-            served = hashlib.file_digest(
+            digest = hashlib.file_digest(
                 stream, lambda: hashlib.md5(usedforsecurity=False)
             ).hexdigest()
-        if served != md5:
+        if digest != md5:
             raise InputError(
-                f"{url} serves another file than the card's: its md5 is {served}, not {md5}",
+                f"{url} serves another file than the card's: its md5 is {digest}, not {md5}",
                 f"check your network's proxy, or {WEIGHTS_URL}",
             )
     try:
@@ -171,7 +173,7 @@ def _check_weights(path: Path, url: str, md5: str) -> None:
 
 
 def _random(card: ModelCard) -> ResolvedWeights:
-    """As many classes as the built-in images have, which such weights are tried on."""
+    """Random weights for the classes of the built-in images, on which they are tried."""
     classes = dataset(DEMO).open(DEMO, "validation", resolution=(32, 32), labels=()).classes
     return ResolvedWeights(
         None,
@@ -209,14 +211,14 @@ def _at(alpha: float | None) -> str:
 
 
 def _alphas(alphas: Sequence[float | None]) -> str:
-    known = sorted(a for a in alphas if a is not None)
-    return f"alpha {', '.join(f'{a:g}' for a in known)} can be had" if known else "none"
+    values = sorted(a for a in alphas if a is not None)
+    return f"alpha {', '.join(f'{a:g}' for a in values)} can be had" if values else "none"
 
 
-def _same(published: float | None, asked: float | None) -> bool:
-    if published is None or asked is None:
-        return published is asked
-    return math.isclose(published, asked)
+def _same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other)
 
 
 def _other_weights(card: ModelCard, alpha: float | None) -> str:

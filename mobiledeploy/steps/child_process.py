@@ -1,8 +1,8 @@
-"""A process of its own for TensorFlow: the parent's side, and the child's.
+"""A separate process for TensorFlow: the side of the parent, and that of the child.
 
-The parent stays light, answers Ctrl-C at once, and has TensorFlow's memory back when the child
-ends. Request and events are records, one a line, on the child's standard streams. A child is
-`python -m mobiledeploy.verbs.<name>` whose `__main__` calls `serve`.
+The parent stays light, answers Ctrl-C at once, and gets TensorFlow's memory back when the child
+ends. Request and events are records, one per line, on the child's standard streams. A child is
+`python -m mobiledeploy.steps.<name>`, whose `__main__` calls `serve`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a step of a child process has come."""
+    """The progress of a step of a child process."""
 
     what: str
     done: int
@@ -38,13 +38,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class ChildLine:
-    """A line that a child process says to whoever watches."""
+    """A line of a child process for the user."""
 
     line: str
 
 
 _COMMON: tuple[type, ...] = (Progress, NamedWarning, ChildLine, Failure)
-# -P: a numpy.py that lies in the current folder is not our numpy.
+# -P: a numpy.py in the current folder must not replace numpy.
 INTERPRETER: tuple[str, ...] = (sys.executable, "-P")
 
 
@@ -59,31 +59,31 @@ def events(
     reporter: Reporter,
     files: Sequence[str] = (),
 ) -> Generator[Any, None, None]:
-    """Runs the child `name` on `request`; yields its own events, which are of `kinds`.
+    """Runs the child `name` on `request` and yields its events of the types `kinds`.
 
-    Progress, warnings and lines go to `reporter`; a failure is raised as it was raised there. The
-    caller stops at the event that ends its work. The child is killed when the iterator is closed.
+    Progress, warnings and lines go to `reporter`; an error of the child is raised here. The caller
+    stops at the last event that it needs. The child is killed when the iterator is closed.
 
     Args:
         name: the file of `steps/` that calls `serve`.
         request: the record that the child works on.
         kinds: the types of its events.
-        what: a noun for it, "the conversion".
-        log: takes what libraries print.
-        temporary: takes what libraries leave in their temporary folder; is made.
+        what: a noun for the work, "the conversion".
+        log: the file for everything that libraries print.
+        temporary: the folder for temporary files of libraries; it is made.
         reporter: is told of progress and warnings.
-        files: names of the files that it reads, one after the other, an event of its own for each;
-            the last of them for all events that follow.
+        files: the names of the files that it reads, one after the other, with one event for each;
+            the last one also stands for all later events.
 
     Raises:
-        DeployError: as it was raised there; or of `core.deaths`, where the child ends before.
+        DeployError: the error of the child; or one of `core.deaths` if the child dies.
     """
     argv = [*INTERPRETER, "-m", f"mobiledeploy.steps.{name}"]
     temporary.mkdir(parents=True, exist_ok=True)
-    # What walks a set does so in the same order each time: the same model, the same bytes.
+    # A loop over a set has the same order each time: the same model gives the same bytes.
     environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)} | _homes(temporary)
-    known = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
-    done = 0
+    types = {kind.__name__: kind for kind in (*_COMMON, *kinds)}
+    event_count = 0
     # A session of its own, so that the terminal's Ctrl-C reaches the parent alone.
     with (
         log.open("wb") as stderr,
@@ -99,12 +99,12 @@ def events(
     ):
         assert child.stdin and child.stdout
         try:
-            # A child that died at once is found out by its silence.
+            # A child that died at once sends no event, which is handled below.
             with suppress(BrokenPipeError):
                 child.stdin.write(records.line(request) + "\n")
                 child.stdin.flush()
             for text in child.stdout:
-                event = _event(text, known, what)
+                event = _event(text, types, what)
                 if isinstance(event, Progress):
                     reporter.progress(event.what, event.done, event.total)
                 elif isinstance(event, NamedWarning):
@@ -114,35 +114,35 @@ def events(
                 elif isinstance(event, Failure):
                     raise errors.of_code(event.exit_code, event.message, event.hint)
                 else:
-                    done += 1
+                    event_count += 1
                     yield event
             child.wait()
         finally:
             child.kill()
-            # What it did not take is still in the buffer, and is not taken now.
+            # The buffer may still hold what the child did not read.
             with suppress(BrokenPipeError):
                 child.stdin.close()
-    file = files[min(done, len(files) - 1)] if files else ""
+    file = files[min(event_count, len(files) - 1)] if files else ""
     raise death(what, child.returncode, log.read_text("utf-8", "replace"), file)
 
 
 def _homes(temporary: Path) -> dict[str, str]:
-    """Where libraries put what they keep, so that nothing of theirs is left in the user's home.
+    """Folders for the files of libraries, so that they leave nothing in the user's home.
 
-    Keras would read its settings there, too, which say what a model's layers mean.
+    Keras would also read its settings there, which change the meaning of layers.
     """
-    # Whether it is there or not: matplotlib, which Keras imports, looks for fonts a second long.
+    # Keras imports matplotlib if it is installed, which needs a second to look for fonts.
     return {"KERAS_HOME": str(temporary), "MPLCONFIGDIR": str(cache_dir() / "matplotlib")}
 
 
 def read_by(source: Source) -> tuple[str, ...]:
-    """The name of the file of the user's that opening `source` reads, if there is one."""
+    """The name of the user's file that is read to open `source`, if there is one."""
     path = source.file.path if source.file else source.weights
     return (Path(path).name,) if path else ()
 
 
-def _event(text: str, known: dict[str, type], what: str) -> Any:
-    for name, kind in known.items():
+def _event(text: str, types: dict[str, type], what: str) -> Any:
+    for name, kind in types.items():
         if f'"record":"{name}"' in text:
             return records.loads(kind, text, f"{what}'s answer")
     raise DeployError(f"{what} process said {text.strip()[:80]!r}")
@@ -153,13 +153,13 @@ def _failure(error: DeployError) -> Failure:
 
 
 class Speaker:
-    """The child's Reporter: tells the parent."""
+    """The child's Reporter: it sends everything to the parent."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def event(self, record: Any) -> None:
-        """Any record that the parent knows to expect."""
+        """Sends a record that the parent expects."""
         self._stream.write(records.line(record) + "\n")
         self._stream.flush()
 
@@ -172,13 +172,13 @@ class Speaker:
         self.event(warning)
 
     def say(self, line: str) -> None:
-        """What is going on."""
+        """A line about what is going on."""
         self.event(ChildLine(line))
 
 
 def serve(kind: type[R], work: Callable[[R, Speaker], None], *, what: str) -> None:
-    """The child's main: one request of `kind` in, events out, and the process ends."""
-    # Libraries print on standard output too; only events may go to the parent.
+    """The child's main: reads one request of `kind`, writes events, and ends the process."""
+    # Libraries print on standard output too, but only events may go to the parent.
     speak = Speaker(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)
     try:
@@ -193,10 +193,10 @@ def serve(kind: type[R], work: Callable[[R, Speaker], None], *, what: str) -> No
         where = f" ({error.filename})" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
         speak.event(Failure(2, f"{what} cannot read or write a file: {reason}{where}", ""))
-    os._exit(0)  # TensorFlow's own teardown takes a second and gains nothing.
+    os._exit(0)  # TensorFlow's own teardown takes a second and is of no use.
 
 
 def _die_with_parent() -> None:
-    """Ends this process when its standard input closes, which is when the parent is gone."""
+    """Ends this process when its standard input closes, because then the parent is gone."""
     sys.stdin.read()
     os._exit(1)

@@ -1,7 +1,7 @@
-"""Google's own consumers of an exported TFLite (MediaPipe, Task Library), which go by its metadata.
+"""Google's consumers of an exported TFLite (MediaPipe, Task Library), which read its metadata.
 
-They open files with ends of floats and of uint8, and prepare images themselves. What their metadata
-has no words for, they do in their own way or refuse.
+They open files with float or uint8 inputs and outputs, and prepare images themselves. Where the
+metadata cannot express the preprocessing, they do it in their own way or refuse the file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mobiledeploy.core.types import FileFacts, NamedWarning, Preprocessing, Tens
 
 
 def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
-    """What becomes of a file there that is not what it is judged on here; () where nothing does."""
+    """Warnings where these consumers prepare images differently from the evaluation; () if not."""
     (image,) = facts.inputs
     if facts.format != "tflite" or image.dtype not in ("float32", "uint8"):
         return ()
-    found = []
+    warnings_ = []
     if pre.crop < 1:
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "metadata-crop",
                 f"TFLite metadata cannot say a crop of {pre.crop:g}: MediaPipe and the Task "
@@ -31,7 +31,7 @@ def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
             )
         )
     if pre.channels != "rgb":
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "metadata-channels",
                 f"TFLite metadata cannot say {pre.channels.upper()}: MediaPipe refuses the file",
@@ -40,7 +40,7 @@ def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
         )
     one = len(set(zip(pre.mean, pre.std, strict=True))) == 1
     if image.dtype == "float32" and not one:
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "metadata-normalization",
                 "MediaPipe has one mean and one deviation for all channels: it refuses the file",
@@ -48,7 +48,7 @@ def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
             )
         )
     if image.dtype == "uint8" and not _codes_are_pixels(pre, image):
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "metadata-normalization",
                 "MediaPipe and the Task Library feed pixel p of a uint8 input as code p, which is "
@@ -57,7 +57,7 @@ def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
                 "put the normalization into the model, or feed it by a runtime of your own",
             )
         )
-    return tuple(found)
+    return tuple(warnings_)
 
 
 def _codes_are_pixels(pre: Preprocessing, image: Tensor) -> bool:

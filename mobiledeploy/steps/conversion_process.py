@@ -35,25 +35,24 @@ from mobiledeploy.steps.child_process import Speaker
 
 # Fewer than this leave activation ranges to chance.
 ENOUGH_CALIBRATION_IMAGES = 10
-# Below this share of the range, what a pixel varies by from image to image tells nothing.
+# If pixels vary from image to image by less than this share of the range, images are too alike.
 ALIKE = 0.01
 TRAINING_IMAGES = 2000
-"""What quantization-aware training sees at most: more than its steps look at once."""
+"""The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
-# One in so many calibration images tells a recipe's alternatives apart; what is chosen is made anew
-# with all of them.
+# One in so many calibration images is held back to judge the alternatives of a recipe. The best
+# alternative is made again with all images.
 HELD_EVERY = 5
 
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """What to make. `jobs` are (recipe, format) pairs; files go to `folder` as recipe.suffix.
+    """The files to make. `jobs` are (recipe, format) pairs; files go to `folder` as recipe.suffix.
 
-    `golden` are indices into the validation split of `data`. A job that cannot be done costs that
-    job: as long as another can be done, it is in `ConversionSummary.failed` where `strict`, else
-    left out with a warning. `keep_float` are layers that integer files compute in float.
-    `unfinished` is the folder in which a training that is broken off leaves what the next one goes
-    on from; "" for nowhere that lasts.
+    `golden` are indices into the validation split of `data`. A job that cannot be done does not
+    stop the others: it is in `ConversionSummary.failed` if `strict`, else left out with a warning.
+    `keep_float` are layers that integer files compute in float. An interrupted training leaves its
+    parts in the folder `unfinished`, and the next training resumes there; "" for no lasting folder.
     """
 
     source: Source
@@ -70,10 +69,10 @@ class ConversionRequest:
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """One file made. `seconds` is the time of its conversion alone.
+    """One converted file. `seconds` is the time of its conversion alone.
 
-    `tried` are the alternatives of its recipe, where there was a choice; `kept` what its tensors
-    are called whose operators compute in float because that was asked for.
+    `tried` are the alternatives of its recipe, if there was a choice; `kept` are the names of the
+    tensors whose operators compute in float because of `keep_float`.
     """
 
     recipe: str
@@ -86,9 +85,9 @@ class ConvertedFile:
 
 @dataclass(frozen=True)
 class ConversionSummary:
-    """The end of a request: what the model turned out to be, and its own float answers.
+    """The end of a request: facts of the model, and its own float answers.
 
-    `reference` are logits, a row for each golden sample. `failed` are files that were asked for by
+    `reference` are logits, a row for each golden sample. `failed` are files that were requested by
     name and could not be made.
     """
 
@@ -102,9 +101,9 @@ class ConversionSummary:
 def produce(
     request: ConversionRequest, log: Path, reporter: Reporter
 ) -> tuple[tuple[ConvertedFile, ...], ConversionSummary]:
-    """Runs the request in a child; its errors are raised here as they were there.
+    """Runs the request in a child process and raises its errors here.
 
-    What TensorFlow prints goes to the file `log`.
+    The output of TensorFlow goes to the file `log`.
     """
     converted: list[ConvertedFile] = []
     answers = child_process.events(
@@ -122,7 +121,7 @@ def produce(
             if isinstance(event, ConversionSummary):
                 return tuple(converted), event
             converted.append(event)
-    raise AssertionError("the iterator ends in an error of its own")
+    raise AssertionError("the iterator raises an error before it ends")
 
 
 def calibration_images(data: DataRef, spec: ModelSpec, reporter: Reporter) -> Images:
@@ -130,19 +129,19 @@ def calibration_images(data: DataRef, spec: ModelSpec, reporter: Reporter) -> Im
     samples = dataset(data.source).open(
         data.source, "calibration", resolution=spec.resolution, labels=data.labels
     )
-    found: dict[bytes, Images] = {}
-    read = 0
+    distinct: dict[bytes, Images] = {}
+    readable = 0
     for index in range(len(samples)):
         try:
             pixels = samples.image(index)
         except BrokenImage as error:
             reporter.warn(NamedWarning("broken-image", f"calibration skips {error.message}"))
             continue
-        read += 1
+        readable += 1
         image = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
-        found.setdefault(hashlib.sha256(image.tobytes()).digest(), image)
-    images = list(found.values())
-    _warning_alike(images, read, spec, reporter)
+        distinct.setdefault(hashlib.sha256(image.tobytes()).digest(), image)
+    images = list(distinct.values())
+    _warn_alike(images, readable, spec, reporter)
     if len(images) < ENOUGH_CALIBRATION_IMAGES:
         reporter.warn(
             NamedWarning(
@@ -159,46 +158,46 @@ def calibration_images(data: DataRef, spec: ModelSpec, reporter: Reporter) -> Im
 def training_images(data: DataRef, spec: ModelSpec, folder: Path, reporter: Reporter) -> Images:
     """The training split of `data`, prepared: float32 [N, H, W, 3], mapped from a file in `folder`.
 
-    Of more than `TRAINING_IMAGES` so many, evenly spread.
+    If there are more than `TRAINING_IMAGES`, so many of them, evenly spread.
     """
     samples = dataset(data.source).open(
         data.source, "train", resolution=spec.resolution, labels=data.labels
     )
-    chosen = np.unique(np.linspace(0, len(samples) - 1, TRAINING_IMAGES, dtype=int))
-    shape = (len(chosen), *spec.resolution, 3)
+    indices = np.unique(np.linspace(0, len(samples) - 1, TRAINING_IMAGES, dtype=int))
+    shape = (len(indices), *spec.resolution, 3)
     with records.writing(folder):
         images: Images = np.memmap(folder / "training.f32", np.float32, "w+", shape=shape)
-    read = 0
-    for done, index in enumerate(chosen):
-        if done % 50 == 0:
-            reporter.progress("reading training images", done, len(chosen))
+    readable = 0
+    for number, index in enumerate(indices):
+        if number % 50 == 0:
+            reporter.progress("reading training images", number, len(indices))
         try:
             pixels = samples.image(int(index))
         except BrokenImage as error:
             reporter.warn(NamedWarning("broken-image", f"training skips {error.message}"))
             continue
-        images[read] = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
-        read += 1
-    if not read:
+        images[readable] = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
+        readable += 1
+    if not readable:
         raise InputError(f"{data.source} has no readable image to train on")
-    if read < ENOUGH_TRAINING_IMAGES:
+    if readable < ENOUGH_TRAINING_IMAGES:
         reporter.warn(
             NamedWarning(
                 "few-training-images",
-                f"quantization-aware training sees {read} images only",
+                f"quantization-aware training sees {readable} images only",
                 "give a thousand that look like what the model will see; no labels are needed",
             )
         )
-    return images[:read]
+    return images[:readable]
 
 
-def _warning_alike(
-    images: Sequence[Images], read: int, spec: ModelSpec, reporter: Reporter
+def _warn_alike(
+    images: Sequence[Images], readable: int, spec: ModelSpec, reporter: Reporter
 ) -> None:
-    """Says where calibration images show the network next to nothing."""
+    """Warns if the calibration images are copies or all alike."""
     advice = "give images as different as those that the model will see"
-    if len(images) < read / 2:
-        message = f"the {read} calibration images are copies of {len(images)}: each counts once"
+    if len(images) < readable / 2:
+        message = f"the {readable} calibration images are copies of {len(images)}: each counts once"
         reporter.warn(NamedWarning("alike-calibration-images", message, advice))
     elif len(images) > 1:
         low, high = spec.preprocessing.input_range
@@ -212,34 +211,34 @@ def _warning_alike(
             reporter.warn(NamedWarning("alike-calibration-images", message, advice))
 
 
-def _warning_range(model: OpenedModel, spec: ModelSpec, images: Images, reporter: Reporter) -> None:
-    """Says where the network was trained on pixels of another range than these have."""
+def _warn_range(model: OpenedModel, spec: ModelSpec, images: Images, reporter: Reporter) -> None:
+    """Warns if the network was trained on pixels of another range."""
     better = model.likelier_range(spec.preprocessing, images)
     if better is not None:
         low, high = (f"{end:g}" for end in spec.preprocessing.input_range)
         message = (
             f"the calibration images, scaled to {low},{high}, are not what the model was trained "
-            f"on: its first BatchNorm remembers pixels of {better[0]:g},{better[1]:g}"
+            f"on: the statistics of its first BatchNorm fit pixels of {better[0]:g},{better[1]:g}"
         )
         advice = f"--input-range {better[0]:g},{better[1]:g}, unless the model says otherwise"
         reporter.warn(NamedWarning("unlike-training", message, advice))
 
 
 def file_name(recipe: str, format_: str) -> str:
-    """What a job's file is called."""
+    """The name of a job's file."""
     return f"{recipe}{FORMATS.load(format_).SUFFIX}"
 
 
 def failure(recipe: str, format_: str, error: DeployError) -> Failed:
-    """What is said of a job that was asked for by name, and that cannot be done."""
+    """The failure of a job that was requested by name."""
     return Failed(file_name(recipe, format_), str(error), error.exit_code)
 
 
 def left_out(recipe: str, format_: str, error: DeployError) -> NamedWarning:
-    """What is said of a job that nobody asked for by name, and that cannot be done."""
+    """The warning about an impossible job that was not requested by name."""
     name = file_name(recipe, format_)
-    said = error.message.removeprefix(f"{name} ")
-    return NamedWarning("left-out", f"{name} is left out: {said}", error.hint)
+    reason = error.message.removeprefix(f"{name} ")
+    return NamedWarning("left-out", f"{name} is left out: {reason}", error.hint)
 
 
 def _work(request: ConversionRequest, speak: Speaker) -> None:
@@ -257,20 +256,20 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
         else np.empty((0, *spec.resolution, 3), np.float32)
     )
     if len(images):
-        _warning_range(model, spec, images, speak)
+        _warn_range(model, spec, images, speak)
     floats = model.floats(request.output)
-    # All files begin from that; a large network's weights need not stay twice.
+    # All files are made from that; the weights of a large network need not be in memory twice.
     del model
     press = _Press(request, spec, floats, images, speak)
-    refused: list[DeployError] = []
+    refusals: list[DeployError] = []
     failed: list[Failed] = []
-    for done, (recipe, format_) in enumerate(request.jobs):
-        speak.progress("converting", done, len(request.jobs))
+    for number, (recipe, format_) in enumerate(request.jobs):
+        speak.progress("converting", number, len(request.jobs))
         try:
             speak.event(_convert(request, press, recipe, format_))
         except (InputError, MissingError) as error:
-            refused.append(error)
-            if len(refused) == len(request.jobs):
+            refusals.append(error)
+            if len(refusals) == len(request.jobs):
                 raise
             if request.strict:
                 failed.append(failure(recipe, format_, error))
@@ -284,51 +283,54 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
 
 @dataclass
 class _Press:
-    """Makes files of one model; what another file is made from is made once."""
+    """Makes the files of one model; what several files are made from is made once."""
 
     request: ConversionRequest
     spec: ModelSpec
     model: bytes
     images: Images
     speak: Speaker
-    made: dict[str, bytes] = field(default_factory=dict)
-    tried: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
-    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    tflites: dict[str, bytes] = field(default_factory=dict)
+    alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
+    float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
-        if recipe not in self.made:
-            self.made[recipe] = self._tflite(RECIPES.load(recipe).RECIPE)
-        return WRITERS.load(format_).write(self.made[recipe])
+        if recipe not in self.tflites:
+            self.tflites[recipe] = self._tflite(RECIPES.load(recipe).RECIPE)
+        return WRITERS.load(format_).write(self.tflites[recipe])
 
     def _tflite(self, recipe: Recipe) -> bytes:
         from mobiledeploy.graphs import quantized
 
         if not recipe.full_integer:
             return quantized.without_calibration(self.model, recipe)
-        quantized_graph = self._trained(recipe)
-        self.kept[recipe.name] = quantized_graph.kept
+        quantized_graph = self._trained_graph(recipe)
+        self.float_tensors[recipe.name] = quantized_graph.kept
         return quantized.finish(quantized_graph)
 
-    def _trained(self, recipe: Recipe) -> QuantizedGraph:
-        """The recipe's draft, after its training if it has one, which goes on where it was."""
+    def _trained_graph(self, recipe: Recipe) -> QuantizedGraph:
+        """The quantized graph, after the training of the recipe, if any, which is resumed."""
         folder = Path(self.request.unfinished or self.request.folder)
-        places = [folder / f"{recipe.name}-{done}.npz" for done in range(len(recipe.training) + 1)]
+        places = [
+            folder / f"{recipe.name}-{part_count}.npz"
+            for part_count in range(len(recipe.training) + 1)
+        ]
         if not recipe.training:
             return self._quantized_graph(recipe)
         from mobiledeploy.graphs import quantized
 
-        done = max((n for n, place in enumerate(places) if place.is_file()), default=0)
-        if done:
+        part_count = max((n for n, place in enumerate(places) if place.is_file()), default=0)
+        if part_count:
             quantized_graph = quantized.restore(
-                inputs.read(places[done], inputs.MODEL), recipe, self.request.io
+                inputs.read(places[part_count], inputs.MODEL), recipe, self.request.io
             )
             self.speak.say(
-                f"{recipe.name}: training goes on after part {done} of {len(places) - 1}"
+                f"{recipe.name}: training goes on after part {part_count} of {len(places) - 1}"
             )
         else:
             quantized_graph = self._quantized_graph(recipe)
-        if done < len(recipe.training):
+        if part_count < len(recipe.training):
             try:
                 from mobiledeploy.training import qat
             except ModuleNotFoundError as error:
@@ -336,7 +338,7 @@ class _Press:
             training_set = training_images(
                 self.request.data, self.spec, Path(self.request.folder), self.speak
             )
-        for number in range(done, len(recipe.training)):
+        for number in range(part_count, len(recipe.training)):
             part = f"part {number + 1} of {len(recipe.training)}"
 
             def progress(what: str, at: int, of: int, part: str = part) -> None:
@@ -350,12 +352,12 @@ class _Press:
         return quantized_graph
 
     def _quantized_graph(self, recipe: Recipe) -> QuantizedGraph:
-        """The recipe's draft, by that of its alternatives which keeps most of the float answers."""
+        """The quantized graph by the alternative of the recipe that is nearest to float."""
         floats, images = self.model, self.images
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
-            held = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
-            chosen = self._best(recipe, floats, images[~held], images[held])
-            return self._passed(recipe, chosen, floats, images, {})
+            held_back = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
+            passes = self._best(recipe, floats, images[~held_back], images[held_back])
+            return self._graph_after(recipe, passes, floats, images, {})
         if len(recipe.passes) > 1:
             self.speak.warn(
                 NamedWarning(
@@ -365,72 +367,79 @@ class _Press:
                     f"give {ENOUGH_CALIBRATION_IMAGES} or more",
                 )
             )
-        return self._passed(recipe, recipe.passes[0], floats, images, {})
+        return self._graph_after(recipe, recipe.passes[0], floats, images, {})
 
-    def _best(self, recipe: Recipe, floats: bytes, fit: Images, held: Images) -> tuple[str, ...]:
-        """That order of passes, fitted to `fit`, whose answers diverge least on `held`."""
+    def _best(
+        self, recipe: Recipe, floats: bytes, fit: Images, held_back: Images
+    ) -> tuple[str, ...]:
+        """The passes, fitted to `fit`, whose answers diverge least from float on `held_back`."""
         from mobiledeploy.graphs import execution, quantized
 
-        reference = execution.logits(floats, held)
+        reference = execution.logits(floats, held_back)
         warm = accuracy.temperature(reference)
-        tried = []
-        known: dict[tuple[str, ...], QuantizedGraph] = {}
+        results = []
+        graphs: dict[tuple[str, ...], QuantizedGraph] = {}
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
-            quantized_graph = self._passed(recipe, names, floats, fit, known)
-            logits = execution.logits(quantized.integers(quantized_graph), held)
+            quantized_graph = self._graph_after(recipe, names, floats, fit, graphs)
+            logits = execution.logits(quantized.integers(quantized_graph), held_back)
             result = RecipeAlternative(
                 names,
                 accuracy.divergence(reference, logits, warm),
                 warm,
                 accuracy.sqnr_db(reference, logits),
                 float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))),
-                len(held),
+                len(held_back),
             )
-            tried.append(result)
-        self.speak.progress(f"choosing {recipe.name}", len(tried), len(tried))
-        self.tried[recipe.name] = tuple(tried)
-        taken = min(tried, key=lambda one: one.divergence)
+            results.append(result)
+        self.speak.progress(f"choosing {recipe.name}", len(results), len(results))
+        self.alternatives[recipe.name] = tuple(results)
+        best = min(results, key=lambda one: one.divergence)
         self.speak.say(
-            f"{recipe.name}: {', '.join(taken.passes) or 'no pass'}, the best of {len(tried)} "
-            f"alternatives on {taken.images} images held back: it diverges from float by "
-            f"{taken.divergence:.2g} nats, the plain one by {tried[0].divergence:.2g}"
+            f"{recipe.name}: {', '.join(best.passes) or 'no pass'}, the best of {len(results)} "
+            f"alternatives on {best.images} images held back: it diverges from float by "
+            f"{best.divergence:.2g} nats, the plain one by {results[0].divergence:.2g}"
         )
-        return taken.passes
+        return best.passes
 
-    def _passed(
+    def _graph_after(
         self,
         recipe: Recipe,
         names: tuple[str, ...],
         floats: bytes,
         images: Images,
-        known: dict[tuple[str, ...], QuantizedGraph],
+        graphs: dict[tuple[str, ...], QuantizedGraph],
     ) -> QuantizedGraph:
-        """The quantized graph through these passes; `known` keeps what alternatives began with."""
+        """The quantized graph after these passes; `graphs` caches those of fewer passes."""
         from mobiledeploy.graphs import quantized
 
-        if names not in known:
+        if names not in graphs:
             if names:
-                before = self._passed(recipe, names[:-1], floats, images, known)
-                known[names] = PASSES.load(names[-1]).apply(before, images)
+                before = self._graph_after(recipe, names[:-1], floats, images, graphs)
+                graphs[names] = PASSES.load(names[-1]).apply(before, images)
             else:
-                kept = self.request.keep_float
-                known[names] = quantized.start(floats, recipe, self.request.io, images, kept)
+                keep_float = self.request.keep_float
+                graphs[names] = quantized.start(floats, recipe, self.request.io, images, keep_float)
             if self.request.io == "uint8":
-                # Code p is pixel p, whatever the calibration images leave out.
+                # Code p must be pixel p, also if no calibration image has such pixels.
                 ends = preprocessing.extent(self.spec.preprocessing)
-                known[names] = quantized.spanning(known[names], *ends)
-        return known[names]
+                graphs[names] = quantized.spanning(graphs[names], *ends)
+        return graphs[names]
 
 
 def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
-    started = time.perf_counter()
+    start = time.perf_counter()
     data = FORMATS.load(format_).seal(press.file(recipe, format_))
     path = Path(request.folder) / file_name(recipe, format_)
     records.write_atomic(path, data)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start
     return ConvertedFile(
-        recipe, format_, str(path), seconds, press.tried.get(recipe, ()), press.kept.get(recipe, ())
+        recipe,
+        format_,
+        str(path),
+        seconds,
+        press.alternatives.get(recipe, ()),
+        press.float_tensors.get(recipe, ()),
     )
 
 
@@ -456,10 +465,10 @@ def _reference(
 
 
 def _refuse_probabilities(rows: NDArray[np.float32]) -> None:
-    """InputError where `rows` [N, classes] are probabilities already.
+    """InputError if `rows` [N, classes] are already probabilities.
 
-    A model that ends in a softmax of its own making would get a second one. A row of probabilities
-    has no number below 0, and sums to 1 within 1e-3.
+    A model that ends in its own form of softmax would get a second one. A row of probabilities has
+    no number below 0, and sums to 1 within 1e-3.
     """
     if (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) <= 1e-3).all():
         raise InputError(

@@ -1,7 +1,7 @@
-"""Instructions of one inference of an artifact on an emulated core: exact, and no latency.
+"""Counts the instructions of one inference of an artifact on an emulated core; not a latency.
 
-The artifact runs three times: as it is, which gives the figure; with the runtime's profiler, which
-tells its operators apart; and on this host, for its answer.
+The artifact runs three times: plain, for the figure; with the runtime's profiler, for the counts of
+its operators; and on this host, for its answer.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from mobiledeploy.steps import golden_inputs
 
 RUNS = 5
 WARMUPS = 2
-"""The first inferences, which allocate and pack: they are not counted."""
-# An inference of a large network takes a minute under emulation, and is silent meanwhile.
+"""The first inferences, which allocate and pack, are not counted."""
+# An inference of a large network takes a minute under emulation, without any output.
 PATIENCE_S = 900.0
-# Inferences of one process may differ by what a runtime does now and then.
+# Inferences of one process may differ, because a runtime does some work only now and then.
 EVEN = 0.001
-# Floats are added in another order on other machines.
+# Other machines add floats in another order.
 FLOAT_TOLERANCE = 1e-5
 
 
@@ -47,8 +47,8 @@ def count(
 
     Raises:
         UsageError: more than one thread, or a runner that is not native.
-        MissingError: the native parts are not here.
-        DeviceError: the runner died or hangs, or the counter said nothing.
+        MissingError: the native parts are not installed.
+        DeviceError: the runner died or hangs, or the counter wrote no counts.
     """
     if target.threads != 1:
         raise UsageError("instructions are counted of one thread", "leave --threads away")
@@ -64,15 +64,15 @@ def count(
         with DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as host:
             here = job.run(host, "host", marks=False)
         reporter.progress(f"counting {path.name}", 3, 3)
-        counted = _counted(job, session.facts(), plain, profiled, here)
-    for warning in counted.warnings:
+        figure = _record(job, session.facts(), plain, profiled, here)
+    for warning in figure.warnings:
         reporter.warn(warning)
-    return counted
+    return figure
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one process said: the counts of its inferences, the answer of the last."""
+    """The output of one process: the counts of its inferences, the answer of the last."""
 
     ready: protocol.Ready
     inferences: tuple[tuple[Counts, ...], ...]
@@ -92,8 +92,8 @@ class _CountJob:
     ) -> _Run:
         """A process of `RUNS` inferences of the artifact's golden image."""
         driver = RUNNERS.load(self.target.runner)
-        wanted = driver.files(session.facts()["machine"], self.target.runtime)
-        files = {role: session.push(file) for role, file in wanted.items()}
+        parts = driver.files(session.facts()["machine"], self.target.runtime)
+        files = {role: session.push(file) for role, file in parts.items()}
         sample = golden_inputs.sample(self.path, self.artifact, self.folder)
         remote = None if sample is None else session.push(sample)
         output, profiled = self.folder / f"{name}.output", self.folder / f"{name}.profile"
@@ -115,7 +115,7 @@ class _CountJob:
         )
 
     def _copy(self) -> Path:
-        """The model under a path of one length: by its own, engines would lay out memory anew."""
+        """A copy with a path of constant length, because the length changes memory's layout."""
         copy = self.folder / f"model{self.path.suffix}"
         if not copy.exists():
             shutil.copyfile(self.path, copy)
@@ -139,7 +139,7 @@ class _CountJob:
 
 
 def _inferences(counts: Sequence[protocol.Counts]) -> Iterator[tuple[Counts, ...]]:
-    """The counts of each inference: at the mark before it, at the clocks within, at the mark after.
+    """The counts of each inference: at the mark before it, at its clocks, at the mark after it.
 
     The runner marks the beginning of run N with 2 N and its end with 2 N + 1.
     """
@@ -154,7 +154,7 @@ def _inferences(counts: Sequence[protocol.Counts]) -> Iterator[tuple[Counts, ...
                 within = None
 
 
-def _counted(
+def _record(
     job: _CountJob, facts: Mapping[str, str], plain: _Run, profiled: _Run, here: _Run
 ) -> Counted:
     if len(plain.inferences) != RUNS:
@@ -196,20 +196,20 @@ def _library(runtime: str) -> NativeLibrary:
 
 
 def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
-    """What each operator executed, by the file's own names where the runtime ran one for one."""
+    """The counts of each operator, by the file's own names if the runtime ran them one to one."""
     if not profiled.inferences:
         return ()
-    # The runtime's own readings only: not the marks at both ends.
+    # Only the readings of the runtime, not the marks at both ends.
     readings = profiled.inferences[-1][1:-1]
     executed = _library(profiled.ready.runtime).layers(profiled.profile, readings)
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
-    known = len(layers) == len(executed)
+    one_to_one = len(layers) == len(executed)
     return tuple(
         LayerCount(
-            name=layers[i].name if known else one.name or f"{_plain(one)} {i}",
-            op=layers[i].op if known else _plain(one),
+            name=layers[i].name if one_to_one else one.name or f"{_plain(one)} {i}",
+            op=layers[i].op if one_to_one else _plain(one),
             instructions=layer_counts.instructions(one.counts),
             kernel=one.kernel,
         )

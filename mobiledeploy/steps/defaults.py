@@ -6,10 +6,10 @@ COMPARE_ROUNDS = 8
 """Rounds of A B B A of `bench --compare`."""
 BASELINE = "mobiledeploy-baseline.json"
 UNLABELLED_FLIPS = 0.05
-"""The share of answers that may change where nobody knows the right ones."""
+"""The share of answers that may change if there are no labels."""
 REPORT_FORMATS = ("html", "markdown", "csv", "json", "svg", "png")
 REPORT_TITLE = "MobileNet results"
 SCHEDULES = ("finetune", "paper", "v2")
-"""Names of the schedules of `train`, as steps/training_plan.py has them."""
+"""The names of the schedules in steps/training_plan.py."""
 DIFF_LAYERS = 20
 """Layers that `diff` shows."""

@@ -1,12 +1,12 @@
-"""Why an int8 artifact is not its float model: layer by layer, over a few images.
+"""Why an int8 artifact differs from its float model, layer by layer, over a few images.
 
-Three questions, each answered by running subgraphs of the two files in runner processes:
+It answers three questions by running subgraphs of the two files in runner processes:
 
-- What does each layer deliver, beside the float network?
-- What is its own error, where the layers before it make none? Every integer layer is fed the codes
-  of the float network's exact values, and held against the float layer on these same codes.
-- What does that error alone do to the answer? The float network is run from that layer on with the
-  error added, so that the errors of all layers are told apart where it counts.
+- How far are the values of each layer from those of the float network?
+- What is the layer's own error, if the layers before it make none? Every integer layer gets the
+  codes of the float network's exact values, and is compared with the float layer on these codes.
+- What does that error alone do to the answer? The float network runs from that layer on with the
+  error added, so the errors of all layers are compared at the output.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, ru
 Floats = NDArray[np.float32]
 
 IMAGES = 16
-"""Of --data at most: more move a layer's figures little, and each is run once for every layer."""
+"""The most images of --data: more change a layer's figures little, and each runs once per layer."""
 FLOAT = "float32.tflite"
 _INTEGERS = ("int8", "uint8", "int16")
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -50,13 +50,13 @@ _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 @dataclass(frozen=True)
 class QuantizationDiagnosis(Record):
-    """An integer artifact beside its float model.
+    """An integer artifact compared with its float model.
 
-    `sqnr_db` and `agreement` are of the logits over `images` of `data`; `enters` names the layer
-    where the largest part of their error enters, "" without any, and `most` the fewest layers that
-    together make three quarters of it, largest first. `layers` are in the order in which they run;
-    `not_told` are layers of the float model that the artifact does not hand on as integers of their
-    own: they count as part of the next. `remedies` come most promising first.
+    `sqnr_db` and `agreement` are of the logits over `images` of `data`. `enters` is the layer with
+    the largest part of their error, "" without any error; `most` are the fewest layers that
+    together make three quarters of it, largest first. `layers` are in execution order. `not_told`
+    are layers of the float model without integers of their own in the artifact: they count as part
+    of the next. `remedies` begin with the most promising.
     """
 
     artifact: str
@@ -112,18 +112,18 @@ def diagnose(
     overrides: Overrides | None = None,
     reporter: Reporter = SILENT,
 ) -> QuantizationDiagnosis:
-    """What quantization did to each layer of an artifact, where the error enters, what helps.
+    """Finds the error of each layer of an artifact, the layers that matter, and remedies.
 
     Args:
-        path: an int8 artifact, TFLite or ONNX, its float32.tflite in the same folder.
-        data: images, as `--data`; by default the artifact's golden ones.
-        overrides: preprocessing, where it shall differ from the artifact's own.
-        reporter: hears of progress and warnings.
+        path: an int8 artifact, TFLite or ONNX, with its float32.tflite in the same folder.
+        data: images, as `--data`; the default are the artifact's golden images.
+        overrides: preprocessing that differs from the artifact's own.
+        reporter: is told of progress and warnings.
 
     Raises:
-        InputError: no artifact, one that is not integers throughout, or no float one beside it;
-            layers that go by other names.
-        UsageError: a data set that is not known, or that says nothing of the model.
+        InputError: no artifact, one that is not integers throughout, or no float file beside it;
+            layers with other names.
+        UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
     """
     artifact, reference = _integers(path)
@@ -139,10 +139,10 @@ def diagnose(
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
         pair = _Pair(path, artifact, reference, folder)
-        found = _examine(
+        examination = _examine(
             pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), reporter
         )
-    most = tuple(layer.name for layer in quantization.most(found.layers))
+    most = tuple(layer.name for layer in quantization.most(examination.layers))
     return QuantizationDiagnosis(
         artifact=str(path),
         artifact_sha256=artifact.sha256,
@@ -152,16 +152,16 @@ def diagnose(
         runtime=runtimes.default_runtime(artifact),
         data=source,
         images=len(prepared),
-        sqnr_db=found.sqnr_db,
-        agreement=found.agreement,
+        sqnr_db=examination.sqnr_db,
+        agreement=examination.agreement,
         enters=most[0] if most else "",
         most=most,
-        layers=found.layers,
+        layers=examination.layers,
         not_told=pair.not_told,
         remedies=quantization.remedies(
-            found.layers,
-            sqnr_db=found.sqnr_db,
-            agreement=found.agreement,
+            examination.layers,
+            sqnr_db=examination.sqnr_db,
+            agreement=examination.agreement,
             recipe=artifact.recipe.name,
             known=RECIPES.names(),
             improved=bool(passes),
@@ -172,12 +172,12 @@ def diagnose(
 
 
 def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
-    """What each layer of an artifact loses by itself over its golden images.
+    """The own error of each layer of an artifact over its golden images.
 
-    What that does to the answer, which is `diagnose`'s longer part, is not asked.
+    Its effect on the answer, the longer part of `diagnose`, is left out.
 
     Returns:
-        `LayerError.own_sqnr_db` by the tensor that the layer hands on.
+        `LayerError.own_sqnr_db` by the name of the layer's output tensor.
 
     Raises:
         as `diagnose`.
@@ -194,7 +194,7 @@ def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
         pair = _Pair(path, artifact, reference, folder)
         bench = _Bench(pair, _Lab(session, pair.folder, path.name))
         tallies = _tallies(bench, prepared, bool(_passes(artifact)), reporter)
-        for _ in _tallied(bench, prepared, tallies, reporter):
+        for _ in _fill(bench, prepared, tallies, reporter):
             pass
     return {
         layer.codes.name: tally.own_sqnr_db
@@ -214,7 +214,7 @@ def _integers(path: Path) -> tuple[Artifact, Path]:
 
 
 def _passes(artifact: Artifact) -> tuple[str, ...]:
-    """Those that its alternative went through."""
+    """The passes of the alternative that was used."""
     if artifact.tried:
         return min(artifact.tried, key=lambda one: one.divergence).passes
     return artifact.recipe.passes[0]
@@ -222,24 +222,26 @@ def _passes(artifact: Artifact) -> tuple[str, ...]:
 
 def _reference(path: Path, artifact: Artifact) -> Path:
     """The float TFLite of the same model, beside the artifact."""
-    found = path.parent / FLOAT
+    reference = path.parent / FLOAT
     hint = f"make it: the export of {path.name} again, with --recipe float32 --format tflite"
-    if not found.is_file():
+    if not reference.is_file():
         raise InputError(f"{path.parent} has no {FLOAT} to compare with", hint)
-    if artifacts.load(found).spec != artifact.spec:
-        raise InputError(f"{found} is of another model than {path.name}", hint)
-    return found
+    if artifacts.load(reference).spec != artifact.spec:
+        raise InputError(f"{reference} is of another model than {path.name}", hint)
+    return reference
 
 
 def _images(
     path: Path, artifact: Artifact, data: str | None, reporter: Reporter
 ) -> tuple[list[Pixels], str, tuple[NamedWarning, ...]]:
-    """The images, where they are from, and what is to be known of them."""
+    """The images, their source, and warnings about them."""
     if data is None:
-        found = [golden_inputs.golden(path.parent, path.parent / x) for x in artifact.golden.images]
-        if not found:
+        images = [
+            golden_inputs.golden(path.parent, path.parent / x) for x in artifact.golden.images
+        ]
+        if not images:
             raise UsageError(f"{path.name} has no golden images", "give --data DIR or FILE.npz")
-        return found, "golden", ()
+        return images, "golden", ()
     own = artifact.data
     if data == "demo" and own.source != "demo":
         raise UsageError(
@@ -248,17 +250,17 @@ def _images(
         )
     split: Split = own.split if evaluation_images.same_place(data, own.source) else "all"
     samples = dataset(data).open(data, split, resolution=artifact.spec.resolution, labels=())
-    found, warnings = [], []
-    wanted = np.linspace(0, len(samples), min(IMAGES, len(samples)), endpoint=False, dtype=int)
-    for index in wanted:
+    images, warnings = [], []
+    indices = np.linspace(0, len(samples), min(IMAGES, len(samples)), endpoint=False, dtype=int)
+    for index in indices:
         try:
-            found.append(samples.image(int(index)))
+            images.append(samples.image(int(index)))
         except BrokenImage as error:
             warnings.append(NamedWarning("broken-image", error.message))
             reporter.warn(warnings[-1])
-    if not found:
+    if not images:
         raise InputError(f"{data} has no image that can be read")
-    return found, data, tuple(warnings)
+    return images, data, tuple(warnings)
 
 
 # --- which layers --------------------------------------------------------------------------
@@ -266,7 +268,10 @@ def _images(
 
 @dataclass(frozen=True)
 class _Pairing:
-    """A layer in both files. `op` and `exact` are of the float one, `codes` of the integer one."""
+    """A layer in both files.
+
+    `op` and `exact` are of the float file, `codes` of the integer file.
+    """
 
     name: str
     op: str
@@ -277,7 +282,7 @@ class _Pairing:
 
 
 def _answer(facts: FileFacts, path: Path) -> Tensor:
-    """The logits; InputError where no layer of the file at `path` makes them."""
+    """The logits; InputError if no layer of the file at `path` outputs them."""
     for layer in facts.layers:
         for tensor in layer.outputs:
             if tensor.name == facts.logits:
@@ -289,7 +294,7 @@ def _answer(facts: FileFacts, path: Path) -> Tensor:
 
 
 class _Pair:
-    """An artifact and its float model, and the subgraphs of both that are run."""
+    """An artifact and its float model, and the subgraphs of both to run."""
 
     def __init__(self, path: Path, artifact: Artifact, reference: Path, folder: Path) -> None:
         self.format = FORMATS.load(artifact.format)
@@ -302,7 +307,7 @@ class _Pair:
         self.layout: Layout = facts.layout
         self.input, self.image = facts.inputs[0], exact.inputs[0]
         self.runtime = runtimes.default_runtime(artifact)
-        self.layers, self.not_told = self._paired(exact, facts)
+        self.layers, self.not_told = self._pair_layers(exact, facts)
         self.exact_logits = exact.logits
         if not self.layers:
             raise InputError(
@@ -312,34 +317,34 @@ class _Pair:
         self.answer = _answer(facts, path)
         _answer(exact, reference)
 
-    def _paired(
+    def _pair_layers(
         self, exact: FileFacts, facts: FileFacts
     ) -> tuple[tuple[_Pairing, ...], tuple[str, ...]]:
-        """Both files' layers up to the logits, by name and shape, each in order."""
-        waiting: dict[str, list[Tensor]] = {}
-        known = {_short(tensor.name) for tensor in self.floats.activations(exact)}
+        """Pairs the layers of both files up to the logits, by name and shape, in order."""
+        candidates: dict[str, list[Tensor]] = {}
+        names = {_short(tensor.name) for tensor in self.floats.activations(exact)}
         for tensor in self.format.activations(facts):
             if tensor.dtype in _INTEGERS and len(tensor.scale) == 1:
-                waiting.setdefault(_layer(tensor.name, known), []).append(tensor)
+                candidates.setdefault(_layer(tensor.name, names), []).append(tensor)
         pairs: list[_Pairing] = []
         absent: list[str] = []
-        # By tensor: the paired layers that it comes from.
-        behind: dict[str, set[str]] = {}
+        # The pairs that a tensor comes from.
+        origins: dict[str, set[str]] = {}
         for layer in exact.layers:
             tensor = layer.outputs[0]
             name = _short(tensor.name)
-            fitting = [t for t in waiting.get(name, []) if self._shape(t) == tensor.shape]
-            same = [t for t in fitting if t.name == tensor.name] or fitting
-            if same and not tensor.constant:
-                waiting[name].remove(same[0])
-                read = {source for t in layer.inputs for source in behind.get(t.name, ())}
-                reads = tuple(pair.name for pair in pairs if pair.name in read)
-                pairs.append(_Pairing(name, layer.op, reads, tensor, same[0], _grid(same[0])))
-                behind[tensor.name] = {name}
+            matches = [t for t in candidates.get(name, []) if self._shape(t) == tensor.shape]
+            best = [t for t in matches if t.name == tensor.name] or matches
+            if best and not tensor.constant:
+                candidates[name].remove(best[0])
+                sources = {source for t in layer.inputs for source in origins.get(t.name, ())}
+                reads = tuple(pair.name for pair in pairs if pair.name in sources)
+                pairs.append(_Pairing(name, layer.op, reads, tensor, best[0], _grid(best[0])))
+                origins[tensor.name] = {name}
             elif not tensor.constant:
                 absent.append(name)
-                behind[tensor.name] = {
-                    source for t in layer.inputs for source in behind.get(t.name, ())
+                origins[tensor.name] = {
+                    source for t in layer.inputs for source in origins.get(t.name, ())
                 }
             if tensor.name == exact.logits:
                 break
@@ -350,27 +355,27 @@ class _Pair:
             return tuple(tensor.shape[axis] for axis in _TO_NHWC)
         return tensor.shape
 
-    def exact(self, given: Sequence[str], wanted: Sequence[str]) -> _Subgraph:
-        """Of the float model."""
-        return self._subgraph(self.floats, self._reference, given, wanted, "litert")
+    def exact(self, input_names: Sequence[str], output_names: Sequence[str]) -> _Subgraph:
+        """A subgraph of the float model."""
+        return self._subgraph(self.floats, self._reference, input_names, output_names, "litert")
 
-    def integer(self, given: Sequence[str], wanted: Sequence[str]) -> _Subgraph:
-        """Of the artifact."""
-        return self._subgraph(self.format, self._content, given, wanted, self.runtime)
+    def integer(self, input_names: Sequence[str], output_names: Sequence[str]) -> _Subgraph:
+        """A subgraph of the artifact."""
+        return self._subgraph(self.format, self._content, input_names, output_names, self.runtime)
 
     def _subgraph(
         self,
         shelf: Format,
         content: bytes,
-        given: Sequence[str],
-        wanted: Sequence[str],
+        input_names: Sequence[str],
+        output_names: Sequence[str],
         runtime: str,
     ) -> _Subgraph:
-        part = shelf.extract_subgraph(content, given, wanted)
+        part = shelf.extract_subgraph(content, input_names, output_names)
         place = self.folder / f"part{next(self._number)}{shelf.SUFFIX}"
         place.write_bytes(part)
         names = tuple(tensor.name for tensor in shelf.inspect(part).inputs)
-        return _Subgraph(place, runtime, names, tuple(wanted))
+        return _Subgraph(place, runtime, names, tuple(output_names))
 
 
 def _once(*names: str) -> tuple[str, ...]:
@@ -378,14 +383,14 @@ def _once(*names: str) -> tuple[str, ...]:
 
 
 def _short(name: str) -> str:
-    """TFLite joins the names of all that it has fused; the first is the layer's."""
+    """The first of the names of fused operators, which TFLite joins; it is the layer's."""
     return name.partition(";")[0]
 
 
-def _layer(name: str, known: set[str]) -> str:
-    """The layer that a tensor's name is after; int8 ONNX numbers what is named alike."""
+def _layer(name: str, names: set[str]) -> str:
+    """The layer that a tensor is named after; int8 ONNX numbers equal names."""
     short = _short(name).removesuffix("/codes")
-    return short if short in known else re.sub(r"_\d+$", "", short)
+    return short if short in names else re.sub(r"_\d+$", "", short)
 
 
 def _grid(tensor: Tensor) -> CodeGrid:
@@ -398,7 +403,7 @@ def _grid(tensor: Tensor) -> CodeGrid:
 
 @dataclass(frozen=True)
 class _Subgraph:
-    """A model file with the names of what it takes and gives, for one runtime."""
+    """A model file with the names of its inputs and outputs, for one runtime."""
 
     path: Path
     runtime: str
@@ -407,7 +412,7 @@ class _Subgraph:
 
 
 class _Lab:
-    """A runner process for each runtime that is needed, for subgraphs of the file `name`."""
+    """Runs subgraphs of the file `name` in a runner process for each runtime."""
 
     def __init__(self, session: Session, folder: Path, name: str) -> None:
         self._session, self._folder, self._name = session, folder, name
@@ -415,21 +420,23 @@ class _Lab:
         self._number = itertools.count()
 
     def run(self, subgraph: _Subgraph, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """What a subgraph gives, by name, for the raw tensors that it takes."""
+        """The outputs of a subgraph, by name, for raw input tensors."""
         number = next(self._number)
-        given, made = (self._folder / f"{number}.{kind}.npz" for kind in ("in", "out"))
+        input_file, output_file = (self._folder / f"{number}.{kind}.npz" for kind in ("in", "out"))
         arrays = {str(i): tensors[name] for i, name in enumerate(subgraph.inputs)}
-        np.savez(given, **arrays)
+        np.savez(input_file, **arrays)
         process, listener = self._runner(subgraph.runtime)
-        process.send(records.line(protocol.Feed(str(subgraph.path), str(given), str(made))))
+        process.send(
+            records.line(protocol.Feed(str(subgraph.path), str(input_file), str(output_file)))
+        )
         _, event = listener.next()
         if not isinstance(event, protocol.Fed):
             raise DeviceError(f"the runner said {type(event).__name__}, which was not asked")
-        with np.load(made, allow_pickle=False) as stored:
-            found = {name: stored[str(i)] for i, name in enumerate(subgraph.outputs)}
-        given.unlink()
-        made.unlink()
-        return found
+        with np.load(output_file, allow_pickle=False) as archive:
+            outputs = {name: archive[str(i)] for i, name in enumerate(subgraph.outputs)}
+        input_file.unlink()
+        output_file.unlink()
+        return outputs
 
     def _runner(self, runtime: str) -> tuple[Process, protocol.Listener]:
         if runtime not in self._running:
@@ -446,7 +453,7 @@ class _Lab:
 
 @dataclass(frozen=True)
 class _Examination:
-    """Every layer's row, the logits' SQNR, the share of images with the same best class."""
+    """The rows of all layers, the SQNR of the logits, the share of equal best classes."""
 
     layers: tuple[LayerError, ...]
     sqnr_db: float
@@ -455,7 +462,7 @@ class _Examination:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Of one image: float layers, codes of integer layers, logits of both in real values."""
+    """The answers to one image: float layers, codes of integer layers, logits as real values."""
 
     exact: list[Floats]
     codes: list[Array]
@@ -464,7 +471,7 @@ class _Whole:
 
 
 class _Bench:
-    """The subgraphs that every image goes through."""
+    """The subgraphs that run for every image."""
 
     def __init__(self, pair: _Pair, lab: _Lab) -> None:
         self.pair, self.lab = pair, lab
@@ -476,7 +483,7 @@ class _Bench:
         self._integer_apart = pair.integer([pair.input.name, *codes], codes)
 
     def whole(self, image: Floats) -> _Whole:
-        """What both networks answer, layer by layer."""
+        """The answers of both networks, layer by layer."""
         pair = self.pair
         exact = self.lab.run(self._exact, {pair.image.name: image[None]})
         codes = self.lab.run(self._integer, {pair.input.name: self._raw(image)})
@@ -490,14 +497,14 @@ class _Bench:
     def apart(
         self, image: Floats, exact: Sequence[Floats], factors: Sequence[Doubles]
     ) -> tuple[list[Array], list[Floats]]:
-        """What each layer of both answers where it is given the codes of exact values."""
+        """The answer of each layer of both to the codes of exact values."""
         pair = self.pair
         raw = self._raw(image)
-        codes, reals = {pair.input.name: raw}, {pair.image.name: self._seen(raw)}
+        codes, reals = {pair.input.name: raw}, {pair.image.name: self._quantized_input(raw)}
         for layer, values, factor in zip(pair.layers, exact, factors, strict=True):
-            rounded = layer.grid.codes(values * factor)
-            reals[layer.exact.name] = (layer.grid.real(rounded) / factor).astype(np.float32)
-            codes[layer.codes.name] = self._as_stored(rounded.astype(layer.codes.dtype))
+            layer_codes = layer.grid.codes(values * factor)
+            reals[layer.exact.name] = (layer.grid.real(layer_codes) / factor).astype(np.float32)
+            codes[layer.codes.name] = self._as_stored(layer_codes.astype(layer.codes.dtype))
         own = self.lab.run(self._integer_apart, codes)
         reference = self.lab.run(self._exact_apart, reals)
         return (
@@ -508,8 +515,8 @@ class _Bench:
     def _raw(self, image: Floats) -> Array:
         return preprocessing.to_input(image, self.pair.input, self.pair.layout)
 
-    def _seen(self, raw: Array) -> Floats:
-        """The image as an integer input holds it."""
+    def _quantized_input(self, raw: Array) -> Floats:
+        """The image after quantization at an integer input."""
         tensor = self.pair.input
         values = self._nhwc(raw).astype(np.float32)
         return (
@@ -528,16 +535,16 @@ class _Bench:
 
 
 def _examine(
-    pair: _Pair, lab: _Lab, prepared: Sequence[Floats], scaled: bool, reporter: Reporter
+    pair: _Pair, lab: _Lab, prepared: Sequence[Floats], equalized: bool, reporter: Reporter
 ) -> _Examination:
     bench = _Bench(pair, lab)
-    tallies = _tallies(bench, prepared, scaled, reporter)
+    tallies = _tallies(bench, prepared, equalized, reporter)
     logits, answers = [], []
     noisy = [False] * len(pair.layers)
-    for done, (whole, errors) in enumerate(_tallied(bench, prepared, tallies, reporter)):
+    for number, (whole, errors) in enumerate(_fill(bench, prepared, tallies, reporter)):
         for place, error in enumerate(errors):
             noisy[place] |= bool(error.any())
-            np.save(_place(pair, place, done), (whole.exact[place] + error).astype(np.float32))
+            np.save(_place(pair, place, number), (whole.exact[place] + error).astype(np.float32))
         logits.append(whole.logits)
         answers.append(whole.answer)
     alone = []
@@ -545,8 +552,8 @@ def _examine(
         reporter.progress("from each layer on", place, len(pair.layers))
         alone.append(_alone(pair, lab, place, layer, prepared, logits) if noisy[place] else 0.0)
     reporter.progress("from each layer on", len(pair.layers), len(pair.layers))
-    right, given = np.stack(logits), np.stack(answers)
-    power, total = float((right.astype(np.float64) ** 2).sum()), sum(alone) or 1.0
+    float_logits, integer_logits = np.stack(logits), np.stack(answers)
+    power, total = float((float_logits.astype(np.float64) ** 2).sum()), sum(alone) or 1.0
     return _Examination(
         tuple(
             tally.error(
@@ -560,27 +567,27 @@ def _examine(
             )
             for layer, tally, noise in zip(pair.layers, tallies, alone, strict=True)
         ),
-        accuracy.sqnr_db(right, given),
-        float(np.mean(right.argmax(axis=1) == given.argmax(axis=1))),
+        accuracy.sqnr_db(float_logits, integer_logits),
+        float(np.mean(float_logits.argmax(axis=1) == integer_logits.argmax(axis=1))),
     )
 
 
 def _tallies(
-    bench: _Bench, prepared: Sequence[Floats], scaled: bool, reporter: Reporter
+    bench: _Bench, prepared: Sequence[Floats], equalized: bool, reporter: Reporter
 ) -> list[Tally]:
-    """An empty one for each layer."""
+    """An empty tally for each layer."""
     layers = bench.pair.layers
-    factors = _factors(bench, prepared, reporter) if scaled else [np.ones(1) for _ in layers]
+    factors = _factors(bench, prepared, reporter) if equalized else [np.ones(1) for _ in layers]
     return [Tally(layer.grid, t) for layer, t in zip(layers, factors, strict=True)]
 
 
-def _tallied(
+def _fill(
     bench: _Bench, prepared: Sequence[Floats], tallies: Sequence[Tally], reporter: Reporter
 ) -> Iterator[tuple[_Whole, list[Doubles]]]:
-    """Adds image after image: what both networks answered, and each layer's own error."""
+    """Adds image after image; yields the answers of both networks and each layer's own error."""
     factors = [tally.factor for tally in tallies]
-    for done, image in enumerate(prepared):
-        reporter.progress("every layer on its own", done, len(prepared))
+    for number, image in enumerate(prepared):
+        reporter.progress("every layer on its own", number, len(prepared))
         whole = bench.whole(image)
         own, reference = bench.apart(image, whole.exact, factors)
         rows = zip(tallies, whole.exact, whole.codes, own, reference, strict=True)
@@ -589,17 +596,17 @@ def _tallied(
 
 
 def _factors(bench: _Bench, prepared: Sequence[Floats], reporter: Reporter) -> list[Doubles]:
-    """What equalization has scaled the channels of each layer by."""
+    """The factors by which equalization scaled the channels of each layer."""
     scaling = [Scaling() for _ in bench.pair.layers]
-    for done, image in enumerate(prepared):
-        reporter.progress("how channels were scaled", done, len(prepared))
+    for number, image in enumerate(prepared):
+        reporter.progress("how channels were scaled", number, len(prepared))
         whole = bench.whole(image)
-        for layer, found, x, q in zip(
+        for layer, scale, x, q in zip(
             bench.pair.layers, scaling, whole.exact, whole.codes, strict=True
         ):
-            found.add(x.astype(np.float64), layer.grid.real(q))
+            scale.add(x.astype(np.float64), layer.grid.real(q))
     reporter.progress("how channels were scaled", len(prepared), len(prepared))
-    return [found.factor() for found in scaling]
+    return [scale.factor() for scale in scaling]
 
 
 def _alone(
@@ -610,7 +617,7 @@ def _alone(
     prepared: Sequence[Floats],
     logits: Sequence[Floats],
 ) -> float:
-    """The squared error of the logits, over all images, where this layer alone has its own."""
+    """The squared error of the logits, over all images, with the error of this layer only."""
     last = pair.exact_logits
     rest = None
     if layer.exact.name != last:
@@ -619,8 +626,8 @@ def _alone(
     for number, image in enumerate(prepared):
         values = np.load(_place(pair, place, number), allow_pickle=False)
         if rest is not None:
-            given = {pair.image.name: image[None], layer.exact.name: values}
-            values = lab.run(rest, given)[last]
+            tensors = {pair.image.name: image[None], layer.exact.name: values}
+            values = lab.run(rest, tensors)[last]
         noise += float(((values.reshape(-1).astype(np.float64) - logits[number]) ** 2).sum())
         _place(pair, place, number).unlink()
     if rest is not None:

@@ -1,6 +1,6 @@
-"""Two figures of one kind: the ratio, layer by layer where both were counted so, what else differs.
+"""Compares two figures of one kind: their ratio, their layers if both are counts, their facts.
 
-A figure is named by its id in the store, or by a file: the JSON of `bench`, or of `results export`.
+A figure is named by its id in the store, or by a file of `bench --json` or `results export`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
 _FILES = (".json", ".jsonl")
-# SQLite's integers end there.
+# The limit of SQLite's integers.
 _DIGITS = 18
-# What a machine's facts say of the moment alone: no two readings of them are alike.
+# Facts of a machine that change from moment to moment and are not compared.
 _OF_THE_MOMENT = frozenset(
     (
         "battery_c",
@@ -50,20 +50,20 @@ _OF_THE_MOMENT = frozenset(
 
 @dataclass(frozen=True)
 class LayerCountPair(Record):
-    """An operator of both counts, or of one of them only."""
+    """An operator of both counts, or of only one of them."""
 
     a: LayerCount | None
     b: LayerCount | None
 
     @property
     def change(self) -> int:
-        """Instructions that B has more."""
+        """The instructions of B less those of A."""
         return (self.b.instructions if self.b else 0) - (self.a.instructions if self.a else 0)
 
 
 @dataclass(frozen=True)
 class DifferentFact(Record):
-    """What the figures were had with, where it differs; "" is not told."""
+    """A fact that differs between the figures; "" is unknown."""
 
     name: str
     a: str
@@ -72,12 +72,12 @@ class DifferentFact(Record):
 
 @dataclass(frozen=True)
 class FigureDifference(Record):
-    """Two figures, `a` and `b` as they were named, of the artifacts `models`.
+    """Two figures of the artifacts `models`; `a` and `b` are the arguments.
 
-    `values` are nanoseconds (of what was measured, the median) or, of `counted`, instructions.
-    `ratio` is of B to A, its `interval` that of 95 % for what was measured, else exact. `layers`
-    are what executed instructions, what changed most first; () where that is not known of both.
-    `between` are the instructions between them.
+    `values` are nanoseconds (the median of a measurement) or, for counts, instructions. `ratio` is
+    of B to A; its `interval` is that of 95 % for measurements, else exact. `layers` begin with the
+    largest change; they are () unless known for both. `between` are the instructions between the
+    layers.
     """
 
     a: str
@@ -93,8 +93,8 @@ class FigureDifference(Record):
     warnings: tuple[NamedWarning, ...] = ()
 
 
-def named(name: str) -> bool:
-    """Whether an argument of the command names a figure; else it is an artifact's path."""
+def is_figure(name: str) -> bool:
+    """Whether an argument names a figure; otherwise it is the path of an artifact."""
     return _is_id(name) or name.endswith(_FILES)
 
 
@@ -103,7 +103,7 @@ def diff(a: str, b: str) -> FigureDifference:
 
     Args:
         a: an id of the store, or a file with one figure.
-        b: another.
+        b: the other figure, named in the same way.
 
     Raises:
         UsageError: no such id, a file with several figures, or figures of two kinds.
@@ -135,7 +135,7 @@ def diff(a: str, b: str) -> FigureDifference:
 
 
 def value(m: Measurement) -> float:
-    """The figure itself: nanoseconds, or instructions."""
+    """The value of a figure: nanoseconds, or instructions."""
     if isinstance(m, Counted):
         return float(m.instructions)
     return m.median_ns if isinstance(m, Measured) else m.latency_ns
@@ -149,17 +149,17 @@ def _figure(name: str) -> Measurement:
     if not _is_id(name):
         return _only(_read(Path(name)), name)
     with store_records.present() as store:
-        found = store.measurement_by_id(int(name))
-    if found is None:
+        figure = store.measurement_by_id(int(name))
+    if figure is None:
         raise UsageError(f"{store_path()} has no figure {name}", "mobiledeploy results lists ids")
-    return found
+    return figure
 
 
 def _read(path: Path) -> Sequence[Measurement]:
-    """The figures in a file of either sort."""
+    """The figures in a file of either kind."""
     if path.suffix == ".jsonl":
-        kept = [one.record for one in store_records.read(path)]
-        return [m for m in kept if isinstance(m, Measured | Counted | Estimated)]
+        stored = [one.record for one in store_records.read(path)]
+        return [m for m in stored if isinstance(m, Measured | Counted | Estimated)]
     text = inputs.read(path, inputs.RECORD)
     try:
         head = json.loads(text)
@@ -170,19 +170,19 @@ def _read(path: Path) -> Sequence[Measurement]:
     return records.loads(bench_figures.BenchResult, text, str(path)).measurements
 
 
-def _only(found: Sequence[Measurement], name: str) -> Measurement:
-    if len(found) == 1:
-        return found[0]
+def _only(figures: Sequence[Measurement], name: str) -> Measurement:
+    if len(figures) == 1:
+        return figures[0]
     hint = "results import it, and name figures by the ids that results lists"
     if not name.endswith(".jsonl"):
         hint = "bench one artifact, or name figures by the ids that results lists"
-    if not found:
+    if not figures:
         raise InputError(f"{name} holds no figure", hint)
-    raise UsageError(f"{name} holds {len(found)} figures", hint)
+    raise UsageError(f"{name} holds {len(figures)} figures", hint)
 
 
 def _model(m: Measurement) -> str:
-    """What it is of, by the store; else by its hash."""
+    """The name of its artifact from the store, or else its hash."""
     if store_path().exists():
         with Store.open() as store:
             for r in store.results({"artifact": m.artifact_sha256}, most=1):
@@ -195,16 +195,16 @@ def _model(m: Measurement) -> str:
 def _layers(
     a: Measurement, b: Measurement
 ) -> tuple[tuple[LayerCountPair, ...], tuple[int, int] | None]:
-    """Operators are aligned by what they are, in their order: names change with the format."""
+    """Pairs operators by their kind, in their order, because names change with the format."""
     if not (isinstance(a, Counted) and isinstance(b, Counted) and a.by_layer and b.by_layer):
         return (), None
     keys = [[layer.op for layer in m.by_layer] for m in (a, b)]
-    found = [
+    pairs = [
         LayerCountPair(None if i is None else a.by_layer[i], None if j is None else b.by_layer[j])
         for i, j in alignment.pairs(*keys)
     ]
-    found.sort(key=lambda layers: abs(layers.change), reverse=True)
-    return tuple(found), (_between(a), _between(b))
+    pairs.sort(key=lambda layers: abs(layers.change), reverse=True)
+    return tuple(pairs), (_between(a), _between(b))
 
 
 def _between(m: Counted) -> int:
@@ -221,7 +221,7 @@ def _facts(a: Measurement, b: Measurement) -> Iterator[DifferentFact]:
 
 def _environment(m: Measurement) -> dict[str, str]:
     t = m.target
-    found = {
+    facts = {
         "artifact": m.artifact_sha256[:12],
         "device": t.device,
         "runner": t.runner,
@@ -231,15 +231,15 @@ def _environment(m: Measurement) -> dict[str, str]:
     }
     if isinstance(m, Estimated):
         fit = m.fit
-        known = fit.version or str(fit.year or "")
-        return found | {"fit": f"{fit.card}, {fit.points} points, {fit.runtime} {known}".strip()}
-    found["runtime version"] = m.runtime_version
+        version = fit.version or str(fit.year or "")
+        return facts | {"fit": f"{fit.card}, {fit.points} points, {fit.runtime} {version}".strip()}
+    facts["runtime version"] = m.runtime_version
     if isinstance(m, Counted):
-        return found | {"core": m.core} | dict(m.versions)
-    # Of the fixed-performance mode, whether it was on: what it did is measured each time.
-    standing = {
+        return facts | {"core": m.core} | dict(m.versions)
+    # The fixed-performance mode only counts as on or off: its effect is measured each time.
+    lasting = {
         k: v.partition(":")[0] if k == "fixed_performance" else v
         for k, v in m.facts_before.items()
         if k not in _OF_THE_MOMENT
     }
-    return found | {"delegated": bench_tables.delegated(m)} | standing
+    return facts | {"delegated": bench_tables.delegation(m)} | lasting

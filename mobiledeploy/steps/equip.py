@@ -1,10 +1,10 @@
-"""Fetches and builds what lies in the user's cache: the native parts, and Python environments.
+"""Fetches and builds the content of the user's cache: native parts, and Python environments.
 
 The native parts are the emulator, libraries and the runner.
 
-Debian's packages come through apt with a configuration of its own, authenticated by apt's signed
-index; it needs no root and changes nothing in the system. PyPI's come through pip, which holds them
-against the hashes of android_bench/assets.toml. Then our C sources are compiled.
+apt fetches Debian's packages with its own configuration and checks them by its signed index; this
+needs no root and changes nothing in the system. pip fetches packages from PyPI and checks the
+hashes of android_bench/assets.toml. Then our C sources are compiled.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from mobiledeploy.core.package import shipped
 from mobiledeploy.core.plugins import RUNTIMES
 from mobiledeploy.core.ports import SILENT, Reporter
 
-# apt refreshes lists of packages and pip fetches 100 MB: a slow line takes minutes over them.
+# apt refreshes lists of packages and pip fetches 100 MB: this takes minutes on a slow line.
 PATIENCE_S = 900
-# What pip fetches takes 5.3 GB once it is unpacked.
+# The packages take 5.3 GB after pip unpacks them.
 LONG_PATIENCE_S = 7200
 EMULATED = "aarch64"
 C_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
-# The glibc that the runtimes' aarch64 wheels need.
+# The glibc that the aarch64 wheels of the runtimes need.
 TARGETS = {"aarch64": "aarch64-linux-gnu.2.34", "x86_64": "x86_64-linux-gnu.2.28"}
-# What the user's own configuration may allow, we never do.
+# We never allow this, even if the user's own configuration does.
 _AUTHENTICATED = (
     "APT::Get::AllowUnauthenticated=false",
     "Acquire::AllowInsecureRepositories=false",
@@ -47,10 +47,10 @@ _AUTHENTICATED = (
 
 
 def equip(reporter: Reporter = SILENT) -> Equipment:
-    """What is in the cache afterwards; nothing is fetched where it is there already.
+    """Fills the cache if it is not complete; returns its content.
 
     Raises:
-        MissingError: a system without apt, no network, or no such package there.
+        MissingError: a system without apt, no network, or a missing package.
         InputError: a fetched file is not the one that is pinned.
         UsageError: the cache cannot be written.
     """
@@ -77,10 +77,10 @@ def equip(reporter: Reporter = SILENT) -> Equipment:
 
 
 def environment(name: str, reporter: Reporter = SILENT) -> apart.Environment:
-    """The Python environment `name` of `core/apart.py`; made where it is not there yet.
+    """The Python environment `name` of `core/apart.py`; it is made if it does not exist.
 
     Raises:
-        MissingError: no network, no such package there, or no venv module.
+        MissingError: no network, a missing package, or no venv module.
         InputError: a fetched file is not the one that is pinned.
         UsageError: the cache cannot be written.
     """
@@ -91,14 +91,14 @@ def environment(name: str, reporter: Reporter = SILENT) -> apart.Environment:
         except MissingError:
             reporter.say(f"fetching {len(versions)} packages into {folder}: 5.3 GB on the disk")
             with records.writing(folder):
-                # Not made aside: an environment's programs know where they lie.
+                # It is made in its place, because its programs hold their own path.
                 shutil.rmtree(folder, ignore_errors=True)
                 try:
                     _environment(name, folder)
                     (folder / apart.WHOLE).touch()
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)
-                    # Nor does an empty folder of environments stay.
+                    # An empty folder of environments does not stay either.
                     with suppress(OSError):
                         folder.parent.rmdir()
                     raise
@@ -112,7 +112,7 @@ def _environment(name: str, folder: Path) -> None:
         raise MissingError(
             "Python's venv module is not whole", "apt install python3-venv"
         ) from error
-    # The lock is the whole of it, less what nobody needs: no dependencies are looked for.
+    # The lock lists all packages, without unused dependencies: none are resolved.
     _run(
         [
             str(folder / "bin" / "python"),
@@ -135,22 +135,22 @@ def _environment(name: str, folder: Path) -> None:
 
 
 def _fetch(aside: Path, parts: Path, reporter: Reporter) -> Equipment:
-    pinned = native.assets()
+    assets = native.assets()
     versions: dict[str, str] = {}
     reporter.say("fetching Debian's arm64 libraries: 10 MB of package lists and 3 MB")
     apt = _Apt(aside / "apt-arm64", "arm64")
-    versions |= apt.unpack(pinned.apt["arm64"], parts / "sysroot")
+    versions |= apt.unpack(assets.apt["arm64"], parts / "sysroot")
     qemu, libraries = _system_qemu(), ""
     if qemu is None:
         reporter.say("fetching Debian's qemu-user: the system has none that takes plugins")
         own = _Apt(aside / "apt-host", None)
-        own.unpack(pinned.apt["qemu"], parts / "qemu", dependencies=True)
+        own.unpack(assets.apt["qemu"], parts / "qemu", dependencies=True)
         qemu, libraries = "qemu/usr/bin/qemu-aarch64", "qemu/usr/lib"
     for package in (r.PACKAGE for _, r in RUNTIMES.each() if r.NATIVE):
-        reporter.say(f"fetching {package} {pinned.packages[package].version} for {EMULATED}")
+        reporter.say(f"fetching {package} {assets.packages[package].version} for {EMULATED}")
         _unpack_library(_wheel(package, EMULATED, aside / "wheels"), parts / EMULATED)
-        versions[package] = pinned.packages[package].version
-    zig = pinned.packages["ziglang"]
+        versions[package] = assets.packages[package].version
+    zig = assets.packages["ziglang"]
     reporter.say(f"fetching the compiler, ziglang {zig.version}: 100 MB")
     compiler = _wheel("ziglang", platform.machine(), aside / "wheels")
     reporter.say("compiling the runner and the counter")
@@ -163,14 +163,14 @@ def _fetch(aside: Path, parts: Path, reporter: Reporter) -> Equipment:
 
 
 def _system_qemu() -> str | None:
-    found = shutil.which("qemu-aarch64")
-    if found is None or "-plugin" not in _run([found, "-h"], "qemu-aarch64", fail=False):
+    qemu = shutil.which("qemu-aarch64")
+    if qemu is None or "-plugin" not in _run([qemu, "-h"], "qemu-aarch64", fail=False):
         return None
-    return found
+    return qemu
 
 
 class _Apt:
-    """Debian's archive, as the system's sources name it, in a folder of its own."""
+    """Debian's archive by the system's own sources, with apt's files in a separate folder."""
 
     def __init__(self, folder: Path, architecture: str | None) -> None:
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -187,7 +187,7 @@ class _Apt:
             f"Dir::State::lists={folder / 'lists'}",
             f"Dir::Cache={folder / 'cache'}",
             "Debug::NoLocking=true",
-            # Packages are downloaded to where only we can write; root's helper user cannot.
+            # Only we can write to the folder of downloads; apt's helper user cannot.
             "APT::Sandbox::User=root",
             *_AUTHENTICATED,
         ]
@@ -207,7 +207,7 @@ class _Apt:
     def unpack(
         self, packages: Sequence[str], destination: Path, *, dependencies: bool = False
     ) -> Mapping[str, str]:
-        """Unpacks packages; the version of each. `dependencies`: those that are not installed."""
+        """Unpacks packages and returns their versions; `dependencies` adds those not installed."""
         names = [f"{p}:{self._architecture}" if self._architecture else p for p in packages]
         what = ["install", "--download-only", "--no-install-recommends"]
         _run(
@@ -225,13 +225,13 @@ class _Apt:
 
 
 def _wheel(package: str, machine: str, folder: Path) -> Path:
-    """A pinned wheel from PyPI; pip refuses one of another hash."""
+    """A pinned wheel from PyPI; pip refuses a wheel with another hash."""
     pin = native.assets().packages[package]
     wheel = pin.wheels[machine]
     own = folder / package
     own.mkdir(parents=True)
-    wanted = own / "requirements.txt"
-    wanted.write_text(f"{package}=={pin.version} --hash=sha256:{wheel.sha256}\n")
+    requirements = own / "requirements.txt"
+    requirements.write_text(f"{package}=={pin.version} --hash=sha256:{wheel.sha256}\n")
     _run(
         [
             sys.executable,
@@ -252,7 +252,7 @@ def _wheel(package: str, machine: str, folder: Path) -> Path:
             "--dest",
             str(own),
             "--requirement",
-            str(wanted),
+            str(requirements),
         ],
         f"pip download {package}=={pin.version}",
     )
@@ -260,7 +260,7 @@ def _wheel(package: str, machine: str, folder: Path) -> Path:
 
 
 def _unpack_library(wheel: Path, destination: Path) -> None:
-    """The runtime's shared library out of a wheel."""
+    """Unpacks the runtime's shared library from a wheel."""
     patterns = [r.NATIVE.pattern for _, r in RUNTIMES.each() if r.NATIVE]
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
@@ -303,9 +303,9 @@ def _run(
     environment: Mapping[str, str] | None = None,
     patience_s: int = PATIENCE_S,
 ) -> str:
-    """Standard output of a command; MissingError with the last line that says why it failed."""
+    """Standard output of a command; MissingError with the line that says why it failed."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             argv,
             cwd=cwd,
             capture_output=True,
@@ -320,9 +320,9 @@ def _run(
         raise MissingError(f"{what} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise MissingError(f"{what} took longer than {patience_s} s", "try again") from error
-    if done.returncode and fail:
-        raise _refusal(what, list(_complaints(done.stderr)))
-    return done.stdout
+    if completed.returncode and fail:
+        raise _refusal(what, list(_complaints(completed.stderr)))
+    return completed.stdout
 
 
 def _refusal(what: str, lines: Sequence[str]) -> DeployError:
@@ -333,7 +333,7 @@ def _refusal(what: str, lines: Sequence[str]) -> DeployError:
 
 
 def _complaints(stderr: str) -> Iterator[str]:
-    """The lines that say what is wrong, those of apt's and pip's own warnings left out."""
+    """The lines that say what is wrong, without the warnings of apt and pip."""
     for line in stderr.splitlines():
         text = re.sub(r"^(E|ERROR|error):\s*", "", line.strip())
         if text and not text.startswith(("W:", "N:", "WARNING", "[notice]", "NOTE")):

@@ -1,4 +1,4 @@
-"""Latency on a device that is not here, from its card's points and the artifact's own layers."""
+"""Estimates latency on an absent device from its card's points and the artifact's layers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from mobiledeploy.core.types import Artifact, Estimated, FileFacts, Fit, NamedWa
 from mobiledeploy.steps import runtimes
 
 Left = Literal["points", "families", "devices"]
-# Which points tell most of a file: those of the runtime that runs it.
-# Delegates that an estimate takes without being told: all compute on the CPU.
+# The default delegates of an estimate, which compute on the CPU.
 ON_CPU = ("none", "xnnpack")
-# With fewer, a device's own errors say little of how much they scatter.
+# Fewer errors of a device say little about their spread.
 FEWEST_ERRORS = 5
 CALIBRATE = "measure a dozen models on one and `mobiledeploy devices calibrate`"
 
@@ -38,24 +37,24 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class SeriesFit:
-    """A card's series, the samples of like devices that it borrows from, and their cards."""
+    """A card's series, the samples that it borrows from similar devices, and their cards."""
 
     card: DeviceCard
     series: Series
     own: tuple[Sample, ...]
     like: tuple[tuple[Sample, ...], ...]
-    borrowed: tuple[str, ...]
+    lenders: tuple[str, ...]
 
     @property
     def enough(self) -> bool:
-        """Whether a model can be made of it."""
+        """Whether the samples are enough for a model."""
         samples = [sample for group in (self.own, *self.like) for sample in group]
         networks = {sample.network for sample in samples}
         return len(samples) >= model.FEWEST_POINTS and len(networks) >= model.FEWEST_NETWORKS
 
     @property
     def what(self) -> str:
-        """The series in words."""
+        """A description of the series."""
         which = str(self.series.version or self.series.year or "")
         runtime = f"{self.series.runtime} {which}".strip()
         delegate = "" if self.series.delegate == "none" else f" with {self.series.delegate}"
@@ -72,39 +71,40 @@ def estimate(
     delegate: str | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Estimated, ...]:
-    """What artifacts would take on the device of a card; each from the layers of its own file.
+    """Estimates the latency of artifacts on the device of a card, from the layers of each file.
 
     Args:
         paths: artifacts with their records beside them.
-        device: a card's name, or the beginning of some (pixel): then that with most points.
-        runtime: of the card's points; by default the nearest to the file's, or the most points.
-        threads: of the points; by default of those that are the most.
-        delegate: of the points; by default none.
-        reporter: hears of progress and warnings.
+        device: a card's name, or the beginning of several (pixel): then the one with most points.
+        runtime: that of the card's points; the default is nearest to the file's, or has most
+            points.
+        threads: that of the points; the default has the most points.
+        delegate: that of the points; the default is none.
+        reporter: is told of progress and warnings.
 
     Raises:
-        UsageError: no such card, or none of its points are like that.
-        DeviceError: its points are too few for a model, and no like device lends it its shape.
-        InputError: a file that is beyond the card's range, or computes otherwise than its points.
+        UsageError: no such card, or it has no such points.
+        DeviceError: it has too few points for a model, and no similar device lends its shape.
+        InputError: a file beyond the card's range, or of another precision than its points.
     """
     card = device_cards.matching(device) or device_cards.load(device)
-    chosen = {path: artifacts.load(path) for path in paths}
-    made: list[Estimated] = []
-    for path, artifact in chosen.items():
-        reporter.progress("estimating", len(made), len(chosen))
+    by_path = {path: artifacts.load(path) for path in paths}
+    estimates: list[Estimated] = []
+    for path, artifact in by_path.items():
+        reporter.progress("estimating", len(estimates), len(by_path))
         precision, work = read(path, artifact.spec.card or artifact.spec.name)
         choice = choose(
             card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
         )
-        made.append(_estimated(path, artifact, work, choice, reporter))
-    reporter.progress("estimating", len(chosen), len(chosen))
-    return tuple(made)
+        estimates.append(_estimated(path, artifact, work, choice, reporter))
+    reporter.progress("estimating", len(by_path), len(by_path))
+    return tuple(estimates)
 
 
 def read(path: Path, family: str) -> tuple[Precision, Workload]:
-    """What a finished file computes with, and what it has to do; InputError where no card could.
+    """The precision and workload of a finished file; InputError if no card can have such points.
 
-    A model file without a record will do.
+    The file needs no record.
     """
     for name in FORMATS.names():
         shelf = FORMATS.load(name)
@@ -123,8 +123,8 @@ def choose(
     threads: int | None = None,
     delegate: str | None = None,
 ) -> SeriesFit:
-    """The series of `card` that says most of a file; errors as of `estimate`."""
-    fitting = [
+    """The series of `card` that fits a file best; the errors are those of `estimate`."""
+    fits = [
         choice
         for choice in choices(card)
         if choice.series.precision == precision
@@ -132,15 +132,15 @@ def choose(
         and threads in (None, choice.series.threads)
         and choice.series.delegate in ((delegate,) if delegate else ON_CPU)
     ]
-    if not fitting:
-        asked = [precision, runtime, threads and f"{threads} threads", delegate]
+    if not fits:
+        request = [precision, runtime, threads and f"{threads} threads", delegate]
         raise UsageError(
-            f"{card.name} has no points of {', '.join(str(one) for one in asked if one)}",
+            f"{card.name} has no points of {', '.join(str(one) for one in request if one)}",
             f"it has {'; '.join(choice.what for choice in choices(card))}",
         )
     near = runtimes.published_as(format_)
     best = max(
-        fitting,
+        fits,
         key=lambda c: (
             c.enough,
             c.series.runtime in near,
@@ -161,34 +161,34 @@ def choose(
 
 
 def choices(card: DeviceCard) -> tuple[SeriesFit, ...]:
-    """Each series of a card, with what it can borrow: points of its runtime on other devices."""
+    """Each series of a card, with points of the same runtime on other devices to borrow."""
     others = [other for other in device_cards.all_() if other.name != card.name]
     return tuple(_choice(card, series, others) for series in card.series)
 
 
 def samples(card: DeviceCard, series: Series) -> tuple[Sample, ...]:
-    """The points of a series, with what their networks have to do."""
-    known = device_cards.workloads(card)
-    return tuple(Sample(p.network, known[p.network], p.latency_ns) for p in series.points)
+    """The points of a series, with the workloads of their networks."""
+    workloads = device_cards.workloads(card)
+    return tuple(Sample(p.network, workloads[p.network], p.latency_ns) for p in series.points)
 
 
 def held_out(choice: SeriesFit, family: str) -> tuple[tuple[HeldOut, ...], Left]:
-    """The errors that an estimate for a network of `family` is judged by, and of which kind.
+    """Errors on held-out points for a network of `family`, and the kind of these errors.
 
-    Points left out one by one, where the device has some; else like devices as if they had as few.
-    For a family that is not among the points, whole families left out; where the points have too
-    few of them, those of all devices that have more.
+    Points are left out one by one if the device has enough; otherwise similar devices are judged
+    with as few points. For a family that is not among the points, whole families are left out; if
+    the points have too few families, those of all devices with more are used.
     """
     if len(choice.own) < FEWEST_ERRORS:
         lenders = [choice.like] if len(choice.like) > 1 else _pools()
-        held = [h for like in lenders for h in model.leave_device_out(like, len(choice.own))]
-        return _in_range(held), "devices"
+        errors = [h for like in lenders for h in model.leave_device_out(like, len(choice.own))]
+        return _in_range(errors), "devices"
     if family in {sample.workload.family for sample in choice.own}:
         return model.leave_one_out(choice.own, choice.like), "points"
     families = {sample.workload.family for sample in choice.own}
     own = [choice] if len(families) >= model.WIDE_FAMILIES else _of_many_families()
-    left = [h for one in own for h in model.leave_one_family_out(one.own, one.like)]
-    return _in_range(left), "families"
+    errors = [h for one in own for h in model.leave_one_family_out(one.own, one.like)]
+    return _in_range(errors), "families"
 
 
 def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> SeriesFit:
@@ -213,18 +213,18 @@ def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> S
 
 
 def _kind(series: Series) -> tuple[object, ...]:
-    """Series of one kind are alike on different devices, and never mixed with those of another."""
+    """The kind of a series; only series of the same kind are used together."""
     s = series
     return s.runtime, s.year, s.version, s.delegate, s.precision, s.threads
 
 
-def _in_range(held: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
-    """What would have been answered, the rest refused; all where nothing would have been."""
-    return tuple(one for one in held if one.in_range) or tuple(held)
+def _in_range(errors: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
+    """Those that an estimate would not refuse; all of them if it would refuse all."""
+    return tuple(one for one in errors if one.in_range) or tuple(errors)
 
 
 def _of_many_families() -> list[SeriesFit]:
-    """The series of all cards in which families of networks can be left out."""
+    """The series of all cards with enough families of networks to leave one out."""
     return [
         choice
         for card in device_cards.all_()
@@ -235,7 +235,7 @@ def _of_many_families() -> list[SeriesFit]:
 
 
 def _pools() -> list[tuple[tuple[Sample, ...], ...]]:
-    """Like devices that could lend to each other, by kind."""
+    """Groups of similar devices that could lend to each other, by kind."""
     pools: dict[tuple[object, ...], list[tuple[Sample, ...]]] = {}
     for choice in _of_many_families():
         pools.setdefault(_kind(choice.series), []).append(choice.own)
@@ -243,32 +243,32 @@ def _pools() -> list[tuple[tuple[Sample, ...], ...]]:
 
 
 class OutOfRange(InputError):
-    """A network unlike all that is known of the card."""
+    """A network beyond the range of the card's points."""
 
 
 def _estimated(
     path: Path, artifact: Artifact, work: Workload, choice: SeriesFit, reporter: Reporter
 ) -> Estimated:
-    fitted = model.fit(choice.own, choice.like)
-    beyond = fitted.beyond(work)
+    fit_ = model.fit(choice.own, choice.like)
+    beyond = fit_.beyond(work)
     if beyond:
         name = beyond[0]
-        low, high = fitted.limits[name]
+        low, high = fit_.limits[name]
         raise OutOfRange(
             f"{path.name} is outside the range of {choice.card.name}'s points: "
             f"{getattr(work, name) / 1e6:,.1f} M {_WORDS[name]}, not {low / 1e6:,.1f} M to "
             f"{high / 1e6:,.1f} M",
             f"nothing is known of such networks there; {CALIBRATE}",
         )
-    latency_ns = fitted.latency_ns(work)
-    held, kind = held_out(choice, work.family)
-    spread = model.spread(held)
-    # However many devices were tried, this one's speed is known from its own points only.
-    count = min(len(held), max(len(choice.own), FEWEST_ERRORS))
-    warnings = tuple(_warnings(path, artifact, choice, fitted.families, work.family))
+    latency_ns = fit_.latency_ns(work)
+    errors, kind = held_out(choice, work.family)
+    spread = model.spread(errors)
+    # The speed of this device is known from its own points only, not from those of the others.
+    count = min(len(errors), max(len(choice.own), FEWEST_ERRORS))
+    warnings = tuple(_warnings(path, artifact, choice, fit_.families, work.family))
     for warning in warnings:
         reporter.warn(warning)
-    used = {point.source for point in choice.series.points}
+    sources_used = {point.source for point in choice.series.points}
     return Estimated(
         artifact_sha256=artifact.sha256,
         target=Target(
@@ -285,15 +285,15 @@ def _estimated(
             runtime=choice.series.runtime,
             year=choice.series.year,
             version=choice.series.version,
-            terms=fitted.terms,
+            terms=fit_.terms,
             points=len(choice.own),
-            borrowed=choice.borrowed,
+            borrowed=choice.lenders,
             held_out=kind,
-            rmspe=model.rmspe(held),
+            rmspe=model.rmspe(errors),
             sources=tuple(
                 f"{source.title} {source.url}".strip()
                 for name, source in choice.card.sources.items()
-                if name in used
+                if name in sources_used
             ),
         ),
         warnings=warnings,
@@ -313,11 +313,11 @@ def _warnings(
             f"{name}'s points are of {runtime}, not of what runs {artifact.format}",
             "take it as the speed of the hardware",
         )
-    if choice.borrowed:
+    if choice.lenders:
         yield warn(
             "borrowed-shape",
             f"{name} has {len(choice.own)} of the {model.FEWEST_POINTS} points that a model needs; "
-            f"its shape is borrowed from {', '.join(choice.borrowed)}",
+            f"its shape is borrowed from {', '.join(choice.lenders)}",
             CALIBRATE,
         )
     if family not in families:
@@ -334,7 +334,7 @@ def _warnings(
 
 
 def _precision(path: Path, facts: FileFacts) -> Precision:
-    """What the file computes with; InputError where no card has points of it."""
+    """The precision that the file computes with; InputError if no card has points of it."""
     cost = costs.cost(facts.layers)
     if cost.uncounted:
         raise InputError(
@@ -344,7 +344,7 @@ def _precision(path: Path, facts: FileFacts) -> Precision:
     kinds = set()
     for layer, row in zip(costs.unquantized(facts.layers), cost.layers, strict=True):
         if row.mult_adds:
-            # The kernel, and what it is applied to; biases are wider.
+            # The kernel and its input; biases are wider.
             kinds |= {t.dtype for t in layer.inputs if not t.constant or len(t.shape) > 1}
     if kinds == {"float32"}:
         return "float32"

@@ -1,4 +1,4 @@
-"""The images that judge an artifact, and how their labels fit its classes."""
+"""The evaluation images of an artifact, and how their labels fit its classes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mobiledeploy.core.types import Artifact, DataRef, NamedWarning, Overrides, 
 
 @dataclass(frozen=True)
 class View:
-    """The images for one artifact, and how their labels meet its classes.
+    """The images for one artifact, and how their labels fit its classes.
 
-    `offset` is what makes a label a class of the model, None where labels do not fit.
+    A label plus `offset` is a class of the model; `offset` is None if labels do not fit.
     """
 
     samples: Samples
@@ -28,23 +28,23 @@ class View:
 
 
 class EvaluationImages:
-    """Opens the data for artifacts; once, where several take the same."""
+    """Opens the data of artifacts, and only once if several use the same."""
 
     def __init__(self, source: str | None, overrides: Overrides) -> None:
         self._source = source
         self._overrides = overrides
-        self._known: dict[tuple[object, ...], Samples] = {}
+        self._samples: dict[tuple[object, ...], Samples] = {}
 
     def of(self, artifact: Artifact) -> View:
-        """The images that judge `artifact`; UsageError for those that say nothing about it."""
+        """The evaluation images of `artifact`; UsageError for images that say nothing about it."""
         pre = self._overrides.over(artifact.spec.preprocessing)
         assert pre is not None
         preprocessing.validate(pre)
         own = artifact.data
         source = self._source or own.source
-        trained = (own.source, own.split) == ("demo", "held")
+        trained_on_demo = (own.source, own.split) == ("demo", "held")
         builtin = artifact.spec.card and (
-            trained or artifact.spec.weights.source in ("demo", "random")
+            trained_on_demo or artifact.spec.weights.source in ("demo", "random")
         )
         if source == "demo" and not builtin:
             raise UsageError(
@@ -58,7 +58,7 @@ class EvaluationImages:
             split = own.split
             labels = self._overrides.labels or own.labels
         elif source == "demo":
-            # Its splits are apart from each other: what trains or calibrates is not in this one.
+            # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
         offset = class_offset(len(samples.classes), artifact.spec.classes)
@@ -67,16 +67,16 @@ class EvaluationImages:
         return View(samples, ref, pre, offset, tuple(warnings))
 
     def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:
-        """Whether the images are those that the artifact was exported with."""
+        """Whether the artifact was exported with these images."""
         own = artifact.data
-        named_alike = same_place(source, own.source)
+        same_name = same_place(source, own.source)
         try:
-            found = self._open(source, own.split, artifact, own.labels).identity
+            identity = self._open(source, own.split, artifact, own.labels).identity
         except InputError:
-            if named_alike:
+            if same_name:
                 raise
             return False
-        if named_alike and found != own.identity:
+        if same_name and identity != own.identity:
             warnings.append(
                 NamedWarning(
                     "changed-data",
@@ -85,21 +85,21 @@ class EvaluationImages:
                     "export again, or give --data with other images",
                 )
             )
-        return named_alike or found == own.identity
+        return same_name or identity == own.identity
 
     def _open(
         self, source: str, split: Split, artifact: Artifact, labels: tuple[str, ...]
     ) -> Samples:
         key = (source, split, artifact.spec.resolution, labels)
-        if key not in self._known:
-            self._known[key] = dataset(source).open(
+        if key not in self._samples:
+            self._samples[key] = dataset(source).open(
                 source, split, resolution=artifact.spec.resolution, labels=labels
             )
-        return self._known[key]
+        return self._samples[key]
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two `--data` name the same images, be it by two paths."""
+    """Whether two values of `--data` name the same images, also by two paths."""
     if one == other:
         return True
     first, second = Path(one), Path(other)
@@ -107,7 +107,7 @@ def same_place(one: str, other: str) -> bool:
         first.exists()
         and second.exists()
         and first.samefile(second)
-        # A folder called demo is ./demo: demo alone is the drawn images.
+        # A folder called demo is written as ./demo, because demo means the built-in images.
         and dataset(one) is dataset(other)
     )
 

@@ -1,4 +1,4 @@
-"""Artifacts evaluated on labelled images, each kept in the store as soon as it exists."""
+"""Evaluates artifacts on labelled images and adds each evaluation to the store at once."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
 from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
 
-# Above both of them, broken images are the data set's fault and no accident.
+# More broken images than both limits mean that the data set itself is bad.
 BROKEN_IMAGES = 5
 BROKEN_SHARE = 0.01
-# Above this share of images, what is said of their best class hangs on the order of classes.
+# Above this share of images, the accuracy depends on the order of the classes.
 TIED_SHARE = 0.01
 
 
@@ -43,72 +43,72 @@ def each(
     compare: bool = True,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
-    """`evaluate`, by path; what has no answer is in `failures`."""
+    """The evaluations by path; failures of single paths go to `failures`."""
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
     images = EvaluationImages(data, overrides or Overrides())
-    asked: dict[Path, Artifact] = {}
+    requested: dict[Path, Artifact] = {}
     for path in paths:
         with failures.of(path):
             artifact = artifacts.load(path)
             target(artifact, runtime)
             images.of(artifact)
-            asked[path] = artifact
-    made: dict[Path, Evaluation] = {}
-    if not asked:
-        return made
+            requested[path] = artifact
+    evaluations: dict[Path, Evaluation] = {}
+    if not requested:
+        return evaluations
     with (
         Store.keeping(reporter) as store,
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
         job = _EvaluationJob(images, threads or leases.cores(), session, store, reporter)
-        for path, artifact in asked.items():
-            reference = float_sibling(path, artifact, asked, reporter) if compare else None
-            if reference and reference[0] not in made and reference[0] not in failures:
-                # One that nobody named takes the runtime that was asked for only where it fits.
-                fits = reference[0] in asked or reference[1].format == artifact.format
+        for path, artifact in requested.items():
+            reference = float_sibling(path, artifact, requested, reporter) if compare else None
+            if reference and reference[0] not in evaluations and reference[0] not in failures:
+                # A reference that is not among `paths` uses `runtime` only if that fits its format.
+                fits = reference[0] in requested or reference[1].format == artifact.format
                 with failures.of(reference[0]):
-                    made[reference[0]] = job.run(*reference, None, runtime if fits else None)
-            if path not in made and path not in failures:
-                known = made.get(reference[0]) if reference else None
+                    evaluations[reference[0]] = job.run(*reference, None, runtime if fits else None)
+            if path not in evaluations and path not in failures:
+                reference_evaluation = evaluations.get(reference[0]) if reference else None
                 with failures.of(path):
-                    made[path] = job.run(path, artifact, known, runtime)
-    return {path: made[path] for path in asked if path in made}
+                    evaluations[path] = job.run(path, artifact, reference_evaluation, runtime)
+    return {path: evaluations[path] for path in requested if path in evaluations}
 
 
 def float_sibling(
-    path: Path, artifact: Artifact, asked: dict[Path, Artifact], reporter: Reporter
+    path: Path, artifact: Artifact, requested: dict[Path, Artifact], reporter: Reporter
 ) -> tuple[Path, Artifact] | None:
-    """The float32 artifact of the same model: same format first, those asked for first."""
+    """The float32 artifact of the same model; the same format first, then those of `requested`."""
     if artifact.recipe.name == "float32":
         return None
-    found, lost = dict(asked), []
+    candidates, warnings = dict(requested), []
     for record in sorted(path.parent.glob("float32.*.json")):
         sibling = record.with_suffix("")
-        if sibling not in found:
+        if sibling not in candidates:
             try:
-                found[sibling] = artifacts.load(sibling)
+                candidates[sibling] = artifacts.load(sibling)
             except InputError as error:
-                lost.append(
+                warnings.append(
                     NamedWarning("no-reference", f"no comparison with float: {error.message}")
                 )
-    fitting = [
+    siblings = [
         (other.format != artifact.format, place, other_path, other)
-        for place, (other_path, other) in enumerate(found.items())
+        for place, (other_path, other) in enumerate(candidates.items())
         if other.recipe.name == "float32" and other.spec == artifact.spec
     ]
-    if fitting:
-        return min(fitting)[2:]
-    for warning in lost:
+    if siblings:
+        return min(siblings)[2:]
+    for warning in warnings:
         reporter.warn(warning)
     return None
 
 
 @dataclass(frozen=True)
 class _EvaluationJob:
-    """What is the same for all artifacts of one call."""
+    """The common parts of the evaluations of one call."""
 
     images: EvaluationImages
     workers: int
@@ -119,7 +119,7 @@ class _EvaluationJob:
     def run(
         self, path: Path, artifact: Artifact, reference: Evaluation | None, runtime: str | None
     ) -> Evaluation:
-        """One artifact's evaluation, in the store when it returns."""
+        """Evaluates one artifact and adds the evaluation to the store."""
         view = self.images.of(artifact)
         for warning in view.warnings:
             self.reporter.warn(warning)
@@ -162,11 +162,14 @@ class _EvaluationJob:
         self.store.add_evaluation(evaluation)
         return evaluation
 
-    def _progress(self, path: Path, done: int, count: int, pool: RunnerPool) -> None:
-        # The name of a step is the bar's identity, so the speed is told once, at the end.
-        self.reporter.progress(f"evaluating {path.name}", done, count)
-        if done == count:
-            self.reporter.say(f"{path.name}: {count} images, {done / pool.seconds():.0f} images/s")
+    def _progress(self, path: Path, number: int, count: int, pool: RunnerPool) -> None:
+        # The name of a step identifies its bar, so the speed is not in it and comes once, at the
+        # end.
+        self.reporter.progress(f"evaluating {path.name}", number, count)
+        if number == count:
+            self.reporter.say(
+                f"{path.name}: {count} images, {number / pool.seconds():.0f} images/s"
+            )
 
 
 def _evaluation(
@@ -187,7 +190,7 @@ def _evaluation(
         reporter.warn(warning)
         warnings.append(warning)
     ready = pool.ready
-    judged = view.offset is not None
+    has_labels = view.offset is not None
     return Evaluation(
         artifact_sha256=artifact.sha256,
         data=view.ref,
@@ -195,11 +198,11 @@ def _evaluation(
         target=Target("host", "python", ready.runtime, ready.threads, ready.delegate),
         runtime_version=ready.version,
         images=len(predictions),
-        top1=accuracy.top(predictions, 1) if judged else None,
-        top5=accuracy.top(predictions, accuracy.BEST) if judged else None,
+        top1=accuracy.top(predictions, 1) if has_labels else None,
+        top5=accuracy.top(predictions, accuracy.BEST) if has_labels else None,
         agreement=accuracy.agreement(predictions, reference.predictions) if reference else None,
         images_per_second=len(predictions) / pool.seconds(),
-        confusion=accuracy.confusion(predictions) if judged else (),
+        confusion=accuracy.confusion(predictions) if has_labels else (),
         predictions=predictions,
         skipped=skipped,
         warnings=tuple(warnings),
@@ -207,12 +210,12 @@ def _evaluation(
 
 
 def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> list[NamedWarning]:
-    tied = sum(len(p.scores) > 1 and p.scores[0] == p.scores[1] for p in predictions)
-    if tied <= TIED_SHARE * len(predictions):
+    ties = sum(len(p.scores) > 1 and p.scores[0] == p.scores[1] for p in predictions)
+    if ties <= TIED_SHARE * len(predictions):
         return []
     message = (
         f"{artifact.path} gives its best score to several classes on "
-        f"{100 * tied / len(predictions):.1f} % of the images: the first of them counts"
+        f"{100 * ties / len(predictions):.1f} % of the images: the first of them counts"
     )
     finer = "export with --output logits: a softmax rounds small differences away"
     return [NamedWarning("tied-scores", message, finer if artifact.output == "softmax" else "")]
@@ -220,6 +223,6 @@ def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> li
 
 def _prediction(answer: protocol.Answer, offset: int | None) -> Prediction:
     classes, scores = accuracy.best(answer_row(answer))
-    known = answer.label >= 0 and offset is not None
-    label = answer.label + offset if known and offset is not None else -1
+    has_label = answer.label >= 0 and offset is not None
+    label = answer.label + offset if has_label and offset is not None else -1
     return Prediction(answer.sample, label, classes, scores)

@@ -1,4 +1,4 @@
-"""A plan -> the artifacts, made in a folder aside and renamed into place."""
+"""A plan -> the artifacts, which are made in a temporary folder and renamed into place."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from mobiledeploy.steps.file_checks import (
 from mobiledeploy.store.database import path as store_path
 from mobiledeploy.store.database import writable
 
-# What agreement is measured against where no float32 file was asked for.
+# The reference for agreement if no float32 file is requested.
 REFERENCE = ("float32", "tflite")
 
 
 def standing(
     config: ExportConfig, reporter: Reporter = SILENT
 ) -> tuple[str, dict[str, Artifact] | None]:
-    """The key of what `config` makes, and the artifacts where they stand; DeployError as `plan`."""
+    """The key of an export, and its artifacts if they exist already; DeployError as `plan`."""
     planned = plan(config, reporter)
     refuse_irregular(planned)
     return planned.key, earlier(planned)
 
 
 def folder(config: ExportConfig) -> Path:
-    """Where the files of `config` go; DeployError as `plan`."""
+    """The folder for the files of `config`; DeployError as `plan`."""
     return plan(config, SILENT).folder
 
 
 def refuse_irregular(planned: ExportPlan) -> None:
-    """UsageError where a device or a pipe stands in the place of a file that will be made."""
+    """UsageError if a device or a pipe has the path of a file that will be made."""
     for recipe, format_ in planned.jobs:
         path = planned.folder / conversion_process.file_name(recipe, format_)
         for place in (path, artifacts_.record_path(path)):
@@ -56,7 +56,10 @@ def refuse_irregular(planned: ExportPlan) -> None:
 
 
 def refuse_readonly_store() -> None:
-    """Before an hour's work, not after it; the store itself appears with its first record."""
+    """Checks that the store can be written before the work, not after it.
+
+    Does not make the store.
+    """
     if not writable():
         raise UsageError(
             f"cannot write in {store_path().absolute().parent}",
@@ -65,8 +68,8 @@ def refuse_readonly_store() -> None:
 
 
 def earlier(planned: ExportPlan) -> dict[str, Artifact] | None:
-    """The artifacts of an earlier export with the same key, if every one still stands whole."""
-    found: dict[str, Artifact] = {}
+    """The artifacts of an earlier export with the same key, if all of them are still complete."""
+    artifacts: dict[str, Artifact] = {}
     absent = []
     for recipe, format_ in planned.jobs:
         path = planned.folder / conversion_process.file_name(recipe, format_)
@@ -78,16 +81,16 @@ def earlier(planned: ExportPlan) -> dict[str, Artifact] | None:
         golden = (planned.folder / image for image in artifact.golden.images)
         if artifact.key != planned.key or not all(image.is_file() for image in golden):
             return None
-        found[str(path)] = artifact
-    said = {
-        d.message.split()[0] for a in found.values() for d in a.warnings if d.name == "left-out"
+        artifacts[str(path)] = artifact
+    names = {
+        d.message.split()[0] for a in artifacts.values() for d in a.warnings if d.name == "left-out"
     }
-    whole = found and (said.issuperset(absent) if not planned.strict else not absent)
-    return found if whole else None
+    whole = artifacts and (names.issuperset(absent) if not planned.strict else not absent)
+    return artifacts if whole else None
 
 
 def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict[str, Artifact]:
-    """The artifacts of a plan, by path; they are made in a folder aside and renamed into place."""
+    """Makes the artifacts of a plan in a temporary folder, renames them, returns them by path."""
     for module in source_of(planned.source).NEEDS:
         if importlib.util.find_spec(module) is None:
             error = missing(module)
@@ -95,11 +98,13 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             raise MissingError(f"{error.message}, and this model needs it", hint)
     golden = golden_samples(planned, reporter)
     with artifacts_.staging(planned.folder) as staging:
-        # What is judged is compared with float, whether or not that was asked for.
-        compared = planned.judged and not any(recipe == "float32" for recipe, _ in planned.jobs)
+        # An evaluation needs the float file, even if it is not requested.
+        adds_reference = planned.evaluates and not any(
+            recipe == "float32" for recipe, _ in planned.jobs
+        )
         request = conversion_process.ConversionRequest(
             source=planned.source,
-            jobs=planned.jobs + (REFERENCE,) * compared,
+            jobs=planned.jobs + (REFERENCE,) * adds_reference,
             data=planned.data,
             golden=golden,
             io=config.io,
@@ -110,35 +115,35 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             unfinished=str(_unfinished(planned)),
         )
         with DEVICES.load("host").open("host", exclusive=False, reporter=reporter):
-            converted, finished = conversion_process.produce(
+            files, summary = conversion_process.produce(
                 request, staging / "conversion.log", reporter
             )
-        reporter.failed += finished.failed
-        converted = of_the_right_types(converted, planned, config, reporter)
-        if not any((file.recipe, file.format) in planned.jobs for file in converted):
-            # Only what the others would be held against could be made.
+        reporter.failed += summary.failed
+        files = of_the_right_types(files, planned, config, reporter)
+        if not any((file.recipe, file.format) in planned.jobs for file in files):
+            # Only the float reference could be made.
             raise _nothing_made(reporter)
-        exam = Exam(planned, config, finished, golden, staging, reporter)
-        made = []
-        for done, file in enumerate(converted):
-            reporter.progress("checking", done, len(converted))
+        exam = Exam(planned, config, summary, golden, staging, reporter)
+        artifacts = []
+        for number, file in enumerate(files):
+            reporter.progress("checking", number, len(files))
             artifact = exam.artifact(file)
             path = Path(file.path)
             records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
-            made.append((path, artifact))
-        reporter.progress("checking", len(converted), len(converted))
-        if planned.judged:
-            # Before anything is renamed into place: images too may turn out to be bad input.
+            artifacts.append((path, artifact))
+        reporter.progress("checking", len(files), len(files))
+        if planned.evaluates:
+            # Before any file is renamed into place, because images may turn out to be bad input.
             failures = Failures()
-            evaluations.each([path for path, _ in made], failures, reporter=reporter)
+            evaluations.each([path for path, _ in artifacts], failures, reporter=reporter)
             failures.check()
-            made = _with_fidelity(made, reporter)
-        asked = [
-            made_
-            for file, made_ in zip(converted, made, strict=True)
+            artifacts = _with_fidelity(artifacts, reporter)
+        requested = [
+            artifact
+            for file, artifact in zip(files, artifacts, strict=True)
             if (file.recipe, file.format) in planned.jobs
         ]
-        placed = _commit(asked, staging, planned.folder)
+        placed = _commit(requested, staging, planned.folder)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
 
@@ -151,45 +156,45 @@ def _nothing_made(reporter: Collector) -> InputError:
 
 
 def _with_fidelity(
-    made: Sequence[tuple[Path, Artifact]], reporter: Reporter
+    artifacts: Sequence[tuple[Path, Artifact]], reporter: Reporter
 ) -> list[tuple[Path, Artifact]]:
-    """The artifacts, and their records, with how far each is from float on what judges it."""
-    known = fidelity.fidelities(dict(made), reporter=reporter)
-    told = []
-    for path, artifact in made:
-        if path in known:
-            found = known[path]
-            far = far_from_float(artifact, found.sqnr_db, f"{found.images} images")
+    """Adds the distance from float on the evaluation images to the artifacts and their records."""
+    fidelities = fidelity.fidelities(dict(artifacts), reporter=reporter)
+    result = []
+    for path, artifact in artifacts:
+        if path in fidelities:
+            fidelity_ = fidelities[path]
+            far = far_from_float(artifact, fidelity_.sqnr_db, f"{fidelity_.images} images")
             artifact = dataclasses.replace(
-                artifact, fidelity=found, warnings=(*artifact.warnings, *far)
+                artifact, fidelity=fidelity_, warnings=(*artifact.warnings, *far)
             )
             records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
-        told.append((path, artifact))
-    return told
+        result.append((path, artifact))
+    return result
 
 
 def _unfinished(planned: ExportPlan) -> Path:
-    """Where a training that is broken off leaves its parts: of this plan, and of no other."""
+    """The folder for the parts of an interrupted training, of this plan only."""
     return planned.folder / ".unfinished" / planned.key[:16]
 
 
 def _commit(
-    made: Sequence[tuple[Path, Artifact]], staging: Path, folder: Path
+    artifacts: Sequence[tuple[Path, Artifact]], staging: Path, folder: Path
 ) -> dict[str, Artifact]:
-    """Renames all into place. A model is replaced between its record's going and coming."""
+    """Renames all files into place; a model is replaced while it has no record."""
     with records.writing(folder):
         (folder / "golden").mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         try:
-            # Two exports at once may not give one's file to the other's record.
+            # Two exports at once must not mix their files and records.
             fcntl.flock(handle, fcntl.LOCK_EX)
             for image in (staging / "golden").iterdir():
                 records.put(image, folder / "golden" / image.name)
             placed = {}
-            for path, artifact in made:
+            for path, artifact in artifacts:
                 target = folder / path.name
                 record = artifacts_.record_path(target)
-                # Links stay, and lead to the new files.
+                # Links stay and point to the new files.
                 record.resolve().unlink(missing_ok=True)
                 records.put(path, target)
                 records.put(artifacts_.record_path(path), record)

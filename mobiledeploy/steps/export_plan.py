@@ -1,4 +1,4 @@
-"""What an export will do: checked and keyed before anything is written.
+"""Plans an export: checks its arguments and computes its key before anything is written.
 
 Everything that can be refused without a framework is refused here.
 """
@@ -38,7 +38,7 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import card_specs, card_weights, conversion_process, model_files
 
-# What generated images are drawn at to see that they are there.
+# The resolution at which generated images are drawn to check that they exist.
 ANY_RESOLUTION = (224, 224)
 LARGEST_RESOLUTION = 4096
 DEFAULT_ARCHITECTURE = "mobilenet_v1"
@@ -53,7 +53,7 @@ TOOLS = (
 )
 
 
-# Rooms and files that no conversion runs: a change there leaves artifacts as they are.
+# Rooms and files that do not take part in a conversion: a change there does not change the key.
 NOT_CONVERTING = frozenset(
     (
         "__init__.py",
@@ -70,7 +70,7 @@ NOT_CONVERTING = frozenset(
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What the command line asks for; None means the default of the card or of the recipes."""
+    """The arguments of an export; None means the default of the card or of the recipes."""
 
     model: Path | None = None
     arch: str | None = None
@@ -93,7 +93,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """The model of an order (see `Source`), and the images that it was trained on, if known."""
+    """The model of an export (see `Source`), and the images of its training, if known."""
 
     spec: ModelSpec
     file: ModelFile | None
@@ -103,12 +103,12 @@ class PlannedSource:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """An order that was found possible. `key` is a sha256 of all that its files depend on.
+    """An export that has passed its checks. `key` is a sha256 of everything its files depend on.
 
-    `strict` says whether every job was asked for by name; `calibration` is the identity of the
-    images that calibrate, `training` of those that integers are trained on, "" where none do;
-    `named` are the class names that the data itself gives, () where it has numbers only; `judged`
-    says whether the images can tell anything of accuracy.
+    `strict` says whether every job was requested by name; `calibration` is the identity of the
+    calibration images, `training` of those of quantization-aware training, "" for none;
+    `class_names` are those of the data, () if it has only numbers; `evaluates` says whether the
+    images can measure accuracy.
     """
 
     source: Source
@@ -117,19 +117,19 @@ class ExportPlan:
     data: DataRef
     calibration: str
     training: str
-    named: tuple[str, ...]
-    judged: bool
+    class_names: tuple[str, ...]
+    evaluates: bool
     folder: Path
     key: str
 
 
 def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
-    """Everything that an export depends on; DeployError for whatever can be refused beforehand."""
+    """Plans an export; DeployError for everything that can be refused before the work."""
     if config.data == "":
         raise UsageError("--data is empty", "give DIR or FILE.npz")
-    said = config.overrides.over(Preprocessing((-1.0, 1.0)))
-    assert said is not None
-    preprocessing.validate(said)
+    default_preprocessing = config.overrides.over(Preprocessing((-1.0, 1.0)))
+    assert default_preprocessing is not None
+    preprocessing.validate(default_preprocessing)
     strict = bool(config.recipes and config.formats and "all" not in config.recipes)
     jobs = _jobs(config)
     if config.io == "uint8":
@@ -138,22 +138,22 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         raise UsageError("--custom-objects goes with a model file of yours", "name it")
     own = _own_model(config, reporter) if config.model else None
     trained_on = own.data if own else None
-    given = config.data or (trained_on.source if trained_on else None)
+    data_source = config.data or (trained_on.source if trained_on else None)
     names = sorted({recipe for recipe, _ in jobs if RECIPES.load(recipe).RECIPE.calibration})
     builtin = config.model is None and config.weights in (None, "demo", "random")
-    if given is None and names and not builtin:
+    if data_source is None and names and not builtin:
         raise UsageError(
             f"{', '.join(names)} needs images like those that the model will see",
             "give --data DIR or FILE.npz, or --recipe float32,float16",
         )
-    # Only now: this may download weights.
-    found = own or _from_card(config, reporter)
-    spec = found.spec
-    source = given or card_specs.DEMO
-    # A network that was trained on the built-in images may be judged by them.
+    # Not earlier, because this may download weights.
+    planned = own or _from_card(config, reporter)
+    spec = planned.spec
+    source = data_source or card_specs.DEMO
+    # The built-in images can evaluate a network that was trained on them.
     builtin = builtin or (trained_on is not None and trained_on.source == card_specs.DEMO)
     if source == card_specs.DEMO and not builtin:
-        if given:
+        if data_source:
             raise UsageError(
                 "the demo images say nothing about a model that was not trained on them",
                 "give --data DIR or FILE.npz",
@@ -166,43 +166,45 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
             )
         )
     resolution = None if config.res is None else (config.res, config.res)
-    told = found.file.preprocessing if found.file else None
-    named = config.overrides.labels or trained_on or told
-    labels = spec.preprocessing.labels if named else ()
-    # A model file's own resolution is known only once a framework has opened it.
+    file_preprocessing = planned.file.preprocessing if planned.file else None
+    has_labels = config.overrides.labels or trained_on or file_preprocessing
+    labels = spec.preprocessing.labels if has_labels else ()
+    # The resolution of a model file is known only after a framework opens it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
-    # What a network was trained on cannot judge it.
+    # The training images of a network cannot evaluate it.
     own_data = trained_on is not None and trained_on.source == source
     trains = any(RECIPES.load(recipe).RECIPE.training for recipe, _ in jobs)
     split: Split = "held" if own_data or trains else "validation"
-    held = dataset(source).open(source, split, resolution=look, labels=labels)
-    data = DataRef(source, split, look, labels, held.identity)
+    samples = dataset(source).open(source, split, resolution=look, labels=labels)
+    data = DataRef(source, split, look, labels, samples.identity)
     calibration = ""
     if names:
-        fitted = dataset(source).open(source, "calibration", resolution=look, labels=labels)
-        calibration = fitted.identity
+        calibration_samples = dataset(source).open(
+            source, "calibration", resolution=look, labels=labels
+        )
+        calibration = calibration_samples.identity
     training = ""
     if trains:
-        seen = dataset(source).open(source, "train", resolution=look, labels=labels)
-        training = seen.identity
-    numbered = held.classes == tuple(map(str, range(len(held.classes))))
+        training_samples = dataset(source).open(source, "train", resolution=look, labels=labels)
+        training = training_samples.identity
+    numbered = samples.classes == tuple(map(str, range(len(samples.classes))))
     folder = _apart(config.out / _folder_name(spec, config), jobs, data, calibration, reporter)
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
-    judged = given is not None or builtin
+    evaluates = data_source is not None or builtin
     custom = None if config.custom_objects is None else str(config.custom_objects.absolute())
     return ExportPlan(
-        Source(spec, found.file, found.weights, resolution, custom),
+        Source(spec, planned.file, planned.weights, resolution, custom),
         jobs,
         strict,
         data,
         calibration,
         training,
-        () if numbered or source == card_specs.DEMO else held.classes,
-        judged,
+        () if numbered or source == card_specs.DEMO else samples.classes,
+        evaluates,
         folder,
-        _key(config, spec, found.file, data, calibration, training),
+        _key(config, spec, planned.file, data, calibration, training),
     )
 
 
@@ -214,52 +216,52 @@ def _jobs(config: ExportConfig) -> tuple[tuple[str, str], ...]:
             raise UsageError(
                 f"no format named {format_!r}", f"there are {', '.join(FORMATS.names())}"
             )
-    known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
+    recipes = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
     if config.recipes is None:
-        jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.plain]
+        jobs = [(recipe, f) for recipe in recipes for f in formats if f in recipe.plain]
     elif "all" in config.recipes:
-        jobs = [(recipe, f) for recipe in known for f in formats if f in recipe.formats]
+        jobs = [(recipe, f) for recipe in recipes for f in formats if f in recipe.formats]
     else:
         names = dict.fromkeys(RECIPE_ALIASES.get(name, name) for name in config.recipes)
-        asked = [RECIPES.load(name).RECIPE for name in names]
-        for recipe in asked:
+        requested = [RECIPES.load(name).RECIPE for name in names]
+        for recipe in requested:
             for f in config.formats or ():
-                _refuse_impossible(recipe, f, known)
-        jobs = [(recipe, f) for recipe in asked for f in formats if f in recipe.formats]
+                _refuse_impossible(recipe, f, recipes)
+        jobs = [(recipe, f) for recipe in requested for f in formats if f in recipe.formats]
     jobs.sort(key=lambda j: (formats.index(j[1]), -j[0].weight_bits, -j[0].activation_bits))
     return tuple((recipe.name, format_) for recipe, format_ in jobs)
 
 
-def _refuse_impossible(recipe: Recipe, format_: str, known: Sequence[Recipe]) -> None:
+def _refuse_impossible(recipe: Recipe, format_: str, recipes: Sequence[Recipe]) -> None:
     if format_ not in recipe.formats:
-        can = ", ".join(other.name for other in known if format_ in other.formats)
+        can = ", ".join(other.name for other in recipes if format_ in other.formats)
         raise InputError(f"{format_} cannot do {recipe.name}", f"it can do {can}")
 
 
 def _with_uint8(
     jobs: tuple[tuple[str, str], ...], strict: bool, reporter: Reporter
 ) -> tuple[tuple[str, str], ...]:
-    """The jobs that can have ends of uint8, and those of floats; UsageError where `strict`.
+    """The jobs that can have uint8 inputs and outputs, and those of floats; UsageError if `strict`.
 
-    What nobody asked for by name is left out with a warning.
+    Other jobs that were not requested by name are left out with a warning.
     """
-    kept, refused = [], []
+    possible, refusals = [], []
     for name, format_ in jobs:
         recipe, file = RECIPES.load(name).RECIPE, conversion_process.file_name(name, format_)
         if not recipe.full_integer or (format_ == "tflite" and recipe.activation_bits == 8):
-            kept.append((name, format_))
+            possible.append((name, format_))
         elif format_ != "tflite":
             error = UsageError(f"{file} cannot take uint8, which is for TFLite", "--format tflite")
-            refused.append((name, format_, error))
+            refusals.append((name, format_, error))
         else:
             bits = f"{recipe.activation_bits} bits"
             error = UsageError(f"{file} cannot take uint8: its codes are of {bits}", "--io int8")
-            refused.append((name, format_, error))
-    for name, format_, error in refused:
-        if strict or not kept:
+            refusals.append((name, format_, error))
+    for name, format_, error in refusals:
+        if strict or not possible:
             raise error
         reporter.warn(conversion_process.left_out(name, format_, error))
-    return tuple(kept)
+    return tuple(possible)
 
 
 def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
@@ -267,10 +269,10 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     source = config.weights or card_specs.DEMO
     alpha = config.alpha
     if alpha is None and source == card_specs.DEMO and card.weights.demo:
-        # The widest that there are.
+        # The widest demo weights.
         alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
     fresh = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
-    found = card_weights.weights(
+    weights = card_weights.weights(
         card, source, fresh.alpha, fresh.resolution[0], reporter, unsafe=config.unsafe
     )
     if source == "random":
@@ -281,24 +283,24 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
             )
         )
     base = (
-        found.preprocessing
-        if found.labels == ()
-        else dataclasses.replace(found.preprocessing, labels=found.labels)
+        weights.preprocessing
+        if weights.labels == ()
+        else dataclasses.replace(weights.preprocessing, labels=weights.labels)
     )
-    chosen = config.overrides.over(base)
-    assert chosen is not None
+    chosen_preprocessing = config.overrides.over(base)
+    assert chosen_preprocessing is not None
     spec = dataclasses.replace(
-        fresh, classes=found.classes, preprocessing=chosen, weights=found.weights
+        fresh, classes=weights.classes, preprocessing=chosen_preprocessing, weights=weights.weights
     )
-    return PlannedSource(spec, None, None if found.path is None else str(found.path), None)
+    return PlannedSource(spec, None, None if weights.path is None else str(weights.path), None)
 
 
-def _trained(path: Path, config: ExportConfig) -> PlannedSource:
-    """What `mobiledeploy train` left in a folder: it knows its images and how they are fed."""
+def _from_run(path: Path, config: ExportConfig) -> PlannedSource:
+    """The model of a run folder of `mobiledeploy train`, which holds its data and preprocessing."""
     run = runs.load(path)
-    chosen = config.overrides.over(run.spec.preprocessing)
-    assert chosen is not None
-    spec = dataclasses.replace(run.spec, preprocessing=chosen)
+    chosen_preprocessing = config.overrides.over(run.spec.preprocessing)
+    assert chosen_preprocessing is not None
+    spec = dataclasses.replace(run.spec, preprocessing=chosen_preprocessing)
     if config.res is not None:
         card = cards.load(spec.card or "")
         low, high = card.resolution_limits
@@ -312,16 +314,16 @@ def _trained(path: Path, config: ExportConfig) -> PlannedSource:
 def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     path = config.model
     assert path is not None
-    for name, given in (
+    for name, value in (
         ("--arch", config.arch),
         ("--alpha", config.alpha),
         ("--groups", config.groups),
         ("--weights", config.weights),
     ):
-        if given is not None:
+        if value is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
     if runs.is_run(path):
-        return _trained(path, config)
+        return _from_run(path, config)
     if config.res is not None and not 1 <= config.res <= LARGEST_RESOLUTION:
         raise UsageError(f"resolution {config.res} is not within 1 to {LARGEST_RESOLUTION}")
     custom = config.custom_objects is not None
@@ -333,8 +335,8 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
             f"{path.name} holds weights without a model",
             f"mobiledeploy export --weights {path} --alpha A --res R",
         )
-    chosen = config.overrides.over(file.preprocessing)
-    if chosen is None:
+    chosen_preprocessing = config.overrides.over(file.preprocessing)
+    if chosen_preprocessing is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
             "say --input-range 0,1 or -1,1 or 0,255",
@@ -346,19 +348,19 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
         arguments={},
         resolution=(0, 0),
         classes=0,
-        preprocessing=chosen,
+        preprocessing=chosen_preprocessing,
         weights=Weights(_text(path.name), file.sha256, pinned=False),
     )
     return PlannedSource(spec, file, None, None)
 
 
 def _text(name: str) -> str:
-    """A file's name that a record can hold, also where the name is not UTF-8."""
+    """A file's name for a record, also if the name is not UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _folder_name(spec: ModelSpec, config: ExportConfig) -> str:
-    """<arch>_<alpha>_<res>_<weights>; a model of the user's own: its file's name."""
+    """<arch>_<alpha>_<res>_<weights>, or the name of the user's own model file."""
     if spec.card is None:
         name = spec.name if config.res is None else f"{spec.name}_{config.res}"
     else:
@@ -373,19 +375,19 @@ def _apart(
     calibration: str,
     reporter: Reporter,
 ) -> Path:
-    """`folder`, or one of these images' own where files of others would stay in it.
+    """`folder`, or a separate one for these images if files of other images would stay in it.
 
-    Files of one folder are held against each other: of half of them replaced, nobody would see.
+    Files of one folder are compared with each other, so all must come from the same images.
     """
-    replaced = {conversion_process.file_name(recipe, format_) for recipe, format_ in jobs}
+    new_names = {conversion_process.file_name(recipe, format_) for recipe, format_ in jobs}
     for record in sorted(folder.glob("*.json")):
-        if record.stem in replaced:
+        if record.stem in new_names:
             continue
         try:
             text = inputs.read(record, inputs.RECORD)
             other = records.loads(Artifact, text, str(record))
         except InputError:
-            # No record of ours.
+            # Not one of our records.
             continue
         alike = data.source == other.data.source == card_specs.DEMO or (
             data.identity == other.data.identity
@@ -406,13 +408,13 @@ def _key(
     calibration: str,
     training: str,
 ) -> str:
-    """What a file depends on but for its own recipe: inputs, choices, and the code that makes it.
+    """Hashes what all files depend on: inputs, options, and the code of the conversion.
 
-    Every export to one folder renames into the same files: the key in their records tells whose
-    they are.
+    All exports to one folder write the same file names; the key in a record tells the exports
+    apart.
     """
     code = hashlib.sha256()
-    # Locks too: they say what is in the environments that a source calls.
+    # Locks too, because they list the packages of the environments that sources use.
     for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.lock"))):
         name = path.relative_to(PACKAGE)
         if name.parts[0] not in NOT_CONVERTING:
@@ -439,9 +441,9 @@ def _hash(path: Path | None) -> str | None:
 
 
 def tools() -> dict[str, str]:
-    """Versions of what takes part in a conversion, "" for what is not installed."""
+    """The versions of the packages that take part in a conversion, "" for those not installed."""
     versions = {"mobiledeploy": __version__}
-    # Runtimes too: a record holds their golden answers.
+    # Runtimes too, because a record holds their golden answers.
     engines = [runtime.PACKAGE for _, runtime in RUNTIMES.each() if runtime.PREFERRED]
     for name in (*TOOLS, *engines):
         try:

@@ -1,4 +1,4 @@
-"""Several items of one command: one that fails does not lose the others."""
+"""Failures of single items of one command; the other items go on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobiledeploy.core.types import Failed
 
 
 class Failures:
-    """What failed so far, by path."""
+    """The failures so far, by path."""
 
     def __init__(self) -> None:
         self._errors: dict[Path, DeployError] = {}
@@ -21,7 +21,10 @@ class Failures:
 
     @contextmanager
     def of(self, path: Path) -> Iterator[None]:
-        """Keeps the refusal of what is done to `path`; a UsageError, of the whole, passes."""
+        """Keeps an error of the work on `path`.
+
+        A UsageError concerns the whole command and passes.
+        """
         try:
             yield
         except UsageError:
@@ -30,17 +33,17 @@ class Failures:
             self._errors[path] = error
 
     def add(self, path: Path, error: DeployError) -> None:
-        """Keeps one that was caught elsewhere."""
+        """Keeps an error that was caught elsewhere."""
         self._errors[path] = error
 
-    def told(self) -> tuple[Failed, ...]:
-        """All of them, as a record holds them."""
+    def records(self) -> tuple[Failed, ...]:
+        """All failures in the form of records."""
         return tuple(
             Failed(str(path), str(error), error.exit_code) for path, error in self._errors.items()
         )
 
     def check(self, kind: type[DeployError] = DeployError) -> None:
-        """Raises the gravest of a kind, if there is one."""
-        found = [error for error in self._errors.values() if isinstance(error, kind)]
-        if found:
-            raise max(found, key=lambda error: error.exit_code)
+        """Raises the gravest error of a kind, if there is one."""
+        errors = [error for error in self._errors.values() if isinstance(error, kind)]
+        if errors:
+            raise max(errors, key=lambda error: error.exit_code)

@@ -1,4 +1,4 @@
-"""How far finished files are from their float model, over the images that judge them."""
+"""How far finished files are from their float model, over their evaluation images."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from mobiledeploy.steps import answers, evaluations
 
 
 def fidelities(
-    made: Mapping[Path, Artifact], *, reporter: Reporter = SILENT
+    artifacts: Mapping[Path, Artifact], *, reporter: Reporter = SILENT
 ) -> dict[Path, Fidelity]:
-    """Each artifact's logits beside those of its float32 file, which is among them.
+    """Compares the logits of each artifact with those of its float32 file, which is among them.
 
-    A float32 file has none, and neither has a file without one. Both see the same images, those
-    of the export's data that can be read.
+    A float32 file has no fidelity, and neither has a file without a float32 file. All use the same
+    images, the readable ones of the export's data.
 
     Raises:
         InputError: NaN in an answer.
         DeviceError: a runner died or hangs.
     """
-    beside: dict[Path, list[Path]] = {}
-    for path, artifact in made.items():
-        sibling = evaluations.float_sibling(path, artifact, dict(made), reporter)
+    by_reference: dict[Path, list[Path]] = {}
+    for path, artifact in artifacts.items():
+        sibling = evaluations.float_sibling(path, artifact, dict(artifacts), reporter)
         if sibling is not None:
-            beside.setdefault(sibling[0], []).append(path)
-    found = {}
-    for reference, paths in beside.items():
-        exact = dict(answers.every_logits(reference, made[reference], reporter=reporter))
+            by_reference.setdefault(sibling[0], []).append(path)
+    result = {}
+    for reference, paths in by_reference.items():
+        exact = dict(answers.every_logits(reference, artifacts[reference], reporter=reporter))
         for path in paths:
             distance = Distance()
-            for index, row in answers.every_logits(path, made[path], reporter=reporter):
+            for index, row in answers.every_logits(path, artifacts[path], reporter=reporter):
                 if index in exact:
                     distance.add(exact[index], row)
-            found[path] = Fidelity(
-                distance.sqnr_db, distance.divergence, distance.images, made[reference].sha256
+            result[path] = Fidelity(
+                distance.sqnr_db, distance.divergence, distance.images, artifacts[reference].sha256
             )
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Each finished file is opened again and compared with the model that it was made from."""
+"""Opens each finished file again and compares it with its model."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, tools
 GOLDEN_SAMPLES = 4
 # The level of the gzip program itself.
 GZIP_LEVEL = 6
-# Below these the file is not the model that it was made from: dB, on golden logits.
+# Below these limits a file is not its model: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 20.0}
-# Below it an integer file is far from its float model: dB, over all images that judge it.
+# Below this limit an integer file is far from its float model: dB, over its evaluation images.
 DOUBTFUL_INT8_SQNR = 10.0
 
 
 class Collector:
-    """Passes everything on, and keeps the warnings for the record, and what failed."""
+    """Passes everything on, and keeps the warnings and failures for the record."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -53,24 +53,24 @@ class Collector:
         self.progress, self.say = reporter.progress, reporter.say
 
     def warn(self, warning: NamedWarning) -> None:
-        """Each warning is passed on once."""
+        """Passes each warning on once."""
         if warning not in self.warnings:
             self.warnings.append(warning)
             self._reporter.warn(warning)
 
 
 def of_the_right_types(
-    converted: Sequence[conversion_process.ConvertedFile],
+    files: Sequence[conversion_process.ConvertedFile],
     planned: ExportPlan,
     config: ExportConfig,
     reporter: Collector,
 ) -> tuple[conversion_process.ConvertedFile, ...]:
-    """Those that hold the numbers that their recipe says.
+    """The files with the tensor types of their recipe.
 
-    A file that nobody asked for by name is left out with a warning, another one has failed.
+    Another file is left out with a warning, or has failed if it was requested by name.
     """
-    kept = []
-    for file in converted:
+    result = []
+    for file in files:
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(inputs.read(Path(file.path), inputs.FINISHED))
         recipe = RECIPES.load(file.recipe).RECIPE
@@ -80,16 +80,16 @@ def of_the_right_types(
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
             _check_types(Path(file.path).name, facts, recipe, config.io, tuple(in_float))
         except InputError as error:
-            asked = (file.recipe, file.format) in planned.jobs
-            if planned.strict and asked:
+            requested = (file.recipe, file.format) in planned.jobs
+            if planned.strict and requested:
                 reporter.failed.append(conversion_process.failure(file.recipe, file.format, error))
             else:
                 reporter.warn(conversion_process.left_out(file.recipe, file.format, error))
         else:
-            kept.append(file)
+            result.append(file)
             if recipe.full_integer and between:
                 reporter.warn(_computed_in_float(Path(file.path).name, between))
-    return tuple(kept)
+    return tuple(result)
 
 
 def _computed_in_float(name: str, ops: Sequence[str]) -> NamedWarning:
@@ -100,72 +100,72 @@ def _computed_in_float(name: str, ops: Sequence[str]) -> NamedWarning:
     )
 
 
-def _without(facts: FileFacts, kept: Sequence[str]) -> FileFacts:
-    """The facts without the layers that make `kept` tensors, or are a part of them."""
-    # ONNX names what an operator of TFLite becomes after the first path of its tensor.
-    stems = tuple(name.partition(";")[0] for name in kept)
+def _without(facts: FileFacts, tensors: Sequence[str]) -> FileFacts:
+    """The facts without the layers that output `tensors`, or that are a part of such a layer."""
+    # ONNX names the operators for a TFLite operator after the first path of its tensor.
+    stems = tuple(name.partition(";")[0] for name in tensors)
 
     def stays(name: str) -> bool:
-        return name not in kept and not any(
+        return name not in tensors and not any(
             name == stem or name.startswith(f"{stem}/") for stem in stems
         )
 
     return dataclasses.replace(facts, layers=tuple(x for x in facts.layers if stays(x.name)))
 
 
-def _opened(data: DataRef) -> Samples:
+def _open(data: DataRef) -> Samples:
     return dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
     )
 
 
 def golden_samples(planned: ExportPlan, reporter: Reporter) -> tuple[int, ...]:
-    """Indices of readable images, spread over the validation split and so over its classes."""
-    samples = _opened(planned.data)
-    found: list[int] = []
+    """Indices of readable images, spread over the validation split and thus over its classes."""
+    samples = _open(planned.data)
+    indices: list[int] = []
     for start in np.linspace(0, len(samples), GOLDEN_SAMPLES, endpoint=False, dtype=int):
         for index in range(start, len(samples)):
-            if index in found:
+            if index in indices:
                 continue
             try:
                 samples.image(index)
             except BrokenImage as error:
                 reporter.warn(NamedWarning("broken-image", error.message))
                 continue
-            found.append(index)
+            indices.append(index)
             break
-    if not found:
+    if not indices:
         raise InputError(f"{planned.data.source} has no image that can be read")
-    return tuple(found)
+    return tuple(indices)
 
 
 @dataclass
 class Exam:
-    """Opens each finished file again and holds it against what it was made from."""
+    """Opens each finished file again and compares it with its model."""
 
     planned: ExportPlan
     config: ExportConfig
-    finished: conversion_process.ConversionSummary
+    summary: conversion_process.ConversionSummary
     golden: tuple[int, ...]
     staging: Path
     reporter: Collector
 
     def __post_init__(self) -> None:
-        size = self.finished.resolution
+        size = self.summary.resolution
         spec = dataclasses.replace(
-            self.planned.source.spec, resolution=size, classes=self.finished.classes
+            self.planned.source.spec, resolution=size, classes=self.summary.classes
         )
-        named = self.planned.named
-        if not spec.preprocessing.labels and len(named) == spec.classes:
-            said = dataclasses.replace(spec.preprocessing, labels=named)
-            spec = dataclasses.replace(spec, preprocessing=said)
+        class_names = self.planned.class_names
+        if not spec.preprocessing.labels and len(class_names) == spec.classes:
+            pre = dataclasses.replace(spec.preprocessing, labels=class_names)
+            spec = dataclasses.replace(spec, preprocessing=pre)
         data = dataclasses.replace(self.planned.data, resolution=size)
-        self.samples = _opened(data)
+        self.samples = _open(data)
         self.spec = spec
         self.data = dataclasses.replace(data, identity=self.samples.identity)
-        self.shared = tuple(self.reporter.warnings)
+        self.common_warnings = tuple(self.reporter.warnings)
         self.images = self._save_images()
-        self.reference = np.asarray(self.finished.reference, np.float32)
+        self.reference = np.asarray(self.summary.reference, np.float32)
         if not np.any(self.reference):
             raise InputError(
                 "the model answers 0 for every class of every golden image",
@@ -173,7 +173,7 @@ class Exam:
             )
 
     def _save_images(self) -> tuple[str, ...]:
-        """Writes the golden images as golden/<sha256>.png; their names."""
+        """Writes the golden images as golden/<sha256>.png and returns their names."""
         (self.staging / "golden").mkdir()
         names = []
         for index in self.golden:
@@ -185,7 +185,7 @@ class Exam:
         return tuple(names)
 
     def artifact(self, file: conversion_process.ConvertedFile) -> Artifact:
-        """The record of one file; InputError where it is not what it should be."""
+        """Makes the record of one file; InputError if the file is not its model."""
         path = Path(file.path)
         content = inputs.read(path, inputs.FINISHED)
         recipe = RECIPES.load(file.recipe).RECIPE
@@ -241,23 +241,23 @@ class Exam:
             sqnr_db=sqnr,
             data=self.data,
             calibration=self.planned.calibration if recipe.calibration else "",
-            calibration_images=self.finished.calibration_images if recipe.calibration else 0,
+            calibration_images=self.summary.calibration_images if recipe.calibration else 0,
             key=self.planned.key,
             convert_seconds=file.seconds,
             tools=tools(),
             tried=file.tried,
             trained_on=self.planned.training if recipe.training else "",
             kept_float=self.config.keep_float if recipe.full_integer else (),
-            warnings=(*self.shared, *there),
+            warnings=(*self.common_warnings, *there),
         )
-        if self.planned.judged:
+        if self.planned.evaluates:
             return artifact
         far = far_from_float(artifact, sqnr, f"{len(self.golden)} golden images")
         return dataclasses.replace(artifact, warnings=(*artifact.warnings, *far))
 
 
 def _ends_in(output: Output, facts: FileFacts) -> Output:
-    """What a record says that a file ends in; what its model ends in may be a softmax."""
+    """The output kind of a file for its record; a model may have its own softmax."""
     if output == "model" and facts.logits != facts.outputs[0].name:
         return "softmax"
     return output
@@ -268,12 +268,14 @@ def _check_types(
 ) -> None:
     if len(facts.inputs) != 1 or len(facts.outputs) != 1:
         raise InputError(f"{name} has {len(facts.inputs)} inputs, {len(facts.outputs)} outputs")
-    wanted = "float32"
+    expected = "float32"
     if recipe.full_integer and io != "float":
-        wanted = "uint8" if io == "uint8" else f"int{recipe.activation_bits}"
+        expected = "uint8" if io == "uint8" else f"int{recipe.activation_bits}"
     for tensor in (*facts.inputs, *facts.outputs):
-        if tensor.dtype != wanted:
-            raise InputError(f"{name} came out with {tensor.name} in {tensor.dtype}, not {wanted}")
+        if tensor.dtype != expected:
+            raise InputError(
+                f"{name} came out with {tensor.name} in {tensor.dtype}, not {expected}"
+            )
     if recipe.full_integer and in_float:
         raise InputError(
             f"{name} would still compute {', '.join(sorted(set(in_float)))} in float",
@@ -282,7 +284,7 @@ def _check_types(
 
 
 def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> None:
-    """InputError where golden logits say that the file is not its model."""
+    """InputError if the golden logits show that the file is not its model."""
     least = LEAST_SQNR.get(recipe.weight_bits)
     if not np.isfinite(sqnr) or (least is not None and sqnr < least):
         raise InputError(

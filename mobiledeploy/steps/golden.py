@@ -1,4 +1,4 @@
-"""Golden samples: the images beside an artifact, answered again and held against its record."""
+"""Golden samples: runs the images beside an artifact again and compares with its record."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mobiledeploy.core.types import Artifact, DataRef, Golden, NamedWarning, Out
 from mobiledeploy.steps import answers, golden_inputs
 
 TOLERATED_STEPS = 1.0
-"""On the runtime and the instruction set that made them, golden outputs come again."""
+"""The same runtime and instruction set must reproduce golden outputs within this limit."""
 _LEVELS = 255
-# What the kernels of the runtimes choose by, as Linux names it.
+# The CPU features by which runtimes choose kernels, with the names of Linux.
 _FEATURES = (
     "avx2",
     "avx512f",
@@ -37,10 +37,9 @@ _FEATURES = (
 
 @dataclass(frozen=True)
 class Replay:
-    """What an artifact answers now for its golden samples: logits [N, classes], real-valued.
+    """The current answers of an artifact to its golden samples: real-valued logits [N, classes].
 
-    `step` is what one code of the logits stands for, or a 255th of their range where they are
-    floats.
+    `step` is the value of one code of the logits, or a 255th of their range if they are floats.
     """
 
     logits: NDArray[np.float32]
@@ -50,7 +49,7 @@ class Replay:
 
 
 def isa() -> str:
-    """This machine's instruction set, as far as kernels depend on it: 'x86_64 avx2 avx512_vnni'."""
+    """This machine's instruction set as kernels depend on it: 'x86_64 avx2 avx512_vnni'."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -64,60 +63,67 @@ def images(path: Path, golden: Golden) -> tuple[Path, ...]:
     """The golden images of the artifact at `path`.
 
     Raises:
-        InputError: none were kept, one is absent or not the one that was kept, or the record names
-            a file elsewhere.
+        InputError: there are none, one is absent or was changed, or the record names a file
+            elsewhere.
     """
-    found = tuple(path.parent / name for name in golden.images)
-    for image in found:
+    paths = tuple(path.parent / name for name in golden.images)
+    for image in paths:
         golden_inputs.golden_content(path.parent, image)
-    if not found or len(found) != len(golden.logits):
+    if not paths or len(paths) != len(golden.logits):
         raise InputError(f"{path} has no golden samples", "export it again, with --force")
-    return found
+    return paths
 
 
 def replay(path: Path, artifact: Artifact, reporter: Reporter) -> Replay:
-    """Answers the golden images again, on the default runtime of the artifact's format.
+    """Runs the golden images again, on the default runtime of the artifact's format.
 
     Raises:
         InputError: see `images`; or NaN among the answers.
     """
-    kept = images(path, artifact.golden)
+    paths = images(path, artifact.golden)
     shelf = FORMATS.load(artifact.format)
     with artifacts.scratch() as scratch:
         probe = Path(scratch, f"probe-{path.name}")
         probe.write_bytes(shelf.expose_tensor(inputs.read(path, inputs.FINISHED), artifact.logits))
         facts = shelf.inspect(inputs.read(probe, inputs.FINISHED))
         # A data set of class folders, in order, one for each image; two classes at least.
-        for number, image in enumerate((*kept, *kept[:1])):
+        for number, image in enumerate((*paths, *paths[:1])):
             folder = Path(scratch, "golden", f"{number:04}")
             folder.mkdir(parents=True)
             (folder / image.name).write_bytes(inputs.read(image, inputs.IMAGE))
         data = DataRef(str(Path(scratch, "golden")), "all", artifact.spec.resolution)
         runtime, logits = answers.logits(
-            probe, facts, artifact.spec.preprocessing, data, range(len(kept)), reporter=reporter
+            probe, facts, artifact.spec.preprocessing, data, range(len(paths)), reporter=reporter
         )
     scale = facts.outputs[0].scale
     return Replay(logits, scale[0] if scale else float(np.ptp(logits)) / _LEVELS, runtime, isa())
 
 
 def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning | None]:
-    """Whether the golden outputs came again; on another runtime or machine that is only told."""
+    """Whether the golden outputs are reproduced.
+
+    Another runtime or machine gives a warning only.
+    """
     golden = artifact.golden
-    recorded = np.asarray(golden.logits, np.float32)
-    if recorded.shape != now.logits.shape:
+    golden_logits = np.asarray(golden.logits, np.float32)
+    if golden_logits.shape != now.logits.shape:
         raise InputError(
             f"{artifact.path} answers with {now.logits.shape[1]} classes, its record has "
-            f"{recorded.shape[1]}",
+            f"{golden_logits.shape[1]}",
             "export it again, with --force",
         )
-    steps = float(np.max(np.abs(recorded - now.logits)) / now.step) if now.step else 0.0
+    steps = float(np.max(np.abs(golden_logits - now.logits)) / now.step) if now.step else 0.0
     count = len(golden.images)
-    told = f"golden outputs differ by {steps:.3g} steps at most from those of the export"
+    message = f"golden outputs differ by {steps:.3g} steps at most from those of the export"
     if (golden.runtime, golden.isa) != (now.runtime, now.isa):
-        made = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"
-        message = f"{told}, which ran on {made}; this is {now.runtime} on {now.isa}"
+        origin = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"
+        message = f"{message}, which ran on {origin}; this is {now.runtime} on {now.isa}"
         return None, NamedWarning("golden-elsewhere", message, "other kernels round otherwise")
-    passed = steps <= TOLERATED_STEPS
-    line = told if passed else f"{told}: the file is not what was exported, or its kernels changed"
-    kind: Outcome = "pass" if passed else "fail"
+    within = steps <= TOLERATED_STEPS
+    line = (
+        message
+        if within
+        else f"{message}: the file is not what was exported, or its kernels changed"
+    )
+    kind: Outcome = "pass" if within else "fail"
     return Verdict("golden", "", kind, steps, None, TOLERATED_STEPS, count, None, line), None

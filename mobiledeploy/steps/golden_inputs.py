@@ -1,4 +1,4 @@
-"""Golden images of an artifact, and the input that it is timed or counted with: the first."""
+"""Golden images of an artifact, and its input for timing and counting: the first of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AGAIN = "export again, with --force"
 
 
 def sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
-    """A file with the raw input of the artifact's first golden image; None where it has none."""
+    """A file with the raw input of the artifact's first golden image; None if it has no images."""
     if not artifact.golden.images:
         return None
     pixels = golden(path.parent, path.parent / artifact.golden.images[0])
@@ -30,7 +30,7 @@ def sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
 
 
 def golden(folder: Path, file: Path) -> Pixels:
-    """A golden image of the artifact in `folder`, if it is the one that its record speaks of."""
+    """A golden image of the artifact in `folder`; InputError if its record means another file."""
     content = golden_content(folder, file)
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
@@ -40,9 +40,9 @@ def golden(folder: Path, file: Path) -> Pixels:
 
 
 def golden_content(folder: Path, file: Path) -> bytes:
-    """A golden image's file, if it is the one that the record was made with.
+    """The content of a golden image's file; InputError if the record was made with another file.
 
-    A record from elsewhere may name any file: only a regular one below its own folder is opened.
+    A record from elsewhere may name any file: only a regular file below its own folder is opened.
     """
     try:
         real = file.resolve()

@@ -1,7 +1,7 @@
-"""A model of Keras that is alive in this process, as the file that a verb opens.
+"""Turns a Keras model object of this process into a file for a verb.
 
-It goes the ordinary way: it is saved to a folder of ours, and a process of its own reads it. Which
-Keras it is of, its classes say; no framework is imported here.
+It is saved to a temporary folder, and a child process reads it like any other file. Its classes
+show whether it is of Keras 2 or 3; no framework is imported here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobiledeploy.core.errors import InputError, UsageError, first_line
 from mobiledeploy.steps.arguments import AnyPath
 
 _KERAS = ("keras", "tf_keras")
-# What to do with what is alive and not of Keras, by the package of its class.
+# Hints for objects that are not of Keras, by the package of their class.
 _WAYS = {
     "torch": "torch.export.save(torch.export.export(model.eval(), (image,)), 'model.pt2'), then "
     "give that path",
@@ -31,7 +31,7 @@ class KerasModel(Protocol):
 
     @property
     def name(self) -> str:
-        """The model's own name, which its folder will have."""
+        """The model's own name, which names its output folder."""
         ...
 
     @property
@@ -42,10 +42,10 @@ class KerasModel(Protocol):
 
 @contextmanager
 def as_file(model: AnyPath | KerasModel | None) -> Iterator[Path | None]:
-    """The path of a model; one that is alive lies there as long as the context is open.
+    """The path of a model; the file of a model object exists as long as the context is open.
 
     Raises:
-        UsageError: an object of another kind; the hint says the way that works for it.
+        UsageError: an object of another kind; the hint says how to export it.
         InputError: Keras cannot save the model.
     """
     if model is None or isinstance(model, str | os.PathLike):

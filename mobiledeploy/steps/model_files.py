@@ -1,4 +1,4 @@
-"""What a model file of the user's is; no framework opens it."""
+"""Detects the kind of a user's model file, without a framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What timing on a phone takes besides: it is valid, or tried again, or there is no figure."""
+"""The rules for timings on phones: a timing is valid, or repeated, or there is no figure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mobiledeploy.core.ports import Reporter, Session
 from mobiledeploy.core.types import Measured
 
 TRIES = 3
-"""How often an artifact is timed at most."""
+"""The most timings of one artifact."""
 
 COOL_SECONDS = 120.0
-"""How long a phone is given to cool down before the next try, at most."""
+"""The longest cool-down of a phone before the next try."""
 
 
 class Measure(Protocol):
-    """How an artifact is timed: as it was asked, or shorter."""
+    """Times an artifact, for the requested time or a shorter one."""
 
     def __call__(self, *, seconds: float | None = None) -> Measured:
         """One measurement."""
@@ -33,40 +33,44 @@ class Measure(Protocol):
 
 _LOOK_SECONDS = 5.0
 _SHORT_SECONDS = 0.5
-# Off, on, on, off: the warming of the phone counts for both.
+# Off, on, on, off: the phone's warming affects both states equally.
 _STATES = (False, True, True, False)
 
 
 class Guard:
-    """Sees to it that what is timed in a session is valid; where it is no phone, it lets it be."""
+    """Makes sure that the timings of a session are valid if the device is a phone."""
 
     def __init__(
-        self, session: Session, asked: recording.BenchRequest, recorded: bool, reporter: Reporter
+        self,
+        session: Session,
+        request: recording.BenchRequest,
+        is_recording: bool,
+        reporter: Reporter,
     ) -> None:
         self._session = session
-        self._asked = asked
+        self._request = request
         self._reporter = reporter
-        self._sleep: Callable[[float], None] = _no_sleep if recorded else time.sleep
+        self._sleep: Callable[[float], None] = _no_sleep if is_recording else time.sleep
         self._clocks: str | None = None
 
-    def timed(self, name: str, measure: Measure) -> Measured:
-        """A measurement by `measure`; VoidError where no try was valid."""
-        if not self._asked.device.startswith("adb"):
+    def measure(self, name: str, measure: Measure) -> Measured:
+        """A valid measurement by `measure`; VoidError if no try was valid."""
+        if not self._request.device.startswith("adb"):
             return measure()
-        if self._clocks is None and self._asked.fixed_performance:
+        if self._clocks is None and self._request.fixed_performance:
             self._clocks = hold_clocks(
                 self._session, partial(measure, seconds=_SHORT_SECONDS), self._reporter
             )
-        made = valid(
+        measured = valid(
             measure,
             self._session,
             name,
             self._reporter,
-            fixed_runs=self._asked.runs is not None,
+            fixed_runs=self._request.runs is not None,
             sleep=self._sleep,
         )
-        facts = {**made.facts_before, "fixed_performance": self._clocks or "not tried"}
-        return replace(made, facts_before=facts)
+        facts = {**measured.facts_before, "fixed_performance": self._clocks or "not tried"}
+        return replace(measured, facts_before=facts)
 
 
 def valid(
@@ -78,10 +82,10 @@ def valid(
     fixed_runs: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Measured:
-    """The first valid measurement of TRIES; a cool-down lies between two.
+    """The first valid measurement of TRIES, with cool-downs between them.
 
     Raises:
-        VoidError: none was valid, or the delegate did not take the graph.
+        VoidError: no measurement was valid, or the delegate did not take the graph.
     """
     start = session.facts()
     for attempt in range(1, TRIES + 1):
@@ -94,20 +98,20 @@ def valid(
         reasons = validity.disturbances(measured, fixed_runs=fixed_runs)
         if not reasons:
             return measured
-        said = "; ".join(reasons)
+        text = "; ".join(reasons)
         if attempt < TRIES:
-            reporter.say(f"{name}: void, {said}; cooling down, then try {attempt + 1} of {TRIES}")
+            reporter.say(f"{name}: void, {text}; cooling down, then try {attempt + 1} of {TRIES}")
             _cool_down(session, start, sleep)
     raise VoidError(
-        f"void: {name} in {TRIES} tries: {said}",
+        f"void: {name} in {TRIES} tries: {text}",
         "let the phone cool down, leave it alone meanwhile, and measure again",
     )
 
 
 def hold_clocks(session: Session, block: Callable[[], Measured], reporter: Reporter) -> str:
-    """Tries the fixed-performance mode, and keeps it if times spread less with it.
+    """Tries the fixed-performance mode, and keeps it on if times spread less with it.
 
-    `block` is a short timing. Returns what to keep in the facts: whether it is on and what it did.
+    `block` is a short timing. Returns the text for the facts: whether it is on, and its effect.
     """
     if not session.hold_clocks(True):
         return "not there"
@@ -130,12 +134,12 @@ def hold_clocks(session: Session, block: Callable[[], Measured], reporter: Repor
 
 
 def _no_sleep(seconds: float) -> None:
-    """What is played back waits for nothing."""
+    """A recording that is played back needs no waiting."""
 
 
 def _cool_down(session: Session, start: Mapping[str, str], sleep: Callable[[float], None]) -> None:
-    begun = session.clock()
-    while session.clock() - begun < COOL_SECONDS:
+    start_s = session.clock()
+    while session.clock() - start_s < COOL_SECONDS:
         sleep(_LOOK_SECONDS)
         if validity.cool(start, session.facts()):
             return

@@ -1,7 +1,7 @@
-"""The published tables: `models/tables/<name>.csv`, figures with their source.
+"""The published tables, `models/tables/<name>.csv`: figures with their source.
 
-Three kinds, told by their columns: a grid of networks, the layers of one network, and the shares of
-its kinds of layers. A user's own folder comes before ours, as for model cards.
+Their columns tell three kinds apart: a grid of networks, the layers of one network, and the shares
+of its kinds of layers. A user's own folder comes before ours, as for model cards.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Published(Record):
-    """A network as a paper prints it; networks without a model card are left out of a table.
+    """The published figures of a network; networks without a model card are left out of a table.
 
-    `mult_adds` and `params` are as printed, in units of one, with half a unit of their last digit
-    as `*_rounding`; None where nothing is printed. `top1` is a fraction, of ImageNet's validation
-    set. `note` says why print and count differ where they do.
+    `mult_adds` and `params` are the printed numbers, and `*_rounding` is half a unit of their last
+    digit; None if nothing is printed. `top1` is a fraction of ImageNet's validation set. `note`
+    explains a difference between the printed number and our count.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Published(Record):
 
 @dataclass(frozen=True)
 class PublishedLayer(Record):
-    """A row of a table of layers: `filter` and `size` as printed, numbers with x between."""
+    """A row of a table of layers: `filter` and `size` are as printed, numbers with x between."""
 
     source: str
     card: str
@@ -76,13 +76,13 @@ Rows = tuple[Published, ...] | tuple[PublishedLayer, ...] | tuple[PublishedShare
 
 
 def names() -> tuple[str, ...]:
-    """Every table's name, sorted."""
-    found = (path.stem for folder in cards.folders() for path in folder.glob("tables/*.csv"))
-    return tuple(sorted(set(found)))
+    """The names of all tables, sorted."""
+    stems = (path.stem for folder in cards.folders() for path in folder.glob("tables/*.csv"))
+    return tuple(sorted(set(stems)))
 
 
 def load(name: str) -> Rows:
-    """A table's rows; UsageError for an unknown name, InputError for a file that is no table."""
+    """The rows of a table; UsageError for an unknown name, InputError for a broken file."""
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
@@ -98,7 +98,7 @@ def grids() -> tuple[Published, ...]:
 
 
 def read(path: Path) -> Rows:
-    """The rows of a file; InputError naming it and the line."""
+    """The rows of a file; InputError names the file and the line."""
     try:
         text = inputs.text(path, inputs.TABLE)
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -106,14 +106,14 @@ def read(path: Path) -> Rows:
         lines = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    for known, parse in _KINDS.items():
-        if columns == known:
-            rows = tuple(_parsed(parse, row, f"{path}, line {line}") for line, row in lines)
+    for kind_columns, parse in _KINDS.items():
+        if columns == kind_columns:
+            rows = tuple(_parse_row(parse, row, f"{path}, line {line}") for line, row in lines)
             return cast(Rows, rows)
     raise InputError(f"{path}: the columns {','.join(columns)} are of no table that is known")
 
 
-def _parsed(parse: Callable[[Mapping[str, str]], R], row: dict[str, str], where: str) -> R:
+def _parse_row(parse: Callable[[Mapping[str, str]], R], row: dict[str, str], where: str) -> R:
     if None in row or None in row.values():
         raise InputError(f"{where}: not as many fields as columns")
     try:
@@ -147,7 +147,10 @@ def _millions(text: str) -> int | None:
 
 
 def _rounding(text: str) -> int:
-    """Half a unit of the last digit that is printed; that of 3e2 is a hundred."""
+    """Half a unit of the last printed digit, in units of one.
+
+    The last digit of 3e2 is a hundred.
+    """
     exponent = Decimal(text).as_tuple().exponent if text else 0
     return round(0.5e6 * 10.0 ** int(exponent))
 

@@ -1,4 +1,4 @@
-"""A diagnosis as an image: what each layer delivers, and where the error of the answer enters."""
+"""A diagnosis as an image: the SQNR of each layer, and its share of the answer's error."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = (".svg", ".png")
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# The colours of Okabe and Ito, which colour-blind people can tell apart.
 _CAUSES = (("clipped", "#d55e00"), ("coded", "#0072b2"), ("weighted", "#999999"))
 _LEGEND = {"clipped": "beyond the range", "coded": "rounding to codes", "weighted": "weights"}
 _DELIVERED, _OWN = "#000000", "#009e73"
 
 
 def check(path: Path) -> None:
-    """Refuses what `draw` could not do, before the work is done.
+    """Refuses, before the work, what `draw` cannot do.
 
-    UsageError for a name that ends otherwise than in .svg or .png, or a folder that is not there;
+    UsageError for a name that does not end in .svg or .png, or a folder that does not exist;
     MissingError without matplotlib.
     """
     if path.suffix.lower() not in KINDS:
@@ -37,19 +37,19 @@ def check(path: Path) -> None:
 
 
 def draw(diagnosis: QuantizationDiagnosis, path: Path) -> None:
-    """Writes the image, in the format that the name's end says; the same for the same record.
+    """Writes the image in the format of the name's suffix; the same record gives the same bytes.
 
-    Left: decibels of each layer's values, as delivered and its own. Right: each layer's share of
-    the logits' error, by cause.
+    Left: the SQNR of each layer in dB, as delivered and its own. Right: each layer's share of the
+    logits' error, by cause.
     """
     check(path)
-    # Takes half a second to import, which no other command shall wait for.
+    # The import takes half a second, which only this function should cost.
     import matplotlib
 
     stream = io.BytesIO()
     kind = path.suffix.lower()[1:]
-    # Nothing of a matplotlibrc, which may be the current folder's and have LaTeX run. A name with
-    # dollar signs is no formula.
+    # A matplotlibrc is ignored, because it may be in the current folder and run LaTeX. A name with
+    # dollar signs is not a formula.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": "mobiledeploy", "text.parse_math": False})
@@ -69,10 +69,10 @@ def _figure(diagnosis: QuantizationDiagnosis) -> Figure:
         ("as delivered", [x.sqnr_db for x in layers], _DELIVERED, "o"),
         ("its own, inputs exact", [x.own_sqnr_db for x in layers], _OWN, "D"),
     ):
-        known = [(v, y) for v, y in zip(values, places, strict=True) if abs(v) < LARGEST_SQNR_DB]
+        finite = [(v, y) for v, y in zip(values, places, strict=True) if abs(v) < LARGEST_SQNR_DB]
         left.plot(
-            [v for v, _ in known],
-            [y for _, y in known],
+            [v for v, _ in finite],
+            [y for _, y in finite],
             marker,
             color=colour,
             label=name,

@@ -1,4 +1,4 @@
-"""How a verb speaks to Python where no reporter is given: warnings, a log, a notebook's bar."""
+"""The default reporter of the Python API: warnings, a log, a progress bar in notebooks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mobiledeploy.core.types import NamedWarning
 _LOG = logging.getLogger("mobiledeploy")
 
 
-class _Shown(Protocol):
-    """What IPython gives for an output that can be replaced."""
+class _DisplayHandle(Protocol):
+    """IPython's handle of an output that can be replaced."""
 
     def update(self, output: object) -> None:
         """Shows `output` in its place."""
@@ -26,19 +26,18 @@ class _Shown(Protocol):
 
 
 class PythonReporter:
-    """A Reporter for scripts and notebooks: what a verb uses where none is given.
+    """A Reporter for scripts and notebooks, the default of the verbs.
 
-    Warnings go to `warnings`, as `DeployWarning`; what is going on goes to the logger
-    `mobiledeploy`, at level INFO. In a notebook a bar shows the step that is at work; elsewhere
-    nothing is printed.
+    Warnings go to `warnings` as `DeployWarning`; lines go to the logger `mobiledeploy` at level
+    INFO. In a notebook a bar shows the progress of a step; elsewhere nothing is printed.
     """
 
     def __init__(self) -> None:
-        self._bar: _Shown | None = None
+        self._bar: _DisplayHandle | None = None
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of a step named `what`: a bar in a notebook, nothing elsewhere."""
-        # A notebook's process has imported it already.
+        # The process of a notebook has already imported this module.
         if "ipykernel.zmqshell" not in sys.modules:
             return
         from IPython.display import HTML, display
@@ -50,11 +49,11 @@ class PythonReporter:
             self._bar.update(output)
 
     def warn(self, warning: NamedWarning) -> None:
-        """A warning, at the line outside of mobiledeploy that called."""
+        """Issues a warning at the calling line outside of mobiledeploy."""
         warnings.warn(warning.text, DeployWarning, stacklevel=_outside())
 
     def say(self, line: str) -> None:
-        """What is going on."""
+        """A line about what is going on."""
         _LOG.info("%s", line)
 
 
@@ -66,7 +65,7 @@ def _bar(what: str, done: int, total: int) -> str:
 
 
 def _outside() -> int:
-    """The `stacklevel` of the first caller whose file is not of this package."""
+    """The `stacklevel` of the first caller outside of this package."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
         frame, level = frame.f_back, level + 1

@@ -1,4 +1,4 @@
-"""What `--device` and `--via` mean: which device of the shelf, by which name, driven by what."""
+"""Turns `--device` and `--via` into a device of the shelf, its name, and a runner."""
 
 from __future__ import annotations
 
@@ -21,71 +21,73 @@ Via = Literal["auto", "adb", "emulator"]
 
 @dataclass(frozen=True)
 class ResolvedDevice:
-    """A device of the shelf, and what its `open` takes: the name that records bear."""
+    """A device of the shelf, and the name for its `open`, which records hold too."""
 
     plugin: str
     name: str
 
     @property
-    def recorded(self) -> bool:
-        """Whether nothing runs there: it is played back."""
+    def is_recording(self) -> bool:
+        """Whether a recording is played back, and nothing runs."""
         return DEVICES.load(self.plugin).KIND == "recorded"
 
     @property
     def recorded_at(self) -> str:
-        """When what is played back was recorded, as the store writes it; "" for all else."""
-        return recording.read(self.file).made_at if self.recorded else ""
+        """When the recording was made, in the form of the store; "" for all other devices."""
+        return recording.read(self.file).made_at if self.is_recording else ""
 
     @property
     def file(self) -> Path:
-        """The recording that is played back; UsageError where none is named."""
+        """The file of the recording; UsageError if none is named."""
         name = self.name.partition(":")[2]
         if not name:
             raise UsageError("which recording?", f"--device {self.plugin}:FILE")
         return Path(name)
 
     @property
-    def counted(self) -> bool:
-        """Whether instructions are counted there instead of time."""
+    def counts_instructions(self) -> bool:
+        """Whether the device counts instructions instead of time."""
         return DEVICES.load(self.plugin).KIND == "counted"
 
     @property
     def phone(self) -> bool:
-        """Whether the rules for phones hold: facts, cool-downs, void measurements."""
+        """Whether the rules for phones apply: facts, cool-downs, void measurements."""
         return self.plugin == "adb"
 
-    def timed(self, what: str) -> None:
-        """UsageError where `what` needs time and there is none."""
-        if self.counted:
+    def need_times(self, what: str) -> None:
+        """UsageError if `what` needs times and the device counts instructions."""
+        if self.counts_instructions:
             raise UsageError(
                 f"{what} is for times, and {self.name} counts instructions",
                 "bench both: counts are exact and can be compared as they are",
             )
 
-    def runner(self, wanted: str | None) -> str:
-        """The runner's name; by default native on a phone and python here.
+    def runner(self, name: str | None) -> str:
+        """The name of the runner; the default is native on a phone and python on this host.
 
-        UsageError where it cannot run there.
+        UsageError if it cannot run there.
         """
         usual = DEVICES.load(self.plugin).RUNNER
-        chosen = wanted or usual
-        if self.phone and chosen == "python":
+        runner = name or usual
+        if self.phone and runner == "python":
             raise UsageError("no Python runs on a phone", f"--runner {usual}")
-        if not self.phone and chosen == "benchmark_model":
+        if not self.phone and runner == "benchmark_model":
             raise UsageError("benchmark_model is for phones", "--device adb")
-        return chosen
+        return runner
 
 
-def asked(place: ResolvedDevice, runner: str | None, **given: Any) -> recording.BenchRequest:
-    """What a timing is asked for, with the defaults of its place; of a recording what it was then.
+def bench_request(
+    place: ResolvedDevice, runner: str | None, **fields: Any
+) -> recording.BenchRequest:
+    """The request for a timing, with the defaults of its device; for a recording, its own request.
 
-    `given`: the fields of `recording.BenchRequest` but for device and runner.
+    `fields` are those of `recording.BenchRequest` except device and runner.
 
     Raises:
-        UsageError: the runner does not run there, or has no such runtime.
-        InputError: the recording is none.
+        UsageError: the runner does not run on the device, or has no such runtime.
+        InputError: the file is not a recording.
     """
-    if place.recorded:
+    if place.is_recording:
         then = recording.read(place.file).asked
         refusal = InputError(f"{place.file} asks for what no bench does", "record it again")
         try:
@@ -95,49 +97,49 @@ def asked(place: ResolvedDevice, runner: str | None, **given: Any) -> recording.
         if then.runs is not None and then.runs < stats.FEWEST:
             raise refusal
         return then
-    chosen = place.runner(runner)
-    known = RUNNERS.load(chosen).runtimes()
-    if given["runtime"] not in (None, *known):
+    name = place.runner(runner)
+    runtimes = RUNNERS.load(name).runtimes()
+    if fields["runtime"] not in (None, *runtimes):
         raise UsageError(
-            f"the runner {chosen} has no runtime {given['runtime']!r}",
-            f"there are {', '.join(known)}",
+            f"the runner {name} has no runtime {fields['runtime']!r}",
+            f"there are {', '.join(runtimes)}",
         )
-    return recording.BenchRequest(device=place.name, runner=chosen, **given)
+    return recording.BenchRequest(device=place.name, runner=name, **fields)
 
 
 def recorded_at(device: str) -> str:
-    """When what `--device DEVICE` plays back was recorded; "" where it plays nothing back."""
+    """When the recording of `--device DEVICE` was made; "" for devices that play nothing back."""
     plugin = device.partition(":")[0]
     return ResolvedDevice(plugin, device).recorded_at if plugin in DEVICES.names() else ""
 
 
 def resolve(device: str, via: Via = "auto") -> ResolvedDevice:
-    """Where to go for `--device DEVICE --via VIA`.
+    """The device that `--device DEVICE --via VIA` means.
 
     DEVICE is a device of the shelf (host, adb, replay), one of its machines (adb:SERIAL), or a
-    phone's model as people write it (pixel, pixel-6). VIA "emulator" takes the emulated core that
-    the card of such a model names, connected or not.
+    phone's model (pixel, pixel-6). VIA "emulator" takes the emulated core of that model's card,
+    even if the phone is connected.
 
     Raises:
-        UsageError: several phones are of that model, or the word is near to a device's name.
-        DeviceError: no phone of that model is connected, what is connected is listed; or no
+        UsageError: several phones are of that model, or the word is similar to a device's name.
+        DeviceError: no phone of that model is connected (the hint lists the connected ones), or no
             emulated core is like its own.
-        MissingError: the emulator is not here.
+        MissingError: the emulator is not installed.
     """
     kind = device.partition(":")[0]
     if kind in DEVICES.names():
         return ResolvedDevice(kind, device if kind != "adb" or ":" in device else _the_phone())
     if via == "emulator":
-        return emulated(device_cards.matching(device) or device_cards.load(device))[0]
+        return emulated_core(device_cards.matching(device) or device_cards.load(device))[0]
     return _phone(device)
 
 
-def emulated(card: DeviceCard) -> tuple[ResolvedDevice, str]:
-    """The emulated core that stands for the fastest core of a card, and what it is to that.
+def emulated_core(card: DeviceCard) -> tuple[ResolvedDevice, str]:
+    """The emulated core that stands for the fastest core of a card, and a description of it.
 
     Raises:
-        DeviceError: the card names none, or the emulator here has none of them.
-        MissingError: the emulator is not here.
+        DeviceError: the card names no core, or the emulator here has none of them.
+        MissingError: the emulator is not installed.
     """
     if not card.emulate:
         raise DeviceError(
@@ -147,12 +149,12 @@ def emulated(card: DeviceCard) -> tuple[ResolvedDevice, str]:
     own = card.cores[0].name if card.cores else "own"
     cores = {one.name: one for one in DEVICES.load("emulator").available()}
     for core in card.emulate:
-        found = cores.get(f"emulator:{core}")
-        if found and found.fix:
-            raise MissingError("no emulated core is here yet", found.fix)
-        if found:
+        info = cores.get(f"emulator:{core}")
+        if info and info.fix:
+            raise MissingError("no emulated core is here yet", info.fix)
+        if info:
             like = "its own core" if _fits(core, own) else f"in place of its {own}"
-            return ResolvedDevice("emulator", found.name), f"an emulated {core}, {like}"
+            return ResolvedDevice("emulator", info.name), f"an emulated {core}, {like}"
     raise DeviceError(
         f"the emulator here has no {' or '.join(card.emulate)}",
         f"it has {', '.join(name.partition(':')[2] for name in cores)}; a newer qemu-user has more",
@@ -160,10 +162,10 @@ def emulated(card: DeviceCard) -> tuple[ResolvedDevice, str]:
 
 
 def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
-    """The card that stands in where `--device DEVICE` names a phone that is not connected.
+    """The card that stands in if `--device DEVICE` names a phone that is not connected.
 
-    None for a device of the shelf, for a phone that is connected, ready or not, and where no card
-    has such a name: `resolve` then says where to go, or why not.
+    None for a device of the shelf, for a connected phone, ready or not, and if no card has such a
+    name: `resolve` then finds the device or refuses.
     """
     if via != "auto" or device.partition(":")[0] in DEVICES.names():
         return None
@@ -173,35 +175,35 @@ def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
     return card
 
 
-def _phone(wanted: str) -> ResolvedDevice:
-    """The connected phone whose model fits `wanted`."""
-    phones = [one for one in _connected() if _fits(wanted, _model(one))]
-    exact = [one for one in phones if _words(_model(one)) == _words(wanted)]
+def _phone(name: str) -> ResolvedDevice:
+    """The connected phone whose model fits `name`."""
+    phones = [one for one in _connected() if _fits(name, _model(one))]
+    exact = [one for one in phones if _words(_model(one)) == _words(name)]
     ready = [one for one in exact or phones if not one.fix]
     if len(ready) == 1:
         return ResolvedDevice("adb", ready[0].name)
     if ready:
         raise UsageError(
-            f"{len(ready)} phones are a {wanted}", f"choose one: --device {_list(ready)}"
+            f"{len(ready)} phones are a {name}", f"choose one: --device {_list(ready)}"
         )
     if phones:
-        raise DeviceError(f"the {wanted} is not ready", phones[0].fix)
-    return _without(wanted)
+        raise DeviceError(f"the {name} is not ready", phones[0].fix)
+    return _refuse(name)
 
 
-def _without(wanted: str) -> ResolvedDevice:
-    """What stands in for a phone that is not connected: nothing does."""
+def _refuse(name: str) -> ResolvedDevice:
+    """Raises DeviceError for a phone that is not connected."""
     connected = _connected()
     there = f"connected: {_list(connected)}" if connected else "no phone is connected"
     raise DeviceError(
-        f"no phone {wanted} is connected",
+        f"no phone {name} is connected",
         f"{there}; --device takes {', '.join(DEVICES.names())}, a phone's model, or a "
         "card that `mobiledeploy devices` lists",
     )
 
 
 def _the_phone() -> str:
-    """`adb:SERIAL` where one phone is meant; else `adb`, whose `open` says what is wrong."""
+    """`adb:SERIAL` if one phone is meant; otherwise `adb`, whose `open` says what is wrong."""
     if serial := os.environ.get("ANDROID_SERIAL"):
         return f"adb:{serial}"
     ready = [one.name for one in _connected() if not one.fix]
@@ -216,12 +218,12 @@ def _model(phone: DeviceInfo) -> str:
     return phone.about.partition(",")[0]
 
 
-def _fits(wanted: str, model: str) -> bool:
-    """Whether `wanted` names this model: pixel and pixel-3 fit a Pixel 3 XL, pixel-3a does not."""
-    words = _words(wanted)
-    found = _words(model)
+def _fits(name: str, model: str) -> bool:
+    """Whether `name` means this model: pixel and pixel-3 fit a Pixel 3 XL, pixel-3a does not."""
+    words = _words(name)
+    model_words = _words(model)
     return bool(words) and any(
-        found[start : start + len(words)] == words for start in range(len(found))
+        model_words[start : start + len(words)] == words for start in range(len(model_words))
     )
 
 

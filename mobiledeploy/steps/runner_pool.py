@@ -1,4 +1,4 @@
-"""Runner processes that answer for images: one for each core, ranges of images handed out."""
+"""Runner processes that answer for images, one for each core; each gets ranges of images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mobiledeploy.core.plugins import RUNNERS
 from mobiledeploy.core.ports import Process, Session
 from mobiledeploy.core.types import Target
 
-# A runner answers for a range in seconds; one that says nothing for so long never will.
+# A runner answers for a range in seconds; a runner that is silent for so long hangs.
 PATIENCE_S = 600.0
-# A range of images is at most so long, and shorter towards the end, so that all cores finish
+# The longest range of images. Ranges get shorter towards the end, so that all cores finish
 # together.
 _LONGEST_RANGE = 32
 _RANGES_LEFT = 4
 
 
 def answer_row(answer: protocol.Answer) -> NDArray[np.float32]:
-    """The answer's scores or logits, float32 [classes]; DeviceError where it holds none."""
+    """The answer's scores or logits, float32 [classes]; DeviceError if it has none."""
     try:
         data = base64.b64decode(answer.row, validate=True)
         return np.frombuffer(data, "<f4")
@@ -34,7 +34,7 @@ def answer_row(answer: protocol.Answer) -> NDArray[np.float32]:
 
 
 def image_ranges(count: int, workers: int) -> Iterator[tuple[int, int]]:
-    """0..count in ranges that get shorter towards the end."""
+    """Splits 0..count into ranges that get shorter towards the end."""
     start = 0
     while start < count:
         length = max(1, min(_LONGEST_RANGE, (count - start) // (_RANGES_LEFT * workers)))
@@ -43,7 +43,7 @@ def image_ranges(count: int, workers: int) -> Iterator[tuple[int, int]]:
 
 
 class RunnerPool:
-    """Runner processes that answer for ranges of images, each with the next range in hand."""
+    """Runner processes that answer for ranges of images; each has its next range in advance."""
 
     def __init__(
         self, session: Session, path: Path, target: Target, work: protocol.Work, workers: int
@@ -54,16 +54,16 @@ class RunnerPool:
         self._argv = RUNNERS.load(target.runner).predict(session.push(path), target)
         self._work = work
         self._listener = protocol.Listener(path.name, PATIENCE_S)
-        self._begun = self._ended = 0.0
+        self._start = self._end = 0.0
 
     def seconds(self) -> float:
-        """From when all runners were ready to the last answer so far."""
-        return max(self._ended - self._begun, 1e-9)
+        """The time from the readiness of all runners to the last answer so far."""
+        return max(self._end - self._start, 1e-9)
 
     def answers(
         self, ranges: Iterator[tuple[int, int]]
     ) -> Iterator[protocol.Answer | protocol.Skipped]:
-        """Every answer, in no order; the runners are gone when this ends, however it ends."""
+        """Every answer, in no order; the runners are killed when this ends, also after an error."""
         processes: list[Process] = []
         try:
             for number in range(self.workers):
@@ -82,19 +82,19 @@ class RunnerPool:
             if not isinstance(event, protocol.Ready):
                 raise DeviceError(f"the runner said {type(event).__name__} before it was ready")
             self.ready = event
-        self._begun = self._ended = time.perf_counter()
+        self._start = self._end = time.perf_counter()
 
     def _share(
         self, processes: Sequence[Process], ranges: Iterator[tuple[int, int]]
     ) -> Iterator[protocol.Answer | protocol.Skipped]:
-        # What each runner has been asked for and has not answered: the range that it works on,
-        # and one more, so that it never waits for us.
+        # The requests to each runner without an answer: the range that it works on, and one more,
+        # so that it never waits for us.
         waiting: list[list[tuple[int, int]]] = [[] for _ in processes]
 
         def refill(number: int) -> None:
-            while len(waiting[number]) < 2 and (given := next(ranges, None)):
-                waiting[number].append(given)
-                processes[number].send(f"{given[0]} {given[1]}")
+            while len(waiting[number]) < 2 and (next_range := next(ranges, None)):
+                waiting[number].append(next_range)
+                processes[number].send(f"{next_range[0]} {next_range[1]}")
 
         for number in range(len(processes)):
             refill(number)
@@ -106,7 +106,7 @@ class RunnerPool:
             if event.index != start:
                 raise DeviceError(f"the runner answered for image {event.index}, not {start}")
             waiting[number][0] = (start + 1, stop)
-            self._ended = time.perf_counter()
+            self._end = time.perf_counter()
             if start + 1 == stop:
                 del waiting[number][0]
                 refill(number)

@@ -1,4 +1,4 @@
-"""Which runtime runs a format, with which delegate, and in which version it is here."""
+"""Which runtime runs a format, its delegate, and its installed version."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mobiledeploy.core.types import Artifact, Target
 
 
 def of_format(format_: str) -> tuple[str, ...]:
-    """The runtimes of a format; the first is taken where none is named."""
+    """The runtimes of a format; the first is the default."""
     names = [(not r.PREFERRED, name) for name, r in RUNTIMES.each() if format_ in r.FORMATS]
     return tuple(name for _, name in sorted(names))
 
 
 def published_as(format_: str) -> tuple[str, ...]:
-    """Names that published latencies give the runtimes of a format."""
+    """The names of a format's runtimes in published latencies."""
     names = (n for _, r in RUNTIMES.each() if format_ in r.FORMATS for n in r.PUBLISHED_AS)
     return tuple(dict.fromkeys(names))
 
 
 def target(artifact: Artifact, runtime: str | None = None) -> Target:
-    """Where an artifact is evaluated, as its record will say.
+    """The target of an evaluation for its record.
 
     Raises:
-        InputError: nothing here runs the artifact's format.
+        InputError: no runtime runs the artifact's format.
         UsageError: `runtime` runs other formats, or there is no such runtime.
     """
     name = runtime or default_runtime(artifact)
@@ -39,7 +39,7 @@ def target(artifact: Artifact, runtime: str | None = None) -> Target:
 
 
 def runtime_version(runtime: str) -> str:
-    """The version of a runtime that is installed here; "" where it is not."""
+    """The installed version of a runtime; "" if it is not installed."""
     try:
         return metadata.version(RUNTIMES.load(runtime).PACKAGE)
     except metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def runtime_version(runtime: str) -> str:
 
 
 def default_runtime(artifact: Artifact) -> str:
-    """The runtime where none is named; InputError for a format that nothing here runs."""
+    """The default runtime of an artifact; InputError for a format without a runtime."""
     names = of_format(artifact.format)
     if not names:
         formats = sorted({f for _, plugin in RUNTIMES.each() for f in plugin.FORMATS})

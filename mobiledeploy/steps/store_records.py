@@ -1,4 +1,4 @@
-"""The store's records as verbs read them, and the files that records are moved in."""
+"""Reads records of the store and of exported files for the verbs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Store, StoredRecord
 
 
-def filters(**given: str | None) -> dict[str, str]:
-    """What is given as `Store.results` takes it; UsageError for a wrong `since`."""
-    wanted = {name: value for name, value in given.items() if value is not None}
-    if "recipe" in wanted:
-        wanted["recipe"] = RECIPE_ALIASES.get(wanted["recipe"], wanted["recipe"])
-    if "since" in wanted:
-        wanted["since"] = _moment(wanted["since"])
-    for name, value in wanted.items():
+def filters(**values: str | None) -> dict[str, str]:
+    """The filters that are not None, for `Store.results`; UsageError for a wrong `since`."""
+    chosen_values = {name: value for name, value in values.items() if value is not None}
+    if "recipe" in chosen_values:
+        chosen_values["recipe"] = RECIPE_ALIASES.get(
+            chosen_values["recipe"], chosen_values["recipe"]
+        )
+    if "since" in chosen_values:
+        chosen_values["since"] = _moment(chosen_values["since"])
+    for name, value in chosen_values.items():
         if value != units.whole(value):
             raise UsageError(f"the {name} {units.whole(value)} is no text", "give UTF-8")
-    return wanted
+    return chosen_values
 
 
 def _moment(text: str) -> str:
-    """A moment as the store writes them, in UTC, which it also is without an offset of its own."""
+    """A moment in the form of the store, in UTC; without an offset it is taken as UTC."""
     try:
         moment = datetime.fromisoformat(text)
         return records.timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
@@ -36,10 +38,10 @@ def _moment(text: str) -> str:
 
 
 def read(path: Path) -> Iterator[StoredRecord]:
-    """The records of a file that `export` wrote; InputError where it is no such file."""
+    """The records of a file of `results export`; InputError for another file."""
     with inputs.open_file(path, inputs.RECORDS) as stream:
         number = 0
-        # Not more of a line than a record can be: the whole file may be one.
+        # Reads at most the size of a record, because the whole file may be one line.
         while line := stream.readline(inputs.RECORD + 1):
             number += 1
             where = f"{path}, line {number}"
@@ -50,7 +52,7 @@ def read(path: Path) -> Iterator[StoredRecord]:
 
 
 def present() -> Store:
-    """The store, where there is one: to look for it is no reason to make it."""
+    """Opens the store; UsageError if there is none, because reading must not make it."""
     if not store.path().exists():
         raise UsageError(
             f"nothing is kept in {store.path()} yet",

@@ -1,7 +1,7 @@
-"""One job of a sweep, in a process of its own: a model exported with all its recipes, and judged.
+"""One job of a sweep in its own process: exports a model with all recipes and evaluates it.
 
-The process works in a folder aside with a store of its own. What it made comes back as text, files
-and records, so that the driver alone writes, and a job that dies has left nothing.
+The process works in a temporary folder with its own store. Its files and records come back as text.
+So only the driver writes, and a job that dies leaves nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FOLDER = "mobiledeploy-job"
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What is exported; `workers` share the cores of a machine."""
+    """The export of one job; `workers` share the cores of a machine."""
 
     arch: str
     alpha: float | None
@@ -43,7 +43,7 @@ class SweepJob:
     workers: int
 
     def config(self, out: Path) -> ExportConfig:
-        """The export that it is."""
+        """The arguments of the export."""
         return ExportConfig(
             arch=self.arch,
             alpha=self.alpha,
@@ -64,9 +64,9 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gives back: its files, compressed, by their path below `--out`, and records.
+    """The result of a job: its compressed files, by their path below `--out`, and its records.
 
-    `artifacts` are the files that the export made, in its order, `failed` those that it could not.
+    `artifacts` are the exported files in the order of the export, `failed` those without a file.
     """
 
     key: str
@@ -77,12 +77,12 @@ class JobResult:
 
 
 def work(text: str, worker: int) -> str:
-    """Runs the job in `text` in a process of its own; a record of `JobResult`, or of `Failure`.
+    """Runs the job in `text` in its own process; returns a record of `JobResult` or `Failure`.
 
-    Whatever happens to that process, an out-of-memory kill too, is an answer.
+    The death of that process, also by an out-of-memory kill, is a `Failure`.
     """
     job = records.loads(SweepJob, text, "the job")
-    # What jobs left that were killed along with their worker goes, too: Ray does so.
+    # This also removes folders of jobs that were killed with their worker, as Ray does.
     with artifacts.staging(Path(tempfile.gettempdir(), _FOLDER)) as folder:
         log = folder / "log"
         with (
@@ -94,14 +94,14 @@ def work(text: str, worker: int) -> str:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
-                # What a buffer still holds for a child that died would be an error on closing.
+                # Without a buffer, closing the pipe to a dead child raises no error.
                 bufsize=0,
                 env=os.environ | {"MOBILEDEPLOY_STORE": str(folder / "store.db")},
             ) as child,
         ):
             assert child.stdin and child.stdout
             try:
-                # Its standard input stays open: it ends with this process.
+                # Its standard input stays open, so the child ends with this process.
                 with suppress(BrokenPipeError):
                     child.stdin.write(f"{worker} {records.line(job)}\n".encode())
                     child.stdin.flush()
@@ -121,20 +121,20 @@ def _death(code: int, log: Path) -> Failure:
 
 
 def share(cores: Sequence[int], worker: int, workers: int) -> frozenset[int]:
-    """The cores of a worker: their equal part; workers beyond the number of cores share them."""
+    """The cores of a worker, an equal part; workers beyond the number of cores share cores."""
     each = max(1, len(cores) // workers)
     first = worker * each % len(cores)
     return frozenset(cores[first : first + each])
 
 
 def serve(make: Callable[[SweepJob], JobResult]) -> None:
-    """The child's side of `work`: reads the job, does it on its share of the cores, and answers."""
+    """The child's side of `work`: reads the job, runs it on its share of the cores, and answers."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     number, _, text = sys.stdin.readline().partition(" ")
     threading.Thread(target=_die_with_parent, args=(Path.cwd(),), daemon=True).start()
     job = records.loads(SweepJob, text, "the job")
-    # Affinity, which every library's pool of threads goes by.
+    # Thread pools of all libraries follow the affinity.
     os.sched_setaffinity(0, share(sorted(os.sched_getaffinity(0)), int(number), job.workers))
     try:
         answer: JobResult | Failure = make(job)
@@ -146,7 +146,7 @@ def serve(make: Callable[[SweepJob], JobResult]) -> None:
 
 def _die_with_parent(folder: Path) -> None:
     sys.stdin.read()
-    # Who made this folder is gone.
+    # The parent that made this folder is gone.
     if folder.name.startswith(f".{_FOLDER}."):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""One artifact timed: runs of one input at batch 1 until their median is known to 1 %."""
+"""Times one artifact: runs of one input at batch 1 until their median is known to 1 %."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
 from mobiledeploy.steps import golden_inputs, resolve, runtimes
 
 SECONDS = 5.0
-"""How long one artifact is timed at most, unless the number of runs is fixed."""
-# As the native runner counts.
+"""The longest timing of one artifact, unless the number of runs is fixed."""
+# The limit of the native runner.
 MOST_RUNS = 1 << 30
 # Fewer runs, or a shorter time, can look steady by chance.
 LEAST_RUNS = 20
 LEAST_SECONDS = 0.5
-# A runner speaks about every 100 ms, and ends soon after it was asked to.
+# A runner writes about every 100 ms, and ends soon after a request to stop.
 PATIENCE_S = 60.0
-# Above this share of one core, what others computed meanwhile can be seen in the times.
+# Above this share of one core, other programs affect the times.
 BUSY = 0.25
 
 
 @contextmanager
-def opened(
+def open_session(
     place: resolve.ResolvedDevice,
-    asked: recording.BenchRequest,
+    request: recording.BenchRequest,
     record: Path | None,
     reporter: Reporter,
 ) -> Iterator[Session]:
-    """The session at a place; what passes in it is kept in the file `record`, void or not."""
+    """Opens the session on a device; its recording goes to the file `record`, void or not."""
     with DEVICES.load(place.plugin).open(place.name, exclusive=True, reporter=reporter) as session:
         if record is None:
             yield session
@@ -45,9 +45,9 @@ def opened(
         try:
             yield recorder
         except VoidError:
-            records.write_atomic(record, records.dumps(recorder.recording(asked)))
+            records.write_atomic(record, records.dumps(recorder.recording(request)))
             raise
-        records.write_atomic(record, records.dumps(recorder.recording(asked)))
+        records.write_atomic(record, records.dumps(recorder.recording(request)))
 
 
 def target(
@@ -59,12 +59,12 @@ def target(
     threads: int = 1,
     delegate: str | None = None,
 ) -> Target:
-    """Where and how an artifact is timed, as its record will say; arguments as for `bench`.
+    """The target of a timing for its record; the arguments are those of `bench`.
 
-    The delegate is "" for the default of another package's runtime: it is known when it has run.
+    The delegate is "" for the default of another package's runtime: the run will tell it.
 
     Raises:
-        InputError: nothing here runs the artifact's format.
+        InputError: no runtime runs the artifact's format.
         UsageError: `runtime` runs other formats.
     """
     plain = runtimes.target(artifact, runtime)
@@ -75,78 +75,78 @@ def target(
 
 @dataclass
 class Timing:
-    """One artifact being timed, again and again if need be."""
+    """The timing of one artifact, which can be repeated."""
 
     path: Path
     artifact: Artifact
-    asked: recording.BenchRequest
-    recorded: bool
+    request: recording.BenchRequest
+    is_recording: bool
     reporter: Reporter
     samples_ns: list[int] = field(default_factory=list)
     warnings: list[NamedWarning] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """UsageError and InputError as of `target`."""
-        asked = self.asked
+        request = self.request
         self.target = target(
             self.artifact,
-            device=asked.device,
-            runner=asked.runner,
-            runtime=asked.runtime,
-            threads=asked.threads,
-            delegate=asked.delegate,
+            device=request.device,
+            runner=request.runner,
+            runtime=request.runtime,
+            threads=request.threads,
+            delegate=request.delegate,
         )
-        self._runs, self._seconds = asked.runs, asked.seconds
+        self._runs, self._seconds = request.runs, request.seconds
         self._clock: Callable[[], float] = time.monotonic
         self._files: dict[str, str] | None = None
 
     def measure(self, session: Session, *, seconds: float | None = None) -> Measured:
-        """Runs the runner until the times are good enough, and draws up the record.
+        """Runs the runner until the times are good enough, and makes the record.
 
-        `seconds` is the time limit in place of the limit, or of the number of runs, that was asked.
+        `seconds` replaces the requested time limit or number of runs.
         """
-        self._runs = None if seconds else self.asked.runs
-        self._seconds = seconds or self.asked.seconds
+        self._runs = None if seconds else self.request.runs
+        self._seconds = seconds or self.request.seconds
         self._clock, self.samples_ns, self.warnings = session.clock, [], []
         target, driver = self.target, RUNNERS.load(self.target.runner)
         if self._files is None:
             machine = session.facts().get("machine", "")
-            # What is played back needs no runner: whether it is here or not is all the same.
-            wanted = {} if self.recorded else driver.files(machine, target.runtime)
-            self._files = {role: session.push(file) for role, file in wanted.items()}
+            # A recording that is played back needs no runner, so its files may be missing.
+            parts = {} if self.is_recording else driver.files(machine, target.runtime)
+            self._files = {role: session.push(file) for role, file in parts.items()}
         with artifacts.scratch() as folder:
             model = session.push(self.path)
             sample = golden_inputs.sample(self.path, self.artifact, folder)
             remote = None if sample is None else session.push(sample)
-            argv = () if self.recorded else driver.bench(model, target, remote, self._files)
-            before, begun = session.facts(), self._clock()
+            argv = () if self.is_recording else driver.bench(model, target, remote, self._files)
+            before, start = session.facts(), self._clock()
             process = driver.hear(session.run(cores.placed(argv, before, target.threads)), target)
             try:
-                ready, done = self._listen(process)
+                ready, end = self._listen(process)
             finally:
                 process.kill()
-            wall, after = self._clock() - begun, session.facts()
-        return self._measured(target, ready, done, before, after, wall)
+            wall, after = self._clock() - start, session.facts()
+        return self._measured(target, ready, end, before, after, wall)
 
     def _listen(self, process: Process) -> tuple[protocol.Ready, protocol.Done]:
-        """Collects samples until there are enough; those that come after that are left out."""
+        """Collects samples until there are enough; later samples are left out."""
         ready: protocol.Ready | None = None
-        begun, enough = self._clock(), False
-        asked = 0.0
+        start, enough = self._clock(), False
+        stop_time = 0.0
         listener = protocol.Listener(self.path.name, PATIENCE_S)
         listener.listen(0, process)
-        while not enough or self._clock() - asked < PATIENCE_S:
+        while not enough or self._clock() - stop_time < PATIENCE_S:
             _, event = listener.next()
             if isinstance(event, protocol.Ready):
-                ready, begun = event, self._clock()
+                ready, start = event, self._clock()
             elif isinstance(event, protocol.Done) and ready and enough:
                 return ready, event
             elif isinstance(event, protocol.Timed) and ready:
                 if not enough:
                     self.samples_ns += event.samples_ns
-                    enough = self._enough(self._clock() - begun)
+                    enough = self._enough(self._clock() - start)
                     if enough:
-                        asked = self._clock()
+                        stop_time = self._clock()
                         process.stop()
             else:
                 raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
@@ -176,7 +176,7 @@ class Timing:
         self,
         target: Target,
         ready: protocol.Ready,
-        done: protocol.Done,
+        end: protocol.Done,
         before: Mapping[str, str],
         after: Mapping[str, str],
         wall: float,
@@ -184,8 +184,8 @@ class Timing:
         warm = latency.warmups(self.samples_ns)
         steady = self.samples_ns[warm:][: self._runs]
         middle, low, high = stats.median_interval(steady)
-        self._warning_times(steady, ready)
-        self._warning_machine(before, after, wall * ready.threads, wall)
+        self._warn_times(steady, ready)
+        self._warn_machine(before, after, wall * ready.threads, wall)
         return Measured(
             artifact_sha256=self.artifact.sha256,
             target=Target(
@@ -196,7 +196,7 @@ class Timing:
             warmups_ns=tuple(self.samples_ns[:warm]),
             median_ns=middle,
             interval_ns=(low, high),
-            peak_rss_bytes=done.peak_rss_bytes,
+            peak_rss_bytes=end.peak_rss_bytes,
             delegated_nodes=ready.delegated_nodes,
             total_nodes=ready.total_nodes,
             facts_before=before,
@@ -204,7 +204,7 @@ class Timing:
             warnings=tuple(self.warnings),
         )
 
-    def _warning_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
+    def _warn_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
         width = stats.relative_width(steady)
         if width > latency.RELATIVE_WIDTH:
             limit = f"{self._runs} runs" if self._runs else f"{self._seconds:g} s"
@@ -227,18 +227,18 @@ class Timing:
                 "this is the speed of the builtin kernels",
             )
 
-    def _warning_machine(
+    def _warn_machine(
         self, before: Mapping[str, str], after: Mapping[str, str], own: float, wall: float
     ) -> None:
-        """`own` is the CPU time that the runner's threads may have taken, in seconds, of `wall`."""
+        """`own` is the CPU time of the runner's threads at most, in seconds, in `wall` seconds."""
 
-        def spent(fact: str) -> float:
+        def seconds_of(fact: str) -> float:
             try:
                 return float(after[fact]) - float(before[fact])
             except (KeyError, ValueError):
                 return 0.0
 
-        if max(spent("busy_cpu_s") - own, spent("stolen_cpu_s")) > BUSY * wall:
+        if max(seconds_of("busy_cpu_s") - own, seconds_of("stolen_cpu_s")) > BUSY * wall:
             self._warn(
                 "busy-machine",
                 "other programs computed meanwhile",

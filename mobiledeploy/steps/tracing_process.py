@@ -1,4 +1,4 @@
-"""Models -> their layers, in a process of its own (`child_process.py`), where TensorFlow runs."""
+"""Models -> their layers, in a child process (`child_process.py`), where TensorFlow runs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TraceRequest:
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A model's layers in execution order, in float, and how many numbers it holds.
+    """A float model's layers in execution order, and the number of its parameters.
 
-    `trainable` are those that training changes, `params` all, moving statistics too.
+    `trainable` counts those that training changes, `params` all of them, with moving statistics.
     """
 
     spec: ModelSpec
@@ -35,7 +35,7 @@ class TracedModel:
 
 
 def trace(sources: Sequence[Source], reporter: Reporter) -> Iterator[TracedModel]:
-    """The layers of each of `sources`, in their order; errors are raised as they were there."""
+    """The layers of each of `sources`, in their order; errors of the child are raised here."""
     with artifacts.scratch() as folder:
         answers = child_process.events(
             "tracing_process",
@@ -48,27 +48,25 @@ def trace(sources: Sequence[Source], reporter: Reporter) -> Iterator[TracedModel
             files=[name for source in sources for name in child_process.read_by(source) or [""]],
         )
         with closing(answers):
-            for _, traced in zip(sources, answers, strict=False):
-                yield traced
+            for _, model in zip(sources, answers, strict=False):
+                yield model
 
 
 def _work(request: TraceRequest, speak: child_process.Speaker) -> None:
     speak.progress("loading TensorFlow", 0, 1)
-    # Not at the top: the parent imports this file too, and stays without TensorFlow.
+    # Not at the top: the parent imports this file too, and must not import TensorFlow.
     from mobiledeploy.frameworks import tracing
 
     speak.progress("loading TensorFlow", 1, 1)
-    for done, wanted in enumerate(request.sources):
-        speak.progress("counting", done, len(request.sources))
-        opened = source_of(wanted).open(wanted)
-        # A finished file is analyzed as it is, and never comes here.
-        assert opened.network is not None
-        found = tracing.parameters(opened.network)
-        layers = tracing.layers(opened.network, opened.resolution)
-        spec = dataclasses.replace(
-            wanted.spec, resolution=opened.resolution, classes=opened.classes
-        )
-        speak.event(TracedModel(spec, layers, found.trainable, found.total))
+    for number, source in enumerate(request.sources):
+        speak.progress("counting", number, len(request.sources))
+        model = source_of(source).open(source)
+        # A finished file is analyzed without TensorFlow and never comes here.
+        assert model.network is not None
+        parameters = tracing.parameters(model.network)
+        layers = tracing.layers(model.network, model.resolution)
+        spec = dataclasses.replace(source.spec, resolution=model.resolution, classes=model.classes)
+        speak.event(TracedModel(spec, layers, parameters.trainable, parameters.total))
     speak.progress("counting", len(request.sources), len(request.sources))
 
 

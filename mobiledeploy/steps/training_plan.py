@@ -1,4 +1,4 @@
-"""Arguments of a training -> what it starts from, its data and its settings."""
+"""Arguments of a training -> its initial weights, its data and its settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
 
 RUNS = Path("runs")
 MOST_CLUSTERS = 256
-"""As many as int8 has codes: more gain nothing."""
+"""The number of codes of int8: more are of no use."""
 LARGEST_BATCH = 65_536
 
 SCHEDULES = {
@@ -77,8 +77,11 @@ SCHEDULES = {
         ),
     )
 }
-"""How networks are trained, by name. No schedule decays depthwise kernels, which have so few
-weights (Howard et al. 2017, section 3.2). The papers' epochs are not ours: see `--epochs`."""
+"""Training schedules by name.
+
+No schedule decays depthwise kernels, which have few weights (Howard et al. 2017, section 3.2). Our
+numbers of epochs differ from those of the papers: see `--epochs`.
+"""
 TF_CONFIG_EXAMPLE = (
     'for the first of two: TF_CONFIG=\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}\''
@@ -87,7 +90,7 @@ TF_CONFIG_EXAMPLE = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What the command line asks for; None means the default of the card or of the schedule."""
+    """The arguments of a training; None means the default of the card or of the schedule."""
 
     arch: str | None = None
     alpha: float | None = None
@@ -113,7 +116,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """An order that was found possible: what the child is asked for. `chief` writes the folder."""
+    """A training that has passed its checks: the child's request.
+
+    Only a chief writes the folder.
+    """
 
     request: training_process.TrainingRequest
     folder: Path
@@ -121,7 +127,7 @@ class TrainingPlan:
 
 
 def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
-    """All that a training depends on; DeployError for whatever can be refused beforehand."""
+    """Plans a training; DeployError for everything that can be refused before the work."""
     if config.freeze and not config.init:
         raise UsageError("--freeze keeps weights that --init brings", "give --init")
     chief = is_chief() if config.strategy == "multiworker" else True
@@ -129,8 +135,8 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
     card = cards.load(config.arch or DEFAULT_ARCHITECTURE)
     alpha = _alpha(card, config)
     spec = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
-    init, source, said = _init(config, card, spec, reporter)
-    base = config.overrides.over(said)
+    init, source, source_preprocessing = _init(config, card, spec, reporter)
+    base = config.overrides.over(source_preprocessing)
     if base is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
@@ -138,10 +144,10 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         )
     preprocessing.validate(base)
     labels = config.overrides.labels or ()
-    opened = dataset(config.data).open(
+    train_samples = dataset(config.data).open(
         config.data, "train", resolution=spec.resolution, labels=labels
     )
-    classes = opened.classes
+    classes = train_samples.classes
     if len(classes) < 2:
         raise InputError(
             f"{config.data} has training images of one class only, {classes[0]!r}",
@@ -151,10 +157,13 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         card, alpha=alpha, groups=config.groups, res=config.res, classes=len(classes)
     )
     spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(base, labels=classes))
-    held = dataset(config.data).open(
+    held_samples = dataset(config.data).open(
         config.data, "held", resolution=spec.resolution, labels=classes
     )
-    reporter.say(f"{len(opened)} images to train on, {len(held)} to judge by, of {config.data}")
+    reporter.say(
+        f"{config.data} has {len(train_samples)} images for training and "
+        f"{len(held_samples)} for validation"
+    )
     teacher = _teacher(config, card, spec, reporter) if config.teacher else None
     settings = TrainingSettings(
         schedule=schedule,
@@ -181,8 +190,8 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         records.refuse_irregular(folder / name)
     request = training_process.TrainingRequest(
         spec=spec,
-        train=_ref(config.data, "train", spec, opened.identity),
-        validation=_ref(config.data, "held", spec, held.identity),
+        train=_ref(config.data, "train", spec, train_samples.identity),
+        validation=_ref(config.data, "held", spec, held_samples.identity),
         settings=settings,
         init=str(init) if init else None,
         teacher=teacher,
@@ -236,7 +245,7 @@ def _check_settings(settings: TrainingSettings) -> None:
 
 
 def _alpha(card: ModelCard, config: TrainConfig) -> float | None:
-    """What was asked for, or that of the weights to start from."""
+    """The requested alpha, or that of the initial weights."""
     if config.alpha is not None or not config.init:
         return config.alpha
     if config.init == card_specs.DEMO:
@@ -255,10 +264,10 @@ def _widest_demo(card: ModelCard) -> float | None:
 def _init(
     config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Reporter
 ) -> tuple[Path | None, Weights | None, Preprocessing | None]:
-    """The weights to start from, and how their images were prepared, None where nobody knows."""
+    """The initial weights and the preprocessing of their images, None if it is not known."""
     own = dataclasses.replace(
         card.preprocessing,
-        # Drawn images have nothing at their edges to be cut off.
+        # The built-in images have no border to crop.
         crop=1.0 if config.data == card_specs.DEMO else card.preprocessing.crop,
     )
     if not config.init:
@@ -269,7 +278,7 @@ def _init(
             run = runs.load(path)
             _same_network(run, spec, path)
             return path / run.weights, run.spec.weights, run.spec.preprocessing
-        # Only its weights are read, so that no code of its own can run.
+        # Only its weights are read, so no code in it can run.
         file = model_files.detect(path, unsafe=True)
         if file.format != "h5" or file.framework != "tf_keras":
             raise InputError(
@@ -277,8 +286,8 @@ def _init(
             )
         weights = Weights(os.fsencode(path.name).decode("utf-8", "replace"), file.sha256, False)
         return path, weights, None if file.content == "model" else own
-    found = card_weights.weights(card, config.init, spec.alpha, spec.resolution[0], reporter)
-    return found.path, found.weights, own
+    weights_ = card_weights.weights(card, config.init, spec.alpha, spec.resolution[0], reporter)
+    return weights_.path, weights_.weights, own
 
 
 def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
@@ -289,17 +298,19 @@ def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
 
 
 def _teacher(config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Reporter) -> Source:
-    """The model to be distilled, at the student's resolution."""
+    """The teacher for distillation, at the student's resolution."""
     name = config.teacher
     assert name is not None
     labels: tuple[str, ...] = ()
     if name in (card_specs.DEMO, "imagenet"):
         alpha = _widest_demo(card) if name == card_specs.DEMO else card.default_alpha
-        found = card_weights.weights(card, name, alpha, spec.resolution[0], reporter)
-        fresh = card_specs.spec(card, alpha=alpha, res=spec.resolution[0], classes=found.classes)
-        labels = found.labels
+        weights_ = card_weights.weights(card, name, alpha, spec.resolution[0], reporter)
+        fresh = card_specs.spec(card, alpha=alpha, res=spec.resolution[0], classes=weights_.classes)
+        labels = weights_.labels
         _same_scaling(card.preprocessing, spec.preprocessing, name)
-        source = Source(dataclasses.replace(fresh, weights=found.weights), weights=str(found.path))
+        source = Source(
+            dataclasses.replace(fresh, weights=weights_.weights), weights=str(weights_.path)
+        )
     elif Path(name).is_dir() and runs.is_run(Path(name)):
         run = runs.load(Path(name))
         labels = run.spec.preprocessing.labels
@@ -344,7 +355,7 @@ def _same_scaling(theirs: Preprocessing, ours: Preprocessing, name: str) -> None
 
 
 def is_chief() -> bool:
-    """Whether this worker writes the run's folder; UsageError for a TF_CONFIG that cannot be."""
+    """Whether this worker writes the run's folder; UsageError for a broken TF_CONFIG."""
     text = os.environ.get("TF_CONFIG", "")
     if not text:
         raise UsageError("--strategy multiworker needs TF_CONFIG", TF_CONFIG_EXAMPLE)
@@ -370,7 +381,7 @@ def _name(text: str) -> str:
 def facts(
     spec: ModelSpec, data: DataRef, trained_on: str, settings: TrainingSettings
 ) -> dict[str, str]:
-    """What must be the same for a training to go on; its length may grow."""
+    """The facts that must be equal to resume a training; its number of epochs may grow."""
     whole = {
         "network": records.encode(dataclasses.replace(spec, weights=card_specs.RANDOM)),
         "training images": trained_on[:12],
@@ -384,12 +395,12 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             yield from _leaves(item, f"{name} {key}".strip())
     else:
-        # 0 and 0.0 are the same setting; JSON remembers which it was.
+        # 0 and 0.0 are the same setting, but JSON tells them apart.
         whole = isinstance(value, float) and value.is_integer()
         text = json.dumps(int(value) if whole else value).strip('"')
         yield name, "none" if value is None else text
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the folder holds a training, finished or begun."""
+    """Whether the folder holds a training, finished or not."""
     return runs.is_run(folder) or (folder / runs.STATE).is_dir()

@@ -1,8 +1,7 @@
-"""A training, in a process of its own (`steps/child_process.py`), where TensorFlow runs.
+"""A training in a child process (`steps/child_process.py`), where TensorFlow runs.
 
-Images are decoded once, by as many processes as there are processors, into a file of uint8 at the
-model's resolution that training maps into memory: whatever their number, memory holds what is
-being looked at.
+One process per core decodes the images once, into a file of uint8 at the model's resolution.
+Training maps this file into memory, so any number of images fits.
 """
 
 from __future__ import annotations
@@ -49,25 +48,25 @@ from mobiledeploy.steps.child_process import Speaker
 WEIGHTS, LOG, TENSORBOARD, IMAGES = "weights.h5", "log.csv", "tensorboard", "images"
 
 FEWEST_IMAGES = 10
-"""Below these, nothing can be trained."""
+"""Fewer images cannot train a network."""
 
 CHUNK = 64
 WORTH_A_POOL = 1_000
-"""Images. Processes take a second to start."""
+"""So many images are worth a pool of processes, which take a second to start."""
 
-# Moving averages have forgotten their start by then.
+# After so many steps, moving averages no longer depend on their initial values.
 FEW_STEPS = 500
 FEW_PER_CLASS = 100
-"""Training images. Below these a result says more of the images than of the network."""
+"""With fewer training images per class, the result depends more on them than on the network."""
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What to train. `train` and `validation` are the images, `settings` says how.
+    """A training to run: `train` and `validation` are the images, `settings` the options.
 
-    `init` is a Keras 2 HDF5 file. `folder` is the run's; a worker that is not the chief writes to
-    `own`, a folder of its own, and reads from `folder` only. `earlier` is the record of what was
-    done of this before. `tools` are versions for the record.
+    `init` is a Keras 2 HDF5 file. `folder` is the run's. A worker that is not the chief writes to
+    its own folder `own` and only reads from `folder`. `earlier` is the record of an unfinished run
+    to resume. `tools` are versions for the record.
     """
 
     spec: ModelSpec
@@ -85,13 +84,13 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """Images that lie decoded in a file: `labels` of those, and names of what was skipped."""
+    """Decoded images in a file: their `labels`, and the names of the skipped images."""
 
     labels: tuple[int, ...]
     skipped: tuple[str, ...]
 
 
-class _Heard:
+class _Collector:
     """Passes everything on, and keeps the warnings for the record."""
 
     def __init__(self, reporter: Reporter, warnings: Sequence[NamedWarning]) -> None:
@@ -106,7 +105,7 @@ class _Heard:
 
 
 def fit(request: TrainingRequest, reporter: Reporter) -> Run:
-    """Does the request in this process: the finished run, which stands in its folder.
+    """Runs the request in this process; returns the finished run, which is saved in its folder.
 
     Raises:
         InputError: images or weights that cannot be trained with, see `training.loop`.
@@ -114,35 +113,35 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
     """
     own = Path(request.own)
     chief = request.own == request.folder
-    heard = _Heard(reporter, request.warnings)
+    collector = _Collector(reporter, request.warnings)
     with records.writing(own):
         (own / runs.STATE).mkdir(parents=True, exist_ok=True)
     parts = {
-        ref.split: _prepare(ref, request.spec, own / IMAGES, heard)
+        ref.split: _prepare(ref, request.spec, own / IMAGES, collector)
         for ref in (request.train, request.validation)
     }
-    (images, train), (held_images, held) = parts["train"], parts["held"]
-    _check(request, train, held, heard)
-    # Not before: processes that decode need no TensorFlow, nor the memory that it takes.
-    heard.progress("loading TensorFlow", 0, 1)
+    (images, train), (held_pixels, held_set) = parts["train"], parts["held"]
+    _check(request, train, held_set, collector)
+    # Not earlier: processes that decode need neither TensorFlow nor its memory.
+    collector.progress("loading TensorFlow", 0, 1)
     from mobiledeploy.training import loop
 
-    heard.progress("loading TensorFlow", 1, 1)
+    collector.progress("loading TensorFlow", 1, 1)
     run = Run(
         spec=request.spec,
         data=request.validation,
         trained_on=request.train.identity,
         settings=request.settings,
         images=len(train.labels),
-        validation_images=len(held.labels),
+        validation_images=len(held_set.labels),
         history=request.earlier.history if request.earlier else (),
         best=0,
         top1=0.0,
         weights=WEIGHTS,
         dead_channels={},
-        skipped=train.skipped + held.skipped,
+        skipped=train.skipped + held_set.skipped,
         tools=request.tools,
-        warnings=tuple(heard.warnings),
+        warnings=tuple(collector.warnings),
     )
 
     def commit(history: tuple[Epoch, ...]) -> None:
@@ -154,37 +153,37 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
             best=best.number,
             top1=best.top1,
             weights=loop.best_name(best.number),
-            warnings=tuple(heard.warnings),
+            warnings=tuple(collector.warnings),
         )
         records.write_atomic(own / LOG, _log(history))
         records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
-        heard.say(_line(history, request.settings.epochs))
+        collector.say(_line(history, request.settings.epochs))
 
-    stretched = _stretched(request)
-    if stretched:
-        heard.warn(stretched)
+    warning = _stretched_schedule(request)
+    if warning:
+        collector.warn(warning)
     task = loop.Task(
         request.spec,
         request.settings,
         loop.LabelledImages(images, np.array(train.labels, np.int64)),
-        loop.LabelledImages(held_images, np.array(held.labels, np.int64)),
+        loop.LabelledImages(held_pixels, np.array(held_set.labels, np.int64)),
         init=Path(request.init) if request.init else None,
         teacher=request.teacher,
         state=own / runs.STATE,
         resume=Path(request.folder) / runs.STATE,
         tensorboard=own / TENSORBOARD if chief else None,
     )
-    dead = loop.train(task, run.history, reporter=heard, commit=commit)
+    dead = loop.train(task, run.history, reporter=collector, commit=commit)
     if dead:
-        heard.warn(_dead(dead, _steps(run)))
-    run = dataclasses.replace(run, dead_channels=dead, warnings=tuple(heard.warnings))
-    return _finished(run, loop.best_file(task, run.history), own, chief)
+        collector.warn(_dead_channels(dead, _steps(run)))
+    run = dataclasses.replace(run, dead_channels=dead, warnings=tuple(collector.warnings))
+    return _finish(run, loop.best_file(task, run.history), own, chief)
 
 
-def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:
-    """Weights and record in their places, the record last."""
+def _finish(run: Run, weights_file: Path, folder: Path, chief: bool) -> Run:
+    """Writes weights and record to their places, the record last."""
     best = runs.best(run.history, run.settings)
-    content = inputs.read(kept, inputs.MODEL)
+    content = inputs.read(weights_file, inputs.MODEL)
     weights = Weights(folder.name, records.sha256(content), pinned=False)
     run = dataclasses.replace(
         run,
@@ -201,15 +200,15 @@ def _finished(run: Run, kept: Path, folder: Path, chief: bool) -> Run:
 
 
 def _check(
-    request: TrainingRequest, train: PreparedImages, held: PreparedImages, reporter: Reporter
+    request: TrainingRequest, train: PreparedImages, held_set: PreparedImages, reporter: Reporter
 ) -> None:
-    """InputError for images that nothing can be learnt from, a warning where they teach little."""
+    """InputError for images that cannot train a network, a warning for too few images."""
     source, classes = request.train.source, request.train.labels
     counts = np.bincount(train.labels, minlength=len(classes))
-    if len(train.labels) < FEWEST_IMAGES or not held.labels:
+    if len(train.labels) < FEWEST_IMAGES or not held_set.labels:
         raise InputError(
             f"{source} has {len(train.labels)} readable images to train on and "
-            f"{len(held.labels)} to judge by",
+            f"{len(held_set.labels)} to judge by",
             f"at least {FEWEST_IMAGES} and 1 are needed",
         )
     there = [name for name, count in zip(classes, counts, strict=True) if count]
@@ -239,8 +238,8 @@ def _check(
         )
 
 
-def _stretched(request: TrainingRequest) -> NamedWarning | None:
-    """What is to be said where a schedule that ends with the run is made longer midway."""
+def _stretched_schedule(request: TrainingRequest) -> NamedWarning | None:
+    """A warning if a schedule that depends on the number of epochs is made longer midway."""
     earlier, settings = request.earlier, request.settings
     if not earlier or settings.schedule.decay_epochs or earlier.settings.epochs == settings.epochs:
         return None
@@ -253,14 +252,14 @@ def _stretched(request: TrainingRequest) -> NamedWarning | None:
 
 
 def _steps(run: Run) -> int:
-    """Batches that the network has seen since its training began."""
+    """The number of batches since the training began."""
     return run.settings.epochs * -(-run.images // run.settings.batch)
 
 
-def _dead(dead: dict[str, int], steps: int) -> NamedWarning:
+def _dead_channels(dead: dict[str, int], steps: int) -> NamedWarning:
     total = sum(dead.values())
-    shown = [f"{count} in {name}" for name, count in dead.items()]
-    more = f" and in {len(shown) - 5} more layers" if len(shown) > 5 else ""
+    channels = [f"{count} in {name}" for name, count in dead.items()]
+    more = f" and in {len(channels) - 5} more layers" if len(channels) > 5 else ""
     if steps < FEW_STEPS:
         advice = f"{steps} steps are too few to tell: train on"
     else:
@@ -271,7 +270,7 @@ def _dead(dead: dict[str, int], steps: int) -> NamedWarning:
     return NamedWarning(
         "dead-channels",
         f"{total} depthwise channel{'' if total == 1 else 's'} with one answer to every image: "
-        f"{', '.join(shown[:5])}{more}",
+        f"{', '.join(channels[:5])}{more}",
         advice,
     )
 
@@ -287,7 +286,10 @@ def _line(history: Sequence[Epoch], epochs: int) -> str:
 
 
 def _log(history: Sequence[Epoch]) -> str:
-    """One line per epoch, under the names of `Epoch`: written anew, so that none is there twice."""
+    """One line per epoch under the names of `Epoch`.
+
+    The file is rewritten, so no epoch is twice.
+    """
     out = io.StringIO()
     names = [field.name for field in dataclasses.fields(Epoch)]
     writer = csv.DictWriter(out, names, lineterminator="\n")
@@ -300,15 +302,15 @@ def _log(history: Sequence[Epoch]) -> str:
 
 
 def geometry(spec: ModelSpec) -> Preprocessing:
-    """`spec`'s preprocessing but for its scaling: pixels stay what they are."""
-    said = spec.preprocessing
-    return Preprocessing((0.0, 255.0), channels=said.channels, resize=said.resize, crop=said.crop)
+    """The preprocessing of `spec` without its scaling: pixels keep their values."""
+    pre = spec.preprocessing
+    return Preprocessing((0.0, 255.0), channels=pre.channels, resize=pre.resize, crop=pre.crop)
 
 
 def _prepare(
     ref: DataRef, spec: ModelSpec, folder: Path, reporter: Reporter
 ) -> tuple[NDArray[np.uint8], PreparedImages]:
-    """The images of `ref` at the model's resolution; an earlier call's where they still stand."""
+    """The images of `ref` at the model's resolution; those of an earlier call if they exist."""
     shape = geometry(spec)
     depends = [ref.identity, list(spec.resolution), records.encode(shape)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
@@ -353,22 +355,22 @@ def _decode(
     labels: list[int] = []
     skipped: list[str] = []
     what = f"preparing {ref.split} images"
-    for done, (indices, images, broken) in enumerate(_decoded(ref, samples, resolution, shape)):
+    for number, (indices, images, broken) in enumerate(_chunks(ref, samples, resolution, shape)):
         good = [index for index in indices if index not in broken]
         mapped[len(labels) : len(labels) + len(good)] = images
         labels += [samples.label(index) for index in good]
         skipped += [broken[index] for index in indices if index in broken]
-        reporter.progress(what, min((done + 1) * CHUNK, len(samples)), len(samples))
+        reporter.progress(what, min((number + 1) * CHUNK, len(samples)), len(samples))
     mapped.flush()
     records.put(part, path)
     return PreparedImages(tuple(labels), tuple(skipped))
 
 
 Chunk = tuple[range, NDArray[np.uint8], dict[int, str]]
-"""Indices, the images of those that can be read, and why the others cannot."""
+"""Indices, the readable images, and the errors of the others."""
 
 
-def _decoded(
+def _chunks(
     ref: DataRef, samples: Samples, resolution: tuple[int, int], shape: Preprocessing
 ) -> Iterator[Chunk]:
     count = len(samples)
@@ -393,7 +395,7 @@ def _decoded(
 
 
 def _end_with_parent() -> None:
-    """A pool's process waits for work for ever where its parent was killed."""
+    """Ends this process with its parent; without this, it would wait for work for ever."""
     parent = parent_process()
     assert parent is not None
 

@@ -1,6 +1,6 @@
-"""What a network costs, and how that compares with what is published of it.
+"""The cost of a network, and how it compares with published figures.
 
-A model is traced by TensorFlow in a process of its own; a finished file is read without it.
+TensorFlow traces a model in a child process; a finished file is read without it.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from mobiledeploy.steps.tracing_process import TracedModel
 CLASSES = 1000
 MOST_CHOICES = 5
 DEFAULT = "mobilenet_v1"
-# Kinds of layers that hold parameters and are no part of a paper's count.
+# Kinds of layers with parameters that papers do not count.
 _NORMALISATION = ("FusedBatchNormV3", "BatchNormalization")
 
 
 @dataclass(frozen=True)
 class Analysis(Record):
-    """A network and what it costs for one image; see `analysis.cost.Cost`.
+    """A network and its cost for one image; see `analysis.cost.Cost`.
 
-    `trainable_params` is None for a finished file, in which normalisation is folded away.
+    `trainable_params` is None for a finished file, because normalisation is folded there.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Analysis(Record):
     layers: tuple[LayerCost, ...]
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each layer that is counted, then one for each kind of layer."""
+        """A row for each counted layer, then one for each kind of layer."""
         total = self.mult_adds or 1
         layers = tuple(
             (
-                # TFLite joins the names of all that it has fused.
+                # TFLite joins the names of fused operators.
                 row.name.partition(";")[0],
                 row.kind,
                 "x".join(map(str, row.output[1:])),
@@ -100,10 +100,10 @@ class Analysis(Record):
 
 @dataclass(frozen=True)
 class NetworkComparison(Record):
-    """A published row beside the network that is built here.
+    """A published row and the network that is built here.
 
-    `params` are the trainable ones. `differs` where either is off by more than the rounding of the
-    print; `why` says the reason.
+    `params` are the trainable ones. `differs` is true if one of the two is off by more than the
+    rounding of the printed number; `why` is the reason.
     """
 
     published: Published
@@ -115,7 +115,7 @@ class NetworkComparison(Record):
 
 @dataclass(frozen=True)
 class LayerComparison(Record):
-    """A row of a paper's table of layers beside the layer that is built here."""
+    """A row of a paper's table of layers and the layer that is built here."""
 
     published: PublishedLayer
     type: str
@@ -128,7 +128,7 @@ class LayerComparison(Record):
 
 @dataclass(frozen=True)
 class ShareComparison(Record):
-    """A row of a paper's table of kinds beside what is built here; fractions.
+    """A row of a paper's table of kinds of layers and the network built here, as fractions.
 
     Parameters are those of convolutions and fully connected layers, without biases.
     """
@@ -142,7 +142,7 @@ class ShareComparison(Record):
 
 @dataclass(frozen=True)
 class TableComparison(Record):
-    """A published table beside what is built here; one of the three kinds has rows."""
+    """A published table and the networks built here; only one of the three kinds has rows."""
 
     table: str
     rows: tuple[NetworkComparison, ...] = ()
@@ -152,7 +152,7 @@ class TableComparison(Record):
 
 @dataclass(frozen=True)
 class Budget(Record):
-    """What may be spent: mult-adds, bytes of int8 weights, and the least top-1, a fraction."""
+    """Limits: mult-adds, bytes of int8 weights, and the least top-1, a fraction."""
 
     mult_adds: int | None = None
     size_bytes: int | None = None
@@ -163,7 +163,7 @@ class Budget(Record):
 class BudgetChoice(Record):
     """A published network within the budget.
 
-    `size_bytes` is an estimate: a byte for each parameter. `command` builds it here.
+    `size_bytes` is an estimate of one byte per parameter. `command` builds the network here.
     """
 
     published: Published
@@ -173,7 +173,7 @@ class BudgetChoice(Record):
 
 @dataclass(frozen=True)
 class BudgetChoices(Record):
-    """What fits a budget, best accuracy first."""
+    """The networks that fit a budget, best accuracy first."""
 
     budget: Budget
     choices: tuple[BudgetChoice, ...]
@@ -217,22 +217,22 @@ def analyze(
 
     Args:
         file: a model of your own (.h5, .keras, SavedModel, a live Keras model) or a finished
-            .tflite or .onnx. By default `arch` is built.
-        arch: a card that `models` lists; by default mobilenet_v1.
+            .tflite or .onnx. Without it, `arch` is built.
+        arch: a card of `models`; the default is mobilenet_v1.
         alpha: the width multiplier, above 0.
-        groups: of the pointwise convolutions (ShuffleNet).
+        groups: the groups of the pointwise convolutions (ShuffleNet).
         res: height and width of the input, in pixels.
-        classes: by default 1000.
-        unsafe: opens a model file whatever it names: its code runs.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        classes: the number of classes; the default is 1000.
+        unsafe: opens a model file even if it can run its own code.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
         The network and its layers.
 
     Raises:
-        UsageError: arguments that do not go with a file, or cannot be.
+        UsageError: arguments that do not go with a file, or are impossible.
         InputError: a file that cannot be read.
-        MissingError: TensorFlow is not here, and a finished file was not given.
+        MissingError: TensorFlow is not installed, and `file` is not a finished file.
     """
     reporter = reporter or PythonReporter()
     if file is None:
@@ -244,10 +244,10 @@ def analyze(
             res=res,
             classes=CLASSES if classes is None else classes,
         )
-        (traced,) = trace_verb.trace([Source(spec)], reporter)
-        return _analysis(traced, f"{card.title}, {card.paper}")
-    asked = {"--arch": arch, "--alpha": alpha, "--groups": groups, "--classes": classes}
-    for name, value in asked.items():
+        (model,) = trace_verb.trace([Source(spec)], reporter)
+        return _analysis(model, f"{card.title}, {card.paper}")
+    options = {"--arch": arch, "--alpha": alpha, "--groups": groups, "--classes": classes}
+    for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name} does not go with a model file", "leave it away")
     with as_file(file) as path:
@@ -256,11 +256,11 @@ def analyze(
 
 
 def _of_file(path: Path, res: int | None, unsafe: bool, reporter: Reporter) -> Analysis:
-    finished = _finished(path)
-    if finished is not None:
+    analysis = _analyze_finished(path)
+    if analysis is not None:
         if res is not None:
             raise UsageError("--res does not go with a finished file", "leave it away")
-        return finished
+        return analysis
     model = model_files.detect(path, unsafe=unsafe, reporter=reporter)
     if model.content == "weights":
         raise InputError(
@@ -269,14 +269,14 @@ def _of_file(path: Path, res: int | None, unsafe: bool, reporter: Reporter) -> A
         )
     model_files.need_layers(model, "export it, and analyze the float32.tflite")
     resolution = None if res is None else (res, res)
-    (traced,) = trace_verb.trace(
+    (traced_model,) = trace_verb.trace(
         [Source(_own_spec(model), file=model, resolution=resolution)], reporter
     )
-    return _analysis(traced, _text(path))
+    return _analysis(traced_model, _text(path))
 
 
 def _own_spec(file: ModelFile) -> ModelSpec:
-    """Of a user's file: what it is, tracing it tells; how it is fed does not matter here."""
+    """The spec of a user's file; tracing completes it, and preprocessing does not matter here."""
     return ModelSpec(
         name=_text(Path(file.path).stem),
         card=None,
@@ -290,31 +290,31 @@ def _own_spec(file: ModelFile) -> ModelSpec:
 
 
 def _text(name: str | Path) -> str:
-    """A file's name that a record can hold, also where the name is not UTF-8."""
+    """A file's name for a record, also if the name is not UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _analysis(traced: TracedModel, source: str) -> Analysis:
-    found = costs.cost(traced.layers)
-    spec = traced.spec
+def _analysis(model: TracedModel, source: str) -> Analysis:
+    cost = costs.cost(model.layers)
+    spec = model.spec
     return Analysis(
         name=spec.name,
         source=source,
         resolution=spec.resolution,
         classes=spec.classes,
-        mult_adds=found.mult_adds,
-        params=traced.params,
-        trainable_params=traced.trainable,
-        peak_activation_bytes=found.peak_activation_bytes,
-        intensity=found.intensity,
-        shares=found.shares,
-        uncounted=found.uncounted,
-        layers=found.layers,
+        mult_adds=cost.mult_adds,
+        params=model.params,
+        trainable_params=model.trainable,
+        peak_activation_bytes=cost.peak_activation_bytes,
+        intensity=cost.intensity,
+        shares=cost.shares,
+        uncounted=cost.uncounted,
+        layers=cost.layers,
     )
 
 
-def _finished(path: Path) -> Analysis | None:
-    """The analysis of a TFLite or ONNX file, None for any other."""
+def _analyze_finished(path: Path) -> Analysis | None:
+    """The analysis of a TFLite or ONNX file, None for other files."""
     for name in FORMATS.names():
         shelf = FORMATS.load(name)
         if path.suffix != shelf.SUFFIX:
@@ -324,7 +324,7 @@ def _finished(path: Path) -> Analysis | None:
             facts = shelf.inspect(data)
         except InputError as error:
             raise InputError(f"{path}: {error.message}", error.hint) from error
-        found = costs.cost(facts.layers)
+        cost = costs.cost(facts.layers)
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
         return Analysis(
@@ -332,14 +332,14 @@ def _finished(path: Path) -> Analysis | None:
             source=_text(path),
             resolution=(sides[0], sides[1]) if len(sides) == 2 else (0, 0),
             classes=facts.outputs[0].shape[-1] if facts.outputs and facts.outputs[0].shape else 0,
-            mult_adds=found.mult_adds,
-            params=found.params,
+            mult_adds=cost.mult_adds,
+            params=cost.params,
             trainable_params=None,
-            peak_activation_bytes=found.peak_activation_bytes,
-            intensity=found.intensity,
-            shares=found.shares,
-            uncounted=found.uncounted,
-            layers=found.layers,
+            peak_activation_bytes=cost.peak_activation_bytes,
+            intensity=cost.intensity,
+            shares=cost.shares,
+            uncounted=cost.uncounted,
+            layers=cost.layers,
         )
     return None
 
@@ -348,41 +348,41 @@ def _finished(path: Path) -> Analysis | None:
 
 
 def analyze_table(table: str, *, reporter: Reporter | None = None) -> TableComparison:
-    """Holds a published table beside the networks as they are built here.
+    """Compares a published table with the networks that are built here.
 
-    It is `analyze --table` of the command line.
+    This is `analyze --table` on the command line.
 
     Example:
         >>> found = md.analyze_table("howard2017-8")
         >>> [row.why for row in found.rows if row.differs]
 
     Args:
-        table: its name; an unknown one is answered by the names that there are.
-        reporter: hears of progress; by default a `PythonReporter`.
+        table: its name; the error for an unknown name lists all names.
+        reporter: is told of progress; the default is a `PythonReporter`.
 
     Returns:
-        Each row of the table beside what is counted here.
+        Each row of the table and our own count.
 
     Raises:
         UsageError: no table has this name.
-        MissingError: TensorFlow is not here.
+        MissingError: TensorFlow is not installed.
     """
     reporter = reporter or PythonReporter()
     rows = published.load(table)
     specs = [_spec_of(row) for row in rows]
-    # Each network once, however many rows speak of it.
+    # Each network is traced once, even if several rows are about it.
     distinct = {records.line(spec): Source(spec) for spec in specs}
-    made = trace_verb.trace(list(distinct.values()), reporter)
-    traced = dict(zip(distinct, made, strict=True))
-    whole = [traced[records.line(spec)] for spec in specs]
+    models = trace_verb.trace(list(distinct.values()), reporter)
+    by_spec = dict(zip(distinct, models, strict=True))
+    networks = [by_spec[records.line(spec)] for spec in specs]
     grid = [row for row in rows if isinstance(row, Published)]
     if grid:
-        return TableComparison(table, rows=tuple(map(_compared, grid, whole)))
+        return TableComparison(table, rows=tuple(map(_compare_network, grid, networks)))
     layers = [row for row in rows if isinstance(row, PublishedLayer)]
     if layers:
-        return TableComparison(table, layers=_compared_layers(layers, whole[0].layers))
+        return TableComparison(table, layers=_compare_layers(layers, networks[0].layers))
     shares = [row for row in rows if isinstance(row, PublishedShare)]
-    return TableComparison(table, shares=_compared_shares(shares, whole[0].layers))
+    return TableComparison(table, shares=_compare_shares(shares, networks[0].layers))
 
 
 def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
@@ -394,31 +394,31 @@ def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
     )
 
 
-def _compared(row: Published, traced: TracedModel) -> NetworkComparison:
-    mult_adds = costs.cost(traced.layers).mult_adds
+def _compare_network(row: Published, model: TracedModel) -> NetworkComparison:
+    mult_adds = costs.cost(model.layers).mult_adds
     differs = _off(row.mult_adds, mult_adds, row.mult_adds_rounding) or _off(
-        row.params, traced.trainable, row.params_rounding
+        row.params, model.trainable, row.params_rounding
     )
-    return NetworkComparison(row, mult_adds, traced.trainable, differs, row.note if differs else "")
+    return NetworkComparison(row, mult_adds, model.trainable, differs, row.note if differs else "")
 
 
 def _off(printed: int | None, counted: int, rounding: int) -> bool:
     return printed is not None and abs(counted - printed) > rounding
 
 
-def _compared_layers(
+def _compare_layers(
     rows: Sequence[PublishedLayer], layers: Sequence[Layer]
 ) -> tuple[LayerComparison, ...]:
-    """Row by row; a table and a network of different lengths are an InputError."""
-    built = [layer for layer in layers if costs.cost([layer]).mult_adds]
-    if len(built) != len(rows):
+    """Compares row by row; InputError if table and network have different lengths."""
+    with_weights = [layer for layer in layers if costs.cost([layer]).mult_adds]
+    if len(with_weights) != len(rows):
         raise InputError(
-            f"{rows[0].source} has {len(rows)} layers with weights, the network {len(built)}"
+            f"{rows[0].source} has {len(rows)} layers with weights, the network {len(with_weights)}"
         )
-    return tuple(map(_compared_layer, rows, built))
+    return tuple(map(_compare_layer, rows, with_weights))
 
 
-def _compared_layer(row: PublishedLayer, layer: Layer) -> LayerComparison:
+def _compare_layer(row: PublishedLayer, layer: Layer) -> LayerComparison:
     image = next(t for t in layer.inputs if not t.constant)
     kernel = next(t for t in layer.inputs if t.constant and len(t.shape) >= 2)
     kind = costs.cost([layer]).layers[0].kind
@@ -435,7 +435,7 @@ def _compared_layer(row: PublishedLayer, layer: Layer) -> LayerComparison:
     return LayerComparison(row, type_, stride, filter_, size, differs, row.note if differs else "")
 
 
-def _compared_shares(
+def _compare_shares(
     rows: Sequence[PublishedShare], layers: Sequence[Layer]
 ) -> tuple[ShareComparison, ...]:
     """Shares without biases and normalisation, as the papers count parameters by kind."""
@@ -444,16 +444,16 @@ def _compared_shares(
         for x in layers
         if x.op not in _NORMALISATION
     ]
-    found = {share.kind: share for share in costs.cost(plain).shares}
-    compared = []
+    shares = {share.kind: share for share in costs.cost(plain).shares}
+    comparisons = []
     for row in rows:
-        share = found.get(row.kind, Share(row.kind, 0, 0.0, 0.0))
-        # Printed in per cent with two decimals.
+        share = shares.get(row.kind, Share(row.kind, 0, 0.0, 0.0))
+        # Papers print percent with two decimals.
         off = abs(share.mult_adds - row.mult_adds), abs(share.params - row.params)
         differs = max(off) > 0.5e-4 + 1e-9
         why = row.note if differs else ""
-        compared.append(ShareComparison(row, share.mult_adds, share.params, differs, why))
-    return tuple(compared)
+        comparisons.append(ShareComparison(row, share.mult_adds, share.params, differs, why))
+    return tuple(comparisons)
 
 
 # What fits a budget.
@@ -468,23 +468,23 @@ def analyze_best(
 ) -> BudgetChoices:
     """Lists the published float networks that fit a budget, best top-1 first.
 
-    It is `analyze --best` of the command line. Published figures decide, as printed; where a source
-    prints no parameters, a budget for the size leaves its rows out.
+    This is `analyze --best` on the command line. The printed figures decide. A budget for the size
+    leaves out the rows of a source that prints no parameters.
 
     Example:
         >>> md.analyze_best(max_mult_adds=150_000_000, min_top1=60).choices[0].command
 
     Args:
-        max_mult_adds: for one image.
-        max_size: bytes of int8 weights, one for each parameter.
-        min_top1: on ImageNet, in percent.
-        most: so many at most.
+        max_mult_adds: the limit of mult-adds for one image.
+        max_size: the limit of bytes of int8 weights, one for each parameter.
+        min_top1: the least top-1 on ImageNet, in percent.
+        most: the greatest number of networks.
 
     Returns:
         The networks, each with the command that builds it here.
 
     Raises:
-        UsageError: nothing fits; what comes closest is named.
+        UsageError: nothing fits; the hint names the nearest network.
     """
     budget = Budget(max_mult_adds, max_size, None if min_top1 is None else min_top1 / 100)
     if budget.top1 is not None and not 0.01 <= budget.top1 <= 1:
@@ -497,21 +497,21 @@ def analyze_best(
         and row.top1 is not None
         and row.mult_adds is not None
     ]
-    fitting = [row for row in rows if _fits(row, budget)]
-    if not fitting:
+    fits = [row for row in rows if _fits(row, budget)]
+    if not fits:
         near = min(rows, key=lambda row: _excess(row, budget))
         raise UsageError(
             "no published network fits this budget",
             f"the nearest is {near.model} at {near.resolution}: {(near.mult_adds or 0) / 1e6:g} M "
             f"mult-adds, {(near.params or 0) / 1e6:g} M parameters, {100 * (near.top1 or 0):.1f} %",
         )
-    fitting.sort(key=lambda row: (-(row.top1 or 0), row.mult_adds or 0))
-    seen: dict[tuple[object, ...], Published] = {}
-    for row in fitting:
-        seen.setdefault((row.card, row.alpha, row.groups, row.resolution), row)
-    chosen = tuple(seen.values())[:most]
+    fits.sort(key=lambda row: (-(row.top1 or 0), row.mult_adds or 0))
+    distinct: dict[tuple[object, ...], Published] = {}
+    for row in fits:
+        distinct.setdefault((row.card, row.alpha, row.groups, row.resolution), row)
+    choices = tuple(distinct.values())[:most]
     return BudgetChoices(
-        budget, tuple(BudgetChoice(row, row.params or 0, _command(row)) for row in chosen)
+        budget, tuple(BudgetChoice(row, row.params or 0, _command(row)) for row in choices)
     )
 
 
@@ -522,7 +522,7 @@ def _fits(row: Published, budget: Budget) -> bool:
 
 
 def _excess(row: Published, budget: Budget) -> float:
-    """By how much of the budget the worst of its limits is missed; 0 or less: it fits."""
+    """The largest excess over a limit, relative to the limit; the row fits if it is 0 or less."""
     over = [
         (value - limit) / limit
         for value, limit in ((row.mult_adds, budget.mult_adds), (row.params, budget.size_bytes))
@@ -564,35 +564,35 @@ def analyze_quantization(
     labels: Labels | None = None,
     reporter: Reporter | None = None,
 ) -> QuantizationDiagnosis:
-    """Says what quantization did to each layer, where the error enters, and what helps.
+    """Finds the quantization error of each layer, the layers that matter, and remedies.
 
-    It is `analyze --quantization` of the command line.
+    This is `analyze --quantization` on the command line.
 
     Example:
         >>> found = md.analyze_quantization("build/mobilenet_v1_0.5_160_demo/int8_ptq.tflite")
         >>> [remedy.name for remedy in found.remedies]
 
     Args:
-        file: an int8 artifact of `export`, TFLite or ONNX, its float32.tflite beside it.
-        data: images, as for `evaluate`; by default the artifact's golden ones.
-        plot: a file for the image of it, .svg or .png; needs matplotlib.
-        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
-            the artifact's own.
+        file: an int8 artifact of `export`, TFLite or ONNX, with its float32.tflite beside it.
+        data: images, as for `evaluate`; the default are the artifact's golden images.
+        plot: a file for an image of the result, .svg or .png; needs matplotlib.
+        input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
+            this and the next six.
         mean: subtracted from each channel, after `input_range`.
-        std: what each channel is divided by, after `mean`.
+        std: each channel is divided by it, after `mean`.
         channels: `rgb` or `bgr`.
         resize: `bilinear` or `bicubic`.
-        crop: the central fraction of each side that is kept, above 0 and at most 1.
-        labels: names of the classes in the model's order, or a file with one a line.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        crop: the central fraction of each side to keep, above 0 and at most 1.
+        labels: class names in the model's order, or a file with one per line.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
         A row for each layer, and remedies, the most promising first.
 
     Raises:
-        InputError: no artifact, one that is not integers throughout, or no float one beside it;
-            layers that go by other names.
-        UsageError: a data set that is not known, or that says nothing of the model.
+        InputError: no artifact, one that is not integers throughout, or no float file beside it;
+            layers with other names.
+        UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
         MissingError: `plot` without matplotlib.
     """
@@ -601,10 +601,10 @@ def analyze_quantization(
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     if place is not None:
         quantization_plot.check(place)
-    found = diagnose.diagnose(
+    diagnosis = diagnose.diagnose(
         Path(file), data=arguments.text(data), overrides=overrides, reporter=reporter
     )
     if place is not None:
-        quantization_plot.draw(found, place)
+        quantization_plot.draw(diagnosis, place)
         reporter.say(f"{place} shows it")
-    return found
+    return diagnosis

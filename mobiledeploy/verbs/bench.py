@@ -1,7 +1,7 @@
 """Latency of artifacts: runs of one input at batch 1, until their median is known to 1 %.
 
-What a device gives instead of time is told as what it is: instructions are counted on an emulated
-core, and a phone that is not here is estimated from its card.
+Some devices give other figures than times: an emulated core counts instructions, and an absent
+phone is estimated from its card.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobiledeploy.steps import arguments, estimate, resolve
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.bench_figures import (
     BenchResult,
-    estimated,
+    estimate_figures,
     last_export,
     need_runs,
     time_artifacts,
@@ -43,49 +43,49 @@ def bench(
     record: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> BenchResult:
-    """Times artifacts, one image at a time, or gives the figure that their device has instead.
+    """Times artifacts, one image at a time, or counts or estimates if the device needs it.
 
-    Each result is in the store, with its raw samples, as soon as it exists; what is played back
-    with the date of its recording, and once. Runs are timed until they are steady
-    (`analysis.latency.warmups`) and the 95 % interval of the median of the steady ones lies within
-    1 % of it on both sides, or until time is up.
+    Each result goes to the store at once, with its raw samples. A recording that is played back is
+    stored once, with its own date. Runs are timed until they are steady
+    (`analysis.latency.warmups`) and the 95 % interval of the median of the steady ones is within 1
+    % of it on both sides, or until time is up.
 
-    A phone or board that is not here but has a device card is estimated from its published points,
-    and its instructions are counted on the emulated core that its card names, on one thread.
+    An absent phone or board with a device card is estimated from its published points, and its
+    instructions are counted on the emulated core of its card, on one thread.
 
     Example:
         >>> done = md.bench("build/mobilenet_v1_0.5_160_demo/int8_best.tflite", threads=2)
         >>> done.measurements[0].median_ns
 
     Args:
-        artifacts: one file or several, their records beside them; none for what was exported last
-            in this folder.
+        artifacts: one file or several, with their records beside them; none for the last export in
+            this folder.
         device: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`), `emulator:CORE`, `replay:FILE`, or a
-            device card (`pixel-3`). It is leased exclusively where it is timed. Of a recording,
-            all that follows but `reporter` is what was asked then.
-        via: what a phone may be replaced by: `auto`, `adb` (nothing) or `emulator`.
-        runner: `python`, `native` or `benchmark_model`; by default what the device says.
-        runtime: by default litert for TFLite and onnxruntime for ONNX.
-        delegate: `xnnpack`, `gpu` or `none`; by default the first that the runtime has.
-        threads: of the runtime; by default 1, and of an estimate those of the card's points.
-        runs: exactly so many after the warm-up, whatever their interval and time.
+            device card (`pixel-3`). A timing leases the device exclusively. A recording keeps its
+            own options, so all that follow are ignored except `reporter`.
+        via: what may replace a phone: `auto`, `adb` (nothing) or `emulator`.
+        runner: `python`, `native` or `benchmark_model`; the default is the device's.
+        runtime: the default is litert for TFLite and onnxruntime for ONNX.
+        delegate: `xnnpack`, `gpu` or `none`; the default is the first of the runtime.
+        threads: threads of the runtime; the default is 1, and that of the card's points for an
+            estimate.
+        runs: exactly so many runs after the warm-up, without regard to interval and time.
         seconds: the time limit for one artifact.
-        fixed_performance: tries a phone's mode of steady clocks, keeps it if times spread less.
-        record: a file to keep the exchange with the device in, for `replay:FILE`.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        fixed_performance: tries a phone's mode of fixed clocks, and keeps it if times spread less.
+        record: a file for the recording of the session, for `replay:FILE`.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        A `Measured`, `Counted` or `Estimated` for each artifact. Where one of several fails, the
-        others have theirs, and `failed` says why.
+        A `Measured`, `Counted` or `Estimated` for each artifact. If one of several fails, it is in
+        `failed` with the reason.
 
     Raises:
-        UsageError: nothing was exported here; an unknown device, runner, runtime or delegate, or
-            a runtime that does not run an artifact's format; arguments that say how to run where
-            nothing runs.
-        InputError: an artifact without its record, or one that the record does not speak of.
+        UsageError: nothing was exported here; an unknown device, runner, runtime or delegate, or a
+            runtime that does not run an artifact's format; options for a run if nothing runs.
+        InputError: an artifact without a record, or with the record of another file.
         DeviceError: the runner died or hangs, or the phone was lost.
-        VoidError: a phone throttled or was disturbed, each time that it was tried.
-        MissingError: the emulator is not here.
+        VoidError: a phone throttled or was disturbed in each try.
+        MissingError: the emulator is not installed.
     """
     reporter = reporter or PythonReporter()
     need_runs(runs)
@@ -96,14 +96,14 @@ def bench(
         for name, value in (("runs", runs), ("record", record), ("runner", runner)):
             if value is not None:
                 raise UsageError(
-                    f"{card.title} is not here, so that nothing is timed, and --{name} says how",
+                    f"{card.title} is not connected, nothing is timed, and --{name} is for timings",
                     "leave it away for an estimate, or --via adb",
                 )
-        done = _stood_in(paths, card, failures, runtime, delegate, threads, reporter)
+        result = _stand_in_figures(paths, card, failures, runtime, delegate, threads, reporter)
     else:
         if via == "emulator" and (like := device_cards.matching(device)):
-            reporter.say(f"counted, no time: {like.title}, on {resolve.emulated(like)[1]}")
-        timed = time_artifacts(
+            reporter.say(f"counted, no time: {like.title}, on {resolve.emulated_core(like)[1]}")
+        figures = time_artifacts(
             paths,
             failures,
             device=device,
@@ -118,15 +118,15 @@ def bench(
             record=arguments.path(record),
             reporter=reporter,
         )
-        done = BenchResult(
-            tuple(map(str, timed)), tuple(timed.values()), resolve.recorded_at(device)
+        result = BenchResult(
+            tuple(map(str, figures)), tuple(figures.values()), resolve.recorded_at(device)
         )
     if len(paths) == 1:
         failures.check()
-    return replace(done, failed=failures.told())
+    return replace(result, failed=failures.records())
 
 
-def _stood_in(
+def _stand_in_figures(
     paths: tuple[Path, ...],
     card: DeviceCard,
     failures: Failures,
@@ -135,28 +135,28 @@ def _stood_in(
     threads: int | None,
     reporter: Reporter,
 ) -> BenchResult:
-    """Of a device that is not here: what its card estimates, and what its emulated core counts.
+    """The figures of an absent device: estimates from its card, and counts of its emulated core.
 
-    `reporter` hears why one of the two is missing.
+    `reporter` is told why one of the two is missing.
     """
     core: resolve.ResolvedDevice | None = None
     try:
-        core, like = resolve.emulated(card)
-        counted = f"counted, no time: on {like}"
+        core, like = resolve.emulated_core(card)
+        count_line = f"counted, no time: on {like}"
     except (DeviceError, MissingError) as error:
-        counted = f"not counted: {error}"
+        count_line = f"not counted: {error}"
     if delegate not in (None, *estimate.ON_CPU):
-        core, counted = None, f"not counted: no core is a {delegate}"
+        core, count_line = None, f"not counted: no core is a {delegate}"
     about = f"{card.title}, {card.soc}" if card.soc else card.title
-    reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {counted}")
-    of: list[Path] = []
-    made: tuple[Measurement, ...] = ()
+    reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {count_line}")
+    figure_paths: list[Path] = []
+    figures: tuple[Measurement, ...] = ()
     for path in paths:
         try:
-            made += estimated(
+            figures += estimate_figures(
                 [path], card, threads=threads, runtime=runtime, delegate=delegate, reporter=reporter
             )
-            of.append(path)
+            figure_paths.append(path)
         except InputError as error:
             if core is None:
                 failures.add(path, error)
@@ -165,13 +165,13 @@ def _stood_in(
                     NamedWarning("no-estimate", f"no estimate: {error.message}", error.hint)
                 )
         except DeployError as error:
-            # Of the one card, but each file asks for points of its own precision.
+            # There is one card, but each file needs points of its own precision.
             failures.add(path, error)
     rest = [path for path in paths if path not in failures]
     if core is not None and rest:
         counts = time_artifacts(
             rest, failures, device=core.name, delegate=delegate, reporter=reporter
         )
-        made += tuple(counts.values())
-        of += counts
-    return BenchResult(tuple(map(str, of)), made)
+        figures += tuple(counts.values())
+        figure_paths += counts
+    return BenchResult(tuple(map(str, figure_paths)), figures)

@@ -1,4 +1,4 @@
-"""A device card of the user's own, from models that were measured on the device."""
+"""Makes a device card of the user's own from models that were measured on the device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMNS = ("file", "latency_ms")
 
 @dataclass(frozen=True)
 class CalibratedSeries(Record):
-    """A series of the new card: its leave-one-out error, beside that of mult-adds alone."""
+    """A series of the new card: its leave-one-out error, and that of mult-adds alone."""
 
     series: str
     points: int
@@ -43,7 +43,7 @@ class CalibratedSeries(Record):
 
 @dataclass(frozen=True)
 class DeviceCalibration(Record):
-    """The card that was written at `path`, and how good a model its points make."""
+    """The card that was written to `path`, and the errors of the model from its points."""
 
     path: str
     card: DeviceCard
@@ -68,7 +68,7 @@ class DeviceCalibration(Record):
 
 @dataclass(frozen=True)
 class _Measurement:
-    """One model's latency, and all that decides which others it may stand with."""
+    """The latency of one model, and the facts that decide its series."""
 
     network: str
     workload: Workload
@@ -96,37 +96,37 @@ def calibrate(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> DeviceCalibration:
-    """Writes the device card `name` of models that were measured; `bench` estimates from it.
+    """Writes the device card `name` from measured models; `bench` estimates from it.
 
-    It is `devices calibrate` of the command line. Points come from this folder's store, the newest
-    measurement of each artifact on `device`, or from a table of what was measured elsewhere. They
-    are never mixed: each runtime and version, precision, number of threads and delegate makes a
-    series, and needs 8 points of 6 networks.
+    This is `devices calibrate` on the command line. Points are the newest measurement of each
+    artifact on `device` in this folder's store, or the rows of a table that was measured elsewhere.
+    Each runtime and version, precision, number of threads and delegate makes a series of its own,
+    which needs 8 points of 6 networks.
 
     Example:
         >>> md.calibrate("board", csv="latencies.csv", threads=4)
         >>> md.bench("build/int8_best.tflite", device="board")
 
     Args:
-        name: of the card; letters, digits, - and _.
+        name: the card's name; letters, digits, - and _.
         artifacts: one file or several that were measured here.
-        csv: a file with the columns file and latency_ms, a model and its latency a row; files are
-            looked for beside it. A column family may name the kind of network, as model cards do,
-            of files without a record.
-        device: that `artifacts` were measured on.
-        runtime: that the latencies of `csv` are of.
-        threads: that the latencies of `csv` are of.
-        title: what the device is, for people.
-        force: replaces a card of yours that is there already.
-        reporter: hears of warnings; by default a `PythonReporter`.
+        csv: a table with the columns file and latency_ms, one model per row, with the files beside
+            the table. An optional column family names the kind of network, as model cards do, for
+            files without a record.
+        device: the device on which `artifacts` were measured.
+        runtime: the runtime of the latencies in `csv`.
+        threads: the threads of the latencies in `csv`.
+        title: a description of the device, for people.
+        force: replaces an existing card of yours.
+        reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
-        The card, and how well its points are estimated by each other.
+        The card, and the errors of estimating its points from each other.
 
     Raises:
-        UsageError: neither artifacts nor a table or both, a card that is there already, an
-            artifact that was not measured, or too few points.
-        InputError: a table or a model that cannot be read or estimated.
+        UsageError: neither artifacts nor a table, or both; an existing card; an artifact that was
+            not measured; too few points.
+        InputError: a table or a model that cannot be read or used.
     """
     reporter = reporter or PythonReporter()
     paths, table = arguments.paths(artifacts), arguments.path(csv)
@@ -138,27 +138,30 @@ def calibrate(
     if bool(paths) == (table is not None):
         raise UsageError("name either artifacts that were measured here, or --csv FILE")
     if table is None:
-        found = list(_stored(paths, device))
-        said = f"measured by mobiledeploy bench --device {device}"
+        measurements = list(_from_store(paths, device))
+        origin = f"measured by mobiledeploy bench --device {device}"
     else:
-        found = list(_listed(table, runtime, threads))
-        said = f"measured by the owner, {table.name}"
-    enough, warnings = _sorted(found)
+        measurements = list(_from_table(table, runtime, threads))
+        origin = f"measured by the owner, {table.name}"
+    usable, warnings = _enough_points(measurements)
     for warning in warnings:
         reporter.warn(warning)
-    card = _card(name, title or name, said, enough)
+    card = _card(name, title or name, origin, usable)
     with records.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     records.write_atomic(path, toml(card))
-    # Read as any other card is, so that what was written is what is judged.
-    written = device_cards.read(path)
+    # Reads the file back, so that the errors are those of the written card.
+    card_of_file = device_cards.read(path)
     return DeviceCalibration(
-        str(path), written, tuple(map(_judged, _choices(written))), tuple(warnings)
+        str(path),
+        card_of_file,
+        tuple(map(_calibrated_series, _choices(card_of_file))),
+        tuple(warnings),
     )
 
 
 def toml(card: DeviceCard) -> str:
-    """A card as its file's text; TOML knows no null, so what is None is left to its default."""
+    """The text of a card's file; TOML has no null, so None fields are left out."""
 
     def present(value: Any) -> Any:
         if isinstance(value, dict):
@@ -170,11 +173,11 @@ def toml(card: DeviceCard) -> str:
     return tomli_w.dumps(plain)
 
 
-def _stored(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
+def _from_store(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
     with Store.open() as store:
         for path in paths:
             artifact = artifacts_.load(path)
-            measured = next(
+            measurement = next(
                 (
                     m
                     for m in store.measurements_of(artifact.sha256)
@@ -182,30 +185,30 @@ def _stored(paths: Sequence[Path], device: str) -> Iterator[_Measurement]:
                 ),
                 None,
             )
-            if measured is None:
+            if measurement is None:
                 raise UsageError(
                     f"{path} was not measured on {device} in this folder",
                     f"mobiledeploy bench {path} --device {device}",
                 )
-            yield _of_artifact(path, artifact.spec.card, artifact.spec.name, measured)
+            yield _of_artifact(path, artifact.spec.card, artifact.spec.name, measurement)
 
 
-def _of_artifact(path: Path, card: str | None, network: str, measured: Measured) -> _Measurement:
+def _of_artifact(path: Path, card: str | None, network: str, measurement: Measured) -> _Measurement:
     precision, workload = estimate.read(path, card or network)
-    target = measured.target
+    target = measurement.target
     return _Measurement(
         network,
         workload,
         precision,
         target.runtime,
-        measured.runtime_version,
+        measurement.runtime_version,
         target.threads,
         target.delegate,
-        round(measured.median_ns),
+        round(measurement.median_ns),
     )
 
 
-def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
+def _from_table(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
     try:
         text = inputs.text(table, inputs.TABLE, "utf-8-sig")
         reader = DictReader(io.StringIO(text, newline=""))
@@ -230,26 +233,28 @@ def _listed(table: Path, runtime: str, threads: int) -> Iterator[_Measurement]:
 
 
 def _family(path: Path) -> str:
-    """The model card that an artifact is of; any other file is a family of its own."""
+    """The model card of an artifact; any other file is a family of its own."""
     if artifacts_.record_path(path).exists():
         spec = artifacts_.load(path).spec
         return spec.card or spec.name
     return path.stem
 
 
-def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[NamedWarning]]:
-    """The measurements of kinds that have enough, and a warning for each kind left out."""
-    count = Counter(one.kind for one in found)
-    networks = {kind: len({o.workload for o in found if o.kind == kind}) for kind in count}
+def _enough_points(
+    measurements: Sequence[_Measurement],
+) -> tuple[list[_Measurement], list[NamedWarning]]:
+    """The measurements of kinds with enough points, and a warning for each other kind."""
+    count = Counter(one.kind for one in measurements)
+    networks = {kind: len({o.workload for o in measurements if o.kind == kind}) for kind in count}
     few = [
-        f"{count[kind]} of {networks[kind]} networks for {_said(kind)}"
+        f"{count[kind]} of {networks[kind]} networks for {_kind_text(kind)}"
         for kind in count
         if count[kind] < model.FEWEST_POINTS or networks[kind] < model.FEWEST_NETWORKS
     ]
     need = f"{model.FEWEST_POINTS} points of {model.FEWEST_NETWORKS} networks make a model"
     enough = [
         one
-        for one in found
+        for one in measurements
         if count[one.kind] >= model.FEWEST_POINTS and networks[one.kind] >= model.FEWEST_NETWORKS
     ]
     if not enough:
@@ -257,20 +262,20 @@ def _sorted(found: Sequence[_Measurement]) -> tuple[list[_Measurement], list[Nam
             f"{need}, and there are {'; '.join(few) or 'none'}",
             "measure more: alphas and resolutions that enclose what shall be estimated",
         )
-    return enough, [NamedWarning("too-few-points", f"{need}; left out: {said}") for said in few]
+    return enough, [NamedWarning("too-few-points", f"{need}; left out: {text}") for text in few]
 
 
-def _said(kind: _Kind) -> str:
+def _kind_text(kind: _Kind) -> str:
     runtime, version, precision, threads, delegate = kind
     which = f"{runtime} {version}".strip()
     return f"{which} {delegate}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _card(name: str, title: str, said: str, found: Sequence[_Measurement]) -> DeviceCard:
+def _card(name: str, title: str, origin: str, measurements: Sequence[_Measurement]) -> DeviceCard:
     networks: dict[str, Workload] = {}
     series: dict[_Kind, Series] = {}
-    for one in found:
-        # One name may stand for files that were converted differently.
+    for one in measurements:
+        # Files of one name may have been converted differently.
         network, number = one.network, 1
         while networks.setdefault(network, one.workload) != one.workload:
             number += 1
@@ -279,15 +284,15 @@ def _card(name: str, title: str, said: str, found: Sequence[_Measurement]) -> De
         plain = Series(
             runtime, precision, threads, (), version=version, delegate=delegate, statistic="median"
         )
-        known = series.get(one.kind, plain)
+        before = series.get(one.kind, plain)
         point = Point(network, one.latency_ns, SOURCE)
-        series[one.kind] = replace(known, points=(*known.points, point))
+        series[one.kind] = replace(before, points=(*before.points, point))
     return DeviceCard(
         name,
         title,
         soc="",
         cores=(),
-        sources={SOURCE: Reference(said)},
+        sources={SOURCE: Reference(origin)},
         series=tuple(series.values()),
         networks=networks,
     )
@@ -300,7 +305,7 @@ def _choices(card: DeviceCard) -> list[estimate.SeriesFit]:
     ]
 
 
-def _judged(choice: estimate.SeriesFit) -> CalibratedSeries:
+def _calibrated_series(choice: estimate.SeriesFit) -> CalibratedSeries:
     return CalibratedSeries(
         choice.what,
         len(choice.own),

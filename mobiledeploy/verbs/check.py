@@ -1,6 +1,6 @@
-"""The accuracy gate: artifacts against what was accepted before, image by image.
+"""The accuracy gate: compares artifacts with accepted ones, image by image.
 
-Nothing is tried again until it passes: the same files and images get the same verdict.
+There are no retries: the same files and images get the same verdict.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ MARGIN, FLOAT_MARGIN = 1.0, 2.0
 
 @dataclass(frozen=True)
 class BaselineChange(Record):
-    """An entry of a baseline that was written; `flips` are answers that changed, of `images`.
+    """An entry of a written baseline; `flips` is the number of changed answers, of `images`.
 
-    `decides` is the margin above which so many images can decide, a fraction: of top-1 lost, or
-    without labels of answers changed.
+    So many images can decide a margin above `decides`, a fraction of lost top-1, or of changed
+    answers without labels.
     """
 
     model: str
@@ -77,7 +77,7 @@ class BaselineUpdate(Record):
     changes: tuple[BaselineChange, ...]
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each entry that was written."""
+        """A row for each written entry."""
         headers = ("model", "recipe", "format", "images", "top-1 before", "top-1", "flips")
         rows = tuple(
             (
@@ -118,52 +118,53 @@ def check(
     labels: Labels | None = None,
     reporter: Reporter | None = None,
 ) -> Report:
-    """Holds artifacts against the accepted ones of a baseline file: pass, fail or inconclusive.
+    """Compares artifacts with the accepted ones of a baseline file: pass, fail or inconclusive.
 
     Example:
         >>> report = md.check("build/int8_best.tflite", baseline="accuracy.json")
         >>> [check.outcome for check in report.checks]
 
     Args:
-        artifacts: one file or several, their records beside them.
-        baseline: a file that `update_baseline` wrote.
+        artifacts: one file or several, with their records beside them.
+        baseline: a file of `update_baseline`.
         data: images, as for `evaluate`; they must be those of the baseline.
-        margin: points of top-1 (percent) that may be lost against the accepted artifact.
-        float_margin: points of top-1 that may be lost against the accepted float32 artifact.
-        floor: top-1 in percent that must be reached in any case.
-        max_flips: answers in percent that may change; with `no_labels` 5, else by default any.
-        no_labels: judges by the answers that changed alone.
-        on_inconclusive: whether too few images count as failed; noted in the report.
+        margin: how many points of top-1 (percent) may be lost against the accepted artifact.
+        float_margin: how many points may be lost against the accepted float32 artifact.
+        floor: the least top-1 in percent.
+        max_flips: how many answers may change, in percent; the default is 5 with `no_labels`, else
+            any.
+        no_labels: judges only by the number of changed answers.
+        on_inconclusive: whether too few images count as failed; the report holds it.
         junit: a file for the report as JUnit XML.
         markdown: a file for the report as Markdown.
-        runtime: by default litert for TFLite and onnxruntime for ONNX.
-        threads: how many runners at once; by default one for each core.
-        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
-            the artifact's own.
+        runtime: the default is litert for TFLite and onnxruntime for ONNX.
+        threads: the number of runners at once; the default is one per core.
+        input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
+            this and the next six.
         mean: subtracted from each channel, after `input_range`.
-        std: what each channel is divided by, after `mean`.
+        std: each channel is divided by it, after `mean`.
         channels: `rgb` or `bgr`.
         resize: `bilinear` or `bicubic`.
-        crop: the central fraction of each side that is kept, above 0 and at most 1.
-        labels: names of the classes in the model's order, or a file with one a line.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        crop: the central fraction of each side to keep, above 0 and at most 1.
+        labels: class names in the model's order, or a file with one per line.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        A `Check` for each artifact, with its `outcome`. Where one of several cannot be judged, the
-        others are, and `failed` says why.
+        A `Check` for each artifact, with its `outcome`. If one of several cannot be judged, it is
+        in `failed` with the reason.
 
     Raises:
-        MissingError: no baseline, or none of one of the artifacts.
-        InputError: a baseline that was edited, or that speaks of other weights, ends, images,
-            labels, preprocessing, classes, runtime or kernels; and what `evaluate` raises.
-        UsageError: two artifacts of one key; margins that cannot be; images without labels.
+        MissingError: no baseline, or no entry for an artifact.
+        InputError: an edited baseline, or one of other weights, inputs and outputs, images, labels,
+            preprocessing, classes, runtime or kernels; and the errors of `evaluate`.
+        UsageError: two artifacts of one key; impossible margins; images without labels.
     """
     reporter = reporter or PythonReporter()
     paths, baseline, source = arguments.paths(artifacts), Path(baseline), arguments.text(data)
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits = _limits(margin, float_margin, floor, max_flips)
-    written = {"junit": arguments.path(junit), "markdown": arguments.path(markdown)}
-    files = {name: path for name, path in written.items() if path is not None}
+    report_files = {"junit": arguments.path(junit), "markdown": arguments.path(markdown)}
+    files = {name: path for name, path in report_files.items() if path is not None}
     for path in files.values():
         records.need_folder(path)
     report = _report(
@@ -196,25 +197,25 @@ def _report(
     reporter: Reporter,
 ) -> Report:
     failures = Failures()
-    loaded = _loaded(paths, failures)
-    if not loaded:
+    by_path = _load(paths, failures)
+    if not by_path:
         failures.check()
     update = _update_line(paths, baseline, data, runtime, overrides, labelled)
-    known = baselines.read(baseline, update)
-    entries = {baselines.key(entry): entry for entry in known.accepted}
-    judged: dict[Path, Artifact] = {}
-    for path, artifact in loaded.items():
+    baseline_ = baselines.read(baseline, update)
+    entries = {baselines.key(entry): entry for entry in baseline_.accepted}
+    artifacts: dict[Path, Artifact] = {}
+    for path, artifact in by_path.items():
         with failures.of(path):
             if baselines.key(artifact) not in entries:
                 raise MissingError(
                     f"{baseline} has no {' '.join(baselines.key(artifact))} to hold {path} against",
                     update,
                 )
-            judged[path] = artifact
-    made: dict[Path, Evaluation] = {}
-    if judged:
-        made = evaluations.each(
-            tuple(judged),
+            artifacts[path] = artifact
+    results: dict[Path, Evaluation] = {}
+    if artifacts:
+        results = evaluations.each(
+            tuple(artifacts),
             failures,
             data=data,
             runtime=runtime,
@@ -224,18 +225,18 @@ def _report(
             reporter=reporter,
         )
     checks = []
-    for path, evaluation in made.items():
-        artifact = judged[path]
-        accepted = entries[baselines.key(artifact)]
+    for path, evaluation in results.items():
+        artifact = artifacts[path]
+        entry = entries[baselines.key(artifact)]
         with failures.of(path):
-            found = baselines.differences(accepted, artifact, evaluation)
-            if found:
+            reasons = baselines.differences(entry, artifact, evaluation)
+            if reasons:
                 raise InputError(
-                    f"{path} cannot be held against {baseline}: {'; '.join(found)}",
+                    f"{path} cannot be held against {baseline}: {'; '.join(reasons)}",
                     f"if that is meant, run {update}",
                 )
             anchor = _float_anchor(entries, artifact, evaluation)
-            one = ArtifactCheck(path, artifact, evaluation, accepted, anchor, limits, labelled)
+            one = ArtifactCheck(path, artifact, evaluation, entry, anchor, limits, labelled)
             checks.append(one.check(reporter))
     with Store.keeping(reporter) as store:
         for check_ in checks:
@@ -243,7 +244,7 @@ def _report(
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
     if len(paths) == 1:
         failures.check()
-    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.told())
+    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.records())
 
 
 def update_baseline(
@@ -265,60 +266,60 @@ def update_baseline(
     labels: Labels | None = None,
     reporter: Reporter | None = None,
 ) -> BaselineUpdate:
-    """Accepts artifacts as they are: writes their entries of the baseline file.
+    """Accepts artifacts as they are: writes their entries to the baseline file.
 
-    It is `check --update-baseline` of the command line. The float32 artifact beside one is
-    accepted with it where the baseline has none of it on these images; one that it has stays, so
-    that losses of many small steps are seen. Entries that another process writes meanwhile stay as
-    well. A warning says where the images are too few for the margin: no check by this baseline
-    could pass a changed file.
+    This is `check --update-baseline` on the command line. The float32 artifact beside it is
+    accepted too, unless the baseline has one on these images. An existing float32 entry stays, so
+    that many small losses add up visibly. Entries that another process writes meanwhile stay too. A
+    warning says if there are too few images for the margin: then no check with this baseline can
+    pass a changed file.
 
     Example:
         >>> md.update_baseline("build/int8_best.tflite", baseline="accuracy.json")
 
     Args:
-        artifacts: one file or several, their records beside them.
+        artifacts: one file or several, with their records beside them.
         baseline: the file; keep it under version control.
         data: images, as for `evaluate`.
-        margin: points of top-1 (percent) that `check` will be asked for.
-        max_flips: with `no_labels`, answers in percent that `check` will be asked for.
-        no_labels: accepts the answers alone.
-        runtime: by default litert for TFLite and onnxruntime for ONNX.
-        threads: how many runners at once; by default one for each core.
-        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
-            the artifact's own.
+        margin: the margin of later checks, in points of top-1 (percent).
+        max_flips: with `no_labels`, the limit of later checks, in percent of the answers.
+        no_labels: accepts the answers without labels.
+        runtime: the default is litert for TFLite and onnxruntime for ONNX.
+        threads: the number of runners at once; the default is one per core.
+        input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
+            this and the next six.
         mean: subtracted from each channel, after `input_range`.
-        std: what each channel is divided by, after `mean`.
+        std: each channel is divided by it, after `mean`.
         channels: `rgb` or `bgr`.
         resize: `bilinear` or `bicubic`.
-        crop: the central fraction of each side that is kept, above 0 and at most 1.
-        labels: names of the classes in the model's order, or a file with one a line.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        crop: the central fraction of each side to keep, above 0 and at most 1.
+        labels: class names in the model's order, or a file with one per line.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        What changed in each entry.
+        The change of each entry.
 
     Raises:
         UsageError: no folder for the baseline, or images without labels.
-        InputError: a baseline that was edited; and what `evaluate` raises.
+        InputError: an edited baseline; and the errors of `evaluate`.
     """
     reporter = reporter or PythonReporter()
     paths, baseline, source = arguments.paths(artifacts), Path(baseline), arguments.text(data)
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits, labelled = _limits(margin, FLOAT_MARGIN, None, max_flips), not no_labels
     failures = Failures()
-    loaded = _loaded(paths, failures)
+    by_path = _load(paths, failures)
     failures.check()
     records.need_folder(baseline)
     line = _update_line(paths, baseline, source, runtime, overrides, labelled)
     entries = _entries(baseline, line)
     anchors = {}
-    for path, artifact in loaded.items():
-        sibling = evaluations.float_sibling(path, artifact, loaded, reporter)
-        if sibling and sibling[0] not in loaded and sibling[1].format == artifact.format:
+    for path, artifact in by_path.items():
+        sibling = evaluations.float_sibling(path, artifact, by_path, reporter)
+        if sibling and sibling[0] not in by_path and sibling[1].format == artifact.format:
             anchors[sibling[0]] = sibling[1]
-    everything = loaded | anchors
-    made = evaluations.each(
+    everything = by_path | anchors
+    results = evaluations.each(
         tuple(everything),
         failures,
         data=source,
@@ -329,9 +330,9 @@ def update_baseline(
         reporter=reporter,
     )
     failures.check()
-    accepted: dict[baselines.Key, Accepted] = {}
+    new_entries: dict[baselines.Key, Accepted] = {}
     changes = []
-    for (path, artifact), evaluation in zip(everything.items(), made.values(), strict=True):
+    for (path, artifact), evaluation in zip(everything.items(), results.values(), strict=True):
         if labelled and any(p.label < 0 for p in evaluation.predictions):
             raise UsageError(unlabelled(evaluation, path), "--no-labels accepts the answers alone")
         before = entries.get(baselines.key(artifact))
@@ -339,13 +340,13 @@ def update_baseline(
         if path in anchors and comparable:
             continue
         after = baselines.entry(artifact, evaluation)
-        accepted[baselines.key(artifact)] = after
+        new_entries[baselines.key(artifact)] = after
         changes.append(_change(before, after, bool(comparable), labelled))
     if warning := _undecided(changes, limits, labelled):
         reporter.warn(warning)
     name = records.sha256(str(baseline.resolve()).encode())[:16]
     with leases.hold(f"baseline-{name}", exclusive=True, reporter=reporter):
-        entries = _entries(baseline, line) | accepted
+        entries = _entries(baseline, line) | new_entries
         baselines.write(baseline, Baseline(tuple(entries.values())))
     return BaselineUpdate(str(baseline), tuple(changes))
 
@@ -353,7 +354,7 @@ def update_baseline(
 def _limits(
     margin: float, float_margin: float, floor: float | None, max_flips: float | None
 ) -> GateLimits:
-    """The limits as fractions; UsageError for points that cannot be."""
+    """The limits as fractions; UsageError for impossible values."""
     limits = {
         "margin": margin,
         "float margin": float_margin,
@@ -370,26 +371,26 @@ def _limits(
     return GateLimits(margin / 100, float_margin / 100, share["floor"], share["max flips"])
 
 
-def _loaded(paths: Sequence[Path], failures: Failures) -> dict[Path, Artifact]:
+def _load(paths: Sequence[Path], failures: Failures) -> dict[Path, Artifact]:
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy check build/*/*.tflite")
-    loaded = {}
+    by_path = {}
     for path in paths:
         with failures.of(path):
-            loaded[path] = artifacts_.load(path)
+            by_path[path] = artifacts_.load(path)
     keys: dict[baselines.Key, Path] = {}
-    for path, artifact in loaded.items():
+    for path, artifact in by_path.items():
         other = keys.setdefault(baselines.key(artifact), path)
         if other != path:
             raise UsageError(
                 f"{other} and {path} are both {' '.join(baselines.key(artifact))}",
                 "give them baselines of their own",
             )
-    return loaded
+    return by_path
 
 
 def _entries(baseline: Path, line: str) -> dict[baselines.Key, Accepted]:
-    """What is accepted by now."""
+    """The current entries of the baseline."""
     try:
         return {baselines.key(entry): entry for entry in baselines.read(baseline, line).accepted}
     except MissingError:
@@ -404,14 +405,14 @@ def _update_line(
     overrides: Overrides | None,
     labelled: bool,
 ) -> str:
-    """The command that accepts what is judged, on the same images prepared in the same way."""
+    """The command that accepts these artifacts, on the same images with the same preprocessing."""
     argv = ["mobiledeploy", "check", *map(str, paths), "--baseline", str(baseline)]
     argv += [] if labelled else ["--no-labels"]
-    said = {"data": data, "runtime": runtime, **vars(overrides or Overrides())}
-    if said["labels"] is not None:
-        # Whatever file they were read from.
-        said["labels"] = "FILE"
-    for name, value in said.items():
+    options = {"data": data, "runtime": runtime, **vars(overrides or Overrides())}
+    if options["labels"] is not None:
+        # The name of the labels' file is not known here.
+        options["labels"] = "FILE"
+    for name, value in options.items():
         if value is not None:
             text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
             argv += [f"--{name.replace('_', '-')}", text]
@@ -421,11 +422,11 @@ def _update_line(
 def _float_anchor(
     entries: dict[baselines.Key, Accepted], artifact: Artifact, evaluation: Evaluation
 ) -> Accepted | None:
-    """The accepted float model on the same images: of the same format first."""
+    """The accepted float model on the same images, preferably of the same format."""
     if artifact.recipe.name == "float32":
         return None
     model = artifact.spec.name
-    found = [
+    fits = [
         entry
         for entry in entries.values()
         if (entry.model, entry.recipe) == (model, "float32")
@@ -439,13 +440,13 @@ def _float_anchor(
         and entry.weights_sha256 == artifact.spec.weights.sha256
         and entry.preprocessing.labels == evaluation.preprocessing.labels
     ]
-    return min(found, key=lambda e: (e.format != artifact.format, e.format), default=None)
+    return min(fits, key=lambda e: (e.format != artifact.format, e.format), default=None)
 
 
 def _undecided(
     changes: Sequence[BaselineChange], limits: GateLimits, labelled: bool
 ) -> NamedWarning | None:
-    """Whether the fewest images can never decide the margin, and which one they can."""
+    """A warning if the fewest images can never decide the margin, with a margin that they can."""
     if not changes:
         return None
     one = min(changes, key=lambda change: change.images)
@@ -453,15 +454,15 @@ def _undecided(
     if one.decides < margin:
         return None
     percent = f"{100 * margin:g}"
-    asked = f"{percent} % of top-1 lost" if labelled else f"{percent} % of answers changed"
+    question = f"{percent} % of top-1 lost" if labelled else f"{percent} % of answers changed"
     option = "--margin" if labelled else "--max-flips"
     least = points(one.decides)
     # Without labels the bound is exact: (1 - margin)^n < 5 %.
-    needed = gate.unflipped(margin) if labelled else gate.flips_needed(0, one.images, margin)
+    image_count = gate.unflipped(margin) if labelled else gate.flips_needed(0, one.images, margin)
     return NamedWarning(
         "too-few-images",
-        f"{units.several(one.images, 'image')} can never decide {asked}: that takes "
-        f"{needed:,} without a single change",
+        f"{units.several(one.images, 'image')} can never decide {question}: that takes "
+        f"{image_count:,} without a single change",
         f"give more images, or {option} {least:g} or more",
     )
 

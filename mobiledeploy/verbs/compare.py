@@ -1,4 +1,4 @@
-"""Whether B is slower than A: the two timed in turns, so that a drift of the machine cancels."""
+"""Whether B is slower than A: times both in turns, so that a drift of the machine cancels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 
 MOST_ROUNDS = 1000
-"""More of them, 4000 processes and all their samples, take hours and are a slip of the hand."""
+"""More rounds mean over 4000 processes, which take hours; nobody means that."""
 
 BLOCK_SECONDS = 0.5
 
@@ -38,34 +38,34 @@ def compare(
 ) -> LatencyComparison:
     """Says whether B is slower than A: times both in the order A B B A, `rounds` times.
 
-    Each block is a fresh process. What comes of it is in the store, with the raw samples of all
-    blocks. It is `bench --compare` of the command line.
+    Each block is a new process. The result goes to the store, with the raw samples of all blocks.
+    This is `bench --compare` on the command line.
 
     Example:
         >>> found = md.compare("build/float32.tflite", "build/int8_best.tflite")
         >>> found.ratio, found.interval
 
     Args:
-        a: the artifact that is compared with.
-        b: the artifact that is judged.
-        device: where it is timed, as for `bench`.
-        via: what a phone may be replaced by, as for `bench`.
-        runner: what drives the runtime.
-        runtime: by default that of each artifact's format.
-        delegate: by default the first that the runtime has.
-        threads: of the runtime.
-        rounds: of four blocks each; of a recording, as many as it holds.
+        a: the artifact to compare with.
+        b: the artifact to judge.
+        device: the device, as for `bench`.
+        via: what may replace a phone, as for `bench`.
+        runner: the program that drives the runtime.
+        runtime: the default is that of each artifact's format.
+        delegate: the default is the first of the runtime.
+        threads: threads of the runtime.
+        rounds: the number of rounds of four blocks; a recording has its own number.
         seconds: the time limit for one block.
-        record: a file to keep the exchange with the device in.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        record: a file for the recording of the session.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        Time of B over time of A, its 95 % interval, and whether that leaves out 1.
+        Time of B over time of A, its 95 % interval, and whether that excludes 1.
 
     Raises:
-        UsageError: too few or too many rounds, or as of `bench`.
+        UsageError: too few or too many rounds, or as for `bench`.
         VoidError: a delegate did not take the graph of one of them.
-        DeviceError: as of `bench`.
+        DeviceError: as for `bench`.
     """
     reporter = reporter or PythonReporter()
     a, b = Path(a), Path(b)
@@ -76,8 +76,8 @@ def compare(
     if rounds > MOST_ROUNDS:
         raise UsageError(f"{rounds} rounds are too many", f"give {MOST_ROUNDS} or fewer")
     place = resolve.resolve(device, via)
-    place.timed("a comparison in turns")
-    asked = resolve.asked(
+    place.need_times("a comparison in turns")
+    request = resolve.bench_request(
         place,
         runner,
         runtime=runtime,
@@ -88,34 +88,36 @@ def compare(
         fixed_performance=False,
         rounds=rounds,
     )
-    rounds = asked.rounds or rounds
+    rounds = request.rounds or rounds
     if rounds < comparison.FEWEST:
         raise InputError(f"{place.name} has {rounds} rounds only", "record it again")
     sides = {
-        side: timings.Timing(path, artifacts.load(path), asked, place.recorded, _Quiet(reporter))
+        side: timings.Timing(
+            path, artifacts.load(path), request, place.is_recording, _Quiet(reporter)
+        )
         for side, path in (("A", a), ("B", b))
     }
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
-    with timings.opened(place, asked, arguments.path(record), reporter) as session:
+    with timings.open_session(place, request, arguments.path(record), reporter) as session:
         for side in order:
             blocks.append(sides[side].measure(session))
             if reason := validity.unused_delegate(blocks[-1]):
                 raise VoidError(f"void: {sides[side].path.name}: {reason}", "another --delegate")
             reporter.progress("comparing", len(blocks), len(order))
-    found = comparison.interleaved([block.median_ns for block in blocks])
-    compared = LatencyComparison(
-        str(a), str(b), found.value, (found.low, found.high), found.changed, rounds, tuple(blocks)
+    ratio = comparison.interleaved([block.median_ns for block in blocks])
+    comparison_ = LatencyComparison(
+        str(a), str(b), ratio.value, (ratio.low, ratio.high), ratio.changed, rounds, tuple(blocks)
     )
     with Store.keeping(reporter) as store:
         for timing in sides.values():
             store.add_artifact(timing.artifact)
-        store.add_comparison(compared, place.recorded_at)
-    return compared
+        store.add_comparison(comparison_, place.recorded_at)
+    return comparison_
 
 
 class _Quiet:
-    """Passes nothing of single blocks on: they are short, and their warnings stand in them."""
+    """Drops progress and warnings of single blocks, which are short; their records hold them."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -127,5 +129,5 @@ class _Quiet:
         """Says nothing."""
 
     def say(self, line: str) -> None:
-        """As it is."""
+        """Passes the line on."""
         self._reporter.say(line)

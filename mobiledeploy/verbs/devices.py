@@ -1,4 +1,4 @@
-"""What figures can be had of right now: this machine, phones, emulated cores."""
+"""The devices for figures at the moment: this machine, phones, emulated cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobiledeploy.steps import estimate
 
 @dataclass(frozen=True)
 class DeviceList(Record):
-    """The answer of the command: what each device of the shelf sees, then the device cards."""
+    """The answer of `devices`: what each device of the shelf finds, then the device cards."""
 
     devices: tuple[DeviceInfo, ...]
 
@@ -25,9 +25,9 @@ class DeviceList(Record):
 
 
 def devices() -> DeviceList:
-    """Lists what `bench` takes as `device` here, and which kind of figure it gives.
+    """Lists the values for `device` of `bench`, and the kind of figure of each.
 
-    Every device is asked what of its kind is here; nothing is started or changed.
+    It starts and changes nothing.
 
     Example:
         >>> [one.name for one in md.devices().devices]

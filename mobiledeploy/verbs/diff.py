@@ -1,7 +1,7 @@
-"""Two artifacts, layer by layer: types, shapes, errors, instructions; what changed most first.
+"""Compares two artifacts layer by layer: types, shapes, errors, instructions.
 
-A change of type that most layers made is expected (float32 beside int8); the layer that did not
-make it is not.
+The largest change comes first. A change of type in most layers is expected (float32 to int8), so a
+layer without it is odd.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
 
 @dataclass(frozen=True)
 class Side(Record):
-    """A layer as one of the artifacts has it. `type` is of what it computes and hands on.
+    """A layer of one artifact; `type` is that of its output.
 
-    `weight_bytes` counts its constants, `instructions` is None where none were counted.
-    `own_sqnr_db` is what an integer layer loses by itself (`LayerError`), None where that was not
-    asked or is not known.
+    `weight_bytes` counts its constants; `instructions` is None without a count. `own_sqnr_db` is
+    the own error of an integer layer (`LayerError`), None without `activations` or if unknown.
     """
 
     name: str
@@ -57,10 +56,10 @@ class Side(Record):
 
 @dataclass(frozen=True)
 class Pair(Record):
-    """A layer of both, or of one only.
+    """A layer of both artifacts, or of only one.
 
-    `sqnr_db` compares the weights of B with those of A, None where they have no such pair of one
-    shape, NaN where they are the same to the bit. `odd` says what is unlike the other layers.
+    `sqnr_db` compares the weights of B with those of A: None without weights of the same shape, NaN
+    for equal bits. `odd` lists differences from the other layers.
     """
 
     a: Side | None
@@ -71,7 +70,7 @@ class Pair(Record):
 
 @dataclass(frozen=True)
 class FileFigures(Record):
-    """The newest figures of both of one kind on one target: ratio of B to A, and its interval."""
+    """The newest figures of both, of one kind on one target; `ratio` is of B to A."""
 
     kind: str
     device: str
@@ -86,7 +85,7 @@ class FileFigures(Record):
 
 @dataclass(frozen=True)
 class Difference(Record):
-    """The answer of the command: layers, what changed most first, and figures."""
+    """The answer of `diff`: layers, the largest change first, and figures."""
 
     a: str
     b: str
@@ -99,7 +98,7 @@ class Difference(Record):
         return (self.table(DIFF_LAYERS),)
 
     def table(self, most: int) -> Table:
-        """So many layers, what changed most first."""
+        """A table of `most` layers, the largest change first."""
         sizes = [units.size(number) for number in self.size_bytes]
         sides = [side for pair in self.layers for side in (pair.a, pair.b) if side]
         own = any(side.own_sqnr_db is not None for side in sides)
@@ -136,13 +135,13 @@ def _row(pair: Pair, own: bool) -> tuple[str, ...]:
 
 
 def change(values: Sequence[str]) -> str:
-    """'a → b', or what both are."""
+    """'a → b', or one value if both are equal."""
     return values[0] if len(set(values)) == 1 else " → ".join(values)
 
 
 @dataclass(frozen=True)
-class _Read:
-    """An artifact, opened: its layers, and the real values of each layer's kernel."""
+class _Content:
+    """The content of an artifact: its layers, and the real values of each layer's kernel."""
 
     artifact: Artifact
     sides: list[Side]
@@ -153,10 +152,10 @@ class _Read:
 def diff(
     a: AnyPath, b: AnyPath, *, activations: bool = False, reporter: Reporter | None = None
 ) -> Difference:
-    """Compares two artifacts layer by layer, what changed most first.
+    """Compares two artifacts layer by layer, the largest change first.
 
-    Layers are aligned by what they compute, in their order. Figures that the store has of both on
-    one target are compared, too.
+    Layers are paired by their operation, in their order. It also compares figures in the store of
+    both on one target.
 
     Example:
         >>> found = md.diff("build/float32.tflite", "build/int8_best.tflite")
@@ -165,34 +164,34 @@ def diff(
     Args:
         a: an artifact.
         b: another.
-        activations: runs those of integers throughout on their golden images, for the error of
-            what each layer hands on; their float32.tflite must be beside them.
-        reporter: hears of progress; by default a `PythonReporter`.
+        activations: runs full-integer artifacts on their golden images, for the error of each
+            layer's output; needs their float32.tflite beside them.
+        reporter: is told of progress; the default is a `PythonReporter`.
 
     Returns:
         Types, shapes, errors, size and instructions of the layers of both.
 
     Raises:
         InputError: an artifact without its record, or a file that cannot be read; with
-            `activations` as `analyze_quantization`.
+            `activations` also the errors of `analyze_quantization`.
         UsageError: neither has integer activations.
         DeviceError: a runner died or hangs.
     """
     reporter = reporter or PythonReporter()
     a, b = Path(a), Path(b)
-    loaded = [artifacts.load(path) for path in (a, b)]
-    if activations and not any(artifact.recipe.full_integer for artifact in loaded):
+    both = [artifacts.load(path) for path in (a, b)]
+    if activations and not any(artifact.recipe.full_integer for artifact in both):
         raise UsageError(
             f"neither {a} nor {b} is of integers throughout", "leave --activations away"
         )
-    kept = [_kept(artifact) for artifact in loaded]
+    measurements_of_both = [_measurements(artifact) for artifact in both]
     first, second = (
         _read(path, artifact, measurements, instructions, activations, reporter)
         for path, artifact, measurements, instructions in zip(
-            (a, b), loaded, kept, _instructions(*kept), strict=True
+            (a, b), both, measurements_of_both, _instructions(*measurements_of_both), strict=True
         )
     )
-    pairs = _ranked(_aligned(first, second))
+    pairs = _rank(_align(first, second))
     return Difference(
         str(a),
         str(b),
@@ -205,19 +204,18 @@ def diff(
 def diff_figures(a: int | AnyPath, b: int | AnyPath) -> FigureDifference:
     """Compares two figures of one kind, of one artifact or of two.
 
-    It is `diff` of the command line where A and B are figures.
+    This is `diff` on the command line if A and B are figures.
 
     Example:
         >>> md.diff_figures(12, 13).ratio
 
     Args:
-        a: an id that `results` lists, or a file with one figure: the JSON of `bench --json`, or
-            of `results_export`.
+        a: an id from `results`, or a file with one figure: of `bench --json` or `results_export`.
         b: another.
 
     Returns:
-        The ratio of B to A with its interval, instructions by layer, and what differs in how the
-        figures were had.
+        The ratio of B to A with its interval, instructions by layer, and different facts of the two
+        figures.
 
     Raises:
         UsageError: no such id, a file with several figures, or figures of two kinds.
@@ -226,7 +224,7 @@ def diff_figures(a: int | AnyPath, b: int | AnyPath) -> FigureDifference:
     return figures.diff(str(a), str(b))
 
 
-def _kept(artifact: Artifact) -> tuple[Measurement, ...]:
+def _measurements(artifact: Artifact) -> tuple[Measurement, ...]:
     if not store_path().exists():
         return ()
     with Store.open() as store:
@@ -236,10 +234,10 @@ def _kept(artifact: Artifact) -> tuple[Measurement, ...]:
 def _instructions(
     a: Sequence[Measurement], b: Sequence[Measurement]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """By layer, of the newest counts that both have on one target; {} where there are none."""
+    """The newest counts by layer of both on one target; {} if there are none."""
     before, after = (
-        {m.target: m for m in reversed(kept) if isinstance(m, Counted) and m.by_layer}
-        for kept in (a, b)
+        {m.target: m for m in reversed(measurements) if isinstance(m, Counted) and m.by_layer}
+        for measurements in (a, b)
     )
     both = next((m.target for m in b if m.target in before and m.target in after), None)
     if both is None:
@@ -254,11 +252,11 @@ def _instructions(
 def _read(
     path: Path,
     artifact: Artifact,
-    kept: tuple[Measurement, ...],
+    measurements: tuple[Measurement, ...],
     instructions: Mapping[str, int],
     activations: bool,
     reporter: Reporter,
-) -> _Read:
+) -> _Content:
     shelf, data = FORMATS.load(artifact.format), inputs.read(path, inputs.FINISHED)
     facts, weights = shelf.inspect(data), shelf.weights(data)
     layers = {layer.name: layer for layer in facts.layers}
@@ -269,34 +267,34 @@ def _read(
     for row in cost.cost(facts.layers).layers:
         layer = layers[row.name]
         constants = [t for t in layer.inputs if t.constant]
-        made = _handed_on(layer, facts)
+        output = _output(layer, facts)
         sides.append(
             Side(
                 row.name,
                 row.kind,
-                made.dtype,
+                output.dtype,
                 row.output,
                 sum(_stored_bytes(t.name, facts, cost.size_bytes(t)) for t in constants),
                 row.mult_adds,
                 instructions.get(row.name),
-                errors.get(made.name),
+                errors.get(output.name),
             )
         )
         kernels.append(_kernel(layer, weights))
-    return _Read(artifact, sides, kernels, kept)
+    return _Content(artifact, sides, kernels, measurements)
 
 
-def _handed_on(layer: Layer, facts: FileFacts) -> Tensor:
-    """Its result: in ONNX that of the QuantizeLinear which it is fused with."""
-    made = layer.outputs[0]
-    readers = [x for x in facts.layers if any(t.name == made.name for t in x.inputs)]
+def _output(layer: Layer, facts: FileFacts) -> Tensor:
+    """The output of a layer; in ONNX that of the QuantizeLinear that is fused with it."""
+    output = layer.outputs[0]
+    readers = [x for x in facts.layers if any(t.name == output.name for t in x.inputs)]
     if readers and all(x.op == "QuantizeLinear" for x in readers):
         return readers[0].outputs[0]
-    return made
+    return output
 
 
 def _stored_bytes(name: str, facts: FileFacts, plain: int) -> int:
-    """The size of a constant as it lies in the file, behind its DequantizeLinear."""
+    """The size of a constant in the file, before its DequantizeLinear."""
     for layer in facts.layers:
         if layer.op in _QUANTIZERS and layer.outputs[0].name == name:
             return cost.size_bytes(layer.inputs[0])
@@ -304,26 +302,26 @@ def _stored_bytes(name: str, facts: FileFacts, plain: int) -> int:
 
 
 def _kernel(layer: Layer, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32] | None:
-    held = [weights[t.name] for t in layer.inputs if t.constant and t.name in weights]
-    return max((w for w in held if w.ndim > 1), key=lambda w: w.size, default=None)
+    kernels = [weights[t.name] for t in layer.inputs if t.constant and t.name in weights]
+    return max((w for w in kernels if w.ndim > 1), key=lambda w: w.size, default=None)
 
 
-def _aligned(first: _Read, second: _Read) -> list[Pair]:
-    # Whatever their windows: a layer of another window is the same one, changed.
+def _align(first: _Content, second: _Content) -> list[Pair]:
+    # Without their windows: a layer with another window is the same layer, changed.
     keys = [
-        [(_WINDOW.sub("", side.kind), math.prod(side.shape)) for side in read.sides]
-        for read in (first, second)
+        [(_WINDOW.sub("", side.kind), math.prod(side.shape)) for side in content.sides]
+        for content in (first, second)
     ]
-    # Formats order the sides of a kernel each in its own way.
+    # Each format has its own order of a kernel's axes.
     comparable = first.artifact.format == second.artifact.format
-    found = []
+    pairs = []
     for i, j in alignment.pairs(*keys):
         error = None
         if comparable and i is not None and j is not None:
             error = _sqnr(first.kernels[i], second.kernels[j])
         a, b = (None if i is None else first.sides[i]), (None if j is None else second.sides[j])
-        found.append(Pair(a, b, error, ()))
-    return found
+        pairs.append(Pair(a, b, error, ()))
+    return pairs
 
 
 def _sqnr(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:
@@ -335,63 +333,66 @@ def _sqnr(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _ranked(pairs: list[Pair]) -> list[Pair]:
+def _rank(pairs: list[Pair]) -> list[Pair]:
     both = [(p.a, p.b) for p in pairs if p.a and p.b]
-    # Of layers with mult-adds: the others are few bytes and often stay as they were.
+    # Only layers with mult-adds: the others are few bytes and often stay the same.
     usual = Counter((a.type, b.type) for a, b in both if a.mult_adds).most_common(1)
-    known = [p.sqnr_db for p in pairs if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
-    middle = _middle(known)
+    errors = [p.sqnr_db for p in pairs if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
+    middle = _middle(errors)
     middle_a = _middle([a.own_sqnr_db for a, _ in both])
     middle_b = _middle([b.own_sqnr_db for _, b in both])
 
-    def judged(p: Pair) -> tuple[tuple[float, ...], Pair]:
+    def rank_of(p: Pair) -> tuple[tuple[float, ...], Pair]:
         odd = []
         if p.a is None or p.b is None:
             odd.append("only in B" if p.a is None else "only in A")
             alone = p.a or p.b or _NONE
-            # A change of type or format brings layers along that compute nothing.
+            # A change of type or format adds layers without mult-adds.
             structural = float(alone.mult_adds > 0)
             return (structural, 0.0, float(alone.mult_adds), 0.0), replace(p, odd=tuple(odd))
         types = (p.a.type, p.b.type)
         weighty = bool(p.a.mult_adds or p.b.mult_adds)
-        retyped = weighty and bool(usual) and types != usual[0][0]
-        if retyped:
+        type_differs = weighty and bool(usual) and types != usual[0][0]
+        if type_differs:
             odd.append(f"{types[0]} → {types[1]}, others {' → '.join(usual[0][0])}")
         if p.a.kind != p.b.kind:
             odd.append(f"{p.a.kind} → {p.b.kind}")
-        reshaped = sorted(p.a.shape) != sorted(p.b.shape)
-        if reshaped:
+        shape_differs = sorted(p.a.shape) != sorted(p.b.shape)
+        if shape_differs:
             odd.append("shape")
-        # As many numbers of another shape are the same ones, computed in another way.
-        same = reshaped and math.prod(p.a.shape) == math.prod(p.b.shape)
-        structural = 2.0 if retyped else float(bool(odd) and not same)
-        # In dB below the usual: 6 dB are twice the error. Same weights have none.
+        # The same number of values in another shape are the same values, computed differently.
+        same = shape_differs and math.prod(p.a.shape) == math.prod(p.b.shape)
+        structural = 2.0 if type_differs else float(bool(odd) and not same)
+        # In dB below the median: 6 dB are twice the error. Equal weights have no error.
         error = 0.0 if p.sqnr_db is None or math.isnan(p.sqnr_db) else max(0.0, middle - p.sqnr_db)
-        if len(known) == 1 and p.sqnr_db is not None and math.isfinite(p.sqnr_db):
-            # The only layer whose weights differ at all.
+        if len(errors) == 1 and p.sqnr_db is not None and math.isfinite(p.sqnr_db):
+            # This is the only layer with different weights.
             error = max(error, 60 - min(60.0, p.sqnr_db))
         if error > _NOTABLE_DB:
             odd.append(f"weights {p.sqnr_db:.1f} dB, others {middle:.1f} dB")
-        lost = _below(p.b, middle_b) - _below(p.a, middle_a)
-        if lost > _NOTABLE_DB:
+        activation_error = _below(p.b, middle_b) - _below(p.a, middle_a)
+        if activation_error > _NOTABLE_DB:
             odd.append(f"activations {p.b.own_sqnr_db:.1f} dB, others {middle_b:.1f} dB")
-        grown = abs((p.b.instructions or 0) - (p.a.instructions or 0))
-        resized = abs(p.b.weight_bytes - p.a.weight_bytes)
-        return (structural, max(error, lost), float(grown), float(resized)), replace(
-            p, odd=tuple(odd)
-        )
+        instruction_change = abs((p.b.instructions or 0) - (p.a.instructions or 0))
+        size_change = abs(p.b.weight_bytes - p.a.weight_bytes)
+        return (
+            structural,
+            max(error, activation_error),
+            float(instruction_change),
+            float(size_change),
+        ), replace(p, odd=tuple(odd))
 
-    rows = sorted((judged(p) for p in pairs), key=lambda row: row[0], reverse=True)
+    rows = sorted((rank_of(p) for p in pairs), key=lambda row: row[0], reverse=True)
     return [pair for _, pair in rows]
 
 
 def _middle(errors: Sequence[float | None]) -> float:
-    known = [error for error in errors if error is not None]
-    return float(np.median(known)) if known else 0.0
+    values = [error for error in errors if error is not None]
+    return float(np.median(values)) if values else 0.0
 
 
 def _below(side: Side, usual: float) -> float:
-    """By how many dB a layer's own error is worse than usual on its side."""
+    """By how many dB a layer's own error is worse than the median of its artifact."""
     return 0.0 if side.own_sqnr_db is None else max(0.0, usual - side.own_sqnr_db)
 
 
@@ -399,20 +400,20 @@ _NOTABLE_DB = 6.0
 _NONE = Side("", "", "", (), 0, 0)
 
 
-def _figures(first: _Read, second: _Read) -> list[FileFigures]:
-    seen, found = set(), []
+def _figures(first: _Content, second: _Content) -> list[FileFigures]:
+    targets, figures_ = set(), []
     for new in second.measurements:
         target = (new.kind, new.target)
         old = next((m for m in first.measurements if (m.kind, m.target) == target), None)
-        if old is None or target in seen:
+        if old is None or target in targets:
             continue
-        seen.add(target)
+        targets.add(target)
         try:
             ratio, low, high = regression.ratio(new, old)
         except ValueError:
             continue
         t = new.target
-        found.append(
+        figures_.append(
             FileFigures(
                 new.kind,
                 t.device,
@@ -422,7 +423,7 @@ def _figures(first: _Read, second: _Read) -> list[FileFigures]:
                 figures.value(new),
                 ratio,
                 (low, high),
-                (bench_tables.delegated(old), bench_tables.delegated(new)),
+                (bench_tables.delegation(old), bench_tables.delegation(new)),
             )
         )
-    return found
+    return figures_

@@ -1,7 +1,7 @@
-"""What is installed, what is missing, and the exact line that fixes it.
+"""What is installed, what is missing, and the line that fixes it.
 
-What should be here is read from our own package metadata, so there is no second list to keep. No
-library is imported: this must also work where one is missing, numpy included.
+The requirements come from our own package metadata, so there is no second list. No library is
+imported, because this must work without any of them, even without numpy.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "missing", "unfit", "unavailable"]
 
-# Programs of the system: how the devices find them, what they are for, and what brings them.
+# Programs of the system: how devices find them, their purpose, and how to install them.
 TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
     "adb": (native.adb, "phones", "apt install adb, or bench --adb FILE"),
     "qemu-aarch64": (native.qemu, "emulator", native.FIX),
 }
-# `dev` is for work on mobiledeploy itself, and `all` is others together.
+# `dev` is for work on mobiledeploy itself, and `all` is the union of the others.
 NO_EXTRAS = ("all", "dev")
-# TensorFlow holds 660 MB once imported, and a conversion about as much again.
+# TensorFlow takes 660 MB after its import, and a conversion about the same again.
 LITTLE_MEMORY_BYTES = 2 * 10**9
-# The export extra takes 1.8 GB of it, and downloads before it unpacks.
+# The export extra takes 1.8 GB, and pip downloads before it unpacks.
 LITTLE_DISK_BYTES = 3 * 10**9
 
 
 @dataclass(frozen=True)
 class InstalledPart(Record):
-    """A package or a program. `fix` is the line that brings it, or why none can.
+    """A package or a program. `fix` is the line that installs it, or why that is impossible.
 
-    `extra` is base for what every command needs, export or tflite-runtime for what those extras
-    bring; of a program of the system, phones or emulator; .pt2 for what opens one.
-    `state` is `unfit` where the version is outside what we need, `unavailable` where this Python
-    or system cannot have it.
+    `extra` is base for the needs of every command, export or tflite-runtime for parts of these
+    extras, phones or emulator for programs of the system, and .pt2 for the environment that opens
+    such files. `state` is `unfit` for a version that we do not support, and `unavailable` if this
+    Python or system cannot have the part.
     """
 
     name: str
@@ -71,7 +71,7 @@ class InstalledPart(Record):
 
 @dataclass(frozen=True)
 class CleanedFolder(Record):
-    """Where something of ours lies. `size_bytes` is None where nothing lies there yet."""
+    """A place of our files. `size_bytes` is None if nothing is there yet."""
 
     name: str
     path: str
@@ -82,7 +82,7 @@ class CleanedFolder(Record):
 class Installation(Record):
     """The answer of `doctor`.
 
-    `places` are empty in a broken installation. Free memory is None where the system does not tell.
+    `places` are empty in a broken installation. Free memory is None if the system does not tell it.
     """
 
     version: str
@@ -112,24 +112,24 @@ class Installation(Record):
 
     @property
     def broken(self) -> tuple[InstalledPart, ...]:
-        """The required parts that are not as they must be."""
+        """The required parts that are not ok."""
         return tuple(p for p in self.parts if p.extra == "base" and p.state != "ok")
 
 
 @dataclass(frozen=True)
 class CleanResult(Record):
-    """What `clean` removed, with the size that it had."""
+    """The folders that `doctor --clean` removed, with their sizes."""
 
     removed: tuple[CleanedFolder, ...]
 
 
 def versions() -> Mapping[str, str | None]:
-    """Package of a runtime -> its version, None where it is not installed; imports none of them."""
+    """Package of a runtime -> its version, None if it is not installed; imports none of them."""
     return {runtime.PACKAGE: _version(runtime.PACKAGE) for _, runtime in RUNTIMES.each()}
 
 
 def doctor() -> Installation:
-    """Says what is installed, what is missing, and the line that fixes it.
+    """Checks what is installed, what is missing, and the line that fixes it.
 
     It changes nothing and imports no library.
 
@@ -137,7 +137,7 @@ def doctor() -> Installation:
         >>> [(part.name, part.fix) for part in md.doctor().parts if part.state != "ok"]
 
     Returns:
-        The packages and programs, where our files lie, free disk and memory, and warnings.
+        The packages and programs, the places of our files, free disk and memory, and warnings.
     """
     parts = (*_packages(), *_tools(), *_apart())
     whole = all(part.state == "ok" for part in parts if part.extra == "base")
@@ -156,34 +156,34 @@ def doctor() -> Installation:
 
 
 def doctor_emulator(*, reporter: Reporter | None = None) -> Equipment:
-    """Fetches the emulated ARM cores and builds what runs on them, into the user's cache.
+    """Fetches the emulated ARM cores and builds their runner, in the user's cache.
 
-    It is `doctor --emulator` of the command line. Nothing is fetched where it is there already.
+    This is `doctor --emulator` on the command line. It fetches nothing that exists already.
 
     Args:
-        reporter: hears of progress; by default a `PythonReporter`.
+        reporter: is told of progress; the default is a `PythonReporter`.
 
     Returns:
-        What is in the cache afterwards.
+        The content of the cache afterwards.
 
     Raises:
-        MissingError: a system without apt, no network, or no such package there.
+        MissingError: a system without apt, no network, or a missing package.
         InputError: a fetched file is not the one that is pinned.
         UsageError: the cache cannot be written.
     """
-    # Where numpy is missing, all else here must work.
+    # Not at the top: the rest of this file must work without numpy.
     from mobiledeploy.steps import equip
 
     return equip.equip(reporter or PythonReporter())
 
 
 def doctor_torch(*, reporter: Reporter | None = None) -> Environment:
-    """Fetches what opens a .pt2 of torch.export, 5.3 GB, into the user's cache.
+    """Fetches the packages that open a .pt2 of torch.export, 5.3 GB, into the user's cache.
 
-    It is `doctor --torch` of the command line. Nothing is fetched where it is there already.
+    This is `doctor --torch` on the command line. It fetches nothing that exists already.
 
     Args:
-        reporter: hears of progress; by default a `PythonReporter`.
+        reporter: is told of progress; the default is a `PythonReporter`.
 
     Returns:
         The environment and the versions of its packages.
@@ -199,31 +199,30 @@ def doctor_torch(*, reporter: Reporter | None = None) -> Environment:
 
 def places() -> tuple[CleanedFolder, ...]:
     """The cache, the user's configuration, and this folder's store."""
-    found = (
+    folders = (
         ("cache", assets.cache_dir()),
         ("configuration", package.config_dir()),
         ("store", store.path()),
     )
     return tuple(
         CleanedFolder(name, str(path.absolute()), _size(path) if path.exists() else None)
-        for name, path in found
+        for name, path in folders
     )
 
 
 def doctor_clean() -> CleanResult:
-    """Removes our caches, and what killed exports left in ./build.
+    """Removes our caches, and leftovers of killed exports in ./build.
 
-    It is `doctor --clean` of the command line. Leases stay: who waits for one would no longer be
-    seen by who comes after.
+    This is `doctor --clean` on the command line. Leases stay, because a process may wait for one.
 
     Returns:
-        What was removed, with the size that it had.
+        The removed folders, with their sizes.
 
     Raises:
-        UsageError: something may not be removed.
+        UsageError: a folder that cannot be removed.
     """
     cache = assets.cache_dir()
-    removed = []
+    folders = []
     for path in (*_children(cache), *artifacts.abandoned_folders(Path("build"))):
         if path == cache / "leases":
             continue
@@ -233,8 +232,8 @@ def doctor_clean() -> CleanResult:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        removed.append(CleanedFolder(path.name, str(path), bytes_))
-    return CleanResult(tuple(removed))
+        folders.append(CleanedFolder(path.name, str(path), bytes_))
+    return CleanResult(tuple(folders))
 
 
 def _children(folder: Path) -> tuple[Path, ...]:
@@ -243,24 +242,24 @@ def _children(folder: Path) -> tuple[Path, ...]:
 
 
 def _packages() -> Iterator[InstalledPart]:
-    """Our own requirements, from our own metadata, against what is installed."""
+    """Compares our requirements, from our own metadata, with the installed packages."""
     try:
         lines = metadata.requires("mobiledeploy") or []
     except metadata.PackageNotFoundError:
         yield InstalledPart("mobiledeploy", "base", None, "missing", "make install")
         return
-    seen = set()
+    names = set()
     for requirement in map(Requirement, lines):
         extra = _extra(requirement)
         own = requirement.name != "mobiledeploy" and extra not in NO_EXTRAS
-        if own and requirement.name not in seen:
-            seen.add(requirement.name)
+        if own and requirement.name not in names:
+            names.add(requirement.name)
             yield _part(requirement, extra)
 
 
 def _extra(requirement: Requirement) -> str:
-    found = re.search(r"extra == .([\w-]+).", str(requirement.marker))
-    return found[1] if found else "base"
+    match = re.search(r"extra == .([\w-]+).", str(requirement.marker))
+    return match[1] if match else "base"
 
 
 def _part(requirement: Requirement, extra: str) -> InstalledPart:
@@ -286,7 +285,7 @@ def _tools() -> Iterator[InstalledPart]:
 
 
 def _apart() -> Iterator[InstalledPart]:
-    """What lies in an environment of its own; where our own packages miss, it is not known."""
+    """The state of packages with their own environment."""
     try:
         version = apart.versions(apart.TORCH)["litert-torch"]
         apart.python(apart.TORCH)
@@ -296,17 +295,17 @@ def _apart() -> Iterator[InstalledPart]:
 
 
 def _program_version(path: str) -> str | None:
-    """The last version that it tells of itself; None where it tells none.
+    """The last version in a program's output; None without one.
 
-    adb's first is that of its protocol, which is the same for years.
+    The first version of adb is that of its protocol, which does not change for years.
     """
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
-    return next(reversed(re.findall(r"(?i)\bversion (\S+)", said)), None)
+    return next(reversed(re.findall(r"(?i)\bversion (\S+)", output)), None)
 
 
 def _version(package: str) -> str | None:
@@ -354,18 +353,18 @@ def _free_memory() -> int | None:
         text = Path("/proc/meminfo").read_text("ascii")
     except OSError:
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of a folder's readable files; links are not followed."""
+    """The bytes of a file, or of a folder's readable files, without following links."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:
-            # Another process may have taken it away since.
+            # Another process may have removed it.
             with contextlib.suppress(OSError):
                 total += (Path(folder) / name).lstat().st_size
     return total

@@ -1,7 +1,7 @@
-"""Artifacts on labelled images: top-1, top-5, agreement with the float model, confusion.
+"""Evaluates artifacts on labelled images: top-1, top-5, agreement with float, confusion.
 
-A pool of runner processes, one for each core, decodes, prepares and answers in parallel; this
-process hands out ranges of images and keeps the five best classes of each answer.
+A pool of runner processes, one per core, decodes, prepares and answers in parallel. This process
+gives each of them ranges of images and keeps the five best classes of each answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mobiledeploy.steps.reporters import PythonReporter
 class EvaluateResult(Record):
     """The answer of `evaluate`: an evaluation for each path, in their order.
 
-    `failed` are the paths that have none, each with its reason.
+    `failed` are the paths without an evaluation, each with its reason.
     """
 
     paths: tuple[str, ...]
@@ -63,36 +63,35 @@ def evaluate(
     labels: Labels | None = None,
     reporter: Reporter | None = None,
 ) -> EvaluateResult:
-    """Judges artifacts on labelled images; each result is in the store as soon as it exists.
+    """Evaluates artifacts on labelled images; each result goes to the store at once.
 
     Example:
         >>> done = md.evaluate("build/mobilenet_v1_0.5_160_demo/int8_best.tflite")
         >>> done.evaluations[0].top1
 
     Args:
-        artifacts: one file or several that `export` made, their records beside them.
-        data: `demo`, a folder with a folder of images for each class, or an .npz. By default what
-            each artifact was exported with; of that the images are taken that calibrated nothing,
-            of any other data all.
-        runtime: by default litert for TFLite and onnxruntime for ONNX.
-        threads: how many runners at once, each with one thread; by default one for each core.
-        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
-            the artifact's own.
+        artifacts: one file or several of `export`, with their records beside them.
+        data: `demo`, a folder with a folder of images per class, or an .npz. The default is the
+            data of each artifact's export, without its calibration images. Of other data, all
+            images count.
+        runtime: the default is litert for TFLite and onnxruntime for ONNX.
+        threads: the number of runners at once, with one thread each; the default is one per core.
+        input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
+            this and the next six.
         mean: subtracted from each channel, after `input_range`.
-        std: what each channel is divided by, after `mean`.
+        std: each channel is divided by it, after `mean`.
         channels: `rgb` or `bgr`.
         resize: `bilinear` or `bicubic`.
-        crop: the central fraction of each side that is kept, above 0 and at most 1.
-        labels: names of the classes in the model's order, or a file with one a line.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        crop: the central fraction of each side to keep, above 0 and at most 1.
+        labels: class names in the model's order, or a file with one per line.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        An evaluation for each artifact. Where one of several fails, the others have theirs, and
-        `failed` says why.
+        An evaluation for each artifact. If one of several fails, it is in `failed` with the reason.
 
     Raises:
-        InputError: an artifact without its record, or one that the record does not speak of; NaN
-            in an answer; more than max(5, 1 %) images that cannot be read.
+        InputError: an artifact without a record, or with the record of another file; NaN in an
+            answer; more than max(5, 1 %) broken images.
         UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
             data set; images that say nothing about the model.
         DeviceError: a runner died or hangs.
@@ -111,5 +110,5 @@ def evaluate(
     if len(paths) == 1:
         failures.check()
     return EvaluateResult(
-        tuple(map(str, evaluations)), tuple(evaluations.values()), failures.told()
+        tuple(map(str, evaluations)), tuple(evaluations.values()), failures.records()
     )

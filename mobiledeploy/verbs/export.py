@@ -1,8 +1,9 @@
-"""Trained or loaded model -> artifacts with their records, examined, evaluated and timed.
+"""A model -> artifacts with their records, which are checked, evaluated and timed.
 
-The order: a plan that is checked before anything is written; a child that converts into a folder
-aside (`verbs/convert`); each file opened again and held against the float model; then all renamed
-into place, each record last. What follows (evaluation, timing) finds whole artifacts only.
+The order: a plan is checked before anything is written; a child process converts into a temporary
+folder (`steps/conversion_process.py`); each file is opened again and compared with the float model;
+then all are renamed into place, each record last. Evaluation and timing follow, and find complete
+artifacts only.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ from mobiledeploy.steps.live_models import KerasModel, as_file
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 
-# A glance for the table; `bench` takes its time.
+# A short timing for the table; `bench` takes longer.
 BENCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ExportRow(Record):
-    """One artifact of an export and what is known of it; None where it was not asked.
+    """One artifact of an export and its figures; None for figures that were not taken.
 
-    `sqnr_db` and `divergence` (in nats) are of its logits beside the float32 file's, over
+    `sqnr_db` and `divergence` (in nats) compare its logits with those of the float32 file, over
     `compared` images; None for a float32 file.
     """
 
@@ -71,9 +72,9 @@ class ExportRow(Record):
 
 @dataclass(frozen=True)
 class ExportResult(Record):
-    """The answer of `export`. `reused` says that an earlier export with the same inputs stood.
+    """The answer of `export`. `reused` says that the files of an earlier equal export were used.
 
-    `failed` are files that were asked for by name and could not be made; `rows` are the others.
+    `failed` are files that were requested by name and could not be made; `rows` are the others.
     """
 
     folder: str
@@ -84,7 +85,7 @@ class ExportResult(Record):
     failed: tuple[Failed, ...] = ()
 
     def path(self, recipe: str, format: str = "tflite") -> Path:  # noqa: A002 - as of `export`
-        """The file of a recipe and a format; UsageError where this export has none."""
+        """The file of a recipe and a format; UsageError if this export has none."""
         name = RECIPE_ALIASES.get(recipe, recipe)
         for row in self.rows:
             if (row.recipe, row.format) == (name, format):
@@ -151,9 +152,9 @@ def export(
 ) -> ExportResult:
     """Converts a model, or a built-in architecture, to TFLite and ONNX files.
 
-    Every file is opened again after conversion and held against the float model, judged on images
-    that calibrated nothing, and timed for a moment. The same export again is answered from the
-    files that stand.
+    Every file is opened again after conversion and compared with the float model, evaluated on
+    images without calibration images, and timed for a moment. The same export again uses the
+    existing files.
 
     Example:
         >>> md.export(alpha=0.5, res=160)
@@ -162,44 +163,46 @@ def export(
 
     Args:
         model: a whole Keras model (.h5, .keras), a SavedModel folder, a float .tflite, a .pt2 of
-            torch.export, or a folder that `train` left; or a live model of Keras 2 (tf_keras) or
-            Keras 3, whose files go to a folder of its `name`. By default `arch` is built.
-        arch: a card that `models` lists; by default mobilenet_v1.
+            torch.export, a run folder of `train`, or a live model of Keras 2 (tf_keras) or Keras 3,
+            whose files go to a folder of its `name`. Without it, `arch` is built.
+        arch: a card of `models`; the default is mobilenet_v1.
         alpha: the width multiplier, above 0.
-        groups: of the pointwise convolutions (ShuffleNet).
+        groups: the groups of the pointwise convolutions (ShuffleNet).
         res: height and width of the input, in pixels.
         weights: `demo` (the default), `imagenet`, `random`, or a file.
-        data: images to calibrate with and, others of them, to judge by: `demo`, a folder with a
-            folder of images for each class, or an .npz.
-        recipe: one or several; `all` for all there are. By default those that most users want.
-        format: `tflite`, `onnx`, or both, which is the default.
-        io: type of a full-integer model's input and output; `uint8` is TFLite's alone.
-        output: what a file ends in: what its model does, a softmax, or what a softmax reads.
+        data: images for calibration and, others of them, for evaluation: `demo`, a folder with a
+            folder of images per class, or an .npz.
+        recipe: one or several, or `all`; the default are those that most users want.
+        format: `tflite`, `onnx`, or both (the default).
+        io: the type of a full-integer model's input and output; `uint8` is for TFLite only.
+        output: the last part of a file: as in its model, a softmax, or the logits without a
+            softmax.
         keep_float: layers that integer files compute in float.
-        out: the folder that the model's folder is made in.
-        force: makes everything again even if nothing changed.
-        custom_objects: your own Python file with the layers that a Keras file names; it is run.
-        unsafe: opens a model file whatever it names: its code runs.
-        input_range: (low, high), what pixels 0 to 255 become. A model of your own needs it unless
-            its metadata says it; this and the next six are else the card's or the file's.
+        out: the folder for the model's folder.
+        force: makes all files again, even if nothing changed.
+        custom_objects: your own Python file with the layers that a Keras file names; it is
+            executed.
+        unsafe: opens a model file even if it can run its own code.
+        input_range: (low, high), the values for pixels 0 and 255. Your own model needs it unless
+            its metadata has it. The card or the file has the defaults of this and the next six.
         mean: subtracted from each channel, after `input_range`.
-        std: what each channel is divided by, after `mean`.
+        std: each channel is divided by it, after `mean`.
         channels: `rgb` or `bgr`.
         resize: `bilinear` or `bicubic`.
-        crop: the central fraction of each side that is kept, above 0 and at most 1.
-        labels: names of the classes in the model's order, or a file with one a line.
-        timed: False leaves out the glance at latencies.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        crop: the central fraction of each side to keep, above 0 and at most 1.
+        labels: class names in the model's order, or a file with one per line.
+        timed: False leaves out the short timing.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        A row for each file that was made; `failed` are files that were asked for by name and could
-        not be made.
+        A row for each file; `failed` are files that were requested by name and could not be made.
 
     Raises:
-        UsageError: arguments that do not go together or cannot be, or a folder that cannot be
+        UsageError: arguments that are impossible or do not go together, or a folder that cannot be
             written.
-        MissingError: TensorFlow, weights or another asset is not here.
-        InputError: a model or an image that cannot be read or converted, or no file could be made.
+        MissingError: TensorFlow, weights or another asset is missing.
+        InputError: a model or an image that cannot be read or converted, or an export without any
+            file.
         DeviceError: a runner died or hangs.
     """
     reporter = reporter or PythonReporter()
@@ -228,74 +231,76 @@ def export(
 
 
 def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResult:
-    heard = Collector(reporter)
-    planned = plan(config, heard)
+    collector = Collector(reporter)
+    planned = plan(config, collector)
     refuse_irregular(planned)
     artifacts = None if config.force else earlier(planned)
     reused = artifacts is not None
     if artifacts is None:
         refuse_readonly_store()
-        artifacts = make(planned, config, heard)
+        artifacts = make(planned, config, collector)
     for artifact in artifacts.values():
         for warning in artifact.warnings:
-            heard.warn(warning)
+            collector.warn(warning)
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
-    found = _evaluations(planned, artifacts, heard)
-    measurements = _measurements(artifacts, heard) if timed else {}
+    by_sha = _evaluations(planned, artifacts, collector)
+    measurements = _measurements(artifacts, collector) if timed else {}
     return ExportResult(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,
         reused=reused,
         rows=tuple(
-            _row(path, a, found.get(a.sha256), measurements.get(a.sha256))
+            _row(path, a, by_sha.get(a.sha256), measurements.get(a.sha256))
             for path, a in artifacts.items()
         ),
-        warnings=tuple(heard.warnings),
-        failed=tuple(heard.failed),
+        warnings=tuple(collector.warnings),
+        failed=tuple(collector.failed),
     )
 
 
-# What is known of them: predictions and times, from the store where it has them already.
+# Predictions and times, from the store if it has them already.
 
 
 def _evaluations(
     planned: ExportPlan, artifacts: dict[str, Artifact], reporter: Reporter
 ) -> dict[str, Evaluation]:
-    if not planned.judged:
+    if not planned.evaluates:
         return {}
     with Store.open() as store:
-        known = {
+        from_store = {
             a.sha256: store.evaluation(
                 a.sha256, a.data, a.spec.preprocessing, target, _version(target)
             )
             for a in artifacts.values()
             for target in (runtimes.target(a),)
         }
-    absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
+    absent = [Path(path) for path, a in artifacts.items() if from_store[a.sha256] is None]
     failures = Failures()
-    made = evaluations.each(absent, failures, reporter=reporter) if absent else {}
+    new = evaluations.each(absent, failures, reporter=reporter) if absent else {}
     failures.check()
-    return {sha: e for sha, e in known.items() if e} | {e.artifact_sha256: e for e in made.values()}
+    return {sha: e for sha, e in from_store.items() if e} | {
+        e.artifact_sha256: e for e in new.values()
+    }
 
 
 def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[str, Measured]:
     with Store.open() as store:
-        known = {
+        from_store = {
             a.sha256: store.measurement(a.sha256, target, _version(target))
             for a in artifacts.values()
             for target in (timings.target(a),)
         }
-    absent = [Path(path) for path, a in artifacts.items() if known[a.sha256] is None]
-    made: dict[Path, Measurement] = {}
+    absent = [Path(path) for path, a in artifacts.items() if from_store[a.sha256] is None]
+    new: dict[Path, Measurement] = {}
     if absent:
-        heard, failures = Collector(SILENT), Failures()
-        heard.progress, heard.say = reporter.progress, reporter.say
-        made = time_artifacts(absent, failures, seconds=BENCH_SECONDS, reporter=heard)
+        collector, failures = Collector(SILENT), Failures()
+        collector.progress, collector.say = reporter.progress, reporter.say
+        new = time_artifacts(absent, failures, seconds=BENCH_SECONDS, reporter=collector)
         failures.check()
-        names = sorted({warning.name for warning in heard.warnings})
+        names = sorted({warning.name for warning in collector.warnings})
         if names:
-            # One line for all the files: a glance is a glance.
+            # One line for all files, because this is only a short timing.
             reporter.warn(
                 NamedWarning(
                     "rough-times",
@@ -303,7 +308,7 @@ def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[st
                     "mobiledeploy bench takes longer over them, and says more",
                 )
             )
-    all_ = (*known.values(), *made.values())
+    all_ = (*from_store.values(), *new.values())
     return {m.artifact_sha256: m for m in all_ if isinstance(m, Measured)}
 
 
@@ -311,7 +316,9 @@ def _version(target: Target) -> str:
     return runtimes.runtime_version(target.runtime)
 
 
-def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None) -> ExportRow:
+def _row(
+    path: str, a: Artifact, evaluation: Evaluation | None, timing: Measured | None
+) -> ExportRow:
     return ExportRow(
         path=path,
         recipe=a.recipe.name,
@@ -323,9 +330,9 @@ def _row(path: str, a: Artifact, seen: Evaluation | None, timed: Measured | None
         sqnr_db=a.fidelity.sqnr_db if a.fidelity else None,
         divergence=a.fidelity.divergence if a.fidelity else None,
         compared=a.fidelity.images if a.fidelity else 0,
-        top1=seen.top1 if seen else None,
-        agreement=seen.agreement if seen else None,
-        images=seen.images if seen else 0,
-        latency_ns=timed.median_ns if timed else None,
-        latency_interval_ns=timed.interval_ns if timed else None,
+        top1=evaluation.top1 if evaluation else None,
+        agreement=evaluation.agreement if evaluation else None,
+        images=evaluation.images if evaluation else 0,
+        latency_ns=timing.median_ns if timing else None,
+        latency_interval_ns=timing.interval_ns if timing else None,
     )

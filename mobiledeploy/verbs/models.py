@@ -1,4 +1,4 @@
-"""Which models there are, where their weights come from, and what is published of them."""
+"""Lists the models, the sources of their weights, and their published figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobiledeploy.steps.published import Published
 
 @dataclass(frozen=True)
 class ModelListing(Record):
-    """A card and what is published of it."""
+    """A model card and its published figures."""
 
     card: ModelCard
     published: tuple[Published, ...]
@@ -21,7 +21,7 @@ class ModelListing(Record):
 
 @dataclass(frozen=True)
 class ModelListings(Record):
-    """Every card that was asked for."""
+    """The answer of `models`."""
 
     models: tuple[ModelListing, ...]
 
@@ -38,10 +38,10 @@ def models(name: str | None = None) -> ModelListings:
         >>> [listing.card.name for listing in md.models("mobilenet_v1").models]
 
     Args:
-        name: one card; by default all.
+        name: one card; the default is all.
 
     Returns:
-        The cards, each with the rows of published tables that are of it.
+        The cards, each with its rows of published tables.
 
     Raises:
         UsageError: no card has this name.
@@ -56,7 +56,7 @@ def models(name: str | None = None) -> ModelListings:
 
 
 def _row(listing: ModelListing) -> tuple[str, ...]:
-    """A card at its defaults, by the first source that prints it so."""
+    """A card at its defaults, with the figures of the first source that has them."""
     card = listing.card
     usual = [
         row

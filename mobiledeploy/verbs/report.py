@@ -1,4 +1,4 @@
-"""What the store knows, as a page, a table or an image: for those who were not there."""
+"""Writes the content of the store as a page, a table or an image."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
 DETAILED = 24
-"""So many artifacts have a section of their own, those that were exported last."""
+"""So many artifacts have a section of their own, the last exported ones."""
 FLIPS = 12
-"""So many images of flips are shown for an artifact."""
+"""So many images of changed answers are shown per artifact."""
 IMAGE_PIXELS = 96
 
 
 @dataclass(frozen=True)
 class WrittenReport(Record):
-    """The answer of the command."""
+    """The answer of `report`."""
 
     path: str
     format: str
@@ -70,50 +70,50 @@ def report(
 ) -> WrittenReport:
     """Writes accuracy against latency, size and mult-adds, with the tables behind them.
 
-    Measured, counted and estimated figures have plots of their own. The file is written whole or
-    not at all.
+    Measured, counted and estimated figures have separate plots. The file is written whole or not at
+    all.
 
     Example:
         >>> md.report(device="host", out="front.html")
 
     Args:
         format: html is one file that needs no network.
-        out: the file; by default report.<format>.
+        out: the file; the default is report.<format>.
         title: its heading.
         model: only this one, such as mobilenet_v1_0.5_160.
         recipe: only this one, such as int8_best.
         kind: `measured`, `counted` or `estimated`.
         device: only this one, such as host.
-        reporter: hears of what is left out; by default a `PythonReporter`.
+        reporter: is told what is left out; the default is a `PythonReporter`.
 
     Returns:
-        What was written.
+        The path and size of the file.
 
     Raises:
-        UsageError: an unknown format, nothing is kept here, or `out` cannot be written.
-        MissingError: the plotting library is absent.
+        UsageError: an unknown format, no store in this folder, or `out` cannot be written.
+        MissingError: the plotting library is not installed.
     """
     reporter = reporter or PythonReporter()
     path = default(format) if out is None else Path(out)
     if format not in REPORT_FORMATS:
         raise UsageError(f"no report in {format!r}", f"there are {', '.join(REPORT_FORMATS)}")
     where = filters(model=model, recipe=recipe, kind=kind, device=device)
-    found = gather(where, title=title, detailed=format == "html", reporter=reporter)
-    content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(found)
+    report_ = gather(where, title=title, detailed=format == "html", reporter=reporter)
+    content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(report_)
     if format == "png":
         content = _png(str(content))
     records.write_atomic(path, content)
     size = len(content.encode() if isinstance(content, str) else content)
-    return WrittenReport(str(path), format, size, len(found.results))
+    return WrittenReport(str(path), format, size, len(report_.results))
 
 
 def default(format: str) -> Path:  # noqa: A002 - the option's name
-    """Where a report goes that nobody named a file for."""
+    """The default file of a report."""
     return Path(f"report.{'md' if format == 'markdown' else format}")
 
 
 def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Reporter) -> Report:
-    """All that a report tells; `detailed` takes a look into files and images too."""
+    """Collects the content of a report; `detailed` also reads files and images."""
     if not store_path().exists():
         raise UsageError(
             f"nothing is kept in {store_path()} yet", "mobiledeploy export or bench come first"
@@ -122,43 +122,43 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         results = store.results(where) + (() if where else store.unmeasured())
         if not results:
             raise UsageError("no figure of the store is so", "mobiledeploy results lists them")
-        shown = {r.artifact_sha256 for r in results}
-        known = {sha: a for sha, a in store.artifacts().items() if sha in shown}
-        files = _files(store, set(known))
+        hashes = {r.artifact_sha256 for r in results}
+        artifacts = {sha: a for sha, a in store.artifacts().items() if sha in hashes}
+        files = _files(store, set(artifacts))
         mult_adds = {sha: sum(f.value for f in _profile(path)) for sha, path in files.items()}
         results = tuple(
             dataclasses.replace(r, mult_adds=mult_adds.get(r.artifact_sha256)) for r in results
         )
-        order = dict.fromkeys(r.artifact_sha256 for r in results if r.artifact_sha256 in known)
+        order = dict.fromkeys(r.artifact_sha256 for r in results if r.artifact_sha256 in artifacts)
         details: tuple[Detail, ...] = ()
         if detailed:
             if len(order) > DETAILED:
                 reporter.say(f"details of {DETAILED} artifacts of {len(order)}")
             details = tuple(
-                _detail(store, known, sha, files.get(sha)) for sha in list(order)[:DETAILED]
+                _detail(store, artifacts, sha, files.get(sha)) for sha in list(order)[:DETAILED]
             )
-        named = sorted({r.artifact_sha256 for r in results if r.top1 is not None})
-        judged = [store.judgement(sha) for sha in named]
-        answers = tuple(baseline.answered(e) for e in judged if e is not None)
-        verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in shown)
+        evaluated = sorted({r.artifact_sha256 for r in results if r.top1 is not None})
+        evaluations = [store.judgement(sha) for sha in evaluated]
+        answers = tuple(baseline.image_answers(e) for e in evaluations if e is not None)
+        verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in hashes)
     return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
 
 
-def _files(store: Store, wanted: set[str]) -> dict[str, Path]:
-    """The artifacts whose files still stand where an export put them, by sha256."""
-    found: dict[str, Path] = {}
+def _files(store: Store, hashes: set[str]) -> dict[str, Path]:
+    """The artifacts whose files still exist at the place of their export, by sha256."""
+    files: dict[str, Path] = {}
     for text in store.places():
         path = Path(text)
         try:
             sha = records.loads(
                 Artifact, inputs.read(artifacts_.record_path(path), inputs.RECORD), path.name
             ).sha256
-            if sha in wanted and sha not in found and records.sha256(path) == sha:
-                found[sha] = path
+            if sha in hashes and sha not in files and records.sha256(path) == sha:
+                files[sha] = path
         except InputError:
-            # Gone, or another's by now: the report does without.
+            # The file is gone or was replaced: the report does without it.
             continue
-    return found
+    return files
 
 
 def _profile(path: Path) -> tuple[LayerFigure, ...]:
@@ -170,23 +170,23 @@ def _profile(path: Path) -> tuple[LayerFigure, ...]:
     return ()
 
 
-def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | None) -> Detail:
-    artifact, evaluation = known[sha], store.evaluation_of(sha)
+def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Path | None) -> Detail:
+    artifact, evaluation = artifacts[sha], store.evaluation_of(sha)
     figures = store.measurements_of(sha)
     counts = next((m for m in figures if isinstance(m, Counted) and m.by_layer), None)
     if counts is not None:
         profile = tuple(LayerFigure(x.name, x.op, x.instructions) for x in counts.by_layer)
     else:
         profile = _profile(file) if file else ()
-    against, flipped = "", 0
+    against, flip_count = "", 0
     flips: tuple[Flip, ...] = ()
-    reference = _reference(known, artifact)
+    reference = _reference(artifacts, artifact)
     if evaluation is not None and reference is not None:
         before = store.evaluation_of(reference.sha256)
         if before is not None and before.data.identity == evaluation.data.identity:
             against = f"{reference.recipe.name}.{reference.format}"
-            changed = _changed(before, evaluation)
-            flips, flipped = _flips(evaluation, artifact, changed[:FLIPS]), len(changed)
+            changes = _changes(before, evaluation)
+            flips, flip_count = _flips(evaluation, artifact, changes[:FLIPS]), len(changes)
     return Detail(
         sha,
         _network(artifact),
@@ -197,7 +197,7 @@ def _detail(store: Store, known: Mapping[str, Artifact], sha: str, file: Path | 
         _classes(evaluation, artifact) if evaluation else (),
         against,
         flips,
-        flipped,
+        flip_count,
         _environment(figures, artifact),
     )
 
@@ -207,11 +207,11 @@ def _network(artifact: Artifact) -> str:
     return units.network(artifact.spec.name, weights.source, weights.sha256)
 
 
-def _reference(known: Mapping[str, Artifact], artifact: Artifact) -> Artifact | None:
+def _reference(artifacts: Mapping[str, Artifact], artifact: Artifact) -> Artifact | None:
     """The float32 artifact of the same model, of the same format if there is one."""
     fits = [
         a
-        for a in known.values()
+        for a in artifacts.values()
         if a.recipe.name == "float32" and a.spec == artifact.spec and a.sha256 != artifact.sha256
     ]
     if artifact.recipe.name == "float32":
@@ -229,8 +229,8 @@ def _classes(evaluation: Evaluation, artifact: Artifact) -> tuple[tuple[str, int
     return tuple((_name(evaluation, artifact, c), total[c], right[c]) for c in sorted(total))
 
 
-def _changed(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, int]]:
-    """(sample, label, best class before, best class now) where these differ."""
+def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, int]]:
+    """(sample, label, best class before, best class now) for changed answers."""
     first = {p.sample: p.classes[0] for p in before.predictions if p.classes}
     return [
         (p.sample, p.label, first[p.sample], p.classes[0])
@@ -245,20 +245,20 @@ def _name(evaluation: Evaluation, artifact: Artifact, index: int) -> str:
 
 
 def _flips(
-    evaluation: Evaluation, artifact: Artifact, changed: list[tuple[str, int, int, int]]
+    evaluation: Evaluation, artifact: Artifact, changes: list[tuple[str, int, int, int]]
 ) -> tuple[Flip, ...]:
-    images = _images(evaluation, {sample for sample, *_ in changed})
+    images = _images(evaluation, {sample for sample, *_ in changes})
     name = functools.partial(_name, evaluation, artifact)
     return tuple(
         Flip(sample, name(label), name(before), name(now), images.get(sample, ""))
-        for sample, label, before, now in changed
+        for sample, label, before, now in changes
     )
 
 
-def _images(evaluation: Evaluation, wanted: set[str]) -> dict[str, str]:
-    """Small images of samples, {} where the data set is gone or on another machine."""
+def _images(evaluation: Evaluation, names: set[str]) -> dict[str, str]:
+    """Small images of samples, {} if the data set is gone or on another machine."""
     data = evaluation.data
-    if not wanted:
+    if not names:
         return {}
     try:
         samples = dataset(data.source).open(
@@ -267,7 +267,7 @@ def _images(evaluation: Evaluation, wanted: set[str]) -> dict[str, str]:
         if samples.identity != data.identity:
             return {}
         places = {samples.id(i): i for i in range(len(samples))}
-        return {name: _uri(samples.image(places[name])) for name in wanted & places.keys()}
+        return {name: _uri(samples.image(places[name])) for name in names & places.keys()}
     except (DeployError, OSError):
         return {}
 

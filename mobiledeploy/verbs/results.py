@@ -1,4 +1,4 @@
-"""The store's records: listed, moved to other machines, and held against a baseline set."""
+"""Lists the store's records, moves them to other machines, compares them with a baseline."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Store, StoredRecord
 
 MARGIN = 100 * regression.TIME_MARGIN
-"""Percent that a time may grow by default."""
+"""The default of the growth of a time that is allowed, in percent."""
 
 
 @dataclass(frozen=True)
 class FigureKey(Record):
-    """What a figure is of, and where; `weights` is where the model's numbers came from.
+    """What identifies a figure; `weights` is the source of the model's weights.
 
     `io` is the artifact's `ends`.
     """
@@ -63,14 +63,14 @@ class FigureKey(Record):
         """The model and its weights, for people."""
         return units.network(self.model, self.weights, self.weights_sha256)
 
-    def others(self, known: Iterable[FigureKey]) -> str:
-        """What is known of other weights or other `io` and is the same but for these, "" for none.
+    def others(self, keys: Iterable[FigureKey]) -> str:
+        """Figures that differ only in weights or `io`, in words; "" for none.
 
-        Said as what follows "only".
+        The text goes after "only".
         """
         same = [
             key
-            for key in known
+            for key in keys
             if self
             == replace(key, weights=self.weights, weights_sha256=self.weights_sha256, io=self.io)
         ]
@@ -88,7 +88,7 @@ class FigureKey(Record):
 
 @dataclass(frozen=True)
 class Figure(Record):
-    """A figure, and when it was made, as the store writes moments."""
+    """A figure, and when it was made, in the form of the store."""
 
     made_at: str
     record: Measurement
@@ -96,7 +96,7 @@ class Figure(Record):
 
 @dataclass(frozen=True)
 class ResultList(Record):
-    """The answer of the listing, newest first."""
+    """The answer of `results`, newest first."""
 
     results: tuple[Result, ...]
 
@@ -127,7 +127,7 @@ def _row(r: Result) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ComparisonList(Record):
-    """The answer of the listing of comparisons, newest first."""
+    """The answer of `results compared`, newest first."""
 
     comparisons: tuple[StoredComparison, ...]
 
@@ -151,7 +151,7 @@ class ComparisonList(Record):
 
 @dataclass(frozen=True)
 class RecordTransfer(Record):
-    """What was written into a file, or added from it: so many of its records."""
+    """The number of records written to a file, or read from it, and how many were new."""
 
     path: str
     records: int
@@ -160,7 +160,7 @@ class RecordTransfer(Record):
 
 @dataclass(frozen=True)
 class RegressionReport(Record):
-    """Every figure of the baseline set, and what became of it."""
+    """The answer of `results regress`: a regression for each figure of the baseline."""
 
     baseline: str
     outcome: Outcome
@@ -187,24 +187,24 @@ def results(
         >>> [(r.model, r.latency_ns) for r in found.results]
 
     Args:
-        model: such as mobilenet_v1_0.5_160. Each of these that is given must fit.
+        model: such as mobilenet_v1_0.5_160. Figures must fit all given filters.
         recipe: such as int8_best.
         format: `tflite` or `onnx`.
-        artifact: its sha256, or the start of it.
+        artifact: its sha256, or the beginning of it.
         kind: `measured`, `counted` or `estimated`.
         device: such as host.
         runtime: such as litert.
-        since: 2026-01-31, or with T12:00 behind it; UTC.
+        since: 2026-01-31, or 2026-01-31T12:00; UTC.
         newest: only the newest figure of an artifact on a target.
-        most: so many at most.
+        most: the greatest number of figures.
 
     Returns:
-        The figures, with what is known of their artifacts.
+        The figures, with facts of their artifacts.
 
     Raises:
-        UsageError: nothing is kept here, or `since` is no moment.
+        UsageError: no store in this folder, or `since` is not a time.
     """
-    wanted = filters(
+    filters_ = filters(
         model=model,
         recipe=recipe,
         format=format,
@@ -214,12 +214,12 @@ def results(
         runtime=runtime,
         since=since,
     )
-    with present() as kept:
-        return ResultList(kept.results(wanted, newest=newest, most=most))
+    with present() as database:
+        return ResultList(database.results(filters_, newest=newest, most=most))
 
 
 def results_compared() -> ComparisonList:
-    """Lists what `compare` timed in turns, newest first.
+    """Lists the results of `compare`, newest first.
 
     Example:
         >>> [(c.a, c.b, c.ratio) for c in md.results_compared().comparisons]
@@ -228,79 +228,80 @@ def results_compared() -> ComparisonList:
         The comparisons, without their blocks.
 
     Raises:
-        UsageError: nothing is kept here.
+        UsageError: there is no store in this folder.
     """
-    with present() as kept:
-        return ComparisonList(kept.comparisons())
+    with present() as database:
+        return ComparisonList(database.comparisons())
 
 
 def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:
-    """Writes all records of the store into a file, a JSON object a line, whole or not at all.
+    """Writes all records of the store to a file, one JSON object per line, whole or not at all.
 
     Example:
         >>> md.results_export("phone.jsonl")
 
     Args:
-        file: the file.
-        newest: of figures, only the newest of an artifact on a target.
+        file: the file to write.
+        newest: writes only the newest figure of an artifact on a target.
 
     Returns:
-        How many records were written.
+        The number of written records.
 
     Raises:
-        UsageError: nothing is kept here, or the file cannot be written.
+        UsageError: no store in this folder, or the file cannot be written.
     """
-    with present() as kept:
-        lines = tuple(kept.dump(newest))
+    with present() as database:
+        lines = tuple(database.dump(newest))
     records.write_atomic(Path(file), "".join(line + "\n" for line in lines))
     return RecordTransfer(os.fspath(file), len(lines), len(lines))
 
 
 def results_import(file: AnyPath) -> RecordTransfer:
-    """Adds the records of a file of `results_export`, all or none; those known stay once.
+    """Adds the records of a file of `results_export`, all or none; known records are not doubled.
 
     Example:
         >>> md.results_import("phone.jsonl").new
 
     Args:
-        file: the file.
+        file: the file to read.
 
     Returns:
-        How many records the file has, and how many of them were new.
+        The number of records in the file, and how many of them were new.
 
     Raises:
-        InputError: a line that is no record; its number is told.
+        InputError: a line that is not a record; the error has its number.
     """
     path = Path(file)
-    # Read twice, for a file may be larger than memory, and a bad one is no reason to make a store.
+    # Read twice: the file may be larger than memory, and a bad file must not make a store.
     count = sum(1 for _ in read(path))
-    with Store.open() as kept:
-        new = kept.load(read(path))
+    with Store.open() as database:
+        new = database.load(read(path))
     return RecordTransfer(str(path), count, new)
 
 
 def results_regress(
     baseline: AnyPath, *, margin: float = MARGIN, reporter: Reporter | None = None
 ) -> RegressionReport:
-    """Holds the store's newest figures against a file of `results_export`.
+    """Compares the store's newest figures with a file of `results_export`.
 
-    A figure answers for the same model, weights, recipe, format and io on the same target, whatever
-    the file's bytes: that is what changes from commit to commit. One that is not newer than the
-    baseline's, or that came with a warning, decides nothing. The verdicts are kept in the store.
+    Figures of the same model, weights, recipe, format and io on the same target are compared, even
+    if the bytes of the files differ, because these change from commit to commit. A figure that is
+    not newer than the baseline's, or that has a warning, is inconclusive. The store keeps the
+    verdicts.
 
     Example:
         >>> md.results_regress("accepted.jsonl").outcome
 
     Args:
-        baseline: the accepted figures.
-        margin: percent that a time may grow; instructions and estimates may 0.1 %.
-        reporter: hears of warnings; by default a `PythonReporter`.
+        baseline: a file with the accepted figures.
+        margin: how much a time may grow, in percent; for instructions and estimates it is 0.1 %.
+        reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
         A verdict for each figure of the baseline, and the gravest of them.
 
     Raises:
-        UsageError: the baseline has no figures, nothing was kept here yet, or no margin.
+        UsageError: a baseline without figures, no store in this folder, or an impossible margin.
         InputError: the baseline cannot be read.
     """
     reporter = reporter or PythonReporter()
@@ -309,41 +310,43 @@ def results_regress(
     accepted = _figures(read(Path(baseline)))
     if not accepted:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
-    with present() as kept:
-        found = _figures(_kept(kept.dump(newest=True)))
-    made = tuple(_held(key, found, old, margin / 100) for key, old in accepted.items())
-    with Store.keeping(reporter) as kept:
-        for one in made:
+    with present() as database:
+        figures = _figures(_own_records(database.dump(newest=True)))
+    regressions = tuple(_compare(key, figures, old, margin / 100) for key, old in accepted.items())
+    with Store.keeping(reporter) as database:
+        for one in regressions:
             for verdict in one.verdicts:
                 if one.artifact_sha256:
-                    kept.add_verdict(one.artifact_sha256, "regress", verdict)
+                    database.add_verdict(one.artifact_sha256, "regress", verdict)
             for warning in one.warnings:
                 reporter.warn(warning)
-    return RegressionReport(str(baseline), gravest({one.outcome for one in made}), made)
+    return RegressionReport(
+        str(baseline), gravest({one.outcome for one in regressions}), regressions
+    )
 
 
-def _kept(lines: Iterator[str]) -> Iterator[StoredRecord]:
-    """The store's own records, without those of a mobiledeploy that kept others."""
+def _own_records(lines: Iterator[str]) -> Iterator[StoredRecord]:
+    """The store's own records, without those of other versions of mobiledeploy."""
     for line in lines:
         with suppress(InputError):
             yield store.read_stored(line, str(store.path()))
 
 
-def _figures(kept: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
+def _figures(entries: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
-    # Of each the newest alone: all of them may be larger than memory.
+    # Only the newest of each, because all of them may be larger than memory.
     figures: dict[tuple[str, Kind, Target], tuple[str, Measurement]] = {}
-    for one in kept:
+    for one in entries:
         if isinstance(one.record, Artifact):
             artifacts[one.record.sha256] = one.record
         elif not isinstance(one.record, Evaluation | Verdict | LatencyComparison):
             of = (one.record.artifact_sha256, one.record.kind, one.record.target)
             if of not in figures or figures[of][0] <= one.made_at:
-                # Last where it came last: of two of the same moment that one counts.
+                # The last of two figures of the same moment counts.
                 figures.pop(of, None)
                 figures[of] = (one.made_at, one.record)
-    found: dict[FigureKey, Figure] = {}
+    result: dict[FigureKey, Figure] = {}
     for made_at, m in sorted(figures.values(), key=lambda pair: pair[0]):
         a = artifacts.get(m.artifact_sha256)
         if a is None:
@@ -360,11 +363,11 @@ def _figures(kept: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
                 m.kind,
                 m.target,
             )
-        found[key] = Figure(made_at, m)
-    return found
+        result[key] = Figure(made_at, m)
+    return result
 
 
-def _held(
+def _compare(
     key: FigureKey, here: Mapping[FigureKey, Figure], accepted: Figure, margin: float
 ) -> Regression:
     newest, kind, t = here.get(key), key.kind, key.target
@@ -374,7 +377,9 @@ def _held(
     metric = "instructions" if kind == "counted" else "latency"
     limit = margin if kind == "measured" else regression.EXACT_MARGIN
 
-    def said(outcome: Outcome, ratio: tuple[float, float, float] | None, line: str) -> Regression:
+    def regression_of(
+        outcome: Outcome, ratio: tuple[float, float, float] | None, line: str
+    ) -> Regression:
         value, interval = float("nan"), None
         if ratio is not None:
             value, interval = ratio[0] - 1, (ratio[1] - 1, ratio[2] - 1)
@@ -398,33 +403,33 @@ def _held(
     if newest is None or new is None:
         others = key.others(here)
         line = f"no {kind} figure of it here" + f", only {others}" * bool(others)
-        return said("inconclusive", None, f"{line}; bench it first")
+        return regression_of("inconclusive", None, f"{line}; bench it first")
     if newest == accepted or newest.made_at < accepted.made_at:
         line = f"not {kind} since the baseline ({accepted.made_at[:16]}); bench it first"
-        return said("inconclusive", None, line)
+        return regression_of("inconclusive", None, line)
     try:
-        found = regression.ratio(new, old)
+        ratio = regression.ratio(new, old)
     except ValueError as error:
-        return said("inconclusive", None, str(error))
-    changed = _incomparable(new, old)
-    if changed:
-        return said("inconclusive", found, f"not comparable: {changed}")
+        return regression_of("inconclusive", None, str(error))
+    difference = _incomparable(new, old)
+    if difference:
+        return regression_of("inconclusive", ratio, f"not comparable: {difference}")
     uncertain = _uncertain(new, old)
     if uncertain:
-        line = f"{_words(metric, found)}, but {uncertain}; bench it again"
-        return said("inconclusive", found, line)
-    outcome = regression.outcome(found[1], found[2], limit)
-    return said(outcome, found, f"{_words(metric, found)}, margin {100 * limit:g} %")
+        line = f"{_words(metric, ratio)}, but {uncertain}; bench it again"
+        return regression_of("inconclusive", ratio, line)
+    outcome = regression.outcome(ratio[1], ratio[2], limit)
+    return regression_of(outcome, ratio, f"{_words(metric, ratio)}, margin {100 * limit:g} %")
 
 
-def _words(metric: str, found: tuple[float, float, float]) -> str:
-    value, low, high = (100 * (x - 1) for x in found)
+def _words(metric: str, ratio: tuple[float, float, float]) -> str:
+    value, low, high = (100 * (x - 1) for x in ratio)
     exact = low == high
     return f"{metric} {value:+.2f} %" + ("" if exact else f" ({low:+.2f} to {high:+.2f} %)")
 
 
 def _incomparable(new: Measurement, old: Measurement) -> str:
-    """Why two figures of one kind and target do not speak of the same thing, "" where they do."""
+    """Why two figures of one kind and target cannot be compared, "" if they can."""
     if isinstance(new, Measured) and isinstance(old, Measured):
         cpus = new.facts_before.get("cpu"), old.facts_before.get("cpu")
         return "" if cpus[0] == cpus[1] else f"timed on {cpus[0]}, the baseline on {cpus[1]}"
@@ -437,24 +442,26 @@ def _incomparable(new: Measurement, old: Measurement) -> str:
 
 
 def _uncertain(new: Measurement, old: Measurement) -> str:
-    """Which of two figures says of itself that it is rough, and why; "" where neither does."""
+    """Which of two figures has a warning that it is rough, and the warnings; "" for none."""
     sides = (("the new figure", new), ("the baseline's", old))
-    found = {
+    warnings = {
         whose: ", ".join(d.name for d in m.warnings if d.name in regression.ROUGH)
         for whose, m in sides
     }
-    return "; ".join(f"{whose} is uncertain ({names})" for whose, names in found.items() if names)
+    return "; ".join(
+        f"{whose} is uncertain ({names})" for whose, names in warnings.items() if names
+    )
 
 
 def _warnings(path: str, new: Measurement, old: Measurement) -> tuple[NamedWarning, ...]:
-    found = [NamedWarning(d.name, d.message, d.advice) for d in new.warnings]
+    warnings = [NamedWarning(d.name, d.message, d.advice) for d in new.warnings]
     versions = [getattr(m, "runtime_version", "") for m in (old, new)]
     if versions[0] != versions[1]:
-        found.append(
+        warnings.append(
             NamedWarning(
                 "other-runtime",
                 f"{path}: runtime {versions[1]}, the baseline's was {versions[0]}",
                 "a change may be the runtime's",
             )
         )
-    return tuple(found)
+    return tuple(warnings)

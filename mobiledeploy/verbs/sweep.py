@@ -1,8 +1,8 @@
 """A grid of models, recipes and devices -> artifacts, accuracies, figures, and their fronts.
 
-One job is one model with all its recipes, so that TensorFlow loads once. Jobs fan out; what they
-made is written here, by one process, as each ends. Figures follow, each alone on its machine. What
-stands already is not made again: a sweep that was killed is resumed by the same command.
+One job is one model with all its recipes, so TensorFlow loads once per model. Jobs run in parallel,
+and this process alone writes their files when a job ends. Timings follow, one at a time per
+machine. Existing files are not made again, so the same command resumes a killed sweep.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mobiledeploy.verbs import bench, export
 
 @dataclass(frozen=True)
 class SweepGrid(Record):
-    """What is tried; None means the card's own. `devices` may be empty: nothing is timed then."""
+    """The grid of a sweep; None means the card's own value. `devices` may be empty: no figures."""
 
     archs: tuple[str, ...]
     alphas: tuple[float, ...] | None = None
@@ -53,7 +53,7 @@ class SweepGrid(Record):
 
 @dataclass(frozen=True)
 class PlannedJob(Record):
-    """A job: `state` is to do, standing, or impossible, for the reason in `why`."""
+    """A job: `state` is "to do", "standing" (its files exist), or "impossible"; see `why`."""
 
     what: str
     recipes: tuple[str, ...]
@@ -63,11 +63,11 @@ class PlannedJob(Record):
 
 @dataclass(frozen=True)
 class ParetoFront(Record):
-    """The artifacts that none beats in both cost and accuracy: of one kind of figure, a device.
+    """The Pareto front of cost and accuracy, for one kind of figure and one device.
 
-    All were judged on the same `images`. Of one cost the most accurate comes first, and those
-    that tie with it follow. `gains` are of each over the cheaper one before it, of those that
-    follow over the one that they tie with; None for the first and where they cannot be compared.
+    All were evaluated on the same `images`. For each cost, the most accurate comes first, and those
+    that tie with it follow. `gains` compares each with the cheaper one before it, or with the one
+    that it ties with; None for the first and if they cannot be compared.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class ParetoFront(Record):
 
 @dataclass(frozen=True)
 class SweepResult(Record):
-    """The answer of the command; `made` is the number of jobs of which there are files now."""
+    """The answer of `sweep`; `made` is the number of jobs with new files."""
 
     jobs: tuple[PlannedJob, ...]
     made: int
@@ -87,7 +87,7 @@ class SweepResult(Record):
     fronts: tuple[ParetoFront, ...]
 
     def tables(self) -> tuple[Table, ...]:
-        """A table for each front; of a plan, its jobs."""
+        """A table for each front, or the plan if there is none."""
         fronts = tuple(map(_front_table, filter(lambda front: front.results, self.fronts)))
         return fronts or (self.plan(),)
 
@@ -124,7 +124,7 @@ def _front_table(front: ParetoFront) -> Table:
 def plan(
     grid: SweepGrid, workers: int, reporter: Reporter = SILENT
 ) -> list[tuple[SweepJob, PlannedJob]]:
-    """Every job of the grid, and whether it is possible, and stands already.
+    """Plans every job of the grid: whether it is possible, and whether its files exist.
 
     Raises:
         UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
@@ -138,18 +138,18 @@ def plan(
     ):
         if values is not None and not values:
             raise UsageError(f"the grid is empty: {name} names nothing")
-    # Jobs work in another folder, and files are known by what their names say.
+    # Jobs work in another folder, so names of files must be absolute.
     grid = replace(
         grid,
-        data=_placed(grid.data, ("demo",)),
-        weights=_placed(grid.weights, ("demo", "imagenet", "random")),
+        data=_absolute(grid.data, ("demo",)),
+        weights=_absolute(grid.weights, ("demo", "imagenet", "random")),
     )
     for recipe in grid.recipes:
         RECIPES.load(recipe)
     for device in grid.devices:
         if device.partition(":")[0] not in DEVICES.names() and resolve.stand_in(device) is None:
             resolve.resolve(device)
-    found = []
+    planned_jobs = []
     cells = itertools.product(
         grid.archs, grid.alphas or (None,), grid.groups or (None,), grid.resolutions or (None,)
     )
@@ -157,11 +157,11 @@ def plan(
         job = SweepJob(
             arch, alpha, groups, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
         )
-        found.append((job, _state(job, grid.out)))
+        planned_jobs.append((job, _state(job, grid.out)))
         reporter.progress("planning", number + 1, number + 2)
-    if all(planned.state == "impossible" for _, planned in found):
-        raise UsageError(f"no cell of the grid is possible: {found[0][1].why}")
-    return found
+    if all(planned.state == "impossible" for _, planned in planned_jobs):
+        raise UsageError(f"no cell of the grid is possible: {planned_jobs[0][1].why}")
+    return planned_jobs
 
 
 def sweep(
@@ -182,9 +182,9 @@ def sweep(
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> SweepResult:
-    """Exports, judges and times every model of a grid; finds what none beats.
+    """Exports, evaluates and times every model of a grid; finds the Pareto fronts.
 
-    What stands is not made again: the same call goes on with a sweep that was interrupted.
+    Existing files are not made again: the same call resumes an interrupted sweep.
 
     Example:
         >>> done = md.sweep(alpha=(0.25, 0.5), res=(128, 160))
@@ -192,25 +192,25 @@ def sweep(
 
     Args:
         arch: one card or several.
-        alpha: one width multiplier or several; by default the card's own.
-        groups: groups of ShuffleNet's pointwise convolutions, one number or several; by default
+        alpha: one width multiplier or several; the default is the card's own.
+        groups: groups of ShuffleNet's pointwise convolutions, one number or several; the default is
             the card's own.
-        res: one resolution in pixels or several; by default the card's own.
-        recipe: what to make of each model.
-        format: `tflite`, `onnx`, or both, which is the default.
-        device: where figures are taken, as for `bench`; `()` for none.
+        res: one resolution in pixels or several; the default is the card's own.
+        recipe: the recipes for each model.
+        format: `tflite`, `onnx`, or both (the default).
+        device: the devices for figures, as for `bench`; `()` for none.
         weights: `demo`, `imagenet` or `random`, as for `export`.
         data: images, as for `export`.
-        out: the folder that the models' folders are made in.
-        executor: where jobs run: `local` or `ray`.
-        ray_address: HOST:PORT of a cluster of Ray; by default one is started.
-        jobs: how many at once; each has its share of the cores. By default one for two cores.
-        dry_run: plans the jobs, and does nothing.
-        reporter: hears of progress, warnings and what failed; by default a `PythonReporter`.
+        out: the folder for the models' folders.
+        executor: `local` or `ray`.
+        ray_address: HOST:PORT of a cluster of Ray; without it, one is started.
+        jobs: the number of jobs at once, with a share of the cores each; the default is one per two
+            cores.
+        dry_run: only plans the jobs.
+        reporter: is told of progress, warnings and failures; the default is a `PythonReporter`.
 
     Returns:
-        The jobs, and for each kind of figure and device the artifacts that none beats in both cost
-        and accuracy.
+        The jobs, and the Pareto front of cost and accuracy for each kind of figure and device.
 
     Raises:
         UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
@@ -239,22 +239,22 @@ def sweep(
     for _, p in planned:
         if p.state == "impossible":
             reporter.say(f"left out: {p.what}: {p.why}")
-    begun, made = time.monotonic(), 0
+    start, made = time.monotonic(), 0
     standing: dict[str, str] = {}
     answers = runs.run(
         jobs_.work, [records.line(job) for job in todo], workers=count, address=ray_address
     )
-    for done, (number, text) in enumerate(answers if todo else (), 1):
+    for count_done, (number, text) in enumerate(answers if todo else (), 1):
         artifacts, failures = _take(todo[number], text, grid.out)
         made += bool(artifacts)
         standing |= artifacts
         failed += failures
         for failure in failures:
             reporter.say(f"failed: {failure.what}: {failure.message}")
-        left = (time.monotonic() - begun) / done * (len(todo) - done)
-        reporter.progress("models", done, len(todo))
-        reporter.say(f"{done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
-    # A job that could not make all of its files does not stand; those that it made count.
+        left = (time.monotonic() - start) / count_done * (len(todo) - count_done)
+        reporter.progress("models", count_done, len(todo))
+        reporter.say(f"{count_done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
+    # A job without all of its files is not "standing", but the files that it made count.
     standing |= _standing([job for job, p in planned if p.state != "impossible"], grid.out)
     failed += _figures(standing, grid.devices, reporter)
     return SweepResult(
@@ -263,39 +263,39 @@ def sweep(
 
 
 def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
-    """The fronts of these artifacts (by sha256): for each kind of figure, device and data set."""
-    with Store.open() as kept:
-        rows = [r for r in kept.results(newest=True) if r.artifact_sha256 in artifacts]
-        rows += [r for r in kept.unmeasured() if r.artifact_sha256 in artifacts]
-    judged = [r for r in rows if r.top1 is not None]
+    """The fronts of these artifacts (by sha256) for each kind of figure, device and data set."""
+    with Store.open() as database:
+        rows = [r for r in database.results(newest=True) if r.artifact_sha256 in artifacts]
+        rows += [r for r in database.unmeasured() if r.artifact_sha256 in artifacts]
+    evaluated = [r for r in rows if r.top1 is not None]
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
-    for r in judged:
+    for r in evaluated:
         if r.kind:
             groups[r.kind, r.device, _images(r)].append(r)
-    found = []
+    result = []
     for (kind, device, images), mine in sorted(groups.items()):
         costs = [float(r.latency_ns or r.instructions or 0) for r in mine]
-        found.append(_front(kind, device, images, mine, costs))
-    once = {r.artifact_sha256: r for r in judged}
+        result.append(_front(kind, device, images, mine, costs))
+    once = {r.artifact_sha256: r for r in evaluated}
     sizes: dict[str, list[Result]] = defaultdict(list)
     for r in sorted(once.values(), key=lambda r: r.artifact_sha256):
         sizes[_images(r)].append(r)
     for images, mine in sorted(sizes.items()):
         costs = [float(r.size_bytes or 0) for r in mine]
-        found.append(_front("size", "", images, mine, costs))
-    return tuple(found)
+        result.append(_front("size", "", images, mine, costs))
+    return tuple(result)
 
 
 def _front(
     kind: str, device: str, images: str, results: Sequence[Result], costs: Sequence[float]
 ) -> ParetoFront:
     points = [(cost, r.top1 or 0.0) for cost, r in zip(costs, results, strict=True)]
-    with Store.open() as kept:
+    with Store.open() as database:
 
         @functools.cache
         def answers(index: int) -> Answers | None:
-            judged = kept.judgement(results[index].artifact_sha256)
-            return None if judged is None else baseline.answered(judged)
+            evaluation = database.judgement(results[index].artifact_sha256)
+            return None if evaluation is None else baseline.image_answers(evaluation)
 
         best = pareto.front(points, answers)
         gains = pareto.gains([answers(i) for i in best], [costs[i] for i in best])
@@ -306,134 +306,137 @@ def _images(r: Result) -> str:
     return units.images(r.data_source, r.data_split, r.data_identity)
 
 
-def _placed(name: str | None, words: tuple[str, ...]) -> str | None:
-    """A file's name that means the same in every folder; words stay what they are."""
+def _absolute(name: str | None, words: tuple[str, ...]) -> str | None:
+    """The absolute path of a file; `words` stay as they are."""
     return name if name is None or name in words else str(Path(name).resolve())
 
 
 def _state(job: SweepJob, out: Path) -> PlannedJob:
     try:
-        _, found = export_files.standing(job.config(out))
+        _, artifacts = export_files.standing(job.config(out))
     except DeployError as error:
         return PlannedJob(str(job), job.recipes, "impossible", str(error))
-    if found is None or not _judged(found):
+    if artifacts is None or not _has_evaluations(artifacts):
         return PlannedJob(str(job), job.recipes, "to do")
     return PlannedJob(str(job), job.recipes, "standing")
 
 
-def _judged(found: dict[str, Artifact]) -> bool:
+def _has_evaluations(artifacts: dict[str, Artifact]) -> bool:
     if not store.path().exists():
         return False
-    with Store.open() as kept:
+    with Store.open() as database:
         return all(
-            kept.evaluation(
+            database.evaluation(
                 a.sha256,
                 a.data,
                 a.spec.preprocessing,
                 target,
                 runtimes.runtime_version(target.runtime),
             )
-            for a in found.values()
+            for a in artifacts.values()
             for target in (runtimes.target(a),)
         )
 
 
 def _take(job: SweepJob, text: str, out: Path) -> tuple[dict[str, str], list[Failed]]:
-    """Writes what a job gave back, records after their files.
+    """Writes the files of a job's answer, records after their files.
 
     Returns:
-        path -> sha256 of its artifacts, and what failed of it.
+        path -> sha256 of its artifacts, and its failures.
     """
     if '"record":"Failure"' in text[:80]:
         failure = records.loads(Failure, text, "a job's answer")
-        said = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
-        with Store.open() as kept:
-            kept.add_job("", str(job), "failed", said)
-        return {}, [Failed(str(job), said, failure.exit_code)]
-    made = records.loads(JobResult, text, "a job's answer")
-    ordered = sorted(made.files, key=lambda name: name.endswith(".json"))
-    # Aside there was nothing that its files must keep apart from, and here may be.
+        message = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
+        with Store.open() as database:
+            database.add_job("", str(job), "failed", message)
+        return {}, [Failed(str(job), message, failure.exit_code)]
+    result = records.loads(JobResult, text, "a job's answer")
+    names = sorted(result.files, key=lambda name: name.endswith(".json"))
+    # The folder may have another name here, because files of other images can exist here.
     folder = export_files.folder(job.config(out))
-    with Store.open() as kept:
-        for name in ordered:
+    with Store.open() as database:
+        for name in names:
             path = _place(folder, name)
             if not all(p.resolve().is_relative_to(out.resolve()) for p in (out / name, path)):
                 raise InputError(f"a job's answer names {name}, which is not below {out}")
             with records.writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            records.write_atomic(path, zlib.decompress(base64.b85decode(made.files[name])))
-        kept.load(store.read_stored(line, "a job's answer") for line in made.kept)
-        paths = [_place(folder, name) for name in made.artifacts]
+            records.write_atomic(path, zlib.decompress(base64.b85decode(result.files[name])))
+        database.load(store.read_stored(line, "a job's answer") for line in result.kept)
+        paths = [_place(folder, name) for name in result.artifacts]
         artifacts = {str(path): artifacts_.load(path) for path in paths}
-        kept.add_export(made.key, artifacts)
-        failed = [Failed(str(job), _said(one), one.exit_code) for one in made.failed]
+        database.add_export(result.key, artifacts)
+        failed = [Failed(str(job), _message(one), one.exit_code) for one in result.failed]
         outcome = "failed" if failed else "done"
-        kept.add_job(made.key, str(job), outcome, "; ".join(one.message for one in failed))
+        database.add_job(result.key, str(job), outcome, "; ".join(one.message for one in failed))
     return {path: a.sha256 for path, a in artifacts.items()}, failed
 
 
-def _said(failed: Failed) -> str:
-    """What is said of a file that failed, with its name."""
-    named = failed.what in failed.message
-    return failed.message if named else f"{failed.what}: {failed.message}"
+def _message(failed: Failed) -> str:
+    """The message of a failed file, with its name."""
+    has_name = failed.what in failed.message
+    return failed.message if has_name else f"{failed.what}: {failed.message}"
 
 
 def _place(folder: Path, name: str) -> Path:
-    """Where in `folder` a file goes that lies in the folder of the same network aside."""
+    """The path in `folder` for a file from the job's own folder of the same network."""
     return folder.joinpath(*Path(name).parts[1:])
 
 
 def _standing(jobs: Sequence[SweepJob], out: Path) -> dict[str, str]:
-    """path -> sha256 of the artifacts that the jobs have made by now."""
-    found: dict[str, str] = {}
+    """path -> sha256 of the artifacts that the jobs have made so far."""
+    result: dict[str, str] = {}
     for job in jobs:
         _, artifacts = export_files.standing(job.config(out))
-        found |= {path: a.sha256 for path, a in (artifacts or {}).items()}
-    return found
+        result |= {path: a.sha256 for path, a in (artifacts or {}).items()}
+    return result
 
 
 def _figures(standing: dict[str, str], devices: Sequence[str], reporter: Reporter) -> list[Failed]:
-    """Takes the figures that are missing, one at a time, for a timing has its machine alone."""
+    """Takes the missing figures, one at a time, because a timing needs the machine for itself."""
     names = {device: _name(device) for device in devices}
     missing = [
-        (path, device) for device in devices for path in standing if not _known(path, names[device])
+        (path, device)
+        for device in devices
+        for path in standing
+        if not _has_figure(path, names[device])
     ]
     failed = []
-    begun = time.monotonic()
-    for done, (path, device) in enumerate(missing, 1):
+    start = time.monotonic()
+    for number, (path, device) in enumerate(missing, 1):
         try:
             card = resolve.stand_in(device)
             if card is None:
                 bench.bench([Path(path)], device=device, reporter=reporter)
             else:
-                # Its figure alone: an emulator is a device of the grid itself, and takes longer.
-                bench_figures.estimated([Path(path)], card, reporter=reporter)
+                # Only an estimate: an emulator is a device of the grid itself, and takes longer.
+                bench_figures.estimate_figures([Path(path)], card, reporter=reporter)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             reporter.say(f"failed: {path} on {device}: {error}")
-        left = (time.monotonic() - begun) / done * (len(missing) - done)
-        reporter.progress("figures", done, len(missing))
-        reporter.say(f"{done} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
+        left = (time.monotonic() - start) / number * (len(missing) - number)
+        reporter.progress("figures", number, len(missing))
+        reporter.say(f"{number} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
     return failed
 
 
 def _name(device: str) -> str:
-    """As what records bear it: a card's name, or a phone's serial number."""
+    """The name of a device in records: a card's name, or a phone's serial number."""
     card = resolve.stand_in(device)
     try:
         return resolve.resolve(device).name if card is None else card.name
     except DeployError:
-        # Its figures will fail, and say why.
+        # Its figures will fail with the reason.
         return device
 
 
-def _known(path: str, device: str) -> bool:
+def _has_figure(path: str, device: str) -> bool:
     artifact = artifacts_.load(Path(path))
     version = runtimes.runtime_version(runtimes.default_runtime(artifact))
-    with Store.open() as kept:
+    with Store.open() as database:
         return any(
             not r.recorded and (device != "host" or r.runtime_version == version)
-            for r in kept.results({"artifact": artifact.sha256, "device": device})
+            for r in database.results({"artifact": artifact.sha256, "device": device})
         )
 
 
@@ -443,10 +446,10 @@ def _words(seconds: float) -> str:
 
 
 def _export(job: SweepJob) -> JobResult:
-    """A job's export, in the process and the folder of the job alone."""
+    """The export of a job, in the job's own process and folder."""
     out = Path("build")
     config = job.config(out)
-    done = export.export(
+    result = export.export(
         arch=job.arch,
         alpha=job.alpha,
         groups=job.groups,
@@ -461,7 +464,7 @@ def _export(job: SweepJob) -> JobResult:
     )
     key, _ = export_files.standing(config)
     with Store.open() as store:
-        kept = tuple(store.dump())
+        lines = tuple(store.dump())
     files = {
         str(path.relative_to(out)): base64.b85encode(
             zlib.compress(inputs.read(path, inputs.FINISHED), 1)
@@ -469,8 +472,8 @@ def _export(job: SweepJob) -> JobResult:
         for path in sorted(out.rglob("*"))
         if path.is_file()
     }
-    paths = tuple(str(Path(row.path).relative_to(out)) for row in done.rows)
-    return JobResult(key, files, paths, kept, done.failed)
+    paths = tuple(str(Path(row.path).relative_to(out)) for row in result.rows)
+    return JobResult(key, files, paths, lines, result.failed)
 
 
 if __name__ == "__main__":

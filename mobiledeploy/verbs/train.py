@@ -1,7 +1,8 @@
-"""Train or fine-tune a network; a training that was broken off goes on where it was.
+"""Trains or fine-tunes a network; the same call resumes an interrupted training.
 
 The order: everything is checked and the images are identified before anything is written; a child
-(`verbs/fit`) trains, and commits each epoch to the run's folder; weights and record come last.
+process (`steps/training_process.py`) trains and commits each epoch to the run's folder; weights and
+record come last.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from mobiledeploy.steps.training_plan import TrainConfig, TrainingPlan, facts, p
 
 @dataclass(frozen=True)
 class TrainResult(Record):
-    """The answer of `train`. `reused` says that the folder held the finished training already."""
+    """The answer of `train`. `reused` says that the folder already held the finished training."""
 
     folder: str
     reused: bool
     run: Run
 
     def tables(self) -> tuple[Table, ...]:
-        """Ten epochs at most, the first, the last and the best among them."""
+        """Ten epochs at most, with the first, the last and the best."""
         run = self.run
         headers = ("epoch", "loss", "accuracy", "validation loss", "validation top-1", "images/s")
         rows = tuple(
@@ -89,55 +90,54 @@ def train(
     labels: Labels | None = None,
     reporter: Reporter | None = None,
 ) -> TrainResult:
-    """Trains or fine-tunes a network; a training that was broken off goes on where it was.
+    """Trains or fine-tunes a network; the same call resumes an interrupted training.
 
     The kept weights are those of the epoch with the best top-1 on the validation images (with
-    `ema`, the averaged weights of that epoch), so that this top-1 is a little too good: images
-    that took no part tell how good the network is. `export` takes the folder as its model.
+    `ema`, the averaged weights of that epoch). So this top-1 is a little too good; only images that
+    took no part show how good the network is. `export` takes the folder as its model.
 
     Example:
         >>> done = md.train(alpha=0.25, res=96, init="demo", data="photos")
         >>> md.export(done.folder)
 
     Args:
-        arch: a card that `models` lists; by default mobilenet_v1.
+        arch: a card of `models`; the default is mobilenet_v1.
         alpha: the width multiplier, above 0.
-        groups: of the pointwise convolutions (ShuffleNet).
+        groups: the groups of the pointwise convolutions (ShuffleNet).
         res: height and width of the input, in pixels.
-        data: labelled images: a folder with a folder of images for each class, within `train` and
-            `validation` or not, an .npz, or `demo`.
-        epochs: by default the schedule's.
-        out: the folder of the training; by default runs/<arch>_<alpha>_<res>_<data>.
-        init: weights to start from: `demo`, `imagenet`, a file, or a training's folder. By default
-            fresh ones.
+        data: labelled images: a folder with a folder of images per class, optionally inside `train`
+            and `validation`; an .npz; or `demo`.
+        epochs: the number of epochs; the default is the schedule's.
+        out: the run's folder; the default is runs/<arch>_<alpha>_<res>_<data>.
+        init: initial weights: `demo`, `imagenet`, a file, or a run's folder; the default is random.
         freeze: trains the classifier only.
-        schedule: `paper`, `v2` or `finetune`; by default paper, and finetune with `init`.
-        teacher: a trained model to be distilled: as `init`, or a Keras model or SavedModel.
-        strategy: of tf.distribute; multiworker reads TF_CONFIG.
-        ema: keeps the moving average of the weights.
-        label_smoothing: the share of each label that is spread over all classes, from 0 below 1.
+        schedule: `paper`, `v2` or `finetune`; the default is paper, or finetune with `init`.
+        teacher: a trained model for distillation: as `init`, or a Keras model or SavedModel.
+        strategy: the strategy of tf.distribute; multiworker reads TF_CONFIG.
+        ema: keeps a moving average of the weights.
+        label_smoothing: the share of each label that is spread over all classes, from 0 to below 1.
         prune: trains until this share of each layer's weights is zero.
-        cluster: trains with so many different weights in each layer.
-        batch: images in a step; the learning rate grows with it.
-        seed: of weights, order and augmentation.
-        unsafe: opens a teacher whatever it names: its code runs.
-        input_range: (low, high), what pixels 0 to 255 become. This and the next six are by default
-            those of `init`, or the card's.
+        cluster: trains with so many different weights per layer.
+        batch: images per step; the learning rate grows with it.
+        seed: the seed of weights, order and augmentation.
+        unsafe: opens a teacher even if it can run its own code.
+        input_range: (low, high), the values for pixels 0 and 255. The defaults of this and the next
+            six are those of `init`, or the card's.
         mean: subtracted from each channel, after `input_range`.
-        std: what each channel is divided by, after `mean`.
+        std: each channel is divided by it, after `mean`.
         channels: `rgb` or `bgr`.
         resize: `bilinear` or `bicubic`.
-        crop: the central fraction of each side that is kept, above 0 and at most 1.
-        labels: names of the classes in the model's order, or a file with one a line.
-        reporter: hears of progress and warnings; by default a `PythonReporter`.
+        crop: the central fraction of each side to keep, above 0 and at most 1.
+        labels: class names in the model's order, or a file with one per line.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        The folder, and what each epoch came to.
+        The folder, and the results of each epoch.
 
     Raises:
-        UsageError: an option, a folder that cannot be written, TF_CONFIG.
-        InputError: images or weights that do not fit, or a folder with another training.
-        MissingError: TensorFlow, or weights that cannot be had.
+        UsageError: an impossible option, a folder that cannot be written, a broken TF_CONFIG.
+        InputError: images or weights that do not fit, or a folder of another training.
+        MissingError: TensorFlow or weights are missing.
     """
     reporter = reporter or PythonReporter()
     config = TrainConfig(
@@ -173,32 +173,32 @@ def train(
 def _train(planned: TrainingPlan, own: Path, reporter: Reporter) -> TrainResult:
     request, folder = planned.request, planned.folder
     epochs = request.settings.epochs
-    finished = _earlier(folder / runs.RECORD, planned)
-    if finished and len(finished.history) >= epochs:
+    finished_run = _earlier(folder / runs.RECORD, planned)
+    if finished_run and len(finished_run.history) >= epochs:
         try:
             run = runs.load(folder)
         except InputError as error:
-            if not runs.restore(folder, finished):
+            if not runs.restore(folder, finished_run):
                 raise InputError(error.message, "train into another --out") from error
-            reporter.say(f"{folder / finished.weights} was not whole and is brought back")
+            reporter.say(f"{folder / finished_run.weights} was not whole and is brought back")
             run = runs.load(folder)
         for warning in run.warnings:
             reporter.warn(warning)
         return TrainResult(str(folder), True, run)
-    earlier = _earlier(folder / runs.STATE / runs.RECORD, planned)
-    if finished and not earlier:
+    unfinished_run = _earlier(folder / runs.STATE / runs.RECORD, planned)
+    if finished_run and not unfinished_run:
         raise InputError(
             f"{folder} holds a finished training without the {runs.STATE} that it could go on from",
             "choose another --out, with --init to start from its weights",
         )
-    if earlier and len(earlier.history) > epochs:
+    if unfinished_run and len(unfinished_run.history) > epochs:
         raise InputError(
-            f"{folder} holds {len(earlier.history)} epochs, more than --epochs {epochs}",
+            f"{folder} holds {len(unfinished_run.history)} epochs, more than --epochs {epochs}",
             "ask for as many, or choose another --out",
         )
-    if earlier:
-        reporter.say(f"going on after epoch {len(earlier.history)} of {epochs} in {folder}")
-    request = dataclasses.replace(request, own=str(own), earlier=earlier)
+    if unfinished_run:
+        reporter.say(f"going on after epoch {len(unfinished_run.history)} of {epochs} in {folder}")
+    request = dataclasses.replace(request, own=str(own), earlier=unfinished_run)
     aside = own / runs.STATE
     with records.writing(own):
         aside.mkdir(parents=True, exist_ok=True)
@@ -218,18 +218,18 @@ def _train(planned: TrainingPlan, own: Path, reporter: Reporter) -> TrainResult:
                 return TrainResult(str(folder), False, run)
     finally:
         shutil.rmtree(aside / "tmp", ignore_errors=True)
-    raise AssertionError("the iterator ends in an error of its own")
+    raise AssertionError("the iterator raises an error before it ends")
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second training out of `folder`; what was made for nothing is removed."""
+    """Keeps a second training out of `folder`; removes new folders after a refusal."""
     state = folder / runs.STATE
-    created = [place for place in (folder, *folder.parents) if not place.exists()]
+    new_folders = [place for place in (folder, *folder.parents) if not place.exists()]
     with records.writing(folder):
         state.mkdir(parents=True, exist_ok=True)
         records.refuse_irregular(state / "lock")
-        # Not "w": it may be a link, and what it leads to is not ours.
+        # Not "w", because it may be a link to a file that is not ours.
         lock = (state / "lock").open("a")
     try:
         with lock:
@@ -242,16 +242,16 @@ def _alone(folder: Path) -> Iterator[None]:
                 ) from error
             yield
     except DeployError:
-        if folder in created and not runs.is_run(folder):
+        if folder in new_folders and not runs.is_run(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            for place in created[1:]:
+            for place in new_folders[1:]:
                 if not any(place.iterdir()):
                     place.rmdir()
         raise
 
 
 def _earlier(path: Path, planned: TrainingPlan) -> Run | None:
-    """The record at `path`, None for none; InputError where it is of another training."""
+    """The record at `path`, None for none; InputError if it is of another training."""
     if not path.is_file():
         return None
     run = runs.read(path)

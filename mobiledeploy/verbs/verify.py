@@ -1,4 +1,4 @@
-"""An artifact against its own golden samples, and a caller's preprocessing against its contract."""
+"""Checks an artifact by its golden samples, and an app's preprocessing by its contract."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LARGEST_BYTES = 1 << 30
 class VerifyResult(Record):
     """The answer of `verify`.
 
-    `sealed`: the file itself carries its contract, the same as the record. `golden` is None where
-    another runtime or machine made the golden outputs. `pipeline` is None where none was given.
+    `sealed` says that the file itself holds its contract, the same as the record. `golden` is None
+    if another runtime or machine made the golden outputs. `pipeline` is None without one.
     """
 
     path: str
@@ -44,15 +44,15 @@ class VerifyResult(Record):
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        as_wanted = self.pipeline is None or (
+        """Whether everything passed."""
+        pipeline_passes = self.pipeline is None or (
             self.pipeline.explained and not self.pipeline.differences
         )
-        return as_wanted and (self.golden is None or self.golden.outcome == "pass")
+        return pipeline_passes and (self.golden is None or self.golden.outcome == "pass")
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What it comes to, in words."""
+        """The result in words."""
         lines = []
         if self.sealed:
             lines.append(f"{self.path} carries its preprocessing, the same as its record's")
@@ -60,15 +60,17 @@ class VerifyResult(Record):
             lines.append(f"{self.golden.outcome}: {self.golden.line} ({self.samples} samples)")
         if self.pipeline is None:
             return tuple(lines)
-        told = self.pipeline
-        off = f"{told.error_as_wanted:.3g} grey levels from what the model wants, on the average"
-        if not told.explained:
+        diagnosis = self.pipeline
+        off = (
+            f"{diagnosis.error_as_wanted:.3g} grey levels from what the model wants, on the average"
+        )
+        if not diagnosis.explained:
             lines.append(
                 f"fail: the pipeline's tensors are {off}, and no usual mistake explains them "
-                f"(the nearest is {told.error:.3g} away)"
+                f"(the nearest is {diagnosis.error:.3g} away)"
             )
-        elif told.differences:
-            lines += [f"fail: {difference}" for difference in told.differences]
+        elif diagnosis.differences:
+            lines += [f"fail: {difference}" for difference in diagnosis.differences]
         else:
             lines.append(f"pass: the pipeline feeds the model what it wants ({off})")
         return tuple(lines)
@@ -87,27 +89,27 @@ def verify(
         >>> md.verify("build/int8_best.tflite", pipeline="python preprocess.py").sound
 
     Args:
-        artifact: the file, its record and its golden images beside it.
-        pipeline: what your app feeds the model: an .npz of the tensors that it makes of the golden
-            images, in their order, or a command that writes one. The command is called with the
-            file to write and the images' paths after its own arguments, and no shell.
-        reporter: hears of warnings; by default a `PythonReporter`.
+        artifact: the file, with its record and its golden images beside it.
+        pipeline: your app's preprocessing: an .npz of its tensors for the golden images, in their
+            order, or a command that writes one. The command is called without a shell; the file to
+            write and the images' paths follow its own arguments.
+        reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
-        Whether the file answers as it did, and what the pipeline does otherwise.
+        Whether the file still gives its golden outputs, and what the pipeline does differently.
 
     Raises:
-        InputError: no artifact, golden images that are not those of its record, a file whose own
-            contract is not its record's, or tensors that cannot be read.
+        InputError: no artifact, golden images or a contract that differ from its record, or tensors
+            that cannot be read.
         UsageError: a command that fails.
-        MissingError: a command that is not there.
+        MissingError: a command that does not exist.
     """
     reporter = reporter or PythonReporter()
     path, program = Path(artifact), arguments.text(pipeline)
-    known = artifacts.load(path)
+    record = artifacts.load(path)
     warnings = []
-    sealed = _sealed(path, known)
-    if not sealed:
+    has_contract = _has_contract(path, record)
+    if not has_contract:
         warnings.append(
             NamedWarning(
                 "no-contract",
@@ -115,39 +117,39 @@ def verify(
                 "export it again, with --force",
             )
         )
-    now = golden.replay(path, known, reporter)
-    verdict, warning = golden.judge(known, now)
+    now = golden.replay(path, record, reporter)
+    verdict, warning = golden.judge(record, now)
     warnings += [warning] if warning else []
-    diagnosis = _diagnosed(path, known, program) if program else None
+    diagnosis = _diagnose(path, record, program) if program else None
     if diagnosis and diagnosis.untold:
         warnings.append(
             NamedWarning(
                 "untold", f"the golden images cannot tell {', '.join(diagnosis.untold)} apart"
             )
         )
-    for told in warnings:
-        reporter.warn(told)
+    for warning_ in warnings:
+        reporter.warn(warning_)
     return VerifyResult(
         path=str(path),
-        artifact_sha256=known.sha256,
-        sealed=sealed,
-        samples=len(known.golden.images),
+        artifact_sha256=record.sha256,
+        sealed=has_contract,
+        samples=len(record.golden.images),
         golden=verdict,
         pipeline=diagnosis,
         warnings=tuple(warnings),
     )
 
 
-def _sealed(path: Path, artifact: Artifact) -> bool:
-    said = FORMATS.load(artifact.format).contract(inputs.read(path, inputs.FINISHED))
-    if said is None:
+def _has_contract(path: Path, artifact: Artifact) -> bool:
+    contract = FORMATS.load(artifact.format).contract(inputs.read(path, inputs.FINISHED))
+    if contract is None:
         return False
     spec = artifact.spec
     pairs = {
-        "preprocessing": (said.preprocessing, spec.preprocessing),
-        "resolution": (said.resolution, spec.resolution),
-        "layout": (said.layout, artifact.layout),
-        "golden samples": (said.golden, artifact.golden),
+        "preprocessing": (contract.preprocessing, spec.preprocessing),
+        "resolution": (contract.resolution, spec.resolution),
+        "layout": (contract.layout, artifact.layout),
+        "golden samples": (contract.golden, artifact.golden),
     }
     for name, (inside, beside) in pairs.items():
         if inside != beside:
@@ -158,11 +160,11 @@ def _sealed(path: Path, artifact: Artifact) -> bool:
     return True
 
 
-def _diagnosed(path: Path, artifact: Artifact, pipeline: str) -> PipelineDiagnosis:
-    kept = golden.images(path, artifact.golden)
+def _diagnose(path: Path, artifact: Artifact, pipeline: str) -> PipelineDiagnosis:
+    images = golden.images(path, artifact.golden)
     return pipelines.diagnose(
-        [golden_inputs.golden(path.parent, image) for image in kept],
-        _tensors(pipeline, kept),
+        [golden_inputs.golden(path.parent, image) for image in images],
+        _tensors(pipeline, images),
         artifact.spec.preprocessing,
         artifact.spec.resolution,
         artifact.inputs[0],
@@ -174,14 +176,14 @@ def _tensors(pipeline: str, images: Sequence[Path]) -> Array:
     if pipeline.lower().endswith(".npz") and " " not in pipeline.strip():
         return _read(Path(pipeline), images)
     with artifacts.scratch() as scratch:
-        made = Path(scratch, "tensors.npz")
-        _call(pipeline, (str(made), *(str(p.resolve()) for p in images)))
-        if not made.is_file():
+        file = Path(scratch, "tensors.npz")
+        _call(pipeline, (str(file), *(str(p.resolve()) for p in images)))
+        if not file.is_file():
             raise UsageError(
                 f"the pipeline {pipeline!r} wrote no tensors",
                 "it is called with the .npz to write, then the images' paths",
             )
-        return _read(made, images)
+        return _read(file, images)
 
 
 def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
@@ -192,7 +194,7 @@ def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
     if not argv:
         raise UsageError("the pipeline is empty", "give a command or an .npz")
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [*argv, *arguments],
             capture_output=True,
             text=True,
@@ -207,23 +209,23 @@ def _call(pipeline: str, arguments: tuple[str, ...]) -> None:
         raise UsageError(f"the pipeline {argv[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"the pipeline took more than {PATIENCE_S:g} s") from error
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if completed.returncode:
+        lines = [line.strip() for line in completed.stderr.splitlines() if line.strip()]
         raise UsageError(
-            f"the pipeline {pipeline!r} ended with status {done.returncode}",
+            f"the pipeline {pipeline!r} ended with status {completed.returncode}",
             lines[-1] if lines else "",
         )
 
 
 def _read(path: Path, images: Sequence[Path]) -> Array:
-    """The tensors of an archive: its one array, or one for each image by its name."""
+    """The tensors of an archive: its only array, or one for each image by name."""
     with arrays.open_archive(path, LARGEST_BYTES) as archive:
         names = [image.stem for image in images]
         if set(names) <= set(archive.files):
-            found = [np.squeeze(archive[name]) for name in names]
-            if len({tensor.shape for tensor in found}) > 1:
+            tensors = [np.squeeze(archive[name]) for name in names]
+            if len({tensor.shape for tensor in tensors}) > 1:
                 raise InputError(f"{path} holds tensors of several shapes")
-            return np.stack(found)
+            return np.stack(tensors)
         if len(archive.files) != 1:
             raise InputError(
                 f"{path} holds {', '.join(archive.files) or 'nothing'}",

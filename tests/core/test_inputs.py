@@ -147,7 +147,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a device card": device_cards.read,
     "a figure": diff_figures._read,
     "a finished model": lambda path: estimate.read(path, ""),
-    "a list of latencies": lambda path: list(calibrate._listed(path, "litert", 1)),
+    "a list of latencies": lambda path: list(calibrate._from_table(path, "litert", 1)),
     "a model card": cards.read,
     "a numpy archive": lambda path: DATASETS.load("npz").open(
         str(path), "all", resolution=(8, 8), labels=()

@@ -212,7 +212,7 @@ def test_layers_runs_subgraphs_as_they_are_named(exported, tmp_path) -> None:
     image = np.zeros(facts.inputs[0].shape, np.float32)
     feeds = []
     # More than it keeps loaded, and then the first one again.
-    for number in (*range(python.PARTS_HELD + 2), 0):
+    for number in (*range(python.MAX_LOADED_PARTS + 2), 0):
         part = tmp_path / f"{number}.tflite"
         part.write_bytes(
             shelf.extract_subgraph(source.read_bytes(), ["image"], names[-2 - number :][:2])

@@ -276,7 +276,7 @@ def test_images_of_another_range_than_the_training_had_are_said(tmp_path):
     (warning,) = said["wrong"]
     assert warning.name == "unlike-training"
     assert "scaled to 0,255" in warning.message
-    assert "remembers pixels of -1,1" in warning.message
+    assert "BatchNorm fit pixels of -1,1" in warning.message
     assert warning.advice.startswith("--input-range -1,1")
 
 

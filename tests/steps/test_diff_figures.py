@@ -10,8 +10,8 @@ from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import NamedWarning
 from mobiledeploy.steps.bench_figures import BenchResult
-from mobiledeploy.steps.bench_tables import delegated
-from mobiledeploy.steps.diff_figures import DifferentFact, FigureDifference, diff, named
+from mobiledeploy.steps.bench_tables import delegation
+from mobiledeploy.steps.diff_figures import DifferentFact, FigureDifference, diff, is_figure
 from mobiledeploy.verbs import results
 from tests.figures import HOST, artifact, by_layer, command, counted, estimated, keep, measured
 
@@ -24,8 +24,8 @@ def benched(path: Path, *figures: object) -> str:
 
 
 def test_what_names_a_figure() -> None:
-    assert all(map(named, ("7", "bench.json", "all.jsonl")))
-    assert not any(map(named, ("a.tflite", "-7", "7.0", "7" * 19, "")))
+    assert all(map(is_figure, ("7", "bench.json", "all.jsonl")))
+    assert not any(map(is_figure, ("a.tflite", "-7", "7.0", "7" * 19, "")))
 
 
 def test_counts_are_told_by_layer_the_greatest_change_first(here: Path) -> None:
@@ -163,6 +163,6 @@ def test_refusals(here: Path) -> None:
 
 
 def test_a_count_that_the_runner_did_not_learn_is_no_count() -> None:
-    assert delegated(measured(delegated_nodes=20, total_nodes=31)) == "20/31 xnnpack"
-    assert delegated(measured(delegated_nodes=None, total_nodes=31)) == "?/31 xnnpack"
-    assert delegated(measured(delegated_nodes=None, total_nodes=None)) == ""
+    assert delegation(measured(delegated_nodes=20, total_nodes=31)) == "20/31 xnnpack"
+    assert delegation(measured(delegated_nodes=None, total_nodes=31)) == "?/31 xnnpack"
+    assert delegation(measured(delegated_nodes=None, total_nodes=None)) == ""

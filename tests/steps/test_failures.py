@@ -17,7 +17,7 @@ def test_each_failure_is_kept_and_the_gravest_raised() -> None:
             raise error
     assert Path("a") in failures
     assert Path("c") not in failures
-    assert failures.told() == (Failed("a", "void", 4), Failed("b", "bad; fix it", 7))
+    assert failures.records() == (Failed("a", "void", 4), Failed("b", "bad; fix it", 7))
     with pytest.raises(InputError, match="bad"):
         failures.check()
     failures.check(DeviceError)
@@ -30,4 +30,4 @@ def test_what_is_asked_wrongly_of_all_passes_and_so_does_our_own_defect() -> Non
     for error in (UsageError("no"), KeyError("ours")):
         with pytest.raises(type(error)), failures.of(Path("a")):
             raise error
-    assert failures.told() == ()
+    assert failures.records() == ()

@@ -271,7 +271,7 @@ def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None
     path = exported["int8_ptq", "tflite"]
     asked = recording.BenchRequest("host", "python", None, 1, None, 10**9, 600.0, False)
     timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
-    with timings.opened(resolve.resolve("host"), asked, None, heard) as session:
+    with timings.open_session(resolve.resolve("host"), asked, None, heard) as session:
         assert sum(timing.measure(session, seconds=0.2).samples_ns) < 60e9
 
 

@@ -113,7 +113,7 @@ def test_a_run_is_weights_record_log_and_events(done: tuple[train.TrainResult, H
 
 def test_it_says_what_it_does(done: tuple[train.TrainResult, Heard]) -> None:
     _, heard = done
-    assert heard.said[0].startswith("240 images to train on, 60 to judge by")
+    assert heard.said[0].startswith("demo has 240 images for training and 60 for validation")
     assert [line.partition(":")[0] for line in heard.said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
     assert "few-training-images" in {warning.name for warning in heard.warnings}
     assert ("epoch 2 of 2", 15, 15) in heard.steps
@@ -534,7 +534,7 @@ def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
 
 @pytest.mark.parametrize(("steps", "advice"), [(4, "4 steps are too few"), (500, "--alpha")])
 def test_dead_channels_of_a_short_training_are_not_taken_for_lost(steps, advice):
-    warning = training_process._dead({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
+    warning = training_process._dead_channels({"conv_dw_1": 1, "conv_dw_2": 2}, steps)
     assert warning.message.startswith("3 depthwise channels with one answer to every image: 1 in")
     assert advice in warning.advice
 
@@ -558,5 +558,5 @@ def test_a_process_of_the_pool_that_is_killed_is_no_defect(tmp_path, monkeypatch
     thread = threading.Thread(target=murder)
     thread.start()
     with pytest.raises(DeviceError, match="that reads images was killed"):
-        list(training_process._decoded(ref, samples, (32, 32), Preprocessing((-1.0, 1.0))))
+        list(training_process._chunks(ref, samples, (32, 32), Preprocessing((-1.0, 1.0))))
     thread.join()

@@ -86,7 +86,9 @@ def test_several_mistakes_at_once_are_all_named(images):
 
 
 def test_a_resize_without_antialiasing_is_told_from_one_with(images):
-    made = np.stack([pipelines._resized(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in images])
+    made = np.stack(
+        [pipelines._resize_grey(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in images]
+    )
     found = diagnose(images, made.astype(np.float32) / 127.5 - 1)
     assert found.differences == (
         "the resize is bilinear without antialiasing, the model needs bilinear",
