@@ -57,6 +57,7 @@ def test_help_is_the_default_and_names_every_verb(checkout):
     assert verbs == {
         "benchmarks",
         "clean",
+        "coverage",
         "demo",
         "docs",
         "emulator",
@@ -67,6 +68,7 @@ def test_help_is_the_default_and_names_every_verb(checkout):
         "lock",
         "oracle",
         "test",
+        "test-quick",
         "test-slow",
         "train-demo",
     }
