@@ -187,7 +187,7 @@ def _prepared(
     scales = dict.fromkeys((own.scale, *_SCALES))
     crops = dict.fromkeys((own.crop, *_CROPS))
     for crop, resize in itertools.product(crops, _RESIZES):
-        pixels = np.stack([_resize_grey(p, crop, resize, resolution) for p in images])
+        pixels = np.stack([_resize_pixels(p, crop, resize, resolution) for p in images])
         for channels, scale in itertools.product(("rgb", "bgr"), scales):
             how = replace(
                 wanted,
@@ -201,8 +201,8 @@ def _prepared(
             yield _Guess(scale, channels, resize, crop), batch
 
 
-def _resize_grey(image: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
-    """The image as grey levels at the model's resolution."""
+def _resize_pixels(image: Pixels, crop: float, resize: str, resolution: tuple[int, int]) -> Pixels:
+    """The image at the model's resolution, in levels from 0 to 255: uint8 [height, width, 3]."""
     if resize in ("bilinear", "bicubic"):
         plain = Preprocessing(
             (0.0, 255.0), crop=crop, resize="bilinear" if resize == "bilinear" else "bicubic"

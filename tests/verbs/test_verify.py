@@ -87,7 +87,7 @@ def test_several_mistakes_at_once_are_all_named(images):
 
 def test_a_resize_without_antialiasing_is_told_from_one_with(images):
     made = np.stack(
-        [pipelines._resize_grey(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in images]
+        [pipelines._resize_pixels(p, 0.875, pipelines._RESIZES[2], (64, 64)) for p in images]
     )
     found = diagnose(images, made.astype(np.float32) / 127.5 - 1)
     assert found.differences == (
