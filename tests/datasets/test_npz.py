@@ -52,8 +52,8 @@ def test_x_and_y_are_accepted_and_two_names_are_not(tmp_path):
     assert len(opened(saved(tmp_path, x=IMAGES, y=LABELS))) == 20
     with pytest.raises(InputError, match=r"images and x"):
         opened(saved(tmp_path, x=IMAGES, images=IMAGES, y=LABELS))
-    with pytest.raises(InputError, match=r"no images or x; it holds labels, images"):
-        opened(saved(tmp_path, images=IMAGES, labels=LABELS))
+    with pytest.raises(InputError, match=r"no images or x; it holds labels, photos"):
+        opened(saved(tmp_path, photos=IMAGES, labels=LABELS))
 
 
 def test_class_names_are_matched_with_labels(tmp_path):
