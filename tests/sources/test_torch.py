@@ -166,7 +166,7 @@ def test_a_converter_error_is_one_line(torch_python, tmp_path):
 
     path = tmp_path / "model.pt2"
     path.write_bytes(pt2_files.archive(tmp_path, change))
-    with pytest.raises(InputError, match=r"litert-torch refused model\.pt2: ") as excinfo:
+    with pytest.raises(InputError, match=r"litert-torch rejected model\.pt2: ") as excinfo:
         torch.open(source(path))
     assert "\n" not in excinfo.value.message
 

@@ -61,7 +61,7 @@ def test_the_requested_granularity_is_used(recipe):
         ("dynamic_int8", {"granularity": "none"}, "granularity is none"),
         ("dynamic_int8", {"activation_bits": 8}, "no calibration"),
         ("float16", {"granularity": "per-tensor"}, "granularity is per-tensor"),
-        ("float32", {"passes": (("adaround",),)}, "passes are for recipes of integers"),
+        ("float32", {"passes": (("adaround",),)}, "passes are for full-integer recipes"),
     ],
 )
 def test_an_unsupported_recipe_is_refused(recipe, changes, message):
