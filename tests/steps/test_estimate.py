@@ -325,7 +325,7 @@ def test_operators_that_cannot_be_counted_are_refused(config, tmp_path) -> None:
 def test_an_unknown_device_is_refused(config, path) -> None:
     with pytest.raises(UsageError, match="no device card named 'pixel3'; did you mean pixel-3"):
         estimate.estimate([path], device="pixel3")
-    with pytest.raises(UsageError, match="nothing is timed, and --runs says how"):
+    with pytest.raises(UsageError, match="nothing is timed, and --runs is for timings"):
         bench([path], device="pixel-3", runs=10)
 
 
