@@ -105,7 +105,7 @@ def need_commands(file: File, commands: Collection[str]) -> None:
     for name in file.tables:
         if name not in commands:
             raise UsageError(
-                f"{file.label} has a table for {name!r}, which is no command",
+                f"{file.label} has a table for {name!r}, which is not a command",
                 f"there are {', '.join(commands)}",
             )
 

@@ -36,7 +36,7 @@ class Amount(click.ParamType[int]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
         amount = float(match[1]) * _FACTORS[match[2]] if match else 0.0
         if not 0 < amount < math.inf:
-            self.fail(f"{value!r} is no amount such as 150M or 2MB", param, ctx)
+            self.fail(f"{value!r} is not an amount such as 150M or 2MB", param, ctx)
         return round(amount)
 
 
@@ -132,7 +132,7 @@ def command(
             "mobiledeploy analyze build/NAME/int8_best.tflite --quantization",
         )
     if (best or table) and (network or (best and table)):
-        raise UsageError("--table and --best stand alone", "leave the other options away")
+        raise UsageError("--table and --best stand alone", "leave out the other options")
     if best:
         choices = verb.analyze_best(
             max_mult_adds=max_mult_adds, max_size=max_size, min_top1=min_top1

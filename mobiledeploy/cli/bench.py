@@ -131,7 +131,7 @@ def command(
         if len(paths) != 2:
             raise UsageError(f"--compare takes two artifacts, not {len(paths)}", "name A and B")
         if runs is not None:
-            raise UsageError("--compare chooses its own number of runs", "leave --runs away")
+            raise UsageError("--compare chooses its own number of runs", "leave out --runs")
         with _frame.Terminal(quiet, verbose) as terminal:
             comparison_ = comparison.compare(
                 *paths,
