@@ -1,4 +1,4 @@
-"""From a Keras MobileNet to measured int8 TFLite and ONNX files, from Python.
+"""From a Keras MobileNet to measured int8 TFLite and ONNX files, in Python.
 
 ```python
 import mobiledeploy as md
@@ -8,12 +8,12 @@ md.evaluate(done.path("int8_best"))
 md.bench(done.path("int8_best"))
 ```
 
-A function for each command, with its options as keywords; an option or a subcommand that answers
-something else has a function of its own: `compare` is ``bench --compare``, `calibrate` is ``devices
-calibrate``, `update_baseline` is ``check --update-baseline``, `results_export` is ``results
-export``. They answer with frozen records, and refuse with a `DeployError`.
+There is a function for each command, with the command's options as keywords. An option or a
+subcommand with another result has its own function: `compare` is ``bench --compare``, `calibrate`
+is ``devices calibrate``, `update_baseline` is ``check --update-baseline``, `results_export` is
+``results export``. Functions return frozen records and raise a `DeployError`.
 
-Each name is imported on first use, so that asking for the version, or for help, stays quick.
+Each name is imported on first use, so the version and the help stay quick.
 """
 
 import importlib
@@ -234,7 +234,7 @@ __version__ = "0.1.0"
 
 
 def _places() -> dict[str, str]:
-    # The imports above are read, not run: each name stands once, for editors and for Python.
+    # This parses the imports above, so that each name is written once, for editors and for Python.
     import ast
     from pathlib import Path
 
@@ -253,9 +253,9 @@ def __getattr__(name: str) -> object:
         return sorted(places)
     if name not in places:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(places[name]), name)
-    globals()[name] = found
-    return found
+    value: object = getattr(importlib.import_module(places[name]), name)
+    globals()[name] = value
+    return value
 
 
 class _Package(ModuleType):

@@ -1,6 +1,6 @@
-"""The accuracy gate as a fixture of pytest: ``def test_accuracy(mobiledeploy_check): ...``.
+"""The accuracy gate as a pytest fixture: ``def test_accuracy(mobiledeploy_check): ...``.
 
-pytest imports this file in every run where mobiledeploy is installed: all else waits for its use.
+pytest imports this file in every run if mobiledeploy is installed, so it imports the rest on use.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _UPDATE = "--mobiledeploy-update-baseline"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the one option."""
+    """Adds the option."""
     group = parser.getgroup("mobiledeploy")
     group.addoption(
         _UPDATE,
         action="store_true",
-        help="accept the artifacts: write the baselines, judge nothing",
+        help="accept the artifacts: write the baselines without a check",
     )
 
 
 @pytest.fixture
 def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report | None]:
-    """Holds artifacts against a baseline, as `mobiledeploy check` does; fails as it would.
+    """Compares artifacts with a baseline, and fails the test as `mobiledeploy check` would.
 
-    Called with artifacts (a path or a pattern, or several) and `baseline`, and what the command has
-    for options: `data`, `margin`, `float_margin`, `floor`, `max_flips` in percentage points,
-    `labels=False`, `on_inconclusive="warn"`, `runtime`, `threads`. Paths are relative to where
-    pytest runs. It answers the report, or None where the baseline was written instead.
+    It is called with artifacts (a path or a pattern, or several), `baseline`, and options of the
+    command: `data`, `margin`, `float_margin`, `floor`, `max_flips` in percentage points,
+    `labels=False`, `on_inconclusive="warn"`, `runtime`, `threads`. Paths are relative to the folder
+    of the pytest run. It returns the report, or None if it wrote the baseline.
     """
     update = bool(request.config.getoption(_UPDATE))
 
@@ -89,9 +89,9 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         except DeployError as error:
             pytest.fail(f"error: {error}", pytrace=False)
         wrong = [f"error: {one.message}" for one in report.failed] + [
-            f"{found.path}: {verdict.outcome}: {verdict.line}"
-            for found in report.checks
-            for verdict in found.verdicts
+            f"{check_.path}: {verdict.outcome}: {verdict.line}"
+            for check_ in report.checks
+            for verdict in check_.verdicts
             if verdict.outcome == "fail"
             or (verdict.outcome == "inconclusive" and on_inconclusive == "fail")
         ]
@@ -103,18 +103,18 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
 
 
 def _paths(artifacts: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
-    """The files of paths and patterns; records, which lie beside them, are left out."""
+    """The files of paths and patterns, without the records beside them."""
     from mobiledeploy.core.artifacts import without_records
 
-    asked = [artifacts] if isinstance(artifacts, str | Path) else artifacts
-    found: list[Path] = []
-    for pattern in map(Path, asked):
+    patterns = [artifacts] if isinstance(artifacts, str | Path) else artifacts
+    paths: list[Path] = []
+    for pattern in map(Path, patterns):
         if not set("*?[") & set(str(pattern)):
-            found.append(pattern)
+            paths.append(pattern)
             continue
         base = Path(pattern.anchor)
-        matched = sorted(base.glob(str(pattern.relative_to(base))))
-        if not matched:
+        matches = sorted(base.glob(str(pattern.relative_to(base))))
+        if not matches:
             pytest.fail(f"error: no file fits {pattern}", pytrace=False)
-        found += matched
-    return without_records(found)
+        paths += matches
+    return without_records(paths)

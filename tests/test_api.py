@@ -313,7 +313,7 @@ def test_what_is_no_model_is_refused_with_the_way_that_works():
     for package, way in (("torch.nn", "torch.export.save"), ("tensorflow.python", "saved_model")):
         Module.__module__ = package
         with (
-            pytest.raises(md.UsageError, match=f"Module is no model of Keras; .*{way}"),
+            pytest.raises(md.UsageError, match=f"Module is not a Keras model; .*{way}"),
             live_models.as_file(Module()),
         ):
             pass

@@ -1,4 +1,4 @@
-"""What the commands share: options, the terminal as a Reporter, tables and JSON."""
+"""Common parts of the commands: options, the terminal as a Reporter, tables and JSON."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Terminal:
-    """A Reporter that speaks on standard error; progress bars on a terminal only.
+    """A Reporter that writes to standard error, with progress bars on a terminal only.
 
-    A context manager: leaving it takes the bars off the screen.
+    It is a context manager; its end removes the bars from the screen.
     """
 
     def __init__(self, quiet: bool = False, verbose: int = 0) -> None:
@@ -36,7 +36,7 @@ class Terminal:
         self.verbose = verbose
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._said: set[NamedWarning] = set()
+        self._printed_warnings: set[NamedWarning] = set()
 
     def __enter__(self) -> Terminal:
         if sys.stderr.isatty() and not self.quiet:
@@ -75,13 +75,13 @@ class Terminal:
         self._bars.update(task, completed=done, total=total, visible=done < total)
 
     def warn(self, warning: NamedWarning) -> None:
-        """A warning, once; --quiet does not silence it, for the result is worth less without it."""
-        if warning not in self._said:
-            self._said.add(warning)
+        """Prints a warning once, also with --quiet, because the result needs it."""
+        if warning not in self._printed_warnings:
+            self._printed_warnings.add(warning)
             self._line(f"warning: {warning.text}")
 
     def say(self, line: str) -> None:
-        """What is going on, unless --quiet."""
+        """Prints a line, unless --quiet."""
         if not self.quiet:
             self._line(line)
 
@@ -94,12 +94,10 @@ class Terminal:
 
 
 def common(function: F) -> F:
-    """--json, -q and -v, which every command has."""
+    """The options of every command: --json, -q and -v."""
     for option in (
-        _settings.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks."),
-        _settings.option(
-            "-q", "--quiet", is_flag=True, help="Say nothing but warnings and the result."
-        ),
+        _settings.option("-v", "--verbose", count=True, help="Print more; -vv shows tracebacks."),
+        _settings.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result."),
         _settings.option("--json", is_flag=True, help="One JSON object on standard output."),
     ):
         function = option(function)
@@ -112,22 +110,24 @@ def preprocessing_options(function: F) -> F:
         _settings.option(
             "--labels",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Class names in the model's order, one a line.",
+            help="File of class names in the model's order, one per line.",
         ),
         _settings.option(
             "--crop",
             type=click.FloatRange(0, 1, min_open=True),
-            help="Central fraction of each side that is kept.",
+            help="Central fraction of each side to keep.",
         ),
-        _settings.option("--resize", type=click.Choice(["bilinear", "bicubic"])),
-        _settings.option("--channels", type=click.Choice(["rgb", "bgr"])),
+        _settings.option(
+            "--resize", type=click.Choice(["bilinear", "bicubic"]), help="Interpolation."
+        ),
+        _settings.option("--channels", type=click.Choice(["rgb", "bgr"]), help="Channel order."),
         _settings.option("--std", type=Numbers(3), help="Per channel, after --input-range."),
         _settings.option("--mean", type=Numbers(3), help="Per channel, after --input-range."),
         _settings.option(
             "--input-range",
             type=Numbers(2),
             metavar="LOW,HIGH",
-            help="What pixels 0..255 become: 0,1 or -1,1 or 0,255.",
+            help="Values for pixels 0 and 255: 0,1 or -1,1 or 0,255.",
         ),
     ):
         function = option(function)
@@ -135,7 +135,7 @@ def preprocessing_options(function: F) -> F:
 
 
 class Numbers(_settings.CommaList[tuple[float, ...]]):
-    """A fixed count of numbers with commas between."""
+    """A fixed count of comma-separated numbers."""
 
     name = "numbers"
 
@@ -155,12 +155,12 @@ class Numbers(_settings.CommaList[tuple[float, ...]]):
         except ValueError:
             numbers = ()
         if len(numbers) != self.count or any(not math.isfinite(n) for n in numbers):
-            self.fail(f"{value!r} is not {self.count} numbers with commas between", param, ctx)
+            self.fail(f"{value!r} is not {self.count} comma-separated numbers", param, ctx)
         return numbers
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:
-    """The class names of --labels, None where it was not given."""
+    """The class names of --labels, None without this option."""
     if path is None:
         return None
     from mobiledeploy.core import inputs
@@ -180,34 +180,34 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     return names
 
 
-def overrides(given: dict[str, Any]) -> Overrides:
-    """Takes the preprocessing options out of a command's keyword arguments."""
+def overrides(options: dict[str, Any]) -> Overrides:
+    """Removes the preprocessing options from a command's keyword arguments."""
     from mobiledeploy.core.types import Overrides
 
-    labels = read_labels(given.pop("labels"))
+    labels = read_labels(options.pop("labels"))
     names = ("input_range", "mean", "std", "channels", "resize", "crop")
-    return Overrides(**{name: given.pop(name) for name in names}, labels=labels)
+    return Overrides(**{name: options.pop(name) for name in names}, labels=labels)
 
 
 def emit_json(record: Any) -> None:
-    """The command's one JSON object on standard output."""
+    """Prints the command's one JSON object on standard output."""
     from mobiledeploy.core import records
 
     click.echo(records.dumps(record))
 
 
 def failures(failed: Sequence[Failed]) -> None:
-    """A line of error for each, and the end in the gravest code; nothing where there are none."""
+    """Prints an error line for each, and exits with the gravest code; does nothing for none."""
     for one in failed:
-        named = one.message if one.what in one.message else f"{one.what}: {one.message}"
-        click.echo(f"error: {units.one_line(named)}", err=True)
+        line = one.message if one.what in one.message else f"{one.what}: {one.message}"
+        click.echo(f"error: {units.one_line(line)}", err=True)
     if failed:
         sys.stdout.flush()
         click.get_current_context().exit(max(one.exit_code for one in failed))
 
 
 def show(record: Record) -> None:
-    """The tables of a record, for people, with a line between them."""
+    """Prints the tables of a record for people, with an empty line between them."""
     for number, table_ in enumerate(record.tables()):
         if number:
             click.echo()
@@ -215,7 +215,7 @@ def show(record: Record) -> None:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """The command's result for people, on standard output: drawn where a terminal is wide enough.
+    """Prints the command's result for people, with a frame on a terminal that is wide enough.
 
     The first column is text, the others are aligned right.
     """
@@ -226,12 +226,12 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
         from rich.console import Console
         from rich.table import Table
 
-        drawn = Table(title=title or None, title_justify="left")
+        frame = Table(title=title or None, title_justify="left")
         for index, header in enumerate(headers):
-            drawn.add_column(header, justify="right" if index else "left", overflow="fold")
+            frame.add_column(header, justify="right" if index else "left", overflow="fold")
         for row in rows:
-            drawn.add_row(*row)
-        Console(markup=False, emoji=False).print(drawn)
+            frame.add_row(*row)
+        Console(markup=False, emoji=False).print(frame)
         return
     if title:
         click.echo(title)

@@ -1,10 +1,10 @@
-"""Options that stand in files: the user's own, and one that came along with the folder.
+"""Options in settings files: the user's own file, and the file of the current folder.
 
-A folder's file may be a stranger's, who wrote the repository. It therefore says only what a command
-has marked for it: `@_settings.option` where a stranger's choice can do no harm, `@_settings.output`
-for a path that is written to. What names a program, lifts a guard, replaces or removes what is
-there, or reaches for another machine stays a plain `@click.option`, which only the command line,
-the environment and the user's own file set.
+A stranger may have written a folder's file. So it may set only options that are marked for it:
+`@_settings.option` if a stranger's choice can do no harm, `@_settings.output` for a path that is
+written to. An option that names a program, lifts a guard, replaces or removes files, or uses
+another machine is a plain `@click.option`. Only the command line, the environment and the user's
+own file set it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mobiledeploy.core.package import config_dir
 
 T = TypeVar("T")
 NAME = "mobiledeploy.toml"
-# The ends of what we write: a folder's file names no script and no dotfile to be written over.
+# The suffixes of our results: a folder's file must not have a script or a dotfile overwritten.
 WRITTEN = (".csv", ".html", ".json", ".jsonl", ".md", ".png", ".svg", ".xml")
 _WORDS = {
     bool: "true or false",
@@ -35,11 +35,11 @@ _WORDS = {
 
 
 class Option(click.Option):
-    """One that a folder's file may set."""
+    """An option that a folder's file may set."""
 
 
 class Output(Option):
-    """A path that is written to: a folder's file may set it to a place within the folder."""
+    """A path that is written to; a folder's file may set it to a place in the folder."""
 
 
 option = functools.partial(click.option, cls=Option)
@@ -47,11 +47,11 @@ output = functools.partial(click.option, cls=Output)
 
 
 class CommaList(click.ParamType[T]):
-    """A type whose values have commas between on the command line: a list in a file."""
+    """A type of comma-separated values on the command line, and a list in a file."""
 
 
 class File(NamedTuple):
-    """A settings file: tables by command. `label` is its name in what is said of it."""
+    """A settings file with its tables by command. `label` is its name in messages."""
 
     path: Path
     label: str
@@ -60,29 +60,29 @@ class File(NamedTuple):
 
 
 def own_path() -> Path:
-    """The user's own file, which need not be there."""
+    """The user's own file, which may not exist."""
     return config_dir() / NAME
 
 
 def files(folder: Path) -> list[File]:
-    """The user's own file, then the folder's, whose settings go first; those that are there.
+    """The existing files: the user's own, then the folder's, which takes precedence.
 
-    Of a folder it is `mobiledeploy.toml`, or `[tool.mobiledeploy]` of its pyproject.toml. Tables
-    have an option's name and its value: ``[export]`` ``alpha = 0.5``.
+    A folder's file is `mobiledeploy.toml`, or `[tool.mobiledeploy]` of its pyproject.toml. Tables
+    have the names and values of options: ``[export]`` ``alpha = 0.5``.
 
     Raises:
-        UsageError: a file that cannot be read, or holds something else than tables.
+        UsageError: a file that cannot be read, or that holds other things than tables.
     """
-    own, found = own_path(), list[File]()
+    own, result = own_path(), list[File]()
     if own.is_file():
-        found.append(File(own, str(own), True, _tables(own, str(own), ())))
+        result.append(File(own, str(own), True, _tables(own, str(own), ())))
     path, project = folder / NAME, folder / "pyproject.toml"
-    if path.is_file() and not (found and path.samefile(own)):
-        found.append(File(path, path.name, False, _tables(path, path.name, ())))
+    if path.is_file() and not (result and path.samefile(own)):
+        result.append(File(path, path.name, False, _tables(path, path.name, ())))
     elif project.is_file():
         tables = _tables(project, project.name, ("tool", "mobiledeploy"))
-        found.append(File(project, project.name, False, tables))
-    return found
+        result.append(File(project, project.name, False, tables))
+    return result
 
 
 def _tables(path: Path, label: str, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -101,32 +101,32 @@ def _tables(path: Path, label: str, keys: tuple[str, ...]) -> dict[str, dict[str
 
 
 def need_commands(file: File, commands: Collection[str]) -> None:
-    """UsageError for a table that is no command's."""
+    """UsageError for a table that does not belong to a command."""
     for name in file.tables:
         if name not in commands:
             raise UsageError(
-                f"{file.label} has a table for {name!r}, which is no command",
+                f"{file.label} has a table for {name!r}, which is not a command",
                 f"there are {', '.join(commands)}",
             )
 
 
-def defaults(file: File, chosen: str, command: click.Command, ctx: click.Context) -> dict[str, Any]:
-    """What `file` sets of the command `chosen`, by parameter, as the command line would give it.
+def defaults(file: File, owner: str, command: click.Command, ctx: click.Context) -> dict[str, Any]:
+    """The values that `file` sets for the command `owner`, in the form of the command line.
 
     Raises:
-        UsageError: an option that the command does not have or that a folder's file may not set, a
-            value that it does not take, or a place outside of the folder for a result.
+        UsageError: an option that the command does not have or that a folder's file may not set, an
+            invalid value, or a place outside of the folder for a result.
     """
     options = {p.name: p for p in command.params if isinstance(p, click.Option) and p.name}
     return {
-        name: _default(file, chosen, name, options, value, ctx)
-        for name, value in file.tables.get(chosen, {}).items()
+        name: _default(file, owner, name, options, value, ctx)
+        for name, value in file.tables.get(owner, {}).items()
     }
 
 
 def _default(
     file: File,
-    chosen: str,
+    owner: str,
     name: str,
     options: Mapping[str, click.Option],
     value: Any,
@@ -134,39 +134,39 @@ def _default(
 ) -> Any:
     if name not in options:
         raise UsageError(
-            f"{file.label} sets {name!r}, which {chosen} does not have",
+            f"{file.label} sets {name!r}, which {owner} does not have",
             f"it has {', '.join(sorted(options))}",
         )
-    asked = options[name]
-    flag = max(asked.opts, key=len)
-    elsewhere = f"give {flag} on the command line, or under [{chosen}] in {own_path()}"
-    if not (file.own or isinstance(asked, Option)):
+    option_ = options[name]
+    flag = max(option_.opts, key=len)
+    elsewhere = f"give {flag} on the command line, or under [{owner}] in {own_path()}"
+    if not (file.own or isinstance(option_, Option)):
         raise UsageError(
-            f"{file.label} sets {flag} of {chosen}, which a file of the current folder may not",
+            f"{file.label} sets {flag} of {owner}, which a file of the current folder may not",
             elsewhere,
         )
     try:
-        said = _said(asked, value)
-        asked.type_cast_value(ctx, said)
+        text = _command_line_form(option_, value)
+        option_.type_cast_value(ctx, text)
     except click.BadParameter as error:
-        raise UsageError(f"{file.label}: {flag} of {chosen}: {error.message}") from error
-    if isinstance(asked, Output) and not file.own:
-        wrong = _misplaced(file.path.parent, said, asked)
+        raise UsageError(f"{file.label}: {flag} of {owner}: {error.message}") from error
+    if isinstance(option_, Output) and not file.own:
+        wrong = _misplaced(file.path.parent, text, option_)
         if wrong:
-            raise UsageError(f"{file.label} sets {flag} of {chosen} to {said}, {wrong}", elsewhere)
-    return said
+            raise UsageError(f"{file.label} sets {flag} of {owner} to {text}, {wrong}", elsewhere)
+    return text
 
 
-def _said(asked: click.Option, value: Any) -> Any:
-    """The value as the command line would give it; BadParameter for one of another type."""
-    if asked.is_flag or asked.count:
-        wanted = bool if asked.is_flag else int
-        if type(value) is not wanted:
-            raise click.BadParameter(f"{_word(value)} is not {_WORDS[wanted]}")
+def _command_line_form(option_: click.Option, value: Any) -> Any:
+    """The value in the form of the command line; BadParameter for another type."""
+    if option_.is_flag or option_.count:
+        kind = bool if option_.is_flag else int
+        if type(value) is not kind:
+            raise click.BadParameter(f"{_word(value)} is not {_WORDS[kind]}")
         return value
-    several = asked.multiple or isinstance(asked.type, CommaList)
+    several = option_.multiple or isinstance(option_.type, CommaList)
     texts = [_text(part) for part in (value if several and isinstance(value, list) else [value])]
-    return tuple(texts) if asked.multiple else ",".join(texts)
+    return tuple(texts) if option_.multiple else ",".join(texts)
 
 
 def _text(value: Any) -> str:
@@ -184,9 +184,9 @@ def _word(value: Any) -> str:
 
 
 def refuse_link_out(path: Path, flag: str) -> None:
-    """UsageError where a name that nobody gave is a link out of the current folder.
+    """UsageError if a default file name is a link out of the current folder.
 
-    A stranger's folder may bring `report.html` as a link to a file of the user's.
+    A stranger's folder may have `report.html` as a link to a file of the user's.
     """
     place, home = path.resolve(), Path.cwd().resolve()
     if path.is_symlink() and not place.is_relative_to(home):
@@ -196,18 +196,18 @@ def refuse_link_out(path: Path, flag: str) -> None:
         )
 
 
-def _misplaced(folder: Path, said: str, asked: click.Option) -> str:
-    """Why a folder's file may not have a result written there; empty where it may."""
+def _misplaced(folder: Path, text: str, option_: click.Option) -> str:
+    """Why a folder's file may not have a result written there; empty if it may."""
     home = folder.resolve()
     try:
-        place = (home / said).resolve()
+        place = (home / text).resolve()
     except (OSError, RuntimeError):  # links in a circle
         return "whose links end nowhere"
     if not place.is_relative_to(home):
         return "outside of the current folder"
     if any(part.startswith(".") for part in place.relative_to(home).parts):
         return "in a hidden folder"
-    a_file = isinstance(asked.type, click.Path) and not asked.type.dir_okay
+    a_file = isinstance(option_.type, click.Path) and not option_.type.dir_okay
     if a_file and place.suffix not in WRITTEN:
         return f"which does not end as a result does ({', '.join(WRITTEN)})"
     return ""

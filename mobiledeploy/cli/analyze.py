@@ -1,4 +1,4 @@
-"""Count mult-adds, parameters and memory, beside what is published."""
+"""Count mult-adds, parameters and memory; compare with published figures."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Amount(click.ParamType[int]):
     name = "amount"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """'1.5M' -> 1500000; B for bytes may follow."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
-        amount = float(found[1]) * _FACTORS[found[2]] if found else 0.0
+        """'1.5M' -> 1500000; a B for bytes may follow."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
+        amount = float(match[1]) * _FACTORS[match[2]] if match else 0.0
         if not 0 < amount < math.inf:
-            self.fail(f"{value!r} is no amount such as 150M or 2MB", param, ctx)
+            self.fail(f"{value!r} is not an amount such as 150M or 2MB", param, ctx)
         return round(amount)
 
 
@@ -50,26 +50,28 @@ class Amount(click.ParamType[int]):
 @_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
 @_settings.option("--res", type=int, help="Height and width of the input in pixels.")
 @_settings.option("--classes", type=int, help="Default: 1000.")
-@_settings.option("--table", metavar="NAME", help="A published table beside what is built here.")
-@_settings.option("--best", is_flag=True, help="The published networks that fit a budget.")
+@_settings.option("--table", metavar="NAME", help="Compare a published table with our networks.")
+@_settings.option("--best", is_flag=True, help="List the published networks that fit a budget.")
 @_settings.option("--max-mult-adds", type=Amount(), help="Budget of --best, such as 150M.")
 @_settings.option(
     "--max-size", type=Amount(), help="Budget of --best: int8 weights, a byte each, such as 2MB."
 )
 @_settings.option("--min-top1", type=float, help="Budget of --best: ImageNet top-1 in per cent.")
 @_settings.option(
-    "--quantization", is_flag=True, help="Why an int8 artifact differs from float, and what helps."
+    "--quantization",
+    is_flag=True,
+    help="Show why an int8 artifact differs from float, and remedies.",
 )
 @_settings.option(
     "--data",
     metavar="DATA",
-    help="Images of --quantization; default: the artifact's golden ones.",
+    help="Images for --quantization; default: the artifact's golden images.",
 )
 @_settings.output(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The image of --quantization, .svg or .png.",
+    help="File for an image of --quantization, .svg or .png.",
 )
 @click.option("--unsafe", is_flag=True, help="Open a model file even if it can run its own code.")
 @_frame.preprocessing_options
@@ -100,7 +102,7 @@ def command(
     FILE is a model of your own (.h5, .keras, SavedModel) or a finished .tflite or .onnx. Mult-adds
     are counted as the MobileNet papers do: convolutions and fully connected layers, without biases.
 
-    With --quantization, FILE is an int8 artifact of export, its float32.tflite beside it.
+    With --quantization, FILE is an int8 artifact of export, with its float32.tflite beside it.
     """
     from mobiledeploy.verbs import analyze as verb
 
@@ -119,16 +121,18 @@ def command(
     ]
     if not best and (max_mult_adds, max_size, min_top1) != (None, None, None):
         raise UsageError("--max-mult-adds, --max-size and --min-top1 are for --best", "add --best")
-    fed = data is not None or plot is not None or any(v is not None for v in images.values())
-    if fed and not quantization:
-        raise UsageError("--data, --plot and how images are prepared are for --quantization")
+    uses_images = (
+        data is not None or plot is not None or any(v is not None for v in images.values())
+    )
+    if uses_images and not quantization:
+        raise UsageError("--data, --plot and options of preprocessing are for --quantization")
     if quantization and (best or table or network != ["file"]):
         raise UsageError(
             "--quantization takes an artifact and stands alone",
             "mobiledeploy analyze build/NAME/int8_best.tflite --quantization",
         )
     if (best or table) and (network or (best and table)):
-        raise UsageError("--table and --best stand alone", "leave the other options away")
+        raise UsageError("--table and --best stand alone", "leave out the other options")
     if best:
         choices = verb.analyze_best(
             max_mult_adds=max_mult_adds, max_size=max_size, min_top1=min_top1
@@ -143,8 +147,8 @@ def command(
             _frame.emit_json(diagnosis) if json else _show_diagnosis(diagnosis)
             return
         if table:
-            compared = verb.analyze_table(table, reporter=terminal)
-            _frame.emit_json(compared) if json else _show_table(compared)
+            comparison = verb.analyze_table(table, reporter=terminal)
+            _frame.emit_json(comparison) if json else _show_table(comparison)
             return
         analysis = verb.analyze(
             file,
@@ -159,52 +163,54 @@ def command(
     _frame.emit_json(analysis) if json else _show(analysis)
 
 
-def _show(found: verb.Analysis) -> None:
-    _frame.show(found)
-    trainable = "" if found.trainable_params is None else f" ({found.trainable_params:,} trainable)"
-    click.echo(f"{found.mult_adds:,} mult-adds, {found.params:,} parameters{trainable},")
-    click.echo(
-        f"{units.size(found.peak_activation_bytes)} of activations at once, "
-        f"{found.intensity:.1f} mult-adds per byte moved"
+def _show(analysis: verb.Analysis) -> None:
+    _frame.show(analysis)
+    trainable = (
+        "" if analysis.trainable_params is None else f" ({analysis.trainable_params:,} trainable)"
     )
-    if found.uncounted:
-        click.echo(f"not counted: {', '.join(found.uncounted)}")
+    click.echo(f"{analysis.mult_adds:,} mult-adds, {analysis.params:,} parameters{trainable},")
+    click.echo(
+        f"{units.size(analysis.peak_activation_bytes)} of activations at once, "
+        f"{analysis.intensity:.1f} mult-adds per byte moved"
+    )
+    if analysis.uncounted:
+        click.echo(f"not counted: {', '.join(analysis.uncounted)}")
 
 
-def _show_diagnosis(found: diagnose.QuantizationDiagnosis) -> None:
-    _frame.show(found)
+def _show_diagnosis(diagnosis: diagnose.QuantizationDiagnosis) -> None:
+    _frame.show(diagnosis)
     click.echo(
-        f"logits: {found.sqnr_db:.1f} dB, the best class is float's on "
-        f"{units.percent(found.agreement)} of the images"
+        f"logits: {diagnosis.sqnr_db:.1f} dB, the best class is float's on "
+        f"{units.percent(diagnosis.agreement)} of the images"
     )
-    if found.not_told:
-        click.echo(f"not apart from the layer after it: {', '.join(found.not_told)}")
-    if found.most:
-        click.echo(_where(found))
-    for number, remedy in enumerate(found.remedies, start=1):
+    if diagnosis.not_told:
+        click.echo(f"not apart from the layer after it: {', '.join(diagnosis.not_told)}")
+    if diagnosis.most:
+        click.echo(_where(diagnosis))
+    for number, remedy in enumerate(diagnosis.remedies, start=1):
         click.echo(f"{number}. {remedy.name}: {remedy.why}; {remedy.command}")
-    if not found.remedies:
+    if not diagnosis.remedies:
         click.echo("nothing needs a remedy")
 
 
-def _where(found: diagnose.QuantizationDiagnosis) -> str:
-    """Where the error enters: in one layer, in a few, or spread."""
+def _where(diagnosis: diagnose.QuantizationDiagnosis) -> str:
+    """Says whether the error enters in one layer, in a few, or spread over many."""
     from mobiledeploy.analysis import quantization
 
-    by_name = {row.name: row for row in found.layers}
-    most = [by_name[name] for name in found.most]
+    by_name = {row.name: row for row in diagnosis.layers}
+    most = [by_name[name] for name in diagnosis.most]
     parts = [f"{units.percent(x.share)} of it, {_CAUSES[x.cause or 'weights']}" for x in most]
-    count = f"{len(most)} of {len(found.layers)} layers"
+    count = f"{len(most)} of {len(diagnosis.layers)} layers"
     if len(most) == 1:
         return f"most of the error enters in {most[0].name}: {parts[0]}"
     if len(most) <= quantization.FEW:
-        told = "; ".join(f"{x.name}: {part}" for x, part in zip(most, parts, strict=True))
-        return f"most of the error enters in {count}: {told}"
+        parts_by_layer = "; ".join(f"{x.name}: {part}" for x, part in zip(most, parts, strict=True))
+        return f"most of the error enters in {count}: {parts_by_layer}"
     return f"the error is spread over {count}; its largest part is {most[0].name}'s: {parts[0]}"
 
 
-def _show_table(found: verb.TableComparison) -> None:
-    if found.rows:
+def _show_table(comparison: verb.TableComparison) -> None:
+    if comparison.rows:
         _frame.table(
             (
                 "published",
@@ -218,10 +224,10 @@ def _show_table(found: verb.TableComparison) -> None:
                 "computed",
                 "difference",
             ),
-            [_comparison(row) for row in found.rows],
-            title=f"{found.table}: {found.rows[0].published.source}",
+            [_comparison(row) for row in comparison.rows],
+            title=f"{comparison.table}: {comparison.rows[0].published.source}",
         )
-    elif found.layers:
+    elif comparison.layers:
         _frame.table(
             ("published", "stride", "filter", "input", "stride", "filter", "input"),
             [
@@ -234,9 +240,9 @@ def _show_table(found: verb.TableComparison) -> None:
                     row.filter,
                     row.size,
                 )
-                for row in found.layers
+                for row in comparison.layers
             ],
-            title=f"{found.table}: {found.layers[0].published.source}, then what is built",
+            title=f"{comparison.table}: {comparison.layers[0].published.source}, then as built",
         )
     else:
         _frame.table(
@@ -254,32 +260,32 @@ def _show_table(found: verb.TableComparison) -> None:
                         )
                     ),
                 )
-                for row in found.shares
+                for row in comparison.shares
             ],
-            title=f"{found.table}: {found.shares[0].published.source}",
+            title=f"{comparison.table}: {comparison.shares[0].published.source}",
         )
-    _show_reasons(found)
+    _show_reasons(comparison)
 
 
-def _show_reasons(found: verb.TableComparison) -> None:
-    """Once each: a reason often holds for many rows."""
+def _show_reasons(comparison: verb.TableComparison) -> None:
+    """Prints each reason once, because it often holds for many rows."""
     reasons: dict[str, list[str]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         if row.differs:
             published = row.published
             width = "" if published.alpha is None else f"alpha {published.alpha:g} "
             label = f"{published.model} ({width}at {published.resolution})"
             reasons.setdefault(row.why, []).append(label)
-    for layer in found.layers:
+    for layer in comparison.layers:
         if layer.differs:
             reasons.setdefault(layer.why, []).append(f"{layer.published.type} {layer.filter}")
-    for share in found.shares:
+    for share in comparison.shares:
         if share.differs:
             reasons.setdefault(share.why, []).append(share.published.kind)
     for why, labels in reasons.items():
-        known = list(dict.fromkeys(labels))
-        more = f" and {len(known) - 1} more" if len(known) > 1 else ""
-        click.echo(f"why: {known[0]}{more}: {why}")
+        distinct = list(dict.fromkeys(labels))
+        more = f" and {len(distinct) - 1} more" if len(distinct) > 1 else ""
+        click.echo(f"why: {distinct[0]}{more}: {why}")
 
 
 def _comparison(row: verb.NetworkComparison) -> tuple[str, ...]:
@@ -304,6 +310,6 @@ def _beside(printed: int | None, counted: int, digits: int) -> tuple[str, str, s
     )
 
 
-def _show_best(found: verb.BudgetChoices) -> None:
-    _frame.show(found)
-    click.echo(f"Next: `{found.choices[0].command}`")
+def _show_best(choices: verb.BudgetChoices) -> None:
+    _frame.show(choices)
+    click.echo(f"Next: `{choices.choices[0].command}`")

@@ -1,4 +1,4 @@
-"""Latency of artifacts; without an argument, of what was exported last."""
+"""Time artifacts; without an argument, those of the last export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _to_devices(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    """Hands a program's path on: whoever calls it looks for MOBILEDEPLOY_<OPTION>."""
+    """Puts a program's path into MOBILEDEPLOY_<OPTION>, where its callers look for it."""
     if value is not None:
         os.environ[f"MOBILEDEPLOY_{(parameter.name or '').upper()}"] = value
 
@@ -32,7 +32,7 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     "--device",
     default="host",
     show_default=True,
-    help="Where: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
+    help="host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
     "card (pixel-3) for an estimate.",
 )
 @_settings.option(
@@ -40,46 +40,46 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     type=click.Choice(["auto", "adb", "emulator"]),
     default="auto",
     show_default=True,
-    help="How a phone's model is met: auto estimates from its device card where it is not "
-    "connected, and counts on an emulated core; adb insists on the phone itself, emulator counts.",
+    help="For a phone's model: auto estimates from its device card if it is not "
+    "connected, and counts on an emulated core; adb needs the phone itself; emulator counts.",
 )
 @_settings.option(
     "--runner",
-    help="What drives the runtime: python, native, benchmark_model; default: the device's.",
+    help="Program that drives the runtime: python, native, benchmark_model; default: the device's.",
 )
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
-@_settings.option("--delegate", help="xnnpack, gpu or none; default: what the runtime has.")
+@_settings.option("--delegate", help="xnnpack, gpu or none; default: the first of the runtime.")
 @_settings.option(
     "--threads",
     type=click.IntRange(1, 64),
-    help="Of the runtime.  [default: 1; of an estimate, those of the card's points]",
+    help="Threads of the runtime.  [default: 1; for an estimate, those of the card's points]",
 )
 @_settings.option(
     "--runs",
     type=click.IntRange(min=1),
-    help="Runs after the warm-up; default: until the median is known to 1 %, for 5 s at most.",
+    help="Runs after the warm-up; default: until the median is known to 1 %, at most 5 s.",
 )
 @_settings.option(
     "--compare",
     is_flag=True,
-    help="Of two ARTIFACTS: the second over the first, timed in turns (A B B A) so that a drift of "
+    help="Compare two ARTIFACTS: time B over time A, timed in turns (A B B A), so a drift of "
     "the machine cancels.",
 )
 @_settings.option(
     "--rounds",
     type=click.IntRange(min=1),
-    help=f"Of --compare; default: {defaults.COMPARE_ROUNDS}.",
+    help=f"Rounds of --compare; default: {defaults.COMPARE_ROUNDS}.",
 )
 @_settings.option(
     "--fixed-performance/--no-fixed-performance",
     default=True,
     show_default=True,
-    help="Try a phone's mode of steady clocks, keep it if times spread less, undo it afterwards.",
+    help="Try a phone's mode of fixed clocks, keep it if times spread less, undo it afterwards.",
 )
 @_settings.output(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the exchange with the device in FILE, for --device replay:FILE.",
+    help="Record the session in FILE, for --device replay:FILE.",
 )
 @click.option(
     "--adb",
@@ -87,7 +87,7 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     expose_value=False,
     is_eager=True,
     callback=_to_devices,
-    help="The adb to use; default: ANDROID_HOME's, or that of the PATH.",
+    help="The adb to use; default: the one of ANDROID_HOME, or of the PATH.",
 )
 @click.option(
     "--benchmark-model",
@@ -115,26 +115,26 @@ def command(
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Time ARTIFACTS that `mobiledeploy export` made, one image at a time.
+    """Time ARTIFACTS of `mobiledeploy export`, one image at a time.
 
     On an emulated core (`--device emulator:cortex-a53`, see `mobiledeploy devices`) instructions
-    are counted instead, TFLite's to the instruction; they are no latency. Of a phone or board that
-    is not here but has a device card (`--device pixel-3`), latency is estimated from published
-    points, and instructions are counted on the emulated core that is most like its own.
+    are counted instead, exactly for TFLite; they are not a latency. For an absent phone or board
+    with a device card (`--device pixel-3`), latency is estimated from published points, and
+    instructions are counted on the emulated core that is most similar to its own.
     """
     from mobiledeploy.core.artifacts import without_records
     from mobiledeploy.verbs import bench as verb
     from mobiledeploy.verbs import compare as comparison
 
     if compare:
-        chosen = without_records(artifacts)
-        if len(chosen) != 2:
-            raise UsageError(f"--compare takes two artifacts, not {len(chosen)}", "name A and B")
+        paths = without_records(artifacts)
+        if len(paths) != 2:
+            raise UsageError(f"--compare takes two artifacts, not {len(paths)}", "name A and B")
         if runs is not None:
-            raise UsageError("--compare makes its own number of runs", "leave --runs away")
+            raise UsageError("--compare chooses its own number of runs", "leave out --runs")
         with _frame.Terminal(quiet, verbose) as terminal:
-            made = comparison.compare(
-                *chosen,
+            comparison_ = comparison.compare(
+                *paths,
                 device=device,
                 via=via,
                 runner=runner,
@@ -145,12 +145,12 @@ def command(
                 record=record,
                 reporter=terminal,
             )
-        _frame.emit_json(made) if json else _show_comparison(made, device)
+        _frame.emit_json(comparison_) if json else _show_comparison(comparison_, device)
         return
     if rounds is not None:
-        raise UsageError("--rounds is of --compare", "--runs N for so many runs")
+        raise UsageError("--rounds is for --compare", "--runs N sets the number of runs")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.bench(
+        result = verb.bench(
             artifacts,
             device=device,
             via=via,
@@ -163,17 +163,17 @@ def command(
             record=record,
             reporter=terminal,
         )
-    _frame.emit_json(done) if json else _frame.show(done)
-    _frame.failures(done.failed)
+    _frame.emit_json(result) if json else _frame.show(result)
+    _frame.failures(result.failed)
 
 
-def _show_comparison(made: LatencyComparison, device: str) -> None:
+def _show_comparison(comparison: LatencyComparison, device: str) -> None:
     from mobiledeploy.steps import bench_tables, resolve
 
-    (table,) = made.tables()
+    (table,) = comparison.tables()
     where = f"{bench_tables.recorded_prefix(resolve.recorded_at(device))}measured on "
     _frame.table(
         table.headers,
         table.rows,
-        f"{where}{bench_tables.machine(made.blocks[0])}, {table.title}",
+        f"{where}{bench_tables.machine(comparison.blocks[0])}, {table.title}",
     )

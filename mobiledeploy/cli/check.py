@@ -1,4 +1,4 @@
-"""Whether artifacts lost accuracy since they were last accepted: a gate for CI."""
+"""Check that artifacts lost no accuracy since they were accepted: a gate for CI."""
 
 from __future__ import annotations
 
@@ -34,54 +34,52 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path(defaults.BASELINE),
     show_default=True,
-    help="What was accepted; keep it under version control.",
+    help="File of accepted artifacts; keep it under version control.",
 )
 @click.option(
     "--update-baseline",
     is_flag=True,
-    help="Accept the artifacts: write the baseline, judge nothing.",
+    help="Accept the artifacts: write the baseline without a check.",
 )
 @_settings.option(
     "--data",
     metavar="demo|DIR|FILE.npz",
-    help="Labelled images; default: what the artifact was exported with, but for those that "
-    "calibrated it.",
+    help="Labelled images; default: those of the artifact's export, without its calibration "
+    "images.",
 )
 @_settings.option(
     "--margin",
     type=_POINTS,
     default=1.0,
     show_default=True,
-    help="Points of top-1 that may be lost against the accepted artifact.",
+    help="Points of top-1 that an artifact may lose against the accepted one.",
 )
 @_settings.option(
     "--float-margin",
     type=_POINTS,
     default=2.0,
     show_default=True,
-    help="Points of top-1 that may be lost against the accepted float32 artifact.",
+    help="Points of top-1 that it may lose against the accepted float32 artifact.",
 )
-@_settings.option(
-    "--floor", type=_POINTS, help="Top-1 in percent that must be reached in any case."
-)
+@_settings.option("--floor", type=_POINTS, help="The least top-1, in percent.")
 @_settings.option(
     "--max-flips",
     type=_POINTS,
-    help=f"Answers in percent that may change; with --no-labels "
+    help=f"Percent of the answers that may change; default: any; with --no-labels "
     f"{100 * defaults.UNLABELLED_FLIPS:g}.",
 )
-@_settings.option("--no-labels", is_flag=True, help="Judge by the answers that changed alone.")
+@_settings.option("--no-labels", is_flag=True, help="Judge only by the number of changed answers.")
 @_settings.option(
     "--on-inconclusive",
     type=click.Choice(["fail", "warn"]),
     default="fail",
     show_default=True,
-    help="Whether too few images end in 3, or in 0 with a warning.",
+    help="fail: too few images exit with 3; warn: with 0 and a warning.",
 )
 @_settings.output("--junit", type=click.Path(dir_okay=False, path_type=Path), help="JUnit XML.")
 @_settings.output("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Markdown.")
 @_settings.option(
-    "--github", is_flag=True, help="Annotations and the step's summary of GitHub Actions."
+    "--github", is_flag=True, help="Write annotations and the step summary of GitHub Actions."
 )
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @_settings.option(
@@ -112,10 +110,10 @@ def command(
     verbose: int,
     **images: Unpack[ImageOptions],
 ) -> None:
-    """Hold ARTIFACTS against a baseline of accepted ones: pass, fail or inconclusive.
+    """Compare ARTIFACTS with a baseline of accepted ones: pass, fail or inconclusive.
 
-    Ends in 0 where all pass, in 1 where one regressed, in 3 where there are too few images to tell,
-    and in the code of an error where one cannot be judged; the others are judged all the same.
+    The exit code is 0 if all pass, 1 if one regressed, 3 if there are too few images to tell, and
+    that of the error if one cannot be judged; the others are judged nevertheless.
     """
     from mobiledeploy.verbs import check as verb
 
@@ -124,7 +122,7 @@ def command(
         if source is click.core.ParameterSource.DEFAULT:
             _settings.refuse_link_out(baseline, "--baseline")
         with _frame.Terminal(quiet, verbose) as terminal:
-            updated = verb.update_baseline(
+            update = verb.update_baseline(
                 artifacts,
                 baseline=baseline,
                 data=data,
@@ -137,9 +135,9 @@ def command(
                 **images,
             )
         if json:
-            _frame.emit_json(updated)
+            _frame.emit_json(update)
         else:
-            _show_update(updated, labelled=not no_labels)
+            _show_update(update, labelled=not no_labels)
         return
     try:
         with _frame.Terminal(quiet, verbose) as terminal:
@@ -184,7 +182,7 @@ def _code(report: Report) -> int:
 
 
 def _github(report: Report, terminal: _frame.Terminal) -> None:
-    """The summary in its file; annotations on standard error, where GitHub reads them as well."""
+    """Writes the summary to its file and annotations to standard error, which GitHub reads too."""
     from mobiledeploy.core import records
     from mobiledeploy.core.plugins import REPORTS
     from mobiledeploy.core.types import NamedWarning
@@ -217,22 +215,22 @@ def _show(report: Report, quiet: bool) -> None:
 def _show_rest(check: Check) -> None:
     from mobiledeploy.core.types import Verdict
 
-    passed: list[Verdict] = [
+    passing: list[Verdict] = [
         v for v in check.verdicts if v.metric == "class" and v.outcome == "pass"
     ]
     few = f", {check.untested} have too few images to be judged alone" if check.untested else ""
-    if passed or few:
-        click.echo(f"{check.path}: {units.several(len(passed), 'class')} did not regress{few}")
+    if passing or few:
+        click.echo(f"{check.path}: {units.several(len(passing), 'class')} did not regress{few}")
     for pair in check.moved:
-        moved = f"{pair.true} is taken for {pair.predicted} {pair.now} times, {pair.before} before"
-        click.echo(units.one_line(f"{check.path}: {moved}"))
+        text = f"{pair.true} is taken for {pair.predicted} {pair.now} times, {pair.before} before"
+        click.echo(units.one_line(f"{check.path}: {text}"))
 
 
-def _show_update(updated: verb.BaselineUpdate, *, labelled: bool) -> None:
+def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
     from mobiledeploy.steps import accuracy_check
 
     of = "points of top-1" if labelled else "% of answers changed"
-    for c in updated.changes:
+    for c in update.changes:
         words = f"{c.model} {c.recipe} {c.format}: "
         if c.artifact_before is None:
             words += f"new, top-1 {units.percent(c.top1, 2)} of {c.images} images"
@@ -250,4 +248,4 @@ def _show_update(updated: verb.BaselineUpdate, *, labelled: bool) -> None:
             )
         words += f"; so many can decide {accuracy_check.points(c.decides):g} {of} or more"
         click.echo(units.one_line(words))
-    click.echo(units.one_line(f"{updated.baseline} is written: commit it"))
+    click.echo(units.one_line(f"{update.baseline} is written: commit it"))

@@ -1,4 +1,4 @@
-"""What can be measured on now: this machine, phones, emulated cores."""
+"""List the devices for figures: this machine, phones, emulated cores."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mobiledeploy.cli import _frame
 @_frame.common
 @click.pass_context
 def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
-    """List what `bench --device` takes here, and which kind of figure it gives.
+    """List the values for `bench --device`, and the kind of figure of each.
 
-    Kinds are never compared with each other: measured by a clock on real hardware, counted
-    (instructions of an emulated core), estimated by a model of latency.
+    Kinds are never compared with each other: measured (by a clock on real hardware), counted
+    (instructions of an emulated core), estimated (by a model of latency).
     """
     from mobiledeploy.verbs import devices as verb
 
     if ctx.invoked_subcommand:
         return
     with _frame.Terminal(quiet, verbose):
-        found = verb.devices()
+        result = verb.devices()
     if json:
-        _frame.emit_json(found)
+        _frame.emit_json(result)
         return
-    _frame.show(found)
+    _frame.show(result)
 
 
 @command.command(
@@ -40,15 +40,21 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
 @click.option(
     "--csv",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What was measured elsewhere: columns file and latency_ms, models beside the table.",
+    help="Latencies from elsewhere: columns file and latency_ms, with the models beside the table.",
 )
-@click.option("--device", default="host", show_default=True, help="That ARTIFACTS were timed on.")
-@click.option("--runtime", default="tflite", show_default=True, help="That --csv is of.")
 @click.option(
-    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="That --csv is of."
+    "--device", default="host", show_default=True, help="The device of the timings of ARTIFACTS."
 )
-@click.option("--title", default="", help="What the device is, for people.")
-@click.option("--force", is_flag=True, help="Replace a card of yours of that name.")
+@click.option("--runtime", default="tflite", show_default=True, help="The runtime of --csv.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="The threads of --csv.",
+)
+@click.option("--title", default="", help="Description of the device, for people.")
+@click.option("--force", is_flag=True, help="Replace your card of that name.")
 @_frame.common
 def calibrate(
     name: str,
@@ -63,15 +69,15 @@ def calibrate(
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Make the device card NAME of a dozen models that were measured on the device.
+    """Make the device card NAME from a dozen models that were measured on the device.
 
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
-    `bench --device NAME` then estimates what other models would take there.
+    `bench --device NAME` then estimates the latencies of other models on this device.
     """
     from mobiledeploy.verbs import calibrate as calibrate_verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
-        made = calibrate_verb.calibrate(
+        result = calibrate_verb.calibrate(
             name,
             artifacts,
             csv=csv,
@@ -82,8 +88,8 @@ def calibrate(
             force=force,
             reporter=terminal,
         )
-        terminal.say(f"wrote {made.path}; mobiledeploy bench --device {name} estimates from it")
+        terminal.say(f"wrote {result.path}; mobiledeploy bench --device {name} estimates from it")
     if json:
-        _frame.emit_json(made)
+        _frame.emit_json(result)
         return
-    _frame.show(made)
+    _frame.show(result)

@@ -1,4 +1,4 @@
-"""Two artifacts layer by layer, or two figures: what changed most first."""
+"""Compare two artifacts layer by layer, or two figures; the largest change first."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 @_settings.option(
     "--activations",
     is_flag=True,
-    help="Of int8 artifacts: what each layer loses by itself on the golden images, too.",
+    help="For int8 artifacts: also the own error of each layer on the golden images.",
 )
 @_settings.option(
     "--most",
     type=click.IntRange(min=1),
     default=defaults.DIFF_LAYERS,
     show_default=True,
-    help="Layers.",
+    help="Number of layers to show.",
 )
 @_frame.common
 def command(
@@ -40,11 +40,11 @@ def command(
 ) -> None:
     """Compare the artifacts A and B, or the figures A and B.
 
-    Of artifacts: types, shapes, errors, size and instructions of their layers, and the figures of
-    one kind that the store has of both on one target.
+    For artifacts: types, shapes, errors, size and instructions of their layers, and figures in the
+    store of both of one kind on one target.
 
-    A figure is an id that `mobiledeploy results` lists, or a .json of `bench --json`. Of figures:
-    the ratio with its interval, instructions by layer, and what differs in how they were had.
+    A figure is an id from `mobiledeploy results`, or a .json of `bench --json`. For figures: the
+    ratio with its interval, instructions by layer, and different facts.
     """
     from mobiledeploy.steps import diff_figures
     from mobiledeploy.verbs import diff as verb
@@ -52,32 +52,33 @@ def command(
     figures = [diff_figures.is_figure(name) for name in (a, b)]
     if not any(figures):
         with _frame.Terminal(quiet, verbose) as terminal:
-            done = verb.diff(a, b, activations=activations, reporter=terminal)
-        _frame.emit_json(done) if json else _show(done, activations, most)
+            difference = verb.diff(a, b, activations=activations, reporter=terminal)
+        _frame.emit_json(difference) if json else _show(difference, activations, most)
         return
     if not all(figures):
         raise UsageError(
-            f"of {a} and {b} one is a figure, the other an artifact", "name two of one sort"
+            f"{a} and {b} are not of one kind: one is a figure, the other an artifact",
+            "name two figures or two artifacts",
         )
     if activations:
         raise UsageError("figures have no activations", "name two artifacts")
-    compared = verb.diff_figures(a, b)
+    difference_ = verb.diff_figures(a, b)
     terminal = _frame.Terminal(quiet, verbose)
-    for warning in compared.warnings:
+    for warning in difference_.warnings:
         terminal.warn(warning)
-    _frame.emit_json(compared) if json else _show_figures(compared, most)
+    _frame.emit_json(difference_) if json else _show_figures(difference_, most)
 
 
-def _show(done: verb.Difference, activations: bool, most: int) -> None:
-    shown = done.table(most)
-    _frame.table(shown.headers, shown.rows, shown.title)
-    _rest(len(done.layers), most)
-    if not activations and any("weights" in odd for pair in done.layers for odd in pair.odd):
+def _show(difference: verb.Difference, activations: bool, most: int) -> None:
+    table = difference.table(most)
+    _frame.table(table.headers, table.rows, table.title)
+    _rest(len(difference.layers), most)
+    if not activations and any("weights" in odd for pair in difference.layers for odd in pair.odd):
         click.echo(
-            "Weights that equalization scaled differ, and answer alike: --activations compares "
-            "what layers hand on."
+            "Equalization scales weights without changing the answer: --activations compares "
+            "the outputs of layers."
         )
-    for f in done.figures:
+    for f in difference.figures:
         click.echo(
             f"{f.kind} on {f.device}, {f.runtime}: "
             + _ratio(f.kind, (f.a, f.b), f.ratio, f.interval)
@@ -85,27 +86,27 @@ def _show(done: verb.Difference, activations: bool, most: int) -> None:
         )
 
 
-def _show_figures(done: diff_figures.FigureDifference, most: int) -> None:
-    models = " → ".join(dict.fromkeys(units.one_line(model) for model in done.models))
-    said = _ratio(done.kind, done.values, done.ratio, done.interval)
-    click.echo(f"{done.kind}, {models}: {said}")
-    if done.facts:
+def _show_figures(difference: diff_figures.FigureDifference, most: int) -> None:
+    models = " → ".join(dict.fromkeys(units.one_line(model) for model in difference.models))
+    text = _ratio(difference.kind, difference.values, difference.ratio, difference.interval)
+    click.echo(f"{difference.kind}, {models}: {text}")
+    if difference.facts:
         _frame.table(
             ("differs", "A", "B"),
-            [tuple(units.one_line(x) or "–" for x in (f.name, f.a, f.b)) for f in done.facts],
+            [tuple(units.one_line(x) or "–" for x in (f.name, f.a, f.b)) for f in difference.facts],
         )
-    if done.between is None:
-        if done.kind == "counted":
-            click.echo("no layers: a runtime of them does not tell its layers apart")
+    if difference.between is None:
+        if difference.kind == "counted":
+            click.echo("no layers: a runtime of these figures does not report layers")
         return
     _frame.table(
         ("layer", "operator", "kernel", "A", "B", "change"),
         [
-            *(_layer_row(layers) for layers in done.layers[:most]),
-            ("between layers", "–", "–", *_counts(*done.between)),
+            *(_layer_row(layers) for layers in difference.layers[:most]),
+            ("between layers", "–", "–", *_counts(*difference.between)),
         ],
     )
-    _rest(len(done.layers), most)
+    _rest(len(difference.layers), most)
 
 
 def _rest(many: int, most: int) -> None:

@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and the line that fixes it."""
+"""Show what is installed, what is missing, and the line that fixes it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 @click.option(
     "--emulator",
     is_flag=True,
-    help="Fetch the emulated ARM cores and build what runs on them, into the user's cache.",
+    help="Fetch the emulated ARM cores and build their runner, in the user's cache.",
 )
 @click.option(
     "--torch",
     is_flag=True,
-    help="Fetch what opens a .pt2 of torch.export, 5.3 GB, into the user's cache.",
+    help="Fetch the packages that open a .pt2 of torch.export, 5.3 GB, into the user's cache.",
 )
-@click.option("--clean", is_flag=True, help="Remove our caches, saying what and how much.")
+@click.option("--clean", is_flag=True, help="Remove our caches; print what and how much.")
 @_frame.common
 def command(
     clean: bool, emulator: bool, torch: bool, json: bool, quiet: bool, verbose: int
 ) -> None:
-    """What is installed, what is missing, and the line that fixes it.
+    """Show what is installed, what is missing, and the line that fixes it.
 
-    Ends in 6 where something that every command needs is missing or unfit; what only some
-    commands need is listed.
+    The exit code is 6 if a part that every command needs is missing or unfit; other parts are only
+    listed.
     """
     from mobiledeploy.verbs import doctor
 
     with _frame.Terminal(quiet, verbose) as reporter:
         if clean:
-            _show_cleaned(doctor.doctor_clean(), json)
+            _show_removed(doctor.doctor_clean(), json)
             return
         if emulator:
             _show_equipment(doctor.doctor_emulator(reporter=reporter), json)
@@ -76,14 +76,14 @@ def _show(diagnosis: doctor.Installation) -> None:
     click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
 
 
-def _show_cleaned(cleaned: doctor.CleanResult, json: bool) -> None:
+def _show_removed(result: doctor.CleanResult, json: bool) -> None:
     if json:
-        _frame.emit_json(cleaned)
+        _frame.emit_json(result)
         return
-    for place in cleaned.removed:
+    for place in result.removed:
         click.echo(f"removed {place.path} ({size(place.size_bytes or 0)})")
-    total = sum(place.size_bytes or 0 for place in cleaned.removed)
-    click.echo(f"{size(total)} freed" if cleaned.removed else "nothing to remove")
+    total = sum(place.size_bytes or 0 for place in result.removed)
+    click.echo(f"{size(total)} freed" if result.removed else "nothing to remove")
 
 
 def _show_equipment(equipment: Equipment, json: bool) -> None:
@@ -98,6 +98,6 @@ def _show_environment(environment: apart.Environment, json: bool) -> None:
     if json:
         _frame.emit_json(environment)
         return
-    shown = ("litert-torch", "torch", "ai-edge-litert")
-    _frame.table(("part", "version"), [(name, environment.versions[name]) for name in shown])
-    click.echo(f"it lies in {environment.path}; next: mobiledeploy export FILE.pt2 --data DIR")
+    names = ("litert-torch", "torch", "ai-edge-litert")
+    _frame.table(("part", "version"), [(name, environment.versions[name]) for name in names])
+    click.echo(f"it is in {environment.path}; next: mobiledeploy export FILE.pt2 --data DIR")

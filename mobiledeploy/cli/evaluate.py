@@ -1,4 +1,4 @@
-"""Top-1, top-5, agreement with float and confusion of artifacts, on labelled images."""
+"""Evaluate artifacts on labelled images: top-1, top-5, agreement with float, confusion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mobiledeploy.core.types import Evaluation
     from mobiledeploy.steps.arguments import ImageOptions
 
-# Of the pairs of classes that are taken for each other, as many as are worth a glance.
+# The most pairs of confused classes to print.
 _PAIRS = 3
 
 
@@ -25,8 +25,8 @@ _PAIRS = 3
 @_settings.option(
     "--data",
     metavar="demo|DIR|FILE.npz",
-    help="Labelled images; default: what the artifact was exported with, but for those that "
-    "calibrated it.",
+    help="Labelled images; default: those of the artifact's export, without its calibration "
+    "images.",
 )
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @_settings.option(
@@ -46,22 +46,22 @@ def command(
     verbose: int,
     **images: Unpack[ImageOptions],
 ) -> None:
-    """Judge ARTIFACTS that `mobiledeploy export` made."""
+    """Evaluate ARTIFACTS of `mobiledeploy export`."""
     from mobiledeploy.verbs import evaluate as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.evaluate(
+        result = verb.evaluate(
             artifacts, data=data, runtime=runtime, threads=threads, reporter=terminal, **images
         )
     if json:
-        _frame.emit_json(done)
-        _frame.failures(done.failed)
+        _frame.emit_json(result)
+        _frame.failures(result.failed)
         return
-    _frame.show(done)
-    for path, e in zip(done.paths, done.evaluations, strict=True):
+    _frame.show(result)
+    for path, e in zip(result.paths, result.evaluations, strict=True):
         if e.confusion and not quiet:
             click.echo(f"{path} takes {', '.join(_pairs(e))}")
-    _frame.failures(done.failed)
+    _frame.failures(result.failed)
 
 
 def _pairs(evaluation: Evaluation) -> list[str]:

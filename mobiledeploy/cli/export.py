@@ -1,4 +1,4 @@
-"""A trained or loaded model -> TFLite and ONNX files, examined and measured."""
+"""Convert a model to TFLite and ONNX files, check and measure them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Names(_settings.CommaList[tuple[str, ...]]):
-    """Names with commas between."""
+    """Comma-separated names."""
 
     name = "names"
 
@@ -25,7 +25,7 @@ class Names(_settings.CommaList[tuple[str, ...]]):
         """'tflite,onnx' -> ('tflite', 'onnx')."""
         names = tuple(part.strip() for part in str(value).split(","))
         if not all(names):
-            self.fail(f"{value!r} is not names with commas between", param, ctx)
+            self.fail(f"{value!r} is not comma-separated names", param, ctx)
         return names
 
 
@@ -39,49 +39,49 @@ class Names(_settings.CommaList[tuple[str, ...]]):
 @_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
 @_settings.option("--res", type=int, help="Height and width of the input in pixels.")
 @_settings.option(
-    "--weights", metavar="demo|imagenet|random|FILE", help="Default: the demo weights shipped here."
+    "--weights", metavar="demo|imagenet|random|FILE", help="Default: the built-in demo weights."
 )
 @_settings.option(
     "--data",
     metavar="demo|DIR|FILE.npz",
-    help="Images to calibrate with and, others of them, to judge by.",
+    help="Images for calibration and, others of them, for evaluation.",
 )
-@_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="What to make.")
+@_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="Recipes to use.")
 @_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
 @_settings.option(
     "--io",
     type=click.Choice(["int8", "uint8", "float"]),
     default="int8",
     show_default=True,
-    help="Type of a full-integer model's input and output; uint8 is TFLite's alone.",
+    help="Type of a full-integer model's input and output; uint8 is for TFLite only.",
 )
 @_settings.option(
     "--output",
     type=click.Choice(["model", "softmax", "logits"]),
     default="model",
     show_default=True,
-    help="What a file ends in: what its model does, a softmax, or what a softmax reads.",
+    help="Output of a file: as in its model, a softmax, or the logits before a softmax.",
 )
 @_settings.option(
     "--keep-float",
     multiple=True,
     metavar="LAYER",
-    help="Layer that integer files compute in float; may be given more than once.",
+    help="Layer that integer files compute in float; can be repeated.",
 )
 @_settings.output(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("build"),
     show_default=True,
-    help="Folder that the model's folder is made in.",
+    help="Folder for the model's folder.",
 )
-@click.option("--force", is_flag=True, help="Make it again even if nothing changed.")
+@click.option("--force", is_flag=True, help="Make all files again, even if nothing changed.")
 @click.option(
     "--custom-objects",
     metavar="FILE.py",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Your own Python file with the layers that a Keras file names; it is run, with your "
-    "rights.",
+    help="Your own Python file with the layers that a Keras file names; it is executed with "
+    "your rights.",
 )
 @click.option("--unsafe", is_flag=True, help="Open a model file even if it can run its own code.")
 @_frame.preprocessing_options
@@ -110,16 +110,16 @@ def command(
 ) -> None:
     """Convert MODEL, or a built-in architecture, to TFLite and ONNX files.
 
-    MODEL is a whole Keras model (.h5, .keras), a SavedModel folder, a float .tflite or a .pt2 of
-    torch.export of your own, which needs --input-range unless its metadata says it, or a folder
-    that `mobiledeploy train` left. Without it, --arch is built with --alpha, --res and --weights.
-    Every file is opened again after conversion and held against the float model. TensorFlow is
-    needed for all but a .tflite and a .pt2, which needs `mobiledeploy doctor --torch`, once.
+    MODEL is a whole Keras model (.h5, .keras), a SavedModel folder, a float .tflite, a .pt2 of
+    torch.export, or a run folder of `mobiledeploy train`. Your own model needs --input-range unless
+    its metadata has it. Without MODEL, --arch is built with --alpha, --res and --weights. Every
+    file is opened again after conversion and compared with the float model. All models need
+    TensorFlow except a .tflite and a .pt2; a .pt2 needs `mobiledeploy doctor --torch` once.
     """
     from mobiledeploy.verbs import export as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.export(
+        result = verb.export(
             model,
             arch=arch,
             alpha=alpha,
@@ -140,10 +140,10 @@ def command(
             **images,
         )
     if json:
-        _frame.emit_json(done)
+        _frame.emit_json(result)
     else:
-        _frame.show(done)
-        if done.reused:
-            click.echo("Nothing changed since these were made; --force makes them again.")
-        click.echo("Next: `mobiledeploy bench` takes its time over the latencies of these files.")
-    _frame.failures(done.failed)
+        _frame.show(result)
+        if result.reused:
+            click.echo("Nothing changed since these files were made; --force makes them again.")
+        click.echo("Next: `mobiledeploy bench` times these files more exactly.")
+    _frame.failures(result.failed)

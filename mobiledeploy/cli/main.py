@@ -1,4 +1,4 @@
-"""The door: finds the command's file, runs it, turns what goes wrong into one line and a code."""
+"""The entry: finds the command's file, runs it, turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mobiledeploy.core import units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 
 HERE = Path(__file__).parent
-# Exit codes that are not an error's own (core/errors.py): see docs/exit-codes.md.
+# Exit codes that do not belong to an error (core/errors.py): see docs/exit-codes.md.
 INTERNAL, INTERRUPTED = 70, 130
 _STDOUT, _STDERR = 1, 2
 
 
 class Rooms(click.Group):
-    """Commands by file name: listing them imports nothing, running one imports its file."""
+    """Commands by file name: the list imports nothing, and a command imports only its file."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The files of cli/, but for the door and its frame."""
+        """The files of cli/, except this one and those with an underscore."""
         return sorted(p.stem for p in HERE.glob("*.py") if p.stem != "main" and p.stem[0] != "_")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -39,9 +39,9 @@ class Rooms(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command. A pipe that breaks in it is a child's: see `_Stream`.
+        """Runs the command. A pipe that breaks in it belongs to a child: see `_Stream`.
 
-        DeployError for that, since click would end in 1, which is a verdict here.
+        It becomes a DeployError, because click would exit with 1, which is a verdict here.
         """
         try:
             return super().invoke(ctx)
@@ -49,7 +49,7 @@ class Rooms(click.Group):
             raise DeployError("a pipe broke before the work was done") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line a command, from its file's first docstring line, so that --help stays quick."""
+        """One line per command, the first line of its file's docstring, so --help stays quick."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, _first_line(name)) for name in self.list_commands(ctx)])
 
@@ -81,20 +81,20 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Versions of mobiledeploy and of the runtimes beneath it.",
+    help="Print the versions of mobiledeploy and of its runtimes.",
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """From a Keras MobileNet to measured int8 TFLite and ONNX files."""
-    group, chosen, found = ctx.command, ctx.invoked_subcommand, _settings.files(Path.cwd())
-    if not (found and chosen and isinstance(group, Rooms)):
+    group, name, files = ctx.command, ctx.invoked_subcommand, _settings.files(Path.cwd())
+    if not (files and name and isinstance(group, Rooms)):
         return
-    for file in found:
+    for file in files:
         _settings.need_commands(file, group.list_commands(ctx))
-    command = group.get_command(ctx, chosen)
-    if command and any(chosen in file.tables for file in found):
-        given = [_settings.defaults(file, chosen, command, ctx) for file in found]
-        ctx.default_map = {chosen: dict(ChainMap(*reversed(given)))}
+    command = group.get_command(ctx, name)
+    if command and any(name in file.tables for file in files):
+        defaults = [_settings.defaults(file, name, command, ctx) for file in files]
+        ctx.default_map = {name: dict(ChainMap(*reversed(defaults)))}
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -102,15 +102,15 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 class _Stream(io.FileIO):
-    """Standard output or error, whose reader may leave (`| head`).
+    """Standard output or error, whose reader may close it (`| head`).
 
-    What is written from then on is nobody's; the work goes on to its end and to its exit code.
+    Later output is dropped; the work goes on to its end and its exit code.
     """
 
     def write(self, data: Any) -> int:
-        """The count of bytes that were written, or that nobody reads.
+        """Returns the number of bytes that were written or dropped.
 
-        OSError, once, where a result could not be written for another reason, such as a full disk.
+        Raises OSError once if a result cannot be written for another reason, such as a full disk.
         """
         try:
             return super().write(data)
@@ -124,19 +124,19 @@ class _Stream(io.FileIO):
 
 
 def _open_streams() -> None:
-    """Every standard stream is there, even one that the caller closed, and none breaks."""
+    """Opens the standard streams that the caller closed, and replaces those that can break."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
     for name, number in (("stdout", _STDOUT), ("stderr", _STDERR)):
         old = getattr(sys, name)
         same = ("encoding", "line_buffering", "write_through")
-        given = {key: getattr(old, key) for key in same} if old else {"encoding": "utf-8"}
+        options = {key: getattr(old, key) for key in same} if old else {"encoding": "utf-8"}
         raw = io.BufferedWriter(_Stream(number, "w", closefd=False))
-        # A file's name may hold bytes that are no text in the terminal's encoding.
-        setattr(sys, name, io.TextIOWrapper(raw, errors="backslashreplace", **given))
+        # A file's name may hold bytes that are not text in the terminal's encoding.
+        setattr(sys, name, io.TextIOWrapper(raw, errors="backslashreplace", **options))
 
 
 def _verbosity() -> int:
@@ -146,7 +146,7 @@ def _verbosity() -> int:
 
 
 def run() -> int:
-    """The whole program; its exit code."""
+    """Runs the program and returns its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
     try:
@@ -177,11 +177,11 @@ def run() -> int:
         return _fail(InputError("the input nests too deep"), error)
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
-        known = DeployError(
+        internal = DeployError(
             f"internal error: {type(error).__name__}: {first}",
             "please report it with the output of the same command and -vv",
         )
-        return _fail(known, error)
+        return _fail(internal, error)
 
 
 def _fail(error: DeployError, cause: BaseException) -> int:

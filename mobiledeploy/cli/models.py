@@ -1,4 +1,4 @@
-"""List the models: sizes, published accuracy, and which have weights."""
+"""List the models with sizes, published accuracy and weights."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
     """List the model cards: alphas, resolutions, mult-adds, params, published accuracy, weights.
 
-    With NAME, all that is known of that one. The published accuracy is ImageNet top-1, from the
-    source that stands beside it.
+    With NAME, show everything about that card. The published accuracy is ImageNet top-1, from the
+    source beside it.
     """
     from mobiledeploy.verbs import models as verb
 
-    found = verb.models(name)
+    listings = verb.models(name)
     if json:
-        _frame.emit_json(found)
+        _frame.emit_json(listings)
     elif name is None:
-        _frame.show(found)
-        click.echo("Next: `mobiledeploy models NAME` tells all of one.")
+        _frame.show(listings)
+        click.echo("Next: `mobiledeploy models NAME` shows everything about one model.")
     else:
-        _detail(found.models[0])
+        _detail(listings.models[0])
 
 
 def _detail(listing: verb.ModelListing) -> None:
@@ -70,15 +70,15 @@ def _row(row: Published) -> tuple[str, ...]:
 
 
 def _weights(card: ModelCard) -> list[tuple[str, ...]]:
-    """A row for each file of weights and each resolution of it."""
+    """A row for each file of weights and each of its resolutions."""
     rows: list[tuple[str, ...]] = []
     demo, imagenet = card.weights.demo, card.weights.imagenet
     for file in demo.files if demo else ():
         for resolution, top1 in file.top1.items():
             rows.append(("demo", _alpha(file.alpha), resolution, units.percent(top1)))
-    for published in imagenet.files if imagenet else ():
-        sizes = ", ".join(map(str, published.resolutions))
-        rows.append(("imagenet", _alpha(published.alpha), sizes, "as published"))
+    for file_ in imagenet.files if imagenet else ():
+        sizes = ", ".join(map(str, file_.resolutions))
+        rows.append(("imagenet", _alpha(file_.alpha), sizes, "as published"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A page with plots and tables of what the store holds."""
+"""Write a page with plots and tables of the figures in the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mobiledeploy.steps import defaults
     type=click.Choice(defaults.REPORT_FORMATS),
     default="html",
     show_default=True,
-    help="html is one file that needs no network.",
+    help="Format; html is one file that needs no network.",
 )
 @_settings.output(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report.<format>."
@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Write accuracy against latency, size and mult-adds, with the tables behind them.
 
-    Measured, counted and estimated figures have plots of their own.
+    Measured, counted and estimated figures have separate plots.
     """
     from mobiledeploy.core import records
     from mobiledeploy.verbs import report as verb
@@ -55,7 +55,7 @@ def command(
         out = verb.default(format)
         _settings.refuse_link_out(out, "--out")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.report(
+        result = verb.report(
             format=format,
             out=out,
             title=title,
@@ -66,7 +66,7 @@ def command(
             reporter=terminal,
         )
     if json:
-        _frame.emit_json(done)
+        _frame.emit_json(result)
     else:
-        said = f"{done.path}: {done.results} figures, {units.size(done.size_bytes)}"
-        click.echo(said, err=records.is_stdout(out))
+        text = f"{result.path}: {result.results} figures, {units.size(result.size_bytes)}"
+        click.echo(text, err=records.is_stdout(out))

@@ -1,4 +1,4 @@
-"""What the store holds: listed, filtered, moved to another machine, held against a baseline."""
+"""List the figures in the store, move them to another machine, compare with a baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobiledeploy.core import units
 if TYPE_CHECKING:
     from mobiledeploy.core.types import Result
 
-# Rows of a table; the store counts to no more than 2^63.
+# The most rows of a table; SQLite's limit is 2^63.
 _MOST = 1_000_000_000
 CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -27,14 +27,18 @@ CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @_settings.option("--model", help="mobilenet_v1_0.5_160")
 @_settings.option("--recipe", help="int8_best")
 @_settings.option("--format", type=click.Choice(["tflite", "onnx"]))
-@_settings.option("--artifact", metavar="SHA256", help="Or the start of it.")
+@_settings.option("--artifact", metavar="SHA256", help="The hash or the beginning of it.")
 @_settings.option("--kind", type=click.Choice(["measured", "counted", "estimated"]))
 @_settings.option("--device", help="host")
 @_settings.option("--runtime", help="litert")
-@_settings.option("--since", metavar="TIME", help="2026-01-31, or with 12:00 behind it; UTC.")
-@_settings.option("--newest", is_flag=True, help="Only the newest of an artifact on a target.")
+@_settings.option("--since", metavar="TIME", help="2026-01-31 or 2026-01-31T12:00; UTC.")
 @_settings.option(
-    "--most", type=click.IntRange(1, _MOST), help="So many rows; default: 50 for people, else all."
+    "--newest", is_flag=True, help="Only the newest figure of an artifact on a target."
+)
+@_settings.option(
+    "--most",
+    type=click.IntRange(1, _MOST),
+    help="Number of rows; default: 50 for people, else all.",
 )
 @_settings.option("--csv", is_flag=True, help="Comma-separated values, base units.")
 @_frame.common
@@ -59,15 +63,15 @@ def command(
 ) -> None:
     """List figures of the store, newest first.
 
-    Without a command, options choose what is listed. Measured, counted and estimated figures stand
-    in columns of their own.
+    Without a command, options filter the list. Measured, counted and estimated figures are in
+    separate columns.
     """
     from mobiledeploy.verbs import results as verb
 
     if ctx.invoked_subcommand is not None:
         return
     people = not (json or csv)
-    found = verb.results(
+    list_ = verb.results(
         model=model,
         recipe=recipe,
         format=format,
@@ -80,58 +84,64 @@ def command(
         most=most or (50 if people else None),
     )
     if json:
-        _frame.emit_json(found)
+        _frame.emit_json(list_)
     elif csv:
-        _csv(found.results)
-    elif not found.results:
-        click.echo("No figure of the store is so.")
+        _csv(list_.results)
+    elif not list_.results:
+        click.echo("No figure in the store matches.")
     else:
-        _frame.show(found)
+        _frame.show(list_)
 
 
 @command.command("compared", epilog="Example:  mobiledeploy results compared --json")
 @_frame.common
 def compared(json: bool, quiet: bool, verbose: int) -> None:
-    """List what `bench A B --compare` timed in turns, newest first."""
+    """List the results of `bench A B --compare`, newest first."""
     from mobiledeploy.verbs import results as verb
 
-    found = verb.results_compared()
+    list_ = verb.results_compared()
     if json:
-        _frame.emit_json(found)
-    elif not found.comparisons:
-        click.echo("Nothing was timed in turns here.")
+        _frame.emit_json(list_)
+    elif not list_.comparisons:
+        click.echo("There are no comparisons in this folder.")
     else:
-        _frame.show(found)
+        _frame.show(list_)
 
 
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--newest", is_flag=True, help="Of figures, the newest of an artifact on a target.")
+@click.option("--newest", is_flag=True, help="Only the newest figure of an artifact on a target.")
 @_frame.common
 def export(file: Path, newest: bool, json: bool, quiet: bool, verbose: int) -> None:
-    """Write all records into FILE, a JSON object a line; a baseline set for regress, too."""
+    """Write all records to FILE, one JSON object per line.
+
+    `results regress` takes FILE as a baseline.
+    """
     from mobiledeploy.core import records
     from mobiledeploy.verbs import results as verb
 
-    done = verb.results_export(file, newest=newest)
+    transfer = verb.results_export(file, newest=newest)
     if json:
-        _frame.emit_json(done)
+        _frame.emit_json(transfer)
     else:
-        click.echo(f"{done.path}: {done.records} records", err=records.is_stdout(file))
+        click.echo(f"{transfer.path}: {transfer.records} records", err=records.is_stdout(file))
 
 
 @command.command("import", epilog="Example:  mobiledeploy results import phone.jsonl")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_frame.common
 def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
-    """Add the records of FILE to this store; what is known already stays once."""
+    """Add the records of FILE to this store.
+
+    Known records are not doubled.
+    """
     from mobiledeploy.verbs import results as verb
 
-    done = verb.results_import(file)
+    transfer = verb.results_import(file)
     if json:
-        _frame.emit_json(done)
+        _frame.emit_json(transfer)
     else:
-        click.echo(f"{done.path}: {done.new} new of {done.records} records")
+        click.echo(f"{transfer.path}: {transfer.new} new of {transfer.records} records")
 
 
 @command.command("regress", epilog="Example:  mobiledeploy results regress accepted.jsonl")
@@ -141,7 +151,7 @@ def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
     type=click.FloatRange(0, 100),
     default=5.0,
     show_default=True,
-    help="Percent that a time may grow; instructions and estimates may 0.1 %.",
+    help="How much a time may grow, in percent; for instructions and estimates it is 0.1 %.",
 )
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML.")
 @click.option("--github", is_flag=True, help="Print GitHub's annotations.")
@@ -150,7 +160,7 @@ def import_(file: Path, json: bool, quiet: bool, verbose: int) -> None:
     type=click.Choice(["fail", "warn"]),
     default="fail",
     show_default=True,
-    help="warn: end in 0 where nothing is decided.",
+    help="warn: exit with 0 if nothing is decided.",
 )
 @_frame.common
 @click.pass_context
@@ -165,10 +175,10 @@ def regress(
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Hold the newest figures against BASELINE, a file of `results export`.
+    """Compare the newest figures with BASELINE, a file of `results export`.
 
-    Ends in 1 where a figure grew beyond its margin, in 3 where the runs cannot tell: they scatter,
-    a figure was given with a warning when it was taken, or it was not taken since.
+    The exit code is 1 if a figure grew beyond its margin, and 3 if the figures cannot tell: the
+    runs scatter, a figure has a warning, or it is not newer than the baseline.
     """
     from mobiledeploy.core import records
     from mobiledeploy.core.plugins import REPORTS
@@ -178,19 +188,19 @@ def regress(
     if junit is not None:
         records.need_folder(junit)
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.results_regress(baseline, margin=margin, reporter=terminal)
-    report = Report(f"figures against {baseline.name}", regressions=done.regressions)
+        result = verb.results_regress(baseline, margin=margin, reporter=terminal)
+    report = Report(f"figures against {baseline.name}", regressions=result.regressions)
     if junit is not None:
         records.write_atomic(junit, REPORTS.load("junit").render(report))
     if json:
-        _frame.emit_json(done)
+        _frame.emit_json(result)
     elif github:
         click.echo(REPORTS.load("github").render(report), nl=False)
     else:
-        for one in done.regressions:
+        for one in result.regressions:
             for verdict in one.verdicts:
                 click.echo(units.one_line(f"{verdict.outcome}: {verdict.line}"))
-    code = CODES[done.outcome]
+    code = CODES[result.outcome]
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
 
 

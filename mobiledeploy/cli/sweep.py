@@ -1,4 +1,4 @@
-"""A grid of alphas, resolutions, recipes and devices, resumable, to its fronts."""
+"""Export, evaluate and time a grid of models; resumable; show the Pareto fronts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobiledeploy.cli import _frame, _settings
 
 
 class Several(_settings.CommaList[tuple[Any, ...]]):
-    """Values with commas between."""
+    """Comma-separated values."""
 
     name = "values"
 
@@ -27,7 +27,7 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
                 dict.fromkeys(self.kind(p.strip()) for p in str(value).split(",") if p.strip())
             )
         except ValueError:
-            self.fail(f"{value!r} is not {self.kind.__name__}s with commas between", param, ctx)
+            self.fail(f"{value!r} is not comma-separated {self.kind.__name__}s", param, ctx)
 
 
 @click.command(
@@ -39,7 +39,7 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
     type=Several(str),
     default="mobilenet_v1",
     show_default=True,
-    help="Cards, with commas between.",
+    help="Comma-separated cards.",
 )
 @_settings.option("--alpha", type=Several(float), help="Default: the card's own.")
 @_settings.option(
@@ -51,7 +51,7 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
     type=Several(str),
     default="float32,int8_ptq",
     show_default=True,
-    help="What to make of each model.",
+    help="Recipes for each model.",
 )
 @_settings.option("--format", type=Several(str), help="Default: both.")
 @_settings.option(
@@ -59,7 +59,7 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
     type=Several(str),
     default="host",
     show_default=True,
-    help='Where figures are taken; "" for none.',
+    help='Devices for figures; "" for none.',
 )
 @_settings.option("--weights", help="As for export: demo, imagenet, random.")
 @_settings.option("--data", help="As for export.")
@@ -68,14 +68,18 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
     type=click.Path(path_type=Path),
     default=Path("build"),
     show_default=True,
-    help="Folder that the models' folders are made in.",
+    help="Folder for the models' folders.",
 )
 @click.option("--executor", default="local", show_default=True, help="local or ray.")
-@click.option("--ray-address", default="", help="HOST:PORT of a cluster; default: one is started.")
-@_settings.option(
-    "--jobs", type=click.IntRange(1, 1024), help="At once; default: one for two cores."
+@click.option(
+    "--ray-address", default="", help="HOST:PORT of a cluster; by default one is started."
 )
-@_settings.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
+@_settings.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="Number of jobs at once; default: one per two cores.",
+)
+@_settings.option("--dry-run", is_flag=True, help="Only show the plan.")
 @_frame.common
 def command(
     arch: tuple[str, ...],
@@ -96,9 +100,9 @@ def command(
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Export, judge and time every model of the grid; show what none beats.
+    """Export, evaluate and time every model of a grid; show the Pareto fronts.
 
-    The same command resumes a sweep that was interrupted: what stands is not made again.
+    The same command resumes an interrupted sweep: existing files are not made again.
     """
     from mobiledeploy.core.plugins import EXECUTORS
     from mobiledeploy.verbs import sweep as verb
@@ -108,7 +112,7 @@ def command(
     if ray_address and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")
     with _frame.Terminal(quiet, verbose) as terminal:
-        done = verb.sweep(
+        result = verb.sweep(
             arch=arch,
             alpha=alpha,
             groups=groups,
@@ -126,7 +130,7 @@ def command(
             reporter=terminal,
         )
     if json:
-        _frame.emit_json(done)
-    elif dry_run or done.fronts:
-        _frame.show(done)
-    _frame.failures(done.failed)
+        _frame.emit_json(result)
+    elif dry_run or result.fronts:
+        _frame.show(result)
+    _frame.failures(result.failed)

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     metavar="demo|DIR|FILE.npz",
     default="demo",
     show_default=True,
-    help="Labelled images: a folder per class, within train/ and validation/ or not.",
+    help="Labelled images: a folder per class, optionally inside train/ and validation/.",
 )
 @_settings.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
 @_settings.output(
     "--out", type=click.Path(path_type=Path), help="Default: runs/<arch>_<alpha>_<res>_<data>."
 )
 @_settings.option(
-    "--init", metavar="demo|imagenet|FILE|RUN", help="Weights to start from. Default: fresh ones."
+    "--init", metavar="demo|imagenet|FILE|RUN", help="Initial weights; default: random."
 )
 @_settings.option("--freeze", is_flag=True, help="Train the classifier only.")
 @_settings.option(
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
     help="Default: paper; finetune with --init.",
 )
 @_settings.option(
-    "--teacher", metavar="demo|imagenet|FILE|RUN", help="A trained model to be distilled."
+    "--teacher", metavar="demo|imagenet|FILE|RUN", help="A trained model for distillation."
 )
 @click.option(
     "--strategy",
     type=click.Choice(["none", "mirrored", "multiworker"]),
     default="none",
     show_default=True,
-    help="tf.distribute; multiworker reads TF_CONFIG.",
+    help="Strategy of tf.distribute; multiworker reads TF_CONFIG.",
 )
-@_settings.option("--ema", is_flag=True, help="Keep the moving average of the weights.")
+@_settings.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
 @_settings.option(
     "--label-smoothing",
     type=click.FloatRange(0, 1, max_open=True),
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     help="Train until this share of each layer's weights is zero, such as 0.5.",
 )
 @_settings.option(
-    "--cluster", type=int, metavar="N", help="Train with N different weights a layer, such as 16."
+    "--cluster", type=int, metavar="N", help="Train with N different weights per layer, such as 16."
 )
 @_settings.option(
     "--batch",
@@ -78,7 +78,11 @@ if TYPE_CHECKING:
     help="Images per step; the learning rate grows with it.",
 )
 @_settings.option(
-    "--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of weights, order and augmentation.",
 )
 @click.option("--unsafe", is_flag=True, help="Open a teacher even if it can run its own code.")
 @_frame.preprocessing_options
@@ -110,16 +114,15 @@ def command(
 ) -> None:
     """Train a network of --arch, --alpha and --res on the images of --data.
 
-    Images are prepared as they will be when the network is used, then mirrored, moved and lit a
-    little differently. The folder --out takes weights, a record, a log and TensorBoard's events.
-    Given again, the same command goes on with a training that was broken off; with more --epochs,
-    with a finished one.
+    Images are prepared as for inference, then mirrored, moved and changed in brightness at random.
+    The folder --out gets weights, a record, a log and TensorBoard's events. The same command again
+    resumes an interrupted training; with more --epochs it continues a finished one.
     """
     from mobiledeploy.verbs import train as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
         try:
-            done = verb.train(
+            result = verb.train(
                 arch=arch,
                 alpha=alpha,
                 groups=groups,
@@ -143,12 +146,12 @@ def command(
                 **images,
             )
         except KeyboardInterrupt:
-            terminal.say("interrupted; the same command goes on where this one was")
+            terminal.say("interrupted; the same command resumes the training")
             raise SystemExit(130) from None
     if json:
-        _frame.emit_json(done)
+        _frame.emit_json(result)
         return
-    _frame.show(done)
-    if done.reused:
-        click.echo("It was trained already; more --epochs go on with it.")
-    click.echo(f"Next: mobiledeploy export {shlex.quote(done.folder)}")
+    _frame.show(result)
+    if result.reused:
+        click.echo("This training is already finished; more --epochs continue it.")
+    click.echo(f"Next: mobiledeploy export {shlex.quote(result.folder)}")

@@ -1,4 +1,4 @@
-"""Golden samples answered again; what is wrong with your own preprocessing."""
+"""Replay golden samples; find what is wrong with your own preprocessing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WRONG = 1
 @click.option(
     "--pipeline",
     metavar="COMMAND|FILE.npz",
-    help="What your app feeds the model: an .npz of the tensors that it makes of the golden "
+    help="Your app's preprocessing: an .npz of its tensors for the golden "
     "images, in their order, or a command that is called with the .npz to write and the "
     "images' paths.",
 )
@@ -29,16 +29,16 @@ _WRONG = 1
 def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int) -> None:
     """Replay the golden samples of ARTIFACT, and check the preprocessing of an app against it.
 
-    Ends in 1 where the file does not answer as it did when it was exported, or where the pipeline
-    does not feed it what it was trained with.
+    The exit code is 1 if the file's answers differ from those at its export, or if the pipeline's
+    input differs from that of the training.
     """
     from mobiledeploy.verbs import verify as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
-        found = verb.verify(artifact, pipeline=pipeline, reporter=terminal)
+        result = verb.verify(artifact, pipeline=pipeline, reporter=terminal)
     if json:
-        _frame.emit_json(found)
+        _frame.emit_json(result)
     else:
-        for line in found.lines:
+        for line in result.lines:
             click.echo(units.one_line(line))
-    click.get_current_context().exit(0 if found.sound else _WRONG)
+    click.get_current_context().exit(0 if result.sound else _WRONG)

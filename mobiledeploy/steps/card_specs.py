@@ -41,9 +41,9 @@ def spec(
     UsageError for an argument that the card does not have, or that is beyond its limits.
     """
     if alpha is not None and card.default_alpha is None:
-        raise UsageError(f"{card.name} has no alpha", "leave --alpha away")
+        raise UsageError(f"{card.name} has no alpha", "leave out --alpha")
     if groups is not None and "groups" not in card.arguments:
-        raise UsageError(f"{card.name} has no groups", "leave --groups away")
+        raise UsageError(f"{card.name} has no groups", "leave out --groups")
     arguments = dict(card.arguments)
     if groups is not None:
         arguments["groups"] = operator.index(groups)

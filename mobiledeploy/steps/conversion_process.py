@@ -105,7 +105,7 @@ def produce(
 
     The output of TensorFlow goes to the file `log`.
     """
-    converted: list[ConvertedFile] = []
+    files: list[ConvertedFile] = []
     answers = child_process.events(
         "conversion_process",
         request,
@@ -119,8 +119,8 @@ def produce(
     with closing(answers):
         for event in answers:
             if isinstance(event, ConversionSummary):
-                return tuple(converted), event
-            converted.append(event)
+                return tuple(files), event
+            files.append(event)
     raise AssertionError("the iterator raises an error before it ends")
 
 
@@ -473,7 +473,7 @@ def _refuse_probabilities(rows: NDArray[np.float32]) -> None:
     if (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) <= 1e-3).all():
         raise InputError(
             "the model's answers are probabilities already, but no softmax stands at its end",
-            "leave --output away: the file answers as the model does",
+            "leave out --output: the file answers as the model does",
         )
 
 

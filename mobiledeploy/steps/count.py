@@ -51,9 +51,9 @@ def count(
         DeviceError: the runner died or hangs, or the counter wrote no counts.
     """
     if target.threads != 1:
-        raise UsageError("instructions are counted of one thread", "leave --threads away")
+        raise UsageError("instructions are counted for one thread only", "leave out --threads")
     if target.runner != "native":
-        raise UsageError(f"the runner {target.runner} cannot be emulated", "leave --runner away")
+        raise UsageError(f"the runner {target.runner} cannot be emulated", "leave out --runner")
     with artifacts.scratch() as folder:
         job = _CountJob(path, artifact, target, folder)
         reporter.progress(f"counting {path.name}", 0, 3)

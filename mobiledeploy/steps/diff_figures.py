@@ -158,8 +158,8 @@ def _figure(name: str) -> Measurement:
 def _read(path: Path) -> Sequence[Measurement]:
     """The figures in a file of either kind."""
     if path.suffix == ".jsonl":
-        stored = [one.record for one in store_records.read(path)]
-        return [m for m in stored if isinstance(m, Measured | Counted | Estimated)]
+        figures = [one.record for one in store_records.read(path)]
+        return [m for m in figures if isinstance(m, Measured | Counted | Estimated)]
     text = inputs.read(path, inputs.RECORD)
     try:
         head = json.loads(text)

@@ -111,7 +111,7 @@ def read(path: Path, family: str) -> tuple[Precision, Workload]:
         if path.suffix == shelf.SUFFIX:
             facts = shelf.inspect(inputs.read(path, inputs.FINISHED))
             return _precision(path, facts), model.workload(facts.layers, family=family)
-    raise InputError(f"{path} is no finished model", "give a .tflite or .onnx file")
+    raise InputError(f"{path} is not a finished model", "give a .tflite or .onnx file")
 
 
 def choose(

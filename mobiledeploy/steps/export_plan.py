@@ -321,7 +321,7 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
         ("--weights", config.weights),
     ):
         if value is not None:
-            raise UsageError(f"{name} does not go with a model file", "leave it away")
+            raise UsageError(f"{name} does not go with a model file", "leave it out")
     if runs.is_run(path):
         return _from_run(path, config)
     if config.res is not None and not 1 <= config.res <= LARGEST_RESOLUTION:
@@ -329,7 +329,7 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     custom = config.custom_objects is not None
     file = model_files.detect(path, unsafe=config.unsafe, custom=custom, reporter=reporter)
     if custom and file.format not in ("h5", "keras"):
-        raise UsageError(f"{path.name} names no objects of Keras", "leave --custom-objects away")
+        raise UsageError(f"{path.name} has no Keras objects", "leave out --custom-objects")
     if file.content == "weights":
         raise InputError(
             f"{path.name} holds weights without a model",

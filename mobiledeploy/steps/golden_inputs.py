@@ -47,7 +47,7 @@ def golden_content(folder: Path, file: Path) -> bytes:
     try:
         real = file.resolve()
         if not real.is_relative_to(folder.resolve()) or (real.exists() and not real.is_file()):
-            raise InputError(f"golden image {file} is no file of the artifact's folder", _AGAIN)
+            raise InputError(f"golden image {file} is not in the artifact's folder", _AGAIN)
         content = inputs.read(real, inputs.IMAGE)
     except inputs.Absent as error:
         raise InputError(f"golden image {file} is not there", _AGAIN) from error

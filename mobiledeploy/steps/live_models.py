@@ -56,7 +56,7 @@ def as_file(model: AnyPath | KerasModel | None) -> Iterator[Path | None]:
     if not (packages & set(_KERAS) and callable(save)):
         way = next((way for package, way in _WAYS.items() if package in packages), "")
         raise UsageError(
-            f"a {type(model).__name__} is no model of Keras",
+            f"a {type(model).__name__} is not a Keras model",
             way or "give a Keras model, or the path of a file",
         )
     with artifacts.scratch() as folder:

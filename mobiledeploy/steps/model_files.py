@@ -40,7 +40,7 @@ def detect(
                 raise InputError(message, _permission(file))
         return dataclasses.replace(file, trusted=unsafe)
     raise InputError(
-        f"{path} is no model that is known",
+        f"{path} is not a known kind of model",
         "a Keras .h5 or .keras file, a SavedModel folder, a float .tflite or a .pt2 is wanted",
     )
 
@@ -48,7 +48,7 @@ def detect(
 def need_layers(file: ModelFile, hint: str) -> None:
     """InputError with `hint` for a model that is opened without TensorFlow: no layers."""
     if "tensorflow" not in SOURCES.load(file.framework).NEEDS:
-        raise InputError(f"{file.path} is no network of Keras or TensorFlow", hint)
+        raise InputError(f"{file.path} is not a network of Keras or TensorFlow", hint)
 
 
 def _permission(file: ModelFile) -> str:

@@ -193,8 +193,8 @@ def _phone(name: str) -> ResolvedDevice:
 
 def _refuse(name: str) -> ResolvedDevice:
     """Raises DeviceError for a phone that is not connected."""
-    connected = _connected()
-    there = f"connected: {_list(connected)}" if connected else "no phone is connected"
+    phones = _connected()
+    there = f"connected: {_list(phones)}" if phones else "no phone is connected"
     raise DeviceError(
         f"no phone {name} is connected",
         f"{there}; --device takes {', '.join(DEVICES.names())}, a phone's model, or a "

@@ -30,7 +30,9 @@ def answer_row(answer: protocol.Answer) -> NDArray[np.float32]:
         data = base64.b64decode(answer.row, validate=True)
         return np.frombuffer(data, "<f4")
     except ValueError as error:
-        raise DeviceError(f"the runner's answer for {answer.sample} is no row of scores") from error
+        raise DeviceError(
+            f"the runner's answer for {answer.sample} is not a row of scores"
+        ) from error
 
 
 def image_ranges(count: int, workers: int) -> Iterator[tuple[int, int]]:

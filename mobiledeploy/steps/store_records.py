@@ -24,7 +24,7 @@ def filters(**values: str | None) -> dict[str, str]:
         chosen_values["since"] = _moment(chosen_values["since"])
     for name, value in chosen_values.items():
         if value != units.whole(value):
-            raise UsageError(f"the {name} {units.whole(value)} is no text", "give UTF-8")
+            raise UsageError(f"the {name} {units.whole(value)} is not text", "give UTF-8")
     return chosen_values
 
 
@@ -34,7 +34,9 @@ def _moment(text: str) -> str:
         moment = datetime.fromisoformat(text)
         return records.timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{text!r} is no time", "give 2026-01-31 or 2026-01-31T12:00") from error
+        raise UsageError(
+            f"{text!r} is not a time", "give 2026-01-31 or 2026-01-31T12:00"
+        ) from error
 
 
 def read(path: Path) -> Iterator[StoredRecord]:

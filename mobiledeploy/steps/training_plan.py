@@ -238,10 +238,10 @@ def _check_settings(settings: TrainingSettings) -> None:
             "--prune and --cluster are two trainings", "prune, then --init RUN --cluster 16"
         )
     if settings.compression and settings.frozen:
-        raise UsageError(f"--freeze does not go with --{settings.compression[0]}", "leave it away")
+        raise UsageError(f"--freeze does not go with --{settings.compression[0]}", "leave it out")
     if settings.compression and (settings.ema or settings.strategy != "none"):
         other = "--ema" if settings.ema else "--strategy"
-        raise UsageError(f"{other} does not go with --{settings.compression[0]}", "leave it away")
+        raise UsageError(f"{other} does not go with --{settings.compression[0]}", "leave it out")
 
 
 def _alpha(card: ModelCard, config: TrainConfig) -> float | None:

@@ -224,7 +224,7 @@ def _check(
             NamedWarning(
                 "empty-class",
                 f"no training image shows {', '.join(empty[:5])}{more}",
-                "the network will not name it: add images, or leave the class away",
+                "the network will not name it: add images, or remove the class",
             )
         )
     if len(train.labels) < FEW_PER_CLASS * len(there):
@@ -277,8 +277,8 @@ def _dead_channels(dead: dict[str, int], steps: int) -> NamedWarning:
 
 def _line(history: Sequence[Epoch], epochs: int) -> str:
     last = history[-1]
-    left = (epochs - last.number) * sum(e.seconds for e in history) / len(history)
-    ends = f"{left:.0f} s left" if left < 100 else f"{left / 60:.0f} min left"
+    remaining_s = (epochs - last.number) * sum(e.seconds for e in history) / len(history)
+    ends = f"{remaining_s:.0f} s left" if remaining_s < 100 else f"{remaining_s / 60:.0f} min left"
     return (
         f"epoch {last.number} of {epochs}: loss {last.loss:.3f}, accuracy {last.accuracy:.3f}, "
         f"validation top-1 {last.top1:.3f}, {last.images_per_second:.0f} images/s, {ends}"
@@ -342,11 +342,11 @@ def _decode(
     reporter: Reporter,
 ) -> PreparedImages:
     size = (len(samples), *resolution, 3)
-    needed, free = int(np.prod(size)), shutil.disk_usage(path.parent).free
-    if needed > free:
+    needed_bytes, free_bytes = int(np.prod(size)), shutil.disk_usage(path.parent).free
+    if needed_bytes > free_bytes:
         raise UsageError(
-            f"decoded images take {needed / 1e9:.1f} GB in {path.parent}, "
-            f"{free / 1e9:.1f} GB are free",
+            f"decoded images take {needed_bytes / 1e9:.1f} GB in {path.parent}, "
+            f"{free_bytes / 1e9:.1f} GB are free",
             "free some space, or choose another --out or a smaller --res",
         )
     part = path.with_suffix(".part")
@@ -355,11 +355,11 @@ def _decode(
     labels: list[int] = []
     skipped: list[str] = []
     what = f"preparing {ref.split} images"
-    for number, (indices, images, broken) in enumerate(_chunks(ref, samples, resolution, shape)):
-        good = [index for index in indices if index not in broken]
+    for number, (indices, images, errors) in enumerate(_chunks(ref, samples, resolution, shape)):
+        good = [index for index in indices if index not in errors]
         mapped[len(labels) : len(labels) + len(good)] = images
         labels += [samples.label(index) for index in good]
-        skipped += [broken[index] for index in indices if index in broken]
+        skipped += [errors[index] for index in indices if index in errors]
         reporter.progress(what, min((number + 1) * CHUNK, len(samples)), len(samples))
     mapped.flush()
     records.put(part, path)
@@ -415,16 +415,16 @@ def _chunk_of(
 def _chunk(
     samples: Samples, chunk: range, resolution: tuple[int, int], shape: Preprocessing
 ) -> Chunk:
-    images, broken = [], {}
+    images, errors = [], {}
     for index in chunk:
         try:
             image = samples.image(index)
         except BrokenImage as error:
-            broken[index] = error.message
+            errors[index] = error.message
             continue
         images.append(preprocessing.prepare(image, shape, resolution).astype(np.uint8))
     stacked = np.stack(images) if images else np.empty((0, *resolution, 3), np.uint8)
-    return chunk, stacked, broken
+    return chunk, stacked, errors
 
 
 @functools.lru_cache(maxsize=1)

@@ -249,7 +249,7 @@ def analyze(
     options = {"--arch": arch, "--alpha": alpha, "--groups": groups, "--classes": classes}
     for name, value in options.items():
         if value is not None:
-            raise UsageError(f"{name} does not go with a model file", "leave it away")
+            raise UsageError(f"{name} does not go with a model file", "leave it out")
     with as_file(file) as path:
         assert path is not None
         return _of_file(path, res, unsafe, reporter)
@@ -259,7 +259,7 @@ def _of_file(path: Path, res: int | None, unsafe: bool, reporter: Reporter) -> A
     analysis = _analyze_finished(path)
     if analysis is not None:
         if res is not None:
-            raise UsageError("--res does not go with a finished file", "leave it away")
+            raise UsageError("--res does not go with a finished file", "leave it out")
         return analysis
     model = model_files.detect(path, unsafe=unsafe, reporter=reporter)
     if model.content == "weights":
@@ -430,8 +430,8 @@ def _compare_layer(row: PublishedLayer, layer: Layer) -> LayerComparison:
     else:
         type_, filter_ = "Conv", "x".join(map(str, kernel.shape))
     size = "x".join(map(str, image.shape[1:]))
-    printed = (row.type, row.stride, row.filter, row.size)
-    differs = printed != (type_, stride, filter_, size)
+    printed_row = (row.type, row.stride, row.filter, row.size)
+    differs = printed_row != (type_, stride, filter_, size)
     return LayerComparison(row, type_, stride, filter_, size, differs, row.note if differs else "")
 
 
@@ -488,7 +488,7 @@ def analyze_best(
     """
     budget = Budget(max_mult_adds, max_size, None if min_top1 is None else min_top1 / 100)
     if budget.top1 is not None and not 0.01 <= budget.top1 <= 1:
-        raise UsageError(f"top-1 of {100 * budget.top1:g} % is no accuracy", "say 65 for 65 %")
+        raise UsageError(f"top-1 of {100 * budget.top1:g} % is not an accuracy", "say 65 for 65 %")
     rows = [
         row
         for row in published.grids()
@@ -541,8 +541,8 @@ def _command(row: Published) -> str:
     if row.groups is not None:
         parts.append(f"--groups {row.groups}")
     parts.append(f"--res {row.resolution}")
-    published = card.weights.imagenet
-    if published and any(file.alpha == row.alpha for file in published.files):
+    weights = card.weights.imagenet
+    if weights and any(file.alpha == row.alpha for file in weights.files):
         return f"mobiledeploy export {' '.join(parts)} --weights imagenet --data DIR"
     return f"mobiledeploy train {' '.join(parts)} --data DIR"
 

@@ -97,7 +97,7 @@ def bench(
             if value is not None:
                 raise UsageError(
                     f"{card.title} is not connected, nothing is timed, and --{name} is for timings",
-                    "leave it away for an estimate, or --via adb",
+                    "leave it out for an estimate, or --via adb",
                 )
         result = _stand_in_figures(paths, card, failures, runtime, delegate, threads, reporter)
     else:

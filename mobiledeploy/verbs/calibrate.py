@@ -132,7 +132,7 @@ def calibrate(
     paths, table = arguments.paths(artifacts), arguments.path(csv)
     path = device_cards.user_folder() / f"{name}.toml"
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
-        raise UsageError(f"{name!r} is no name for a card", "use letters, digits, - and _")
+        raise UsageError(f"{name!r} is not a name for a card", "use letters, digits, - and _")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", "--force replaces it, or take another name")
     if bool(paths) == (table is not None):
@@ -226,7 +226,9 @@ def _from_table(table: Path, runtime: str, threads: int) -> Iterator[_Measuremen
         except (TypeError, ValueError, OverflowError):
             latency_ns = 0
         if latency_ns <= 0:
-            raise InputError(f"{table}, line {number}: {row['latency_ms']!r} is no latency in ms")
+            raise InputError(
+                f"{table}, line {number}: {row['latency_ms']!r} is not a latency in ms"
+            )
         path = table.parent / (row["file"] or "")
         precision, workload = estimate.read(path, row.get("family") or _family(path))
         yield _Measurement(path.stem, workload, precision, runtime, "", threads, "none", latency_ns)

@@ -208,7 +208,7 @@ def _report(
         with failures.of(path):
             if baselines.key(artifact) not in entries:
                 raise MissingError(
-                    f"{baseline} has no {' '.join(baselines.key(artifact))} to hold {path} against",
+                    f"{baseline} has no {' '.join(baselines.key(artifact))} to compare {path} with",
                     update,
                 )
             artifacts[path] = artifact
@@ -232,7 +232,7 @@ def _report(
             reasons = baselines.differences(entry, artifact, evaluation)
             if reasons:
                 raise InputError(
-                    f"{path} cannot be held against {baseline}: {'; '.join(reasons)}",
+                    f"{path} cannot be compared with {baseline}: {'; '.join(reasons)}",
                     f"if that is meant, run {update}",
                 )
             anchor = _float_anchor(entries, artifact, evaluation)

@@ -121,14 +121,14 @@ def _row(pair: Pair, own: bool) -> tuple[str, ...]:
     else:
         error = "same" if math.isnan(pair.sqnr_db) else f"{pair.sqnr_db:.1f} dB"
     counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
-    lost = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
+    own_errors = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
     return (
         units.one_line(sides[0].name.partition(";")[0])[-48:],
         change([s.kind for s in sides]),
         change([s.type for s in sides]),
         change([units.size(s.weight_bytes) for s in sides]),
         error,
-        *([change(lost)] if own else ()),
+        *([change(own_errors)] if own else ()),
         change(counts),
         odd,
     )
@@ -182,7 +182,7 @@ def diff(
     both = [artifacts.load(path) for path in (a, b)]
     if activations and not any(artifact.recipe.full_integer for artifact in both):
         raise UsageError(
-            f"neither {a} nor {b} is of integers throughout", "leave --activations away"
+            f"neither {a} nor {b} is of integers throughout", "leave out --activations"
         )
     measurements_of_both = [_measurements(artifact) for artifact in both]
     first, second = (

@@ -96,8 +96,8 @@ class ExportResult(Record):
     def tables(self) -> tuple[Table, ...]:
         """A row for each file."""
         kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
-        judged = max((row.images for row in self.rows), default=0)
-        images = f"judged on {judged} images" if judged else "not judged"
+        count = max((row.images for row in self.rows), default=0)
+        images = f"judged on {count} images" if count else "not judged"
         headers = ("file", "size", "gzip", "zeros", "top-1", "agrees with float", "SQNR")
         return (
             Table(

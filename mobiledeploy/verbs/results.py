@@ -307,12 +307,14 @@ def results_regress(
     reporter = reporter or PythonReporter()
     if not 0 <= margin < math.inf:
         raise UsageError(f"a margin of {margin:g} % cannot be", "5 is usual")
-    accepted = _figures(read(Path(baseline)))
-    if not accepted:
+    baseline_figures = _figures(read(Path(baseline)))
+    if not baseline_figures:
         raise UsageError(f"{baseline} has no figures", "mobiledeploy bench, then results export")
     with present() as database:
         figures = _figures(_own_records(database.dump(newest=True)))
-    regressions = tuple(_compare(key, figures, old, margin / 100) for key, old in accepted.items())
+    regressions = tuple(
+        _compare(key, figures, old, margin / 100) for key, old in baseline_figures.items()
+    )
     with Store.keeping(reporter) as database:
         for one in regressions:
             for verdict in one.verdicts:
@@ -368,10 +370,10 @@ def _figures(entries: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
 
 
 def _compare(
-    key: FigureKey, here: Mapping[FigureKey, Figure], accepted: Figure, margin: float
+    key: FigureKey, here: Mapping[FigureKey, Figure], old_figure: Figure, margin: float
 ) -> Regression:
     newest, kind, t = here.get(key), key.kind, key.target
-    new, old = None if newest is None else newest.record, accepted.record
+    new, old = None if newest is None else newest.record, old_figure.record
     where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
     path = f"{key.network} {key.recipe}.{units.format_name(key.format, key.io)} on {where}"
     metric = "instructions" if kind == "counted" else "latency"
@@ -404,8 +406,8 @@ def _compare(
         others = key.others(here)
         line = f"no {kind} figure of it here" + f", only {others}" * bool(others)
         return regression_of("inconclusive", None, f"{line}; bench it first")
-    if newest == accepted or newest.made_at < accepted.made_at:
-        line = f"not {kind} since the baseline ({accepted.made_at[:16]}); bench it first"
+    if newest == old_figure or newest.made_at < old_figure.made_at:
+        line = f"not {kind} since the baseline ({old_figure.made_at[:16]}); bench it first"
         return regression_of("inconclusive", None, line)
     try:
         ratio = regression.ratio(new, old)

@@ -239,26 +239,28 @@ def sweep(
     for _, p in planned:
         if p.state == "impossible":
             reporter.say(f"left out: {p.what}: {p.why}")
-    start, made = time.monotonic(), 0
+    start, job_count = time.monotonic(), 0
     standing: dict[str, str] = {}
     answers = runs.run(
         jobs_.work, [records.line(job) for job in todo], workers=count, address=ray_address
     )
     for count_done, (number, text) in enumerate(answers if todo else (), 1):
         artifacts, failures = _take(todo[number], text, grid.out)
-        made += bool(artifacts)
+        job_count += bool(artifacts)
         standing |= artifacts
         failed += failures
         for failure in failures:
             reporter.say(f"failed: {failure.what}: {failure.message}")
-        left = (time.monotonic() - start) / count_done * (len(todo) - count_done)
+        remaining_s = (time.monotonic() - start) / count_done * (len(todo) - count_done)
         reporter.progress("models", count_done, len(todo))
-        reporter.say(f"{count_done} of {len(todo)} models: {todo[number]}; {_words(left)} left")
+        reporter.say(
+            f"{count_done} of {len(todo)} models: {todo[number]}; {_words(remaining_s)} left"
+        )
     # A job without all of its files is not "standing", but the files that it made count.
     standing |= _standing([job for job, p in planned if p.state != "impossible"], grid.out)
     failed += _figures(standing, grid.devices, reporter)
     return SweepResult(
-        tuple(p for _, p in planned), made, tuple(failed), fronts(set(standing.values()))
+        tuple(p for _, p in planned), job_count, tuple(failed), fronts(set(standing.values()))
     )
 
 
@@ -414,9 +416,11 @@ def _figures(standing: dict[str, str], devices: Sequence[str], reporter: Reporte
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             reporter.say(f"failed: {path} on {device}: {error}")
-        left = (time.monotonic() - start) / number * (len(missing) - number)
+        remaining_s = (time.monotonic() - start) / number * (len(missing) - number)
         reporter.progress("figures", number, len(missing))
-        reporter.say(f"{number} of {len(missing)} figures: {path} on {device}; {_words(left)} left")
+        reporter.say(
+            f"{number} of {len(missing)} figures: {path} on {device}; {_words(remaining_s)} left"
+        )
     return failed
 
 

@@ -188,7 +188,7 @@ def _train(planned: TrainingPlan, own: Path, reporter: Reporter) -> TrainResult:
     unfinished_run = _earlier(folder / runs.STATE / runs.RECORD, planned)
     if finished_run and not unfinished_run:
         raise InputError(
-            f"{folder} holds a finished training without the {runs.STATE} that it could go on from",
+            f"{folder} holds a finished training without the {runs.STATE} to continue it",
             "choose another --out, with --init to start from its weights",
         )
     if unfinished_run and len(unfinished_run.history) > epochs:

@@ -134,7 +134,7 @@ def test_amounts_have_units(text, amount):
     "text", ["", "M", "-1M", "0", "1.5.2M", "10T", "1e6", "nan", "inf", "9" * 400]
 )
 def test_what_is_no_amount_is_refused(text):
-    with pytest.raises(click.BadParameter, match="no amount such as 150M or 2MB"):
+    with pytest.raises(click.BadParameter, match="is not an amount such as 150M or 2MB"):
         Amount().convert(text, None, None)
 
 

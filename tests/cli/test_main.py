@@ -60,7 +60,7 @@ def test_a_table_of_the_settings_that_is_no_command_s_is_refused(tmp_path):
     (tmp_path / "mobiledeploy.toml").write_text("[chek]\nmargin = 3\n")
     done = run("doctor", cwd=tmp_path)
     assert done.returncode == 2
-    assert "a table for 'chek', which is no command; there are analyze, " in done.stderr
+    assert "a table for 'chek', which is not a command; there are analyze, " in done.stderr
 
 
 def test_no_command_is_help_and_usage(tmp_path):

@@ -326,7 +326,7 @@ def test_a_value_of_another_type_is_named(command, option, repository):
         ("verbose = true", "--verbose of export: true or false is not a number"),
         ("verbose = -1", "--verbose of export: "),
         ("recipe = [[]]", "--recipe of export: a list is neither"),
-        ("recipe = []", "--recipe of export: '' is not names"),
+        ("recipe = []", "--recipe of export: '' is not comma-separated names"),
         ("mean = [1, 2]", "--mean of export: '1,2' is not 3 numbers"),
         ("mean = [1, 2, nan]", "--mean of export: '1,2,nan' is not 3 numbers"),
         ('weights = "a\\u0000b"', "cannot be read: a text holds the character NUL"),

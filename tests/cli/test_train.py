@@ -138,7 +138,7 @@ def test_an_interrupt_is_answered_at_once_and_says_how_to_go_on(data: Path) -> N
     said = process.communicate()[1]
     assert time.perf_counter() - begun < 3
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; the same command goes on where this one was"
+    assert said.splitlines()[-1] == "interrupted; the same command resumes the training"
 
 
 def workers(data: Path, *outs: str, epochs: int) -> list[subprocess.Popen[str]]:

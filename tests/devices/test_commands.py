@@ -176,10 +176,10 @@ def test_two_artifacts_are_compared(exported, here) -> None:
     [
         (("a", "--compare"), "takes two artifacts, not 1"),
         (("--compare", "a", "b", "--rounds", "3"), "3 rounds have no interval"),
-        (("a", "b", "--compare", "--runs", "9"), "leave --runs away"),
+        (("a", "b", "--compare", "--runs", "9"), "leave out --runs"),
         (("a", "b", "--compare", "--device", "emulator"), "emulator counts instructions"),
         (("a", "--device", "emulator", "--record", "r.json"), "emulator counts instructions"),
-        (("a", "--rounds", "9"), "--rounds is of --compare"),
+        (("a", "--rounds", "9"), "--rounds is for --compare"),
         (("a", "--record", "no/where.json"), "there is no folder no"),
         (("a", "--runner", "benchmark_model"), "benchmark_model is for phones"),
     ],

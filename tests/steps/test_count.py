@@ -108,7 +108,7 @@ def test_no_fewer_multiplications_than_the_network_has(emulator, exported, here)
 
 def test_what_cannot_be_counted_is_refused(emulator, exported, here) -> None:
     path = exported["int8_ptq", "tflite"]
-    with pytest.raises(UsageError, match="of one thread"):
+    with pytest.raises(UsageError, match="for one thread only"):
         counted(path, "cortex-a76", threads=2)
     with pytest.raises(UsageError, match="cannot be emulated"):
         counted(path, "cortex-a76", runner="python")

@@ -71,7 +71,7 @@ def test_a_count_without_layers_has_a_ratio_alone(here: Path) -> None:
     assert (done.layers, done.between) == ((), None)
     assert done.ratio == pytest.approx(1.1)
     assert done.models == ("a" * 12,) * 2
-    assert "does not tell its layers apart" in cli("1", "2")
+    assert "does not report layers" in cli("1", "2")
 
 
 def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: Path) -> None:

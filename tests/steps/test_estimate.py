@@ -313,7 +313,7 @@ def test_another_family_is_judged_by_families_left_out(config, path, work, heard
 
 def test_operators_that_cannot_be_counted_are_refused(config, tmp_path) -> None:
     (tmp_path / "odd.bin").write_bytes(b"odd")
-    with pytest.raises(InputError, match="is no finished model"):
+    with pytest.raises(InputError, match="is not a finished model"):
         estimate.read(tmp_path / "odd.bin", "odd")
     with pytest.raises(InputError, match=r"cannot be read"):
         estimate.read(tmp_path / "absent.tflite", "odd")
@@ -325,7 +325,7 @@ def test_operators_that_cannot_be_counted_are_refused(config, tmp_path) -> None:
 def test_an_unknown_device_is_refused(config, path) -> None:
     with pytest.raises(UsageError, match="no device card named 'pixel3'; did you mean pixel-3"):
         estimate.estimate([path], device="pixel3")
-    with pytest.raises(UsageError, match="nothing is timed, and --runs says how"):
+    with pytest.raises(UsageError, match="nothing is timed, and --runs is for timings"):
         bench([path], device="pixel-3", runs=10)
 
 

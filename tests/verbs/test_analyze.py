@@ -222,9 +222,9 @@ def test_nothing_fits_names_the_nearest():
     with pytest.raises(UsageError, match="no published network fits") as caught:
         verb.analyze_best(max_mult_adds=10_000_000, min_top1=45)
     assert "the nearest is" in caught.value.hint
-    with pytest.raises(UsageError, match="is no accuracy"):
+    with pytest.raises(UsageError, match="is not an accuracy"):
         verb.analyze_best(min_top1=0.65)
-    with pytest.raises(UsageError, match="is no accuracy"):
+    with pytest.raises(UsageError, match="is not an accuracy"):
         verb.analyze_best(min_top1=float("nan"))
 
 

@@ -188,7 +188,7 @@ def test_a_golden_image_is_the_one_that_the_record_names(exported, here, heard) 
         "golden/pipe.png",
         "golden",
     ):
-        assert "is no file of the artifact's folder" in refused(named)
+        assert "is not in the artifact's folder" in refused(named)
     assert "cannot be read" in refused("golden/\0.png")
     Image.new("RGB", (8, 8)).save(folder / own)
     assert "is not the one that its name says" in refused(own)

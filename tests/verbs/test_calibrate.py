@@ -130,11 +130,11 @@ def test_a_card_that_is_there_is_kept(tmp_path, works) -> None:
     [
         ("file\nm1.tflite\n", "has no column latency_ms"),
         ("", "has no column file"),
-        ("file,latency_ms\nm1.tflite,fast\n", "line 2: 'fast' is no latency in ms"),
-        ("file,latency_ms\nm1.tflite,-1\n", "line 2: '-1' is no latency in ms"),
-        ("file,latency_ms\nm1.tflite,nan\n", "line 2: 'nan' is no latency in ms"),
-        ("file,latency_ms\nm1.tflite\n", "line 2: None is no latency in ms"),
-        ("file,latency_ms\nm1.tflite,inf\n", "line 2: 'inf' is no latency in ms"),
+        ("file,latency_ms\nm1.tflite,fast\n", "line 2: 'fast' is not a latency in ms"),
+        ("file,latency_ms\nm1.tflite,-1\n", "line 2: '-1' is not a latency in ms"),
+        ("file,latency_ms\nm1.tflite,nan\n", "line 2: 'nan' is not a latency in ms"),
+        ("file,latency_ms\nm1.tflite\n", "line 2: None is not a latency in ms"),
+        ("file,latency_ms\nm1.tflite,inf\n", "line 2: 'inf' is not a latency in ms"),
     ],
 )
 def test_a_bad_table_is_named_with_its_line(tmp_path, works, text, said) -> None:
@@ -146,7 +146,7 @@ def test_a_bad_table_is_named_with_its_line(tmp_path, works, text, said) -> None
 
 @pytest.mark.parametrize("name", ["", "../mine", "a b", "a/b", "ä", ".."])
 def test_a_name_cannot_lead_elsewhere(tmp_path, works, name) -> None:
-    with pytest.raises(UsageError, match="is no name for a card"):
+    with pytest.raises(UsageError, match="is not a name for a card"):
         calibrate(name, csv=table(tmp_path, works))
 
 

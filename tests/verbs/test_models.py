@@ -266,9 +266,9 @@ def test_code_in_a_file_is_refused_unless_the_user_says(model_files):
 
 def test_what_is_no_model_is_said(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
-    with pytest.raises(InputError, match="no model that is known"):
+    with pytest.raises(InputError, match="is not a known kind of model"):
         detect(tmp_path / "x.txt")
-    with pytest.raises(InputError, match="no model that is known"):
+    with pytest.raises(InputError, match="is not a known kind of model"):
         detect(tmp_path)
 
 

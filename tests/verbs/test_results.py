@@ -265,7 +265,7 @@ def test_nothing_kept_is_said_and_no_store_is_made(here: Path) -> None:
 
 def test_a_time_that_is_none_is_refused(here: Path) -> None:
     keep(measured())
-    assert "'yesterday' is no time" in cli("--since", "yesterday", code=2)
+    assert "'yesterday' is not a time" in cli("--since", "yesterday", code=2)
 
 
 @pytest.mark.parametrize(
@@ -523,13 +523,13 @@ def test_a_moment_at_the_edge_is_kept_and_read(here: Path, moment: str) -> None:
 )
 def test_since_at_the_edge_is_no_time(here: Path, since: str) -> None:
     keep(measured())
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a time"):
         results.results(since=since)
 
 
 def test_a_filter_that_is_no_text_is_a_usage_error(here: Path) -> None:
     keep(measured())
-    with pytest.raises(UsageError, match=r"the model .udcff is no text"):
+    with pytest.raises(UsageError, match=r"the model .udcff is not text"):
         results.results(model="\udcff")
 
 

@@ -466,7 +466,7 @@ def test_classes_that_no_image_shows_are_named(data: Path, tmp_path: Path, heard
         NamedWarning(
             "empty-class",
             "no training image shows white",
-            "the network will not name it: add images, or leave the class away",
+            "the network will not name it: add images, or remove the class",
         )
         in heard.warnings
     )

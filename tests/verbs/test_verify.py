@@ -247,7 +247,7 @@ def test_a_golden_image_that_is_a_pipe_is_refused_and_not_waited_for(artifact):
     (image,) = Path("golden").iterdir()
     image.unlink()
     os.mkfifo(image)
-    with pytest.raises(InputError, match="is no file of the artifact's folder"):
+    with pytest.raises(InputError, match="is not in the artifact's folder"):
         verify(artifact)
 
 
@@ -255,7 +255,7 @@ def test_a_golden_image_that_is_a_pipe_is_refused_and_not_waited_for(artifact):
 def test_a_record_cannot_name_files_elsewhere(artifact, name):
     known = artifacts.load(artifact)
     other = dataclasses.replace(known.golden, images=(name,))
-    with pytest.raises(InputError, match="is no file of the artifact's folder"):
+    with pytest.raises(InputError, match="is not in the artifact's folder"):
         golden.images(artifact, other)
 
 
