@@ -45,7 +45,7 @@ TESTS := -m pytest -m "not slow" --numprocesses auto --dist worksteal
 test: $(STAMP) ## the tests, but for the slow ones
 	@$(PY) $(TESTS)
 
-test-quick: $(STAMP) ## the tests that start no process, in less than a minute
+test-quick: $(STAMP) ## the tests without TensorFlow and converted files, in less than a minute
 	@$(PY) $(TESTS) --quick
 
 coverage: $(STAMP) ## make test, and the lines that it runs in all its processes: 90 % at least

@@ -87,7 +87,9 @@ _DEAR = frozenset(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick`, for `make test-quick`."""
-    parser.addoption("--quick", action="store_true", help="pure tests only: no process starts")
+    parser.addoption(
+        "--quick", action="store_true", help="only tests without TensorFlow and converted files"
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -46,31 +46,27 @@ def warm_commands(tmp_path_factory):
     return folder
 
 
-def small(text):
-    """The same command at 64 pixels where it says 160: a sixth of the work."""
-    return re.sub(r"--res 160\b", "--res 64", text).replace("_160_", "_64_")
-
-
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_the_commands_of_a_page_work(page, warm_commands, tmp_path):
-    follow(page, f"{warm_commands}:{Path(sys.executable).parent}", tmp_path, small)
+    follow(page, f"{warm_commands}:{Path(sys.executable).parent}", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
-def test_the_commands_of_a_page_work_as_they_stand(page, tmp_path):
-    follow(page, Path(sys.executable).parent, tmp_path, str)
+def test_the_commands_of_a_page_work_with_the_programs_that_people_have(page, tmp_path):
+    follow(page, Path(sys.executable).parent, tmp_path)
 
 
-def follow(page, programs, folder, change):
+def follow(page, programs, folder):
     """Runs a page's commands in `folder`, one after the other, with `programs` on the PATH."""
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
     for kind, text in steps(page):
         if kind != "run":
-            (folder / kind).write_text(change(text))
+            (folder / kind).write_text(text)
             continue
         done = subprocess.run(
-            change(text), shell=True, cwd=folder, env=environment, capture_output=True, text=True
+            text, shell=True, cwd=folder, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         assert done.stdout or ">" in text or not text.startswith("mobiledeploy"), text
