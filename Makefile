@@ -64,9 +64,7 @@ lint: $(STAMP) ## format, lint, types, and the rules of the house
 	@.venv/bin/lint-imports --no-logo
 
 docs: $(STAMP) ## the reference of the Python API, from its docstrings, in build/docs
-	@.venv/bin/pdoc --docformat google --no-show-source --output-directory build/docs \
-		mobiledeploy '!mobiledeploy\..+'
-	@echo "build/docs/mobiledeploy.html"
+	@$(PY) tools/api_docs.py build/docs
 
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

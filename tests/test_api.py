@@ -152,6 +152,15 @@ def test_the_example_of_a_verb_calls_it_with_what_it_takes(name):
             inspect.signature(getattr(md, verb)).bind(*call.args, **given)
 
 
+@pytest.mark.slow
+def test_the_reference_has_every_name(tmp_path):
+    tool = Path(__file__).resolve().parent.parent / "tools" / "api_docs.py"
+    subprocess.run([sys.executable, tool, tmp_path], check=True, capture_output=True)
+    text = (tmp_path / "mobiledeploy.html").read_text("utf-8")
+    for name in md.__all__:
+        assert f'<section id="{name}">' in text, name
+
+
 # Types
 
 
