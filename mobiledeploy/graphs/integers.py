@@ -238,14 +238,16 @@ def _on_codes(
 
 
 def _grid(extent: tuple[float, float], bits: int) -> tuple[float, int]:
-    """Scale and zero point of a range that includes 0, as AI Edge Quantizer computes them."""
-    low, high = min(extent[0], 0.0), max(extent[1], 0.0)
+    """Scale and zero point of a range that includes 0, as AI Edge Quantizer computes them.
+
+    In float32, to the last bit: a scale that differs from the quantizer's costs a QUANTIZE.
+    """
+    ends = _extent(*extent)
+    least, most, smallest = ends["min"], ends["max"], np.float32(1e-9)
     if bits == 16:
-        return max(-low, high, 1e-9) / 32767, 0
-    scale = max(high - low, 1e-9) / 255
-    zero = -128 - low / scale
-    # Halves are rounded away from zero.
-    return scale, int(np.clip(np.copysign(np.floor(abs(zero) + 0.5), zero), -128, 127))
+        return float(max(-least, most, smallest) / np.float32(32767)), 0
+    scale = max(most - least, smallest) / np.float32(255)
+    return float(scale), int(np.rint(-128 - least / scale))
 
 
 def _codes_of(graph: Graph, index: int, grid: tuple[float, int], bits: int) -> int:

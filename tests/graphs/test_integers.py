@@ -126,6 +126,15 @@ def test_an_operator_with_an_integer_kernel_runs_on_codes(name):
     assert ours > max(reference - 1, 10)
 
 
+@pytest.mark.parametrize("name", ["ABS", "ELU", "EXP", "LEAKY_RELU", "LOG", "PRELU"])
+def test_scales_are_equal_to_the_last_bit_so_that_no_cast_stands_between(name):
+    content, extents = network(name)
+    for factor in np.linspace(1, 1.5, 20):
+        wider = {tensor: (factor * low, factor * high) for tensor, (low, high) in extents.items()}
+        graph = Graph(integers.integers(content, wider))
+        assert "QUANTIZE" not in [graph.kind(op) for op in graph.ops]
+
+
 @pytest.mark.parametrize("name", OPERATORS | OTHERS)
 def test_activations_of_sixteen_bits_run_with_every_operator(name):
     content, extents = network(name)
