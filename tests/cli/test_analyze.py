@@ -43,10 +43,10 @@ def test_json_has_exact_integers_at_the_top():
 def test_people_get_layers_kinds_and_totals(file):
     result = run(file)
     assert result.exit_code == 0
-    said = result.stdout
-    assert f"mine.tflite: {file}" in said
+    message = result.stdout
+    assert f"mine.tflite: {file}" in message
     header = ["layer", "kind", "output", "params", "mult-adds", "share", "per", "byte"]
-    table = [line.split() for line in said.splitlines()]
+    table = [line.split() for line in message.splitlines()]
     assert header in table
     start = table.index(header)
     rows = table[start + 1 : start + 29]
@@ -55,10 +55,10 @@ def test_people_get_layers_kinds_and_totals(file):
     shares = table[start + 30 :]
     assert shares[0] == ["kind", "of", "layer", "layers", "mult-adds", "params"]
     assert shares[1][:3] == ["Conv", "1x1", "13"]
-    assert "3,331,584 mult-adds, " in said
-    assert "24.58 kB of activations at once" in said
-    assert "trainable" not in said
-    assert "not counted" not in said
+    assert "3,331,584 mult-adds, " in message
+    assert "24.58 kB of activations at once" in message
+    assert "trainable" not in message
+    assert "not counted" not in message
 
 
 def test_a_published_table_stands_beside_the_count():
@@ -72,9 +72,9 @@ def test_a_published_table_stands_beside_the_count():
 
 
 def test_a_table_that_nobody_knows():
-    said = refused("--table", "howard2017")
-    assert "no published table named 'howard2017'" in said
-    assert "did you mean howard2017-" in said
+    message = refused("--table", "howard2017")
+    assert "no published table named 'howard2017'" in message
+    assert "did you mean howard2017-" in message
 
 
 def test_the_best_of_a_budget():
@@ -98,7 +98,7 @@ def test_a_budget_that_nothing_fits():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--max-size", "2MB"), "are for --best; add --best"),
         (("--best", "--arch", "mobilenet_v1"), "stand alone"),
@@ -109,8 +109,8 @@ def test_a_budget_that_nothing_fits():
         (("--best", "--min-top1", "0.65"), "say 65 for 65 %"),
     ],
 )
-def test_what_does_not_go_together(arguments, said):
-    assert said in refused(*arguments)
+def test_what_does_not_go_together(arguments, message):
+    assert message in refused(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shares", "said"),
+    ("shares", "message"),
     [
         ([0.1, 0.9], "most of the error enters in l1: 90.0 % of it, by rounding to its codes"),
         (
@@ -168,7 +168,7 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
         ),
     ],
 )
-def test_where_the_error_enters_is_said_once(shares, said):
+def test_where_the_error_enters_is_said_once(shares, message):
     layers = tuple(
         LayerError(
             f"l{n}",
@@ -213,9 +213,9 @@ def test_where_the_error_enters_is_said_once(shares, said):
         not_told=(),
         remedies=remedies,
     )
-    assert _where(found) == said
+    assert _where(found) == message
     spread = [r.why for r in remedies if "spread" in r.why]
-    assert bool(spread) == ("spread" in said)
+    assert bool(spread) == ("spread" in message)
     assert all(f"spread over {len(most)} of {len(layers)} layers" in why for why in spread)
 
 
@@ -230,7 +230,7 @@ def test_quantization_is_one_record(exported):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--quantization",), "takes an artifact"),
         (("a.tflite", "--quantization", "--res", 96), "stands alone"),
@@ -241,5 +241,5 @@ def test_quantization_is_one_record(exported):
         (("a.tflite", "--quantization", "--plot", "a.gif"), "neither .svg nor .png"),
     ],
 )
-def test_what_does_not_go_with_quantization_is_refused(arguments, said):
-    assert said in refused(*arguments)
+def test_what_does_not_go_with_quantization_is_refused(arguments, message):
+    assert message in refused(*arguments)

@@ -26,18 +26,18 @@ def run(*argv: object) -> subprocess.CompletedProcess[str]:
 
 def test_bench_prints_a_line_for_each_artifact(exported, here) -> None:
     paths = [exported[key] for key in (("int8_ptq", "tflite"), ("float32", "onnx"))]
-    done = run("bench", *paths, "--runs", 10, "--threads", 2)
-    assert done.returncode == 0, done.stderr
-    title, head, *rows = done.stdout.splitlines()
+    result = run("bench", *paths, "--runs", 10, "--threads", 2)
+    assert result.returncode == 0, result.stderr
+    title, head, *rows = result.stdout.splitlines()
     assert title.endswith(", 2 threads, batch 1")
     assert head.split()[0] == "file"
     assert [row.split()[0] for row in rows] == [str(path) for path in paths]
     assert "xnnpack" in rows[0]
-    done = run("bench", paths[0], "--runs", 10, "--json", "-q")
-    benched = records.loads(BenchResult, done.stdout)
+    result = run("bench", paths[0], "--runs", 10, "--json", "-q")
+    benched = records.loads(BenchResult, result.stdout)
     assert benched.paths == (str(paths[0]),)
     assert len(benched.measurements[0].samples_ns) == 10
-    assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
+    assert json.loads(result.stdout)["schema_version"] == records.SCHEMA_VERSION
 
 
 def write_card(path: Path, folder: Path, *more: str) -> None:
@@ -73,44 +73,44 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
     path = exported["float32", "tflite"]
     write_card(path, here)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here))
-    done = run("bench", path, "--device", "phone")
-    assert done.returncode == 0, done.stderr
-    title, head, row = done.stdout.splitlines()
+    result = run("bench", path, "--device", "phone")
+    assert result.returncode == 0, result.stderr
+    title, head, row = result.stdout.splitlines()
     assert title == "estimated, not measured: phone-2, batch 1"
     assert head.split()[:2] == ["file", "estimated"]
     assert row.split()[1:3] == ["4", "ms"]
     assert "tflite 2020" in row
     assert row.endswith("points left out")
-    assert done.stderr.splitlines() == [
+    assert result.stderr.splitlines() == [
         "estimated, not measured: Phone 2, Chip, from the card phone-2; not counted: the card "
         "phone-2 names no emulated core that is like its own; --device emulator:CORE counts on one "
         "of your choice"
     ]
-    done = run("bench", path, "--device", "phone", "--json", "-q")
-    (estimated,) = records.loads(BenchResult, done.stdout).measurements
-    assert estimated.kind == json.loads(done.stdout)["measurements"][0]["kind"] == "estimated"
+    result = run("bench", path, "--device", "phone", "--json", "-q")
+    (estimated,) = records.loads(BenchResult, result.stdout).measurements
+    assert estimated.kind == json.loads(result.stdout)["measurements"][0]["kind"] == "estimated"
     assert estimated.latency_ns == pytest.approx(4e6, rel=1e-3)
-    done = run("bench", exported["int8_ptq", "tflite"], "--device", "pixel-6")
-    assert done.returncode == 5
-    assert "its card cannot stand in: it has 2 points" in done.stderr
-    assert done.stdout == ""
+    result = run("bench", exported["int8_ptq", "tflite"], "--device", "pixel-6")
+    assert result.returncode == 5
+    assert "its card cannot stand in: it has 2 points" in result.stderr
+    assert result.stdout == ""
 
 
 def test_both_kinds_have_tables_of_their_own(emulator, exported, here, monkeypatch) -> None:
     path = exported["float32", "tflite"]
     write_card(path, here, 'emulate = ["cortex-a53"]')
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here))
-    done = run("bench", path, "--device", "phone")
-    assert done.returncode == 0, done.stderr
-    (said,) = done.stderr.splitlines()
-    assert said.startswith("estimated, not measured: Phone 2")
-    assert said.endswith("counted, no time: on an emulated cortex-a53, in place of its own")
-    estimated, counted, operators = done.stdout.split("\n\n")
+    result = run("bench", path, "--device", "phone")
+    assert result.returncode == 0, result.stderr
+    (message,) = result.stderr.splitlines()
+    assert message.startswith("estimated, not measured: Phone 2")
+    assert message.endswith("counted, no time: on an emulated cortex-a53, in place of its own")
+    estimated, counted, operators = result.stdout.split("\n\n")
     assert estimated.startswith("estimated, not measured: phone-2")
     assert counted.startswith("counted on an emulated cortex-a53")
     assert " ms" not in counted + operators
-    done = run("bench", path, "--device", "phone", "--json", "-q")
-    found = json.loads(done.stdout)
+    result = run("bench", path, "--device", "phone", "--json", "-q")
+    found = json.loads(result.stdout)
     assert [one["kind"] for one in found["measurements"]] == ["estimated", "counted"]
     assert found["paths"] == [str(path)] * 2
 
@@ -118,20 +118,20 @@ def test_both_kinds_have_tables_of_their_own(emulator, exported, here, monkeypat
 def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     path = exported["int8_ptq", "tflite"]
     # As a shell's int8_ptq.tf* has it.
-    done = run("evaluate", path, record_path(path), "--threads", 1)
-    assert done.returncode == 0, done.stderr
-    assert "13 images" in done.stderr
-    head, row = done.stdout.splitlines()[:2]
+    result = run("evaluate", path, record_path(path), "--threads", 1)
+    assert result.returncode == 0, result.stderr
+    assert "13 images" in result.stderr
+    head, row = result.stdout.splitlines()[:2]
     assert head.split()[:3] == ["file", "runtime", "images"]
     assert row.split()[:3] == [str(path), "litert", "13"]
     assert "%" in row
-    done = run("evaluate", path, "--json")
-    (evaluation,) = records.loads(EvaluateResult, done.stdout).evaluations
+    result = run("evaluate", path, "--json")
+    (evaluation,) = records.loads(EvaluateResult, result.stdout).evaluations
     assert evaluation.images == 13
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "message"),
     [
         (("bench",), 2, "nothing was exported in this folder yet"),
         (("bench", "nothing.tflite"), 7, "nothing.tflite is not there"),
@@ -151,16 +151,16 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
         (("evaluate", "{path}", "--input-range", "1,0"), 2, "not low,high"),
     ],
 )
-def test_a_refusal_is_one_line_and_a_code(exported, here, argv, code, said) -> None:
+def test_a_refusal_is_one_line_and_a_code(exported, here, argv, code, message) -> None:
     raw = here / "mine.tflite"
     raw.write_bytes(exported["float32", "tflite"].read_bytes())
     names = {"path": exported["float32", "tflite"], "raw": raw}
-    done = run(*(text.format(**names) for text in argv))
-    assert done.returncode == code
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    result = run(*(text.format(**names) for text in argv))
+    assert result.returncode == code
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
 
 
 def test_the_light_wing_has_no_tensorflow(exported, here) -> None:
@@ -171,17 +171,17 @@ def test_the_light_wing_has_no_tensorflow(exported, here) -> None:
     )
     path = str(exported["int8_ptq", "tflite"])
     for argv in (("bench", path, "--runs", "6", "-q"), ("evaluate", path, "-q")):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.splitlines()[-1] == "set()"
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.splitlines()[-1] == "set()"
 
 
 def test_help_has_an_example() -> None:
     for command in ("bench", "evaluate"):
-        done = run(command, "--help")
-        assert f"mobiledeploy {command} build/" in done.stdout
+        result = run(command, "--help")
+        assert f"mobiledeploy {command} build/" in result.stdout
 
 
 def test_what_is_asked_is_answered_in_a_folder_that_cannot_be_written(exported, here):
@@ -195,10 +195,10 @@ def test_what_is_asked_is_answered_in_a_folder_that_cannot_be_written(exported, 
     for command in ("evaluate", "bench --runs 6", "check", "verify", "analyze"):
         stored = command not in ("verify", "analyze")
         tool = f"cd disk && {sys.executable} -m mobiledeploy {command} {file} --json"
-        done = subprocess.run(
+        result = subprocess.run(
             ["unshare", "-Urm", "sh", "-c", f"{script} && {tool}"], capture_output=True, text=True
         )
-        namespaces.need(done)
-        assert done.returncode in ((0, 3) if command == "check" else (0,)), done.stderr
-        assert json.loads(done.stdout)
-        assert done.stderr.count("[not-stored]") == stored, (command, done.stderr)
+        namespaces.need(result)
+        assert result.returncode in ((0, 3) if command == "check" else (0,)), result.stderr
+        assert json.loads(result.stdout)
+        assert result.stderr.count("[not-stored]") == stored, (command, result.stderr)

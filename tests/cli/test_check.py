@@ -33,17 +33,17 @@ def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
 def path(exported, here) -> Path:
     """An artifact whose baseline stands in the current folder; thirteen images decide nothing."""
     artifact: Path = exported["int8_ptq", "tflite"]
-    done = run("check", artifact, "--update-baseline")
-    assert done.returncode == 0, done.stderr
-    assert "v1 int8_ptq tflite: new, top-1" in done.stdout
-    assert "v1 float32 tflite: new, top-1" in done.stdout
-    assert "mobiledeploy-baseline.json is written: commit it" in done.stdout
+    result = run("check", artifact, "--update-baseline")
+    assert result.returncode == 0, result.stderr
+    assert "v1 int8_ptq tflite: new, top-1" in result.stdout
+    assert "v1 float32 tflite: new, top-1" in result.stdout
+    assert "mobiledeploy-baseline.json is written: commit it" in result.stdout
     of_another_file(here / "mobiledeploy-baseline.json")
     return artifact
 
 
 def test_too_few_images_are_inconclusive_and_every_report_says_so(path, here):
-    done = run(
+    result = run(
         "check",
         path,
         "--github",
@@ -53,39 +53,39 @@ def test_too_few_images_are_inconclusive_and_every_report_says_so(path, here):
         "check.md",
         GITHUB_STEP_SUMMARY=str(here / "summary.md"),
     )
-    assert done.returncode == 3, done.stderr
-    head, row = done.stdout.splitlines()[:2]
+    assert result.returncode == 3, result.stderr
+    head, row = result.stdout.splitlines()[:2]
     assert head.split()[:3] == ["file", "verdict", "images"]
     assert row.split()[:3] == [str(path), "inconclusive", "13"]
-    assert "about 361 images like these would decide (13 here)" in done.stdout
-    assert "::warning title=" in done.stderr
+    assert "about 361 images like these would decide (13 here)" in result.stdout
+    assert "::warning title=" in result.stderr
     suites = ElementTree.parse("check.xml").getroot()
     assert int(suites.get("errors", "")) == 2
     assert Path("summary.md").read_text() == Path("check.md").read_text()
-    done = run("check", path, "--on-inconclusive", "warn")
-    assert done.returncode == 0
-    assert "[inconclusive]" in done.stderr
+    result = run("check", path, "--on-inconclusive", "warn")
+    assert result.returncode == 0
+    assert "[inconclusive]" in result.stderr
 
 
 def test_json_is_one_record_and_fail_wins_over_inconclusive(path):
-    done = run("check", path, "--json", "-q", "--floor", "99.5")
-    assert done.returncode == 1
-    report = records.loads(Report, done.stdout)
+    result = run("check", path, "--json", "-q", "--floor", "99.5")
+    assert result.returncode == 1
+    report = records.loads(Report, result.stdout)
     assert report.checks[0].outcome == "fail"
-    assert json.loads(done.stdout)["schema_version"] == records.SCHEMA_VERSION
+    assert json.loads(result.stdout)["schema_version"] == records.SCHEMA_VERSION
     assert {v.metric for v in report.checks[0].verdicts} == {"accuracy", "float", "floor"}
 
 
 def test_an_update_prints_what_changes(path):
     assert "the same file" not in run("check", path, "--update-baseline").stdout
-    done = run("check", path, "--update-baseline")
-    assert done.returncode == 0
-    assert "0 of 13 answers changed, the same file" in done.stdout
-    assert "float32" not in done.stdout
+    result = run("check", path, "--update-baseline")
+    assert result.returncode == 0
+    assert "0 of 13 answers changed, the same file" in result.stdout
+    assert "float32" not in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "message"),
     [
         (("--baseline", "none.json"), 6, "--baseline none.json --update-baseline"),
         (("--input-range", "0,1"), 7, "input_range: 0,1, not -1,1"),
@@ -96,22 +96,22 @@ def test_an_update_prints_what_changes(path):
         (("--labels", "stale.txt"), 7, "line 1 is 'b', not 'a', and 1 more"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(path, argv, code, said):
+def test_what_cannot_be_compared_is_one_line(path, argv, code, message):
     Path("broken.json").write_text('{"schema_version": 1')
     Path("stale.txt").write_text("\n".join("bacdefghijkl"))
-    done = run("check", path, *argv)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert len([ln for ln in done.stderr.splitlines() if ln.startswith("error: ")]) == 1
+    result = run("check", path, *argv)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert len([ln for ln in result.stderr.splitlines() if ln.startswith("error: ")]) == 1
 
 
 def test_a_broken_file_does_not_lose_the_verdicts_of_the_others(path, exported, here):
     sound = exported["float32", "tflite"]
     Path("junk.tflite").write_bytes(b"junk")
-    asked = ("check", "junk.tflite", path, sound, exported["float32", "onnx"])
-    done = run(*asked, "--junit", "check.xml", "--json", "-q")
-    assert done.returncode == 7, done.stderr
-    report = records.loads(Report, done.stdout)
+    options = ("check", "junk.tflite", path, sound, exported["float32", "onnx"])
+    result = run(*options, "--junit", "check.xml", "--json", "-q")
+    assert result.returncode == 7, result.stderr
+    report = records.loads(Report, result.stdout)
     assert [check.path for check in report.checks] == [str(path), str(sound)]
     # Without a record, and without an entry of the baseline.
     assert [(f.what, f.exit_code) for f in report.failed] == [
@@ -119,11 +119,11 @@ def test_a_broken_file_does_not_lose_the_verdicts_of_the_others(path, exported, 
         (str(exported["float32", "onnx"]), 6),
     ]
     assert ElementTree.parse("check.xml").getroot().get("errors") is not None
-    assert done.stderr.count("error: ") == 2
+    assert result.stderr.count("error: ") == 2
 
     before = Path("mobiledeploy-baseline.json").read_bytes()
-    done = run(*asked, "--update-baseline")
-    assert done.returncode == 7
+    result = run(*options, "--update-baseline")
+    assert result.returncode == 7
     assert Path("mobiledeploy-baseline.json").read_bytes() == before
 
 
@@ -139,7 +139,7 @@ def test_an_interrupted_update_leaves_the_baseline_as_it_was(path):
     while process.poll() is None and not children.read_text().split():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.decode().splitlines()[-1] == "interrupted"
+    assert message.decode().splitlines()[-1] == "interrupted"
     assert Path("mobiledeploy-baseline.json").read_bytes() == before

@@ -11,16 +11,16 @@ from mobiledeploy.core.plugins import DEVICES
 
 
 def test_this_machine_is_listed_and_ready() -> None:
-    done = CliRunner().invoke(devices.command, [])
-    assert done.exit_code == 0, done.output
-    line = next(line for line in done.stdout.splitlines() if line.startswith("host "))
+    result = CliRunner().invoke(devices.command, [])
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if line.startswith("host "))
     assert "measured" in line
     assert line.endswith("ready")
 
 
 def test_every_device_says_what_it_sees() -> None:
-    done = CliRunner().invoke(devices.command, ["--json"])
-    seen = json.loads(done.stdout)["devices"]
+    result = CliRunner().invoke(devices.command, ["--json"])
+    seen = json.loads(result.stdout)["devices"]
     here = [one for one in seen if one["kind"] != "estimated"]
     for one in here:
         kind = one["name"].partition(":")[0]
@@ -31,8 +31,8 @@ def test_every_device_says_what_it_sees() -> None:
 
 
 def test_device_cards_are_listed_as_what_they_are() -> None:
-    done = CliRunner().invoke(devices.command, [])
-    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    result = CliRunner().invoke(devices.command, [])
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "estimated" in lines["pixel-3"]
     assert lines["pixel-3"].endswith("ready")
     assert lines["pixel-2"].endswith("too few of a kind: mobiledeploy devices calibrate")
@@ -42,22 +42,24 @@ def test_calibrate_prints_how_good_the_model_is(exported, tmp_path, monkeypatch)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     table = tmp_path / "measured.csv"
     table.write_text("file,latency_ms\n" + f"{exported['float32', 'tflite']},1.5\n" * 9)
-    done = CliRunner().invoke(devices.command, ["calibrate", "mine", "--csv", str(table)])
-    assert isinstance(done.exception, UsageError)
-    assert "there are 9 of 1 networks" in str(done.exception)
+    result = CliRunner().invoke(devices.command, ["calibrate", "mine", "--csv", str(table)])
+    assert isinstance(result.exception, UsageError)
+    assert "there are 9 of 1 networks" in str(result.exception)
     monkeypatch.setattr(latency_model, "FEWEST_NETWORKS", 1)
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         devices.command, ["calibrate", "mine", "--csv", str(table), "--threads", "2"]
     )
-    assert done.exit_code == 0, done.output
-    title, head, row = done.stdout.splitlines()
+    assert result.exit_code == 0, result.output
+    title, head, row = result.stdout.splitlines()
     assert title == "mine: how well the points are estimated by each other"
     assert head.startswith("points of")
     assert row.startswith("tflite, float32, 2 threads")
-    assert "mobiledeploy bench --device mine" in done.stderr
-    done = CliRunner().invoke(devices.command, ["calibrate", "mine", "--csv", str(table), "--json"])
-    assert isinstance(done.exception, UsageError)
-    done = CliRunner().invoke(
+    assert "mobiledeploy bench --device mine" in result.stderr
+    result = CliRunner().invoke(
+        devices.command, ["calibrate", "mine", "--csv", str(table), "--json"]
+    )
+    assert isinstance(result.exception, UsageError)
+    result = CliRunner().invoke(
         devices.command, ["calibrate", "mine", "--csv", str(table), "--json", "--force"]
     )
-    assert json.loads(done.stdout)["card"]["name"] == "mine"
+    assert json.loads(result.stdout)["card"]["name"] == "mine"

@@ -25,16 +25,16 @@ def mobiledeploy(
 
 
 def test_a_sound_installation_ends_in_0(tmp_path):
-    done = mobiledeploy("doctor", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"mobiledeploy {__version__}" in done.stdout
-    assert any(line.split()[:2] == ["tensorflow", "export"] for line in done.stdout.splitlines())
+    result = mobiledeploy("doctor", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"mobiledeploy {__version__}" in result.stdout
+    assert any(line.split()[:2] == ["tensorflow", "export"] for line in result.stdout.splitlines())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_json_is_one_object_and_nothing_else(tmp_path):
-    done = mobiledeploy("doctor", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["record"] == "Installation"
+    result = mobiledeploy("doctor", "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["record"] == "Installation"
 
 
 def test_a_broken_installation_ends_in_6_with_the_line_that_fixes_it(tmp_path):
@@ -43,27 +43,27 @@ def test_a_broken_installation_ends_in_6_with_the_line_that_fixes_it(tmp_path):
     (folder / "METADATA").write_text(
         "Metadata-Version: 2.4\nName: mobiledeploy\nVersion: 0.1.0\nRequires-Dist: click>=99\n"
     )
-    done = mobiledeploy("doctor", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 6
-    assert done.stderr == "error: click is unfit; pip install 'click>=99'\n"
-    assert "unfit" in done.stdout
+    result = mobiledeploy("doctor", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 6
+    assert result.stderr == "error: click is unfit; pip install 'click>=99'\n"
+    assert "unfit" in result.stdout
 
 
 def test_clean_says_what_and_how_much(tmp_path):
     cache = tmp_path / "mobiledeploy" / "weights"
     cache.mkdir(parents=True)
     (cache / "a.h5").write_bytes(b"x" * 1500)
-    done = mobiledeploy("doctor", "--clean", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert f"removed {cache} (1.50 kB)" in done.stdout
+    result = mobiledeploy("doctor", "--clean", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert f"removed {cache} (1.50 kB)" in result.stdout
     assert not cache.exists()
     again = mobiledeploy("doctor", "--clean", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     assert again.stdout == "nothing to remove\n"
 
 
 def test_version_names_the_runtimes(tmp_path):
-    done = mobiledeploy("--version", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    result = mobiledeploy("--version", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert lines["mobiledeploy"] == __version__
     assert set(lines) >= {"ai-edge-litert", "onnxruntime", "tflite-runtime"}

@@ -31,16 +31,16 @@ def run(*argv, cwd, **environment):
     )
 
 
-def refused(done, code, said, folder, besides=frozenset()):
+def refused(result, code, message, folder, besides=frozenset()):
     """One line, the right code, nothing on standard output, nothing written."""
-    assert done.returncode == code, done.stderr
-    error = done.stderr.splitlines()[-1]
+    assert result.returncode == code, result.stderr
+    error = result.stderr.splitlines()[-1]
     assert error.startswith("error: ")
-    assert said in error
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    left = {p.name for p in folder.iterdir()} - {"given"}
-    assert left <= besides
+    assert message in error
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    remaining = {p.name for p in folder.iterdir()} - {"given"}
+    assert remaining <= besides
 
 
 def image_folder(given, low=0):
@@ -56,9 +56,9 @@ def image_folder(given, low=0):
 def demo(tmp_path_factory):
     """(folder, answer) of the plain export of the demo weights."""
     folder = tmp_path_factory.mktemp("demo")
-    done = run("export", "--alpha", "0.25", "--res", "96", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    result = run("export", "--alpha", "0.25", "--res", "96", "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, json.loads(result.stdout)
 
 
 def test_the_plain_export_makes_five_files_with_records(demo):
@@ -110,8 +110,8 @@ def test_int8_keeps_its_accuracy_and_is_a_quarter_of_the_size(demo):
 def test_the_same_export_is_answered_from_the_earlier_one(demo):
     folder, answer = demo
     before = {p: p.stat().st_mtime_ns for p in folder.glob("build/*/*.*")}
-    done = run("export", "--alpha", "0.25", "--res", "96", cwd=folder)
-    assert "Nothing changed" in done.stdout
+    result = run("export", "--alpha", "0.25", "--res", "96", cwd=folder)
+    assert "Nothing changed" in result.stdout
     again = json.loads(run("export", "--alpha", "0.25", "--res", "96", "--json", cwd=folder).stdout)
     assert again["reused"]
     assert not answer["reused"]
@@ -121,7 +121,7 @@ def test_the_same_export_is_answered_from_the_earlier_one(demo):
 
 def test_another_format_stands_beside_the_earlier_files(demo):
     folder, _ = demo
-    done = run(
+    result = run(
         "export",
         "--alpha",
         "0.25",
@@ -132,7 +132,7 @@ def test_another_format_stands_beside_the_earlier_files(demo):
         "--json",
         cwd=folder,
     )
-    assert [row["recipe"] for row in json.loads(done.stdout)["rows"]] == ["dynamic_int8"]
+    assert [row["recipe"] for row in json.loads(result.stdout)["rows"]] == ["dynamic_int8"]
     assert len(list(folder.glob("build/*/*.tflite"))) == 4
 
 
@@ -142,9 +142,9 @@ def test_a_damaged_artifact_is_not_taken_for_the_earlier_one(demo, tmp_path):
     keep = made.read_bytes()
     made.write_bytes(keep[:1000])
     try:
-        done = run("bench", made, cwd=folder)
-        assert done.returncode == 7
-        assert "float32.tflite" in done.stderr
+        result = run("bench", made, cwd=folder)
+        assert result.returncode == 7
+        assert "float32.tflite" in result.stderr
     finally:
         made.write_bytes(keep)
 
@@ -238,7 +238,7 @@ def test_what_was_judged_otherwise_is_not_shown(tmp_path, model_files):
 
 
 def test_a_format_named_twice_is_made_once(tmp_path, model_files):
-    done = run(
+    result = run(
         "export",
         model_files / "k2.h5",
         "--input-range",
@@ -250,7 +250,7 @@ def test_a_format_named_twice_is_made_once(tmp_path, model_files):
         "--json",
         cwd=tmp_path,
     )
-    assert len(json.loads(done.stdout)["rows"]) == 1
+    assert len(json.loads(result.stdout)["rows"]) == 1
 
 
 def test_too_many_broken_images_leave_nothing(tmp_path, model_files):
@@ -273,7 +273,7 @@ def test_too_many_broken_images_leave_nothing(tmp_path, model_files):
 def test_a_module_that_lies_in_the_current_folder_is_not_imported(tmp_path, model_files):
     for name in ("queue", "numpy", "h5py", "keras", "random"):
         (tmp_path / f"{name}.py").write_text("open('/dev/stderr', 'w').write('EVIL'); 1 / 0")
-    done = subprocess.run(
+    result = subprocess.run(
         [
             Path(sys.executable).with_name("mobiledeploy"),
             "export",
@@ -290,17 +290,17 @@ def test_a_module_that_lies_in_the_current_folder_is_not_imported(tmp_path, mode
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert "EVIL" not in done.stderr
+    assert result.returncode == 0, result.stderr
+    assert "EVIL" not in result.stderr
 
 
 # What is refused.
 
 
 def test_an_alpha_without_demo_weights_says_which_have_them(tmp_path):
-    done = run("export", "--alpha", "0.33", cwd=tmp_path)
-    refused(done, 6, "alpha 0.25, 0.5", tmp_path)
-    assert "--weights" in done.stderr
+    result = run("export", "--alpha", "0.33", cwd=tmp_path)
+    refused(result, 6, "alpha 0.25, 0.5", tmp_path)
+    assert "--weights" in result.stderr
 
 
 def model_of(path, *middle):
@@ -326,7 +326,7 @@ def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
     """TFLite has it in int8."""
     image_folder(tmp_path / "given")
     model = model_of(tmp_path / "exp.h5", tf_keras.layers.Activation("exponential"))
-    done = run(
+    result = run(
         "export",
         model,
         "--data",
@@ -338,31 +338,33 @@ def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
         "--json",
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    (warning,) = (d for d in json.loads(done.stdout)["warnings"] if d["name"] == "float-operators")
+    assert result.returncode == 0, result.stderr
+    (warning,) = (
+        d for d in json.loads(result.stdout)["warnings"] if d["name"] == "float-operators"
+    )
     assert warning["message"] == "int8_ptq.onnx computes Exp in float, between integers"
 
 
 def test_what_cannot_be_and_was_not_asked_for_by_name_is_left_out_and_said(tmp_path, odd):
     image_folder(tmp_path / "given")
     argv = ("export", odd, "--data", "given", "--input-range", "0,1", "--json")
-    done = run(*argv, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    result = run(*argv, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
     made = {Path(row["path"]).name for row in answer["rows"]}
     assert made == {"float32.tflite", "float16.tflite"}
     warnings = [d for d in answer["warnings"] if d["name"] == "left-out"]
-    told = {d["message"].split(" is left out: ")[0]: d["message"] for d in warnings}
-    assert told.keys() == {"int8_best.tflite", "float32.onnx", "int8_best.onnx"}
-    assert "CONV_3D has no form in ONNX here" in told["float32.onnx"]
-    assert "[left-out]" in done.stderr
+    messages = {d["message"].split(" is left out: ")[0]: d["message"] for d in warnings}
+    assert messages.keys() == {"int8_best.tflite", "float32.onnx", "int8_best.onnx"}
+    assert "CONV_3D has no form in ONNX here" in messages["float32.onnx"]
+    assert "[left-out]" in result.stderr
     again = json.loads(run(*argv, cwd=tmp_path).stdout)
     assert again["reused"] and all(warning in again["warnings"] for warning in warnings)
 
 
 def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
     image_folder(tmp_path / "given")
-    done = run(
+    result = run(
         "export",
         odd,
         "--data",
@@ -375,12 +377,12 @@ def test_what_cannot_be_and_was_asked_for_by_name_is_refused(tmp_path, odd):
         "onnx",
         cwd=tmp_path,
     )
-    refused(done, 7, "CONV_3D has no form in ONNX here", tmp_path, {"build"})
+    refused(result, 7, "CONV_3D has no form in ONNX here", tmp_path, {"build"})
 
 
 def test_a_job_that_fails_costs_that_job_only(tmp_path, odd):
     image_folder(tmp_path / "given")
-    done = run(
+    result = run(
         "export",
         odd,
         "--data",
@@ -394,13 +396,13 @@ def test_a_job_that_fails_costs_that_job_only(tmp_path, odd):
         "--json",
         cwd=tmp_path,
     )
-    assert done.returncode == 7, done.stderr
-    answer = json.loads(done.stdout)
+    assert result.returncode == 7, result.stderr
+    answer = json.loads(result.stdout)
     assert [Path(row["path"]).name for row in answer["rows"]] == ["float32.tflite"]
     (failed,) = answer["failed"]
     assert failed["what"] == "float32.onnx"
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "CONV_3D has no form in ONNX here" in done.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "CONV_3D has no form in ONNX here" in result.stderr.splitlines()[-1]
     assert (tmp_path / "build" / "odd" / "float32.tflite.json").is_file()
 
 
@@ -417,9 +419,9 @@ def test_a_float_tflite_is_a_model_whose_metadata_is_read(tmp_path, model_files)
         file = tmp_path / f"my-{recipe}.tflite"
         shutil.copyfile(tmp_path / rows[recipe]["path"], file)
         more = ("--recipe", "float32,int8_ptq") if recipe == "float16" else ("--recipe", "float32")
-        done = run("export", file, "--data", "given", *more, "--json", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        again[recipe] = json.loads(done.stdout)
+        result = run("export", file, "--data", "given", *more, "--json", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        again[recipe] = json.loads(result.stdout)
     spec = again["float32"]["spec"]
     assert spec["preprocessing"]["input_range"] == [-1.0, 1.0]
     assert spec["preprocessing"]["labels"] == ["e", "d", "c", "b", "a"]
@@ -429,9 +431,9 @@ def test_a_float_tflite_is_a_model_whose_metadata_is_read(tmp_path, model_files)
     assert row["top1"] == rows["float32"]["top1"]
     integers = tmp_path / "my-int8.tflite"
     shutil.copyfile(tmp_path / rows["int8_ptq"]["path"], integers)
-    done = run("export", integers, "--data", "given", cwd=tmp_path)
-    assert done.returncode == 7
-    assert "evaluate, bench, check, verify and diff" in done.stderr
+    result = run("export", integers, "--data", "given", cwd=tmp_path)
+    assert result.returncode == 7
+    assert "evaluate, bench, check, verify and diff" in result.stderr
 
 
 def test_layers_of_the_users_own_come_from_their_file(tmp_path):
@@ -448,10 +450,10 @@ def test_layers_of_the_users_own_come_from_their_file(tmp_path):
     model = model_of(tmp_path / "given.h5", module.Double())
     image_folder(tmp_path / "given")
     argv = ("export", model, "--input-range", "0,1", "--data", "given", "--recipe", "float32")
-    done = run(*argv, cwd=tmp_path)
-    assert done.returncode == 7 and "--custom-objects FILE.py" in done.stderr
-    done = run(*argv, "--custom-objects", "own.py", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    result = run(*argv, cwd=tmp_path)
+    assert result.returncode == 7 and "--custom-objects FILE.py" in result.stderr
+    result = run(*argv, "--custom-objects", "own.py", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     argv += ("--custom-objects", "own.py", "--json")
     assert json.loads(run(*argv, cwd=tmp_path).stdout)["reused"]
     (tmp_path / "own.py").write_text(own.replace("2 * x", "2.0 * x"))
@@ -459,7 +461,7 @@ def test_layers_of_the_users_own_come_from_their_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "message"),
     [
         (("--arch", "mobilenet_v2", "--groups", "3"), 2, "mobilenet_v2 has no groups"),
         (("--arch", "vgg16", "--alpha", "0.5"), 2, "vgg16 has no alpha"),
@@ -468,16 +470,16 @@ def test_layers_of_the_users_own_come_from_their_file(tmp_path):
         (("--arch", "xception"), 6, "--weights imagenet, --weights random"),
     ],
 )
-def test_an_argument_that_the_network_does_not_have(argv, code, said, tmp_path):
-    done = run("export", *argv, cwd=tmp_path)
-    refused(done, code, said, tmp_path, {"build"})
+def test_an_argument_that_the_network_does_not_have(argv, code, message, tmp_path):
+    result = run("export", *argv, cwd=tmp_path)
+    refused(result, code, message, tmp_path, {"build"})
 
 
 def test_calibration_needs_images(tmp_path, model_files):
-    done = run("export", model_files / "k2.h5", "--input-range", "0,1", cwd=tmp_path)
-    refused(done, 2, "--data DIR", tmp_path)
-    done = run("export", "--weights", "imagenet", cwd=tmp_path, MOBILEDEPLOY_WEIGHTS_URL="x")
-    refused(done, 2, "--data DIR", tmp_path)
+    result = run("export", model_files / "k2.h5", "--input-range", "0,1", cwd=tmp_path)
+    refused(result, 2, "--data DIR", tmp_path)
+    result = run("export", "--weights", "imagenet", cwd=tmp_path, MOBILEDEPLOY_WEIGHTS_URL="x")
+    refused(result, 2, "--data DIR", tmp_path)
 
 
 def test_the_demo_images_are_for_the_demo_weights_only(tmp_path, model_files):
@@ -486,8 +488,8 @@ def test_the_demo_images_are_for_the_demo_weights_only(tmp_path, model_files):
 
 
 def test_preprocessing_is_never_guessed(tmp_path, model_files):
-    done = run("export", model_files / "k2.h5", "--recipe", "float32", cwd=tmp_path)
-    refused(done, 2, "--input-range", tmp_path)
+    result = run("export", model_files / "k2.h5", "--recipe", "float32", cwd=tmp_path)
+    refused(result, 2, "--input-range", tmp_path)
 
 
 def image(path, **save):
@@ -512,17 +514,17 @@ def folder_of_text(given):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [(folder_empty, "given"), (folder_one_class, "one class"), (folder_of_text, "read")],
 )
-def test_a_folder_that_is_no_data_set(make, said, tmp_path, model_files):
+def test_a_folder_that_is_no_data_set(make, message, tmp_path, model_files):
     make(tmp_path / "given")
     argv = ("export", model_files / "k2.h5", "--input-range", "0,1", "--data", "given")
-    refused(run(*argv, cwd=tmp_path), 7, said, tmp_path)
+    refused(run(*argv, cwd=tmp_path), 7, message, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("absent.h5", "absent.h5"),
         ("truncated.h5", "truncated.h5"),
@@ -531,13 +533,13 @@ def test_a_folder_that_is_no_data_set(make, said, tmp_path, model_files):
         ("k2_weights.h5", "weights"),
     ],
 )
-def test_a_file_that_is_no_model(name, said, tmp_path, model_files):
+def test_a_file_that_is_no_model(name, message, tmp_path, model_files):
     given = tmp_path / "given"
     shutil.copytree(model_files, given)
     (given / "truncated.h5").write_bytes((given / "k2.h5").read_bytes()[:9000])
     (given / "text.h5").write_text("no model")
     argv = ("export", given / name, "--input-range", "0,1", "--recipe", "float32")
-    refused(run(*argv, cwd=tmp_path), 7, said, tmp_path)
+    refused(run(*argv, cwd=tmp_path), 7, message, tmp_path)
 
 
 def test_a_model_with_two_inputs(tmp_path, model_files):
@@ -568,7 +570,7 @@ def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
 
 def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_path, model_files):
     image_folder(tmp_path / "given")
-    done = run(
+    result = run(
         "export",
         model_files / "k2.h5",
         "--input-range",
@@ -581,40 +583,41 @@ def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_pat
         "float32,float16",
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.endswith("[metadata-crop]")]
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.endswith("[metadata-crop]")]
     assert "squeeze the whole image" in line
     names = {}
     for path in tmp_path.glob("build/*/*.json"):
         names[path.stem] = [d["name"] for d in json.loads(path.read_text())["warnings"]]
-    said = [name for name, warnings in names.items() if "metadata-crop" in warnings]
-    assert sorted(said) == ["float16.tflite", "float32.tflite"]
+    message = [name for name, warnings in names.items() if "metadata-crop" in warnings]
+    assert sorted(message) == ["float16.tflite", "float32.tflite"]
     assert "float32.onnx" in names
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"), [("float16", "it can do"), ("dynamic_int8", "float32, int8_best, int8_ptq")]
+    ("recipe", "message"),
+    [("float16", "it can do"), ("dynamic_int8", "float32, int8_best, int8_ptq")],
 )
-def test_a_recipe_that_a_format_cannot_do(recipe, said, tmp_path):
-    done = run("export", "--alpha", "0.25", "--recipe", recipe, "--format", "onnx", cwd=tmp_path)
-    refused(done, 7, said, tmp_path)
+def test_a_recipe_that_a_format_cannot_do(recipe, message, tmp_path):
+    result = run("export", "--alpha", "0.25", "--recipe", recipe, "--format", "onnx", cwd=tmp_path)
+    refused(result, 7, message, tmp_path)
 
 
 def in_a_namespace(script, cwd):
     """Runs a shell script where mounts are private; skips where the kernel forbids it."""
-    done = subprocess.run(
+    result = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script], cwd=cwd, capture_output=True, text=True
     )
-    namespaces.need(done)
-    return done
+    namespaces.need(result)
+    return result
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "given").mkdir()
     command = f"{sys.executable} -m mobiledeploy export --alpha 0.25 --res 96 --out given/out"
     script = f"mount -t tmpfs -o size=1m none given && mount -o remount,ro given && {command}"
-    done = in_a_namespace(script, tmp_path)
-    refused(done, 2, "read-only file system", tmp_path)
+    result = in_a_namespace(script, tmp_path)
+    refused(result, 2, "read-only file system", tmp_path)
 
 
 def test_a_disk_that_fills_up(tmp_path):
@@ -623,9 +626,9 @@ def test_a_disk_that_fills_up(tmp_path):
     script = (
         f"mount -t tmpfs -o size=600k none given && {command}; code=$?; ls -A given; exit $code"
     )
-    done = in_a_namespace(script, tmp_path)
-    assert done.stdout == ""  # nothing is left on the small disk
-    refused(done, 2, "no space left on device", tmp_path)
+    result = in_a_namespace(script, tmp_path)
+    assert result.stdout == ""  # nothing is left on the small disk
+    refused(result, 2, "no space left on device", tmp_path)
 
 
 def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path):
@@ -636,14 +639,14 @@ def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         child.kill()
-    left = list(tmp_path.glob("build/.*.staging"))
-    assert len(left) == 1
+    remaining = list(tmp_path.glob("build/.*.staging"))
+    assert len(remaining) == 1
     assert not list(tmp_path.glob("build/[!.]*/*.tflite"))
     assert run("bench", cwd=tmp_path).returncode == 2
     # The next export sweeps up, even one that is refused later on.
-    done = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "float32", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert not left[0].exists()
+    result = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "float32", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert not remaining[0].exists()
 
 
 # The real networks.
@@ -653,9 +656,9 @@ def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path):
 def test_the_person_detector(tmp_path, real_data):
     vww = real_data / "vww"
     argv = ("export", vww / "vww_96.h5", "--data", vww / "images.npz", "--input-range", "0,1")
-    done = run(*argv, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
+    result = run(*argv, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {(r["recipe"], r["format"]): r for r in json.loads(result.stdout)["rows"]}
     for format_ in ("tflite", "onnx"):
         assert rows["float32", format_]["top1"] > 0.8
         assert rows["int8_best", format_]["top1"] >= rows["float32", format_]["top1"] - 0.015
@@ -664,7 +667,7 @@ def test_the_person_detector(tmp_path, real_data):
 @pytest.mark.slow
 def test_a_published_weight_file_with_photos(tmp_path, real_data):
     imagenet = real_data / "imagenet"
-    done = run(
+    result = run(
         "export",
         "--alpha",
         "0.75",
@@ -679,8 +682,8 @@ def test_a_published_weight_file_with_photos(tmp_path, real_data):
         "--json",
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    rows = {(r["recipe"], r["format"]): r for r in json.loads(done.stdout)["rows"]}
+    assert result.returncode == 0, result.stderr
+    rows = {(r["recipe"], r["format"]): r for r in json.loads(result.stdout)["rows"]}
     assert rows["float32", "tflite"]["top1"] > 0.8
     assert rows["float32", "onnx"]["agreement"] is None
     assert rows["int8_best", "tflite"]["agreement"] > 0.9
@@ -690,7 +693,7 @@ def test_a_published_weight_file_with_photos(tmp_path, real_data):
 @pytest.mark.parametrize("name", ["k2.h5", "k2.keras", "k2_saved", "k3.keras", "k3_saved"])
 def test_every_kind_of_model_file_goes_the_whole_way(name, tmp_path, model_files):
     image_folder(tmp_path / "given")
-    done = run(
+    result = run(
         "export",
         model_files / name,
         "--data",
@@ -702,8 +705,8 @@ def test_every_kind_of_model_file_goes_the_whole_way(name, tmp_path, model_files
         "--json",
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
     made = {(row["recipe"], row["format"]) for row in rows}
     known = [RECIPES.load(recipe).RECIPE for recipe in RECIPES.names()]
     assert made == {(recipe.name, f) for recipe in known for f in recipe.formats}
@@ -723,6 +726,6 @@ def test_careless_calibration_visibly_loses_on_the_demo_data(tmp_path):
     top1 = {}
     for name, rows in (("careful", careful), ("careless", careless)):
         path = next(row["path"] for row in rows if row["recipe"] == "int8_best")
-        done = run("evaluate", path, "--data", "demo", "--json", cwd=tmp_path)
-        top1[name] = json.loads(done.stdout)["evaluations"][0]["top1"]
+        result = run("evaluate", path, "--data", "demo", "--json", cwd=tmp_path)
+        top1[name] = json.loads(result.stdout)["evaluations"][0]["top1"]
     assert top1["careless"] < top1["careful"] - 0.03

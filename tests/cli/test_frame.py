@@ -12,7 +12,7 @@ def test_what_failed_is_named_once_and_the_gravest_code_wins() -> None:
     def command() -> None:
         _frame.failures([Failed("a.tflite", "a.tflite is not there", 7), Failed("b", "it died", 5)])
 
-    done = CliRunner().invoke(command)
-    assert done.stderr == "error: a.tflite is not there\nerror: b: it died\n"
-    assert done.exit_code == 7
-    assert not done.stdout
+    result = CliRunner().invoke(command)
+    assert result.stderr == "error: a.tflite is not there\nerror: b: it died\n"
+    assert result.exit_code == 7
+    assert not result.stdout

@@ -28,10 +28,10 @@ def run(*argv, cwd, **environment):
 
 
 def test_help_lists_every_command_with_a_line(tmp_path):
-    done = run("--help", cwd=tmp_path)
-    assert done.returncode == 0
+    result = run("--help", cwd=tmp_path)
+    assert result.returncode == 0
     for name in ("export", "evaluate", "bench", "models", "doctor"):
-        assert f"  {name} " in done.stdout
+        assert f"  {name} " in result.stdout
 
 
 def test_a_table_on_a_terminal_says_names_as_they_are():
@@ -39,7 +39,7 @@ def test_a_table_on_a_terminal_says_names_as_they_are():
     rows = [["build/net[v2]/a.tflite", "1"], ["out[/b]/:smile:.tflite", "2"]]
     program = f"from mobiledeploy.cli import _frame; _frame.table(['file', 'x'], {rows!r}, '[t]')"
     ours, theirs = pty.openpty()
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         stdout=theirs,
         stderr=subprocess.PIPE,
@@ -48,29 +48,29 @@ def test_a_table_on_a_terminal_says_names_as_they_are():
         check=False,
     )
     os.close(theirs)
-    said = os.read(ours, 1 << 16).decode()
+    message = os.read(ours, 1 << 16).decode()
     os.close(ours)
-    assert done.returncode == 0, done.stderr
-    assert "│" in said
-    assert all(text in said for row in rows for text in row)
-    assert "[t]" in said
+    assert result.returncode == 0, result.stderr
+    assert "│" in message
+    assert all(text in message for row in rows for text in row)
+    assert "[t]" in message
 
 
 def test_a_table_of_the_settings_that_is_no_command_s_is_refused(tmp_path):
     (tmp_path / "mobiledeploy.toml").write_text("[chek]\nmargin = 3\n")
-    done = run("doctor", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "a table for 'chek', which is not a command; there are analyze, " in done.stderr
+    result = run("doctor", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "a table for 'chek', which is not a command; there are analyze, " in result.stderr
 
 
 def test_no_command_is_help_and_usage(tmp_path):
-    done = run(cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Usage:" in done.stdout + done.stderr
+    result = run(cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Usage:" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["exprt"], "exprt"),
         (["export", "--alfa", "1"], "--alfa"),
@@ -92,13 +92,13 @@ def test_no_command_is_help_and_usage(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_word_is_one_line_and_two(argv, said, tmp_path):
-    done = run(*argv, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_a_wrong_word_is_one_line_and_two(argv, message, tmp_path):
+    result = run(*argv, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
     assert os.listdir(tmp_path) == []
 
 
@@ -113,8 +113,8 @@ def test_settings_from_file_environment_and_flag(tmp_path):
     assert "alpha -1.5" in run("export", cwd=tmp_path).stderr
     environment = {"MOBILEDEPLOY_EXPORT_ALPHA": "-2.5"}
     assert "alpha -2.5" in run("export", cwd=tmp_path, **environment).stderr
-    done = run("export", "--alpha", "-3.5", cwd=tmp_path, **environment)
-    assert "alpha -3.5" in done.stderr
+    result = run("export", "--alpha", "-3.5", cwd=tmp_path, **environment)
+    assert "alpha -3.5" in result.stderr
 
 
 def test_options_have_their_names_in_every_place(tmp_path):
@@ -131,7 +131,7 @@ def test_settings_from_pyproject(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[export]\nalfa = 1\n", "alfa"),
         ("alpha = 1\n", "table per command"),
@@ -139,12 +139,12 @@ def test_settings_from_pyproject(tmp_path):
         ('[export]\nalpha = "text"\n', "text"),
     ],
 )
-def test_wrong_settings_are_named(text, said, tmp_path):
+def test_wrong_settings_are_named(text, message, tmp_path):
     (tmp_path / "mobiledeploy.toml").write_text(text)
-    done = run("export", cwd=tmp_path)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    result = run("export", cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def shell(line, cwd, **environment):
@@ -180,9 +180,9 @@ def shell(line, cwd, **environment):
     ],
 )
 def test_a_reader_that_leaves_changes_no_exit_code(line, code, tmp_path):
-    done = shell(line, tmp_path, XDG_CACHE_HOME=str(tmp_path))
-    assert done.returncode == code, done.stderr
-    assert done.stderr == ""
+    result = shell(line, tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert result.returncode == code, result.stderr
+    assert result.stderr == ""
 
 
 def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
@@ -193,7 +193,7 @@ def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
         "def broken(name): raise BrokenPipeError(32, 'Broken pipe')\n"
         "models.models = broken; sys.argv = ['mobiledeploy', 'models']; sys.exit(run())"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
         env=ENVIRONMENT,
@@ -201,18 +201,18 @@ def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
         text=True,
         timeout=60,
     )
-    assert done.returncode == 70
-    assert done.stderr == "error: a pipe broke before the work was done\n"
+    assert result.returncode == 70
+    assert result.stderr == "error: a pipe broke before the work was done\n"
 
 
 @pytest.mark.parametrize("argv", ["models", "models --json", "--help"])
 def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
     for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
-        done = shell(f"m {argv} {closed}", tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-    done = shell(f"m {argv} > /dev/full", tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "error: cannot read or write the result: no space left on device\n"
+        result = shell(f"m {argv} {closed}", tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+    result = shell(f"m {argv} > /dev/full", tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: cannot read or write the result: no space left on device\n"
 
 
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
@@ -244,11 +244,11 @@ def test_a_process_as_users_start_it_ends_in_each_code(argv, code, exported, her
     results.results_export(here / "unknown.jsonl")
     monkeypatch.delenv("MOBILEDEPLOY_STORE")
     argv = [word.format(artifact=exported["float32", "tflite"]) for word in argv]
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mobiledeploy", *argv], capture_output=True, text=True, check=False
     )
-    assert done.returncode == code, done.stderr
-    assert (done.stderr.count("error: "), "Traceback" in done.stderr) == (
+    assert result.returncode == code, result.stderr
+    assert (result.stderr.count("error: "), "Traceback" in result.stderr) == (
         code in (2, 5, 6, 7),
         False,
     )
@@ -278,36 +278,36 @@ def test_an_interrupt_is_one_line_and_130(number, tmp_path):
 
 
 def test_shell_completion_knows_commands_and_options(tmp_path):
-    done = run(
+    result = run(
         cwd=tmp_path,
         _MOBILEDEPLOY_COMPLETE="bash_complete",
         COMP_WORDS="mobiledeploy exp",
         COMP_CWORD="1",
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "plain,export")
+    assert (result.returncode, result.stdout.strip()) == (0, "plain,export")
 
 
 def test_version_names_the_runtimes(tmp_path):
-    done = run("--version", cwd=tmp_path)
-    assert done.returncode == 0
-    assert done.stdout.startswith("mobiledeploy 0.")
+    result = run("--version", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("mobiledeploy 0.")
     for runtime in ("ai-edge-litert", "onnxruntime"):
-        assert runtime in done.stdout
+        assert runtime in result.stdout
 
 
 def test_a_name_that_is_no_text_is_printed(tmp_path):
     """The bytes that are no text are written out, whatever the terminal takes."""
     with Store.open(tmp_path / "store.db") as store:
         store.add_measurement(measured())
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mobiledeploy", "results", "export", b"caf\xe9.jsonl"],
         cwd=tmp_path,
         env=ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:strict", "MOBILEDEPLOY_STORE": "store.db"},
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert rb"caf\udce9.jsonl" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert rb"caf\udce9.jsonl" in result.stdout
     assert (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).exists()
 
 
@@ -322,7 +322,7 @@ def test_a_name_that_is_no_text_is_printed(tmp_path):
 )
 def test_settings_that_no_file_can_hold_are_one_line(tmp_path, setting):
     (tmp_path / "mobiledeploy.toml").write_text(setting)
-    done = run("results", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "mobiledeploy.toml cannot be read" in done.stderr
-    assert done.stderr.count("\n") == 1
+    result = run("results", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "mobiledeploy.toml cannot be read" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -19,20 +19,20 @@ def lines(*arguments):
 
 
 def test_one_card_has_published_rows_and_weights():
-    said = lines("mobilenet_v1")
-    assert said[0].startswith("mobilenet_v1: MobileNet v1, Howard et al. 2017")
-    assert any("any alpha above 0, resolution 32 to 1024" in line for line in said)
-    (row,) = [line.split() for line in said if line.startswith("Howard 2017 Table 9")]
+    message = lines("mobilenet_v1")
+    assert message[0].startswith("mobilenet_v1: MobileNet v1, Howard et al. 2017")
+    assert any("any alpha above 0, resolution 32 to 1024" in line for line in message)
+    (row,) = [line.split() for line in message if line.startswith("Howard 2017 Table 9")]
     assert row[4:] == ["0.5", "160", "76", "M", "1.32", "M", "60.2", "%"]
-    assert sum("int8" in line for line in said) == 16
-    assert any(line.split()[:2] == ["demo", "0.25"] for line in said)
-    assert any(line.split()[:2] == ["imagenet", "0.75"] for line in said)
+    assert sum("int8" in line for line in message) == 16
+    assert any(line.split()[:2] == ["demo", "0.25"] for line in message)
+    assert any(line.split()[:2] == ["imagenet", "0.75"] for line in message)
 
 
 def test_a_card_without_alpha_and_weights():
-    said = lines("googlenet")
-    assert "no alpha, resolution 32 to 1024; default resolution 224" in said
-    assert not any("imagenet" in line for line in said)
+    message = lines("googlenet")
+    assert "no alpha, resolution 32 to 1024; default resolution 224" in message
+    assert not any("imagenet" in line for line in message)
 
 
 def test_groups_stand_in_the_rows():

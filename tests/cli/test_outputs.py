@@ -41,10 +41,10 @@ def kept(here: Path) -> Path:
 @writers
 def test_on_standard_output_is_the_file_and_nothing_else(argv: Sequence[str], kept: Path) -> None:
     assert run(*argv, "file").returncode == 0
-    done = run(*argv, "/dev/stdout")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == Path("file").read_text()
-    assert done.stderr.startswith("/dev/stdout: ")
+    result = run(*argv, "/dev/stdout")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == Path("file").read_text()
+    assert result.stderr.startswith("/dev/stdout: ")
 
 
 @writers
@@ -63,22 +63,22 @@ def test_a_link_and_a_pipe_stay_what_they_are(argv: Sequence[str], kept: Path) -
 
 def test_a_store_that_is_a_device_is_refused(kept: Path) -> None:
     environment = os.environ | {"MOBILEDEPLOY_STORE": "/dev/null"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mobiledeploy", "results"],
         capture_output=True,
         text=True,
         timeout=60,
         env=environment,
     )
-    assert done.returncode == 2
-    assert "error: /dev/null is not a regular file" in done.stderr
+    assert result.returncode == 2
+    assert "error: /dev/null is not a regular file" in result.stderr
 
 
 def test_an_export_does_not_begin_where_a_pipe_stands_for_a_file(here: Path) -> None:
     folder = plan(ExportConfig(alpha=0.25, res=96), SILENT).folder
     folder.mkdir(parents=True)
     os.mkfifo(folder / "int8_ptq.tflite")
-    done = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "int8_ptq")
-    assert done.returncode == 2, done.stderr
-    assert "int8_ptq.tflite is not a regular file" in done.stderr
+    result = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "int8_ptq")
+    assert result.returncode == 2, result.stderr
+    assert "int8_ptq.tflite is not a regular file" in result.stderr
     assert [path.name for path in folder.iterdir()] == ["int8_ptq.tflite"]

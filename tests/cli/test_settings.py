@@ -153,9 +153,9 @@ def test_a_program_that_a_repository_names_does_not_run(name, repository, home):
     line = f'pipeline = "{sys.executable} {program}"\n'
     table = "[tool.mobiledeploy.verify]\n" if name == "pyproject.toml" else "[verify]\n"
     (repository / name).write_text(table + line)
-    done = run("verify", "model.tflite", cwd=repository)
-    assert done.returncode == 2
-    assert done.stderr == (
+    result = run("verify", "model.tflite", cwd=repository)
+    assert result.returncode == 2
+    assert result.stderr == (
         f"error: {name} sets --pipeline of verify, which a file of the current folder may not; "
         f"give --pipeline on the command line, or under [verify] in {home}\n"
     )
@@ -175,8 +175,8 @@ def test_a_flag_the_environment_the_folder_and_the_user_in_this_order(repository
     assert "alpha -1.5" in run("export", cwd=repository).stderr
     environment = {"MOBILEDEPLOY_EXPORT_ALPHA": "-2.5"}
     assert "alpha -2.5" in run("export", cwd=repository, **environment).stderr
-    done = run("export", "--alpha", "-3.5", cwd=repository, **environment)
-    assert "alpha -3.5" in done.stderr
+    result = run("export", "--alpha", "-3.5", cwd=repository, **environment)
+    assert "alpha -3.5" in result.stderr
 
 
 ADB = """
@@ -191,7 +191,7 @@ print(os.environ["MOBILEDEPLOY_ADB"])
 
 def adb(cwd, **environment):
     """The program that a bench in that folder would call."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-P", "-c", ADB],
         cwd=cwd,
         env=os.environ | environment,
@@ -199,7 +199,7 @@ def adb(cwd, **environment):
         text=True,
         timeout=60,
     )
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def test_the_environment_says_what_a_folder_may_not(repository):
@@ -233,16 +233,16 @@ def test_a_user_without_a_home_has_no_file(monkeypatch, repository):
 def test_the_user_s_file_is_named_by_its_path(repository, home):
     home.parent.mkdir(parents=True)
     home.write_text("[export]\nalfa = 1\n")
-    done = run("export", cwd=repository)
-    assert done.returncode == 2
-    assert f"error: {home} sets 'alfa', which export does not have" in done.stderr
+    result = run("export", cwd=repository)
+    assert result.returncode == 2
+    assert f"error: {home} sets 'alfa', which export does not have" in result.stderr
 
 
 # Where a result may go
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "value", "said"),
+    ("command", "name", "value", "message"),
     [
         ("report", "out", "/etc/report.html", "outside of the current folder"),
         ("report", "out", "../report.html", "outside of the current folder"),
@@ -262,14 +262,14 @@ def test_the_user_s_file_is_named_by_its_path(repository, home):
     ],
 )
 def test_a_folder_s_file_has_results_written_in_the_folder_only(
-    command, name, value, said, repository, home
+    command, name, value, message, repository, home
 ):
     (repository / "linked").symlink_to(repository.parent)
     (repository / "report.html").symlink_to(repository.parent / "precious.html")
     (repository / "round").symlink_to("round")
     with pytest.raises(UsageError) as refused:
         said_by(repository, command, name, value)
-    assert said in refused.value.message
+    assert message in refused.value.message
     assert f"sets --{name} of {command} to {value}, " in refused.value.message
     assert str(home) in refused.value.hint
     assert said_by(repository, command, name, value, own=True) == {name: value}
@@ -283,10 +283,10 @@ def test_a_folder_s_file_names_results_within_it(value, repository):
 def test_a_file_out_of_the_folder_is_not_replaced(repository):
     (repository.parent / "precious.html").write_text("mine")
     (repository / "mobiledeploy.toml").write_text('[report]\nout = "../precious.html"\n')
-    done = run("report", cwd=repository)
-    assert done.returncode == 2
+    result = run("report", cwd=repository)
+    assert result.returncode == 2
     assert "error: mobiledeploy.toml sets --out of report to ../precious.html, outside" in (
-        done.stderr
+        result.stderr
     )
     assert (repository.parent / "precious.html").read_text() == "mine"
 
@@ -303,7 +303,7 @@ def test_a_value_of_another_type_is_named(command, option, repository):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("alpha = true", "--alpha of export: true or false is neither text nor a number"),
         ("alpha = {}", "--alpha of export: a table is neither"),
@@ -334,12 +334,12 @@ def test_a_value_of_another_type_is_named(command, option, repository):
         (f"a = {'[' * 5000}", "mobiledeploy.toml cannot be read"),
     ],
 )
-def test_a_wrong_value_is_one_line_and_two(line, said, repository):
+def test_a_wrong_value_is_one_line_and_two(line, message, repository):
     (repository / "mobiledeploy.toml").write_text(f"[export]\n{line}\n")
-    done = run("export", cwd=repository)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    result = run("export", cwd=repository)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
     assert os.listdir(repository) == ["mobiledeploy.toml"]
 
 
@@ -354,20 +354,22 @@ def test_a_wrong_value_is_one_line_and_two(line, said, repository):
 )
 def test_something_else_than_tables_is_no_defect(name, text, repository):
     (repository / name).write_text(text)
-    done = run("models", cwd=repository)
-    assert done.returncode == (0 if text == "tool = 1\n" else 2), done.stderr
+    result = run("models", cwd=repository)
+    assert result.returncode == (0 if text == "tool = 1\n" else 2), result.stderr
 
 
 def test_lists_are_what_has_commas_on_the_command_line(repository):
     given = {"recipe": ["int8_ptq", "float32"], "keep_float": ["a,b", "c"], "mean": [1, 2.5, 3]}
-    said = {name: said_by(repository, "export", name, value)[name] for name, value in given.items()}
-    assert said == {
+    message = {
+        name: said_by(repository, "export", name, value)[name] for name, value in given.items()
+    }
+    assert message == {
         "recipe": "int8_ptq,float32",
         "keep_float": ("a,b", "c"),
         "mean": "1,2.5,3",
     }
     with CONTEXT:
-        ctx = export.command.make_context("export", [], default_map=said)
+        ctx = export.command.make_context("export", [], default_map=message)
     assert ctx.params["keep_float"] == ("a,b", "c")
     assert ctx.params["recipe"] == ("int8_ptq", "float32")
     assert ctx.params["mean"] == (1.0, 2.5, 3.0)
@@ -393,10 +395,10 @@ def test_a_result_that_nobody_named_does_not_leave_the_folder(name, argv, flag, 
     outside = repository.parent / "outside"
     outside.write_text("mine")
     (repository / name).symlink_to(outside)
-    done = run(*argv, cwd=repository)
-    assert done.returncode == 2
-    assert f"{name} is a link to {outside}" in done.stderr
-    assert f"say {flag} {name}" in done.stderr
+    result = run(*argv, cwd=repository)
+    assert result.returncode == 2
+    assert f"{name} is a link to {outside}" in result.stderr
+    assert f"say {flag} {name}" in result.stderr
     named = run(*argv, flag, name, cwd=repository)
     assert "is a link" not in named.stderr
     (repository / name).unlink()

@@ -69,30 +69,30 @@ def arrays(path: Path) -> dict[str, Any]:
 
 
 def test_what_is_refused_is_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [*PROGRAM, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "is not a known data set" in done.stderr
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "is not a known data set" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_help_names_the_schedules() -> None:
-    shown = CliRunner().invoke(train.command, ["--help"]).output
+    output = CliRunner().invoke(train.command, ["--help"]).output
     for word in ("paper", "v2", "finetune", "--teacher", "--label-smoothing", "--input-range"):
-        assert word in shown
+        assert word in output
 
 
 @pytest.mark.parametrize(("count", "best"), [(1, 0), (3, 1), (100, 57)])
 def test_a_table_shows_some_epochs_and_the_kept_one(count: int, best: int) -> None:
-    shown = train_verb._some(count, best)
-    assert len(shown) <= 10
-    assert {0, best, count - 1} <= set(shown) <= set(range(count))
+    output = train_verb._some(count, best)
+    assert len(output) <= 10
+    assert {0, best, count - 1} <= set(output) <= set(range(count))
 
 
 @pytest.mark.slow
@@ -118,10 +118,10 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(data: Path) -> None:
     assert not (data / "broken" / "run.json").exists()
 
     again = started(data, "--epochs", "4", "--out", "broken", "--ema")
-    said = again.communicate()[1]
+    message = again.communicate()[1]
     assert again.returncode == 0
-    assert "going on after epoch" in said
-    assert "epoch 1 of 4" not in said
+    assert "going on after epoch" in message
+    assert "epoch 1 of 4" not in message
     assert len((data / "broken" / "log.csv").read_text().splitlines()) == 5
     one, other = (arrays(data / name / "weights.h5") for name in ("whole", "broken"))
     assert one.keys() == other.keys()
@@ -134,11 +134,11 @@ def test_an_interrupt_is_answered_at_once_and_says_how_to_go_on(data: Path) -> N
     process = started(data, "--epochs", "50", "--out", "run")
     until(process, "epoch 1 of 50")
     process.send_signal(signal.SIGINT)
-    begun = time.perf_counter()
-    said = process.communicate()[1]
-    assert time.perf_counter() - begun < 3
+    start = time.perf_counter()
+    message = process.communicate()[1]
+    assert time.perf_counter() - start < 3
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; the same command resumes the training"
+    assert message.splitlines()[-1] == "interrupted; the same command resumes the training"
 
 
 def workers(data: Path, *outs: str, epochs: int) -> list[subprocess.Popen[str]]:
@@ -208,6 +208,6 @@ def test_one_host_with_a_mirrored_network(data: Path) -> None:
 def test_the_next_command_can_be_pasted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data)
     options = ["--alpha", "0.25", "--res", "32", "--data", "data.npz", "--epochs", "1"]
-    done = CliRunner().invoke(train.command, [*options, "--out", "my runs/first"])
-    assert done.exit_code == 0, done.output
-    assert "Next: mobiledeploy export 'my runs/first'" in done.output
+    result = CliRunner().invoke(train.command, [*options, "--out", "my runs/first"])
+    assert result.exit_code == 0, result.output
+    assert "Next: mobiledeploy export 'my runs/first'" in result.output

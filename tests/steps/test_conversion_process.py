@@ -33,8 +33,8 @@ class Listener:
     def __init__(self):
         self.warnings, self.steps, self.said = [], [], []
 
-    def progress(self, what, done, total):
-        self.steps.append((what, done, total))
+    def progress(self, what, result, total):
+        self.steps.append((what, result, total))
 
     def warn(self, warning):
         self.warnings.append(warning)
@@ -147,14 +147,14 @@ def best(tmp_path, count):
     listener = Listener()
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
     data = str(image_files(tmp_path / "images", count))
-    asked = request(
+    options = request(
         tmp_path,
         source=Source(spec),
         jobs=(("int8_best", "tflite"), ("int8_best", "onnx"), ("float32", "tflite")),
         data=DataRef(data, "validation", (64, 64)),
         golden=(0,),
     )
-    files, _ = conversion_process.produce(asked, tmp_path / "log", listener)
+    files, _ = conversion_process.produce(options, tmp_path / "log", listener)
     return files, listener
 
 
@@ -258,22 +258,22 @@ def test_images_of_another_range_than_the_training_had_are_said(tmp_path):
         preprocessing=Preprocessing((0.0, 255.0)),
     )
     weights = str(REPOSITORY / "models" / "weights" / "mobilenet_v1_0.25.h5")
-    said = {}
+    message = {}
     for name, own in (
         ("wrong", wrong),
         ("right", dataclasses.replace(wrong, preprocessing=Preprocessing((-1.0, 1.0)))),
     ):
         listener = Listener()
-        asked = request(
+        options = request(
             tmp_path,
             source=Source(own, weights=weights),
             jobs=(("int8_ptq", "tflite"),),
             data=DataRef("demo", "validation", (64, 64)),
         )
-        conversion_process.produce(asked, tmp_path / "log", listener)
-        said[name] = listener.warnings
-    assert said["right"] == []
-    (warning,) = said["wrong"]
+        conversion_process.produce(options, tmp_path / "log", listener)
+        message[name] = listener.warnings
+    assert message["right"] == []
+    (warning,) = message["wrong"]
     assert warning.name == "unlike-training"
     assert "scaled to 0,255" in warning.message
     assert "BatchNorm fit pixels of -1,1" in warning.message
@@ -296,13 +296,13 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
     path = tmp_path / kind
     model.save(path)
     spec = dataclasses.replace(request(tmp_path).source.spec, card=None)
-    asked = request(
+    options = request(
         tmp_path,
         source=Source(spec, file=model_files.detect(path)),
         data=DataRef("demo", "validation", (32, 32)),
     )
     with pytest.raises(InputError, match=r"broken.*NaN or infinite"):
-        conversion_process.produce(asked, tmp_path / "log", Listener())
+        conversion_process.produce(options, tmp_path / "log", Listener())
 
 
 def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):
@@ -331,9 +331,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     )
     script = 'mount -t tmpfs -o size=200k none "$1" && exec "$0" -c "$2" "$1"'
     argv = ["unshare", "-Urm", "sh", "-c", script, sys.executable, str(tmp_path), code]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    namespaces.need(done)
-    assert done.stdout.splitlines() == [
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    namespaces.need(result)
+    assert result.stdout.splitlines() == [
         f"UsageError cannot write in {tmp_path}: no space left on device; free some space",
         "[]",
     ]
@@ -362,37 +362,37 @@ def kill_the_next_child(number):
 def test_a_killed_child_is_an_error_and_not_a_hang(cold, number, tmp_path):
     """Nobody's fault but the machine's, whatever TensorFlow has printed before."""
     thread = kill_the_next_child(number)
-    with pytest.raises(DeviceError) as caught:
+    with pytest.raises(DeviceError) as error_info:
         conversion_process.produce(request(tmp_path), tmp_path / "log", Listener())
     thread.join()
-    assert caught.value.message.startswith(f"the conversion was killed by signal {int(number)}")
-    assert caught.value.hint in ("close other programs and try again", "try again")
+    assert error_info.value.message.startswith(f"the conversion was killed by signal {int(number)}")
+    assert error_info.value.hint in ("close other programs and try again", "try again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
 def test_a_child_that_crashes_names_the_file_that_it_read(cold, number, tmp_path):
     spec = request(tmp_path).source.spec
-    asked = request(tmp_path, source=Source(spec, weights=str(tmp_path / "odd.h5")))
+    options = request(tmp_path, source=Source(spec, weights=str(tmp_path / "odd.h5")))
     thread = kill_the_next_child(number)
     name = number.name
     with pytest.raises(InputError, match=rf"the conversion crashed on odd.h5 \({name}\); the file"):
-        conversion_process.produce(asked, tmp_path / "log", Listener())
+        conversion_process.produce(options, tmp_path / "log", Listener())
     thread.join()
 
 
 def test_a_child_that_crashes_on_nothing_is_a_defect(cold, tmp_path):
     thread = kill_the_next_child(signal.SIGSEGV)
-    with pytest.raises(DeployError, match=r"the conversion crashed \(SIGSEGV\)") as caught:
+    with pytest.raises(DeployError, match=r"the conversion crashed \(SIGSEGV\)") as error_info:
         conversion_process.produce(request(tmp_path), tmp_path / "log", Listener())
     thread.join()
-    assert caught.value.exit_code == 70
+    assert error_info.value.exit_code == 70
 
 
 def test_weights_of_another_alpha_are_refused_by_alpha(tmp_path, real_data):
     file = real_data / "imagenet" / "mobilenet_7_5_224_tf.h5"
-    asked = request(tmp_path, source=Source(request(tmp_path).source.spec, weights=str(file)))
+    options = request(tmp_path, source=Source(request(tmp_path).source.spec, weights=str(file)))
     with pytest.raises(InputError, match=r"--alpha 0\.75"):
-        conversion_process.produce(asked, tmp_path / "log", Listener())
+        conversion_process.produce(options, tmp_path / "log", Listener())
     assert list(tmp_path.glob("*.tflite")) == []
 
 
@@ -405,7 +405,7 @@ def trained(tmp_path, name, listener):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(32, 32))
     folder = tmp_path / name
     folder.mkdir()
-    asked = request(
+    options = request(
         folder,
         source=Source(spec),
         jobs=(("int8_qat", "tflite"),),
@@ -413,15 +413,15 @@ def trained(tmp_path, name, listener):
         data=DataRef("demo", "held", (32, 32)),
         unfinished=str(tmp_path / "unfinished"),
     )
-    (file,), _ = conversion_process.produce(asked, folder / "log", listener)
+    (file,), _ = conversion_process.produce(options, folder / "log", listener)
     return Path(file.path).read_bytes()
 
 
 @pytest.mark.slow
 def test_a_training_that_is_broken_off_goes_on_and_ends_where_an_unbroken_one_does(tmp_path):
     class Breaks(Listener):
-        def progress(self, what, done, total):
-            if "part 3" in what and done > 5:
+        def progress(self, what, result, total):
+            if "part 3" in what and result > 5:
                 raise Broken
 
     with pytest.raises(Broken):
@@ -451,7 +451,7 @@ def test_training_images_are_read_once_and_few_are_said(tmp_path):
 def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
     data = DataRef(str(image_files(tmp_path / "images", 20)), "validation", (64, 64))
-    asked = request(
+    options = request(
         tmp_path,
         source=Source(spec),
         jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
@@ -459,7 +459,7 @@ def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
         golden=(0,),
         keep_float=("conv_pw_3", "conv_preds"),
     )
-    files, _ = conversion_process.produce(asked, tmp_path / "log", Listener())
+    files, _ = conversion_process.produce(options, tmp_path / "log", Listener())
     kept = {
         file.format: FORMATS.load(file.format).float_layers(
             FORMATS.load(file.format).inspect(Path(file.path).read_bytes())

@@ -102,8 +102,8 @@ def test_no_fewer_multiplications_than_the_network_has(emulator, exported, here)
     network = analyze_verb.analyze(path)
     c = counted(path, "cortex-a76")
     # Four multiply-adds in each; less is not possible, and much more would be waste.
-    done = 4 * c.by_class["fmla"]
-    assert network.mult_adds <= done < 1.5 * network.mult_adds
+    result = 4 * c.by_class["fmla"]
+    assert network.mult_adds <= result < 1.5 * network.mult_adds
 
 
 def test_what_cannot_be_counted_is_refused(emulator, exported, here) -> None:

@@ -217,9 +217,9 @@ def test_a_file_whose_answer_no_layer_makes_is_refused(plain, tmp_path):
     model.graph.output[0].name = model.graph.input[0].name
     path.write_bytes(model.SerializeToString())
     record = artifacts.record_path(path)
-    told = json.loads(record.read_text())
-    told |= {"sha256": records.sha256(path), "size_bytes": path.stat().st_size}
-    record.write_text(json.dumps(told))
+    messages = json.loads(record.read_text())
+    messages |= {"sha256": records.sha256(path), "size_bytes": path.stat().st_size}
+    record.write_text(json.dumps(messages))
     with pytest.raises(InputError, match=r"int8_ptq.onnx does not fit together: no layer makes"):
         verb.diagnose(path)
 
@@ -278,6 +278,6 @@ def test_an_image_that_cannot_be_is_refused_beforehand(tmp_path, monkeypatch):
         quantization_plot.check(tmp_path / "none" / "a.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingError, match="matplotlib is not installed") as caught:
+    with pytest.raises(MissingError, match="matplotlib is not installed") as error_info:
         quantization_plot.check(tmp_path / "a.png")
-    assert "mobiledeploy[plot]" in caught.value.hint
+    assert "mobiledeploy[plot]" in error_info.value.hint

@@ -39,38 +39,38 @@ def test_counts_are_told_by_layer_the_greatest_change_first(here: Path) -> None:
         counted(instructions=1000, by_layer=before),
         counted("b" * 64, instructions=800, by_layer=after, versions={"qemu": "9"}),
     )
-    done = diff("1", "2")
-    assert (done.kind, done.values, done.ratio, done.interval) == (
+    result = diff("1", "2")
+    assert (result.kind, result.values, result.ratio, result.interval) == (
         "counted",
         (1000, 800),
         0.8,
         (0.8, 0.8),
     )
-    assert done.models == ("net m.h5 float32.tflite", "net m.h5 int8_ptq.tflite")
-    assert [(x.a and x.a.name, x.b and x.b.name, x.change) for x in done.layers] == [
+    assert result.models == ("net m.h5 float32.tflite", "net m.h5 int8_ptq.tflite")
+    assert [(x.a and x.a.name, x.b and x.b.name, x.change) for x in result.layers] == [
         ("conv_1", "conv_a", -210),
         ("conv_2", "conv_b", -50),
         (None, "quantize_0", 20),
         ("dw_1", "dw_a", 5),
         ("pool_1", "pool_a", 0),
     ]
-    assert done.between == (40, 75)
-    assert done.facts == (
+    assert result.between == (40, 75)
+    assert result.facts == (
         DifferentFact("artifact", "a" * 12, "b" * 12),
         DifferentFact("qemu", "8", "9"),
     )
-    said = cli("1", "2", "--most", "2")
-    assert "1,000 instructions → 800 instructions, -20.0 %\n" in said
-    assert "f32 → sdot" in said
-    assert "3 more layers" in said
+    message = cli("1", "2", "--most", "2")
+    assert "1,000 instructions → 800 instructions, -20.0 %\n" in message
+    assert "f32 → sdot" in message
+    assert "3 more layers" in message
 
 
 def test_a_count_without_layers_has_a_ratio_alone(here: Path) -> None:
     keep(counted(by_layer=by_layer(conv_1=1)), counted(instructions=110_000))
-    done = diff("1", "2")
-    assert (done.layers, done.between) == ((), None)
-    assert done.ratio == pytest.approx(1.1)
-    assert done.models == ("a" * 12,) * 2
+    result = diff("1", "2")
+    assert (result.layers, result.between) == ((), None)
+    assert result.ratio == pytest.approx(1.1)
+    assert result.models == ("a" * 12,) * 2
     assert "does not report layers" in cli("1", "2")
 
 
@@ -100,26 +100,26 @@ def test_times_have_the_interval_of_regress_and_what_they_were_taken_with(here: 
     )
     keep(artifact(), measured(facts_before=facts), new)
     results.results_export(here / "one.jsonl")
-    done = diff("1", "2")
-    low, high = done.interval
-    assert 1.15 < low < done.ratio == 1.2 < high < 1.25
-    assert done.facts == (
+    result = diff("1", "2")
+    low, high = result.interval
+    assert 1.15 < low < result.ratio == 1.2 < high < 1.25
+    assert result.facts == (
         DifferentFact("threads", "1", "2"),
         DifferentFact("delegated", "1/1 xnnpack", "0/1 xnnpack"),
         DifferentFact("governor", "powersave", "performance"),
     )
-    assert done.warnings == (warning,)
-    assert done.layers == ()
-    assert records.loads(FigureDifference, cli("1", "2", "--json")) == done
+    assert result.warnings == (warning,)
+    assert result.layers == ()
+    assert records.loads(FigureDifference, cli("1", "2", "--json")) == result
     assert "+20.0 % (+" in cli("1", "2")
 
 
 def test_estimates_tell_what_they_were_fitted_to(here: Path) -> None:
     new = estimated(ns=6e6)
     keep(estimated(), dataclasses.replace(new, fit=dataclasses.replace(new.fit, points=12)))
-    done = diff("1", "2")
-    assert done.interval == (1.2, 1.2)
-    assert done.facts == (
+    result = diff("1", "2")
+    assert result.interval == (1.2, 1.2)
+    assert result.facts == (
         DifferentFact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),
     )
 
@@ -143,7 +143,7 @@ def test_refusals(here: Path) -> None:
     keep(measured(ns=0, spread=0))
     (here / "a.tflite.json").write_text(records.dumps(artifact()))
     (here / "odd.json").write_text("[" * 100_000)
-    for a, kind, said in (
+    for a, kind, message in (
         ("2", UsageError, "2 is counted and 1 is measured"),
         ("99", UsageError, "store.db has no figure 99"),
         ("999999999999999999", UsageError, "has no figure"),
@@ -155,7 +155,7 @@ def test_refusals(here: Path) -> None:
         ("odd.json", InputError, "odd.json is not JSON"),
         ("a.tflite.json", InputError, "is the record of an artifact; name a.tflite itself"),
     ):
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=message):
             diff(a, "1")
     assert "1 is measured and 2 is counted" in cli("1", "2", code=2)
     assert "one is a figure, the other an artifact" in cli("a.tflite", "1", code=2)

@@ -251,20 +251,20 @@ def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
 ) -> None:
     write("phone", work, FLOAT)
     int8, gone = exported["int8_ptq", "tflite"], here / "gone.tflite"
-    done = bench([int8, gone, path], device="phone")
-    assert done.paths == (str(path),)
-    assert [m.kind for m in done.measurements] == ["estimated"]
-    assert [(f.what, f.exit_code) for f in done.failed] == [(str(int8), 2), (str(gone), 7)]
-    shown = CliRunner().invoke(command, [str(int8), str(path), "--device", "phone"])
-    assert shown.exit_code == 2
-    assert "estimated" in shown.stdout
-    (error,) = [line for line in shown.stderr.splitlines() if line.startswith("error: ")]
+    result = bench([int8, gone, path], device="phone")
+    assert result.paths == (str(path),)
+    assert [m.kind for m in result.measurements] == ["estimated"]
+    assert [(f.what, f.exit_code) for f in result.failed] == [(str(int8), 2), (str(gone), 7)]
+    output = CliRunner().invoke(command, [str(int8), str(path), "--device", "phone"])
+    assert output.exit_code == 2
+    assert "estimated" in output.stdout
+    (error,) = [line for line in output.stderr.splitlines() if line.startswith("error: ")]
     assert "has no points of int8" in error
     # Of the card's range.
     write("phone", a_hundred_times(work), FLOAT)
-    done = bench([path, gone], device="phone")
-    assert [f.exit_code for f in done.failed] == [7, 7]
-    assert "outside the range" in done.failed[0].message
+    result = bench([path, gone], device="phone")
+    assert [f.exit_code for f in result.failed] == [7, 7]
+    assert "outside the range" in result.failed[0].message
 
 
 def test_a_few_points_borrow_their_shape_and_say_so(config, path, work, heard) -> None:

@@ -26,13 +26,13 @@ def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, h
         order = ExportConfig(alpha=0.25, res=64, recipes=recipes, formats=("tflite",), data=data)
         return plan(order, heard)
 
-    def made(done: ExportPlan) -> None:
-        done.folder.mkdir(parents=True, exist_ok=True)
-        for recipe, format_ in done.jobs:
+    def made(result: ExportPlan) -> None:
+        result.folder.mkdir(parents=True, exist_ok=True)
+        for recipe, format_ in result.jobs:
             record = dataclasses.replace(
-                artifact(recipe=recipe), data=done.data, calibration=done.calibration
+                artifact(recipe=recipe), data=result.data, calibration=result.calibration
             )
-            (done.folder / f"{recipe}.{format_}.json").write_text(records.dumps(record))
+            (result.folder / f"{recipe}.{format_}.json").write_text(records.dumps(record))
 
     a, b = photos(here / "a", 1), photos(here / "b", 2)
     plain = Path("build", "mobilenet_v1_0.25_64_demo")
@@ -57,9 +57,9 @@ def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, h
 def test_the_drawn_images_are_the_same_whatever_they_are_drawn_by(here: Path, heard) -> None:
     """Their identity changes with the code that draws them, and an upgrade is no other data."""
     order = ExportConfig(alpha=0.25, res=64, recipes=("int8_ptq",), formats=("tflite",))
-    done = plan(order, heard)
-    done.folder.mkdir(parents=True)
-    old = dataclasses.replace(done.data, identity="of an earlier version")
+    result = plan(order, heard)
+    result.folder.mkdir(parents=True)
+    old = dataclasses.replace(result.data, identity="of an earlier version")
     record = dataclasses.replace(artifact(), data=old)
-    (done.folder / "float32.tflite.json").write_text(records.dumps(record))
-    assert plan(order, heard).folder == done.folder
+    (result.folder / "float32.tflite.json").write_text(records.dumps(record))
+    assert plan(order, heard).folder == result.folder

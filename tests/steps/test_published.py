@@ -80,7 +80,7 @@ def test_an_unknown_table_gets_a_suggestion():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GRID.replace("params_M", "params"), "columns"),
         (GRID.replace("0.5,,160", "half,,160"), "line 2: could not convert"),
@@ -93,9 +93,9 @@ def test_an_unknown_table_gets_a_suggestion():
         (LAYERS.replace("Conv,2", "Conv,two"), "line 2"),
     ],
 )
-def test_a_wrong_table_is_named_with_its_line(folder, text, said):
+def test_a_wrong_table_is_named_with_its_line(folder, text, message):
     (folder / "mine.csv").write_text(text)
-    with pytest.raises(InputError, match=rf"mine\.csv.*{said}"):
+    with pytest.raises(InputError, match=rf"mine\.csv.*{message}"):
         published.load("mine")
 
 

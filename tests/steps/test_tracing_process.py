@@ -136,5 +136,7 @@ def test_libraries_leave_nothing_in_the_users_home(cold, model_files, tmp_path, 
     for name in ("CACHE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
     analyze.analyze(model_files / "k2_saved")
-    left = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
-    assert left <= {("CACHE", "mobiledeploy")}
+    remaining = {
+        path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert remaining <= {("CACHE", "mobiledeploy")}

@@ -90,8 +90,10 @@ def test_a_finished_file_is_read_without_tensorflow(converted, tmp_path):
         "heavy = {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)\n"
         "print(found.mult_adds, *heavy)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(V1_QUARTER_64)]
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == [str(V1_QUARTER_64)]
 
 
 def test_a_model_of_ones_own_needs_no_preprocessing(model_files, tmp_path):
@@ -132,7 +134,7 @@ def test_a_published_model_and_what_its_authors_made_of_it_cost_the_same(real_da
 
 
 @pytest.mark.parametrize(
-    ("order", "said"),
+    ("order", "message"),
     [
         ({"arch": "mobilenet_v9"}, "did you mean mobilenet_v"),
         ({"arch": "googlenet", "alpha": 0.5}, "googlenet has no alpha"),
@@ -144,15 +146,15 @@ def test_a_published_model_and_what_its_authors_made_of_it_cost_the_same(real_da
         ({"file": "k2.h5", "classes": 3}, "--classes does not go with a model file"),
     ],
 )
-def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
+def test_what_does_not_go_together_is_a_usage_error(order, message, model_files):
     if "file" in order:
         order = order | {"file": model_files / order["file"]}
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         verb.analyze(order.pop("file", None), **order)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("k2_weights.h5", "holds weights without a model"),
         ("k3_lambda.keras", "code of its own.*--unsafe"),
@@ -160,8 +162,8 @@ def test_what_does_not_go_together_is_a_usage_error(order, said, model_files):
         ("nowhere.h5", "cannot be read"),
     ],
 )
-def test_what_cannot_be_counted_is_refused(name, said, model_files):
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_counted_is_refused(name, message, model_files):
+    with pytest.raises(InputError, match=message):
         verb.analyze(model_files / name)
 
 
@@ -219,9 +221,9 @@ def test_its_command_builds_it_here():
 
 
 def test_nothing_fits_names_the_nearest():
-    with pytest.raises(UsageError, match="no published network fits") as caught:
+    with pytest.raises(UsageError, match="no published network fits") as error_info:
         verb.analyze_best(max_mult_adds=10_000_000, min_top1=45)
-    assert "the nearest is" in caught.value.hint
+    assert "the nearest is" in error_info.value.hint
     with pytest.raises(UsageError, match="is not an accuracy"):
         verb.analyze_best(min_top1=0.65)
     with pytest.raises(UsageError, match="is not an accuracy"):

@@ -112,13 +112,13 @@ def test_a_delegate_that_stays_out_is_warned_of(exported, here, heard) -> None:
 
 def test_invalid_requests_are_refused(exported, here, heard) -> None:
     path = [exported["float32", "tflite"]]
-    for given, said in (
+    for given, message in (
         ({"runner": "nativ"}, "no runners named 'nativ'"),
         ({"runtime": "tensorrt"}, "no runtime 'tensorrt'; there are .*litert"),
         ({"delegate": "gpu"}, "no delegate 'gpu'; there are xnnpack, none"),
         ({"threads": 0}, "0 threads"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             bench(path, reporter=heard, **given)
     with pytest.raises(InputError, match="does not exist"):
         bench([here / "nothing.tflite"], reporter=heard)
@@ -129,24 +129,24 @@ def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     shutil.copy(path, bare)
     # Its golden image is not beside it, which is found out when its turn comes.
     artifacts.record_path(bare).write_text(artifacts.record_path(path).read_text())
-    done = bench([gone, bare, path], runs=10, reporter=heard)
-    assert done.paths == (str(path),)
-    assert [m.artifact_sha256 for m in done.measurements] == [artifacts.load(path).sha256]
-    assert [(f.what, f.exit_code) for f in done.failed] == [(str(gone), 7), (str(bare), 7)]
-    done = bench([gone, path], runs=12, reporter=heard)
-    assert [f.message for f in done.failed] == [f"{gone} does not exist"]
+    result = bench([gone, bare, path], runs=10, reporter=heard)
+    assert result.paths == (str(path),)
+    assert [m.artifact_sha256 for m in result.measurements] == [artifacts.load(path).sha256]
+    assert [(f.what, f.exit_code) for f in result.failed] == [(str(gone), 7), (str(bare), 7)]
+    result = bench([gone, path], runs=12, reporter=heard)
+    assert [f.message for f in result.failed] == [f"{gone} does not exist"]
     with Store.open() as store:
         kept = store.measurements_of(artifacts.load(path).sha256)
         assert [len(m.samples_ns) for m in kept] == [12, 10]
-    shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10"])
-    assert shown.exit_code == 7
-    assert "measured on" in shown.stdout
-    assert [x for x in shown.stderr.splitlines() if x.startswith("error: ")] == [
+    output = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10"])
+    assert output.exit_code == 7
+    assert "measured on" in output.stdout
+    assert [x for x in output.stderr.splitlines() if x.startswith("error: ")] == [
         f"error: {gone} is not there"
     ]
-    shown = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
-    assert shown.exit_code == 7
-    assert len(records.loads(bench_figures.BenchResult, shown.stdout).measurements) == 1
+    output = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
+    assert output.exit_code == 7
+    assert len(records.loads(bench_figures.BenchResult, output.stdout).measurements) == 1
 
 
 def test_a_golden_image_that_is_none_is_named(exported, here, heard) -> None:
@@ -173,9 +173,9 @@ def test_a_golden_image_is_the_one_that_the_record_names(exported, here, heard) 
 
     def refused(named: str) -> str:
         name(named)
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError) as error_info:
             bench([folder / path.name], runs=10, reporter=heard)
-        return caught.value.message
+        return error_info.value.message
 
     # The right content at a place that is none of its own.
     shutil.copy(image, here)
@@ -256,8 +256,8 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
         f"    print({records.line(protocol.Timed((5,) * 10))!r}, flush=True)\n"
         "    time.sleep(0.05)"
     )
-    asked = recording.BenchRequest("host", "python", None, 1, None, 6, 1.0, False)
-    timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
+    options = recording.BenchRequest("host", "python", None, 1, None, 6, 1.0, False)
+    timing = timings.Timing(path, artifacts.load(path), options, False, heard)
     child = _child.Child([sys.executable, "-c", script])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timings, "PATIENCE_S", 1.0)
@@ -269,9 +269,9 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
 def test_a_time_limit_stands_for_a_number_of_runs(exported, here, heard) -> None:
     """The short blocks that try a phone's clocks are short, whatever was asked for."""
     path = exported["int8_ptq", "tflite"]
-    asked = recording.BenchRequest("host", "python", None, 1, None, 10**9, 600.0, False)
-    timing = timings.Timing(path, artifacts.load(path), asked, False, heard)
-    with timings.open_session(resolve.resolve("host"), asked, None, heard) as session:
+    options = recording.BenchRequest("host", "python", None, 1, None, 10**9, 600.0, False)
+    timing = timings.Timing(path, artifacts.load(path), options, False, heard)
+    with timings.open_session(resolve.resolve("host"), options, None, heard) as session:
         assert sum(timing.measure(session, seconds=0.2).samples_ns) < 60e9
 
 
@@ -333,15 +333,15 @@ def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, m
         assert store.measurement(made.artifact_sha256, made.target) is None
     for each in (file, turns):
         assert each.read_text().count("2025-01-02") == 1
-    done = CliRunner().invoke(command, [str(path), "--device", f"replay:{file}"])
-    assert done.stdout.startswith("recorded on 2025-01-02, measured on ")
+    result = CliRunner().invoke(command, [str(path), "--device", f"replay:{file}"])
+    assert result.stdout.startswith("recorded on 2025-01-02, measured on ")
     turned = [str(path), str(other), "--compare", "--device", f"replay:{turns}"]
-    done = CliRunner().invoke(command, turned)
-    assert done.stdout.startswith("recorded on 2025-01-02, measured on ")
+    result = CliRunner().invoke(command, turned)
+    assert result.stdout.startswith("recorded on 2025-01-02, measured on ")
     for argv in ([], ["--csv"], ["compared"]):
-        shown = CliRunner().invoke(results_command.command, argv).stdout
-        assert "recorded" in shown
-        assert "2025-01-02T02:04" in shown
+        output = CliRunner().invoke(results_command.command, argv).stdout
+        assert "recorded" in output
+        assert "2025-01-02T02:04" in output
     assert "measured, recorded" in REPORTS.load("markdown").render(Report("", results=(row,)))
     # One of an earlier mobiledeploy says nothing: its file does.
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "third.db"))

@@ -117,16 +117,16 @@ def test_too_few_points_of_a_kind_are_refused_or_left_out(tmp_path, works, monke
 
 
 def test_a_card_that_is_there_is_kept(tmp_path, works) -> None:
-    listed = table(tmp_path, works)
-    made = calibrate("mine", csv=listed)
+    listing = table(tmp_path, works)
+    made = calibrate("mine", csv=listing)
     with pytest.raises(UsageError, match="is there already"):
-        calibrate("mine", csv=listed, title="Other")
+        calibrate("mine", csv=listing, title="Other")
     assert device_cards.load("mine") == made.card
-    assert calibrate("mine", csv=listed, title="Other", force=True).card.title == "Other"
+    assert calibrate("mine", csv=listing, title="Other", force=True).card.title == "Other"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("file\nm1.tflite\n", "has no column latency_ms"),
         ("", "has no column file"),
@@ -137,10 +137,10 @@ def test_a_card_that_is_there_is_kept(tmp_path, works) -> None:
         ("file,latency_ms\nm1.tflite,inf\n", "line 2: 'inf' is not a latency in ms"),
     ],
 )
-def test_a_bad_table_is_named_with_its_line(tmp_path, works, text, said) -> None:
+def test_a_bad_table_is_named_with_its_line(tmp_path, works, text, message) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         calibrate("mine", csv=path)
 
 

@@ -43,14 +43,14 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        done = export(
+        result = export(
             alpha=0.25,
             res=96,
             recipe=("float32", "int8_ptq"),
             format="tflite",
             out=folder / "build",
         )
-        made = Path(done.folder)
+        made = Path(result.folder)
         drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
         labels = np.array([drawn.label(i) for i in range(len(drawn))])
         for name, rare in (("often", 40), ("rarely", 12)):
@@ -153,12 +153,12 @@ def test_another_training_is_refused_by_name(place, here):
     folder, path = place
     resealed(folder / "often.json", here / "other.json", weights_sha256="f" * 64)
     weights = artifacts.load(path).spec.weights
-    said = f"weights: {weights.source} {weights.sha256[:12]}, not ffffffffffff; if that is meant"
-    with pytest.raises(InputError, match=said):
+    message = f"weights: {weights.source} {weights.sha256[:12]}, not ffffffffffff; if that is meant"
+    with pytest.raises(InputError, match=message):
         check([path], baseline=here / "other.json", data=str(folder / "often.npz"))
     # To accept it is to accept its float model, too: that of the other one is no anchor.
-    done = update_baseline([path], baseline=here / "other.json", data=str(folder / "often.npz"))
-    assert [(c.recipe, c.flips) for c in done.changes] == [("int8_ptq", None), ("float32", None)]
+    result = update_baseline([path], baseline=here / "other.json", data=str(folder / "often.npz"))
+    assert [(c.recipe, c.flips) for c in result.changes] == [("int8_ptq", None), ("float32", None)]
     report = check([path], baseline=here / "other.json", data=str(folder / "often.npz"))
     assert report.checks[0].outcome == "pass"
 
@@ -167,23 +167,23 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
     folder, path = place
     with np.load(folder / "often.npz") as often:
         np.savez(here / "few.npz", images=often["images"][:100], labels=often["labels"][:100])
-    asked = {"data": str(here / "few.npz"), "baseline": here / "few.json", "reporter": heard}
-    (change, _) = update_baseline([path], **asked).changes
+    options = {"data": str(here / "few.npz"), "baseline": here / "few.json", "reporter": heard}
+    (change, _) = update_baseline([path], **options).changes
     assert change.images == 100
     (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
     assert "100 images can never decide 1 % of top-1 lost: that takes 361" in warning.message
     least = accuracy_check.points(change.decides)
     assert f"--margin {least:g} or more" in warning.advice
     heard.warnings.clear()
-    update_baseline([path], margin=least, **asked)
+    update_baseline([path], margin=least, **options)
     assert "too-few-images" not in {d.name for d in heard.warnings}
-    update_baseline([path], margin=least - 0.02, **asked)
+    update_baseline([path], margin=least - 0.02, **options)
     assert "too-few-images" in {d.name for d in heard.warnings}
     heard.warnings.clear()
-    update_baseline([path], no_labels=True, max_flips=2.0, **asked)
+    update_baseline([path], no_labels=True, max_flips=2.0, **options)
     (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
     assert "2 % of answers changed: that takes 149 without" in warning.message
-    done = subprocess.run(
+    result = subprocess.run(
         [
             sys.executable,
             "-m",
@@ -199,9 +199,9 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0
-    assert f"so many can decide {least:g} points of top-1 or more" in done.stdout
-    assert "[too-few-images]" in done.stderr
+    assert result.returncode == 0
+    assert f"so many can decide {least:g} points of top-1 or more" in result.stdout
+    assert "[too-few-images]" in result.stderr
 
 
 def test_a_class_that_collapsed_is_named(place):
@@ -295,8 +295,8 @@ def test_a_weight_corrupted_on_disk_is_no_artifact_any_more(place):
 
 def test_wrong_preprocessing_of_the_artifact_is_refused_by_name(place):
     artifact = artifacts.load(place[1])
-    said = dataclasses.replace(artifact.spec.preprocessing, input_range=(0.0, 1.0))
-    recorded(place[1], artifact, spec=dataclasses.replace(artifact.spec, preprocessing=said))
+    message = dataclasses.replace(artifact.spec.preprocessing, input_range=(0.0, 1.0))
+    recorded(place[1], artifact, spec=dataclasses.replace(artifact.spec, preprocessing=message))
     with pytest.raises(InputError, match=r"input_range: 0,1, not -1,1; .*--update-baseline"):
         judged(place)
 
@@ -335,13 +335,13 @@ def test_without_a_baseline_the_line_that_makes_one_is_told(place):
 
 
 def test_the_line_that_makes_a_baseline_has_all_that_changes_the_answers(place):
-    asked = {"crop": 0.875, "mean": (0.5, 0.25, 0.125), "channels": "bgr"}
+    options = {"crop": 0.875, "mean": (0.5, 0.25, 0.125), "channels": "bgr"}
     with pytest.raises(MissingError) as error:
         check(
             [place[1]],
             baseline=Path("none.json"),
             runtime="litert",
-            **asked,
+            **options,
             no_labels=True,
         )
     assert error.value.hint == (
@@ -377,8 +377,8 @@ def test_a_baseline_without_a_folder_is_refused_before_anything_is_judged(place,
 def test_an_artifact_that_the_baseline_does_not_hold_is_missing(place):
     folder, path = place
     known = records.loads(Baseline, (folder / "often.json").read_text())
-    left = tuple(e for e in known.accepted if e.recipe == "float32")
-    Path("some.json").write_text(records.dumps(Baseline(left)))
+    remaining = tuple(e for e in known.accepted if e.recipe == "float32")
+    Path("some.json").write_text(records.dumps(Baseline(remaining)))
     with pytest.raises(MissingError, match="no mobilenet_v1_0.25_96 int8_ptq tflite"):
         check([path], baseline=Path("some.json"), data=str(folder / "often.npz"))
 
@@ -465,9 +465,9 @@ def test_only_an_update_writes_and_it_tells_what_changes(place):
     assert change.flips >= 30
     assert change.top1 < change.top1_before - 0.05
     found = check([path], baseline=Path("mine.json"), data=data).checks[0]
-    said = {v.metric: v.outcome for v in found.verdicts if v.metric != "class"}
-    assert said["accuracy"] == "pass"
-    assert said["float"] == "fail"
+    message = {v.metric: v.outcome for v in found.verdicts if v.metric != "class"}
+    assert message["accuracy"] == "pass"
+    assert message["float"] == "fail"
 
 
 def test_a_baseline_is_small_and_the_same_bytes_again(place):
@@ -575,7 +575,9 @@ def test_a_check_imports_no_tensorflow(place):
         f"{str(folder / 'often.json')!r}, '--data', {str(folder / 'often.npz')!r}]\n"
         "code = run(); print('MODULES', *sys.modules); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    loaded = {name.partition(".")[0] for name in done.stdout.partition("MODULES")[2].split()}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    loaded = {name.partition(".")[0] for name in result.stdout.partition("MODULES")[2].split()}
     assert not {"tensorflow", "tf_keras", "keras", "ai_edge_litert.interpreter"} & loaded

@@ -46,7 +46,7 @@ def per_tensor(data: bytes) -> bytes:
 def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data, here):
     images = real_data / "imagenet"
     labels = tuple((images / "labels.txt").read_text().splitlines())
-    done = export(
+    result = export(
         arch="mobilenet_v1",
         alpha=0.75,
         res=224,
@@ -56,7 +56,7 @@ def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data
         format="tflite",
         labels=labels,
     )
-    path = done.path("int8_ptq")
+    path = result.path("int8_ptq")
     update_baseline(path)
     limits = {"margin": 2.0, "float_margin": 5.0}
     (found,) = check(path, **limits).checks
@@ -67,9 +67,9 @@ def test_int8_with_one_scale_per_tensor_fails_where_per_channel_passed(real_data
     spoilt = dataclasses.replace(artifact, sha256=records.sha256(path))
     artifacts.record_path(path).write_text(records.dumps(spoilt))
     (found,) = check(path, **limits).checks
-    said = {v.metric: v for v in found.verdicts}
+    message = {v.metric: v for v in found.verdicts}
     print(*(v.line for v in found.verdicts), sep="\n")
-    assert said["accuracy"].outcome == "fail"
-    assert said["float"].outcome == "fail"
-    assert said["golden"].outcome == "fail"
+    assert message["accuracy"].outcome == "fail"
+    assert message["float"].outcome == "fail"
+    assert message["golden"].outcome == "fail"
     assert found.mcnemar_p < 1e-6

@@ -54,7 +54,7 @@ def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     (here / "cut.jsonl").write_text(line.replace('"rounds":6', '"rounds":7'))
     with pytest.raises(InputError, match="line 1: rounds is not valid"):
         results.results_import(here / "cut.jsonl")
-    shown = CliRunner().invoke(results_command.command, ["compared"])
-    assert shown.exit_code == 0, shown.output
-    assert f"{made.ratio:.3f}" in shown.stdout
-    assert "B over A" in shown.stdout
+    output = CliRunner().invoke(results_command.command, ["compared"])
+    assert output.exit_code == 0, output.output
+    assert f"{made.ratio:.3f}" in output.stdout
+    assert "B over A" in output.stdout

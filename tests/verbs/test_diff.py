@@ -131,9 +131,9 @@ def test_so_they_are_in_tflite(small: Path, reference: str, activations: bool) -
 
 def test_activations_are_of_integers_alone(small: Path, tmp_path: Path) -> None:
     floats, integers = small / "float32.tflite", small / "int8_ptq.tflite"
-    done = diff(floats, integers, activations=True)
-    assert all(p.a.own_sqnr_db is None for p in done.layers if p.a)
-    known = [p.b.own_sqnr_db for p in done.layers if p.b and p.b.own_sqnr_db is not None]
+    result = diff(floats, integers, activations=True)
+    assert all(p.a.own_sqnr_db is None for p in result.layers if p.a)
+    known = [p.b.own_sqnr_db for p in result.layers if p.b and p.b.own_sqnr_db is not None]
     assert len(known) >= 10
     assert all(10 < x < 80 for x in known)
     with pytest.raises(UsageError, match="neither"):
@@ -147,16 +147,16 @@ def test_activations_are_of_integers_alone(small: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 def test_the_same_artifact_has_no_difference(exported, format_) -> None:
     path = exported["int8_ptq", format_]
-    done = diff(path, path)
-    assert done.layers
-    assert all(p.a == p.b and not p.odd for p in done.layers)
+    result = diff(path, path)
+    assert result.layers
+    assert all(p.a == p.b and not p.odd for p in result.layers)
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 def test_weights_are_the_real_values_of_both_recipes(exported, format_) -> None:
     shelf = FORMATS.load(format_)
-    done = diff(exported["float32", format_], exported["int8_ptq", format_])
-    errors = [p.sqnr_db for p in done.layers if p.sqnr_db is not None]
+    result = diff(exported["float32", format_], exported["int8_ptq", format_])
+    errors = [p.sqnr_db for p in result.layers if p.sqnr_db is not None]
     # 8 bits for each channel: about 40 dB, whatever the layer.
     assert len(errors) > 10
     assert all(30 < e < 70 for e in errors)
@@ -175,22 +175,24 @@ def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> Non
     rows = (dataclasses.replace(rows[0], instructions=9),)
     target = dataclasses.replace(CORE, device="emulator:cortex-a53")
     keep(counted(artifact.sha256, 9, by_layer=rows, target=target))
-    done = diff(other, path)
-    (figures,) = done.figures
+    result = diff(other, path)
+    (figures,) = result.figures
     assert (figures.a, figures.b, figures.kind) == (3000, 1000, "counted")
-    assert {p.a.instructions for p in done.layers if p.a} == {3000, None}
-    assert {p.b.instructions for p in done.layers if p.b} == {1000, None}
+    assert {p.a.instructions for p in result.layers if p.a} == {3000, None}
+    assert {p.b.instructions for p in result.layers if p.b} == {1000, None}
 
 
 def test_the_command_line(exported, here) -> None:
     argv = [warm.program(), "-m", "mobiledeploy", "diff"]
     pair = [str(exported["float32", "tflite"]), str(exported["int8_ptq", "onnx"])]
-    done = subprocess.run([*argv, *pair], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "more layers" in done.stdout
-    done = subprocess.run([*argv, *pair, "--json"], capture_output=True, text=True, timeout=60)
-    found = records.loads(Difference, done.stdout)
+    result = subprocess.run([*argv, *pair], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "more layers" in result.stdout
+    result = subprocess.run([*argv, *pair, "--json"], capture_output=True, text=True, timeout=60)
+    found = records.loads(Difference, result.stdout)
     assert all(p.sqnr_db is None for p in found.layers)
-    assert json.loads(done.stdout)["record"] == "Difference"
-    done = subprocess.run([*argv, "no.tflite", pair[0]], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 7
+    assert json.loads(result.stdout)["record"] == "Difference"
+    result = subprocess.run(
+        [*argv, "no.tflite", pair[0]], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 7

@@ -41,10 +41,10 @@ def installed(
         "sys.path[:] = [sys.argv[1]]\n"
         "print(records.dumps(doctor.doctor()))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
     )
-    diagnosis = records.loads(doctor.Installation, done.stdout)
+    diagnosis = records.loads(doctor.Installation, result.stdout)
     found = {part.name: part for part in diagnosis.parts}
     found["warnings"] = {warning.name: warning for warning in diagnosis.warnings}
     return found
@@ -73,9 +73,11 @@ def test_it_imports_no_library():
         "import sys\nfrom mobiledeploy.verbs import doctor\n"
         "doctor.doctor(); doctor.versions(); print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     heavy = {"tensorflow", "tf_keras", "keras", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
-    assert not heavy & set(done.stdout.split())
+    assert not heavy & set(result.stdout.split())
 
 
 def test_a_missing_base_package_is_broken(tmp_path):
@@ -91,8 +93,10 @@ def test_it_works_where_numpy_is_missing():
         "from mobiledeploy.verbs import doctor\n"
         "print(doctor.versions()['onnxruntime'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == metadata.version("onnxruntime")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == metadata.version("onnxruntime")
 
 
 def test_a_package_outside_our_bounds_is_unfit(tmp_path):
@@ -127,7 +131,7 @@ def test_numpy_1_beside_tflite_runtime_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("message", "version"),
     [
         (
             "'Android Debug Bridge version 1.0.41\nVersion 29.0.6-debian\nInstalled as adb'",
@@ -137,9 +141,9 @@ def test_numpy_1_beside_tflite_runtime_is_none(tmp_path):
         ("hello", None),
     ],
 )
-def test_a_program_on_the_path_is_found_with_its_version(said, version, tmp_path, monkeypatch):
+def test_a_program_on_the_path_is_found_with_its_version(message, version, tmp_path, monkeypatch):
     program = tmp_path / "adb"
-    program.write_text(f"#!/bin/sh\necho {said}\n")
+    program.write_text(f"#!/bin/sh\necho {message}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     parts = {part.name: part for part in doctor.doctor().parts}

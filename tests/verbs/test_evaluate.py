@@ -98,10 +98,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
     path = exported[key]
     (made,) = evaluate([path], reporter=heard).evaluations
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True
     )
-    rows = json.loads(done.stdout)
+    rows = json.loads(result.stdout)
     assert [[p.sample, p.label, list(p.classes), list(p.scores)] for p in made.predictions] == rows
     assert made.images == len(rows) == 13
     hits = [row[1] == row[2][0] for row in rows]
@@ -169,11 +169,11 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
     exported, here, heard, archive
 ) -> None:
     data = str(archive)
-    asked = [exported[key] for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"))]
+    options = [exported[key] for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"))]
     floats = [exported[key] for key in (("float32", "tflite"), ("float32", "onnx"))]
     # Not asked for, the float models are found beside them.
-    made = evaluate(asked, data=data, reporter=heard).evaluations
-    again = evaluate([*floats, *asked], data=data, reporter=heard).evaluations
+    made = evaluate(options, data=data, reporter=heard).evaluations
+    again = evaluate([*floats, *options], data=data, reporter=heard).evaluations
     assert [e.agreement for e in again[:2]] == [None, None]
     for int8, float_, same in zip(made, again[:2], again[2:], strict=True):
         best = {p.sample: p.classes[0] for p in float_.predictions}
@@ -285,14 +285,14 @@ def test_nan_in_an_answer_is_the_models_fault(exported, here, heard) -> None:
         evaluate([path], reporter=heard)
     # The others have their answer, and those without one their reason.
     gone, (other,) = here / "gone.onnx", copied(exported, here / "build", ("int8_ptq", "onnx"))
-    done = evaluate((path, gone, other), reporter=heard)
-    assert done.paths == (str(other),)
-    assert done.evaluations[0].agreement is None
-    assert [Path(f.what) for f in done.failed] == [gone, path]
-    shown = CliRunner().invoke(command, [str(path), str(gone), str(other)])
-    assert shown.exit_code == 7
-    assert "int8_ptq.onnx" in shown.stdout
-    assert sum(line.startswith("error: ") for line in shown.stderr.splitlines()) == 2
+    result = evaluate((path, gone, other), reporter=heard)
+    assert result.paths == (str(other),)
+    assert result.evaluations[0].agreement is None
+    assert [Path(f.what) for f in result.failed] == [gone, path]
+    output = CliRunner().invoke(command, [str(path), str(gone), str(other)])
+    assert output.exit_code == 7
+    assert "int8_ptq.onnx" in output.stdout
+    assert sum(line.startswith("error: ") for line in output.stderr.splitlines()) == 2
 
 
 def test_the_demo_images_judge_their_own_models_only(exported, here, heard) -> None:
@@ -353,11 +353,11 @@ def test_what_is_said_of_a_runtime_imports_no_engine(name: str) -> None:
         "print(r.FORMATS, r.DELEGATES, r.PACKAGE, r.PREFERRED, r.PUBLISHED_AS, r.NATIVE);"
         "print(*sys.modules)"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     engines = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "numpy"}
-    assert not engines & set(done.stdout.splitlines()[-1].split())
+    assert not engines & set(result.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("format_", FORMATS.names())

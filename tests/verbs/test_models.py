@@ -49,8 +49,8 @@ class Notes:
     def __init__(self):
         self.warnings, self.steps = [], []
 
-    def progress(self, what, done, total):
-        self.steps.append((what, done, total))
+    def progress(self, what, result, total):
+        self.steps.append((what, result, total))
 
     def warn(self, warning):
         self.warnings.append(warning)
@@ -110,10 +110,10 @@ def test_demo_weights_that_were_changed_or_lost_are_refused(card):
 
 
 def test_an_alpha_without_demo_weights_says_which_have_them(card):
-    with pytest.raises(MissingError, match=r"alpha 0\.75; alpha 0\.25 can be had") as caught:
+    with pytest.raises(MissingError, match=r"alpha 0\.75; alpha 0\.25 can be had") as error_info:
         resolved(card, "demo", alpha=0.75)
-    assert "--weights random" in caught.value.hint
-    assert caught.value.exit_code == 6
+    assert "--weights random" in error_info.value.hint
+    assert error_info.value.exit_code == 6
 
 
 def test_random_weights_need_nothing(card):
@@ -152,7 +152,7 @@ def test_a_spec_is_what_the_card_says_but_for_what_is_asked(card):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"alpha": 0.0}, "alpha 0 is not above 0"),
         ({"alpha": float("nan")}, "alpha nan is not above 0"),
@@ -162,8 +162,8 @@ def test_a_spec_is_what_the_card_says_but_for_what_is_asked(card):
         ({"classes": 1}, "1 classes are not within 2"),
     ],
 )
-def test_an_argument_beyond_the_card_is_refused(card, arguments, said):
-    with pytest.raises(UsageError, match=said):
+def test_an_argument_beyond_the_card_is_refused(card, arguments, message):
+    with pytest.raises(UsageError, match=message):
         card_specs.spec(card, **({"classes": 2} | arguments))
 
 
@@ -219,9 +219,9 @@ def test_what_is_no_weights_file_is_refused_and_not_kept(
     }
     web.files["/mobilenet_2_5_160_tf.h5"] = answers[kind]
     missing = kind in ("truncated", "missing")
-    with pytest.raises(MissingError if missing else InputError, match=web.url) as caught:
+    with pytest.raises(MissingError if missing else InputError, match=web.url) as error_info:
         resolved(card, "imagenet")
-    assert "MOBILEDEPLOY_WEIGHTS_URL" in caught.value.hint
+    assert "MOBILEDEPLOY_WEIGHTS_URL" in error_info.value.hint
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
@@ -240,7 +240,7 @@ def test_a_weights_file_of_the_users(card, tmp_path, published):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("k2.h5", "is a whole model"),
         ("k3.weights.h5", "Keras 3 weights"),
@@ -248,8 +248,8 @@ def test_a_weights_file_of_the_users(card, tmp_path, published):
         ("k2_saved", "is a whole model"),
     ],
 )
-def test_a_file_that_is_no_keras_2_weights_is_refused(card, model_files, name, said):
-    with pytest.raises(InputError, match=said):
+def test_a_file_that_is_no_keras_2_weights_is_refused(card, model_files, name, message):
+    with pytest.raises(InputError, match=message):
         resolved(card, str(model_files / name))
 
 

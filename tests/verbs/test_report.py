@@ -63,9 +63,9 @@ def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
 
 @pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> None:
-    done = report.report(out=here / "out", format=format_)
+    result = report.report(out=here / "out", format=format_)
     content = (here / "out").read_bytes()
-    assert done.size_bytes == len(content)
+    assert result.size_bytes == len(content)
     begins = {
         "png": b"\x89PNG",
         "svg": b"<svg",
@@ -95,10 +95,10 @@ def test_nothing_to_report_is_said(here: Path) -> None:
 
 def test_the_command_line(kept: list[Path], here: Path) -> None:
     argv = [warm.program(), "-m", "mobiledeploy", "report"]
-    done = subprocess.run([*argv, "--kind", "measured"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("report.html: 1 figures")
-    done = subprocess.run([*argv, "--device", "moon"], capture_output=True, text=True)
-    assert (done.returncode, "no figure" in done.stderr) == (2, True)
-    done = subprocess.run([*argv, "--out", "no/where/x.html"], capture_output=True, text=True)
-    assert done.returncode == 2
+    result = subprocess.run([*argv, "--kind", "measured"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("report.html: 1 figures")
+    result = subprocess.run([*argv, "--device", "moon"], capture_output=True, text=True)
+    assert (result.returncode, "no figure" in result.stderr) == (2, True)
+    result = subprocess.run([*argv, "--out", "no/where/x.html"], capture_output=True, text=True)
+    assert result.returncode == 2

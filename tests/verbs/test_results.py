@@ -147,9 +147,9 @@ def test_two_trainings_of_one_network_are_told_apart(here: Path) -> None:
     assert (old.model, old.weights, old.weights_sha256) == ("net", "demo", "1" * 64)
     assert (new.model, new.weights, new.weights_sha256) == ("net", "run", "2" * 64)
     assert (new.data_source, new.data_identity) == ("a/photos", "f" * 64)
-    shown = cli()
-    assert "net demo " in shown and "net run 22222222 " in shown
-    assert "demo validation " in shown and "photos ffffffff " in shown
+    output = cli()
+    assert "net demo " in output and "net run 22222222 " in output
+    assert "demo validation " in output and "photos ffffffff " in output
     assert "weights,weights_sha256,data_source" in cli("--csv")
 
 
@@ -174,8 +174,8 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
     keep(integers(), measured())
     path = saved(here / "base.jsonl")
     keep(integers("b" * 64, "uint8"), measured("b" * 64, ns=1630))
-    shown = cli()
-    assert "int8_ptq.tflite " in shown and "int8_ptq.tflite uint8 " in shown
+    output = cli()
+    assert "int8_ptq.tflite " in output and "int8_ptq.tflite uint8 " in output
     assert [
         line.rpartition(",")[0].rpartition(",")[0].rpartition(",")[2]
         for line in cli("--csv").splitlines()
@@ -193,8 +193,8 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
             measured("c" * 64),
         )
         (one,) = results.results_regress(path).regressions
-        said = "only of other weights: run 22222222 and with --io uint8"
-        assert said in one.verdicts[0].line
+        message = "only of other weights: run 22222222 and with --io uint8"
+        assert message in one.verdicts[0].line
         # A newer one of the same ends is what the baseline's figure is of.
         keep(integers("d" * 64), measured("d" * 64))
         (one,) = results.results_regress(path).regressions
@@ -289,9 +289,9 @@ def test_regress(here: Path, old: object, new: object, outcome: str) -> None:
     path = saved(here / "base.jsonl")
     # Of another commit: other bytes, the same model.
     keep(artifact("b" * 64), dataclasses.replace(new, artifact_sha256="b" * 64))
-    done = results.results_regress(path)
-    assert done.outcome == outcome
-    (one,) = done.regressions
+    result = results.results_regress(path)
+    assert result.outcome == outcome
+    (one,) = result.regressions
     assert (one.accepted_sha256, one.artifact_sha256) == ("a" * 64, "b" * 64)
 
 
@@ -301,22 +301,22 @@ def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
         keep(artifact(), measured())
-        done = results.results_regress(path)
-    assert [(r.model, r.outcome) for r in done.regressions] == [
+        result = results.results_regress(path)
+    assert [(r.model, r.outcome) for r in result.regressions] == [
         ("net", "pass"),
         ("other", "inconclusive"),
     ]
-    assert done.outcome == "inconclusive"
+    assert result.outcome == "inconclusive"
 
 
 def test_a_figure_is_not_held_against_itself(here: Path) -> None:
     """Where nothing was benched since, nothing was compared."""
     keep(artifact(), measured(), counted(), estimated())
     path = saved(here / "base.jsonl")
-    done = results.results_regress(path)
-    assert [r.outcome for r in done.regressions] == ["inconclusive"] * 3
-    said = {r.verdicts[0].line.partition(": ")[2].partition(" (")[0] for r in done.regressions}
-    assert said == {f"not {k} since the baseline" for k in ("measured", "counted", "estimated")}
+    result = results.results_regress(path)
+    assert [r.outcome for r in result.regressions] == ["inconclusive"] * 3
+    message = {r.verdicts[0].line.partition(": ")[2].partition(" (")[0] for r in result.regressions}
+    assert message == {f"not {k} since the baseline" for k in ("measured", "counted", "estimated")}
     assert "not measured since the baseline" in cli("regress", "base.jsonl", code=3)
     # The same count again is a count all the same.
     keep(measured(), counted(), estimated())
@@ -360,14 +360,14 @@ def test_a_warning_of_what_a_figure_is_leaves_it_as_good(here: Path) -> None:
 
 def test_the_command_line(here: Path) -> None:
     keep(artifact(), evaluation(), measured(), counted(), estimated())
-    listed = cli("--kind", "counted").splitlines()
-    assert "100,000" in listed[1] and len(listed) == 2
+    listing = cli("--kind", "counted").splitlines()
+    assert "100,000" in listing[1] and len(listing) == 2
     assert len(records.loads(results.ResultList, cli("--json")).results) == 3
     assert cli("--csv").splitlines()[0].startswith("made_at,artifact_sha256,model")
     cli("export", "base.jsonl", "--newest")
     keep(measured(ns=3000))
-    said = cli("regress", "base.jsonl", "--junit", "out.xml", code=1)
-    assert "fail: net m.h5 float32.tflite on host" in said
+    message = cli("regress", "base.jsonl", "--junit", "out.xml", code=1)
+    assert "fail: net m.h5 float32.tflite on host" in message
     assert 'failures="1"' in Path("out.xml").read_text()
     assert json.loads(cli("regress", "base.jsonl", "--json", code=1))["outcome"] == "fail"
     assert "::error" in cli("regress", "base.jsonl", "--github", code=1)
@@ -384,16 +384,16 @@ def test_a_reader_that_leaves_does_not_change_the_verdict(
     path = saved(here / "base.jsonl")
     keep(measured(ns=ns))
     line = f"{sys.executable} -m mobiledeploy results regress {path} {piped}"
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (code, "")
-    listed = f"{sys.executable} -m mobiledeploy results | head -1; exit ${{PIPESTATUS[0]}}"
-    assert subprocess.run(["bash", "-c", listed], timeout=60, check=False).returncode == 0
+    assert (result.returncode, result.stderr) == (code, "")
+    listing = f"{sys.executable} -m mobiledeploy results | head -1; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", listing], timeout=60, check=False).returncode == 0
 
 
 def fill(count: int) -> None:
@@ -421,17 +421,17 @@ def test_many_figures_are_filtered_at_once(here: Path) -> None:
         {"kind": "counted", "recipe": "int8_ptq"},
         {"model": "net_3"},
     ):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         found = results.results(**where, most=50)
-        print(where, len(found.results), f"{1000 * (time.perf_counter() - begun):.1f} ms")
+        print(where, len(found.results), f"{1000 * (time.perf_counter() - start):.1f} ms")
         assert len(found.results) == 50
 
 
 def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
     """Runs a shell script where mounts are private; skips where the kernel forbids it."""
-    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
-    namespaces.need(done)
-    return done
+    result = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
+    namespaces.need(result)
+    return result
 
 
 def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> None:
@@ -440,16 +440,16 @@ def test_a_store_on_a_read_only_disk_is_listed_and_not_written(here: Path) -> No
     (here / "disk").mkdir()
     mount = "mount -t tmpfs none disk && cp -r .mobiledeploy base.jsonl disk && cd disk"
     tool = f"{sys.executable} -m mobiledeploy results"
-    done = in_a_namespace(f"{mount} && mount -o remount,ro . && cd . && {tool} --json")
-    assert done.returncode == 0, done.stderr
-    assert len(records.loads(results.ResultList, done.stdout).results) == 1
-    done = in_a_namespace(f"{mount} && mount -o remount,ro . && {tool} regress base.jsonl")
-    assert done.returncode in (0, 3), done.stderr
-    assert done.stderr.count("[not-stored]") == 1
+    result = in_a_namespace(f"{mount} && mount -o remount,ro . && cd . && {tool} --json")
+    assert result.returncode == 0, result.stderr
+    assert len(records.loads(results.ResultList, result.stdout).results) == 1
+    result = in_a_namespace(f"{mount} && mount -o remount,ro . && {tool} regress base.jsonl")
+    assert result.returncode in (0, 3), result.stderr
+    assert result.stderr.count("[not-stored]") == 1
     mount += " && rm -r .mobiledeploy && mount -o remount,ro ."
-    done = in_a_namespace(f"{mount} && {tool} import base.jsonl")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    result = in_a_namespace(f"{mount} && {tool} import base.jsonl")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
     assert line.startswith("error: cannot write in")
 
 
@@ -463,11 +463,11 @@ def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
         "mount -t tmpfs -o size=300k none disk && export MOBILEDEPLOY_STORE=disk/store.db; "
         f"{tool} import all.jsonl; echo $?; {tool} --json"
     )
-    done = in_a_namespace(script)
-    code, _, listed = done.stdout.partition("\n")
-    assert code == "2", done.stderr
-    assert "cannot write in disk/store.db: database or disk is full" in done.stderr
-    assert records.loads(results.ResultList, listed).results == ()
+    result = in_a_namespace(script)
+    code, _, listing = result.stdout.partition("\n")
+    assert code == "2", result.stderr
+    assert "cannot write in disk/store.db: database or disk is full" in result.stderr
+    assert records.loads(results.ResultList, listing).results == ()
 
 
 GOOD_LINE = json.dumps(
@@ -501,9 +501,9 @@ def test_a_bad_record_is_named_and_the_store_stays_as_it_was(here: Path, what: s
     sound, bad = BAD[what]
     assert sound in line
     (here / "bad.jsonl").write_text(f"{line}\n\n{line.replace(sound, bad)}\n")
-    with pytest.raises(InputError, match=r"bad\.jsonl, line 3") as caught:
+    with pytest.raises(InputError, match=r"bad\.jsonl, line 3") as error_info:
         results.results_import(here / "bad.jsonl")
-    assert "damaged" not in str(caught.value)
+    assert "damaged" not in str(error_info.value)
     assert len(results.results().results) == 1
     with Store.open() as store:
         assert len(store.measurements_of(SHA)) == 1
@@ -565,6 +565,6 @@ def test_a_file_larger_than_memory_is_read_piece_by_piece(here: Path, verb: str)
         "def peak(): return int(status.read_text().split('VmHWM:')[1].split()[0]) >> 10\n"
         f"before = peak(); results.{verb}(Path('many.jsonl')); print(peak() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     # Of one record it is 1 MB, of all of them 80.
-    assert int(done.stdout) < 30, done.stderr
+    assert int(result.stdout) < 30, result.stderr

@@ -101,9 +101,9 @@ def test_each_of_a_front_is_held_against_the_best_of_its_own_cost_or_the_cost_be
 
 
 def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
-    done = cli("--alpha", "0.25,0.5", "--res", "64,7", "--dry-run", "--json")
-    assert done.returncode == 0, done.stderr
-    jobs = {row["what"]: row for row in json.loads(done.stdout)["jobs"]}
+    result = cli("--alpha", "0.25,0.5", "--res", "64,7", "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    jobs = {row["what"]: row for row in json.loads(result.stdout)["jobs"]}
     assert {what: row["state"] for what, row in jobs.items()} == {
         "mobilenet_v1 0.25 64": "to do",
         "mobilenet_v1 0.25 7": "impossible",
@@ -115,13 +115,13 @@ def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
 
 
 def test_a_device_that_is_not_there_ends_in_5(here: Path) -> None:
-    done = cli("--device", "moon")
-    assert done.returncode == 5
-    assert done.stderr.startswith("error: no phone moon is connected")
+    result = cli("--device", "moon")
+    assert result.returncode == 5
+    assert result.stderr.startswith("error: no phone moon is connected")
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("--alpha", ","), "the grid is empty: --alpha"),
         (("--arch", ""), "the grid is empty: --arch"),
@@ -132,11 +132,11 @@ def test_a_device_that_is_not_there_ends_in_5(here: Path) -> None:
         (("--ray-address", "a:1"), "goes with --executor ray"),
     ],
 )
-def test_a_refusal_is_one_line(here: Path, argv, said) -> None:
-    done = cli(*argv)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert said in line
+def test_a_refusal_is_one_line(here: Path, argv, message) -> None:
+    result = cli(*argv)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert message in line
 
 
 def test_a_device_is_known_by_the_name_that_its_figures_bear(here: Path) -> None:
@@ -172,10 +172,10 @@ def test_what_failed_is_a_line_of_error(here: Path, monkeypatch) -> None:
     (here / "python").write_text("#!/bin/sh\nkill -9 $$\n")
     (here / "python").chmod(0o755)
     argv = ["sweep", "--alpha", "0.25", "--res", "64", "--recipe", "float32", "--device", "", "-q"]
-    done = CliRunner().invoke(main.cli, argv)
-    assert done.exit_code == 5
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    result = CliRunner().invoke(main.cli, argv)
+    assert result.exit_code == 5
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith("error: mobilenet_v1 0.25 64: its process was killed by signal 9")
 
 
@@ -186,12 +186,12 @@ def test_what_a_job_left_that_died_with_its_worker_is_swept(here: Path, monkeypa
         sweep_job.SweepJob("mobilenet_v1", 0.25, None, 64, ("float32",), None, None, None, 1)
     )
     sweep_job.work(order, 0)
-    left = here / "tmp" / f".{sweep_job._FOLDER}.abc.staging"
-    left.mkdir(parents=True)
-    (left / "lock").touch()
-    (left / "store.db").touch()
+    remaining = here / "tmp" / f".{sweep_job._FOLDER}.abc.staging"
+    remaining.mkdir(parents=True)
+    (remaining / "lock").touch()
+    (remaining / "store.db").touch()
     sweep_job.work(order, 0)
-    assert not left.exists()
+    assert not remaining.exists()
 
 
 def test_an_answer_cannot_leave_its_folder(here: Path) -> None:
@@ -289,9 +289,9 @@ SMALL = (
 
 @pytest.mark.slow
 def test_a_sweep_is_made_once(here: Path) -> None:
-    done = cli(*SMALL, "--json")
-    assert done.returncode == 0, done.stderr
-    first = records.loads(sweep.SweepResult, done.stdout)
+    result = cli(*SMALL, "--json")
+    assert result.returncode == 0, result.stderr
+    first = records.loads(sweep.SweepResult, result.stdout)
     assert first.made == 1
     assert [f.kind for f in first.fronts] == ["size"]
     path = here / "build" / "mobilenet_v1_0.25_64_demo" / "float32.tflite"
@@ -307,9 +307,9 @@ def test_a_file_that_fails_costs_that_file_only(here: Path) -> None:
     """GoogLeNet's logarithm has no kernel for codes of 16 bits."""
     argv = ("--arch", "googlenet", "--res", "64", "--weights", "random", "--format", "tflite")
     argv += ("--recipe", "float32,int16x8_ptq", "--device", "host")
-    done = cli(*argv, "--json")
-    assert done.returncode == 7, done.stderr
-    swept = records.loads(sweep.SweepResult, done.stdout)
+    result = cli(*argv, "--json")
+    assert result.returncode == 7, result.stderr
+    swept = records.loads(sweep.SweepResult, result.stdout)
     (failed,) = swept.failed
     assert failed.what == "googlenet 64"
     assert failed.message.startswith("int16x8_ptq.tflite would still compute LOG in float")
@@ -319,7 +319,7 @@ def test_a_file_that_fails_costs_that_file_only(here: Path) -> None:
     folder = here / "build" / "googlenet_64_random"
     assert artifacts.load(folder / "float32.tflite").recipe.name == "float32"
     assert not (folder / "int16x8_ptq.tflite").exists()
-    last = done.stderr.splitlines()[-1]
+    last = result.stderr.splitlines()[-1]
     assert last.startswith("error: googlenet 64: int16x8_ptq.tflite would still compute LOG")
 
 
@@ -365,9 +365,9 @@ def test_thirty_two_cells_killed_three_times_have_the_front_of_an_unbroken_run(
         time.sleep(dice.uniform(20, 60))
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
-    done = cli(*GRID, "--out", "killed", "--json")
-    assert done.returncode == 0, done.stderr
-    resumed = records.loads(sweep.SweepResult, done.stdout)
+    result = cli(*GRID, "--out", "killed", "--json")
+    assert result.returncode == 0, result.stderr
+    resumed = records.loads(sweep.SweepResult, result.stdout)
     connection = sqlite3.connect(here / "killed.db")
     jobs = [row[0] for row in connection.execute("SELECT what FROM job WHERE outcome = 'done'")]
     cells = connection.execute("SELECT count(*) FROM artifact").fetchone()
@@ -382,9 +382,9 @@ def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
     pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
     local = records.loads(sweep.SweepResult, cli(*GRID, "--out", "local", "--json").stdout)
     monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "ray.db"))
-    done = cli(*GRID, "--executor", "ray", "--out", "ray", "--json")
-    assert done.returncode == 0, done.stderr
-    ray = records.loads(sweep.SweepResult, done.stdout)
+    result = cli(*GRID, "--executor", "ray", "--out", "ray", "--json")
+    assert result.returncode == 0, result.stderr
+    ray = records.loads(sweep.SweepResult, result.stdout)
     assert ray.made == local.made == 8
     assert fronts(ray) == fronts(local)
     hashes = [
@@ -398,6 +398,8 @@ def test_ray_has_the_front_of_local(here: Path, monkeypatch) -> None:
 
 
 def test_groups_are_a_side_of_the_grid(here):
-    done = sweep.sweep(arch="shufflenet_v1", groups=(3, 8), res=64, weights="random", dry_run=True)
-    assert [job.what for job in done.jobs] == ["shufflenet_v1 g3 64", "shufflenet_v1 g8 64"]
-    assert {job.state for job in done.jobs} == {"to do"}
+    result = sweep.sweep(
+        arch="shufflenet_v1", groups=(3, 8), res=64, weights="random", dry_run=True
+    )
+    assert [job.what for job in result.jobs] == ["shufflenet_v1 g3 64", "shufflenet_v1 g8 64"]
+    assert {job.state for job in result.jobs} == {"to do"}

@@ -57,9 +57,9 @@ def order(data: Path, out: Path, **changes: object) -> TrainConfig:
 
 def trained(config: TrainConfig, reporter: Reporter) -> train.TrainResult:
     """What `train` answers where it is asked for all that `config` says."""
-    asked = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    images = dataclasses.asdict(asked.pop("overrides"))
-    return train.train(**asked, **images, reporter=reporter)
+    options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    images = dataclasses.asdict(options.pop("overrides"))
+    return train.train(**options, **images, reporter=reporter)
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +68,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(data: Path) -> tuple[train.TrainResult, Heard]:
+def result(data: Path) -> tuple[train.TrainResult, Heard]:
     """A training of two epochs, and what it said; no test writes into its folder."""
     heard = Heard()
     return trained(order(data, data.parent / "done"), heard), heard
 
 
 @pytest.fixture
-def folder(done: tuple[train.TrainResult, Heard], tmp_path: Path) -> Path:
+def folder(result: tuple[train.TrainResult, Heard], tmp_path: Path) -> Path:
     """A copy of the folder that it left."""
-    return Path(shutil.copytree(done[0].folder, tmp_path / "copy"))
+    return Path(shutil.copytree(result[0].folder, tmp_path / "copy"))
 
 
 # What stands afterwards
 
 
-def test_a_run_is_weights_record_log_and_events(done: tuple[train.TrainResult, Heard]) -> None:
-    trained, _ = done
+def test_a_run_is_weights_record_log_and_events(result: tuple[train.TrainResult, Heard]) -> None:
+    trained, _ = result
     folder, run = Path(trained.folder), trained.run
     assert not trained.reused
     assert {p.name for p in folder.iterdir()} == {
@@ -111,8 +111,8 @@ def test_a_run_is_weights_record_log_and_events(done: tuple[train.TrainResult, H
         assert [int(row["number"]) for row in csv.DictReader(file)] == [1, 2]
 
 
-def test_it_says_what_it_does(done: tuple[train.TrainResult, Heard]) -> None:
-    _, heard = done
+def test_it_says_what_it_does(result: tuple[train.TrainResult, Heard]) -> None:
+    _, heard = result
     assert heard.said[0].startswith("demo has 240 images for training and 60 for validation")
     assert [line.partition(":")[0] for line in heard.said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
     assert "few-training-images" in {warning.name for warning in heard.warnings}
@@ -131,7 +131,7 @@ def test_a_finished_training_is_answered_from_its_folder(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"seed": 1}, "seed 0, not 1"),
         ({"alpha": 0.5}, "network name mobilenet_v1_0.25_32, not mobilenet_v1_0.5_32"),
@@ -144,12 +144,12 @@ def test_a_finished_training_is_answered_from_its_folder(
     ],
 )
 def test_a_folder_of_another_training_is_refused(
-    changes: dict[str, object], said: str, data: Path, folder: Path, heard: Heard
+    changes: dict[str, object], message: str, data: Path, folder: Path, heard: Heard
 ) -> None:
     before = (folder / "run.json").read_bytes()
     with pytest.raises(InputError, match="copy holds a training with") as refused:
         trained(order(data, folder, **changes), heard)
-    assert said in refused.value.message
+    assert message in refused.value.message
     assert (folder / "run.json").read_bytes() == before
 
 
@@ -216,7 +216,7 @@ def test_a_training_that_is_not_finished_is_no_run(folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "said"),
+    ("changes", "kind", "message"),
     [
         ({"freeze": True}, UsageError, "--freeze keeps weights that --init brings"),
         ({"arch": "no_such"}, UsageError, "no_such"),
@@ -241,7 +241,7 @@ def test_a_training_that_is_not_finished_is_no_run(folder: Path, tmp_path: Path)
 def test_what_cannot_be_is_refused_before_anything_is_written(
     changes: dict[str, object],
     kind: type[DeployError],
-    said: str,
+    message: str,
     data: Path,
     here: Path,
     heard: Heard,
@@ -250,7 +250,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(kind) as refused:
         trained(dataclasses.replace(order(data, here / "out"), **changes), heard)
-    assert said in refused.value.message
+    assert message in refused.value.message
     assert not list(here.iterdir())
 
 
@@ -319,8 +319,8 @@ def test_a_users_whole_model_must_come_with_its_input_range(
     with pytest.raises(UsageError, match="is not in its file") as refused:
         training_plan.plan(whole, heard)
     assert "--input-range" in refused.value.hint
-    said = dataclasses.replace(whole, overrides=Overrides(input_range=(0.0, 1.0)))
-    spec = training_plan.plan(said, heard).request.spec
+    message = dataclasses.replace(whole, overrides=Overrides(input_range=(0.0, 1.0)))
+    spec = training_plan.plan(message, heard).request.spec
     assert spec.preprocessing.input_range == (0.0, 1.0)
     with pytest.raises(InputError, match="not a Keras 2 HDF5 file"):
         training_plan.plan(order(data, here / "out", init=str(model_files / "k3.keras")), heard)
@@ -411,7 +411,7 @@ def request(data: Path, folder: Path, heard: Heard) -> training_process.Training
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "message"),
     [
         ({"train/a": 30, "train/b": 30, "validation/a": 0, "validation/b": 5}, "one class"),
         ({"train/a": 4, "train/b": 4, "validation/a": 3, "validation/b": 3}, "8 readable images"),
@@ -419,12 +419,12 @@ def request(data: Path, folder: Path, heard: Heard) -> training_process.Training
     ],
 )
 def test_images_that_teach_nothing_are_refused(
-    counts: dict[str, int], said: str, tmp_path: Path, heard: Heard
+    counts: dict[str, int], message: str, tmp_path: Path, heard: Heard
 ) -> None:
     data = image_files(tmp_path / "photos", counts)
     with pytest.raises(InputError) as refused:
         training_process.fit(request(data, tmp_path, heard), heard)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(tmp_path: Path, heard: Heard) -> None:
@@ -459,9 +459,9 @@ def test_images_without_labels_are_refused(
 
 def test_classes_that_no_image_shows_are_named(data: Path, tmp_path: Path, heard: Heard) -> None:
     other = archive(tmp_path / "four.npz", classes=np.array([*CLASSES, "white"]))
-    asked = request(other, tmp_path, heard)
+    options = request(other, tmp_path, heard)
     facts = training_process.PreparedImages(tuple(range(3)) * 20, ())
-    training_process._check(asked, facts, facts, heard)
+    training_process._check(options, facts, facts, heard)
     assert (
         NamedWarning(
             "empty-class",
@@ -493,8 +493,8 @@ def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -
     assert run.spec.classes == 3
 
 
-def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(done, tmp_path):
-    trained, _ = done
+def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(result, tmp_path):
+    trained, _ = result
     planned = export_plan.plan(
         export_plan.ExportConfig(model=Path(trained.folder), out=tmp_path), Heard()
     )
@@ -515,7 +515,7 @@ def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(done, tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"prune": 1.0}, "--prune 1 is not above 0 and below 1"),
         ({"prune": float("nan")}, "--prune nan"),
@@ -526,8 +526,8 @@ def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(done, tm
         ({"cluster": 16, "strategy": "mirrored"}, "--strategy does not go with --cluster"),
     ],
 )
-def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, said):
-    with pytest.raises(UsageError, match=said):
+def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
         training_plan.plan(order(data, tmp_path / "run", **changes), Heard())
     assert not (tmp_path / "run").exists()
 

@@ -87,8 +87,8 @@ def test_it_is_diagnosed_and_compared(int8, heard) -> None:
     found = diagnose.diagnose(int8, reporter=heard)
     assert found.sqnr_db > 15
     assert len(found.layers) >= 3
-    done = diff.diff(int8.with_name("float32.tflite"), int8)
-    errors = [p.sqnr_db for p in done.layers if p.sqnr_db is not None and np.isfinite(p.sqnr_db)]
+    result = diff.diff(int8.with_name("float32.tflite"), int8)
+    errors = [p.sqnr_db for p in result.layers if p.sqnr_db is not None and np.isfinite(p.sqnr_db)]
     assert min(errors) > 20
 
 
@@ -103,15 +103,17 @@ def test_what_cannot_take_uint8_and_was_not_asked_for_is_left_out(heard) -> None
 
 
 @pytest.mark.parametrize(
-    ("recipes", "formats", "said"),
+    ("recipes", "formats", "message"),
     [
         (("int8_ptq",), ("onnx",), r"int8_ptq\.onnx cannot take uint8, which is for TFLite"),
         (("int8_ptq",), ("tflite", "onnx"), r"int8_ptq\.onnx cannot take uint8"),
         (("int16x8_ptq",), None, r"int16x8_ptq\.tflite cannot take uint8: .* 16 bits"),
     ],
 )
-def test_what_cannot_take_uint8_and_was_asked_for_is_refused(heard, recipes, formats, said) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_what_cannot_take_uint8_and_was_asked_for_is_refused(
+    heard, recipes, formats, message
+) -> None:
+    with pytest.raises(UsageError, match=message):
         plan(ExportConfig(recipes=recipes, formats=formats, **SMALL), heard)
     assert heard.warnings == []
 

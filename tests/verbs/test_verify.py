@@ -55,7 +55,7 @@ def test_a_right_pipeline_is_right(images):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"input_range": (0.0, 1.0)}, "pixels are [0, 1], the model needs [-1, 1]"),
         ({"input_range": (0.0, 255.0)}, "pixels are [0, 255], the model needs [-1, 1]"),
@@ -73,9 +73,9 @@ def test_a_right_pipeline_is_right(images):
         ),
     ],
 )
-def test_each_mistake_is_called_by_its_name(images, change, said):
+def test_each_mistake_is_called_by_its_name(images, change, message):
     found = diagnose(images, tensors(images, dataclasses.replace(OWN, **change)))
-    assert (found.differences, found.explained) == ((said,), True)
+    assert (found.differences, found.explained) == ((message,), True)
     assert found.error_as_wanted > found.error
 
 
@@ -123,20 +123,20 @@ def codes(images, how=OWN):
 
 
 @pytest.mark.parametrize(
-    ("shift", "kind", "said"),
+    ("shift", "kind", "message"),
     [
         (0, np.int8, ()),
         (128, np.uint8, ("codes are 128 too high, as if they were uint8 (the model needs -1)",)),
         (0, np.float32, ("the tensors are floats, the model takes int8",)),
     ],
 )
-def test_wrong_codes_for_an_int8_input_are_named(images, shift, kind, said):
+def test_wrong_codes_for_an_int8_input_are_named(images, shift, kind, message):
     given = (codes(images).astype(int) + shift).astype(kind)
     if kind is np.float32:
         given = tensors(images)
     found = diagnose(images, given, INT8)
-    assert len(found.differences) == len(said)
-    assert all(line.startswith(s) for line, s in zip(found.differences, said, strict=True))
+    assert len(found.differences) == len(message)
+    assert all(line.startswith(s) for line, s in zip(found.differences, message, strict=True))
 
 
 def test_a_zero_point_that_was_left_out_is_named(images):
@@ -226,8 +226,8 @@ def test_outputs_that_do_not_come_again_fail(artifact):
 
 def test_a_record_with_another_preprocessing_than_the_file_is_refused(artifact):
     known = artifacts.load(artifact)
-    said = dataclasses.replace(known.spec.preprocessing, input_range=(0.0, 1.0))
-    spec = dataclasses.replace(known.spec, preprocessing=said)
+    message = dataclasses.replace(known.spec.preprocessing, input_range=(0.0, 1.0))
+    spec = dataclasses.replace(known.spec, preprocessing=message)
     artifacts.record_path(artifact).write_text(records.dumps(dataclasses.replace(known, spec=spec)))
     with pytest.raises(InputError, match="says itself another preprocessing"):
         verify(artifact)
@@ -275,8 +275,8 @@ def test_a_pipeline_of_the_users_is_called_and_judged(artifact):
     Path("wrong.py").write_text(PIPELINE.format(scale=255, low=0))
     right = verify(artifact, pipeline=f"{sys.executable} right.py").pipeline
     wrong = verify(artifact, pipeline=f"{sys.executable} wrong.py")
-    told = [line for line in wrong.pipeline.differences if "[0, 1]" in line]
-    assert told == ["pixels are [0, 1], the model needs [-1, 1]"]
+    messages = [line for line in wrong.pipeline.differences if "[0, 1]" in line]
+    assert messages == ["pixels are [0, 1], the model needs [-1, 1]"]
     assert not wrong.sound
     kinds = {line.split(",")[0] for line in right.differences}
     expected = set() if known.layout == "NHWC" else {"the layout is NHWC"}
@@ -286,7 +286,7 @@ def test_a_pipeline_of_the_users_is_called_and_judged(artifact):
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "error", "said"),
+    ("pipeline", "error", "message"),
     [
         ("none.npz", InputError, "none.npz cannot be read: No such file"),
         ("broken.npz", InputError, "not a readable numpy archive"),
@@ -298,10 +298,10 @@ def test_a_pipeline_of_the_users_is_called_and_judged(artifact):
         (" ", UsageError, "is empty"),
     ],
 )
-def test_a_pipeline_that_does_not_work_is_one_line(exported, here, pipeline, error, said):
+def test_a_pipeline_that_does_not_work_is_one_line(exported, here, pipeline, error, message):
     Path("broken.npz").write_bytes(b"PK\x03\x04")
     np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         verify(exported["int8_ptq", "tflite"], pipeline=pipeline)
 
 
@@ -316,11 +316,11 @@ def run(*argv):
 
 def test_the_command_ends_in_one_where_something_is_wrong(artifact):
     Path("wrong.py").write_text(PIPELINE.format(scale=255, low=0))
-    done = run("verify", artifact)
-    assert done.returncode == 0, done.stderr
-    assert "carries its preprocessing" in done.stdout
-    done = run("verify", artifact, "--pipeline", f"{sys.executable} wrong.py")
-    assert done.returncode == 1
-    assert "fail: pixels are [0, 1], the model needs [-1, 1]" in done.stdout
-    done = run("verify", artifact, "--json", "-q")
-    assert json.loads(done.stdout)["record"] == "VerifyResult"
+    result = run("verify", artifact)
+    assert result.returncode == 0, result.stderr
+    assert "carries its preprocessing" in result.stdout
+    result = run("verify", artifact, "--pipeline", f"{sys.executable} wrong.py")
+    assert result.returncode == 1
+    assert "fail: pixels are [0, 1], the model needs [-1, 1]" in result.stdout
+    result = run("verify", artifact, "--json", "-q")
+    assert json.loads(result.stdout)["record"] == "VerifyResult"
