@@ -20,7 +20,7 @@ from _side_by_side import compare, report
 from mobiledeploy.cli import main as door
 
 PYTHON = (sys.executable, "-P")
-# Of one sample: a process takes some hundredths of a second, and the clock of the system counts those.
+# Of one sample: the system's clock counts hundredths of a second, and a process takes a few.
 RUNS = 5
 BARE = """\
 import click
