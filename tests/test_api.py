@@ -197,7 +197,7 @@ def test_every_error_can_be_caught_by_its_name():
             assert getattr(md, kind.__name__) is kind
     with pytest.raises(md.UsageError, match="no model card"):
         md.models("mobilenet_v9")
-    with pytest.raises(md.InputError, match="is not there"):
+    with pytest.raises(md.InputError, match="does not exist"):
         md.verify("nowhere.tflite")
 
 
