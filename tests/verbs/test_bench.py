@@ -142,7 +142,7 @@ def test_one_that_fails_does_not_lose_the_others(exported, here, heard) -> None:
     assert output.exit_code == 7
     assert "measured on" in output.stdout
     assert [x for x in output.stderr.splitlines() if x.startswith("error: ")] == [
-        f"error: {gone} is not there"
+        f"error: {gone} does not exist"
     ]
     output = CliRunner().invoke(command, [str(gone), str(path), "--runs", "10", "--json"])
     assert output.exit_code == 7
