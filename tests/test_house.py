@@ -254,6 +254,7 @@ REACH_FILES = {
         "sources/torch.py answers",
         "steps/child_process.py events",
         "steps/conversion_process.py training_images",
+        "steps/count.py _copy",
         "steps/count.py run",
         "steps/diagnose.py _alone",
         "steps/diagnose.py _examine",
