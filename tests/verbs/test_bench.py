@@ -251,9 +251,9 @@ def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
     ready = protocol.Ready(1, "litert", "2", tensor, tensor, "none", 0, 1, 1, "x")
     script = (
         "import time\n"
-        f"print({records.line(ready)!r}, flush=True)\n"
+        f"print({protocol.line(ready)!r}, flush=True)\n"
         "while True:\n"
-        f"    print({records.line(protocol.Timed((5,) * 10))!r}, flush=True)\n"
+        f"    print({protocol.line(protocol.Timed((5,) * 10))!r}, flush=True)\n"
         "    time.sleep(0.05)"
     )
     options = recording.BenchRequest("host", "python", None, 1, None, 6, 1.0, False)

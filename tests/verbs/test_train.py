@@ -113,7 +113,7 @@ def test_a_run_is_weights_record_log_and_events(result: tuple[train.TrainResult,
 
 def test_it_says_what_it_does(result: tuple[train.TrainResult, Heard]) -> None:
     _, heard = result
-    assert heard.said[0].startswith("demo has 240 images for training and 60 for validation")
+    assert heard.said[0].endswith(" has 240 images for training and 60 for validation")
     assert [line.partition(":")[0] for line in heard.said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
     assert "few-training-images" in {warning.name for warning in heard.warnings}
     assert ("epoch 2 of 2", 15, 15) in heard.steps
@@ -502,7 +502,7 @@ def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(result, 
     assert planned.source.spec.preprocessing.labels == CLASSES
     assert planned.source.weights == str(Path(trained.folder) / trained.run.weights)
     assert (planned.data.split, planned.data.identity) == ("held", trained.run.data.identity)
-    assert planned.judged
+    assert planned.evaluates
     larger = export_plan.plan(
         export_plan.ExportConfig(model=Path(trained.folder), res=64, out=tmp_path), Heard()
     )
