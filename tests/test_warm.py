@@ -58,9 +58,11 @@ def test_it_has_the_folder_and_the_environment_of_its_caller(here: Path) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_both(number: signal.Signals) -> None:
     before = forks()
+    begin = time.monotonic()
     with subprocess.Popen([warm.program(), *WAITING], stdin=subprocess.PIPE) as client:
         while not (started := forks() - before):
             assert client.poll() is None
+            assert time.monotonic() - begin < 60, "it was started, not forked"
             time.sleep(0.01)
         (fork,) = started
         client.send_signal(number)
@@ -84,3 +86,14 @@ def test_conversions_are_forked_unless_a_test_is_of_the_process(
     assert (warm.program(), "-P") == child_process.INTERPRETER
     request.getfixturevalue("cold")
     assert (sys.executable, "-P") == child_process.INTERPRETER
+
+
+def test_what_keras_backend_our_modules_set_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    before = forks()
+    with subprocess.Popen([warm.program(), *WAITING], stdin=subprocess.PIPE) as client:
+        begin = time.monotonic()
+        while not forks() - before:
+            assert time.monotonic() - begin < 60, "it was started, not forked"
+            time.sleep(0.01)
+        client.kill()

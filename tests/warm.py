@@ -51,7 +51,12 @@ PROGRAM = '''#!{python} -IS
 import array, json, os, resource, signal, socket, sys
 
 def early(environment):
-    return {{k: v for k, v in environment.items() if k.startswith({early!r})}}
+    # What our own modules set when they are imported, in the tests' process too, changes nothing.
+    return {{
+        k: v
+        for k, v in environment.items()
+        if k.startswith({early!r}) and (k, v) != ("KERAS_BACKEND", "tensorflow")
+    }}
 
 def real():
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
@@ -143,7 +148,11 @@ def _started(folder: Path, stack: ExitStack) -> str:
             start_new_session=True,
         )
         stack.callback(_stop, server)
-        early = {k: v for k, v in environment.items() if k.startswith(EARLY)}
+        early = {
+            k: v
+            for k, v in environment.items()
+            if k.startswith(EARLY) and (k, v) != ("KERAS_BACKEND", "tensorflow")
+        }
         known |= {
             module: (str(folder / name), early) for module, of in SERVERS.items() if of == name
         }
