@@ -139,7 +139,7 @@ def test_what_is_no_amount_is_refused(text):
 
 
 def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
-    path = exported["int8_ptq", "onnx"]
+    path, _ = exported["int8_ptq", "onnx"], exported["float32", "tflite"]
     plot = tmp_path / "layers.svg"
     result = run(path, "--quantization", "--plot", plot)
     assert result.exit_code == 0, result.output

@@ -134,7 +134,7 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
     ("argv", "code", "message"),
     [
         (("bench",), 2, "nothing was exported in this folder yet"),
-        (("bench", "nothing.tflite"), 7, "nothing.tflite is not there"),
+        (("bench", "nothing.tflite"), 7, "nothing.tflite does not exist"),
         (
             ("bench", "{path}", "--device", "pixel", "--via", "adb"),
             5,

@@ -197,7 +197,7 @@ def test_an_unused_delegate_voids_it(phone, scripted, path, here, heard) -> None
 def test_faults_end_in_one_line_and_leave_nothing(
     phone, scripted, path, here, heard, monkeypatch, fault, content, message
 ) -> None:
-    monkeypatch.setattr("mobiledeploy.verbs.bench.PATIENCE_S", 2.0)
+    monkeypatch.setattr("mobiledeploy.steps.timings.PATIENCE_S", 2.0)
     phone.plant(fault, content)
     settings = {"device": f"adb:{phone.serial}", "runner": "scripted", "reporter": heard}
     with pytest.raises(DeviceError, match=message) as excinfo:

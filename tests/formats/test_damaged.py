@@ -86,7 +86,7 @@ ONNX_DAMAGE: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
         lambda m: setattr(m.graph.initializer[0], "raw_data", b"x"),
         "w of the ONNX file is damaged",
     ),
-    "type 99": (lambda m: setattr(m.graph.initializer[0], "data_type", 99), "a type 99"),
+    "type 99": (lambda m: setattr(m.graph.initializer[0], "data_type", 99), "the unknown type 99"),
     "type 99 of a value": (
         lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99),
         ".",

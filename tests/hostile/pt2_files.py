@@ -347,7 +347,7 @@ FILES = [
     hostile("negative-stride", "the size -1", _weight(strides=[{"as_int": -1}] * 4)),
     hostile("half-of-a-shape", "broken shape", _weight(strides=[])),
     hostile("deep", "nested too deeply", _deep),
-    Hostile("packed", _packed, "packed", runs=False),
+    Hostile("packed", _packed, "compressed", runs=False),
     Hostile("overlapping", _overlapping, "claims more bytes than it has", runs=False),
     Hostile("twice", _twice, "twice", runs=False),
 ]

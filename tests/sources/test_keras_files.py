@@ -49,10 +49,10 @@ def test_a_lambda_layer_is_named(model_files, name):
 def test_detection_imports_no_framework(model_files):
     names = ["k2_lambda.h5", "k2_lambda.keras", "k3_lambda.keras", "k2_lambda_saved"]
     program = (
-        "import sys; from pathlib import Path; from mobiledeploy.verbs import models\n"
+        "import sys; from pathlib import Path; from mobiledeploy.steps.model_files import detect\n"
         "from mobiledeploy.core.errors import InputError\n"
         "for name in sys.argv[1:]:\n"
-        "    try: models.detect(Path(name)); print('loaded', name)\n"
+        "    try: detect(Path(name)); print('loaded', name)\n"
         "    except InputError as error: print(error)\n"
         "print(sorted({'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)))"
     )
@@ -207,7 +207,7 @@ def test_weights_in_a_zip_are_checked(tmp_path):
 
 def test_weights_in_another_format_are_refused(tmp_path):
     """Keras would load them without a check of ours."""
-    with pytest.raises(InputError, match=r"no model\.weights\.h5 in it"):
+    with pytest.raises(InputError, match=r"it has no model\.weights\.h5"):
         keras.detect(archive(tmp_path / "x.keras", weights="model.weights.npz"))
 
 

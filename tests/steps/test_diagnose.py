@@ -239,7 +239,7 @@ def test_the_float_artifact_of_the_same_model_is_needed(plain, tmp_path):
 
 def test_no_tensorflow_is_needed(plain):
     code = (
-        "import sys; from pathlib import Path; from mobiledeploy.verbs import diagnose\n"
+        "import sys; from pathlib import Path; from mobiledeploy.steps import diagnose\n"
         f"diagnose.diagnose(Path({str(plain / 'int8_ptq.onnx')!r}))\n"
         "sys.exit(any(n in sys.modules for n in ('tensorflow', 'ai_edge_litert.interpreter')))"
     )

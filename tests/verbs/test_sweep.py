@@ -125,7 +125,7 @@ def test_a_device_that_is_not_there_ends_in_5(here: Path) -> None:
     [
         (("--alpha", ","), "the grid is empty: --alpha"),
         (("--arch", ""), "the grid is empty: --arch"),
-        (("--alpha", "wide"), "is not floats"),
+        (("--alpha", "wide"), "is not comma-separated floats"),
         (("--res", "7"), "no cell of the grid is possible"),
         (("--recipe", "int7"), "no recipes named"),
         (("--executor", "cloud"), "no executor"),

@@ -69,7 +69,7 @@ def test_a_right_pipeline_is_right(images):
                 "std": (0.229, 0.224, 0.225),
             },
             "pixels are [0, 1] with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225, "
-            "the model wants [-1, 1]",
+            "the model needs [-1, 1]",
         ),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_golden_image_that_was_changed_is_refused(artifact):
     with pytest.raises(InputError, match="not the one that its name says"):
         verify(artifact)
     image.unlink()
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="is not there"):
         verify(artifact)
 
 
