@@ -79,12 +79,15 @@ class Shelf(Generic[T]):
             UsageError: an unknown name.
             MissingError: its library is absent, or it is of another package and cannot be loaded.
         """
-        if name not in self.names():
-            near = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.names())}"
-            raise UsageError(f"no {self.folder} named {name!r}", hint)
+        # Plugins of other packages take milliseconds to look for, and a file of ours needs none.
         if name not in self._own():
-            return cast(T, _of_another_package(self._others()[name]))
+            others = self._others()
+            if name not in others:
+                names = self.names()
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+                raise UsageError(f"no {self.folder} named {name!r}", hint)
+            return cast(T, _of_another_package(others[name]))
         try:
             return cast(T, importlib.import_module(f"mobiledeploy.{self.folder}.{name}"))
         except ModuleNotFoundError as error:
@@ -127,6 +130,7 @@ def _of_another_package(entry: importlib.metadata.EntryPoint) -> object:
     try:
         module = entry.load()
     except Exception as error:
+        # Whatever it raises is its own defect, and no reason for us to fail.
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise MissingError(
             f"{plugin} cannot be loaded ({reason})", f"pip install --upgrade {package}"

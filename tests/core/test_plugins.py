@@ -12,7 +12,7 @@ from mobiledeploy.core import package, plugins
 from mobiledeploy.core.errors import MissingError, UsageError
 from mobiledeploy.verbs import doctor
 
-SHELVES = [s for s in vars(plugins).values() if isinstance(s, plugins.Shelf)]
+SHELVES = plugins.shelves()
 
 
 @pytest.mark.parametrize("shelf", SHELVES, ids=lambda shelf: shelf.folder)
