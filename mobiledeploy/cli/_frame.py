@@ -12,7 +12,6 @@ import click
 
 from mobiledeploy.cli import _settings
 from mobiledeploy.core import units
-from mobiledeploy.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from mobiledeploy.core.display import Record
-    from mobiledeploy.core.types import Failed, NamedWarning, Overrides
+    from mobiledeploy.core.types import Failed, NamedWarning
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -157,36 +156,6 @@ class Numbers(_settings.CommaList[tuple[float, ...]]):
         if len(numbers) != self.count or any(not math.isfinite(n) for n in numbers):
             self.fail(f"{value!r} is not {self.count} comma-separated numbers", param, ctx)
         return numbers
-
-
-def read_labels(path: Path | None) -> tuple[str, ...] | None:
-    """The class names of --labels, None without this option."""
-    if path is None:
-        return None
-    from mobiledeploy.core import inputs
-
-    try:
-        text = inputs.text(path, inputs.TABLE)
-    except InputError as error:
-        raise UsageError(f"--labels {error.message}", error.hint) from error
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
-    if "" in names:
-        raise UsageError(
-            f"--labels {path} has an empty line {names.index('') + 1}",
-            "every line names a class; a background class needs a name too",
-        )
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError(f"--labels {path} must name at least two classes, each once, one a line")
-    return names
-
-
-def overrides(options: dict[str, Any]) -> Overrides:
-    """Removes the preprocessing options from a command's keyword arguments."""
-    from mobiledeploy.core.types import Overrides
-
-    labels = read_labels(options.pop("labels"))
-    names = ("input_range", "mean", "std", "channels", "resize", "crop")
-    return Overrides(**{name: options.pop(name) for name in names}, labels=labels)
 
 
 def emit_json(record: Any) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.cli import _frame
 from mobiledeploy.core import artifacts, cards, device_cards, inputs, recording, runs
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
 from mobiledeploy.core.plugins import DATASETS, SOURCES
-from mobiledeploy.steps import baseline, diff_figures, estimate, published, store_records
+from mobiledeploy.steps import arguments, baseline, diff_figures, estimate, published, store_records
 from mobiledeploy.verbs import calibrate
 
 
@@ -156,7 +155,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a recording": recording.read,
     "a run": runs.read,
     "an artifact": artifacts.load,
-    "class names": _frame.read_labels,
+    "class names": arguments._labels,
     "Keras weights": SOURCES.load("tf_keras").detect,
     "records": lambda path: list(store_records.read(path)),
 }
