@@ -19,6 +19,7 @@ import array
 import atexit
 import gc
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -46,18 +47,23 @@ CHILDREN = tuple(f"{STEPS}.{name}_process" for name in ("conversion", "training"
 # module -> the server that it is forked from.
 SERVERS = dict.fromkeys((COMMAND_LINE, JOB), "commands") | dict.fromkeys(CHILDREN, "tensorflow")
 
+
+def early(environment):  # The program has this text too: it needs no import.
+    """The variables of EARLY, but for what our own modules set when they are imported."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(EARLY) and (name, value) != ("KERAS_BACKEND", "tensorflow")
+    }
+
+
 PROGRAM = '''#!{python} -IS
 """Asks a server of tests/warm.py for a process, or becomes the real interpreter."""
 import array, json, os, resource, signal, socket, sys
 
-def early(environment):
-    # What our own modules set when they are imported, in the tests' process too, changes nothing.
-    return {{
-        k: v
-        for k, v in environment.items()
-        if k.startswith({early!r}) and (k, v) != ("KERAS_BACKEND", "tensorflow")
-    }}
+EARLY = {variables!r}
 
+{early}
 def real():
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 
@@ -148,15 +154,19 @@ def _started(folder: Path, stack: ExitStack) -> str:
             start_new_session=True,
         )
         stack.callback(_stop, server)
-        early = {
-            k: v
-            for k, v in environment.items()
-            if k.startswith(EARLY) and (k, v) != ("KERAS_BACKEND", "tensorflow")
-        }
         known |= {
-            module: (str(folder / name), early) for module, of in SERVERS.items() if of == name
+            module: (str(folder / name), early(environment))
+            for module, of in SERVERS.items()
+            if of == name
         }
-    path.write_text(PROGRAM.format(python=sys.executable, early=EARLY, servers=known))
+    path.write_text(
+        PROGRAM.format(
+            python=sys.executable,
+            variables=EARLY,
+            early=inspect.getsource(early),
+            servers=known,
+        )
+    )
     path.chmod(0o755)
     return str(path)
 
