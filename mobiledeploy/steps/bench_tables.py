@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mobiledeploy.analysis.layer_counts import MULTIPLICATIONS
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Table
 from mobiledeploy.core.types import Counted, Estimated, Measured, Measurement
 
 # The table of one artifact shows so many operators, the heaviest.
 LAYERS = 12
-MULTIPLICATIONS = ("sdot", "mmla", "mla", "fmla", "fmla16", "fmadd")
 
 
 def tables(

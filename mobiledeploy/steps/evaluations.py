@@ -78,6 +78,14 @@ def each(
     return {path: evaluations[path] for path in requested if path in evaluations}
 
 
+def all_of(paths: Sequence[Path], reporter: Reporter) -> dict[Path, Evaluation]:
+    """`each` with the defaults of each artifact; the gravest error if one of them fails."""
+    failures = Failures()
+    evaluations = each(paths, failures, reporter=reporter)
+    failures.check()
+    return evaluations
+
+
 def float_sibling(
     path: Path, artifact: Artifact, requested: dict[Path, Artifact], reporter: Reporter
 ) -> tuple[Path, Artifact] | None:

@@ -18,7 +18,6 @@ from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact
 from mobiledeploy.steps import conversion_process, evaluations, fidelity
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
-from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.file_checks import (
     Collector,
     Exam,
@@ -134,9 +133,7 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
         reporter.progress("checking", len(files), len(files))
         if planned.evaluates:
             # Before any file is renamed into place, because images may turn out to be bad input.
-            failures = Failures()
-            evaluations.each([path for path, _ in artifacts], failures, reporter=reporter)
-            failures.check()
+            evaluations.all_of([path for path, _ in artifacts], reporter)
             artifacts = _with_fidelity(artifacts, reporter)
         requested = [
             artifact

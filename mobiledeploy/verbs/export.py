@@ -276,9 +276,7 @@ def _evaluations(
             for target in (runtimes.target(a),)
         }
     absent = [Path(path) for path, a in artifacts.items() if from_store[a.sha256] is None]
-    failures = Failures()
-    new = evaluations.each(absent, failures, reporter=reporter) if absent else {}
-    failures.check()
+    new = evaluations.all_of(absent, reporter) if absent else {}
     return {sha: e for sha, e in from_store.items() if e} | {
         e.artifact_sha256: e for e in new.values()
     }
