@@ -7,7 +7,7 @@ format them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mobiledeploy.core import units
@@ -57,26 +57,6 @@ class Preprocessing(Record):
     resize: Resize = "bilinear"
     crop: float = 1.0
     labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Overrides(Record):
-    """The settings of `Preprocessing` that the command line gives; None for the others."""
-
-    input_range: tuple[float, float] | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    channels: ChannelOrder | None = None
-    resize: Resize | None = None
-    crop: float | None = None
-    labels: tuple[str, ...] | None = None
-
-    def over(self, default: Preprocessing | None) -> Preprocessing | None:
-        """`default` with these settings; None if neither gives the input range."""
-        settings = {name: value for name, value in vars(self).items() if value is not None}
-        if default is not None:
-            return replace(default, **settings)
-        return Preprocessing(**settings) if "input_range" in settings else None
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from mobiledeploy.core import artifacts, inputs
+from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import ChannelOrder, Overrides, Resize
+from mobiledeploy.core.types import ChannelOrder, Preprocessing, Resize
 
 T = TypeVar("T", str, float, int)
 
@@ -19,6 +21,26 @@ Names = str | Iterable[str]
 Labels = AnyPath | Iterable[str]
 """Class names in the model's order, or the path of a file with one name per line."""
 Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Overrides(Record):
+    """The settings of `Preprocessing` that the command line gives; None for the others."""
+
+    input_range: tuple[float, float] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    channels: ChannelOrder | None = None
+    resize: Resize | None = None
+    crop: float | None = None
+    labels: tuple[str, ...] | None = None
+
+    def over(self, default: Preprocessing | None) -> Preprocessing | None:
+        """`default` with these settings; None if neither gives the input range."""
+        settings = {name: value for name, value in vars(self).items() if value is not None}
+        if default is not None:
+            return replace(default, **settings)
+        return Preprocessing(**settings) if "input_range" in settings else None
 
 
 class ImageOptions(TypedDict):

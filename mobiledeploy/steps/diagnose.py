@@ -27,17 +27,9 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
-from mobiledeploy.core.types import (
-    Artifact,
-    FileFacts,
-    Layout,
-    NamedWarning,
-    Overrides,
-    Split,
-    Target,
-    Tensor,
-)
+from mobiledeploy.core.types import Artifact, FileFacts, Layout, NamedWarning, Split, Target, Tensor
 from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
+from mobiledeploy.steps.arguments import Overrides
 
 Floats = NDArray[np.float32]
 

@@ -10,7 +10,8 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Samples
 from mobiledeploy.core.samples import class_offset
-from mobiledeploy.core.types import Artifact, DataRef, NamedWarning, Overrides, Preprocessing, Split
+from mobiledeploy.core.types import Artifact, DataRef, NamedWarning, Preprocessing, Split
+from mobiledeploy.steps.arguments import Overrides
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,8 @@ from mobiledeploy.core import artifacts, leases, protocol
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.ports import SILENT, Reporter, Session
-from mobiledeploy.core.types import (
-    Artifact,
-    Evaluation,
-    NamedWarning,
-    Overrides,
-    Prediction,
-    Target,
-)
+from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Prediction, Target
+from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges

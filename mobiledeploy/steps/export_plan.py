@@ -29,7 +29,6 @@ from mobiledeploy.core.types import (
     ModelSpec,
     NamedWarning,
     Output,
-    Overrides,
     Preprocessing,
     Recipe,
     Source,
@@ -37,6 +36,7 @@ from mobiledeploy.core.types import (
     Weights,
 )
 from mobiledeploy.steps import card_specs, card_weights, conversion_process, model_files
+from mobiledeploy.steps.arguments import Overrides
 
 # The resolution at which generated images are drawn to check that they exist.
 ANY_RESOLUTION = (224, 224)

@@ -19,7 +19,6 @@ from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     DataRef,
     ModelSpec,
-    Overrides,
     Preprocessing,
     Run,
     Schedule,
@@ -28,6 +27,7 @@ from mobiledeploy.core.types import (
     Weights,
 )
 from mobiledeploy.steps import card_specs, card_weights, model_files, training_process
+from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
 
 RUNS = Path("runs")

@@ -18,15 +18,7 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import (
-    Artifact,
-    ChannelOrder,
-    Evaluation,
-    NamedWarning,
-    Overrides,
-    Report,
-    Resize,
-)
+from mobiledeploy.core.types import Artifact, ChannelOrder, Evaluation, NamedWarning, Report, Resize
 from mobiledeploy.steps import arguments, evaluations
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps.accuracy_check import (
@@ -36,7 +28,7 @@ from mobiledeploy.steps.accuracy_check import (
     top1_share,
     unlabelled,
 )
-from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Triple
+from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Overrides, Triple
 from mobiledeploy.steps.baseline import Accepted, Baseline
 from mobiledeploy.steps.defaults import BASELINE, UNLABELLED_FLIPS
 from mobiledeploy.steps.failures import Failures

@@ -27,12 +27,12 @@ from mobiledeploy.core.types import (
     Measured,
     ModelSpec,
     NamedWarning,
-    Overrides,
     Prediction,
     Preprocessing,
     Recipe,
     Tensor,
 )
+from mobiledeploy.steps.arguments import Overrides
 
 # What a record holds: whole numbers of 64 bits.
 st.register_type_strategy(int, st.integers(-(1 << 63), (1 << 63) - 1))

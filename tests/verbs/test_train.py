@@ -20,8 +20,9 @@ from mobiledeploy.core import preprocessing, records, runs
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import DataRef, NamedWarning, Overrides, Preprocessing
+from mobiledeploy.core.types import DataRef, NamedWarning, Preprocessing
 from mobiledeploy.steps import child_process, export_plan, training_plan, training_process
+from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.training_plan import TrainConfig
 from mobiledeploy.verbs import train
 from tests.conftest import Heard
