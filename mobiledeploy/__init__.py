@@ -16,6 +16,7 @@ is ``devices calibrate``, `update_baseline` is ``check --update-baseline``, `res
 Each name is imported on first use, so the version and the help stay quick.
 """
 
+import functools
 import importlib
 import sys
 from types import ModuleType
@@ -233,6 +234,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
+@functools.cache
 def _places() -> dict[str, str]:
     # This parses the imports above, so that each name is written once, for editors and for Python.
     import ast
