@@ -61,6 +61,12 @@ def demo(tmp_path_factory):
     return folder, json.loads(result.stdout)
 
 
+def own_model(model_files: Path, recipe: str) -> tuple[object, ...]:
+    """The arguments that export a model of a user's by one recipe, with the images in `given`."""
+    own = ("--input-range", "0,1", "--data", "given", "--format", "tflite", "--recipe", recipe)
+    return ("export", model_files / "k2.h5", *own)
+
+
 def test_the_plain_export_makes_five_files_with_records(demo):
     folder, answer = demo
     rows = {(row["recipe"], row["format"]): row for row in answer["rows"]}
@@ -152,19 +158,7 @@ def test_a_damaged_artifact_is_not_taken_for_the_earlier_one(demo, tmp_path):
 def test_an_export_is_reused_only_while_its_own_files_stand(tmp_path, model_files):
     """A, B, A: the second A may not be answered with the files of B, which bear the same names."""
     image_folder(tmp_path / "given")
-    plain = (
-        "export",
-        model_files / "k2.h5",
-        "--input-range",
-        "0,1",
-        "--data",
-        "given",
-        "--recipe",
-        "float32",
-        "--format",
-        "tflite",
-        "--json",
-    )
+    plain = (*own_model(model_files, "float32"), "--json")
 
     def made(*more):
         answer = json.loads(run(*plain, *more, cwd=tmp_path).stdout)
@@ -191,19 +185,7 @@ def test_an_export_is_reused_only_while_its_own_files_stand(tmp_path, model_file
 def test_other_calibration_images_are_another_export(tmp_path, model_files):
     for split in ("calibration", "validation"):
         image_folder(tmp_path / "given" / split)
-    argv = (
-        "export",
-        model_files / "k2.h5",
-        "--input-range",
-        "0,1",
-        "--data",
-        "given",
-        "--recipe",
-        "int8_ptq",
-        "--format",
-        "tflite",
-        "--json",
-    )
+    argv = (*own_model(model_files, "int8_ptq"), "--json")
     first = json.loads(run(*argv, cwd=tmp_path).stdout)
     assert first["rows"][0]["agreement"] is not None  # though no float file was asked for
     assert [p.name for p in (tmp_path / "build" / "k2").glob("*.tflite")] == ["int8_ptq.tflite"]
@@ -214,19 +196,7 @@ def test_other_calibration_images_are_another_export(tmp_path, model_files):
 def test_what_was_judged_otherwise_is_not_shown(tmp_path, model_files):
     """The same file with other preprocessing, and timed otherwise, has other figures."""
     image_folder(tmp_path / "given")
-    argv = (
-        "export",
-        model_files / "k2.h5",
-        "--input-range",
-        "0,1",
-        "--data",
-        "given",
-        "--recipe",
-        "float32",
-        "--format",
-        "tflite",
-        "--json",
-    )
+    argv = (*own_model(model_files, "float32"), "--json")
     first = json.loads(run(*argv, cwd=tmp_path).stdout)["rows"][0]
     path = first["path"]
     for more in (["--input-range", "0,255"], ["--data", str(tmp_path / "given" / "a" / "..")]):
