@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Runner,
         Runtime,
         SourceFile,
+        Task,
         Writer,
     )
 
@@ -158,6 +159,7 @@ RUNNERS: Shelf[Runner] = Shelf("runners")
 DEVICES: Shelf[Device] = Shelf("devices")
 DATASETS: Shelf[Dataset] = Shelf("datasets")
 REPORTS: Shelf[ReportFile] = Shelf("reports")
+TASKS: Shelf[Task] = Shelf("tasks")
 EXECUTORS: Shelf[Executor] = Shelf("executors")
 
 

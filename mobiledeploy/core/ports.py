@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.types import (
+    Annotation,
     Contract,
     DeviceInfo,
     FileFacts,
     Kind,
+    Metric,
     Model,
     ModelFile,
+    ModelOutput,
     NamedWarning,
     NativeLibrary,
     Output,
+    Prediction,
     Preprocessing,
     QuantizedGraph,
     Recipe,
@@ -60,6 +64,80 @@ class RecipeFile(Protocol):
     """One recipe: data only."""
 
     RECIPE: Recipe
+
+
+class Corpus(Protocol):
+    """What is known of each sample for a metric that is no mean over samples (mAP, mIoU, AUC)."""
+
+    def metric(self, counts: NDArray[np.int64]) -> float:
+        """The metric where sample n counts `counts[n]` times; NaN if these say nothing."""
+        ...
+
+
+class Task(Protocol):
+    """What the outputs of a model mean, and how its answers are judged.
+
+    Attributes:
+        SUMMARY: what such a model answers, in a few words, for help texts.
+        ANNOTATION: the field of `Annotation` that it is judged by, "" where it needs none.
+        METRICS: the figures over samples; the first one decides a check.
+        GATE: how a loss of the first one is judged. `exact`: its score is 0 or 1 for each sample.
+            `mean`: it is a mean of bounded scores. `corpus`: it is no mean over samples.
+    """
+
+    SUMMARY: str
+    ANNOTATION: Literal["", "label", "labels", "values", "boxes", "mask"]
+    METRICS: tuple[Metric, ...]
+    GATE: Literal["exact", "mean", "corpus"]
+
+    def mismatch(self, outputs: Sequence[ModelOutput]) -> str:
+        """Why a model with these outputs is none of this task; "" if it can be one."""
+        ...
+
+    def decode(self, outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
+        """The answer to one sample, without the sample's name.
+
+        `outputs` are real values, float32, each of the shape of its `ends`.
+        """
+        ...
+
+    def metrics(
+        self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
+    ) -> Mapping[str, float]:
+        """The figures of `METRICS` by name, over all samples; without those that cannot be had."""
+        ...
+
+    def scores(
+        self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
+    ) -> NDArray[np.float64]:
+        """[N]: how good each answer is, from 0 to 1; 1 is right. NaN where nothing is annotated.
+
+        Its mean is the first metric, or falls with it (an error, as a share of a bound).
+        """
+        ...
+
+    def corpus(
+        self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
+    ) -> Corpus:
+        """What the first metric is made of; where `GATE` is `corpus`."""
+        ...
+
+    def divergence(
+        self,
+        reference: Sequence[Array],
+        outputs: Sequence[Array],
+        ends: Sequence[ModelOutput],
+    ) -> NDArray[np.float64]:
+        """[N]: how far the answers are from those of the float model, 0 for equal ones.
+
+        Each array holds one output for N samples. It needs no annotations; the choice between
+        alternatives of a recipe goes by its mean.
+        """
+        ...
+
+    def agrees(self, one: Prediction, other: Prediction) -> bool:
+        """Whether two answers to the same sample are the same answer."""
+        ...
 
 
 class Pass(Protocol):

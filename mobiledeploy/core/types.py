@@ -316,17 +316,79 @@ class DeviceInfo(Record):
     fix: str = ""
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, as fractions of the width and height of the model's input."""
+
+
+@dataclass(frozen=True)
+class Mask(Record):
+    """A class for each pixel of an image of `size` (height, width), row by row.
+
+    `runs` holds a class and the number of pixels in a row that have it, in turn; -1 is the class of
+    pixels that nobody annotated.
+    """
+
+    size: tuple[int, int]
+    runs: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Prediction(Record):
-    """A model's answer to one image: the best five classes, best first, ties by lower index.
+    """A model's answer to one sample, decoded by its task; fields that the task lacks are empty.
 
-    `label` is -1 if the data set has none.
+    `label` is the annotated class, -1 for none. `classes` and `scores` are the best five classes
+    and their scores, best first, ties by lower index; of a detector those of each box in `boxes`.
+    `values` are the numbers of a regression, the vector of an embedding, or the scores of all
+    classes where several can be right.
     """
 
     sample: str
-    label: int
-    classes: tuple[int, ...]
-    scores: tuple[float, ...]
+    label: int = -1
+    classes: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    values: tuple[float, ...] = ()
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Annotation(Record):
+    """What is true of one sample, as its data set says; fields that it does not say are empty.
+
+    `label` is its class, -1 for none. `labels` are all classes that are right, of a detector the
+    class of each box in `boxes`; `crowd` says of each box whether it covers a group. `values` are
+    the targets of a regression.
+    """
+
+    label: int = -1
+    labels: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    crowd: tuple[bool, ...] = ()
+    values: tuple[float, ...] = ()
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Metric(Record):
+    """A figure over samples. `unit` is "" for a number, or `share` for a fraction of 1."""
+
+    name: str
+    title: str
+    unit: Literal["", "share", "dB"]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class ModelOutput(Record):
+    """An output of a model: its name, its shape without the batch, and what computes it.
+
+    `activation` is the last operator where it decides what the numbers mean: probabilities of
+    classes that exclude each other (softmax), of each class alone (sigmoid), or anything else.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    activation: Literal["softmax", "sigmoid", "none"] = "none"
 
 
 @dataclass(frozen=True)
