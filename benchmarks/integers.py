@@ -132,7 +132,15 @@ def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
     import tf_keras
 
     from mobiledeploy.core.plugins import source_of
-    from mobiledeploy.core.types import Model, ModelSpec, Preprocessing, Source, Weights
+    from mobiledeploy.core.types import (
+        Model,
+        ModelInput,
+        ModelSpec,
+        NetworkInput,
+        Preprocessing,
+        Source,
+        Weights,
+    )
     from mobiledeploy.sources._tensorflow import TensorFlowModel
 
     if Path(name).exists():
@@ -160,7 +168,8 @@ def source(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
                 layer.momentum = 0.0
         network(np.random.default_rng(1).random((images, *size, 3), np.float32), training=True)
         started = time.process_time()
-        opened = TensorFlowModel(Model("tf_keras", network), size, 1000)
+        image = NetworkInput(ModelInput("image", "image", (*size, 3)))
+        opened = TensorFlowModel(Model("tf_keras", network, (image,)), ["scores"])
     content = opened.floats("model")
     Path(folder, "float.tflite").write_bytes(content)
     return measured("source", started, {"float_bytes": len(content)})

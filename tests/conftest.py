@@ -45,6 +45,7 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import child_process, conversion_process
 from tests import shared, warm
+from tests.networks import taking_images
 from tests.oracles import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -246,7 +247,7 @@ def press(
 
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
     size = images.shape[1:3]
-    made = TensorFlowModel(model, size, 0).floats(output)
+    made = TensorFlowModel(taking_images(model, size), ["scores"]).floats(output)
     if chosen.full_integer:
         made = quantized.finish(quantized.start(made, chosen, io, images))
     else:

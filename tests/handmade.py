@@ -80,7 +80,7 @@ def write(
     """A file and its record, as an export leaves them."""
     path = folder / name
     shelf = FORMATS.load(path.suffix[1:])
-    content = shelf.seal(content)
+    content = shelf.seal(content, ["image"], ["scores"])
     facts = shelf.inspect(content)
     path.write_bytes(content)
     sides = facts.inputs[0].shape[1:]

@@ -260,7 +260,7 @@ REACH_FILES = {
         "steps/diagnose.py _examine",
         "steps/diagnose.py _subgraph",
         "steps/diagnose.py run",
-        "steps/answers.py every_logits",
+        "steps/answers.py every_answer",
         "steps/golden.py replay",
         "steps/golden_inputs.py sample",
         "steps/sweep_job.py _death",

@@ -159,7 +159,7 @@ static void tell(const char *what, uint64_t argument) {
     if (block->runs)
       for (int i = 0; i < COUNTS; ++i) sums[i] += block->runs * block->counts[i];
   pthread_mutex_unlock(&lock);
-  fprintf(out, "{\"schema_version\":1,\"record\":\"Counts\",\"at\":\"%s\",\"argument\":%llu", what,
+  fprintf(out, "{\"schema_version\":2,\"record\":\"Counts\",\"at\":\"%s\",\"argument\":%llu", what,
           (unsigned long long)argument);
   for (int i = 0; i < COUNTS; ++i)
     fprintf(out, "%s\"%s\":%llu", i ? "," : ",\"counts\":{", names[i],

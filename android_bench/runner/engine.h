@@ -8,6 +8,7 @@
 #include <stdnoreturn.h>
 
 #define MAX_RANK 8
+#define MAX_ENDS 32
 
 // The exit codes of the command line (docs/exit-codes.md).
 enum { USAGE = 2, DEVICE = 5, MISSING = 6, INPUT = 7 };
@@ -33,16 +34,17 @@ typedef struct {
   const char *delegate;  // what runs the model now
   int delegated_nodes;   // -1 where the library does not tell
   int total_nodes;
-  Tensor input, output;
+  int input_count, output_count;
+  Tensor inputs[MAX_ENDS], outputs[MAX_ENDS];
 } Opened;
 
 typedef struct {
   const char *name;     // what --runtime takes
   const char *library;  // where the library is looked for without --library
   void (*open)(const Request *, Opened *);
-  void (*load)(const void *bytes, size_t size);
+  void (*load)(int input, const void *bytes, size_t size);
   void (*invoke)(void);
-  void (*fetch)(void *bytes, size_t size);  // the output of the last run
+  void (*fetch)(int output, void *bytes, size_t size);  // an output of the last run
   void (*close)(void);                      // writes the profile, where one was asked for
 } Engine;
 
@@ -56,6 +58,9 @@ void mark(long number);
 // Says a Failure event and ends the process with its exit code.
 noreturn void refuse(int exit_code, const char *hint, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+// The number of inputs or outputs; a refusal for none, or for more than there is room for.
+int end_count(size_t count, const char *what, const char *model);
 
 // What `work` answers, in a process of its own, so that memory and times of this one stay what they
 // are; -1 where it does not get that far: then this process says why.

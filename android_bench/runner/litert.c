@@ -71,7 +71,8 @@ FUNCTIONS(DECLARE)
 
 static struct {
   const char *name;
-  Handle compiled, profiler, input, output;
+  Handle compiled, profiler, inputs[MAX_ENDS], outputs[MAX_ENDS];
+  size_t input_count, output_count;
   size_t graph, nodes;  // the main graph's index, and how many operators it has
   FILE *profile;
 } self;
@@ -85,8 +86,11 @@ static const char *dtype(int element_type) {
     case 1: return "float32";
     case 2: return "int32";
     case 3: return "uint8";
+    case 4: return "int64";
+    case 6: return "bool";
     case 7: return "int16";
     case 9: return "int8";
+    case 10: return "float16";
     default:
       refuse(INPUT, "", "litert: %s has an input or output of element type %d", self.name,
              element_type);
@@ -104,6 +108,12 @@ static void describe(Handle tensor, RankedType *type, Tensor *told) {
       refuse(INPUT, "export it again", "%s has no fixed shape", self.name);
     told->shape[i] = type->layout.dimensions[i];
   }
+}
+
+static void make_buffer(Handle environment, const RankedType *type, Handle needs, Handle *buffer,
+                        Tensor *told) {
+  demand(CreateManagedTensorBufferFromRequirements(environment, type, needs, buffer), "load");
+  demand(GetTensorBufferPackedSize(*buffer, &told->bytes), "load");
 }
 
 static void add_options(Handle options, const char *kind, const char *text) {
@@ -136,26 +146,26 @@ static void open_here(const Request *request, Opened *opened) {
   if (request->profile) add_options(options, "runtime_options_string", "enable_profiling = true\n");
   demand(CreateCompiledModel(environment, model, options, &self.compiled), "load");
 
-  size_t inputs, outputs;
   demand(GetModelSignature(model, 0, &signature), "load");
-  demand(GetNumSignatureInputs(signature, &inputs), "load");
-  demand(GetNumSignatureOutputs(signature, &outputs), "load");
-  if (inputs != 1 || outputs != 1)
-    refuse(INPUT, "", "%s has %zu inputs and %zu outputs, one of each is needed", self.name, inputs,
-           outputs);
+  demand(GetNumSignatureInputs(signature, &self.input_count), "load");
+  demand(GetNumSignatureOutputs(signature, &self.output_count), "load");
+  opened->input_count = end_count(self.input_count, "inputs", self.name);
+  opened->output_count = end_count(self.output_count, "outputs", self.name);
 
   Handle tensor, needs;
   RankedType type;
-  demand(GetSignatureInputTensorByIndex(signature, 0, &tensor), "load");
-  describe(tensor, &type, &opened->input);
-  demand(GetCompiledModelInputBufferRequirements(self.compiled, 0, 0, &needs), "load");
-  demand(CreateManagedTensorBufferFromRequirements(environment, &type, needs, &self.input), "load");
-  demand(GetTensorBufferPackedSize(self.input, &opened->input.bytes), "load");
-  demand(GetSignatureOutputTensorByIndex(signature, 0, &tensor), "load");
-  describe(tensor, &type, &opened->output);
-  demand(GetCompiledModelOutputBufferRequirements(self.compiled, 0, 0, &needs), "load");
-  demand(CreateManagedTensorBufferFromRequirements(environment, &type, needs, &self.output), "load");
-  demand(GetTensorBufferPackedSize(self.output, &opened->output.bytes), "load");
+  for (size_t i = 0; i < self.input_count; ++i) {
+    demand(GetSignatureInputTensorByIndex(signature, i, &tensor), "load");
+    describe(tensor, &type, &opened->inputs[i]);
+    demand(GetCompiledModelInputBufferRequirements(self.compiled, 0, i, &needs), "load");
+    make_buffer(environment, &type, needs, &self.inputs[i], &opened->inputs[i]);
+  }
+  for (size_t i = 0; i < self.output_count; ++i) {
+    demand(GetSignatureOutputTensorByIndex(signature, i, &tensor), "load");
+    describe(tensor, &type, &opened->outputs[i]);
+    demand(GetCompiledModelOutputBufferRequirements(self.compiled, 0, i, &needs), "load");
+    make_buffer(environment, &type, needs, &self.outputs[i], &opened->outputs[i]);
+  }
 
   Handle graph;
   demand(GetMainModelSubgraphIndex(model, &self.graph), "load");
@@ -172,24 +182,26 @@ static void open_here(const Request *request, Opened *opened) {
   }
 }
 
-static void load(const void *bytes, size_t size) {
+static void load(int input, const void *bytes, size_t size) {
   void *place;
-  demand(LockTensorBuffer(self.input, &place, WRITE), "fill the input of");
+  demand(LockTensorBuffer(self.inputs[input], &place, WRITE), "fill an input of");
   memcpy(place, bytes, size);
-  demand(UnlockTensorBuffer(self.input), "fill the input of");
+  demand(UnlockTensorBuffer(self.inputs[input]), "fill an input of");
 }
 
 static void invoke(void) {
   // This also forgets the events of the run before.
   if (self.profiler) demand(StartProfiler(self.profiler), "profile");
-  demand(RunCompiledModel(self.compiled, 0, 1, &self.input, 1, &self.output), "run");
+  demand(RunCompiledModel(self.compiled, 0, self.input_count, self.inputs, self.output_count,
+                          self.outputs),
+         "run");
 }
 
-static void fetch(void *bytes, size_t size) {
+static void fetch(int output, void *bytes, size_t size) {
   void *place;
-  demand(LockTensorBuffer(self.output, &place, READ), "read the output of");
+  demand(LockTensorBuffer(self.outputs[output], &place, READ), "read an output of");
   memcpy(bytes, place, size);
-  demand(UnlockTensorBuffer(self.output), "read the output of");
+  demand(UnlockTensorBuffer(self.outputs[output]), "read an output of");
 }
 
 // The profiler's events of the last run.
@@ -208,9 +220,12 @@ static int delegated_nodes(const Request *plain) {
   Opened opened = {0};
   request.profile = "/dev/null";
   open_here(&request, &opened);
-  void *zeros = calloc(1, opened.input.bytes);
-  if (!zeros) return -1;
-  load(zeros, opened.input.bytes);
+  for (int i = 0; i < opened.input_count; ++i) {
+    void *zeros = calloc(1, opened.inputs[i].bytes);
+    if (!zeros) return -1;
+    load(i, zeros, opened.inputs[i].bytes);
+    free(zeros);
+  }
   invoke();
   int count, left = 0;
   const ProfileEvent *events = profiled(&count);

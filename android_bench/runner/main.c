@@ -19,7 +19,7 @@
 
 #include "engine.h"
 
-enum { PROTOCOL = 1, BLOCK_NS = 100000000, NOISE_SEED = 20170417 };
+enum { PROTOCOL = 2, BLOCK_NS = 100000000, NOISE_SEED = 20170417 };
 
 static const Engine *const engines[] = {&litert, &onnxruntime};
 static FILE *events;  // standard output, which the engine's chatter cannot reach
@@ -36,7 +36,7 @@ static void say_text(const char *text) {
 }
 
 static void begin_event(const char *kind) {
-  fprintf(events, "{\"schema_version\":1,\"record\":\"%s\"", kind);
+  fprintf(events, "{\"schema_version\":2,\"record\":\"%s\"", kind);
 }
 
 static void end_event(void) {
@@ -57,6 +57,12 @@ noreturn void refuse(int exit_code, const char *hint, const char *format, ...) {
   say_text(hint);
   end_event();
   _exit(exit_code);
+}
+
+int end_count(size_t count, const char *what, const char *model) {
+  if (count < 1 || count > MAX_ENDS)
+    refuse(INPUT, "", "%s has %zu %s, 1 to %d can be run", model, count, what, MAX_ENDS);
+  return (int)count;
 }
 
 int apart(int (*work)(const Request *), const Request *request) {
@@ -125,8 +131,8 @@ static void describe_cpu(char *text, size_t size) {
 #endif
 }
 
-static void say_tensor(const char *field, const Tensor *tensor) {
-  fprintf(events, ",\"%s\":{\"name\":", field);
+static void say_tensor(const Tensor *tensor) {
+  fputs("{\"name\":", events);
   say_text(tensor->name);
   fputs(",\"shape\":[", events);
   for (int i = 0; i < tensor->rank; ++i)
@@ -134,6 +140,15 @@ static void say_tensor(const char *field, const Tensor *tensor) {
   // The engines' C APIs are not asked for scales: the caller has the artifact's record.
   fprintf(events, "],\"dtype\":\"%s\",\"scale\":[],\"zero_point\":[],\"axis\":null,\"constant\":false}",
           tensor->dtype);
+}
+
+static void say_tensors(const char *field, const Tensor *tensors, int count) {
+  fprintf(events, ",\"%s\":[", field);
+  for (int i = 0; i < count; ++i) {
+    if (i) fputc(',', events);
+    say_tensor(&tensors[i]);
+  }
+  fputc(']', events);
 }
 
 static void say_count(const char *field, int count) {
@@ -148,8 +163,8 @@ static void say_ready(const Engine *engine, const Opened *opened, int threads,
   begin_event("Ready");
   fprintf(events, ",\"protocol\":%d,\"runtime\":\"%s\",\"version\":", PROTOCOL, engine->name);
   say_text(*opened->version ? opened->version : version);
-  say_tensor("input", &opened->input);
-  say_tensor("output", &opened->output);
+  say_tensors("inputs", opened->inputs, opened->input_count);
+  say_tensors("outputs", opened->outputs, opened->output_count);
   fprintf(events, ",\"delegate\":\"%s\"", opened->delegate);
   say_count("delegated_nodes", opened->delegated_nodes);
   say_count("total_nodes", opened->total_nodes);
@@ -203,46 +218,57 @@ static void bench(const Engine *engine, long max_runs) {
   say_times(samples, count);
 }
 
-static void fill_with_noise(const Tensor *tensor, unsigned char *bytes) {
-  uint64_t state = NOISE_SEED;
+// Zeros for a type whose numbers are indices more often than values.
+static void fill_with_noise(const Tensor *tensor, uint64_t *state, unsigned char *bytes) {
   const bool floats = strcmp(tensor->dtype, "float32") == 0;
+  memset(bytes, 0, tensor->bytes);
+  if (!floats && !strstr("uint8 int8 int16", tensor->dtype)) return;
   for (size_t i = 0; i < tensor->bytes; i += floats ? 4 : 1) {
-    state = state * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX
+    *state = *state * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX
     if (floats) {
-      const float value = (float)(state >> 40) / (1 << 23) - 1;  // -1 to 1
+      const float value = (float)(*state >> 40) / (1 << 23) - 1;  // -1 to 1
       memcpy(bytes + i, &value, 4);
     } else {
-      bytes[i] = (unsigned char)(state >> 56);
+      bytes[i] = (unsigned char)(*state >> 56);
     }
   }
 }
 
-static void load_input(const Engine *engine, const Tensor *tensor, const char *sample) {
-  unsigned char *bytes = malloc(tensor->bytes + 1);
-  if (!bytes) refuse(DEVICE, "", "out of memory");
-  if (sample) {
-    FILE *file = fopen(sample, "rb");
-    if (!file) refuse(INPUT, "", "the sample %s cannot be opened", sample);
-    const size_t got = fread(bytes, 1, tensor->bytes + 1, file);
-    fclose(file);
-    if (got != tensor->bytes)
-      refuse(INPUT, "", "the sample has %s than the %zu bytes of the input, %s",
-             got < tensor->bytes ? "less" : "more", tensor->bytes, tensor->dtype);
-  } else {
-    fill_with_noise(tensor, bytes);
+// The sample holds the inputs one after the other.
+static void load_inputs(const Engine *engine, const Opened *opened, const char *sample) {
+  FILE *file = sample ? fopen(sample, "rb") : NULL;
+  if (sample && !file) refuse(INPUT, "", "the sample %s cannot be opened", sample);
+  uint64_t state = NOISE_SEED;
+  for (int i = 0; i < opened->input_count; ++i) {
+    const Tensor *tensor = &opened->inputs[i];
+    unsigned char *bytes = malloc(tensor->bytes + 1);
+    if (!bytes) refuse(DEVICE, "", "out of memory");
+    if (!file) {
+      fill_with_noise(tensor, &state, bytes);
+    } else if (fread(bytes, 1, tensor->bytes, file) != tensor->bytes) {
+      refuse(INPUT, "", "the sample has less than the %zu bytes of the input %s, %s",
+             tensor->bytes, tensor->name, tensor->dtype);
+    }
+    engine->load(i, bytes, tensor->bytes);
+    free(bytes);
   }
-  engine->load(bytes, tensor->bytes);
-  free(bytes);
+  if (file && fgetc(file) != EOF) refuse(INPUT, "", "the sample has more bytes than the inputs");
+  if (file) fclose(file);
 }
 
-static void write_output(const Engine *engine, const Tensor *tensor, const char *path) {
-  void *bytes = malloc(tensor->bytes);
-  if (!bytes) refuse(DEVICE, "", "out of memory");
-  engine->fetch(bytes, tensor->bytes);
+// The outputs one after the other.
+static void write_outputs(const Engine *engine, const Opened *opened, const char *path) {
   FILE *file = fopen(path, "wb");
-  const bool written = file && fwrite(bytes, 1, tensor->bytes, file) == tensor->bytes;
+  bool written = file != NULL;
+  for (int i = 0; written && i < opened->output_count; ++i) {
+    const size_t size = opened->outputs[i].bytes;
+    void *bytes = malloc(size + 1);
+    if (!bytes) refuse(DEVICE, "", "out of memory");
+    engine->fetch(i, bytes, size);
+    written = fwrite(bytes, 1, size, file) == size;
+    free(bytes);
+  }
   if (!file || fclose(file) || !written) refuse(DEVICE, "", "%s cannot be written", path);
-  free(bytes);
 }
 
 static long number(const char *option, const char *text, long low, long high) {
@@ -309,10 +335,10 @@ int main(int argc, char **argv) {
 
   Opened opened = {0};
   engine->open(&request, &opened);
-  load_input(engine, &opened.input, sample);
+  load_inputs(engine, &opened, sample);
   say_ready(engine, &opened, request.threads, version);
   bench(engine, max_runs);
-  if (output) write_output(engine, &opened.output, output);
+  if (output) write_outputs(engine, &opened, output);
   engine->close();
   begin_event("Done");
   fprintf(events, ",\"peak_rss_bytes\":%ld", peak_rss_bytes());

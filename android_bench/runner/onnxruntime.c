@@ -51,9 +51,10 @@ static void (*ReleaseSession)(Handle);
 
 static struct {
   const char *name, *profile;
-  Handle session, input, output;
-  void *input_bytes, *output_bytes;
-  const char *input_name, *output_name;
+  Handle session, inputs[MAX_ENDS], outputs[MAX_ENDS];
+  void *input_bytes[MAX_ENDS], *output_bytes[MAX_ENDS];
+  const char *input_names[MAX_ENDS], *output_names[MAX_ENDS];
+  size_t input_count, output_count;
 } self;
 
 static void demand(Status status, const char *what) {
@@ -68,6 +69,9 @@ static size_t width(int element_type, const char **dtype) {
     case 3: *dtype = "int8"; return 1;
     case 5: *dtype = "int16"; return 2;
     case 6: *dtype = "int32"; return 4;
+    case 7: *dtype = "int64"; return 8;
+    case 9: *dtype = "bool"; return 1;
+    case 10: *dtype = "float16"; return 2;
     default:
       refuse(INPUT, "", "onnxruntime: %s has an input or output of element type %d", self.name,
              element_type);
@@ -86,6 +90,8 @@ static Handle make_value(Handle type, Handle memory, Tensor *told, void **bytes)
   demand(GetDimensions(info, told->shape, rank), "tell the tensors of");
   told->rank = (int)rank;
   told->bytes = width(element_type, &told->dtype);
+  // The batch is 1 where the file leaves it open.
+  if (rank && told->shape[0] < 0) told->shape[0] = 1;
   for (size_t i = 0; i < rank; ++i) {
     if (told->shape[i] < 0) refuse(INPUT, "export it again", "%s has no fixed shape", self.name);
     told->bytes *= (size_t)told->shape[i];
@@ -128,36 +134,44 @@ static void open_model(const Request *request, Opened *opened) {
   if (request->profile) demand(EnableProfiling(options, request->profile), "profile");
   demand(CreateSession(environment, request->model, options, &self.session), "load");
 
-  size_t inputs, outputs;
-  demand(SessionGetInputCount(self.session, &inputs), "load");
-  demand(SessionGetOutputCount(self.session, &outputs), "load");
-  if (inputs != 1 || outputs != 1)
-    refuse(INPUT, "", "%s has %zu inputs and %zu outputs, one of each is needed", self.name, inputs,
-           outputs);
+  demand(SessionGetInputCount(self.session, &self.input_count), "load");
+  demand(SessionGetOutputCount(self.session, &self.output_count), "load");
+  opened->input_count = end_count(self.input_count, "inputs", self.name);
+  opened->output_count = end_count(self.output_count, "outputs", self.name);
   demand(CreateCpuMemoryInfo(ARENA, DEFAULT_MEMORY, &memory), "load");
   demand(GetAllocatorWithDefaultOptions(&allocator), "load");
-  demand(SessionGetInputName(self.session, 0, allocator, (char **)&self.input_name), "load");
-  demand(SessionGetOutputName(self.session, 0, allocator, (char **)&self.output_name), "load");
-  opened->input.name = self.input_name;
-  opened->output.name = self.output_name;
-  demand(SessionGetInputTypeInfo(self.session, 0, &type), "load");
-  self.input = make_value(type, memory, &opened->input, &self.input_bytes);
-  demand(SessionGetOutputTypeInfo(self.session, 0, &type), "load");
-  self.output = make_value(type, memory, &opened->output, &self.output_bytes);
+  for (size_t i = 0; i < self.input_count; ++i) {
+    char **name = (char **)&self.input_names[i];
+    demand(SessionGetInputName(self.session, i, allocator, name), "load");
+    demand(SessionGetInputTypeInfo(self.session, i, &type), "load");
+    opened->inputs[i].name = *name;
+    self.inputs[i] = make_value(type, memory, &opened->inputs[i], &self.input_bytes[i]);
+  }
+  for (size_t i = 0; i < self.output_count; ++i) {
+    char **name = (char **)&self.output_names[i];
+    demand(SessionGetOutputName(self.session, i, allocator, name), "load");
+    demand(SessionGetOutputTypeInfo(self.session, i, &type), "load");
+    opened->outputs[i].name = *name;
+    self.outputs[i] = make_value(type, memory, &opened->outputs[i], &self.output_bytes[i]);
+  }
   opened->version = base->version();
   opened->delegate = "none";
   opened->delegated_nodes = opened->total_nodes = -1;
 }
 
-static void load(const void *bytes, size_t size) { memcpy(self.input_bytes, bytes, size); }
+static void load(int input, const void *bytes, size_t size) {
+  memcpy(self.input_bytes[input], bytes, size);
+}
 
 static void invoke(void) {
-  demand(Run(self.session, NULL, &self.input_name, &self.input, 1, &self.output_name, 1,
-             &self.output),
+  demand(Run(self.session, NULL, self.input_names, self.inputs, self.input_count,
+             self.output_names, self.output_count, self.outputs),
          "run");
 }
 
-static void fetch(void *bytes, size_t size) { memcpy(bytes, self.output_bytes, size); }
+static void fetch(int output, void *bytes, size_t size) {
+  memcpy(bytes, self.output_bytes[output], size);
+}
 
 // Its profile, JSON, is written when the session ends, to a file of its own naming.
 static void close_model(void) {

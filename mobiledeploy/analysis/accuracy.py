@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import log_softmax
+from scipy.special import expit, log_expit, log_softmax
 
-from mobiledeploy.core.types import Prediction
+from mobiledeploy.core.types import ModelOutput, Prediction
 
 BEST = 5
+GOLDEN_VALUES = 1024
+"""The most values of an output that a golden sample keeps."""
 SURE = 0.8
 _HOTTEST = 1e6
 LARGEST_SQNR_DB = 200.0
@@ -59,6 +61,23 @@ def confusion(predictions: Sequence[Prediction]) -> tuple[tuple[int, int, int], 
     return tuple((true, predicted, count) for (true, predicted), count in ordered)
 
 
+def before_softmax(outputs: Sequence[ModelOutput]) -> tuple[ModelOutput, ...]:
+    """The outputs as files are compared: a single one is taken before its softmax."""
+    if len(outputs) > 1 or outputs[0].activation != "softmax":
+        return tuple(outputs)
+    return (replace(outputs[0], activation="none"),)
+
+
+def golden_row(outputs: Sequence[ArrayLike]) -> NDArray[np.float32]:
+    """The values of a sample's outputs in a row; of a long one `GOLDEN_VALUES`, evenly spaced."""
+    rows = [np.asarray(output, np.float32).reshape(-1) for output in outputs]
+    return np.concatenate([row[_places(len(row))] for row in rows])
+
+
+def _places(count: int) -> NDArray[np.int64]:
+    return np.linspace(0, count - 1, min(count, GOLDEN_VALUES)).round().astype(np.int64)
+
+
 def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
     """KL(p || q) of the softmax p of `reference` and q of `logits`, [N, classes]: mean, in nats.
 
@@ -66,11 +85,23 @@ def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0
     an error for an image with a certain class almost none. Both logits are divided by
     `temperature`.
     """
-    log_p, log_q = (
-        log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
-    )
+    scaled = (np.asarray(z, np.float64) / temperature for z in (reference, logits))
+    return float(np.mean(divergences(*scaled)))
+
+
+def divergences(reference: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    """As `divergence`, of the last axis alone: [..., classes] gives [...]."""
+    log_p, log_q = (log_softmax(np.asarray(z, np.float64), axis=-1) for z in (reference, logits))
     # Rounding may take what is next to nothing below it.
-    return float(np.maximum(0.0, np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1))))
+    return np.asarray(np.maximum(0.0, np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)))
+
+
+def bernoulli_divergences(reference: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    """KL(p || q) of the sigmoid p of each number of `reference` and q of `logits`, in nats."""
+    z, y = (np.asarray(x, np.float64) for x in (reference, logits))
+    right = expit(z) * (log_expit(z) - log_expit(y))
+    wrong = expit(-z) * (log_expit(-z) - log_expit(-y))
+    return np.asarray(np.maximum(0.0, right + wrong))
 
 
 def temperature(reference: ArrayLike) -> float:
@@ -104,10 +135,11 @@ def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:
     signal, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
     if signal.shape != other.shape:
         raise ValueError(f"shapes {signal.shape} and {other.shape} differ")
-    return _decibels(float(np.sum(signal**2)), float(np.sum((signal - other) ** 2)))
+    return decibels(float(np.sum(signal**2)), float(np.sum((signal - other) ** 2)))
 
 
-def _decibels(power: float, noise: float) -> float:
+def decibels(power: float, noise: float) -> float:
+    """The ratio of a signal's power to that of its noise in dB, at most 200; NaN for no signal."""
     if not np.isfinite(power + noise) or power == 0:
         return float("nan")
     return (
@@ -117,27 +149,30 @@ def _decibels(power: float, noise: float) -> float:
 
 @dataclass
 class Distance:
-    """Accumulates the distance of logits from those of a reference, image by image."""
+    """Accumulates the distance of answers from those of a reference, sample by sample."""
 
     images: int = 0
     _power: float = 0.0
     _noise: float = 0.0
-    _nats: float = 0.0
+    _divergence: float = 0.0
 
-    def add(self, reference: ArrayLike, logits: ArrayLike) -> None:
-        """One image's logits [classes] of both."""
-        exact, other = (np.asarray(row, np.float64)[None] for row in (reference, logits))
+    def add(
+        self, reference: Sequence[ArrayLike], outputs: Sequence[ArrayLike], divergence: float
+    ) -> None:
+        """One sample's outputs of both, and the divergence of its task."""
         self.images += 1
-        self._power += float(np.sum(exact**2))
-        self._noise += float(np.sum((exact - other) ** 2))
-        self._nats += divergence(exact, other)
+        self._divergence += divergence
+        for exact, other in zip(reference, outputs, strict=True):
+            signal, value = np.asarray(exact, np.float64), np.asarray(other, np.float64)
+            self._power += float(np.sum(signal**2))
+            self._noise += float(np.sum((signal - value) ** 2))
 
     @property
     def sqnr_db(self) -> float:
-        """As the function of that name, over all images."""
-        return _decibels(self._power, self._noise)
+        """As the function of that name, over all samples."""
+        return decibels(self._power, self._noise)
 
     @property
     def divergence(self) -> float:
-        """As the function of that name, over all images."""
-        return self._nats / self.images
+        """The mean over all samples."""
+        return self._divergence / self.images

@@ -9,13 +9,28 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, protocol, records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Artifact
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    ModelInput,
+    ModelOutput,
+    Output,
+    Preprocessing,
+    Signature,
+)
 
 _STAGING = ".staging"
+_ACTIVATION: dict[Output, Literal["softmax", "none"]] = {
+    "model": "none",
+    "logits": "none",
+    "softmax": "softmax",
+}
 _ROOM = "set TMPDIR to a folder that you can write in and that has space left"
 _AGAIN = "export it again, with --force"
 _ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)}
@@ -61,6 +76,35 @@ def load(path: Path) -> Artifact:
     if digest != artifact.sha256:
         raise InputError(f"{path} is not the file that its record describes", _AGAIN)
     return artifact
+
+
+def signature(artifact: Artifact) -> Signature:
+    """The inputs and outputs of an artifact, also of one that an earlier version made."""
+    if artifact.signature is not None:
+        return artifact.signature
+    spec = artifact.spec
+    channels = 1 if spec.preprocessing.channels == "gray" else 3
+    image = ModelInput(
+        artifact.inputs[0].name, "image", (*spec.resolution, channels), spec.preprocessing
+    )
+    scores = ModelOutput(artifact.outputs[0].name, (spec.classes,), _ACTIVATION[artifact.output])
+    return Signature((image,), (scores,))
+
+
+def work(
+    artifact: Artifact, data: DataRef, preprocessing: Preprocessing | None = None
+) -> protocol.Work:
+    """What a runner must know to answer for the samples of `data`.
+
+    `preprocessing` takes the place of that of all images.
+    """
+    inputs_ = signature(artifact).inputs
+    if preprocessing is not None:
+        inputs_ = tuple(
+            replace(end, preprocessing=preprocessing) if end.kind == "image" else end
+            for end in inputs_
+        )
+    return protocol.Work(data, inputs_, artifact.layout, artifact.inputs, artifact.outputs)
 
 
 def check(artifact: Artifact, record: str) -> None:

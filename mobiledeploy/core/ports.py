@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledeploy.core.batches import Batch, Images
 from mobiledeploy.core.types import (
     Annotation,
+    AnnotationField,
     Contract,
     DeviceInfo,
     FileFacts,
+    Gate,
     Kind,
     Metric,
     Model,
     ModelFile,
+    ModelInput,
     ModelOutput,
     NamedWarning,
     NativeLibrary,
@@ -34,7 +38,6 @@ from mobiledeploy.core.types import (
     Tensor,
 )
 
-Images = NDArray[np.float32]  # [N, H, W, 3], preprocessed
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB, as the data set holds it
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]  # the step, how many are done, of how many
@@ -79,16 +82,17 @@ class Task(Protocol):
 
     Attributes:
         SUMMARY: what such a model answers, in a few words, for help texts.
-        ANNOTATION: the field of `Annotation` that it is judged by, "" where it needs none.
+        ANNOTATION: the field of `Annotation` that it is judged by. "" where it is judged by the
+            float model's answers, which `annotations` hold as `values`.
         METRICS: the figures over samples; the first one decides a check.
         GATE: how a loss of the first one is judged. `exact`: its score is 0 or 1 for each sample.
             `mean`: it is a mean of bounded scores. `corpus`: it is no mean over samples.
     """
 
     SUMMARY: str
-    ANNOTATION: Literal["", "label", "labels", "values", "boxes", "mask"]
+    ANNOTATION: AnnotationField
     METRICS: tuple[Metric, ...]
-    GATE: Literal["exact", "mean", "corpus"]
+    GATE: Gate
 
     def mismatch(self, outputs: Sequence[ModelOutput]) -> str:
         """Why a model with these outputs is none of this task; "" if it can be one."""
@@ -104,7 +108,10 @@ class Task(Protocol):
     def metrics(
         self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
     ) -> Mapping[str, float]:
-        """The figures of `METRICS` by name, over all samples; without those that cannot be had."""
+        """The figures of `METRICS` by name, over all samples; without those that cannot be had.
+
+        InputError where an annotation does not fit the task.
+        """
         ...
 
     def scores(
@@ -119,7 +126,7 @@ class Task(Protocol):
     def corpus(
         self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
     ) -> Corpus:
-        """What the first metric is made of; where `GATE` is `corpus`."""
+        """What the first metric is made of."""
         ...
 
     def divergence(
@@ -212,8 +219,8 @@ class Format(Protocol):
         """The constants of the layers by name, as real values in the format's own axis order."""
         ...
 
-    def seal(self, data: bytes) -> bytes:
-        """The final file: its tensors are named `image` and `scores`."""
+    def seal(self, data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+        """The final file: its inputs and outputs have these names, in their order."""
         ...
 
     def write_metadata(self, data: bytes, contract: Contract) -> bytes:
@@ -246,35 +253,36 @@ class Format(Protocol):
 class OpenedModel(Protocol):
     """A user's model, ready to become one float TFLite.
 
-    `resolution` is (height, width). `network` is the TensorFlow model, for its layers and for
-    distillation; None without TensorFlow.
+    `inputs` are its inputs, images channels-last and without preprocessing; `output_names` are the
+    names of its outputs. `network` is the TensorFlow model, for its layers and for distillation;
+    None without TensorFlow.
     """
 
-    resolution: tuple[int, int]
-    classes: int
+    inputs: tuple[ModelInput, ...]
+    output_names: tuple[str, ...]
     network: Model | None
 
     def floats(self, output: Output) -> bytes:
-        """A float TFLite that ends as `output` says.
+        """A float TFLite with these inputs and outputs in this order; it ends as `output` says.
 
-        It has a static batch of 1 and the signature serving_default, image -> scores. InputError if
-        TFLite cannot express the model.
+        It has a static batch of 1, and images are channels-last. InputError if TFLite cannot
+        express the model, and for `softmax` and `logits` of a model without one row of scores.
         """
         ...
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
-        """What the model's own framework computes for images [N, H, W, 3], before a final softmax.
+    def answers(self, samples: Batch) -> tuple[NDArray[np.float32], ...]:
+        """What the model's own framework computes, [N, ...] for each output.
 
-        Shape [N, classes]. InputError if the framework cannot run the model, or if the answers
-        change from call to call.
+        A single output is taken before a final softmax. InputError if the framework cannot run the
+        model, or if the answers change from call to call.
         """
         ...
 
     def ends_in_softmax(self) -> bool:
-        """Whether the model ends in a softmax over the classes."""
+        """Whether its single output ends in a softmax over the classes."""
         ...
 
-    def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
+    def likelier_range(self, pre: Preprocessing, images: Batch) -> tuple[float, float] | None:
         """An input range that makes `images` far more like the training images than `pre` does.
 
         `images` are prepared by `pre`. None if the range of `pre` fits as well as any, or if the
@@ -305,24 +313,24 @@ class SourceFile(Protocol):
 
 
 class Engine(Protocol):
-    """A model loaded by a runtime; one input tensor, one output tensor, batch of 1."""
+    """A model loaded by a runtime, with its inputs and outputs in the file's order; batch of 1."""
 
-    input: Tensor
-    output: Tensor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     delegate: str
     delegated_nodes: int | None
     total_nodes: int | None
 
-    def load(self, tensor: Array) -> None:
-        """Sets the raw input, of the shape and dtype of `input`."""
+    def load(self, tensors: Sequence[Array]) -> None:
+        """Sets the raw inputs, each of the shape and dtype of its tensor; InputError for others."""
         ...
 
     def invoke(self) -> None:
         """Runs the model and does nothing else: this call is timed."""
         ...
 
-    def run(self, tensor: Array) -> Array:
-        """The raw output for a raw input: load, invoke, and a copy of the output."""
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        """The raw outputs for the raw inputs: load, invoke, and copies of the outputs."""
         ...
 
 
@@ -519,6 +527,14 @@ class Samples(Protocol):
 
     def image(self, index: int) -> Pixels:
         """The image; BrokenImage if it cannot be read."""
+        ...
+
+    def array(self, index: int, end: ModelInput) -> Array:
+        """What the data has for an input of that name; InputError if it has nothing."""
+        ...
+
+    def annotation(self, index: int) -> Annotation:
+        """What is true of the sample, in classes of `classes`, boxes and pixels of the image."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Turns an image into a model's input, and a raw output into scores.
+"""Turns samples into a model's inputs, and its raw outputs into real values.
 
 Calibration images, evaluation images, golden samples and the benchmark's input all go through these
 functions: a model never gets two kinds of preprocessing.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import Array, Pixels
-from mobiledeploy.core.types import Layout, Preprocessing, Tensor
+from mobiledeploy.core.ports import Array, Pixels, Samples
+from mobiledeploy.core.types import Layout, ModelInput, Preprocessing, Tensor
 
 # As a fraction of a step: the error of a half after float32 has scaled it.
 _ABOUT_HALF = 1e-3
+_IMAGE_AXES = 3
+_WIDEST_CODE = 2
+"""Bytes of the widest integer that stands for a real number by its scale."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -35,8 +39,8 @@ def validate(preprocessing: Preprocessing) -> None:
         raise UsageError(f"crop {preprocessing.crop:g} is not above 0 and at most 1")
     if preprocessing.resize not in _FILTERS:
         raise UsageError(f"resize {preprocessing.resize!r} is not {' or '.join(_FILTERS)}")
-    if preprocessing.channels not in ("rgb", "bgr"):
-        raise UsageError(f"channels {preprocessing.channels!r} are not rgb or bgr")
+    if preprocessing.channels not in ("rgb", "bgr", "gray"):
+        raise UsageError(f"channels {preprocessing.channels!r} are not rgb, bgr or gray")
 
 
 def prepare(
@@ -50,7 +54,7 @@ def prepare(
         resolution: (height, width) of the model's input in pixels. The aspect ratio is not kept.
 
     Returns:
-        float32 [height, width, 3].
+        float32 [height, width, 3], or [height, width, 1] for channels `gray`.
 
     The crop starts at ``int((H - H * crop) / 2)``, as in `tf.image.central_crop`. Resizing is
     Pillow's, which widens its filter for smaller sizes (no aliasing) and rounds to whole pixel
@@ -67,6 +71,8 @@ def prepare(
         )
     top, left = (int((side - side * preprocessing.crop) / 2) for side in image.shape[:2])
     pixels = image[top : image.shape[0] - top, left : image.shape[1] - left]
+    if preprocessing.channels == "gray":
+        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
     if pixels.shape[:2] != tuple(resolution):
         region = Image.fromarray(np.ascontiguousarray(pixels))
         size = (resolution[1], resolution[0])
@@ -74,14 +80,50 @@ def prepare(
     if preprocessing.channels == "bgr":
         pixels = pixels[..., ::-1]
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
+    if preprocessing.channels == "gray":
+        gray: NDArray[np.float32] = np.take(tables[0], pixels)[..., np.newaxis]
+        return gray
     if (tables == tables[0]).all():
         return np.take(tables[0], pixels)
     return np.stack([tables[channel][pixels[..., channel]] for channel in range(3)], axis=-1)
 
 
+def sample_inputs(
+    samples: Samples, index: int, signature: Sequence[ModelInput]
+) -> list[NDArray[np.float32]]:
+    """The inputs of a model for one sample, in real numbers, each of the shape of its signature.
+
+    The only image of a model is the sample's image, whatever its name; another input is the array
+    of its name.
+
+    Raises:
+        BrokenImage: an image cannot be read.
+        InputError: the data has no array for an input, or one of another shape.
+    """
+    images = sum(end.kind == "image" for end in signature)
+    inputs = []
+    for end in signature:
+        if end.kind == "image":
+            assert end.preprocessing is not None
+            pixels = samples.image(index) if images == 1 else samples.array(index, end)
+            height, width = end.shape[:2]
+            inputs.append(prepare(pixels, end.preprocessing, (height, width)))
+            continue
+        values = samples.array(index, end)
+        if values.shape != end.shape:
+            raise InputError(
+                f"{samples.source} has {list(values.shape)} as {end.name}, "
+                f"the model takes {list(end.shape)}"
+            )
+        inputs.append(values.astype(np.float32))
+    return inputs
+
+
 def extent(preprocessing: Preprocessing) -> tuple[float, float]:
     """The smallest and the largest real value that a pixel of any channel can have."""
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
+    if preprocessing.channels == "gray":
+        tables = tables[:1]
     return float(tables.min()), float(tables.max())
 
 
@@ -98,32 +140,35 @@ def _tables(
 
 
 def to_input(x: NDArray[np.float32], tensor: Tensor, layout: Layout) -> Array:
-    """The input tensor of a model file for one prepared image.
+    """The input tensor of a model file for one prepared image, or another input's real values.
 
     Args:
-        x: float32 [height, width, 3] from `prepare`.
+        x: float32 [height, width, channels] from `prepare`, or of any other shape.
         tensor: the model's input: its shape with a batch of 1, its dtype, scale and zero point.
-        layout: NHWC or NCHW, the order of `tensor.shape`.
+        layout: NHWC or NCHW, the order of the axes of tensors that have four.
 
     Returns:
-        Contiguous [1, height, width, 3] or [1, 3, height, width] of the tensor's dtype. For an
-        integer tensor ``round(x / scale) + zero_point``, saturated. Halves round to even, as ONNX's
+        Contiguous [1, height, width, channels] or [1, channels, height, width] of the tensor's
+        dtype, or [1, ...]. For an integer tensor with a scale ``round(x / scale) + zero_point``,
+        saturated. Halves round to even, as ONNX's
         QuantizeLinear requires and XNNPACK does: the model's own quantization of a float input
         gives the same codes. (TFLite's reference kernel rounds halves away from zero.) For a uint8
         tensor halves are rounded up: with a range of -1,1 every pixel lies between two codes, and
         other programs that feed such a tensor (MediaPipe) give pixel p the code p, the upper one.
 
     Raises:
-        InputError: another shape, or an integer tensor without one scale and zero point.
+        InputError: another shape, or an integer tensor of 8 or 16 bits without one scale and zero
+            point.
     """
-    batch = x[np.newaxis] if layout == "NHWC" else x.transpose(2, 0, 1)[np.newaxis]
+    is_first = layout == "NCHW" and x.ndim == _IMAGE_AXES
+    batch = x.transpose(2, 0, 1)[np.newaxis] if is_first else x[np.newaxis]
     if batch.shape != tuple(tensor.shape):
         raise InputError(
             f"the model's input {tensor.name} is {list(tensor.shape)}, "
             f"the image makes {list(batch.shape)} ({layout})"
         )
     dtype = np.dtype(tensor.dtype)
-    if dtype.kind == "f":
+    if _is_plain(tensor):
         return np.ascontiguousarray(batch, dtype=dtype)
     limits = np.iinfo(dtype)
     codes = nearest_codes(batch, tensor).clip(limits.min, limits.max)
@@ -144,27 +189,38 @@ def nearest_codes(x: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float32]
     return codes
 
 
-def from_output(raw: Array, tensor: Tensor) -> NDArray[np.float32]:
-    """Real-valued scores from the raw output of a model file.
+def from_output(raw: Array, tensor: Tensor, layout: Layout = "NHWC") -> NDArray[np.float32]:
+    """The real values of a raw output of a model file.
 
     Args:
-        raw: [1, classes], or with more axes of length 1, as the runtime returned it.
+        raw: [1, ...], as the runtime returned it.
         tensor: the model's output: its dtype, scale and zero point.
+        layout: NHWC or NCHW, the order of the axes of an output that has four.
 
     Returns:
-        float32 [classes]: ``scale * (raw - zero_point)`` for an integer tensor.
+        float32 without the batch, channels last: ``scale * (raw - zero_point)`` for an integer
+        tensor.
 
     Raises:
-        InputError: more than one axis is longer than 1, or an integer tensor without one scale
-            and zero point.
+        InputError: no batch of 1, or an integer tensor of 8 or 16 bits without one scale and zero
+            point.
     """
-    if raw.size == 0 or raw.size != max(raw.shape, default=1):
-        raise InputError(f"the model's output {tensor.name} is {list(raw.shape)}, not [1, classes]")
-    row = raw.reshape(-1)
-    if np.dtype(tensor.dtype).kind == "f":
-        return row.astype(np.float32)
+    if raw.size == 0 or raw.ndim == 0 or raw.shape[0] != 1:
+        raise InputError(f"the model's output {tensor.name} is {list(raw.shape)}, not [1, ...]")
+    values = raw[0]
+    if layout == "NCHW" and values.ndim == _IMAGE_AXES:
+        values = values.transpose(1, 2, 0)
+    if _is_plain(tensor):
+        return np.asarray(values, np.float32)
     scale, zero_point = _per_tensor(tensor)
-    return (row.astype(np.int32) - zero_point).astype(np.float32) * scale
+    real: NDArray[np.float32] = (values.astype(np.int32) - zero_point).astype(np.float32) * scale
+    return real
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the tensor holds its values themselves: floats, indices, bool."""
+    dtype = np.dtype(tensor.dtype)
+    return dtype.kind in "fb" or (dtype.itemsize > _WIDEST_CODE and not tensor.scale)
 
 
 def _per_tensor(tensor: Tensor) -> tuple[np.float32, int]:

@@ -7,35 +7,36 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mobiledeploy.core import errors, records
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import DeviceError, InputError
 from mobiledeploy.core.ports import Process
-from mobiledeploy.core.types import DataRef, Failure, Layout, Preprocessing, Tensor
+from mobiledeploy.core.types import DataRef, Failure, Layout, ModelInput, Tensor
 
-PROTOCOL = 1
-EVENT_VERSION = 1
+PROTOCOL = 2
+EVENT_VERSION = 2
 """The schema version of the lines that runners write.
 
-It does not follow that of the records, since a C runner is not rebuilt for them.
+It does not follow that of the records, since a C runner is not rebuilt for them. Version 1 had one
+input and one output; recordings of that time are still read.
 """
 
 
 @dataclass(frozen=True)
 class Work:
-    """The first message to a `predict` runner: which images, and how they become the input.
+    """The first message to a `predict` runner: which samples, and how they become the inputs.
 
-    `input` and `output` are the artifact's own tensors, since an engine may not know their scales.
+    `inputs` and `outputs` are the artifact's own tensors, since an engine may not know their
+    scales; `signature` says how each input is made.
     """
 
     data: DataRef
-    preprocessing: Preprocessing
-    resolution: tuple[int, int]
+    signature: tuple[ModelInput, ...]
     layout: Layout
-    input: Tensor
-    output: Tensor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Ready:
     protocol: int
     runtime: str
     version: str
-    input: Tensor
-    output: Tensor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     delegate: str
     delegated_nodes: int | None
     total_nodes: int | None
@@ -83,12 +84,12 @@ class Timed:
 
 @dataclass(frozen=True)
 class Answer:
-    """An image's scores: `row` is base64 of little-endian float32 [classes]."""
+    """A sample's answer: `rows` has a text for each output, base64 of little-endian float32."""
 
     index: int
     sample: str
     label: int
-    row: str
+    rows: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Done:
     peak_rss_bytes: int
 
 
+_FORMER_FIELDS = {"input": "inputs", "output": "outputs", "row": "rows"}
 Event = Ready | Timed | Counts | Answer | Skipped | Fed | Done | Failure
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind for kind in (Ready, Timed, Counts, Answer, Skipped, Fed, Done, Failure)
@@ -137,7 +139,10 @@ def parse(line: str) -> Event:
     try:
         data = json.loads(line)
         kind = _EVENTS[data.pop("record")]
-        if data.pop("schema_version") != EVENT_VERSION:
+        version = data.pop("schema_version")
+        if version == 1:
+            data = _of_version_1(data)
+        elif version != EVENT_VERSION:
             raise ValueError("another schema version")
         event: Event = records.decode(kind, data, "event")
         if isinstance(event, Timed) and min(event.samples_ns, default=1) <= 0:
@@ -153,6 +158,17 @@ def parse(line: str) -> Event:
     if isinstance(event, Ready) and event.protocol != PROTOCOL:
         raise DeviceError(f"the runner speaks protocol {event.protocol}, not {PROTOCOL}")
     return event
+
+
+def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """An event's fields with today's names."""
+    data = {_FORMER_FIELDS.get(key, key): value for key, value in data.items()}
+    for name in _FORMER_FIELDS.values() & data.keys():
+        # The one input or output, or its row, is the first of the list today.
+        data[name] = [data[name]]
+    if data.get("protocol") == 1:
+        data["protocol"] = PROTOCOL
+    return data
 
 
 def events(process: Process, model: str = "") -> Iterator[Event]:

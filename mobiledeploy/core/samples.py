@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Split
+from mobiledeploy.core.types import ModelInput, Split
 
 CALIBRATION = 200
 """The most images used for calibration; more would not change min-max ranges much."""
@@ -38,6 +38,14 @@ def part(count: int, split: Split) -> NDArray[np.int64]:
         "calibration": order[:calibration_count],
     }.get(split, order[calibration_count:])
     return np.sort(subset).astype(np.int64)
+
+
+def no_array(source: str, end: ModelInput) -> InputError:
+    """The error of a data set that has nothing for this input."""
+    return InputError(
+        f"{source} has images only, and the model also takes {end.name} {list(end.shape)}",
+        "give an .npz with an array for each input, by their names",
+    )
 
 
 def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int, ...]:

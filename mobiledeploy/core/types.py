@@ -13,7 +13,8 @@ from typing import Any, Literal
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
 
-ChannelOrder = Literal["rgb", "bgr"]
+ChannelOrder = Literal["rgb", "bgr", "gray"]
+"""The channels of a model's image; a gray one has one channel, all others have three."""
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
@@ -22,6 +23,8 @@ Output = Literal["model", "softmax", "logits"]
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: a time, a count, the estimate of a model, or a replay of one of these."""
+AnnotationField = Literal["", "label", "labels", "values", "boxes", "mask"]
+Gate = Literal["exact", "mean", "corpus"]
 Argument = float | int | str
 """An argument of an architecture besides resolution and classes: alpha, groups, a variant."""
 
@@ -46,8 +49,9 @@ class Preprocessing(Record):
     """How an image becomes the model's input.
 
     Central crop of `crop` of each side, resize to the model's height and width, channels in
-    `channels` order, pixel p of 0..255 to ``low + p / 255 * (high - low)`` with `input_range` =
-    (low, high), then ``(x - mean) / std`` per channel (in the model's channel order).
+    `channels` order (gray: luma by ITU-R 601), pixel p of 0..255 to ``low + p / 255 *
+    (high - low)`` with `input_range` = (low, high), then ``(x - mean) / std`` per channel (in the
+    model's channel order; a gray image has the first mean and the first std).
     """
 
     input_range: tuple[float, float]
@@ -76,7 +80,10 @@ class Weights(Record):
 class ModelSpec(Record):
     """What a model is: built from a card, or a user's own file (`card` is None).
 
-    `resolution` is (height, width); `arguments` are the architecture's own (alpha, groups, ...).
+    `resolution` is (height, width) of its first image; `arguments` are the architecture's own
+    (alpha, groups, ...). `classes` is the last side of its first output: the number of classes of a
+    classifier. `task` names the file of `tasks/` that says what it answers, "" if that is to be
+    found out from its outputs.
     """
 
     name: str
@@ -88,6 +95,7 @@ class ModelSpec(Record):
     preprocessing: Preprocessing
     weights: Weights
     paper: str = ""
+    task: str = "classification"
 
     @property
     def alpha(self) -> float | None:
@@ -169,9 +177,11 @@ class FileFacts(Record):
 class Golden(Record):
     """Samples with the answers of the artifact when it was made.
 
-    `images` are PNG files of the original images, relative to the record's folder and named by the
-    first 16 digits of their sha256; `logits` holds one row of real-valued logits for each, computed
-    by `runtime` on the instruction set `isa` ("" if it was not recorded).
+    `images` are files, relative to the record's folder and named by the first 16 digits of their
+    sha256: PNG files of the original images, or .npz files of the inputs by name for a model that
+    takes more than one image. `logits` holds the real-valued outputs for each, one after another,
+    a softmax left out (`analysis.accuracy.golden_row`). They were computed by `runtime` on the
+    instruction set `isa` ("" if it was not recorded).
     """
 
     ids: tuple[str, ...]
@@ -183,9 +193,11 @@ class Golden(Record):
 
 @dataclass(frozen=True)
 class Contract(Record):
-    """The metadata of a model file: how an image becomes its input, and the expected answers.
+    """The metadata of a model file: how samples become its inputs, and the expected answers.
 
-    `layout` and `resolution` (height, width) are the input's.
+    `preprocessing`, `layout` and `resolution` (height, width) are those of its first image.
+    `signature` and `task` are as in `Artifact`; None and classification in files of earlier
+    versions.
     """
 
     name: str
@@ -194,6 +206,8 @@ class Contract(Record):
     layout: Layout
     output: Output
     golden: Golden
+    signature: Signature | None = None
+    task: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -230,10 +244,11 @@ class RecipeAlternative(Record):
 
 @dataclass(frozen=True)
 class Fidelity(Record):
-    """How far a file's logits are from those of its float model, on the evaluation images.
+    """How far a file's answers are from those of its float model, on the evaluation images.
 
-    `sqnr_db` is in dB, `divergence` the mean KL divergence of the softmax from the float model's,
-    in nats. `reference_sha256` is the float file.
+    `sqnr_db` is in dB, over all outputs; a softmax is left out. `divergence` is the mean of the
+    task's: for a classifier the KL divergence of the softmax from the float model's, in nats.
+    `reference_sha256` is the float file.
     """
 
     sqnr_db: float
@@ -252,7 +267,9 @@ class Artifact(Record):
     `kept_float` are the layers that `--keep-float` names. `sqnr_db` compares its golden logits with
     those of its float model, in dB; these are a few images, enough to detect a broken file but not
     to rank files. `fidelity` is measured on the evaluation images; it is None for a float32 file
-    and in records of earlier versions. `gzip_bytes` is its size after gzip, about what an app store
+    and in records of earlier versions. `signature` describes its inputs and outputs for people and
+    tasks; it is None in records of earlier versions, which have one image and one row of scores
+    (`artifacts.signature`). `gzip_bytes` is its size after gzip, about what an app store
     delivers; `sparsity` is the share of its weights that are zero, from 0 to 1. `tried` are the
     alternatives of its recipe in the order of the recipe; the one of least divergence was used.
     """
@@ -284,6 +301,7 @@ class Artifact(Record):
     kept_float: tuple[str, ...] = ()
     warnings: tuple[NamedWarning, ...] = ()
     fidelity: Fidelity | None = None
+    signature: Signature | None = None
 
     @property
     def ends(self) -> str:
@@ -356,8 +374,9 @@ class Annotation(Record):
     """What is true of one sample, as its data set says; fields that it does not say are empty.
 
     `label` is its class, -1 for none. `labels` are all classes that are right, of a detector the
-    class of each box in `boxes`; `crowd` says of each box whether it covers a group. `values` are
-    the targets of a regression.
+    class of each box in `boxes`; a sample without them has no class that is right, and no box.
+    `crowd` says of each box whether it covers a group; it may be empty, where no box does. `values`
+    are the targets of a regression, or the float model's answer where that is the target.
     """
 
     label: int = -1
@@ -379,6 +398,30 @@ class Metric(Record):
 
 
 @dataclass(frozen=True)
+class ModelInput(Record):
+    """An input of a model: its name, its shape without the batch, and how it is made.
+
+    An `image` is (height, width, channels), whatever the order in a file, with 1 or 3 channels and
+    its preprocessing. A `tensor` is taken as the data gives it. `dtype` is that of the float model.
+    """
+
+    name: str
+    kind: Literal["image", "tensor"]
+    shape: tuple[int, ...]
+    preprocessing: Preprocessing | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class NetworkInput(Record):
+    """An input as a live network takes it: `batch` samples at once, its channels first or last."""
+
+    end: ModelInput
+    batch: int = 1
+    channels_first: bool = False
+
+
+@dataclass(frozen=True)
 class ModelOutput(Record):
     """An output of a model: its name, its shape without the batch, and what computes it.
 
@@ -392,13 +435,27 @@ class ModelOutput(Record):
 
 
 @dataclass(frozen=True)
+class Signature(Record):
+    """The inputs and outputs of a model, in the order of its file."""
+
+    inputs: tuple[ModelInput, ...]
+    outputs: tuple[ModelOutput, ...]
+
+    @property
+    def image(self) -> ModelInput | None:
+        """The first image among the inputs."""
+        return next((end for end in self.inputs if end.kind == "image"), None)
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The predictions of one artifact on one set of images, and the metrics of them.
 
-    `top1` and `top5` are fractions, None without matching labels; `agreement` is the share of
-    images on which the best class equals that of the float model, None without one. `confusion`
-    holds (true, predicted, count) for the wrong ones, largest first. `preprocessing` was applied to
-    the images; it may differ from the artifact's own.
+    `metrics` are those of its `task` by name, as far as the data has annotations; `top1` and `top5`
+    are those of a classifier, fractions, None without matching labels. `agreement` is the share of
+    images with the same answer as that of the float model, None without one. `confusion` holds
+    (true, predicted, count) for the wrong ones of a classifier, largest first. `preprocessing` was
+    applied to the images; it may differ from the artifact's own.
     """
 
     artifact_sha256: str
@@ -415,6 +472,8 @@ class Evaluation(Record):
     predictions: tuple[Prediction, ...]
     skipped: tuple[str, ...] = ()
     warnings: tuple[NamedWarning, ...] = ()
+    task: str = "classification"
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -878,11 +937,13 @@ class Model(Record):
     """A live model, opaque to all rooms that do not use TensorFlow.
 
     `framework` names the file of `sources/` that opened it. `handle` is called as
-    ``handle(images, training=False)``, and has ``variables``.
+    ``handle(tensors, training=False)``, and has ``variables``. `inputs` says what it takes, once
+    that is known.
     """
 
     framework: str
     handle: Any = field(repr=False)
+    inputs: tuple[NetworkInput, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -951,7 +1012,8 @@ class ModelFile(Record):
     `framework` names the file of `sources/` that opens it; `content` distinguishes a whole model
     from weights alone. `code` lists what would run code from the file (Lambda layers and the like),
     and `trusted` says that the user allows it. `classes` is the width of the last layer if weights
-    alone show it, `preprocessing` how an image becomes its input if the file says so.
+    alone show it, `preprocessing` how an image becomes its input if the file says so, and `task`
+    what it answers.
     """
 
     path: str
@@ -963,6 +1025,7 @@ class ModelFile(Record):
     classes: int | None = None
     trusted: bool = False
     preprocessing: Preprocessing | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True)

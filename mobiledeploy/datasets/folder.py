@@ -20,8 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mobiledeploy.core import inputs, samples
 from mobiledeploy.core.errors import BrokenImage, InputError
-from mobiledeploy.core.ports import Pixels, Samples
-from mobiledeploy.core.types import Split
+from mobiledeploy.core.ports import Array, Pixels, Samples
+from mobiledeploy.core.types import Annotation, ModelInput, Split
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # These are listed and then reported as broken by name, so that they are not left out silently.
@@ -90,6 +90,14 @@ class Folder:
     def label(self, index: int) -> int:
         """Its class, an index into `classes`."""
         return self._targets[index]
+
+    def array(self, index: int, end: ModelInput) -> Array:
+        """InputError: there are images only."""
+        raise samples.no_array(self.source, end)
+
+    def annotation(self, index: int) -> Annotation:
+        """Its class."""
+        return Annotation(self.label(index))
 
     def image(self, index: int) -> Pixels:
         """uint8 [H, W, 3], RGB, upright; BrokenImage where it cannot be decoded."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mobiledeploy.core import arrays, inputs, records, samples
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array, Pixels, Samples
-from mobiledeploy.core.types import Split
+from mobiledeploy.core.types import Annotation, ModelInput, Split
 
 LARGEST_BYTES = 4 << 30
 """The largest size of an archive's arrays in memory; larger data belong into class folders."""
@@ -59,6 +59,14 @@ class Npz:
     def label(self, index: int) -> int:
         """Its class, an index into `classes`."""
         return int(self._targets[self._indices[index]])
+
+    def array(self, index: int, end: ModelInput) -> Array:
+        """InputError: there are images only."""
+        raise samples.no_array(self.source, end)
+
+    def annotation(self, index: int) -> Annotation:
+        """Its class."""
+        return Annotation(self.label(index))
 
     def image(self, index: int) -> Pixels:
         """uint8 [H, W, 3], RGB; a read-only view."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.ports import Pixels
+from mobiledeploy.core.ports import Array, Pixels
+from mobiledeploy.core.types import Annotation, ModelInput
 
 VERSION = 1
 """Part of every seed and of every identity: a change of the images raises it."""
@@ -418,6 +420,20 @@ class Shapes:
     def label(self, index: int) -> int:
         """Position of the sample's class in `classes`; any run of samples is balanced."""
         return self._checked(index) % len(CLASSES)
+
+    def array(self, index: int, end: ModelInput) -> Array:
+        """Another drawn image, or noise of -1 to 1 for a tensor: enough to run a model."""
+        number = self._checked(index)
+        seed = f"{self.split} {number} {end.name}".encode()
+        if end.kind == "image":
+            scene = _scene(self.split, (number + zlib.crc32(seed)) % len(self))
+            return _render(scene, (end.shape[0], end.shape[1]))
+        noise = np.random.Generator(np.random.PCG64(zlib.crc32(seed)))
+        return noise.uniform(-1, 1, end.shape).astype(np.float32)
+
+    def annotation(self, index: int) -> Annotation:
+        """Its class."""
+        return Annotation(self.label(index))
 
     def image(self, index: int) -> Pixels:
         """The image, uint8 RGB [H, W, 3]."""

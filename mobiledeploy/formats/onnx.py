@@ -41,6 +41,8 @@ _INTEGER_KERNELS = (
     "Softmax",
     "Where",
 )
+_IMAGE_AXES = 4
+_CHANNELS = (1, 3)
 # They move values of any type.
 _MOVING = (
     "DepthToSpace",
@@ -117,13 +119,17 @@ def inspect(data: bytes) -> FileFacts:
         for node in graph.node
     )
     inputs = tuple(tensor(i.name) for i in graph.input if i.name not in constants)
-    channels_first = len(inputs) == 1 and len(inputs[0].shape) == 4 and inputs[0].shape[1] == 3
+    # ONNX's own operators take channels first.
+    channels_last = any(
+        len(t.shape) == _IMAGE_AXES and t.shape[3] in _CHANNELS and t.shape[1] not in _CHANNELS
+        for t in inputs
+    )
     return FileFacts(
         format="onnx",
         inputs=inputs,
         outputs=tuple(tensor(o.name) for o in graph.output),
         layers=layers,
-        layout="NCHW" if channels_first else "NHWC",
+        layout="NHWC" if channels_last else "NCHW",
         logits=_logits(layers, graph.output[0].name),
     )
 
@@ -263,23 +269,32 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
     return values_by_name
 
 
-def seal(data: bytes) -> bytes:
-    """The file with its input named `image` and its output `scores`."""
+def seal(data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The file with these names of its inputs and outputs, in their order."""
     model = _open(data)
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in constants]
-    if len(inputs) != 1 or len(graph.output) != 1:
+    own_inputs = [i for i in graph.input if i.name not in constants]
+    if (len(own_inputs), len(graph.output)) != (len(inputs), len(outputs)):
         raise InputError(
-            f"the converted model has {len(inputs)} inputs and {len(graph.output)} outputs; "
-            "one image in and one row of scores out are needed"
+            f"the converted model has {len(own_inputs)} inputs and {len(graph.output)} outputs, "
+            f"the model has {len(inputs)} and {len(outputs)}"
         )
-    new_names = {inputs[0].name: "image", graph.output[0].name: "scores"}
+    ends = [*own_inputs, *graph.output]
+    new_names = dict(zip((end.name for end in ends), (*inputs, *outputs), strict=True))
+    # Another tensor may have such a name already.
+    inner = {name for node in graph.node for name in (*node.input, *node.output)} | constants
+    new_names |= {
+        name: f"{name}/inner" for name in (*inputs, *outputs) if name in inner - new_names.keys()
+    }
     for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 names[index] = new_names.get(name, name)
-    inputs[0].name, graph.output[0].name = "image", "scores"
+    for tensor in graph.initializer:
+        tensor.name = new_names.get(tensor.name, tensor.name)
+    for end in ends:
+        end.name = new_names[end.name]
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -297,7 +312,7 @@ def write_metadata(data: bytes, contract: Contract) -> bytes:
 
 def _image_props(pre: Preprocessing) -> dict[str, str]:
     props = {
-        "Image.BitmapPixelFormat": {"rgb": "Rgb8", "bgr": "Bgr8"}[pre.channels],
+        "Image.BitmapPixelFormat": {"rgb": "Rgb8", "bgr": "Bgr8", "gray": "Gray8"}[pre.channels],
         "Image.ColorSpaceGamma": "SRGB",
     }
     # ONNX has no name for an additional mean and deviation.

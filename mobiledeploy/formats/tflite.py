@@ -17,10 +17,22 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Contract, FileFacts, Layer, Preprocessing, Tensor
+from mobiledeploy.core.types import (
+    Contract,
+    FileFacts,
+    Layer,
+    ModelInput,
+    ModelOutput,
+    Preprocessing,
+    Signature,
+    Tensor,
+)
+from mobiledeploy.graphs import ends
 from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
 
 SUFFIX = ".tflite"
+_COLOR_SPACES = {"rgb": 1, "gray": 2}
+_LABELLED = ("classification", "detection", "multilabel", "segmentation")
 _WEIGHTS = (np.float32, np.float16, np.int8)
 """The types of weights; 4-bit codes are read as one byte each."""
 # TFLite metadata: a separate flatbuffer among the buffers, and files in a zip after the model.
@@ -118,16 +130,15 @@ def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
     return values_by_name
 
 
-def seal(data: bytes) -> bytes:
-    """The file with its input named `image` and its output `scores`."""
+def seal(data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The file with these names of its inputs and outputs, also in its signature."""
     graph = Graph(data)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+    if (len(graph.inputs), len(graph.outputs)) != (len(inputs), len(outputs)):
         raise InputError(
-            f"the converted model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
-            "one image in and one row of scores out are needed"
+            f"the converted model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
+            f"the model has {len(inputs)} and {len(outputs)}"
         )
-    graph.set_name(graph.inputs[0], "image")
-    graph.set_name(graph.outputs[0], "scores")
+    ends.name(graph, inputs, outputs)
     return graph.pack()
 
 
@@ -205,15 +216,39 @@ def _metadata(contract: Contract) -> bytes:
 
     Slots are the positions of fields in the tables of the schema.
     """
-    pre = contract.preprocessing
     builder = flatbuffers.Builder(4096)
+    signature = contract.signature
+    if signature is None:
+        image = ModelInput("image", "image", (*contract.resolution, 3), contract.preprocessing)
+        signature = Signature((image,), (ModelOutput("scores", ()),))
+    inputs = _tables(builder, [_input(builder, contract, end) for end in signature.inputs])
+    answers = []
+    for end in signature.outputs:
+        answer = {0: builder.CreateString(end.name), 1: builder.CreateString(contract.output)}
+        if contract.preprocessing.labels and contract.task in _LABELLED:
+            name = builder.CreateString(_LABELS)
+            labels = _table(builder, {0: name}, kinds={2: 2})  # TENSOR_AXIS_LABELS
+            answer[6] = _tables(builder, [labels])
+        answers.append(_table(builder, answer))
+    outputs = _tables(builder, answers)
+    graph = _tables(builder, [_table(builder, {2: inputs, 3: outputs})])
+    name, version = builder.CreateString(contract.name), builder.CreateString("1.0.0")
+    builder.Finish(_table(builder, {0: name, 3: graph, 7: version}), file_identifier=b"M001")
+    return bytes(builder.Output())
+
+
+def _input(builder: Any, contract: Contract, end: ModelInput) -> int:
+    """The metadata of an input."""
+    pre = end.preprocessing
+    if pre is None:
+        return _table(builder, {0: builder.CreateString(end.name)})
     mean, std = _normalization(pre)
     options = _table(builder, {0: _floats(builder, mean), 1: _floats(builder, std)})
     unit = _table(builder, {1: options}, kinds={0: 1})  # NormalizationOptions
-    height, width = contract.resolution
+    height, width = end.shape[:2]
     size = _table(builder, {}, numbers={0: width, 1: height})
     # The schema has no name for BGR; 0 is unknown.
-    image = _table(builder, {1: size}, kinds={0: int(pre.channels == "rgb")})
+    image = _table(builder, {1: size}, kinds={0: _COLOR_SPACES.get(pre.channels, 0)})
     content = _table(builder, {1: image}, kinds={0: 2})  # ImageProperties
     low, high = ([(p - m) / s for m, s in zip(mean, std, strict=True)] for p in (0, 255))
     stats = _table(builder, {0: _floats(builder, high), 1: _floats(builder, low)})
@@ -221,30 +256,24 @@ def _metadata(contract: Contract) -> bytes:
         f"{pre.channels.upper()}, {contract.layout}, {pre.resize} resize, crop {pre.crop:g}"
     )
     fields = {
-        0: builder.CreateString("image"),
+        0: builder.CreateString(end.name),
         1: builder.CreateString(description),
         3: content,
         4: _tables(builder, [unit]),
         5: stats,
     }
-    inputs = _tables(builder, [_table(builder, fields)])
-    answer = {0: builder.CreateString("scores"), 1: builder.CreateString(contract.output)}
-    if pre.labels:
-        name = builder.CreateString(_LABELS)
-        labels = _table(builder, {0: name}, kinds={2: 2})  # TENSOR_AXIS_LABELS
-        answer[6] = _tables(builder, [labels])
-    outputs = _tables(builder, [_table(builder, answer)])
-    graph = _tables(builder, [_table(builder, {2: inputs, 3: outputs})])
-    name, version = builder.CreateString(contract.name), builder.CreateString("1.0.0")
-    builder.Finish(_table(builder, {0: name, 3: graph, 7: version}), file_identifier=b"M001")
-    return bytes(builder.Output())
+    return _table(builder, fields)
 
 
 def _normalization(pre: Preprocessing) -> tuple[list[float], list[float]]:
     """(mean, std) such that (p - mean) / std of a pixel p of 0..255 is the input."""
     low, high = pre.input_range
     unit = 255 / (high - low)
-    return [(m - low) * unit for m in pre.mean], [s * unit for s in pre.std]
+    channels = 1 if pre.channels == "gray" else 3
+    return (
+        [(m - low) * unit for m in pre.mean[:channels]],
+        [s * unit for s in pre.std[:channels]],
+    )
 
 
 def _table(

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.frameworks import tracing
 
@@ -33,7 +33,7 @@ _BETTER = 4.0
 
 
 def likelier_range(
-    frozen_model: tracing.FrozenModel, pre: Preprocessing, images: Images
+    frozen_model: tracing.FrozenModel, pre: Preprocessing, images: NDArray[np.float32]
 ) -> tuple[float, float] | None:
     """An input range that makes the images far more like those of the training.
 

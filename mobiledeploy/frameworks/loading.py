@@ -274,39 +274,3 @@ def require_finite(arrays: Sequence[tuple[str, Any]], where: str) -> None:
         values = np.asarray(array)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise InputError(f"{where}: the weights {name} hold NaN or infinite values")
-
-
-def require_one(kind: str, values: Sequence[Any], where: str) -> Any:
-    """The only value; InputError if there are none or several."""
-    if len(values) != 1:
-        raise InputError(
-            f"{where} has {len(values)} {kind}s; one image in and one row of scores out is needed"
-        )
-    return values[0]
-
-
-def check_shapes(
-    input_: tuple[Sequence[int | None] | None, str], output: Sequence[int | None] | None, where: str
-) -> tuple[Shape, Shape]:
-    """The shapes of input and output; InputError unless an RGB image gives scores."""
-    shape, dtype = input_
-    if shape is None or len(shape) != 4 or shape[3] not in (3, None):
-        raise InputError(
-            f"{where} takes {_words(shape)}; a batch of RGB images [N, H, W, 3] is needed"
-        )
-    if shape[0] not in (1, None):
-        raise InputError(
-            f"{where} has a fixed batch of {shape[0]}; 1 or a dynamic one is needed",
-            "save it with a dynamic batch",
-        )
-    if dtype != "float32":
-        raise InputError(f"{where} takes {dtype}; float32 is needed")
-    if output is None or len(output) != 2:
-        raise InputError(f"{where} gives {_words(output)}; scores [N, classes] are needed")
-    return tuple(shape), tuple(output)
-
-
-def _words(shape: Sequence[int | None] | None) -> str:
-    if shape is None:
-        return "any shape"
-    return f"[{', '.join('N' if side is None else str(side) for side in shape)}]"

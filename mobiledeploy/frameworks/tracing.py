@@ -18,8 +18,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Layer, Model, Output, Tensor
+from mobiledeploy.core.batches import Batch
+from mobiledeploy.core.types import Layer, Model, NetworkInput, Output, Tensor
 from mobiledeploy.frameworks import loading
 
 tf.get_logger().setLevel("ERROR")
@@ -30,10 +30,10 @@ _SHAPING = ("Reshape", "Squeeze", "ExpandDims")
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """Frozen functions, images [1, H, W, 3] float32 -> [1, classes].
+    """Frozen functions of one sample, a tensor for each input -> a list of the outputs.
 
-    `logits` ends before the softmax; `scores` ends in the model's own softmax, None if it has none:
-    then `logits` is the model's answer. `variables` are those that they read.
+    `logits` ends before the softmax of a single output; `scores` ends in the model's own softmax,
+    None if it has none: then `logits` is the model's answer. `variables` are those that they read.
     """
 
     logits: Any
@@ -47,19 +47,28 @@ class FrozenModel:
         return self.logits if output == "logits" or self.scores is None else self.scores
 
     def ending(self, output: Output) -> Any:
-        """A ConcreteFunction image -> {"scores"} with the output of an artifact."""
+        """A ConcreteFunction with the outputs of an artifact, by `input_key` and `output_key`."""
         own_function = self._own(output)
 
-        def serve(image: Any) -> dict[str, Any]:
+        def serve(*tensors: Any) -> dict[str, Any]:
             if own_function is None:
-                return {"scores": tf.nn.softmax(self.logits(image)[0])}
-            return {"scores": own_function(image)[0]}
+                answers = [tf.nn.softmax(self.logits(*tensors)[0])]
+            else:
+                answers = own_function(*tensors)
+            return {output_key(number): answer for number, answer in enumerate(answers)}
 
-        spec = tf.TensorSpec(self.logits.inputs[0].shape, tf.float32, name="image")
-        return tf.function(serve).get_concrete_function(spec)
+        specs = [
+            tf.TensorSpec(tensor.shape, tensor.dtype, name=input_key(number))
+            for number, tensor in enumerate(self._inputs)
+        ]
+        return tf.function(serve).get_concrete_function(*specs)
+
+    @property
+    def _inputs(self) -> list[Any]:
+        return [tensor for tensor in self.logits.inputs if tensor.dtype != tf.resource]
 
     def save(self, output: Output, folder: Path) -> None:
-        """A SavedModel with the signature serving_default, image -> scores.
+        """A SavedModel with the signature serving_default.
 
         A plain module is saved instead of the Keras model: TFLiteConverter would trace every layer
         again, which takes most of the time of a conversion. UsageError if `folder`, a temporary
@@ -77,57 +86,108 @@ class FrozenModel:
         """Whether the answers depend on random numbers."""
         return any("Random" in op.type for op in self.logits.graph.get_operations())
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [N, classes] of preprocessed images [N, H, W, 3]: the float reference.
+    def run(self, samples: Batch) -> tuple[NDArray[np.float32], ...]:
+        """The outputs of `logits` for N samples, [N, ...] each: the float reference.
 
         InputError if TensorFlow cannot compute them.
         """
+        rows = []
         with loading.refusing("TensorFlow cannot run the model", tf.errors.OpError):
-            rows = [self.logits(tf.constant(image[None]))[0].numpy()[0] for image in images]
-        return np.asarray(rows, np.float32)
+            for sample in samples:
+                tensors = [
+                    # A model of a fixed batch takes the sample that often.
+                    tf.constant(np.repeat(values, tensor.shape[0], axis=0), tensor.dtype)
+                    for values, tensor in zip(sample.arrays, self._inputs, strict=True)
+                ]
+                rows.append([answer.numpy()[0] for answer in self.logits(*tensors)])
+        return tuple(np.asarray(answer, np.float32) for answer in zip(*rows, strict=True))
 
 
-def inference(model: Model) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-    """(images [N, H, W, 3] float32 -> answers in inference mode, the model's variables)."""
+def input_key(number: int) -> str:
+    """The name of an input in the signature of a SavedModel; the names sort as the numbers."""
+    return f"input_{number:03}"
+
+
+def output_key(number: int) -> str:
+    """As `input_key`."""
+    return f"output_{number:03}"
+
+
+def inference(model: Model) -> tuple[Callable[..., Any], Sequence[Any]]:
+    """(a tensor for each input -> the list of outputs in inference mode, the model's variables).
+
+    Images are channels-last; a model without `inputs` gets its tensors as they are.
+    """
     handle = model.handle
-    return lambda images: handle(images, training=False), handle.variables
+    places = [n for n, one in enumerate(model.inputs) if one.channels_first]
+
+    def call(*tensors: Any) -> Any:
+        own = [tf.transpose(t, (0, 3, 1, 2)) if n in places else t for n, t in enumerate(tensors)]
+        return tf.nest.flatten(handle(_packed(handle, own), training=False))
+
+    return call, handle.variables
 
 
-def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
-    """The model as functions of one image, at `resolution` (height, width).
+def _packed(handle: Any, tensors: Sequence[Any]) -> Any:
+    """The tensors in the structure that the model takes them in; they are in its flat order."""
+    if len(tensors) == 1:
+        return tensors[0]
+    # Keras 2, Keras 3; a signature of a SavedModel has its own order.
+    structure = getattr(handle, "_nested_inputs", None) or getattr(handle, "_inputs_struct", None)
+    return list(tensors) if structure is None else tf.nest.pack_sequence_as(structure, tensors)
+
+
+def specs_of(inputs: Sequence[NetworkInput]) -> list[Any]:
+    """What TensorFlow traces a model with: one sample, or the model's fixed batch."""
+    return [
+        tf.TensorSpec((one.batch, *one.end.shape), one.end.dtype, name=input_key(number))
+        for number, one in enumerate(inputs)
+    ]
+
+
+def _size(inputs: Sequence[NetworkInput]) -> str:
+    """The inputs in words, for an error."""
+    end = inputs[0].end
+    if len(inputs) == 1 and end.kind == "image":
+        height, width, _ = end.shape
+        return f"one {height}x{width} image"
+    return f"its {len(inputs)} inputs"
+
+
+def freeze(model: Model) -> FrozenModel:
+    """The model as functions of one sample.
 
     Weights stay variables, since each copy of a large network's weights costs memory. If the graph
     has calls, as in a SavedModel, or half precision, they become constants. InputError if
-    TensorFlow cannot trace the model at this size, and for more than one output.
+    TensorFlow cannot trace the model at this size.
     """
-    height, width = resolution
+    specs = specs_of(model.inputs)
     with loading.refusing(
-        f"TensorFlow cannot run the model on one {height}x{width} image", tf.errors.OpError
+        f"TensorFlow cannot run the model on {_size(model.inputs)}", tf.errors.OpError
     ):
         call, variables = inference(model)
-        spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
-        function = _flat(call, spec)
+        function = _flat(call, specs)
         read_variables = _variables_of(function, variables)
         if read_variables is None:
-            concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
+            concrete = tf.function(lambda *tensors: call(*tensors)).get_concrete_function(*specs)
             function, read_variables = _in_float32(convert_variables_to_constants_v2(concrete)), ()
         del variables  # The graph's captures hold them.
-    if len(function.outputs) != 1:
-        raise InputError(f"the model has {len(function.outputs)} outputs; one is needed")
+    images = [tensor for tensor in function.inputs if tensor.dtype != tf.resource]
+    if len(function.outputs) > 1:
+        return FrozenModel(function.prune(images, list(function.outputs)), None, read_variables)
     last = function.outputs[0].op
     shaped = False
     while _keeps_values(last):
         shaped |= last.type != "Identity"
         last = last.inputs[0].op
     # As lists, so that every pruned function returns a list.
-    image = function.inputs[:1]
-    whole_function = function.prune(image, [function.outputs[0]])
+    whole_function = function.prune(images, [function.outputs[0]])
     if last.type != "Softmax":
         return FrozenModel(whole_function, None, read_variables)
-    logits_function = function.prune(image, [last.inputs[0]])
+    logits_function = function.prune(images, [last.inputs[0]])
     if not shaped:
         return FrozenModel(
-            logits_function, function.prune(image, [last.outputs[0]]), read_variables
+            logits_function, function.prune(images, [last.outputs[0]]), read_variables
         )
     inner = last.inputs[0].shape
     if inner.num_elements() is None or inner.num_elements() != inner[-1]:
@@ -136,18 +196,21 @@ def freeze(model: Model, resolution: tuple[int, int]) -> FrozenModel:
         )  # The softmax is not over the classes.
     # The logits are reshaped instead of the scores, so that the softmax comes last.
     logits = _freeze_again(
-        lambda image: tf.cast(tf.reshape(logits_function(image)[0], (1, -1)), tf.float32), spec
+        lambda *tensors: tf.cast(tf.reshape(logits_function(*tensors)[0], (1, -1)), tf.float32),
+        specs,
     )
-    return FrozenModel(logits, _freeze_again(lambda image: tf.nn.softmax(logits(image)[0]), spec))
+    return FrozenModel(
+        logits, _freeze_again(lambda *tensors: tf.nn.softmax(logits(*tensors)[0]), specs)
+    )
 
 
 _CALLS = ("PartitionedCall", "While", "If", "Case")
 
 
-def _flat(call: Callable[[Any], Any], spec: tf.TensorSpec) -> Any:
+def _flat(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
     """A function of one graph that keeps the model's variables."""
     with _in_its_place():
-        return tf.compat.v1.wrap_function(lambda image: call(image), [spec])
+        return tf.compat.v1.wrap_function(lambda *tensors: call(*tensors), list(specs))
 
 
 @contextmanager
@@ -225,8 +288,8 @@ def parameters(model: Model) -> Parameters:
     return Parameters(sum(n for n, own in sizes if own), sum(n for n, _ in sizes))
 
 
-def layers(model: Model, resolution: tuple[int, int]) -> tuple[Layer, ...]:
-    """The model's operators in execution order, for one image of `resolution` (height, width).
+def layers(model: Model) -> tuple[Layer, ...]:
+    """The model's operators in execution order, for one sample.
 
     The constants are the model's variables; other constants and shapes are left out.
 
@@ -234,35 +297,35 @@ def layers(model: Model, resolution: tuple[int, int]) -> tuple[Layer, ...]:
     operator that it is added to. Names are those of the model's own layers. InputError if
     TensorFlow cannot trace it.
     """
-    concrete = _trace(model, resolution)
+    concrete = _trace(model)
     # For each constant operator: the variables that it depends on.
     weights: dict[str, tuple[Tensor, ...]] = {
         tensor.op.name: () for _, tensor in concrete.graph.captures
     }
     rows: list[Layer] = []
-    for op in _in_order(concrete.outputs[0].op):
+    for op in _in_order([output.op for output in concrete.outputs]):
         variables_ = _constant(op, weights)
         if variables_ is not None:
             weights[op.name] = variables_
         elif op.type not in ("Placeholder", "Identity") and op.outputs:
-            inputs = [_read(tensor, weights) for tensor in op.inputs]
+            reads = [_read(tensor, weights) for tensor in op.inputs]
             output = _tensor(op.outputs[0])
-            rows.append(Layer(op.name, op.type, tuple(t for ts in inputs for t in ts), (output,)))
+            rows.append(Layer(op.name, op.type, tuple(t for ts in reads for t in ts), (output,)))
     rows = _with_their_biases(rows)
     names = _short_names([row.name for row in rows])
     return tuple(dataclasses.replace(row, name=names[row.name]) for row in rows)
 
 
-def _trace(model: Model, resolution: tuple[int, int]) -> Any:
+def _trace(model: Model) -> Any:
     """A ConcreteFunction of the model without function calls; variables stay variables."""
-    height, width = resolution
     with loading.refusing(
-        f"TensorFlow cannot run the model on one {height}x{width} image", tf.errors.OpError
+        f"TensorFlow cannot run the model on {_size(model.inputs)}", tf.errors.OpError
     ):
         call, variables = inference(model)
-        spec = tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
         with _in_its_place():
-            concrete = tf.function(lambda image: call(image)).get_concrete_function(spec)
+            concrete = tf.function(lambda *tensors: call(*tensors)).get_concrete_function(
+                *specs_of(model.inputs)
+            )
         if any("PartitionedCall" in op.type for op in concrete.graph.get_operations()):
             # A SavedModel consists of calls; freezing inlines them.
             concrete = convert_variables_to_constants_v2(concrete)
@@ -270,9 +333,10 @@ def _trace(model: Model, resolution: tuple[int, int]) -> Any:
     return concrete
 
 
-def _in_order(last: Any) -> list[Any]:
-    """The operators that `last` depends on, each after its inputs, else in the graph's order."""
-    ancestors, waiting = {last}, [last]
+def _in_order(ends: Sequence[Any]) -> list[Any]:
+    """The operators that `ends` depend on, each after its inputs, else in the graph's order."""
+    last = ends[0]
+    ancestors, waiting = set(ends), list(ends)
     while waiting:
         for tensor in waiting.pop().inputs:
             if tensor.op not in ancestors:
@@ -388,6 +452,6 @@ def _keeps_values(op: Any) -> bool:
     return op.type == "Identity" or op.type in _SHAPING
 
 
-def _freeze_again(call: Callable[[Any], Any], spec: Any) -> Any:
-    function = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(spec))
+def _freeze_again(call: Callable[..., Any], specs: Sequence[Any]) -> Any:
+    function = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(*specs))
     return function.prune(function.inputs, [function.outputs[0]])

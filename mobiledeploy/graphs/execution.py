@@ -9,8 +9,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from mobiledeploy.core import leases
+from mobiledeploy.core.batches import Images, batch
 from mobiledeploy.core.errors import InputError, first_line
-from mobiledeploy.core.ports import Array, Images
+from mobiledeploy.core.ports import Array
 from mobiledeploy.graphs.graph import CASTS, Floats, Graph
 
 
@@ -23,10 +24,13 @@ class Walk:
     def __init__(self, graph: Graph, images: Images) -> None:
         self._graph = graph
         self._at = 0
-        if len(graph.inputs) != 1:
-            raise InputError(f"the model has {len(graph.inputs)} inputs, not one image")
-        (source,) = graph.inputs
-        self._values: dict[int, Array] = {source: _input_values(graph, source, images)[:, None]}
+        arrays = batch(images).arrays
+        if len(graph.inputs) != len(arrays):
+            raise InputError(f"the model has {len(graph.inputs)} inputs, the data {len(arrays)}")
+        self._values: dict[int, Array] = {
+            source: _input_values(graph, source, values)[:, None]
+            for source, values in zip(graph.inputs, arrays, strict=True)
+        }
 
     def before(self, op: int) -> None:
         """Runs all operators before number `op`."""
@@ -40,11 +44,10 @@ class Walk:
         live |= set(self._graph.outputs)
         self._values = {i: v for i, v in self._values.items() if i in live}
 
-    def end(self) -> Floats:
-        """The output [N, ...] in real values."""
+    def ends(self) -> tuple[Floats, ...]:
+        """Each output [N, ...] in real values."""
         self.before(len(self._graph.ops))
-        (target,) = self._graph.outputs
-        return self._graph.real(target, self.value(target))
+        return tuple(self._graph.real(index, self.value(index)) for index in self._graph.outputs)
 
     def value(self, index: int) -> Array:
         """The stored values [N, ...] of a tensor that the next operator reads."""
@@ -55,8 +58,17 @@ class Walk:
 
 
 def run(content: bytes, images: Images) -> Floats:
-    """The output of a TFLite file with one input and one output, in real values: [N, classes]."""
-    return Walk(Graph(content), images).end()
+    """The output of a TFLite file with one output, in real values: [N, ...]."""
+    (answer,) = Walk(Graph(content), images).ends()
+    return answer
+
+
+def answers(content: bytes, images: Images) -> tuple[Floats, ...]:
+    """Each output of a TFLite in real values [N, ...], a single one before a final softmax."""
+    graph = Graph(content)
+    if len(graph.outputs) > 1:
+        return Walk(graph, images).ends()
+    return (logits(content, images),)
 
 
 def logits(content: bytes, images: Images) -> Floats:
@@ -129,14 +141,14 @@ def _run(content: bytes, values: Sequence[Array], tensors: Sequence[int]) -> dic
     return dict(zip(tensors, answers, strict=True))
 
 
-def _input_values(graph: Graph, index: int, images: Images) -> Array:
-    """Images as stored values of the input."""
+def _input_values(graph: Graph, index: int, values: Array) -> Array:
+    """Real values [N, ...] as stored values of the input."""
     dtype = graph.dtype(index)
-    if dtype == np.float32:
-        return images
     assert dtype is not None
     scales, zero = graph.scale(index)
+    if not scales.size:
+        return values.astype(dtype, copy=False)
     limits: np.iinfo[Any] = np.iinfo(dtype)
-    codes = np.round(images / np.float32(scales[0])) + zero
+    codes = np.round(values / np.float32(scales[0])) + zero
     clipped_codes: Array = np.clip(codes, limits.min, limits.max).astype(dtype)
     return clipped_codes

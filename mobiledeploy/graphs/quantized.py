@@ -12,8 +12,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.core import arrays, inputs
+from mobiledeploy.core.batches import Images
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import Images
 from mobiledeploy.core.types import InputOutput, QuantizedGraph, Recipe
 from mobiledeploy.graphs import float16, matrices, ranges
 from mobiledeploy.graphs import integers as maker
@@ -89,15 +89,22 @@ def _granularity(recipe: Recipe) -> maker.Granularity:
     return "per-tensor" if recipe.granularity == "per-tensor" else "per-channel"
 
 
-def spanning(quantized_graph: QuantizedGraph, low: float, high: float) -> QuantizedGraph:
-    """The graph with input codes that cover `low` to `high`, whatever the calibration gave."""
+def spanning(
+    quantized_graph: QuantizedGraph, extents: Sequence[tuple[float, float] | None]
+) -> QuantizedGraph:
+    """The graph with input codes that cover these extents, whatever the calibration gave.
+
+    There is an extent for each input; None leaves the one of the calibration.
+    """
     if quantized_graph.integers is not None:
         return quantized_graph
     graph = Graph(quantized_graph.floats)
-    (image,) = graph.inputs
-    return dataclasses.replace(
-        quantized_graph, ranges={**quantized_graph.ranges, graph.name(image): (low, high)}
-    )
+    own = {
+        graph.name(index): extent
+        for index, extent in zip(graph.inputs, extents, strict=True)
+        if extent is not None
+    }
+    return dataclasses.replace(quantized_graph, ranges={**quantized_graph.ranges, **own})
 
 
 def tensors_of(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:

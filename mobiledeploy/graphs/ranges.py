@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.batches import Images, batch
 from mobiledeploy.graphs.execution import interpreter, invoke
 from mobiledeploy.graphs.graph import Graph
 
@@ -87,13 +87,13 @@ def _values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.flo
     """
     graph = Graph(floats)
     engine = interpreter(floats, every_tensor=True)
-    (source,) = graph.inputs
     computed = [int(i) for op in graph.ops for i in op.outputs]
     float_tensors = [
-        i for i in dict.fromkeys((int(source), *computed)) if graph.dtype(i) == np.float32
+        i for i in dict.fromkeys((*graph.inputs, *computed)) if graph.dtype(i) == np.float32
     ]
-    for image in images:
-        engine.set_tensor(source, image[None])
+    for sample in batch(images):
+        for source, values in zip(graph.inputs, sample.arrays, strict=True):
+            engine.set_tensor(source, values.astype(graph.dtype(source), copy=False))
         invoke(engine)
         for index in float_tensors:
             yield graph.name(index), engine.get_tensor(index)

@@ -1,8 +1,8 @@
-"""Resizes the input of a graph, as LiteRT does."""
+"""Resizes the inputs of a graph, as LiteRT does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,13 @@ from mobiledeploy.graphs import execution
 from mobiledeploy.graphs.graph import Graph
 
 
-def resize(graph: Graph, shape: Sequence[int]) -> None:
-    """Gives the only input this shape, and all other tensors the shapes that follow from it.
+def resize(graph: Graph, shapes: Mapping[int, Sequence[int]]) -> None:
+    """Gives inputs these shapes, and all other tensors the shapes that follow from them.
 
     Integers that depend on shapes alone become constants. Afterwards no side of a tensor is
     dynamic. InputError if an operator does not accept its new shape.
     """
-    (source,) = graph.inputs
-    engine = execution.interpreter(graph.pack(), every_tensor=True, shapes={source: shape})
+    engine = execution.interpreter(graph.pack(), every_tensor=True, shapes=shapes)
     # Some shapes are known only after the operators before have run.
     execution.invoke(engine)
     for detail in engine.get_tensor_details():

@@ -31,7 +31,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core.ports import Images, Progress, quiet
+from mobiledeploy.core.batches import Images
+from mobiledeploy.core.ports import Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs import matrices, quantized
 from mobiledeploy.graphs.execution import Walk

@@ -12,7 +12,8 @@ import dataclasses
 
 import numpy as np
 
-from mobiledeploy.core.ports import Images, Progress, quiet
+from mobiledeploy.core.batches import Images
+from mobiledeploy.core.ports import Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs.graph import Graph
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from mobiledeploy.core.ports import Images, Progress, quiet
+from mobiledeploy.core.batches import Images
+from mobiledeploy.core.ports import Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs.graph import Graph
 

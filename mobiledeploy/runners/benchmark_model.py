@@ -18,7 +18,7 @@ from mobiledeploy.core import protocol
 from mobiledeploy.core.errors import DeviceError, MissingError, UsageError
 from mobiledeploy.core.ports import Process
 from mobiledeploy.core.protocol import PROTOCOL, Done, Ready, Timed
-from mobiledeploy.core.types import Failure, Target, Tensor
+from mobiledeploy.core.types import Failure, Target
 
 DELEGATES = {
     "xnnpack": ("--use_xnnpack=true",),
@@ -43,7 +43,6 @@ _AGAIN = (
     'trap "kill $! 2>/dev/null" EXIT; '
     'while [ ! -e stop ]; do "$@" 2>&1 </dev/null 3<&- || exit $?; done'
 )
-_NOWHERE = Tensor("", (), "")
 
 
 def runtimes() -> tuple[str, ...]:
@@ -160,8 +159,8 @@ class _TranslatedProcess:
             protocol=PROTOCOL,
             runtime="litert",
             version=version,
-            input=_NOWHERE,
-            output=_NOWHERE,
+            inputs=(),
+            outputs=(),
             delegate=name,
             delegated_nodes=delegated_nodes,
             total_nodes=total,

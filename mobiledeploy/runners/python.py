@@ -43,6 +43,7 @@ from mobiledeploy.core.types import Failure, Target, Tensor
 # Times are reported in blocks, so that reporting does not interrupt the runs all the time.
 BLOCK_NS = 100_000_000
 NOISE_SEED = 20170417
+_WIDEST_NOISE = 2
 # The number of subgraphs that stay loaded, the most recently used ones.
 MAX_LOADED_PARTS = 4
 
@@ -128,8 +129,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready]:
         protocol=PROTOCOL,
         runtime=arguments.runtime,
         version=runtime.version(),
-        input=engine.input,
-        output=engine.output,
+        inputs=engine.inputs,
+        outputs=engine.outputs,
         delegate=engine.delegate,
         delegated_nodes=engine.delegated_nodes,
         total_nodes=engine.total_nodes,
@@ -140,7 +141,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready]:
 
 def _bench(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     engine, ready = _open(arguments)
-    engine.load(_sample(arguments.sample, engine.input))
+    engine.load(_sample(arguments.sample, engine.inputs))
     speaker.say(ready)
     speaker.flush()
     stop = threading.Event()
@@ -172,37 +173,47 @@ def _wait_for_end(stop: threading.Event) -> None:
     stop.set()
 
 
-def _sample(path: str | None, tensor: Tensor) -> Array:
-    """The raw input in a file, or noise over the range of the dtype: -1 to 1 for a float."""
+def _sample(path: str | None, tensors: Sequence[Tensor]) -> list[Array]:
+    """The raw inputs in a file, one after the other; without a file noise (`_noise`)."""
+    if path is None:
+        generator = np.random.Generator(np.random.PCG64(NOISE_SEED))
+        return [_noise(generator, tensor) for tensor in tensors]
+    data = inputs.read(Path(path), inputs.FINISHED)
+    sizes = [np.dtype(t.dtype).itemsize * int(np.prod(t.shape)) for t in tensors]
+    if len(data) != sum(sizes):
+        ends = ", ".join(f"{t.dtype} {list(t.shape)}" for t in tensors)
+        raise InputError(f"the sample has {len(data)} bytes, the input is {ends}")
+    starts = np.cumsum([0, *sizes[:-1]])
+    return [
+        np.frombuffer(data, tensor.dtype, int(np.prod(tensor.shape)), start).reshape(tensor.shape)
+        for tensor, start in zip(tensors, starts, strict=True)
+    ]
+
+
+def _noise(generator: np.random.Generator, tensor: Tensor) -> Array:
+    """Numbers over the range of the dtype, -1 to 1 for a float.
+
+    Zeros for a wider integer and for bool, which are indices and lengths more often than values.
+    """
     dtype = np.dtype(tensor.dtype)
-    if path is not None:
-        data = inputs.read(Path(path), inputs.FINISHED)
-        if len(data) != dtype.itemsize * int(np.prod(tensor.shape)):
-            raise InputError(
-                f"the sample has {len(data)} bytes, the input is {dtype} {list(tensor.shape)}"
-            )
-        return np.frombuffer(data, dtype).reshape(tensor.shape)
-    noise = np.random.Generator(np.random.PCG64(NOISE_SEED))
     if dtype.kind == "f":
-        return noise.uniform(-1, 1, tensor.shape).astype(dtype)
+        return generator.uniform(-1, 1, tensor.shape).astype(dtype)
+    if dtype.kind not in "iu" or dtype.itemsize > _WIDEST_NOISE:
+        return np.zeros(tensor.shape, dtype)
     limits = np.iinfo(dtype)
-    return noise.integers(limits.min, limits.max, tensor.shape, dtype, endpoint=True)
+    return generator.integers(limits.min, limits.max, tensor.shape, dtype, endpoint=True)
 
 
 def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     work = records.loads(Work, sys.stdin.readline(), "the work")
     engine, ready = _open(arguments)
-    for own, actual in ((work.input, engine.input), (work.output, engine.output)):
-        if (own.shape, own.dtype) != (actual.shape, actual.dtype):
-            raise InputError(
-                f"{Path(arguments.model).name} has {actual.name} as {actual.dtype} "
-                f"{list(actual.shape)}, its record says {own.dtype} {list(own.shape)}"
-            )
+    _need_same(arguments.model, work.inputs, engine.inputs)
+    _need_same(arguments.model, work.outputs, engine.outputs)
     data = work.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
     )
-    speaker.say(replace(ready, input=work.input, output=work.output))
+    speaker.say(replace(ready, inputs=work.inputs, outputs=work.outputs))
     speaker.flush()
     for line in sys.stdin:
         start, stop = map(int, line.split())
@@ -211,22 +222,41 @@ def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
         speaker.flush()
 
 
+def _need_same(model: str, own: Sequence[Tensor], actual: Sequence[Tensor]) -> None:
+    """InputError if the tensors of a record are not those of its file."""
+    name = Path(model).name
+    if len(own) != len(actual):
+        raise InputError(f"{name} has {len(actual)} tensors, its record says {len(own)}")
+    for one, other in zip(own, actual, strict=True):
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise InputError(
+                f"{name} has {other.name} as {other.dtype} {list(other.shape)}, "
+                f"its record says {one.dtype} {list(one.shape)}"
+            )
+
+
 def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer | Skipped:
     name = samples.id(index)
     try:
-        image = samples.image(index)
+        tensors = preprocessing.sample_inputs(samples, index, work.signature)
     except BrokenImage as error:
         return Skipped(index, name, error.message)
-    x = preprocessing.prepare(image, work.preprocessing, work.resolution)
-    raw = engine.run(preprocessing.to_input(x, work.input, work.layout))
-    row = preprocessing.from_output(raw, work.output)
-    if not np.isfinite(row).all():
-        raise InputError(
-            f"the model answers NaN or infinity for image {name}",
-            "check its weights and its preprocessing",
-        )
-    text = base64.b64encode(row.astype("<f4").tobytes()).decode()
-    return Answer(index, name, samples.label(index), text)
+    raw = engine.run(
+        [
+            preprocessing.to_input(x, tensor, work.layout)
+            for x, tensor in zip(tensors, work.inputs, strict=True)
+        ]
+    )
+    rows = []
+    for output, tensor in zip(raw, work.outputs, strict=True):
+        row = preprocessing.from_output(output, tensor, work.layout)
+        if not np.isfinite(row).all():
+            raise InputError(
+                f"the model answers NaN or infinity for image {name}",
+                "check its weights and its preprocessing",
+            )
+        rows.append(base64.b64encode(row.astype("<f4").tobytes()).decode())
+    return Answer(index, name, samples.label(index), tuple(rows))
 
 
 def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:

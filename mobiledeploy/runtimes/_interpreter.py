@@ -47,15 +47,20 @@ class InterpreterEngine:
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{runtime} cannot load {path.name}: {first_line(error)}") from error
         self._runtime, self._name = runtime, path.name
-        self._in, self.input = self._only(self._interpreter.get_input_details(), "input")
-        self._out, self.output = self._only(self._interpreter.get_output_details(), "output")
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        self._ins, self._outs = ([int(d["index"]) for d in end] for end in (inputs, outputs))
+        self.inputs = tuple(self._tensor(detail, "input") for detail in inputs)
+        self.outputs = tuple(self._tensor(detail, "output") for detail in outputs)
         self.delegate = delegate
         self.delegated_nodes, self.total_nodes = _count(self._interpreter._get_ops_details())
 
-    def load(self, tensor: Array) -> None:
-        """Sets the raw input; InputError if its shape or dtype is not that of `input`."""
+    def load(self, tensors: Sequence[Array]) -> None:
+        """Sets the raw inputs; InputError if a shape or dtype is not that of `inputs`."""
+        _need_as_many(tensors, self._ins, self._name)
         try:
-            self._interpreter.set_tensor(self._in, tensor)
+            for index, tensor in zip(self._ins, tensors, strict=True):
+                self._interpreter.set_tensor(index, tensor)
         except ValueError as error:
             raise InputError(f"{self._name}: {first_line(error)}") from error
 
@@ -68,21 +73,21 @@ class InterpreterEngine:
                 f"{self._runtime} cannot run {self._name}: {first_line(error)}"
             ) from error
 
-    def run(self, tensor: Array) -> Array:
-        """A copy of the raw output for a raw input."""
-        self.load(tensor)
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        """Copies of the raw outputs for the raw inputs."""
+        self.load(tensors)
         self.invoke()
-        output: Array = self._interpreter.get_tensor(self._out)
-        return output
+        return [self._interpreter.get_tensor(index) for index in self._outs]
 
-    def _only(self, details: Sequence[Mapping[str, Any]], what: str) -> tuple[int, Tensor]:
-        if len(details) != 1:
-            raise InputError(f"{self._name} has {len(details)} {what}s, one is needed")
-        (detail,) = details
-        if any(side < 0 for side in detail["shape_signature"]):
-            raise InputError(f"{self._name} has no fixed {what} shape", "export it again")
+    def _tensor(self, detail: Mapping[str, Any], what: str) -> Tensor:
+        # The batch is 1 where the file leaves it open.
+        if any(side < 0 for side in detail["shape_signature"][1:]):
+            raise InputError(
+                f"{self._name} has no fixed shape of its {what} {detail['name']}",
+                "export it again, with --res",
+            )
         quantization = detail["quantization_parameters"]
-        return int(detail["index"]), Tensor(
+        return Tensor(
             name=str(detail["name"]),
             shape=tuple(int(side) for side in detail["shape"]),
             dtype=np.dtype(detail["dtype"]).name,
@@ -107,8 +112,7 @@ class InterpreterPart:
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
         """Copies of the raw outputs."""
-        if len(tensors) != len(self._ins):
-            raise InputError(f"{self._name} takes {len(self._ins)} tensors, not {len(tensors)}")
+        _need_as_many(tensors, self._ins, self._name)
         try:
             for index, tensor in zip(self._ins, tensors, strict=True):
                 self._interpreter.set_tensor(index, tensor)
@@ -118,6 +122,11 @@ class InterpreterPart:
                 f"{self._runtime} cannot run {self._name}: {first_line(error)}"
             ) from error
         return [self._interpreter.get_tensor(index) for index in self._outs]
+
+
+def _need_as_many(tensors: Sequence[Array], inputs: Sequence[int], name: str) -> None:
+    if len(tensors) != len(inputs):
+        raise InputError(f"{name} takes {len(inputs)} tensors, not {len(tensors)}")
 
 
 def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

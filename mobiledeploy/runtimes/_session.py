@@ -43,20 +43,23 @@ class SessionEngine:
     def __init__(self, path: Path, threads: int) -> None:
         self._name = path.name
         self._session = _session(path, threads)
-        self.input = self._only(self._session.get_inputs(), "input")
-        self.output = self._only(self._session.get_outputs(), "output")
+        self.inputs = tuple(self._tensor(v, "input") for v in self._session.get_inputs())
+        self.outputs = tuple(self._tensor(v, "output") for v in self._session.get_outputs())
         self._binding = self._session.io_binding()
-        self._binding.bind_output(self.output.name)
+        for output in self.outputs:
+            self._binding.bind_output(output.name)
 
-    def load(self, tensor: Array) -> None:
-        if tensor.shape != self.input.shape or tensor.dtype != np.dtype(self.input.dtype):
-            raise InputError(
-                f"{self._name} takes {self.input.dtype} {list(self.input.shape)}, "
-                f"not {tensor.dtype} {list(tensor.shape)}"
-            )
-        # The binding only holds the address.
-        self._input_array = np.ascontiguousarray(tensor)
-        self._binding.bind_cpu_input(self.input.name, self._input_array)
+    def load(self, tensors: Sequence[Array]) -> None:
+        _need_as_many(tensors, self.inputs, self._name)
+        # The binding only holds the addresses.
+        self._input_arrays = [np.ascontiguousarray(tensor) for tensor in tensors]
+        for own, array in zip(self.inputs, self._input_arrays, strict=True):
+            if array.shape != own.shape or array.dtype != np.dtype(own.dtype):
+                raise InputError(
+                    f"{self._name} takes {own.dtype} {list(own.shape)} as {own.name}, "
+                    f"not {array.dtype} {list(array.shape)}"
+                )
+            self._binding.bind_cpu_input(own.name, array)
 
     def invoke(self) -> None:
         try:
@@ -66,19 +69,20 @@ class SessionEngine:
                 f"onnxruntime cannot run {self._name}: {_first_line(error)}"
             ) from error
 
-    def run(self, tensor: Array) -> Array:
-        self.load(tensor)
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        self.load(tensors)
         self.invoke()
-        (output,) = self._binding.copy_outputs_to_cpu()
-        return np.asarray(output)
+        return [np.asarray(output) for output in self._binding.copy_outputs_to_cpu()]
 
-    def _only(self, values: list[Any], what: str) -> Tensor:
-        if len(values) != 1:
-            raise InputError(f"{self._name} has {len(values)} {what}s, one is needed")
-        (value,) = values
+    def _tensor(self, value: Any, what: str) -> Tensor:
         shape = tuple(value.shape)
+        # The batch is 1 where the file leaves it open.
+        if shape and type(shape[0]) is not int:
+            shape = (1, *shape[1:])
         if not all(type(side) is int and side > 0 for side in shape):
-            raise InputError(f"{self._name} has no fixed {what} shape", "export it again")
+            raise InputError(
+                f"{self._name} has no fixed shape of its {what} {value.name}", "export it again"
+            )
         kind = value.type.removeprefix("tensor(").removesuffix(")")
         return Tensor(
             str(value.name), shape, {"float": "float32", "double": "float64"}.get(kind, kind)
@@ -94,8 +98,7 @@ class SessionPart:
         self._ins = [value.name for value in self._session.get_inputs()]
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
-        if len(tensors) != len(self._ins):
-            raise InputError(f"{self._name} takes {len(self._ins)} tensors, not {len(tensors)}")
+        _need_as_many(tensors, self._ins, self._name)
         try:
             outputs = self._session.run(None, dict(zip(self._ins, tensors, strict=True)))
         except _REFUSALS as error:
@@ -103,6 +106,11 @@ class SessionPart:
                 f"onnxruntime cannot run {self._name}: {_first_line(error)}"
             ) from error
         return [np.asarray(tensor) for tensor in outputs]
+
+
+def _need_as_many(tensors: Sequence[Array], inputs: Sequence[Any], name: str) -> None:
+    if len(tensors) != len(inputs):
+        raise InputError(f"{name} takes {len(inputs)} tensors, not {len(tensors)}")
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.lite.python.convert import ConverterError
 
-from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.ports import Images
+from mobiledeploy.core.batches import Batch
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Model, Output, Preprocessing, Source
 from mobiledeploy.frameworks import calibration_statistics, loading, tracing
+from mobiledeploy.graphs import ends
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.sources._inputs import ShapedInput, inputs_of
 
 
 class TensorFlowModel:
-    """A model that TensorFlow runs, at one resolution (height, width)."""
+    """A model that TensorFlow runs, with its inputs and the names of its outputs."""
 
-    def __init__(self, model: Model, resolution: tuple[int, int], classes: int) -> None:
+    def __init__(self, model: Model, output_names: Sequence[str]) -> None:
         self.network: Model | None = model
+        self.inputs = tuple(one.end for one in model.inputs)
+        self.output_names = tuple(output_names)
         self._model = model
-        self.resolution = resolution
-        self.classes = classes
 
     @functools.cached_property
     def _frozen_model(self) -> tracing.FrozenModel:
-        return tracing.freeze(self._model, self.resolution)
+        return tracing.freeze(self._model)
 
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`; InputError for an operator that TFLite lacks."""
@@ -37,74 +42,75 @@ class TensorFlowModel:
             with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
                 converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             try:
-                return bytes(converter.convert())
+                content = bytes(converter.convert())
             except ConverterError as error:
                 raise InputError(_reason(str(error))) from error
+        one, *others = self._model.inputs
+        plain = one.batch == 1 and one.end.dtype == "float32" and not others
+        if plain and len(self.output_names) == 1:
+            # Nothing is to be changed, and parsing takes the memory of the weights again.
+            return content
+        graph = Graph(ends.in_order(content))
+        ends.single_batch(graph)
+        ends.without_casts(graph)
+        return graph.pack()
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
+    def answers(self, samples: Batch) -> tuple[NDArray[np.float32], ...]:
         """See `ports.OpenedModel`; InputError if TensorFlow cannot compute them."""
-        if len(images) and self._frozen_model.draws_numbers() and self._is_random(images[:1]):
+        if len(samples) and self._frozen_model.draws_numbers() and self._is_random(samples[:1]):
             raise InputError(
                 "the model gives different answers to the same image",
                 "a Dropout or noise layer is still on (training=True): build it without",
             )
-        return self._frozen_model.run(images)
+        return self._frozen_model.run(samples)
 
-    def _is_random(self, image: Images) -> bool:
-        """Whether two answers to one image differ.
+    def _is_random(self, sample: Batch) -> bool:
+        """Whether two answers to one sample differ.
 
         This uses the model before freezing, since a frozen generator restarts each time.
         """
         call, _ = tracing.inference(self._model)
+        pairs = zip(sample.arrays, tracing.specs_of(self._model.inputs), strict=True)
+        tensors = [tf.constant(np.repeat(x, spec.shape[0], 0), spec.dtype) for x, spec in pairs]
         with loading.refusing("TensorFlow cannot run the model", tf.errors.OpError):
-            first, second = (np.asarray(call(tf.constant(image)), np.float32) for _ in range(2))
-        return not np.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True)
+            first, second = call(*tensors), call(*tensors)
+        return not all(
+            np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
+            for one, other in zip(first, second, strict=True)
+        )
 
     def ends_in_softmax(self) -> bool:
         """See `ports.OpenedModel`."""
         return self._frozen_model.scores is not None
 
-    def likelier_range(self, pre: Preprocessing, images: Images) -> tuple[float, float] | None:
+    def likelier_range(self, pre: Preprocessing, images: Batch) -> tuple[float, float] | None:
         """See `ports.OpenedModel`."""
-        return calibration_statistics.likelier_range(self._frozen_model, pre, images)
+        if len(self.inputs) > 1 or self.inputs[0].kind != "image":
+            return None
+        return calibration_statistics.likelier_range(self._frozen_model, pre, images.arrays[0])
 
 
 def open_model(model: Model, source: Source) -> TensorFlowModel:
-    """A user's model at its own resolution or the requested one.
+    """A user's model, with its images at their own resolution or the requested one.
 
-    InputError for a model that is not an image classifier, UsageError for a resolution that it does
-    not accept.
-    """
-    inputs, outputs = shapes(model)
-    classes = outputs[1]
-    if classes is None or classes < 2:
-        raise InputError("the model gives one score; a classifier of two or more classes is needed")
-    height, width = inputs[1], inputs[2]
-    resolution = source.resolution or (height or 0, width or 0)
-    if 0 in resolution:
-        raise UsageError("the model takes any resolution", "choose one with --res")
-    if any(
-        own_side not in (None, requested)
-        for own_side, requested in zip((height, width), resolution, strict=True)
-    ):
-        raise UsageError(f"the model takes {height}x{width} only", "omit --res")
-    return TensorFlowModel(model, resolution, classes)
-
-
-def shapes(model: Model) -> tuple[loading.Shape, loading.Shape]:
-    """([N, H, W, 3], [N, classes]), with None for dynamic sides.
-
-    InputError for a model with several inputs or outputs, or other ones than float32 images and a
-    row of scores.
+    InputError for a model without known inputs and outputs, UsageError for a resolution that it
+    does not accept.
     """
     handle = model.handle
-    where = f"the model {handle.name}"
     if not getattr(handle, "inputs", None) or not handle.outputs:
-        raise InputError(f"{where} was saved without the shape of its input")
-    image = loading.require_one("input", handle.inputs, where)
-    scores = loading.require_one("output", handle.outputs, where)
-    dtype = image.dtype if isinstance(image.dtype, str) else image.dtype.name
-    return loading.check_shapes((_sides(image.shape), dtype), _sides(scores.shape), where)
+        raise InputError(f"the model {handle.name} was saved without the shape of its input")
+    names = getattr(handle, "input_names", None) or [tensor.name for tensor in handle.inputs]
+    declared = [
+        ShapedInput(name, _sides(tensor.shape), _dtype(tensor))
+        for name, tensor in zip(names, handle.inputs, strict=True)
+    ]
+    output_names = getattr(handle, "output_names", None) or [t.name for t in handle.outputs]
+    inputs = inputs_of(declared, source.resolution)
+    return TensorFlowModel(dataclasses.replace(model, inputs=inputs), output_names)
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype if isinstance(tensor.dtype, str) else tensor.dtype.name)
 
 
 def _sides(shape: Sequence[int | None] | tf.TensorShape) -> Sequence[int | None] | None:

@@ -55,11 +55,22 @@ class ServingSignature:
     owner: Any
     signature: Any
 
-    def __call__(self, images: Any, training: bool = False) -> Any:
-        """The answers of the signature to images [N, H, W, 3] float32; it is never trained."""
-        (image,) = self.signature.structured_input_signature[1]
-        (answer,) = self.signature.structured_outputs
-        return self.signature(**{image: images})[answer]
+    def __call__(self, tensors: Any, training: bool = False) -> Any:
+        """The answers of the signature to a tensor for each input; it is never trained."""
+        names = self.input_names
+        tensors = tensors if isinstance(tensors, list) else [tensors]
+        answers = self.signature(**dict(zip(names, tensors, strict=True)))
+        return [answers[name] for name in self.output_names]
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of its inputs."""
+        return list(self.signature.structured_input_signature[1])
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of its outputs."""
+        return list(self.signature.structured_outputs)
 
     @property
     def inputs(self) -> list[Any]:

@@ -27,7 +27,7 @@ def open(source: Source) -> OpenedModel:
         return _tensorflow.open_model(load(source.file, source.custom_objects), source)
     weights = None if source.weights is None else Path(source.weights)
     model = networks.build(source.spec, weights)
-    return _tensorflow.TensorFlowModel(model, source.spec.resolution, source.spec.classes)
+    return _tensorflow.open_model(model, source)
 
 
 def load(file: ModelFile, custom: str | None = None) -> Model:

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core import apart, arrays, inputs, records
+from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.deaths import death
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.ports import Images, OpenedModel
+from mobiledeploy.core.ports import OpenedModel
 from mobiledeploy.core.types import ModelFile, Source
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.sources import _pt2
@@ -93,7 +94,7 @@ class _TorchProcess:
         self._run("the conversion by litert-torch")
         return inputs.read(self._folder / "float.tflite", inputs.MODEL)
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
+    def answers(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """The answers of torch to images [N, H, W, 3], before a final softmax."""
         np.save(self._folder / "images.npy", images)
         self._run("torch")
@@ -138,9 +139,9 @@ class _ExportedModel(Lite):
         super().__init__(Graph(process.floats()), resolution)
         self._process = process
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
+    def answers(self, samples: Batch) -> tuple[NDArray[np.float32], ...]:
         """See `ports.OpenedModel`; these are torch's answers, not those of the TFLite."""
-        return self._process.answers(images)
+        return (self._process.answers(samples.arrays[0]),)
 
 
 def _logits(program: Program) -> str:

@@ -1,4 +1,4 @@
-"""Logits of a model file over images, from a runner's process."""
+"""What a model file answers to samples, from a runner's process."""
 
 from __future__ import annotations
 
@@ -8,43 +8,50 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, inputs, leases, protocol
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNTIMES, dataset
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import Artifact, DataRef, FileFacts, Preprocessing, Target
+from mobiledeploy.core.types import Artifact, DataRef, FileFacts, ModelInput, Target
 from mobiledeploy.steps import runtimes
-from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
+from mobiledeploy.steps.runner_pool import RunnerPool, answer_rows, image_ranges
 from mobiledeploy.steps.runtimes import target
+
+
+def probe(content: bytes, format_: str) -> bytes:
+    """The file as its golden samples are compared: a single output ends before its softmax."""
+    shelf = FORMATS.load(format_)
+    facts = shelf.inspect(content)
+    return content if len(facts.outputs) > 1 else shelf.expose_tensor(content, facts.logits)
 
 
 def logits(
     path: Path,
     facts: FileFacts,
-    pre: Preprocessing,
+    signature: Sequence[ModelInput],
     data: DataRef,
     indices: Sequence[int],
     *,
     reporter: Reporter,
     runtime: str | None = None,
 ) -> tuple[str, NDArray[np.float32]]:
-    """The output of a model file without a record, for some images of `data`.
+    """The outputs of a model file without a record, for some samples of `data`.
 
     Args:
         path: the model.
         facts: the result of its format's `inspect`: tensors with their scales, and the layout.
-        pre: how an image becomes its input; `data.resolution` is the input's.
+        signature: how samples become its inputs.
         data: the data set and the split that `indices` count in.
-        indices: which images; all must be readable.
+        indices: which samples; all must be readable.
         reporter: is told of a wait for the machine.
         runtime: the default is that of the format.
 
     Returns:
-        The runtime's name and version, and float32 [len(indices), classes].
+        The runtime's name and version, and float32 [len(indices), values], each row an
+        `accuracy.golden_row`.
     """
-    work = protocol.Work(
-        data, pre, data.resolution, facts.layout, facts.inputs[0], facts.outputs[0]
-    )
+    work = protocol.Work(data, tuple(signature), facts.layout, facts.inputs, facts.outputs)
     runtime = runtime or runtimes.of_format(facts.format)[0]
     target = Target("host", "python", runtime, 1, RUNTIMES.load(runtime).DELEGATES[0])
     rows: dict[int, NDArray[np.float32]] = {}
@@ -53,15 +60,18 @@ def logits(
         for event in pool.answers((index, index + 1) for index in indices):
             if isinstance(event, protocol.Skipped):
                 raise InputError(f"image {event.why}")
-            rows[event.index] = answer_row(event)
+            rows[event.index] = accuracy.golden_row(answer_rows(event))
     return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
 
 
-def every_logits(
+def every_answer(
     path: Path, artifact: Artifact, *, reporter: Reporter
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(index, logits [classes]) of each readable evaluation image of an artifact, in no order."""
-    shelf, data = FORMATS.load(artifact.format), artifact.data
+) -> Iterator[tuple[int, tuple[NDArray[np.float32], ...]]]:
+    """(index, the values of each output) of each readable evaluation sample, in no order.
+
+    A single output that ends in a softmax is taken before it.
+    """
+    data = artifact.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
     )
@@ -70,22 +80,16 @@ def every_logits(
         artifacts.scratch() as folder,
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        probe = folder / f"probe-{path.name}"
-        probe_content = shelf.expose_tensor(inputs.read(path, inputs.FINISHED), artifact.logits)
-        probe.write_bytes(probe_content)
-        facts = shelf.inspect(probe_content)
-        work = protocol.Work(
-            data,
-            artifact.spec.preprocessing,
-            data.resolution,
-            facts.layout,
-            facts.inputs[0],
-            facts.outputs[0],
-        )
-        pool = RunnerPool(session, probe, target(artifact), work, min(leases.cores(), count))
+        copy = folder / f"probe-{path.name}"
+        content = probe(inputs.read(path, inputs.FINISHED), artifact.format)
+        copy.write_bytes(content)
+        facts = FORMATS.load(artifact.format).inspect(content)
+        signature = artifacts.signature(artifact).inputs
+        work = protocol.Work(data, signature, facts.layout, facts.inputs, facts.outputs)
+        pool = RunnerPool(session, copy, target(artifact), work, min(leases.cores(), count))
         for count_done, event in enumerate(
             pool.answers(image_ranges(count, pool.workers)), start=1
         ):
-            reporter.progress(f"logits of {path.name}", count_done, count)
+            reporter.progress(f"answers of {path.name}", count_done, count)
             if isinstance(event, protocol.Answer):
-                yield event.index, answer_row(event)
+                yield event.index, answer_rows(event)

@@ -16,6 +16,8 @@ from mobiledeploy.core.types import FileFacts, NamedWarning, Preprocessing, Tens
 
 def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
     """Warnings where these consumers prepare images differently from the evaluation; () if not."""
+    if len(facts.inputs) > 1:
+        return ()
     (image,) = facts.inputs
     if facts.format != "tflite" or image.dtype not in ("float32", "uint8"):
         return ()

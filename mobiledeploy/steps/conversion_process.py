@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, preprocessing, records
+from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
-from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, WRITERS, dataset, missing, source_of
-from mobiledeploy.core.ports import Images, OpenedModel, Reporter
+from mobiledeploy.core.plugins import (
+    FORMATS,
+    PASSES,
+    RECIPES,
+    TASKS,
+    WRITERS,
+    dataset,
+    missing,
+    source_of,
+)
+from mobiledeploy.core.ports import OpenedModel, Reporter
 from mobiledeploy.core.types import (
     DataRef,
     Failed,
@@ -25,18 +35,22 @@ from mobiledeploy.core.types import (
     ModelSpec,
     NamedWarning,
     Output,
+    Preprocessing,
     QuantizedGraph,
     Recipe,
     RecipeAlternative,
+    Signature,
     Source,
 )
-from mobiledeploy.steps import child_process
+from mobiledeploy.steps import child_process, task_choice
 from mobiledeploy.steps.child_process import Speaker
 
+Floats = NDArray[np.float32]
 # Fewer than this leave activation ranges to chance.
 ENOUGH_CALIBRATION_IMAGES = 10
 # If pixels vary from image to image by less than this share of the range, images are too alike.
 ALIKE = 0.01
+_PIXELS = (0.0, 255.0)
 TRAINING_IMAGES = 2000
 """The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
@@ -49,7 +63,8 @@ HELD_EVERY = 5
 class ConversionRequest:
     """The files to make. `jobs` are (recipe, format) pairs; files go to `folder` as recipe.suffix.
 
-    `golden` are indices into the validation split of `data`. A job that cannot be done does not
+    `golden` are indices into the validation split of `data`, which has so many `classes`, 0 if it
+    has no labels. A job that cannot be done does not
     stop the others: it is in `ConversionSummary.failed` if `strict`, else left out with a warning.
     `keep_float` are layers that integer files compute in float. An interrupted training leaves its
     parts in the folder `unfinished`, and the next training resumes there; "" for no lasting folder.
@@ -58,6 +73,7 @@ class ConversionRequest:
     source: Source
     jobs: tuple[tuple[str, str], ...]
     data: DataRef
+    classes: int
     golden: tuple[int, ...]
     io: InputOutput
     output: Output
@@ -87,12 +103,13 @@ class ConvertedFile:
 class ConversionSummary:
     """The end of a request: facts of the model, and its own float answers.
 
-    `reference` are logits, a row for each golden sample. `failed` are files that were requested by
+    `spec` is that of the request with what the model itself says. `reference` is a row for each
+    golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
     name and could not be made.
     """
 
-    resolution: tuple[int, int]
-    classes: int
+    spec: ModelSpec
+    signature: Signature
     calibration_images: int
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
@@ -124,38 +141,51 @@ def produce(
     raise AssertionError("the iterator raises an error before it ends")
 
 
-def calibration_images(data: DataRef, spec: ModelSpec, reporter: Reporter) -> Images:
-    """The calibration split of `data`, prepared, each image once: float32 [N, H, W, 3]."""
+def calibration_samples(
+    data: DataRef, spec: ModelSpec, signature: Signature, reporter: Reporter
+) -> Batch:
+    """The calibration split of `data`, prepared, each sample once."""
     samples = dataset(data.source).open(
         data.source, "calibration", resolution=spec.resolution, labels=data.labels
     )
-    distinct: dict[bytes, Images] = {}
+    distinct: dict[bytes, list[NDArray[np.float32]]] = {}
     readable = 0
     for index in range(len(samples)):
         try:
-            pixels = samples.image(index)
+            tensors = preprocessing.sample_inputs(samples, index, signature.inputs)
         except BrokenImage as error:
             reporter.warn(NamedWarning("broken-image", f"calibration skips {error.message}"))
             continue
         readable += 1
-        image = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
-        distinct.setdefault(hashlib.sha256(image.tobytes()).digest(), image)
-    images = list(distinct.values())
-    _warn_alike(images, readable, spec, reporter)
-    if len(images) < ENOUGH_CALIBRATION_IMAGES:
+        digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in tensors)).digest()
+        distinct.setdefault(digest, tensors)
+    rows = list(distinct.values())
+    _warn_alike(rows, readable, signature, reporter)
+    if len(rows) < ENOUGH_CALIBRATION_IMAGES:
         reporter.warn(
             NamedWarning(
                 "few-calibration-images",
-                f"activation ranges come from {len(images)} image{'s' * (len(images) != 1)} only",
+                f"activation ranges come from {len(rows)} image{'s' * (len(rows) != 1)} only",
                 "give at least 100 that look like what the model will see",
             )
         )
-    if not images:
+    if not rows:
         raise InputError(f"{data.source} has no readable calibration image")
-    return np.stack(images)
+    return Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
 
 
-def training_images(data: DataRef, spec: ModelSpec, folder: Path, reporter: Reporter) -> Images:
+def _need_classifier(recipe: Recipe, spec: ModelSpec) -> None:
+    """InputError for another task: the training compares the softmax of two classifiers."""
+    if spec.task != "classification":
+        raise InputError(
+            f"{recipe.name} trains classifiers only, the task of this model is {spec.task}",
+            "--recipe int8_best needs no training",
+        )
+
+
+def training_images(
+    data: DataRef, spec: ModelSpec, folder: Path, reporter: Reporter
+) -> NDArray[np.float32]:
     """The training split of `data`, prepared: float32 [N, H, W, 3], mapped from a file in `folder`.
 
     If there are more than `TRAINING_IMAGES`, so many of them, evenly spread.
@@ -166,7 +196,9 @@ def training_images(data: DataRef, spec: ModelSpec, folder: Path, reporter: Repo
     indices = np.unique(np.linspace(0, len(samples) - 1, TRAINING_IMAGES, dtype=int))
     shape = (len(indices), *spec.resolution, 3)
     with records.writing(folder):
-        images: Images = np.memmap(folder / "training.f32", np.float32, "w+", shape=shape)
+        images: NDArray[np.float32] = np.memmap(
+            folder / "training.f32", np.float32, "w+", shape=shape
+        )
     readable = 0
     for number, index in enumerate(indices):
         if number % 50 == 0:
@@ -192,16 +224,23 @@ def training_images(data: DataRef, spec: ModelSpec, folder: Path, reporter: Repo
 
 
 def _warn_alike(
-    images: Sequence[Images], readable: int, spec: ModelSpec, reporter: Reporter
+    images: Sequence[Sequence[NDArray[np.float32]]],
+    readable: int,
+    signature: Signature,
+    reporter: Reporter,
 ) -> None:
-    """Warns if the calibration images are copies or all alike."""
+    """Warns if the calibration samples are copies, or if their images are all alike."""
     advice = "give images as different as those that the model will see"
     if len(images) < readable / 2:
         message = f"the {readable} calibration images are copies of {len(images)}: each counts once"
         reporter.warn(NamedWarning("alike-calibration-images", message, advice))
-    elif len(images) > 1:
-        low, high = spec.preprocessing.input_range
-        spread = float(np.std(images, axis=0).mean()) * float(np.mean(spec.preprocessing.std))
+    elif len(images) > 1 and signature.image is not None:
+        place = signature.inputs.index(signature.image)
+        how = signature.image.preprocessing
+        assert how is not None
+        low, high = how.input_range
+        spread = float(np.std([row[place] for row in images], axis=0).mean())
+        spread *= float(np.mean(how.std))
         share = spread / (high - low)
         if share < ALIKE:
             message = (
@@ -211,7 +250,7 @@ def _warn_alike(
             reporter.warn(NamedWarning("alike-calibration-images", message, advice))
 
 
-def _warn_range(model: OpenedModel, spec: ModelSpec, images: Images, reporter: Reporter) -> None:
+def _warn_range(model: OpenedModel, spec: ModelSpec, images: Batch, reporter: Reporter) -> None:
     """Warns if the network was trained on pixels of another range."""
     better = model.likelier_range(spec.preprocessing, images)
     if better is not None:
@@ -244,23 +283,24 @@ def left_out(recipe: str, format_: str, error: DeployError) -> NamedWarning:
 def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 0, 1)
     model = source_of(request.source).open(request.source)
-    spec = dataclasses.replace(
-        request.source.spec, resolution=model.resolution, classes=model.classes
-    )
     speak.progress("opening the model", 1, 1)
-    reference = _reference(request, spec, model)
-    calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
-    images = (
-        calibration_images(request.data, spec, speak)
-        if calibrate
-        else np.empty((0, *spec.resolution, 3), np.float32)
-    )
-    if len(images):
-        _warn_range(model, spec, images, speak)
     floats = model.floats(request.output)
+    signature = _signature(model, floats, request.source.spec.preprocessing)
+    task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
+    signature = _named(signature, task)
+    spec = _spec(request.source.spec, signature, task)
+    reference = _reference(request, spec, signature, model)
+    calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
+    samples = (
+        calibration_samples(request.data, spec, signature, speak)
+        if calibrate
+        else Batch(tuple(np.empty((0, *end.shape), np.float32) for end in signature.inputs))
+    )
+    if len(samples):
+        _warn_range(model, spec, samples, speak)
     # All files are made from that; the weights of a large network need not be in memory twice.
     del model
-    press = _Press(request, spec, floats, images, speak)
+    press = _Press(request, spec, signature, floats, samples, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
     for number, (recipe, format_) in enumerate(request.jobs):
@@ -276,8 +316,50 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(
-        ConversionSummary(spec.resolution, spec.classes, len(images), reference, tuple(failed))
+    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed)))
+
+
+def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signature:
+    """The signature of a float TFLite, its images prepared as `how` says.
+
+    InputError for uint8 images with another range than their own.
+    """
+    from mobiledeploy.graphs import ends
+    from mobiledeploy.graphs.graph import Graph
+
+    inputs = []
+    for end in model.inputs:
+        if end.kind == "image":
+            gray = end.shape[-1] == 1
+            if end.dtype == "uint8" and (how.input_range, *how.std) != (_PIXELS, 1.0, 1.0, 1.0):
+                raise InputError(
+                    f"the model takes pixels of uint8 as {end.name}, and scales them itself",
+                    "--input-range 0,255, without --mean and --std",
+                )
+            own = dataclasses.replace(how, channels="gray" if gray else how.channels)
+            end = dataclasses.replace(end, preprocessing=own, dtype="float32")
+        inputs.append(end)
+    return ends.signature(Graph(floats), inputs, model.output_names)
+
+
+def _named(signature: Signature, task: str) -> Signature:
+    """The signature of a classifier has the names of all classifiers; others keep their own."""
+    if task != "classification" or len(signature.inputs) > 1:
+        return signature
+    return Signature(
+        (dataclasses.replace(signature.inputs[0], name="image"),),
+        (dataclasses.replace(signature.outputs[0], name="scores"),),
+    )
+
+
+def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
+    image = signature.image
+    return dataclasses.replace(
+        spec,
+        resolution=(0, 0) if image is None else (image.shape[0], image.shape[1]),
+        classes=signature.outputs[0].shape[-1] if signature.outputs[0].shape else 1,
+        preprocessing=(image and image.preprocessing) or spec.preprocessing,
+        task=task,
     )
 
 
@@ -287,8 +369,9 @@ class _Press:
 
     request: ConversionRequest
     spec: ModelSpec
+    signature: Signature
     model: bytes
-    images: Images
+    images: Batch
     speak: Speaker
     tflites: dict[str, bytes] = field(default_factory=dict)
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
@@ -335,6 +418,7 @@ class _Press:
                 from mobiledeploy.training import qat
             except ModuleNotFoundError as error:
                 raise missing(error.name or "tensorflow") from error
+            _need_classifier(recipe, self.spec)
             training_set = training_images(
                 self.request.data, self.spec, Path(self.request.folder), self.speak
             )
@@ -369,29 +453,19 @@ class _Press:
             )
         return self._graph_after(recipe, recipe.passes[0], floats, images, {})
 
-    def _best(
-        self, recipe: Recipe, floats: bytes, fit: Images, held_back: Images
-    ) -> tuple[str, ...]:
+    def _best(self, recipe: Recipe, floats: bytes, fit: Batch, held_back: Batch) -> tuple[str, ...]:
         """The passes, fitted to `fit`, whose answers diverge least from float on `held_back`."""
         from mobiledeploy.graphs import execution, quantized
 
-        reference = execution.logits(floats, held_back)
-        warm = accuracy.temperature(reference)
+        reference = execution.answers(floats, held_back)
+        warm = self._temperature(reference)
         results = []
         graphs: dict[tuple[str, ...], QuantizedGraph] = {}
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
             quantized_graph = self._graph_after(recipe, names, floats, fit, graphs)
-            logits = execution.logits(quantized.integers(quantized_graph), held_back)
-            result = RecipeAlternative(
-                names,
-                accuracy.divergence(reference, logits, warm),
-                warm,
-                accuracy.sqnr_db(reference, logits),
-                float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))),
-                len(held_back),
-            )
-            results.append(result)
+            answers = execution.answers(quantized.integers(quantized_graph), held_back)
+            results.append(self._alternative(names, reference, answers, warm))
         self.speak.progress(f"choosing {recipe.name}", len(results), len(results))
         self.alternatives[recipe.name] = tuple(results)
         best = min(results, key=lambda one: one.divergence)
@@ -402,12 +476,45 @@ class _Press:
         )
         return best.passes
 
+    def _temperature(self, reference: Sequence[Floats]) -> float:
+        return accuracy.temperature(reference[0]) if self.spec.task == "classification" else 1.0
+
+    def _alternative(
+        self,
+        names: tuple[str, ...],
+        reference: Sequence[Floats],
+        answers: Sequence[Floats],
+        warm: float,
+    ) -> RecipeAlternative:
+        """How far an alternative's answers [N, ...] are from those of the float model."""
+        ends = accuracy.before_softmax(self.signature.outputs)
+        task = TASKS.load(self.spec.task)
+        if self.spec.task == "classification":
+            divergence = accuracy.divergence(reference[0], answers[0], warm)
+        else:
+            divergence = float(np.mean(task.divergence(reference, answers, ends)))
+        pairs = [
+            (
+                task.decode([x[number] for x in reference], ends),
+                task.decode([x[number] for x in answers], ends),
+            )
+            for number in range(len(reference[0]))
+        ]
+        return RecipeAlternative(
+            names,
+            divergence,
+            warm,
+            accuracy.sqnr_db(np.concatenate(reference, None), np.concatenate(answers, None)),
+            float(np.mean([task.agrees(one, other) for one, other in pairs])),
+            len(pairs),
+        )
+
     def _graph_after(
         self,
         recipe: Recipe,
         names: tuple[str, ...],
         floats: bytes,
-        images: Images,
+        images: Batch,
         graphs: dict[tuple[str, ...], QuantizedGraph],
     ) -> QuantizedGraph:
         """The quantized graph after these passes; `graphs` caches those of fewer passes."""
@@ -422,14 +529,22 @@ class _Press:
                 graphs[names] = quantized.start(floats, recipe, self.request.io, images, keep_float)
             if self.request.io == "uint8":
                 # Code p must be pixel p, also if no calibration image has such pixels.
-                ends = preprocessing.extent(self.spec.preprocessing)
-                graphs[names] = quantized.spanning(graphs[names], *ends)
+                extents = [
+                    None if end.preprocessing is None else preprocessing.extent(end.preprocessing)
+                    for end in self.signature.inputs
+                ]
+                graphs[names] = quantized.spanning(graphs[names], extents)
         return graphs[names]
 
 
 def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
     start = time.perf_counter()
-    data = FORMATS.load(format_).seal(press.file(recipe, format_))
+    signature = press.signature
+    data = FORMATS.load(format_).seal(
+        press.file(recipe, format_),
+        [end.name for end in signature.inputs],
+        [end.name for end in signature.outputs],
+    )
     path = Path(request.folder) / file_name(recipe, format_)
     records.write_atomic(path, data)
     seconds = time.perf_counter() - start
@@ -444,24 +559,21 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
 
 
 def _reference(
-    request: ConversionRequest, spec: ModelSpec, model: OpenedModel
+    request: ConversionRequest, spec: ModelSpec, signature: Signature, model: OpenedModel
 ) -> tuple[tuple[float, ...], ...]:
     data = request.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=spec.resolution, labels=data.labels
     )
-    images = np.stack(
-        [
-            preprocessing.prepare(samples.image(i), spec.preprocessing, spec.resolution)
-            for i in request.golden
-        ]
-    )
-    logits = model.answers(images)
-    if not np.isfinite(logits).all():
+    rows = [preprocessing.sample_inputs(samples, i, signature.inputs) for i in request.golden]
+    batch = Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
+    answers = model.answers(batch)
+    if not all(np.isfinite(answer).all() for answer in answers):
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax" and not model.ends_in_softmax():
-        _refuse_probabilities(logits)
-    return tuple(tuple(float(v) for v in row) for row in logits)
+        _refuse_probabilities(answers[0])
+    each_sample = zip(*answers, strict=True)
+    return tuple(tuple(map(float, accuracy.golden_row(sample))) for sample in each_sample)
 
 
 def _refuse_probabilities(rows: NDArray[np.float32]) -> None:

@@ -26,6 +26,7 @@ from mobiledeploy.core.types import (
     NamedWarning,
     NativeLibrary,
     Target,
+    Tensor,
 )
 from mobiledeploy.steps import golden_inputs
 
@@ -72,11 +73,11 @@ def count(
 
 @dataclass(frozen=True)
 class _Run:
-    """The output of one process: the counts of its inferences, the answer of the last."""
+    """What one process printed: the counts of its inferences, the outputs of the last."""
 
     ready: protocol.Ready
     inferences: tuple[tuple[Counts, ...], ...]
-    output: Array
+    outputs: tuple[Array, ...]
     profile: str
 
 
@@ -106,11 +107,11 @@ class _CountJob:
             ready, counts = self._listen(process)
         finally:
             process.kill()
-        answer = np.frombuffer(inputs.read(output, inputs.RECORD), np.dtype(ready.output.dtype))
+        answers = _split(inputs.read(output, inputs.RECORD), ready.outputs)
         return _Run(
             ready,
             tuple(_inferences(counts)),
-            answer,
+            answers,
             profiled.read_text("utf-8", "replace") if profile else "",
         )
 
@@ -165,8 +166,8 @@ def _record(
     )
     figure = each[len(each) // 2]
     layers = _layers(job, profiled)
-    difference = _difference(plain.output, here.output)
-    warnings = _warnings(job, each, layers, difference, plain, here)
+    differences = _differences(plain.outputs, here.outputs)
+    warnings = _warnings(job, each, layers, differences, plain, here)
     ready = plain.ready
     return Counted(
         artifact_sha256=job.artifact.sha256,
@@ -179,7 +180,7 @@ def _record(
         bytes_stored=figure["bytes_stored"],
         by_layer=layers if _library(ready.runtime).by_layer else (),
         kernels=tuple(dict.fromkeys(layer.kernel for layer in layers)),
-        host_difference=difference,
+        host_difference=max(differences),
         versions={
             name.removeprefix("version_"): version
             for name, version in facts.items()
@@ -221,21 +222,33 @@ def _plain(executed: Executed) -> str:
     return executed.kernel.partition(",")[0].partition(" (")[0]
 
 
-def _difference(emulated: Array, host: Array) -> float:
-    if emulated.shape != host.shape or emulated.dtype != host.dtype:
+def _split(content: bytes, tensors: Sequence[Tensor]) -> tuple[Array, ...]:
+    """The raw outputs in the file of a runner, where they follow each other."""
+    outputs, start = [], 0
+    for tensor in tensors:
+        count = int(np.prod(tensor.shape))
+        outputs.append(np.frombuffer(content, tensor.dtype, count, start))
+        start += outputs[-1].nbytes
+    return tuple(outputs)
+
+
+def _differences(emulated: Sequence[Array], host: Sequence[Array]) -> tuple[float, ...]:
+    """The largest difference of a value, for each output."""
+    if [(x.shape, x.dtype) for x in emulated] != [(x.shape, x.dtype) for x in host]:
         raise InputError(
-            "the emulated runtime's output is of another shape or type than the host's"
+            "the emulated runtime's outputs are of other shapes or types than the host's"
         )
-    if not emulated.size:
-        return 0.0
-    return float(np.max(np.abs(emulated.astype(np.float64) - host.astype(np.float64))))
+    return tuple(
+        float(np.max(np.abs(one.astype(np.float64) - other.astype(np.float64)), initial=0))
+        for one, other in zip(emulated, host, strict=True)
+    )
 
 
 def _warnings(
     job: _CountJob,
     each: Sequence[Counts],
     layers: Sequence[LayerCount],
-    difference: float,
+    differences: Sequence[float],
     plain: _Run,
     here: _Run,
 ) -> Iterator[NamedWarning]:
@@ -254,13 +267,14 @@ def _warnings(
             "does not fit what was counted",
             "the total stands, there are no kernels and no counts by layer",
         )
-    integers = plain.output.dtype.kind in "iu"
-    allowed = 0.0 if integers else FLOAT_TOLERANCE * max(1.0, float(np.abs(here.output).max()))
-    if difference > allowed:
-        unit = " steps" if integers else ""
-        yield NamedWarning(
-            "differs-from-host",
-            f"{name}: an answer on {plain.ready.cpu} is {difference:g}{unit} from that of "
-            f"{here.ready.runtime} {here.ready.version} on this host",
-            "evaluate it where it will run",
-        )
+    for difference, output in zip(differences, here.outputs, strict=True):
+        integers = output.dtype.kind in "iu"
+        largest = float(np.max(np.abs(output.astype(np.float64)), initial=1.0))
+        if difference > (0.0 if integers else FLOAT_TOLERANCE * largest):
+            unit = " steps" if integers else ""
+            yield NamedWarning(
+                "differs-from-host",
+                f"{name}: an answer on {plain.ready.cpu} is {difference:g}{unit} from that of "
+                f"{here.ready.runtime} {here.ready.version} on this host",
+                "evaluate it where it will run",
+            )

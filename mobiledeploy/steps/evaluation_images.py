@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,18 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Samples
 from mobiledeploy.core.samples import class_offset
-from mobiledeploy.core.types import Artifact, DataRef, NamedWarning, Preprocessing, Split
+from mobiledeploy.core.types import (
+    Annotation,
+    Artifact,
+    DataRef,
+    NamedWarning,
+    Prediction,
+    Preprocessing,
+    Split,
+)
 from mobiledeploy.steps.arguments import Overrides
+
+_BINARY = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,23 @@ class View:
     preprocessing: Preprocessing
     offset: int | None
     warnings: tuple[NamedWarning, ...]
+
+    def annotations(
+        self, predictions: Sequence[Prediction], kind: str
+    ) -> tuple[Annotation, ...] | None:
+        """What is true of the predicted samples, in their order.
+
+        None if the data has no annotations of this `kind`, a field of `Annotation`.
+        """
+        if not kind:
+            return (Annotation(),) * len(predictions)
+        if kind == "label":
+            if self.offset is None or all(p.label < 0 for p in predictions):
+                return None
+            return tuple(Annotation(p.label) for p in predictions)
+        places = {self.samples.id(index): index for index in range(len(self.samples))}
+        annotations = tuple(self.samples.annotation(places[p.sample]) for p in predictions)
+        return annotations if any(getattr(one, kind) for one in annotations) else None
 
 
 class EvaluationImages:
@@ -62,8 +90,8 @@ class EvaluationImages:
             # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
-        offset = class_offset(len(samples.classes), artifact.spec.classes)
-        warnings += _label_warnings(len(samples.classes), artifact, offset)
+        offset, label_warnings = _labels(len(samples.classes), artifact)
+        warnings += label_warnings
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
         return View(samples, ref, pre, offset, tuple(warnings))
 
@@ -113,13 +141,25 @@ def same_place(one: str, other: str) -> bool:
     )
 
 
+def _labels(labels: int, artifact: Artifact) -> tuple[int | None, list[NamedWarning]]:
+    """What is added to a label for the class of the model, and warnings about it."""
+    if artifact.spec.task == "binary":
+        return (0, []) if labels == _BINARY else (None, _misfit(labels, artifact, _BINARY))
+    if artifact.spec.task != "classification":
+        return 0, []
+    offset = class_offset(labels, artifact.spec.classes)
+    return offset, _label_warnings(labels, artifact, offset)
+
+
+def _misfit(labels: int, artifact: Artifact, classes: int) -> list[NamedWarning]:
+    message = f"the data has {labels} classes, {artifact.path} has {classes}: no top-1 is given"
+    return [NamedWarning("labels-do-not-fit", message, "--labels FILE with the model's classes")]
+
+
 def _label_warnings(labels: int, artifact: Artifact, offset: int | None) -> list[NamedWarning]:
     classes = artifact.spec.classes
     if offset is None:
-        message = f"the data has {labels} classes, {artifact.path} has {classes}: no top-1 is given"
-        return [
-            NamedWarning("labels-do-not-fit", message, "--labels FILE with the model's classes")
-        ]
+        return _misfit(labels, artifact, classes)
     if offset:
         more = "model" if offset > 0 else "data"
         message = f"the {more} has one class more ({labels} labels, {classes} outputs)"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, leases, protocol
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES
-from mobiledeploy.core.ports import SILENT, Reporter, Session
+from mobiledeploy.core.plugins import DEVICES, TASKS
+from mobiledeploy.core.ports import SILENT, Reporter, Session, Task
 from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Prediction, Target
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
-from mobiledeploy.steps.runner_pool import RunnerPool, answer_row, image_ranges
+from mobiledeploy.steps.runner_pool import RunnerPool, answer_outputs, image_ranges
 from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
 
@@ -126,16 +126,10 @@ class _EvaluationJob:
         for warning in view.warnings:
             self.reporter.warn(warning)
         count = len(view.samples)
-        work = protocol.Work(
-            view.ref,
-            view.preprocessing,
-            artifact.spec.resolution,
-            artifact.layout,
-            artifact.inputs[0],
-            artifact.outputs[0],
-        )
+        work = artifacts.work(artifact, view.ref, view.preprocessing)
         where = target(artifact, runtime)
         pool = RunnerPool(self.session, path, where, work, min(self.workers, count))
+        task, ends = TASKS.load(artifact.spec.task), artifacts.signature(artifact).outputs
         predictions: dict[int, Prediction] = {}
         skipped: dict[int, str] = {}
         allowed = max(BROKEN_IMAGES, int(BROKEN_SHARE * count))
@@ -148,7 +142,9 @@ class _EvaluationJob:
                         f"one is {event.why}"
                     )
             else:
-                predictions[event.index] = _prediction(event, view.offset)
+                decoded = task.decode(answer_outputs(event, ends), ends)
+                label = _label(event, view.offset)
+                predictions[event.index] = replace(decoded, sample=event.sample, label=label)
             self._progress(path, len(predictions) + len(skipped), count, pool)
         if not predictions:
             raise InputError(f"{view.ref.source} has no image that can be read")
@@ -188,11 +184,15 @@ def _evaluation(
         warning = NamedWarning("broken-image", f"left out of the images: {', '.join(skipped)}")
         reporter.warn(warning)
         warnings.append(warning)
-    for warning in _tie_warnings(artifact, predictions):
-        reporter.warn(warning)
-        warnings.append(warning)
+    if artifact.spec.task == "classification":
+        for warning in _tie_warnings(artifact, predictions):
+            reporter.warn(warning)
+            warnings.append(warning)
     ready = pool.ready
-    has_labels = view.offset is not None
+    task = TASKS.load(artifact.spec.task)
+    classifies = artifact.spec.task == "classification"
+    has_labels = classifies and view.offset is not None
+    metrics = _metrics(task, view, predictions)
     return Evaluation(
         artifact_sha256=artifact.sha256,
         data=view.ref,
@@ -200,15 +200,32 @@ def _evaluation(
         target=Target("host", "python", ready.runtime, ready.threads, ready.delegate),
         runtime_version=ready.version,
         images=len(predictions),
-        top1=accuracy.top(predictions, 1) if has_labels else None,
-        top5=accuracy.top(predictions, accuracy.BEST) if has_labels else None,
-        agreement=accuracy.agreement(predictions, reference.predictions) if reference else None,
+        top1=metrics.get("top1"),
+        top5=metrics.get("top5"),
+        agreement=_agreement(task, predictions, reference) if reference else None,
         images_per_second=len(predictions) / pool.seconds(),
         confusion=accuracy.confusion(predictions) if has_labels else (),
         predictions=predictions,
         skipped=skipped,
         warnings=tuple(warnings),
+        task=artifact.spec.task,
+        metrics=metrics,
     )
+
+
+def _metrics(task: Task, view: View, predictions: tuple[Prediction, ...]) -> dict[str, float]:
+    """The figures of the task; {} if the data has not what they are computed from."""
+    annotations = view.annotations(predictions, task.ANNOTATION)
+    return {} if annotations is None else dict(task.metrics(predictions, annotations))
+
+
+def _agreement(
+    task: Task, predictions: Sequence[Prediction], reference: Evaluation
+) -> float | None:
+    """The share of common samples with the same answer; None without any."""
+    others = {prediction.sample: prediction for prediction in reference.predictions}
+    same = [task.agrees(p, others[p.sample]) for p in predictions if p.sample in others]
+    return sum(same) / len(same) if same else None
 
 
 def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> list[NamedWarning]:
@@ -223,8 +240,5 @@ def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> li
     return [NamedWarning("tied-scores", message, finer if artifact.output == "softmax" else "")]
 
 
-def _prediction(answer: protocol.Answer, offset: int | None) -> Prediction:
-    classes, scores = accuracy.best(answer_row(answer))
-    has_label = answer.label >= 0 and offset is not None
-    label = answer.label + offset if has_label and offset is not None else -1
-    return Prediction(answer.sample, label, classes, scores)
+def _label(answer: protocol.Answer, offset: int | None) -> int:
+    return -1 if answer.label < 0 or offset is None else answer.label + offset

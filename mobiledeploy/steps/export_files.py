@@ -105,6 +105,7 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             source=planned.source,
             jobs=planned.jobs + (REFERENCE,) * adds_reference,
             data=planned.data,
+            classes=planned.classes,
             golden=golden,
             io=config.io,
             output=config.output,

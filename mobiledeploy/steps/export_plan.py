@@ -84,6 +84,7 @@ class ExportConfig:
     io: InputOutput = "int8"
     output: Output = "model"
     keep_float: tuple[str, ...] = ()
+    task: str = ""
     custom_objects: Path | None = None
     overrides: Overrides = Overrides()
     out: Path = Path("build")
@@ -107,7 +108,8 @@ class ExportPlan:
 
     `strict` says whether every job was requested by name; `calibration` is the identity of the
     calibration images, `training` of those of quantization-aware training, "" for none;
-    `class_names` are those of the data, () if it has only numbers; `evaluates` says whether the
+    `class_names` are those of the data, () if it has only numbers; `classes` is how many classes
+    the user's data has labels of, 0 for none; `evaluates` says whether the
     images can measure accuracy.
     """
 
@@ -118,6 +120,7 @@ class ExportPlan:
     calibration: str
     training: str
     class_names: tuple[str, ...]
+    classes: int
     evaluates: bool
     folder: Path
     key: str
@@ -202,6 +205,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         calibration,
         training,
         () if numbered or source == card_specs.DEMO else samples.classes,
+        len(samples.classes) if evaluates else 0,
         evaluates,
         folder,
         _key(config, spec, planned.file, data, calibration, training),
@@ -350,6 +354,7 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
         classes=0,
         preprocessing=chosen_preprocessing,
         weights=Weights(_text(path.name), file.sha256, pinned=False),
+        task=config.task or file.task,
     )
     return PlannedSource(spec, file, None, None)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from mobiledeploy.analysis import accuracy
 from mobiledeploy.analysis.accuracy import Distance
+from mobiledeploy.core import artifacts
+from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Fidelity
 from mobiledeploy.steps import answers, evaluations
 
 
 def fidelities(
-    artifacts: Mapping[Path, Artifact], *, reporter: Reporter = SILENT
+    files: Mapping[Path, Artifact], *, reporter: Reporter = SILENT
 ) -> dict[Path, Fidelity]:
     """Compares the logits of each artifact with those of its float32 file, which is among them.
 
@@ -24,19 +27,26 @@ def fidelities(
         DeviceError: a runner died or hangs.
     """
     by_reference: dict[Path, list[Path]] = {}
-    for path, artifact in artifacts.items():
-        sibling = evaluations.float_sibling(path, artifact, dict(artifacts), reporter)
+    for path, artifact in files.items():
+        sibling = evaluations.float_sibling(path, artifact, dict(files), reporter)
         if sibling is not None:
             by_reference.setdefault(sibling[0], []).append(path)
     result = {}
     for reference, paths in by_reference.items():
-        exact = dict(answers.every_logits(reference, artifacts[reference], reporter=reporter))
+        exact = dict(answers.every_answer(reference, files[reference], reporter=reporter))
         for path in paths:
             distance = Distance()
-            for index, row in answers.every_logits(path, artifacts[path], reporter=reporter):
+            ends = accuracy.before_softmax(artifacts.signature(files[path]).outputs)
+            task = TASKS.load(files[path].spec.task)
+            for index, rows in answers.every_answer(path, files[path], reporter=reporter):
                 if index in exact:
-                    distance.add(exact[index], row)
+                    pairs = [
+                        [row.reshape(1, *end.shape) for row, end in zip(answer, ends, strict=True)]
+                        for answer in (exact[index], rows)
+                    ]
+                    nats = float(task.divergence(pairs[0], pairs[1], ends)[0])
+                    distance.add(pairs[0], pairs[1], nats)
             result[path] = Fidelity(
-                distance.sqnr_db, distance.divergence, distance.images, artifacts[reference].sha256
+                distance.sqnr_db, distance.divergence, distance.images, files[reference].sha256
             )
     return result

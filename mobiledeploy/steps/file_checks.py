@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, records
@@ -29,14 +27,16 @@ from mobiledeploy.core.types import (
     NamedWarning,
     Output,
     Recipe,
+    Signature,
 )
-from mobiledeploy.steps import answers, consumers, conversion_process
+from mobiledeploy.steps import answers, consumers, conversion_process, golden_inputs
 from mobiledeploy.steps import golden as golden_
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, tools
 
 GOLDEN_SAMPLES = 4
 # The level of the gzip program itself.
 GZIP_LEVEL = 6
+_PLAIN_TYPES = ("int32", "int64", "bool")
 # Below these limits a file is not its model: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 20.0}
 # Below this limit an integer file is far from its float model: dB, over its evaluation images.
@@ -151,36 +151,33 @@ class Exam:
     reporter: Collector
 
     def __post_init__(self) -> None:
-        size = self.summary.resolution
-        spec = dataclasses.replace(
-            self.planned.source.spec, resolution=size, classes=self.summary.classes
-        )
+        spec = self.summary.spec
         class_names = self.planned.class_names
         if not spec.preprocessing.labels and len(class_names) == spec.classes:
             pre = dataclasses.replace(spec.preprocessing, labels=class_names)
             spec = dataclasses.replace(spec, preprocessing=pre)
-        data = dataclasses.replace(self.planned.data, resolution=size)
+        self.signature = _labelled(self.summary.signature, spec.preprocessing.labels)
+        data = dataclasses.replace(self.planned.data, resolution=spec.resolution)
         self.samples = _open(data)
         self.spec = spec
         self.data = dataclasses.replace(data, identity=self.samples.identity)
         self.common_warnings = tuple(self.reporter.warnings)
-        self.images = self._save_images()
+        self.images = self._save_samples()
         self.reference = np.asarray(self.summary.reference, np.float32)
         if not np.any(self.reference):
             raise InputError(
-                "the model answers 0 for every class of every golden image",
+                "the model answers 0 for every golden image",
                 "are its weights trained?",
             )
 
-    def _save_images(self) -> tuple[str, ...]:
-        """Writes the golden images as golden/<sha256>.png and returns their names."""
+    def _save_samples(self) -> tuple[str, ...]:
+        """Writes the golden samples as golden/<sha256>.<suffix> and returns their names."""
         (self.staging / "golden").mkdir()
         names = []
         for index in self.golden:
-            stream = io.BytesIO()
-            Image.fromarray(self.samples.image(index)).save(stream, "PNG")
-            name = f"golden/{records.sha256(stream.getvalue())[:16]}.png"
-            records.write_atomic(self.staging / name, stream.getvalue())
+            content, suffix = golden_inputs.encode(self.samples, index, self.signature.inputs)
+            name = f"golden/{records.sha256(content)[:16]}{suffix}"
+            records.write_atomic(self.staging / name, content)
             names.append(name)
         return tuple(names)
 
@@ -192,11 +189,12 @@ class Exam:
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(content)
         probe = path.with_name(f"probe-{path.name}")
-        records.write_atomic(probe, shelf.expose_tensor(content, facts.logits))
+        probe_content = answers.probe(content, file.format)
+        records.write_atomic(probe, probe_content)
         runtime, logits = answers.logits(
             probe,
-            shelf.inspect(inputs.read(probe, inputs.FINISHED)),
-            self.spec.preprocessing,
+            shelf.inspect(probe_content),
+            self.signature.inputs,
             self.data,
             self.golden,
             reporter=self.reporter,
@@ -219,6 +217,8 @@ class Exam:
             facts.layout,
             _ends_in(self.config.output, facts),
             golden,
+            self.signature,
+            self.spec.task,
         )
         content = shelf.write_metadata(content, contract)
         records.write_atomic(path, content)
@@ -249,11 +249,25 @@ class Exam:
             trained_on=self.planned.training if recipe.training else "",
             kept_float=self.config.keep_float if recipe.full_integer else (),
             warnings=(*self.common_warnings, *there),
+            signature=self.signature,
         )
         if self.planned.evaluates:
             return artifact
         far = far_from_float(artifact, sqnr, f"{len(self.golden)} golden images")
         return dataclasses.replace(artifact, warnings=(*artifact.warnings, *far))
+
+
+def _labelled(signature: Signature, labels: tuple[str, ...]) -> Signature:
+    """The signature with these class names in the preprocessing of its images."""
+    ends = tuple(
+        end
+        if end.preprocessing is None
+        else dataclasses.replace(
+            end, preprocessing=dataclasses.replace(end.preprocessing, labels=labels)
+        )
+        for end in signature.inputs
+    )
+    return dataclasses.replace(signature, inputs=ends)
 
 
 def _ends_in(output: Output, facts: FileFacts) -> Output:
@@ -266,13 +280,12 @@ def _ends_in(output: Output, facts: FileFacts) -> Output:
 def _check_types(
     name: str, facts: FileFacts, recipe: Recipe, io: InputOutput, in_float: Sequence[str]
 ) -> None:
-    if len(facts.inputs) != 1 or len(facts.outputs) != 1:
-        raise InputError(f"{name} has {len(facts.inputs)} inputs, {len(facts.outputs)} outputs")
     expected = "float32"
     if recipe.full_integer and io != "float":
         expected = "uint8" if io == "uint8" else f"int{recipe.activation_bits}"
     for tensor in (*facts.inputs, *facts.outputs):
-        if tensor.dtype != expected:
+        # An index or a flag is what it is.
+        if tensor.dtype not in (expected, *_PLAIN_TYPES):
             raise InputError(
                 f"{name} came out with {tensor.name} in {tensor.dtype}, not {expected}"
             )

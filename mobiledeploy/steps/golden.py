@@ -84,16 +84,18 @@ def replay(path: Path, artifact: Artifact, reporter: Reporter) -> Replay:
     shelf = FORMATS.load(artifact.format)
     with artifacts.scratch() as scratch:
         probe = Path(scratch, f"probe-{path.name}")
-        probe.write_bytes(shelf.expose_tensor(inputs.read(path, inputs.FINISHED), artifact.logits))
-        facts = shelf.inspect(inputs.read(probe, inputs.FINISHED))
-        # A data set of class folders, in order, one for each image; two classes at least.
-        for number, image in enumerate((*paths, *paths[:1])):
-            folder = Path(scratch, "golden", f"{number:04}")
-            folder.mkdir(parents=True)
-            (folder / image.name).write_bytes(inputs.read(image, inputs.IMAGE))
-        data = DataRef(str(Path(scratch, "golden")), "all", artifact.spec.resolution)
+        content = answers.probe(inputs.read(path, inputs.FINISHED), artifact.format)
+        probe.write_bytes(content)
+        facts = shelf.inspect(content)
+        source = golden_inputs.data_set(path.parent, artifact.golden.images, scratch)
+        data = DataRef(source, "all", artifact.spec.resolution)
         runtime, logits = answers.logits(
-            probe, facts, artifact.spec.preprocessing, data, range(len(paths)), reporter=reporter
+            probe,
+            facts,
+            artifacts.signature(artifact).inputs,
+            data,
+            range(len(paths)),
+            reporter=reporter,
         )
     scale = facts.outputs[0].scale
     return Replay(logits, scale[0] if scale else float(np.ptp(logits)) / _LEVELS, runtime, isa())

@@ -1,31 +1,79 @@
-"""Golden images of an artifact, and its input for timing and counting: the first of them."""
+"""Golden samples of an artifact, and its input for timing and counting: the first of them."""
 
 from __future__ import annotations
 
 import io
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from mobiledeploy.core import inputs, preprocessing, records
-from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.ports import Pixels
-from mobiledeploy.core.types import Artifact
+from mobiledeploy.core import artifacts, inputs, preprocessing, records
+from mobiledeploy.core.errors import BrokenImage, InputError
+from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.ports import Pixels, Samples
+from mobiledeploy.core.types import Artifact, ModelInput
 
 _AGAIN = "export again, with --force"
 
 
+def encode(samples: Samples, index: int, signature: Sequence[ModelInput]) -> tuple[bytes, str]:
+    """A sample as the content of a golden file, and the suffix of the file.
+
+    A PNG of its only image, else an .npz with an array for each input.
+    """
+    stream = io.BytesIO()
+    if len(signature) == 1 and signature[0].kind == "image":
+        Image.fromarray(samples.image(index)).save(stream, "PNG")
+        return stream.getvalue(), ".png"
+    images = sum(end.kind == "image" for end in signature)
+    np.savez_compressed(
+        stream,
+        **{
+            end.name: samples.image(index)
+            if end.kind == "image" and images == 1
+            else samples.array(index, end)
+            for end in signature
+        },
+    )
+    return stream.getvalue(), ".npz"
+
+
+def data_set(folder: Path, names: Sequence[str], scratch: Path) -> str:
+    """The golden files `names` of the artifact in `folder` as a data set: the value of `--data`.
+
+    InputError if the record names other files than those that were made with it.
+    """
+    copies = scratch / "golden"
+    copies.mkdir()
+    for number, name in enumerate(names):
+        file = folder / name
+        (copies / f"{number:04}{file.suffix}").write_bytes(golden_content(folder, file))
+    return f"golden:{copies}"
+
+
 def sample(path: Path, artifact: Artifact, folder: Path) -> Path | None:
-    """A file with the raw input of the artifact's first golden image; None if it has no images."""
+    """A file with the raw inputs of the artifact's first golden sample; None if it has none."""
     if not artifact.golden.images:
         return None
-    pixels = golden(path.parent, path.parent / artifact.golden.images[0])
-    spec = artifact.spec
-    x = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
-    raw = preprocessing.to_input(x, artifact.inputs[0], artifact.layout)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        source = data_set(path.parent, artifact.golden.images[:1], Path(scratch))
+        samples = dataset(source).open(
+            source, "all", resolution=artifact.spec.resolution, labels=()
+        )
+        try:
+            values = preprocessing.sample_inputs(samples, 0, artifacts.signature(artifact).inputs)
+        except BrokenImage as error:
+            raise InputError(error.message, _AGAIN) from error
     file = folder / "sample.bin"
-    file.write_bytes(raw.tobytes())
+    file.write_bytes(
+        b"".join(
+            preprocessing.to_input(x, tensor, artifact.layout).tobytes()
+            for x, tensor in zip(values, artifact.inputs, strict=True)
+        )
+    )
     return file
 
 
@@ -40,7 +88,7 @@ def golden(folder: Path, file: Path) -> Pixels:
 
 
 def golden_content(folder: Path, file: Path) -> bytes:
-    """The content of a golden image's file; InputError if the record was made with another file.
+    """The content of a golden file; InputError if the record was made with another file.
 
     A record from elsewhere may name any file: only a regular file below its own folder is opened.
     """

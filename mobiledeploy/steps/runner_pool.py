@@ -14,7 +14,7 @@ from mobiledeploy.core import protocol, records
 from mobiledeploy.core.errors import DeviceError
 from mobiledeploy.core.plugins import RUNNERS
 from mobiledeploy.core.ports import Process, Session
-from mobiledeploy.core.types import Target
+from mobiledeploy.core.types import ModelOutput, Target
 
 # A runner answers for a range in seconds; a runner that is silent for so long hangs.
 PATIENCE_S = 600.0
@@ -24,14 +24,26 @@ _LONGEST_RANGE = 32
 _RANGES_LEFT = 4
 
 
-def answer_row(answer: protocol.Answer) -> NDArray[np.float32]:
-    """The answer's scores or logits, float32 [classes]; DeviceError if it has none."""
+def answer_rows(answer: protocol.Answer) -> tuple[NDArray[np.float32], ...]:
+    """The values of each output, float32 [values]; DeviceError if they are none."""
     try:
-        data = base64.b64decode(answer.row, validate=True)
-        return np.frombuffer(data, "<f4")
+        return tuple(np.frombuffer(base64.b64decode(r, validate=True), "<f4") for r in answer.rows)
     except ValueError as error:
         raise DeviceError(
-            f"the runner's answer for {answer.sample} is not a row of scores"
+            f"the runner's answer for {answer.sample} is not a row of numbers"
+        ) from error
+
+
+def answer_outputs(
+    answer: protocol.Answer, ends: Sequence[ModelOutput]
+) -> tuple[NDArray[np.float32], ...]:
+    """The outputs, each float32 of the shape of its end; DeviceError for another size."""
+    rows = answer_rows(answer)
+    try:
+        return tuple(row.reshape(end.shape) for row, end in zip(rows, ends, strict=True))
+    except ValueError as error:
+        raise DeviceError(
+            f"the runner's answer for {answer.sample} does not fit the outputs of its model"
         ) from error
 
 

@@ -64,8 +64,13 @@ def _work(request: TraceRequest, speak: child_process.Speaker) -> None:
         # A finished file is analyzed without TensorFlow and never comes here.
         assert model.network is not None
         parameters = tracing.parameters(model.network)
-        layers = tracing.layers(model.network, model.resolution)
-        spec = dataclasses.replace(source.spec, resolution=model.resolution, classes=model.classes)
+        layers = tracing.layers(model.network)
+        image = next((end for end in model.inputs if end.kind == "image"), None)
+        height, width = image.shape[:2] if image else (0, 0)
+        ends = layers[-1].outputs[0].shape if layers else ()
+        spec = dataclasses.replace(
+            source.spec, resolution=(height, width), classes=ends[-1] if ends else 1
+        )
         speak.event(TracedModel(spec, layers, parameters.trainable, parameters.total))
     speak.progress("counting", len(request.sources), len(request.sources))
 

@@ -606,16 +606,20 @@ def _teacher(teacher: Source, spec: ModelSpec) -> Callable[[tf.Tensor], tf.Tenso
     name = teacher.spec.name
     if model.network is None:
         raise InputError(f"the teacher {name} is not a TensorFlow model", "give the Keras file")
-    if model.classes != spec.classes:
-        raise InputError(
-            f"the teacher {name} has {model.classes} classes, the data {spec.classes}",
-            "a teacher must have the same classes in the same order",
-        )
-    if model.resolution != spec.resolution:
-        height, width = model.resolution
+    image, *others = model.inputs
+    if others or image.shape[2:] != (3,) or len(model.output_names) > 1:
+        raise InputError(f"the teacher {name} is not a classifier of RGB images")
+    if image.shape[:2] != spec.resolution:
+        height, width = image.shape[:2]
         raise InputError(f"the teacher {name} takes {height}x{width} images only")
     ask, _ = tracing.inference(model.network)
-    return ask
+    (answer,) = ask(tf.zeros((1, *image.shape)))
+    if answer.shape != (1, spec.classes):
+        raise InputError(
+            f"the teacher {name} has {answer.shape[-1]} classes, the data {spec.classes}",
+            "a teacher must have the same classes in the same order",
+        )
+    return lambda images: ask(images)[0]
 
 
 def _optimizer(

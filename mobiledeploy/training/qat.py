@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.ports import Images, Progress, quiet
+from mobiledeploy.core.ports import Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs import execution, matrices, quantized
 from mobiledeploy.graphs.graph import Graph
@@ -61,7 +61,7 @@ _SEED = 20171215
 
 
 def apply(
-    quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
+    quantized_graph: QuantizedGraph, images: NDArray[np.float32], progress: Progress = quiet
 ) -> QuantizedGraph:
     """The quantized graph after `STEPS` steps on `images` [N, H, W, 3] float32, shuffled."""
     floats, integers = Graph(quantized_graph.floats), Graph(quantized.integers(quantized_graph))
@@ -184,7 +184,7 @@ def _stepper(
     return step
 
 
-def _batches(images: Images, turn: int) -> Iterator[Images]:
+def _batches(images: NDArray[np.float32], turn: int) -> Iterator[NDArray[np.float32]]:
     """`STEPS` batches in an order for this turn; no image is repeated before all were used."""
     dice = np.random.Generator(np.random.PCG64([_SEED, turn]))
     order: list[int] = []

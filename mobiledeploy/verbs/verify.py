@@ -149,6 +149,7 @@ def _has_contract(path: Path, artifact: Artifact) -> bool:
         "preprocessing": (contract.preprocessing, spec.preprocessing),
         "resolution": (contract.resolution, spec.resolution),
         "layout": (contract.layout, artifact.layout),
+        "signature": (contract.signature, artifact.signature),
         "golden samples": (contract.golden, artifact.golden),
     }
     for name, (inside, beside) in pairs.items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 
@@ -13,7 +14,9 @@ from mobiledeploy.core.types import Failure, Tensor
 from mobiledeploy.devices._child import Child
 
 TENSOR = Tensor("image", (1, 8, 8, 3), "int8", (0.5,), (-1,))
-READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, "x86_64")
+READY = protocol.Ready(
+    2, "litert", "2", (TENSOR,), (TENSOR, TENSOR), "xnnpack", 3, None, 1, "x86_64"
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,7 @@ READY = protocol.Ready(1, "litert", "2", TENSOR, TENSOR, "xnnpack", 3, None, 1, 
     [
         READY,
         protocol.Timed((1, 2)),
-        protocol.Answer(3, "a/b.png", -1, "AAAA"),
+        protocol.Answer(3, "a/b.png", -1, ("AAAA", "")),
         protocol.Skipped(3, "a", "broken"),
         protocol.Fed("a.npz"),
         protocol.Done(5),
@@ -45,7 +48,7 @@ def test_anything_else_is_the_devices_fault(text: str) -> None:
         "[]",
         "null",
         '{"record":"Timed"}',
-        '{"schema_version":2,"record":"Timed","samples_ns":[1]}',
+        '{"schema_version":3,"record":"Timed","samples_ns":[1]}',
         '{"schema_version":1,"record":"Timed","samples_ns":[1.5]}',
         '{"schema_version":1,"record":["Timed"],"samples_ns":[1]}',
         '{"schema_version":1,"record":"Artifact"}',
@@ -62,9 +65,27 @@ def test_a_line_that_only_looks_like_an_event_is_refused(line: str) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    text = protocol.line(READY).replace('"protocol":1', '"protocol":2')
-    with pytest.raises(DeviceError, match="protocol 2, not 1"):
+    text = protocol.line(READY).replace('"protocol":2', '"protocol":3')
+    with pytest.raises(DeviceError, match="protocol 3, not 2"):
         protocol.parse(text)
+
+
+def test_a_line_of_version_1_is_read_as_one_of_today() -> None:
+    """Recordings hold such lines, with one input, one output and one row."""
+    tensor = (
+        '{"name":"image","shape":[1,8,8,3],"dtype":"int8","scale":[0.5],"zero_point":[-1],'
+        '"axis":null}'
+    )
+    head = '{"schema_version":1,"record":'
+    ready = protocol.parse(
+        f'{head}"Ready","protocol":1,"runtime":"litert","version":"2","input":{tensor},'
+        f'"output":{tensor},"delegate":"xnnpack","delegated_nodes":3,"total_nodes":null,'
+        '"threads":1,"cpu":"x86_64"}'
+    )
+    assert ready == dataclasses.replace(READY, outputs=(TENSOR,))
+    answer = protocol.parse(f'{head}"Answer","index":3,"sample":"a","label":-1,"row":"AAAA"}}')
+    assert answer == protocol.Answer(3, "a", -1, ("AAAA",))
+    assert protocol.parse(f'{head}"Timed","samples_ns":[1]}}') == protocol.Timed((1,))
 
 
 def events_of(script: str) -> list[protocol.Event]:

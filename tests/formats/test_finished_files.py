@@ -201,7 +201,7 @@ def test_an_unknown_tensor_is_refused(case):
 
 def test_sealing_twice_changes_nothing_more(case):
     _, shelf, data = case
-    assert shelf.inspect(shelf.seal(data)) == shelf.inspect(data)
+    assert shelf.inspect(shelf.seal(data, ["image"], ["scores"])) == shelf.inspect(data)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 0.3, 0.9])

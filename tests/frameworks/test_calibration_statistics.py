@@ -10,6 +10,7 @@ import tf_keras
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.types import Model, Preprocessing
 from mobiledeploy.frameworks import calibration_statistics, tracing
+from tests.networks import taking_images
 
 SIZE = (32, 32)
 RANGES = [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)]
@@ -47,7 +48,7 @@ def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right)
     model = trained(library, prepared(right)[1])
     for message in RANGES:
         result = calibration_statistics.likelier_range(
-            tracing.freeze(model, SIZE), *prepared(message)
+            tracing.freeze(taking_images(model, SIZE)), *prepared(message)
         )
         assert result == (None if message == right else right)
 
@@ -57,12 +58,12 @@ def test_mean_and_deviation_are_kept_apart_from_the_range():
     model = trained(tf_keras, prepared((0.0, 1.0), **normal)[1])
     assert (
         calibration_statistics.likelier_range(
-            tracing.freeze(model, SIZE), *prepared((0.0, 1.0), **normal)
+            tracing.freeze(taking_images(model, SIZE)), *prepared((0.0, 1.0), **normal)
         )
         is None
     )
     result = calibration_statistics.likelier_range(
-        tracing.freeze(model, SIZE), *prepared((0.0, 255.0), **normal)
+        tracing.freeze(taking_images(model, SIZE)), *prepared((0.0, 255.0), **normal)
     )
     assert result == (0.0, 1.0)
 
@@ -72,7 +73,9 @@ def test_other_images_of_the_right_range_are_accepted():
     pre, images = prepared((-1.0, 1.0))
     model = trained(tf_keras, images)
     assert (
-        calibration_statistics.likelier_range(tracing.freeze(model, SIZE), pre, images * 0.5 - 0.3)
+        calibration_statistics.likelier_range(
+            tracing.freeze(taking_images(model, SIZE)), pre, images * 0.5 - 0.3
+        )
         is None
     )
 
@@ -81,6 +84,8 @@ def test_other_images_of_the_right_range_are_accepted():
 def test_without_a_trained_batch_norm_there_is_no_range(norm):
     model = trained(tf_keras, None, norm=norm)
     assert (
-        calibration_statistics.likelier_range(tracing.freeze(model, SIZE), *prepared((0.0, 255.0)))
+        calibration_statistics.likelier_range(
+            tracing.freeze(taking_images(model, SIZE)), *prepared((0.0, 255.0))
+        )
         is None
     )

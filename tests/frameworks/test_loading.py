@@ -58,14 +58,6 @@ def test_a_file_that_was_another_at_the_check_is_refused(tmp_path, write, suffix
         assert copy.is_file()
 
 
-def test_a_fixed_batch_is_refused():
-    with pytest.raises(InputError, match="m has a fixed batch of 8; 1 or a dynamic one is needed"):
-        loading.check_shapes(((8, 32, 32, 3), "float32"), (8, 5), "m")
-    for batch in (1, None):
-        shapes = loading.check_shapes(((batch, 32, 32, 3), "float32"), (batch, 5), "m")
-        assert shapes == ((batch, 32, 32, 3), (batch, 5))
-
-
 def test_unwritable_temporary_files_are_a_usage_error(tmp_path):
     with pytest.raises(UsageError) as excinfo, loading.temporary_folder():
         (tmp_path / "absent" / "file").write_bytes(b"")

@@ -11,10 +11,12 @@ import tf_keras
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mobiledeploy.analysis import cost
+from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks import tracing
 from tests import namespaces
+from tests.networks import taking_images
 
 layers = tf_keras.layers
 IMAGES = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
@@ -37,6 +39,11 @@ def logits_of(scores):
     return np.log(scores) - np.log(scores).mean(axis=1, keepdims=True)
 
 
+def answers(frozen_model):
+    (rows,) = frozen_model.run(Batch((IMAGES,)))
+    return rows
+
+
 ENDS = {
     "a reshape": [
         layers.Reshape((1, 1, 4)),
@@ -56,18 +63,17 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_a_final_softmax_is_recognized(end):
     model = ending(*ENDS[end])
-    frozen_model = tracing.freeze(model, SIZE)
+    frozen_model = tracing.freeze(taking_images(model, SIZE))
     expected = model.handle(IMAGES).numpy()
-    rows = frozen_model.run(IMAGES)
+    rows = answers(frozen_model)
     assert rows.shape == (3, 4)
     assert frozen_model.scores is not None
     np.testing.assert_allclose(
         logits_of(expected), rows - rows.mean(axis=1, keepdims=True), atol=1e-5
     )
     for output, target in (("softmax", expected), ("logits", rows)):
-        answer = [
-            frozen_model.ending(output)(tf.constant(i[None]))["scores"].numpy()[0] for i in IMAGES
-        ]
+        call = frozen_model.ending(output)
+        answer = [call(tf.constant(i[None]))[tracing.output_key(0)].numpy()[0] for i in IMAGES]
         np.testing.assert_allclose(answer, target, atol=1e-5)
     kinds = [op.type for op in _flat(frozen_model.ending("softmax")).graph.get_operations()]
     assert kinds.count("Softmax") == 1
@@ -76,9 +82,9 @@ def test_a_final_softmax_is_recognized(end):
 
 def test_a_softmax_over_pairs_is_not_a_final_softmax():
     model = ending(layers.Reshape((2, 2)), layers.Softmax(), layers.Flatten())
-    frozen_model = tracing.freeze(model, SIZE)
+    frozen_model = tracing.freeze(taking_images(model, SIZE))
     assert frozen_model.scores is None
-    np.testing.assert_allclose(frozen_model.run(IMAGES), model.handle(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(answers(frozen_model), model.handle(IMAGES), atol=1e-6)
 
 
 def test_an_untraceable_model_is_an_error_in_one_line():
@@ -86,7 +92,7 @@ def test_an_untraceable_model_is_an_error_in_one_line():
     scores = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 9)(image))
     model = Model("tf_keras", tf_keras.Model(image, scores))
     with pytest.raises(InputError) as excinfo:
-        tracing.freeze(model, (4, 4))
+        tracing.freeze(taking_images(model, (4, 4)))
     assert excinfo.value.message == (
         "TensorFlow cannot run the model on one 4x4 image: "
         "Negative dimension size caused by subtracting 9 from 4"
@@ -107,7 +113,7 @@ def counted(*stack, library=tf_keras):
     stem = library.layers.Conv2D(8, 1, padding="same", use_bias=False)
     outer = library.layers.Input((16, 16, 3))
     whole = library.Model(outer, handle(stem(outer)))
-    rows = tracing.layers(Model(framework, whole), SIZE)
+    rows = tracing.layers(taking_images(Model(framework, whole), SIZE))
     result = cost.cost(rows)
     assert (
         result.params == tracing.parameters(Model(framework, whole)).total == whole.count_params()
@@ -164,21 +170,21 @@ def test_attention_counts_its_projections_and_names_the_rest():
     rows = layers.Reshape((256, 3))(x)
     attention = layers.MultiHeadAttention(2, 4)(rows, rows)
     model = Model("tf_keras", tf_keras.Model(x, attention))
-    result = cost.cost(tracing.layers(model, SIZE))
+    result = cost.cost(tracing.layers(taking_images(model, SIZE)))
     assert result.mult_adds == 4 * 256 * 3 * 8
     assert result.uncounted == ("Einsum",)
 
 
 def test_layers_have_the_names_of_the_models_own():
     model = ending(layers.BatchNormalization(name="norm"), layers.Dense(3, name="top"))
-    names = [row.name for row in tracing.layers(model, SIZE)]
+    names = [row.name for row in tracing.layers(taking_images(model, SIZE))]
     assert {"norm", "top"} <= {name.partition("/")[0] for name in names}
     assert len(set(names)) == len(names)
 
 
 def test_layers_stand_in_order_and_hold_static_shapes():
-    rows = tracing.layers(ending(layers.Softmax()), SIZE)
-    known_values = {"image"}
+    rows = tracing.layers(taking_images(ending(layers.Softmax()), SIZE))
+    known_values = {tracing.input_key(0)}
     for row in rows:
         for tensor in (*row.inputs, *row.outputs):
             assert all(side > 0 for side in tensor.shape)
@@ -202,12 +208,13 @@ FULL = """
 import sys
 from pathlib import Path
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Model
+from mobiledeploy.core.types import Model, ModelInput, NetworkInput
 from mobiledeploy.frameworks import loading, tracing
 import tf_keras
 layers = tf_keras.layers
 model = tf_keras.Sequential([layers.Input((16, 16, 3)), layers.Flatten(), layers.Dense(4000)])
-frozen = tracing.freeze(Model("tf_keras", model), (16, 16))
+end = ModelInput("image", "image", (16, 16, 3))
+frozen = tracing.freeze(Model("tf_keras", model, (NetworkInput(end),)))
 try:
     with loading.temporary_folder() as folder:
         frozen.save("logits", folder)

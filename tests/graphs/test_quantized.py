@@ -158,6 +158,6 @@ def test_ends_of_uint8_are_128_above_those_of_int8(recipe):
 
 
 def test_codes_cover_the_given_range():
-    wide = quantized.spanning(quantized_graph_of("int8_ptq"), -2.0, 2.0)
+    wide = quantized.spanning(quantized_graph_of("int8_ptq"), [(-2.0, 2.0)])
     (image,) = SHELF.inspect(quantized.integers(wide)).inputs
     assert image.scale[0] == pytest.approx(4 / 255)

@@ -75,10 +75,11 @@ def same_as_python(path: Path, tmp_path: Path) -> None:
     assert isinstance(end, protocol.Done)
     assert sum(len(t.samples_ns) for t in times if isinstance(t, protocol.Timed)) == 30
     assert ready.version == RUNTIMES.load(target(path).runtime).version()
-    assert (ready.input.name, ready.input.shape) == (engine.input.name, engine.input.shape)
-    assert (ready.output.dtype, ready.threads) == (engine.output.dtype, 1)
-    answer = np.frombuffer(output.read_bytes(), engine.output.dtype).reshape(engine.output.shape)
-    np.testing.assert_array_equal(answer, engine.run(tensor))
+    (input_,), (scores,) = engine.inputs, engine.outputs
+    assert [(t.name, t.shape) for t in ready.inputs] == [(input_.name, input_.shape)]
+    assert ([t.dtype for t in ready.outputs], ready.threads) == ([scores.dtype], 1)
+    answer = np.frombuffer(output.read_bytes(), scores.dtype).reshape(scores.shape)
+    np.testing.assert_array_equal(answer, engine.run([tensor])[0])
     assert 1e6 < end.peak_rss_bytes < 500e6
 
 

@@ -38,10 +38,8 @@ def talk(argv: tuple[str, ...], message: str = "") -> tuple[list[protocol.Event]
 
 
 def work(path: Path) -> protocol.Work:
-    a = artifacts.load(path)
-    return protocol.Work(
-        a.data, a.spec.preprocessing, a.spec.resolution, a.layout, a.inputs[0], a.outputs[0]
-    )
+    artifact = artifacts.load(path)
+    return artifacts.work(artifact, artifact.data)
 
 
 def test_it_is_on_the_shelf() -> None:

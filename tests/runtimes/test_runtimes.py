@@ -33,20 +33,21 @@ try:
     engine = runtime.open(
         Path(model), threads=int(threads), delegate=delegate or runtime.DELEGATES[0]
     )
-    ramp = np.arange(np.prod(engine.input.shape)).reshape(engine.input.shape)
-    dtype = np.dtype(engine.input.dtype)
+    (input_,), (output,) = engine.inputs, engine.outputs
+    ramp = np.arange(np.prod(input_.shape)).reshape(input_.shape)
+    dtype = np.dtype(input_.dtype)
     tensor = (ramp % 256 - 128).astype(dtype) if dtype.kind == "i" else np.sin(ramp).astype(dtype)
-    first, second = engine.run(tensor), engine.run(tensor)
-    engine.load(np.zeros_like(tensor)); engine.invoke()
+    (first,), (second,) = engine.run([tensor]), engine.run([tensor])
+    engine.load([np.zeros_like(tensor)]); engine.invoke()
     result = dict(
         version=runtime.version(), formats=runtime.FORMATS, delegates=runtime.DELEGATES,
-        input=[engine.input.shape, engine.input.dtype, engine.input.scale],
-        output=[engine.output.shape, engine.output.dtype], delegate=engine.delegate,
+        input=[input_.shape, input_.dtype, input_.scale],
+        output=[output.shape, output.dtype], delegate=engine.delegate,
         nodes=[engine.delegated_nodes, engine.total_nodes], answer=first.tolist(),
         same=bool((first == second).all()), dtype=first.dtype.name,
     )
     try:
-        engine.load(tensor[:, 1:])
+        engine.load([tensor[:, 1:]])
     except DeployError as error:
         result["misfit"] = error.exit_code
 except DeployError as error:
@@ -261,5 +262,5 @@ def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
     codes = np.clip(np.rint(exact / step) + np.arange(channels) + 128, 0, 255)
     assert len(set(codes)) > 8
     engine = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
-    answer = engine.run(image)[0, :, 0, 0]
+    answer = engine.run([image])[0][0, :, 0, 0]
     np.testing.assert_array_equal(answer, codes)

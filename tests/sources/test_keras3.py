@@ -6,8 +6,9 @@ import pytest
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.frameworks import tracing
 from mobiledeploy.sources import _keras_files as keras
-from mobiledeploy.sources import _tensorflow, keras3, tf_keras
+from mobiledeploy.sources import keras3, tf_keras
 from tests.conftest import reconfigured
+from tests.networks import shapes
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -19,14 +20,14 @@ def loaded(path):
 @pytest.mark.parametrize("name", ["k3.keras", "k3.h5"])
 def test_a_whole_model_answers_in_a_process_with_keras_2(model_files, name):
     model = loaded(model_files / name)
-    assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
+    assert shapes(model) == ((None, 32, 32, 3), (None, 5))
     call, variables = tracing.inference(model)
-    before = np.asarray(call(IMAGES))
+    before = np.asarray(call(IMAGES)[0])
     assert before.shape == (2, 5)
     np.testing.assert_allclose(before.sum(axis=1), 1, atol=1e-6)
     assert len(variables) == 7
     tf_keras.load(keras.detect(model_files / "k2.h5"))
-    np.testing.assert_array_equal(call(IMAGES), before)
+    np.testing.assert_array_equal(call(IMAGES)[0], before)
 
 
 def test_both_formats_hold_the_same_model(model_files):
@@ -41,7 +42,7 @@ def test_a_lambda_runs_only_if_the_verb_allowed_it(model_files):
     with pytest.raises(InputError, match="could run code of its own: Lambda"):
         keras3.load(file)
     file = dataclasses.replace(file, trusted=True)
-    assert _tensorflow.shapes(keras3.load(file)) == ((None, 32, 32, 3), (None, 3))
+    assert shapes(keras3.load(file)) == ((None, 32, 32, 3), (None, 3))
     with pytest.raises(InputError, match="changed while it was read") as excinfo:
         keras3.load(dataclasses.replace(file, code=()))
     assert "\n" not in str(excinfo.value)
@@ -49,7 +50,7 @@ def test_a_lambda_runs_only_if_the_verb_allowed_it(model_files):
 
 def test_two_inputs_are_refused(model_files):
     with pytest.raises(InputError, match="has 2 inputs"):
-        _tensorflow.shapes(loaded(model_files / "k3_two.keras"))
+        shapes(loaded(model_files / "k3_two.keras"))
 
 
 def test_weights_alone_are_not_a_model(model_files):

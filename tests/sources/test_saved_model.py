@@ -6,9 +6,14 @@ import tensorflow as tf
 import tf_keras
 
 from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.types import Source
 from mobiledeploy.frameworks import tracing
-from mobiledeploy.sources import _tensorflow, saved_model
+from mobiledeploy.graphs import execution
+from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.sources import saved_model
 from mobiledeploy.sources import saved_model as format_
+from mobiledeploy.verbs.analyze import _own_spec
+from tests.networks import answers, shapes
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
@@ -19,16 +24,16 @@ def loaded(path):
 
 def test_the_signature_gives_the_models_answers(model_files):
     model = loaded(model_files / "k2_saved")
-    assert _tensorflow.shapes(model) == ((None, 32, 32, 3), (None, 5))
+    assert shapes(model) == ((None, 32, 32, 3), (None, 5))
     call, variables = tracing.inference(model)
     expected = tf_keras.models.load_model(model_files / "k2.h5", compile=False)(IMAGES)
-    np.testing.assert_allclose(call(IMAGES), expected, atol=1e-6)
+    np.testing.assert_allclose(call(IMAGES)[0], expected, atol=1e-6)
     assert len(variables) == 7
 
 
 def test_a_keras_3_export_is_a_saved_model_too(model_files):
     call, _ = tracing.inference(loaded(model_files / "k3_saved"))
-    np.testing.assert_allclose(np.sum(call(IMAGES), axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.sum(call(IMAGES)[0], axis=1), 1, atol=1e-6)
 
 
 def test_the_code_of_keras_layers_is_not_run(tmp_path):
@@ -45,7 +50,7 @@ def test_the_code_of_keras_layers_is_not_run(tmp_path):
     file = format_.detect(tmp_path / "model")
     assert file.code == ("Lambda layer 'noted'",)
     call, _ = tracing.inference(saved_model.load(file))
-    assert call(IMAGES[:, :8, :8]).shape == (2, 3)
+    assert call(IMAGES[:, :8, :8])[0].shape == (2, 3)
     assert not marker.exists()
     # Keras would have run it.
     tf_keras.models.load_model(tmp_path / "model", safe_mode=False)(IMAGES[:, :8, :8])
@@ -54,7 +59,7 @@ def test_the_code_of_keras_layers_is_not_run(tmp_path):
 
 def test_two_inputs_are_refused(model_files):
     with pytest.raises(InputError, match="has 2 inputs"):
-        _tensorflow.shapes(loaded(model_files / "k2_two_saved"))
+        shapes(loaded(model_files / "k2_two_saved"))
 
 
 def test_a_model_without_its_variables_is_one_line(model_files, tmp_path):
@@ -84,15 +89,17 @@ def test_a_removed_folder_is_an_error_in_one_line(model_files, tmp_path):
         saved_model.load(file)
 
 
-def test_a_fixed_batch_is_refused(tmp_path):
+def test_a_fixed_batch_becomes_one_sample(tmp_path):
     module = tf.Module()
     means = tf.function(lambda x: {"scores": tf.reduce_mean(x, [1, 2])})
     image = tf.TensorSpec((8, 32, 32, 3), name="x")
     signature = {"serving_default": means.get_concrete_function(image)}
     tf.saved_model.save(module, str(tmp_path / "eight"), signatures=signature)
-    model = loaded(tmp_path / "eight")
-    with pytest.raises(InputError, match="has a fixed batch of 8; 1 or a dynamic one is needed"):
-        _tensorflow.shapes(model)
-    with pytest.raises(InputError, match="cannot run the model on one 32x32 image: ") as excinfo:
-        tracing.freeze(model, (32, 32))
-    assert "\n" not in str(excinfo.value)
+    path = tmp_path / "eight"
+    source = Source(_own_spec(format_.detect(path)), file=format_.detect(path))
+    opened = format_.open(source)
+    images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
+    np.testing.assert_allclose(answers(opened, images), images.mean(axis=(1, 2)), atol=1e-6)
+    content = opened.floats("model")
+    assert Graph(content).shape(Graph(content).inputs[0]) == (1, 32, 32, 3)
+    np.testing.assert_allclose(execution.run(content, images), images.mean(axis=(1, 2)), atol=1e-6)

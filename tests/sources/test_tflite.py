@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 
+from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, source_of
 from mobiledeploy.core.types import (
@@ -33,6 +34,7 @@ from mobiledeploy.sources import tflite
 from mobiledeploy.sources._tensorflow import TensorFlowModel
 from mobiledeploy.steps import model_files
 from tests.conftest import press
+from tests.networks import answers, taking_images
 
 SIZE = (16, 16)
 IMAGES = np.random.default_rng(0).random((3, *SIZE, 3), np.float32)
@@ -59,7 +61,9 @@ def network(last):
 @pytest.fixture(scope="module", params=["softmax", "linear"])
 def floats(request):
     """(whether it ends in a softmax, a float TFLite of four classes)."""
-    result = TensorFlowModel(network(request.param), SIZE, 4).floats("model")
+    result = TensorFlowModel(taking_images(network(request.param), SIZE), ["scores"]).floats(
+        "model"
+    )
     return request.param == "softmax", result
 
 
@@ -83,24 +87,24 @@ def opened(path, content, **changes):
 def test_it_answers_with_the_requested_output(floats, tmp_path):
     softmax, content = floats
     there = opened(tmp_path / "x.bin", content)
-    assert (there.resolution, there.classes, there.network) == (SIZE, 4, None)
+    assert (there.inputs[0].shape, there.network) == ((*SIZE, 3), None)
     assert there.ends_in_softmax() == softmax
-    answers = execution.run(content, IMAGES)
+    own = execution.run(content, IMAGES)
     logits = execution.logits(content, IMAGES)
-    np.testing.assert_array_equal(there.answers(IMAGES), logits)
+    np.testing.assert_array_equal(answers(there, IMAGES), logits)
     visible = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for output, expected in (("model", answers), ("logits", logits), ("softmax", visible)):
+    for output, expected in (("model", own), ("logits", logits), ("softmax", visible)):
         result = there.floats(output)
         np.testing.assert_allclose(execution.run(result, IMAGES), expected, atol=1e-6)
-        engine = Interpreter(model_content=result)
-        assert engine.get_signature_list() == {
+        sealed = shelf.seal(result, ["image"], ["scores"])
+        assert Interpreter(model_content=sealed).get_signature_list() == {
             "serving_default": {"inputs": ["image"], "outputs": ["scores"]}
         }
-        assert shelf.inspect(shelf.seal(result)).inputs[0].name == "image"
+        assert shelf.inspect(sealed).inputs[0].name == "image"
 
 
 def test_float16_is_widened(tmp_path):
-    content = TensorFlowModel(network("softmax"), SIZE, 4).floats("model")
+    content = TensorFlowModel(taking_images(network("softmax"), SIZE), ["scores"]).floats("model")
     half = quantized.without_calibration(content, RECIPES.load("float16").RECIPE)
     assert len(half) < 0.6 * len(content)
     there = opened(tmp_path / "x.tflite", half)
@@ -220,7 +224,8 @@ def reshaped(content, change):
 def test_another_resolution_is_refused(floats, tmp_path):
     with pytest.raises(UsageError, match="takes 16x16 only"):
         opened(tmp_path / "x.tflite", floats[1], resolution=(32, 32))
-    assert opened(tmp_path / "x.tflite", floats[1], resolution=SIZE).resolution == SIZE
+    (image,) = opened(tmp_path / "x.tflite", floats[1], resolution=SIZE).inputs
+    assert image.shape == (*SIZE, 3)
 
 
 def open_to_any_size():
@@ -241,7 +246,7 @@ def test_res_sets_the_size_of_a_file_with_a_dynamic_size(tmp_path):
     kinds = {Graph(content).kind(op) for op in Graph(content).ops}
     assert {"SHAPE", "SLICE", "MUL"} <= kinds
     there = opened(tmp_path / "x.tflite", content, resolution=(20, 20))
-    assert (there.resolution, there.classes) == ((20, 20), 4)
+    assert there.inputs[0].shape == (20, 20, 3)
     images = np.random.default_rng(1).random((3, 20, 20, 3), np.float32)
     result = there.floats("model")
     np.testing.assert_allclose(execution.run(result, images), model(images), atol=1e-6)
@@ -259,23 +264,86 @@ def test_res_sets_the_size_of_a_file_with_a_dynamic_size(tmp_path):
 
 def test_a_file_with_a_dynamic_size_needs_res(tmp_path):
     _, content = open_to_any_size()
-    with pytest.raises(InputError, match=r"takes any height and width") as messages:
+    with pytest.raises(UsageError, match=r"takes images of any size") as messages:
         opened(tmp_path / "x.tflite", content)
-    assert (messages.value.exit_code, messages.value.hint) == (7, "choose one: --res 224")
-    with pytest.raises(InputError, match="cannot take 1x1: LiteRT"):
+    assert messages.value.hint == "choose one: --res 224"
+    with pytest.raises(InputError, match=r"cannot take \[1, 1, 1, 3\]: LiteRT"):
         opened(tmp_path / "x.tflite", content, resolution=(1, 1))
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [((8, 16, 16, 3), "fixed batch of 8"), ((1, 16, 16, 1), r"takes \[1, 16, 16, 1\]")],
-)
-def test_a_model_that_is_not_a_classifier_of_one_image_is_refused(floats, tmp_path, shape, message):
-    def change(graph):
-        graph.subgraph.tensors[graph.inputs[0]].shape = list(shape)
+def converted(model, batch):
+    """A float TFLite as TFLiteConverter makes it of a live model, with a fixed batch."""
+    signature = [
+        tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, tensor.name.partition(":")[0])
+        for tensor in model.inputs
+    ]
+    call = tf.function(lambda *tensors: model(list(tensors) if len(tensors) > 1 else tensors[0]))
+    concrete = call.get_concrete_function(*signature)
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], model).convert()
 
-    with pytest.raises(InputError, match=message):
-        opened(tmp_path / "x.tflite", reshaped(floats[1], change))
+
+def test_a_fixed_batch_becomes_one_sample(tmp_path):
+    """Its Flatten and Reshape hold the batch as a constant."""
+    layers = tf_keras.layers
+    image = layers.Input((8, 8, 3))
+    x = layers.Reshape((4, 27))(layers.Conv2D(3, 3)(image))
+    model = tf_keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
+    there = opened(tmp_path / "x.tflite", converted(model, 8))
+    images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    content = there.floats("model")
+    assert Graph(content).shape(Graph(content).inputs[0]) == (1, 8, 8, 3)
+    np.testing.assert_allclose(execution.run(content, images), model(images), atol=1e-5)
+    np.testing.assert_allclose(answers(there, images), model(images), atol=1e-5)
+
+
+def test_channels_first_become_last_in_the_file(tmp_path):
+    layers = tf_keras.layers
+    image = layers.Input((3, 10, 12))
+    x = layers.Conv2D(4, 3)(layers.Permute((2, 3, 1))(image))
+    model = tf_keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    there = opened(tmp_path / "x.tflite", converted(model, 1))
+    assert there.inputs[0].shape == (10, 12, 3)
+    images = np.random.default_rng(0).random((3, 10, 12, 3), np.float32)
+    graph = Graph(there.floats("model"))
+    # The model's own TRANSPOSE undid the one in front of it.
+    assert "TRANSPOSE" not in {graph.kind(op) for op in graph.ops}
+    expected = model(images.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(execution.run(graph.pack(), images), expected, atol=1e-5)
+
+
+def test_uint8_images_become_float_pixels(tmp_path):
+    layers = tf_keras.layers
+    image = layers.Input((8, 8, 1), dtype="uint8")
+    x = layers.Conv2D(3, 3)(layers.Rescaling(1 / 255)(image))
+    model = tf_keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    there = opened(tmp_path / "x.tflite", converted(model, 1))
+    assert (there.inputs[0].shape, there.inputs[0].dtype) == ((8, 8, 1), "uint8")
+    graph = Graph(there.floats("model"))
+    assert graph.type_name(graph.inputs[0]) == "float32"
+    assert "CAST" not in {graph.kind(op) for op in graph.ops}
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    answer = execution.run(graph.pack(), pixels.astype(np.float32))
+    np.testing.assert_allclose(answer, model(pixels), atol=1e-5)
+
+
+def test_several_inputs_and_outputs_stay_in_order(tmp_path):
+    layers = tf_keras.layers
+    left, numbers = layers.Input((8, 8, 3)), layers.Input((5,))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(left))
+    both = layers.Concatenate()([x, numbers])
+    model = tf_keras.Model(
+        [left, numbers], [layers.Dense(4)(both), layers.Dense(2, activation="sigmoid")(x)]
+    )
+    there = opened(tmp_path / "x.tflite", converted(model, 1))
+    assert {end.kind for end in there.inputs} == {"image", "tensor"}
+    random = np.random.default_rng(0)
+    arrays = {shape: random.random((3, *shape), np.float32) for shape in ((8, 8, 3), (5,))}
+    batch = Batch(tuple(arrays[end.shape] for end in there.inputs))
+    expected = {x.shape: x for x in map(np.asarray, model(list(arrays.values())))}
+    for own in (there.answers(batch), execution.answers(there.floats("model"), batch)):
+        assert len(own) == len(there.output_names)
+        for answer in own:
+            np.testing.assert_allclose(answer, expected[answer.shape], atol=1e-5)
 
 
 def test_a_file_that_changed_is_refused(floats, tmp_path):

@@ -17,12 +17,23 @@ from mobiledeploy.core import preprocessing
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError
 from mobiledeploy.core.plugins import FORMATS, PASSES, RECIPES, dataset
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import DataRef, ModelSpec, Preprocessing, Source, Weights
+from mobiledeploy.core.types import (
+    DataRef,
+    ModelInput,
+    ModelSpec,
+    Preprocessing,
+    Signature,
+    Source,
+    Weights,
+)
 from mobiledeploy.graphs import quantized
 from mobiledeploy.steps import conversion_process, model_files
 from tests import namespaces
 from tests.conftest import REPOSITORY
 
+IMAGES_OF_64 = Signature(
+    (ModelInput("image", "image", (64, 64, 3), Preprocessing((-1.0, 1.0))),), ()
+)
 SIZE = (65, 97)  # odd, so that SAME must round up
 GOLDEN = (0, 1, 2)
 
@@ -184,7 +195,7 @@ def test_what_was_chosen_is_made_with_all_images(tmp_path, forty):
     chosen = min(files[0].tried, key=lambda one: one.divergence)
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     data = DataRef(str(folder / "images"), "validation", (64, 64))
-    images = conversion_process.calibration_images(data, spec, SILENT)
+    images = conversion_process.calibration_samples(data, spec, IMAGES_OF_64, SILENT)
     assert len(images) == 40
     recipe = RECIPES.load("int8_best").RECIPE
     quantized_graph = quantized.start(
@@ -193,7 +204,7 @@ def test_what_was_chosen_is_made_with_all_images(tmp_path, forty):
     for name in chosen.passes:
         quantized_graph = PASSES.load(name).apply(quantized_graph, images)
     assert (
-        FORMATS.load("tflite").seal(quantized.integers(quantized_graph))
+        FORMATS.load("tflite").seal(quantized.integers(quantized_graph), ["image"], ["scores"])
         == Path(files[0].path).read_bytes()
     )
 
@@ -216,7 +227,10 @@ def calibrated_on(tmp_path, images, **preprocessing_):
     )
     listener = Listener()
     data = DataRef(str(place), "validation", (64, 64))
-    return conversion_process.calibration_images(data, spec, listener), listener.warnings
+    image = dataclasses.replace(IMAGES_OF_64.inputs[0], preprocessing=spec.preprocessing)
+    signature = dataclasses.replace(IMAGES_OF_64, inputs=(image,))
+    samples = conversion_process.calibration_samples(data, spec, signature, listener)
+    return samples.arrays[0], listener.warnings
 
 
 def noise(count):

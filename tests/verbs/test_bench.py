@@ -248,7 +248,7 @@ def test_a_runner_that_hangs_is_given_up(exported, here, heard) -> None:
 def test_a_runner_that_will_not_end_is_given_up(exported, here, heard) -> None:
     path = exported["int8_ptq", "tflite"]
     tensor = artifacts.load(path).inputs[0]
-    ready = protocol.Ready(1, "litert", "2", tensor, tensor, "none", 0, 1, 1, "x")
+    ready = protocol.Ready(2, "litert", "2", (tensor,), (tensor,), "none", 0, 1, 1, "x")
     script = (
         "import time\n"
         f"print({protocol.line(ready)!r}, flush=True)\n"

@@ -797,7 +797,7 @@ def test_empty_used_and_reserved_names_are_made_unique(name):
     for _ in range(3):
         x = b.op("EXP", [x], b.tensor((1, 4), name=name))
     content = b.file(b.op("NEG", [x], b.tensor((1, 4), name="end")))
-    file = shelf.seal(assert_equal(content, uniform(1, 4)))
+    file = shelf.seal(assert_equal(content, uniform(1, 4)), ["image"], ["scores"])
     graph = onnx.load_model_from_string(file).graph
     outputs = [n for node in graph.node for n in node.output]
     assert len({*outputs, "image"}) == len(outputs) + 1

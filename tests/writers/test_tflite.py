@@ -29,7 +29,7 @@ def classifier(*middle):
 
 def convert(model, recipe):
     data = press(model, recipe, "tflite", IMAGES, io="float")
-    return shelf.inspect(shelf.seal(data))
+    return shelf.inspect(shelf.seal(data, ["image"], ["scores"]))
 
 
 def test_a_model_that_calibration_cannot_run_is_one_line():

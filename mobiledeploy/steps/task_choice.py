@@ -1,0 +1,70 @@
+"""Which task a model has, where nobody says: what its outputs leave no doubt of, else `tensors`."""
+
+from __future__ import annotations
+
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import TASKS
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import Signature
+
+_ANY = "tensors"
+_ROW = 1
+_MAP = 3
+
+
+def choose(signature: Signature, requested: str, classes: int, reporter: Reporter) -> str:
+    """The name of the task.
+
+    Args:
+        signature: the model's.
+        requested: the task that the user or the card names; "" for none.
+        classes: the number of classes that the data has labels of, 0 without labels.
+        reporter: is told what was chosen and why, unless it was requested.
+
+    Raises:
+        UsageError: an unknown task, or one that the outputs cannot have.
+    """
+    outputs = signature.outputs
+    if requested:
+        reason = TASKS.load(requested).mismatch(outputs)
+        if reason:
+            fitting = [name for name, task in TASKS.each() if not task.mismatch(outputs)]
+            raise UsageError(
+                f"the task of this model is not {requested}: {reason}",
+                f"--task {' or '.join(fitting)}",
+            )
+        return requested
+    task, reason = _by_outputs(signature, classes)
+    reporter.say(f"task: {task}, since {reason}; --task names another")
+    return task
+
+
+def _by_outputs(signature: Signature, classes: int) -> tuple[str, str]:
+    if not TASKS.load("detection").mismatch(signature.outputs):
+        return "detection", "the outputs are boxes and scores"
+    if len(signature.outputs) > 1:
+        return _ANY, f"there are {len(signature.outputs)} outputs"
+    (output,) = signature.outputs
+    size = output.shape[-1] if output.shape else 1
+    if len(output.shape) == _ROW and size > 1:
+        return _of_row(size, output.activation, classes)
+    if len(output.shape) == _ROW and size == 1:
+        if output.activation == "sigmoid":
+            return "binary", "the output is one number behind a sigmoid"
+        if classes == 2:
+            return "binary", "the output is one number, and the data has two classes"
+        return _ANY, "the output is one number, which may mean anything"
+    if len(output.shape) == _MAP and output.activation != "none":
+        return "segmentation", f"the output is a map of classes behind a {output.activation}"
+    return _ANY, f"the output is {list(output.shape)}, which may mean anything"
+
+
+def _of_row(size: int, activation: str, classes: int) -> tuple[str, str]:
+    if activation == "softmax":
+        return "classification", f"the output is a softmax over {size} classes"
+    if activation == "sigmoid":
+        return "multilabel", f"the outputs are {size} numbers behind a sigmoid"
+    # A model may have a background class more than its data, or one less.
+    if classes and abs(size - classes) <= 1:
+        return "classification", f"the output is {size} numbers, and the data has {classes} classes"
+    return _ANY, f"the output is {size} numbers, which may mean anything"
