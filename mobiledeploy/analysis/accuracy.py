@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import log_softmax
+from scipy.special import expit, log_expit, log_softmax
 
 from mobiledeploy.core.types import Prediction
 
@@ -66,11 +66,23 @@ def divergence(reference: ArrayLike, logits: ArrayLike, temperature: float = 1.0
     an error for an image with a certain class almost none. Both logits are divided by
     `temperature`.
     """
-    log_p, log_q = (
-        log_softmax(np.asarray(z, np.float64) / temperature, axis=1) for z in (reference, logits)
-    )
+    scaled = (np.asarray(z, np.float64) / temperature for z in (reference, logits))
+    return float(np.mean(divergences(*scaled)))
+
+
+def divergences(reference: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    """As `divergence`, of the last axis alone: [..., classes] gives [...]."""
+    log_p, log_q = (log_softmax(np.asarray(z, np.float64), axis=-1) for z in (reference, logits))
     # Rounding may take what is next to nothing below it.
-    return float(np.maximum(0.0, np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1))))
+    return np.asarray(np.maximum(0.0, np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)))
+
+
+def bernoulli_divergences(reference: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    """KL(p || q) of the sigmoid p of each number of `reference` and q of `logits`, in nats."""
+    z, y = (np.asarray(x, np.float64) for x in (reference, logits))
+    right = expit(z) * (log_expit(z) - log_expit(y))
+    wrong = expit(-z) * (log_expit(-z) - log_expit(-y))
+    return np.asarray(np.maximum(0.0, right + wrong))
 
 
 def temperature(reference: ArrayLike) -> float:
@@ -104,10 +116,11 @@ def sqnr_db(reference: ArrayLike, values: ArrayLike) -> float:
     signal, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
     if signal.shape != other.shape:
         raise ValueError(f"shapes {signal.shape} and {other.shape} differ")
-    return _decibels(float(np.sum(signal**2)), float(np.sum((signal - other) ** 2)))
+    return decibels(float(np.sum(signal**2)), float(np.sum((signal - other) ** 2)))
 
 
-def _decibels(power: float, noise: float) -> float:
+def decibels(power: float, noise: float) -> float:
+    """The ratio of a signal's power to that of its noise in dB, at most 200; NaN for no signal."""
     if not np.isfinite(power + noise) or power == 0:
         return float("nan")
     return (
@@ -135,7 +148,7 @@ class Distance:
     @property
     def sqnr_db(self) -> float:
         """As the function of that name, over all images."""
-        return _decibels(self._power, self._noise)
+        return decibels(self._power, self._noise)
 
     @property
     def divergence(self) -> float:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.types import (
     Annotation,
+    AnnotationField,
     Contract,
     DeviceInfo,
     FileFacts,
+    Gate,
     Kind,
     Metric,
     Model,
@@ -79,16 +81,17 @@ class Task(Protocol):
 
     Attributes:
         SUMMARY: what such a model answers, in a few words, for help texts.
-        ANNOTATION: the field of `Annotation` that it is judged by, "" where it needs none.
+        ANNOTATION: the field of `Annotation` that it is judged by. "" where it is judged by the
+            float model's answers, which `annotations` hold as `values`.
         METRICS: the figures over samples; the first one decides a check.
         GATE: how a loss of the first one is judged. `exact`: its score is 0 or 1 for each sample.
             `mean`: it is a mean of bounded scores. `corpus`: it is no mean over samples.
     """
 
     SUMMARY: str
-    ANNOTATION: Literal["", "label", "labels", "values", "boxes", "mask"]
+    ANNOTATION: AnnotationField
     METRICS: tuple[Metric, ...]
-    GATE: Literal["exact", "mean", "corpus"]
+    GATE: Gate
 
     def mismatch(self, outputs: Sequence[ModelOutput]) -> str:
         """Why a model with these outputs is none of this task; "" if it can be one."""
@@ -104,7 +107,10 @@ class Task(Protocol):
     def metrics(
         self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
     ) -> Mapping[str, float]:
-        """The figures of `METRICS` by name, over all samples; without those that cannot be had."""
+        """The figures of `METRICS` by name, over all samples; without those that cannot be had.
+
+        InputError where an annotation does not fit the task.
+        """
         ...
 
     def scores(
@@ -119,7 +125,7 @@ class Task(Protocol):
     def corpus(
         self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
     ) -> Corpus:
-        """What the first metric is made of; where `GATE` is `corpus`."""
+        """What the first metric is made of."""
         ...
 
     def divergence(

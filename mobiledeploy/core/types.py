@@ -22,6 +22,8 @@ Output = Literal["model", "softmax", "logits"]
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: a time, a count, the estimate of a model, or a replay of one of these."""
+AnnotationField = Literal["", "label", "labels", "values", "boxes", "mask"]
+Gate = Literal["exact", "mean", "corpus"]
 Argument = float | int | str
 """An argument of an architecture besides resolution and classes: alpha, groups, a variant."""
 
@@ -356,8 +358,9 @@ class Annotation(Record):
     """What is true of one sample, as its data set says; fields that it does not say are empty.
 
     `label` is its class, -1 for none. `labels` are all classes that are right, of a detector the
-    class of each box in `boxes`; `crowd` says of each box whether it covers a group. `values` are
-    the targets of a regression.
+    class of each box in `boxes`; a sample without them has no class that is right, and no box.
+    `crowd` says of each box whether it covers a group; it may be empty, where no box does. `values`
+    are the targets of a regression, or the float model's answer where that is the target.
     """
 
     label: int = -1
