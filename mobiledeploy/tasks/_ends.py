@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, kl_div, logit
 
+from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelOutput, Prediction
 
-LEAST = 1e-6
-"""A probability below it counts as so much: int8 has zeros, and float32 resolves no less near 1."""
+LEAST = 1 / 512
+"""A probability below half a step of int8's 256 counts as so much: that int8 writes it as 0 is no
+loss, and the logarithm of 0 would outweigh everything else."""
 
 
 def shape_text(output: ModelOutput) -> str:
@@ -44,14 +46,32 @@ def class_mismatch(outputs: Sequence[ModelOutput], task: str) -> str:
     return reason
 
 
-def logits(values: ArrayLike, end: ModelOutput) -> NDArray[np.float64]:
-    """The numbers of which the output is the softmax or the sigmoid; other outputs as they are."""
-    table = np.asarray(values, np.float64)
-    if end.activation == "softmax":
-        return np.asarray(np.log(np.maximum(table, LEAST)))
+def class_divergences(
+    reference: ArrayLike, values: ArrayLike, end: ModelOutput
+) -> NDArray[np.float64]:
+    """KL(p || q) of softmaxes p of the reference and q of the values, [..., classes] gives [...].
+
+    Of an output that ends in a softmax, the classes that both give less than `LEAST` are one class
+    together. Its numbers need not sum to 1, for int8 rounds them: the terms are p log(p / q) - p +
+    q, whose sum is the same where they do.
+    """
+    if end.activation != "softmax":
+        return accuracy.divergences(reference, values)
+    p, q = (np.asarray(x, np.float64) for x in (reference, values))
+    large = np.maximum(p, q) >= LEAST
+    rest = (1 - np.sum(np.where(large, x, 0), axis=-1) for x in (p, q))
+    terms = np.where(large, kl_div(np.maximum(p, LEAST), np.maximum(q, LEAST)), 0)
+    return np.asarray(terms.sum(axis=-1) + kl_div(*(np.maximum(x, LEAST) for x in rest)))
+
+
+def yes_divergences(
+    reference: ArrayLike, values: ArrayLike, end: ModelOutput
+) -> NDArray[np.float64]:
+    """KL(p || q) of yes and no with the sigmoids p of the reference and q of the values."""
+    one, other = (np.asarray(x, np.float64) for x in (reference, values))
     if end.activation == "sigmoid":
-        return np.asarray(logit(np.clip(table, LEAST, 1 - LEAST)))
-    return table
+        one, other = (logit(np.clip(x, LEAST, 1 - LEAST)) for x in (one, other))
+    return accuracy.bernoulli_divergences(one, other)
 
 
 def probabilities(values: ArrayLike, end: ModelOutput) -> NDArray[np.float64]:

@@ -100,8 +100,8 @@ def divergence(
     reference: Sequence[Array], outputs: Sequence[Array], ends: Sequence[ModelOutput]
 ) -> NDArray[np.float64]:
     """[N]: KL(p || q) of yes and no with the sigmoids p and q, in nats."""
-    one, other = (_ends.logits(_ends.rows(x[0]), ends[0]) for x in (reference, outputs))
-    return np.asarray(accuracy.bernoulli_divergences(one, other)[:, 0])
+    each = _ends.yes_divergences(_ends.rows(reference[0]), _ends.rows(outputs[0]), ends[0])
+    return np.asarray(each[:, 0])
 
 
 def agrees(one: Prediction, other: Prediction) -> bool:

@@ -83,8 +83,7 @@ def divergence(
     reference: Sequence[Array], outputs: Sequence[Array], ends: Sequence[ModelOutput]
 ) -> NDArray[np.float64]:
     """[N]: KL(p || q) of the softmax p of the reference and q of the output, in nats."""
-    one, other = (_ends.logits(_ends.rows(x[0]), ends[0]) for x in (reference, outputs))
-    return accuracy.divergences(one, other)
+    return _ends.class_divergences(_ends.rows(reference[0]), _ends.rows(outputs[0]), ends[0])
 
 
 def agrees(one: Prediction, other: Prediction) -> bool:

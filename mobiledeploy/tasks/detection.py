@@ -7,7 +7,8 @@ The outputs are either of two forms.
   from 0 to 1, without a class for the background: whoever knows the model's anchors has decoded
   them. Non-maximum suppression is done here.
 - **TFLite_Detection_PostProcess**: boxes [N, 4] (top, left, bottom, right), classes [N], scores [N]
-  and their number [1], in the order of that operator, which did the suppression.
+  and their number [1], in the order of that operator, which did the suppression. Classes count from
+  0, without the background.
 
 Boxes are matched with annotations by pycocotools. Its own sums over all images take a second, and
 a bootstrap needs thousands of them; so the sums are done here, from what it matched.
@@ -24,7 +25,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import plugins
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
@@ -182,10 +182,11 @@ def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
             _upright(raw_boxes), np.asarray(raw_scores, np.float64)
         )
     else:
+        # The operator leaves whatever was in memory behind that number.
         count = int(np.ravel(outputs[3])[0])
-        boxes = _upright(np.asarray(outputs[0])[:, [1, 0, 3, 2]])[:count]
-        classes = np.rint(outputs[1]).astype(np.int64)[:count]
-        scores = np.asarray(outputs[2], np.float64)[:count]
+        boxes = _upright(np.asarray(outputs[0])[:count, [1, 0, 3, 2]])
+        classes = np.rint(outputs[1][:count]).astype(np.int64)
+        scores = np.asarray(outputs[2][:count], np.float64)
         usable = np.flatnonzero((scores > 0) & np.isfinite(boxes).all(axis=1))
         order = usable[np.argsort(-scores[usable], kind="stable")][:MOST]
         boxes, classes, scores = boxes[order], classes[order], scores[order]
@@ -387,10 +388,9 @@ def _raw_divergence(
     result = []
     sides = (zip(*_parts(arrays, ends), strict=True) for arrays in (reference, outputs))
     for (boxes, scores), (other_boxes, other_scores) in zip(*sides, strict=True):
-        odds, other_odds = (_ends.logits(x, sigmoid) for x in (scores, other_scores))
+        nats = float(_ends.yes_divergences(scores, other_scores, sigmoid).sum())
         moved = 1 - _paired_ious(_upright(boxes), _upright(other_boxes))
-        moved_objects = float(np.sum(np.max(scores, axis=1) * moved))
-        result.append(moved_objects + float(accuracy.bernoulli_divergences(odds, other_odds).sum()))
+        result.append(nats + float(np.sum(np.max(scores, axis=1) * moved)))
     return np.array(result, np.float64)
 
 

@@ -102,8 +102,8 @@ def divergence(
     reference: Sequence[Array], outputs: Sequence[Array], ends: Sequence[ModelOutput]
 ) -> NDArray[np.float64]:
     """[N]: the sum over the classes of KL(p || q) of yes and no, in nats."""
-    one, other = (_ends.logits(_ends.rows(x[0]), ends[0]) for x in (reference, outputs))
-    return np.asarray(accuracy.bernoulli_divergences(one, other).sum(axis=1))
+    each = _ends.yes_divergences(_ends.rows(reference[0]), _ends.rows(outputs[0]), ends[0])
+    return np.asarray(each.sum(axis=1))
 
 
 def agrees(one: Prediction, other: Prediction) -> bool:

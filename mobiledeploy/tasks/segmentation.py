@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.analysis import accuracy, masks
+from mobiledeploy.analysis import masks
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
     Annotation,
@@ -131,15 +131,10 @@ def divergence(
 
     p and q are the softmax of the classes, or of one score its sigmoid.
     """
-    of_each = accuracy.bernoulli_divergences if ends[0].shape[2] == 1 else accuracy.divergences
+    of_each = _ends.yes_divergences if ends[0].shape[2] == 1 else _ends.class_divergences
     # One sample at a time: a mask of many classes is large.
-    return np.array(
-        [
-            np.mean(of_each(_ends.logits(one, ends[0]), _ends.logits(other, ends[0])))
-            for one, other in zip(reference[0], outputs[0], strict=True)
-        ],
-        np.float64,
-    )
+    pairs = zip(reference[0], outputs[0], strict=True)
+    return np.array([np.mean(of_each(one, other, ends[0])) for one, other in pairs], np.float64)
 
 
 def agrees(one: Prediction, other: Prediction) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flatbuffers import flexbuffers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -16,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from mobiledeploy.core.errors import InputError, MissingError
 from mobiledeploy.core.types import Annotation, Prediction
 from mobiledeploy.tasks import detection
+from tests.lite import Lite, answers
 from tests.tasks.conftest import boxes, end
 
 RAW = (end(50, 4), end(50, 3, activation="sigmoid"))
@@ -212,6 +214,53 @@ def test_the_outputs_of_the_operator_are_read_up_to_their_number():
     assert answer.boxes == ((0.5, 0.5, 0.7, 0.9), (0.2, 0.1, 0.6, 0.3))
     assert answer.classes == (1, 0)
     assert answer.scores == pytest.approx((0.55, 0.5))
+
+
+def postprocess(anchors: np.ndarray, classes: int) -> bytes:
+    """A TFLite of the operator alone: encoded boxes [1, N, 4], scores with a background first."""
+    graph = Lite()
+    count = len(anchors)
+    encoded = graph.input((1, count, 4))
+    scores = graph.input((1, count, classes + 1))
+    options = flexbuffers.Dumps(
+        {
+            "max_detections": 10,
+            "max_classes_per_detection": 1,
+            "num_classes": classes,
+            "nms_score_threshold": 0.01,
+            "nms_iou_threshold": 0.6,
+            "use_regular_nms": False,
+            "y_scale": 10.0,
+            "x_scale": 10.0,
+            "h_scale": 5.0,
+            "w_scale": 5.0,
+        }
+    )
+    outputs = graph.op(
+        "CUSTOM",
+        [encoded, scores, graph.constant(anchors.astype(np.float32))],
+        (1, 10, 4),
+        (1, 10),
+        (1, 10),
+        (1,),
+    )
+    operator, code = graph._graph.operators[-1], graph._model.operatorCodes[-1]
+    code.customCode = "TFLite_Detection_PostProcess"
+    operator.customOptions = np.frombuffer(options, np.uint8)
+    return graph.file(*outputs)
+
+
+def test_the_operator_of_litert_is_read_as_what_it_means():
+    """Anchors (y, x, h, w) far apart, none of them moved: each object is its anchor."""
+    anchors = np.array([[0.2, 0.3, 0.1, 0.4], [0.7, 0.6, 0.3, 0.2], [0.2, 0.8, 0.2, 0.1]])
+    scores = np.array([[0.1, 0.9, 0.0], [0.4, 0.0, 0.6], [1.0, 0.0, 0.0]], np.float32)
+    outputs = answers(postprocess(anchors, 2), np.zeros((1, 3, 4), np.float32), scores[None])
+    answer = detection.decode([x[0] if x.ndim > 1 else x for x in outputs], PROCESSED)
+    assert answer.classes == (0, 1)
+    assert answer.scores == pytest.approx((0.9, 0.6))
+    np.testing.assert_allclose(
+        answer.boxes, [[0.1, 0.15, 0.5, 0.25], [0.5, 0.55, 0.7, 0.85]], atol=1e-6
+    )
 
 
 def test_a_box_head_of_twice_the_scale_is_seen_by_everything():
