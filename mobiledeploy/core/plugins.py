@@ -50,6 +50,7 @@ EXTRA_OF = {
     "tensorflow_model_optimization": "export",
     "h5py": "export",
     "matplotlib": "plot",
+    "pycocotools": "detection",
     "vl_convert": "report",
     "ray": "ray",
 }

@@ -119,7 +119,8 @@ class Task(Protocol):
     ) -> NDArray[np.float64]:
         """[N]: how good each answer is, from 0 to 1; 1 is right. NaN where nothing is annotated.
 
-        Its mean is the first metric, or falls with it (an error, as a share of a bound).
+        Its mean is the first metric, or falls with it (an error, as a share of a bound). Where
+        `GATE` is `corpus` it only says which samples were answered well.
         """
         ...
 

@@ -162,7 +162,7 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
     warning = _stretched_schedule(request)
     if warning:
         collector.warn(warning)
-    task = loop.Task(
+    task = loop.TrainingTask(
         request.spec,
         request.settings,
         loop.LabelledImages(images, np.array(train.labels, np.int64)),

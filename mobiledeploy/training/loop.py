@@ -96,7 +96,7 @@ class LabelledImages:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """A training: the network, its settings and its images.
 
     Args:
@@ -123,7 +123,7 @@ class Task:
 
 
 def train(
-    task: Task,
+    task: TrainingTask,
     history: tuple[Epoch, ...],
     *,
     reporter: Reporter,
@@ -132,7 +132,7 @@ def train(
     """Trains to the last epoch of the settings.
 
     Args:
-        task: see `Task`.
+        task: see `TrainingTask`.
         history: the epochs before the checkpoint in `task.resume`.
         reporter: receives steps and epochs.
         commit: called with the history after each epoch, once its checkpoint (`checkpoint_name`)
@@ -185,7 +185,7 @@ def best_name(epoch: int) -> str:
     return f"best-{epoch:04}.h5"
 
 
-def build(task: Task, steps: int, reporter: Reporter) -> tf_keras.Model:
+def build(task: TrainingTask, steps: int, reporter: Reporter) -> tf_keras.Model:
     """The network for the training: its initial weights, frozen parts, moving statistics."""
     network = _architecture(task.spec, task.spec.classes)
     if task.init is None:
@@ -203,7 +203,7 @@ def build(task: Task, steps: int, reporter: Reporter) -> tf_keras.Model:
     return network
 
 
-def wrap_for_compression(task: Task, network: tf_keras.Model, steps: int) -> tf_keras.Model:
+def wrap_for_compression(task: TrainingTask, network: tf_keras.Model, steps: int) -> tf_keras.Model:
     """The network in the wrappers of a compression, if the settings have one."""
     if task.settings.compression is None:
         return network
@@ -212,7 +212,7 @@ def wrap_for_compression(task: Task, network: tf_keras.Model, steps: int) -> tf_
     return COMPRESSIONS.load(name).wrap(model, amount, task.settings.epochs * steps).handle
 
 
-def _plain(task: Task, network: tf_keras.Model) -> tf_keras.Model:
+def _plain(task: TrainingTask, network: tf_keras.Model) -> tf_keras.Model:
     """The network without such wrappers."""
     if task.settings.compression is None:
         return network
@@ -220,14 +220,14 @@ def _plain(task: Task, network: tf_keras.Model) -> tf_keras.Model:
     return COMPRESSIONS.load(name).strip(Model("tf_keras", network)).handle
 
 
-def finish(task: Task, history: Sequence[Epoch]) -> dict[str, int]:
+def finish(task: TrainingTask, history: Sequence[Epoch]) -> dict[str, int]:
     """Checks the kept weights: see `dead_channels`."""
     network = _architecture(task.spec, task.spec.classes)
     network.load_weights(best_file(task, history))
     return dead_channels(network, task.validation, task.spec.preprocessing)
 
 
-def best_file(task: Task, history: Sequence[Epoch]) -> Path:
+def best_file(task: TrainingTask, history: Sequence[Epoch]) -> Path:
     """The file of the best weights, written by this process or by the one it resumed."""
     name = best_name(runs.best(history, task.settings).number)
     own = task.state / name
@@ -575,7 +575,7 @@ def distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return TEMPERATURE**2 * tf.reduce_mean(divergence)
 
 
-def _learner(task: Task, network: tf_keras.Model, steps: int) -> _Learner:
+def _learner(task: TrainingTask, network: tf_keras.Model, steps: int) -> _Learner:
     settings = task.settings
     kernels = decayed_kernels(network)
     optimizer = _optimizer(settings, kernels, network, steps)
@@ -667,7 +667,11 @@ def _rate(schedule: Schedule, settings: TrainingSettings, steps: int) -> Any:
 
 
 def _fit(
-    task: Task, learner: _Learner, keeper: _Keeper, strategy: tf.distribute.Strategy, steps: int
+    task: TrainingTask,
+    learner: _Learner,
+    keeper: _Keeper,
+    strategy: tf.distribute.Strategy,
+    steps: int,
 ) -> None:
     first_epoch = len(keeper.history)
     if first_epoch >= task.settings.epochs:
@@ -706,7 +710,7 @@ class _Keeper(tf_keras.callbacks.Callback):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainingTask,
         network: tf_keras.Model,
         optimizer: tf_keras.optimizers.Optimizer,
         history: tuple[Epoch, ...],

@@ -99,3 +99,19 @@ def test_a_distance_is_that_of_all_images_together() -> None:
     assert distance.images == 50
     assert distance.sqnr_db == pytest.approx(accuracy.sqnr_db(reference, logits))
     assert distance.divergence == pytest.approx(accuracy.divergence(reference, logits))
+
+
+def test_the_divergence_of_each_sample_has_the_mean_of_all():
+    dice = np.random.default_rng(1)
+    reference, logits = dice.normal(0, 3, (2, 50, 4, 7))
+    each = accuracy.divergences(reference, logits)
+    assert each.shape == (50, 4)
+    assert each[:, 0].mean() == pytest.approx(
+        accuracy.divergence(reference[:, 0], logits[:, 0]), abs=1e-12
+    )
+
+
+@given(st.floats(-30, 30), st.floats(-30, 30))
+def test_the_divergence_of_yes_and_no_is_that_of_two_classes(one, other):
+    of_two = accuracy.divergences([[0.0, one]], [[0.0, other]])[0]
+    assert accuracy.bernoulli_divergences(one, other) == pytest.approx(of_two, abs=1e-12)

@@ -80,9 +80,9 @@ def examples(count: int, seed: int = 0, classes: int = 2) -> loop.LabelledImages
     return loop.LabelledImages(noise + lift[:, None, None, None], labels)
 
 
-def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> loop.Task:
+def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -> loop.TrainingTask:
     (folder / "state").mkdir(exist_ok=True, parents=True)
-    plain = loop.Task(
+    plain = loop.TrainingTask(
         spec(),
         changes,
         examples(32),
@@ -97,7 +97,7 @@ def task(folder: Path, changes: TrainingSettings = SETTINGS, **others: object) -
 
 
 def run(
-    todo: loop.Task, history: tuple[Epoch, ...] = (), stop_after: int | None = None
+    todo: loop.TrainingTask, history: tuple[Epoch, ...] = (), stop_after: int | None = None
 ) -> tuple[Epoch, ...]:
     """Trains and returns the history. `stop_after`: interrupts once that epoch is committed."""
     values = history
@@ -115,7 +115,7 @@ def run(
     return values
 
 
-def kept(todo: loop.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
+def kept(todo: loop.TrainingTask, history: tuple[Epoch, ...]) -> list[np.ndarray]:
     network = small(alpha=0.5, resolution=SIZE, classes=2)
     network.load_weights(
         todo.state / loop.best_name(runs.best(history, todo.settings).number), by_name=True
@@ -123,7 +123,7 @@ def kept(todo: loop.Task, history: tuple[Epoch, ...]) -> list[np.ndarray]:
     return list(network.get_weights())
 
 
-def latest(todo: loop.Task, epochs: int) -> list[np.ndarray]:
+def latest(todo: loop.TrainingTask, epochs: int) -> list[np.ndarray]:
     """Every array of the checkpoint, the optimizer's too, in the order of their names."""
     reader = tf.train.load_checkpoint(str(todo.state / loop.checkpoint_name(epochs)))
     names = sorted(n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n)
