@@ -11,14 +11,15 @@ class Mean:
 
     def __init__(self, figures: ArrayLike) -> None:
         values = np.asarray(figures, np.float64)
-        self._known = np.isfinite(values)
-        self._values = np.where(self._known, values, 0.0)
+        self._places = np.flatnonzero(~np.isnan(values))
+        self._values = values[self._places]
 
     def metric(self, counts: NDArray[np.int64]) -> float:
         """The mean where sample n counts `counts[n]` times; NaN without any figure."""
-        weights = counts * self._known
+        weights = counts[self._places]
+        counted = weights > 0
         total = weights.sum()
-        return float(weights @ self._values / total) if total else float("nan")
+        return float(weights[counted] @ self._values[counted] / total) if total else float("nan")
 
 
 class Ranking:

@@ -183,13 +183,15 @@ def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
         )
     else:
         # The operator leaves whatever was in memory behind that number.
-        count = int(np.ravel(outputs[3])[0])
+        count = int(np.clip(np.nan_to_num(np.ravel(outputs[3])[0]), 0, len(outputs[2])))
         boxes = _upright(np.asarray(outputs[0])[:count, [1, 0, 3, 2]])
-        classes = np.rint(outputs[1][:count]).astype(np.int64)
+        numbers = np.asarray(outputs[1][:count], np.float64)
         scores = np.asarray(outputs[2][:count], np.float64)
-        usable = np.flatnonzero((scores > 0) & np.isfinite(boxes).all(axis=1))
+        finite = np.isfinite(boxes).all(axis=1) & np.isfinite(numbers)
+        usable = np.flatnonzero((scores > 0) & finite)
         order = usable[np.argsort(-scores[usable], kind="stable")][:MOST]
-        boxes, classes, scores = boxes[order], classes[order], scores[order]
+        boxes, scores = boxes[order], scores[order]
+        classes = np.rint(numbers[order]).astype(np.int64)
     return Prediction(
         "",
         classes=tuple(classes.tolist()),

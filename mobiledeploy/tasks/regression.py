@@ -56,7 +56,8 @@ def metrics(
 ) -> Mapping[str, float]:
     """MAE, RMSE over all values; R² = 1 - sum of squared errors / that of the mean as the answer.
 
-    R² of several values is the mean of theirs; one that never changes has none.
+    R² of several values is the mean of theirs; one that never changes has none. There are no
+    figures where an answer is no number.
     """
     annotated, answers, targets = _tables(predictions, annotations)
     if not annotated.any():
@@ -68,7 +69,7 @@ def metrics(
     if varies.any():
         unexplained = np.sum(errors**2, axis=0)[varies] / spread[varies]
         figures["r2"] = float(np.mean(1 - unexplained))
-    return figures
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
 def scores(
@@ -89,11 +90,12 @@ def scores(
 
 
 def corpus(predictions: Sequence[Prediction], annotations: Sequence[Annotation]) -> Corpus:
-    """The mean of the samples' errors."""
+    """The mean of the samples' errors; that of an answer that is no number is infinite."""
     annotated, answers, targets = _tables(predictions, annotations)
     errors = np.full(len(predictions), np.nan)
     if annotated.any():
-        errors[annotated] = np.mean(np.abs(answers - targets), axis=1)
+        each = np.mean(np.abs(answers - targets), axis=1)
+        errors[annotated] = np.where(np.isnan(each), np.inf, each)
     return Mean(errors)
 
 

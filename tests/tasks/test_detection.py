@@ -216,6 +216,14 @@ def test_the_outputs_of_the_operator_are_read_up_to_their_number():
     assert answer.scores == pytest.approx((0.55, 0.5))
 
 
+@pytest.mark.parametrize(("number", "count"), [(np.nan, 0), (-1, 0), (np.inf, 9), (99, 9)])
+def test_a_number_of_boxes_that_cannot_be_is_no_error(number, count):
+    outputs = [np.zeros((10, 4)), np.zeros(10), np.linspace(1, 0, 10), np.array([number])]
+    assert len(detection.decode(outputs, PROCESSED).boxes) == count
+    outputs[1][3] = np.nan
+    assert len(detection.decode(outputs, PROCESSED).boxes) == max(count - 1, 0)
+
+
 def postprocess(anchors: np.ndarray, classes: int) -> bytes:
     """A TFLite of the operator alone: encoded boxes [1, N, 4], scores with a background first."""
     graph = Lite()
