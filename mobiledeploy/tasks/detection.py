@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from mobiledeploy.core import plugins
+from mobiledeploy.core import plugins, units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
     Annotation,
@@ -281,7 +281,9 @@ def _evaluate(
         if len(a.labels) != len(a.boxes) or (a.crowd and len(a.crowd) != len(a.boxes)):
             raise _ends.unfit(
                 p.sample,
-                f"has {len(a.boxes)} boxes, {len(a.labels)} classes and {len(a.crowd)} crowd flags",
+                f"has {units.several(len(a.boxes), 'box')}, "
+                f"{units.several(len(a.labels), 'class')} and "
+                f"{units.several(len(a.crowd), 'crowd flag')}",
                 "give each box one of each",
             )
         crowds = a.crowd or (False,) * len(a.boxes)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis.corpus import Mean
+from mobiledeploy.core import units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
     Annotation,
@@ -132,7 +133,8 @@ def _tables(
         if a.values and len(a.values) != len(p.values):
             raise _ends.unfit(
                 p.sample,
-                f"has {len(a.values)} targets, and the model gives {len(p.values)}",
+                f"has {units.several(len(a.values), 'target')}, "
+                f"and the model gives {len(p.values)}",
                 "give one target for each number of the model's output",
             )
         if not np.isfinite(a.values).all():

@@ -340,8 +340,10 @@ def test_images_without_objects_have_no_score_and_their_boxes_cost():
 
 def test_annotations_that_do_not_fit_are_refused():
     predictions, _ = case(11, 1, 2)
-    with pytest.raises(InputError, match="00000 has 1 boxes, 0 classes"):
+    with pytest.raises(InputError, match="00000 has 1 box, 0 classes and 0 crowd flags"):
         detection.metrics(predictions, [Annotation(boxes=((0.0, 0.0, 1.0, 1.0),))])
+    with pytest.raises(InputError, match="has 0 boxes, 1 class"):
+        detection.metrics(predictions, [Annotation(labels=(1,))])
 
 
 def test_without_pycocotools_its_line_is_told(monkeypatch):

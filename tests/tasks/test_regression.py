@@ -60,7 +60,7 @@ def test_an_answer_that_is_no_number_scores_nothing():
 
 
 def test_targets_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="has 1 targets, and the model gives 2"):
+    with pytest.raises(InputError, match="has 1 target, and the model gives 2"):
         regression.metrics(answers([1.0, 2.0]), targets((1.0,)))
     with pytest.raises(InputError, match="no number"):
         regression.scores(answers([1.0]), targets((np.inf,)))
