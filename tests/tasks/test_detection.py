@@ -314,6 +314,8 @@ def test_a_suppressed_box_that_is_lost_costs_its_score():
     fewer = [*outputs[:3], np.array([[1.0]])]
     assert detection.divergence(outputs, fewer, PROCESSED) == pytest.approx(0.8)
     assert detection.divergence(fewer, outputs, PROCESSED) == pytest.approx(0.8)
+    weaker = [*outputs[:2], outputs[2] / 2, outputs[3]]
+    assert detection.divergence(outputs, weaker, PROCESSED) == pytest.approx(0.45 + 0.4)
     other_class = [outputs[0], outputs[1] + 1, *outputs[2:]]
     assert detection.divergence(outputs, other_class, PROCESSED) == pytest.approx(2 * 1.7)
 
