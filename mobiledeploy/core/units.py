@@ -44,7 +44,11 @@ def millions(value: int | None) -> str:
 
 def several(count: int, noun: str) -> str:
     """3, 'class' -> '3 classes'; 1, 'class' -> '1 class'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"
+    return (
+        f"{count} {noun}"
+        if count == 1
+        else f"{count} {noun}{'es' * noun.endswith(('s', 'x')) or 's'}"
+    )
 
 
 def change_word(ratio: float, sure: bool) -> str:
