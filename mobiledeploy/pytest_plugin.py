@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 if TYPE_CHECKING:
-    from mobiledeploy.core.types import Report
+    from mobiledeploy.core.types import ChannelOrder, Report
 
 _UPDATE = "--mobiledeploy-update-baseline"
 
@@ -32,8 +32,9 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
     """Compares artifacts with a baseline, and fails the test as `mobiledeploy check` would.
 
     It is called with artifacts (a path or a pattern, or several), `baseline`, and options of the
-    command: `data`, `margin`, `float_margin`, `floor`, `max_flips` in percentage points,
-    `labels=False`, `on_inconclusive="warn"`, `runtime`, `threads`. Paths are relative to the folder
+    command: `data`, `task`, `margin`, `float_margin`, `floor`, `max_flips` in percentage points,
+    `labels=False`, `on_inconclusive="warn"`, `runtime`, `threads`; of files of other tools also
+    `input_range`, `mean`, `std` and `channels`. Paths are relative to the folder
     of the pytest run. It returns the report, or None if it wrote the baseline.
     """
     update = bool(request.config.getoption(_UPDATE))
@@ -43,6 +44,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         *,
         baseline: str | Path,
         data: str | Path | None = None,
+        task: str | None = None,
         margin: float = 1.0,
         float_margin: float = 2.0,
         floor: float | None = None,
@@ -51,6 +53,10 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
         on_inconclusive: Literal["fail", "warn"] = "fail",
         runtime: str | None = None,
         threads: int | None = None,
+        input_range: tuple[float, float] | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        channels: ChannelOrder | None = None,
     ) -> Report | None:
         __tracebackhide__ = True
         from mobiledeploy.core.errors import DeployError
@@ -64,11 +70,16 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
                     paths,
                     baseline=baseline,
                     data=data,
+                    task=task,
                     margin=margin,
                     max_flips=max_flips,
                     no_labels=not labels,
                     runtime=runtime,
                     threads=threads,
+                    input_range=input_range,
+                    mean=mean,
+                    std=std,
+                    channels=channels,
                     reporter=SILENT,
                 )
                 return None
@@ -76,6 +87,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
                 paths,
                 baseline=baseline,
                 data=data,
+                task=task,
                 margin=margin,
                 float_margin=float_margin,
                 floor=floor,
@@ -84,6 +96,10 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
                 on_inconclusive=on_inconclusive,
                 runtime=runtime,
                 threads=threads,
+                input_range=input_range,
+                mean=mean,
+                std=std,
+                channels=channels,
                 reporter=SILENT,
             )
         except DeployError as error:

@@ -5,11 +5,13 @@ shopt -s nullglob
 
 argv=(--github)
 # An input that is empty leaves the command's own default.
-for name in baseline data margin float-margin floor max-flips on-inconclusive runtime junit; do
+for name in baseline data task margin float-margin floor max-flips on-inconclusive runtime \
+  input-range mean std channels labels junit; do
   variable="CHECK_${name^^}"
   variable="${variable//-/_}"
   value="${!variable:-}"
-  [[ -z "$value" ]] || argv+=("--$name" "$value")
+  # With an equals sign, for a range may begin with a minus.
+  [[ -z "$value" ]] || argv+=("--$name=$value")
 done
 [[ "${CHECK_NO_LABELS:-false}" != true ]] || argv+=(--no-labels)
 

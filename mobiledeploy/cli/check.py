@@ -47,21 +47,25 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
     help="Labelled images; default: those of the artifact's export, without its calibration "
     "images.",
 )
+@_frame.task_option
 @_settings.option(
     "--margin",
     type=_POINTS,
     default=1.0,
     show_default=True,
-    help="Points of top-1 that an artifact may lose against the accepted one.",
+    help="Points of top-1, or of the task's first metric, that an artifact may lose against the "
+    "accepted one.",
 )
 @_settings.option(
     "--float-margin",
     type=_POINTS,
     default=2.0,
     show_default=True,
-    help="Points of top-1 that it may lose against the accepted float32 artifact.",
+    help="Points that it may lose against the accepted float32 artifact.",
 )
-@_settings.option("--floor", type=_POINTS, help="The least top-1, in percent.")
+@_settings.option(
+    "--floor", type=_POINTS, help="The least top-1, or first metric of the task, in percent."
+)
 @_settings.option(
     "--max-flips",
     type=_POINTS,
@@ -94,6 +98,7 @@ def command(
     baseline: Path,
     update_baseline: bool,
     data: str | None,
+    task: str | None,
     margin: float,
     float_margin: float,
     floor: float | None,
@@ -126,6 +131,7 @@ def command(
                 artifacts,
                 baseline=baseline,
                 data=data,
+                task=task,
                 margin=margin,
                 max_flips=max_flips,
                 no_labels=no_labels,
@@ -145,6 +151,7 @@ def command(
                 artifacts,
                 baseline=baseline,
                 data=data,
+                task=task,
                 margin=margin,
                 float_margin=float_margin,
                 floor=floor,
@@ -229,13 +236,15 @@ def _show_rest(check: Check) -> None:
 def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
     from mobiledeploy.steps import accuracy_check
 
-    of = "points of top-1" if labelled else "% of answers changed"
     for c in update.changes:
+        title, before, now = c.figures()
+        # A task without annotations and without a float model is judged by what changed.
+        of = f"points of {title}" if labelled and now != "–" else "% of answers changed"
         words = f"{c.model} {c.recipe} {c.format}: "
         if c.artifact_before is None:
-            words += f"new, top-1 {units.percent(c.top1, 2)} of {c.images} images"
+            words += f"new, {title} {now} of {c.images} images"
         else:
-            words += f"top-1 {units.percent(c.top1_before, 2)} -> {units.percent(c.top1, 2)}"
+            words += f"{title} {before} -> {now}"
             words += (
                 f", other images or preprocessing ({c.images} images)"
                 if c.flips is None

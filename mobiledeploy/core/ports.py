@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,23 @@ class Corpus(Protocol):
 
     def metric(self, counts: NDArray[np.int64]) -> float:
         """The metric where sample n counts `counts[n]` times; NaN if these say nothing."""
+        ...
+
+
+@runtime_checkable
+class ClassCorpus(Corpus, Protocol):
+    """A corpus whose metric is the mean of those of its classes.
+
+    Attributes:
+        classes: the class of each column.
+        annotated: [N, C] how much each sample has of a class: pixels, boxes, or the label.
+    """
+
+    classes: tuple[int, ...]
+    annotated: NDArray[np.int64]
+
+    def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[C]: the metric of each class, samples counted as in `metric`; NaN without any of it."""
         ...
 
 

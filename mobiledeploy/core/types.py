@@ -483,17 +483,26 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 class Verdict(Record):
     """The answer to one question of a check about an artifact.
 
-    `metric` is the question: `accuracy` (loss of top-1 against the accepted model), `float` (the
-    same against the accepted float model), `floor`, `flips` (answers that changed), `class` (one
-    class, named in `subject`), `golden` (outputs recorded when the artifact was made), `latency`
-    and `instructions` (the ratio of new to old, minus one; they need no images). `value`,
-    `interval` and `margin` are of one unit: fractions of the images, or quantization steps for
-    `golden`. The interval is two one-sided 95 % bounds, None if there is none. `needed` is how many
+    `metric` is the question: `accuracy` (loss of top-1 against the accepted model), `metric` (the
+    same of another task's first metric, named in `subject`), `float` (against the accepted float
+    model), `floor`, `flips` (answers that changed), `class` (one class, named in `subject`),
+    `golden` (outputs recorded when the artifact was made), `latency` and `instructions` (the ratio
+    of new to old, minus one; they need no images). `value`, `interval` and `margin` are of one
+    unit: fractions of the images, of a metric or of its bound, or quantization steps for `golden`.
+    The interval is two one-sided 95 % bounds, None if there is none. `needed` is how many
     images would be enough for a decision if these are not. `line` is the verdict in words.
     """
 
     metric: Literal[
-        "accuracy", "float", "floor", "flips", "class", "golden", "latency", "instructions"
+        "accuracy",
+        "metric",
+        "float",
+        "floor",
+        "flips",
+        "class",
+        "golden",
+        "latency",
+        "instructions",
     ]
     subject: str
     outcome: Outcome
@@ -523,6 +532,11 @@ class Check(Record):
     are images that only the accepted model classified correctly, `gains` those that only this one
     did; `mcnemar_p` is the exact two-sided p of the two. `untested` counts the classes with too few
     images for a verdict of their own.
+
+    Of a task other than classification, `metric` is what decides, `metric_now` and
+    `metric_accepted` are its values; they are None without annotations. Its `top1` is None, and so
+    are `losses`, `gains` and `mcnemar_p` where answers are not just right or wrong. `outcome` is
+    the gravest of its verdicts: "fail" before "inconclusive" before "pass".
     """
 
     path: str
@@ -542,12 +556,26 @@ class Check(Record):
     moved: tuple[MovedAnswers, ...]
     verdicts: tuple[Verdict, ...]
     warnings: tuple[NamedWarning, ...] = ()
+    task: str = "classification"
+    metric: Metric | None = None
+    metric_now: float | None = None
+    metric_accepted: float | None = None
+    outcome: Outcome = "pass"
 
-    @property
-    def outcome(self) -> Outcome:
-        """The gravest of its verdicts: "fail" before "inconclusive" before "pass"."""
+    def __post_init__(self) -> None:
+        # A field, so that it is in the JSON; never other than the verdicts, whatever a file says.
         outcomes = {verdict.outcome for verdict in self.verdicts}
-        return gravest(outcomes)
+        object.__setattr__(self, "outcome", gravest(outcomes))
+
+    def figures(self) -> tuple[str, str]:
+        """What decides for people: (now, accepted)."""
+        if self.metric is None:
+            return units.percent(self.top1, 2), units.percent(self.accepted_top1, 2)
+        now, accepted = (
+            units.metric(value, self.metric.unit, 2)
+            for value in (self.metric_now, self.metric_accepted)
+        )
+        return f"{self.metric.title} {now}", accepted
 
 
 def gravest(outcomes: Collection[Outcome]) -> Outcome:
@@ -726,18 +754,23 @@ class Report(Record):
     on_inconclusive: Literal["fail", "warn"] = "fail"
     failed: tuple[Failed, ...] = ()
 
+    @property
+    def decided_by(self) -> str:
+        """What the figures of the checks are, for the head of a table."""
+        return "top-1" if all(check.metric is None for check in self.checks) else "metric"
+
     def tables(self) -> tuple[Table, ...]:
         """Of a check: a row for each artifact."""
         if not (self.checks or self.failed):
             return super().tables()
-        headers = ("file", "verdict", "images", "top-1", "accepted", "flips", "McNemar p")
+        what = self.decided_by
+        headers = ("file", "verdict", "images", what, "accepted", "flips", "McNemar p")
         rows: list[tuple[str, ...]] = [
             (
                 check.path,
                 check.outcome,
                 str(check.images),
-                units.percent(check.top1, 2),
-                units.percent(check.accepted_top1, 2),
+                *check.figures(),
                 units.percent(check.flips, 2),
                 "–" if check.mcnemar_p is None else f"{check.mcnemar_p:.3g}",
             )

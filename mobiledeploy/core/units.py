@@ -28,12 +28,12 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
-def metric(value: float | None, unit: str) -> str:
+def metric(value: float | None, unit: str, digits: int = 1) -> str:
     """0.9312, 'share' -> '93.1 %'; 25.31, 'dB' -> '25.3 dB'; 0.01234, '' -> '0.0123'."""
     if value is None or value != value:
         return "–"
     if unit == "share":
-        return percent(value)
+        return percent(value, digits)
     return f"{value:.1f} {unit}" if unit else f"{value:.3g}"
 
 

@@ -19,7 +19,7 @@ def render(report: Report) -> str:
     lines = [f"## {_cell(report.title)}", ""]
     if report.checks or report.failed:
         lines += [
-            "| file | verdict | images | top-1 | accepted | flips | McNemar p |",
+            f"| file | verdict | images | {report.decided_by} | accepted | flips | McNemar p |",
             "|---|---|--:|--:|--:|--:|--:|",
             *map(_row, report.checks),
             *(f"| {_cell(one.what)} | ❗ error |{' – |' * 5}" for one in report.failed),
@@ -44,8 +44,7 @@ def _row(check: Check) -> str:
         _cell(check.path),
         f"{_SIGNS[check.outcome]} {check.outcome}",
         str(check.images),
-        units.percent(check.top1, 2),
-        units.percent(check.accepted_top1, 2),
+        *map(_cell, check.figures()),
         units.percent(check.flips, 2),
         p,
     )

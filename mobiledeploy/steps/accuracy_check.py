@@ -25,7 +25,7 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps import golden
-from mobiledeploy.steps.baseline import Accepted
+from mobiledeploy.steps.baseline import Accepted, of_another_tool
 from mobiledeploy.steps.defaults import UNLABELLED_FLIPS
 
 # The most pairs of classes that a check lists.
@@ -74,11 +74,11 @@ class ArtifactCheck:
                 unlabelled(self.evaluation, self.path),
                 "--no-labels judges by the answers that changed",
             )
-        replayed, elsewhere = self._golden(reporter)
+        replayed, elsewhere = self.golden_verdict(reporter)
         flips = int((now != before).sum())
         warnings = [
             *self.evaluation.warnings,
-            *self._warnings(flips),
+            *self.machine_warnings(flips),
             *([elsewhere] if elsewhere else []),
         ]
         verdicts: list[Verdict] = []
@@ -87,13 +87,10 @@ class ArtifactCheck:
             losses = int(((before == truth) & (now != truth)).sum())
             gains = int(((before != truth) & (now == truth)).sum())
             verdicts += self._accuracy(truth, now)
-            if not self.anchor and self.artifact.recipe.name != "float32":
-                message = f"the baseline has no float32 {self.artifact.spec.name} on these images"
-                advice = "losses of many small steps go unseen; accept the float32 file too"
-                warnings.append(NamedWarning("no-float-anchor", message, advice))
-        verdicts += self._flips(flips, len(now))
-        if self._same_machine and flips == 0 and self._same_file:
-            verdicts = [_pass_same_file(verdict) for verdict in verdicts]
+            warnings += self.anchor_warnings()
+        verdicts += self.flip_verdicts(flips, len(now))
+        if self.same_machine and flips == 0 and self.same_file:
+            verdicts = [pass_same_file(verdict) for verdict in verdicts]
         classes, untested = self._classes(truth, before, now)
         verdicts += classes
         verdicts += [replayed] if replayed else []
@@ -120,8 +117,13 @@ class ArtifactCheck:
             warnings=tuple(warnings),
         )
 
-    def _golden(self, reporter: Reporter) -> tuple[Verdict | None, NamedWarning | None]:
-        """The verdict on the golden samples; a warning if their images are not there."""
+    def golden_verdict(self, reporter: Reporter) -> tuple[Verdict | None, NamedWarning | None]:
+        """The verdict on the golden samples; a warning if their images are not there.
+
+        Neither for a file that never had any: those of other tools.
+        """
+        if not self.artifact.golden.images:
+            return None, None
         try:
             golden.images(self.path, self.artifact.golden)
         except InputError as error:
@@ -131,19 +133,33 @@ class ArtifactCheck:
         return golden.judge(self.artifact, golden.replay(self.path, self.artifact, reporter))
 
     @property
-    def _same_file(self) -> bool:
+    def same_file(self) -> bool:
+        """Whether it is the accepted file itself."""
         return self.artifact.sha256 == self.entry.artifact_sha256
 
     @property
-    def _same_machine(self) -> bool:
+    def same_machine(self) -> bool:
+        """Whether the accepted answers come from this runtime and these instructions."""
         here = (self.evaluation.runtime_version, golden.isa())
         return here == (self.entry.runtime_version, self.entry.isa)
 
-    def _warnings(self, flips: int) -> list[NamedWarning]:
+    def anchor_warnings(self) -> list[NamedWarning]:
+        """A warning if there is no accepted float model to sum many small losses against.
+
+        Of files of other tools nobody knows whether there is one.
+        """
+        artifact = self.artifact
+        if self.anchor or artifact.recipe.name == "float32" or of_another_tool(artifact):
+            return []
+        message = f"the baseline has no float32 {artifact.spec.name} on these images"
+        advice = "losses of many small steps go unseen; accept the float32 file too"
+        return [NamedWarning("no-float-anchor", message, advice)]
+
+    def machine_warnings(self, flips: int) -> list[NamedWarning]:
         """Warnings about another machine, which a paired comparison tolerates."""
         then = self.entry
         name = self.evaluation.target.runtime
-        if not self._same_machine:
+        if not self.same_machine:
             message = (
                 f"the baseline of {self.path} was made by {name} {then.runtime_version} on "
                 f"{then.isa}, this is {name} {self.evaluation.runtime_version} on {golden.isa()}"
@@ -153,7 +169,7 @@ class ArtifactCheck:
                     "other-machine", message, "what changed may be its kernels, not the file"
                 )
             ]
-        if self._same_file and flips:
+        if self.same_file and flips:
             message = f"{self.path} is the accepted file, yet {flips} of its answers are others"
             return [NamedWarning("not-repeatable", message, "is the machine sound?")]
         return []
@@ -201,10 +217,11 @@ class ArtifactCheck:
             line = line.replace(f"fell by {100 * loss:.2f} points below", "did not fall below")
         if outcome == "inconclusive":
             image_count = gate.images_needed(losses, gains, n, margin)
-            line += f"; {_enough_images(image_count, n)}"
+            line += f"; {enough_images(image_count, n)}"
         return Verdict(metric, "", outcome, loss, interval, margin, n, image_count, line)
 
-    def _flips(self, flips: int, n: int) -> list[Verdict]:
+    def flip_verdicts(self, flips: int, n: int) -> list[Verdict]:
+        """The verdict on so many changed answers, where it is asked for."""
         most = self.limits.max_flips
         if most is None and not self.labelled:
             most = UNLABELLED_FLIPS
@@ -219,7 +236,7 @@ class ArtifactCheck:
         image_count = None
         if outcome == "inconclusive":
             image_count = gate.flips_needed(flips, n, most)
-            line += f"; {_enough_images(image_count, n)}"
+            line += f"; {enough_images(image_count, n)}"
         return [Verdict("flips", "", outcome, flips / n, interval, most, n, image_count, line)]
 
     def _classes(
@@ -237,7 +254,7 @@ class ArtifactCheck:
         verdicts = []
         for group in groups:
             mine = of == group.index
-            name = self._name(group.index)
+            name = self.name_of(group.index)
             if self.labelled:
                 line = (
                     f"class {name}: {int((now[mine] == group.index).sum())} of {group.n} right, "
@@ -270,7 +287,7 @@ class ArtifactCheck:
         wrong = now[(of == index) & (now != index)]
         values, counts = np.unique(wrong, return_counts=True)
         most = int(values[np.argmax(counts)])
-        text = f"; now taken for {self._name(most)} ({int(counts.max())} times)"
+        text = f"; now taken for {self.name_of(most)} ({int(counts.max())} times)"
         back = now[of == most]
         if len(back) and (back == index).mean() > 0.5 and counts.max() > (of == index).sum() / 2:
             text += ": the two look swapped"
@@ -281,15 +298,16 @@ class ArtifactCheck:
     ) -> tuple[MovedAnswers, ...]:
         pairs = gate.moved_pairs(truth, before, now)[:_PAIRS]
         return tuple(
-            MovedAnswers(self._name(t), self._name(p), was, is_) for t, p, was, is_ in pairs
+            MovedAnswers(self.name_of(t), self.name_of(p), was, is_) for t, p, was, is_ in pairs
         )
 
-    def _name(self, index: int) -> str:
+    def name_of(self, index: int) -> str:
+        """The name of a class for people."""
         labels = self.evaluation.preprocessing.labels or self.evaluation.data.labels
         return class_name(labels, self.artifact.spec.classes, index)
 
 
-def _pass_same_file(verdict: Verdict) -> Verdict:
+def pass_same_file(verdict: Verdict) -> Verdict:
     """A verdict on the accepted file itself: it passes, because the file cannot have changed."""
     if verdict.outcome != "inconclusive":
         return verdict
@@ -297,7 +315,8 @@ def _pass_same_file(verdict: Verdict) -> Verdict:
     return replace(verdict, outcome="pass", needed=None, line=line)
 
 
-def _enough_images(image_count: int | None, n: int) -> str:
+def enough_images(image_count: int | None, n: int) -> str:
+    """What an inconclusive verdict ends with: how many images would decide."""
     if image_count is None:
         return f"the loss is as good as the margin: no number of images decides ({n} here)"
     return f"about {image_count:,} images like these would decide ({n:,} here)"

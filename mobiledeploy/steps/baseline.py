@@ -7,6 +7,7 @@ import binascii
 import dataclasses
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import pareto
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, MissingError
-from mobiledeploy.core.types import Answers, Artifact, DataRef, Evaluation, Preprocessing, Target
+from mobiledeploy.core.plugins import TASKS
+from mobiledeploy.core.types import (
+    Annotation,
+    Answers,
+    Artifact,
+    DataRef,
+    Evaluation,
+    Mask,
+    Prediction,
+    Preprocessing,
+    Target,
+)
+from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps import golden
 
 Key = tuple[str, str, str]
 _MOST_CLASSES = 1 << 16
 _MOST_IMAGES = 100_000_000
+_MOST_BYTES = 64 << 20
+"""Of the answers of a task, unpacked. Parsed JSON takes up to 24 times the memory of its text."""
+_DIGITS = 6
+CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,12 @@ class Accepted:
     the sha256 of their ids, `right` the number of right answers (None without labels). `isa` is the
     machine's instruction set. `seal` is the sha256 of the entry without its seal: an edited entry
     is refused. `io` is the `ends` of the artifact, None in entries of earlier versions.
+    `weights_sha256` is "" for random weights, and for files of other tools, whose weights nobody
+    knows.
+
+    `task` is None for a classifier. For other tasks `answers` is base64 of zlib of JSON: a list of
+    Predictions without what is empty, numbers rounded to six digits. `metric` is their first
+    metric (None without annotations).
     """
 
     model: str
@@ -54,6 +77,8 @@ class Accepted:
     answers: str
     seal: str
     io: str | None = None
+    task: str | None = None
+    metric: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +113,8 @@ def read(path: Path, update: str) -> Baseline:
                 f"{path} was edited: {' '.join(key(entry))} is not as it was written",
                 f"take it back from version control, or remove it and run {update}",
             )
-        answers(entry)
+        if entry.task is None:
+            answers(entry)
     keys = [key(entry) for entry in baseline.accepted]
     if len(set(keys)) < len(keys):
         raise InputError(f"{path} has two entries of one key", f"remove it and run {update}")
@@ -98,7 +124,14 @@ def read(path: Path, update: str) -> Baseline:
 def write(path: Path, baseline: Baseline) -> None:
     """Writes it with its entries sorted by key, so that a diff of two versions is small."""
     ordered = tuple(sorted(baseline.accepted, key=key))
-    records.write_atomic(path, records.dumps(Baseline(ordered)) + "\n")
+    text = records.dumps(Baseline(ordered)) + "\n"
+    if len(text) > inputs.RECORD:
+        raise InputError(
+            f"the answers for {path} take {units.size(len(text))}, and a baseline has at most "
+            f"{units.size(inputs.RECORD)}",
+            "give fewer images, or a baseline of its own to each artifact",
+        )
+    records.write_atomic(path, text)
 
 
 def seal(entry: Accepted) -> str:
@@ -107,24 +140,50 @@ def seal(entry: Accepted) -> str:
     if entry.io is None:
         # Earlier versions had no such field.
         del fields["io"]
+    if entry.task is None:
+        del fields["task"], fields["metric"]
     # The form of the first version: otherwise every baseline under version control is refused.
     text = json.dumps({"schema_version": 1, "record": "Accepted"} | fields, separators=(",", ":"))
     return records.sha256(text.encode())
 
 
-def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
-    """The entry for an artifact that is accepted."""
+def weights(artifact: Artifact) -> str:
+    """The sha256 of an artifact's weights; "" where nobody knows it."""
+    return "" if of_another_tool(artifact) else artifact.spec.weights.sha256
+
+
+def of_another_tool(artifact: Artifact) -> bool:
+    """Whether the file has no record, so that its weights have no name."""
+    return artifact.spec.architecture == ARCHITECTURE
+
+
+def entry(
+    artifact: Artifact, evaluation: Evaluation, annotations: Sequence[Annotation] | None = None
+) -> Accepted:
+    """The entry for an artifact that is accepted; without annotations it has no metric.
+
+    A classifier has its labels in the evaluation.
+    """
     e = evaluation
-    if artifact.spec.classes > _MOST_CLASSES:
-        raise InputError(f"a baseline holds answers of {_MOST_CLASSES} classes at most")
-    best = np.array([p.classes[0] for p in e.predictions], "<u2")
+    right_count = metric = task = None
+    if e.task == CLASSIFICATION:
+        if artifact.spec.classes > _MOST_CLASSES:
+            raise InputError(f"a baseline holds answers of {_MOST_CLASSES} classes at most")
+        best = np.array([p.classes[0] for p in e.predictions], "<u2")
+        packed = _pack(best.tobytes())
+        right_count = right([p.label for p in e.predictions], best)
+    else:
+        task = e.task
+        kept = rounded(e.predictions)
+        packed = _pack(_json(kept).encode())
+        metric = deciding_metric(task, kept, annotations)
     model, recipe, format_ = key(artifact)
     unsealed = Accepted(
         model=model,
         recipe=recipe,
         format=format_,
         artifact_sha256=artifact.sha256,
-        weights_sha256=artifact.spec.weights.sha256,
+        weights_sha256=weights(artifact),
         classes=artifact.spec.classes,
         data=e.data,
         preprocessing=e.preprocessing,
@@ -133,10 +192,12 @@ def entry(artifact: Artifact, evaluation: Evaluation) -> Accepted:
         isa=golden.isa(),
         images=e.images,
         samples=samples(e),
-        right=right([p.label for p in e.predictions], best),
-        answers=base64.b64encode(zlib.compress(best.tobytes(), 9)).decode(),
+        right=right_count,
+        answers=packed,
         seal="",
         io=artifact.ends,
+        task=task,
+        metric=metric,
     )
     return dataclasses.replace(unsealed, seal=seal(unsealed))
 
@@ -160,30 +221,169 @@ def right(labels: Sequence[int], best: NDArray[np.generic]) -> int | None:
     return int((best[truth >= 0] == truth[truth >= 0]).sum()) if (truth >= 0).any() else None
 
 
+def deciding_metric(
+    task: str, predictions: Sequence[Prediction], annotations: Sequence[Annotation] | None
+) -> float | None:
+    """The task's first metric; None without annotations, or where they do not give it."""
+    if annotations is None:
+        return None
+    shelf = TASKS.load(task)
+    return shelf.metrics(predictions, annotations).get(shelf.METRICS[0].name)
+
+
 def answers(entry: Accepted) -> NDArray[np.int64]:
     """The best class of each image, int64 [images]; InputError for impossible answers."""
     if not 0 < entry.images <= _MOST_IMAGES:
         raise InputError(f"{' '.join(key(entry))} has {entry.images} images, which cannot be")
+    content = _unpack(entry, 2 * entry.images + 2)
     try:
-        compressed = base64.b64decode(entry.answers, validate=True)
-        # A few bytes can unpack to very many: the limit is the size of valid answers.
-        content = zlib.decompressobj().decompress(compressed, 2 * entry.images + 2)
         best = np.frombuffer(content, "<u2").astype(np.int64)
-    except (binascii.Error, zlib.error, ValueError) as error:
-        raise InputError(f"the answers of {' '.join(key(entry))} are damaged") from error
+    except ValueError as error:
+        raise _damaged(entry) from error
     if len(best) != entry.images or best.max() >= entry.classes:
         raise InputError(f"the answers of {' '.join(key(entry))} are not of its images and classes")
     return best
 
 
-def differences(entry: Accepted, artifact: Artifact, evaluation: Evaluation) -> list[str]:
+def rounded(predictions: Sequence[Prediction]) -> tuple[Prediction, ...]:
+    """Answers as a baseline keeps them: their numbers have six digits, and they have no labels."""
+    return tuple(
+        dataclasses.replace(
+            p,
+            label=-1,
+            scores=tuple(map(_round, p.scores)),
+            boxes=tuple(
+                (_round(left), _round(top), _round(right), _round(bottom))
+                for left, top, right, bottom in p.boxes
+            ),
+            values=tuple(map(_round, p.values)),
+        )
+        for p in predictions
+    )
+
+
+def predictions(entry: Accepted, evaluation: Evaluation) -> tuple[Prediction, ...]:
+    """The accepted answers of a task to the images of `evaluation`, in their order.
+
+    Raises:
+        InputError: impossible answers, or not such as those of the evaluation.
+    """
+    content = _unpack(entry, _MOST_BYTES)
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(entry) from error
+    where = f"the answers of {' '.join(key(entry))}"
+    count = len(evaluation.predictions)
+    if not isinstance(rows, list) or not len(rows) == entry.images == count:
+        raise InputError(f"{where} are not of its images and classes")
+    kept = []
+    boxes = TASKS.load(evaluation.task).ANNOTATION == "boxes"
+    for row, now in zip(rows, evaluation.predictions, strict=True):
+        if not isinstance(row, dict):
+            raise _damaged(entry)
+        one = records.decode(Prediction, row | {"sample": now.sample}, where)
+        if not _sound(one) or not (boxes or _alike(one, now, max(2, entry.classes))):
+            raise InputError(f"{where} are not of its images and classes")
+        kept.append(one)
+    return tuple(kept)
+
+
+def _round(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")
+
+
+def _json(kept: Sequence[Prediction]) -> str:
+    """Predictions without names, labels and what is empty.
+
+    InputError for numbers that are not finite, and for more than a baseline can hold.
+    """
+    if not all(map(_finite, kept)):
+        raise InputError("an answer that is no finite number cannot be accepted")
+    rows = [
+        {
+            name: value
+            for name, value in records.encode(p).items()
+            if value and name not in ("sample", "label")
+        }
+        for p in kept
+    ]
+    text = json.dumps(rows, separators=(",", ":"))
+    if len(text) > _MOST_BYTES:
+        raise InputError(
+            f"the answers to {units.several(len(kept), 'image')} take {units.size(len(text))}, and "
+            f"a baseline holds {units.size(_MOST_BYTES)}",
+            "give fewer images",
+        )
+    return text
+
+
+def _finite(p: Prediction) -> bool:
+    return all(map(math.isfinite, (*p.scores, *p.values, *(x for box in p.boxes for x in box))))
+
+
+def _sound(p: Prediction) -> bool:
+    """Whether the fields of a prediction can be those of an answer."""
+    upright = all(left <= right and top <= bottom for left, top, right, bottom in p.boxes)
+    return (
+        _finite(p)
+        and p.label == -1
+        and upright
+        and len(p.classes) == len(p.scores)
+        and len(p.boxes) in (0, len(p.classes))
+        and min(p.classes, default=0) >= 0
+        and (p.mask is None or _fills(p.mask))
+    )
+
+
+def _alike(one: Prediction, now: Prediction, classes: int) -> bool:
+    """Whether two answers without boxes are of one form, and the first has no more classes."""
+    sides = [
+        (len(p.classes), len(p.boxes), len(p.values), p.mask and p.mask.size) for p in (one, now)
+    ]
+    largest = max((*one.classes, *(one.mask.runs[::2] if one.mask else ())), default=0)
+    return sides[0] == sides[1] and largest < classes
+
+
+def _fills(mask: Mask) -> bool:
+    lengths = mask.runs[1::2]
+    whole = len(mask.runs) % 2 == 0 and min(*mask.size, *mask.runs) >= 0
+    return whole and sum(lengths) == mask.size[0] * mask.size[1]
+
+
+def _pack(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def _unpack(entry: Accepted, most: int) -> bytes:
+    """The content of `answers`, of which at most so many bytes are read."""
+    try:
+        compressed = base64.b64decode(entry.answers, validate=True)
+        # A few bytes can unpack to very many: the limit is the size of valid answers.
+        return zlib.decompressobj().decompress(compressed, most)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise _damaged(entry) from error
+
+
+def _damaged(entry: Accepted) -> InputError:
+    return InputError(f"the answers of {' '.join(key(entry))} are damaged")
+
+
+def differences(
+    entry: Accepted,
+    artifact: Artifact,
+    evaluation: Evaluation,
+    annotations: Sequence[Annotation] | None = None,
+) -> list[str]:
     """The differences that make a comparison with an entry void, each in words: now, then."""
     e = evaluation
+    if e.task != (entry.task or CLASSIFICATION):
+        return [f"task: {e.task}, not {entry.task or CLASSIFICATION}"]
     reasons = []
-    weights = artifact.spec.weights
-    if weights.sha256 != entry.weights_sha256:
-        digest, expected = weights.sha256[:12], entry.weights_sha256[:12] or "random ones"
-        reasons.append(f"weights: {weights.source} {digest}, not {expected}")
+    if weights(artifact) != entry.weights_sha256:
+        digest, expected = weights(artifact)[:12], entry.weights_sha256[:12] or "random ones"
+        source = artifact.spec.weights.source
+        reasons.append(f"weights: {source} {digest or 'of another tool'}, not {expected}")
     # Versions that did not write this field made no uint8 files.
     if artifact.ends != entry.io and (entry.io is not None or artifact.ends == "uint8"):
         reasons.append(f"io: {artifact.ends}, not {entry.io or 'int8 or float'}")
@@ -220,11 +420,24 @@ def differences(entry: Accepted, artifact: Artifact, evaluation: Evaluation) -> 
         now, then = getattr(e.target, name), getattr(entry.target, name)
         if now != then:
             reasons.append(f"{name}: {now}, not {then}")
-    if not reasons:
-        truth = [p.label for p in e.predictions]
-        if right(truth, answers(entry)) != entry.right:
-            reasons.append("labels of the images: they are not those that the baseline was made by")
+    if not reasons and not _same_truth(entry, e, annotations):
+        what = "labels" if entry.task is None else "annotations"
+        reasons.append(f"{what} of the images: they are not those that the baseline was made by")
     return reasons
+
+
+def _same_truth(
+    entry: Accepted, evaluation: Evaluation, annotations: Sequence[Annotation] | None
+) -> bool:
+    """Whether the accepted answers are as good as they were."""
+    if entry.task is None:
+        truth = [p.label for p in evaluation.predictions]
+        return right(truth, answers(entry)) == entry.right
+    if annotations is None or entry.metric is None:
+        # One of the two was made without labels, which is told elsewhere.
+        return True
+    metric = deciding_metric(entry.task, predictions(entry, evaluation), annotations)
+    return metric is not None and math.isclose(metric, entry.metric, rel_tol=1e-6)
 
 
 def _first_other(now: tuple[str, ...], then: tuple[str, ...]) -> str:

@@ -38,6 +38,7 @@ def each(
     paths: Sequence[Path],
     failures: Failures,
     *,
+    images: EvaluationImages | None = None,
     data: str | None = None,
     runtime: str | None = None,
     threads: int | None = None,
@@ -46,12 +47,16 @@ def each(
     compare: bool = True,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
-    """The evaluations by path; failures of single paths go to `failures`."""
+    """The evaluations by path; failures of single paths go to `failures`.
+
+    `images` takes the place of `data`, `overrides` and `task`, for a caller that reads annotations.
+    """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
-    images = EvaluationImages(data, overrides or Overrides(), task, reporter)
+    if images is None:
+        images = EvaluationImages(data, overrides or Overrides(), task, reporter)
     requested: dict[Path, Artifact] = {}
     for path in paths:
         with failures.of(path):

@@ -73,12 +73,13 @@ class MatchedBoxes:
     ) -> None:
         evaluator, classes = _evaluate(predictions, annotations)
         index = {name: k for k, name in enumerate(classes)}
-        # [N, classes] annotated boxes without crowds.
-        self._annotated = np.zeros((len(predictions), len(classes)), np.int64)
+        self.classes = tuple(classes)
+        # Boxes, without crowds.
+        self.annotated = np.zeros((len(predictions), len(classes)), np.int64)
         rows = []
         for found in filter(None, evaluator.evalImgs):
             image, k = found["image_id"], index[found["category_id"]]
-            self._annotated[image, k] += np.count_nonzero(found["gtIgnore"] == 0)
+            self.annotated[image, k] += np.count_nonzero(found["gtIgnore"] == 0)
             size = len(found["dtScores"])
             rows.append(
                 (
@@ -111,7 +112,7 @@ class MatchedBoxes:
         order = np.lexsort((place, alphabetical[image], -score, of_class))
         self._image, of_class = image[order], of_class[order]
         matched, ignored = matched[:, order], ignored[:, order]
-        size, classes = len(order), self._annotated.shape[1]
+        size, classes = len(order), self.annotated.shape[1]
         first_of_class = np.searchsorted(of_class, np.arange(classes))
 
         threshold, self._right = np.nonzero(matched & ~ignored)
@@ -131,7 +132,7 @@ class MatchedBoxes:
         The mean, over the recalls 0, 0.01, ..., 1, of the highest precision with this recall or
         more, as COCO defines it.
         """
-        annotated = counts @ self._annotated
+        annotated = counts @ self.annotated
         groups = self._thresholds * len(annotated)
         weights = counts[self._image[self._right]]
         until = np.cumsum(weights)
@@ -153,6 +154,10 @@ class MatchedBoxes:
         sums = np.bincount(self._group, highest * newly, minlength=groups)
         table = sums.reshape(self._thresholds, -1) / len(self._recalls)
         return np.where(annotated > 0, table, np.nan)
+
+    def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[C] the mean over the thresholds; NaN for a class that no counted image has."""
+        return np.asarray(self.precisions(counts).mean(axis=0))
 
     def metric(self, counts: NDArray[np.int64]) -> float:
         """The mean over the thresholds and over the classes that a counted image has."""

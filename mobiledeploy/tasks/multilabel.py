@@ -39,10 +39,16 @@ class LabelRanking:
 
     def __init__(self, chances: NDArray[np.float64], truth: NDArray[np.bool_]) -> None:
         self._ranking = Ranking(chances.T, truth.T)
+        self.classes = tuple(range(truth.shape[1]))
+        self.annotated = truth.astype(np.int64)
+
+    def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[C] the average precision; NaN for a class that no counted sample has."""
+        return self._ranking.average_precision(counts)
 
     def metric(self, counts: NDArray[np.int64]) -> float:
         """The mean average precision of the classes that a counted sample has."""
-        return _mean(self._ranking.average_precision(counts))
+        return _mean(self.of_classes(counts))
 
 
 def mismatch(outputs: Sequence[ModelOutput]) -> str:

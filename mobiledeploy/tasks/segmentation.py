@@ -34,7 +34,7 @@ SAME = 0.95
 
 
 class PixelCounts:
-    """The pixels of each sample and class: annotated, answered, and both; [N, C] each."""
+    """The pixels of each sample and annotated class: annotated, answered, and both; [N, C] each."""
 
     def __init__(
         self, predictions: Sequence[Prediction], annotations: Sequence[Annotation]
@@ -45,10 +45,12 @@ class PixelCounts:
         for n, (truth, answer) in enumerate(pairs):
             for table, values in zip(tables, (truth, answer, truth[truth == answer]), strict=True):
                 table[n] = np.bincount(values, minlength=classes)
-        self.annotated, self.answered, self.both = tables
+        columns = np.flatnonzero(tables[0].any(axis=0))
+        self.classes = tuple(columns.tolist())
+        self.annotated, self.answered, self.both = tables[:, :, columns]
 
-    def overlaps(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """[C]: pixels that are both / either, over the counted samples; NaN if none has it."""
+    def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[C] the IoU: pixels that are both / either; NaN where no counted sample has the class."""
         annotated, answered, both = (
             counts @ table for table in (self.annotated, self.answered, self.both)
         )
@@ -57,7 +59,7 @@ class PixelCounts:
 
     def metric(self, counts: NDArray[np.int64]) -> float:
         """The mean of the overlaps over the classes that a counted sample has."""
-        overlaps = self.overlaps(counts)
+        overlaps = self.of_classes(counts)
         known = overlaps[np.isfinite(overlaps)]
         return float(known.mean()) if known.size else float("nan")
 

@@ -16,9 +16,18 @@ from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import leases, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
-from mobiledeploy.core.plugins import REPORTS
+from mobiledeploy.core.plugins import REPORTS, TASKS
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import Artifact, ChannelOrder, Evaluation, NamedWarning, Report, Resize
+from mobiledeploy.core.types import (
+    Annotation,
+    Artifact,
+    ChannelOrder,
+    Evaluation,
+    Metric,
+    NamedWarning,
+    Report,
+    Resize,
+)
 from mobiledeploy.steps import arguments, evaluations
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps.accuracy_check import (
@@ -29,10 +38,13 @@ from mobiledeploy.steps.accuracy_check import (
     unlabelled,
 )
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Overrides, Triple
-from mobiledeploy.steps.baseline import Accepted, Baseline
+from mobiledeploy.steps.baseline import CLASSIFICATION, Accepted, Baseline
 from mobiledeploy.steps.defaults import BASELINE, UNLABELLED_FLIPS
+from mobiledeploy.steps.evaluation_images import EvaluationImages
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.reporters import PythonReporter
+from mobiledeploy.steps.task_check import TaskCheck, reference
+from mobiledeploy.steps.task_judge import Resolution, TaskJudge
 from mobiledeploy.store.database import Store
 
 TITLE = "mobiledeploy check"
@@ -46,7 +58,9 @@ class BaselineChange(Record):
     """An entry of a written baseline; `flips` is the number of changed answers, of `images`.
 
     So many images can decide a margin above `decides`, a fraction of lost top-1, or of changed
-    answers without labels.
+    answers without labels. Of a task other than classification, `metric` is what decides,
+    `metric_before` and `metric_now` are its values, and `decides` is a fraction of it or of its
+    bound.
     """
 
     model: str
@@ -59,6 +73,20 @@ class BaselineChange(Record):
     artifact_before: str | None
     artifact_sha256: str
     decides: float
+    task: str = CLASSIFICATION
+    metric: Metric | None = None
+    metric_before: float | None = None
+    metric_now: float | None = None
+
+    def figures(self) -> tuple[str, str, str]:
+        """What decides, for people: its name, its value before and now."""
+        if self.metric is None:
+            return "top-1", units.percent(self.top1_before, 2), units.percent(self.top1, 2)
+        before, now = (
+            units.metric(value, self.metric.unit, 2)
+            for value in (self.metric_before, self.metric_now)
+        )
+        return self.metric.title, before, now
 
 
 @dataclass(frozen=True)
@@ -70,15 +98,16 @@ class BaselineUpdate(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each written entry."""
-        headers = ("model", "recipe", "format", "images", "top-1 before", "top-1", "flips")
+        plain = all(change.metric is None for change in self.changes)
+        what = "top-1" if plain else "metric"
+        headers = ("model", "recipe", "format", "images", f"{what} before", what, "flips")
         rows = tuple(
             (
                 change.model,
                 change.recipe,
                 change.format,
                 str(change.images),
-                units.percent(change.top1_before, 2),
-                units.percent(change.top1, 2),
+                *_cells(change),
                 "–" if change.flips is None else str(change.flips),
             )
             for change in self.changes
@@ -86,11 +115,17 @@ class BaselineUpdate(Record):
         return (Table(headers, rows, self.baseline),)
 
 
+def _cells(change: BaselineChange) -> tuple[str, str]:
+    title, before, now = change.figures()
+    return before, now if change.metric is None else f"{title} {now}"
+
+
 def check(
     artifacts: AnyPaths,
     *,
     baseline: AnyPath = DEFAULT,
     data: AnyPath | None = None,
+    task: str | None = None,
     margin: float = MARGIN,
     float_margin: float = FLOAT_MARGIN,
     floor: float | None = None,
@@ -117,12 +152,14 @@ def check(
         >>> [check.outcome for check in report.checks]
 
     Args:
-        artifacts: one file or several, with their records beside them.
+        artifacts: one file or several, of `export` or of any other tool.
         baseline: a file of `update_baseline`.
         data: images, as for `evaluate`; they must be those of the baseline.
-        margin: how many points of top-1 (percent) may be lost against the accepted artifact.
+        task: a name of `tasks/`, as for `evaluate`.
+        margin: how many points of top-1 (percent) may be lost against the accepted artifact; of
+            another task, of its first metric, or of its bound.
         float_margin: how many points may be lost against the accepted float32 artifact.
-        floor: the least top-1 in percent.
+        floor: the least top-1, or first metric, in percent.
         max_flips: how many answers may change, in percent; the default is 5 with `no_labels`, else
             any.
         no_labels: judges only by the number of changed answers.
@@ -163,6 +200,7 @@ def check(
         paths,
         baseline,
         source,
+        task or "",
         limits,
         not no_labels,
         on_inconclusive,
@@ -180,6 +218,7 @@ def _report(
     paths: Sequence[Path],
     baseline: Path,
     data: str | None,
+    task: str,
     limits: GateLimits,
     labelled: bool,
     on_inconclusive: Literal["fail", "warn"],
@@ -192,7 +231,7 @@ def _report(
     by_path = _load(paths, failures)
     if not by_path:
         failures.check()
-    update = _update_line(paths, baseline, data, runtime, overrides, labelled)
+    update = _update_line(paths, baseline, data, task, runtime, overrides, labelled)
     baseline_ = baselines.read(baseline, update)
     entries = {baselines.key(entry): entry for entry in baseline_.accepted}
     artifacts: dict[Path, Artifact] = {}
@@ -205,14 +244,14 @@ def _report(
                 )
             artifacts[path] = artifact
     results: dict[Path, Evaluation] = {}
+    images = EvaluationImages(data, overrides, task, reporter)
     if artifacts:
         results = evaluations.each(
             tuple(artifacts),
             failures,
-            data=data,
+            images=images,
             runtime=runtime,
             threads=threads,
-            overrides=overrides,
             compare=False,
             reporter=reporter,
         )
@@ -221,15 +260,25 @@ def _report(
         artifact = artifacts[path]
         entry = entries[baselines.key(artifact)]
         with failures.of(path):
-            reasons = baselines.differences(entry, artifact, evaluation)
+            annotations = _annotations(images, artifact, evaluation, labelled)
+            reasons = baselines.differences(entry, artifact, evaluation, annotations)
             if reasons:
+                other_task = evaluation.task != (entry.task or CLASSIFICATION) and not task
                 raise InputError(
                     f"{path} cannot be compared with {baseline}: {'; '.join(reasons)}",
-                    f"if that is meant, run {update}",
+                    f"--task {entry.task or CLASSIFICATION}, or if that is meant, run {update}"
+                    if other_task
+                    else f"if that is meant, run {update}",
                 )
-            anchor = _float_anchor(entries, artifact, evaluation)
-            one = ArtifactCheck(path, artifact, evaluation, entry, anchor, limits, labelled)
-            checks.append(one.check(reporter))
+            anchor = _float_anchor(entries, artifacts, artifact, evaluation)
+            judged = labelled and _judged(evaluation.task, anchor)
+            one = ArtifactCheck(path, artifact, evaluation, entry, anchor, limits, judged)
+            if evaluation.task == CLASSIFICATION:
+                checks.append(one.check(reporter))
+                continue
+            if anchor and not TASKS.load(evaluation.task).ANNOTATION:
+                annotations = reference(anchor, evaluation)
+            checks.append(TaskCheck(one, annotations).check(reporter))
     with Store.keeping(reporter) as store:
         for check_ in checks:
             for verdict in check_.verdicts:
@@ -244,6 +293,7 @@ def update_baseline(
     *,
     baseline: AnyPath = DEFAULT,
     data: AnyPath | None = None,
+    task: str | None = None,
     margin: float = MARGIN,
     max_flips: float | None = None,
     no_labels: bool = False,
@@ -270,10 +320,11 @@ def update_baseline(
         >>> md.update_baseline("build/int8_best.tflite", baseline="accuracy.json")
 
     Args:
-        artifacts: one file or several, with their records beside them.
+        artifacts: one file or several, of `export` or of any other tool.
         baseline: the file; keep it under version control.
         data: images, as for `evaluate`.
-        margin: the margin of later checks, in points of top-1 (percent).
+        task: a name of `tasks/`, as for `evaluate`.
+        margin: the margin of later checks, in points of top-1 (percent) or of the task's metric.
         max_flips: with `no_labels`, the limit of later checks, in percent of the answers.
         no_labels: accepts the answers without labels.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
@@ -303,44 +354,60 @@ def update_baseline(
     by_path = _load(paths, failures)
     failures.check()
     records.need_folder(baseline)
-    line = _update_line(paths, baseline, source, runtime, overrides, labelled)
+    line = _update_line(paths, baseline, source, task, runtime, overrides, labelled)
     entries = _entries(baseline, line)
     anchors = {}
     for path, artifact in by_path.items():
         sibling = evaluations.float_sibling(path, artifact, by_path, reporter)
-        if sibling and sibling[0] not in by_path and sibling[1].format == artifact.format:
+        if (
+            sibling
+            and sibling[0] not in by_path
+            and sibling[1].format == artifact.format
+            and baselines.weights(sibling[1]) == baselines.weights(artifact)
+        ):
             anchors[sibling[0]] = sibling[1]
     everything = by_path | anchors
+    images = EvaluationImages(source, overrides, task or "", reporter)
     results = evaluations.each(
         tuple(everything),
         failures,
-        data=source,
+        images=images,
         runtime=runtime,
         threads=threads,
-        overrides=overrides,
         compare=False,
         reporter=reporter,
     )
     failures.check()
     new_entries: dict[baselines.Key, Accepted] = {}
-    changes = []
-    for (path, artifact), evaluation in zip(everything.items(), results.values(), strict=True):
-        if labelled and any(p.label < 0 for p in evaluation.predictions):
+    changes: dict[Path, BaselineChange] = {}
+    resolutions: dict[Path, Resolution | None] = {}
+    # Float files first: other files are judged by them.
+    order = sorted(results, key=lambda path: everything[path].recipe.name != "float32")
+    for path in order:
+        artifact, evaluation = everything[path], results[path]
+        annotations = _annotations(images, artifact, evaluation, labelled)
+        if labelled and _lacks_labels(evaluation, annotations):
             raise UsageError(unlabelled(evaluation, path), "--no-labels accepts the answers alone")
         before = entries.get(baselines.key(artifact))
-        comparable = before and not baselines.differences(before, artifact, evaluation)
+        comparable = before and not baselines.differences(before, artifact, evaluation, annotations)
         if path in anchors and comparable:
             continue
-        after = baselines.entry(artifact, evaluation)
+        anchor = _float_anchor(entries | new_entries, everything, artifact, evaluation)
+        judged = labelled and _judged(evaluation.task, anchor)
+        if anchor and judged and not TASKS.load(evaluation.task).ANNOTATION:
+            annotations = reference(anchor, evaluation)
+        after = baselines.entry(artifact, evaluation, annotations)
         new_entries[baselines.key(artifact)] = after
-        changes.append(_change(before, after, bool(comparable), labelled))
-    if warning := _undecided(changes, limits, labelled):
+        resolutions[path] = _resolution(after, evaluation, annotations) if judged else None
+        changes[path] = _change(before, after, evaluation, bool(comparable), resolutions[path])
+    ordered = [path for path in everything if path in changes]
+    if warning := _undecided([(changes[p], resolutions[p]) for p in ordered], limits):
         reporter.warn(warning)
     name = records.sha256(str(baseline.resolve()).encode())[:16]
     with leases.hold(f"baseline-{name}", exclusive=True, reporter=reporter):
         entries = _entries(baseline, line) | new_entries
         baselines.write(baseline, Baseline(tuple(entries.values())))
-    return BaselineUpdate(str(baseline), tuple(changes))
+    return BaselineUpdate(str(baseline), tuple(changes[path] for path in ordered))
 
 
 def _limits(
@@ -393,6 +460,7 @@ def _update_line(
     paths: Sequence[Path],
     baseline: Path,
     data: str | None,
+    task: str | None,
     runtime: str | None,
     overrides: Overrides | None,
     labelled: bool,
@@ -400,7 +468,12 @@ def _update_line(
     """The command that accepts these artifacts, on the same images with the same preprocessing."""
     argv = ["mobiledeploy", "check", *map(str, paths), "--baseline", str(baseline)]
     argv += [] if labelled else ["--no-labels"]
-    options = {"data": data, "runtime": runtime, **vars(overrides or Overrides())}
+    options = {
+        "data": data,
+        "task": task or None,
+        "runtime": runtime,
+        **vars(overrides or Overrides()),
+    }
     if options["labels"] is not None:
         # The name of the labels' file is not known here.
         options["labels"] = "FILE"
@@ -411,17 +484,51 @@ def _update_line(
     return shlex.join([*argv, "--update-baseline"])
 
 
+def _annotations(
+    images: EvaluationImages, artifact: Artifact, evaluation: Evaluation, labelled: bool
+) -> Sequence[Annotation] | None:
+    """What the data says of the predicted samples; None if it says nothing, or is not asked."""
+    kind = TASKS.load(evaluation.task).ANNOTATION
+    if evaluation.task == CLASSIFICATION or not labelled or not kind:
+        return None
+    return images.of(artifact).annotations(evaluation.predictions, kind)
+
+
+def _judged(task: str, anchor: Accepted | None) -> bool:
+    """Whether answers can be judged: a task without annotations needs an accepted float model."""
+    return bool(TASKS.load(task).ANNOTATION) or anchor is not None
+
+
+def _lacks_labels(evaluation: Evaluation, annotations: Sequence[Annotation] | None) -> bool:
+    if evaluation.task == CLASSIFICATION:
+        return any(p.label < 0 for p in evaluation.predictions)
+    return bool(TASKS.load(evaluation.task).ANNOTATION) and annotations is None
+
+
 def _float_anchor(
-    entries: dict[baselines.Key, Accepted], artifact: Artifact, evaluation: Evaluation
+    entries: dict[baselines.Key, Accepted],
+    by_path: dict[Path, Artifact],
+    artifact: Artifact,
+    evaluation: Evaluation,
 ) -> Accepted | None:
-    """The accepted float model on the same images, preferably of the same format."""
+    """The accepted float model on the same images, preferably of the same format.
+
+    Files of other tools do not say which model they are of: the float file must be among `by_path`.
+    """
     if artifact.recipe.name == "float32":
         return None
-    model = artifact.spec.name
+    models = {artifact.spec.name}
+    if baselines.of_another_tool(artifact):
+        models = {
+            other.spec.name
+            for other in by_path.values()
+            if baselines.of_another_tool(other) and evaluations.same_model(other, artifact)
+        }
     fits = [
         entry
         for entry in entries.values()
-        if (entry.model, entry.recipe) == (model, "float32")
+        if (entry.model in models and entry.recipe == "float32")
+        and (entry.task or CLASSIFICATION) == evaluation.task
         and (entry.data.identity, entry.samples, entry.classes, entry.images)
         == (
             evaluation.data.identity,
@@ -429,42 +536,86 @@ def _float_anchor(
             artifact.spec.classes,
             evaluation.images,
         )
-        and entry.weights_sha256 == artifact.spec.weights.sha256
+        and entry.weights_sha256 == baselines.weights(artifact)
         and entry.preprocessing.labels == evaluation.preprocessing.labels
     ]
     return min(fits, key=lambda e: (e.format != artifact.format, e.format), default=None)
 
 
+def _resolution(
+    entry: Accepted, evaluation: Evaluation, annotations: Sequence[Annotation] | None
+) -> Resolution:
+    """What margin the samples can decide; UsageError if annotations say nothing of the metric."""
+    if entry.task is None:
+        return Resolution(gate.least_margin(entry.images), entry.images, 1.0)
+    assert annotations is not None
+    return TaskJudge(evaluation, annotations).resolution(evaluation.predictions)
+
+
 def _undecided(
-    changes: Sequence[BaselineChange], limits: GateLimits, labelled: bool
+    changes: Sequence[tuple[BaselineChange, Resolution | None]], limits: GateLimits
 ) -> NamedWarning | None:
     """A warning if the fewest images can never decide the margin, with a margin that they can."""
-    if not changes:
+    short = [
+        (change, resolution)
+        for change, resolution in changes
+        if change.decides >= _margin(resolution, limits)
+    ]
+    if not short:
         return None
-    one = min(changes, key=lambda change: change.images)
-    margin = limits.margin if labelled else limits.max_flips or UNLABELLED_FLIPS
-    if one.decides < margin:
-        return None
-    percent = f"{100 * margin:g}"
-    question = f"{percent} % of top-1 lost" if labelled else f"{percent} % of answers changed"
-    option = "--margin" if labelled else "--max-flips"
-    least = points(one.decides)
+    one, resolution = max(short, key=lambda pair: pair[0].decides)
+    margin = _margin(resolution, limits)
+    least = f"{points(one.decides):g}"
+    lost = f"of {_decided_by(one)} lost"
+    option, what = ("--margin", lost) if resolution else ("--max-flips", "of answers changed")
     # Without labels the bound is exact: (1 - margin)^n < 5 %.
-    image_count = gate.unflipped(margin) if labelled else gate.flips_needed(0, one.images, margin)
+    image_count = (
+        resolution.needed(margin) if resolution else gate.flips_needed(0, one.images, margin)
+    )
+    takes = (
+        f"that takes {image_count:,} without a single change"
+        if image_count
+        else "a few of them carry all of some class"
+    )
     return NamedWarning(
         "too-few-images",
-        f"{units.several(one.images, 'image')} can never decide {question}: that takes "
-        f"{image_count:,} without a single change",
-        f"give more images, or {option} {least:g} or more",
+        f"{units.several(one.images, 'image')} can never decide {100 * margin:g} % {what}: {takes}",
+        f"give more images, or {option} {least} or more",
     )
 
 
+def _margin(resolution: Resolution | None, limits: GateLimits) -> float:
+    return limits.margin if resolution else limits.max_flips or UNLABELLED_FLIPS
+
+
+def _decided_by(change: BaselineChange) -> str:
+    """What a loss is a share of: an error has a bound for that."""
+    if change.metric is None:
+        return "top-1"
+    mean = TASKS.load(change.task).GATE == "mean"
+    return f"the bound of {change.metric.title}" if mean else change.metric.title
+
+
 def _change(
-    before: Accepted | None, after: Accepted, comparable: bool, labelled: bool
+    before: Accepted | None,
+    after: Accepted,
+    evaluation: Evaluation,
+    comparable: bool,
+    resolution: Resolution | None,
 ) -> BaselineChange:
-    flips = None
-    if before and comparable:
+    flips = metric = None
+    task = TASKS.load(evaluation.task)
+    if before and comparable and after.task is None:
         flips = int((baselines.answers(before) != baselines.answers(after)).sum())
+    elif before and comparable:
+        pairs = zip(
+            baselines.predictions(before, evaluation),
+            baselines.rounded(evaluation.predictions),
+            strict=True,
+        )
+        flips = sum(not task.agrees(*pair) for pair in pairs)
+    if after.task is not None:
+        metric = task.METRICS[0]
     return BaselineChange(
         model=after.model,
         recipe=after.recipe,
@@ -475,5 +626,9 @@ def _change(
         flips=flips,
         artifact_before=before.artifact_sha256 if before else None,
         artifact_sha256=after.artifact_sha256,
-        decides=(gate.least_margin if labelled else gate.least_flips)(after.images),
+        decides=resolution.margin if resolution else gate.least_flips(after.images),
+        task=evaluation.task,
+        metric=metric,
+        metric_before=before.metric if before and before.task == after.task else None,
+        metric_now=after.metric,
     )
