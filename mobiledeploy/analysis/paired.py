@@ -16,6 +16,7 @@ benchmarks/gate_statistics.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,8 @@ GRAIN = 1000
 class PairedLoss:
     """What is lost on `n` samples, in units of the metric, with one-sided 95 % bounds.
 
-    `deviation` is of one sample's part in the loss. `weight` is how much of the metric the heaviest
-    sample carries, as a multiple of 1 / n: 1 in a plain mean.
+    `deviation` is of one sample's part in the loss. `weight` is how much of the metric a sample of
+    the heaviest class carries, as a multiple of 1 / n: 1 in a plain mean.
     """
 
     loss: float
@@ -97,10 +98,12 @@ def corpus_bounds(
         candidate: those of the candidate to the same samples.
         n: the number of samples.
         seed: equal seeds give equal bounds; from the data, so that nobody can choose it.
-        share: the largest part of the metric that one sample carries. The default is 1 / n, which
-            is right where all samples weigh the same. An AUC of 50 positives and 950 negatives
-            loses 1 / 50 with one positive; a mean over classes depends most on samples of rare
-            ones.
+        share: how much of the metric one sample carries, of the class whose samples carry most;
+            from 1 / n to 1. The default is 1 / n, which is right where all weigh the same. An AUC
+            of 50 positives and 950 negatives loses 1 / 50 with one positive. A mean over classes is
+            of the sizes [n, classes] of what is annotated: of a class, sum(sizes^2) / sum(sizes)^2
+            / classes, the share of the sample in which an average part of the class lies. An IoU of
+            u loses u (1 + u) of that, since what is covered instead is wrong too.
 
     Raises:
         ValueError: no sample, a share that is not between 1 / n and 1, or a metric of NaN.
@@ -110,8 +113,8 @@ def corpus_bounds(
     weight = 1.0 if share is None else share * n
     if not 1 - 1e-9 <= weight <= n * (1 + 1e-9):
         raise ValueError(f"a share of {share} with {n} samples")
-    counts, added = draws(n, seed)
-    losses = np.array([accepted.metric(row) - candidate.metric(row) for row in counts])
+    rows = [(accepted.metric(c) - candidate.metric(c), part) for c, part in draws(n, seed)]
+    losses, added = np.array(rows).T
     equal = np.ones(n, np.int64)
     loss = accepted.metric(equal) - candidate.metric(equal)
     if not (math.isfinite(loss) and np.isfinite(losses).all()):
@@ -124,14 +127,16 @@ def corpus_bounds(
     return PairedLoss(float(loss), max(-1.0, lower), min(1.0, upper), n, deviation, weight)
 
 
-def draws(n: int, seed: int, count: int = DRAWS) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts [count, n] of the samples in each draw, and the share [count] of the added one.
+def draws(n: int, seed: int) -> Iterator[tuple[NDArray[np.int64], float]]:
+    """Of each of `DRAWS` draws the counts [n] of the samples, and the share of the added one.
 
     The counts of a draw over their sum are uniform on the simplex (Rubin 1981), as exponential
     variables are; whole ones, geometric, are the same to a part in `GRAIN`.
     """
-    counts = np.random.default_rng(seed).geometric(1 / GRAIN, (count, n + 1))
-    return counts[:, :n], counts[:, n] / counts.sum(axis=1)
+    dice = np.random.default_rng(seed)
+    for _ in range(DRAWS):
+        counts = dice.geometric(1 / GRAIN, n + 1)
+        yield counts[:n], float(counts[n] / counts.sum())
 
 
 def outcome(loss: PairedLoss, margin: float) -> Outcome:
