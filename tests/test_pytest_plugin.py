@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.steps.baseline import Baseline
 from tests.figures import of_another_file
+from tests.lite import Lite
 
 pytest_plugins = ["pytester"]
 
@@ -145,6 +147,18 @@ def test_the_action_annotates_and_tells_its_exit_code(exported, here):
     assert (here / "check.xml").exists()
     assert (here / "output").read_text().split() == ["exit-code=6", "exit-code=3", "exit-code=0"]
     assert "❓ inconclusive" in (here / "summary.md").read_text()
+
+
+def test_the_action_takes_files_of_other_tools(here):
+    """Such a file has no record: what a person says of it reaches the command."""
+    b = Lite()
+    axes, image = b.constant([1, 2], np.int32), b.input((1, 8, 8, 3))
+    means = b.op("MEAN", [image, axes], (1, 3), options="ReducerOptions")
+    (here / "model.tflite").write_bytes(b.file(means))
+    given = {"DATA": "photos", "BASELINE": "b.json", "TASK": "embedding"}
+    done = action(here, "model.tflite", **given, INPUT_RANGE="-1,1", MEAN="-0.5,0,0")
+    assert done.returncode == 6, done.stderr
+    assert "--task embedding --input-range -1,1 --mean -0.5,0,0 --update-baseline" in done.stderr
 
 
 def test_an_input_of_the_action_cannot_run_anything(here):

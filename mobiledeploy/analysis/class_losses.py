@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
 from mobiledeploy.analysis import gate
@@ -55,13 +55,18 @@ class ClassLoss:
     regressed: bool
 
 
-def heaviest(annotated: ArrayLike) -> float:
-    """The largest part of a mean over classes that one sample carries.
+def heaviest(corpus: ClassCorpus) -> float:
+    """How much of the mean one sample carries, of the class whose samples carry most.
 
-    Args:
-        annotated: [N, C] how much each sample has of each class; classes without any do not count.
+    It is the share of the sample in which an average part of the class lies, as
+    `paired.corpus_bounds` takes it; at least 1 / N. Classes without annotations do not count.
     """
-    return float(np.mean(_shares(annotated), axis=1).max())
+    shares, there = _shares(corpus.annotated)
+    shares /= shares.shape[1]
+    lost = shares * np.asarray(corpus.worth)[there]
+    of_class = (shares * lost).sum(axis=0) / shares.sum(axis=0)
+    of_sample = (shares.sum(axis=1) * lost.sum(axis=1)).sum()
+    return float(np.clip(max(of_class.max(), of_sample), 1 / len(shares), 1))
 
 
 def class_losses(
@@ -71,7 +76,7 @@ def class_losses(
 
     A sample that is wholly gained is added to each draw, as in `paired`: of ten samples the draws
     alone would be too sure. With it the loss L of a draw stays above 0 with the probability
-    1 - exp(-L / s), where s is the share of the class that its heaviest sample has. The mean of
+    1 - exp(-L / s), where s is what its heaviest sample can bring the class. The mean of
     exp(-L / s) over the draws is p. Of large classes 2,000 draws do not show how thin the tail is,
     so p is at least that of a normal distribution with this mean and deviation.
 
@@ -88,7 +93,10 @@ def class_losses(
     small = int(np.count_nonzero(samples)) - len(supported)
     if not len(supported):
         return (), small
-    shares = _shares(annotated[:, supported]).max(axis=0)
+    shares, there = _shares(annotated)
+    largest = np.zeros(len(there))
+    largest[there] = shares.max(axis=0)
+    shares = (largest * np.maximum(accepted.corpus.worth, 1))[supported]
     losses = (accepted.draws - candidate.draws)[:, supported]
     drawn = np.exp(-np.maximum(losses, 0) / shares).mean(axis=0)
     spread = np.hypot(losses.std(axis=0), shares)
@@ -109,8 +117,8 @@ def class_losses(
     ), small
 
 
-def _shares(annotated: ArrayLike) -> NDArray[np.float64]:
-    """[N, C]: the share of each annotated class that a sample has."""
-    table = np.asarray(annotated, np.float64)
-    whole = table.sum(axis=0)
-    return np.asarray(table[:, whole > 0] / whole[whole > 0])
+def _shares(annotated: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """[N, annotated classes] the share of each that a sample has; [C] which are annotated."""
+    whole = annotated.sum(axis=0)
+    there = whole > 0
+    return annotated[:, there] / whole[there], there

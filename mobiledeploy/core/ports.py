@@ -84,10 +84,12 @@ class ClassCorpus(Corpus, Protocol):
     Attributes:
         classes: the class of each column.
         annotated: [N, C] how much each sample has of a class: pixels, boxes, or the label.
+        worth: [C] what a class loses for each share of its annotations that is lost.
     """
 
     classes: tuple[int, ...]
     annotated: NDArray[np.int64]
+    worth: NDArray[np.float64]
 
     def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C]: the metric of each class, samples counted as in `metric`; NaN without any of it."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import gate
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.types import (
@@ -28,6 +29,7 @@ from mobiledeploy.steps import golden
 from mobiledeploy.steps.baseline import Accepted, of_another_tool
 from mobiledeploy.steps.defaults import UNLABELLED_FLIPS
 
+_ANNOTATIONS = {"boxes": "boxes", "mask": "masks", "values": "targets"}
 # The most pairs of classes that a check lists.
 _PAIRS = 10
 
@@ -325,7 +327,9 @@ def enough_images(image_count: int | None, n: int) -> str:
 def unlabelled(evaluation: Evaluation, path: Path) -> str:
     """Why there are no labels to judge by."""
     messages = (d.message for d in evaluation.warnings if d.name == "labels-do-not-fit")
-    return next(messages, f"{evaluation.data.source} has no labels for {path}")
+    kind = TASKS.load(evaluation.task).ANNOTATION
+    what = _ANNOTATIONS.get(kind, "labels")
+    return next(messages, f"{evaluation.data.source} has no {what} for {path}")
 
 
 def top1_share(entry: Accepted) -> float | None:

@@ -34,10 +34,12 @@ class TaskCheck:
     """One artifact of a task beside its entry in the baseline.
 
     `annotations` are what its answers are judged by. None where there is nothing to judge by.
+    `names` are the data's names of the classes.
     """
 
     common: ArtifactCheck
     annotations: Sequence[Annotation] | None
+    names: Sequence[str]
 
     def check(self, reporter: Reporter) -> Check:
         """All verdicts; UsageError without annotations, unless only changes are to be judged."""
@@ -138,8 +140,8 @@ class TaskCheck:
         return Verdict("class", name, kind, change.loss, None, margin, change.n, None, line)
 
     def _name_of(self, index: int) -> str:
-        labels = self.common.evaluation.preprocessing.labels or self.common.evaluation.data.labels
-        return labels[index] if index < len(labels) else str(index)
+        names = self.common.evaluation.preprocessing.labels or self.names
+        return names[index] if index < len(names) else str(index)
 
 
 def reference(anchor: Accepted, evaluation: Evaluation) -> tuple[Annotation, ...]:

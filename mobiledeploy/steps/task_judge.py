@@ -126,7 +126,7 @@ class JudgedAnswers:
     def heaviest(self) -> float | None:
         """The largest part of the metric that one sample carries; None if all carry the same."""
         if self._task.GATE == "corpus" and isinstance(self.corpus, DrawnClasses):
-            return class_losses.heaviest(self.corpus.corpus.annotated)
+            return class_losses.heaviest(self.corpus.corpus)
         return None
 
 

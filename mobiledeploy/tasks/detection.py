@@ -74,6 +74,7 @@ class MatchedBoxes:
         evaluator, classes = _evaluate(predictions, annotations)
         index = {name: k for k, name in enumerate(classes)}
         self.classes = tuple(classes)
+        self.worth = np.ones(len(classes))
         # Boxes, without crowds.
         self.annotated = np.zeros((len(predictions), len(classes)), np.int64)
         rows = []

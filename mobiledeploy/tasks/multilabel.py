@@ -41,6 +41,7 @@ class LabelRanking:
         self._ranking = Ranking(chances.T, truth.T)
         self.classes = tuple(range(truth.shape[1]))
         self.annotated = truth.astype(np.int64)
+        self.worth = np.ones(truth.shape[1])
 
     def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C] the average precision; NaN for a class that no counted sample has."""

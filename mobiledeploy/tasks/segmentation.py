@@ -48,6 +48,9 @@ class PixelCounts:
         columns = np.flatnonzero(tables[0].any(axis=0))
         self.classes = tuple(columns.tolist())
         self.annotated, self.answered, self.both = tables[:, :, columns]
+        whole = self.of_classes(np.ones(len(pairs), np.int64))
+        # What is covered instead of a lost pixel is wrong too.
+        self.worth = whole * (1 + whole)
 
     def of_classes(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C] the IoU: pixels that are both / either; NaN where no counted sample has the class."""

@@ -278,7 +278,8 @@ def _report(
                 continue
             if anchor and not TASKS.load(evaluation.task).ANNOTATION:
                 annotations = reference(anchor, evaluation)
-            checks.append(TaskCheck(one, annotations).check(reporter))
+            names = images.of(artifact).samples.classes
+            checks.append(TaskCheck(one, annotations, names).check(reporter))
     with Store.keeping(reporter) as store:
         for check_ in checks:
             for verdict in check_.verdicts:

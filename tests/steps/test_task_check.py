@@ -10,28 +10,34 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from PIL import Image
 
 from mobiledeploy.analysis import masks
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Annotation, Check, Report, Verdict
+from mobiledeploy.core.plugins import REPORTS
+from mobiledeploy.core.types import Annotation, Check, Evaluation, Prediction, Report, Verdict
 from mobiledeploy.datasets.npz import Npz
 from mobiledeploy.steps import baseline as baselines
-from mobiledeploy.steps.baseline import Baseline
+from mobiledeploy.steps.baseline import Accepted, Baseline
 from mobiledeploy.verbs.check import BaselineUpdate, check, update_baseline
+from tests import figures, warm
+from tests.conftest import REPOSITORY
 from tests.figures import resealed
 from tests.lite import Lite
 
 SIDE = 8
-N = 400
+N = 300
 GRAY = 40
 
 
@@ -263,8 +269,6 @@ def failed_classes(found: Check) -> set[str]:
 def other_bytes(content: bytes) -> bytes:
     """The same model in another file: its digest says nothing of its answers."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    import flatbuffers
-
     model.description = "the same"
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
@@ -360,7 +364,7 @@ def test_a_small_loss_in_few_images_is_inconclusive_with_the_number_that_would_d
     one = verdict(found, "metric")
     assert (found.outcome, one.outcome) == ("inconclusive", "inconclusive")
     assert one.needed > N
-    assert f"about {one.needed:,} images like these would decide (400 here)" in one.line
+    assert f"about {one.needed:,} images like these would decide (300 here)" in one.line
 
 
 # Limits
@@ -524,6 +528,17 @@ def packed(rows: object) -> str:
     return base64.b64encode(zlib.compress(json.dumps(rows).encode())).decode()
 
 
+def known(one: Case) -> tuple[Accepted, Evaluation]:
+    """The accepted entry of a case, and an evaluation with the same answers."""
+    (entry,) = records.loads(Baseline, one.data.with_suffix(".json").read_text()).accepted
+    rows = json.loads(zlib.decompress(base64.b64decode(entry.answers)))
+    answers = tuple(
+        records.decode(Prediction, row | {"sample": str(n)}) for n, row in enumerate(rows)
+    )
+    plain = figures.evaluation()
+    return entry, dataclasses.replace(plain, task=one.task, predictions=answers)
+
+
 BOX = {"classes": [0], "scores": [0.5], "boxes": [[0, 0, 1, 1]]}
 
 
@@ -551,14 +566,13 @@ BOX = {"classes": [0], "scores": [0.5], "boxes": [[0, 0, 1, 1]]}
         ("segmentation", {}),
     ],
 )
-def test_an_answer_that_cannot_be_is_refused_even_with_a_seal(judged, accepted, here, task, row):
-    one = accepted(task)
-    (known,) = records.loads(Baseline, one.data.with_suffix(".json").read_text()).accepted
-    rows = json.loads(zlib.decompress(base64.b64decode(known.answers)))
+def test_an_answer_that_cannot_be_is_refused(accepted, task, row):
+    entry, evaluation = known(accepted(task))
+    rows = json.loads(zlib.decompress(base64.b64decode(entry.answers)))
+    assert len(baselines.predictions(entry, evaluation)) == N
     rows[3] = row
-    resealed(one.data.with_suffix(".json"), here / "other.json", answers=packed(rows))
     with pytest.raises(InputError, match=f"the answers of {task} float32 tflite"):
-        judged(task, one.accepted(), baseline=here / "other.json")
+        baselines.predictions(dataclasses.replace(entry, answers=packed(rows)), evaluation)
 
 
 @pytest.mark.parametrize(
@@ -575,9 +589,15 @@ def test_an_answer_that_cannot_be_is_refused_even_with_a_seal(judged, accepted, 
     ],
     ids=range(8),
 )
-def test_damaged_answers_are_refused(judged, accepted, here, answers):
+def test_damaged_answers_are_refused(accepted, answers):
+    entry, evaluation = known(accepted("regression"))
+    with pytest.raises(InputError, match="the answers of regression float32 tflite"):
+        baselines.predictions(dataclasses.replace(entry, answers=answers), evaluation)
+
+
+def test_damaged_answers_with_a_seal_are_refused_by_a_check(judged, accepted, here):
     one = accepted("regression")
-    resealed(one.data.with_suffix(".json"), here / "other.json", answers=answers)
+    resealed(one.data.with_suffix(".json"), here / "other.json", answers=packed([]))
     with pytest.raises(InputError, match="the answers of regression float32 tflite"):
         judged("regression", one.accepted(), baseline=here / "other.json")
 
@@ -627,7 +647,7 @@ def test_an_update_says_what_changes_and_which_margin_can_be_decided(
     assert 0.5 < first.metric_now < 1
     assert 0.009 < first.decides < 0.03
     (warning,) = [d for d in heard.warnings if d.name == "too-few-images"]
-    assert "400 images can never decide 0.1 % of mIoU lost: that takes " in warning.message
+    assert "300 images can never decide 0.1 % of mIoU lost: that takes " in warning.message
     path.write_bytes(segmentation(vanished=True))
     (second,) = accept(one, path, Path("b.json"), reporter=heard).changes
     assert second.metric_before == first.metric_now > second.metric_now
@@ -662,6 +682,24 @@ def test_an_entry_without_labels_is_no_reason_to_refuse_labels(judged, accepted,
     assert found.outcome == verdict(found, "metric").outcome == "pass"
 
 
+def test_baselines_of_earlier_versions_are_read():
+    (entry,) = baselines.read(REPOSITORY / "tests" / "demo-baseline.json", "").accepted[:1]
+    assert (entry.task, entry.metric) == (None, None)
+    assert len(baselines.answers(entry)) == entry.images
+
+
+def test_data_without_the_annotations_of_the_task_is_refused_by_their_name(
+    accepted, here, monkeypatch
+):
+    monkeypatch.setattr(Npz, "annotation", lambda self, index: Annotation())
+    for task, what in (("segmentation", "masks"), ("regression", "targets")):
+        one = accepted(task)
+        monkeypatch.setattr(Npz, "annotation", lambda self, index: Annotation())
+        (here / "m.tflite").write_bytes(one.accepted())
+        with pytest.raises(UsageError, match=f"has no {what} for .*--no-labels accepts"):
+            accept(one, here / "m.tflite", Path("b.json"))
+
+
 # What is printed
 
 
@@ -682,8 +720,6 @@ def test_the_outcome_is_in_the_json_and_always_that_of_the_verdicts(judged):
 
 
 def test_a_table_and_the_reports_name_the_metric(judged):
-    from mobiledeploy.core.plugins import REPORTS
-
     report = Report("t", (judged("segmentation", segmentation(vanished=True)),))
     (table,) = report.tables()
     assert table.headers[3] == "metric"
@@ -693,6 +729,48 @@ def test_a_table_and_the_reports_name_the_metric(judged):
     assert 'name="metric[miou]"' in junit
     assert 'name="class[2]"' in junit
     assert "mIoU fell by" in REPORTS.load("github").render(report)
+
+
+def run(*argv: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [warm.program(), "-m", "mobiledeploy", "check", *map(str, argv)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_person_with_a_file_and_a_folder_gets_there_at_the_first_try(accepted, here):
+    """Class folders, no task, and a file that is not the accepted one any more."""
+    with np.load(accepted("binary").data) as archive:
+        for n, (image, label) in enumerate(zip(archive["images"], archive["labels"], strict=True)):
+            place = here / "photos" / ("other", "red")[label] / f"{n:03}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place)
+    (here / "model.tflite").write_bytes(binary())
+    same = ("model.tflite", "--data", "photos", "--input-range", "0,1", "--margin", "2")
+    done = run(*same, "--update-baseline")
+    assert done.returncode == 0, done.stderr
+    assert "model float32 tflite: new, accuracy 9" in done.stdout
+    assert "so many can decide 1.21 points of accuracy or more" in done.stdout
+    assert "task: binary, since the output is one number behind a sigmoid" in done.stderr
+    done = run(*same)
+    assert done.returncode == 0, done.stderr
+    assert "model.tflite: pass: accuracy did not fall below the accepted model" in done.stdout
+    assert "model.tflite: 2 classes did not regress" in done.stdout
+    assert "warning" not in done.stderr
+    (here / "model.tflite").write_bytes(binary(shift=0.06))
+    done = run(*same, "--json", "--junit", "check.xml", "--markdown", "check.md")
+    assert done.returncode == 1, done.stderr
+    (found,) = json.loads(done.stdout)["checks"]
+    assert (found["outcome"], found["task"], found["metric"]["name"]) == (
+        "fail",
+        "binary",
+        "accuracy",
+    )
+    assert failed_classes(records.loads(Report, done.stdout).checks[0]) == {"red"}
+    assert "accuracy fell by" in Path("check.md").read_text()
+    assert 'name="metric[accuracy]"' in Path("check.xml").read_text()
 
 
 def test_digits_of_a_baseline():

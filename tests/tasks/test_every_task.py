@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mobiledeploy.core import records
 from mobiledeploy.core.plugins import TASKS
+from mobiledeploy.core.ports import ClassCorpus
 from mobiledeploy.core.types import Annotation, AnnotationField, Gate, ModelOutput, Prediction
 from tests.tasks.conftest import EXAMPLES, Example
 
@@ -245,3 +246,23 @@ def test_answers_of_few_bits_are_judged_alike_in_any_order(example):
     figures = task.metrics([answers[n] for n in repeated], [annotations[n] for n in repeated])
     value = task.corpus(answers, annotations).metric(counts)
     assert value == pytest.approx(figures[task.METRICS[0].name], abs=1e-9)
+
+
+@EVERY
+@BRIEFLY
+@given(seed=SEEDS)
+def test_a_metric_over_samples_is_the_mean_of_its_classes(example, seed):
+    task, answers, annotations = drawn(example, seed)
+    corpus = task.corpus(answers, annotations)
+    assert isinstance(corpus, ClassCorpus) == (task.GATE == "corpus")
+    if not isinstance(corpus, ClassCorpus):
+        return
+    assert corpus.annotated.shape == (SAMPLES, len(corpus.classes))
+    assert corpus.worth.shape == (len(corpus.classes),)
+    counts = np.random.default_rng(seed).integers(0, 4, SAMPLES)
+    of_classes = corpus.of_classes(counts)
+    there = counts @ corpus.annotated > 0
+    np.testing.assert_array_equal(np.isfinite(of_classes), there)
+    if there.any():
+        assert corpus.metric(counts) == pytest.approx(of_classes[there].mean())
+        assert 0 <= of_classes[there].min() <= of_classes[there].max() <= 1
