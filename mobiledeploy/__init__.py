@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         Measurement as Measurement,
         ModelSpec as ModelSpec,
         Mask as Mask,
+        Metric as Metric,
         ModelInput as ModelInput,
         ModelOutput as ModelOutput,
         MovedAnswers as MovedAnswers,
