@@ -209,7 +209,10 @@ class Format(Protocol):
         ...
 
     def between_integers(self, facts: FileFacts) -> tuple[str, ...]:
-        """Those of `float_layers` whose operator has no integer form in the format."""
+        """Those of `float_layers` that stay in float between integers.
+
+        Their operator has no integer form in the format, or one that is far worse.
+        """
         ...
 
     def sparsity(self, data: bytes) -> float:

@@ -96,7 +96,7 @@ def _computed_in_float(name: str, ops: Sequence[str]) -> NamedWarning:
     return NamedWarning(
         "float-operators",
         f"{name} computes {', '.join(sorted(set(ops)))} in float, between integers",
-        "its runtime has no integer form of them; the TFLite file of the same recipe has",
+        "their integer form is absent or far worse",
     )
 
 
