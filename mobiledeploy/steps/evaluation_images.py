@@ -20,6 +20,7 @@ from mobiledeploy.core.types import (
     Preprocessing,
     Split,
 )
+from mobiledeploy.steps import task_choice
 from mobiledeploy.steps.arguments import Overrides
 
 _BINARY = 2
@@ -90,6 +91,7 @@ class EvaluationImages:
             # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
+        task_choice.require_classes(artifact.spec.task, samples)
         offset, label_warnings = _labels(len(samples.classes), artifact)
         warnings += label_warnings
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
@@ -142,7 +144,12 @@ def same_place(one: str, other: str) -> bool:
 
 
 def _labels(labels: int, artifact: Artifact) -> tuple[int | None, list[NamedWarning]]:
-    """What is added to a label for the class of the model, and warnings about it."""
+    """What is added to a label for the class of the model, and warnings about it.
+
+    `labels` is the number of classes of the data, 0 for images without labels.
+    """
+    if not labels:
+        return None, []
     if artifact.spec.task == "binary":
         return (0, []) if labels == _BINARY else (None, _misfit(labels, artifact, _BINARY))
     if artifact.spec.task != "classification":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mobiledeploy.core import samples as samples_
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import TASKS
-from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.ports import Reporter, Samples
 from mobiledeploy.core.types import Signature
 
 _ANY = "tensors"
@@ -37,6 +38,12 @@ def choose(signature: Signature, requested: str, classes: int, reporter: Reporte
     task, reason = _by_outputs(signature, classes)
     reporter.say(f"task: {task}, since {reason}; --task names another")
     return task
+
+
+def require_classes(task: str, samples: Samples) -> None:
+    """InputError where a task is judged by one label a sample, and all samples have the same."""
+    if task and TASKS.load(task).ANNOTATION == "label":
+        samples_.require_two_classes(samples)
 
 
 def _by_outputs(signature: Signature, classes: int) -> tuple[str, str]:
