@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,14 +13,15 @@ class Mean:
 
     def __init__(self, figures: ArrayLike) -> None:
         values = np.asarray(figures, np.float64)
-        self._known = np.isfinite(values)
-        self._values = np.where(self._known, values, 0.0)
+        self._places = np.flatnonzero(~np.isnan(values))
+        self._values = values[self._places]
 
     def metric(self, counts: NDArray[np.int64]) -> float:
         """The mean where sample n counts `counts[n]` times; NaN without any figure."""
-        weights = counts * self._known
+        weights = counts[self._places]
+        counted = weights > 0
         total = weights.sum()
-        return float(weights @ self._values / total) if total else float("nan")
+        return float(weights[counted] @ self._values[counted] / total) if total else float("nan")
 
 
 class Ranking:
@@ -43,6 +46,14 @@ class Ranking:
         self._first = np.maximum.accumulate(np.where(first, places, 0), axis=1)
         backwards = np.where(last, places, table.shape[1])[:, ::-1]
         self._last = np.minimum.accumulate(backwards, axis=1)[:, ::-1]
+        # Of each positive: its class and sample, where its class starts and its score ends among
+        # all samples of all classes in a row, and the same among the positives.
+        self._class, place = np.nonzero(self._positive)
+        self._samples = self._order[self._class, place]
+        self._start = self._class * table.shape[1]
+        self._end = self._start + self._last[self._class, place] + 1
+        self._from = np.searchsorted(self._start + place, self._start)
+        self._until = np.searchsorted(self._start + place, self._end)
 
     def average_precision(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C]: the sum over the scores s of (R(s) - R(next higher s)) P(s); NaN for no positives.
@@ -50,12 +61,17 @@ class Ranking:
         P and R are the precision and the recall of the samples with s or more, without any
         interpolation.
         """
-        weights = counts[self._order].astype(np.float64)
-        positive = weights * self._positive
-        above = np.take_along_axis(np.cumsum(positive, axis=1), self._last, axis=1)
-        all_above = np.take_along_axis(np.cumsum(weights, axis=1), self._last, axis=1)
-        precision = above / np.maximum(all_above, 1)
-        return _ratio(np.sum(positive * precision, axis=1), np.sum(positive, axis=1))
+        above_all = _sums(counts[self._order.ravel()])
+        weights = counts[self._samples]
+        above = _sums(weights)
+        precision = (above[self._until] - above[self._from]) / np.maximum(
+            above_all[self._end] - above_all[self._start], 1
+        )
+        classes = len(self._order)
+        return _ratio(
+            np.bincount(self._class, weights * precision, minlength=classes),
+            np.bincount(self._class, weights, minlength=classes),
+        )
 
     def auc(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C]: the share of pairs (positive, negative) in which the positive has the higher score.
@@ -72,5 +88,10 @@ class Ranking:
         return _ratio(wins, np.sum(positive, axis=1) * total[:, 0])
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[N + 1]: the sum of the first n values for each n."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

@@ -103,6 +103,16 @@ def common(function: F) -> F:
     return function
 
 
+def task_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--task`."""
+    return _settings.option(
+        "--task",
+        metavar="NAME",
+        help="What the model answers: classification, detection, ...; default: what its record or "
+        "its outputs say.",
+    )(command)
+
+
 def preprocessing_options(function: F) -> F:
     """How images become input; the default comes from the model card or the artifact."""
     for option in (

@@ -28,6 +28,7 @@ _PAIRS = 3
     help="Labelled images; default: those of the artifact's export, without its calibration "
     "images.",
 )
+@_frame.task_option
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @_settings.option(
     "--threads",
@@ -39,6 +40,7 @@ _PAIRS = 3
 def command(
     artifacts: tuple[Path, ...],
     data: str | None,
+    task: str | None,
     runtime: str | None,
     threads: int | None,
     json: bool,
@@ -46,12 +48,18 @@ def command(
     verbose: int,
     **images: Unpack[ImageOptions],
 ) -> None:
-    """Evaluate ARTIFACTS of `mobiledeploy export`."""
+    """Evaluate ARTIFACTS: .tflite and .onnx files of `mobiledeploy export` or of any tool."""
     from mobiledeploy.verbs import evaluate as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
         result = verb.evaluate(
-            artifacts, data=data, runtime=runtime, threads=threads, reporter=terminal, **images
+            artifacts,
+            data=data,
+            task=task,
+            runtime=runtime,
+            threads=threads,
+            reporter=terminal,
+            **images,
         )
     if json:
         _frame.emit_json(result)

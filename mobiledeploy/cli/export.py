@@ -68,6 +68,7 @@ class Names(_settings.CommaList[tuple[str, ...]]):
     metavar="LAYER",
     help="Layer that integer files compute in float; can be repeated.",
 )
+@_frame.task_option
 @_settings.output(
     "--out",
     type=click.Path(path_type=Path),
@@ -99,6 +100,7 @@ def command(
     io: InputOutput,
     output: Output,
     keep_float: tuple[str, ...],
+    task: str | None,
     out: Path,
     force: bool,
     custom_objects: Path | None,
@@ -132,6 +134,7 @@ def command(
             io=io,
             output=output,
             keep_float=keep_float,
+            task=task,
             out=out,
             force=force,
             custom_objects=custom_objects,

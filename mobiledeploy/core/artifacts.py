@@ -33,6 +33,7 @@ _ACTIVATION: dict[Output, Literal["softmax", "none"]] = {
 }
 _ROOM = "set TMPDIR to a folder that you can write in and that has space left"
 _AGAIN = "export it again, with --force"
+_PLAIN = ("float32", "float16", "int32", "int64", "bool")
 _ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)}
 """The zero points that each integer type of an input or output may have.
 
@@ -57,7 +58,10 @@ def without_records(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def load(path: Path) -> Artifact:
-    """The record beside an artifact; InputError if it is absent or describes another file."""
+    """The record beside a model file; what the file itself says if there is none.
+
+    InputError if the record describes another file, or if there is no model file.
+    """
     record = record_path(path)
     if path.is_dir():
         raise InputError(f"{path} is not a file")
@@ -66,10 +70,10 @@ def load(path: Path) -> Artifact:
     if path.suffix == ".json" and path.with_suffix("").is_file():
         raise InputError(f"{path} is the record of an artifact", f"name {path.stem} itself")
     if not record.exists():
-        raise InputError(
-            f"{path} has no record ({record.name}) beside it",
-            "only files made by mobiledeploy export are accepted, a model file alone is not yet",
-        )
+        # Not at the top: doctor also looks for staging folders, and numpy may be missing there.
+        from mobiledeploy.core import unrecorded
+
+        return unrecorded.artifact(path)
     artifact = records.loads(Artifact, inputs.read(record, inputs.RECORD), str(record))
     digest = records.sha256(path)
     check(artifact, str(record))
@@ -119,21 +123,36 @@ def check(artifact: Artifact, record: str) -> None:
         raise InputError(f"{record}: {error.message}", _AGAIN) from error
     ends = (*artifact.inputs, *artifact.outputs)
     checks = {
-        "inputs and outputs": len(artifact.inputs) == len(artifact.outputs) == 1,
-        "dtype": all(tensor.dtype in ("float32", *_ZERO_POINTS) for tensor in ends),
+        "inputs and outputs": _fits(artifact),
+        "dtype": all(tensor.dtype in (*_PLAIN, *_ZERO_POINTS) for tensor in ends),
         "scale": all(
             len(t.scale) == len(t.zero_point) == (t.dtype in _ZERO_POINTS)
             and all(0 < scale < math.inf for scale in t.scale)
             and all(zero in _ZERO_POINTS[t.dtype] for zero in t.zero_point)
             for t in ends
         ),
-        "resolution": min(spec.resolution) > 0,
-        "classes": spec.classes > 1,
+        "resolution": min(spec.resolution) > 0 or signature(artifact).image is None,
+        "classes": spec.classes > (spec.task == "classification"),
         "size": artifact.size_bytes > 0,
     }
     for field, is_valid in checks.items():
         if not is_valid:
             raise InputError(f"{record}: {field} is not valid", _AGAIN)
+
+
+def _fits(artifact: Artifact) -> bool:
+    """Whether the record's signature is that of its tensors."""
+    if not (artifact.inputs and artifact.outputs):
+        return False
+    if artifact.signature is None:
+        return len(artifact.inputs) == len(artifact.outputs) == 1
+    ends = artifact.signature
+    own = [math.prod(end.shape) for end in ends.inputs], [math.prod(e.shape) for e in ends.outputs]
+    tensors = (
+        [math.prod(tensor.shape) for tensor in artifact.inputs],
+        [math.prod(tensor.shape) for tensor in artifact.outputs],
+    )
+    return own == tensors and min(*own[0], *own[1], 1) > 0
 
 
 @contextmanager

@@ -235,6 +235,10 @@ class Format(Protocol):
         """
         ...
 
+    def preprocessing(self, data: bytes) -> Preprocessing | None:
+        """What the file's metadata of other tools says of its first image; None for nothing."""
+        ...
+
     def expose_tensor(self, data: bytes, tensor: str) -> bytes:
         """A copy whose only output is `tensor`: this gives the logits of a model with a softmax."""
         ...

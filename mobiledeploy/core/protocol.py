@@ -162,10 +162,11 @@ def parse(line: str) -> Event:
 
 def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:
     """An event's fields with today's names."""
-    data = {_FORMER_FIELDS.get(key, key): value for key, value in data.items()}
-    for name in _FORMER_FIELDS.values() & data.keys():
-        # The one input or output, or its row, is the first of the list today.
-        data[name] = [data[name]]
+    # The one input or output, or its row, is the first of a list today.
+    data = {
+        _FORMER_FIELDS.get(key, key): [value] if key in _FORMER_FIELDS else value
+        for key, value in data.items()
+    }
     if data.get("protocol") == 1:
         data["protocol"] = PROTOCOL
     return data

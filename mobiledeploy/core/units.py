@@ -28,6 +28,15 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def metric(value: float | None, unit: str) -> str:
+    """0.9312, 'share' -> '93.1 %'; 25.31, 'dB' -> '25.3 dB'; 0.01234, '' -> '0.0123'."""
+    if value is None or value != value:
+        return "–"
+    if unit == "share":
+        return percent(value)
+    return f"{value:.1f} {unit}" if unit else f"{value:.3g}"
+
+
 def millions(value: int | None) -> str:
     """569000000 -> '569 M'; None -> an en dash."""
     return "–" if value is None else f"{value / 1e6:g} M"
@@ -35,7 +44,11 @@ def millions(value: int | None) -> str:
 
 def several(count: int, noun: str) -> str:
     """3, 'class' -> '3 classes'; 1, 'class' -> '1 class'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"
+    return (
+        f"{count} {noun}"
+        if count == 1
+        else f"{count} {noun}{'es' * noun.endswith(('s', 'x')) or 's'}"
+    )
 
 
 def change_word(ratio: float, sure: bool) -> str:

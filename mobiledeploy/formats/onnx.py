@@ -19,7 +19,15 @@ from onnx import helper, numpy_helper
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import Contract, FileFacts, Golden, Layer, Preprocessing, Tensor
+from mobiledeploy.core.types import (
+    ChannelOrder,
+    Contract,
+    FileFacts,
+    Golden,
+    Layer,
+    Preprocessing,
+    Tensor,
+)
 
 SUFFIX = ".onnx"
 
@@ -68,6 +76,8 @@ _CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
 _LARGEST_GOLDEN = 1 << 26
 _SMALL_CONSTANT = 1 << 10
 """Elements: larger constants are not shapes."""
+_PIXEL_FORMATS: dict[ChannelOrder, str] = {"rgb": "Rgb8", "bgr": "Bgr8", "gray": "Gray8"}
+_CHANNEL_ORDERS = {text: channels for channels, text in _PIXEL_FORMATS.items()}
 # The values in ONNX's own list of metadata (docs/MetadataProps.md).
 _RANGES = {
     (0.0, 1.0): "Normalized_0_1",
@@ -312,7 +322,7 @@ def write_metadata(data: bytes, contract: Contract) -> bytes:
 
 def _image_props(pre: Preprocessing) -> dict[str, str]:
     props = {
-        "Image.BitmapPixelFormat": {"rgb": "Rgb8", "bgr": "Bgr8", "gray": "Gray8"}[pre.channels],
+        "Image.BitmapPixelFormat": _PIXEL_FORMATS[pre.channels],
         "Image.ColorSpaceGamma": "SRGB",
     }
     # ONNX has no name for an additional mean and deviation.
@@ -336,6 +346,17 @@ def contract(data: bytes) -> Contract | None:
     except (KeyError, binascii.Error, zlib.error) as error:
         raise InputError(f"{_GOLDEN} of the ONNX file is damaged") from error
     return replace(stored_contract, golden=records.loads(Golden, text, _GOLDEN))
+
+
+def preprocessing(data: bytes) -> Preprocessing | None:
+    """What the properties that ONNX names say of its first image; None if they say nothing."""
+    props = {entry.key: entry.value for entry in _open(data).metadata_props}
+    ranges = {value: ends for ends, value in _RANGES.items()}
+    low_high = ranges.get(props.get("Image.NominalPixelRange", ""))
+    channels = _CHANNEL_ORDERS.get(props.get("Image.BitmapPixelFormat", "Rgb8"))
+    if low_high is None or channels is None:
+        return None
+    return Preprocessing(low_high, channels=channels)
 
 
 def expose_tensor(data: bytes, tensor: str) -> bytes:

@@ -27,6 +27,7 @@ from mobiledeploy.core.types import (
     Signature,
     Tensor,
 )
+from mobiledeploy.formats import _tflite_metadata
 from mobiledeploy.graphs import ends
 from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
 
@@ -198,6 +199,11 @@ def contract(data: bytes) -> Contract | None:
     except BROKEN as error:
         raise InputError("the files packed behind the TFLite model are damaged") from error
     return records.loads(Contract, text, names[0])
+
+
+def preprocessing(data: bytes) -> Preprocessing | None:
+    """What standard metadata says of its first image; None if it says nothing."""
+    return _tflite_metadata.of_file(Graph(data), data)
 
 
 def _unpack(content: bytes) -> bytes:

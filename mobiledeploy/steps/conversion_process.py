@@ -73,7 +73,6 @@ class ConversionRequest:
     source: Source
     jobs: tuple[tuple[str, str], ...]
     data: DataRef
-    classes: int
     golden: tuple[int, ...]
     io: InputOutput
     output: Output
@@ -81,6 +80,7 @@ class ConversionRequest:
     strict: bool = True
     keep_float: tuple[str, ...] = ()
     unfinished: str = ""
+    classes: int = 0
 
 
 @dataclass(frozen=True)

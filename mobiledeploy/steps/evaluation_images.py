@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.core import preprocessing
+from mobiledeploy.core.artifacts import signature
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Samples
-from mobiledeploy.core.samples import class_offset
+from mobiledeploy.core.ports import SILENT, Reporter, Samples
+from mobiledeploy.core.samples import class_offset, labelled_classes
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
@@ -28,13 +29,14 @@ _BINARY = 2
 
 @dataclass(frozen=True)
 class View:
-    """The images for one artifact, and how their labels fit its classes.
+    """The samples for one artifact, its task, and how their labels fit its classes.
 
     A label plus `offset` is a class of the model; `offset` is None if labels do not fit.
     """
 
     samples: Samples
     ref: DataRef
+    task: str
     preprocessing: Preprocessing
     offset: int | None
     warnings: tuple[NamedWarning, ...]
@@ -60,18 +62,31 @@ class View:
 class EvaluationImages:
     """Opens the data of artifacts, and only once if several use the same."""
 
-    def __init__(self, source: str | None, overrides: Overrides) -> None:
+    def __init__(
+        self, source: str | None, overrides: Overrides, task: str = "", reporter: Reporter = SILENT
+    ) -> None:
         self._source = source
         self._overrides = overrides
+        self._task = task
+        self._reporter = reporter
+        self._views: dict[str, View] = {}
         self._samples: dict[tuple[object, ...], Samples] = {}
 
     def of(self, artifact: Artifact) -> View:
         """The evaluation images of `artifact`; UsageError for images that say nothing about it."""
-        pre = self._overrides.over(artifact.spec.preprocessing)
-        assert pre is not None
-        preprocessing.validate(pre)
+        if artifact.sha256 not in self._views:
+            self._views[artifact.sha256] = self._view(artifact)
+        return self._views[artifact.sha256]
+
+    def _view(self, artifact: Artifact) -> View:
+        pre = self._preprocessing(artifact)
         own = artifact.data
         source = self._source or own.source
+        if not source:
+            raise UsageError(
+                f"{artifact.path} was made elsewhere, and no images are known for it",
+                "give --data DIR or FILE.npz",
+            )
         trained_on_demo = (own.source, own.split) == ("demo", "held")
         builtin = artifact.spec.card and (
             trained_on_demo or artifact.spec.weights.source in ("demo", "random")
@@ -91,11 +106,34 @@ class EvaluationImages:
             # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
-        task_choice.require_classes(artifact.spec.task, samples)
-        offset, label_warnings = _labels(len(samples.classes), artifact)
+        task = task_choice.choose(
+            signature(artifact),
+            self._task or artifact.spec.task,
+            labelled_classes(samples),
+            self._reporter,
+        )
+        task_choice.require_classes(task, samples)
+        labelled = any(samples.label(index) >= 0 for index in range(len(samples)))
+        offset, label_warnings = _labels(len(samples.classes) if labelled else 0, artifact, task)
         warnings += label_warnings
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
-        return View(samples, ref, pre, offset, tuple(warnings))
+        return View(samples, ref, task, pre, offset, tuple(warnings))
+
+    def _preprocessing(self, artifact: Artifact) -> Preprocessing:
+        """How the images of an artifact are prepared; UsageError if nobody says it."""
+        image = signature(artifact).image
+        if image is None:
+            return artifact.spec.preprocessing
+        pre = self._overrides.over(image.preprocessing)
+        if pre is None:
+            raise UsageError(
+                f"what pixels were scaled to when {artifact.path} was trained is not in the file",
+                "say --input-range 0,1 or -1,1 or 0,255",
+            )
+        if image.shape[-1] == 1:
+            pre = replace(pre, channels="gray")
+        preprocessing.validate(pre)
+        return pre
 
     def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:
         """Whether the artifact was exported with these images."""
@@ -143,17 +181,12 @@ def same_place(one: str, other: str) -> bool:
     )
 
 
-def _labels(labels: int, artifact: Artifact) -> tuple[int | None, list[NamedWarning]]:
-    """What is added to a label for the class of the model, and warnings about it.
-
-    `labels` is the number of classes of the data, 0 for images without labels.
-    """
-    if not labels:
-        return None, []
-    if artifact.spec.task == "binary":
+def _labels(labels: int, artifact: Artifact, task: str) -> tuple[int | None, list[NamedWarning]]:
+    """What is added to a label for the class of the model, and warnings about it."""
+    if task not in ("binary", "classification") or not labels:
+        return (None if task == "classification" else 0), []
+    if task == "binary":
         return (0, []) if labels == _BINARY else (None, _misfit(labels, artifact, _BINARY))
-    if artifact.spec.task != "classification":
-        return 0, []
     offset = class_offset(labels, artifact.spec.classes)
     return offset, _label_warnings(labels, artifact, offset)
 

@@ -12,6 +12,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, TASKS
 from mobiledeploy.core.ports import SILENT, Reporter, Session, Task
 from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Prediction, Target
+from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
@@ -34,6 +35,7 @@ def each(
     runtime: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
+    task: str = "",
     compare: bool = True,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
@@ -42,7 +44,7 @@ def each(
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot work", "give 1 or more")
-    images = EvaluationImages(data, overrides or Overrides())
+    images = EvaluationImages(data, overrides or Overrides(), task, reporter)
     requested: dict[Path, Artifact] = {}
     for path in paths:
         with failures.of(path):
@@ -99,13 +101,30 @@ def float_sibling(
     siblings = [
         (other.format != artifact.format, place, other_path, other)
         for place, (other_path, other) in enumerate(candidates.items())
-        if other.recipe.name == "float32" and other.spec == artifact.spec
+        if other.recipe.name == "float32" and same_model(other, artifact)
     ]
     if siblings:
         return min(siblings)[2:]
     for warning in warnings:
         reporter.warn(warning)
     return None
+
+
+def same_model(one: Artifact, other: Artifact) -> bool:
+    """Whether two artifacts are of one model.
+
+    Files of other tools do not say it: of these, equal inputs and outputs are enough.
+    """
+    if ARCHITECTURE not in (one.spec.architecture, other.spec.architecture):
+        return one.spec == other.spec
+    shapes = [
+        (
+            [(end.kind, end.shape) for end in artifacts.signature(artifact).inputs],
+            [end.shape for end in artifacts.signature(artifact).outputs],
+        )
+        for artifact in (one, other)
+    ]
+    return shapes[0] == shapes[1]
 
 
 @dataclass(frozen=True)
@@ -129,7 +148,7 @@ class _EvaluationJob:
         work = artifacts.work(artifact, view.ref, view.preprocessing)
         where = target(artifact, runtime)
         pool = RunnerPool(self.session, path, where, work, min(self.workers, count))
-        task, ends = TASKS.load(artifact.spec.task), artifacts.signature(artifact).outputs
+        task, ends = TASKS.load(view.task), artifacts.signature(artifact).outputs
         predictions: dict[int, Prediction] = {}
         skipped: dict[int, str] = {}
         allowed = max(BROKEN_IMAGES, int(BROKEN_SHARE * count))
@@ -184,14 +203,13 @@ def _evaluation(
         warning = NamedWarning("broken-image", f"left out of the images: {', '.join(skipped)}")
         reporter.warn(warning)
         warnings.append(warning)
-    if artifact.spec.task == "classification":
+    if view.task == "classification":
         for warning in _tie_warnings(artifact, predictions):
             reporter.warn(warning)
             warnings.append(warning)
     ready = pool.ready
-    task = TASKS.load(artifact.spec.task)
-    classifies = artifact.spec.task == "classification"
-    has_labels = classifies and view.offset is not None
+    task = TASKS.load(view.task)
+    has_labels = view.task == "classification" and view.offset is not None
     metrics = _metrics(task, view, predictions)
     return Evaluation(
         artifact_sha256=artifact.sha256,
@@ -208,7 +226,7 @@ def _evaluation(
         predictions=predictions,
         skipped=skipped,
         warnings=tuple(warnings),
-        task=artifact.spec.task,
+        task=view.task,
         metrics=metrics,
     )
 

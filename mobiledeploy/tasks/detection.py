@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from mobiledeploy.core import plugins
+from mobiledeploy.core import plugins, units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
     Annotation,
@@ -183,13 +183,15 @@ def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
         )
     else:
         # The operator leaves whatever was in memory behind that number.
-        count = int(np.ravel(outputs[3])[0])
+        count = int(np.clip(np.nan_to_num(np.ravel(outputs[3])[0]), 0, len(outputs[2])))
         boxes = _upright(np.asarray(outputs[0])[:count, [1, 0, 3, 2]])
-        classes = np.rint(outputs[1][:count]).astype(np.int64)
+        numbers = np.asarray(outputs[1][:count], np.float64)
         scores = np.asarray(outputs[2][:count], np.float64)
-        usable = np.flatnonzero((scores > 0) & np.isfinite(boxes).all(axis=1))
+        finite = np.isfinite(boxes).all(axis=1) & np.isfinite(numbers)
+        usable = np.flatnonzero((scores > 0) & finite)
         order = usable[np.argsort(-scores[usable], kind="stable")][:MOST]
-        boxes, classes, scores = boxes[order], classes[order], scores[order]
+        boxes, scores = boxes[order], scores[order]
+        classes = np.rint(numbers[order]).astype(np.int64)
     return Prediction(
         "",
         classes=tuple(classes.tolist()),
@@ -279,7 +281,9 @@ def _evaluate(
         if len(a.labels) != len(a.boxes) or (a.crowd and len(a.crowd) != len(a.boxes)):
             raise _ends.unfit(
                 p.sample,
-                f"has {len(a.boxes)} boxes, {len(a.labels)} classes and {len(a.crowd)} crowd flags",
+                f"has {units.several(len(a.boxes), 'box')}, "
+                f"{units.several(len(a.labels), 'class')} and "
+                f"{units.several(len(a.crowd), 'crowd flag')}",
                 "give each box one of each",
             )
         crowds = a.crowd or (False,) * len(a.boxes)

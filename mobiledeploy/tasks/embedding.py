@@ -1,7 +1,8 @@
 """A vector of which only the direction counts, as of a face or of an image to look for.
 
 Labels say which samples show the same thing. Vectors are compared by their cosine, rounded to six
-digits, which is what float32 resolves. A vector of zeros has the cosine 0 with all others.
+digits, which is what float32 resolves. A vector of zeros has the cosine 0 with all others, and so
+has one with numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -143,11 +144,9 @@ def _gallery(
     keys = [numbers.setdefault(p.sample or f"\0{n}", n) for n, p in enumerate(predictions)]
     labels = np.array([a.label for a in annotations], np.int64)
     labelled = labels >= 0
-    return (
-        _unit(_ends.values(predictions)[labelled]),
-        labels[labelled],
-        np.array(keys, np.int64)[labelled],
-    )
+    vectors = _ends.values(predictions)[labelled]
+    vectors[~np.isfinite(vectors).all(axis=1)] = 0
+    return _unit(vectors), labels[labelled], np.array(keys, np.int64)[labelled]
 
 
 def _blocks(vectors: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.float64]]]:

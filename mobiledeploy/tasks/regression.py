@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis.corpus import Mean
+from mobiledeploy.core import units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
     Annotation,
@@ -56,7 +57,8 @@ def metrics(
 ) -> Mapping[str, float]:
     """MAE, RMSE over all values; R² = 1 - sum of squared errors / that of the mean as the answer.
 
-    R² of several values is the mean of theirs; one that never changes has none.
+    R² of several values is the mean of theirs; one that never changes has none. There are no
+    figures where an answer is no number.
     """
     annotated, answers, targets = _tables(predictions, annotations)
     if not annotated.any():
@@ -68,7 +70,7 @@ def metrics(
     if varies.any():
         unexplained = np.sum(errors**2, axis=0)[varies] / spread[varies]
         figures["r2"] = float(np.mean(1 - unexplained))
-    return figures
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
 def scores(
@@ -89,11 +91,12 @@ def scores(
 
 
 def corpus(predictions: Sequence[Prediction], annotations: Sequence[Annotation]) -> Corpus:
-    """The mean of the samples' errors."""
+    """The mean of the samples' errors; that of an answer that is no number is infinite."""
     annotated, answers, targets = _tables(predictions, annotations)
     errors = np.full(len(predictions), np.nan)
     if annotated.any():
-        errors[annotated] = np.mean(np.abs(answers - targets), axis=1)
+        each = np.mean(np.abs(answers - targets), axis=1)
+        errors[annotated] = np.where(np.isnan(each), np.inf, each)
     return Mean(errors)
 
 
@@ -130,7 +133,8 @@ def _tables(
         if a.values and len(a.values) != len(p.values):
             raise _ends.unfit(
                 p.sample,
-                f"has {len(a.values)} targets, and the model gives {len(p.values)}",
+                f"has {units.several(len(a.values), 'target')}, "
+                f"and the model gives {len(p.values)}",
                 "give one target for each number of the model's output",
             )
         if not np.isfinite(a.values).all():

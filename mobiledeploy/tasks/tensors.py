@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
+from mobiledeploy.core import units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
     Annotation,
@@ -140,7 +141,8 @@ def _pairs(
         if a.values and len(a.values) != len(p.values):
             raise _ends.unfit(
                 p.sample,
-                f"has {len(a.values)} numbers of the float model, and {len(p.values)} of this one",
+                f"has {units.several(len(a.values), 'number')} of the float model, "
+                f"and {len(p.values)} of this one",
                 "compare models with the same outputs",
             )
         values = p.values if a.values else ()

@@ -6,10 +6,12 @@ gives each of them ranges of images and keeps the five best classes of each answ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import ChannelOrder, Evaluation, Failed, Resize
 from mobiledeploy.steps import arguments
@@ -31,27 +33,36 @@ class EvaluateResult(Record):
     failed: tuple[Failed, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each file."""
-        headers = ("file", "runtime", "images", "top-1", "top-5", "agrees with float", "images/s")
-        rows = tuple(
-            (
-                path,
-                e.target.runtime,
-                str(e.images),
-                units.percent(e.top1),
-                units.percent(e.top5),
-                units.percent(e.agreement),
-                f"{e.images_per_second:.0f}",
-            )
-            for path, e in zip(self.paths, self.evaluations, strict=True)
+        """A row for each file, with the metrics of its task; a table for each task."""
+        by_task: dict[str, list[tuple[str, Evaluation]]] = {}
+        for path, e in zip(self.paths, self.evaluations, strict=True):
+            by_task.setdefault(e.task, []).append((path, e))
+        return tuple(_table(task, rows) for task, rows in by_task.items())
+
+
+def _table(name: str, evaluations: Sequence[tuple[str, Evaluation]]) -> Table:
+    metrics = TASKS.load(name).METRICS
+    headers = ("file", "runtime", "images", *(metric.title for metric in metrics))
+    rows = tuple(
+        (
+            path,
+            e.target.runtime,
+            str(e.images),
+            *(units.metric(e.metrics.get(metric.name), metric.unit) for metric in metrics),
+            units.percent(e.agreement),
+            f"{e.images_per_second:.0f}",
         )
-        return (Table(headers, rows),)
+        for path, e in evaluations
+    )
+    title = "" if name == "classification" else name
+    return Table((*headers, "agrees with float", "images/s"), rows, title)
 
 
 def evaluate(
     artifacts: AnyPaths,
     *,
     data: AnyPath | None = None,
+    task: str | None = None,
     runtime: str | None = None,
     threads: int | None = None,
     input_range: tuple[float, float] | None = None,
@@ -70,10 +81,12 @@ def evaluate(
         >>> done.evaluations[0].top1
 
     Args:
-        artifacts: one file or several of `export`, with their records beside them.
+        artifacts: one file or several, of `export` or of any other tool.
         data: `demo`, a folder with a folder of images per class, or an .npz. The default is the
             data of each artifact's export, without its calibration images. Of other data, all
-            images count.
+            images count. A file without a record needs it.
+        task: a name of `tasks/`; the default is the record's, or what the outputs leave no doubt
+            of.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
         threads: the number of runners at once, with one thread each; the default is one per core.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
@@ -90,8 +103,8 @@ def evaluate(
         An evaluation for each artifact. If one of several fails, it is in `failed` with the reason.
 
     Raises:
-        InputError: an artifact without a record, or with the record of another file; NaN in an
-            answer; more than max(5, 1 %) broken images.
+        InputError: an artifact with the record of another file; NaN in an answer; more than
+            max(5, 1 %) broken images.
         UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
             data set; images that say nothing about the model.
         DeviceError: a runner died or hangs.
@@ -105,6 +118,7 @@ def evaluate(
         runtime=runtime,
         threads=threads,
         overrides=arguments.overrides(input_range, mean, std, channels, resize, crop, labels),
+        task=task or "",
         reporter=reporter or PythonReporter(),
     )
     if len(paths) == 1:

@@ -8,13 +8,14 @@ artifacts only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.plugins import RECIPE_ALIASES
+from mobiledeploy.core.plugins import RECIPE_ALIASES, TASKS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
@@ -24,6 +25,7 @@ from mobiledeploy.core.types import (
     InputOutput,
     Measured,
     Measurement,
+    Metric,
     ModelSpec,
     NamedWarning,
     Output,
@@ -43,14 +45,17 @@ from mobiledeploy.store.database import Store
 
 # A short timing for the table; `bench` takes longer.
 BENCH_SECONDS = 2.0
+# Tasks whose divergence is one of probabilities.
+_IN_NATS = ("binary", "classification", "multilabel", "segmentation")
 
 
 @dataclass(frozen=True)
 class ExportRow(Record):
     """One artifact of an export and its figures; None for figures that were not taken.
 
-    `sqnr_db` and `divergence` (in nats) compare its logits with those of the float32 file, over
-    `compared` images; None for a float32 file.
+    `sqnr_db` and `divergence` (of its task; in nats for a classifier) compare its answers with
+    those of the float32 file, over `compared` images; None for a float32 file. `metrics` are those
+    of its task; `top1` is that of a classifier.
     """
 
     path: str
@@ -68,6 +73,7 @@ class ExportRow(Record):
     images: int
     latency_ns: float | None
     latency_interval_ns: tuple[float, float] | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,26 +104,32 @@ class ExportResult(Record):
         kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
         count = max((row.images for row in self.rows), default=0)
         images = f"judged on {count} images" if count else "not judged"
-        headers = ("file", "size", "gzip", "zeros", "top-1", "agrees with float", "SQNR")
+        metric = TASKS.load(self.spec.task).METRICS[0]
+        headers = ("file", "size", "gzip", "zeros", metric.title, "agrees with float", "SQNR")
         return (
             Table(
                 (*headers, "divergence", "this host, 1 thread"),
-                tuple(map(_cells, self.rows)),
+                tuple(_cells(row, metric, self.spec.task) for row in self.rows),
                 f"{self.folder}: {kind}, {images}",
             ),
         )
 
 
-def _cells(row: ExportRow) -> tuple[str, ...]:
+def _cells(row: ExportRow, metric: Metric, task: str) -> tuple[str, ...]:
+    nats = task in _IN_NATS
     return (
         Path(row.path).name,
         units.size(row.size_bytes),
         units.size(row.gzip_bytes),
         units.percent(row.sparsity),
-        units.percent(row.top1),
+        units.metric(row.metrics.get(metric.name), metric.unit),
         units.percent(row.agreement),
         "–" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
-        "–" if row.divergence is None else f"{1e3 * row.divergence:.2f} mnats",
+        "–"
+        if row.divergence is None
+        else f"{1e3 * row.divergence:.2f} mnats"
+        if nats
+        else f"{row.divergence:.3g}",
         "–" if row.latency_ns is None else units.duration(row.latency_ns),
     )
 
@@ -136,6 +148,7 @@ def export(
     io: InputOutput = "int8",
     output: Output = "model",
     keep_float: Names = (),
+    task: str | None = None,
     out: AnyPath = "build",
     force: bool = False,
     custom_objects: AnyPath | None = None,
@@ -178,6 +191,8 @@ def export(
         output: the last part of a file: as in its model, a softmax, or the logits without a
             softmax.
         keep_float: layers that integer files compute in float.
+        task: what the model answers: a name of `tasks/`. The default is what the card or the file
+            says, or what the outputs leave no doubt of.
         out: the folder for the model's folder.
         force: makes all files again, even if nothing changed.
         custom_objects: your own Python file with the layers that a Keras file names; it is
@@ -221,6 +236,7 @@ def export(
             io=io,
             output=output,
             keep_float=arguments.several(keep_float),
+            task=task or "",
             custom_objects=arguments.path(custom_objects),
             overrides=changes,
             out=Path(out),
@@ -333,4 +349,5 @@ def _row(
         images=evaluation.images if evaluation else 0,
         latency_ns=timing.median_ns if timing else None,
         latency_interval_ns=timing.interval_ns if timing else None,
+        metrics=evaluation.metrics if evaluation else {},
     )

@@ -86,6 +86,7 @@ def test_a_line_of_version_1_is_read_as_one_of_today() -> None:
     answer = protocol.parse(f'{head}"Answer","index":3,"sample":"a","label":-1,"row":"AAAA"}}')
     assert answer == protocol.Answer(3, "a", -1, ("AAAA",))
     assert protocol.parse(f'{head}"Timed","samples_ns":[1]}}') == protocol.Timed((1,))
+    assert protocol.parse(f'{head}"Fed","outputs":"a.npz"}}') == protocol.Fed("a.npz")
 
 
 def events_of(script: str) -> list[protocol.Event]:

@@ -54,6 +54,12 @@ def test_zeros_of_int8_are_no_loss():
     assert value == pytest.approx(accuracy.divergence(logits, worse), rel=0.3)
 
 
+def test_a_class_that_one_side_rounds_to_zero_still_counts():
+    ends = [end(3, activation="softmax")]
+    one, other = np.array([[0.5, 0.5, 0]]), np.array([[0.5, 0, 0.5]])
+    assert classification.divergence([one], [other], ends) > 1
+
+
 @pytest.mark.parametrize(
     ("ends", "sentence"),
     [

@@ -216,6 +216,14 @@ def test_the_outputs_of_the_operator_are_read_up_to_their_number():
     assert answer.scores == pytest.approx((0.55, 0.5))
 
 
+@pytest.mark.parametrize(("number", "count"), [(np.nan, 0), (-1, 0), (np.inf, 9), (99, 9)])
+def test_a_number_of_boxes_that_cannot_be_is_no_error(number, count):
+    outputs = [np.zeros((10, 4)), np.zeros(10), np.linspace(1, 0, 10), np.array([number])]
+    assert len(detection.decode(outputs, PROCESSED).boxes) == count
+    outputs[1][3] = np.nan
+    assert len(detection.decode(outputs, PROCESSED).boxes) == max(count - 1, 0)
+
+
 def postprocess(anchors: np.ndarray, classes: int) -> bytes:
     """A TFLite of the operator alone: encoded boxes [1, N, 4], scores with a background first."""
     graph = Lite()
@@ -306,6 +314,8 @@ def test_a_suppressed_box_that_is_lost_costs_its_score():
     fewer = [*outputs[:3], np.array([[1.0]])]
     assert detection.divergence(outputs, fewer, PROCESSED) == pytest.approx(0.8)
     assert detection.divergence(fewer, outputs, PROCESSED) == pytest.approx(0.8)
+    weaker = [*outputs[:2], outputs[2] / 2, outputs[3]]
+    assert detection.divergence(outputs, weaker, PROCESSED) == pytest.approx(0.45 + 0.4)
     other_class = [outputs[0], outputs[1] + 1, *outputs[2:]]
     assert detection.divergence(outputs, other_class, PROCESSED) == pytest.approx(2 * 1.7)
 
@@ -332,8 +342,10 @@ def test_images_without_objects_have_no_score_and_their_boxes_cost():
 
 def test_annotations_that_do_not_fit_are_refused():
     predictions, _ = case(11, 1, 2)
-    with pytest.raises(InputError, match="00000 has 1 boxes, 0 classes"):
+    with pytest.raises(InputError, match="00000 has 1 box, 0 classes and 0 crowd flags"):
         detection.metrics(predictions, [Annotation(boxes=((0.0, 0.0, 1.0, 1.0),))])
+    with pytest.raises(InputError, match="has 0 boxes, 1 class"):
+        detection.metrics(predictions, [Annotation(labels=(1,))])
 
 
 def test_without_pycocotools_its_line_is_told(monkeypatch):

@@ -49,6 +49,13 @@ def test_one_vector_for_all_images_finds_nothing():
     assert figures == {"recall_at_1": 0, "verification": 0.5}
 
 
+def test_a_vector_that_is_not_finite_is_near_to_none():
+    vectors = np.array([[1.0, 0], [1, 0.1], [np.nan, 1], [0.1, 1]])
+    scores = embedding.scores(answers(vectors), labelled(0, 0, 1, 1))
+    np.testing.assert_array_equal(scores, [1, 1, 0, 0])
+    assert embedding.metrics(answers(vectors), labelled(0, 0, 1, 1))["recall_at_1"] == 0.5
+
+
 def test_a_label_of_one_sample_cannot_be_found():
     vectors = [[1, 0], [1, 0.1], [0, 1]]
     scores = embedding.scores(answers(vectors), labelled(0, 0, 1))

@@ -53,10 +53,14 @@ def test_targets_that_are_all_equal_have_no_bound_and_no_r2():
 def test_an_answer_that_is_no_number_scores_nothing():
     scores = regression.scores(answers([np.nan], [np.inf], [1.0]), targets((0.0,), (1.0,), (1.0,)))
     np.testing.assert_array_equal(scores, [0, 0, 1])
+    assert regression.metrics(answers([np.nan], [1.0]), targets((0.0,), (1.0,))) == {}
+    corpus = regression.corpus(answers([np.nan], [1.5]), targets((0.0,), (1.0,)))
+    assert corpus.metric(np.array([1, 1])) == np.inf
+    assert corpus.metric(np.array([0, 2])) == 0.5
 
 
 def test_targets_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="has 1 targets, and the model gives 2"):
+    with pytest.raises(InputError, match="has 1 target, and the model gives 2"):
         regression.metrics(answers([1.0, 2.0]), targets((1.0,)))
     with pytest.raises(InputError, match="no number"):
         regression.scores(answers([1.0]), targets((np.inf,)))
