@@ -123,13 +123,12 @@ def labelled_classes(samples: Samples) -> int:
     0 where they have none, and where they have other annotations too: these leave open whether
     there is one class for each sample.
     """
-    for index in range(len(samples)):
-        truth = samples.annotation(index)
-        if truth.labels or truth.values:
-            return 0
-        if truth.label >= 0:
-            return len(samples.classes)
-    return 0
+    # Labels are at hand, while an annotation may be a mask that has to be decoded.
+    first = next((index for index in range(len(samples)) if samples.label(index) >= 0), None)
+    if first is None:
+        return 0
+    truth = samples.annotation(first)
+    return 0 if truth.labels or truth.values else len(samples.classes)
 
 
 def require_two_classes(samples: Samples) -> None:

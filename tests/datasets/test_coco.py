@@ -2,7 +2,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,7 +20,7 @@ def content(**others):
         {"id": 7, "image_id": 0, "category_id": 18, "bbox": [10, 5, 20, 10], "iscrowd": 0},
         {"id": 8, "image_id": 0, "category_id": 1, "bbox": [0, 0, 40, 20.0], "iscrowd": 1},
     ]
-    return {"images": images, "annotations": boxes, "categories": CATEGORIES} | others
+    return {"images": images, "annotations": boxes, "categories": list(CATEGORIES)} | others
 
 
 def written(path, tables, folder="."):
@@ -222,3 +222,47 @@ def test_a_changed_file_is_read_again(tmp_path):
     file.write_text(json.dumps(first(bbox=[10, 5, 20, 9])))
     os.utime(file, (1, 1))
     assert opened(file).identity != before
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+PLACES = st.sampled_from(
+    [
+        (table, row, field)
+        for table, fields in {
+            "images": ("id", "file_name", "height", "width"),
+            "annotations": ("id", "image_id", "category_id", "bbox", "iscrowd"),
+            "categories": ("id", "name"),
+        }.items()
+        for row in (0, None)
+        for field in (*fields, None)
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=PLACES, value=ANYTHING)
+def test_any_value_anywhere_is_read_or_refused(tmp_path, place, value):
+    table, row, field = place
+    tables = content()
+    tables["annotations"] = tables["annotations"][:1]
+    if row is None:
+        tables[table] = value
+    elif field is None:
+        tables[table][row] = value
+    else:
+        tables[table][row] = tables[table][row] | {field: value}
+    (tmp_path / "any.json").write_text(json.dumps(tables))
+    if not (tmp_path / "0.png").exists():
+        written(tmp_path, content())
+    coco._read.cache_clear()
+    try:
+        samples = opened(tmp_path / "any.json")
+    except InputError:
+        return
+    for index in range(len(samples)):
+        assert all(0 <= x <= 1 for box in samples.annotation(index).boxes for x in box)
+    assert len(samples.identity) == 64

@@ -150,3 +150,15 @@ def test_nothing_to_open(tmp_path):
     assert masks.accepts(str(tmp_path))
     with pytest.raises(InputError, match=r"images holds no JPEG or PNG image"):
         opened(tmp_path)
+
+
+def test_every_cut_of_a_mask_is_refused_or_read(pairs):
+    # The masks before it show that the data are not black and white.
+    path = pairs / "masks" / "9.png"
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            assert decoded(opened(pairs), 9).shape == (6, 8)
+        except InputError:
+            continue

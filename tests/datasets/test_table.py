@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mobiledeploy.core.errors import BrokenImage, InputError
@@ -148,3 +150,22 @@ def test_a_missing_image_counts_as_broken(tmp_path):
     with pytest.raises(BrokenImage, match=r"1.png"):
         samples.image(1)
     assert samples.image(2).shape == (6, 4, 3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(alphabet='image,label01.-\n"\r\t;é\0/target', max_size=60)
+    | st.lists(st.sampled_from(["sub/0.png", "label", "target", "1", "0", "a"]), max_size=12).map(
+        lambda words: "".join(f"{w}{',' if n % 2 == 0 else chr(10)}" for n, w in enumerate(words))
+    )
+)
+def test_any_text_is_read_or_refused(tmp_path, text):
+    if not (tmp_path / "sub").exists():
+        written(tmp_path, "label", "a", "b")
+    (tmp_path / "any.csv").write_text(text)
+    try:
+        samples = opened(tmp_path / "any.csv")
+    except InputError:
+        return
+    for index in range(len(samples)):
+        assert -1 <= samples.label(index) < len(samples.classes)
