@@ -63,6 +63,12 @@ class Amount(click.ParamType[int]):
     help="Show why an int8 artifact differs from float, and remedies.",
 )
 @_settings.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="FLOAT.tflite",
+    help="Float file for --quantization; default: the one of the same model beside FILE.",
+)
+@_settings.option(
     "--data",
     metavar="DATA",
     help="Images for --quantization; default: the artifact's golden images.",
@@ -89,6 +95,7 @@ def command(
     max_size: int | None,
     min_top1: float | None,
     quantization: bool,
+    reference: Path | None,
     data: str | None,
     plot: Path | None,
     unsafe: bool,
@@ -102,7 +109,7 @@ def command(
     FILE is a model of your own (.h5, .keras, SavedModel) or a finished .tflite or .onnx. Mult-adds
     are counted as the MobileNet papers do: convolutions and fully connected layers, without biases.
 
-    With --quantization, FILE is an int8 artifact of export, with its float32.tflite beside it.
+    With --quantization, FILE is a .tflite or .onnx of integers, of export or of any other tool.
     """
     from mobiledeploy.verbs import analyze as verb
 
@@ -121,11 +128,11 @@ def command(
     ]
     if not best and (max_mult_adds, max_size, min_top1) != (None, None, None):
         raise UsageError("--max-mult-adds, --max-size and --min-top1 are for --best", "add --best")
-    uses_images = (
-        data is not None or plot is not None or any(v is not None for v in images.values())
-    )
+    uses_images = any(value is not None for value in (reference, data, plot, *images.values()))
     if uses_images and not quantization:
-        raise UsageError("--data, --plot and options of preprocessing are for --quantization")
+        raise UsageError(
+            "--reference, --data, --plot and options of preprocessing are for --quantization"
+        )
     if quantization and (best or table or network != ["file"]):
         raise UsageError(
             "--quantization takes an artifact and stands alone",
@@ -142,7 +149,7 @@ def command(
     with _frame.Terminal(quiet, verbose) as terminal:
         if quantization and file is not None:
             diagnosis = verb.analyze_quantization(
-                file, data=data, plot=plot, reporter=terminal, **images
+                file, reference=reference, data=data, plot=plot, reporter=terminal, **images
             )
             _frame.emit_json(diagnosis) if json else _show_diagnosis(diagnosis)
             return

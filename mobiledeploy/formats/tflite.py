@@ -28,7 +28,6 @@ from mobiledeploy.core.types import (
     Tensor,
 )
 from mobiledeploy.formats import _tflite_metadata
-from mobiledeploy.graphs import ends
 from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
 
 SUFFIX = ".tflite"
@@ -139,7 +138,7 @@ def seal(data: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
             f"the converted model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
             f"the model has {len(inputs)} and {len(outputs)}"
         )
-    ends.name(graph, inputs, outputs)
+    graph.name_ends(inputs, outputs)
     return graph.pack()
 
 
@@ -245,8 +244,10 @@ def _metadata(contract: Contract) -> bytes:
 
 def _input(builder: Any, contract: Contract, end: ModelInput) -> int:
     """The metadata of an input."""
-    pre = end.preprocessing
-    if pre is None:
+    signature = contract.signature
+    is_first = signature is None or end == signature.image
+    pre = contract.preprocessing if is_first else end.preprocessing
+    if end.kind == "tensor" or pre is None:
         return _table(builder, {0: builder.CreateString(end.name)})
     mean, std = _normalization(pre)
     options = _table(builder, {0: _floats(builder, mean), 1: _floats(builder, std)})

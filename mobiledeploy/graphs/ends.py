@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import ModelInput, ModelOutput, Signature
@@ -154,24 +153,3 @@ def signature(graph: Graph, inputs: Sequence[ModelInput], output_names: Sequence
         for name, index in zip(output_names, graph.outputs, strict=True)
     )
     return Signature(tuple(inputs), outputs)
-
-
-def name(graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Names the ends: the tensors themselves, and the signature serving_default of them."""
-    taken = {*inputs, *outputs}
-    ends = {*graph.inputs, *graph.outputs}
-    for index in range(len(graph.subgraph.tensors)):
-        if index not in ends and graph.name(index) in taken:
-            graph.set_name(index, f"{graph.name(index)}/inner")
-    signature_ = schema.SignatureDefT()
-    signature_.signatureKey, signature_.subgraphIndex = "serving_default", 0
-    signature_.inputs = [_end(graph, *end) for end in zip(inputs, graph.inputs, strict=True)]
-    signature_.outputs = [_end(graph, *end) for end in zip(outputs, graph.outputs, strict=True)]
-    graph.model.signatureDefs = [signature_]
-
-
-def _end(graph: Graph, name_: str, index: int) -> Any:
-    graph.set_name(index, name_)
-    end = schema.TensorMapT()
-    end.name, end.tensorIndex = name_, index
-    return end

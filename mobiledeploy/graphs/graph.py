@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flatbuffers
@@ -277,6 +277,25 @@ class Graph:
                 free = f"{name}_{number}"
             used.add(free)
             self.subgraph.tensors[index].name = free.encode()
+
+    def name_ends(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Names the inputs and outputs: the tensors, and a signature serving_default of them."""
+        names = {*inputs, *outputs}
+        ends = {*self.inputs, *self.outputs}
+        for index in range(len(self.subgraph.tensors)):
+            if index not in ends and self.name(index) in names:
+                self.set_name(index, f"{self.name(index)}/inner")
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+        signature.inputs = [self._end(*end) for end in zip(inputs, self.inputs, strict=True)]
+        signature.outputs = [self._end(*end) for end in zip(outputs, self.outputs, strict=True)]
+        self.model.signatureDefs = [signature]
+
+    def _end(self, name: str, index: int) -> Any:
+        self.set_name(index, name)
+        end = schema.TensorMapT()
+        end.name, end.tensorIndex = name, index
+        return end
 
     def unsign_ends(self) -> None:
         """Gives int8 inputs and outputs codes of uint8 instead, 128 above the inner ones.

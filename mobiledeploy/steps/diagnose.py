@@ -28,8 +28,10 @@ from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, Usage
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
 from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
 from mobiledeploy.core.types import Artifact, FileFacts, Layout, NamedWarning, Split, Target, Tensor
+from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
 from mobiledeploy.steps.arguments import Overrides
+from mobiledeploy.steps.evaluations import same_model
 
 Floats = NDArray[np.float32]
 
@@ -100,6 +102,7 @@ def _decibels(value: float) -> str:
 def diagnose(
     path: Path,
     *,
+    reference: Path | None = None,
     data: str | None = None,
     overrides: Overrides | None = None,
     reporter: Reporter = SILENT,
@@ -107,22 +110,21 @@ def diagnose(
     """Finds the error of each layer of an artifact, the layers that matter, and remedies.
 
     Args:
-        path: an int8 artifact, TFLite or ONNX, with its float32.tflite in the same folder.
+        path: a file of integers, TFLite or ONNX.
+        reference: its float TFLite; the default is the one in the same folder.
         data: images, as `--data`; the default are the artifact's golden images.
         overrides: preprocessing that differs from the artifact's own.
         reporter: is told of progress and warnings.
 
     Raises:
-        InputError: no artifact, one that is not integers throughout, or no float file beside it;
-            layers with other names.
+        InputError: no file of integers throughout, or no float file of the same model; layers with
+            other names; a model that takes more than one image.
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
     """
-    artifact, reference = _integers(path)
+    artifact, reference = _integers(path, reference)
     passes = _passes(artifact)
-    pre = (overrides or Overrides()).over(artifact.spec.preprocessing)
-    assert pre is not None
-    preprocessing.validate(pre)
+    pre = evaluation_images.preprocessing_of(artifact, overrides or Overrides())
     images, source, warnings = _images(path, artifact, data, reporter)
     prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in images]
     with (
@@ -174,10 +176,10 @@ def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
     Raises:
         as `diagnose`.
     """
-    artifact, reference = _integers(path)
+    artifact, reference = _integers(path, None)
     images, _, _ = _images(path, artifact, None, reporter)
-    spec = artifact.spec
-    prepared = [preprocessing.prepare(x, spec.preprocessing, spec.resolution) for x in images]
+    pre = evaluation_images.preprocessing_of(artifact, Overrides())
+    prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in images]
     with (
         artifacts.scratch() as folder,
         records.writing(folder),
@@ -194,7 +196,7 @@ def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
     }
 
 
-def _integers(path: Path) -> tuple[Artifact, Path]:
+def _integers(path: Path, reference: Path | None) -> tuple[Artifact, Path]:
     """An artifact of integers throughout, and its float model."""
     artifact = artifacts.load(path)
     if not artifact.recipe.full_integer:
@@ -202,7 +204,13 @@ def _integers(path: Path) -> tuple[Artifact, Path]:
             f"{path} is {artifact.recipe.name}: its activations are floats",
             "give one of integers throughout, such as int8_ptq",
         )
-    return artifact, _reference(path, artifact)
+    ends = artifacts.signature(artifact)
+    if len(ends.inputs) > 1 or ends.image is None:
+        raise InputError(
+            f"{path} takes more than one image, and its layers cannot be diagnosed",
+            "evaluate it beside its float file",
+        )
+    return artifact, _reference(path, artifact, reference)
 
 
 def _passes(artifact: Artifact) -> tuple[str, ...]:
@@ -212,15 +220,36 @@ def _passes(artifact: Artifact) -> tuple[str, ...]:
     return artifact.recipe.passes[0]
 
 
-def _reference(path: Path, artifact: Artifact) -> Path:
-    """The float TFLite of the same model, beside the artifact."""
-    reference = path.parent / FLOAT
+def _reference(path: Path, artifact: Artifact, requested: Path | None) -> Path:
+    """The float TFLite of the same model: as requested, or the one beside the artifact."""
+    elsewhere = artifact.spec.architecture == ARCHITECTURE
     hint = f"make it: the export of {path.name} again, with --recipe float32 --format tflite"
-    if not reference.is_file():
-        raise InputError(f"{path.parent} has no {FLOAT} to compare with", hint)
-    if artifacts.load(reference).spec != artifact.spec:
+    if elsewhere:
+        hint = "name it: --reference FLOAT.tflite"
+    candidates = [requested or path.parent / FLOAT]
+    if elsewhere and requested is None and not candidates[0].is_file():
+        candidates = _floats(path, artifact)
+    if len(candidates) != 1 or not candidates[0].is_file():
+        names = ", ".join(one.name for one in candidates if one.is_file())
+        reason = f"has several float files of its shapes ({names})" if names else f"has no {FLOAT}"
+        raise InputError(f"{path.parent} {reason} to compare with", hint)
+    (reference,) = candidates
+    if not same_model(artifacts.load(reference), artifact):
         raise InputError(f"{reference} is of another model than {path.name}", hint)
     return reference
+
+
+def _floats(path: Path, artifact: Artifact) -> list[Path]:
+    """The float TFLite files in the folder of `path` with the inputs and outputs of `artifact`."""
+    result = []
+    for file in sorted(path.parent.glob(f"*{Path(FLOAT).suffix}")):
+        try:
+            other = artifacts.load(file)
+        except InputError:
+            continue
+        if other.recipe.name == "float32" and same_model(other, artifact):
+            result.append(file)
+    return result
 
 
 def _images(

@@ -48,8 +48,6 @@ class View:
 
         None if the data has no annotations of this `kind`, a field of `Annotation`.
         """
-        if not kind:
-            return (Annotation(),) * len(predictions)
         if kind == "label":
             if self.offset is None or all(p.label < 0 for p in predictions):
                 return None
@@ -79,7 +77,7 @@ class EvaluationImages:
         return self._views[artifact.sha256]
 
     def _view(self, artifact: Artifact) -> View:
-        pre = self._preprocessing(artifact)
+        pre = preprocessing_of(artifact, self._overrides)
         own = artifact.data
         source = self._source or own.source
         if not source:
@@ -119,22 +117,6 @@ class EvaluationImages:
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
         return View(samples, ref, task, pre, offset, tuple(warnings))
 
-    def _preprocessing(self, artifact: Artifact) -> Preprocessing:
-        """How the images of an artifact are prepared; UsageError if nobody says it."""
-        image = signature(artifact).image
-        if image is None:
-            return artifact.spec.preprocessing
-        pre = self._overrides.over(image.preprocessing)
-        if pre is None:
-            raise UsageError(
-                f"what pixels were scaled to when {artifact.path} was trained is not in the file",
-                "say --input-range 0,1 or -1,1 or 0,255",
-            )
-        if image.shape[-1] == 1:
-            pre = replace(pre, channels="gray")
-        preprocessing.validate(pre)
-        return pre
-
     def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:
         """Whether the artifact was exported with these images."""
         own = artifact.data
@@ -165,6 +147,23 @@ class EvaluationImages:
                 source, split, resolution=artifact.spec.resolution, labels=labels
             )
         return self._samples[key]
+
+
+def preprocessing_of(artifact: Artifact, overrides: Overrides) -> Preprocessing:
+    """How the images of an artifact are prepared; UsageError if nobody says it."""
+    image = signature(artifact).image
+    if image is None:
+        return artifact.spec.preprocessing
+    pre = overrides.over(image.preprocessing)
+    if pre is None:
+        raise UsageError(
+            f"what pixels were scaled to when {artifact.path} was trained is not in the file",
+            "say --input-range 0,1 or -1,1 or 0,255",
+        )
+    if image.shape[-1] == 1:
+        pre = replace(pre, channels="gray")
+    preprocessing.validate(pre)
+    return pre
 
 
 def same_place(one: str, other: str) -> bool:

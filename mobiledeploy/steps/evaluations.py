@@ -11,7 +11,14 @@ from mobiledeploy.core import artifacts, leases, protocol
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, TASKS
 from mobiledeploy.core.ports import SILENT, Reporter, Session, Task
-from mobiledeploy.core.types import Artifact, Evaluation, NamedWarning, Prediction, Target
+from mobiledeploy.core.types import (
+    Annotation,
+    Artifact,
+    Evaluation,
+    NamedWarning,
+    Prediction,
+    Target,
+)
 from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
@@ -210,7 +217,7 @@ def _evaluation(
     ready = pool.ready
     task = TASKS.load(view.task)
     has_labels = view.task == "classification" and view.offset is not None
-    metrics = _metrics(task, view, predictions)
+    metrics = _metrics(task, view, predictions, reference)
     return Evaluation(
         artifact_sha256=artifact.sha256,
         data=view.ref,
@@ -231,10 +238,23 @@ def _evaluation(
     )
 
 
-def _metrics(task: Task, view: View, predictions: tuple[Prediction, ...]) -> dict[str, float]:
+def _metrics(
+    task: Task, view: View, predictions: tuple[Prediction, ...], reference: Evaluation | None
+) -> dict[str, float]:
     """The figures of the task; {} if the data has not what they are computed from."""
-    annotations = view.annotations(predictions, task.ANNOTATION)
+    if task.ANNOTATION:
+        annotations = view.annotations(predictions, task.ANNOTATION)
+    else:
+        annotations = None if reference is None else _of_reference(predictions, reference)
     return {} if annotations is None else dict(task.metrics(predictions, annotations))
+
+
+def _of_reference(
+    predictions: tuple[Prediction, ...], reference: Evaluation
+) -> tuple[Annotation, ...]:
+    """The numbers of the float model, for a task that is judged by these alone."""
+    others = {prediction.sample: prediction.values for prediction in reference.predictions}
+    return tuple(Annotation(values=others.get(p.sample, ())) for p in predictions)
 
 
 def _agreement(

@@ -70,7 +70,11 @@ def images(path: Path, golden: Golden) -> tuple[Path, ...]:
     for image in paths:
         golden_inputs.golden_content(path.parent, image)
     if not paths or len(paths) != len(golden.logits):
-        raise InputError(f"{path} has no golden samples", "export it again, with --force")
+        raise InputError(
+            f"{path} has no golden samples",
+            "they come with files of mobiledeploy export; if it is one, export it again with "
+            "--force",
+        )
     return paths
 
 

@@ -853,9 +853,11 @@ def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None
         return
     sha, _, gate = stored.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256
-    query = f"SELECT 1 FROM {table} WHERE artifact_sha256 = ? AND made_at = ? AND record = ?"  # noqa: S608 - of constants
-    if connection.execute(query, (sha, at, records.line(record))).fetchone():
-        return
+    query = f"SELECT record FROM {table} WHERE artifact_sha256 = ? AND made_at = ?"  # noqa: S608 - of constants
+    for (text,) in connection.execute(query, (sha, at)).fetchall():
+        # A record of an earlier version lacks the fields that have come since.
+        if records.line(_decode(_RECORDS, text, "record")) == records.line(record):
+            return
     if isinstance(record, Verdict):
         _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):

@@ -553,6 +553,7 @@ def _command(row: Published) -> str:
 def analyze_quantization(
     file: AnyPath,
     *,
+    reference: AnyPath | None = None,
     data: AnyPath | None = None,
     plot: AnyPath | None = None,
     input_range: tuple[float, float] | None = None,
@@ -573,7 +574,8 @@ def analyze_quantization(
         >>> [remedy.name for remedy in found.remedies]
 
     Args:
-        file: an int8 artifact of `export`, TFLite or ONNX, with its float32.tflite beside it.
+        file: a file of integers, TFLite or ONNX, of `export` or of any other tool.
+        reference: the float TFLite of the same model; the default is the one in its folder.
         data: images, as for `evaluate`; the default are the artifact's golden images.
         plot: a file for an image of the result, .svg or .png; needs matplotlib.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
@@ -590,8 +592,8 @@ def analyze_quantization(
         A row for each layer, and remedies, the most promising first.
 
     Raises:
-        InputError: no artifact, one that is not integers throughout, or no float file beside it;
-            layers with other names.
+        InputError: no file of integers throughout, or no float file of the same model; layers with
+            other names; a model that takes more than one image.
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
         MissingError: `plot` without matplotlib.
@@ -602,7 +604,11 @@ def analyze_quantization(
     if place is not None:
         quantization_plot.check(place)
     diagnosis = diagnose.diagnose(
-        Path(file), data=arguments.text(data), overrides=overrides, reporter=reporter
+        Path(file),
+        reference=arguments.path(reference),
+        data=arguments.text(data),
+        overrides=overrides,
+        reporter=reporter,
     )
     if place is not None:
         quantization_plot.draw(diagnosis, place)

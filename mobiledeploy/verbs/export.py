@@ -105,7 +105,9 @@ class ExportResult(Record):
         count = max((row.images for row in self.rows), default=0)
         images = f"judged on {count} images" if count else "not judged"
         metric = TASKS.load(self.spec.task).METRICS[0]
-        headers = ("file", "size", "gzip", "zeros", metric.title, "agrees with float", "SQNR")
+        # What is compared with float alone has its SQNR in a column of its own.
+        own = () if metric.unit == "dB" else (metric.title,)
+        headers = ("file", "size", "gzip", "zeros", *own, "agrees with float", "SQNR")
         return (
             Table(
                 (*headers, "divergence", "this host, 1 thread"),
@@ -122,7 +124,11 @@ def _cells(row: ExportRow, metric: Metric, task: str) -> tuple[str, ...]:
         units.size(row.size_bytes),
         units.size(row.gzip_bytes),
         units.percent(row.sparsity),
-        units.metric(row.metrics.get(metric.name), metric.unit),
+        *(
+            ()
+            if metric.unit == "dB"
+            else (units.metric(row.metrics.get(metric.name), metric.unit),)
+        ),
         units.percent(row.agreement),
         "–" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
         "–"

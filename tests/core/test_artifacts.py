@@ -38,7 +38,7 @@ def test_half_an_artifact_is_refused(exported, tmp_path) -> None:
     with pytest.raises(InputError, match="do not fit"):
         artifacts.load(path)
     artifacts.record_path(path).unlink()
-    with pytest.raises(InputError, match=r"no record.*export"):
+    with pytest.raises(InputError, match="not an ONNX file, or a truncated one"):
         artifacts.load(path)
     path.unlink()
     with pytest.raises(InputError, match="does not exist"):

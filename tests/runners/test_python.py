@@ -61,7 +61,7 @@ def test_bench_reports_every_run_until_it_is_stopped(exported) -> None:
         assert child.stderr.read() == ""
     assert isinstance(ready, protocol.Ready)
     assert (ready.runtime, ready.delegate, ready.threads) == ("litert", "xnnpack", 1)
-    assert ready.input.dtype == "int8"
+    assert [tensor.dtype for tensor in ready.inputs] == ["int8"]
     assert isinstance(first, protocol.Timed)
     # A block ends with the first run that ends after its time, however slow the machine is.
     assert sum(first.samples_ns[:-1]) < python.BLOCK_NS
@@ -114,16 +114,16 @@ def test_predict_answers_the_requested_images(exported, recipe, format_) -> None
     assert status == 0
     assert isinstance(ready, protocol.Ready)
     # The engine may not know scales; the record does, so its tensors are reported.
-    assert (ready.input, ready.output) == (job.input, job.output)
+    assert (ready.inputs, ready.outputs) == (job.inputs, job.outputs)
     assert isinstance(end, protocol.Done)
     samples = dataset(job.data.source).open(
-        job.data.source, "validation", resolution=job.resolution, labels=job.data.labels
+        job.data.source, "validation", resolution=job.data.resolution, labels=job.data.labels
     )
     assert [a.index for a in answers] == [3, 4, 0]
     assert [a.sample for a in answers] == [samples.id(i) for i in (3, 4, 0)]
     assert [a.label for a in answers] == [samples.label(i) for i in (3, 4, 0)]
     for answer in answers:
-        row = np.frombuffer(base64.b64decode(answer.row), "<f4")
+        row = np.frombuffer(base64.b64decode(answer.rows[0]), "<f4")
         assert row.shape == (12,)
         assert row.sum() == pytest.approx(1, abs=0.05)
 

@@ -16,10 +16,13 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import source_of
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
+from mobiledeploy.graphs import ends as ends_
 from mobiledeploy.graphs import execution
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import model_files
 from tests.networks import answers
 
@@ -246,6 +249,61 @@ def test_a_mixed_precision_saved_model_is_computed_in_float32(tmp_path):
     expected = tf.reduce_mean(tf.nn.conv2d(inputs, kernel, 2, "SAME"), [1, 2]).numpy()
     np.testing.assert_allclose(execution.run(there.floats("model"), inputs), expected, atol=1e-5)
     np.testing.assert_allclose(answers(there, inputs), expected, atol=1e-5)
+
+
+def of_several(library):
+    """A photo, a gray image of uint8, numbers and channels first in; a row and a map out."""
+    layers = library.layers
+    photo = layers.Input((16, 12, 3), name="photo")
+    gray = layers.Input((8, 8, 1), name="gray", dtype="uint8")
+    facts = layers.Input((5,), name="facts")
+    first = layers.Input((3, 10, 14), name="first")
+    x = layers.Conv2D(4, 3, activation="relu")(photo)
+    rows = [
+        layers.GlobalAveragePooling2D()(x),
+        layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(layers.Rescaling(1 / 255)(gray))),
+        layers.Dense(4)(facts),
+        layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(layers.Permute((2, 3, 1))(first))),
+    ]
+    classes = layers.Dense(3, activation="softmax", name="classes")(layers.Concatenate()(rows))
+    pixels = layers.Conv2D(2, 1, activation="sigmoid", name="a_map")(x)
+    return library.Model([photo, gray, facts, first], [classes, pixels])
+
+
+@pytest.mark.parametrize("suffix", ["keras2.h5", "keras3.keras", "saved"])
+def test_several_inputs_and_outputs(suffix, tmp_path):
+    library = keras if suffix.startswith("keras3") else tf_keras
+    library.utils.set_random_seed(0)
+    model, path = of_several(library), tmp_path / suffix
+    model.save(path, save_format="tf") if suffix == "saved" else model.save(path)
+    there = opened(path)
+    random = np.random.default_rng(0)
+    arrays = {
+        "photo": random.random((2, 16, 12, 3), np.float32),
+        "gray": random.integers(0, 256, (2, 8, 8, 1)).astype(np.uint8),
+        "facts": random.random((2, 5), np.float32),
+        # The model takes it with its channels first, the file with its channels last.
+        "first": random.random((2, 10, 14, 3), np.float32),
+    }
+    ends = {end.name: end for end in there.inputs}
+    assert {name: end.shape for name, end in ends.items()} == {
+        name: array.shape[1:] for name, array in arrays.items()
+    }
+    assert [ends[name].kind for name in arrays] == ["image", "image", "tensor", "image"]
+    own = [arrays["photo"], arrays["gray"], arrays["facts"], arrays["first"].transpose(0, 3, 1, 2)]
+    expected = {x.shape: x for x in map(np.asarray, model(own, training=False))}
+    samples = Batch(tuple(arrays[end.name].astype(np.float32) for end in there.inputs))
+    content = there.floats("model")
+    for answer in (*there.answers(samples), *execution.answers(content, samples)):
+        np.testing.assert_allclose(answer, expected[answer.shape], atol=1e-5)
+    graph = Graph(content)
+    assert [graph.shape(i)[1:] for i in graph.inputs] == [end.shape for end in there.inputs]
+    assert {graph.type_name(i) for i in (*graph.inputs, *graph.outputs)} == {"float32"}
+    signature = ends_.signature(graph, there.inputs, there.output_names)
+    activations = {end.name: end.activation for end in signature.outputs}
+    assert sorted(activations.values()) == ["sigmoid", "softmax"]
+    if suffix != "saved":
+        assert activations == {"classes": "softmax", "a_map": "sigmoid"}
 
 
 def test_a_layer_that_is_used_twice(tmp_path):

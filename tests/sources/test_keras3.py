@@ -48,11 +48,6 @@ def test_a_lambda_runs_only_if_the_verb_allowed_it(model_files):
     assert "\n" not in str(excinfo.value)
 
 
-def test_two_inputs_are_refused(model_files):
-    with pytest.raises(InputError, match="has 2 inputs"):
-        shapes(loaded(model_files / "k3_two.keras"))
-
-
 def test_weights_alone_are_not_a_model(model_files):
     with pytest.raises(InputError, match="Keras 3 weights"):
         loaded(model_files / "k3.weights.h5")

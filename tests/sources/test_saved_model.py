@@ -57,11 +57,6 @@ def test_the_code_of_keras_layers_is_not_run(tmp_path):
     assert marker.exists()
 
 
-def test_two_inputs_are_refused(model_files):
-    with pytest.raises(InputError, match="has 2 inputs"):
-        shapes(loaded(model_files / "k2_two_saved"))
-
-
 def test_a_model_without_its_variables_is_one_line(model_files, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model_files / "k2_saved", copy)

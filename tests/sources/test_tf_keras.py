@@ -96,26 +96,6 @@ def test_weights_with_other_layer_names_are_assigned_in_order_if_all_shapes_fit(
         framework.load_weights(network(6, ""), tmp_path / "weights.h5")
 
 
-def test_two_inputs_are_refused(model_files):
-    with pytest.raises(InputError, match=r"has 2 inputs"):
-        shapes(loaded(model_files / "k2_two.h5"))
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "message"),
-    [
-        ((32, 32, 1), "float32", r"takes \[N, 32, 32, 1\]"),
-        ((32,), "float32", r"takes \[N, 32\]"),
-        ((32, 32, 3), "uint8", "takes uint8"),
-    ],
-)
-def test_a_model_without_an_image_input_is_refused(shape, dtype, message):
-    image = tf_keras.layers.Input(shape, dtype=dtype)
-    model = framework.Model("tf_keras", tf_keras.Model(image, tf_keras.layers.Flatten()(image)))
-    with pytest.raises(InputError, match=message):
-        shapes(model)
-
-
 def test_weights_alone_are_not_a_model(model_files):
     with pytest.raises(InputError, match=r"holds weights"):
         loaded(model_files / "k2_weights.h5")
