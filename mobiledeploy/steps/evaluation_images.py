@@ -114,6 +114,8 @@ class EvaluationImages:
         labelled = any(samples.label(index) >= 0 for index in range(len(samples)))
         offset, label_warnings = _labels(len(samples.classes) if labelled else 0, artifact, task)
         warnings += label_warnings
+        unfit = task_choice.unfit_annotations(task, samples)
+        warnings += [unfit] if unfit else []
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
         return View(samples, ref, task, pre, offset, tuple(warnings))
 
