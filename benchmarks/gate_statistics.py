@@ -4,6 +4,9 @@ For every true state (images, share of answers that change between right and wro
 probability of each count of losses and gains is trinomial, and each count has its verdict: the sums
 are the error rates, with no dice (what is left out has a probability below 1e-9). They depend on
 the accuracy only in that it must leave room for the flips.
+
+Where scores are not just right or wrong, and for metrics that are no mean over samples, the rates
+are simulated, on the populations of _paired_populations.py.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from _paired_gate import PLAN, PairedCell, paired_cells, paired_missed
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -141,14 +145,11 @@ def missed(cells: list[Cell]) -> Iterator[str]:
             yield f"{where}: the interval covers {c.covered:.4f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--largest", type=int, default=SIZES[-1], help="leave larger sizes out")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/gate_statistics.json"))
-    arguments = parser.parse_args()
-    grid = [p for p in itertools.product(SIZES, FLIPS) if p[0] <= arguments.largest]
-    bars = track(grid, description="counting", console=Console(stderr=True))
-    cells = [cell(n, flips) for n, flips in bars]
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def exact_table(cells: list[Cell]) -> Table:
     table = Table(title=f"margin {100 * MARGIN:g} point; percent of checks")
     for head in (
         "images",
@@ -171,7 +172,7 @@ def main() -> None:
             str(c.images),
             f"{100 * c.flips:g}",
             *(
-                "–" if value is None else f"{100 * value:.2f}"
+                percent(value)
                 for value in (
                     c.passed,
                     c.passed_tango,
@@ -187,17 +188,76 @@ def main() -> None:
                 )
             ),
         )
-    Console(width=max(160, Console().width)).print(table)
-    wrong = list(missed(cells))
+    return table
+
+
+def paired_table(cells: list[PairedCell]) -> Table:
+    table = Table(title="means of scores and metrics over samples; percent of simulated checks")
+    for head in ("metric", "population"):
+        table.add_column(head)
+    for head in (
+        "images",
+        "margin",
+        "passed at the margin",
+        "at most",
+        "plain interval's",
+        "with one added to mean and variance",
+        "failed at no loss",
+        "passed at no loss",
+    ):
+        table.add_column(head, justify="right")
+    for c in cells:
+        rates = (c.passed, c.limit, c.passed_plain, c.passed_added, c.failed, c.power)
+        table.add_row(
+            c.metric, c.population, str(c.images), f"{100 * c.margin:g}", *map(percent, rates)
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--largest", type=int, default=SIZES[-1], help="leave larger sizes out")
+    parser.add_argument(
+        "--sets", type=int, default=1000, help="simulated data sets a cell; 0: none"
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/gate_statistics.json"))
+    arguments = parser.parse_args()
+    grid = [p for p in itertools.product(SIZES, FLIPS) if p[0] <= arguments.largest]
+    progress = Console(stderr=True)
+    cells = [cell(n, flips) for n, flips in track(grid, "counting", console=progress)]
+    simulated: list[PairedCell] = []
+    if arguments.sets:
+        count = sum(n <= arguments.largest for _, _, n, _ in PLAN)
+        run = paired_cells(arguments.sets, arguments.largest)
+        simulated = list(track(run, "simulating", count, console=progress))
+        order = {key: place for place, key in enumerate(PLAN)}
+        simulated.sort(key=lambda c: order[c.metric, c.population, c.images, c.margin])
+    console = Console(width=max(160, Console().width))
+    console.print(exact_table(cells))
+    if simulated:
+        console.print(paired_table(simulated))
+    wrong = [*missed(cells), *paired_missed(simulated)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"cells": [asdict(c) for c in cells], "missed": wrong}))
+    record = {
+        "cells": [asdict(c) for c in cells],
+        "paired": [asdict(c) for c in simulated],
+        "missed": wrong,
+    }
+    arguments.out.write_text(json.dumps(record))
     for name, field in (
         ("the gate", "passed"),
         ("Tango's", "passed_tango"),
         ("Wald's", "passed_wald"),
     ):
-        worst = max(getattr(c, field) or 0 for c in cells)
+        worst = max((getattr(c, field) or 0 for c in cells), default=0)
         print(f"at the margin, passed by {name}: {100 * worst:.2f} % at most")
+    for name, field in (
+        ("the bootstrap with a lost image", "passed"),
+        ("a plain interval", "passed_plain"),
+        ("one with a lost image in mean and variance", "passed_added"),
+    ):
+        worst = max((getattr(c, field) for c in simulated), default=0)
+        print(f"simulated at the margin, passed by {name}: {100 * worst:.2f} % at most")
     print("\n".join(wrong) if wrong else "all bars met")
     raise SystemExit(bool(wrong))
 

@@ -36,6 +36,7 @@ OF_THEIR_OWN = {
         "analyze_best": {"best", "max_mult_adds", "max_size", "min_top1"},
         "analyze_quantization": {
             "quantization",
+            "reference",
             "data",
             "plot",
             *("input_range", "mean", "std", "channels", "resize", "crop", "labels"),

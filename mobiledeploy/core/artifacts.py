@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mobiledeploy.core import inputs, protocol, records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Artifact,
@@ -24,6 +24,9 @@ from mobiledeploy.core.types import (
     Preprocessing,
     Signature,
 )
+
+if TYPE_CHECKING:
+    from mobiledeploy.core import protocol
 
 _STAGING = ".staging"
 _ACTIVATION: dict[Output, Literal["softmax", "none"]] = {
@@ -102,6 +105,9 @@ def work(
 
     `preprocessing` takes the place of that of all images.
     """
+    # Not at the top: numpy may be missing where doctor looks for staging folders.
+    from mobiledeploy.core import protocol
+
     inputs_ = signature(artifact).inputs
     if preprocessing is not None:
         inputs_ = tuple(
@@ -141,12 +147,18 @@ def check(artifact: Artifact, record: str) -> None:
 
 
 def _fits(artifact: Artifact) -> bool:
-    """Whether the record's signature is that of its tensors."""
+    """Whether the record's signature is that of its tensors and its model."""
     if not (artifact.inputs and artifact.outputs):
         return False
     if artifact.signature is None:
         return len(artifact.inputs) == len(artifact.outputs) == 1
     ends = artifact.signature
+    image, spec = ends.image, artifact.spec
+    if image is not None and (
+        image.shape[:2] != spec.resolution
+        or (image.preprocessing is not None and image.preprocessing != spec.preprocessing)
+    ):
+        return False
     own = [math.prod(end.shape) for end in ends.inputs], [math.prod(e.shape) for e in ends.outputs]
     tensors = (
         [math.prod(tensor.shape) for tensor in artifact.inputs],

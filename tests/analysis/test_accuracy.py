@@ -95,7 +95,7 @@ def test_a_distance_is_that_of_all_images_together() -> None:
     logits = reference + dice.normal(0, 0.2, (50, 7))
     distance = accuracy.Distance()
     for one, other in zip(reference, logits, strict=True):
-        distance.add(one, other)
+        distance.add([one], [other], accuracy.divergence([one], [other]))
     assert distance.images == 50
     assert distance.sqnr_db == pytest.approx(accuracy.sqnr_db(reference, logits))
     assert distance.divergence == pytest.approx(accuracy.divergence(reference, logits))

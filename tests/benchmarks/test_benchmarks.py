@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from mobiledeploy.analysis import paired
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import dataset
@@ -77,19 +80,72 @@ def test_both_ways_of_evaluating_take_the_same_images(exported, here) -> None:
     assert len(comparison["ours_s"]) == len(comparison["theirs_s"]) == 7
 
 
-def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
-    out = tmp_path / "gate.json"
+def gate_statistics(out: Path, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """What benchmarks/gate_statistics.py finds, all bars met."""
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "gate_statistics.py"), "--largest", "400", "--out", out],
+        [sys.executable, str(BENCHMARKS / "gate_statistics.py"), *arguments, "--out", out],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    cells = json.loads(out.read_text())["cells"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all bars met" in done.stdout
+    return json.loads(out.read_text())
+
+
+def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
+    cells = gate_statistics(tmp_path / "gate.json", "--largest", "400", "--sets", "0")["cells"]
     assert len(cells) == 18
     assert max(c["passed"] or 0 for c in cells) < 0.05 < max(c["passed_tango"] or 0 for c in cells)
     assert max(c["passed_wald"] or 0 for c in cells) > 0.2
-    assert "all bars met" in done.stdout
+
+
+def test_the_gate_of_means_and_metrics_errs_no_more_than_it_says(tmp_path) -> None:
+    cells = gate_statistics(tmp_path / "gate.json", "--largest", "100", "--sets", "100")["paired"]
+    assert {c["metric"] for c in cells} == {"mean", "AUC", "mIoU", "mAP", "mIoU, one class"}
+    for metric in ("mean", "mIoU"):
+        rates = [c for c in cells if c["metric"] == metric]
+        assert max(c["passed"] for c in rates) < 0.055
+        assert max(c["passed_plain"] for c in rates) > 0.3
+
+
+@pytest.fixture
+def simulation(monkeypatch) -> ModuleType:
+    """benchmarks/_paired_gate.py, which imports its neighbour by name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("_paired_gate")
+
+
+@pytest.mark.parametrize("population", ["flips", "independent", "clustered", "1 in 100"])
+def test_the_simulation_judges_means_as_the_gate_does(simulation, population) -> None:
+    n, margin, sets = 400, 0.02, 200
+    dice = np.random.default_rng(4)
+    results = []
+    for _ in range(sets):
+        losses = simulation.populations.score_losses(population, dice, n, margin)
+        results.append(paired.outcome(paired.mean_bounds(*simulation.pair(losses)), margin))
+    rates = simulation.mean_verdicts(population, n, margin, margin, sets, np.random.default_rng(4))
+    assert rates[[0, 3]] * sets == pytest.approx([results.count("pass"), results.count("fail")])
+
+
+@pytest.mark.parametrize("metric", ["AUC", "mIoU", "mAP"])
+def test_the_simulation_judges_metrics_as_the_gate_does(simulation, metric) -> None:
+    n, margin = 300, 0.02
+    make, *_ = simulation.METRICS[metric]
+    results = set()
+    for seed, loss in enumerate((0.0, 0.0, 0.02, 0.1)):
+        dice = np.random.default_rng(seed)
+        draws_seed = int(dice.integers(2**31))
+        pair = make("independent", dice, n, loss)
+        one, other = SimpleNamespace(), SimpleNamespace(metric=lambda counts: 0.0)
+        one.metric = lambda counts, pair=pair: float(pair.losses(counts[None] / paired.GRAIN)[0])
+        bounds = paired.corpus_bounds(one, other, n, seed=draws_seed, share=pair.share)
+        rates = simulation.corpus_verdicts(
+            make, "independent", n, margin, loss, 1, np.random.default_rng(seed)
+        )
+        result = paired.outcome(bounds, margin)
+        assert (rates[0], rates[3]) == (result == "pass", result == "fail")
+        results.add(result)
+    assert len(results) > 1
 
 
 WATCHED = """

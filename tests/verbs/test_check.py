@@ -296,7 +296,8 @@ def test_a_weight_corrupted_on_disk_is_no_artifact_any_more(place):
 def test_wrong_preprocessing_of_the_artifact_is_refused_by_name(place):
     artifact = artifacts.load(place[1])
     message = dataclasses.replace(artifact.spec.preprocessing, input_range=(0.0, 1.0))
-    recorded(place[1], artifact, spec=dataclasses.replace(artifact.spec, preprocessing=message))
+    spec = dataclasses.replace(artifact.spec, preprocessing=message)
+    recorded(place[1], artifact, spec=spec, signature=None)
     with pytest.raises(InputError, match=r"input_range: 0,1, not -1,1; .*--update-baseline"):
         judged(place)
 

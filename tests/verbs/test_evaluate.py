@@ -436,7 +436,7 @@ def test_logits_of_a_file_without_a_record(exported, here, heard) -> None:
         runtime, rows = logits(
             probe,
             shelf.inspect(probe_content),
-            artifact.spec.preprocessing,
+            artifacts.signature(artifact).inputs,
             artifact.data,
             (4, 0),
             reporter=heard,
