@@ -547,10 +547,10 @@ class Samples(Protocol):
 
 
 class Dataset(Protocol):
-    """A kind of labelled images."""
+    """A kind of data: samples, and what is true of each."""
 
     def accepts(self, source: str) -> bool:
-        """Whether `--data SOURCE` is of this kind."""
+        """Whether `--data SOURCE` is of this kind; two kinds that accept it are an error."""
         ...
 
     def open(

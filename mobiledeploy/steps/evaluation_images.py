@@ -11,7 +11,7 @@ from mobiledeploy.core.artifacts import signature
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import SILENT, Reporter, Samples
-from mobiledeploy.core.samples import class_offset
+from mobiledeploy.core.samples import class_offset, labelled_classes
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
@@ -104,15 +104,18 @@ class EvaluationImages:
             # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
-        labelled = len(samples) > 0 and samples.label(0) >= 0
         task = task_choice.choose(
             signature(artifact),
             self._task or artifact.spec.task,
-            len(samples.classes) if labelled else 0,
+            labelled_classes(samples),
             self._reporter,
         )
+        task_choice.require_classes(task, samples)
+        labelled = any(samples.label(index) >= 0 for index in range(len(samples)))
         offset, label_warnings = _labels(len(samples.classes) if labelled else 0, artifact, task)
         warnings += label_warnings
+        unfit = task_choice.unfit_annotations(task, samples)
+        warnings += [unfit] if unfit else []
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
         return View(samples, ref, task, pre, offset, tuple(warnings))
 
