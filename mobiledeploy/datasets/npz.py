@@ -103,7 +103,7 @@ class Npz:
             fitting = [n for n in self._inputs() if _holds_images(self._content.arrays[n])]
             if len(fitting) != 1:
                 there = " and ".join(fitting) if fitting else "no array of images"
-                raise InputError(
+                raise samples.AbsentArray(
                     f"{self.source} has {there}, and the model takes one image",
                     "name the images `images`: uint8 [N, H, W, 3]",
                 )

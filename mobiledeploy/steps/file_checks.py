@@ -14,6 +14,7 @@ import numpy as np
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError
+from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
 from mobiledeploy.core.ports import Reporter, Samples
 from mobiledeploy.core.types import (
@@ -132,6 +133,9 @@ def golden_samples(planned: ExportPlan, reporter: Reporter) -> tuple[int, ...]:
             except BrokenImage as error:
                 reporter.warn(NamedWarning("broken-image", error.message))
                 continue
+            except AbsentArray:
+                # Of several arrays, the model's inputs will say which ones are wanted.
+                pass
             indices.append(index)
             break
     if not indices:
