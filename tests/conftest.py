@@ -56,8 +56,12 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
+# Before a worker of several is bound to its share of them.
+ALL_CORES = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
+
+
 def pytest_configure() -> None:
-    """Programs that the tests start have default signals, however the tests were started.
+    """Workers share the cores out; programs that the tests start have default signals.
 
     A shell starts what it puts into the background with SIGINT and SIGQUIT ignored, and some CI
     runners block signals. A program inherits both, and then no interrupt could end it.
@@ -68,6 +72,36 @@ def pytest_configure() -> None:
     for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _bind_worker()
+    else:
+        # The workers inherit it, and they import numpy before they are bound.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _bind_worker() -> None:
+    """This worker and all that it starts run on its share of the cores.
+
+    Libraries start a thread for each core. The threads of several workers would wait for each
+    other, and most of them wait in a loop: a conversion takes twice the CPU time then.
+    """
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    cores = sorted(ALL_CORES)
+    if cores:
+        os.sched_setaffinity(0, cores[number % len(cores) :: count])
+
+
+@pytest.fixture(scope="module")
+def all_cores() -> Iterator[None]:
+    """All cores, for tests of what is shared out among them."""
+    if not ALL_CORES:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL_CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 # Rooms of TensorFlow's wing, and what a file of pure tests does not import.
