@@ -135,7 +135,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A slow test has a longer time limit; `--quick` leaves out what takes a dear fixture."""
+    """A slow test has a longer time limit; `--quick` leaves out what takes a dear fixture.
+
+    What may take longest comes first, so that no worker ends with it while the others wait.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     if config.getoption("--quick"):
         dear = [i for i in items if _DEAR.intersection(getattr(i, "fixturenames", ()))]
         config.hook.pytest_deselected(items=dear)
@@ -275,16 +279,33 @@ def press(
     output: Output = "logits",
 ) -> bytes:
     """A model of TensorFlow's -> the file, unsealed, by the ways that export goes."""
-    from mobiledeploy.graphs import quantized
+    floats = float_tflite(model, images.shape[1:3], output)
+    return press_floats(floats, recipe, format_, images, io=io)
+
+
+def float_tflite(model: Model, size: tuple[int, ...], output: Output = "logits") -> bytes:
+    """A model of TensorFlow's -> its float TFLite."""
     from mobiledeploy.sources._tensorflow import TensorFlowModel
 
+    return TensorFlowModel(model, (size[0], size[1]), 0).floats(output)
+
+
+def press_floats(
+    floats: bytes,
+    recipe: str | Recipe,
+    format_: str,
+    images: np.ndarray,
+    *,
+    io: InputOutput = "int8",
+) -> bytes:
+    """A float TFLite -> the file, unsealed, by the ways that export goes."""
+    from mobiledeploy.graphs import quantized
+
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
-    size = images.shape[1:3]
-    made = TensorFlowModel(model, size, 0).floats(output)
     if chosen.full_integer:
-        made = quantized.finish(quantized.start(made, chosen, io, images))
+        made = quantized.finish(quantized.start(floats, chosen, io, images))
     else:
-        made = quantized.without_calibration(made, chosen)
+        made = quantized.without_calibration(floats, chosen)
     return WRITERS.load(format_).write(made)
 
 
