@@ -15,6 +15,7 @@ from mobiledeploy.core.types import Counted
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import analyze as analyze_verb
 from mobiledeploy.verbs.bench import bench
+from tests.conftest import ALL_CORES
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "tflite"), ("int8_ptq", "onnx"), ("float32", "onnx")]
 # What multiplies integers and floats on each core: the A53 has no dot products.
