@@ -244,9 +244,13 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm(_empty_user: None) -> Iterator[None]:
-    """Conversions, trainings and analyses have TensorFlow imported when they start."""
+    """Conversions, trainings and analyses have TensorFlow imported when they start.
+
+    Exports time each file for a moment only.
+    """
     with warm.session(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(child_process, "INTERPRETER", (warm.program(), "-P"))
+        patch.setattr("mobiledeploy.verbs.export.BENCH_SECONDS", warm.BENCH_SECONDS)
         yield
 
 
@@ -312,19 +316,23 @@ def press_floats(
 class Converted(Mapping[tuple[str, str], bytes]):
     """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights.
 
-    A recipe's files are made when one of them is first asked for, once for all workers.
+    A recipe's files are made when one of them is first asked for, once for all workers; with those
+    of all others that have neither alternatives nor a training.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
         self._formats = {recipe.name: recipe.formats for recipe in known}
+        quick = tuple(r.name for r in known if len(r.passes) == 1 and not r.training)
+        self._together = {name: quick if name in quick else (name,) for name in self._formats}
 
     def __getitem__(self, key: tuple[str, str]) -> bytes:
         recipe, format_ = key
         if format_ not in self._formats.get(recipe, ()):
             raise KeyError(key)
-        folder = shared.once(self._folder / recipe, functools.partial(self._make, recipe))
+        recipes = self._together[recipe]
+        folder = shared.once(self._folder / recipes[0], functools.partial(self._make, recipes))
         return (folder / conversion_process.file_name(recipe, format_)).read_bytes()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -336,7 +344,7 @@ class Converted(Mapping[tuple[str, str], bytes]):
     def __contains__(self, key: object) -> bool:
         return key in list(self)
 
-    def _make(self, recipe: str, folder: Path) -> None:
+    def _make(self, recipes: tuple[str, ...], folder: Path) -> None:
         spec = ModelSpec(
             "v1",
             "mobilenet_v1",
@@ -349,13 +357,14 @@ class Converted(Mapping[tuple[str, str], bytes]):
         )
         request = conversion_process.ConversionRequest(
             source=Source(spec),
-            jobs=tuple((recipe, format_) for format_ in self._formats[recipe]),
+            jobs=tuple((name, format_) for name in recipes for format_ in self._formats[name]),
             data=DataRef("demo", "validation", (64, 64)),
             golden=(0,),
             io="int8",
             output="softmax",
             folder=str(folder),
         )
+        (recipe, *_) = recipes
         if not RECIPES.load(recipe).RECIPE.training:
             conversion_process.produce(request, folder / "log", Terminal(quiet=True))
             return
