@@ -396,16 +396,19 @@ def converted(shared_folder: Path) -> Converted:
 
 
 @pytest.fixture(scope="session")
-def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_files(shared_folder: Path) -> Path:
     """A folder of small models as Keras 2, Keras 3 and TensorFlow save them.
 
     `k2` and `k3` tell the Keras, `_lambda` a Lambda layer, `_ops` bare tensor functions, `_two`
-    two inputs; `.h5`, `.keras`, `_weights.h5`, and `_saved` for a SavedModel.
+    two inputs; `.h5`, `.keras`, `_weights.h5`, `_saved` for a SavedModel; all workers read them.
     """
+    return shared.once(shared_folder / "models", _save_models)
+
+
+def _save_models(folder: Path) -> None:
     import keras
     import tf_keras
 
-    folder = tmp_path_factory.mktemp("models")
     for name, library in (("k2", tf_keras), ("k3", keras)):
         library.utils.set_random_seed(0)
         layers = library.layers
@@ -436,7 +439,6 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("", "_lambda", "_two"):
         model = tf_keras.models.load_model(folder / f"k2{kind}.h5", compile=False)
         model.save(folder / f"k2{kind}_saved")
-    return folder
 
 
 def reconfigured(whole: Path, path: Path, config: object) -> None:
