@@ -60,7 +60,7 @@ settings.load_profile("house")
 ALL_CORES = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Workers share the cores out; programs that the tests start have default signals.
 
     A shell starts what it puts into the background with SIGINT and SIGQUIT ignored, and some CI
@@ -74,7 +74,7 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
     if "PYTEST_XDIST_WORKER" in os.environ:
         _bind_worker()
-    else:
+    elif config.getoption("numprocesses", None):
         # The workers inherit it, and they import numpy before they are bound.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
