@@ -14,9 +14,9 @@ import numpy as np
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError
-from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
 from mobiledeploy.core.ports import Reporter, Samples
+from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.types import (
     Artifact,
     Contract,

@@ -87,7 +87,7 @@ def test_several_inputs_and_outputs_become_files_of_both_formats(several):
         for a, b in pairs:
             np.testing.assert_allclose(a["values"], b["values"], atol=tolerance)
     for file in files:
-        assert run("verify", file, cwd=several).stdout.startswith("pass")
+        assert "\npass: golden" in run("verify", file, cwd=several).stdout
 
 
 @pytest.mark.parametrize("runner", ["python", "native"])
@@ -97,7 +97,7 @@ def test_several_inputs_are_timed(several, runner, emulator):
         *("--runner", runner, "--runs", "6"),
         cwd=several,
     )
-    assert [len(figure["samples_ns"]) for figure in done["figures"]] == [6, 6]
+    assert [len(figure["samples_ns"]) for figure in done["measurements"]] == [6, 6]
     assert not done["failed"]
 
 

@@ -28,6 +28,9 @@ from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.evaluate import evaluate
 
+# A runner on each core is what it is about.
+pytestmark = pytest.mark.usefixtures("all_cores")
+
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
 PLAIN = """
 import json, sys
