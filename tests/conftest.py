@@ -57,8 +57,12 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
-def pytest_configure() -> None:
-    """Programs that the tests start have default signals, however the tests were started.
+# Before a worker of several is bound to its share of them.
+ALL_CORES = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers share the cores out; programs that the tests start have default signals.
 
     A shell starts what it puts into the background with SIGINT and SIGQUIT ignored, and some CI
     runners block signals. A program inherits both, and then no interrupt could end it.
@@ -69,6 +73,36 @@ def pytest_configure() -> None:
     for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _bind_worker()
+    elif config.getoption("numprocesses", None):
+        # The workers inherit it, and they import numpy before they are bound.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _bind_worker() -> None:
+    """This worker and all that it starts run on its share of the cores.
+
+    Libraries start a thread for each core. The threads of several workers would wait for each
+    other, and most of them wait in a loop: a conversion takes twice the CPU time then.
+    """
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    cores = sorted(ALL_CORES)
+    if cores:
+        os.sched_setaffinity(0, cores[number % len(cores) :: count])
+
+
+@pytest.fixture(scope="module")
+def all_cores() -> Iterator[None]:
+    """All cores, for tests of what is shared out among them."""
+    if not ALL_CORES:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL_CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 # Rooms of TensorFlow's wing, and what a file of pure tests does not import.
@@ -102,7 +136,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A slow test has a longer time limit; `--quick` leaves out what takes a dear fixture."""
+    """A slow test has a longer time limit; `--quick` leaves out what takes a dear fixture.
+
+    What may take longest comes first, so that no worker ends with it while the others wait.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     if config.getoption("--quick"):
         dear = [i for i in items if _DEAR.intersection(getattr(i, "fixturenames", ()))]
         config.hook.pytest_deselected(items=dear)
@@ -207,9 +245,13 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm(_empty_user: None) -> Iterator[None]:
-    """Conversions, trainings and analyses have TensorFlow imported when they start."""
+    """Conversions, trainings and analyses have TensorFlow imported when they start.
+
+    Exports time each file for a moment only.
+    """
     with warm.session(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(child_process, "INTERPRETER", (warm.program(), "-P"))
+        patch.setattr("mobiledeploy.verbs.export.BENCH_SECONDS", warm.BENCH_SECONDS)
         yield
 
 
@@ -242,35 +284,56 @@ def press(
     output: Output = "logits",
 ) -> bytes:
     """A model of TensorFlow's -> the file, unsealed, by the ways that export goes."""
-    from mobiledeploy.graphs import quantized
+    floats = float_tflite(model, images.shape[1:3], output)
+    return press_floats(floats, recipe, format_, images, io=io)
+
+
+def float_tflite(model: Model, size: tuple[int, ...], output: Output = "logits") -> bytes:
+    """A model of TensorFlow's -> its float TFLite."""
     from mobiledeploy.sources._tensorflow import TensorFlowModel
 
+    return TensorFlowModel(taking_images(model, size), ["scores"]).floats(output)
+
+
+def press_floats(
+    floats: bytes,
+    recipe: str | Recipe,
+    format_: str,
+    images: np.ndarray,
+    *,
+    io: InputOutput = "int8",
+) -> bytes:
+    """A float TFLite -> the file, unsealed, by the ways that export goes."""
+    from mobiledeploy.graphs import quantized
+
     chosen = RECIPES.load(recipe).RECIPE if isinstance(recipe, str) else recipe
-    size = images.shape[1:3]
-    made = TensorFlowModel(taking_images(model, size), ["scores"]).floats(output)
     if chosen.full_integer:
-        made = quantized.finish(quantized.start(made, chosen, io, images))
+        made = quantized.finish(quantized.start(floats, chosen, io, images))
     else:
-        made = quantized.without_calibration(made, chosen)
+        made = quantized.without_calibration(floats, chosen)
     return WRITERS.load(format_).write(made)
 
 
 class Converted(Mapping[tuple[str, str], bytes]):
     """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights.
 
-    A recipe's files are made when one of them is first asked for, once for all workers.
+    A recipe's files are made when one of them is first asked for, once for all workers; with those
+    of all others that have neither alternatives nor a training.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         known = [RECIPES.load(name).RECIPE for name in RECIPES.names()]
         self._formats = {recipe.name: recipe.formats for recipe in known}
+        quick = tuple(r.name for r in known if len(r.passes) == 1 and not r.training)
+        self._together = {name: quick if name in quick else (name,) for name in self._formats}
 
     def __getitem__(self, key: tuple[str, str]) -> bytes:
         recipe, format_ = key
         if format_ not in self._formats.get(recipe, ()):
             raise KeyError(key)
-        folder = shared.once(self._folder / recipe, functools.partial(self._make, recipe))
+        recipes = self._together[recipe]
+        folder = shared.once(self._folder / recipes[0], functools.partial(self._make, recipes))
         return (folder / conversion_process.file_name(recipe, format_)).read_bytes()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -282,7 +345,7 @@ class Converted(Mapping[tuple[str, str], bytes]):
     def __contains__(self, key: object) -> bool:
         return key in list(self)
 
-    def _make(self, recipe: str, folder: Path) -> None:
+    def _make(self, recipes: tuple[str, ...], folder: Path) -> None:
         spec = ModelSpec(
             "v1",
             "mobilenet_v1",
@@ -295,13 +358,14 @@ class Converted(Mapping[tuple[str, str], bytes]):
         )
         request = conversion_process.ConversionRequest(
             source=Source(spec),
-            jobs=tuple((recipe, format_) for format_ in self._formats[recipe]),
+            jobs=tuple((name, format_) for name in recipes for format_ in self._formats[name]),
             data=DataRef("demo", "validation", (64, 64)),
             golden=(0,),
             io="int8",
             output="softmax",
             folder=str(folder),
         )
+        (recipe, *_) = recipes
         if not RECIPES.load(recipe).RECIPE.training:
             conversion_process.produce(request, folder / "log", Terminal(quiet=True))
             return
@@ -333,16 +397,19 @@ def converted(shared_folder: Path) -> Converted:
 
 
 @pytest.fixture(scope="session")
-def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_files(shared_folder: Path) -> Path:
     """A folder of small models as Keras 2, Keras 3 and TensorFlow save them.
 
     `k2` and `k3` tell the Keras, `_lambda` a Lambda layer, `_ops` bare tensor functions, `_two`
-    two inputs; `.h5`, `.keras`, `_weights.h5`, and `_saved` for a SavedModel.
+    two inputs; `.h5`, `.keras`, `_weights.h5`, `_saved` for a SavedModel; all workers read them.
     """
+    return shared.once(shared_folder / "models", _save_models)
+
+
+def _save_models(folder: Path) -> None:
     import keras
     import tf_keras
 
-    folder = tmp_path_factory.mktemp("models")
     for name, library in (("k2", tf_keras), ("k3", keras)):
         library.utils.set_random_seed(0)
         layers = library.layers
@@ -373,7 +440,6 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("", "_lambda", "_two"):
         model = tf_keras.models.load_model(folder / f"k2{kind}.h5", compile=False)
         model.save(folder / f"k2{kind}_saved")
-    return folder
 
 
 def reconfigured(whole: Path, path: Path, config: object) -> None:

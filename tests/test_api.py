@@ -267,7 +267,10 @@ def test_labels_are_names_or_a_file(exported, here):
     path = exported["float32", "tflite"]
     names = list("abcdefghijkl")
     Path("labels.txt").write_text("\n".join(names))
+    Path("numbered.txt").write_text("".join(f"{n} {name}\n" for n, name in enumerate(names)))
     told = md.evaluate(path, labels=names, threads=1, reporter=SILENT).evaluations[0]
+    numbered = md.evaluate(path, labels="numbered.txt", threads=1, reporter=SILENT).evaluations[0]
+    assert numbered.preprocessing.labels == tuple(names)
     read = md.evaluate(path, labels="labels.txt", threads=1, reporter=SILENT).evaluations[0]
     assert told.preprocessing.labels == read.preprocessing.labels == tuple(names)
     with pytest.raises(md.UsageError, match="at least two classes"):

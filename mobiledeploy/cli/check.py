@@ -43,9 +43,9 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 )
 @_settings.option(
     "--data",
-    metavar="demo|DIR|FILE.npz",
-    help="Labelled images; default: those of the artifact's export, without its calibration "
-    "images.",
+    metavar="demo|DIR|FILE",
+    help="Images with labels or other annotations (docs/data.md); default: those of the artifact's "
+    "export, without its calibration images.",
 )
 @_frame.task_option
 @_settings.option(

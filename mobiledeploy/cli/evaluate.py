@@ -24,9 +24,9 @@ _PAIRS = 3
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_settings.option(
     "--data",
-    metavar="demo|DIR|FILE.npz",
-    help="Labelled images; default: those of the artifact's export, without its calibration "
-    "images.",
+    metavar="demo|DIR|FILE",
+    help="Images with labels or other annotations (docs/data.md); default: those of the artifact's "
+    "export, without its calibration images.",
 )
 @_frame.task_option
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")

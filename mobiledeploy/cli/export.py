@@ -43,8 +43,8 @@ class Names(_settings.CommaList[tuple[str, ...]]):
 )
 @_settings.option(
     "--data",
-    metavar="demo|DIR|FILE.npz",
-    help="Images for calibration and, others of them, for evaluation.",
+    metavar="demo|DIR|FILE",
+    help="Images for calibration and, others of them, for evaluation (docs/data.md).",
 )
 @_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="Recipes to use.")
 @_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")

@@ -103,18 +103,28 @@ def work(
 ) -> protocol.Work:
     """What a runner must know to answer for the samples of `data`.
 
-    `preprocessing` takes the place of that of all images.
+    `preprocessing` takes the place of that of all images, where it is another than that of the
+    first one; a gray image stays gray.
     """
     # Not at the top: numpy may be missing where doctor looks for staging folders.
     from mobiledeploy.core import protocol
 
-    inputs_ = signature(artifact).inputs
-    if preprocessing is not None:
+    ends = signature(artifact)
+    inputs_ = ends.inputs
+    if ends.image and preprocessing not in (None, ends.image.preprocessing):
         inputs_ = tuple(
-            replace(end, preprocessing=preprocessing) if end.kind == "image" else end
+            replace(end, preprocessing=_for_channels(preprocessing, end.shape[-1]))
+            if end.kind == "image"
+            else end
             for end in inputs_
         )
     return protocol.Work(data, inputs_, artifact.layout, artifact.inputs, artifact.outputs)
+
+
+def _for_channels(preprocessing: Preprocessing | None, channels: int) -> Preprocessing | None:
+    if preprocessing is None or (channels == 1) == (preprocessing.channels == "gray"):
+        return preprocessing
+    return replace(preprocessing, channels="gray" if channels == 1 else "rgb")
 
 
 def check(artifact: Artifact, record: str) -> None:

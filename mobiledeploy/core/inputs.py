@@ -28,6 +28,8 @@ RECORD = 32 << 20
 """JSON: a record, a recording, a baseline."""
 RECORDS = 1 << 30
 """Records of a whole store, one per line, each of `RECORD` at most."""
+ANNOTATIONS = 256 << 20
+"""COCO's JSON, most of which are the numbers of polygons: 5 times the memory of its text."""
 IMAGE = 256 << 20
 FINISHED = 768 << 20
 """A model file that is read into memory (TFLite, ONNX): VGG-16 in float32 has 553 MB."""

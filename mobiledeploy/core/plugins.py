@@ -12,6 +12,7 @@ import difflib
 import importlib
 import importlib.metadata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mobiledeploy.core.errors import MissingError, UsageError, first_line
@@ -175,13 +176,25 @@ def source_of(source: Source) -> SourceFile:
 
 
 def dataset(source: str) -> Dataset:
-    """The data set that accepts `--data SOURCE`; UsageError if none does."""
-    # Files on disk come last: a folder that happens to be called demo must be given as ./demo.
-    plugins = sorted(DATASETS.each(), key=lambda plugin: plugin[0] in ("folder", "npz"))
-    for _, plugin in plugins:
-        if plugin.accepts(source):
-            return plugin
+    """The data set that accepts `--data SOURCE`.
+
+    A word that is the name of a data set (`demo`) means that one, though a folder may be called so
+    too: it does not mean it by its whole path, which means the folder.
+
+    UsageError if none accepts it, or if several do.
+    """
+    path = str(Path(source).absolute())
+    fitting = {name: plugin for name, plugin in DATASETS.each() if plugin.accepts(source)}
+    by_word = {name: plugin for name, plugin in fitting.items() if not plugin.accepts(path)}
+    fitting = by_word or fitting
+    if len(fitting) > 1:
+        raise UsageError(
+            f"--data {source} can be read as {' and as '.join(fitting)}",
+            "give a folder or a file that is of one kind only (docs/data.md)",
+        )
+    for plugin in fitting.values():
+        return plugin
     raise UsageError(
         f"--data {source} is not a known data set",
-        "give demo, a folder with a folder of images per class, or an .npz of images and labels",
+        "give demo, a folder of images, an .npz, COCO's .json or a .csv of images",
     )

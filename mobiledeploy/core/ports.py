@@ -228,7 +228,10 @@ class Format(Protocol):
         ...
 
     def between_integers(self, facts: FileFacts) -> tuple[str, ...]:
-        """Those of `float_layers` whose operator has no integer form in the format."""
+        """Those of `float_layers` that stay in float between integers.
+
+        Their operator has no integer form in the format, or one that is far worse.
+        """
         ...
 
     def sparsity(self, data: bytes) -> float:
@@ -563,10 +566,10 @@ class Samples(Protocol):
 
 
 class Dataset(Protocol):
-    """A kind of labelled images."""
+    """A kind of data: samples, and what is true of each."""
 
     def accepts(self, source: str) -> bool:
-        """Whether `--data SOURCE` is of this kind."""
+        """Whether `--data SOURCE` is of this kind; two kinds that accept it are an error."""
         ...
 
     def open(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,11 @@ from PIL import Image
 
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Array, Pixels, Samples
+from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.types import Layout, ModelInput, Preprocessing, Tensor
+
+ONLY_INPUT = "images"
+"""What data may call the only input of a model, whatever the model calls it."""
 
 # As a fraction of a step: the error of a half after float32 has scaled it.
 _ABOUT_HALF = 1e-3
@@ -56,9 +61,9 @@ def prepare(
     Returns:
         float32 [height, width, 3], or [height, width, 1] for channels `gray`.
 
-    The crop starts at ``int((H - H * crop) / 2)``, as in `tf.image.central_crop`. Resizing is
-    Pillow's, which widens its filter for smaller sizes (no aliasing) and rounds to whole pixel
-    values; an image that has the resolution already is not resized.
+    The crop is that of `crop_margins`. Resizing is Pillow's, which widens its filter for smaller
+    sizes (no aliasing) and rounds to whole pixel values; an image that has the resolution already
+    is not resized.
 
     Raises:
         InputError: `image` is not uint8 [H, W, 3].
@@ -69,8 +74,9 @@ def prepare(
         raise InputError(
             f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, 3]"
         )
-    top, left = (int((side - side * preprocessing.crop) / 2) for side in image.shape[:2])
-    pixels = image[top : image.shape[0] - top, left : image.shape[1] - left]
+    height, width = image.shape[:2]
+    top, left = crop_margins((height, width), preprocessing.crop)
+    pixels = image[top : height - top, left : width - left]
     if preprocessing.channels == "gray":
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
     if pixels.shape[:2] != tuple(resolution):
@@ -88,13 +94,22 @@ def prepare(
     return np.stack([tables[channel][pixels[..., channel]] for channel in range(3)], axis=-1)
 
 
+def crop_margins(size: tuple[int, int], crop: float) -> tuple[int, int]:
+    """The pixels that a central crop cuts off above and below, and those at the left and right.
+
+    ``int((H - H * crop) / 2)`` for `size` = (H, W), as in `tf.image.central_crop`.
+    """
+    height, width = size
+    return int((height - height * crop) / 2), int((width - width * crop) / 2)
+
+
 def sample_inputs(
     samples: Samples, index: int, signature: Sequence[ModelInput]
 ) -> list[NDArray[np.float32]]:
     """The inputs of a model for one sample, in real numbers, each of the shape of its signature.
 
     The only image of a model is the sample's image, whatever its name; another input is the array
-    of its name.
+    of its name. If a model's only input is a tensor and no array has its name, it is `images`.
 
     Raises:
         BrokenImage: an image cannot be read.
@@ -109,7 +124,15 @@ def sample_inputs(
             height, width = end.shape[:2]
             inputs.append(prepare(pixels, end.preprocessing, (height, width)))
             continue
-        values = samples.array(index, end)
+        try:
+            values = samples.array(index, end)
+        except AbsentArray as error:
+            if len(signature) > 1:
+                raise
+            try:
+                values = samples.array(index, replace(end, name=ONLY_INPUT))
+            except AbsentArray:
+                raise error from None
         if values.shape != end.shape:
             raise InputError(
                 f"{samples.source} has {list(values.shape)} as {end.name}, "

@@ -1,14 +1,15 @@
-"""Shared by the data sets of images: how samples are split, and how labels match class names."""
+"""Shared by the data sets: how samples are split, and how labels match class names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import ModelInput, Split
+from mobiledeploy.core.ports import Samples
+from mobiledeploy.core.types import Annotation, ModelInput, Split
 
 CALIBRATION = 200
 """The most images used for calibration; more would not change min-max ranges much."""
@@ -40,12 +41,46 @@ def part(count: int, split: Split) -> NDArray[np.int64]:
     return np.sort(subset).astype(np.int64)
 
 
-def no_array(source: str, end: ModelInput) -> InputError:
-    """The error of a data set that has nothing for this input."""
-    return InputError(
-        f"{source} has images only, and the model also takes {end.name} {list(end.shape)}",
+class AbsentArray(InputError):
+    """The data has nothing for an input of the model."""
+
+
+def no_array(source: str, end: ModelInput, there: str = "images only") -> AbsentArray:
+    """The error of a data set that has nothing for this input but has what is `there`."""
+    return AbsentArray(
+        f"{source} has {there}, and the model takes {end.name} {list(end.shape)}",
         "give an .npz with an array for each input, by their names",
     )
+
+
+def label_names(lines: Iterable[str], where: str) -> tuple[str, ...]:
+    """The class names in a file of labels, one a line.
+
+    If the lines begin with 0, 1, 2, ... in order, as Teachable Machine writes them (`0 name`),
+    these numbers are no part of the names.
+
+    InputError for an empty line; `where` names the file.
+    """
+    lines = tuple(line.strip() for line in lines)
+    if "" in lines:
+        raise InputError(
+            f"{where} has an empty line {lines.index('') + 1}",
+            "every line names a class; a background class needs a name too",
+        )
+    numbered = [line.split(maxsplit=1) for line in lines]
+    if all(len(words) > 1 and words[0] == str(n) for n, words in enumerate(numbered)):
+        return tuple(name for _, name in numbered)
+    return lines
+
+
+def right_classes(marks: NDArray[np.bool_]) -> Annotation:
+    """The annotation of a row of marks, one for each class: whether it is right.
+
+    It holds all classes that are right. If there is exactly one it is the sample's class too: data
+    does not say whether its classes exclude each other, which the task decides.
+    """
+    labels = tuple(np.flatnonzero(marks).tolist())
+    return Annotation(labels[0] if len(labels) == 1 else -1, labels)
 
 
 def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int, ...]:
@@ -82,11 +117,35 @@ def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int,
     return tuple(names_by_index)
 
 
-def require_two_classes(split: Split, classes: int, where: str) -> None:
-    """InputError for an evaluation on images of fewer than two classes."""
-    if split not in ("calibration", "train") and classes < 2:
+def labelled_classes(samples: Samples) -> int:
+    """The number of classes that the samples have labels of.
+
+    0 where they have none, and where they have other annotations too: these leave open whether
+    there is one class for each sample.
+    """
+    # Labels are at hand, while an annotation may be a mask that has to be decoded.
+    first = next((index for index in range(len(samples)) if samples.label(index) >= 0), None)
+    if first is None:
+        return 0
+    truth = samples.annotation(first)
+    return 0 if truth.labels or truth.values else len(samples.classes)
+
+
+def require_two_classes(samples: Samples) -> None:
+    """InputError for labelled samples that are all of one class; samples without labels pass.
+
+    It is for tasks that are judged by a label. The others can use such data, and so can
+    calibration.
+    """
+    first = -1
+    for index in range(len(samples)):
+        label = samples.label(index)
+        if first >= 0 and label not in (-1, first):
+            return
+        first = max(first, label)
+    if first >= 0:
         raise InputError(
-            f"{where} holds one class: an accuracy on it would mean nothing",
+            f"{samples.source} holds one class: an accuracy on it would mean nothing",
             "add images of another class (one class is enough for calibration, not for evaluation)",
         )
 

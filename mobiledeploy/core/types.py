@@ -269,9 +269,10 @@ class Artifact(Record):
     to rank files. `fidelity` is measured on the evaluation images; it is None for a float32 file
     and in records of earlier versions. `signature` describes its inputs and outputs for people and
     tasks; it is None in records of earlier versions, which have one image and one row of scores
-    (`artifacts.signature`). `gzip_bytes` is its size after gzip, about what an app store
-    delivers; `sparsity` is the share of its weights that are zero, from 0 to 1. `tried` are the
-    alternatives of its recipe in the order of the recipe; the one of least divergence was used.
+    (`artifacts.signature`). `gzip_bytes` is its size after gzip, about what an app store delivers
+    (0 for a file of another tool); `sparsity` is the share of its weights that are zero, from 0 to
+    1. `tried` are the alternatives of its recipe in the order of the recipe; the one of least
+    divergence was used.
     """
 
     path: str

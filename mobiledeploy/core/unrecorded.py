@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -55,7 +54,6 @@ _PASSING = (
     "squeeze",
     "unsqueeze",
 )
-_GZIP_LEVEL = 6
 
 
 def artifact(path: Path) -> Artifact:
@@ -81,7 +79,7 @@ def artifact(path: Path) -> Artifact:
         path=path.name,
         sha256=digest,
         size_bytes=len(content),
-        gzip_bytes=len(gzip.compress(content, _GZIP_LEVEL)),
+        gzip_bytes=0,
         sparsity=shelf.sparsity(content),
         format=name,
         spec=ModelSpec(

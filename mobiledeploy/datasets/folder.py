@@ -1,4 +1,6 @@
-"""Labelled photos in class folders: ``DIR/<class>/*.jpg``, or ``DIR/<split>/<class>/*.jpg``.
+"""Images in class folders: ``DIR/<class>/*.jpg``, or ``DIR/<split>/<class>/*.jpg``.
+
+A folder of images without class folders is a data set too, of images without labels.
 
 Where every folder in DIR is named train, calibration, validation (val) or test, those are the
 splits; else `core.samples.part` splits the sorted list of images.
@@ -6,26 +8,16 @@ splits; else `core.samples.part` splits the sorted list of images.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from mobiledeploy.core import samples
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.ports import Samples
+from mobiledeploy.core.types import Annotation, Split
+from mobiledeploy.datasets import _images
 
-from mobiledeploy.core import inputs, samples
-from mobiledeploy.core.errors import BrokenImage, InputError
-from mobiledeploy.core.ports import Array, Pixels, Samples
-from mobiledeploy.core.types import Annotation, ModelInput, Split
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
-# These are listed and then reported as broken by name, so that they are not left out silently.
-NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp")
 _SPLIT_OF = {
     "train": "train",
     "calibration": "calibration",
@@ -33,119 +25,47 @@ _SPLIT_OF = {
     "val": "validation",
     "test": "test",
 }
-
-# What Pillow's decoders raise for bytes that are not an image, besides the first three.
-_BROKEN = (
-    OSError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+_OF_MASKS = {"images", "masks"}
 
 
-class Folder:
-    """One split of a folder of class folders, opened; images are decoded when asked for."""
+class Folder(_images.ImageFiles):
+    """One split of a folder, opened; the names of the class folders are in those of the images."""
 
     def __init__(
         self,
         source: str,
         split: Split,
-        files: tuple[Path, ...],
-        ids: tuple[str, ...],
-        targets: tuple[int, ...],
+        entries: Sequence[tuple[str, Path, int]],
         classes: tuple[str, ...],
     ) -> None:
-        self.source = source
-        self.split: str = split
-        self.classes = classes
-        self._files = files
-        self._ids = ids
-        self._targets = targets
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """sha256 over the split, the class names and every image's name and content."""
-        digest = hashlib.sha256(f"folder\0{self.split}\0".encode())
-        for name in self.classes:
-            digest.update(f"{name}\0".encode())
-        for identifier, path in zip(self._ids, self._files, strict=True):
-            content = hashlib.sha256(_content(path)).hexdigest()
-            digest.update(f"\0{identifier}\0{content}".encode())
-        return digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def id(self, index: int) -> str:
-        """The image's path below the folder."""
-        return self._ids[index]
+        super().__init__(
+            "folder",
+            source,
+            split,
+            [path for _, path, _ in entries],
+            [name for name, _, _ in entries],
+            classes,
+        )
+        self._targets = tuple(target for _, _, target in entries)
 
     def label(self, index: int) -> int:
-        """Its class, an index into `classes`."""
+        """Its class, an index into `classes`; -1 without class folders."""
         return self._targets[index]
-
-    def array(self, index: int, end: ModelInput) -> Array:
-        """InputError: there are images only."""
-        raise samples.no_array(self.source, end)
 
     def annotation(self, index: int) -> Annotation:
         """Its class."""
         return Annotation(self.label(index))
 
-    def image(self, index: int) -> Pixels:
-        """uint8 [H, W, 3], RGB, upright; BrokenImage where it cannot be decoded."""
-        path, name = self._files[index], self._ids[index]
-        if path.suffix.lower() not in SUFFIXES:
-            raise BrokenImage(f"{name} is a {path.suffix[1:]} file", "JPEG and PNG are read")
-        try:
-            with warnings.catch_warnings():
-                # Pillow warns of images that exhaust memory: that counts as broken.
-                warnings.simplefilter("ignore")
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with (
-                    inputs.open_file(path, inputs.IMAGE) as stream,
-                    Image.open(stream, formats=("JPEG", "PNG")) as image,
-                ):
-                    return rgb(image)
-        except InputError as error:
-            raise BrokenImage(error.message, error.hint) from error
-        except _BROKEN as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if isinstance(error, UnidentifiedImageError):
-                reason = "neither JPEG nor PNG"
-            raise BrokenImage(f"{name} cannot be read: {reason}") from error
-
-
-def rgb(image: Image.Image) -> Pixels:
-    """Any image as uint8 [H, W, 3]: upright by its EXIF, 16 bits scaled, laid on white.
-
-    What is transparent shows white, as in most viewers, instead of the colour beneath.
-    """
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        # Pillow's own conversion would cut 16-bit grey at 255.
-        grey = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.rint(grey).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(image.convert("RGB"))
-
 
 def accepts(source: str) -> bool:
-    """Whether `source` is a folder."""
-    try:
-        return Path(source).is_dir()
-    except OSError:
+    """Whether `source` is a folder, and not one of images and their masks alone."""
+    if not _images.is_folder(source):
         return False
+    try:
+        return {path.name for path in _images.folders(Path(source))} != _OF_MASKS
+    except InputError:
+        # To open it says what is wrong.
+        return True
 
 
 def open(
@@ -160,58 +80,89 @@ def open(
         source: the folder.
         split: with split folders, `calibration` is the folder of that name, or else the
             calibration part of `train` or, without that, of the validation images (which are
-            then the rest). `all` is everything, and a folder of images without class folders:
-            they have no labels then.
+            then the rest). `all` is everything.
         resolution: not used: images have their own size.
         labels: class names in the model's order; `label()` is then an index into them. A class
             folder is named as a label or as its first word. Without them: the sorted class folders.
 
     Raises:
-        InputError: no such folder, no images, a class folder without images or with an unknown
-            name, a missing split, only one class for evaluation, or an unreadable file.
+        InputError: no such folder, no images, images beside class folders, a class folder without
+            images or with an unknown name, a missing split, or an unreadable file.
     """
     root = Path(source)
-    if not accepts(source):
+    if not _images.is_folder(source):
         raise InputError(f"{source} is not a folder")
-    folders = _folders(root)
-    if folders and all(path.name.lower() in _SPLIT_OF for path in folders):
-        split_folders, part = _split_folders(folders, split, source)
+    inside = _images.folders(root)
+    if inside and all(path.name.lower() in _SPLIT_OF for path in inside):
+        split_folders, part = _split_folders(inside, split, source)
+        _require_no_images(root, inside, source)
     else:
         split_folders, part = [root], split
     classes: dict[str, list[Path]] = {}
     for base in split_folders:
-        for folder in _folders(base):
-            classes.setdefault(_printable(folder.name), []).append(folder)
-    names = tuple(sorted(classes))
-    if not names and split == "all" and (flat := tuple(_loose(root))):
-        ids = tuple(_printable(path.name) for path in flat)
-        return Folder(source, split, flat, ids, (-1,) * len(flat), labels)
-    if not names:
-        loose = any(path.suffix.lower() in SUFFIXES for path in split_folders[0].iterdir())
-        raise InputError(
-            f"{source} holds {'images but ' if loose else ''}no class folders",
-            "put the images of each class into a folder of its own",
-        )
-    targets = dict(zip(names, samples.match(names, labels, source), strict=True))
-    entries: list[tuple[str, Path, int]] = []
-    for name in names:
-        images = [path for folder in classes[name] for path in _images(folder)]
-        if not images:
-            raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG image")
-        entries += [(_printable(p.relative_to(root).as_posix()), p, targets[name]) for p in images]
-    samples.require_two_classes(split, len(names), source)
+        for folder in _images.folders(base):
+            classes.setdefault(_images.printable(folder.name), []).append(folder)
+    if not classes:
+        flat = [path for base in split_folders for path in _images.loose(base)]
+        if not flat:
+            raise InputError(
+                f"{source} holds neither class folders nor images",
+                "put the images of each class into a folder of its own; without labels, all images "
+                "into this one",
+            )
+        entries = [(_name(path, root), path, -1) for path in flat]
+    else:
+        for base in split_folders:
+            _require_no_images(base, _images.folders(base), source)
+        _refuse_other_kinds(root, set(classes), source)
+        entries = _in_class_folders(root, classes, labels, source)
     entries.sort()
     part_entries = [entries[index] for index in samples.part(len(entries), part)]
     if not part_entries:
         raise InputError(f"{source} has too few images ({len(entries)}) to split")
-    return Folder(
-        source,
-        split,
-        tuple(path for _, path, _ in part_entries),
-        tuple(identifier for identifier, _, _ in part_entries),
-        tuple(target for _, _, target in part_entries),
-        labels or names,
-    )
+    return Folder(source, split, part_entries, labels or tuple(sorted(classes)))
+
+
+def _in_class_folders(
+    root: Path, classes: dict[str, list[Path]], labels: tuple[str, ...], source: str
+) -> list[tuple[str, Path, int]]:
+    """The name, the path and the class of each image."""
+    names = tuple(sorted(classes))
+    targets = dict(zip(names, samples.match(names, labels, source), strict=True))
+    entries: list[tuple[str, Path, int]] = []
+    for name in names:
+        images = [path for folder in classes[name] for path in _below(folder)]
+        if not images:
+            raise InputError(f"class folder {name!r} of {source} holds no JPEG or PNG image")
+        entries += [(_name(path, root), path, targets[name]) for path in images]
+    return entries
+
+
+def _require_no_images(base: Path, folders: Sequence[Path], source: str) -> None:
+    loose = _images.loose(base)
+    if loose:
+        raise InputError(
+            f"{source} holds images ({_name(loose[0], base)}) beside folders ({folders[0].name})"
+            if folders
+            else f"{source} holds class folders in one split, and images without them in another",
+            "put every image into the folder of its class, or all images into one folder without "
+            "others",
+        )
+
+
+def _refuse_other_kinds(root: Path, classes: set[str], source: str) -> None:
+    """InputError where the only class folders are those of another kind of data set."""
+    if classes == _OF_MASKS:
+        raise InputError(
+            f"{source} holds folders named images and masks in folders of splits",
+            "give the folder that holds images and masks itself",
+        )
+    lists = [p.name for p in _images.listed(root) if p.suffix.lower() in (".json", ".csv")]
+    if classes == {"images"} and lists:
+        raise InputError(
+            f"{source} holds {lists[0]} beside the images",
+            f"give the file of their annotations: --data {root / lists[0]}",
+        )
 
 
 def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list[Path], Split]:
@@ -242,41 +193,18 @@ def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list
     return [there[split]], "all"
 
 
-def _folders(base: Path) -> list[Path]:
-    try:
-        inside = sorted(base.iterdir())
-    except OSError as error:
-        raise InputError(f"{base} cannot be read: {os.strerror(error.errno or 0)}") from error
-    return [path for path in inside if not path.name.startswith(".") and path.is_dir()]
+def _below(folder: Path) -> Iterator[Path]:
+    """The images in a class folder and in the folders below it."""
 
-
-def _images(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     for where, inside, files in os.walk(folder, onerror=refuse):
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES + NOT_READ):
+            if _images.is_image(name):
                 yield Path(where, name)
 
 
-def _loose(base: Path) -> Iterator[Path]:
-    """The images that lie in `base` itself, sorted by name."""
-    for path in sorted(base.iterdir()):
-        if not path.name.startswith(".") and path.name.lower().endswith(SUFFIXES + NOT_READ):
-            yield path
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return inputs.read(path, inputs.IMAGE)
-    except InputError as error:
-        # A broken link is a broken image: its name counts, `image` tells what is wrong.
-        cause = error.__cause__
-        return f"unreadable {cause.errno if isinstance(cause, OSError) else None}".encode()
-
-
-def _printable(name: str) -> str:
-    """A file name as text that can be printed and stored, whatever its bytes are."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _name(path: Path, root: Path) -> str:
+    return _images.printable(path.relative_to(root).as_posix())

@@ -16,7 +16,7 @@ import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from mobiledeploy.core import preprocessing
+from mobiledeploy.core import preprocessing, samples
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.graphs.graph import BROKEN, Graph
@@ -143,9 +143,12 @@ def _labels(content: bytes, name: str) -> tuple[str, ...]:
         return ()
     except (*BROKEN, zlib.error, UnicodeDecodeError, NotImplementedError) as error:
         raise InputError(f"its class names ({name}) cannot be read") from error
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
     # Invalid label names are ignored; the model works without them.
+    try:
+        names = samples.label_names(text.rstrip().splitlines(), name)
+    except InputError:
+        return ()
     usable = (
         len(names) > 1 and len(set(names)) == len(names) and all(n.isprintable() for n in names)
     )
-    return names if usable and "" not in names else ()
+    return names if usable else ()

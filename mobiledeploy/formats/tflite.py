@@ -31,6 +31,7 @@ from mobiledeploy.formats import _tflite_metadata
 from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
 
 SUFFIX = ".tflite"
+_BETTER_IN_FLOAT = ("L2_NORMALIZATION",)
 _COLOR_SPACES = {"rgb": 1, "gray": 2}
 _LABELLED = ("classification", "detection", "multilabel", "segmentation")
 _WEIGHTS = (np.float32, np.float16, np.int8)
@@ -85,8 +86,8 @@ def float_layers(facts: FileFacts) -> tuple[str, ...]:
 
 
 def between_integers(facts: FileFacts) -> tuple[str, ...]:
-    """Empty: a TFLite operator computes in integers itself or not at all."""
-    return ()
+    """Those that are nearer to float than their integer kernel is (graphs/integers.py)."""
+    return tuple(op for op in float_layers(facts) if op in _BETTER_IN_FLOAT)
 
 
 def sparsity(data: bytes) -> float:

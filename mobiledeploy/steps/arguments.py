@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
-from mobiledeploy.core import artifacts, inputs
+from mobiledeploy.core import artifacts, inputs, samples
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import ChannelOrder, Preprocessing, Resize
@@ -114,19 +114,17 @@ def _triple(numbers: Triple | None) -> Triple | None:
 
 
 def _labels(labels: Labels) -> tuple[str, ...]:
+    where = ""
     if isinstance(labels, str | os.PathLike):
+        where = f" {labels}"
         try:
-            content = inputs.text(Path(labels), inputs.TABLE)
+            labels = inputs.text(Path(labels), inputs.TABLE).rstrip().splitlines()
         except InputError as error:
             raise UsageError(f"--labels {error.message}", error.hint) from error
-        names, where = tuple(line.strip() for line in content.rstrip().splitlines()), f" {labels}"
-    else:
-        names, where = tuple(labels), ""
-    if "" in names:
-        raise UsageError(
-            f"--labels{where} has an empty line {names.index('') + 1}",
-            "every line names a class; a background class needs a name too",
-        )
+    try:
+        names = samples.label_names(labels, f"--labels{where}")
+    except InputError as error:
+        raise UsageError(error.message, error.hint) from error
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--labels{where} must name at least two classes, each once, one a line")
     return names

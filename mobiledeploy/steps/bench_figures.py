@@ -13,6 +13,7 @@ from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
+from mobiledeploy.core.recording import BenchRequest
 from mobiledeploy.core.types import Failed, Measurement
 from mobiledeploy.steps import bench_tables, count, estimate, phones, resolve
 from mobiledeploy.steps.failures import Failures
@@ -67,12 +68,16 @@ def time_artifacts(
     request = resolve.bench_request(
         place,
         runner,
-        runtime=runtime,
-        threads=threads,
-        delegate=delegate,
-        runs=runs,
-        seconds=seconds,
-        fixed_performance=fixed_performance,
+        BenchRequest(
+            device="",
+            runner="",
+            runtime=runtime,
+            threads=threads,
+            delegate=delegate,
+            runs=runs,
+            seconds=seconds,
+            fixed_performance=fixed_performance,
+        ),
     )
     timings = []
     for path in dict.fromkeys(paths):

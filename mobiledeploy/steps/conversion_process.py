@@ -565,6 +565,7 @@ def _reference(
     samples = dataset(data.source).open(
         data.source, data.split, resolution=spec.resolution, labels=data.labels
     )
+    task_choice.require_classes(spec.task, samples)
     rows = [preprocessing.sample_inputs(samples, i, signature.inputs) for i in request.golden]
     batch = Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
     answers = model.answers(batch)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mobiledeploy.analysis import annotations as annotations_
 from mobiledeploy.core import preprocessing
 from mobiledeploy.core.artifacts import signature
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import SILENT, Reporter, Samples
-from mobiledeploy.core.samples import class_offset
+from mobiledeploy.core.samples import class_offset, labelled_classes
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
@@ -53,8 +54,25 @@ class View:
                 return None
             return tuple(Annotation(p.label) for p in predictions)
         places = {self.samples.id(index): index for index in range(len(self.samples))}
-        annotations = tuple(self.samples.annotation(places[p.sample]) for p in predictions)
+        annotations = tuple(self._as_seen(places[p.sample], p) for p in predictions)
         return annotations if any(getattr(one, kind) for one in annotations) else None
+
+    def _as_seen(self, index: int, prediction: Prediction) -> Annotation:
+        """The annotation of what the model sees of a sample, a mask at the size of its answer."""
+        annotation = self.samples.annotation(index)
+        if not annotation.boxes and annotation.mask is None:
+            return annotation
+        crop = self.preprocessing.crop
+        if annotation.mask is not None:
+            size = annotation.mask.size
+        elif crop < 1:
+            height, width = self.samples.image(index).shape[:2]
+            size = (height, width)
+        else:
+            # Without a crop, fractions of the image are fractions of what the model sees.
+            return annotation
+        output = prediction.mask.size if prediction.mask else None
+        return annotations_.as_seen(annotation, size, crop, output)
 
 
 class EvaluationImages:
@@ -104,15 +122,18 @@ class EvaluationImages:
             # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
-        labelled = len(samples) > 0 and samples.label(0) >= 0
         task = task_choice.choose(
             signature(artifact),
             self._task or artifact.spec.task,
-            len(samples.classes) if labelled else 0,
+            labelled_classes(samples),
             self._reporter,
         )
+        task_choice.require_classes(task, samples)
+        labelled = any(samples.label(index) >= 0 for index in range(len(samples)))
         offset, label_warnings = _labels(len(samples.classes) if labelled else 0, artifact, task)
         warnings += label_warnings
+        unfit = task_choice.unfit_annotations(task, samples)
+        warnings += [unfit] if unfit else []
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
         return View(samples, ref, task, pre, offset, tuple(warnings))
 

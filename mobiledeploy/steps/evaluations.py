@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mobiledeploy.analysis import accuracy
+from mobiledeploy.analysis import accuracy, label_order
 from mobiledeploy.core import artifacts, leases, protocol
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, TASKS
@@ -32,6 +32,8 @@ BROKEN_IMAGES = 5
 BROKEN_SHARE = 0.01
 # Above this share of images, the accuracy depends on the order of the classes.
 TIED_SHARE = 0.01
+# The order of more labels than these fills a screen.
+NAMED_LABELS = 20
 
 
 def each(
@@ -219,6 +221,9 @@ def _evaluation(
         for warning in _tie_warnings(artifact, predictions):
             reporter.warn(warning)
             warnings.append(warning)
+    for warning in _order_warnings(artifact, view, predictions):
+        reporter.warn(warning)
+        warnings.append(warning)
     ready = pool.ready
     task = TASKS.load(view.task)
     has_labels = view.task == "classification" and view.offset is not None
@@ -281,6 +286,31 @@ def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> li
     )
     finer = "export with --output logits: a softmax rounds small differences away"
     return [NamedWarning("tied-scores", message, finer if artifact.output == "softmax" else "")]
+
+
+def _order_warnings(
+    artifact: Artifact, view: View, predictions: tuple[Prediction, ...]
+) -> list[NamedWarning]:
+    """A warning if the answers are right in another order of the labels."""
+    if view.task not in ("binary", "classification") or view.offset != 0:
+        return []
+    names = view.samples.classes
+    better = label_order.better_order(
+        [p.classes[0] for p in predictions], [p.label for p in predictions], len(names)
+    )
+    if better is None:
+        return []
+    now = sum(p.classes[0] == p.label for p in predictions if p.label >= 0)
+    share = now / sum(p.label >= 0 for p in predictions)
+    message = (
+        f"another order of labels would give {artifact.path} {100 * better.top1:.0f} % "
+        f"instead of {100 * share:.0f} %"
+    )
+    if len(names) > NAMED_LABELS:
+        order = "the classes in the model's order"
+    else:
+        order = f"the lines {', '.join(names[place] for place in better.order)}"
+    return [NamedWarning("label-order", message, f"check it, and give --labels FILE with {order}")]
 
 
 def _label(answer: protocol.Answer, offset: int | None) -> int:

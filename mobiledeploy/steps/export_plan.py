@@ -21,6 +21,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, RUNTIMES, dataset
 from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.samples import labelled_classes
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
@@ -35,7 +36,13 @@ from mobiledeploy.core.types import (
     Split,
     Weights,
 )
-from mobiledeploy.steps import card_specs, card_weights, conversion_process, model_files
+from mobiledeploy.steps import (
+    card_specs,
+    card_weights,
+    conversion_process,
+    model_files,
+    task_choice,
+)
 from mobiledeploy.steps.arguments import Overrides
 
 # The resolution at which generated images are drawn to check that they exist.
@@ -179,6 +186,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     trains = any(RECIPES.load(recipe).RECIPE.training for recipe, _ in jobs)
     split: Split = "held" if own_data or trains else "validation"
     samples = dataset(source).open(source, split, resolution=look, labels=labels)
+    task_choice.require_classes(spec.task, samples)
     data = DataRef(source, split, look, labels, samples.identity)
     calibration = ""
     if names:
@@ -205,7 +213,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         calibration,
         training,
         () if numbered or source == card_specs.DEMO else samples.classes,
-        len(samples.classes) if evaluates else 0,
+        labelled_classes(samples) if evaluates else 0,
         evaluates,
         folder,
         _key(config, spec, planned.file, data, calibration, training),

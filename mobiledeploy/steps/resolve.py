@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mobiledeploy.analysis import stats
 from mobiledeploy.core import device_cards, recording
@@ -77,11 +77,11 @@ class ResolvedDevice:
 
 
 def bench_request(
-    place: ResolvedDevice, runner: str | None, **fields: Any
+    place: ResolvedDevice, runner: str | None, settings: recording.BenchRequest
 ) -> recording.BenchRequest:
     """The request for a timing, with the defaults of its device; for a recording, its own request.
 
-    `fields` are those of `recording.BenchRequest` except device and runner.
+    The device and the runner of `settings` are not used: `place` and `runner` decide.
 
     Raises:
         UsageError: the runner does not run on the device, or has no such runtime.
@@ -99,12 +99,12 @@ def bench_request(
         return then
     name = place.runner(runner)
     runtimes = RUNNERS.load(name).runtimes()
-    if fields["runtime"] not in (None, *runtimes):
+    if settings.runtime not in (None, *runtimes):
         raise UsageError(
-            f"the runner {name} has no runtime {fields['runtime']!r}",
+            f"the runner {name} has no runtime {settings.runtime!r}",
             f"there are {', '.join(runtimes)}",
         )
-    return recording.BenchRequest(device=place.name, runner=name, **fields)
+    return replace(settings, device=place.name, runner=name)
 
 
 def recorded_at(device: str) -> str:

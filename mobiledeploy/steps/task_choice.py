@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from mobiledeploy.core import samples as samples_
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import TASKS
-from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import Signature
+from mobiledeploy.core.ports import Reporter, Samples
+from mobiledeploy.core.types import NamedWarning, Signature
 
 _ANY = "tensors"
 _ROW = 1
 _MAP = 3
+_SAYS = {
+    "label": "one class of each sample",
+    "labels": "all right classes of each sample",
+    "values": "numbers",
+    "boxes": "boxes",
+    "mask": "masks",
+}
+_LOOKED_AT = 20
 
 
 def choose(signature: Signature, requested: str, classes: int, reporter: Reporter) -> str:
@@ -37,6 +46,37 @@ def choose(signature: Signature, requested: str, classes: int, reporter: Reporte
     task, reason = _by_outputs(signature, classes)
     reporter.say(f"task: {task}, since {reason}; --task names another")
     return task
+
+
+def require_classes(task: str, samples: Samples) -> None:
+    """InputError where a task is judged by one label a sample, and all samples have the same."""
+    if task and TASKS.load(task).ANNOTATION == "label":
+        samples_.require_two_classes(samples)
+
+
+def unfit_annotations(task: str, samples: Samples) -> NamedWarning | None:
+    """A warning for data that says something of its samples, but not what the task is judged by.
+
+    The first samples are looked at.
+    """
+    needed = TASKS.load(task).ANNOTATION
+    if not needed:
+        return None
+    there: set[str] = set()
+    for index in range(min(len(samples), _LOOKED_AT)):
+        truth = samples.annotation(index)
+        says = {name for name in _SAYS if name != "label" and getattr(truth, name)}
+        there |= says | ({"label"} if truth.label >= 0 else set())
+        if needed in there:
+            return None
+    if not there:
+        return None
+    what = " and ".join(_SAYS[name] for name in _SAYS if name in there)
+    return NamedWarning(
+        "other-annotations",
+        f"{samples.source} has {what}, and {task} is judged by {_SAYS[needed]}",
+        "give other data, or --task if the model is of another one",
+    )
 
 
 def _by_outputs(signature: Signature, classes: int) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.samples import labelled_classes, require_two_classes
 from mobiledeploy.core.types import (
     DataRef,
     ModelSpec,
@@ -148,6 +149,11 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         config.data, "train", resolution=spec.resolution, labels=labels
     )
     classes = train_samples.classes
+    if not labelled_classes(train_samples):
+        raise InputError(
+            f"{config.data} has no class for each image",
+            "training needs the class of every image: put the images of each class into a folder",
+        )
     if len(classes) < 2:
         raise InputError(
             f"{config.data} has training images of one class only, {classes[0]!r}",
@@ -160,6 +166,7 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
     held_samples = dataset(config.data).open(
         config.data, "held", resolution=spec.resolution, labels=classes
     )
+    require_two_classes(held_samples)
     reporter.say(
         f"{config.data} has {len(train_samples)} images for training and "
         f"{len(held_samples)} for validation"

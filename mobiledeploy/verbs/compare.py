@@ -8,6 +8,7 @@ from mobiledeploy.analysis import comparison, validity
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError, VoidError
 from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.recording import BenchRequest
 from mobiledeploy.core.types import LatencyComparison, Measured, NamedWarning
 from mobiledeploy.steps import arguments, resolve, timings
 from mobiledeploy.steps.arguments import AnyPath
@@ -80,13 +81,17 @@ def compare(
     request = resolve.bench_request(
         place,
         runner,
-        runtime=runtime,
-        threads=threads,
-        delegate=delegate,
-        runs=None,
-        seconds=seconds,
-        fixed_performance=False,
-        rounds=rounds,
+        BenchRequest(
+            device="",
+            runner="",
+            runtime=runtime,
+            threads=threads,
+            delegate=delegate,
+            runs=None,
+            seconds=seconds,
+            fixed_performance=False,
+            rounds=rounds,
+        ),
     )
     rounds = request.rounds or rounds
     if rounds < comparison.FEWEST:

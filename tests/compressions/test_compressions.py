@@ -12,7 +12,7 @@ from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS, PASSES, RECIPES
 from mobiledeploy.core.types import Model
 from mobiledeploy.graphs import matrices, quantized
 from mobiledeploy.graphs.graph import Graph
-from tests.conftest import press
+from tests.conftest import float_tflite, press_floats
 
 AMOUNTS = {"prune": 0.6, "cluster": 8}
 STEPS = 24
@@ -46,7 +46,8 @@ def kernels(model):
 
 def fresh():
     tf_keras.utils.set_random_seed(0)
-    return Model("tf_keras", mobilenet_v1.build(alpha=0.25, resolution=(32, 32), classes=4))
+    network = mobilenet_v1.build(alpha=0.25, resolution=(32, 32), classes=4, variant="shallow")
+    return Model("tf_keras", network)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,24 @@ def clustered_model(pruned_model):
     copy = Model("tf_keras", tf_keras.models.clone_model(pruned_model.handle))
     copy.handle.set_weights(pruned_model.handle.get_weights())
     return train("cluster", copy, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """The float TFLite of the network as it was."""
+    return float_tflite(fresh(), (32, 32))
+
+
+@pytest.fixture(scope="module")
+def pruned(pruned_model):
+    """The float TFLite of the pruned network."""
+    return float_tflite(pruned_model, (32, 32))
+
+
+@pytest.fixture(scope="module")
+def clustered(clustered_model):
+    """The float TFLite of the clustered network."""
+    return float_tflite(clustered_model, (32, 32))
 
 
 def test_every_compression_is_tested():
@@ -99,33 +118,31 @@ def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned_model, 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
-def test_files_have_the_zeros_and_compress(pruned_model, clustered_model, recipe, format_):
+def test_files_have_the_zeros_and_compress(dense, pruned, clustered, recipe, format_):
     import gzip
 
     files = [
-        press(model, recipe, format_, images(12))
-        for model in (fresh(), pruned_model, clustered_model)
+        press_floats(model, recipe, format_, images(12)) for model in (dense, pruned, clustered)
     ]
     zeros = [FORMATS.load(format_).sparsity(data) for data in files]
     assert zeros[0] < 0.1
     assert zeros[1] > 0.5 and zeros[2] > 0.5
-    dense, sparse, cluster_size = (len(gzip.compress(data)) for data in files)
-    assert cluster_size < sparse < 0.8 * dense
+    dense_size, sparse_size, cluster_size = (len(gzip.compress(data)) for data in files)
+    assert cluster_size < sparse_size < 0.8 * dense_size
 
 
 @pytest.mark.parametrize("names", [("adaround",), ("global_pool", "equalize", "adaround")])
-def test_passes_keep_zeros_and_clusters(pruned_model, clustered_model, names):
+def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
     int8 = RECIPES.load("int8_ptq").RECIPE
-    for model in (pruned_model, clustered_model):
-        floats = press(model, "float32", "tflite", images(12))
-        plain = quantized_graph = quantized.start(floats, int8, "int8", images(12))
+    for model in (pruned, clustered):
+        plain = quantized_graph = quantized.start(model, int8, "int8", images(12))
         for name in names:
             quantized_graph = PASSES.load(name).apply(quantized_graph, images(12))
         share, before = (
             FORMATS.load("tflite").sparsity(quantized.integers(d)) for d in (quantized_graph, plain)
         )
         assert share > before - 0.02
-        if model is clustered_model:
+        if model is clustered:
             layers = [
                 layer
                 for layer in matrices.weighted_ops(Graph(quantized_graph.floats))

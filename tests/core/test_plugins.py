@@ -61,6 +61,37 @@ def test_no_data_set_accepts_nonsense(tmp_path):
         plugins.dataset(str(tmp_path / "absent"))
 
 
+def test_what_two_data_sets_accept_is_an_error_that_names_both(tmp_path):
+    for name in ("images", "masks", "cat"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="can be read as folder and as masks"):
+        plugins.dataset(str(tmp_path))
+    (tmp_path / "cat").rmdir()
+    assert plugins.dataset(str(tmp_path)) is plugins.DATASETS.load("masks")
+    (tmp_path / "masks").rmdir()
+    assert plugins.dataset(str(tmp_path)) is plugins.DATASETS.load("folder")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.json", "a.csv"])
+def test_a_folder_that_is_named_as_a_file_is_a_folder(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert plugins.dataset(str(tmp_path / name)) is plugins.DATASETS.load("folder")
+
+
+def test_a_word_means_its_data_set_and_a_path_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert plugins.dataset("demo") is plugins.DATASETS.load("shapes")
+    for path in ("./demo", "demo/", str(tmp_path / "demo")):
+        assert plugins.dataset(path) is plugins.DATASETS.load("folder")
+
+
+@pytest.mark.parametrize("source", ["a.txt", "\0", "a\0.txt", "a" * 5000])
+def test_what_is_no_data_set_is_refused(source):
+    with pytest.raises(UsageError, match="not a known data set"):
+        plugins.dataset(source)
+
+
 # Plugins of other packages
 
 SOUND = "MOBILEDEPLOY_INTERFACE = 1\nFORMATS = ('tflite',)\nDELEGATES = ('none',)\n"

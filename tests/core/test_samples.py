@@ -1,9 +1,13 @@
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mobiledeploy.core import samples
 from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.types import Annotation
 
 
 @given(st.integers(1, 5000))
@@ -53,11 +57,79 @@ def test_a_whole_line_wins_over_a_first_word():
     assert samples.match(["great"], ("great shark", "great", "great tit"), "data") == (1,)
 
 
-def test_one_class_is_enough_to_calibrate_but_not_to_evaluate():
-    samples.require_two_classes("calibration", 1, "data")
-    for split in ("validation", "test", "all"):
-        with pytest.raises(InputError, match=r"one class"):
-            samples.require_two_classes(split, 1, "data")
+@dataclass
+class Labelled:
+    """Samples of which only the annotations are asked for."""
+
+    truths: list[Annotation]
+    source: str = "data"
+    classes: tuple[str, ...] = ("a", "b", "c")
+
+    def __len__(self):
+        return len(self.truths)
+
+    def label(self, index):
+        return self.truths[index].label
+
+    def annotation(self, index):
+        return self.truths[index]
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [([1, 1, 1], True), ([-1, 0, -1, 0], True), ([0, 1], False), ([-1, -1], False), ([], False)],
+)
+def test_one_class_says_nothing_of_an_accuracy_and_no_label_claims_none(labels, refused):
+    data = Labelled([Annotation(label) for label in labels])
+    if refused:
+        with pytest.raises(InputError, match=r"data holds one class.*enough for calibration"):
+            samples.require_two_classes(data)
+    else:
+        samples.require_two_classes(data)
+
+
+@pytest.mark.parametrize(
+    ("truths", "classes"),
+    [
+        ([Annotation(0)], 3),
+        ([Annotation(), Annotation(2)], 3),
+        ([Annotation()], 0),
+        # Marks of classes may exclude each other or not, and a number may be a class or a value.
+        ([Annotation(0, (0,))], 0),
+        ([Annotation(values=(1.0,))], 0),
+    ],
+)
+def test_classes_count_only_where_each_sample_has_one(truths, classes):
+    assert samples.labelled_classes(Labelled(truths)) == classes
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8))
+def test_marks_are_all_right_classes_and_the_only_one_is_the_label(marks):
+    truth = samples.right_classes(np.array(marks))
+    assert [place in truth.labels for place in range(len(marks))] == marks
+    assert truth.label == (truth.labels[0] if sum(marks) == 1 else -1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["0 cat", "1 great white shark"], ("cat", "great white shark")),
+        (["0 cat", " 1\tdog "], ("cat", "dog")),
+        # These numbers count nothing: they belong to the names.
+        (["1 cat", "2 dog"], ("1 cat", "2 dog")),
+        (["0 cat", "2 dog"], ("0 cat", "2 dog")),
+        (["0", "1"], ("0", "1")),
+        (["00 cat", "01 dog"], ("00 cat", "01 dog")),
+        (["n01 tench", "n02 goldfish"], ("n01 tench", "n02 goldfish")),
+    ],
+)
+def test_numbers_that_count_the_labels_are_no_part_of_them(lines, names):
+    assert samples.label_names(lines, "labels") == names
+
+
+def test_an_empty_line_between_labels_is_named():
+    with pytest.raises(InputError, match=r"labels.txt has an empty line 2"):
+        samples.label_names(["a", " ", "b"], "labels.txt")
 
 
 def test_only_the_background_class_is_an_offset():

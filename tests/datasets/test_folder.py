@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.core.errors import BrokenImage, InputError
+from mobiledeploy.core.types import Annotation
 from mobiledeploy.datasets import folder
 
 RESOLUTION = (96, 96)
@@ -135,35 +136,76 @@ def test_a_class_named_as_a_split_beside_others_is_a_class(tmp_path):
     assert opened(tmp_path).classes == ("boat", "train")
 
 
-def test_all_of_a_folder_without_class_folders_has_no_labels(tmp_path):
-    for name in ("b.png", "a.png", ".hidden.png"):
+def test_a_folder_without_class_folders_has_no_labels(tmp_path):
+    for name in ("b.png", "a.png", ".hidden.png", *(f"{n}.png" for n in range(8))):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
     samples = opened(tmp_path)
-    assert [(samples.id(i), samples.label(i)) for i in range(len(samples))] == [
-        ("a.png", -1),
-        ("b.png", -1),
-    ]
+    assert ids(samples) == [*(f"{n}.png" for n in range(8)), "a.png", "b.png"]
+    assert {samples.annotation(i) for i in range(10)} == {Annotation()}
+    assert samples.classes == ()
+    assert opened(tmp_path, labels=("x", "y")).classes == ("x", "y")
     assert samples.image(0).shape == (4, 4, 3)
+    calibration, validation = opened(tmp_path, "calibration"), opened(tmp_path, "validation")
+    assert (len(calibration), len(validation)) == (2, 8)
+    assert not set(ids(calibration)) & set(ids(validation))
 
 
-def test_an_empty_folder_loose_images_and_one_class_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"holds no class folders"):
+def test_a_split_without_class_folders_has_no_labels(tmp_path):
+    split_folders(tmp_path, "train")
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "test" / "0.png")
+    assert ids(opened(tmp_path, "test")) == ["test/0.png"]
+    assert opened(tmp_path, "train").classes == ("a", "b")
+    with pytest.raises(InputError, match=r"class folders in one split, and images without them"):
+        opened(tmp_path, "all")
+
+
+def test_an_empty_folder_and_images_beside_class_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"neither class folders nor images"):
         opened(tmp_path)
-    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
-    for split in ("validation", "calibration", "train"):
-        with pytest.raises(InputError, match=r"images but no class folders"):
-            opened(tmp_path, split)
     (tmp_path / "cat").mkdir()
     with pytest.raises(InputError, match=r"'cat'.*no JPEG or PNG"):
         opened(tmp_path)
     for number in range(5):
         Image.new("RGB", (4, 4)).save(tmp_path / "cat" / f"{number}.png")
-    with pytest.raises(InputError, match=r"one class"):
-        opened(tmp_path, "validation")
-    assert len(opened(tmp_path, "calibration")) == 1
+    assert len(opened(tmp_path, "validation")) == 4
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(
+        InputError, match=r"images \(x.png\) beside folders \(cat\).*into the folder"
+    ):
+        opened(tmp_path, "calibration")
     with pytest.raises(InputError, match=r"not a folder"):
         opened(tmp_path / "nowhere")
+
+
+def test_images_beside_the_folders_of_splits_are_refused(tmp_path):
+    split_folders(tmp_path, "train", "val")
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"images \(x.png\) beside folders \(train\)"):
+        opened(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("images/0.png", "all.json"), r"holds all.json beside the images; .*--data .*all.json"),
+        (("images/0.png", "all.csv"), r"holds all.csv beside the images"),
+        (
+            ("train/images/0.png", "train/masks/0.png"),
+            r"give the folder that holds images and masks",
+        ),
+    ],
+)
+def test_the_folder_of_another_kind_of_data_is_not_read_as_classes(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".png"):
+            Image.new("RGB", (4, 4)).save(tmp_path / name)
+        else:
+            (tmp_path / name).touch()
+    with pytest.raises(InputError, match=message):
+        opened(tmp_path)
 
 
 def test_hidden_files_are_left_out_and_deeper_images_are_not(photos):

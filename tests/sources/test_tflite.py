@@ -169,6 +169,21 @@ def test_standard_metadata_is_read(floats, tmp_path, pre):
     np.testing.assert_allclose(result.std, pre.std, atol=1e-5)
 
 
+def test_numbers_before_the_class_names_are_no_part_of_them(floats, tmp_path):
+    numbered = tuple(f"{number} {name}" for number, name in enumerate(LABELS))
+    contract = Contract(
+        "x",
+        Preprocessing((0.0, 1.0), labels=numbered),
+        SIZE,
+        "NHWC",
+        "softmax",
+        Golden((), (), (), ""),
+    )
+    path = tmp_path / "x.tflite"
+    path.write_bytes(without_contract(shelf.write_metadata(floats[1], contract)))
+    assert tflite.detect(path).preprocessing.labels == LABELS
+
+
 def test_a_file_without_metadata_has_no_preprocessing(floats, tmp_path):
     path = tmp_path / "x.tflite"
     path.write_bytes(floats[1])

@@ -15,6 +15,7 @@ from mobiledeploy.core.types import Counted
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import analyze as analyze_verb
 from mobiledeploy.verbs.bench import bench
+from tests.conftest import ALL_CORES
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "tflite"), ("int8_ptq", "onnx"), ("float32", "onnx")]
 # What multiplies integers and floats on each core: the A53 has no dot products.
@@ -69,7 +70,7 @@ def test_counts_are_exact_and_answers_the_hosts(emulator, exported, here, core, 
         # To the instruction, by class and by layer: from one process to another, wherever the file
         # lies, and whichever core of the host runs the emulator.
         moved = shutil.copytree(path.parent, here / "a folder of a longer name" / "its own")
-        for host_core in {min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))}:
+        for host_core in {min(ALL_CORES), max(ALL_CORES)}:
             with pinned(host_core):
                 assert counted(moved / path.name, core) == c
     assert sum(c.by_class.values()) == c.instructions

@@ -14,18 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from mobiledeploy.cli.evaluate import command
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, RUNTIMES
-from mobiledeploy.core.types import Artifact, Weights
+from mobiledeploy.core.plugins import FORMATS, RUNTIMES, dataset
+from mobiledeploy.core.types import Artifact, Evaluation, Weights
 from mobiledeploy.steps import runner_pool, runtimes
 from mobiledeploy.steps.answers import logits
 from mobiledeploy.steps.runner_pool import image_ranges
 from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.evaluate import evaluate
+
+# A runner on each core is what it is about.
+pytestmark = pytest.mark.usefixtures("all_cores")
 
 # The same work in a plain loop over one interpreter: what the pool must equal to the last bit.
 PLAIN = """
@@ -195,6 +199,32 @@ def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> N
     assert "--output logits" in warning.advice
     assert heard.warnings == [warning]
     assert float_.warnings == ()
+
+
+def test_another_order_of_labels_is_named_where_it_is_better(exported, here, heard) -> None:
+    path = exported["float32", "tflite"]
+    size = artifacts.load(path).spec.resolution
+    demo = dataset("demo").open("demo", "validation", resolution=size, labels=())
+    (answered,) = evaluate([path], data="demo", reporter=heard).evaluations
+    # Folders as the model answers: it is right in the order of the demo data's classes.
+    for index, prediction in enumerate(answered.predictions[:240]):
+        place = here / "photos" / demo.classes[prediction.classes[0]] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(demo.image(index)).save(place)
+
+    def judged(labels: list[str]) -> Evaluation:
+        return evaluate([path], data="photos", labels=labels, reporter=heard).evaluations[0]
+
+    right = judged(list(demo.classes))
+    assert right.warnings == ()
+    assert right.top1 == 1
+    wrong = judged([*demo.classes[1:], demo.classes[0]])
+    (warning,) = wrong.warnings
+    assert warning.name == "label-order"
+    assert warning in heard.warnings
+    assert "would give float32.tflite 100 % instead of 0 %" in warning.message
+    advised = warning.advice.partition("the lines ")[2].split(", ")
+    assert judged(advised).top1 == 1
 
 
 def test_without_a_float_model_there_is_no_agreement(exported, here, heard) -> None:

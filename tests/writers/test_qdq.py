@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 
 import numpy as np
@@ -82,6 +83,19 @@ PARTS = {
 }
 
 
+@functools.cache
+def part_files(part):
+    """(TFLite, ONNX) of a small network around a part."""
+    return both(network(*PARTS[part]))
+
+
+@functools.cache
+def chain_files(io, output):
+    """(TFLite, ONNX) of three convolutions in a row."""
+    chain = network(layers.DepthwiseConv2D(3, 2, padding="same"), layers.Conv2D(16, 1))
+    return both(chain, io=io, output=output)
+
+
 EXACT = {"session.x64quantprecision": "1"}
 
 
@@ -116,7 +130,7 @@ def answers(lite, onnx_session, count=8):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_layer_gives_the_codes_of_tflite_and_is_fused(part, tmp_path):
-    lite, data = both(network(*PARTS[part]))
+    lite, data = part_files(part)
     onnx_session, ops = session(data, tmp_path / "optimised.onnx")
     assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul"}, ops
     assert shelf.float_layers(shelf.inspect(data)) == ()
@@ -136,8 +150,7 @@ def types(data):
 @pytest.mark.parametrize("io", ["int8", "float"])
 def test_a_chain_keeps_signed_codes_and_is_fused_everywhere(io, output, allowed, tmp_path):
     """Signed kernels are allowed on ARM: there the nodes of the ends disappear."""
-    chain = network(layers.DepthwiseConv2D(3, 2, padding="same"), layers.Conv2D(16, 1))
-    lite, data = both(chain, io=io, output=output)
+    lite, data = chain_files(io, output)
     assert types(data) == {onnx.TensorProto.INT8}
     _, ops = session(data, tmp_path / "optimised.onnx", {"session.qdqisint8allowed": allowed})
     assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul", "Softmax", "GlobalAveragePool"}
@@ -150,7 +163,7 @@ def test_a_chain_keeps_signed_codes_and_is_fused_everywhere(io, output, allowed,
 
 @pytest.mark.parametrize("part", ["residual", "fire", "excite", "shuffle"])
 def test_codes_that_are_shared_or_moved_are_unsigned(part):
-    assert types(both(network(*PARTS[part]))[1]) == {onnx.TensorProto.UINT8}
+    assert types(part_files(part)[1]) == {onnx.TensorProto.UINT8}
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"])
@@ -232,7 +245,7 @@ def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypat
 @pytest.mark.parametrize("output", ["softmax", "logits"])
 @pytest.mark.parametrize("io", ["int8", "float"])
 def test_ends_have_the_requested_type(io, output):
-    _, data = both(network(), io=io, output=output)
+    _, data = chain_files(io, output)
     facts = shelf.inspect(data)
     dtype = "int8" if io == "int8" else "float32"
     assert {tensor.dtype for tensor in (*facts.inputs, *facts.outputs)} == {dtype}

@@ -1,0 +1,169 @@
+"""Models of any inputs, outputs and tasks, and files of other tools, as a user brings them."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tf_keras
+from PIL import Image
+
+from tests import warm
+
+layers = tf_keras.layers
+
+
+def run(*argv, cwd, code=0):
+    result = subprocess.run(
+        [warm.program(), "-m", "mobiledeploy", *map(str, argv)],
+        cwd=cwd,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def answer(*argv, cwd):
+    return json.loads(run(*argv, "--json", cwd=cwd).stdout)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A folder with a model of a photo, a gray image and numbers, with two outputs; and its data.
+
+    The exported files are in build/several.
+    """
+    folder = tmp_path_factory.mktemp("several")
+    tf_keras.utils.set_random_seed(0)
+    photo, gray = layers.Input((24, 32, 3), name="photo"), layers.Input((12, 12, 1), name="gray")
+    facts = layers.Input((5,), name="facts")
+    x = layers.Conv2D(8, 3, activation="relu")(photo)
+    y = layers.Conv2D(4, 3, activation="relu")(gray)
+    pooled = [layers.GlobalAveragePooling2D()(z) for z in (x, y)]
+    both = layers.Concatenate()([*pooled, layers.Dense(8, activation="relu")(facts)])
+    ends = [layers.Dense(3, name="classes")(both), layers.Conv2D(2, 1, name="map")(x)]
+    tf_keras.Model([photo, gray, facts], ends).save(folder / "several.h5")
+    random = np.random.default_rng(0)
+    np.savez(
+        folder / "data.npz",
+        photo=random.integers(0, 256, (60, 24, 32, 3)).astype(np.uint8),
+        gray=random.integers(0, 256, (60, 12, 12)).astype(np.uint8),
+        facts=random.normal(size=(60, 5)).astype(np.float32),
+    )
+    options = ("--data", "data.npz", "--input-range", "0,1", "--recipe", "float32,int8_ptq")
+    run("export", "several.h5", *options, cwd=folder)
+    return folder
+
+
+def test_several_inputs_and_outputs_become_files_of_both_formats(several):
+    files = [f"build/several/{r}.{f}" for r in ("float32", "int8_ptq") for f in ("tflite", "onnx")]
+    for file in files:
+        record = json.loads((several / f"{file}.json").read_text())
+        ends = record["signature"]
+        assert [(end["name"], end["kind"]) for end in ends["inputs"]] == [
+            ("photo", "image"),
+            ("gray", "image"),
+            ("facts", "tensor"),
+        ]
+        assert [(end["name"], end["shape"]) for end in ends["outputs"]] == [
+            ("classes", [3]),
+            ("map", [22, 30, 2]),
+        ]
+        assert record["spec"]["task"] == "tensors"
+        assert [tensor["name"] for tensor in record["inputs"]] == ["photo", "gray", "facts"]
+        assert all(image.endswith(".npz") for image in record["golden"]["images"])
+    done = answer("evaluate", *files, cwd=several)
+    by_path = dict(zip(done["paths"], done["evaluations"], strict=True))
+    for file in files[2:]:
+        assert by_path[file]["metrics"]["sqnr"] > 20
+        assert by_path[file]["agreement"] > 0.9
+    # TFLite and ONNX compute the same integers, and floats that differ by rounding alone.
+    for one, other, tolerance in ((files[0], files[1], 1e-5), (files[2], files[3], 0.02)):
+        pairs = zip(by_path[one]["predictions"], by_path[other]["predictions"], strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a["values"], b["values"], atol=tolerance)
+    for file in files:
+        assert "\npass: golden" in run("verify", file, cwd=several).stdout
+
+
+@pytest.mark.parametrize("runner", ["python", "native"])
+def test_several_inputs_are_timed(several, runner, emulator):
+    done = answer(
+        *("bench", "build/several/int8_ptq.tflite", "build/several/float32.onnx"),
+        *("--runner", runner, "--runs", "6"),
+        cwd=several,
+    )
+    assert [len(figure["samples_ns"]) for figure in done["measurements"]] == [6, 6]
+    assert not done["failed"]
+
+
+def test_an_input_without_data_is_named(several):
+    with np.load(several / "data.npz") as data:
+        np.savez(several / "less.npz", **{name: data[name] for name in ("photo", "gray")})
+    result = run(
+        "evaluate", "build/several/float32.tflite", "--data", "less.npz", cwd=several, code=7
+    )
+    assert "facts" in result.stderr
+
+
+def test_segmentation_with_images_and_masks(tmp_path):
+    """A model that finds bright pixels, built by hand, and masks of them."""
+    random = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for number in range(40):
+        bright = np.zeros((32, 32), bool)
+        top, left = random.integers(0, 16, 2)
+        bright[top : top + 14, left : left + 14] = True
+        noise = random.integers(0, 60, (32, 32, 3)) + 150 * bright[..., None]
+        Image.fromarray(noise.astype(np.uint8)).save(tmp_path / f"data/images/{number}.png")
+        Image.fromarray(bright.astype(np.uint8)).save(tmp_path / f"data/masks/{number}.png")
+    image = layers.Input((32, 32, 3))
+    last = layers.Conv2D(2, 1, activation="softmax")
+    model = tf_keras.Model(image, last(image))
+    last.set_weights([np.full((1, 1, 3, 2), (-5, 5), np.float32), np.array([6.0, -6.0])])
+    model.save(tmp_path / "bright.h5")
+    options = ("--data", "data", "--input-range", "0,1", "--recipe", "float32,int8_ptq")
+    result = answer("export", "bright.h5", *options, cwd=tmp_path)
+    assert result["spec"]["task"] == "segmentation"
+    assert len(result["rows"]) == 4
+    for row in result["rows"]:
+        assert row["metrics"]["miou"] > 0.99
+        assert row["images"] == 32
+
+
+def test_a_file_of_another_tool_needs_no_record(tmp_path, real_data):
+    for name in ("vww_96_int8.tflite", "vww_96_float.tflite", "images.npz"):
+        shutil.copy(real_data / "vww" / name, tmp_path)
+    data = ("--data", "images.npz", "--input-range", "0,1")
+    assert not answer("bench", "vww_96_int8.tflite", "--runs", "6", cwd=tmp_path)["failed"]
+    done = answer("evaluate", "vww_96_int8.tflite", "vww_96_float.tflite", *data, cwd=tmp_path)
+    integers, floats = done["evaluations"]
+    assert (integers["task"], integers["images"]) == ("classification", 500)
+    assert floats["top1"] == pytest.approx(0.842, abs=0.01)
+    assert integers["agreement"] > 0.98
+    diagnosis = answer("analyze", "vww_96_int8.tflite", "--quantization", *data, cwd=tmp_path)
+    assert diagnosis["reference"] == "vww_96_float.tflite"
+    assert diagnosis["remedies"]
+    run("check", "vww_96_int8.tflite", "--update-baseline", *data, cwd=tmp_path)
+    run("check", "vww_96_int8.tflite", *data, "--margin", "3", cwd=tmp_path)
+    assert "vww_96_int8" in run("results", cwd=tmp_path).stdout
+    unknown = run("evaluate", "vww_96_int8.tflite", "--data", "images.npz", cwd=tmp_path, code=2)
+    assert "--input-range" in unknown.stderr
+    absent = run("verify", "vww_96_int8.tflite", cwd=tmp_path, code=7)
+    assert "golden samples" in absent.stderr
+
+
+def test_a_task_that_the_outputs_cannot_have_is_refused(tmp_path, real_data):
+    shutil.copy(real_data / "vww" / "vww_96_int8.tflite", tmp_path)
+    shutil.copy(real_data / "vww" / "images.npz", tmp_path)
+    data = ("--data", "images.npz", "--input-range", "0,1")
+    result = run(
+        "evaluate", "vww_96_int8.tflite", *data, "--task", "segmentation", cwd=tmp_path, code=2
+    )
+    assert "the task of this model is not segmentation" in result.stderr
+    assert "--task" in result.stderr
