@@ -519,7 +519,7 @@ def test_a_baseline_of_another_task_is_refused_with_both_names(accepted, here, m
     one = accepted("regression")
     annotate(monkeypatch, one)
     options |= {"data": one.data, "baseline": one.data.with_suffix(".json")}
-    with pytest.raises(InputError, match="task: binary, not regression") as error:
+    with pytest.raises(InputError, match="task: tensors, not regression") as error:
         check([here / "regression.tflite"], **options)
     assert error.value.hint.startswith("--task regression, or ")
 
@@ -771,6 +771,31 @@ def test_a_person_with_a_file_and_a_folder_gets_there_at_the_first_try(accepted,
     assert failed_classes(records.loads(Report, done.stdout).checks[0]) == {"red"}
     assert "accuracy fell by" in Path("check.md").read_text()
     assert 'name="metric[accuracy]"' in Path("check.xml").read_text()
+
+
+def test_masks_and_targets_of_an_archive_are_what_is_judged_by(accepted, here):
+    """Without a patched data set."""
+    for name, good, bad in (
+        ("segmentation", segmentation(), segmentation(vanished=True)),
+        ("regression", regression(), regression(offset=0.6)),
+    ):
+        one = accepted(name)
+        with np.load(one.data) as archive:
+            arrays = {"images": archive["images"]}
+        if name == "segmentation":
+            arrays["masks"] = np.array([masks.decode(a.mask) for a in one.truth])
+        else:
+            arrays["targets"] = np.array([a.values for a in one.truth])
+        np.savez(here / "data.npz", **arrays)
+        (here / f"{name}.tflite").write_bytes(good)
+        same = (f"{name}.tflite", "--data", "data.npz", "--input-range", "0,1", "--task", name)
+        done = run(*same, "--update-baseline")
+        assert done.returncode == 0, done.stderr
+        (here / f"{name}.tflite").write_bytes(bad)
+        done = run(*same, "-q")
+        assert done.returncode == 1, done.stderr
+        title = {"segmentation": "mIoU fell by", "regression": "MAE is 0.5"}[name]
+        assert f"{name}.tflite: fail: {title}" in done.stdout
 
 
 def test_digits_of_a_baseline():
