@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,9 +69,9 @@ def before_softmax(outputs: Sequence[ModelOutput]) -> tuple[ModelOutput, ...]:
     return (replace(outputs[0], activation="none"),)
 
 
-def golden_row(outputs: Sequence[ArrayLike]) -> NDArray[np.float32]:
+def golden_row(outputs: Sequence[ArrayLike]) -> NDArray[Any]:
     """The values of a sample's outputs in a row; of a long one `GOLDEN_VALUES`, evenly spaced."""
-    rows = [np.asarray(output, np.float32).reshape(-1) for output in outputs]
+    rows = [np.asarray(output).reshape(-1) for output in outputs]
     return np.concatenate([row[_places(len(row))] for row in rows])
 
 
