@@ -30,11 +30,19 @@ def inputs_of(
     or uint8.
 
     Raises:
-        InputError: a shape that is not known, or an image of any size without a `resolution`.
+        InputError: no inputs, or two of one name; a shape that is not known, or an image of any
+            size without a `resolution`.
         UsageError: a `resolution` that no image of the model accepts.
     """
     if not declared:
-        raise InputError("the model has no inputs")
+        raise InputError("the model has no inputs", "save it with its inputs")
+    names = [one.name for one in declared]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(
+            f"the model has {names.count(repeated)} inputs named {repeated!r}",
+            "give each input a name of its own: data has one array of a name",
+        )
     return tuple(_input(one, resolution) for one in declared)
 
 

@@ -49,6 +49,7 @@ class Lite:
                 )
         self.inputs = tuple(one.end for one in inputs)
         self.output_names = tuple(graph.name(index) for index in graph.outputs)
+        ends.own_outputs(graph)
         self._graph = graph
 
     def floats(self, output: Output) -> bytes:

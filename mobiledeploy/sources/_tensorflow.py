@@ -53,6 +53,7 @@ class TensorFlowModel:
         graph = Graph(ends.in_order(content))
         ends.single_batch(graph)
         ends.without_casts(graph)
+        ends.own_outputs(graph)
         return graph.pack()
 
     def answers(self, samples: Batch) -> tuple[NDArray[np.float32], ...]:

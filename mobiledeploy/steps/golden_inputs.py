@@ -37,7 +37,7 @@ def encode(samples: Samples, index: int, signature: Sequence[ModelInput]) -> tup
             values = samples.image(index) if single else samples.array(index, end)
             # The same sample gives the same bytes: a member has no time of its own.
             with archive.open(zipfile.ZipInfo(f"{end.name}.npy"), "w") as member:
-                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)  # type: ignore[no-untyped-call]
     return stream.getvalue(), ".npz"
 
 
