@@ -36,6 +36,7 @@ _ACTIVATION: dict[Output, Literal["softmax", "none"]] = {
 }
 _ROOM = "set TMPDIR to a folder that you can write in and that has space left"
 _AGAIN = "export it again, with --force"
+_TIMED = "make the file again, with a batch of 1; bench times it as it is"
 _PLAIN = ("float32", "float16", "int32", "int64", "bool")
 _ZERO_POINTS = {"int8": range(-128, 128), "uint8": range(256), "int16": range(1)}
 """The zero points that each integer type of an input or output may have.
@@ -105,10 +106,14 @@ def work(
 
     `preprocessing` takes the place of that of all images, where it is another than that of the
     first one; a gray image stays gray.
+
+    Raises:
+        InputError: a file of another tool that takes or gives no single sample.
     """
     # Not at the top: numpy may be missing where doctor looks for staging folders.
     from mobiledeploy.core import protocol
 
+    _need_single_samples(artifact)
     ends = signature(artifact)
     inputs_ = ends.inputs
     if ends.image and preprocessing not in (None, ends.image.preprocessing):
@@ -119,6 +124,32 @@ def work(
             for end in inputs_
         )
     return protocol.Work(data, inputs_, artifact.layout, artifact.inputs, artifact.outputs)
+
+
+def _need_single_samples(artifact: Artifact) -> None:
+    """InputError for a file that cannot answer for one sample after another; any can be timed."""
+    name, names = artifact.path, [tensor.name for tensor in artifact.inputs]
+    if not names:
+        raise InputError(
+            f"{name} takes no inputs, so all its answers are the same", "bench times it as it is"
+        )
+    repeated = next((one for one in names if names.count(one) > 1), None)
+    if repeated is not None:
+        raise InputError(
+            f"{name} has {names.count(repeated)} inputs named {repeated!r}, and data has one of "
+            "that name",
+            "give each input a name of its own",
+        )
+    for verb, tensors in (("takes", artifact.inputs), ("gives", artifact.outputs)):
+        for tensor in tensors:
+            what = f"{name} {verb} {tensor.name} as {tensor.dtype} {list(tensor.shape)}"
+            if tensor.dtype not in _NUMBERS:
+                raise InputError(
+                    f"{what}, which is not supported",
+                    "make the file again, with float32, bool or integers",
+                )
+            if tensor.shape[:1] != (1,):
+                raise InputError(f"{what}, not as one sample [1, ...]", _TIMED)
 
 
 def _for_channels(preprocessing: Preprocessing | None, channels: int) -> Preprocessing | None:
@@ -175,6 +206,10 @@ def _fits(artifact: Artifact) -> bool:
         [math.prod(tensor.shape) for tensor in artifact.outputs],
     )
     return own == tensors and min(*own[0], *own[1], 1) > 0
+
+
+_NUMBERS = (*_PLAIN, *_ZERO_POINTS, "float64", "uint16", "uint32", "uint64")
+"""The types of inputs and outputs that have a real value for each number."""
 
 
 @contextmanager

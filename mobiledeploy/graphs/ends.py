@@ -79,6 +79,27 @@ def _forget_batch(graph: Graph, batches: set[int]) -> None:
                 op.builtinOptions.newShape = [-1, *map(int, sides[1:])]
 
 
+def own_outputs(graph: Graph) -> None:
+    """Gives an output that is an input, or another output too, a tensor of its own.
+
+    ONNX has no two names for one tensor, and integers need an operator between both ends.
+    """
+    taken = set(graph.inputs)
+    outputs: list[int] = []
+    operators = list(graph.ops)
+    for index in graph.outputs:
+        own = index
+        if index in taken:
+            shape = graph.shape(index)
+            name = f"{graph.name(index)}/output_{len(outputs)}"
+            own = graph.add_tensor(name, shape, graph.type_name(index))
+            sides = graph.add_constant(f"{name}/shape", np.array(shape, np.int32))
+            operators.append(graph.add_op("RESHAPE", [index, sides], [own], version=1))
+        taken.add(own)
+        outputs.append(own)
+    graph.subgraph.operators, graph.subgraph.outputs = operators, outputs
+
+
 def without_casts(graph: Graph) -> None:
     """Takes an image of uint8 as float32: the CAST behind it is removed."""
     for place, index in enumerate(graph.inputs):
@@ -147,9 +168,17 @@ def activation(graph: Graph, index: int) -> Literal["softmax", "sigmoid", "none"
 
 
 def signature(graph: Graph, inputs: Sequence[ModelInput], output_names: Sequence[str]) -> Signature:
-    """The signature of a float graph whose inputs and outputs have these ends and names."""
-    outputs = tuple(
-        ModelOutput(name, graph.shape(index)[1:], activation(graph, index))
-        for name, index in zip(output_names, graph.outputs, strict=True)
-    )
-    return Signature(tuple(inputs), outputs)
+    """The signature of a float graph whose inputs and outputs have these ends and names.
+
+    An output with the name of an input, or of another output, gets a number behind it.
+    """
+    used = {end.name for end in inputs}
+    outputs = []
+    for name, index in zip(output_names, graph.outputs, strict=True):
+        number, free = 1, name
+        while free in used:
+            number += 1
+            free = f"{name}_{number}"
+        used.add(free)
+        outputs.append(ModelOutput(free, graph.shape(index)[1:], activation(graph, index)))
+    return Signature(tuple(inputs), tuple(outputs))

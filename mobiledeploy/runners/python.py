@@ -177,7 +177,14 @@ def _sample(path: str | None, tensors: Sequence[Tensor]) -> list[Array]:
     """The raw inputs in a file, one after the other; without a file noise (`_noise`)."""
     if path is None:
         generator = np.random.Generator(np.random.PCG64(NOISE_SEED))
-        return [_noise(generator, tensor) for tensor in tensors]
+        try:
+            return [_noise(generator, tensor) for tensor in tensors]
+        except MemoryError as error:
+            ends = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in tensors)
+            raise InputError(
+                f"the model takes more than the memory holds: {ends}",
+                "make the file again, with smaller inputs",
+            ) from error
     data = inputs.read(Path(path), inputs.FINISHED)
     sizes = [np.dtype(t.dtype).itemsize * int(np.prod(t.shape)) for t in tensors]
     if len(data) != sum(sizes):

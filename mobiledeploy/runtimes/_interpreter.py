@@ -84,7 +84,7 @@ class InterpreterEngine:
         if any(side < 0 for side in detail["shape_signature"][1:]):
             raise InputError(
                 f"{self._name} has no fixed shape of its {what} {detail['name']}",
-                "export it again, with --res",
+                "make the file again, with fixed shapes",
             )
         quantization = detail["quantization_parameters"]
         return Tensor(

@@ -17,6 +17,11 @@ from mobiledeploy.core.types import Tensor
 _ERROR = 3
 # On x86-64 without VNNI its faster int8 kernels add two products in 16 bits and saturate.
 _EXACT = ("session.x64quantprecision", "1")
+_DTYPES = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *(f"float{bits}" for bits in (16, 32, 64)),
+)
 # Its exceptions have no common base.
 _REFUSALS = (
     state.EPFail,
@@ -46,13 +51,15 @@ class SessionEngine:
         self.inputs = tuple(self._tensor(v, "input") for v in self._session.get_inputs())
         self.outputs = tuple(self._tensor(v, "output") for v in self._session.get_outputs())
         self._binding = self._session.io_binding()
-        for output in self.outputs:
-            self._binding.bind_output(output.name)
+        # A file may name one tensor as two outputs; it is bound once.
+        self._bound = list(dict.fromkeys(output.name for output in self.outputs))
+        for name in self._bound:
+            self._binding.bind_output(name)
 
     def load(self, tensors: Sequence[Array]) -> None:
         _need_as_many(tensors, self.inputs, self._name)
-        # The binding only holds the addresses.
-        self._input_arrays = [np.ascontiguousarray(tensor) for tensor in tensors]
+        # The binding only holds the addresses. (ascontiguousarray gives a scalar an axis.)
+        self._input_arrays = [np.asarray(tensor, order="C") for tensor in tensors]
         for own, array in zip(self.inputs, self._input_arrays, strict=True):
             if array.shape != own.shape or array.dtype != np.dtype(own.dtype):
                 raise InputError(
@@ -72,7 +79,8 @@ class SessionEngine:
     def run(self, tensors: Sequence[Array]) -> list[Array]:
         self.load(tensors)
         self.invoke()
-        return [np.asarray(output) for output in self._binding.copy_outputs_to_cpu()]
+        answers = dict(zip(self._bound, self._binding.copy_outputs_to_cpu(), strict=True))
+        return [np.asarray(answers[output.name]) for output in self.outputs]
 
     def _tensor(self, value: Any, what: str) -> Tensor:
         shape = tuple(value.shape)
@@ -81,12 +89,17 @@ class SessionEngine:
             shape = (1, *shape[1:])
         if not all(type(side) is int and side > 0 for side in shape):
             raise InputError(
-                f"{self._name} has no fixed shape of its {what} {value.name}", "export it again"
+                f"{self._name} has no fixed shape of its {what} {value.name}",
+                "make the file again, with fixed shapes",
             )
         kind = value.type.removeprefix("tensor(").removesuffix(")")
-        return Tensor(
-            str(value.name), shape, {"float": "float32", "double": "float64"}.get(kind, kind)
-        )
+        dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+        if dtype not in _DTYPES:
+            raise InputError(
+                f"{self._name} has {kind} as its {what} {value.name}",
+                "numbers are supported only",
+            )
+        return Tensor(str(value.name), shape, dtype)
 
 
 class SessionPart:

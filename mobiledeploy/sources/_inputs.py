@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import ModelInput, NetworkInput
+from mobiledeploy.core.types import ModelInput, NetworkInput, Output
 
 _IMAGE_AXES = 4
+_SCORES_AXES = 2
 _CHANNELS = (1, 3)
 _IMAGE_TYPES = ("float32", "uint8")
 
@@ -30,12 +31,31 @@ def inputs_of(
     or uint8.
 
     Raises:
-        InputError: a shape that is not known, or an image of any size without a `resolution`.
+        InputError: no inputs, or two of one name; a shape that is not known, or an image of any
+            size without a `resolution`.
         UsageError: a `resolution` that no image of the model accepts.
     """
     if not declared:
-        raise InputError("the model has no inputs")
+        raise InputError("the model has no inputs", "save it with its inputs")
+    names = [one.name for one in declared]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(
+            f"the model has {names.count(repeated)} inputs named {repeated!r}",
+            "give each input a name of its own: data has one array of a name",
+        )
     return tuple(_input(one, resolution) for one in declared)
+
+
+def require_scores(output: Output, ranks: Sequence[int | None]) -> None:
+    """InputError for a softmax to add or to leave out, unless the only output is a row of scores.
+
+    `ranks` are the numbers of axes of the outputs, batch included; None is not known.
+    """
+    if output != "model" and list(ranks) not in ([_SCORES_AXES], [None]):
+        raise InputError(
+            f"--output {output} is for a model with one row of scores", "leave out --output"
+        )
 
 
 def _input(one: ShapedInput, resolution: tuple[int, int] | None) -> NetworkInput:

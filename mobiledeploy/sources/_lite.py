@@ -13,9 +13,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Model, Output, Preprocessing
 from mobiledeploy.graphs import ends, execution
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.sources._inputs import ShapedInput, inputs_of
-
-_SCORES_AXES = 2
+from mobiledeploy.sources._inputs import ShapedInput, inputs_of, require_scores
 
 
 class Lite:
@@ -49,16 +47,14 @@ class Lite:
                 )
         self.inputs = tuple(one.end for one in inputs)
         self.output_names = tuple(graph.name(index) for index in graph.outputs)
+        ends.own_outputs(graph)
         self._graph = graph
 
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`."""
         graph = Graph(self._graph.pack())
         graph.model.metadata = []
-        if output != "model" and [len(graph.shape(i)) for i in graph.outputs] != [_SCORES_AXES]:
-            raise InputError(
-                f"--output {output} is for a model with one row of scores", "leave out --output"
-            )
+        require_scores(output, [len(graph.shape(index)) for index in graph.outputs])
         if output == "logits" and self.ends_in_softmax():
             (last,) = _makers(graph, graph.outputs[0])
             graph.subgraph.outputs = [int(last.inputs[0])]

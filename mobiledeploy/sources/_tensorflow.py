@@ -19,7 +19,7 @@ from mobiledeploy.core.types import Model, Output, Preprocessing, Source
 from mobiledeploy.frameworks import calibration_statistics, loading, tracing
 from mobiledeploy.graphs import ends
 from mobiledeploy.graphs.graph import Graph
-from mobiledeploy.sources._inputs import ShapedInput, inputs_of
+from mobiledeploy.sources._inputs import ShapedInput, inputs_of, require_scores
 
 
 class TensorFlowModel:
@@ -37,6 +37,7 @@ class TensorFlowModel:
 
     def floats(self, output: Output) -> bytes:
         """See `ports.OpenedModel`; InputError for an operator that TFLite lacks."""
+        require_scores(output, [tensor.shape.rank for tensor in self._frozen_model.logits.outputs])
         with loading.temporary_folder() as folder:
             self._frozen_model.save(output, folder)
             with loading.refusing("TFLiteConverter cannot read the model", tf.errors.OpError):
@@ -53,6 +54,7 @@ class TensorFlowModel:
         graph = Graph(ends.in_order(content))
         ends.single_batch(graph)
         ends.without_casts(graph)
+        ends.own_outputs(graph)
         return graph.pack()
 
     def answers(self, samples: Batch) -> tuple[NDArray[np.float32], ...]:

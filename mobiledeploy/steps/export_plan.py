@@ -351,7 +351,7 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     if chosen_preprocessing is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
-            "say --input-range 0,1 or -1,1 or 0,255",
+            "say --input-range 0,1 or -1,1 or 0,255; any of them if it takes no images",
         )
     spec = ModelSpec(
         name=_text(path.stem),

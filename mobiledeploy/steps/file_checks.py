@@ -16,7 +16,6 @@ from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
 from mobiledeploy.core.ports import Reporter, Samples
-from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.types import (
     Artifact,
     Contract,
@@ -133,8 +132,8 @@ def golden_samples(planned: ExportPlan, reporter: Reporter) -> tuple[int, ...]:
             except BrokenImage as error:
                 reporter.warn(NamedWarning("broken-image", error.message))
                 continue
-            except AbsentArray:
-                # Of several arrays, the model's inputs will say which ones are wanted.
+            except InputError:
+                # Of arrays that are no images, the model's inputs will say which ones are wanted.
                 pass
             indices.append(index)
             break

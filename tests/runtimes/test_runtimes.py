@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, RUNTIMES
 
 NAMES = RUNTIMES.names()
@@ -264,3 +265,23 @@ def test_integers_do_not_saturate_on_any_cpu(tmp_path) -> None:
     engine = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
     answer = engine.run([image])[0][0, :, 0, 0]
     np.testing.assert_array_equal(answer, codes)
+
+
+def test_a_session_takes_a_scalar_and_a_tensor_that_is_two_outputs(tmp_path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y, y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "scalar.onnx")
+    engine = RUNTIMES.load("onnxruntime").open(tmp_path / "scalar.onnx", threads=1, delegate="none")
+    answers = engine.run([np.array(2, np.float32)])
+    assert [answer.tolist() for answer in answers] == [-2, -2]
+
+
+def test_a_session_names_a_type_that_is_no_number(tmp_path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.STRING, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "text.onnx")
+    with pytest.raises(InputError, match="has string as its input x"):
+        RUNTIMES.load("onnxruntime").open(tmp_path / "text.onnx", threads=1, delegate="none")
