@@ -102,7 +102,7 @@ def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
             _, logits = answers.logits(
                 Path(file.path),
                 probe_content,
-                spec.preprocessing,
+                finished_jobs.signature.inputs,
                 data,
                 GOLDEN,
                 reporter=Terminal(quiet=True),

@@ -145,7 +145,7 @@ def test_evaluate_prints_a_line_for_each_artifact(exported, here) -> None:
         (("bench", "{path}", "--delegate", "gpu"), 2, "there are xnnpack, none"),
         (("bench", "{path}", "--runs", "3"), 2, "give 6 or more"),
         (("evaluate",), 2, "Missing argument"),
-        (("evaluate", "{raw}"), 7, "has no record"),
+        (("evaluate", "{raw}"), 2, "say --input-range"),
         (("evaluate", "{path}.json"), 7, "is the record of an artifact; name float32.tflite"),
         (("evaluate", "{path}", "--data", "nowhere"), 2, "not a known data set"),
         (("evaluate", "{path}", "--input-range", "1,0"), 2, "not low,high"),

@@ -512,11 +512,6 @@ def test_a_file_that_is_no_model(name, message, tmp_path, model_files):
     refused(run(*argv, cwd=tmp_path), 7, message, tmp_path)
 
 
-def test_a_model_with_two_inputs(tmp_path, model_files):
-    argv = ("export", model_files / "k2_two.h5", "--input-range", "0,1", "--recipe", "float32")
-    refused(run(*argv, cwd=tmp_path), 7, "2 inputs", tmp_path)
-
-
 MODEL_WITH_ERFINV = """
 import sys, tensorflow as tf
 class Classifier(tf.Module):

@@ -50,12 +50,13 @@ def same_as_python(path: Path, tmp_path: Path) -> None:
     engine = RUNTIMES.load(target(path).runtime).open(
         path, threads=1, delegate="xnnpack" if path.suffix == ".tflite" else "none"
     )
-    dtype = np.dtype(engine.input.dtype)
+    (input_,), (scores,) = engine.inputs, engine.outputs
+    dtype = np.dtype(input_.dtype)
     dice = np.random.default_rng(0)
     tensor = (
-        dice.integers(-128, 128, engine.input.shape).astype(dtype)
+        dice.integers(-128, 128, input_.shape).astype(dtype)
         if dtype.kind in "iu"
-        else dice.uniform(-1, 1, engine.input.shape).astype(dtype)
+        else dice.uniform(-1, 1, input_.shape).astype(dtype)
     )
     sample, output = tmp_path / "with space.bin", tmp_path / "out.bin"
     sample.write_bytes(tensor.tobytes())
@@ -75,7 +76,6 @@ def same_as_python(path: Path, tmp_path: Path) -> None:
     assert isinstance(end, protocol.Done)
     assert sum(len(t.samples_ns) for t in times if isinstance(t, protocol.Timed)) == 30
     assert ready.version == RUNTIMES.load(target(path).runtime).version()
-    (input_,), (scores,) = engine.inputs, engine.outputs
     assert [(t.name, t.shape) for t in ready.inputs] == [(input_.name, input_.shape)]
     assert ([t.dtype for t in ready.outputs], ready.threads) == ([scores.dtype], 1)
     answer = np.frombuffer(output.read_bytes(), scores.dtype).reshape(scores.shape)
