@@ -287,7 +287,7 @@ BY_NAME = re.compile(
 )
 # What is called `open` too: shelves' plugins, the store, a member of an archive, a web address.
 OTHERS = re.compile(
-    r"(Store|cls|runtime|self\._archive|_opener\(\)|dataset\(.*\)|source_of\(.*\)|[A-Z]+\.load\(.*\))\.open"
+    r"(Store|cls|runtime|archive|self\._archive|_opener\(\)|dataset\(.*\)|source_of\(.*\)|[A-Z]+\.load\(.*\))\.open"
 )
 # What is open already, or in memory.
 STREAM = re.compile(r"(stream|content)|io\.BytesIO\(.*\)")
