@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
+    Activation,
     Artifact,
     DataRef,
     ModelInput,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mobiledeploy.core import protocol
 
 _STAGING = ".staging"
-_ACTIVATION: dict[Output, Literal["softmax", "none"]] = {
+_ACTIVATION: dict[Output, Activation] = {
     "model": "none",
     "logits": "none",
     "softmax": "softmax",
@@ -116,9 +117,9 @@ def work(
     _need_single_samples(artifact)
     ends = signature(artifact)
     inputs_ = ends.inputs
-    if ends.image and preprocessing not in (None, ends.image.preprocessing):
+    if ends.image and preprocessing and preprocessing != ends.image.preprocessing:
         inputs_ = tuple(
-            replace(end, preprocessing=_for_channels(preprocessing, end.shape[-1]))
+            replace(end, preprocessing=preprocessing.for_channels(end.shape[-1]))
             if end.kind == "image"
             else end
             for end in inputs_
@@ -150,12 +151,6 @@ def _need_single_samples(artifact: Artifact) -> None:
                 )
             if tensor.shape[:1] != (1,):
                 raise InputError(f"{what}, not as one sample [1, ...]", _TIMED)
-
-
-def _for_channels(preprocessing: Preprocessing | None, channels: int) -> Preprocessing | None:
-    if preprocessing is None or (channels == 1) == (preprocessing.channels == "gray"):
-        return preprocessing
-    return replace(preprocessing, channels="gray" if channels == 1 else "rgb")
 
 
 def check(artifact: Artifact, record: str) -> None:

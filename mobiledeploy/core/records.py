@@ -40,6 +40,11 @@ _LONGEST_TOLD = 80
 T = TypeVar("T")
 
 
+def file_name(name: str | Path) -> str:
+    """A file's name as text for a record, also if the name is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def timestamp(moment: datetime) -> str:
     """A moment in UTC with milliseconds; the texts sort in the order of time."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -83,6 +83,14 @@ def right_classes(marks: NDArray[np.bool_]) -> Annotation:
     return Annotation(labels[0] if len(labels) == 1 else -1, labels)
 
 
+def part_of(source: str, count: int, split: Split, noun: str = "images") -> NDArray[np.int64]:
+    """`part` of the `count` samples of `source`; InputError if there is nothing in it."""
+    indices = part(count, split)
+    if not len(indices):
+        raise InputError(f"{source} has too few {noun} ({count}) to split")
+    return indices
+
+
 def match(names: Sequence[str], labels: Sequence[str], where: str) -> tuple[int, ...]:
     """The index in `labels` of each class name of the data.
 

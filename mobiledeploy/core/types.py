@@ -7,7 +7,7 @@ format them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mobiledeploy.core import units
@@ -24,6 +24,8 @@ InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: a time, a count, the estimate of a model, or a replay of one of these."""
 AnnotationField = Literal["", "label", "labels", "values", "boxes", "mask"]
+Activation = Literal["softmax", "sigmoid", "none"]
+"""What an output of a model ends in, where that decides what its numbers mean."""
 Gate = Literal["exact", "mean", "corpus"]
 Argument = float | int | str
 """An argument of an architecture besides resolution and classes: alpha, groups, a variant."""
@@ -61,6 +63,12 @@ class Preprocessing(Record):
     resize: Resize = "bilinear"
     crop: float = 1.0
     labels: tuple[str, ...] = ()
+
+    def for_channels(self, count: int) -> Preprocessing:
+        """This preprocessing for an image of so many channels: one is gray, three are not."""
+        if (count == 1) == (self.channels == "gray"):
+            return self
+        return replace(self, channels="gray" if count == 1 else "rgb")
 
 
 @dataclass(frozen=True)
@@ -432,7 +440,7 @@ class ModelOutput(Record):
 
     name: str
     shape: tuple[int, ...]
-    activation: Literal["softmax", "sigmoid", "none"] = "none"
+    activation: Activation = "none"
 
 
 @dataclass(frozen=True)

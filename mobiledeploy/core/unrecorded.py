@@ -6,19 +6,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Format
 from mobiledeploy.core.types import (
+    Activation,
     Artifact,
     Contract,
     DataRef,
     FileFacts,
     Golden,
     InputOutput,
+    Layout,
     ModelInput,
     ModelOutput,
     ModelSpec,
@@ -35,7 +36,7 @@ ARCHITECTURE = "file"
 _IMAGE_AXES = 4
 _CHANNELS = (1, 3)
 _PIXEL_TYPES = ("float32", "uint8", "int8")
-_ACTIVATIONS: dict[str, Literal["softmax", "sigmoid"]] = {
+_ACTIVATIONS: dict[str, Activation] = {
     "softmax": "softmax",
     "logistic": "sigmoid",
     "sigmoid": "sigmoid",
@@ -83,14 +84,14 @@ def artifact(path: Path) -> Artifact:
         sparsity=shelf.sparsity(content),
         format=name,
         spec=ModelSpec(
-            name=contract.name if contract else _text(path.stem),
+            name=contract.name if contract else records.file_name(path.stem),
             card=None,
             architecture=ARCHITECTURE,
             arguments={},
             resolution=(image.shape[0], image.shape[1]) if image else (0, 0),
             classes=signature.outputs[0].shape[-1] if signature.outputs[0].shape else 1,
             preprocessing=(image and image.preprocessing) or Preprocessing((0.0, 1.0)),
-            weights=Weights(_text(path.name), digest, pinned=False),
+            weights=Weights(records.file_name(path.name), digest, pinned=False),
             task=contract.task if contract else "",
         ),
         recipe=recipe,
@@ -121,11 +122,6 @@ def _format(path: Path) -> tuple[str, Format]:
     raise InputError(f"{path} is not a {suffixes} file", "mobiledeploy export makes one of a model")
 
 
-def _text(name: str) -> str:
-    """A file's name for a record, also if the name is not UTF-8."""
-    return name.encode("utf-8", "replace").decode()
-
-
 def _of_one(tensor: Tensor) -> Tensor:
     """The tensor with a batch of 1 where the file leaves it open."""
     if not tensor.shape or tensor.shape[0] > 0:
@@ -136,26 +132,29 @@ def _of_one(tensor: Tensor) -> Tensor:
 def _signature(facts: FileFacts, how: Preprocessing | None) -> Signature:
     inputs_ = []
     for tensor in facts.inputs:
-        shape = tensor.shape[1:]
-        if len(tensor.shape) == _IMAGE_AXES and facts.layout == "NCHW":
-            shape = (*tensor.shape[2:], tensor.shape[1])
+        shape = _channels_last(tensor, facts.layout)
         pixels = len(shape) == _IMAGE_AXES - 1 and shape[-1] in _CHANNELS
         if pixels and tensor.dtype in _PIXEL_TYPES:
-            gray = shape[-1] == 1
-            own = how and replace(how, channels="gray" if gray else how.channels)
+            own = how and how.for_channels(shape[-1])
             inputs_.append(ModelInput(tensor.name, "image", shape, own))
         else:
             inputs_.append(ModelInput(tensor.name, "tensor", shape, None, tensor.dtype))
-    outputs = []
-    for tensor in facts.outputs:
-        shape = tensor.shape[1:]
-        if len(tensor.shape) == _IMAGE_AXES and facts.layout == "NCHW":
-            shape = (*tensor.shape[2:], tensor.shape[1])
-        outputs.append(ModelOutput(tensor.name, shape, _activation(facts, tensor.name)))
+    outputs = [
+        ModelOutput(t.name, _channels_last(t, facts.layout), _activation(facts, t.name))
+        for t in facts.outputs
+    ]
     return Signature(tuple(inputs_), tuple(outputs))
 
 
-def _activation(facts: FileFacts, name: str) -> Literal["softmax", "sigmoid", "none"]:
+def _channels_last(tensor: Tensor, layout: Layout) -> tuple[int, ...]:
+    """The shape without the batch; the channels of an image come last."""
+    _, *sides = tensor.shape or (1,)
+    if len(tensor.shape) == _IMAGE_AXES and layout == "NCHW":
+        sides = [*sides[1:], sides[0]]
+    return tuple(sides)
+
+
+def _activation(facts: FileFacts, name: str) -> Activation:
     """The activation that an output ends in, behind changes of its shape and type."""
     makers = {tensor.name: layer for layer in facts.layers for tensor in layer.outputs}
     passed: set[str] = set()

@@ -89,9 +89,7 @@ def open(
     numbers = samples.match(names, labels, source)
     places = {key: place for (key, _), place in zip(content.categories, numbers, strict=True)}
     files = _images.located(path, [image.file_name for image in content.images], (".", _IMAGES))
-    indices = samples.part(len(files), split)
-    if not len(indices):
-        raise InputError(f"{source} has too few images ({len(files)}) to split")
+    indices = samples.part_of(source, len(files), split)
     return _images.AnnotatedImages(
         "coco",
         source,

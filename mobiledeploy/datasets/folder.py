@@ -117,9 +117,7 @@ def open(
         _refuse_other_kinds(root, set(classes), source)
         entries = _in_class_folders(root, classes, labels, source)
     entries.sort()
-    part_entries = [entries[index] for index in samples.part(len(entries), part)]
-    if not part_entries:
-        raise InputError(f"{source} has too few images ({len(entries)}) to split")
+    part_entries = [entries[index] for index in samples.part_of(source, len(entries), part)]
     return Folder(source, split, part_entries, labels or tuple(sorted(classes)))
 
 

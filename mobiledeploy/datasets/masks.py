@@ -96,9 +96,7 @@ def open(
     if not accepts(source):
         raise InputError(f"{source} has no folders images and masks")
     pairs = _pairs(root, source)
-    part = [pairs[index] for index in samples.part(len(pairs), split)]
-    if not part:
-        raise InputError(f"{source} has too few images ({len(pairs)}) to split")
+    part = [pairs[index] for index in samples.part_of(source, len(pairs), split)]
     for _, image, mask in part:
         own, other = _images.size(mask), _images.size(image)
         if own and other and own != other:

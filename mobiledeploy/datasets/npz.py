@@ -227,9 +227,7 @@ def open(
     elif labels and top >= len(labels):
         raise InputError(f"{source} has label {top}, but there are {len(labels)} labels")
     classes = labels or names or tuple(str(number) for number in range(top + 1))
-    indices = samples.part(content.count, split)
-    if not len(indices):
-        raise InputError(f"{source} has too few samples ({content.count}) to split")
+    indices = samples.part_of(source, content.count, split, "samples")
     return Npz(source, split, content, places, indices, classes)
 
 

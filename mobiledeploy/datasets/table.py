@@ -66,9 +66,7 @@ def open(
         annotations, classes = _of_numbers(columns, rows, labels, source)
     names = [row[0] for row in rows]
     files = _images.located(path, names)
-    indices = samples.part(len(files), split)
-    if not len(indices):
-        raise InputError(f"{source} has too few images ({len(files)}) to split")
+    indices = samples.part_of(source, len(files), split)
     return _images.AnnotatedImages(
         "table",
         source,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.types import ModelInput, ModelOutput, Signature
+from mobiledeploy.core.types import Activation, ModelInput, ModelOutput, Signature
 from mobiledeploy.graphs import resize
 from mobiledeploy.graphs.graph import CASTS, Graph
 
-_ACTIVATIONS: dict[str, Literal["softmax", "sigmoid"]] = {
+_ACTIVATIONS: dict[str, Activation] = {
     "SOFTMAX": "softmax",
     "LOGISTIC": "sigmoid",
 }
@@ -159,7 +159,7 @@ def _undoes(graph: Graph, op: Any, index: int) -> bool:
     return order is not None and list(order) == [0, 2, 3, 1] and not is_output
 
 
-def activation(graph: Graph, index: int) -> Literal["softmax", "sigmoid", "none"]:
+def activation(graph: Graph, index: int) -> Activation:
     """The activation that a tensor ends in, behind changes of its shape and type."""
     makers = {int(i): op for op in graph.ops for i in op.outputs}
     while index in makers and graph.kind(makers[index]) in _SHAPING:

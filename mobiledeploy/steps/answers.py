@@ -19,11 +19,14 @@ from mobiledeploy.steps.runner_pool import RunnerPool, answer_rows, image_ranges
 from mobiledeploy.steps.runtimes import target
 
 
-def probe(content: bytes, format_: str) -> bytes:
-    """The file as its golden samples are compared: a single output ends before its softmax."""
-    shelf = FORMATS.load(format_)
-    facts = shelf.inspect(content)
-    return content if len(facts.outputs) > 1 else shelf.expose_tensor(content, facts.logits)
+def probe(content: bytes, of: FileFacts | Artifact) -> bytes:
+    """The file as its golden samples are compared: a single output ends before its softmax.
+
+    `of` says what the file holds.
+    """
+    if len(of.outputs) > 1:
+        return content
+    return FORMATS.load(of.format).expose_tensor(content, of.logits)
 
 
 def logits(
@@ -81,7 +84,7 @@ def every_answer(
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
         copy = folder / f"probe-{path.name}"
-        content = probe(inputs.read(path, inputs.FINISHED), artifact.format)
+        content = probe(inputs.read(path, inputs.FINISHED), artifact)
         copy.write_bytes(content)
         facts = FORMATS.load(artifact.format).inspect(content)
         signature = artifacts.signature(artifact).inputs

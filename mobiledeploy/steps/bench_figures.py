@@ -67,10 +67,9 @@ def time_artifacts(
         records.need_folder(record)
     request = resolve.bench_request(
         place,
-        runner,
         BenchRequest(
-            device="",
-            runner="",
+            device=place.name,
+            runner=runner or "",
             runtime=runtime,
             threads=threads,
             delegate=delegate,

@@ -330,13 +330,12 @@ def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signatu
     inputs = []
     for end in model.inputs:
         if end.kind == "image":
-            gray = end.shape[-1] == 1
             if end.dtype == "uint8" and (how.input_range, *how.std) != (_PIXELS, 1.0, 1.0, 1.0):
                 raise InputError(
                     f"the model takes pixels of uint8 as {end.name}, and scales them itself",
                     "--input-range 0,255, without --mean and --std",
                 )
-            own = dataclasses.replace(how, channels="gray" if gray else how.channels)
+            own = how.for_channels(end.shape[-1])
             end = dataclasses.replace(end, preprocessing=own, dtype="float32")
         inputs.append(end)
     return ends.signature(Graph(floats), inputs, model.output_names)

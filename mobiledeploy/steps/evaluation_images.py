@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.analysis import annotations as annotations_
@@ -180,8 +180,7 @@ def preprocessing_of(artifact: Artifact, overrides: Overrides) -> Preprocessing:
             f"what pixels were scaled to when {artifact.path} was trained is not in the file",
             "say --input-range 0,1 or -1,1 or 0,255",
         )
-    if image.shape[-1] == 1:
-        pre = replace(pre, channels="gray")
+    pre = pre.for_channels(image.shape[-1])
     preprocessing.validate(pre)
     return pre
 

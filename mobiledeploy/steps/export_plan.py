@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -354,22 +353,17 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
             "say --input-range 0,1 or -1,1 or 0,255; any of them if it takes no images",
         )
     spec = ModelSpec(
-        name=_text(path.stem),
+        name=records.file_name(path.stem),
         card=None,
         architecture=file.framework,
         arguments={},
         resolution=(0, 0),
         classes=0,
         preprocessing=chosen_preprocessing,
-        weights=Weights(_text(path.name), file.sha256, pinned=False),
+        weights=Weights(records.file_name(path.name), file.sha256, pinned=False),
         task=config.task or file.task,
     )
     return PlannedSource(spec, file, None, None)
-
-
-def _text(name: str) -> str:
-    """A file's name for a record, also if the name is not UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _folder_name(spec: ModelSpec, config: ExportConfig) -> str:

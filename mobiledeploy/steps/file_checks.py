@@ -192,7 +192,7 @@ class Exam:
         shelf = FORMATS.load(file.format)
         facts = shelf.inspect(content)
         probe = path.with_name(f"probe-{path.name}")
-        probe_content = answers.probe(content, file.format)
+        probe_content = answers.probe(content, facts)
         records.write_atomic(probe, probe_content)
         runtime, logits = answers.logits(
             probe,

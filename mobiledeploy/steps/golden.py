@@ -88,7 +88,7 @@ def replay(path: Path, artifact: Artifact, reporter: Reporter) -> Replay:
     shelf = FORMATS.load(artifact.format)
     with artifacts.scratch() as scratch:
         probe = Path(scratch, f"probe-{path.name}")
-        content = answers.probe(inputs.read(path, inputs.FINISHED), artifact.format)
+        content = answers.probe(inputs.read(path, inputs.FINISHED), artifact)
         probe.write_bytes(content)
         facts = shelf.inspect(content)
         source = golden_inputs.data_set(path.parent, artifact.golden.images, scratch)

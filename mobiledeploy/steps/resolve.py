@@ -77,11 +77,11 @@ class ResolvedDevice:
 
 
 def bench_request(
-    place: ResolvedDevice, runner: str | None, settings: recording.BenchRequest
+    place: ResolvedDevice, settings: recording.BenchRequest
 ) -> recording.BenchRequest:
     """The request for a timing, with the defaults of its device; for a recording, its own request.
 
-    The device and the runner of `settings` are not used: `place` and `runner` decide.
+    A runner of "" in `settings` is the default; their device is that of `place`.
 
     Raises:
         UsageError: the runner does not run on the device, or has no such runtime.
@@ -97,7 +97,7 @@ def bench_request(
         if then.runs is not None and then.runs < stats.FEWEST:
             raise refusal
         return then
-    name = place.runner(runner)
+    name = place.runner(settings.runner or None)
     runtimes = RUNNERS.load(name).runtimes()
     if settings.runtime not in (None, *runtimes):
         raise UsageError(

@@ -291,7 +291,7 @@ def _init(
             raise InputError(
                 f"{path} is not a Keras 2 HDF5 file", "give one, or the folder of an earlier run"
             )
-        weights = Weights(os.fsencode(path.name).decode("utf-8", "replace"), file.sha256, False)
+        weights = Weights(records.file_name(path.name), file.sha256, False)
         return path, weights, None if file.content == "model" else own
     weights_ = card_weights.weights(card, config.init, spec.alpha, spec.resolution[0], reporter)
     return weights_.path, weights_.weights, own
@@ -331,9 +331,7 @@ def _teacher(config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Re
         if file.content == "weights":
             raise InputError(f"{name} holds weights without a model", "a whole model is wanted")
         model_files.need_layers(file, "a teacher is a Keras model or a SavedModel")
-        weights = Weights(
-            os.fsencode(Path(name).name).decode("utf-8", "replace"), file.sha256, False
-        )
+        weights = Weights(records.file_name(Path(name).name), file.sha256, False)
         own = dataclasses.replace(
             spec,
             name=weights.source,

@@ -5,7 +5,6 @@ TensorFlow traces a model in a child process; a finished file is read without it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -272,26 +271,21 @@ def _of_file(path: Path, res: int | None, unsafe: bool, reporter: Reporter) -> A
     (traced_model,) = trace_verb.trace(
         [Source(_own_spec(model), file=model, resolution=resolution)], reporter
     )
-    return _analysis(traced_model, _text(path))
+    return _analysis(traced_model, records.file_name(path))
 
 
 def _own_spec(file: ModelFile) -> ModelSpec:
     """The spec of a user's file; tracing completes it, and preprocessing does not matter here."""
     return ModelSpec(
-        name=_text(Path(file.path).stem),
+        name=records.file_name(Path(file.path).stem),
         card=None,
         architecture=file.framework,
         arguments={},
         resolution=(0, 0),
         classes=0,
         preprocessing=Preprocessing((0.0, 1.0)),
-        weights=Weights(_text(Path(file.path).name), file.sha256, pinned=False),
+        weights=Weights(records.file_name(Path(file.path).name), file.sha256, pinned=False),
     )
-
-
-def _text(name: str | Path) -> str:
-    """A file's name for a record, also if the name is not UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _analysis(model: TracedModel, source: str) -> Analysis:
@@ -328,8 +322,8 @@ def _analyze_finished(path: Path) -> Analysis | None:
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
         return Analysis(
-            name=_text(path.name),
-            source=_text(path),
+            name=records.file_name(path.name),
+            source=records.file_name(path),
             resolution=(sides[0], sides[1]) if len(sides) == 2 else (0, 0),
             classes=facts.outputs[0].shape[-1] if facts.outputs and facts.outputs[0].shape else 0,
             mult_adds=cost.mult_adds,

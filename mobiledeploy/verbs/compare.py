@@ -80,10 +80,9 @@ def compare(
     place.need_times("a comparison in turns")
     request = resolve.bench_request(
         place,
-        runner,
         BenchRequest(
-            device="",
-            runner="",
+            device=place.name,
+            runner=runner or "",
             runtime=runtime,
             threads=threads,
             delegate=delegate,

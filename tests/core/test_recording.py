@@ -34,7 +34,7 @@ def recording_file(folder: Path, **settings: Any) -> Path:
 def test_a_recording_is_read(tmp_path):
     path = recording_file(tmp_path, runs=6, rounds=6)
     assert recording.read(path).clock == (0.0, 1.5)
-    assert resolve.bench_request(resolve.resolve(f"replay:{path}"), None, REQUEST).runs == 6
+    assert resolve.bench_request(resolve.resolve(f"replay:{path}"), REQUEST).runs == 6
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_an_invalid_clock_is_refused(tmp_path, moment):
 def test_a_request_that_no_bench_makes_is_refused(tmp_path, change):
     path = recording_file(tmp_path, **change)
     with pytest.raises(InputError, match="asks for what no bench does"):
-        resolve.bench_request(resolve.resolve(f"replay:{path}"), None, REQUEST)
+        resolve.bench_request(resolve.resolve(f"replay:{path}"), REQUEST)
