@@ -164,6 +164,7 @@ UNITS = {
     "Share.params": FRACTION,
     "ShareComparison.mult_adds": FRACTION,
     "ShareComparison.params": FRACTION,
+    "Result.value": "fraction, dB, or a number, as its `metric`",
     "Verdict.interval": "as `value`",
     "Verdict.margin": "as `value`",
     "Verdict.value": "fraction, or quantization steps",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mobiledeploy.core.errors import MissingError, UsageError, first_line
 from mobiledeploy.core.package import PACKAGE
-from mobiledeploy.core.types import Source
+from mobiledeploy.core.types import Metric, Source
 
 if TYPE_CHECKING:
     # Ports speak of arrays, and whoever only lists plugins needs no numpy.
@@ -173,6 +173,15 @@ def shelves() -> tuple[Shelf[Any], ...]:
 def source_of(source: Source) -> SourceFile:
     """The plugin that opens the source; an architecture is a Keras 2 model."""
     return SOURCES.load(source.file.framework if source.file else "tf_keras")
+
+
+def metric(task: str, name: str) -> Metric:
+    """The metric of a task; a number without a unit if there is no such task here."""
+    if task in TASKS.names():
+        for one in TASKS.load(task).METRICS:
+            if one.name == name:
+                return one
+    return Metric(name, name, "")
 
 
 def dataset(source: str) -> Dataset:

@@ -623,11 +623,12 @@ class Result(Record):
 
     `kind` is "" for an artifact without a figure. `latency_ns` and its interval belong to measured
     and estimated figures, `instructions` to counted ones. `top1` and `agreement` are fractions,
-    from the newest evaluation. `mult_adds` is None if the artifact's file is gone. `id` names the
+    from the newest evaluation; `value` is that of its task's first metric (`task`, `metric`), which
+    is top-1 for a classifier. `mult_adds` is None if the artifact's file is gone. `id` names the
     figure in its store, None if there is none. A `recorded` figure was replayed; `made_at` is then
     the time of the recording. `weights` is the source of the model's weights; `data_source`,
-    `data_split` and `data_identity` describe the images of `top1`, `images` is their number ("" and
-    0 without `top1`). `io` is the artifact's `ends`.
+    `data_split` and `data_identity` describe the images of `value`, `images` is their number (""
+    and 0 without it). `io` is the artifact's `ends`.
     """
 
     made_at: str
@@ -658,6 +659,9 @@ class Result(Record):
     data_identity: str = ""
     images: int = 0
     io: str = ""
+    task: str = ""
+    metric: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)

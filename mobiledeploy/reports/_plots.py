@@ -29,12 +29,12 @@ PLAIN = {
 _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"]
 
 
-def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
-    """A plot of points `model recipe device x top1` and of the line through the best of them.
+def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict[str, Any]:
+    """A plot of points `model recipe device x value` and of the line through the best of them.
 
     `ties` are points of the front that the images do not tell from the cheaper one beside them, or
     from the best of the same cost: the line leaves them out, and a rule from `low` to `high` shows
-    what their top-1 may be.
+    what their value may be.
     """
     x = {
         "field": "x",
@@ -43,9 +43,9 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
         "scale": {"type": "log", "nice": False, "padding": 20},
     }
     y = {
-        "field": "top1",
+        "field": "value",
         "type": "quantitative",
-        "title": "Top-1 (%)",
+        "title": y_title,
         "scale": {"zero": False, "padding": 10},
     }
     return {
@@ -101,7 +101,7 @@ def front(x_title: str, *, width: int | str = "container") -> dict[str, Any]:
                         {"field": "format"},
                         {"field": "device"},
                         {"field": "shown", "title": x_title},
-                        {"field": "top1", "title": "top-1 (%)"},
+                        {"field": "value", "title": y_title},
                     ],
                 },
             },

@@ -11,7 +11,7 @@ from typing import Any
 
 import vl_convert
 
-from mobiledeploy.core import units
+from mobiledeploy.core import metric_columns, units
 from mobiledeploy.core.types import Detail, Report, Result
 from mobiledeploy.reports import _plots
 
@@ -59,8 +59,9 @@ def _data(report: Report) -> dict[str, Any]:
     words: dict[str, dict[str, int]] = {name: {} for name in _COLUMNS}
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     numbers: dict[str, list[Any]] = {
-        name: [] for name in ("when", "x", "low", "high", "top1", "size", "multadds", "newest")
+        name: [] for name in ("when", "x", "low", "high", "value", "size", "multadds", "newest")
     }
+    sets: dict[str, tuple[str, int, str]] = {}
     keys: set[tuple[object, ...]] = set()
     for r in report.results:
         target = f"{r.runtime} {r.runtime_version}, {r.threads} thread{'s' * (r.threads != 1)}"
@@ -76,8 +77,12 @@ def _data(report: Report) -> dict[str, Any]:
             r.kind,
             r.device,
             target,
-            units.images(r.data_source, r.data_split, r.data_identity),
+            metric_columns.judged_on(r),
         )
+        value, metric = metric_columns.height(r), metric_columns.of(r)
+        if value is not None:
+            sign = 1 if metric.higher_is_better else -1
+            sets[units.one_line(notes[-1])] = (metric_columns.axis(metric), sign, metric.title)
         for name, word in zip(_COLUMNS, notes, strict=True):
             columns[name].append(words[name].setdefault(units.one_line(word), len(words[name])))
         key = (r.artifact_sha256, r.kind, r.device, r.runner, r.runtime, r.threads, r.delegate)
@@ -87,7 +92,7 @@ def _data(report: Report) -> dict[str, Any]:
             _millions(r.latency_ns, r.instructions),
             _round(low),
             _round(high),
-            None if r.top1 is None else round(100 * r.top1, 3),
+            None if value is None else float(f"{value:.5g}"),
             None if r.size_bytes is None else round(r.size_bytes / 1e6, 4),
             None if r.mult_adds is None else round(r.mult_adds / 1e6, 4),
             int(key not in keys),
@@ -95,6 +100,8 @@ def _data(report: Report) -> dict[str, Any]:
         keys.add(key)
         for name, value in zip(numbers, row, strict=True):
             numbers[name].append(value)
+    titles = {kind: title for kind, (_, title, _) in _plots.KINDS.items()}
+    titles |= {name: title for name, (title, _) in _plots.PLAIN.items()}
     return {
         "words": {name: list(known) for name, known in words.items()},
         "columns": columns | numbers,
@@ -105,9 +112,12 @@ def _data(report: Report) -> dict[str, Any]:
             [_moment(v.made_at), v.artifact_sha256[:12], v.metric, v.outcome]
             for v in report.verdicts
         ],
-        "specs": {kind: _plots.front(title) for kind, (_, title, _) in _plots.KINDS.items()}
-        | {name: _plots.front(title) for name, (title, _) in _plots.PLAIN.items()}
-        | {f"history-{kind}": _plots.history(t) for kind, (_, t, _) in _plots.KINDS.items()},
+        "sets": sets,
+        "fronts": {
+            axis: {name: _plots.front(title, axis) for name, title in titles.items()}
+            for axis in {axis for axis, _, _ in sets.values()}
+        },
+        "histories": {kind: _plots.history(t) for kind, (_, t, _) in _plots.KINDS.items()},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mobiledeploy.core import units
+from mobiledeploy.core import metric_columns, units
 from mobiledeploy.core.types import Check, Report, Result
 
 SUFFIX = ".md"
@@ -33,8 +33,10 @@ def render(report: Report) -> str:
         sign = _SIGNS[regression.outcome]
         lines += [f"- {sign} {_cell(verdict.line)}" for verdict in regression.verdicts]
     if report.results:
-        lines += ["", f"| {' | '.join(_FIGURES)} |", f"|---|---|---|{'--:|' * 2}---|--:|--:|---|"]
-        lines += map(_figure, report.results)
+        heading = metric_columns.header(report.results)
+        headers = (*_FIGURES[:4], _cell(heading), *_FIGURES[4:])
+        lines += ["", f"| {' | '.join(headers)} |", f"|---|---|---|{'--:|' * 2}---|--:|--:|---|"]
+        lines += (_figure(r, heading) for r in report.results)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -56,7 +58,6 @@ _FIGURES = (
     "recipe",
     "device",
     "size",
-    "top-1",
     "judged on",
     "latency",
     "instructions",
@@ -64,13 +65,13 @@ _FIGURES = (
 )
 
 
-def _figure(r: Result) -> str:
+def _figure(r: Result, heading: str) -> str:
     cells = (
         _cell(units.network(r.model, r.weights, r.weights_sha256)),
         _cell(f"{r.recipe}.{units.format_name(r.format, r.io)}"),
         _cell(r.device or "–"),
         "–" if r.size_bytes is None else units.size(r.size_bytes),
-        units.percent(r.top1),
+        _cell(metric_columns.cell(r, heading)),
         _cell(units.images(r.data_source, r.data_split, r.data_identity) or "–"),
         "–" if r.latency_ns is None else units.duration(r.latency_ns),
         "–" if r.instructions is None else f"{r.instructions:,}",

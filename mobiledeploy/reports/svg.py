@@ -11,7 +11,7 @@ from typing import Any
 import vl_convert
 
 from mobiledeploy.analysis import pareto
-from mobiledeploy.core import units
+from mobiledeploy.core import metric_columns, units
 from mobiledeploy.core.types import Answers, Report, Result
 from mobiledeploy.reports import _plots
 
@@ -22,9 +22,9 @@ def render(report: Report) -> str:
     """One image; of a report without accuracies a title that says so."""
     results_by_images: dict[str, list[Result]] = {}
     for r in report.results:
-        if r.top1 is not None:
-            images = units.images(r.data_source, r.data_split, r.data_identity)
-            results_by_images.setdefault(units.one_line(images), []).append(r)
+        if r.value is not None:
+            images = units.one_line(metric_columns.judged_on(r))
+            results_by_images.setdefault(images, []).append(r)
     answers = {a.artifact_sha256: a for a in report.answers}
     plots = [
         plot
@@ -33,7 +33,7 @@ def render(report: Report) -> str:
     ]
     if not plots:
         empty = {"mark": "text", "data": {"values": [{}]}, "width": 640, "height": 40}
-        empty_plot = {"encoding": {"text": {"value": "No result has an accuracy to draw."}}}
+        empty_plot = {"encoding": {"text": {"value": "No result has a metric to draw."}}}
         return (
             str(
                 vl_convert.vegalite_to_svg(
@@ -59,7 +59,7 @@ def render(report: Report) -> str:
 def _of_images(
     name: str, results: list[Result], answers: Mapping[str, Answers]
 ) -> Iterator[dict[str, Any]]:
-    """The plots of what was judged on the same images."""
+    """The plots of what was judged on the same images, by the same metric."""
     of = f", judged on {name}" if name else ""
     once = {r.artifact_sha256: r for r in reversed(results)}.values()
     plots = [
@@ -95,28 +95,31 @@ def _plot(
             "format": units.one_line(units.format_name(r.format, r.io)),
             "device": units.one_line(device),
             "x": x,
-            "top1": 100 * r.top1,
+            "value": value,
         }
         for r, x, device in rows
-        if x and r.top1 is not None
+        for value in [metric_columns.height(r)]
+        if x and value is not None
     ]
     if not points:
         return {}
+    metric = metric_columns.of(rows[0][0])
+    sign = 1 if metric.higher_is_better else -1
     best, ties = [], []
     for device in sorted({p["device"] for p in points}):
         mine = [p for p in points if p["device"] == device]
         answers_ = [answers.get(p["sha"]) for p in mine]
-        front = pareto.front([(p["x"], p["top1"]) for p in mine], answers_.__getitem__)
+        front = pareto.front([(p["x"], sign * p["value"]) for p in mine], answers_.__getitem__)
         along, costs = [mine[i] for i in front], [mine[i]["x"] for i in front]
         gains = pareto.gains([answers_[i] for i in front], costs)
         for point, gain, other in zip(along, gains, pareto.beside(costs), strict=True):
             if gain is None or other is None or not gain.tie:
                 best.append(point)
             else:
-                before = along[other]["top1"]
+                before = along[other]["value"]
                 ends = {"low": before + 100 * gain.low, "high": before + 100 * gain.high}
                 ties.append(point | ends)
-    plot = _plots.front(title, width=640)
+    plot = _plots.front(title, metric_columns.axis(metric), width=640)
     names = {part: f"{part} of {title}" for part in ("points", "front", "ties")}
     for layer in plot["layer"]:
         layer["data"] = {"name": names[layer["data"]["name"]]}

@@ -202,9 +202,12 @@ def entry(
     return dataclasses.replace(unsealed, seal=seal(unsealed))
 
 
-def image_answers(evaluation: Evaluation) -> Answers:
-    """Which images have the right answer, for a comparison with other answers to them."""
-    return pareto.answers(evaluation, samples(evaluation))
+def image_answers(evaluation: Evaluation) -> Answers | None:
+    """Which images have the right answer, for a comparison with other answers to them.
+
+    None for other metrics than top-1.
+    """
+    return None if evaluation.top1 is None else pareto.answers(evaluation, samples(evaluation))
 
 
 def samples(evaluation: Evaluation) -> str:

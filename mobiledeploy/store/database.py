@@ -41,7 +41,7 @@ from mobiledeploy.core.types import (
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Reporter
 
-SCHEMA = 8
+SCHEMA = 9
 WAIT_SECONDS = 30.0
 # The largest damaged store, in bytes, that is read as a whole for a copy.
 _MOST_COPIED = 512 << 20
@@ -154,6 +154,18 @@ _STEPS: dict[int, tuple[str, ...]] = {
             '"record":"Compared"', '"record":"LatencyComparison"'), '"doubts":', '"warnings":')"""  # noqa: S608 - of constants
         for table in ("artifact", "evaluation", "measurement", "verdict", "comparison")
     ),
+    # The first metric of the evaluation's task. An evaluation without a task is a classifier's.
+    9: (
+        "ALTER TABLE evaluation ADD COLUMN task TEXT NOT NULL DEFAULT 'classification'",
+        "ALTER TABLE evaluation ADD COLUMN metric TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE evaluation ADD COLUMN value REAL",
+        """UPDATE evaluation SET
+            task = coalesce(json_extract(record, '$.task'), 'classification'),
+            metric = CASE WHEN top1 IS NULL
+                THEN coalesce((SELECT key FROM json_each(record, '$.metrics') LIMIT 1), '')
+                ELSE 'top1' END,
+            value = coalesce(top1, (SELECT value FROM json_each(record, '$.metrics') LIMIT 1))""",
+    ),
 }
 # The filters of `results`.
 _TESTS = {
@@ -179,13 +191,14 @@ _NEWEST = (
     f"AND {{0}} IS NOT NULL ORDER BY {_OWN} LIMIT 1)"
 )
 _EVALUATION_JOIN = (
-    f"LEFT JOIN evaluation e ON e.id = {_NEWEST.format('top1')} "
+    f"LEFT JOIN evaluation e ON e.id = {_NEWEST.format('value')} "
     f"LEFT JOIN evaluation g ON g.id = {_NEWEST.format('agreement')} "
 )
 _EVALUATION_COLUMNS = (
     "coalesce(e.data_source, ''), coalesce(e.data_split, ''), coalesce(e.data_identity, ''), "
     "coalesce(e.images, 0)"
 )
+_METRIC_COLUMNS = "coalesce(e.task, ''), coalesce(e.metric, ''), e.value"
 # The newest figure of an artifact on a target, whenever it came into this store.
 _NEWEST_FIGURES = (
     "(SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY artifact_sha256, kind, device, "
@@ -474,8 +487,8 @@ class Store:
             "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
             "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
-            f"coalesce(weights_sha256, ''), {_EVALUATION_COLUMNS}, coalesce(io, '') FROM page "
-            "JOIN measurement m ON m.id = page.id "
+            f"coalesce(weights_sha256, ''), {_EVALUATION_COLUMNS}, coalesce(io, ''), "
+            f"{_METRIC_COLUMNS} FROM page JOIN measurement m ON m.id = page.id "
             f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_EVALUATION_JOIN}"
             "ORDER BY m.made_at DESC, m.id DESC"
         )
@@ -487,7 +500,7 @@ class Store:
         rows = self._all(
             "SELECT m.made_at, sha256, name, recipe, format, size_bytes, '', '', '', '', '', 0, "  # noqa: S608 - of constants
             "'', NULL, NULL, NULL, e.top1, g.agreement, NULL, NULL, 0, weights, weights_sha256, "
-            f"{_EVALUATION_COLUMNS}, io FROM "
+            f"{_EVALUATION_COLUMNS}, io, {_METRIC_COLUMNS} FROM "
             f"(SELECT *, sha256 AS artifact_sha256 FROM artifact) m {_EVALUATION_JOIN}"
             "WHERE sha256 NOT IN (SELECT artifact_sha256 FROM measurement) ORDER BY m.made_at DESC"
         )
@@ -512,11 +525,11 @@ class Store:
         )
 
     def judgement(self, sha256: str) -> Evaluation | None:
-        """The evaluation whose top-1 `results` shows for an artifact."""
+        """The evaluation whose metric `results` shows for an artifact."""
         return self._newest(
             Evaluation,
             lambda _: True,
-            "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND top1 IS NOT NULL "  # noqa: S608 - of constants
+            "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND value IS NOT NULL "  # noqa: S608 - of constants
             f"ORDER BY {_OWN}",
             sha256,
         )
@@ -687,8 +700,9 @@ def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) 
 
 def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
     e, text = _storable(e)
+    metric, value = _metric(e)
     connection.execute(
-        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             made_at,
             e.artifact_sha256,
@@ -702,8 +716,21 @@ def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: s
             e.data.source,
             e.data.split,
             _prepared(e.preprocessing),
+            e.task,
+            metric,
+            value,
         ),
     )
+
+
+def _metric(e: Evaluation) -> tuple[str, float | None]:
+    """The name and value of the first metric; ("", None) if there is none.
+
+    Evaluations of version 0.1 have a top-1 and no metrics.
+    """
+    if e.top1 is not None:
+        return "top1", e.top1
+    return next(((name, value) for name, value in e.metrics.items()), ("", None))
 
 
 def _insert_comparison(

@@ -137,9 +137,9 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
             details = tuple(
                 _detail(store, artifacts, sha, files.get(sha)) for sha in list(order)[:DETAILED]
             )
-        evaluated = sorted({r.artifact_sha256 for r in results if r.top1 is not None})
+        evaluated = sorted({r.artifact_sha256 for r in results if r.value is not None})
         evaluations = [store.judgement(sha) for sha in evaluated]
-        answers = tuple(baseline.image_answers(e) for e in evaluations if e is not None)
+        answers = tuple(filter(None, map(baseline.image_answers, filter(None, evaluations))))
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in hashes)
     return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
 

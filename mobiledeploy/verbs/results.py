@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import records, units
+from mobiledeploy.core import metric_columns, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Reporter
@@ -102,19 +102,20 @@ class ResultList(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each figure."""
-        headers = ("model", "recipe", "size", "top-1", "judged on", "device", "kind", "latency")
-        rows = tuple(map(_row, self.results))
+        metric = metric_columns.header(self.results)
+        headers = ("model", "recipe", "size", metric, "judged on", "device", "kind", "latency")
+        rows = tuple(_row(r, metric) for r in self.results)
         return (Table((*headers, "instructions", "when", "id"), rows),)
 
 
-def _row(r: Result) -> tuple[str, ...]:
+def _row(r: Result, header: str) -> tuple[str, ...]:
     return (
         units.one_line(
             units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
         ),
         units.one_line(f"{r.recipe}.{units.format_name(r.format, r.io)}"),
         "–" if r.size_bytes is None else units.size(r.size_bytes),
-        units.percent(r.top1),
+        metric_columns.cell(r, header),
         units.one_line(units.images(r.data_source, r.data_split, r.data_identity)) or "–",
         units.one_line(r.device),
         f"{r.kind}, recorded" if r.recorded else r.kind,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import inputs, leases, records, units
+from mobiledeploy.core import inputs, leases, metric_columns, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
@@ -65,9 +65,9 @@ class PlannedJob(Record):
 class ParetoFront(Record):
     """The Pareto front of cost and accuracy, for one kind of figure and one device.
 
-    All were evaluated on the same `images`. For each cost, the most accurate comes first, and those
-    that tie with it follow. `gains` compares each with the cheaper one before it, or with the one
-    that it ties with; None for the first and if they cannot be compared.
+    All were evaluated on the same `images`, by the same metric. For each cost, the most accurate
+    comes first, and those that tie with it follow. `gains` compares each with the cheaper one
+    before it, or with the one that it ties with; None for the first and if they cannot be compared.
     """
 
     kind: str
@@ -101,13 +101,14 @@ class SweepResult(Record):
 
 def _front_table(front: ParetoFront) -> Table:
     where = f"{front.kind} on {front.device}" if front.device else front.kind
+    heading = metric_columns.header(front.results)
     return Table(
-        ("model", "recipe", "top-1", "gain in top-1", "cost"),
+        ("model", "recipe", heading, f"gain in {heading}", "cost"),
         tuple(
             (
                 units.network(r.model, r.weights, r.weights_sha256),
                 f"{r.recipe}.{r.format}",
-                units.percent(r.top1),
+                metric_columns.cell(r, heading),
                 "–" if g is None else units.gain(g.value, g.low, g.high, g.tie),
                 units.size(r.size_bytes or 0)
                 if front.kind == "size"
@@ -269,11 +270,11 @@ def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
     with Store.open() as database:
         rows = [r for r in database.results(newest=True) if r.artifact_sha256 in artifacts]
         rows += [r for r in database.unmeasured() if r.artifact_sha256 in artifacts]
-    evaluated = [r for r in rows if r.top1 is not None]
+    evaluated = [r for r in rows if r.value is not None]
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for r in evaluated:
         if r.kind:
-            groups[r.kind, r.device, _images(r)].append(r)
+            groups[r.kind, r.device, metric_columns.judged_on(r)].append(r)
     result = []
     for (kind, device, images), mine in sorted(groups.items()):
         costs = [float(r.latency_ns or r.instructions or 0) for r in mine]
@@ -281,7 +282,7 @@ def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
     once = {r.artifact_sha256: r for r in evaluated}
     sizes: dict[str, list[Result]] = defaultdict(list)
     for r in sorted(once.values(), key=lambda r: r.artifact_sha256):
-        sizes[_images(r)].append(r)
+        sizes[metric_columns.judged_on(r)].append(r)
     for images, mine in sorted(sizes.items()):
         costs = [float(r.size_bytes or 0) for r in mine]
         result.append(_front("size", "", images, mine, costs))
@@ -291,7 +292,8 @@ def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
 def _front(
     kind: str, device: str, images: str, results: Sequence[Result], costs: Sequence[float]
 ) -> ParetoFront:
-    points = [(cost, r.top1 or 0.0) for cost, r in zip(costs, results, strict=True)]
+    sign = 1 if metric_columns.of(results[0]).higher_is_better else -1
+    points = [(cost, sign * (r.value or 0.0)) for cost, r in zip(costs, results, strict=True)]
     with Store.open() as database:
 
         @functools.cache
@@ -302,10 +304,6 @@ def _front(
         best = pareto.front(points, answers)
         gains = pareto.gains([answers(i) for i in best], [costs[i] for i in best])
     return ParetoFront(kind, device, images, tuple(results[i] for i in best), gains)
-
-
-def _images(r: Result) -> str:
-    return units.images(r.data_source, r.data_split, r.data_identity)
 
 
 def _absolute(name: str | None, words: tuple[str, ...]) -> str | None:

@@ -23,6 +23,7 @@ DEMO = {"data_source": "demo", "data_split": "validation", "data_identity": "e" 
 
 
 def result(sha: str, ns: float, top1: float, **change: object) -> Result:
+    metric = {"task": "classification", "metric": "top1", "value": top1}
     return Result(
         "2026-01-01T00:00:00.000+00:00",
         sha * 64,
@@ -42,7 +43,7 @@ def result(sha: str, ns: float, top1: float, **change: object) -> Result:
         None,
         top1,
         None,
-        **change,
+        **(metric | change),
     )
 
 
@@ -114,10 +115,10 @@ def test_a_tie_is_drawn_off_the_front_with_its_interval() -> None:
     known_values = {a.artifact_sha256: a for a in TIED.answers}
     (plot, *_) = svg._of_images("x", list(TIED.results), known_values)
     data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
-    assert [p["top1"] for p in data["front"]] == [66, 90]
+    assert [p["value"] for p in data["front"]] == [66, 90]
     (tie,) = data["ties"]
     low, high = gate.bounds(0, 1, 100)
-    assert (tie["top1"], tie["low"], tie["high"]) == (67, 66 - 100 * high, 66 - 100 * low)
+    assert (tie["value"], tie["low"], tie["high"]) == (67, 66 - 100 * high, 66 - 100 * low)
     assert "stroke-dasharray" in REPORTS.load("svg").render(TIED)
 
 
@@ -149,10 +150,10 @@ def test_a_tie_of_equal_cost_is_drawn_too() -> None:
     known_values = {a.artifact_sha256: a for a in LEVEL.answers}
     *_, plot = svg._of_images("x", list(LEVEL.results), known_values)
     data = {name.partition(" ")[0]: rows for name, rows in plot["datasets"].items()}
-    assert [(p["x"], p["top1"]) for p in data["front"]] == [(1, 50), (2, 67), (3, 90)]
+    assert [(p["x"], p["value"]) for p in data["front"]] == [(1, 50), (2, 67), (3, 90)]
     (tie,) = data["ties"]
     low, high = gate.bounds(1, 0, 100)
-    assert (tie["x"], tie["top1"]) == (2, 66)
+    assert (tie["x"], tie["value"]) == (2, 66)
     assert (tie["low"], tie["high"]) == (67 - 100 * high, 67 - 100 * low)
 
 
@@ -198,7 +199,7 @@ def drawn(report: Report, folder: Path) -> dict[str, Any]:
 def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
     message = drawn(TIED, tmp_path)
     plot = message["drawn"]["#view-measured"]
-    assert [p["top1"] for p in plot["front"]] == [66, 90]
+    assert [p["value"] for p in plot["front"]] == [66, 90]
     (tie,) = plot["ties"]
     low, high = gate.bounds(0, 1, 100)
     assert tie["low"] == pytest.approx(66 - 100 * high, abs=1e-9)
@@ -209,10 +210,10 @@ def test_the_page_draws_ties_by_the_same_interval(tmp_path: Path) -> None:
 def test_the_page_draws_ties_of_equal_cost(tmp_path: Path) -> None:
     message = drawn(LEVEL, tmp_path)
     plot = message["drawn"]["#view-multadds"]
-    assert [(p["x"], p["top1"]) for p in plot["front"]] == [(1, 50), (2, 67), (3, 90)]
+    assert [(p["x"], p["value"]) for p in plot["front"]] == [(1, 50), (2, 67), (3, 90)]
     (tie,) = plot["ties"]
     low, high = gate.bounds(1, 0, 100)
-    assert (tie["x"], tie["top1"]) == (2, 66)
+    assert (tie["x"], tie["value"]) == (2, 66)
     assert tie["low"] == pytest.approx(67 - 100 * high, abs=1e-9)
     assert tie["high"] == pytest.approx(67 - 100 * low, abs=1e-9)
     assert "6 points, 4 on the front" in message["level"]

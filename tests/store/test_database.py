@@ -263,6 +263,42 @@ def test_a_store_of_the_sixth_schema_gets_the_ends_of_integer_files(here: Path) 
         assert ends == {r.artifact_sha256[0]: r.io for r in store.results()}
 
 
+def test_a_store_of_the_eighth_schema_gets_the_metric_of_each_task(here: Path) -> None:
+    path().parent.mkdir()
+    connection = sqlite3.connect(path())
+    for step in range(1, 9):
+        for statement in _STEPS[step]:
+            connection.execute(statement)
+    connection.execute("PRAGMA user_version = 8")
+    detector = dataclasses.replace(
+        EVALUATION, task="detection", metrics={"map": 0.3, "ap50": 0.5}, top1=None
+    )
+    evaluations = {"a": EVALUATION, "b": detector, "c": dataclasses.replace(EVALUATION, top1=None)}
+    for name, one in evaluations.items():
+        connection.execute(
+            "INSERT INTO evaluation VALUES (NULL, '2026-01-01', ?, 'litert', 'id', 1, ?, NULL, ?, "
+            "'2', '', '', '')",
+            (name * 64, one.top1, records.line(one)),
+        )
+    connection.commit()
+    connection.close()
+    with Store.open() as store:
+        for name in evaluations:
+            store.add_artifact(artifact(name * 64))
+        rows = {r.artifact_sha256[0]: (r.task, r.metric, r.value) for r in store.unmeasured()}
+        assert rows == {
+            "a": ("classification", "top1", EVALUATION.top1),
+            "b": ("detection", "map", 0.3),
+            "c": ("", "", None),
+        }
+        # As for new evaluations.
+        for name, one in evaluations.items():
+            store.add_evaluation(dataclasses.replace(one, artifact_sha256=name * 64))
+        assert rows == {
+            r.artifact_sha256[0]: (r.task, r.metric, r.value) for r in store.unmeasured()
+        }
+
+
 def test_an_evaluation_with_another_preprocessing_is_not_the_artifacts_figure(here: Path) -> None:
     own = dataclasses.replace(EVALUATION, preprocessing=ARTIFACT.spec.preprocessing, top1=0.8)
     trial = dataclasses.replace(own, preprocessing=Preprocessing((0.0, 9.0)), top1=0.1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -83,6 +84,30 @@ def test_top1_is_of_the_images_of_the_export_where_there_is_one(here: Path) -> N
     keep(dataclasses.replace(evaluation(top1=0.1), data=other))
     keep(dataclasses.replace(evaluation(), top1=None))
     assert [r.top1 for r in results.results().results] == [0.75]
+
+
+def test_the_metric_is_that_of_the_task(here: Path) -> None:
+    detector = dataclasses.replace(
+        evaluation(), task="detection", metrics={"map": 0.31, "ap50": 0.5}, top1=None
+    )
+    keep(artifact(), measured(), detector)
+    answer = results.results()
+    (row,) = answer.results
+    assert (row.task, row.metric, row.value, row.top1) == ("detection", "map", 0.31, None)
+    (table,) = answer.tables()
+    assert table.headers[3] == "mAP@[.5:.95]" and table.rows[0][3] == "31.0 %"
+    other = "b" * 64
+    keep(artifact(other), measured(other), evaluation(other, top1=0.75))
+    (table,) = results.results().tables()
+    assert table.headers[3] == "metric"
+    assert {row[3] for row in table.rows} == {"mAP@[.5:.95] 31.0 %", "top-1 75.0 %"}
+
+
+def test_a_task_that_is_not_installed_has_a_metric_without_a_unit(here: Path) -> None:
+    poses = dataclasses.replace(evaluation(), task="pose", metrics={"oks": 0.5}, top1=None)
+    keep(artifact(), measured(), poses)
+    (table,) = results.results().tables()
+    assert table.headers[3] == "oks" and table.rows[0][3] == "0.5"
 
 
 @pytest.mark.parametrize(
@@ -176,10 +201,8 @@ def test_files_of_other_ends_are_no_series(here: Path) -> None:
     keep(integers("b" * 64, "uint8"), measured("b" * 64, ns=1630))
     output = cli()
     assert "int8_ptq.tflite " in output and "int8_ptq.tflite uint8 " in output
-    assert [
-        line.rpartition(",")[0].rpartition(",")[0].rpartition(",")[2]
-        for line in cli("--csv").splitlines()
-    ] == ["io", "uint8", "int8"]
+    rows = csv.DictReader(cli("--csv").splitlines())
+    assert [row["io"] for row in rows] == ["uint8", "int8"]
     with Store.open(here / "other.db") as store:
         kept = store_records.read(saved(here / "all.jsonl"))
         store.load(k for k in kept if "b" * 64 in records.line(k.record))

@@ -1,13 +1,15 @@
 // The page's own part: filters, fronts and the table. Vega draws.
-const { words, columns, verdicts, specs, answers } = JSON.parse(document.getElementById("data").textContent);
+const { words, columns, verdicts, sets, fronts, histories, answers } = JSON.parse(document.getElementById("data").textContent);
 const count = columns.kind.length;
 const DRAWN = 1500, ROWS = 200;
 const word = (name, i) => words[name][columns[name][i]];
 const pick = Object.fromEntries(["kind", "device", "recipe", "model"].map((n) => [n, document.getElementById(n)]));
 // Accuracies on different images are different questions: there is no "all" of them.
 const images = document.getElementById("images");
-const sets = new Set(columns.images.filter((_, i) => columns.top1[i] !== null).map((code) => words.images[code]));
-sets.forEach((w) => images.add(new Option(w || "not said", w)));
+// A set is images and a metric: [title of the axis, 1 if more is better or else -1, the metric].
+Object.keys(sets).forEach((w) => images.add(new Option(w || "not said", w)));
+const axes = new Set(Object.values(sets).map(([axis]) => axis));
+if (axes.size === 1) document.getElementById("metric").textContent = [...axes][0];
 images.addEventListener("change", draw);
 for (const [name, select] of Object.entries(pick)) {
   select.add(new Option("all", ""));
@@ -29,19 +31,19 @@ function wanted(names, newest) {
 }
 
 function judged(i) {
-  return columns.top1[i] !== null && word("images", i) === images.value;
+  return columns.value[i] !== null && word("images", i) === images.value;
 }
 
 // Cheapest first, each more accurate than all cheaper ones. Of one cost the most accurate comes
 // first, and those that tie with it follow, as mobiledeploy/analysis/pareto.py has it.
 function front(rows) {
-  const kept = [];
+  const kept = [], sign = sets[images.value]?.[1] ?? 1;
   let best = null, cheaper = -Infinity;
-  for (const row of [...rows].sort((a, b) => a.x - b.x || b.top1 - a.top1))
+  for (const row of [...rows].sort((a, b) => a.x - b.x || sign * (b.value - a.value)))
     if (best && row.x === best.x) {
-      if (row.top1 > cheaper && row.sha !== best.sha && isTie(gain(row, best))) kept.push(row);
-    } else if (!best || row.top1 > best.top1) {
-      cheaper = best ? best.top1 : cheaper;
+      if (sign * row.value > cheaper && row.sha !== best.sha && isTie(gain(row, best))) kept.push(row);
+    } else if (!best || sign * row.value > sign * best.value) {
+      cheaper = best ? sign * best.value : cheaper;
       kept.push(best = row);
     }
   return kept;
@@ -94,13 +96,13 @@ function tied(along) {
     const found = other && gain(now, other);
     if (!isTie(found)) return now;
     return { ...now, tie: found, beside: same ? "best of the same cost" : "cheaper one beside it",
-      low: other.top1 + found.low, high: other.top1 + found.high };
+      low: other.value + found.low, high: other.value + found.high };
   });
 }
 
 function point(i, x, device) {
   return { sha: word("artifact", i), model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
-    x, shown: String(x), top1: columns.top1[i] };
+    x, shown: String(x), value: columns.value[i] };
 }
 
 function points(name, rows) {
@@ -116,14 +118,15 @@ function points(name, rows) {
 }
 
 // Vega is never without data: it makes infinities of an empty scale.
-async function show(name, datasets) {
-  if (!views[name]) {
-    views[name] = vegaEmbed(`#view-${name}`, { ...specs[name], datasets }, { actions: false, renderer: "svg" })
+async function show(name, spec, datasets) {
+  if (views[name]?.spec !== spec) {
+    const view = vegaEmbed(`#view-${name}`, { ...spec, datasets }, { actions: false, renderer: "svg" })
       .then((made) => made.view);
-    await views[name];
+    views[name] = { spec, view };
+    await view;
     return;
   }
-  let made = await views[name];
+  let made = await views[name].view;
   for (const [key, rows] of Object.entries(datasets)) made = made.data(key, rows);
   await made.resize().runAsync();
 }
@@ -144,16 +147,17 @@ async function drawFront(name, rows) {
   section.hidden = !all.length;
   if (!all.length) return;
   const best = [...new Set(all.map((p) => p.device))].flatMap((d) => tied(front(all.filter((p) => p.device === d))));
+  const axis = sets[images.value][0], unit = axis.endsWith("(%)") ? " %" : "";
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (images.value && `, judged on ${images.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.top1} %${tieWords(p)}`).join("; ")}.`);
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.`);
   const ties = best.filter((p) => p.tie);
   // Of no ties, one without length, which is not seen.
-  if (!ties.length) ties.push({ ...best[0], low: best[0].top1, high: best[0].top1 });
-  await show(name, { points: some, front: best.filter((p) => !p.tie), ties });
+  if (!ties.length) ties.push({ ...best[0], low: best[0].value, high: best[0].value });
+  await show(name, fronts[axis][name], { points: some, front: best.filter((p) => !p.tie), ties });
 }
 
 async function drawHistory(kind) {
@@ -168,7 +172,7 @@ async function drawHistory(kind) {
   const step = Math.ceil(rows.length / DRAWN);
   const said = new Map(verdicts.map(([when, sha, , outcome]) => [sha, outcome]).reverse());
   caption(name, `${model}: ${rows.length} figures over time` + (step > 1 ? `; one in ${step} is drawn` : ""));
-  await show(name, { points: rows.filter((_, k) => k % step === 0).map((i) => ({
+  await show(name, histories[kind], { points: rows.filter((_, k) => k % step === 0).map((i) => ({
     when: columns.when[i] * 1000, y: columns.x[i], verdict: said.get(word("artifact", i)) ?? "not judged",
     series: `${word("recipe", i)}.${word("format", i)}, ${word("device", i)}, ${word("target", i)}`,
   })) });
@@ -181,6 +185,11 @@ function cell(text, number) {
   return made;
 }
 
+function valueWords(i) {
+  const value = columns.value[i];
+  return value === null || axes.size === 1 ? value : `${sets[word("images", i)][2]} ${value}`;
+}
+
 function table() {
   const body = document.querySelector("#rows tbody");
   body.replaceChildren(...chosen.slice(0, shown).map((i) => {
@@ -190,7 +199,7 @@ function table() {
       cell(word("kind", i) || "–"), cell(word("device", i) || "–"), cell(word("kind", i) ? word("target", i) : "–"),
       cell(counted ? null : columns.x[i], true),
       cell(columns.low[i] === null ? null : `${columns.low[i]} to ${columns.high[i]}`, true),
-      cell(counted ? columns.x[i] : null, true), cell(columns.top1[i], true), cell(word("images", i) || "–"), cell(columns.size[i], true),
+      cell(counted ? columns.x[i] : null, true), cell(valueWords(i), true), cell(word("images", i) || "–"), cell(columns.size[i], true),
       cell(new Date(columns.when[i] * 1000).toISOString().slice(0, 16).replace("T", " ")));
     return row;
   }));
@@ -205,12 +214,12 @@ async function draw() {
   document.getElementById("said").textContent =
     `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} figures: the newest of each target that fit`;
   table();
-  for (const name of Object.keys(specs))
-    if (document.getElementById(`plot-${name}`))
-      await (name.startsWith("history-") ? drawHistory(name.slice(8)) : drawFront(name, chosen));
+  const kinds = Object.keys(histories).filter((kind) => document.getElementById(`plot-${kind}`));
+  for (const name of [...kinds, "size", "multadds"]) await drawFront(name, chosen);
+  for (const kind of kinds) await drawHistory(kind);
   document.body.dataset.ready = String(chosen.length);
 }
 window.addEventListener("resize", async () => {
-  for (const made of Object.values(views)) await (await made).resize().runAsync();
+  for (const { view } of Object.values(views)) await (await view).resize().runAsync();
 });
 await draw();
