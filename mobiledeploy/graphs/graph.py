@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -373,26 +373,52 @@ class Graph:
             if index >= 0 and index not in output_set and self.bytes_of(index) is None
         )
         results = [index for index in outputs if index in later]
+        # Packing costs time for each tensor, so the file holds only those of these operators.
+        places = {
+            index: place
+            for place, index in enumerate(
+                _unique(i for op in part_ops for i in _tensors_of(op) if i >= 0)
+            )
+        }
         graph = copy.copy(self.subgraph)
-        graph.operators, graph.inputs, graph.outputs = part_ops, inputs, results
+        graph.tensors = [self.subgraph.tensors[index] for index in places]
+        graph.operators = [_renumbered(op, places) for op in part_ops]
+        graph.inputs = [places[index] for index in inputs]
+        graph.outputs = [places[index] for index in results]
         model = copy.copy(self.model)
-        model.subgraphs = [graph, *self.model.subgraphs[1:]]
         model.signatureDefs, model.metadata = [], []
-        used_buffers = {
-            self.subgraph.tensors[i].buffer for op in part_ops for i in op.inputs if i >= 0
-        }
-        used_buffers |= {
-            t.buffer for other in self.model.subgraphs[1:] for t in other.tensors or ()
-        }
-        model.buffers = [
-            buffer if number in used_buffers else schema.BufferT()
-            for number, buffer in enumerate(self.model.buffers)
-        ]
+        model.buffers = [schema.BufferT()]
+        model.subgraphs = []
+        for one in (graph, *self.model.subgraphs[1:]):
+            kept = copy.copy(one)
+            kept.tensors = [copy.copy(tensor) for tensor in one.tensors or ()]
+            for tensor in kept.tensors:
+                buffer = self.model.buffers[tensor.buffer]
+                tensor.buffer = 0
+                if buffer.data is not None and len(buffer.data):
+                    tensor.buffer = len(model.buffers)
+                    model.buffers.append(buffer)
+            model.subgraphs.append(kept)
         return _pack(model), inputs, results
 
 
 def _unique(indices: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(int(index) for index in indices))
+
+
+def _tensors_of(op: Any) -> tuple[int, ...]:
+    """The tensors of an operator, -1 for an absent one."""
+    return (*op.inputs, *op.outputs, *(() if op.intermediates is None else op.intermediates))
+
+
+def _renumbered(op: Any, places: Mapping[int, int]) -> Any:
+    """A copy of the operator whose tensors have other numbers; an absent one stays -1."""
+    moved = copy.copy(op)
+    for name in ("inputs", "outputs", "intermediates"):
+        indices = getattr(op, name)
+        if indices is not None:
+            setattr(moved, name, [places.get(int(index), -1) for index in indices])
+    return moved
 
 
 def _unpack(content: bytes) -> Any:

@@ -216,8 +216,7 @@ def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: 
     depthwise = layer.kind == "DEPTHWISE_CONV_2D"
     _, high, wide, _ = layer.graph.shape(layer.weights)
     output = layer.graph.shape(int(layer.op.outputs[0]))
-    grids = []
-    padded_values = values
+    grids, inside = [], []
     for axis, (kernel, stride, dilation) in enumerate(
         (
             (high, options.strideH, options.dilationHFactor),
@@ -229,13 +228,15 @@ def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: 
         missing = 0
         if options.padding == schema.Padding.SAME:
             missing = max((output[axis] - 1) * stride + reach - values.shape[axis], 0)
-        widths = [(0, 0)] * values.ndim
-        widths[axis] = (missing // 2, missing - missing // 2)
-        padded_values = np.pad(padded_values, widths, constant_values=fill)
-        grids.append(places[:, axis, None] * stride + np.arange(kernel) * dilation)
+        grid = places[:, axis, None] * stride + np.arange(kernel) * dilation - missing // 2
+        inside.append((grid >= 0) & (grid < values.shape[axis]))
+        grids.append(np.clip(grid, 0, values.shape[axis] - 1))
     rows, columns = grids
     # The window at each place, all channels: [M, h, w, C].
-    patches = padded_values[places[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
+    patches = values[places[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
+    padding = ~(inside[0][:, :, None] & inside[1][:, None, :])
+    if padding.any():
+        patches[padding] = fill
     count, channels = len(patches), values.shape[-1]
     split = patches.reshape(count, high * wide, layer.groups, channels // layer.groups)
     # Contiguous, or matrix products would not use BLAS.
