@@ -31,12 +31,12 @@ def published(variant, alpha, resolution, classes):
     ("variant", "alpha", "mult_adds", "table_value"),
     [
         ("large", 1.0, 216_589_760, 217),
-        ("large", 0.75, 154_560_624, 155),
-        ("small", 0.75, 43_399_344, 43),
+        pytest.param("large", 0.75, 154_560_624, 155, marks=pytest.mark.slow),
+        pytest.param("small", 0.75, 43_399_344, 43, marks=pytest.mark.slow),
         ("large_minimalistic", 1.0, 209_136_704, 209),
         # Printed as 66 and 65 M: an earlier search's network.
         ("small", 1.0, 56_510_400, 57),
-        ("small_minimalistic", 1.0, 52_288_448, 52),
+        pytest.param("small_minimalistic", 1.0, 52_288_448, 52, marks=pytest.mark.slow),
     ],
 )
 def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, table_value):
@@ -47,8 +47,19 @@ def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, t
     assert model.lambdas == []
 
 
-@pytest.mark.parametrize("variant", mobilenet_v3.VARIANTS)
-@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("variant", "alpha"),
+    [
+        ("small", 1.0),
+        ("large_minimalistic", 0.5),
+        pytest.param("small", 0.5, marks=pytest.mark.slow),
+        pytest.param("large", 1.0, marks=pytest.mark.slow),
+        pytest.param("large", 0.5, marks=pytest.mark.slow),
+        pytest.param("large_minimalistic", 1.0, marks=pytest.mark.slow),
+        pytest.param("small_minimalistic", 1.0, marks=pytest.mark.slow),
+        pytest.param("small_minimalistic", 0.5, marks=pytest.mark.slow),
+    ],
+)
 def test_weights_of_keras_applications_load_by_name(network, tmp_path, variant, alpha):
     ours = network(build(variant, alpha, 64, 10))
     ours.takes_weights_of(published(variant, alpha, 64, 10), tmp_path / "w.h5")

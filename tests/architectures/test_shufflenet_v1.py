@@ -18,18 +18,18 @@ def build(alpha=1.0, groups=3, resolution=32, classes=2):
     [
         # Exact parameters are those of osmr/imgclsmob, where it has the network.
         (1.0, 1, 1_531_936, 143_078_976),
-        (1.0, 2, 1_733_848, 140_836_512),
+        pytest.param(1.0, 2, 1_733_848, 140_836_512, marks=pytest.mark.slow),
         (1.0, 3, 1_865_728, 137_460_672),
-        (1.0, 4, 1_968_344, 134_339_776),
-        (1.0, 8, 2_434_768, 138_365_952),
-        (0.5, 1, 534_484, 38_517_408),
+        pytest.param(1.0, 4, 1_968_344, 134_339_776, marks=pytest.mark.slow),
+        pytest.param(1.0, 8, 2_434_768, 138_365_952, marks=pytest.mark.slow),
+        pytest.param(0.5, 1, 534_484, 38_517_408, marks=pytest.mark.slow),
         (0.5, 3, 718_324, 37_589_856),
-        (0.5, 4, 778_040, 37_468_832),
-        (0.25, 1, 209_746, 11_003_184),
+        pytest.param(0.5, 4, 778_040, 37_468_832, marks=pytest.mark.slow),
+        pytest.param(0.25, 1, 209_746, 11_003_184, marks=pytest.mark.slow),
         (0.25, 3, 305_902, 11_009_808),
-        (0.25, 8, 454_504, 12_426_240),
-        (1.5, 3, 3_442_168, 292_443_552),
-        (2.0, 3, 5_450_776, 524_045_184),
+        pytest.param(0.25, 8, 454_504, 12_426_240, marks=pytest.mark.slow),
+        pytest.param(1.5, 3, 3_442_168, 292_443_552, marks=pytest.mark.slow),
+        pytest.param(2.0, 3, 5_450_776, 524_045_184, marks=pytest.mark.slow),
     ],
 )
 def test_size_is_the_papers(network, alpha, groups, parameters, mult_adds):
@@ -43,7 +43,14 @@ def test_size_is_the_papers(network, alpha, groups, parameters, mult_adds):
     assert mult_adds / 1e6 == pytest.approx(table_value, rel=0.16 if alpha == 0.25 else 0.05)
 
 
-@pytest.mark.parametrize(("groups", "width"), [(1, 144), (2, 200), (3, 240), (4, 272), (8, 384)])
+@pytest.mark.parametrize(
+    ("groups", "width"),
+    [
+        (1, 144),
+        (3, 240),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in ((2, 200), (4, 272), (8, 384))),
+    ],
+)
 def test_shapes_are_those_of_table_1(groups, width):
     model = build(groups=groups, resolution=224)
     rows = {"conv1": (112, 24), "pool1": (56, 24)}
@@ -70,7 +77,7 @@ def test_shuffled_channels_come_from_every_group_in_turn(groups, each):
     assert [c // each for c in shuffled] == list(range(groups)) * each
 
 
-@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_every_kernel_trains(network, groups):
     assert network(build(0.5, groups)).still_after_a_step() == []
 
