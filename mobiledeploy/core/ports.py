@@ -106,12 +106,15 @@ class Task(Protocol):
         METRICS: the figures over samples; the first one decides a check.
         GATE: how a loss of the first one is judged. `exact`: its score is 0 or 1 for each sample.
             `mean`: it is a mean of bounded scores. `corpus`: it is no mean over samples.
+        ONE_UNIT: whether all values of an output are of one unit, as scores of classes are, and
+            boxes beside scores are not.
     """
 
     SUMMARY: str
     ANNOTATION: AnnotationField
     METRICS: tuple[Metric, ...]
     GATE: Gate
+    ONE_UNIT: bool
 
     def mismatch(self, outputs: Sequence[ModelOutput]) -> str:
         """Why a model with these outputs is none of this task; "" if it can be one."""

@@ -1000,7 +1000,8 @@ class QuantizedGraph(Record):
     and the largest value that the codes of each activation cover, by tensor name. `integers` is the
     quantized TFLite, None as long as ranges may still change. `trained` counts the trainings of
     these integers. `kept` are the tensors that stay float, together with the operators that compute
-    them. `latent` are the unrounded weights during training, in codes, by layer.
+    them. `latent` are the unrounded weights during training, in codes, by layer. `may_float` says
+    whether an output may become float where the values of one are of several units.
     """
 
     recipe: Recipe
@@ -1011,6 +1012,7 @@ class QuantizedGraph(Record):
     trained: int = 0
     kept: tuple[str, ...] = ()
     latent: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    may_float: bool = False
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,16 @@ def tensors_of(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tensors))
 
 
+def float_outputs(quantized_graph: QuantizedGraph) -> tuple[int, ...]:
+    """The places of the outputs that stay float by name, whatever `io` says of the others."""
+    graph = Graph(quantized_graph.floats)
+    return tuple(
+        place
+        for place, index in enumerate(graph.outputs)
+        if graph.name(int(index)) in quantized_graph.kept
+    )
+
+
 def save(quantized_graph: QuantizedGraph) -> bytes:
     """The quantized graph as a file, for a training that is resumed later."""
     stream = io.BytesIO()

@@ -20,8 +20,24 @@ RECIPE = Recipe(
     calibration="min-max",
     passes=(
         (),
-        ("quiet_channels", "global_pool", "equalize", "headroom", "adaround"),
-        ("quiet_channels", "global_pool", "equalize", "ranges_mse", "headroom", "adaround"),
-        ("quiet_channels", "global_pool", "equalize", "ranges_percentile", "headroom", "adaround"),
+        ("float_ends", "quiet_channels", "global_pool", "equalize", "headroom", "adaround"),
+        (
+            "float_ends",
+            "quiet_channels",
+            "global_pool",
+            "equalize",
+            "ranges_mse",
+            "headroom",
+            "adaround",
+        ),
+        (
+            "float_ends",
+            "quiet_channels",
+            "global_pool",
+            "equalize",
+            "ranges_percentile",
+            "headroom",
+            "adaround",
+        ),
     ),
 )

@@ -88,7 +88,8 @@ class ConvertedFile:
     """One converted file. `seconds` is the time of its conversion alone.
 
     `tried` are the alternatives of its recipe, if there was a choice; `kept` are the names of the
-    tensors whose operators compute in float because of `keep_float`.
+    tensors whose operators compute in float, as `keep_float` or a pass decided, and `float_outputs`
+    the places of the outputs among them.
     """
 
     recipe: str
@@ -97,6 +98,7 @@ class ConvertedFile:
     seconds: float
     tried: tuple[RecipeAlternative, ...] = ()
     kept: tuple[str, ...] = ()
+    float_outputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,7 @@ class _Press:
     tflites: dict[str, bytes] = field(default_factory=dict)
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
     float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    float_outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
@@ -388,7 +391,11 @@ class _Press:
         if not recipe.full_integer:
             return quantized.without_calibration(self.model, recipe)
         quantized_graph = self._trained_graph(recipe)
-        self.float_tensors[recipe.name] = quantized_graph.kept
+        places = quantized.float_outputs(quantized_graph)
+        # Outputs have the names of the signature in the finished file.
+        renamed = tuple(self.signature.outputs[place].name for place in places)
+        self.float_tensors[recipe.name] = (*quantized_graph.kept, *renamed)
+        self.float_outputs[recipe.name] = places
         return quantized.finish(quantized_graph)
 
     def _trained_graph(self, recipe: Recipe) -> QuantizedGraph:
@@ -440,7 +447,9 @@ class _Press:
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
             held_back = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
             passes = self._best(recipe, floats, images[~held_back], images[held_back])
-            return self._graph_after(recipe, passes, floats, images, {})
+            result = self._graph_after(recipe, passes, floats, images, {})
+            self._warn_float_outputs(recipe, result)
+            return result
         if len(recipe.passes) > 1:
             self.speak.warn(
                 NamedWarning(
@@ -451,6 +460,22 @@ class _Press:
                 )
             )
         return self._graph_after(recipe, recipe.passes[0], floats, images, {})
+
+    def _warn_float_outputs(self, recipe: Recipe, result: QuantizedGraph) -> None:
+        """Says which outputs are float although integers were requested."""
+        from mobiledeploy.graphs import quantized
+
+        places = quantized.float_outputs(result)
+        if places and self.request.io == "int8" and not self.request.keep_float:
+            names = " and ".join(self.signature.outputs[place].name for place in places)
+            self.speak.warn(
+                NamedWarning(
+                    "float-output",
+                    f"{recipe.name} answers {names} in float: the values are "
+                    "of several units, and one int8 scale would leave few codes for some",
+                    "--recipe int8_ptq keeps int8, with that loss",
+                )
+            )
 
     def _best(self, recipe: Recipe, floats: bytes, fit: Batch, held_back: Batch) -> tuple[str, ...]:
         """The passes, fitted to `fit`, whose answers diverge least from float on `held_back`."""
@@ -468,10 +493,11 @@ class _Press:
         self.speak.progress(f"choosing {recipe.name}", len(results), len(results))
         self.alternatives[recipe.name] = tuple(results)
         best = min(results, key=lambda one: one.divergence)
+        unit = " nats" if self.spec.task == "classification" else ""
         self.speak.say(
             f"{recipe.name}: {', '.join(best.passes) or 'no pass'}, the best of {len(results)} "
             f"alternatives on {best.images} images held back: it diverges from float by "
-            f"{best.divergence:.2g} nats, the plain one by {results[0].divergence:.2g}"
+            f"{best.divergence:.2g}{unit}, the plain one by {results[0].divergence:.2g}"
         )
         return best.passes
 
@@ -525,7 +551,10 @@ class _Press:
                 graphs[names] = PASSES.load(names[-1]).apply(before, images)
             else:
                 keep_float = self.request.keep_float
-                graphs[names] = quantized.start(floats, recipe, self.request.io, images, keep_float)
+                start = quantized.start(floats, recipe, self.request.io, images, keep_float)
+                # With uint8, the user has said what the outputs are.
+                free = self.request.io != "uint8" and not TASKS.load(self.spec.task).ONE_UNIT
+                graphs[names] = dataclasses.replace(start, may_float=free)
             if self.request.io == "uint8":
                 # Code p must be pixel p, also if no calibration image has such pixels.
                 extents = [
@@ -554,6 +583,7 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
         seconds,
         press.alternatives.get(recipe, ()),
         press.float_tensors.get(recipe, ()),
+        press.float_outputs.get(recipe, ()),
     )
 
 

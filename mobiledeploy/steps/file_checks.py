@@ -78,7 +78,15 @@ def of_the_right_types(
             alone = _without(facts, file.kept)
             between = shelf.between_integers(alone)
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
-            _check_types(Path(file.path).name, facts, recipe, config.io, tuple(in_float))
+            integers = dataclasses.replace(
+                facts,
+                outputs=tuple(
+                    tensor
+                    for place, tensor in enumerate(facts.outputs)
+                    if place not in file.float_outputs or tensor.dtype != "float32"
+                ),
+            )
+            _check_types(Path(file.path).name, integers, recipe, config.io, tuple(in_float))
         except InputError as error:
             requested = (file.recipe, file.format) in planned.jobs
             if planned.strict and requested:

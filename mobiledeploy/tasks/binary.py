@@ -30,6 +30,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("auc", "AUC", "share"),
 )
 GATE: Gate = "exact"
+ONE_UNIT = True
 
 
 def mismatch(outputs: Sequence[ModelOutput]) -> str:

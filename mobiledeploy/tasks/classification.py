@@ -31,6 +31,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("top5", "top-5", "share"),
 )
 GATE: Gate = "exact"
+ONE_UNIT = True
 
 
 def mismatch(outputs: Sequence[ModelOutput]) -> str:

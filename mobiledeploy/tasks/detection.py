@@ -44,6 +44,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("ap50", "AP50", "share"),
 )
 GATE: Gate = "corpus"
+ONE_UNIT = False
 MOST = 100
 """Boxes of one image, as COCO counts them."""
 OVERLAP = 0.6

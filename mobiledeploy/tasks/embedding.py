@@ -31,6 +31,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("verification", "verification accuracy", "share"),
 )
 GATE: Gate = "exact"
+ONE_UNIT = True
 SAME = 0.95
 """Vectors of this cosine or more are the same answer: 18 degrees apart at most."""
 THRESHOLDS = 2000

@@ -31,6 +31,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("f1", "F1", "share"),
 )
 GATE: Gate = "corpus"
+ONE_UNIT = True
 THRESHOLD = 0.5
 
 

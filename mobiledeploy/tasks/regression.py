@@ -34,6 +34,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("r2", "R²", ""),
 )
 GATE: Gate = "mean"
+ONE_UNIT = False
 SAME = 0.02
 """Answers that differ by less than this share of the larger one are the same: five of the 256 steps
 of int8."""

@@ -29,6 +29,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("pixel_accuracy", "pixel accuracy", "share"),
 )
 GATE: Gate = "corpus"
+ONE_UNIT = True
 SAME = 0.95
 """Masks of which this share of pixels is equal are the same answer."""
 

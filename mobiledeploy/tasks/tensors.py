@@ -35,6 +35,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("largest_error", "largest error", "", higher_is_better=False),
 )
 GATE: Gate = "mean"
+ONE_UNIT = False
 BOUND_DB = 60.0
 """The noise of rounding to ten bits, of 6.02 dB each."""
 SAME = 0.1

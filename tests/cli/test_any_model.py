@@ -167,3 +167,33 @@ def test_a_task_that_the_outputs_cannot_have_is_refused(tmp_path, real_data):
     )
     assert "the task of this model is not segmentation" in result.stderr
     assert "--task" in result.stderr
+
+
+def test_values_of_several_units_keep_their_own_precision(tmp_path):
+    """An age of up to 100 leaves a share no codes in int8; int8_best answers in float instead."""
+    tf_keras.utils.set_random_seed(0)
+    image = layers.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, 2, activation="relu6")(image))
+    model = tf_keras.Model(image, layers.Dense(2, name="age_and_share")(x))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * [300, 0.3], bias])
+    model.save(tmp_path / "units.h5")
+    random = np.random.default_rng(0)
+    low = random.integers(0, 200, (100, 1, 1, 1))
+    images = (low + random.integers(0, 56, (100, 16, 16, 3))).astype(np.uint8)
+    targets = model.predict(images / 255.0, verbose=0)
+    np.savez(tmp_path / "data.npz", images=images, targets=targets)
+    options = ("--data", "data.npz", "--input-range", "0,1", "--task", "regression")
+    recipes = ("--recipe", "float32,int8_ptq,int8_best")
+    rows = answer("export", "units.h5", *options, *recipes, cwd=tmp_path)
+    assert "float-output" in {warning["name"] for warning in rows["warnings"]}
+    fits = {(row["recipe"], row["format"]): row["metrics"]["r2"] for row in rows["rows"]}
+    for format_ in ("tflite", "onnx"):
+        assert fits["int8_ptq", format_] < 0.9
+        assert fits["int8_best", format_] > 0.99
+        record = json.loads(
+            (tmp_path / "build" / "units" / f"int8_best.{format_}.json").read_text()
+        )
+        assert [end["dtype"] for end in record["inputs"]] == ["int8"]
+        assert [end["dtype"] for end in record["outputs"]] == ["float32"]
+    run("verify", "build/units/int8_best.tflite", cwd=tmp_path)
