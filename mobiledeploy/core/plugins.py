@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from mobiledeploy.core import builtin_data
 from mobiledeploy.core.errors import MissingError, UsageError, first_line
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.types import Source
@@ -173,6 +174,17 @@ def shelves() -> tuple[Shelf[Any], ...]:
 def source_of(source: Source) -> SourceFile:
     """The plugin that opens the source; an architecture is a Keras 2 model."""
     return SOURCES.load(source.file.framework if source.file else "tf_keras")
+
+
+def data_of_task(source: str, task: str) -> str:
+    """The data set that `--data SOURCE` means for a model of this task ("" for not known yet).
+
+    `demo` means the built-in images that have what the task is judged by; every other source is
+    what it is.
+    """
+    if source != builtin_data.DEMO or not task:
+        return source
+    return builtin_data.OF_ANNOTATION.get(TASKS.load(task).ANNOTATION, source)
 
 
 def dataset(source: str) -> Dataset:

@@ -69,4 +69,5 @@ def spec(
         preprocessing=card.preprocessing,
         weights=RANDOM,
         paper=card.paper,
+        task=card.task,
     )

@@ -15,10 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy import __version__
-from mobiledeploy.core import cards, inputs, preprocessing, records, runs
+from mobiledeploy.core import builtin_data, cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
-from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, RUNTIMES, dataset
+from mobiledeploy.core.plugins import (
+    FORMATS,
+    RECIPE_ALIASES,
+    RECIPES,
+    RUNTIMES,
+    data_of_task,
+    dataset,
+)
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.samples import labelled_classes
 from mobiledeploy.core.types import (
@@ -158,10 +165,12 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     # Not earlier, because this may download weights.
     planned = own or _from_card(config, reporter)
     spec = planned.spec
-    source = data_source or card_specs.DEMO
+    source = data_of_task(data_source or builtin_data.DEMO, spec.task)
+    if builtin and source not in (builtin_data.DEMO, data_source):
+        reporter.say(f"the demo images of {spec.task} are {source}")
     # The built-in images can evaluate a network that was trained on them.
-    builtin = builtin or (trained_on is not None and trained_on.source == card_specs.DEMO)
-    if source == card_specs.DEMO and not builtin:
+    builtin = builtin or (trained_on is not None and trained_on.source in builtin_data.NAMES)
+    if source in builtin_data.NAMES and not builtin:
         if data_source:
             raise UsageError(
                 "the demo images say nothing about a model that was not trained on them",
@@ -211,7 +220,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         data,
         calibration,
         training,
-        () if numbered or source == card_specs.DEMO else samples.classes,
+        () if numbered or source in builtin_data.NAMES else samples.classes,
         labelled_classes(samples) if evaluates else 0,
         evaluates,
         folder,
@@ -396,7 +405,7 @@ def _apart(
         except InputError:
             # Not one of our records.
             continue
-        alike = data.source == other.data.source == card_specs.DEMO or (
+        alike = (data.source == other.data.source and data.source in builtin_data.NAMES) or (
             data.identity == other.data.identity
             and (calibration == other.calibration or "" in (calibration, other.calibration))
         )
