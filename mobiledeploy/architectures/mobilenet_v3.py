@@ -12,6 +12,7 @@ from tf_keras import layers
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.frameworks.channels import divisible
 from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "A. Howard et al. 2019, Searching for MobileNetV3, Tables 1 and 2, "
@@ -89,7 +90,7 @@ DROPOUT = 0.2
 
 
 def build(
-    *, variant: str, alpha: float, resolution: tuple[int, int], classes: int
+    *, variant: str, alpha: float, resolution: tuple[int, int], classes: int | None
 ) -> tf_keras.Model:
     """MobileNet v3 with fresh weights.
 
@@ -97,11 +98,11 @@ def build(
         variant: one of `VARIANTS`.
         alpha: width multiplier, > 0; channels are rounded to multiples of 8.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
-        probabilities, float32 [N, classes].
+        probabilities, float32 [N, classes]; or to pooled features, `embedding` [N, C].
 
     Raises:
         UsageError: there is no such variant.
@@ -132,6 +133,8 @@ def build(
     x = layers.Conv2D(wide, 1, padding="same", use_bias=False, name="Conv_1")(x)
     x = _activated(_batch_norm(x, "Conv_1"), "Conv_1", swish=swish)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
+    if classes is None:
+        return embedding(image, x, f"mobilenet_v3_{variant}")
     filters = divisible(last * alpha) if alpha > 1 else last
     x = layers.Conv2D(filters, 1, padding="same", name="Conv_2")(x)
     x = _activated(x, "Conv_2", swish=swish)

@@ -56,9 +56,11 @@ class Architecture(Protocol):
     def build(self) -> Callable[..., Any]:
         """The model, from keyword arguments resolution=(height, width), classes, and its own.
 
-        Input `image` [N, height, width, 3] float32, output [N, classes]. The other arguments
-        (alpha, groups, variant) are the paper's, as the card names them. UsageError for values that
-        the paper's network cannot have.
+        Input `image` [N, height, width, 3] float32, output [N, classes]. With classes=None the
+        classifier is left out: the output is `embedding` [N, C], the features after the last
+        pooling, or what the last layer reads in a network that does not end in a pooling. The other
+        arguments (alpha, groups, variant) are the paper's, as the card names them. UsageError for
+        values that the paper's network cannot have.
         """
         ...
 
