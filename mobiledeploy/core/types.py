@@ -18,7 +18,7 @@ ChannelOrder = Literal["rgb", "bgr", "gray"]
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
-Output = Literal["model", "softmax", "logits"]
+Output = Literal["model", "softmax", "logits", "pooled"]
 """What a file ends in: as its model, in a softmax over the classes, or before that softmax."""
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
