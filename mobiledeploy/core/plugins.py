@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Device,
         Executor,
         Format,
+        Objective,
         Pass,
         RecipeFile,
         ReportFile,
@@ -154,6 +155,7 @@ RECIPE_ALIASES = {"int8": "int8_best"}
 """Short for a recipe -> its name."""
 PASSES: Shelf[Pass] = Shelf("passes")
 COMPRESSIONS: Shelf[Compression] = Shelf("compressions")
+OBJECTIVES: Shelf[Objective] = Shelf("objectives")
 WRITERS: Shelf[Writer] = Shelf("writers")
 FORMATS: Shelf[Format] = Shelf("formats")
 SOURCES: Shelf[SourceFile] = Shelf("sources")

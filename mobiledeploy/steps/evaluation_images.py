@@ -59,20 +59,26 @@ class View:
 
     def _as_seen(self, index: int, prediction: Prediction) -> Annotation:
         """The annotation of what the model sees of a sample, a mask at the size of its answer."""
-        annotation = self.samples.annotation(index)
-        if not annotation.boxes and annotation.mask is None:
-            return annotation
-        crop = self.preprocessing.crop
-        if annotation.mask is not None:
-            size = annotation.mask.size
-        elif crop < 1:
-            height, width = self.samples.image(index).shape[:2]
-            size = (height, width)
-        else:
-            # Without a crop, fractions of the image are fractions of what the model sees.
-            return annotation
         output = prediction.mask.size if prediction.mask else None
-        return annotations_.as_seen(annotation, size, crop, output)
+        return as_seen(self.samples, index, self.preprocessing.crop, output)
+
+
+def as_seen(
+    samples: Samples, index: int, crop: float, output: tuple[int, int] | None
+) -> Annotation:
+    """The annotation of what a model with this `crop` sees of a sample, its mask at `output`."""
+    annotation = samples.annotation(index)
+    if not annotation.boxes and annotation.mask is None:
+        return annotation
+    if annotation.mask is not None:
+        size = annotation.mask.size
+    elif crop < 1:
+        height, width = samples.image(index).shape[:2]
+        size = (height, width)
+    else:
+        # Without a crop, fractions of the image are fractions of what the model sees.
+        return annotation
+    return annotations_.as_seen(annotation, size, crop, output)
 
 
 class EvaluationImages:

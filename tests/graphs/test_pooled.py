@@ -18,7 +18,7 @@ def squeezed(x):
 
 
 def converted(pool):
-    """A network with a squeeze and excite up to `pool`, and two dense layers: its features, a TFLite."""
+    """The features behind `pool`, and a TFLite that goes on with two dense layers."""
     image = layers.Input((16, 16, 3))
     x = squeezed(layers.Conv2D(6, 3, 2, activation="relu")(image))
     features = pool(x)
