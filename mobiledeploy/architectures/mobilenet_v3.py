@@ -90,7 +90,12 @@ DROPOUT = 0.2
 
 
 def build(
-    *, variant: str, alpha: float, resolution: tuple[int, int], classes: int | None
+    *,
+    variant: str,
+    alpha: float,
+    resolution: tuple[int, int],
+    classes: int | None,
+    dense: bool = False,
 ) -> tf_keras.Model:
     """MobileNet v3 with fresh weights.
 
@@ -99,6 +104,8 @@ def build(
         alpha: width multiplier, > 0; channels are rounded to multiples of 8.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
         classes: number of classes; None leaves out the classifier.
+        dense: for segmentation (section 6.4): the last maps have a stride of 16 and not of 32, by
+            atrous convolutions, and half as many channels.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
@@ -119,15 +126,22 @@ def build(
     x = layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False, name="Conv")(image)
     x = _activated(_batch_norm(x, "Conv"), "Conv", swish=swish)
     before = STEM
+    last_stage = max(number for number, row in enumerate(rows) if row.stride == 2)
     for number, row in enumerate(rows):
+        rate = 1
+        if dense and number >= last_stage:
+            # As in the authors' code, the layer that loses its stride is not atrous itself.
+            rate = rows[last_stage].stride if number > last_stage else 1
+            row = row._replace(
+                inner_filters=row.inner_filters // 2, channels=row.channels // 2, stride=1
+            )
         if minimalistic:
             row = row._replace(kernel=3, squeeze=False, swish=False)
         prefix = f"expanded_conv_{number}/" if number else "expanded_conv/"
         # The ratio of the table, of what is there at this alpha.
         inner_filters = divisible(x.shape[-1] * row.inner_filters / before)
-        x = _bneck(
-            x, prefix, row, inner_filters, divisible(row.channels * alpha), expand=bool(number)
-        )
+        filters = divisible(row.channels * alpha)
+        x = _bneck(x, prefix, row, inner_filters, filters, expand=bool(number), rate=rate)
         before = row.channels
     wide = divisible(x.shape[-1] * LAST_EXPANSION)
     x = layers.Conv2D(wide, 1, padding="same", use_bias=False, name="Conv_1")(x)
@@ -146,7 +160,7 @@ def build(
 
 
 def _bneck(
-    x: Any, prefix: str, row: Bneck, inner_filters: int, filters: int, *, expand: bool
+    x: Any, prefix: str, row: Bneck, inner_filters: int, filters: int, *, expand: bool, rate: int
 ) -> Any:
     """Expand, filter depthwise, squeeze and excite, project without an activation."""
     before = x
@@ -155,7 +169,9 @@ def _bneck(
         x = layers.Conv2D(inner_filters, 1, padding="same", use_bias=False, name=name)(x)
         x = _activated(_batch_norm(x, name), name, swish=row.swish)
     name = f"{prefix}depthwise"
-    x = layers.DepthwiseConv2D(row.kernel, row.stride, padding="same", use_bias=False, name=name)(x)
+    x = layers.DepthwiseConv2D(
+        row.kernel, row.stride, padding="same", dilation_rate=rate, use_bias=False, name=name
+    )(x)
     x = _activated(_batch_norm(x, name), name, swish=row.swish)
     if row.squeeze:
         x = _squeezed_and_excited(x, f"{prefix}squeeze_excite", inner_filters)
