@@ -13,18 +13,26 @@ import tf_keras
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import cards
-from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES
+from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES, data_of_task, dataset
 from mobiledeploy.core.types import DataRef, Source
 from mobiledeploy.steps import answers, card_specs, conversion_process, runtimes
 
-QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1")
-"""One card for each kind of operator: residual sums, hard swish with squeeze and excite, groups
-with a shuffle, concatenations. The others are slow."""
+QUICK = (
+    "lraspp_mobilenet_v3_small",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "shufflenet_v1",
+    "squeezenet_1_1",
+)
+"""One card for each kind of operator: resized maps and atrous convolutions, residual sums, hard
+swish with squeeze and excite, groups with a shuffle, concatenations. The others are slow."""
 
-RESOLUTION = {"alexnet": 96, "xception": 96}
-"""Cards for which 64 pixels are too few."""
+RESOLUTION = {"alexnet": 96, "xception": 96, "lraspp_mobilenet_v3_small": 32}
+"""Cards for which 64 pixels are too few, or more than needed."""
 
-IN_FLOAT = {
+IN_FLOAT: dict[tuple[str, str, str], set[str]] = {
+    ("lraspp_mobilenet_v3_small", "int8_ptq", "onnx"): {"Resize"},
+    ("lraspp_mobilenet_v3_large", "int8_ptq", "onnx"): {"Resize"},
     ("alexnet", "int8_ptq", "onnx"): {"Exp", "Log"},
     ("googlenet", "int8_ptq", "onnx"): {"Exp", "Log"},
 }
@@ -103,8 +111,10 @@ def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
     card = cards.load(name)
     size = RESOLUTION.get(name, 64)
     alpha = None if card.default_alpha is None else 0.5
-    spec = card_specs.spec(card, alpha=alpha, res=size, classes=12)
-    data = DataRef("demo", "validation", (size, size))
+    source = data_of_task("demo", card.task)
+    classes = len(dataset(source).open(source, "test", resolution=(size, size), labels=()).classes)
+    spec = card_specs.spec(card, alpha=alpha, res=size, classes=classes)
+    data = DataRef(source, "validation", (size, size))
     jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
     request = conversion_process.ConversionRequest(
         source=Source(spec),
@@ -112,7 +122,7 @@ def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
         data=data,
         golden=GOLDEN,
         io="int8",
-        output="softmax",
+        output="softmax" if card.task == "classification" else "model",
         folder=str(tmp_path),
     )
     files, finished_jobs = conversion_process.produce(
