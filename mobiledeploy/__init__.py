@@ -77,6 +77,8 @@ if TYPE_CHECKING:
         Reporter as Reporter,
     )
     from mobiledeploy.core.types import (
+        AnchorLevel as AnchorLevel,
+        Anchors as Anchors,
         Answers as Answers,
         Check as Check,
         Counted as Counted,

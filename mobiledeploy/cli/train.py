@@ -20,24 +20,27 @@ if TYPE_CHECKING:
     short_help=__doc__,
 )
 @_settings.option("--arch", help="Default: mobilenet_v1; see `mobiledeploy models`.")
+@_settings.option("--task", help="Default: that of --arch, such as classification.")
 @_settings.option("--alpha", type=float, help="Width multiplier, above 0.")
 @_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
 @_settings.option("--res", type=int, help="Height and width of the input in pixels.")
 @_settings.option(
     "--data",
-    metavar="demo|DIR|FILE.npz",
+    metavar="demo|DIR|FILE",
     default="demo",
     show_default=True,
-    help="Labelled images: a folder per class, optionally inside train/ and validation/.",
+    help="Images: a folder per class, an .npz, COCO's .json, or the built-in ones.",
 )
 @_settings.option("--epochs", type=int, help="Default: the schedule's, 20 for finetune.")
 @_settings.output(
     "--out", type=click.Path(path_type=Path), help="Default: runs/<arch>_<alpha>_<res>_<data>."
 )
 @_settings.option(
-    "--init", metavar="demo|imagenet|FILE|RUN", help="Initial weights; default: random."
+    "--init",
+    metavar="demo|backbone|imagenet|FILE|RUN",
+    help="Initial weights; default: random.",
 )
-@_settings.option("--freeze", is_flag=True, help="Train the classifier only.")
+@_settings.option("--freeze", is_flag=True, help="Train the classifier only, or what --init lacks.")
 @_settings.option(
     "--schedule",
     type=click.Choice(defaults.SCHEDULES),
@@ -89,6 +92,7 @@ if TYPE_CHECKING:
 @_frame.common
 def command(
     arch: str | None,
+    task: str | None,
     alpha: float | None,
     groups: int | None,
     res: int | None,
@@ -124,6 +128,7 @@ def command(
         try:
             result = verb.train(
                 arch=arch,
+                task=task,
                 alpha=alpha,
                 groups=groups,
                 res=res,

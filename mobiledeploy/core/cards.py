@@ -19,6 +19,7 @@ from mobiledeploy.core import preprocessing as preprocessing_
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import config_dir, shipped
+from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.types import Argument, Preprocessing
 
 
@@ -95,8 +96,8 @@ class WeightSets(Record):
 class ModelCard(Record):
     """The facts about a model that are known before it is built.
 
-    `arguments` are the architecture's arguments for this model (a variant's name, groups). `folder`
-    is the card's folder, with `weights/` in it.
+    `task` is what it answers, a file of `tasks/`. `arguments` are the architecture's arguments for
+    this model (a variant's name, groups). `folder` is the card's folder, with `weights/` in it.
     """
 
     name: str
@@ -107,6 +108,7 @@ class ModelCard(Record):
     defaults: CardDefaults
     limits: ResolutionLimits
     preprocessing: Preprocessing
+    task: str = "classification"
     arguments: Mapping[str, Argument] = dataclasses.field(default_factory=dict)
     weights: WeightSets = WeightSets()
     folder: str = ""
@@ -188,6 +190,8 @@ def _check(card: ModelCard, path: Path) -> None:
         require(Path(name).name == name and bool(name), field, f"{name!r} is not a file's name")
 
     require(card.name == path.stem, "name", f"is {card.name!r}, not that of the file")
+    tasks = TASKS.names()
+    require(card.task in tasks, "task", f"is {card.task!r}, none of {', '.join(tasks)}")
     check_alpha(card.default_alpha, "defaults.alpha")
     low, high = card.resolution_limits
     require(0 < low <= high, "limits.resolution", "is not smallest, largest")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from mobiledeploy.core import builtin_data
 from mobiledeploy.core.errors import MissingError, UsageError, first_line
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.types import Metric, Source
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Device,
         Executor,
         Format,
+        Objective,
         Pass,
         RecipeFile,
         ReportFile,
@@ -153,6 +155,7 @@ RECIPE_ALIASES = {"int8": "int8_best"}
 """Short for a recipe -> its name."""
 PASSES: Shelf[Pass] = Shelf("passes")
 COMPRESSIONS: Shelf[Compression] = Shelf("compressions")
+OBJECTIVES: Shelf[Objective] = Shelf("objectives")
 WRITERS: Shelf[Writer] = Shelf("writers")
 FORMATS: Shelf[Format] = Shelf("formats")
 SOURCES: Shelf[SourceFile] = Shelf("sources")
@@ -182,6 +185,17 @@ def metric(task: str, name: str) -> Metric:
             if one.name == name:
                 return one
     return Metric(name, name, "")
+
+
+def data_of_task(source: str, task: str) -> str:
+    """The data set that `--data SOURCE` means for a model of this task ("" for not known yet).
+
+    `demo` means the built-in images that have what the task is judged by; every other source is
+    what it is.
+    """
+    if source != builtin_data.DEMO or not task:
+        return source
+    return builtin_data.OF_ANNOTATION.get(TASKS.load(task).ANNOTATION, source)
 
 
 def dataset(source: str) -> Dataset:

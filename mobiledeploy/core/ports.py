@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.batches import Batch, Images
 from mobiledeploy.core.types import (
+    Anchors,
     Annotation,
     AnnotationField,
     Contract,
@@ -24,6 +25,7 @@ from mobiledeploy.core.types import (
     ModelFile,
     ModelInput,
     ModelOutput,
+    ModelSpec,
     NamedWarning,
     NativeLibrary,
     Output,
@@ -36,6 +38,7 @@ from mobiledeploy.core.types import (
     Split,
     Target,
     Tensor,
+    TrainingSettings,
 )
 
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB, as the data set holds it
@@ -48,7 +51,7 @@ def quiet(what: str, count: int, total: int) -> None:
 
 
 class Architecture(Protocol):
-    """One paper: arguments -> an untrained Keras model ending in softmax."""
+    """One paper: arguments -> an untrained Keras model, of a classifier one ending in softmax."""
 
     PAPER: str
 
@@ -56,10 +59,23 @@ class Architecture(Protocol):
     def build(self) -> Callable[..., Any]:
         """The model, from keyword arguments resolution=(height, width), classes, and its own.
 
-        Input `image` [N, height, width, 3] float32, output [N, classes]. The other arguments
-        (alpha, groups, variant) are the paper's, as the card names them. UsageError for values that
-        the paper's network cannot have.
+        Input `image` [N, height, width, 3] float32; the outputs are those of its card's task, of a
+        classifier [N, classes]. With classes=None a classifier's last layers are left out: the
+        output is `embedding` [N, C], the features after the last pooling, or what the last layer
+        reads in a network that does not end in a pooling. The other arguments (alpha, groups,
+        variant) are the paper's, as the card names them. UsageError for values that the paper's
+        network cannot have.
         """
+        ...
+
+
+@runtime_checkable
+class AnchoredArchitecture(Architecture, Protocol):
+    """An architecture of detectors, whose boxes are offsets from anchors."""
+
+    @property
+    def anchors(self) -> Callable[..., Anchors]:
+        """The anchors, from the keyword arguments of `build` without the classes."""
         ...
 
 
@@ -203,6 +219,40 @@ class Compression(Protocol):
 
     def strip(self, model: Model) -> Model:
         """The trained model without the wrappers."""
+        ...
+
+
+class Objective(Protocol):
+    """How a network learns a task: its targets and its losses. The file has the task's name.
+
+    Tensors are TensorFlow's. The loop scales and mirrors images; `moved` makes the targets follow.
+    """
+
+    def targets(self, examples: Any, spec: ModelSpec) -> tuple[Array, ...]:
+        """Arrays [N, ...] of what is true of each of the `training.loop.LabelledImages`.
+
+        InputError for annotations that cannot be learnt from.
+        """
+        ...
+
+    def moved(self, targets: tuple[Any, ...], windows: Any) -> tuple[Any, ...]:
+        """The targets of a batch, as they are in the `windows` of its images.
+
+        Windows are [N, 4]: top, left, bottom and right in fractions of the image. Left is beyond
+        right in a mirrored one.
+        """
+        ...
+
+    def encoded(self, targets: tuple[Any, ...], spec: ModelSpec) -> Any:
+        """What the losses compare the outputs with: a tensor [N, ...] for each output."""
+        ...
+
+    def losses(self, settings: TrainingSettings) -> Sequence[Callable[[Any, Any], Any]]:
+        """For each output a loss: (what `encoded` gives, the output) -> [N]."""
+        ...
+
+    def figures(self) -> Sequence[Any]:
+        """Keras metrics of the training images; one named `accuracy` is recorded."""
         ...
 
 

@@ -20,13 +20,13 @@ def is_run(folder: Path) -> bool:
 
 
 def best(history: Sequence[Epoch], settings: TrainingSettings) -> Epoch:
-    """The epoch whose weights are kept: the highest top-1, then the lowest validation loss.
+    """The epoch whose weights are kept: the highest metric, then the lowest validation loss.
 
     For a compression the last epoch: only then has the network the requested sparsity or clusters.
     """
     if settings.compression:
         return history[-1]
-    return max(history, key=lambda epoch: (epoch.top1, -epoch.validation_loss))
+    return max(history, key=lambda epoch: (epoch.figure(settings.metric), -epoch.validation_loss))
 
 
 def load(folder: Path) -> Run:

@@ -18,7 +18,7 @@ ChannelOrder = Literal["rgb", "bgr", "gray"]
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
-Output = Literal["model", "softmax", "logits"]
+Output = Literal["model", "softmax", "logits", "pooled"]
 """What a file ends in: as its model, in a softmax over the classes, or before that softmax."""
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
@@ -431,16 +431,47 @@ class NetworkInput(Record):
 
 
 @dataclass(frozen=True)
+class AnchorLevel(Record):
+    """The anchors of one feature map: the same boxes around the centre of each of its places.
+
+    `grid` is (rows, columns). `sizes` are (height, width) of these boxes, as fractions of the
+    model's input.
+    """
+
+    grid: tuple[int, int]
+    sizes: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Anchors(Record):
+    """The boxes that a detector's numbers are relative to, and how: see `analysis.anchors`.
+
+    Their order is that of the levels; in a level by rows, columns and sizes. `scales` are what the
+    offsets of a box (ty, tx, th, tw) are multiplied by.
+    """
+
+    levels: tuple[AnchorLevel, ...]
+    scales: tuple[float, float, float, float]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(x.grid[0] * x.grid[1] * len(x.sizes) for x in self.levels)
+
+
+@dataclass(frozen=True)
 class ModelOutput(Record):
     """An output of a model: its name, its shape without the batch, and what computes it.
 
     `activation` is the last operator where it decides what the numbers mean: probabilities of
     classes that exclude each other (softmax), of each class alone (sigmoid), or anything else.
+    `anchors` are those of boxes that are not decoded yet, None for all other outputs.
     """
 
     name: str
     shape: tuple[int, ...]
     activation: Activation = "none"
+    anchors: Anchors | None = None
 
 
 @dataclass(frozen=True)
@@ -1106,6 +1137,7 @@ class TrainingSettings(Record):
     `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None if
     there is none; `frozen` says that only the classifier is trained. `prune` is the share of zeros
     and `cluster` the number of different weights that each layer ends with, None for neither.
+    `metric` names the figure of the validation images that decides which epoch is kept.
     """
 
     schedule: Schedule
@@ -1120,6 +1152,7 @@ class TrainingSettings(Record):
     strategy: Literal["none", "mirrored", "multiworker"]
     prune: float | None = None
     cluster: int | None = None
+    metric: str = "top1"
 
     @property
     def compression(self) -> tuple[str, float] | None:
@@ -1134,19 +1167,28 @@ class TrainingSettings(Record):
 class Epoch(Record):
     """One pass over the training images; `number` counts from 1.
 
-    `loss` was minimised, decay and soft targets included; `validation_loss` is the plain
-    cross-entropy. `accuracy` (of training images, as augmented) and `top1` (of validation images)
-    are fractions.
+    `loss` was minimised, decay and soft targets included; `validation_loss` is the task's loss
+    alone, for a classifier the plain cross-entropy. `accuracy` (of training images, as augmented)
+    and `top1` (of validation images) are fractions, None for a task that has none. `metrics` are
+    the task's figures of the validation images; empty in records of earlier versions, which have
+    `top1` alone.
     """
 
     number: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     validation_loss: float
-    top1: float
+    top1: float | None
     learning_rate: float
     seconds: float
     images_per_second: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def figure(self, metric: str) -> float:
+        """The figure of that name; 0 if these images cannot tell it."""
+        if metric in self.metrics:
+            return self.metrics[metric]
+        return (self.top1 or 0.0) if metric == "top1" else 0.0
 
 
 @dataclass(frozen=True)
@@ -1155,8 +1197,9 @@ class Run(Record):
 
     `data` are the validation images, `trained_on` is the identity of the training ones, `images`
     and `validation_images` are how many could be read. `best` is the epoch whose weights were kept,
-    `top1` its share of correct validation images. `dead_channels` counts, per depthwise layer, the
-    channels whose output is the same for every input.
+    `top1` its share of correct validation images, None for a task other than classification, and
+    `metrics` are its figures of the task. `dead_channels` counts, per depthwise layer, the channels
+    whose output is the same for every input.
     """
 
     spec: ModelSpec
@@ -1167,9 +1210,10 @@ class Run(Record):
     validation_images: int
     history: tuple[Epoch, ...]
     best: int
-    top1: float
+    top1: float | None
     weights: str
     dead_channels: Mapping[str, int]
     skipped: tuple[str, ...]
     tools: Mapping[str, str]
     warnings: tuple[NamedWarning, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)

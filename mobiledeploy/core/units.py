@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mobiledeploy.core import builtin_data
+
 
 def size(bytes_: int) -> str:
     """1234567 -> '1.23 MB' (decimal, as stores and data sheets count)."""
@@ -92,8 +94,8 @@ def images(source: str, split: str, identity: str) -> str:
 
     The demo data are the same at every resolution, so their split is given instead.
     """
-    if source == "demo":
-        return f"demo {split}"
+    if source in builtin_data.NAMES:
+        return f"{source} {split}"
     name = source.rstrip("/").rpartition("/")[2]
     return f"{name} {identity[:8]}".strip()
 

@@ -14,7 +14,7 @@ import tf_keras
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES
-from mobiledeploy.core.types import Model, ModelSpec
+from mobiledeploy.core.types import Activation, Model, ModelOutput, ModelSpec
 from mobiledeploy.frameworks import loading
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
 from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
@@ -99,15 +99,7 @@ def load_weights(
     content = inputs.read(path, inputs.MODEL)
     if sha256 is not None:
         loading.require_same_hash(records.sha256(content), sha256, str(path))
-    with loading.refusing(f"{path} cannot be read"), h5py.File(io.BytesIO(content), "r") as file:
-        root = file.get("model_weights", file)
-        if "layer_names" not in root.attrs:
-            raise InputError(f"{path} holds no weights by layer name, as Keras 2 saves them")
-        arrays_by_layer = {
-            name: [np.asarray(root[name][w]) for w in loading.names(root[name], "weight_names")]
-            for name in loading.names(root, "layer_names")
-        }
-    arrays_by_layer = {name: arrays for name, arrays in arrays_by_layer.items() if arrays}
+    arrays_by_layer = _read(content, path)
     layers = {layer.name: layer for layer in handle.layers if layer.weights}
     if arrays_by_layer.keys() != layers.keys():
         arrays_by_layer = _match_by_order(arrays_by_layer, layers) or arrays_by_layer
@@ -131,6 +123,70 @@ def load_weights(
         )
     for name, layer in layers.items():
         layer.set_weights(arrays_by_layer[name])
+
+
+def load_shared(model: Any, path: Path, *, alpha: float | None = None) -> frozenset[str]:
+    """Sets the weights of the layers that the file has too, by name, with equal shapes.
+
+    So a detector starts from the weights of a classifier, whose layers its backbone has.
+
+    Args:
+        model: the tf_keras model. Unchanged on an error.
+        path: weights, or a whole model whose weights are used.
+        alpha: the width multiplier that `model` was built with.
+
+    Returns:
+        The names of these layers.
+
+    Raises:
+        InputError: not such a file, NaN, or a first layer that is not of the model.
+    """
+    arrays_by_layer = _read(inputs.read(path, inputs.MODEL), path)
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    shared = [
+        name
+        for name, arrays in arrays_by_layer.items()
+        if name in layers
+        and [list(array.shape) for array in arrays] == [list(w.shape) for w in layers[name].weights]
+    ]
+    first = next(iter(layers), "")
+    if first not in shared:
+        raise InputError(
+            f"{path} has no such layer {first} as the model", _hint(arrays_by_layer, layers, alpha)
+        )
+    for name in shared:
+        loading.require_finite([(name, array) for array in arrays_by_layer[name]], str(path))
+    for name in shared:
+        layers[name].set_weights(arrays_by_layer[name])
+    return frozenset(shared)
+
+
+def outputs(model: Any) -> tuple[ModelOutput, ...]:
+    """The outputs of a tf_keras model: names and activations are those of its last layers."""
+    found = []
+    for tensor in model.outputs:
+        layer = tensor._keras_history.layer
+        name = getattr(getattr(layer, "activation", None), "__name__", "")
+        activation: Activation = "none"
+        if name == "softmax":
+            activation = "softmax"
+        elif name == "sigmoid":
+            activation = "sigmoid"
+        found.append(ModelOutput(layer.name, tuple(tensor.shape[1:]), activation))
+    return tuple(found)
+
+
+def _read(content: bytes, path: Path) -> dict[str, list[Any]]:
+    """The arrays of each layer that has weights, by its name."""
+    with loading.refusing(f"{path} cannot be read"), h5py.File(io.BytesIO(content), "r") as file:
+        root = file.get("model_weights", file)
+        if "layer_names" not in root.attrs:
+            raise InputError(f"{path} holds no weights by layer name, as Keras 2 saves them")
+        arrays_by_layer = {
+            name: [np.asarray(root[name][w]) for w in loading.names(root[name], "weight_names")]
+            for name in loading.names(root, "layer_names")
+        }
+    return {name: arrays for name, arrays in arrays_by_layer.items() if arrays}
 
 
 def _match_by_order(

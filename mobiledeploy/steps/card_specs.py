@@ -57,8 +57,10 @@ def spec(
     low, high = card.resolution_limits
     if not low <= size <= high:
         raise UsageError(f"resolution {size} is not within {low} to {high}")
-    if not 2 <= classes <= LARGEST_CLASSES:
-        raise UsageError(f"{classes} classes are not within 2 to {LARGEST_CLASSES}")
+    # A detector of one class tells it from the background.
+    least = 1 if card.task == "detection" else 2
+    if not least <= classes <= LARGEST_CLASSES:
+        raise UsageError(f"{classes} classes are not within {least} to {LARGEST_CLASSES}")
     return ModelSpec(
         name=name(card.name, arguments, size),
         card=card.name,
@@ -69,4 +71,5 @@ def spec(
         preprocessing=card.preprocessing,
         weights=RANDOM,
         paper=card.paper,
+        task=card.task,
     )

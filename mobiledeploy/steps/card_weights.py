@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledeploy.core import assets, inputs, records
+from mobiledeploy.core import assets, builtin_data, inputs, records
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, MissingError
-from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.plugins import data_of_task, dataset
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import NamedWarning, Preprocessing, Weights
-from mobiledeploy.steps.card_specs import DEMO, RANDOM
+from mobiledeploy.steps.card_specs import RANDOM
 from mobiledeploy.steps.model_files import detect
 
 WEIGHTS_URL = "MOBILEDEPLOY_WEIGHTS_URL"
@@ -174,7 +174,8 @@ def _check_weights(path: Path, url: str, md5: str) -> None:
 
 def _random(card: ModelCard) -> ResolvedWeights:
     """Random weights for the classes of the built-in images, on which they are tried."""
-    classes = dataset(DEMO).open(DEMO, "validation", resolution=(32, 32), labels=()).classes
+    source = data_of_task(builtin_data.DEMO, card.task)
+    classes = dataset(source).open(source, "validation", resolution=(32, 32), labels=()).classes
     return ResolvedWeights(
         None,
         RANDOM,

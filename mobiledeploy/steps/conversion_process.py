@@ -51,6 +51,10 @@ ENOUGH_CALIBRATION_IMAGES = 10
 # If pixels vary from image to image by less than this share of the range, images are too alike.
 ALIKE = 0.01
 _PIXELS = (0.0, 255.0)
+EMBEDDING = "embedding"
+"""The task of a model that is cut at its last pooling, and the name of its output."""
+LEAST_SQNR = 60.0
+"""The whole TFLite that an embedding was cut out of answers at least this near to its model, dB."""
 TRAINING_IMAGES = 2000
 """The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
@@ -107,7 +111,8 @@ class ConversionSummary:
 
     `spec` is that of the request with what the model itself says. `reference` is a row for each
     golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
-    name and could not be made.
+    name and could not be made. `output` is what the files end in: that of the request, or `pooled`
+    for an embedding that was cut out of a model.
     """
 
     spec: ModelSpec
@@ -115,6 +120,7 @@ class ConversionSummary:
     calibration_images: int
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
+    output: Output = "model"
 
 
 def produce(
@@ -286,12 +292,17 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 0, 1)
     model = source_of(request.source).open(request.source)
     speak.progress("opening the model", 1, 1)
-    floats = model.floats(request.output)
-    signature = _signature(model, floats, request.source.spec.preprocessing)
+    output, floats, whole = _floats(request, model)
+    names = (EMBEDDING,) if output == "pooled" else model.output_names
+    signature = _signature(model, floats, names, request.source.spec.preprocessing)
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
-    reference = _reference(request, spec, signature, model)
+    golden = _golden(request, spec, signature)
+    reference = _reference(request, golden, model)
+    if output == "pooled":
+        reference = _pooled_reference(reference, whole, floats, golden)
+    del whole
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     samples = (
         calibration_samples(request.data, spec, signature, speak)
@@ -318,10 +329,32 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed)))
+    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed), output))
 
 
-def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signature:
+def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, bytes, bytes]:
+    """What the files end in, the float TFLite, and what it was cut out of ("" if it was not).
+
+    An embedding is cut out of a model that does not end in one vector, such as a classifier with
+    its softmax. InputError where it cannot be cut.
+    """
+    from mobiledeploy.graphs import ends, pooled
+    from mobiledeploy.graphs.graph import Graph
+
+    if request.output == "pooled":
+        whole = model.floats("model")
+        return "pooled", pooled.cut(whole), whole
+    floats = model.floats(request.output)
+    if (request.source.spec.task, request.output) == (EMBEDDING, "model"):
+        outputs = ends.signature(Graph(floats), model.inputs, model.output_names).outputs
+        if TASKS.load(EMBEDDING).mismatch(outputs):
+            return "pooled", pooled.cut(floats), floats
+    return request.output, floats, b""
+
+
+def _signature(
+    model: OpenedModel, floats: bytes, names: Sequence[str], how: Preprocessing
+) -> Signature:
     """The signature of a float TFLite, its images prepared as `how` says.
 
     InputError for uint8 images with another range than their own.
@@ -340,7 +373,7 @@ def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signatu
             own = how.for_channels(end.shape[-1])
             end = dataclasses.replace(end, preprocessing=own, dtype="float32")
         inputs.append(end)
-    return ends.signature(Graph(floats), inputs, model.output_names)
+    return ends.signature(Graph(floats), inputs, names)
 
 
 def _named(signature: Signature, task: str) -> Signature:
@@ -587,21 +620,49 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
     )
 
 
-def _reference(
-    request: ConversionRequest, spec: ModelSpec, signature: Signature, model: OpenedModel
-) -> tuple[tuple[float, ...], ...]:
+def _golden(request: ConversionRequest, spec: ModelSpec, signature: Signature) -> Batch:
     data = request.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=spec.resolution, labels=data.labels
     )
     task_choice.require_classes(spec.task, samples)
     rows = [preprocessing.sample_inputs(samples, i, signature.inputs) for i in request.golden]
-    batch = Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
-    answers = model.answers(batch)
+    return Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _reference(
+    request: ConversionRequest, samples: Batch, model: OpenedModel
+) -> tuple[tuple[float, ...], ...]:
+    """What the model's own framework answers to the golden samples, a row for each."""
+    answers = model.answers(samples)
     if not all(np.isfinite(answer).all() for answer in answers):
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax" and not model.ends_in_softmax():
         _refuse_probabilities(answers[0])
+    return _rows(answers)
+
+
+def _pooled_reference(
+    own: tuple[tuple[float, ...], ...], whole: bytes, floats: bytes, samples: Batch
+) -> tuple[tuple[float, ...], ...]:
+    """What an embedding answers that was cut out of a model, a row for each golden sample.
+
+    The model's framework does not give the features within it, so they are those of the float
+    TFLite. InputError if the whole TFLite does not answer as the framework does (`own`).
+    """
+    from mobiledeploy.graphs import execution
+
+    sqnr = accuracy.sqnr_db(np.asarray(own), np.asarray(_rows(execution.answers(whole, samples))))
+    if not sqnr >= LEAST_SQNR:
+        raise InputError(
+            f"the float TFLite does not answer as the model does: {sqnr:.0f} dB, "
+            f"not {LEAST_SQNR:.0f} dB or more",
+            "please report it",
+        )
+    return _rows(execution.answers(floats, samples))
+
+
+def _rows(answers: Sequence[Floats]) -> tuple[tuple[float, ...], ...]:
     each_sample = zip(*answers, strict=True)
     return tuple(tuple(map(float, accuracy.golden_row(sample))) for sample in each_sample)
 

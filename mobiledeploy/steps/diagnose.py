@@ -22,10 +22,19 @@ from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy, quantization
 from mobiledeploy.analysis.quantization import CodeGrid, Doubles, LayerError, Remedy, Scaling, Tally
-from mobiledeploy.core import artifacts, inputs, leases, preprocessing, protocol, records, units
+from mobiledeploy.core import (
+    artifacts,
+    builtin_data,
+    inputs,
+    leases,
+    preprocessing,
+    protocol,
+    records,
+    units,
+)
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, dataset
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, data_of_task, dataset
 from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
 from mobiledeploy.core.types import Artifact, FileFacts, Layout, NamedWarning, Split, Target, Tensor
 from mobiledeploy.core.unrecorded import ARCHITECTURE
@@ -264,7 +273,8 @@ def _images(
             raise UsageError(f"{path.name} has no golden images", "give --data DIR or FILE.npz")
         return images, "golden", ()
     own = artifact.data
-    if data == "demo" and own.source != "demo":
+    data = data_of_task(data, artifact.spec.task)
+    if data in builtin_data.NAMES and own.source != data:
         raise UsageError(
             "the demo images say nothing about a model that was not trained on them",
             "give --data DIR or FILE.npz",

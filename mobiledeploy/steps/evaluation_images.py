@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.analysis import annotations as annotations_
-from mobiledeploy.core import preprocessing
+from mobiledeploy.core import builtin_data, preprocessing
 from mobiledeploy.core.artifacts import signature
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.plugins import data_of_task, dataset
 from mobiledeploy.core.ports import SILENT, Reporter, Samples
 from mobiledeploy.core.samples import class_offset, labelled_classes
 from mobiledeploy.core.types import (
@@ -59,20 +59,26 @@ class View:
 
     def _as_seen(self, index: int, prediction: Prediction) -> Annotation:
         """The annotation of what the model sees of a sample, a mask at the size of its answer."""
-        annotation = self.samples.annotation(index)
-        if not annotation.boxes and annotation.mask is None:
-            return annotation
-        crop = self.preprocessing.crop
-        if annotation.mask is not None:
-            size = annotation.mask.size
-        elif crop < 1:
-            height, width = self.samples.image(index).shape[:2]
-            size = (height, width)
-        else:
-            # Without a crop, fractions of the image are fractions of what the model sees.
-            return annotation
         output = prediction.mask.size if prediction.mask else None
-        return annotations_.as_seen(annotation, size, crop, output)
+        return as_seen(self.samples, index, self.preprocessing.crop, output)
+
+
+def as_seen(
+    samples: Samples, index: int, crop: float, output: tuple[int, int] | None
+) -> Annotation:
+    """The annotation of what a model with this `crop` sees of a sample, its mask at `output`."""
+    annotation = samples.annotation(index)
+    if not annotation.boxes and annotation.mask is None:
+        return annotation
+    if annotation.mask is not None:
+        size = annotation.mask.size
+    elif crop < 1:
+        height, width = samples.image(index).shape[:2]
+        size = (height, width)
+    else:
+        # Without a crop, fractions of the image are fractions of what the model sees.
+        return annotation
+    return annotations_.as_seen(annotation, size, crop, output)
 
 
 class EvaluationImages:
@@ -97,17 +103,18 @@ class EvaluationImages:
     def _view(self, artifact: Artifact) -> View:
         pre = preprocessing_of(artifact, self._overrides)
         own = artifact.data
-        source = self._source or own.source
+        known = self._task or artifact.spec.task
+        source = data_of_task(self._source or own.source, known)
         if not source:
             raise UsageError(
                 f"{artifact.path} was made elsewhere, and no images are known for it",
                 "give --data DIR or FILE.npz",
             )
-        trained_on_demo = (own.source, own.split) == ("demo", "held")
+        trained_on_demo = own.source in builtin_data.NAMES and own.split == "held"
         builtin = artifact.spec.card and (
             trained_on_demo or artifact.spec.weights.source in ("demo", "random")
         )
-        if source == "demo" and not builtin:
+        if source in builtin_data.NAMES and not builtin:
             raise UsageError(
                 "the demo images say nothing about a model that was not trained on them",
                 "give --data DIR or FILE.npz",
@@ -118,13 +125,13 @@ class EvaluationImages:
         if self._are_own(source, artifact, warnings):
             split = own.split
             labels = self._overrides.labels or own.labels
-        elif source == "demo":
+        elif source in builtin_data.NAMES:
             # The splits have no common images: this one has none for training or calibration.
             split = "validation"
         samples = self._open(source, split, artifact, labels)
         task = task_choice.choose(
             signature(artifact),
-            self._task or artifact.spec.task,
+            known,
             labelled_classes(samples),
             self._reporter,
         )

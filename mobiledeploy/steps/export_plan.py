@@ -15,10 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy import __version__
-from mobiledeploy.core import cards, inputs, preprocessing, records, runs
+from mobiledeploy.core import builtin_data, cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
-from mobiledeploy.core.plugins import FORMATS, RECIPE_ALIASES, RECIPES, RUNTIMES, dataset
+from mobiledeploy.core.plugins import (
+    FORMATS,
+    RECIPE_ALIASES,
+    RECIPES,
+    RUNTIMES,
+    data_of_task,
+    dataset,
+)
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.samples import labelled_classes
 from mobiledeploy.core.types import (
@@ -157,11 +164,13 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         )
     # Not earlier, because this may download weights.
     planned = own or _from_card(config, reporter)
-    spec = planned.spec
-    source = data_source or card_specs.DEMO
+    spec = _of_task(planned.spec, config)
+    source = data_of_task(data_source or builtin_data.DEMO, spec.task)
+    if builtin and source not in (builtin_data.DEMO, data_source):
+        reporter.say(f"the demo images of {spec.task} are {source}")
     # The built-in images can evaluate a network that was trained on them.
-    builtin = builtin or (trained_on is not None and trained_on.source == card_specs.DEMO)
-    if source == card_specs.DEMO and not builtin:
+    builtin = builtin or (trained_on is not None and trained_on.source in builtin_data.NAMES)
+    if source in builtin_data.NAMES and not builtin:
         if data_source:
             raise UsageError(
                 "the demo images say nothing about a model that was not trained on them",
@@ -211,12 +220,33 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         data,
         calibration,
         training,
-        () if numbered or source == card_specs.DEMO else samples.classes,
+        () if numbered or source in builtin_data.NAMES else samples.classes,
         labelled_classes(samples) if evaluates else 0,
         evaluates,
         folder,
         _key(config, spec, planned.file, data, calibration, training),
     )
+
+
+def _of_task(spec: ModelSpec, config: ExportConfig) -> ModelSpec:
+    """The model with the task that the user names; another name for what is cut out of it.
+
+    So the files of an embedding do not replace those of its classifier.
+    """
+    task = config.task or spec.task
+    cut = (
+        task == conversion_process.EMBEDDING
+        and spec.card is not None
+        and spec.task != conversion_process.EMBEDDING
+    )
+    if config.output == "pooled":
+        if config.task not in ("", conversion_process.EMBEDDING):
+            raise UsageError(
+                f"--output pooled gives an embedding, and --task names {task}", "leave out one"
+            )
+        task, cut = conversion_process.EMBEDDING, True
+    name = f"{spec.name}_{conversion_process.EMBEDDING}" if cut else spec.name
+    return dataclasses.replace(spec, name=name, task=task)
 
 
 def _jobs(config: ExportConfig) -> tuple[tuple[str, str], ...]:
@@ -396,7 +426,7 @@ def _apart(
         except InputError:
             # Not one of our records.
             continue
-        alike = data.source == other.data.source == card_specs.DEMO or (
+        alike = (data.source == other.data.source and data.source in builtin_data.NAMES) or (
             data.identity == other.data.identity
             and (calibration == other.calibration or "" in (calibration, other.calibration))
         )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobiledeploy.core import cards, preprocessing, records, runs
+from mobiledeploy.core import builtin_data, cards, preprocessing, records, runs
 from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.samples import labelled_classes, require_two_classes
+from mobiledeploy.core.plugins import OBJECTIVES, TASKS, data_of_task, dataset
+from mobiledeploy.core.ports import Reporter, Samples
+from mobiledeploy.core.samples import labelled_classes
 from mobiledeploy.core.types import (
     DataRef,
     ModelSpec,
@@ -27,7 +27,13 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
-from mobiledeploy.steps import card_specs, card_weights, model_files, training_process
+from mobiledeploy.steps import (
+    card_specs,
+    card_weights,
+    model_files,
+    task_choice,
+    training_process,
+)
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
 
@@ -35,6 +41,9 @@ RUNS = Path("runs")
 MOST_CLUSTERS = 256
 """The number of codes of int8: more are of no use."""
 LARGEST_BATCH = 65_536
+BACKBONE = "backbone"
+"""The demo weights of the network that a detector stands on, as --init names them; so is the
+argument of an architecture that names this network."""
 
 SCHEDULES = {
     schedule.name: schedule
@@ -111,6 +120,7 @@ class TrainConfig:
     cluster: int | None = None
     batch: int = 32
     seed: int = 0
+    task: str = ""
     unsafe: bool = False
     overrides: Overrides = Overrides()
 
@@ -133,10 +143,12 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         raise UsageError("--freeze keeps weights that --init brings", "give --init")
     chief = is_chief() if config.strategy == "multiworker" else True
     schedule = _schedule(config)
-    card = cards.load(config.arch or DEFAULT_ARCHITECTURE)
+    card = _card(config)
+    _check_task(card.task, config)
+    data = data_of_task(config.data, card.task)
     alpha = _alpha(card, config)
     spec = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
-    init, source, source_preprocessing = _init(config, card, spec, reporter)
+    init, source, source_preprocessing = _init(config, data, card, spec, reporter)
     base = config.overrides.over(source_preprocessing)
     if base is None:
         raise UsageError(
@@ -145,30 +157,17 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         )
     preprocessing.validate(base)
     labels = config.overrides.labels or ()
-    train_samples = dataset(config.data).open(
-        config.data, "train", resolution=spec.resolution, labels=labels
-    )
+    train_samples = dataset(data).open(data, "train", resolution=spec.resolution, labels=labels)
     classes = train_samples.classes
-    if not labelled_classes(train_samples):
-        raise InputError(
-            f"{config.data} has no class for each image",
-            "training needs the class of every image: put the images of each class into a folder",
-        )
-    if len(classes) < 2:
-        raise InputError(
-            f"{config.data} has training images of one class only, {classes[0]!r}",
-            "add images of another class",
-        )
+    _check_annotations(card.task, train_samples)
     spec = card_specs.spec(
         card, alpha=alpha, groups=config.groups, res=config.res, classes=len(classes)
     )
     spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(base, labels=classes))
-    held_samples = dataset(config.data).open(
-        config.data, "held", resolution=spec.resolution, labels=classes
-    )
-    require_two_classes(held_samples)
+    held_samples = dataset(data).open(data, "held", resolution=spec.resolution, labels=classes)
+    task_choice.require_classes(card.task, held_samples)
     reporter.say(
-        f"{config.data} has {len(train_samples)} images for training and "
+        f"{data} has {len(train_samples)} images for training and "
         f"{len(held_samples)} for validation"
     )
     teacher = _teacher(config, card, spec, reporter) if config.teacher else None
@@ -185,9 +184,10 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         strategy=config.strategy,
         prune=config.prune,
         cluster=config.cluster,
+        metric=TASKS.load(card.task).METRICS[0].name,
     )
     _check_settings(settings)
-    folder = config.out or RUNS / _name(f"{spec.name}_{Path(config.data).stem}")
+    folder = config.out or RUNS / _name(f"{spec.name}_{Path(data).stem}")
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
@@ -197,8 +197,8 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         records.refuse_irregular(folder / name)
     request = training_process.TrainingRequest(
         spec=spec,
-        train=_ref(config.data, "train", spec, train_samples.identity),
-        validation=_ref(config.data, "held", spec, held_samples.identity),
+        train=_ref(data, "train", spec, train_samples.identity),
+        validation=_ref(data, "held", spec, held_samples.identity),
         settings=settings,
         init=str(init) if init else None,
         teacher=teacher,
@@ -208,6 +208,76 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         tools=tools(),
     )
     return TrainingPlan(request, folder, chief)
+
+
+def _card(config: TrainConfig) -> ModelCard:
+    """The card of `--arch`, or the first one of `--task`; UsageError if they do not go together."""
+    if config.arch is None:
+        if config.task in ("", cards.load(DEFAULT_ARCHITECTURE).task):
+            return cards.load(DEFAULT_ARCHITECTURE)
+        TASKS.load(config.task)
+        fitting = _cards_of(config.task)
+        if not fitting:
+            trained = ", ".join(OBJECTIVES.names())
+            raise UsageError(
+                f"no model card is of the task {config.task}", f"networks are trained for {trained}"
+            )
+        return fitting[0]
+    card = cards.load(config.arch)
+    if config.task and config.task != card.task:
+        names = [fitting.name for fitting in _cards_of(config.task)]
+        raise UsageError(
+            f"the task of {card.name} is {card.task}, not {config.task}",
+            f"--arch {' or '.join(names)}" if names else "leave out --task",
+        )
+    return card
+
+
+def _cards_of(task: str) -> list[ModelCard]:
+    return [card for card in map(cards.load, cards.names()) if card.task == task]
+
+
+def _check_task(task: str, config: TrainConfig) -> None:
+    """UsageError for options that speak of a softmax, and InputError for a task without losses."""
+    if task not in OBJECTIVES.names():
+        raise InputError(f"networks of the task {task} are not trained here")
+    if task == "classification":
+        return
+    for option, is_given in (
+        ("--teacher", config.teacher is not None),
+        ("--label-smoothing", config.label_smoothing > 0),
+    ):
+        if is_given:
+            raise UsageError(f"{option} is for classifiers, the task is {task}", "leave it out")
+
+
+def _check_annotations(task: str, samples: Samples) -> None:
+    """InputError for data that does not say what the task learns from."""
+    classes, source = samples.classes, samples.source
+    if TASKS.load(task).ANNOTATION != "label":
+        needed = TASKS.load(task).ANNOTATION
+        if not any(getattr(samples.annotation(index), needed) for index in range(len(samples))):
+            kind = {"boxes": "boxes", "mask": "masks"}.get(needed, needed)
+            raise InputError(
+                f"{source} has no {kind}",
+                f"{task} is learnt from images with {kind} (docs/data.md)",
+            )
+        if needed == "mask" and len(classes) < 2:
+            raise InputError(
+                f"{source} does not name the classes of its masks",
+                "add classes.txt or give --labels FILE: one name a line, in the order of indices",
+            )
+        return
+    if not labelled_classes(samples):
+        raise InputError(
+            f"{source} has no class for each image",
+            "training needs the class of every image: put the images of each class into a folder",
+        )
+    if len(classes) < 2:
+        raise InputError(
+            f"{source} has training images of one class only, {classes[0]!r}",
+            "add images of another class",
+        )
 
 
 def _ref(source: str, split: Literal["train", "held"], spec: ModelSpec, identity: str) -> DataRef:
@@ -255,8 +325,8 @@ def _alpha(card: ModelCard, config: TrainConfig) -> float | None:
     """The requested alpha, or that of the initial weights."""
     if config.alpha is not None or not config.init:
         return config.alpha
-    if config.init == card_specs.DEMO:
-        return _widest_demo(card)
+    if config.init in (card_specs.DEMO, BACKBONE):
+        return _widest_demo(card if config.init == card_specs.DEMO else _backbone(card))
     folder = Path(config.init)
     if folder.is_dir():
         return runs.load(folder).spec.alpha
@@ -269,18 +339,18 @@ def _widest_demo(card: ModelCard) -> float | None:
 
 
 def _init(
-    config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Reporter
+    config: TrainConfig, data: str, card: ModelCard, spec: ModelSpec, reporter: Reporter
 ) -> tuple[Path | None, Weights | None, Preprocessing | None]:
     """The initial weights and the preprocessing of their images, None if it is not known."""
     own = dataclasses.replace(
         card.preprocessing,
         # The built-in images have no border to crop.
-        crop=1.0 if config.data == card_specs.DEMO else card.preprocessing.crop,
+        crop=1.0 if data in builtin_data.NAMES else card.preprocessing.crop,
     )
     if not config.init:
         return None, None, own
     path = Path(config.init)
-    if config.init not in (card_specs.DEMO, "imagenet"):
+    if config.init not in (card_specs.DEMO, BACKBONE, "imagenet"):
         if path.is_dir():
             run = runs.load(path)
             _same_network(run, spec, path)
@@ -293,11 +363,26 @@ def _init(
             )
         weights = Weights(records.file_name(path.name), file.sha256, False)
         return path, weights, None if file.content == "model" else own
-    weights_ = card_weights.weights(card, config.init, spec.alpha, spec.resolution[0], reporter)
+    kind, holder = config.init, card
+    if kind == BACKBONE:
+        kind, holder = card_specs.DEMO, _backbone(card)
+    elif kind == "imagenet" and card.weights.imagenet is None and BACKBONE in card.arguments:
+        holder = _backbone(card)
+    weights_ = card_weights.weights(holder, kind, spec.alpha, spec.resolution[0], reporter)
     return weights_.path, weights_.weights, own
 
 
+def _backbone(card: ModelCard) -> ModelCard:
+    """The card of the network that this one stands on; UsageError if it stands alone."""
+    if BACKBONE not in card.arguments:
+        raise UsageError(f"{card.name} has no backbone", "--init demo, imagenet, FILE or RUN")
+    return cards.load(str(card.arguments[BACKBONE]))
+
+
 def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
+    stands_on = spec.arguments.get(BACKBONE)
+    if (run.spec.card, run.spec.alpha) == (stands_on, spec.alpha):
+        return
     if (run.spec.architecture, run.spec.arguments) != (spec.architecture, spec.arguments):
         raise InputError(
             f"{path} holds a {run.spec.name}, which is no {spec.name}", "is it of another --alpha?"

@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core import inputs, leases, preprocessing, records, runs
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core.plugins import TASKS, dataset
 from mobiledeploy.core.ports import Reporter, Samples
 from mobiledeploy.core.types import (
+    Annotation,
     DataRef,
     Epoch,
     ModelSpec,
@@ -42,7 +43,7 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
-from mobiledeploy.steps import child_process
+from mobiledeploy.steps import child_process, evaluation_images
 from mobiledeploy.steps.child_process import Speaker
 
 WEIGHTS, LOG, TENSORBOARD, IMAGES = "weights.h5", "log.csv", "tensorboard", "images"
@@ -84,10 +85,14 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """Decoded images in a file: their `labels`, and the names of the skipped images."""
+    """Decoded images in a file: their `labels`, and the names of the skipped images.
+
+    `read` are their numbers in the data; empty where a label is all that the task learns from.
+    """
 
     labels: tuple[int, ...]
     skipped: tuple[str, ...]
+    read: tuple[int, ...] = ()
 
 
 class _Collector:
@@ -136,7 +141,7 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
         validation_images=len(held_set.labels),
         history=request.earlier.history if request.earlier else (),
         best=0,
-        top1=0.0,
+        top1=None,
         weights=WEIGHTS,
         dead_channels={},
         skipped=train.skipped + held_set.skipped,
@@ -152,12 +157,13 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
             history=history,
             best=best.number,
             top1=best.top1,
+            metrics=best.metrics,
             weights=loop.best_name(best.number),
             warnings=tuple(collector.warnings),
         )
         records.write_atomic(own / LOG, _log(history))
         records.write_atomic(own / runs.STATE / runs.RECORD, records.dumps(run))
-        collector.say(_line(history, request.settings.epochs))
+        collector.say(_line(history, request))
 
     warning = _stretched_schedule(request)
     if warning:
@@ -165,8 +171,14 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
     task = loop.TrainingTask(
         request.spec,
         request.settings,
-        loop.LabelledImages(images, np.array(train.labels, np.int64)),
-        loop.LabelledImages(held_pixels, np.array(held_set.labels, np.int64)),
+        loop.LabelledImages(
+            images, np.array(train.labels, np.int64), _annotations(request.train, request, train)
+        ),
+        loop.LabelledImages(
+            held_pixels,
+            np.array(held_set.labels, np.int64),
+            _annotations(request.validation, request, held_set),
+        ),
         init=Path(request.init) if request.init else None,
         teacher=request.teacher,
         state=own / runs.STATE,
@@ -189,6 +201,7 @@ def _finish(run: Run, weights_file: Path, folder: Path, chief: bool) -> Run:
         run,
         best=best.number,
         top1=best.top1,
+        metrics=best.metrics,
         weights=WEIGHTS,
         spec=dataclasses.replace(run.spec, weights=weights),
     )
@@ -204,13 +217,15 @@ def _check(
 ) -> None:
     """InputError for images that cannot train a network, a warning for too few images."""
     source, classes = request.train.source, request.train.labels
-    counts = np.bincount(train.labels, minlength=len(classes))
     if len(train.labels) < FEWEST_IMAGES or not held_set.labels:
         raise InputError(
             f"{source} has {len(train.labels)} readable images to train on and "
             f"{len(held_set.labels)} to judge by",
             f"at least {FEWEST_IMAGES} and 1 are needed",
         )
+    if request.spec.task != "classification":
+        return
+    counts = np.bincount(train.labels, minlength=len(classes))
     there = [name for name, count in zip(classes, counts, strict=True) if count]
     if len(there) < 2:
         raise InputError(
@@ -275,13 +290,18 @@ def _dead_channels(dead: dict[str, int], steps: int) -> NamedWarning:
     )
 
 
-def _line(history: Sequence[Epoch], epochs: int) -> str:
-    last = history[-1]
+def _line(history: Sequence[Epoch], request: TrainingRequest) -> str:
+    last, epochs = history[-1], request.settings.epochs
     remaining_s = (epochs - last.number) * sum(e.seconds for e in history) / len(history)
     ends = f"{remaining_s:.0f} s left" if remaining_s < 100 else f"{remaining_s / 60:.0f} min left"
+    accuracy = "" if last.accuracy is None else f"accuracy {last.accuracy:.3f}, "
+    figures = [
+        f"{metric.title} {last.figure(metric.name):.3f}"
+        for metric in TASKS.load(request.spec.task).METRICS[: 1 if accuracy else None]
+    ]
     return (
-        f"epoch {last.number} of {epochs}: loss {last.loss:.3f}, accuracy {last.accuracy:.3f}, "
-        f"validation top-1 {last.top1:.3f}, {last.images_per_second:.0f} images/s, {ends}"
+        f"epoch {last.number} of {epochs}: loss {last.loss:.3f}, {accuracy}"
+        f"validation {', '.join(figures)}, {last.images_per_second:.0f} images/s, {ends}"
     )
 
 
@@ -291,10 +311,14 @@ def _log(history: Sequence[Epoch]) -> str:
     The file is rewritten, so no epoch is twice.
     """
     out = io.StringIO()
-    names = [field.name for field in dataclasses.fields(Epoch)]
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    rows = []
+    for epoch in history:
+        row = {name: value for name, value in vars(epoch).items() if value is not None}
+        rows.append(row | dict(row.pop("metrics")))
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(out, list(names), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(dataclasses.asdict, history))
+    writer.writerows(rows)
     return out.getvalue()
 
 
@@ -317,10 +341,10 @@ def _prepare(
     path, record = folder / f"{key}.npy", folder / f"{key}.json"
     if not (record.is_file() and path.is_file()):
         samples = _open(ref)
-        _check_labels(samples, ref)
+        _check_labels(samples, ref, spec)
         with records.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            prepared = _decode(ref, spec.resolution, shape, samples, path, reporter)
+            prepared = _decode(ref, spec, shape, samples, path, reporter)
         records.write_atomic(record, records.dumps(prepared))
     prepared = records.loads(PreparedImages, inputs.read(record, inputs.RECORD), str(record))
     _say_skipped(prepared.skipped, ref, reporter)
@@ -335,12 +359,13 @@ def _prepare(
 
 def _decode(
     ref: DataRef,
-    resolution: tuple[int, int],
+    spec: ModelSpec,
     shape: Preprocessing,
     samples: Samples,
     path: Path,
     reporter: Reporter,
 ) -> PreparedImages:
+    resolution = spec.resolution
     size = (len(samples), *resolution, 3)
     needed_bytes, free_bytes = int(np.prod(size)), shutil.disk_usage(path.parent).free
     if needed_bytes > free_bytes:
@@ -354,16 +379,30 @@ def _decode(
     mapped = npy.open_memmap(part, mode="w+", dtype=np.uint8, shape=size)
     labels: list[int] = []
     skipped: list[str] = []
+    read: list[int] = []
     what = f"preparing {ref.split} images"
     for number, (indices, images, errors) in enumerate(_chunks(ref, samples, resolution, shape)):
         good = [index for index in indices if index not in errors]
         mapped[len(labels) : len(labels) + len(good)] = images
         labels += [samples.label(index) for index in good]
+        read += good
         skipped += [errors[index] for index in indices if index in errors]
         reporter.progress(what, min((number + 1) * CHUNK, len(samples)), len(samples))
     mapped.flush()
     records.put(part, path)
-    return PreparedImages(tuple(labels), tuple(skipped))
+    by_label = TASKS.load(spec.task).ANNOTATION == "label"
+    return PreparedImages(tuple(labels), tuple(skipped), () if by_label else tuple(read))
+
+
+def _annotations(
+    ref: DataRef, request: TrainingRequest, prepared: PreparedImages
+) -> tuple[Annotation, ...]:
+    """What is true of the prepared images, as the model sees them; masks at its resolution."""
+    samples, spec = _open(ref), request.spec
+    crop = spec.preprocessing.crop
+    return tuple(
+        evaluation_images.as_seen(samples, index, crop, spec.resolution) for index in prepared.read
+    )
 
 
 Chunk = tuple[range, NDArray[np.uint8], dict[int, str]]
@@ -434,7 +473,9 @@ def _open(ref: DataRef) -> Samples:
     )
 
 
-def _check_labels(samples: Samples, ref: DataRef) -> None:
+def _check_labels(samples: Samples, ref: DataRef, spec: ModelSpec) -> None:
+    if TASKS.load(spec.task).ANNOTATION != "label":
+        return
     without = sum(samples.label(index) < 0 for index in range(len(samples)))
     if without:
         raise InputError(

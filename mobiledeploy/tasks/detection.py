@@ -3,9 +3,9 @@
 The outputs are either of two forms.
 
 - **raw**: boxes [N, 4] and scores [N, C], in any order (if C is 4, boxes first). The boxes are
-  those of `core.types.Box` (left, top, right, bottom, as fractions of the input) and the scores are
-  from 0 to 1, without a class for the background: whoever knows the model's anchors has decoded
-  them. Non-maximum suppression is done here.
+  offsets from the anchors that the output has (`analysis.anchors`), or, without anchors, decoded:
+  those of `core.types.Box` (left, top, right, bottom, as fractions of the input). The scores are
+  from 0 to 1, without a class for the background. Non-maximum suppression is done here.
 - **TFLite_Detection_PostProcess**: boxes [N, 4] (top, left, bottom, right), classes [N], scores [N]
   and their number [1], in the order of that operator, which did the suppression. Classes count from
   0, without the background.
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mobiledeploy.analysis import anchors as anchors_
 from mobiledeploy.core import plugins, units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
@@ -171,6 +172,9 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     shapes = [output.shape for output in outputs]
     match shapes:
         case [(n, 4), (m, _)] | [(n, _), (m, 4)] if n == m:
+            counts = [end.anchors.count for end in outputs if end.anchors is not None]
+            if any(count != n for count in counts):
+                return f"it has {n} boxes, and its anchors are {counts[0]}"
             return ""
         case [(n, 4), (m,), (k,), () | (1,)] if n == m == k:
             return ""
@@ -186,7 +190,7 @@ def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     if len(outputs) == 2:
         raw_boxes, raw_scores = _parts(outputs, ends)
         boxes, classes, scores = _suppressed(
-            _upright(raw_boxes), np.asarray(raw_scores, np.float64)
+            _decoded(raw_boxes, ends), np.asarray(raw_scores, np.float64)
         )
     else:
         # The operator leaves whatever was in memory behind that number.
@@ -337,6 +341,14 @@ def _parts(arrays: Sequence[Array], ends: Sequence[ModelOutput]) -> tuple[Array,
     return (arrays[0], arrays[1]) if boxes_first else (arrays[1], arrays[0])
 
 
+def _decoded(boxes: ArrayLike, ends: Sequence[ModelOutput]) -> NDArray[np.float64]:
+    """Boxes [..., 4] of the raw form; those of anchors end where the image does."""
+    anchors = next((end.anchors for end in ends if end.anchors is not None), None)
+    if anchors is None:
+        return _upright(boxes)
+    return np.asarray(np.clip(anchors_.decoded(boxes, anchors), 0, 1), np.float64)
+
+
 def _upright(boxes: ArrayLike) -> NDArray[np.float64]:
     """Boxes whose right and bottom are not before their left and top."""
     table = np.asarray(boxes, np.float64)
@@ -400,7 +412,7 @@ def _raw_divergence(
     sides = (zip(*_parts(arrays, ends), strict=True) for arrays in (reference, outputs))
     for (boxes, scores), (other_boxes, other_scores) in zip(*sides, strict=True):
         nats = float(_ends.yes_divergences(scores, other_scores, sigmoid).sum())
-        moved = 1 - _paired_ious(_upright(boxes), _upright(other_boxes))
+        moved = 1 - _paired_ious(_decoded(boxes, ends), _decoded(other_boxes, ends))
         result.append(nats + float(np.sum(np.max(scores, axis=1) * moved)))
     return np.array(result, np.float64)
 

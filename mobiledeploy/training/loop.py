@@ -1,6 +1,8 @@
-"""The training loop: labelled uint8 images and a network in, trained weights out.
+"""The training loop: annotated uint8 images and a network in, trained weights out.
 
-It is tf_keras's own `fit` over tf.data under a tf.distribute strategy.
+It is tf_keras's own `fit` over tf.data under a tf.distribute strategy. What a network of a task
+learns from, and by which loss, says the task's file of `objectives/`; how good it is, that of
+`tasks/`.
 
 It adds three things: every epoch ends in a checkpoint, from which a later process can resume;
 order, augmentation and dropout of an epoch depend only on the seed and its number, so that a
@@ -11,11 +13,12 @@ kept weights.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +29,16 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from mobiledeploy.core import inputs, records, runs
+from mobiledeploy.core import detectors, inputs, records, runs
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, source_of
+from mobiledeploy.core.plugins import ARCHITECTURES, COMPRESSIONS, OBJECTIVES, TASKS, source_of
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
+    Annotation,
     Epoch,
     Model,
     ModelSpec,
+    Prediction,
     Preprocessing,
     Schedule,
     Source,
@@ -89,10 +94,19 @@ SECONDS_BETWEEN_NEWS = 0.2
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """uint8 [N, H, W, 3] in the model's channel order (memory-mapped or not), int64 labels [N]."""
+    """uint8 [N, H, W, 3] in the model's channel order (memory-mapped or not), int64 labels [N].
+
+    `annotations` are those of the images as the model sees them, for a task that needs more than
+    labels; else they are empty.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    annotations: tuple[Annotation, ...] = ()
+
+    def truth(self) -> tuple[Annotation, ...]:
+        """What is true of each image."""
+        return self.annotations or tuple(Annotation(int(label)) for label in self.labels)
 
 
 @dataclass(frozen=True)
@@ -188,14 +202,15 @@ def best_name(epoch: int) -> str:
 def build(task: TrainingTask, steps: int, reporter: Reporter) -> tf_keras.Model:
     """The network for the training: its initial weights, frozen parts, moving statistics."""
     network = _architecture(task.spec, task.spec.classes)
-    if task.init is None:
+    loaded: Collection[str] = ()
+    if task.init is None or task.spec.task != "classification":
         _initialise(network, task.settings.seed)
-    else:
-        load(network, task.spec, task.init, reporter)
+    if task.init is not None:
+        loaded = load(network, task.spec, task.init, reporter)
     if task.settings.frozen:
         for layer in network.layers:
             # A frozen batch normalisation works as in inference.
-            layer.trainable = layer is _classifier(network)
+            layer.trainable = layer.name not in loaded
     momentum = bounded_momentum(task.settings.schedule.bn_momentum, task.settings.epochs * steps)
     for layer in network.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
@@ -240,16 +255,29 @@ def bounded_momentum(momentum: float, steps: int) -> float:
     return min(momentum, 1 - 1 / memory)
 
 
-def load(network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporter) -> None:
+def load(
+    network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporter
+) -> frozenset[str]:
     """Sets `network`'s weights from a Keras 2 HDF5 file, by layer name.
 
     The classifier stays unchanged if the file has another number of classes; that is reported.
-    InputError if anything else does not fit.
+    A network of another task takes what the file has for its layers, as that of a classifier for a
+    detector's backbone.
+
+    Returns:
+        The names of the layers that keep their weights where only the rest is trained: all but the
+        classifier.
+
+    Raises:
+        InputError: the file does not fit.
     """
+    if spec.task != "classification":
+        return _load_shared(network, spec, path, reporter)
+    kept = frozenset(x.name for x in network.layers if x is not _classifier(network))
     classes = _classes(path)
     if classes in (None, spec.classes):
         keras2.load_weights(network, path, alpha=spec.alpha)
-        return
+        return kept
     twin = _architecture(spec, classes)
     keras2.load_weights(twin, path, alpha=spec.alpha)
     for layer in network.layers:
@@ -259,6 +287,21 @@ def load(network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporte
         f"{path.name} has {classes} classes, the data {spec.classes}: "
         f"{_classifier(network).name} starts from new weights"
     )
+    return kept
+
+
+def _load_shared(
+    network: tf_keras.Model, spec: ModelSpec, path: Path, reporter: Reporter
+) -> frozenset[str]:
+    """Sets the weights of the layers that the file has too, with as many numbers."""
+    loaded = keras2.load_shared(network, path, alpha=spec.alpha)
+    new = [x.name for x in network.layers if x.weights and x.name not in loaded]
+    if new:
+        reporter.say(
+            f"{len(loaded)} layers start from {path.name}, {len(new)} from new weights: "
+            f"{', '.join(new[:3])}{' ...' if len(new) > 3 else ''}"
+        )
+    return loaded
 
 
 def dead_channels(
@@ -283,8 +326,10 @@ def dead_channels(
 
     lows: list[Any] = [np.inf] * len(layers)
     highs: list[Any] = [-np.inf] * len(layers)
-    few = LabelledImages(examples.images[:DEAD_IMAGES], examples.labels[:DEAD_IMAGES])
-    for batch, _ in validation_batches(few, preprocessing, network.output_shape[-1]):
+    few = examples.images[:DEAD_IMAGES]
+    for start in range(0, len(few), JUDGED_AT_ONCE):
+        pixels = tf.cast(np.asarray(few[start : start + JUDGED_AT_ONCE]), tf.float32)
+        batch = _scale(pixels, preprocessing)
         for index, (low, high) in enumerate(extremes(batch)):
             lows[index] = np.minimum(lows[index], low)
             highs[index] = np.maximum(highs[index], high)
@@ -314,8 +359,7 @@ def _behind(layer: Any) -> Any:
 
 def batches(
     examples: LabelledImages,
-    preprocessing: Preprocessing,
-    classes: int,
+    spec: ModelSpec,
     settings: TrainingSettings,
     *,
     first: int = 0,
@@ -326,16 +370,18 @@ def batches(
 
     Args:
         examples: all of them, on every worker.
-        preprocessing: how pixels are scaled.
-        classes: width of the one-hot labels.
+        spec: the network, its task and how pixels are scaled.
         settings: seed, batch and number of epochs.
         first: the first epoch.
         pipeline: (index, number) of the input pipelines; each worker has its own.
         replicas: the number of replicas over all pipelines; each gets its part of a batch.
 
     Returns:
-        (float32 [batch / replicas, H, W, 3], float32 [batch / replicas, classes]).
+        (float32 [batch / replicas, H, W, 3], what the objective of the task compares the outputs
+        with; for classification float32 [batch / replicas, classes]).
     """
+    objective = OBJECTIVES.load(spec.task)
+    fetch = _fetcher(examples, objective.targets(examples, spec))
     count = len(examples.labels)
     batch = min(settings.batch, count)
     steps = steps_per_epoch(count, batch)
@@ -355,11 +401,12 @@ def batches(
         keys = number * steps * replicas + tf.reshape(turns, [-1])
         return tf.data.Dataset.from_tensor_slices((parts, keys))
 
-    def augment(indices: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _fetch(examples, indices)
+    def augment(indices: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        images, targets = fetch(indices)
         seed = tf.stack([tf.constant(settings.seed, tf.int64), key])
-        images = _augment(images, seed, batch // replicas)
-        return _scale(images, preprocessing), tf.one_hot(labels, classes)
+        pixels, places = _augment(images, seed, batch // replicas)
+        truth = objective.encoded(objective.moved(targets, places), spec)
+        return _scale(pixels, spec.preprocessing), truth
 
     epochs = tf.data.Dataset.range(first, settings.epochs)
     return _alone(
@@ -369,34 +416,52 @@ def batches(
     )
 
 
-def validation_batches(
-    examples: LabelledImages, preprocessing: Preprocessing, classes: int
-) -> tf.data.Dataset:
+def validation_batches(examples: LabelledImages, spec: ModelSpec) -> tf.data.Dataset:
     """All images once, in their order, scaled as in `core.preprocessing.prepare`."""
+    objective = OBJECTIVES.load(spec.task)
+    fetch = _fetcher(examples, objective.targets(examples, spec))
 
-    def plain(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _fetch(examples, indices)
-        return _scale(tf.cast(images, tf.float32), preprocessing), tf.one_hot(labels, classes)
+    def plain(indices: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        images, targets = fetch(indices)
+        pixels = _scale(tf.cast(images, tf.float32), spec.preprocessing)
+        return pixels, objective.encoded(targets, spec)
 
     indices = tf.data.Dataset.range(len(examples.labels)).batch(JUDGED_AT_ONCE)
     return _alone(indices.map(plain, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2))
 
 
-def _fetch(examples: LabelledImages, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """uint8 [B, H, W, 3] and int64 [B] from the mapped file."""
-    images = tf.numpy_function(
-        lambda rows: np.asarray(examples.images[rows]), [indices], tf.uint8, stateful=False
-    )
-    images.set_shape((indices.shape[0], *examples.images.shape[1:]))
-    return images, tf.gather(tf.constant(examples.labels), indices)
+def _fetcher(
+    examples: LabelledImages, targets: Sequence[npt.NDArray[Any]]
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tuple[tf.Tensor, ...]]]:
+    """Indices [B] -> uint8 [B, H, W, 3] from the mapped file, and a part [B, ...] of each target.
+
+    The arrays are read in Python: a graph holds 2 GB of constants at most.
+    """
+    arrays = (examples.images, *targets)
+
+    def read(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+        return [np.asarray(array[rows]) for array in arrays]
+
+    def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        types = [tf.as_dtype(array.dtype) for array in arrays]
+        images, *parts = tf.numpy_function(read, [indices], types, stateful=False)
+        for part, array in zip((images, *parts), arrays, strict=True):
+            part.set_shape((indices.shape[0], *array.shape[1:]))
+        return images, tuple(parts)
+
+    return fetch
 
 
-def _augment(images: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Windows of the images, half of them mirrored, with changed light: float32 in [0, 255]."""
+def _augment(images: tf.Tensor, seed: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Windows of the images, half of them mirrored, with changed light, and where they are.
+
+    float32 in [0, 255], and the windows as `windows.places` gives them.
+    """
     dice = tf.random.stateless_uniform((6, count), seed)
-    pixels = windows.random_windows(images, dice[:4], SMALLEST_CROP)
+    places = windows.places(dice[:4], SMALLEST_CROP)
+    pixels = windows.cut(images, places)
     light = (2 * dice[4:] - 1)[:, :, None, None, None] * JITTER
-    return tf.clip_by_value(pixels * (1 + light[0]) + light[1] * 255, 0, 255)
+    return tf.clip_by_value(pixels * (1 + light[0]) + light[1] * 255, 0, 255), places
 
 
 def _scale(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
@@ -592,11 +657,13 @@ def _learner(task: TrainingTask, network: tf_keras.Model, steps: int) -> _Learne
     if task.teacher:
         learner.ask = _teacher(task.teacher, task.spec)
         hard = 1 - SOFT_SHARE
+    objective = OBJECTIVES.load(task.spec.task)
+    losses = list(objective.losses(settings))
     learner.compile(
         optimizer,
-        loss=tf_keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-        loss_weights=[hard],
-        metrics=[tf_keras.metrics.CategoricalAccuracy(name="accuracy")],
+        loss=losses,
+        loss_weights=[hard] * len(losses),
+        metrics=list(objective.figures()),
     )
     return learner
 
@@ -680,8 +747,7 @@ def _fit(
     def pipeline(context: Any) -> tf.data.Dataset:
         return batches(
             task.train,
-            task.spec.preprocessing,
-            task.spec.classes,
+            task.spec,
             task.settings,
             first=first_epoch,
             pipeline=(context.input_pipeline_id, context.num_input_pipelines),
@@ -725,10 +791,7 @@ class _Keeper(tf_keras.callbacks.Callback):
         self._checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
         # A copy with its own variables: outside of a strategy, every worker can read and save them.
         self._best_network = _architecture(task.spec, task.spec.classes)
-        self._judge = tf.function(_judgement(self._best_network))
-        self._validation = validation_batches(
-            task.validation, task.spec.preprocessing, task.spec.classes
-        )
+        self._judge = _Judge(task, self._best_network)
         folder = task.tensorboard
         self._events = tf.summary.create_file_writer(str(folder)) if folder else None
         self._epoch_start = self._last_report = 0.0
@@ -762,20 +825,18 @@ class _Keeper(tf_keras.callbacks.Callback):
                 "or --schedule finetune",
             )
         self._take()
-        sums = np.zeros(2)
-        for images, labels in self._validation:
-            sums += np.asarray(self._judge(images, labels))
-        validation_loss, top1 = sums / len(self._task.validation.labels)
+        validation_loss, metrics = self._judge.figures()
         image_count = self._steps * min(self._task.settings.batch, len(self._task.train.labels))
         result = Epoch(
             number=number,
             loss=float(logs["loss"]),
-            accuracy=float(logs["accuracy"]),
-            validation_loss=float(validation_loss),
-            top1=float(top1),
+            accuracy=float(logs["accuracy"]) if "accuracy" in logs else None,
+            validation_loss=validation_loss,
+            top1=metrics.get("top1"),
             learning_rate=float(tf_keras.backend.get_value(self._optimizer.learning_rate)),
             seconds=seconds,
             images_per_second=image_count / seconds,
+            metrics=metrics,
         )
         history = (*self.history, result)
         if runs.best(history, self._task.settings) is result:
@@ -807,16 +868,43 @@ class _Keeper(tf_keras.callbacks.Callback):
                 path.unlink()
 
 
-def _judgement(network: tf_keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """(images, one-hot labels) -> sums over the batch: [cross-entropy, correct answers]."""
+class _Judge:
+    """A network on the validation images: the plain loss, and the figures of its task."""
 
-    def judge(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        scores = network(images, training=False)
-        losses = tf_keras.losses.categorical_crossentropy(labels, scores)
-        hits = tf_keras.metrics.categorical_accuracy(labels, scores)
-        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(hits)])
+    def __init__(self, task: TrainingTask, network: tf_keras.Model) -> None:
+        self._task = TASKS.load(task.spec.task)
+        self._truth = task.validation.truth()
+        self._batches = validation_batches(task.validation, task.spec)
+        anchors = detectors.anchors_of(task.spec)
+        self._ends = detectors.with_anchors(keras2.outputs(network), anchors)
+        plain = dataclasses.replace(task.settings, label_smoothing=0.0)
+        losses = OBJECTIVES.load(task.spec.task).losses(plain)
 
-    return judge
+        def ask(images: tf.Tensor, truth: Any) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            outputs = tf.nest.flatten(network(images, training=False))
+            pairs = zip(losses, tf.nest.flatten(truth), outputs, strict=True)
+            return tf.add_n([tf.reduce_sum(loss(y, answer)) for loss, y, answer in pairs]), outputs
+
+        self._ask = tf.function(ask)
+
+    def figures(self) -> tuple[float, dict[str, float]]:
+        """The mean loss of an image, and the task's metrics by name."""
+        loss = 0.0
+        predictions: list[Prediction] = []
+        for images, truth in self._batches:
+            part, outputs = self._ask(images, truth)
+            loss += float(part)
+            arrays = [output.numpy() for output in outputs]
+            predictions += [
+                dataclasses.replace(
+                    self._task.decode(sample, self._ends), sample=str(number).zfill(9)
+                )
+                for number, sample in enumerate(zip(*arrays, strict=True), len(predictions))
+            ]
+        metrics = self._task.metrics(predictions, self._truth)
+        # Without a single annotation of a class a mean is not a number.
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        return loss / len(self._truth), finite
 
 
 def _write_events(writer: tf.summary.SummaryWriter, epoch: Epoch) -> None:
@@ -825,7 +913,7 @@ def _write_events(writer: tf.summary.SummaryWriter, epoch: Epoch) -> None:
         plugin_data={"plugin_name": "scalars"}, data_class="DATA_CLASS_SCALAR"
     )
     with writer.as_default(step=epoch.number):
-        for name, value in vars(epoch).items():
+        for name, value in (vars(epoch) | dict(epoch.metrics)).items():
             if isinstance(value, float):
                 tf.summary.write(name, tf.constant(value), metadata=scalars)
     writer.flush()

@@ -20,6 +20,7 @@ from typing import Literal
 from mobiledeploy.core import artifacts, records, runs, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
+from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import ChannelOrder, Resize, Run
 from mobiledeploy.steps import arguments, child_process
@@ -39,14 +40,25 @@ class TrainResult(Record):
     def tables(self) -> tuple[Table, ...]:
         """Ten epochs at most, with the first, the last and the best."""
         run = self.run
-        headers = ("epoch", "loss", "accuracy", "validation loss", "validation top-1", "images/s")
+        judged = TASKS.load(run.spec.task).METRICS
+        # A classifier's top-5 has no column: its accuracy in training is compared with top-1.
+        is_classifier = run.spec.task == "classification"
+        shown = judged[:1] if is_classifier else judged
+        headers = (
+            "epoch",
+            "loss",
+            *(("accuracy",) if is_classifier else ()),
+            "validation loss",
+            *(f"validation {metric.title}" for metric in shown),
+            "images/s",
+        )
         rows = tuple(
             (
                 f"{epoch.number} (kept)" if epoch.number == run.best else str(epoch.number),
                 f"{epoch.loss:.3f}",
-                units.percent(epoch.accuracy),
+                *((units.percent(epoch.accuracy),) if is_classifier else ()),
                 f"{epoch.validation_loss:.3f}",
-                units.percent(epoch.top1),
+                *(units.metric(epoch.figure(metric.name), metric.unit) for metric in shown),
                 f"{epoch.images_per_second:.0f}",
             )
             for epoch in (run.history[i] for i in _some(len(run.history), run.best - 1))
@@ -80,6 +92,7 @@ def train(
     cluster: int | None = None,
     batch: int = 32,
     seed: int = 0,
+    task: str | None = None,
     unsafe: bool = False,
     input_range: tuple[float, float] | None = None,
     mean: Triple | None = None,
@@ -92,9 +105,10 @@ def train(
 ) -> TrainResult:
     """Trains or fine-tunes a network; the same call resumes an interrupted training.
 
-    The kept weights are those of the epoch with the best top-1 on the validation images (with
-    `ema`, the averaged weights of that epoch). So this top-1 is a little too good; only images that
-    took no part show how good the network is. `export` takes the folder as its model.
+    The kept weights are those of the epoch with the best top-1 on the validation images, or the
+    best mAP of a detector (with `ema`, the averaged weights of that epoch). So this figure is a
+    little too good; only images that took no part show how good the network is. `export` takes the
+    folder as its model.
 
     Example:
         >>> done = md.train(alpha=0.25, res=96, init="demo", data="photos")
@@ -105,12 +119,14 @@ def train(
         alpha: the width multiplier, above 0.
         groups: the groups of the pointwise convolutions (ShuffleNet).
         res: height and width of the input, in pixels.
-        data: labelled images: a folder with a folder of images per class, optionally inside `train`
-            and `validation`; an .npz; or `demo`.
+        data: annotated images: for a classifier a folder with a folder of images per class,
+            optionally inside `train` and `validation`; an .npz; COCO's .json for a detector; or
+            `demo`, the built-in ones for the task.
         epochs: the number of epochs; the default is the schedule's.
         out: the run's folder; the default is runs/<arch>_<alpha>_<res>_<data>.
         init: initial weights: `demo`, `imagenet`, a file, or a run's folder; the default is random.
-        freeze: trains the classifier only.
+            `backbone` is the demo weights of the classifier that a detector stands on.
+        freeze: trains only what `init` did not bring, or the classifier.
         schedule: `paper`, `v2` or `finetune`; the default is paper, or finetune with `init`.
         teacher: a trained model for distillation: as `init`, or a Keras model or SavedModel.
         strategy: the strategy of tf.distribute; multiworker reads TF_CONFIG.
@@ -120,6 +136,7 @@ def train(
         cluster: trains with so many different weights per layer.
         batch: images per step; the learning rate grows with it.
         seed: the seed of weights, order and augmentation.
+        task: `classification` or `detection`; the default is that of `arch`.
         unsafe: opens a teacher even if it can run its own code.
         input_range: (low, high), the values for pixels 0 and 255. The defaults of this and the next
             six are those of `init`, or the card's.
@@ -159,6 +176,7 @@ def train(
         cluster=cluster,
         batch=batch,
         seed=seed,
+        task=task or "",
         unsafe=unsafe,
         overrides=arguments.overrides(input_range, mean, std, channels, resize, crop, labels),
     )

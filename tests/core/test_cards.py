@@ -99,6 +99,7 @@ def test_an_unknown_name_gets_a_suggestion(config):
         ("resolution = 160", "resolution = 16", "defaults.resolution"),
         ("resolution = 160", "resolution = 160\nresolutoin = 1", "resolutoin"),
         ("[32, 1024]", "[1024, 32]", "limits.resolution"),
+        ('title = "Tiny"', 'title = "Tiny"\ntask = "portraits"', "task"),
         ("[32, 1024]", "[32]", "limits.resolution"),
         ("[-1, 1]", "[1, -1]", "preprocessing"),
         ('"rgb"', '"grb"', "preprocessing.channels"),

@@ -105,7 +105,7 @@ every_case = pytest.mark.parametrize(
     ("name", "make"), CASES, ids=[f"{name}-{make.__name__}" for name, make in CASES]
 )
 # The built-in images are drawn, and golden samples are files that mobiledeploy made.
-OTHERS = {"golden", "shapes"}
+OTHERS = {"golden", "scenes", "shapes"}
 
 
 def test_every_data_set_is_tested():

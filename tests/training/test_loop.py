@@ -228,7 +228,7 @@ def test_a_teacher_is_approached(tmp_path: Path) -> None:
     loop.save_weights(teacher, tmp_path / "teacher.h5")
     wide = dataclasses.replace(spec(alpha=1.0), name="teacher")
     held_back = examples(12, seed=1)
-    batch = next(iter(loop.validation_batches(held_back, spec().preprocessing, 2)))[0]
+    batch = next(iter(loop.validation_batches(held_back, spec())))[0]
 
     quick = dataclasses.replace(SETTINGS.schedule, learning_rate=0.1)
     changes = dataclasses.replace(SETTINGS, epochs=6, schedule=quick)
@@ -287,7 +287,7 @@ def test_moving_averages_forget_within_the_run(momentum: float, steps: int, boun
 
 def taken(first: int, epochs: int, **others: object) -> list[tuple[np.ndarray, np.ndarray]]:
     changes = dataclasses.replace(SETTINGS, epochs=epochs, seed=3)
-    data = loop.batches(examples(20), spec().preprocessing, 2, changes, first=first, **others)
+    data = loop.batches(examples(20), spec(), changes, first=first, **others)
     return [(images.numpy(), labels.numpy()) for images, labels in data]
 
 
@@ -333,7 +333,9 @@ def test_pixels_are_scaled_as_in_use(
 ) -> None:
     message = Preprocessing((low, low + width), mean=mean, std=std)
     some = examples(3)
-    ((images, _),) = loop.validation_batches(some, message, 2)
+    ((images, _),) = loop.validation_batches(
+        some, dataclasses.replace(spec(), preprocessing=message)
+    )
     for image, pixels in zip(images.numpy(), some.images, strict=True):
         np.testing.assert_allclose(
             image, preprocessing.prepare(pixels, message, SIZE), rtol=1e-5, atol=1e-5 * (width + 8)
