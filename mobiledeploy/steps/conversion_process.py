@@ -27,7 +27,7 @@ from mobiledeploy.core.plugins import (
     missing,
     source_of,
 )
-from mobiledeploy.core.ports import OpenedModel, Reporter
+from mobiledeploy.core.ports import ExactPass, OpenedModel, Reporter
 from mobiledeploy.core.types import (
     DataRef,
     Failed,
@@ -39,6 +39,7 @@ from mobiledeploy.core.types import (
     QuantizedGraph,
     Recipe,
     RecipeAlternative,
+    ShrunkLayer,
     Signature,
     Source,
 )
@@ -68,6 +69,7 @@ class ConversionRequest:
     stop the others: it is in `ConversionSummary.failed` if `strict`, else left out with a warning.
     `keep_float` are layers that integer files compute in float. An interrupted training leaves its
     parts in the folder `unfinished`, and the next training resumes there; "" for no lasting folder.
+    `shrink` leaves out what no answer depends on.
     """
 
     source: Source
@@ -81,6 +83,7 @@ class ConversionRequest:
     keep_float: tuple[str, ...] = ()
     unfinished: str = ""
     classes: int = 0
+    shrink: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class ConversionSummary:
 
     `spec` is that of the request with what the model itself says. `reference` is a row for each
     golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
-    name and could not be made.
+    name and could not be made. `shrunk` are the layers that lost filters in every file.
     """
 
     spec: ModelSpec
@@ -113,6 +116,7 @@ class ConversionSummary:
     calibration_images: int
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
+    shrunk: tuple[ShrunkLayer, ...] = ()
 
 
 def produce(
@@ -300,6 +304,9 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
         _warn_range(model, spec, samples, speak)
     # All files are made from that; the weights of a large network need not be in memory twice.
     del model
+    shrunk: tuple[ShrunkLayer, ...] = ()
+    if request.shrink:
+        floats, shrunk = _simplified(floats, signature)
     press = _Press(request, spec, signature, floats, samples, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
@@ -316,7 +323,26 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed)))
+    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed), shrunk))
+
+
+def _simplified(floats: bytes, signature: Signature) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
+    """The float TFLite after every exact pass, and the layers that lost filters."""
+    extents = _extents(signature)
+    shrunk: tuple[ShrunkLayer, ...] = ()
+    for _, one in PASSES.each():
+        if isinstance(one, ExactPass):
+            floats, layers = one.simplify(floats, extents)
+            shrunk += layers
+    return floats, shrunk
+
+
+def _extents(signature: Signature) -> list[tuple[float, float] | None]:
+    """The smallest and the largest value of each input, None of one that is no image."""
+    return [
+        None if end.preprocessing is None else preprocessing.extent(end.preprocessing)
+        for end in signature.inputs
+    ]
 
 
 def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signature:
@@ -528,11 +554,7 @@ class _Press:
                 graphs[names] = quantized.start(floats, recipe, self.request.io, images, keep_float)
             if self.request.io == "uint8":
                 # Code p must be pixel p, also if no calibration image has such pixels.
-                extents = [
-                    None if end.preprocessing is None else preprocessing.extent(end.preprocessing)
-                    for end in self.signature.inputs
-                ]
-                graphs[names] = quantized.spanning(graphs[names], extents)
+                graphs[names] = quantized.spanning(graphs[names], _extents(self.signature))
         return graphs[names]
 
 
