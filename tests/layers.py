@@ -93,6 +93,10 @@ class Network:
             fusedActivationFunction=ACTIVATIONS[activation],
         )
 
+    def prelu(self, x):
+        slopes = self.random.uniform(-0.5, 1, (1, 1, self.lite.shape(x)[-1])).astype(np.float32)
+        return self.lite.op("PRELU", [x, self.lite.constant(slopes)], self.lite.shape(x))
+
     def concatenation(self, *tensors):
         shape = self.lite.shape(tensors[0])
         channels = sum(self.lite.shape(x)[-1] for x in tensors)

@@ -66,7 +66,7 @@ _SAME_VALUES = (
     *("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "MIRROR_PAD"),
 )
 """Operators whose values lie between those of their input's channel; PAD adds zeros."""
-_PAIRWISE = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
+_PAIRWISE = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "PRELU")
 
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -94,10 +94,11 @@ def simplify(
     """
     graph = Graph(floats)
     channels = _Channels(graph, extents)
-    left_out = _rounded(channels, _dead(channels))
+    dead = _dead(channels)
+    left_out = _rounded(channels, dead)
     if not left_out.any():
         return floats, ()
-    shrunk = _shrink(graph, channels, left_out)
+    shrunk = _shrink(graph, channels, dead, left_out)
     return graph.pack(), shrunk
 
 
@@ -105,14 +106,14 @@ def simplify(
 class _Reader:
     """A layer that weighs the channels of its input.
 
-    `weighs` [O, I] are the sums of the magnitudes of its weights; `columns` are the input channels
-    of its weights' last axis; `borders` says whether its windows see zeros around the image.
+    `weighs` [O, I] says where its weights are not all zero; `columns` are the input channels of its
+    weights' last axis; `borders` says whether its windows see zeros around the image.
     """
 
     op: Any
     source: int
     target: int
-    weighs: Doubles
+    weighs: Flags
     columns: Integers
     borders: bool
 
@@ -222,8 +223,7 @@ class _Channels:
         borders = not dense and matrices.pads(op, weights.shape[1:3])
         low, high = self._around(source, borders)
         columns = np.arange(weights.shape[-1]) % channels
-        flat = weights.reshape(len(weights), -1, channels)
-        up, down = np.maximum(flat, 0).sum(axis=1), np.minimum(flat, 0).sum(axis=1)
+        up, down = _signed_sums(weights.reshape(len(weights), -1, channels))
         with np.errstate(invalid="ignore", over="ignore"):
             self._bound(
                 target,
@@ -231,7 +231,8 @@ class _Channels:
                 bias + up @ high + down @ low,
                 self.graph.activation(op),
             )
-        self.readers.append(_Reader(op, source, target, up - down, columns, borders))
+        weighs = (up != 0) | (down != 0)
+        self.readers.append(_Reader(op, source, target, weighs, columns, borders))
         return True
 
     def _depthwise(self, op: Any, source: int, target: int) -> bool:
@@ -245,10 +246,7 @@ class _Channels:
             side.repeat(times)
             for side in self._around(source, matrices.pads(op, weights.shape[1:3]))
         )
-        up, down = (
-            np.maximum(weights, 0).sum(axis=(0, 1, 2)),
-            np.minimum(weights, 0).sum(axis=(0, 1, 2)),
-        )
+        up, down = (side[0] for side in _signed_sums(weights.reshape(1, -1, outputs)))
         self._bound(
             target,
             bias + up * low + down * high,
@@ -258,7 +256,7 @@ class _Channels:
         self._pairs.append((self.slots[source].repeat(times), self.slots[target]))
         return True
 
-    def _weights(self, op: Any, target: int) -> tuple[Doubles | None, Doubles]:
+    def _weights(self, op: Any, target: int) -> tuple[Array | None, Doubles]:
         """The weights and the bias [O], zeros without one; no weights if either is computed."""
         bias = np.zeros(len(self.slots[target]))
         place = int(op.inputs[2]) if len(op.inputs) > 2 else -1
@@ -270,7 +268,7 @@ class _Channels:
             if values is None or values.shape != bias.shape:
                 return None, bias
             bias = values.astype(np.float64)
-        return weights.astype(np.float64), bias
+        return weights, bias
 
     def _around(self, source: int, borders: bool) -> tuple[Doubles, Doubles]:
         """The bounds of what a window sees."""
@@ -358,6 +356,13 @@ class _Channels:
         elif kind == "MUL":
             ends = np.broadcast_arrays(a * c, a * d, b * c, b * d)
             low, high = np.min(ends, axis=0), np.max(ends, axis=0)
+        elif kind == "PRELU":
+            ends = np.broadcast_arrays(*(_leaky(x, slope) for x in (a, b) for slope in (c, d)))
+            low, high = np.min(ends, axis=0), np.max(ends, axis=0)
+            crosses = (a < 0) & (b > 0)
+            low, high = (
+                np.where(crosses, of(x, 0), x) for of, x in ((np.minimum, low), (np.maximum, high))
+            )
         else:
             of = np.maximum if kind == "MAXIMUM" else np.minimum
             low, high = of(a, c), of(b, d)
@@ -433,7 +438,7 @@ def _dead(channels: _Channels) -> Flags:
             slots, answers = channels.slots[reader.source], channels.slots[reader.target]
             # A constant needs no weights.
             counts = ~dead[channels.tied[answers]] & ~channels.constant[answers]
-            weighed = (reader.weighs[counts] != 0).any(axis=0)
+            weighed = reader.weighs[counts].any(axis=0)
             taken = channels.zero if reader.borders else channels.constant
             needed[channels.tied[slots[weighed & ~taken[slots]]]] = True
         if (dead == ~needed).all():
@@ -464,10 +469,11 @@ def _rounded(channels: _Channels, dead: Flags) -> Flags:
     return left_out
 
 
-def _shrink(graph: Graph, channels: _Channels, left_out: Flags) -> tuple[ShrunkLayer, ...]:
+def _shrink(
+    graph: Graph, channels: _Channels, dead: Flags, left_out: Flags
+) -> tuple[ShrunkLayer, ...]:
     """Changes the graph; returns the layers that weigh channels and lost filters."""
     kept = {index: ~left_out[channels.tied[slots]] for index, slots in channels.slots.items()}
-    dead = _dead(channels)
     readers = {id(reader.op): reader for reader in channels.readers}
     shrunk = []
     for op in graph.ops:
@@ -502,24 +508,24 @@ def _shrink_weights(
     """Leaves out filters of a layer, and what it weighs of channels that are left out."""
     op, target, source = reader.op, reader.target, reader.source
     answers, slots = channels.slots[target], channels.slots[source]
-    weights = graph.constant_values(int(op.inputs[1])).astype(np.float64)
+    inputs, outputs = kept[source], kept[target]
+    idle = channels.constant[answers] | dead[channels.tied[answers]]
+    if inputs.all() and outputs.all() and not idle.any():
+        return
+    weights = graph.constant_values(int(op.inputs[1]))
     place = int(op.inputs[2]) if len(op.inputs) > 2 else -1
     bias = np.zeros(len(answers)) if place < 0 else graph.constant_values(place).astype(np.float64)
-    inputs, outputs = kept[source], kept[target]
-    gone = ~inputs
-    taken = channels.zero if reader.borders else channels.constant
-    values = np.where(gone & taken[slots] & ~channels.zero[slots], channels.middle[slots], 0)
-    bias = bias + weights.reshape(len(bias), -1) @ np.tile(values, weights[0].size // len(values))
-    # A filter that answers a constant, or nobody, and still stays: any value that it can have.
-    quiet_ = channels.constant[answers] | dead[channels.tied[answers]]
+    taken = ~inputs & channels.constant[slots] & ~channels.zero[slots]
+    if taken.any():
+        places = np.flatnonzero(taken[reader.columns])
+        own = weights[..., places].astype(np.float64).reshape(len(bias), -1, len(places))
+        bias = bias + own.sum(axis=1) @ channels.middle[slots][reader.columns[places]]
+    # What answers a constant, or nobody, may stay, with that or any other value that it can have.
     low, high = channels.bounds(target)
     answer = np.where(channels.constant[answers], channels.middle[answers], np.clip(0, low, high))
-    weights[quiet_], bias = 0, np.where(quiet_, answer, bias)
-    before = graph.constant_values(int(op.inputs[1]))
-    weights = weights[outputs][..., inputs[reader.columns]]
-    if weights.shape != before.shape or (weights != before).any():
-        _replace(graph, op, 1, weights)
-    bias = bias[outputs]
+    bias = np.where(idle, answer, bias)[outputs]
+    weights = np.where(idle.reshape(-1, *[1] * (weights.ndim - 1)), 0, weights)
+    _replace(graph, op, 1, weights[outputs][..., inputs[reader.columns]])
     if place >= 0:
         _replace(graph, op, 2, bias)
     elif bias.any():
@@ -544,9 +550,19 @@ def _reshape(graph: Graph, op: Any, channels: int) -> None:
         op.builtinOptions.newShape = [*new_shape[:-1], channels]
 
 
+def _signed_sums(weights: Array) -> tuple[Doubles, Doubles]:
+    """[O, K, C] -> the sums over K of the positive and of the negative weights, [O, C] each."""
+    # Filter by filter: a dense layer may have a hundred million weights.
+    up, down = (
+        np.stack([side(one, 0).sum(axis=0, dtype=np.float64) for one in weights])
+        for side in (np.maximum, np.minimum)
+    )
+    return up, down
+
+
 def _swish(x: Any) -> Any:
     return x * np.clip(x + 3, 0, 6) / 6
 
 
-def _leaky(x: Doubles, slope: float) -> Doubles:
+def _leaky(x: Doubles, slope: float | Doubles) -> Doubles:
     return np.where(x < 0, slope * x, x)

@@ -321,7 +321,7 @@ def networks(draw) -> bytes:
         return net.depthwise(x, weights=weights, **more)
 
     x = weighted(net.image, draw(st.sampled_from([8, 12, 24])), 3, activation=draw(activations))
-    for block in draw(st.lists(st.sampled_from(range(6)), min_size=1, max_size=4)):
+    for block in draw(st.lists(st.sampled_from(range(7)), min_size=1, max_size=4)):
         channels = net.lite.shape(x)[-1]
         wide = draw(st.sampled_from([8, 16, 20, 32]))
         if block == 0:
@@ -335,7 +335,9 @@ def networks(draw) -> bytes:
         elif block == 3:
             x = net.excited(weighted(x, wide, activation="RELU"))
         elif block == 4:
-            x = net.single(draw(st.sampled_from(["RELU", "RELU6", "LOGISTIC"])), x)
+            x = net.single(draw(st.sampled_from(["RELU", "RELU6", "LOGISTIC", "TANH"])), x)
+        elif block == 5:
+            x = net.prelu(x)
         elif net.lite.shape(x)[1] > 4:
             x = depthwise(x, activation="RELU", padding="VALID")
             x = weighted(x, wide, 3, stride=2, activation="RELU6")
