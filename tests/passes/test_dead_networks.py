@@ -39,6 +39,9 @@ def silence(content, share, seed=0):
     random = np.random.default_rng(seed)
     for layer in matrices.weighted_ops(graph)[:-1]:
         weights = np.array(graph.constant_values(layer.weights))
+        if len(np.unique(weights)) <= 2:
+            # The sums over channels of a response normalization, whose logarithm is next.
+            continue
         dead = random.uniform(size=layer.outputs) < share
         if layer.kind == "DEPTHWISE_CONV_2D":
             weights[..., dead] = 0
