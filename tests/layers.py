@@ -84,14 +84,48 @@ class Network:
         return self.lite.op(kind, [x], self.lite.shape(x), options=options)
 
     def pair(self, kind, x, y, activation="NONE"):
-        options = {"ADD": "AddOptions", "MUL": "MulOptions"}[kind]
+        if kind in ("MAXIMUM", "MINIMUM"):
+            options = "MaximumMinimumOptions"
+            return self.lite.op(kind, [x, y], self.lite.shape(x), options=options)
         return self.lite.op(
             kind,
             [x, y],
             self.lite.shape(x),
-            options=options,
+            options=f"{kind.capitalize()}Options",
             fusedActivationFunction=ACTIVATIONS[activation],
         )
+
+    def leaky(self, x, slope=0.2):
+        shape = self.lite.shape(x)
+        return self.lite.op("LEAKY_RELU", [x], shape, options="LeakyReluOptions", alpha=slope)
+
+    def padded(self, x):
+        """With zeros around the image."""
+        _, high, wide, channels = self.lite.shape(x)
+        widths = self.lite.constant([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)
+        shape = (1, high + 2, wide + 2, channels)
+        return self.lite.op("PAD", [x, widths], shape, options="PadOptions")
+
+    def pooled(self, x, kind="MAX_POOL_2D"):
+        """Over windows of 3 by 3, of which some reach over the border."""
+        return self.lite.op(
+            kind,
+            [x],
+            self.lite.shape(x),
+            options="Pool2DOptions",
+            padding=PADDING["SAME"],
+            strideH=1,
+            strideW=1,
+            filterHeight=3,
+            filterWidth=3,
+        )
+
+    def below(self, *tensors):
+        """One under the other."""
+        _, _, wide, channels = self.lite.shape(tensors[0])
+        high = sum(self.lite.shape(x)[1] for x in tensors)
+        shape = (1, high, wide, channels)
+        return self.lite.op("CONCATENATION", tensors, shape, options="ConcatenationOptions", axis=1)
 
     def prelu(self, x):
         slopes = self.random.uniform(-0.5, 1, (1, 1, self.lite.shape(x)[-1])).astype(np.float32)

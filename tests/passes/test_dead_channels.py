@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobiledeploy.core.plugins import PASSES, WRITERS
+from mobiledeploy.graphs import execution
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import dead_channels
 from tests.layers import SIDE, Network, silenced
@@ -297,6 +298,29 @@ def test_a_network_without_dead_channels_is_returned_unchanged():
 # Any network.
 
 
+OTHERS = (
+    *("PRELU", "LEAKY_RELU", "PAD", "BELOW", "MAX_POOL_2D", "AVERAGE_POOL_2D"),
+    *("SUB", "MUL", "MAXIMUM", "MINIMUM"),
+)
+
+
+def any_other(draw, net, x):
+    """One of the other operators that keep channels apart."""
+    kind = draw(st.sampled_from(OTHERS))
+    if kind == "PRELU":
+        return net.prelu(x)
+    if kind == "LEAKY_RELU":
+        return net.leaky(x, draw(st.sampled_from([-0.5, 0.2, 2.0])))
+    if kind == "PAD":
+        return net.padded(x)
+    if kind == "BELOW":
+        return net.below(x, net.padded(net.depthwise(x, padding="VALID", activation="NONE")))
+    if kind.endswith("2D"):
+        return net.pooled(x, kind)
+    channels = net.lite.shape(x)[-1]
+    return net.pair(kind, x, net.lite.constant(net.random.normal(size=channels), np.float32))
+
+
 @st.composite
 def networks(draw) -> bytes:
     """A few random blocks, some of whose filters are silenced in each of the ways."""
@@ -337,7 +361,7 @@ def networks(draw) -> bytes:
         elif block == 4:
             x = net.single(draw(st.sampled_from(["RELU", "RELU6", "LOGISTIC", "TANH"])), x)
         elif block == 5:
-            x = net.prelu(x)
+            x = any_other(draw, net, x)
         elif net.lite.shape(x)[1] > 4:
             x = depthwise(x, activation="RELU", padding="VALID")
             x = weighted(x, wide, 3, stride=2, activation="RELU6")
@@ -352,8 +376,25 @@ def test_any_network_answers_as_before(content):
     for name, shape in after.items():
         assert shape == before[name] or shape[-1] % 8 == 0
     assert bool(lost) == (shrunk != content)
-    # Nothing is left to leave out.
+    # There is nothing more to leave out.
     assert dead_channels.simplify(shrunk, [EXTENT]) == (shrunk, ())
+
+
+@given(networks())
+@settings(max_examples=20)
+def test_the_bounds_of_a_channel_hold_its_values(content):
+    graph = Graph(content)
+    channels = dead_channels._Channels(graph, [EXTENT])
+    engine = execution.interpreter(content, every_tensor=True)
+    for image in images():
+        engine.set_tensor(graph.inputs[0], image)
+        engine.invoke()
+        for index in channels.slots:
+            values = engine.get_tensor(index).reshape(-1, graph.shape(index)[-1])
+            low, high = channels.bounds(index)
+            slack = 1e-5 * max(1.0, abs(values).max())
+            assert (values.min(axis=0) >= low - slack).all()
+            assert (values.max(axis=0) <= high + slack).all()
 
 
 # As a pass, and in the other format.
