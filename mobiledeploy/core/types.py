@@ -293,8 +293,8 @@ class Artifact(Record):
     (`artifacts.signature`). `gzip_bytes` is its size after gzip, about what an app store delivers
     (0 for a file of another tool); `sparsity` is the share of its weights that are zero, from 0 to
     1. `tried` are the alternatives of its recipe in the order of the recipe; the one of least
-    divergence was used. `shrunk` are the layers without filters that the model has, because no
-    answer depends on these.
+    divergence was used. `shrunk_layers` are the layers without filters that the model has, because
+    no answer depends on these.
     """
 
     path: str
@@ -325,7 +325,7 @@ class Artifact(Record):
     warnings: tuple[NamedWarning, ...] = ()
     fidelity: Fidelity | None = None
     signature: Signature | None = None
-    shrunk: tuple[ShrunkLayer, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
     @property
     def ends(self) -> str:

@@ -77,8 +77,8 @@ def apply(
     quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
 ) -> QuantizedGraph:
     """The quantized graph without channels that are dead whatever its inputs are."""
-    floats, shrunk = simplify(quantized_graph.floats, ())
-    if not shrunk:
+    floats, layers = simplify(quantized_graph.floats, ())
+    if not layers:
         return quantized_graph
     return dataclasses.replace(
         quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
@@ -98,8 +98,8 @@ def simplify(
     left_out = _rounded(channels, dead)
     if not left_out.any():
         return floats, ()
-    shrunk = _shrink(graph, channels, dead, left_out)
-    return graph.pack(), shrunk
+    layers = _shrink(graph, channels, dead, left_out)
+    return graph.pack(), layers
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class _Channels:
     """The channels of a graph's float tensors: their bounds, what ties them, who reads them.
 
     The channels of a tensor lie along its last axis. Each has a number of its own in the graph;
-    `slots` are those of a tensor, and `low` and `high` [slots] their bounds. `tied` [slots] numbers
-    the sets of channels that are tied, and `fixed` [sets] says which of these must stay.
+    `slots` are those of a tensor, and `low` and `high` [slots] their bounds. `set_of` [slots]
+    numbers the sets of channels that are tied, and `permanent` [sets] says which of these stay.
     """
 
     def __init__(self, graph: Graph, extents: Sequence[tuple[float, float] | None]) -> None:
@@ -150,9 +150,9 @@ class _Channels:
             if not self._visit(op):
                 for index in (*op.inputs, *op.outputs):
                     self._keep(int(index))
-        self.tied, sets = self._sets(count)
-        self.fixed = np.zeros(sets, bool)
-        self.fixed[self.tied[self._stays]] = True
+        self.set_of, sets = self._sets(count)
+        self.permanent = np.zeros(sets, bool)
+        self.permanent[self.set_of[self._stays]] = True
         self.middle = (self.low + self.high) / 2
         self.within = self._tolerance()
         self.constant = self.high - self.low <= 2 * self.within
@@ -183,8 +183,8 @@ class _Channels:
             np.empty(0, np.int64)
         ] * 2
         links = coo_array((np.ones(len(ends[0]), bool), (ends[0], ends[1])), shape=(count, count))
-        sets, tied = connected_components(links, directed=False)
-        return tied.astype(np.int64), int(sets)
+        sets, numbers = connected_components(links, directed=False)
+        return numbers.astype(np.int64), int(sets)
 
     # Operators.
 
@@ -415,8 +415,8 @@ class _Channels:
                 values = np.zeros(self.graph.shape(index), self.graph.dtype(index))
                 if index in self.slots:
                     low, high = self.bounds(index)
-                    known = high < _LARGEST
-                    low, high = np.where(known, low, -1), np.where(known, high, 1)
+                    bounded = high < _LARGEST
+                    low, high = np.where(bounded, low, -1), np.where(bounded, high, 1)
                     values[...] = random.uniform(low, high, values.shape)
                 engine.set_tensor(index, values)
             execution.invoke(engine)
@@ -431,16 +431,16 @@ class _Channels:
 
 def _dead(channels: _Channels) -> Flags:
     """[sets]: which sets of tied channels no answer depends on."""
-    dead = np.zeros(len(channels.fixed), bool)
+    dead = np.zeros(len(channels.permanent), bool)
     while True:
-        needed = channels.fixed.copy()
+        needed = channels.permanent.copy()
         for reader in channels.readers:
             slots, answers = channels.slots[reader.source], channels.slots[reader.target]
             # A constant needs no weights.
-            counts = ~dead[channels.tied[answers]] & ~channels.constant[answers]
+            counts = ~dead[channels.set_of[answers]] & ~channels.constant[answers]
             weighed = reader.weighs[counts].any(axis=0)
-            taken = channels.zero if reader.borders else channels.constant
-            needed[channels.tied[slots[weighed & ~taken[slots]]]] = True
+            absorbed = channels.zero if reader.borders else channels.constant
+            needed[channels.set_of[slots[weighed & ~absorbed[slots]]]] = True
         if (dead == ~needed).all():
             return dead
         dead = ~needed
@@ -453,15 +453,15 @@ def _rounded(channels: _Channels, dead: Flags) -> Flags:
     values = np.zeros(len(dead), bool)
     for reader in channels.readers:
         slots = channels.slots[reader.source]
-        values[channels.tied[slots[channels.constant[slots] & ~channels.zero[slots]]]] = True
-    tensors = [own for own in (channels.tied[s] for s in channels.slots.values()) if len(own)]
+        values[channels.set_of[slots[channels.constant[slots] & ~channels.zero[slots]]]] = True
+    tensors = [own for own in (channels.set_of[s] for s in channels.slots.values()) if len(own)]
     changes = True
     while changes:
         changes = False
         for own in tensors:
             while (gone := left_out[own]).any():
-                kept = len(own) - int(gone.sum())
-                if kept == max(MULTIPLE, -(-kept // MULTIPLE) * MULTIPLE):
+                count = len(own) - int(gone.sum())
+                if count == max(MULTIPLE, -(-count // MULTIPLE) * MULTIPLE):
                     break
                 candidates = own[gone]
                 first = candidates[np.argmax(values[candidates])]
@@ -473,20 +473,20 @@ def _shrink(
     graph: Graph, channels: _Channels, dead: Flags, left_out: Flags
 ) -> tuple[ShrunkLayer, ...]:
     """Changes the graph; returns the layers that weigh channels and lost filters."""
-    kept = {index: ~left_out[channels.tied[slots]] for index, slots in channels.slots.items()}
+    masks = {index: ~left_out[channels.set_of[slots]] for index, slots in channels.slots.items()}
     readers = {id(reader.op): reader for reader in channels.readers}
-    shrunk = []
+    layers = []
     for op in graph.ops:
         reader = readers.get(id(op))
         if reader is not None:
-            _shrink_weights(graph, channels, reader, kept, dead)
-            stay = kept[reader.target]
+            _shrink_weights(graph, channels, reader, masks, dead)
+            stay = masks[reader.target]
             if not stay.all():
                 name = graph.name(reader.target)
-                shrunk.append(ShrunkLayer(name, len(stay), int((~stay).sum())))
+                layers.append(ShrunkLayer(name, len(stay), int((~stay).sum())))
             continue
-        stay = kept.get(int(op.outputs[0]), np.ones(1, bool)) if len(op.outputs) else np.ones(1)
-        if stay.all():
+        stay = masks.get(int(op.outputs[0])) if len(op.outputs) else None
+        if stay is None or stay.all():
             continue
         kind = graph.kind(op)
         if kind == "RESHAPE":
@@ -496,28 +496,28 @@ def _shrink(
                 values = graph.constant(index)
                 if values is not None and values.ndim and values.shape[-1] == len(stay):
                     _replace(graph, op, place, values[..., stay])
-    for index, stay in kept.items():
+    for index, stay in masks.items():
         if not stay.all():
             graph.set_shape(index, (*graph.shape(index)[:-1], int(stay.sum())))
-    return tuple(shrunk)
+    return tuple(layers)
 
 
 def _shrink_weights(
-    graph: Graph, channels: _Channels, reader: _Reader, kept: dict[int, Flags], dead: Flags
+    graph: Graph, channels: _Channels, reader: _Reader, masks: dict[int, Flags], dead: Flags
 ) -> None:
     """Leaves out filters of a layer, and what it weighs of channels that are left out."""
     op, target, source = reader.op, reader.target, reader.source
     answers, slots = channels.slots[target], channels.slots[source]
-    inputs, outputs = kept[source], kept[target]
-    idle = channels.constant[answers] | dead[channels.tied[answers]]
+    inputs, outputs = masks[source], masks[target]
+    idle = channels.constant[answers] | dead[channels.set_of[answers]]
     if inputs.all() and outputs.all() and not idle.any():
         return
     weights = graph.constant_values(int(op.inputs[1]))
     place = int(op.inputs[2]) if len(op.inputs) > 2 else -1
     bias = np.zeros(len(answers)) if place < 0 else graph.constant_values(place).astype(np.float64)
-    taken = ~inputs & channels.constant[slots] & ~channels.zero[slots]
-    if taken.any():
-        places = np.flatnonzero(taken[reader.columns])
+    absorbed = ~inputs & channels.constant[slots] & ~channels.zero[slots]
+    if absorbed.any():
+        places = np.flatnonzero(absorbed[reader.columns])
         own = weights[..., places].astype(np.float64).reshape(len(bias), -1, len(places))
         bias = bias + own.sum(axis=1) @ channels.middle[slots][reader.columns[places]]
     # What answers a constant, or nobody, may stay, with that or any other value that it can have.

@@ -108,7 +108,7 @@ class ConversionSummary:
 
     `spec` is that of the request with what the model itself says. `reference` is a row for each
     golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
-    name and could not be made. `shrunk` are the layers that lost filters in every file.
+    name and could not be made. `shrunk_layers` are the layers that lost filters in every file.
     """
 
     spec: ModelSpec
@@ -116,7 +116,7 @@ class ConversionSummary:
     calibration_images: int
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
-    shrunk: tuple[ShrunkLayer, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
 
 def produce(
@@ -304,9 +304,9 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
         _warn_range(model, spec, samples, speak)
     # All files are made from that; the weights of a large network need not be in memory twice.
     del model
-    shrunk: tuple[ShrunkLayer, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
     if request.shrink:
-        floats, shrunk = _simplified(floats, signature)
+        floats, shrunk_layers = _simplified(floats, signature)
     press = _Press(request, spec, signature, floats, samples, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
@@ -323,18 +323,20 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed), shrunk))
+    speak.event(
+        ConversionSummary(spec, signature, len(samples), reference, tuple(failed), shrunk_layers)
+    )
 
 
 def _simplified(floats: bytes, signature: Signature) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
     """The float TFLite after every exact pass, and the layers that lost filters."""
     extents = _extents(signature)
-    shrunk: tuple[ShrunkLayer, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
     for _, one in PASSES.each():
         if isinstance(one, ExactPass):
             floats, layers = one.simplify(floats, extents)
-            shrunk += layers
-    return floats, shrunk
+            shrunk_layers += layers
+    return floats, shrunk_layers
 
 
 def _extents(signature: Signature) -> list[tuple[float, float] | None]:

@@ -237,7 +237,7 @@ def _reference(path: Path, artifact: Artifact, requested: Path | None) -> Path:
     other = artifacts.load(reference)
     if not same_model(other, artifact):
         raise InputError(f"{reference} is of another model than {path.name}", hint)
-    if other.shrunk != artifact.shrunk and not elsewhere:
+    if other.shrunk_layers != artifact.shrunk_layers and not elsewhere:
         raise InputError(
             f"{reference} has other filters left out than {path.name}: their layers differ", hint
         )

@@ -12,15 +12,15 @@ MOST = 3
 """Rows of the table; the rest is in its last row."""
 
 
-def tables(shrunk: Sequence[ShrunkLayer]) -> tuple[Table, ...]:
+def tables(layers: Sequence[ShrunkLayer]) -> tuple[Table, ...]:
     """A table of the layers that lost most filters and of all together; () if none did."""
-    if not shrunk:
+    if not layers:
         return ()
-    largest = sorted(shrunk, key=lambda layer: layer.left_out, reverse=True)[:MOST]
+    largest = sorted(layers, key=lambda layer: layer.left_out, reverse=True)[:MOST]
     rows = [(f"of {short(layer.layer)}", of(layer)) for layer in largest]
-    if len(shrunk) > len(largest):
-        total = ShrunkLayer("", sum(x.filters for x in shrunk), sum(x.left_out for x in shrunk))
-        rows.append((f"of {len(shrunk)} layers together", of(total)))
+    if len(layers) > len(largest):
+        total = ShrunkLayer("", sum(x.filters for x in layers), sum(x.left_out for x in layers))
+        rows.append((f"of {len(layers)} layers together", of(total)))
     title = "No answer depends on these filters; they are left out (--no-shrink keeps them):"
     return (Table(("filters", "left out"), tuple(rows), title),)
 

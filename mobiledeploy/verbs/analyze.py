@@ -55,8 +55,8 @@ _NORMALISATION = ("FusedBatchNormV3", "BatchNormalization")
 class Analysis(Record):
     """A network and its cost for one image; see `analysis.cost.Cost`.
 
-    `trainable_params` is None for a finished file, because normalisation is folded there. `shrunk`
-    are the layers of an artifact that have fewer filters than in its model.
+    `trainable_params` is None for a finished file, because normalisation is folded there.
+    `shrunk_layers` are the layers of an artifact that have fewer filters than in its model.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Analysis(Record):
     shares: tuple[Share, ...]
     uncounted: tuple[str, ...]
     layers: tuple[LayerCost, ...]
-    shrunk: tuple[ShrunkLayer, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each counted layer, one for each kind of layer, and what was left out."""
@@ -98,7 +98,7 @@ class Analysis(Record):
         return (
             Table(headers, layers, f"{self.name}: {self.source}"),
             Table(("kind of layer", "layers", "mult-adds", "params"), kinds),
-            *shrunk_layers.tables(self.shrunk),
+            *shrunk_layers.tables(self.shrunk_layers),
         )
 
 
@@ -339,7 +339,7 @@ def _analyze_finished(path: Path) -> Analysis | None:
             shares=cost.shares,
             uncounted=cost.uncounted,
             layers=cost.layers,
-            shrunk=_shrunk(path),
+            shrunk_layers=_shrunk(path),
         )
     return None
 
@@ -349,7 +349,7 @@ def _shrunk(path: Path) -> tuple[ShrunkLayer, ...]:
     if not artifacts.record_path(path).is_file():
         return ()
     try:
-        return artifacts.load(path).shrunk
+        return artifacts.load(path).shrunk_layers
     except InputError:
         # A count needs no record.
         return ()

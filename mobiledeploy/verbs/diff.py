@@ -262,7 +262,7 @@ def _read(
     shelf, data = FORMATS.load(artifact.format), inputs.read(path, inputs.FINISHED)
     facts, weights = shelf.inspect(data), shelf.weights(data)
     layers = {layer.name: layer for layer in facts.layers}
-    left_out = {one.layer: one.left_out for one in artifact.shrunk}
+    left_out = {one.layer: one.left_out for one in artifact.shrunk_layers}
     errors: Mapping[str, float] = {}
     if activations and artifact.recipe.full_integer:
         errors = diagnose.own_errors(path, reporter=reporter)

@@ -82,7 +82,7 @@ class ExportResult(Record):
     """The answer of `export`. `reused` says that the files of an earlier equal export were used.
 
     `failed` are files that were requested by name and could not be made; `rows` are the others.
-    `shrunk` are the layers that have fewer filters in every file than in the model.
+    `shrunk_layers` are the layers that have fewer filters in every file than in the model.
     """
 
     folder: str
@@ -91,7 +91,7 @@ class ExportResult(Record):
     rows: tuple[ExportRow, ...]
     warnings: tuple[NamedWarning, ...]
     failed: tuple[Failed, ...] = ()
-    shrunk: tuple[ShrunkLayer, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
     def path(self, recipe: str, format: str = "tflite") -> Path:  # noqa: A002 - as of `export`
         """The file of a recipe and a format; UsageError if this export has none."""
@@ -117,7 +117,7 @@ class ExportResult(Record):
                 tuple(_cells(row, metric, self.spec.task) for row in self.rows),
                 f"{self.folder}: {kind}, {images}",
             ),
-            *shrunk_layers.tables(self.shrunk),
+            *shrunk_layers.tables(self.shrunk_layers),
         )
 
 
@@ -285,7 +285,7 @@ def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResu
         ),
         warnings=tuple(collector.warnings),
         failed=tuple(collector.failed),
-        shrunk=next(iter(artifacts.values())).shrunk,
+        shrunk_layers=next(iter(artifacts.values())).shrunk_layers,
     )
 
 

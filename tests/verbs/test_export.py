@@ -59,8 +59,8 @@ def exported(model: Path, name: str, **options: object) -> ExportResult:
 
 
 @pytest.fixture(scope="module")
-def shrunk(model: Path) -> ExportResult:
-    return exported(model, "shrunk")
+def small(model: Path) -> ExportResult:
+    return exported(model, "small")
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +68,25 @@ def whole(model: Path) -> ExportResult:
     return exported(model, "whole", no_shrink=True)
 
 
-def test_every_file_is_of_the_smaller_network_and_its_record_says_so(shrunk, whole):
+def test_every_file_is_of_the_smaller_network_and_its_record_says_so(small, whole):
     lost = tuple(ShrunkLayer(f"pw{number}", 16, 8) for number in range(4))
-    assert (shrunk.shrunk, whole.shrunk) == (lost, ())
-    assert len(shrunk.rows) == 2
-    for row in shrunk.rows:
-        assert artifacts.load(Path(row.path)).shrunk == lost
+    assert (small.shrunk_layers, whole.shrunk_layers) == (lost, ())
+    assert len(small.rows) == 2
+    for row in small.rows:
+        assert artifacts.load(Path(row.path)).shrunk_layers == lost
     for row in whole.rows:
-        assert artifacts.load(Path(row.path)).shrunk == ()
-        assert shrunk.path(row.recipe).stat().st_size < row.size_bytes
+        assert artifacts.load(Path(row.path)).shrunk_layers == ()
+        assert small.path(row.recipe).stat().st_size < row.size_bytes
     shapes = []
     for recipe in RECIPES:
-        content = shrunk.path(recipe).read_bytes()
+        content = small.path(recipe).read_bytes()
         layers = FORMATS.load("tflite").inspect(content).layers
         shapes.append([layer.outputs[0].shape for layer in layers])
     assert shapes[0] == shapes[1]
 
 
-def test_it_is_told_in_a_table_of_the_largest_and_of_all(shrunk, whole):
-    _, table = shrunk.tables()
+def test_it_is_told_in_a_table_of_the_largest_and_of_all(small, whole):
+    _, table = small.tables()
     assert "--no-shrink keeps them" in table.title
     assert table.rows[0] == ("of pw0", "8 of 16")
     assert table.rows[-1] == ("of 4 layers together", "32 of 64")
@@ -94,28 +94,28 @@ def test_it_is_told_in_a_table_of_the_largest_and_of_all(shrunk, whole):
     assert len(whole.tables()) == 1
 
 
-def test_the_choice_is_a_part_of_the_key_and_told_again(model, shrunk, whole):
-    keys = {artifacts.load(one.path("float32")).key for one in (shrunk, whole)}
+def test_the_choice_is_a_part_of_the_key_and_told_again(model, small, whole):
+    keys = {artifacts.load(one.path("float32")).key for one in (small, whole)}
     assert len(keys) == 2
-    again = exported(model, "shrunk")
+    again = exported(model, "small")
     assert again.reused
-    assert again.tables() == shrunk.tables()
+    assert again.tables() == small.tables()
 
 
-def test_diff_and_analyze_tell_it(shrunk, whole):
-    found = diff(whole.path("float32"), shrunk.path("int8_ptq"))
+def test_diff_and_analyze_tell_it(small, whole):
+    found = diff(whole.path("float32"), small.path("int8_ptq"))
     odd = {pair.a.name: pair.odd for pair in found.layers if pair.a and pair.odd}
     assert any("filters left out: 0 → 8" in one for one in odd["pw0"])
-    answer = analyze(shrunk.path("int8_ptq"))
-    assert answer.shrunk == shrunk.shrunk
+    answer = analyze(small.path("int8_ptq"))
+    assert answer.shrunk_layers == small.shrunk_layers
     assert answer.mult_adds < analyze(whole.path("int8_ptq")).mult_adds
-    assert analyze(whole.path("int8_ptq")).shrunk == ()
+    assert analyze(whole.path("int8_ptq")).shrunk_layers == ()
     assert records.loads(type(answer), records.dumps(answer)) == answer
 
 
-def test_the_diagnosis_compares_layers_of_equal_shapes(shrunk, whole):
-    found = diagnose.diagnose(shrunk.path("int8_ptq"))
+def test_the_diagnosis_compares_layers_of_equal_shapes(small, whole):
+    found = diagnose.diagnose(small.path("int8_ptq"))
     assert found.not_told == ()
     assert len(found.layers) == 13
     with pytest.raises(InputError, match="has other filters left out than int8_ptq"):
-        diagnose.diagnose(shrunk.path("int8_ptq"), reference=whole.path("float32"))
+        diagnose.diagnose(small.path("int8_ptq"), reference=whole.path("float32"))
