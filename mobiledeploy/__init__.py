@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         Result as Result,
         Run as Run,
         Schedule as Schedule,
+        ShrunkLayer as ShrunkLayer,
         Signature as Signature,
         StoredComparison as StoredComparison,
         StoredVerdict as StoredVerdict,

@@ -69,6 +69,11 @@ class Names(_settings.CommaList[tuple[str, ...]]):
     metavar="LAYER",
     help="Layer that integer files compute in float; can be repeated.",
 )
+@_settings.option(
+    "--no-shrink",
+    is_flag=True,
+    help="Keep the filters that no answer depends on, such as those without weights.",
+)
 @_frame.task_option
 @_settings.output(
     "--out",
@@ -101,6 +106,7 @@ def command(
     io: InputOutput,
     output: Output,
     keep_float: tuple[str, ...],
+    no_shrink: bool,
     task: str | None,
     out: Path,
     force: bool,
@@ -135,6 +141,7 @@ def command(
             io=io,
             output=output,
             keep_float=keep_float,
+            no_shrink=no_shrink,
             task=task,
             out=out,
             force=force,

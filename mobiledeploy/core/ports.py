@@ -34,6 +34,7 @@ from mobiledeploy.core.types import (
     QuantizedGraph,
     Recipe,
     Report,
+    ShrunkLayer,
     Source,
     Split,
     Target,
@@ -198,6 +199,20 @@ class Pass(Protocol):
         self, quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
     ) -> QuantizedGraph:
         """The quantized graph, improved with the images [N, H, W, 3]."""
+        ...
+
+
+@runtime_checkable
+class ExactPass(Pass, Protocol):
+    """A pass that needs no images and keeps the float function: every export begins with it."""
+
+    def simplify(
+        self, floats: bytes, extents: Sequence[tuple[float, float] | None]
+    ) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
+        """A simpler float TFLite, and the layers that lost filters; the same one if none did.
+
+        `extents` are the smallest and the largest value of each input, None where unknown.
+        """
         ...
 
 

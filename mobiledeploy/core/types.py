@@ -266,6 +266,19 @@ class Fidelity(Record):
 
 
 @dataclass(frozen=True)
+class ShrunkLayer(Record):
+    """A convolution or dense layer without the filters that no answer depends on.
+
+    `layer` is the name of its output tensor, `filters` how many there were, `left_out` how many of
+    them are gone.
+    """
+
+    layer: str
+    filters: int
+    left_out: int
+
+
+@dataclass(frozen=True)
 class Artifact(Record):
     """One model file made by `export`, with all the facts that a later command needs.
 
@@ -280,7 +293,8 @@ class Artifact(Record):
     (`artifacts.signature`). `gzip_bytes` is its size after gzip, about what an app store delivers
     (0 for a file of another tool); `sparsity` is the share of its weights that are zero, from 0 to
     1. `tried` are the alternatives of its recipe in the order of the recipe; the one of least
-    divergence was used.
+    divergence was used. `shrunk_layers` are the layers without filters that the model has, because
+    no answer depends on these.
     """
 
     path: str
@@ -311,6 +325,7 @@ class Artifact(Record):
     warnings: tuple[NamedWarning, ...] = ()
     fidelity: Fidelity | None = None
     signature: Signature | None = None
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
     @property
     def ends(self) -> str:

@@ -235,6 +235,16 @@ class Graph:
         """Removes a tensor's values from the file; an operator has to compute it."""
         self.subgraph.tensors[index].buffer = 0
 
+    def set_shape(self, index: int, shape: Sequence[int]) -> None:
+        """Gives a tensor another shape of the same rank; sides that may vary still may."""
+        tensor = self.subgraph.tensors[index]
+        tensor.shape = list(shape)
+        varies = tensor.shapeSignature
+        if varies is not None and len(varies) == len(shape):
+            tensor.shapeSignature = [
+                -1 if free == -1 else side for free, side in zip(varies, shape, strict=True)
+            ]
+
     def set_name(self, index: int, name: str) -> None:
         """Renames a tensor."""
         self.subgraph.tensors[index].name = name.encode()

@@ -6,7 +6,7 @@ convolution), with O outputs and I inputs each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,11 @@ class WeightedOp:
         self.graph.replace_constant(
             self.op, 2, np.clip(codes, limits.min, limits.max).astype(dtype)
         )
+
+
+def pads(op: Any, window: Sequence[int]) -> bool:
+    """Whether a convolution's windows (height, width) may see zeros around the image."""
+    return bool(op.builtinOptions.padding == schema.Padding.SAME and max(window) > 1)
 
 
 def weighted_ops(graph: Graph) -> list[WeightedOp]:

@@ -27,7 +27,7 @@ from mobiledeploy.core.plugins import (
     missing,
     source_of,
 )
-from mobiledeploy.core.ports import OpenedModel, Reporter
+from mobiledeploy.core.ports import ExactPass, OpenedModel, Reporter
 from mobiledeploy.core.types import (
     DataRef,
     Failed,
@@ -39,6 +39,7 @@ from mobiledeploy.core.types import (
     QuantizedGraph,
     Recipe,
     RecipeAlternative,
+    ShrunkLayer,
     Signature,
     Source,
 )
@@ -72,6 +73,7 @@ class ConversionRequest:
     stop the others: it is in `ConversionSummary.failed` if `strict`, else left out with a warning.
     `keep_float` are layers that integer files compute in float. An interrupted training leaves its
     parts in the folder `unfinished`, and the next training resumes there; "" for no lasting folder.
+    `shrink` leaves out what no answer depends on.
     """
 
     source: Source
@@ -85,6 +87,7 @@ class ConversionRequest:
     keep_float: tuple[str, ...] = ()
     unfinished: str = ""
     classes: int = 0
+    shrink: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class ConversionSummary:
     `spec` is that of the request with what the model itself says. `reference` is a row for each
     golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
     name and could not be made. `output` is what the files end in: that of the request, or `pooled`
-    for an embedding that was cut out of a model.
+    for an embedding that was cut out of a model. `shrunk_layers` are the layers that lost filters
+    in every file.
     """
 
     spec: ModelSpec
@@ -121,6 +125,7 @@ class ConversionSummary:
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
     output: Output = "model"
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
 
 def produce(
@@ -313,6 +318,9 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
         _warn_range(model, spec, samples, speak)
     # All files are made from that; the weights of a large network need not be in memory twice.
     del model
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    if request.shrink:
+        floats, shrunk_layers = _simplified(floats, signature)
     press = _Press(request, spec, signature, floats, samples, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
@@ -329,7 +337,29 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed), output))
+    summary = ConversionSummary(
+        spec, signature, len(samples), reference, tuple(failed), output, shrunk_layers
+    )
+    speak.event(summary)
+
+
+def _simplified(floats: bytes, signature: Signature) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
+    """The float TFLite after every exact pass, and the layers that lost filters."""
+    extents = _extents(signature)
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    for _, one in PASSES.each():
+        if isinstance(one, ExactPass):
+            floats, layers = one.simplify(floats, extents)
+            shrunk_layers += layers
+    return floats, shrunk_layers
+
+
+def _extents(signature: Signature) -> list[tuple[float, float] | None]:
+    """The smallest and the largest value of each input, None of one that is no image."""
+    return [
+        None if end.preprocessing is None else preprocessing.extent(end.preprocessing)
+        for end in signature.inputs
+    ]
 
 
 def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, bytes, bytes]:
@@ -590,11 +620,7 @@ class _Press:
                 graphs[names] = dataclasses.replace(start, may_float=free)
             if self.request.io == "uint8":
                 # Code p must be pixel p, also if no calibration image has such pixels.
-                extents = [
-                    None if end.preprocessing is None else preprocessing.extent(end.preprocessing)
-                    for end in self.signature.inputs
-                ]
-                graphs[names] = quantized.spanning(graphs[names], extents)
+                graphs[names] = quantized.spanning(graphs[names], _extents(self.signature))
         return graphs[names]
 
 

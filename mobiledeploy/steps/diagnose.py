@@ -243,8 +243,13 @@ def _reference(path: Path, artifact: Artifact, requested: Path | None) -> Path:
         reason = f"has several float files of its shapes ({names})" if names else f"has no {FLOAT}"
         raise InputError(f"{path.parent} {reason} to compare with", hint)
     (reference,) = candidates
-    if not same_model(artifacts.load(reference), artifact):
+    other = artifacts.load(reference)
+    if not same_model(other, artifact):
         raise InputError(f"{reference} is of another model than {path.name}", hint)
+    if other.shrunk_layers != artifact.shrunk_layers and not elsewhere:
+        raise InputError(
+            f"{reference} has other filters left out than {path.name}: their layers differ", hint
+        )
     return reference
 
 

@@ -112,6 +112,7 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             folder=str(staging),
             strict=planned.strict,
             keep_float=config.keep_float,
+            shrink=config.shrink,
             unfinished=str(_unfinished(planned)),
         )
         with DEVICES.load("host").open("host", exclusive=False, reporter=reporter):

@@ -97,6 +97,7 @@ class ExportConfig:
     io: InputOutput = "int8"
     output: Output = "model"
     keep_float: tuple[str, ...] = ()
+    shrink: bool = True
     task: str = ""
     custom_objects: Path | None = None
     overrides: Overrides = Overrides()
@@ -465,6 +466,7 @@ def _key(
         "calibration": calibration,
         "training": training,
         "keep_float": list(config.keep_float),
+        "shrink": config.shrink,
         "io": config.io,
         "output": config.output,
         "res": config.res,

@@ -261,6 +261,7 @@ class Exam:
             kept_float=self.config.keep_float if recipe.full_integer else (),
             warnings=(*self.common_warnings, *there),
             signature=self.signature,
+            shrunk_layers=self.summary.shrunk_layers,
         )
         if self.planned.evaluates:
             return artifact

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis.cost import LayerCost, Share
-from mobiledeploy.core import cards, inputs, records, units
+from mobiledeploy.core import artifacts, cards, inputs, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
@@ -23,6 +23,7 @@ from mobiledeploy.core.types import (
     ModelSpec,
     Preprocessing,
     Resize,
+    ShrunkLayer,
     Source,
     Weights,
 )
@@ -33,6 +34,7 @@ from mobiledeploy.steps import (
     model_files,
     published,
     quantization_plot,
+    shrunk_layers,
 )
 from mobiledeploy.steps import tracing_process as trace_verb
 from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
@@ -54,6 +56,7 @@ class Analysis(Record):
     """A network and its cost for one image; see `analysis.cost.Cost`.
 
     `trainable_params` is None for a finished file, because normalisation is folded there.
+    `shrunk_layers` are the layers of an artifact that have fewer filters than in its model.
     """
 
     name: str
@@ -68,9 +71,10 @@ class Analysis(Record):
     shares: tuple[Share, ...]
     uncounted: tuple[str, ...]
     layers: tuple[LayerCost, ...]
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each counted layer, then one for each kind of layer."""
+        """A row for each counted layer, one for each kind of layer, and what was left out."""
         total = self.mult_adds or 1
         layers = tuple(
             (
@@ -94,6 +98,7 @@ class Analysis(Record):
         return (
             Table(headers, layers, f"{self.name}: {self.source}"),
             Table(("kind of layer", "layers", "mult-adds", "params"), kinds),
+            *shrunk_layers.tables(self.shrunk_layers),
         )
 
 
@@ -334,8 +339,20 @@ def _analyze_finished(path: Path) -> Analysis | None:
             shares=cost.shares,
             uncounted=cost.uncounted,
             layers=cost.layers,
+            shrunk_layers=_shrunk(path),
         )
     return None
+
+
+def _shrunk(path: Path) -> tuple[ShrunkLayer, ...]:
+    """What an artifact's record says; () for a file without one of its own."""
+    if not artifacts.record_path(path).is_file():
+        return ()
+    try:
+        return artifacts.load(path).shrunk_layers
+    except InputError:
+        # A count needs no record.
+        return ()
 
 
 # Published beside computed.

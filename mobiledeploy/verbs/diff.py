@@ -42,6 +42,7 @@ class Side(Record):
 
     `weight_bytes` counts its constants; `instructions` is None without a count. `own_sqnr_db` is
     the own error of an integer layer (`LayerError`), None without `activations` or if unknown.
+    `left_out` are the filters that the model has and the file does not need.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Side(Record):
     mult_adds: int
     instructions: int | None = None
     own_sqnr_db: float | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,7 @@ def _read(
     shelf, data = FORMATS.load(artifact.format), inputs.read(path, inputs.FINISHED)
     facts, weights = shelf.inspect(data), shelf.weights(data)
     layers = {layer.name: layer for layer in facts.layers}
+    left_out = {one.layer: one.left_out for one in artifact.shrunk_layers}
     errors: Mapping[str, float] = {}
     if activations and artifact.recipe.full_integer:
         errors = diagnose.own_errors(path, reporter=reporter)
@@ -278,6 +281,7 @@ def _read(
                 row.mult_adds,
                 instructions.get(row.name),
                 errors.get(output.name),
+                left_out.get(output.name, 0),
             )
         )
         kernels.append(_kernel(layer, weights))
@@ -360,6 +364,8 @@ def _rank(pairs: list[Pair]) -> list[Pair]:
         shape_differs = sorted(p.a.shape) != sorted(p.b.shape)
         if shape_differs:
             odd.append("shape")
+        if p.a.left_out != p.b.left_out:
+            odd.append(f"filters left out: {p.a.left_out} → {p.b.left_out}")
         # The same number of values in another shape are the same values, computed differently.
         same = shape_differs and math.prod(p.a.shape) == math.prod(p.b.shape)
         structural = 2.0 if type_differs else float(bool(odd) and not same)

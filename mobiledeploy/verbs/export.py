@@ -30,9 +30,10 @@ from mobiledeploy.core.types import (
     NamedWarning,
     Output,
     Resize,
+    ShrunkLayer,
     Target,
 )
-from mobiledeploy.steps import arguments, evaluations, runtimes, timings
+from mobiledeploy.steps import arguments, evaluations, runtimes, shrunk_layers, timings
 from mobiledeploy.steps.arguments import AnyPath, Labels, Names, Triple
 from mobiledeploy.steps.bench_figures import time_artifacts
 from mobiledeploy.steps.export_files import earlier, make, refuse_irregular, refuse_readonly_store
@@ -81,6 +82,7 @@ class ExportResult(Record):
     """The answer of `export`. `reused` says that the files of an earlier equal export were used.
 
     `failed` are files that were requested by name and could not be made; `rows` are the others.
+    `shrunk_layers` are the layers that have fewer filters in every file than in the model.
     """
 
     folder: str
@@ -89,6 +91,7 @@ class ExportResult(Record):
     rows: tuple[ExportRow, ...]
     warnings: tuple[NamedWarning, ...]
     failed: tuple[Failed, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
     def path(self, recipe: str, format: str = "tflite") -> Path:  # noqa: A002 - as of `export`
         """The file of a recipe and a format; UsageError if this export has none."""
@@ -100,7 +103,7 @@ class ExportResult(Record):
         raise UsageError(f"{self.folder} has no {format} of {recipe}", f"there are {there}")
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each file."""
+        """A row for each file; then the layers that lost most filters, if any did."""
         kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
         count = max((row.images for row in self.rows), default=0)
         images = f"judged on {count} images" if count else "not judged"
@@ -114,6 +117,7 @@ class ExportResult(Record):
                 tuple(_cells(row, metric, self.spec.task) for row in self.rows),
                 f"{self.folder}: {kind}, {images}",
             ),
+            *shrunk_layers.tables(self.shrunk_layers),
         )
 
 
@@ -154,6 +158,7 @@ def export(
     io: InputOutput = "int8",
     output: Output = "model",
     keep_float: Names = (),
+    no_shrink: bool = False,
     task: str | None = None,
     out: AnyPath = "build",
     force: bool = False,
@@ -197,6 +202,7 @@ def export(
         output: the last part of a file: as in its model, a softmax, the logits without a softmax,
             or the features of the last global pooling (`pooled`), which are an embedding.
         keep_float: layers that integer files compute in float.
+        no_shrink: keeps the filters that no answer depends on, such as those without weights.
         task: what the model answers: a name of `tasks/`. The default is what the card or the file
             says, or what the outputs leave no doubt of. For `embedding`, a model that does not end
             in a vector, such as a classifier with its softmax, is cut at its last global pooling.
@@ -243,6 +249,7 @@ def export(
             io=io,
             output=output,
             keep_float=arguments.several(keep_float),
+            shrink=not no_shrink,
             task=task or "",
             custom_objects=arguments.path(custom_objects),
             overrides=changes,
@@ -279,6 +286,7 @@ def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResu
         ),
         warnings=tuple(collector.warnings),
         failed=tuple(collector.failed),
+        shrunk_layers=next(iter(artifacts.values())).shrunk_layers,
     )
 
 
