@@ -40,12 +40,23 @@ def start(
     """
     refuse_unknown(recipe)
     graph = Graph(floats)
+    _refuse_loops(graph)
     names = [graph.name(index) for index in range(len(graph.subgraph.tensors))]
     if "" in names or len(set(names)) < len(names):
         graph.make_names_unique()
         floats = graph.pack()
     tensors = tensors_of(graph, float_layers)
     return QuantizedGraph(recipe, io, floats, ranges.measure(floats, images), kept=tensors)
+
+
+def _refuse_loops(graph: Graph) -> None:
+    """InputError for operators with graphs of their own, whose tensors have no ranges."""
+    if any(graph.kind(op) in ("IF", "WHILE") for op in graph.ops):
+        raise InputError(
+            "the model has a loop or a branch, and integers cannot be computed in it",
+            "--recipe float32,float16 --format tflite keeps it; a recurrent layer of Keras has "
+            "none if its number of steps is fixed and at most 64",
+        )
 
 
 def without_calibration(floats: bytes, recipe: Recipe) -> bytes:

@@ -286,6 +286,9 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 1, 1)
     floats = model.floats(request.output)
     signature = _signature(model, floats, request.source.spec.preprocessing)
+    file = request.source.file
+    if file and not file.images and signature.image:
+        raise InputError(f"{signature.image.name} is an image, which {file.path} does not show")
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)

@@ -118,7 +118,7 @@ def diagnose(
 
     Raises:
         InputError: no file of integers throughout, or no float file of the same model; layers with
-            other names; a model that takes more than one image.
+            other names; a model of several inputs or without an image.
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
     """
@@ -206,8 +206,9 @@ def _integers(path: Path, reference: Path | None) -> tuple[Artifact, Path]:
         )
     ends = artifacts.signature(artifact)
     if len(ends.inputs) > 1 or ends.image is None:
+        what = "several inputs" if len(ends.inputs) > 1 else "no image"
         raise InputError(
-            f"{path} takes more than one image, and its layers cannot be diagnosed",
+            f"{path} takes {what}, and its layers cannot be diagnosed",
             "evaluate it beside its float file",
         )
     return artifact, _reference(path, artifact, reference)
