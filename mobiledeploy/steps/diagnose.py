@@ -31,7 +31,7 @@ from mobiledeploy.core.types import Artifact, FileFacts, Layout, NamedWarning, S
 from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
 from mobiledeploy.steps.arguments import Overrides
-from mobiledeploy.steps.evaluations import same_model
+from mobiledeploy.steps.evaluations import same_model, unlike, unsaid
 
 Floats = NDArray[np.float32]
 
@@ -122,7 +122,9 @@ def diagnose(
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
     """
+    named = reference is not None
     artifact, reference = _integers(path, reference)
+    assumed = unsaid(artifacts.load(reference), artifact)
     passes = _passes(artifact)
     pre = evaluation_images.preprocessing_of(artifact, overrides or Overrides())
     images, source, warnings = _images(path, artifact, data, reporter)
@@ -136,6 +138,8 @@ def diagnose(
         examination = _examine(
             pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), reporter
         )
+    if assumed:
+        warnings = (*warnings, *_assumed(path, reference, named, examination.agreement, reporter))
     most = tuple(layer.name for layer in quantization.most(examination.layers))
     return QuantizationDiagnosis(
         artifact=str(path),
@@ -238,6 +242,24 @@ def _reference(path: Path, artifact: Artifact, requested: Path | None) -> Path:
     if not same_model(artifacts.load(reference), artifact):
         raise InputError(f"{reference} is of another model than {path.name}", hint)
     return reference
+
+
+def _assumed(
+    path: Path, reference: Path, named: bool, agreement: float, reporter: Reporter
+) -> tuple[NamedWarning, ...]:
+    """Warnings about a float file of which no record says that it is of the same model."""
+    warnings = []
+    if not named:
+        message = (
+            f"{reference.name} is taken for the float model of {path.name}, since it alone has its "
+            "inputs and outputs"
+        )
+        warnings.append(NamedWarning("assumed-reference", message, "--reference names another"))
+    if warning := unlike(path, reference, agreement):
+        warnings.append(warning)
+    for warning in warnings:
+        reporter.warn(warning)
+    return tuple(warnings)
 
 
 def _floats(path: Path, artifact: Artifact) -> list[Path]:
