@@ -301,9 +301,10 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     )
     if len(samples):
         _warn_range(model, spec, samples, speak)
+    output_names = model.output_names
     # All files are made from that; the weights of a large network need not be in memory twice.
     del model
-    press = _Press(request, spec, signature, floats, samples, speak)
+    press = _Press(request, spec, signature, floats, output_names, samples, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
     for number, (recipe, format_) in enumerate(request.jobs):
@@ -367,12 +368,16 @@ def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
 
 @dataclass
 class _Press:
-    """Makes the files of one model; what several files are made from is made once."""
+    """Makes the files of one model; what several files are made from is made once.
+
+    `output_names` are the model's own, `signature` has those of the files.
+    """
 
     request: ConversionRequest
     spec: ModelSpec
     signature: Signature
     model: bytes
+    output_names: Sequence[str]
     images: Batch
     speak: Speaker
     tflites: dict[str, bytes] = field(default_factory=dict)
@@ -471,10 +476,11 @@ class _Press:
         self.speak.progress(f"choosing {recipe.name}", len(results), len(results))
         self.alternatives[recipe.name] = tuple(results)
         best = min(results, key=lambda one: one.divergence)
+        unit = " nats" if self.spec.task == "classification" else ""
         self.speak.say(
             f"{recipe.name}: {', '.join(best.passes) or 'no pass'}, the best of {len(results)} "
             f"alternatives on {best.images} images held back: it diverges from float by "
-            f"{best.divergence:.2g} nats, the plain one by {results[0].divergence:.2g}"
+            f"{best.divergence:.2g}{unit}, the plain one by {results[0].divergence:.2g}"
         )
         return best.passes
 
@@ -527,8 +533,14 @@ class _Press:
                 before = self._graph_after(recipe, names[:-1], floats, images, graphs)
                 graphs[names] = PASSES.load(names[-1]).apply(before, images)
             else:
-                keep_float = self.request.keep_float
-                graphs[names] = quantized.start(floats, recipe, self.request.io, images, keep_float)
+                graphs[names] = quantized.start(
+                    floats,
+                    recipe,
+                    self.request.io,
+                    images,
+                    self.request.keep_float,
+                    self.output_names,
+                )
             if self.request.io == "uint8":
                 # Code p must be pixel p, also if no calibration image has such pixels.
                 extents = [

@@ -18,12 +18,12 @@ import tensorflow as tf
 import tf_keras
 
 from mobiledeploy.core.batches import Batch
-from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.plugins import source_of
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import RECIPES, source_of
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
 from mobiledeploy.frameworks.recurrent import MOST_STEPS
 from mobiledeploy.graphs import ends as ends_
-from mobiledeploy.graphs import execution
+from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import model_files
 from tests.conftest import press_floats
@@ -326,6 +326,63 @@ def test_a_file_shows_whether_its_model_takes_images(shape, tmp_path):
     assert model_files.detect(tmp_path / "saved").images == (len(shape) == 3)
     (tmp_path / "float.tflite").write_bytes(opened(tmp_path / "saved").floats("model"))
     assert model_files.detect(tmp_path / "float.tflite").images == (len(shape) == 3)
+
+
+@pytest.mark.parametrize("version", LIBRARIES)
+def test_outputs_of_a_dictionary_have_its_keys(version, tmp_path):
+    library = LIBRARIES[version]
+    layers = library.layers
+    library.utils.set_random_seed(0)
+    photo, facts = layers.Input((8, 8, 3), name="z_photo"), layers.Input((4,), name="a_facts")
+    both = layers.Concatenate()([layers.GlobalAveragePooling2D()(photo), facts])
+    ends = {"z_kind": layers.Dense(3, name="first")(both), "a_size": layers.Dense(2)(both)}
+    model = library.Model({"z_photo": photo, "a_facts": facts}, ends)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    there = opened(path)
+    arrays = {"z_photo": images((8, 8)), "a_facts": np.float32([[1, 2, 3, 4], [4, 3, 2, 1]])}
+    samples = Batch(tuple(arrays[end.name] for end in there.inputs))
+    answers_ = execution.answers(there.floats("model"), samples)
+    expected = model(arrays, training=False)
+    for name, answer in zip(there.output_names, answers_, strict=True):
+        np.testing.assert_allclose(answer, expected[name], atol=1e-5)
+
+
+def test_every_recipe_takes_several_inputs_and_outputs(tmp_path):
+    tf_keras.utils.set_random_seed(0)
+    path = tmp_path / "model.h5"
+    of_several(tf_keras).save(path)
+    there = opened(path)
+    content = there.floats("model")
+    random = np.random.default_rng(0)
+    samples = Batch(tuple(random.random((12, *end.shape), np.float32) for end in there.inputs))
+    exact = execution.answers(content, samples)
+    for name in RECIPES.names():
+        if RECIPES.load(name).RECIPE.training:
+            continue
+        file = press_floats(content, name, "tflite", samples)
+        for one, other in zip(exact, execution.answers(file, samples), strict=True):
+            error = np.square(one - other).mean() / np.square(one - one.mean()).mean()
+            assert error < (0.05 if "x4" in name else 0.01), name
+
+
+def test_an_output_is_kept_in_float_by_its_name(tmp_path):
+    """TFLite names the last operators after its own signature, not after their layers."""
+    path = tmp_path / "model.h5"
+    of_several(tf_keras).save(path)
+    there = opened(path)
+    content = there.floats("model")
+    samples = Batch(tuple(np.ones((10, *end.shape), np.float32) for end in there.inputs))
+    names = there.output_names
+    recipe = RECIPES.load("int8_ptq").RECIPE
+    # The name of an output need not be that of a layer.
+    names = [f"the {name}" for name in names]
+    with pytest.raises(UsageError, match="no layer named 'the a_map'"):
+        quantized.start(content, recipe, "int8", samples, ["the a_map"])
+    kept = quantized.start(content, recipe, "int8", samples, ["the a_map"], names)
+    graph = Graph(quantized.finish(kept))
+    types = dict(zip(names, (graph.type_name(index) for index in graph.outputs), strict=True))
+    assert types == {"the classes": "int8", "the a_map": "float32"}
 
 
 def test_a_layer_that_is_used_twice(tmp_path):
