@@ -381,8 +381,9 @@ def test_an_output_is_kept_in_float_by_its_name(tmp_path):
         quantized.start(content, recipe, "int8", samples, ["the a_map"])
     kept = quantized.start(content, recipe, "int8", samples, ["the a_map"], names)
     graph = Graph(quantized.finish(kept))
-    types = dict(zip(names, (graph.type_name(index) for index in graph.outputs), strict=True))
-    assert types == {"the classes": "int8", "the a_map": "float32"}
+    makers = {int(index): graph.kind(op) for op in graph.ops for index in op.outputs}
+    last = {name: makers[index] for name, index in zip(names, graph.outputs, strict=True)}
+    assert last == {"the classes": "SOFTMAX", "the a_map": "QUANTIZE"}
 
 
 def test_a_layer_that_is_used_twice(tmp_path):
