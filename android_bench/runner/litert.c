@@ -92,8 +92,8 @@ static const char *dtype(int element_type) {
     case 9: return "int8";
     case 10: return "float16";
     default:
-      refuse(INPUT, "", "litert: %s has an input or output of element type %d", self.name,
-             element_type);
+      refuse(INPUT, "make the file again, with float32, bool or integers",
+             "litert: %s has an input or output of element type %d", self.name, element_type);
   }
 }
 
@@ -102,10 +102,14 @@ static void describe(Handle tensor, RankedType *type, Tensor *told) {
   demand(GetTensorName(tensor, &told->name), "tell the tensors of");
   told->dtype = dtype(type->element_type);
   told->rank = (int)type->layout.rank;
-  if (told->rank > MAX_RANK) refuse(INPUT, "", "%s has a tensor of rank %d", self.name, told->rank);
+  if (told->rank > MAX_RANK)
+    refuse(INPUT, "make the file again, with fewer axes", "%s has %s with %d axes, %d are the most",
+           self.name, told->name, told->rank, MAX_RANK);
   for (int i = 0; i < told->rank; ++i) {
     if (type->layout.dimensions[i] < 0)
-      refuse(INPUT, "export it again", "%s has no fixed shape", self.name);
+      refuse(INPUT, "make the file again, with fixed shapes",
+             "%s has no fixed shape of its input or output %s: axis %d is open", self.name,
+             told->name, i);
     told->shape[i] = type->layout.dimensions[i];
   }
 }

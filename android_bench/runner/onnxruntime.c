@@ -73,8 +73,8 @@ static size_t width(int element_type, const char **dtype) {
     case 9: *dtype = "bool"; return 1;
     case 10: *dtype = "float16"; return 2;
     default:
-      refuse(INPUT, "", "onnxruntime: %s has an input or output of element type %d", self.name,
-             element_type);
+      refuse(INPUT, "make the file again, with float32, bool or integers",
+             "onnxruntime: %s has an input or output of element type %d", self.name, element_type);
   }
 }
 
@@ -86,14 +86,18 @@ static Handle make_value(Handle type, Handle memory, Tensor *told, void **bytes)
   demand(CastTypeInfoToTensorInfo(type, &info), "tell the tensors of");
   demand(GetTensorElementType(info, &element_type), "tell the tensors of");
   demand(GetDimensionsCount(info, &rank), "tell the tensors of");
-  if (rank > MAX_RANK) refuse(INPUT, "", "%s has a tensor of rank %zu", self.name, rank);
+  if (rank > MAX_RANK)
+    refuse(INPUT, "make the file again, with fewer axes",
+           "%s has an input or output with %zu axes, %d are the most", self.name, rank, MAX_RANK);
   demand(GetDimensions(info, told->shape, rank), "tell the tensors of");
   told->rank = (int)rank;
   told->bytes = width(element_type, &told->dtype);
   // The batch is 1 where the file leaves it open.
   if (rank && told->shape[0] < 0) told->shape[0] = 1;
   for (size_t i = 0; i < rank; ++i) {
-    if (told->shape[i] < 0) refuse(INPUT, "export it again", "%s has no fixed shape", self.name);
+    if (told->shape[i] < 0)
+      refuse(INPUT, "make the file again, with fixed shapes",
+             "%s has no fixed shape: axis %zu of an input or output is open", self.name, i);
     told->bytes *= (size_t)told->shape[i];
   }
   // Aligned, so that where the allocator happens to put it changes nothing.

@@ -124,15 +124,7 @@ def sample_inputs(
             height, width = end.shape[:2]
             inputs.append(prepare(pixels, end.preprocessing, (height, width)))
             continue
-        try:
-            values = samples.array(index, end)
-        except AbsentArray as error:
-            if len(signature) > 1:
-                raise
-            try:
-                values = samples.array(index, replace(end, name=ONLY_INPUT))
-            except AbsentArray:
-                raise error from None
+        values = sample_array(samples, index, end, len(signature))
         if values.shape != end.shape:
             raise InputError(
                 f"{samples.source} has {list(values.shape)} as {end.name}, "
@@ -140,6 +132,22 @@ def sample_inputs(
             )
         inputs.append(values.astype(np.float32))
     return inputs
+
+
+def sample_array(samples: Samples, index: int, end: ModelInput, inputs: int) -> Array:
+    """The array of an input that is no image, of a model with so many `inputs`.
+
+    See `sample_inputs` for its name and the errors.
+    """
+    try:
+        return samples.array(index, end)
+    except AbsentArray as error:
+        if inputs > 1:
+            raise
+        try:
+            return samples.array(index, replace(end, name=ONLY_INPUT))
+        except AbsentArray:
+            raise error from None
 
 
 def extent(preprocessing: Preprocessing) -> tuple[float, float]:

@@ -1107,7 +1107,7 @@ class ModelFile(Record):
     from weights alone. `code` lists what would run code from the file (Lambda layers and the like),
     and `trusted` says that the user allows it. `classes` is the width of the last layer if weights
     alone show it, `preprocessing` how an image becomes its input if the file says so, and `task`
-    what it answers.
+    what it answers. `images` is false if the file shows that the model takes no image.
     """
 
     path: str
@@ -1120,6 +1120,7 @@ class ModelFile(Record):
     trusted: bool = False
     preprocessing: Preprocessing | None = None
     task: str = ""
+    images: bool = True
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A PNG is the only image of its sample; an .npz has an array for each input of th
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mobiledeploy.core.types import Annotation, ModelInput, Split
 _PREFIX = "golden:"
 _ARRAYS = ".npz"
 _PIXEL_AXES = 3
+_AGAIN = "export again, with --force"
 
 
 @dataclass
@@ -65,16 +67,22 @@ class GoldenSamples:
             raise BrokenImage(f"golden image {file.name} cannot be read") from error
 
     def array(self, index: int, end: ModelInput) -> Array:
-        """The array of an input; InputError if the file has none."""
+        """The array of an input; InputError if the file has none, or not of finite numbers."""
         file = self.files[index]
         content = _read(file) if file.suffix == _ARRAYS else {}
         if end.name not in content:
-            raise InputError(f"golden sample {file.name} has no {end.name}")
-        return content[end.name]
+            raise InputError(f"golden sample {file.name} has no {end.name}", _AGAIN)
+        values = content[end.name]
+        if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+            what = "NaN or infinity" if values.dtype.kind == "f" else str(values.dtype)
+            raise InputError(f"golden sample {file.name} has {what} as {end.name}", _AGAIN)
+        return values
 
 
 def _read(file: Path) -> dict[str, Array]:
-    with arrays.open_archive(file, inputs.ARRAYS) as archive:
+    # A record from elsewhere may name any file.
+    content = io.BytesIO(inputs.read(file, inputs.IMAGE))
+    with arrays.read_archive(content, f"golden sample {file.name}", inputs.ARRAYS) as archive:
         return {name: archive[name] for name in archive.files}
 
 

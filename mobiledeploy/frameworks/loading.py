@@ -273,4 +273,7 @@ def require_finite(arrays: Sequence[tuple[str, Any]], where: str) -> None:
     for name, array in arrays:
         values = np.asarray(array)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise InputError(f"{where}: the weights {name} hold NaN or infinite values")
+            raise InputError(
+                f"{where}: the weights {name} hold NaN or infinite values",
+                "its training diverged: train it again with a smaller learning rate",
+            )

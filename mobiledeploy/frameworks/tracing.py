@@ -65,7 +65,7 @@ class FrozenModel:
 
     @property
     def _inputs(self) -> list[Any]:
-        return [tensor for tensor in self.logits.inputs if tensor.dtype != tf.resource]
+        return _arguments(self.logits)
 
     def save(self, output: Output, folder: Path) -> None:
         """A SavedModel with the signature serving_default.
@@ -172,7 +172,7 @@ def freeze(model: Model) -> FrozenModel:
             concrete = tf.function(lambda *tensors: call(*tensors)).get_concrete_function(*specs)
             function, read_variables = _in_float32(convert_variables_to_constants_v2(concrete)), ()
         del variables  # The graph's captures hold them.
-    images = [tensor for tensor in function.inputs if tensor.dtype != tf.resource]
+    images = _arguments(function)
     if len(function.outputs) > 1:
         return FrozenModel(function.prune(images, list(function.outputs)), None, read_variables)
     last = function.outputs[0].op
@@ -202,6 +202,12 @@ def freeze(model: Model) -> FrozenModel:
     return FrozenModel(
         logits, _freeze_again(lambda *tensors: tf.nn.softmax(logits(*tensors)[0]), specs)
     )
+
+
+def _arguments(function: Any) -> list[Any]:
+    """The inputs of a function that its caller gives; variables and constants come after them."""
+    inputs = list(function.inputs)
+    return inputs[: len(inputs) - len(function.captured_inputs)]
 
 
 _CALLS = ("PartitionedCall", "While", "If", "Case")

@@ -1,11 +1,13 @@
 """The one module that makes integers: a float TFLite and its tensors' ranges -> an integer TFLite.
 
 AI Edge Quantizer does the work (https://github.com/google-ai-edge/ai-edge-quantizer, Apache 2.0).
-This module adds two things:
+This module adds three things:
 
 - The quantizer lets 32-bit biases overflow in channels with nearly zero weights: there the step of
   the bias, s_in * s_w, is so small that the bias has no code. Such a channel gets a larger weight
   scale: |bias| <= 2^30 * s_in * s_w.
+- The quantizer leaves outputs in float that no operator reads. A split of codes with such a part
+  is a file that XNNPACK refuses.
 - The quantizer leaves some operators in float that have an integer kernel. They are quantized
   afterwards by the rules of the 8-bit specification
   (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec) and of
@@ -70,6 +72,8 @@ _FIRST = frozenset(
     )
 )
 """Operators that accept int8 from version 1 on; all others accept it from version 2."""
+_SPLITTING = frozenset(("SPLIT", "SPLIT_V", "UNPACK"))
+"""Operators of several outputs, each of which has the scale of the input."""
 _VERSIONS = {("ABS", 16): 3, ("MINIMUM", 16): 4, ("REDUCE_MAX", 16): 3}
 _SIXTEEN = frozenset(("ABS", "EXP", "LEAKY_RELU", "MINIMUM", "REDUCE_MAX"))
 """Operators that have a kernel for 16-bit activations."""
@@ -110,6 +114,7 @@ def integers(
     extents = {name: _extent(low, high) for name, (low, high) in ranges.items()}
     graph = Graph(_quantize(content, recipe, extents))
     _put_on_codes(graph, ranges, activation_bits, frozenset(float_tensors))
+    _code_unread_parts(graph)
     _keep_biases_in_range(graph, Graph(content))
     return graph.pack()
 
@@ -304,6 +309,31 @@ def _drop_dead_casts(graph: Graph) -> None:
         if len(remaining) == len(graph.ops):
             return
         graph.subgraph.operators = remaining
+
+
+# Outputs that no operator reads.
+
+
+def _code_unread_parts(graph: Graph) -> None:
+    """Gives the unread parts of split codes the type and scale of what is split."""
+    used = {*graph.outputs, *(int(i) for op in graph.ops for i in op.inputs)}
+    for op in graph.ops:
+        if graph.kind(op) not in _SPLITTING:
+            continue
+        source = int(op.inputs[1 if graph.kind(op) == "SPLIT" else 0])
+        if not graph.scale(source)[0].size:
+            continue
+        parts = [int(part) for part in op.outputs]
+        op.outputs = [part if part in used else _like(graph, part, source) for part in parts]
+
+
+def _like(graph: Graph, part: int, source: int) -> int:
+    """A tensor of the name and shape of `part` with the type and scale of `source`."""
+    scale, zero = graph.scale(source)
+    tensor = graph.add_tensor(graph.name(part), graph.shape(part), graph.type_name(source))
+    graph.set_name(part, f"{graph.name(part)}/unread_{tensor}")
+    graph.set_scale(tensor, float(scale[0]), zero)
+    return tensor
 
 
 # Biases.

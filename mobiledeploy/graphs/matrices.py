@@ -151,12 +151,12 @@ def pairs(integers: Graph, floats: Graph) -> Iterator[tuple[WeightedOp, Weighted
 def narrow(layer: WeightedOp) -> bool:
     """Whether a recipe with 4-bit weights uses 4 bits for this layer.
 
-    It does for convolutions, which hold nearly all weights; but not for the first, which has few
-    and affects every later layer, and not for depthwise ones, whose channels have few and very
-    different weights.
+    It does for convolutions, which hold nearly all weights; but not for the first of an image,
+    which has few and affects every later layer, and not for depthwise ones, whose channels have
+    few and very different weights.
     """
-    (image,) = layer.graph.inputs
-    first = layer.graph.shape(layer.source) == layer.graph.shape(int(image))
+    graph = layer.graph
+    first = graph.shape(layer.source) in [graph.shape(int(image)) for image in graph.inputs]
     return layer.kind == "CONV_2D" and not first
 
 

@@ -32,20 +32,36 @@ _NUMBERS = {
 
 
 def start(
-    floats: bytes, recipe: Recipe, io: InputOutput, images: Images, float_layers: Sequence[str] = ()
+    floats: bytes,
+    recipe: Recipe,
+    io: InputOutput,
+    images: Images,
+    float_layers: Sequence[str] = (),
+    output_names: Sequence[str] = (),
 ) -> QuantizedGraph:
     """A float TFLite's quantized graph; the ranges are the smallest and largest values on `images`.
 
-    `kept` names layers that stay float; see `tensors_of`.
+    `float_layers` names layers that stay float; see `tensors_of`.
     """
     refuse_unknown(recipe)
     graph = Graph(floats)
+    _refuse_loops(graph)
     names = [graph.name(index) for index in range(len(graph.subgraph.tensors))]
     if "" in names or len(set(names)) < len(names):
         graph.make_names_unique()
         floats = graph.pack()
-    tensors = tensors_of(graph, float_layers)
+    tensors = tensors_of(graph, float_layers, output_names)
     return QuantizedGraph(recipe, io, floats, ranges.measure(floats, images), kept=tensors)
+
+
+def _refuse_loops(graph: Graph) -> None:
+    """InputError for operators with graphs of their own, whose tensors have no ranges."""
+    if any(graph.kind(op) in ("IF", "WHILE") for op in graph.ops):
+        raise InputError(
+            "the model has a loop or a branch, and integers cannot be computed in it",
+            "--recipe float32,float16 --format tflite keeps it; a recurrent layer of Keras has "
+            "none if its number of steps is fixed and at most 64",
+        )
 
 
 def without_calibration(floats: bytes, recipe: Recipe) -> bytes:
@@ -107,15 +123,20 @@ def spanning(
     return dataclasses.replace(quantized_graph, ranges={**quantized_graph.ranges, **own})
 
 
-def tensors_of(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
+def tensors_of(
+    graph: Graph, layers: Sequence[str], output_names: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The output tensors of the layers with these names: names of the file, or of Keras layers.
 
     TFLite joins the paths of all operators that were fused into one by ``;``. A name is that of a
-    tensor, of such a path, or of a part of one. UsageError for a name that no layer has, and for
-    one that all have.
+    tensor, of such a path, or of a part of one. `output_names` are those of the model for its
+    outputs in order; TFLite has names of its own for the last layers. UsageError for a name that no
+    layer has, and for one that all have.
     """
     outputs = [graph.name(int(index)) for op in graph.ops for index in op.outputs]
     words = {name: {name, *name.split(";"), *re.split("[;/]", name)} for name in outputs}
+    for index, own_name in zip(graph.outputs, output_names, strict=False):
+        words.setdefault(graph.name(index), set()).add(own_name)
     tensors: list[str] = []
     for layer in layers:
         own = [name for name in outputs if layer in words[name]]

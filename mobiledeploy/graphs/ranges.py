@@ -87,7 +87,9 @@ def _values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.flo
     """
     graph = Graph(floats)
     engine = interpreter(floats, every_tensor=True)
-    computed = [int(i) for op in graph.ops for i in op.outputs]
+    # A loop has outputs that nobody reads, and no values for them.
+    used = {*graph.outputs, *(int(i) for op in graph.ops for i in op.inputs)}
+    computed = [int(i) for op in graph.ops for i in op.outputs if int(i) in used]
     float_tensors = [
         i for i in dict.fromkeys((*graph.inputs, *computed)) if graph.dtype(i) == np.float32
     ]

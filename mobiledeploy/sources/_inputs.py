@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mobiledeploy.core.errors import InputError, UsageError
@@ -45,6 +45,11 @@ def inputs_of(
             "give each input a name of its own: data has one array of a name",
         )
     return tuple(_input(one, resolution) for one in declared)
+
+
+def may_take_images(shapes: Iterable[Sequence[int | None] | None]) -> bool:
+    """Whether one of the inputs may be an image, by its shape with the batch; None is not known."""
+    return any(shape is None or len(shape) == _IMAGE_AXES for shape in shapes)
 
 
 def require_scores(output: Output, ranks: Sequence[int | None]) -> None:

@@ -18,6 +18,7 @@ from mobiledeploy.core import inputs, records, untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import missing
 from mobiledeploy.core.types import ModelFile
+from mobiledeploy.sources._inputs import may_take_images
 
 LARGEST_BYTES = 2 << 30
 """The largest size of all inflated weights of a model."""
@@ -26,6 +27,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 100_000
 _DEEPEST = 64
 _WEIGHTS = "model.weights.h5"
+_INPUT_SHAPES = ("batch_input_shape", "batch_shape", "build_input_shape")
+"""Where Keras 2 and 3 write the shape of an input, the batch included."""
 _SUFFIXES = (".h5", ".hdf5", ".keras")
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, LookupError)
 
@@ -111,7 +114,15 @@ def _hdf5(stream: BinaryIO, path: Path, accepted: str | None) -> ModelFile | Non
             if "model_config" in file.attrs:
                 text = _text(file.attrs["model_config"])
                 config = untrusted.parse_json(text, f"{path}: the model's configuration")
-                return ModelFile(str(path), "h5", framework, "model", facts.sha256, _code(config))
+                return ModelFile(
+                    str(path),
+                    "h5",
+                    framework,
+                    "model",
+                    facts.sha256,
+                    _code(config),
+                    images=_may_take_images(config),
+                )
             if "layer_names" in file.attrs:
                 return ModelFile(
                     str(path), "h5", framework, "weights", facts.sha256, classes=_classes(file)
@@ -203,6 +214,7 @@ def _zip(stream: BinaryIO, path: Path, accepted: str | None) -> ModelFile | None
         "model",
         records.sha256(path),
         _code(config),
+        images=_may_take_images(config),
     )
 
 
@@ -212,6 +224,20 @@ def _code(config: Any) -> tuple[str, ...]:
     `frameworks/loading.py` loads it without the same entries.
     """
     return untrusted.keras_code(untrusted.without_compiling(config))
+
+
+def _may_take_images(config: Any) -> bool:
+    """Whether an input, at any depth, may be an image; true where none has a shape."""
+    shapes: list[Any] = []
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            shapes += [value[key] for key in _INPUT_SHAPES if isinstance(value.get(key), list)]
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return not shapes or may_take_images(shapes)
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:

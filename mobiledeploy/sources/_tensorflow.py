@@ -106,9 +106,18 @@ def open_model(model: Model, source: Source) -> TensorFlowModel:
         ShapedInput(name, _sides(tensor.shape), _dtype(tensor))
         for name, tensor in zip(names, handle.inputs, strict=True)
     ]
-    output_names = getattr(handle, "output_names", None) or [t.name for t in handle.outputs]
     inputs = inputs_of(declared, source.resolution)
-    return TensorFlowModel(dataclasses.replace(model, inputs=inputs), output_names)
+    return TensorFlowModel(dataclasses.replace(model, inputs=inputs), _output_names(handle))
+
+
+def _output_names(handle: Any) -> Sequence[str]:
+    """The names of the outputs in the order of the traced function."""
+    structure = getattr(handle, "_nested_outputs", None) or getattr(handle, "_outputs_struct", None)
+    if isinstance(structure, dict) and len(structure) == len(handle.outputs):
+        # tf.nest flattens a dictionary in the order of its keys.
+        return sorted(structure)
+    names = getattr(handle, "output_names", None)
+    return list(names) if names else [tensor.name for tensor in handle.outputs]
 
 
 def _dtype(tensor: Any) -> str:

@@ -37,7 +37,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     keras = _keras()
     import tensorflow as tf
 
-    from mobiledeploy.frameworks import loading
+    from mobiledeploy.frameworks import loading, recurrent
 
     if file.content != "model":
         raise InputError(f"{file.path} holds Keras 3 weights, not a model", "save the whole model")
@@ -51,6 +51,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
             path, compile=False, safe_mode=not file.trusted, custom_objects=theirs
         )
     loading.need_model(handle, keras.Model, file.path)
+    recurrent.unroll(handle)
     loading.require_finite([(w.path, w.numpy()) for w in handle.weights], file.path)
     return Model("keras3", handle)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from mobiledeploy.core import package, untrusted
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import OpenedModel
 from mobiledeploy.core.types import Model, ModelFile, Source
+from mobiledeploy.sources._inputs import may_take_images
 
 NEEDS: tuple[str, ...] = ("tensorflow",)
 SIGNATURE = "serving_default"
@@ -129,13 +130,21 @@ def detect(path: Path) -> ModelFile | None:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     try:
-        code = _code(memoryview(contents.get(_GRAPH, b"")), path)
+        saved_model = memoryview(contents.get(_GRAPH, b""))
+        code = _code(saved_model, path)
+        images = may_take_images(_input_ranks(saved_model))
         for node in _all(memoryview(contents.get(_KERAS, b"")), 1):
             code += _layer_code(_all(node, 5), path)
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} is a broken SavedModel: {error}") from error
     return ModelFile(
-        str(path), "saved_model", "saved_model", "model", digest, tuple(dict.fromkeys(code))
+        str(path),
+        "saved_model",
+        "saved_model",
+        "model",
+        digest,
+        tuple(dict.fromkeys(code)),
+        images=images,
     )
 
 
@@ -222,10 +231,15 @@ def _str(value: memoryview) -> str:
     return str(value, "utf-8")
 
 
+def _serving_graphs(saved_model: memoryview) -> list[memoryview]:
+    graphs = _all(saved_model, 2)
+    return [g for g in graphs if "serve" in map(_str, _all(_message(g, 1), 4))]
+
+
 def _code(saved_model: memoryview, path: Path) -> list[str]:
     """Code besides the allowed operators, in any graph, whatever its tags."""
     graphs = _all(saved_model, 2)
-    serving_graphs = [g for g in graphs if "serve" in map(_str, _all(_message(g, 1), 4))]
+    serving_graphs = _serving_graphs(saved_model)
     if not serving_graphs:
         raise InputError(f"{path} holds no graph with the tag serve")
     for graph in serving_graphs:
@@ -243,6 +257,17 @@ def _code(saved_model: memoryview, path: Path) -> list[str]:
         for node in _all(_message(graph, 7), 1):
             code += _layer_code(_all(_message(node, 4), 3), path)
     return code
+
+
+def _input_ranks(saved_model: memoryview) -> Iterator[Sequence[None] | None]:
+    """A None for each axis of each input of the signature; None for one that may have any."""
+    for graph in _serving_graphs(saved_model):
+        for entry in _all(graph, 5):
+            if _text(entry, 1) != SIGNATURE:
+                continue
+            for end in _all(_message(entry, 2), 1):
+                shape = _message(_message(end, 2), 3)
+                yield (None,) * len(_all(shape, 2)) or None
 
 
 @functools.cache

@@ -41,7 +41,7 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
     import tf_keras
     from tf_keras.src.applications.convnext import LayerScale
 
-    from mobiledeploy.frameworks import loading, optimized
+    from mobiledeploy.frameworks import loading, optimized, recurrent
     from mobiledeploy.frameworks.tf_keras import OWN
 
     if file.content != "model":
@@ -65,5 +65,6 @@ def load(file: ModelFile, custom: str | None = None) -> Model:
             )
             loading.need_model(handle, tf_keras.Model, file.path)
             handle = optimized.strip(handle, wrappers)
+    recurrent.unroll(handle)
     loading.require_finite([(w.name, w.numpy()) for w in handle.weights], file.path)
     return Model("tf_keras", handle)

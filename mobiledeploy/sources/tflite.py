@@ -14,6 +14,7 @@ from mobiledeploy.core.ports import OpenedModel
 from mobiledeploy.core.types import ModelFile, Source
 from mobiledeploy.graphs import float16
 from mobiledeploy.graphs.graph import IDENTIFIER, Graph
+from mobiledeploy.sources._inputs import may_take_images
 from mobiledeploy.sources._lite import Lite
 
 NEEDS: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ def detect(path: Path) -> ModelFile | None:
         records.sha256(content),
         preprocessing=contract.preprocessing if contract else how,
         task=contract.task if contract else "",
+        images=may_take_images(graph.shape(index) for index in graph.inputs),
     )
 
 

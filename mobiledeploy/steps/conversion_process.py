@@ -298,8 +298,11 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     model = source_of(request.source).open(request.source)
     speak.progress("opening the model", 1, 1)
     output, floats, whole = _floats(request, model)
-    names = (EMBEDDING,) if output == "pooled" else model.output_names
-    signature = _signature(model, floats, names, request.source.spec.preprocessing)
+    output_names = (EMBEDDING,) if output == "pooled" else model.output_names
+    signature = _signature(model, floats, output_names, request.source.spec.preprocessing)
+    file = request.source.file
+    if file and not file.images and signature.image:
+        raise InputError(f"{signature.image.name} is an image, which {file.path} does not show")
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
@@ -321,7 +324,7 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     if request.shrink:
         floats, shrunk_layers = _simplified(floats, signature)
-    press = _Press(request, spec, signature, floats, samples, speak)
+    press = _Press(request, spec, signature, floats, output_names, samples, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
     for number, (recipe, format_) in enumerate(request.jobs):
@@ -429,12 +432,16 @@ def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
 
 @dataclass
 class _Press:
-    """Makes the files of one model; what several files are made from is made once."""
+    """Makes the files of one model; what several files are made from is made once.
+
+    `output_names` are the model's own, `signature` has those of the files.
+    """
 
     request: ConversionRequest
     spec: ModelSpec
     signature: Signature
     model: bytes
+    output_names: Sequence[str]
     images: Batch
     speak: Speaker
     tflites: dict[str, bytes] = field(default_factory=dict)
@@ -613,8 +620,14 @@ class _Press:
                 before = self._graph_after(recipe, names[:-1], floats, images, graphs)
                 graphs[names] = PASSES.load(names[-1]).apply(before, images)
             else:
-                keep_float = self.request.keep_float
-                start = quantized.start(floats, recipe, self.request.io, images, keep_float)
+                start = quantized.start(
+                    floats,
+                    recipe,
+                    self.request.io,
+                    images,
+                    self.request.keep_float,
+                    self.output_names,
+                )
                 # With uint8, the user has said what the outputs are.
                 free = self.request.io != "uint8" and not TASKS.load(self.spec.task).ONE_UNIT
                 graphs[names] = dataclasses.replace(start, may_float=free)

@@ -40,7 +40,7 @@ from mobiledeploy.core.types import Artifact, FileFacts, Layout, NamedWarning, S
 from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
 from mobiledeploy.steps.arguments import Overrides
-from mobiledeploy.steps.evaluations import same_model
+from mobiledeploy.steps.evaluations import same_model, unlike, unsaid
 
 Floats = NDArray[np.float32]
 
@@ -127,11 +127,13 @@ def diagnose(
 
     Raises:
         InputError: no file of integers throughout, or no float file of the same model; layers with
-            other names; a model that takes more than one image.
+            other names; a model of several inputs or without an image.
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
     """
+    named = reference is not None
     artifact, reference = _integers(path, reference)
+    assumed = unsaid(artifacts.load(reference), artifact)
     passes = _passes(artifact)
     pre = evaluation_images.preprocessing_of(artifact, overrides or Overrides())
     images, source, warnings = _images(path, artifact, data, reporter)
@@ -145,6 +147,8 @@ def diagnose(
         examination = _examine(
             pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), reporter
         )
+    if assumed:
+        warnings = (*warnings, *_assumed(path, reference, named, examination.agreement, reporter))
     most = tuple(layer.name for layer in quantization.most(examination.layers))
     return QuantizationDiagnosis(
         artifact=str(path),
@@ -215,8 +219,9 @@ def _integers(path: Path, reference: Path | None) -> tuple[Artifact, Path]:
         )
     ends = artifacts.signature(artifact)
     if len(ends.inputs) > 1 or ends.image is None:
+        what = "several inputs" if len(ends.inputs) > 1 else "no image"
         raise InputError(
-            f"{path} takes more than one image, and its layers cannot be diagnosed",
+            f"{path} takes {what}, and its layers cannot be diagnosed",
             "evaluate it beside its float file",
         )
     return artifact, _reference(path, artifact, reference)
@@ -251,6 +256,24 @@ def _reference(path: Path, artifact: Artifact, requested: Path | None) -> Path:
             f"{reference} has other filters left out than {path.name}: their layers differ", hint
         )
     return reference
+
+
+def _assumed(
+    path: Path, reference: Path, named: bool, agreement: float, reporter: Reporter
+) -> tuple[NamedWarning, ...]:
+    """Warnings about a float file of which no record says that it is of the same model."""
+    warnings = []
+    if not named:
+        message = (
+            f"{reference.name} is taken for the float model of {path.name}, since it alone has its "
+            "inputs and outputs"
+        )
+        warnings.append(NamedWarning("assumed-reference", message, "--reference names another"))
+    if warning := unlike(path, reference, agreement):
+        warnings.append(warning)
+    for warning in warnings:
+        reporter.warn(warning)
+    return tuple(warnings)
 
 
 def _floats(path: Path, artifact: Artifact) -> list[Path]:

@@ -17,6 +17,7 @@ from mobiledeploy.core.types import (
     Annotation,
     Artifact,
     DataRef,
+    Mask,
     NamedWarning,
     Prediction,
     Preprocessing,
@@ -32,7 +33,8 @@ _BINARY = 2
 class View:
     """The samples for one artifact, its task, and how their labels fit its classes.
 
-    A label plus `offset` is a class of the model; `offset` is None if labels do not fit.
+    A label plus `offset` is a class of the model; `offset` is None if labels do not fit. `classes`
+    is how many classes the model's masks have.
     """
 
     samples: Samples
@@ -41,6 +43,7 @@ class View:
     preprocessing: Preprocessing
     offset: int | None
     warnings: tuple[NamedWarning, ...]
+    classes: int
 
     def annotations(
         self, predictions: Sequence[Prediction], kind: str
@@ -59,8 +62,20 @@ class View:
 
     def _as_seen(self, index: int, prediction: Prediction) -> Annotation:
         """The annotation of what the model sees of a sample, a mask at the size of its answer."""
+        annotation = self.samples.annotation(index)
+        if annotation.mask is not None:
+            self._require_classes(annotation.mask, prediction)
         output = prediction.mask.size if prediction.mask else None
         return as_seen(self.samples, index, self.preprocessing.crop, output)
+
+    def _require_classes(self, mask: Mask, prediction: Prediction) -> None:
+        highest = max(mask.runs[::2], default=-1)
+        if prediction.mask and highest >= self.classes:
+            raise InputError(
+                f"the mask of {prediction.sample} has the class {highest}, and the model has "
+                f"{self.classes} classes",
+                "give masks of the model's classes, from 0; 255 is not annotated",
+            )
 
 
 def as_seen(
@@ -142,7 +157,9 @@ class EvaluationImages:
         unfit = task_choice.unfit_annotations(task, samples)
         warnings += [unfit] if unfit else []
         ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
-        return View(samples, ref, task, pre, offset, tuple(warnings))
+        # One number a pixel tells two classes.
+        classes = max(_BINARY, artifact.spec.classes)
+        return View(samples, ref, task, pre, offset, tuple(warnings), classes)
 
     def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:
         """Whether the artifact was exported with these images."""

@@ -32,6 +32,8 @@ BROKEN_IMAGES = 5
 BROKEN_SHARE = 0.01
 # Above this share of images, the accuracy depends on the order of the classes.
 TIED_SHARE = 0.01
+# A file that agrees less with the float file that was taken for its own may be of another model.
+LEAST_AGREEMENT = 0.5
 # The order of more labels than these fills a screen.
 NAMED_LABELS = 20
 
@@ -82,9 +84,10 @@ def each(
                 with failures.of(reference[0]):
                     evaluations[reference[0]] = job.run(*reference, None, runtime if fits else None)
             if path not in evaluations and path not in failures:
-                reference_evaluation = evaluations.get(reference[0]) if reference else None
+                other = evaluations.get(reference[0]) if reference else None
+                assumed = reference[0] if reference and unsaid(reference[1], artifact) else None
                 with failures.of(path):
-                    evaluations[path] = job.run(path, artifact, reference_evaluation, runtime)
+                    evaluations[path] = job.run(path, artifact, other, runtime, assumed)
     return {path: evaluations[path] for path in requested if path in evaluations}
 
 
@@ -99,7 +102,11 @@ def all_of(paths: Sequence[Path], reporter: Reporter) -> dict[Path, Evaluation]:
 def float_sibling(
     path: Path, artifact: Artifact, requested: dict[Path, Artifact], reporter: Reporter
 ) -> tuple[Path, Artifact] | None:
-    """The float32 artifact of the same model; the same format first, then those of `requested`."""
+    """The float32 artifact of the same model; the same format first, then those of `requested`.
+
+    Where the files do not say whether they are of one model, it must be named in the command, and
+    be the only one that fits.
+    """
     if artifact.recipe.name == "float32":
         return None
     candidates, warnings = dict(requested), []
@@ -112,16 +119,42 @@ def float_sibling(
                 warnings.append(
                     NamedWarning("no-reference", f"no comparison with float: {error.message}")
                 )
-    siblings = [
-        (other.format != artifact.format, place, other_path, other)
+    fitting = [
+        (unsaid(other, artifact), other.format != artifact.format, place, other_path, other)
         for place, (other_path, other) in enumerate(candidates.items())
         if other.recipe.name == "float32" and same_model(other, artifact)
     ]
-    if siblings:
-        return min(siblings)[2:]
+    siblings = sorted(one for one in fitting if one[3] in requested or not one[0])
+    rivals = [one[3].name for one in siblings if one[:2] == siblings[0][:2]]
+    if len(rivals) > 1 and siblings[0][0]:
+        message = (
+            f"no comparison with float: {' and '.join(rivals)} have the inputs and outputs of "
+            f"{path.name}"
+        )
+        advice = "name only the float file that it was made from"
+        warnings.append(NamedWarning("no-reference", message, advice))
+    elif siblings:
+        return siblings[0][3:]
     for warning in warnings:
         reporter.warn(warning)
     return None
+
+
+def unsaid(one: Artifact, other: Artifact) -> bool:
+    """Whether two artifacts do not say that they are of one model: a file has no record."""
+    return ARCHITECTURE in (one.spec.architecture, other.spec.architecture)
+
+
+def unlike(path: Path, reference: Path, agreement: float | None) -> NamedWarning | None:
+    """A warning if a file has so few answers of its float file that it may be of another model."""
+    if agreement is None or agreement >= LEAST_AGREEMENT:
+        return None
+    return NamedWarning(
+        "unlike-reference",
+        f"{path.name} agrees with {reference.name} on {100 * agreement:.0f} % of the images: "
+        "it is of another model, or has lost its answers",
+        "name the float file that it was made from",
+    )
 
 
 def same_model(one: Artifact, other: Artifact) -> bool:
@@ -129,7 +162,7 @@ def same_model(one: Artifact, other: Artifact) -> bool:
 
     Files of other tools do not say it: of these, equal inputs and outputs are enough.
     """
-    if ARCHITECTURE not in (one.spec.architecture, other.spec.architecture):
+    if not unsaid(one, other):
         return one.spec == other.spec
     shapes = [
         (
@@ -152,9 +185,17 @@ class _EvaluationJob:
     reporter: Reporter
 
     def run(
-        self, path: Path, artifact: Artifact, reference: Evaluation | None, runtime: str | None
+        self,
+        path: Path,
+        artifact: Artifact,
+        reference: Evaluation | None,
+        runtime: str | None,
+        assumed: Path | None = None,
     ) -> Evaluation:
-        """Evaluates one artifact and adds the evaluation to the store."""
+        """Evaluates one artifact and adds the evaluation to the store.
+
+        `assumed` is the file of `reference` where no record says that it is of the same model.
+        """
         view = self.images.of(artifact)
         for warning in view.warnings:
             self.reporter.warn(warning)
@@ -190,6 +231,14 @@ class _EvaluationJob:
             reference,
             self.reporter,
         )
+        if assumed:
+            self.reporter.say(
+                f"{path.name} is compared with {assumed.name}, which has its inputs and outputs"
+            )
+            unlike_warning = unlike(path, assumed, evaluation.agreement)
+            if unlike_warning:
+                self.reporter.warn(unlike_warning)
+                evaluation = replace(evaluation, warnings=(*evaluation.warnings, unlike_warning))
         self.store.add_evaluation(evaluation)
         return evaluation
 

@@ -377,11 +377,13 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
             f"{path.name} holds weights without a model",
             f"mobiledeploy export --weights {path} --alpha A --res R",
         )
-    chosen_preprocessing = config.overrides.over(file.preprocessing)
+    # A model without images has no use for it, but its record holds one.
+    base = file.preprocessing if file.images else Preprocessing((0.0, 1.0))
+    chosen_preprocessing = config.overrides.over(base)
     if chosen_preprocessing is None:
         raise UsageError(
             "what pixels were scaled to when this model was trained is not in its file",
-            "say --input-range 0,1 or -1,1 or 0,255; any of them if it takes no images",
+            "say --input-range 0,1 or -1,1 or 0,255",
         )
     spec = ModelSpec(
         name=records.file_name(path.stem),

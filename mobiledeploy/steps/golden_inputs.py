@@ -33,8 +33,10 @@ def encode(samples: Samples, index: int, signature: Sequence[ModelInput]) -> tup
     # np.savez takes no array of the name `file`, and an input may have any name.
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for end in signature:
-            single = end.kind == "image" and images == 1
-            values = samples.image(index) if single else samples.array(index, end)
+            if end.kind == "tensor":
+                values = preprocessing.sample_array(samples, index, end, len(signature))
+            else:
+                values = samples.image(index) if images == 1 else samples.array(index, end)
             # The same sample gives the same bytes: a member has no time of its own.
             with archive.open(zipfile.ZipInfo(f"{end.name}.npy"), "w") as member:
                 np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)  # type: ignore[no-untyped-call]

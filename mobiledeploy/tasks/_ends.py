@@ -94,4 +94,4 @@ def values(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
 
 def unfit(sample: str, reason: str, hint: str) -> InputError:
     """The error for an annotation that does not fit the task."""
-    return InputError(f"{sample or 'a sample'} {reason}", hint)
+    return InputError(f"sample {sample} {reason}" if sample else f"a sample {reason}", hint)

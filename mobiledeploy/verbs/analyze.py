@@ -604,7 +604,7 @@ def analyze_quantization(
 
     Raises:
         InputError: no file of integers throughout, or no float file of the same model; layers with
-            other names; a model that takes more than one image.
+            other names; a model of several inputs or without an image.
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
         MissingError: `plot` without matplotlib.

@@ -270,7 +270,10 @@ def _report(
                     if other_task
                     else f"if that is meant, run {update}",
                 )
-            anchor = _float_anchor(entries, artifacts, artifact, evaluation)
+            named = None
+            if baselines.of_another_tool(artifact):
+                named = evaluations.float_sibling(path, artifact, artifacts, reporter)
+            anchor = _float_anchor(entries, named, artifact, evaluation)
             judged = labelled and _judged(evaluation.task, anchor)
             one = ArtifactCheck(path, artifact, evaluation, entry, anchor, limits, judged)
             if evaluation.task == CLASSIFICATION:
@@ -357,9 +360,9 @@ def update_baseline(
     records.need_folder(baseline)
     line = _update_line(paths, baseline, source, task, runtime, overrides, labelled)
     entries = _entries(baseline, line)
-    anchors = {}
+    anchors, siblings = {}, {}
     for path, artifact in by_path.items():
-        sibling = evaluations.float_sibling(path, artifact, by_path, reporter)
+        siblings[path] = sibling = evaluations.float_sibling(path, artifact, by_path, reporter)
         if (
             sibling
             and sibling[0] not in by_path
@@ -393,7 +396,7 @@ def update_baseline(
         comparable = before and not baselines.differences(before, artifact, evaluation, annotations)
         if path in anchors and comparable:
             continue
-        anchor = _float_anchor(entries | new_entries, everything, artifact, evaluation)
+        anchor = _float_anchor(entries | new_entries, siblings.get(path), artifact, evaluation)
         judged = labelled and _judged(evaluation.task, anchor)
         if anchor and judged and not TASKS.load(evaluation.task).ANNOTATION:
             annotations = reference(anchor, evaluation)
@@ -508,23 +511,20 @@ def _lacks_labels(evaluation: Evaluation, annotations: Sequence[Annotation] | No
 
 def _float_anchor(
     entries: dict[baselines.Key, Accepted],
-    by_path: dict[Path, Artifact],
+    sibling: tuple[Path, Artifact] | None,
     artifact: Artifact,
     evaluation: Evaluation,
 ) -> Accepted | None:
     """The accepted float model on the same images, preferably of the same format.
 
-    Files of other tools do not say which model they are of: the float file must be among `by_path`.
+    Files of other tools do not say which model they are of: `sibling` is the float file that was
+    named together with one.
     """
     if artifact.recipe.name == "float32":
         return None
     models = {artifact.spec.name}
-    if baselines.of_another_tool(artifact):
-        models = {
-            other.spec.name
-            for other in by_path.values()
-            if baselines.of_another_tool(other) and evaluations.same_model(other, artifact)
-        }
+    if sibling and all(map(baselines.of_another_tool, (artifact, sibling[1]))):
+        models.add(sibling[1].spec.name)
     fits = [
         entry
         for entry in entries.values()

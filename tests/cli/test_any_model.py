@@ -110,6 +110,27 @@ def test_an_input_without_data_is_named(several):
     assert "facts" in result.stderr
 
 
+@pytest.mark.slow
+def test_a_model_of_numbers_alone_needs_no_input_range(tmp_path):
+    """Its only array may have the name `images`, as docs/data.md says."""
+    random = np.random.default_rng(0)
+    numbers = random.normal(size=(60, 12)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", images=numbers, labels=numbers[:, :3].argmax(1))
+    numbers_in = layers.Input((12,), name="readings")
+    last = layers.Dense(3, activation="softmax")
+    model = tf_keras.Model(numbers_in, last(numbers_in))
+    last.set_weights([4 * np.eye(12, 3), np.zeros(3)])
+    model.save(tmp_path / "readings.h5")
+    options = ("--data", "data.npz", "--recipe", "float32,int8_ptq")
+    result = answer("export", "readings.h5", *options, cwd=tmp_path)
+    assert [row["metrics"]["top1"] > 0.9 for row in result["rows"]] == [True] * 4
+    file = "build/readings/int8_ptq.tflite"
+    assert "\npass: golden" in run("verify", file, cwd=tmp_path).stdout
+    assert answer("evaluate", file, cwd=tmp_path)["evaluations"][0]["top1"] > 0.9
+    refused = run("analyze", file, "--quantization", cwd=tmp_path, code=7)
+    assert "takes no image" in refused.stderr
+
+
 def test_segmentation_with_images_and_masks(tmp_path):
     """A model that finds bright pixels, built by hand, and masks of them."""
     random = np.random.default_rng(0)

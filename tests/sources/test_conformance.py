@@ -12,18 +12,21 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 import tf_keras
 
 from mobiledeploy.core.batches import Batch
-from mobiledeploy.core.errors import InputError
-from mobiledeploy.core.plugins import source_of
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import RECIPES, source_of
 from mobiledeploy.core.types import ModelSpec, Preprocessing, Source, Weights
+from mobiledeploy.frameworks.recurrent import MOST_STEPS
 from mobiledeploy.graphs import ends as ends_
-from mobiledeploy.graphs import execution
+from mobiledeploy.graphs import execution, quantized
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import model_files
+from tests.conftest import press_floats
 from tests.networks import answers
 
 LIBRARIES = {"keras2": tf_keras, "keras3": keras}
@@ -306,6 +309,83 @@ def test_several_inputs_and_outputs(suffix, tmp_path):
         assert activations == {"classes": "softmax", "a_map": "sigmoid"}
 
 
+@pytest.mark.parametrize("shape", [(12,), (6, 4), (8, 8, 3)])
+def test_a_file_shows_whether_its_model_takes_images(shape, tmp_path):
+    for version, library in LIBRARIES.items():
+        layers = library.layers
+        last = layers.Dense(3, activation="softmax")
+        row = library.Sequential([layers.Input(shape), layers.Flatten(), last])
+        end = layers.Input(shape)
+        named = library.Model(end, row(end))
+        for name, model in (("row", row), ("named", named)):
+            for suffix in ("h5", "keras"):
+                path = tmp_path / f"{version}_{name}.{suffix}"
+                model.save(path)
+                assert model_files.detect(path).images == (len(shape) == 3), path
+    tf.saved_model.save(row, str(tmp_path / "saved"))
+    assert model_files.detect(tmp_path / "saved").images == (len(shape) == 3)
+    (tmp_path / "float.tflite").write_bytes(opened(tmp_path / "saved").floats("model"))
+    assert model_files.detect(tmp_path / "float.tflite").images == (len(shape) == 3)
+
+
+@pytest.mark.parametrize("version", LIBRARIES)
+def test_outputs_of_a_dictionary_have_its_keys(version, tmp_path):
+    library = LIBRARIES[version]
+    layers = library.layers
+    library.utils.set_random_seed(0)
+    photo, facts = layers.Input((8, 8, 3), name="z_photo"), layers.Input((4,), name="a_facts")
+    both = layers.Concatenate()([layers.GlobalAveragePooling2D()(photo), facts])
+    ends = {"z_kind": layers.Dense(3, name="first")(both), "a_size": layers.Dense(2)(both)}
+    model = library.Model({"z_photo": photo, "a_facts": facts}, ends)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    there = opened(path)
+    arrays = {"z_photo": images((8, 8)), "a_facts": np.float32([[1, 2, 3, 4], [4, 3, 2, 1]])}
+    samples = Batch(tuple(arrays[end.name] for end in there.inputs))
+    answers_ = execution.answers(there.floats("model"), samples)
+    expected = model(arrays, training=False)
+    for name, answer in zip(there.output_names, answers_, strict=True):
+        np.testing.assert_allclose(answer, expected[name], atol=1e-5)
+
+
+def test_every_recipe_takes_several_inputs_and_outputs(tmp_path):
+    tf_keras.utils.set_random_seed(0)
+    path = tmp_path / "model.h5"
+    of_several(tf_keras).save(path)
+    there = opened(path)
+    content = there.floats("model")
+    random = np.random.default_rng(0)
+    samples = Batch(tuple(random.random((12, *end.shape), np.float32) for end in there.inputs))
+    exact = execution.answers(content, samples)
+    for name in RECIPES.names():
+        if RECIPES.load(name).RECIPE.training:
+            continue
+        file = press_floats(content, name, "tflite", samples)
+        for one, other in zip(exact, execution.answers(file, samples), strict=True):
+            error = np.square(one - other).mean() / np.square(one - one.mean()).mean()
+            assert error < (0.05 if "x4" in name else 0.01), name
+
+
+def test_an_output_is_kept_in_float_by_its_name(tmp_path):
+    """TFLite names the last operators after its own signature, not after their layers."""
+    path = tmp_path / "model.h5"
+    of_several(tf_keras).save(path)
+    there = opened(path)
+    content = there.floats("model")
+    samples = Batch(tuple(np.ones((10, *end.shape), np.float32) for end in there.inputs))
+    names = there.output_names
+    recipe = RECIPES.load("int8_ptq").RECIPE
+    # The name of an output need not be that of a layer.
+    names = [f"the {name}" for name in names]
+    with pytest.raises(UsageError, match="no layer named 'the a_map'"):
+        quantized.start(content, recipe, "int8", samples, ["the a_map"])
+    kept = quantized.start(content, recipe, "int8", samples, ["the a_map"], names)
+    graph = Graph(quantized.finish(kept))
+    makers = {int(index): graph.kind(op) for op in graph.ops for index in op.outputs}
+    last = {name: makers[index] for name, index in zip(names, graph.outputs, strict=True)}
+    assert last == {"the classes": "SOFTMAX", "the a_map": "QUANTIZE"}
+
+
 def test_a_layer_that_is_used_twice(tmp_path):
     layers = tf_keras.layers
     tf_keras.utils.set_random_seed(0)
@@ -329,18 +409,89 @@ def test_preprocessing_and_augmentation_inside(version, tmp_path):
     agrees(library.Model(image, layers.Dense(3)(x)), tmp_path / "model.keras", scale=255.0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_a_recurrent_tail(kind, tmp_path):
-    layers = tf_keras.layers
-    model = network(
-        tf_keras,
-        layers.Permute((2, 1, 3)),
-        layers.Reshape((7, 7 * 8)),
-        getattr(layers, kind)(6),
-        layers.Reshape((1, 1, 6)),
+def recurrent(library, kind, steps=3):
+    """The columns of an image, read by a recurrent layer."""
+    library.utils.set_random_seed(0)
+    layers = library.layers
+    inner = layers.LSTM(6) if kind == "Bidirectional" else getattr(layers, kind)(6)
+    return library.Sequential(
+        [
+            layers.Input((16, 2 * steps + 2, 3)),
+            layers.Conv2D(4, 3, strides=2),
+            layers.Permute((2, 1, 3)),
+            layers.Reshape((steps, 28)),
+            layers.Bidirectional(inner) if kind == "Bidirectional" else inner,
+            layers.Dense(3, activation="softmax"),
+        ]
     )
-    agrees(model, tmp_path / "model.h5")
+
+
+RECURRENT = [
+    (version, kind)
+    for version in LIBRARIES
+    for kind in ("LSTM", "GRU", "SimpleRNN", "Bidirectional")
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        pytest.param(*case, marks=[] if case == ("keras2", "LSTM") else pytest.mark.slow)
+        for case in RECURRENT
+    ],
+)
+def test_a_recurrent_tail_has_no_loop(version, kind, tmp_path):
+    """Its first step reads one part less of each split: there is no state to forget yet."""
+    model = recurrent(LIBRARIES[version], kind)
+    there = agrees(model, tmp_path / "model.keras")
+    floats, inputs = there.floats("model"), images(there.inputs[0].shape[:2])
+    assert not {"WHILE", "CALL_ONCE"} & set(operators(floats))
+    exact = execution.run(floats, inputs)
+    integer_file = press_floats(floats, "int8_ptq", "tflite", inputs)
+    assert abs(execution.run(integer_file, inputs) - exact).max() < 0.05
+    for recipe in ("float32", "int8_ptq"):
+        (answers_,) = onnx_answers(press_floats(floats, recipe, "onnx", inputs, io="float"), inputs)
+        np.testing.assert_allclose(answers_, exact, atol=1e-5 if recipe == "float32" else 0.05)
+
+
+def operators(content):
+    graph = Graph(content)
+    return [graph.kind(op) for op in graph.ops]
+
+
+def onnx_answers(content, *inputs):
+    """The outputs of an ONNX file for N samples, given channels last, one after another."""
+    session = onnxruntime.InferenceSession(content)
+    rows = []
+    for sample in zip(*inputs, strict=True):
+        feed = {}
+        for end, values in zip(session.get_inputs(), sample, strict=True):
+            first = values.transpose(2, 0, 1) if values.ndim == 3 else values
+            feed[end.name] = first[None].astype(np.float32)
+        rows.append([np.asarray(answer)[0] for answer in session.run(None, feed)])
+    return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.slow
+def test_a_longer_recurrent_tail_keeps_its_loop(tmp_path):
+    model = recurrent(tf_keras, "LSTM", MOST_STEPS + 1)
+    there = agrees(model, tmp_path / "model.keras")
+    floats, inputs = there.floats("model"), images(there.inputs[0].shape[:2])
+    assert "WHILE" in operators(floats)
+    with pytest.raises(InputError, match="loop.*--recipe float32,float16 --format tflite"):
+        press_floats(floats, "int8_ptq", "tflite", inputs)
+    half = press_floats(floats, "float16", "tflite", inputs)
+    np.testing.assert_allclose(execution.run(half, inputs), model(inputs), atol=2e-3)
+
+
+def test_constants_that_keras_3_captures(tmp_path):
+    """Keras 3 keeps the mean of a Normalization as a tensor, which is no input of the graph."""
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    image = layers.Input((16, 16, 3))
+    x = layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3])(image)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(x))
+    agrees(keras.Model(image, layers.Dense(3)(x)), tmp_path / "model.keras")
 
 
 def test_a_unit_vector_is_returned_unchanged(tmp_path):
