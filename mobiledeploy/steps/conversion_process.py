@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import inputs, preprocessing, records
+from mobiledeploy.core import detectors, inputs, preprocessing, records
 from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
 from mobiledeploy.core.plugins import (
@@ -285,7 +285,7 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     model = source_of(request.source).open(request.source)
     speak.progress("opening the model", 1, 1)
     floats = model.floats(request.output)
-    signature = _signature(model, floats, request.source.spec.preprocessing)
+    signature = _signature(model, floats, request.source.spec)
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
@@ -319,15 +319,15 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed)))
 
 
-def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signature:
-    """The signature of a float TFLite, its images prepared as `how` says.
+def _signature(model: OpenedModel, floats: bytes, spec: ModelSpec) -> Signature:
+    """The signature of a float TFLite, its images prepared and its boxes relative as `spec` says.
 
     InputError for uint8 images with another range than their own.
     """
     from mobiledeploy.graphs import ends
     from mobiledeploy.graphs.graph import Graph
 
-    inputs = []
+    inputs, how = [], spec.preprocessing
     for end in model.inputs:
         if end.kind == "image":
             if end.dtype == "uint8" and (how.input_range, *how.std) != (_PIXELS, 1.0, 1.0, 1.0):
@@ -338,7 +338,13 @@ def _signature(model: OpenedModel, floats: bytes, how: Preprocessing) -> Signatu
             own = how.for_channels(end.shape[-1])
             end = dataclasses.replace(end, preprocessing=own, dtype="float32")
         inputs.append(end)
-    return ends.signature(Graph(floats), inputs, model.output_names)
+    signature = ends.signature(Graph(floats), inputs, model.output_names)
+    image = signature.image
+    if image is None:
+        return signature
+    height, width, _ = image.shape
+    anchors = detectors.anchors_of(dataclasses.replace(spec, resolution=(height, width)))
+    return Signature(signature.inputs, detectors.with_anchors(signature.outputs, anchors))
 
 
 def _named(signature: Signature, task: str) -> Signature:
@@ -356,7 +362,8 @@ def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
     return dataclasses.replace(
         spec,
         resolution=(0, 0) if image is None else (image.shape[0], image.shape[1]),
-        classes=signature.outputs[0].shape[-1] if signature.outputs[0].shape else 1,
+        # A detector's first output has boxes.
+        classes=spec.classes or (signature.outputs[0].shape or (1,))[-1],
         preprocessing=(image and image.preprocessing) or spec.preprocessing,
         task=task,
     )
