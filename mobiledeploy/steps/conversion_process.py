@@ -35,7 +35,6 @@ from mobiledeploy.core.types import (
     ModelSpec,
     NamedWarning,
     Output,
-    Preprocessing,
     QuantizedGraph,
     Recipe,
     RecipeAlternative,
@@ -57,6 +56,9 @@ ENOUGH_TRAINING_IMAGES = 100
 # One in so many calibration images is held back to judge the alternatives of a recipe. The best
 # alternative is made again with all images.
 HELD_EVERY = 5
+# dB, of a detector's raw outputs: see `file_checks.LEAST_SQNR`.
+LEAST_RAW_SQNR = 60.0
+REPORT = "please report it, with the model if you can"
 
 
 @dataclass(frozen=True)
@@ -284,12 +286,13 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 0, 1)
     model = source_of(request.source).open(request.source)
     speak.progress("opening the model", 1, 1)
-    floats = model.floats(request.output)
+    decodes = request.output == "detections"
+    floats = model.floats("model" if decodes else request.output)
     signature = _signature(model, floats, request.source.spec)
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
-    reference = _reference(request, spec, signature, model)
+    reference = _reference(request, spec, signature, model, floats if decodes else None)
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     samples = (
         calibration_samples(request.data, spec, signature, speak)
@@ -316,7 +319,8 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed)))
+    written = press.written
+    speak.event(ConversionSummary(spec, written, len(samples), reference, tuple(failed)))
 
 
 def _signature(model: OpenedModel, floats: bytes, spec: ModelSpec) -> Signature:
@@ -383,10 +387,24 @@ class _Press:
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
     float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def written(self) -> Signature:
+        """The signature of the files: that of the model, or with the outputs of `postprocess`."""
+        if self.request.output != "detections":
+            return self.signature
+        from mobiledeploy.graphs import postprocess
+
+        return dataclasses.replace(self.signature, outputs=postprocess.outputs())
+
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
         if recipe not in self.tflites:
-            self.tflites[recipe] = self._tflite(RECIPES.load(recipe).RECIPE)
+            content = self._tflite(RECIPES.load(recipe).RECIPE)
+            if self.request.output == "detections":
+                from mobiledeploy.graphs import postprocess
+
+                content = postprocess.append(content, self.signature)
+            self.tflites[recipe] = content
         return WRITERS.load(format_).write(self.tflites[recipe])
 
     def _tflite(self, recipe: Recipe) -> bytes:
@@ -545,7 +563,7 @@ class _Press:
 
 def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
     start = time.perf_counter()
-    signature = press.signature
+    signature = press.written
     data = FORMATS.load(format_).seal(
         press.file(recipe, format_),
         [end.name for end in signature.inputs],
@@ -565,8 +583,16 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
 
 
 def _reference(
-    request: ConversionRequest, spec: ModelSpec, signature: Signature, model: OpenedModel
+    request: ConversionRequest,
+    spec: ModelSpec,
+    signature: Signature,
+    model: OpenedModel,
+    decoded: bytes | None,
 ) -> tuple[tuple[float, ...], ...]:
+    """The model's own answers to the golden samples.
+
+    If `decoded` is its float TFLite, they are those behind `postprocess`.
+    """
     data = request.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=spec.resolution, labels=data.labels
@@ -575,6 +601,17 @@ def _reference(
     rows = [preprocessing.sample_inputs(samples, i, signature.inputs) for i in request.golden]
     batch = Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
     answers = model.answers(batch)
+    if decoded is not None:
+        from mobiledeploy.graphs import execution, postprocess
+
+        own = execution.answers(decoded, batch)
+        sqnr = accuracy.sqnr_db(np.concatenate(answers, None), np.concatenate(own, None))
+        if sqnr < LEAST_RAW_SQNR:
+            raise InputError(
+                f"the float TFLite does not answer as its model does: {sqnr:.0f} dB", REPORT
+            )
+        # No framework has the operator, so the file of floats tells what is right.
+        answers = execution.answers(postprocess.append(decoded, signature), batch)
     if not all(np.isfinite(answer).all() for answer in answers):
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax" and not model.ends_in_softmax():
