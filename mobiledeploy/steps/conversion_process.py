@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import inputs, preprocessing, records
+from mobiledeploy.core import detectors, inputs, preprocessing, records
 from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
 from mobiledeploy.core.plugins import (
@@ -35,7 +35,6 @@ from mobiledeploy.core.types import (
     ModelSpec,
     NamedWarning,
     Output,
-    Preprocessing,
     QuantizedGraph,
     Recipe,
     RecipeAlternative,
@@ -55,7 +54,8 @@ _PIXELS = (0.0, 255.0)
 EMBEDDING = "embedding"
 """The task of a model that is cut at its last pooling, and the name of its output."""
 LEAST_SQNR = 60.0
-"""The whole TFLite that an embedding was cut out of answers at least this near to its model, dB."""
+"""The float TFLite of a model answers at least this near to it, in dB, where files of another end
+are judged by it."""
 TRAINING_IMAGES = 2000
 """The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
@@ -299,7 +299,7 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 1, 1)
     output, floats, whole = _floats(request, model)
     output_names = (EMBEDDING,) if output == "pooled" else model.output_names
-    signature = _signature(model, floats, output_names, request.source.spec.preprocessing)
+    signature = _signature(model, floats, output_names, request.source.spec)
     file = request.source.file
     if file and not file.images and signature.image:
         raise InputError(f"{signature.image.name} is an image, which {file.path} does not show")
@@ -309,7 +309,12 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     golden = _golden(request, spec, signature)
     reference = _reference(request, golden, model)
     if output == "pooled":
-        reference = _pooled_reference(reference, whole, floats, golden)
+        reference = _tflite_reference(reference, whole, floats, golden)
+    elif output == "detections":
+        from mobiledeploy.graphs import postprocess
+
+        decoded = postprocess.append(floats, signature)
+        reference = _tflite_reference(reference, floats, decoded, golden)
     del whole
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     samples = (
@@ -341,7 +346,7 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
     summary = ConversionSummary(
-        spec, signature, len(samples), reference, tuple(failed), output, shrunk_layers
+        spec, press.written, len(samples), reference, tuple(failed), output, shrunk_layers
     )
     speak.event(summary)
 
@@ -374,6 +379,9 @@ def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, byt
     from mobiledeploy.graphs import ends, pooled
     from mobiledeploy.graphs.graph import Graph
 
+    if request.output == "detections":
+        # The operator that chooses boxes comes last, behind each finished file.
+        return "detections", model.floats("model"), b""
     if request.output == "pooled":
         whole = model.floats("model")
         return "pooled", pooled.cut(whole), whole
@@ -386,16 +394,16 @@ def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, byt
 
 
 def _signature(
-    model: OpenedModel, floats: bytes, names: Sequence[str], how: Preprocessing
+    model: OpenedModel, floats: bytes, names: Sequence[str], spec: ModelSpec
 ) -> Signature:
-    """The signature of a float TFLite, its images prepared as `how` says.
+    """The signature of a float TFLite, its images prepared and its boxes relative as `spec` says.
 
     InputError for uint8 images with another range than their own.
     """
     from mobiledeploy.graphs import ends
     from mobiledeploy.graphs.graph import Graph
 
-    inputs = []
+    inputs, how = [], spec.preprocessing
     for end in model.inputs:
         if end.kind == "image":
             if end.dtype == "uint8" and (how.input_range, *how.std) != (_PIXELS, 1.0, 1.0, 1.0):
@@ -406,7 +414,13 @@ def _signature(
             own = how.for_channels(end.shape[-1])
             end = dataclasses.replace(end, preprocessing=own, dtype="float32")
         inputs.append(end)
-    return ends.signature(Graph(floats), inputs, names)
+    signature = ends.signature(Graph(floats), inputs, names)
+    image = signature.image
+    if image is None:
+        return signature
+    height, width, _ = image.shape
+    anchors = detectors.anchors_of(dataclasses.replace(spec, resolution=(height, width)))
+    return Signature(signature.inputs, detectors.with_anchors(signature.outputs, anchors))
 
 
 def _named(signature: Signature, task: str) -> Signature:
@@ -424,7 +438,8 @@ def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
     return dataclasses.replace(
         spec,
         resolution=(0, 0) if image is None else (image.shape[0], image.shape[1]),
-        classes=signature.outputs[0].shape[-1] if signature.outputs[0].shape else 1,
+        # A detector's first output has boxes.
+        classes=spec.classes or (signature.outputs[0].shape or (1,))[-1],
         preprocessing=(image and image.preprocessing) or spec.preprocessing,
         task=task,
     )
@@ -449,10 +464,24 @@ class _Press:
     float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     float_outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
+    @property
+    def written(self) -> Signature:
+        """The signature of the files: that of the model, or with the outputs of `postprocess`."""
+        if self.request.output != "detections":
+            return self.signature
+        from mobiledeploy.graphs import postprocess
+
+        return dataclasses.replace(self.signature, outputs=postprocess.outputs())
+
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
         if recipe not in self.tflites:
-            self.tflites[recipe] = self._tflite(RECIPES.load(recipe).RECIPE)
+            content = self._tflite(RECIPES.load(recipe).RECIPE)
+            if self.request.output == "detections":
+                from mobiledeploy.graphs import postprocess
+
+                content = postprocess.append(content, self.signature)
+            self.tflites[recipe] = content
         return WRITERS.load(format_).write(self.tflites[recipe])
 
     def _tflite(self, recipe: Recipe) -> bytes:
@@ -639,7 +668,7 @@ class _Press:
 
 def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
     start = time.perf_counter()
-    signature = press.signature
+    signature = press.written
     data = FORMATS.load(format_).seal(
         press.file(recipe, format_),
         [end.name for end in signature.inputs],
@@ -681,13 +710,14 @@ def _reference(
     return _rows(answers)
 
 
-def _pooled_reference(
+def _tflite_reference(
     own: tuple[tuple[float, ...], ...], whole: bytes, floats: bytes, samples: Batch
 ) -> tuple[tuple[float, ...], ...]:
-    """What an embedding answers that was cut out of a model, a row for each golden sample.
+    """What the float TFLite `floats` answers, a row for each golden sample.
 
-    The model's framework does not give the features within it, so they are those of the float
-    TFLite. InputError if the whole TFLite does not answer as the framework does (`own`).
+    It is for files that do not end as their model: an embedding that was cut out of it, or boxes
+    that an operator of TFLite chose. The model's framework cannot give these answers. InputError if
+    `whole`, which ends as the model, does not answer as the framework does (`own`).
     """
     from mobiledeploy.graphs import execution
 

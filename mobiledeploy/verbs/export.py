@@ -200,7 +200,8 @@ def export(
         format: `tflite`, `onnx`, or both (the default).
         io: the type of a full-integer model's input and output; `uint8` is for TFLite only.
         output: the last part of a file: as in its model, a softmax, the logits without a softmax,
-            or the features of the last global pooling (`pooled`), which are an embedding.
+            the features of the last global pooling (`pooled`), which are an embedding, or a
+            detector's best boxes (`detections`), by an operator of TFLite.
         keep_float: layers that integer files compute in float.
         no_shrink: keeps the filters that no answer depends on, such as those without weights.
         task: what the model answers: a name of `tasks/`. The default is what the card or the file
