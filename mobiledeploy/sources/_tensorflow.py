@@ -112,10 +112,11 @@ def open_model(model: Model, source: Source) -> TensorFlowModel:
 
 def _output_names(handle: Any) -> Sequence[str]:
     """The names of the outputs in the order of the traced function."""
-    structure = getattr(handle, "_nested_outputs", None) or getattr(handle, "_outputs_struct", None)
-    if isinstance(structure, dict) and len(structure) == len(handle.outputs):
-        # tf.nest flattens a dictionary in the order of its keys.
-        return sorted(structure)
+    # Of Keras 2 and of Keras 3. tf.nest flattens a dictionary in the order of its keys.
+    for attribute in ("_nested_outputs", "_outputs_struct"):
+        structure = getattr(handle, attribute, None)
+        if isinstance(structure, dict) and len(structure) == len(handle.outputs):
+            return sorted(structure)
     names = getattr(handle, "output_names", None)
     return list(names) if names else [tensor.name for tensor in handle.outputs]
 

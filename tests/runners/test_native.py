@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from mobiledeploy.core import protocol
@@ -116,6 +117,17 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
     (tmp_path / "short.bin").write_bytes(b"1")
     (tmp_path / "broken.tflite").write_bytes(b"no model")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
+    for name, kind, sides in (
+        ("open", onnx.TensorProto.FLOAT, [1, 3, "width"]),
+        ("deep", onnx.TensorProto.FLOAT, [1] * 9),
+        ("text", onnx.TensorProto.STRING, [1, 3]),
+    ):
+        ends = [onnx.helper.make_tensor_value_info(end, kind, sides) for end in "xy"]
+        same = onnx.helper.make_node("Identity", ["x"], ["y"])
+        graph = onnx.helper.make_graph([same], name, ends[:1], ends[1:])
+        opset = onnx.helper.make_opsetid("", 17)
+        model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        onnx.save(model, tmp_path / f"{name}.onnx")
     for arguments, code, words in (
         (argv(path, delegate="gpu"), 2, "no delegate 'gpu'"),
         (argv(exported["float32", "onnx"], delegate="xnnpack"), 2, "no delegate 'xnnpack'"),
@@ -123,6 +135,9 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         (argv(path, sample=str(tmp_path / "none.bin")), 7, "cannot be opened"),
         (argv(tmp_path / "broken.tflite"), 7, "litert cannot load broken.tflite"),
         (argv(tmp_path / "broken.onnx"), 7, "onnxruntime cannot load broken.onnx"),
+        (argv(tmp_path / "open.onnx"), 7, "axis 2 of an input or output is open"),
+        (argv(tmp_path / "deep.onnx"), 7, "9 axes, 8 are the most"),
+        (argv(tmp_path / "text.onnx"), 7, "an input or output of element type 8"),
         ((*plain, "--library", str(tmp_path / 'no"lib.so')), 6, 'no"lib.so'),
         ((*plain, "--threads", "0"), 2, "--threads 0 is no number from 1 to 64"),
         ((*plain, "--marks", "--threads", "2"), 2, "of one thread"),
