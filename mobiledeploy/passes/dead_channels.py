@@ -10,8 +10,9 @@ for weights w and inputs from l to h the sums lie between b + sum(w+ l + w- h) a
 b + sum(w+ h + w- l), where w+ and w- are the positive and negative parts of w. A filter behind ReLU
 whose upper bound is not above 0 is 0 for every image, one behind ReLU6 whose lower bound is 6 or
 above is 6. A channel is constant if its bounds are no further from their middle than `CONSTANT`
-times the largest magnitude of its tensor. A window over the border also sees zeros, so another
-constant is a pattern behind a depthwise layer with SAME padding, and is kept there.
+times the largest amplitude of a channel of its tensor. That is measured with noise at the inputs,
+and is no more than the tensor's largest magnitude. A window over the border also sees zeros, so
+another constant is a pattern behind a depthwise layer with SAME padding, and is kept there.
 
 Channels that an operator relates one to one are tied: those of both sides of a depthwise filter, a
 residual sum, a product with the factors of a squeeze-excite, a concatenation, a pool. A set of tied
@@ -47,7 +48,7 @@ from mobiledeploy.graphs.graph import Graph
 PRESERVES = True
 
 CONSTANT = 1e-6
-"""A channel that varies by no more of its tensor's largest magnitude is constant."""
+"""A channel that varies by no more of what the channels of its tensor vary by is constant."""
 MULTIPLE = 8
 """Channels that are kept in a tensor: a multiple of this, or all."""
 _LARGEST = float(np.finfo(np.float32).max)
@@ -58,7 +59,7 @@ _CLIPS = {
     "RELU_N1_TO_1": (-1.0, 1.0),
     "RELU_0_TO_1": (0.0, 1.0),
 }
-_SEED = 0
+_PROBES, _SEED = 2, 0
 _LOWEST_SWISH = -1.5
 """Where x relu6(x + 3) / 6 is smallest: it falls before and rises behind."""
 _SAME_VALUES = (
@@ -92,14 +93,19 @@ def simplify(
 
     `extents` are the smallest and the largest value of each input, None where they are unknown.
     """
-    graph = Graph(floats)
-    channels = _Channels(graph, extents)
-    dead = _dead(channels)
-    left_out = _rounded(channels, dead)
-    if not left_out.any():
-        return floats, ()
-    layers = _shrink(graph, channels, dead, left_out)
-    return graph.pack(), layers
+    lost: dict[int, ShrunkLayer] = {}
+    while True:
+        graph = Graph(floats)
+        channels = _Channels(graph, extents)
+        dead = _dead(channels)
+        left_out = _rounded(channels, dead)
+        if not left_out.any():
+            return floats, tuple(lost.values())
+        for index, layer in _shrink(graph, channels, dead, left_out).items():
+            whole = lost.get(index, dataclasses.replace(layer, left_out=0))
+            lost[index] = dataclasses.replace(whole, left_out=whole.left_out + layer.left_out)
+        # What was nearly constant is constant now, and so is more of what reads it.
+        floats = graph.pack()
 
 
 @dataclass(frozen=True)
@@ -391,42 +397,49 @@ class _Channels:
 
     def _tolerance(self) -> Doubles:
         """[slots]: by how much a channel may differ from a constant, `CONSTANT` of its tensor."""
-        magnitude, most = np.zeros(len(self.low)), np.zeros(len(self.low))
+        amplitude, most = np.zeros(len(self.low)), np.zeros(len(self.low))
         for slots in self.slots.values():
             if len(slots):
-                low, high = self.low[slots], self.high[slots]
-                # The value nearest to zero that a channel can have is its least magnitude.
-                magnitude[slots] = max(0.0, float(low.max()), float(-high.min()))
-                most[slots] = max(float(-low.min()), float(high.max()))
+                most[slots] = np.maximum(-self.low[slots], self.high[slots]).max()
         width = (self.high - self.low) / 2
-        if ((width > CONSTANT * magnitude) & (width <= CONSTANT * most)).any():
-            for index, value in self._magnitudes().items():
-                slots = self.slots[index]
-                magnitude[slots] = np.maximum(magnitude[slots], value)
-        tolerance: Doubles = CONSTANT * magnitude
+        if ((width > 0) & (width <= CONSTANT * most)).any():
+            for index, value in self._amplitudes().items():
+                amplitude[self.slots[index]] = value
+        tolerance: Doubles = CONSTANT * amplitude
         return tolerance
 
-    def _magnitudes(self) -> dict[int, float]:
-        """The largest magnitude of each tensor for noise as input: at least so large it can be."""
+    def _amplitudes(self) -> dict[int, float]:
+        """By how much the channels of each tensor vary for noise at the inputs, at most."""
         random = np.random.default_rng(_SEED)
+        ends: dict[int, tuple[Doubles, Doubles]] = {}
         try:
             engine = execution.interpreter(self.graph.pack(), every_tensor=True)
-            for index in self.graph.inputs:
-                values = np.zeros(self.graph.shape(index), self.graph.dtype(index))
-                if index in self.slots:
-                    low, high = self.bounds(index)
-                    bounded = high < _LARGEST
-                    low, high = np.where(bounded, low, -1), np.where(bounded, high, 1)
-                    values[...] = random.uniform(low, high, values.shape)
-                engine.set_tensor(index, values)
-            execution.invoke(engine)
+            for _ in range(_PROBES):
+                for index in self.graph.inputs:
+                    engine.set_tensor(index, self._noise(index, random))
+                execution.invoke(engine)
+                for index, slots in self.slots.items():
+                    values = engine.get_tensor(index).reshape(-1, len(slots)).astype(np.float64)
+                    low, high = ends.get(index, (np.inf, -np.inf))
+                    ends[index] = (
+                        np.minimum(low, values.min(axis=0)),
+                        np.maximum(high, values.max(axis=0)),
+                    )
         except InputError:
-            # Other operators need other inputs; then only channels that are sure count.
+            # Other inputs may have to fit together; then only what is constant by itself counts.
             return {}
-        peaks = {
-            index: float(np.abs(engine.get_tensor(index)).max(initial=0)) for index in self.slots
-        }
-        return {index: peak for index, peak in peaks.items() if np.isfinite(peak)}
+        halves = {index: float((high - low).max()) / 2 for index, (low, high) in ends.items()}
+        return {index: half for index, half in halves.items() if np.isfinite(half)}
+
+    def _noise(self, index: int, random: np.random.Generator) -> Array:
+        """Values of an input: within its extents, or from -1 to 1 if they are unknown."""
+        values = np.zeros(self.graph.shape(index), self.graph.dtype(index))
+        if index in self.slots:
+            low, high = self.bounds(index)
+            bounded = high < _LARGEST
+            low, high = np.where(bounded, low, -1), np.where(bounded, high, 1)
+            values[...] = random.uniform(low, high, values.shape)
+        return values
 
 
 def _dead(channels: _Channels) -> Flags:
@@ -471,11 +484,11 @@ def _rounded(channels: _Channels, dead: Flags) -> Flags:
 
 def _shrink(
     graph: Graph, channels: _Channels, dead: Flags, left_out: Flags
-) -> tuple[ShrunkLayer, ...]:
-    """Changes the graph; returns the layers that weigh channels and lost filters."""
+) -> dict[int, ShrunkLayer]:
+    """Changes the graph; returns the layers that weigh channels and lost filters, by output."""
     masks = {index: ~left_out[channels.set_of[slots]] for index, slots in channels.slots.items()}
     readers = {id(reader.op): reader for reader in channels.readers}
-    layers = []
+    layers: dict[int, ShrunkLayer] = {}
     for op in graph.ops:
         reader = readers.get(id(op))
         if reader is not None:
@@ -483,7 +496,7 @@ def _shrink(
             stay = masks[reader.target]
             if not stay.all():
                 name = graph.name(reader.target)
-                layers.append(ShrunkLayer(name, len(stay), int((~stay).sum())))
+                layers[reader.target] = ShrunkLayer(name, len(stay), int((~stay).sum()))
             continue
         stay = masks.get(int(op.outputs[0])) if len(op.outputs) else None
         if stay is None or stay.all():
@@ -499,7 +512,7 @@ def _shrink(
     for index, stay in masks.items():
         if not stay.all():
             graph.set_shape(index, (*graph.shape(index)[:-1], int(stay.sum())))
-    return tuple(layers)
+    return layers
 
 
 def _shrink_weights(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,7 @@ from mobiledeploy.graphs import graph as graph_room
 from mobiledeploy.graphs import matrices, quantized
 from mobiledeploy.graphs.execution import Walk, interpreter, run
 from mobiledeploy.graphs.graph import Graph
+from tests.lite import Lite
 from tests.passes.conftest import NETWORKS, floats, images, quantized_graph
 
 
@@ -79,6 +82,25 @@ def test_a_changed_constant_stays_the_same_for_other_readers():
     again = matrices.weighted_ops(Graph(graph.pack()))
     np.testing.assert_array_equal(again[1].graph.constant_values(again[1].bias), before)
     assert not again[0].graph.constant_values(again[0].bias).any()
+
+
+def test_a_side_that_may_vary_still_may_after_a_change_of_shape():
+    lite = Lite()
+    graph = Graph(lite.file(lite.input((1, 8))))
+    (index,) = graph.inputs
+    graph.subgraph.tensors[index].shapeSignature = [-1, 8]
+    graph.set_shape(index, (1, 4))
+    again = Graph(graph.pack())
+    assert again.shape(index) == (1, 4)
+    assert list(again.subgraph.tensors[index].shapeSignature) == [-1, 4]
+
+
+@pytest.mark.parametrize(
+    ("padding", "window", "pads"), [(0, 3, True), (0, 1, False), (1, 3, False)]
+)
+def test_only_larger_windows_of_same_padding_see_zeros_around_an_image(padding, window, pads):
+    op = SimpleNamespace(builtinOptions=SimpleNamespace(padding=padding))
+    assert matrices.pads(op, (1, window)) == pads
 
 
 @pytest.mark.parametrize("name", NETWORKS)
