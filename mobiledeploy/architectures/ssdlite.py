@@ -52,6 +52,8 @@ FIRST = ((0.1, 1.0), (SMALLEST, 2.0), (SMALLEST, 1 / 2))
 """(scale, ratio) of the first map, which has fewer anchors."""
 SCALES = (10.0, 10.0, 5.0, 5.0)
 """What offsets of boxes are multiplied by: those of the API's faster_rcnn_box_coder."""
+DIGITS = 6
+"""Decimal places of the anchors: records hold what is computed with."""
 
 EPSILON = 1e-3
 PRIOR = 0.01
@@ -122,7 +124,7 @@ def anchors(*, backbone: str, alpha: float, resolution: tuple[int, int]) -> Anch
         shapes = [(scales[number], ratio) for ratio in RATIOS]
         shapes.append((math.sqrt(scales[number] * scales[number + 1]), 1.0))
         sizes = tuple(
-            (scale / math.sqrt(ratio), scale * math.sqrt(ratio))
+            (round(scale / math.sqrt(ratio), DIGITS), round(scale * math.sqrt(ratio), DIGITS))
             for scale, ratio in (shapes if number else FIRST)
         )
         levels.append(AnchorLevel(grid, sizes))

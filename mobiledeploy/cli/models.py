@@ -8,6 +8,7 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
+from mobiledeploy.core.plugins import TASKS
 
 if TYPE_CHECKING:
     from mobiledeploy.core.cards import ModelCard
@@ -53,7 +54,8 @@ def _detail(listing: verb.ModelListing) -> None:
         )
     rows = _weights(card)
     if rows:
-        _frame.table(("weights", "alpha", "resolution", "top-1"), rows)
+        figure = TASKS.load(card.task).METRICS[0].title
+        _frame.table(("weights", "alpha", "resolution", figure), rows)
 
 
 def _row(row: Published) -> tuple[str, ...]:
@@ -74,8 +76,8 @@ def _weights(card: ModelCard) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     demo, imagenet = card.weights.demo, card.weights.imagenet
     for file in demo.files if demo else ():
-        for resolution, top1 in file.top1.items():
-            rows.append(("demo", _alpha(file.alpha), resolution, units.percent(top1)))
+        for resolution, figure in file.figures.items():
+            rows.append(("demo", _alpha(file.alpha), resolution, units.percent(figure)))
     for file_ in imagenet.files if imagenet else ():
         sizes = ", ".join(map(str, file_.resolutions))
         rows.append(("imagenet", _alpha(file_.alpha), sizes, "as published"))

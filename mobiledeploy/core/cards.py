@@ -40,16 +40,23 @@ class ResolutionLimits(Record):
 
 @dataclass(frozen=True)
 class DemoFile(Record):
-    """Weights that come with the package: `top1` is a fraction per resolution.
+    """Weights that come with the package: `metric` is a fraction per resolution.
 
-    `command` made them.
+    It is the first figure of the card's task. Cards of earlier versions name it `top1`. `command`
+    made the weights.
     """
 
     file: str
     sha256: str
-    top1: Mapping[str, float]
+    top1: Mapping[str, float] = dataclasses.field(default_factory=dict)
     alpha: float | None = None
     command: str = ""
+    metric: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """The figure per resolution, whatever its name."""
+        return self.metric or self.top1
 
 
 @dataclass(frozen=True)
@@ -210,9 +217,10 @@ def _check(card: ModelCard, path: Path) -> None:
             check_file(file.file, f"{where}.files.file")
             hexadecimal = re.fullmatch("[0-9a-f]{64}", file.sha256) is not None
             require(hexadecimal, f"{where}.files.sha256", f"{file.sha256!r} is not a sha256")
-            for resolution, top1 in file.top1.items():
-                is_valid = resolution.isdecimal() and 0 <= top1 <= 1
-                require(is_valid, f"{where}.files.top1", "is not a fraction per resolution")
+            for name, figures in (("top1", file.top1), ("metric", file.metric)):
+                for resolution, figure in figures.items():
+                    is_valid = resolution.isdecimal() and 0 <= figure <= 1
+                    require(is_valid, f"{where}.files.{name}", "is not a fraction per resolution")
     if imagenet:
         where = "weights.imagenet"
         is_web_address = imagenet.base_url.startswith(("https://", "http://"))

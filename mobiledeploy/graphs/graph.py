@@ -227,6 +227,20 @@ class Graph:
         op.inputs, op.outputs = list(inputs), list(outputs)
         return op
 
+    def add_custom_op(
+        self, name: str, inputs: Iterable[int], outputs: Iterable[int], options: bytes
+    ) -> Any:
+        """An operator of that custom name; `options` are what its kernel reads, a flexbuffer."""
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode, code.version = name.encode(), 1
+        self.model.operatorCodes.append(code)
+        op = schema.OperatorT()
+        op.opcodeIndex = len(self.model.operatorCodes) - 1
+        op.inputs, op.outputs = list(inputs), list(outputs)
+        op.customOptions = np.frombuffer(options, np.uint8)
+        return op
+
     def make_constant(self, index: int, values: Array) -> None:
         """Stores a tensor's values in the file; no operator may compute it any more."""
         self.subgraph.tensors[index].buffer = self._add_buffer(values)

@@ -196,6 +196,11 @@ def _file(card: ModelCard, path: Path, unsafe: bool) -> ResolvedWeights:
             f"{path} holds Keras 3 weights, which are not stored by layer name",
             "save the whole model as .keras and export that",
         )
+    if card.task == "detection":
+        raise InputError(
+            f"{path} does not say how many classes its boxes have",
+            "give the folder of its training: mobiledeploy export RUN",
+        )
     if file.classes < 2:
         raise InputError(f"{path} ends in {file.classes} output; two classes or more are needed")
     return ResolvedWeights(

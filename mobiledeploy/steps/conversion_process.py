@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import inputs, preprocessing, records
+from mobiledeploy.core import detectors, inputs, preprocessing, records
 from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
 from mobiledeploy.core.plugins import (
@@ -35,7 +35,6 @@ from mobiledeploy.core.types import (
     ModelSpec,
     NamedWarning,
     Output,
-    Preprocessing,
     QuantizedGraph,
     Recipe,
     RecipeAlternative,
@@ -53,14 +52,15 @@ ALIKE = 0.01
 _PIXELS = (0.0, 255.0)
 EMBEDDING = "embedding"
 """The task of a model that is cut at its last pooling, and the name of its output."""
-LEAST_SQNR = 60.0
-"""The whole TFLite that an embedding was cut out of answers at least this near to its model, dB."""
 TRAINING_IMAGES = 2000
 """The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
 # One in so many calibration images is held back to judge the alternatives of a recipe. The best
 # alternative is made again with all images.
 HELD_EVERY = 5
+# dB, of a detector's raw outputs: see `file_checks.LEAST_SQNR`.
+LEAST_RAW_SQNR = 60.0
+REPORT = "please report it, with the model if you can"
 
 
 @dataclass(frozen=True)
@@ -292,15 +292,14 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 1, 1)
     output, floats, whole = _floats(request, model)
     names = (EMBEDDING,) if output == "pooled" else model.output_names
-    signature = _signature(model, floats, names, request.source.spec.preprocessing)
+    signature = _signature(model, floats, names, request.source.spec)
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
     golden = _golden(request, spec, signature)
-    reference = _reference(request, golden, model)
-    if output == "pooled":
-        reference = _pooled_reference(reference, whole, floats, golden)
-    del whole
+    ending = _decoded(floats, signature) if output == "detections" else floats
+    reference = _reference(request, golden, model, whole, ending)
+    del whole, ending
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     samples = (
         calibration_samples(request.data, spec, signature, speak)
@@ -327,21 +326,23 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
             else:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
-    speak.event(ConversionSummary(spec, signature, len(samples), reference, tuple(failed), output))
+    written = press.written
+    speak.event(ConversionSummary(spec, written, len(samples), reference, tuple(failed), output))
 
 
 def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, bytes, bytes]:
-    """What the files end in, the float TFLite, and what it was cut out of ("" if it was not).
+    """What the files end in, and the float TFLite.
 
-    An embedding is cut out of a model that does not end in one vector, such as a classifier with
-    its softmax. InputError where it cannot be cut.
+    If its end is not the model's own, also the TFLite with the model's own end, else b"". An
+    embedding is cut out of a model that does not end in one vector, such as a classifier with its
+    softmax. InputError where it cannot be cut.
     """
     from mobiledeploy.graphs import ends, pooled
     from mobiledeploy.graphs.graph import Graph
 
-    if request.output == "pooled":
+    if request.output in ("pooled", "detections"):
         whole = model.floats("model")
-        return "pooled", pooled.cut(whole), whole
+        return request.output, pooled.cut(whole) if request.output == "pooled" else whole, whole
     floats = model.floats(request.output)
     if (request.source.spec.task, request.output) == (EMBEDDING, "model"):
         outputs = ends.signature(Graph(floats), model.inputs, model.output_names).outputs
@@ -350,17 +351,24 @@ def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, byt
     return request.output, floats, b""
 
 
+def _decoded(floats: bytes, signature: Signature) -> bytes:
+    """The float TFLite of a detector with its boxes decoded and chosen."""
+    from mobiledeploy.graphs import postprocess
+
+    return postprocess.append(floats, signature)
+
+
 def _signature(
-    model: OpenedModel, floats: bytes, names: Sequence[str], how: Preprocessing
+    model: OpenedModel, floats: bytes, names: Sequence[str], spec: ModelSpec
 ) -> Signature:
-    """The signature of a float TFLite, its images prepared as `how` says.
+    """The signature of a float TFLite, its images prepared and its boxes relative as `spec` says.
 
     InputError for uint8 images with another range than their own.
     """
     from mobiledeploy.graphs import ends
     from mobiledeploy.graphs.graph import Graph
 
-    inputs = []
+    inputs, how = [], spec.preprocessing
     for end in model.inputs:
         if end.kind == "image":
             if end.dtype == "uint8" and (how.input_range, *how.std) != (_PIXELS, 1.0, 1.0, 1.0):
@@ -371,7 +379,13 @@ def _signature(
             own = how.for_channels(end.shape[-1])
             end = dataclasses.replace(end, preprocessing=own, dtype="float32")
         inputs.append(end)
-    return ends.signature(Graph(floats), inputs, names)
+    signature = ends.signature(Graph(floats), inputs, names)
+    image = signature.image
+    if image is None:
+        return signature
+    height, width, _ = image.shape
+    anchors = detectors.anchors_of(dataclasses.replace(spec, resolution=(height, width)))
+    return Signature(signature.inputs, detectors.with_anchors(signature.outputs, anchors))
 
 
 def _named(signature: Signature, task: str) -> Signature:
@@ -389,7 +403,8 @@ def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
     return dataclasses.replace(
         spec,
         resolution=(0, 0) if image is None else (image.shape[0], image.shape[1]),
-        classes=signature.outputs[0].shape[-1] if signature.outputs[0].shape else 1,
+        # A detector's first output has boxes.
+        classes=spec.classes or (signature.outputs[0].shape or (1,))[-1],
         preprocessing=(image and image.preprocessing) or spec.preprocessing,
         task=task,
     )
@@ -409,10 +424,24 @@ class _Press:
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
     float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def written(self) -> Signature:
+        """The signature of the files: that of the model, or with the outputs of `postprocess`."""
+        if self.request.output != "detections":
+            return self.signature
+        from mobiledeploy.graphs import postprocess
+
+        return dataclasses.replace(self.signature, outputs=postprocess.outputs())
+
     def file(self, recipe: str, format_: str) -> bytes:
         """The model by `recipe` in `format_`, unsealed."""
         if recipe not in self.tflites:
-            self.tflites[recipe] = self._tflite(RECIPES.load(recipe).RECIPE)
+            content = self._tflite(RECIPES.load(recipe).RECIPE)
+            if self.request.output == "detections":
+                from mobiledeploy.graphs import postprocess
+
+                content = postprocess.append(content, self.signature)
+            self.tflites[recipe] = content
         return WRITERS.load(format_).write(self.tflites[recipe])
 
     def _tflite(self, recipe: Recipe) -> bytes:
@@ -571,7 +600,7 @@ class _Press:
 
 def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
     start = time.perf_counter()
-    signature = press.signature
+    signature = press.written
     data = FORMATS.load(format_).seal(
         press.file(recipe, format_),
         [end.name for end in signature.inputs],
@@ -601,35 +630,30 @@ def _golden(request: ConversionRequest, spec: ModelSpec, signature: Signature) -
 
 
 def _reference(
-    request: ConversionRequest, samples: Batch, model: OpenedModel
+    request: ConversionRequest, samples: Batch, model: OpenedModel, whole: bytes, ending: bytes
 ) -> tuple[tuple[float, ...], ...]:
-    """What the model's own framework answers to the golden samples, a row for each."""
+    """The answers of the float model to the golden samples, a row for each.
+
+    They are those of the model's own framework. It has none for another end: then they are those of
+    the float TFLite `ending`, and InputError if `whole`, which ends as the model, does not answer
+    as the framework does.
+    """
     answers = model.answers(samples)
+    if whole:
+        from mobiledeploy.graphs import execution
+
+        own = execution.answers(whole, samples)
+        sqnr = accuracy.sqnr_db(np.concatenate(answers, None), np.concatenate(own, None))
+        if not sqnr >= LEAST_RAW_SQNR:
+            raise InputError(
+                f"the float TFLite does not answer as its model does: {sqnr:.0f} dB", REPORT
+            )
+        answers = execution.answers(ending, samples)
     if not all(np.isfinite(answer).all() for answer in answers):
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax" and not model.ends_in_softmax():
         _refuse_probabilities(answers[0])
     return _rows(answers)
-
-
-def _pooled_reference(
-    own: tuple[tuple[float, ...], ...], whole: bytes, floats: bytes, samples: Batch
-) -> tuple[tuple[float, ...], ...]:
-    """What an embedding answers that was cut out of a model, a row for each golden sample.
-
-    The model's framework does not give the features within it, so they are those of the float
-    TFLite. InputError if the whole TFLite does not answer as the framework does (`own`).
-    """
-    from mobiledeploy.graphs import execution
-
-    sqnr = accuracy.sqnr_db(np.asarray(own), np.asarray(_rows(execution.answers(whole, samples))))
-    if not sqnr >= LEAST_SQNR:
-        raise InputError(
-            f"the float TFLite does not answer as the model does: {sqnr:.0f} dB, "
-            f"not {LEAST_SQNR:.0f} dB or more",
-            "please report it",
-        )
-    return _rows(execution.answers(floats, samples))
 
 
 def _rows(answers: Sequence[Floats]) -> tuple[tuple[float, ...], ...]:

@@ -150,6 +150,8 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     jobs = _jobs(config)
     if config.io == "uint8":
         jobs = _with_uint8(jobs, strict, reporter)
+    if config.output == "detections":
+        jobs = _with_tflite(jobs, config)
     if config.custom_objects is not None and config.model is None:
         raise UsageError("--custom-objects goes with a model file of yours", "name it")
     own = _own_model(config, reporter) if config.model else None
@@ -303,6 +305,19 @@ def _with_uint8(
             raise error
         reporter.warn(conversion_process.left_out(name, format_, error))
     return tuple(possible)
+
+
+def _with_tflite(
+    jobs: tuple[tuple[str, str], ...], config: ExportConfig
+) -> tuple[tuple[str, str], ...]:
+    """The jobs that can end in an operator of TFLite; UsageError if others were requested."""
+    others = {format_ for _, format_ in jobs} - {"tflite"}
+    if others & set(config.formats or ()):
+        raise UsageError(
+            f"--output detections is an operator of TFLite, and {others.pop()} has none",
+            "--format tflite, or leave out --output",
+        )
+    return tuple(job for job in jobs if job[1] == "tflite")
 
 
 def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:

@@ -68,9 +68,8 @@ def _work(request: TraceRequest, speak: child_process.Speaker) -> None:
         image = next((end for end in model.inputs if end.kind == "image"), None)
         height, width = image.shape[:2] if image else (0, 0)
         ends = layers[-1].outputs[0].shape if layers else ()
-        spec = dataclasses.replace(
-            source.spec, resolution=(height, width), classes=ends[-1] if ends else 1
-        )
+        classes = source.spec.classes or (ends[-1] if ends else 1)
+        spec = dataclasses.replace(source.spec, resolution=(height, width), classes=classes)
         speak.event(TracedModel(spec, layers, parameters.trainable, parameters.total))
     speak.progress("counting", len(request.sources), len(request.sources))
 

@@ -29,6 +29,7 @@ from mobiledeploy.analysis import anchors as anchors_
 from mobiledeploy.core import plugins, units
 from mobiledeploy.core.ports import Array, Corpus
 from mobiledeploy.core.types import (
+    Anchors,
     Annotation,
     AnnotationField,
     Gate,
@@ -191,6 +192,9 @@ def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
         boxes, classes, scores = _suppressed(
             _decoded(raw_boxes, ends), np.asarray(raw_scores, np.float64)
         )
+        if _anchors(ends) is not None:
+            # An object ends where the image does, which offsets from anchors do not know.
+            boxes = np.clip(boxes, 0, 1)
     else:
         # The operator leaves whatever was in memory behind that number.
         count = int(np.clip(np.nan_to_num(np.ravel(outputs[3])[0]), 0, len(outputs[2])))
@@ -341,11 +345,13 @@ def _parts(arrays: Sequence[Array], ends: Sequence[ModelOutput]) -> tuple[Array,
 
 
 def _decoded(boxes: ArrayLike, ends: Sequence[ModelOutput]) -> NDArray[np.float64]:
-    """Boxes [..., 4] of the raw form; those of anchors end where the image does."""
-    anchors = next((end.anchors for end in ends if end.anchors is not None), None)
-    if anchors is None:
-        return _upright(boxes)
-    return np.asarray(np.clip(anchors_.decoded(boxes, anchors), 0, 1), np.float64)
+    """Boxes [..., 4] of the raw form."""
+    anchors = _anchors(ends)
+    return _upright(boxes) if anchors is None else anchors_.decoded(boxes, anchors)
+
+
+def _anchors(ends: Sequence[ModelOutput]) -> Anchors | None:
+    return next((end.anchors for end in ends if end.anchors is not None), None)
 
 
 def _upright(boxes: ArrayLike) -> NDArray[np.float64]:

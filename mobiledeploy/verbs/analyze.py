@@ -42,7 +42,8 @@ from mobiledeploy.steps.published import Published, PublishedLayer, PublishedSha
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.tracing_process import TracedModel
 
-CLASSES = 1000
+CLASSES = {"classification": 1000, "detection": 80}
+"""Of ImageNet and of COCO, which papers count with, by task."""
 MOST_CHOICES = 5
 DEFAULT = "mobilenet_v1"
 # Kinds of layers with parameters that papers do not count.
@@ -221,7 +222,7 @@ def analyze(
         alpha: the width multiplier, above 0.
         groups: the groups of the pointwise convolutions (ShuffleNet).
         res: height and width of the input, in pixels.
-        classes: the number of classes; the default is 1000.
+        classes: the number of classes; the default is 1000, of a detector COCO's 80.
         unsafe: opens a model file even if it can run its own code.
         reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
@@ -241,7 +242,7 @@ def analyze(
             alpha=alpha,
             groups=groups,
             res=res,
-            classes=CLASSES if classes is None else classes,
+            classes=CLASSES[card.task] if classes is None else classes,
         )
         (model,) = trace_verb.trace([Source(spec)], reporter)
         return _analysis(model, f"{card.title}, {card.paper}")
@@ -381,10 +382,11 @@ def analyze_table(table: str, *, reporter: Reporter | None = None) -> TableCompa
 
 def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
     card = cards.load(row.card)
+    classes = CLASSES[card.task]
     if not isinstance(row, Published):
-        return card_specs.spec(card, classes=CLASSES)
+        return card_specs.spec(card, classes=classes)
     return card_specs.spec(
-        card, alpha=row.alpha, groups=row.groups, res=row.resolution, classes=CLASSES
+        card, alpha=row.alpha, groups=row.groups, res=row.resolution, classes=classes
     )
 
 
