@@ -20,7 +20,7 @@ Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
 Output = Literal["model", "softmax", "logits", "pooled", "detections"]
 """What a file ends in: as its model, in a softmax over the classes, before that softmax, in the
-features of its last global pooling, or in the boxes that `TFLite_Detection_PostProcess` chose."""
+features of the last global pooling, or in the boxes that `TFLite_Detection_PostProcess` chose."""
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: a time, a count, the estimate of a model, or a replay of one of these."""

@@ -53,9 +53,9 @@ ALIKE = 0.01
 _PIXELS = (0.0, 255.0)
 EMBEDDING = "embedding"
 """The task of a model that is cut at its last pooling, and the name of its output."""
-LEAST_SQNR = 60.0
-"""The float TFLite of a model answers at least this near to it, in dB, where files of another end
-are judged by it."""
+# dB, of the whole float TFLite where a file ends elsewhere: see `file_checks.LEAST_SQNR`.
+LEAST_RAW_SQNR = 60.0
+REPORT = "please report it, with the model if you can"
 TRAINING_IMAGES = 2000
 """The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
@@ -307,15 +307,9 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
     golden = _golden(request, spec, signature)
-    reference = _reference(request, golden, model)
-    if output == "pooled":
-        reference = _tflite_reference(reference, whole, floats, golden)
-    elif output == "detections":
-        from mobiledeploy.graphs import postprocess
-
-        decoded = postprocess.append(floats, signature)
-        reference = _tflite_reference(reference, floats, decoded, golden)
-    del whole
+    ending = _decoded(floats, signature) if output == "detections" else floats
+    reference = _reference(request, golden, model, whole, ending)
+    del whole, ending
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     samples = (
         calibration_samples(request.data, spec, signature, speak)
@@ -371,26 +365,31 @@ def _extents(signature: Signature) -> list[tuple[float, float] | None]:
 
 
 def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, bytes, bytes]:
-    """What the files end in, the float TFLite, and what it was cut out of ("" if it was not).
+    """What the files end in, and the float TFLite.
 
-    An embedding is cut out of a model that does not end in one vector, such as a classifier with
-    its softmax. InputError where it cannot be cut.
+    If its end is not the model's own, also the TFLite with the model's own end, else b"". An
+    embedding is cut out of a model that does not end in one vector, such as a classifier with its
+    softmax. InputError where it cannot be cut.
     """
     from mobiledeploy.graphs import ends, pooled
     from mobiledeploy.graphs.graph import Graph
 
-    if request.output == "detections":
-        # The operator that chooses boxes comes last, behind each finished file.
-        return "detections", model.floats("model"), b""
-    if request.output == "pooled":
+    if request.output in ("pooled", "detections"):
         whole = model.floats("model")
-        return "pooled", pooled.cut(whole), whole
+        return request.output, pooled.cut(whole) if request.output == "pooled" else whole, whole
     floats = model.floats(request.output)
     if (request.source.spec.task, request.output) == (EMBEDDING, "model"):
         outputs = ends.signature(Graph(floats), model.inputs, model.output_names).outputs
         if TASKS.load(EMBEDDING).mismatch(outputs):
             return "pooled", pooled.cut(floats), floats
     return request.output, floats, b""
+
+
+def _decoded(floats: bytes, signature: Signature) -> bytes:
+    """The float TFLite of a detector with its boxes decoded and chosen."""
+    from mobiledeploy.graphs import postprocess
+
+    return postprocess.append(floats, signature)
 
 
 def _signature(
@@ -699,36 +698,30 @@ def _golden(request: ConversionRequest, spec: ModelSpec, signature: Signature) -
 
 
 def _reference(
-    request: ConversionRequest, samples: Batch, model: OpenedModel
+    request: ConversionRequest, samples: Batch, model: OpenedModel, whole: bytes, ending: bytes
 ) -> tuple[tuple[float, ...], ...]:
-    """What the model's own framework answers to the golden samples, a row for each."""
+    """The answers of the float model to the golden samples, a row for each.
+
+    They are those of the model's own framework. It has none for another end: then they are those of
+    the float TFLite `ending`, and InputError if `whole`, which ends as the model, does not answer
+    as the framework does.
+    """
     answers = model.answers(samples)
+    if whole:
+        from mobiledeploy.graphs import execution
+
+        own = execution.answers(whole, samples)
+        sqnr = accuracy.sqnr_db(np.concatenate(answers, None), np.concatenate(own, None))
+        if not sqnr >= LEAST_RAW_SQNR:
+            raise InputError(
+                f"the float TFLite does not answer as its model does: {sqnr:.0f} dB", REPORT
+            )
+        answers = execution.answers(ending, samples)
     if not all(np.isfinite(answer).all() for answer in answers):
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax" and not model.ends_in_softmax():
         _refuse_probabilities(answers[0])
     return _rows(answers)
-
-
-def _tflite_reference(
-    own: tuple[tuple[float, ...], ...], whole: bytes, floats: bytes, samples: Batch
-) -> tuple[tuple[float, ...], ...]:
-    """What the float TFLite `floats` answers, a row for each golden sample.
-
-    It is for files that do not end as their model: an embedding that was cut out of it, or boxes
-    that an operator of TFLite chose. The model's framework cannot give these answers. InputError if
-    `whole`, which ends as the model, does not answer as the framework does (`own`).
-    """
-    from mobiledeploy.graphs import execution
-
-    sqnr = accuracy.sqnr_db(np.asarray(own), np.asarray(_rows(execution.answers(whole, samples))))
-    if not sqnr >= LEAST_SQNR:
-        raise InputError(
-            f"the float TFLite does not answer as the model does: {sqnr:.0f} dB, "
-            f"not {LEAST_SQNR:.0f} dB or more",
-            "please report it",
-        )
-    return _rows(execution.answers(floats, samples))
 
 
 def _rows(answers: Sequence[Floats]) -> tuple[tuple[float, ...], ...]:

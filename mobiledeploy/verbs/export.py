@@ -199,9 +199,9 @@ def export(
         recipe: one or several, or `all`; the default are those that most users want.
         format: `tflite`, `onnx`, or both (the default).
         io: the type of a full-integer model's input and output; `uint8` is for TFLite only.
-        output: the last part of a file: as in its model, a softmax, the logits without a softmax,
-            the features of the last global pooling (`pooled`), which are an embedding, or a
-            detector's best boxes (`detections`), by an operator of TFLite.
+        output: the last part of a file: as in its model, a softmax, or the logits without a
+            softmax; `pooled` are the features of the last global pooling, which are an embedding;
+            `detections` are a detector's best boxes, by an operator of TFLite.
         keep_float: layers that integer files compute in float.
         no_shrink: keeps the filters that no answer depends on, such as those without weights.
         task: what the model answers: a name of `tasks/`. The default is what the card or the file

@@ -13,7 +13,7 @@ import tf_keras
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import cards
-from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES, data_of_task, dataset
+from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES, data_of_task
 from mobiledeploy.core.types import DataRef, Source
 from mobiledeploy.steps import answers, card_specs, conversion_process, runtimes
 
@@ -26,6 +26,8 @@ QUICK = (
 )
 """One card for each kind of operator: resized maps and atrous convolutions, residual sums, hard
 swish with squeeze and excite, groups with a shuffle, concatenations. The others are slow."""
+
+CLASSES = 12
 
 RESOLUTION = {"alexnet": 96, "xception": 96, "lraspp_mobilenet_v3_small": 32}
 """Cards for which 64 pixels are too few, or more than needed."""
@@ -111,10 +113,8 @@ def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
     card = cards.load(name)
     size = RESOLUTION.get(name, 64)
     alpha = None if card.default_alpha is None else 0.5
-    source = data_of_task("demo", card.task)
-    classes = len(dataset(source).open(source, "test", resolution=(size, size), labels=()).classes)
-    spec = card_specs.spec(card, alpha=alpha, res=size, classes=classes)
-    data = DataRef(source, "validation", (size, size))
+    spec = card_specs.spec(card, alpha=alpha, res=size, classes=CLASSES)
+    data = DataRef(data_of_task("demo", card.task), "validation", (size, size))
     jobs = tuple((recipe, f) for f in ("tflite", "onnx") for recipe in FLOOR)
     request = conversion_process.ConversionRequest(
         source=Source(spec),
