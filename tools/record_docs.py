@@ -145,6 +145,7 @@ UNITS = {
     "Accepted.metric": "that of the task's first metric",
     "Check.flips": FRACTION,
     "AnchorLevel.sizes": FRACTION,
+    "DemoFile.metric": FRACTION,
     "Anchors.scales": "",
     "Epoch.learning_rate": "",
     "Epoch.loss": "",
