@@ -14,6 +14,7 @@ import tf_keras
 from tf_keras import layers
 
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
+from mobiledeploy.frameworks.heads import embedding
 from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
 
 PAPER = (
@@ -41,16 +42,16 @@ PADDING = (1, 2)
 DROPOUT = 0.5
 
 
-def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """AlexNet with fresh weights.
 
     Args:
         resolution: (height, width) of the input in pixels, each from 64 to 256.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3], to softmax probabilities, float32
-        [N, classes].
+        [N, classes]; or to the last features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -75,6 +76,8 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
     for number, units in DENSE:
         x = layers.Dense(units, activation="relu", name=f"fc{number}")(x)
         x = layers.Dropout(DROPOUT, name=f"drop{number}")(x)
+    if classes is None:
+        return embedding(image, x, "alexnet")
     x = layers.Dense(classes, name="fc8")(x)
     scores = layers.Activation("softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="alexnet")

@@ -5,6 +5,8 @@ from typing import Any
 import tf_keras
 from tf_keras import layers
 
+from mobiledeploy.frameworks.heads import embedding
+
 PAPER = (
     "Z. Qin, Z. Zhang, X. Chen, Y. Peng 2018, FD-MobileNet: Improved MobileNet with a Fast "
     "Downsampling Strategy, Table 1, https://arxiv.org/abs/1802.03750"
@@ -31,17 +33,17 @@ BLOCKS = (
 EPSILON = 1e-3
 
 
-def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, alpha: float, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """FD-MobileNet with fresh weights.
 
     Args:
         alpha: width multiplier, > 0; channels are rounded down.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
-        probabilities, float32 [N, classes].
+        probabilities, float32 [N, classes]; or to pooled features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -55,6 +57,8 @@ def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_kera
         x = _batch_norm(x, f"conv_dw_{number}")
         x = _convolution(x, f"conv_pw_{number}", max(1, int(filters * alpha)), 1, 1)
     x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
+    if classes is None:
+        return embedding(image, x, "fd_mobilenet")
     x = layers.Dense(classes, name="fc")(x)
     scores = layers.Activation("softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="fd_mobilenet")

@@ -11,6 +11,7 @@ from typing import Any
 import tf_keras
 from tf_keras import layers
 
+from mobiledeploy.frameworks.heads import embedding
 from mobiledeploy.frameworks.response_normalization import LocalResponseNormalization
 
 PAPER = (
@@ -37,16 +38,16 @@ NORMALISATION = partial(LocalResponseNormalization, size=5, alpha=1e-4 / 5, beta
 DROPOUT = 0.4
 
 
-def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """GoogLeNet with fresh weights.
 
     Args:
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3], to softmax probabilities, float32
-        [N, classes].
+        [N, classes]; or to pooled features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -61,6 +62,8 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
     for row in INCEPTIONS:
         x = _max_pool(x, row) if isinstance(row, str) else _inception(x, *row)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if classes is None:
+        return embedding(image, x, "googlenet")
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Dense(classes, name="fc")(x)
     scores = layers.Activation("softmax", name="predictions")(x)

@@ -11,6 +11,7 @@ import tf_keras
 from tf_keras import layers
 
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "A. G. Howard et al. 2017, MobileNets: Efficient Convolutional Neural Networks for Mobile "
@@ -54,19 +55,19 @@ def width(filters: int, alpha: float) -> int:
 
 
 def build(
-    *, alpha: float, resolution: tuple[int, int], classes: int, variant: str = "separable"
+    *, alpha: float, resolution: tuple[int, int], classes: int | None, variant: str = "separable"
 ) -> tf_keras.Model:
     """MobileNet v1 with fresh weights.
 
     Args:
         alpha: width multiplier, > 0; `width` says how it rounds.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
         variant: one of `VARIANTS`; UsageError for another.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
-        probabilities, float32 [N, classes].
+        probabilities, float32 [N, classes]; or to pooled features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -88,6 +89,8 @@ def build(
         x = _batch_norm(x, f"conv_dw_{number}")
         x = _convolution(x, f"conv_pw_{number}", width(filters, alpha), 1, 1)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
+    if classes is None:
+        return embedding(image, x, "mobilenet_v1")
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Conv2D(classes, 1, padding="same", name="conv_preds")(x)
     x = layers.Reshape((classes,), name="reshape_2")(x)

@@ -10,6 +10,7 @@ import tf_keras
 from tf_keras import layers
 
 from mobiledeploy.frameworks.channels import divisible
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "M. Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks, Table 2, "
@@ -37,17 +38,17 @@ EPSILON = 1e-3
 MOMENTUM = 0.999
 
 
-def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, alpha: float, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """MobileNet v2 with fresh weights.
 
     Args:
         alpha: width multiplier, > 0; channels are rounded to multiples of 8.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
-        probabilities, float32 [N, classes].
+        probabilities, float32 [N, classes]; or to pooled features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -67,6 +68,8 @@ def build(*, alpha: float, resolution: tuple[int, int], classes: int) -> tf_kera
     x = layers.Conv2D(last, 1, use_bias=False, name="Conv_1")(x)
     x = _batch_norm(x, "Conv_1_bn", "out_relu")
     x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
+    if classes is None:
+        return embedding(image, x, "mobilenet_v2")
     scores = layers.Dense(classes, activation="softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="mobilenet_v2")
 

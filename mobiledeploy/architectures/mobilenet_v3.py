@@ -12,6 +12,7 @@ from tf_keras import layers
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.frameworks.channels import divisible
 from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "A. Howard et al. 2019, Searching for MobileNetV3, Tables 1 and 2, "
@@ -89,7 +90,12 @@ DROPOUT = 0.2
 
 
 def build(
-    *, variant: str, alpha: float, resolution: tuple[int, int], classes: int
+    *,
+    variant: str,
+    alpha: float,
+    resolution: tuple[int, int],
+    classes: int | None,
+    dense: bool = False,
 ) -> tf_keras.Model:
     """MobileNet v3 with fresh weights.
 
@@ -97,11 +103,13 @@ def build(
         variant: one of `VARIANTS`.
         alpha: width multiplier, > 0; channels are rounded to multiples of 8.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
+        dense: for segmentation (section 6.4): the last maps have a stride of 16 and not of 32, by
+            atrous convolutions, and half as many channels.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
-        probabilities, float32 [N, classes].
+        probabilities, float32 [N, classes]; or to pooled features, `embedding` [N, C].
 
     Raises:
         UsageError: there is no such variant.
@@ -118,20 +126,29 @@ def build(
     x = layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False, name="Conv")(image)
     x = _activated(_batch_norm(x, "Conv"), "Conv", swish=swish)
     before = STEM
+    last_stage = max(number for number, row in enumerate(rows) if row.stride == 2)
     for number, row in enumerate(rows):
+        rate = 1
+        if dense and number >= last_stage:
+            # As in the authors' code, the layer that loses its stride is not atrous itself.
+            rate = rows[last_stage].stride if number > last_stage else 1
+            row = row._replace(
+                inner_filters=row.inner_filters // 2, channels=row.channels // 2, stride=1
+            )
         if minimalistic:
             row = row._replace(kernel=3, squeeze=False, swish=False)
         prefix = f"expanded_conv_{number}/" if number else "expanded_conv/"
         # The ratio of the table, of what is there at this alpha.
         inner_filters = divisible(x.shape[-1] * row.inner_filters / before)
-        x = _bneck(
-            x, prefix, row, inner_filters, divisible(row.channels * alpha), expand=bool(number)
-        )
+        filters = divisible(row.channels * alpha)
+        x = _bneck(x, prefix, row, inner_filters, filters, expand=bool(number), rate=rate)
         before = row.channels
     wide = divisible(x.shape[-1] * LAST_EXPANSION)
     x = layers.Conv2D(wide, 1, padding="same", use_bias=False, name="Conv_1")(x)
     x = _activated(_batch_norm(x, "Conv_1"), "Conv_1", swish=swish)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(x)
+    if classes is None:
+        return embedding(image, x, f"mobilenet_v3_{variant}")
     filters = divisible(last * alpha) if alpha > 1 else last
     x = layers.Conv2D(filters, 1, padding="same", name="Conv_2")(x)
     x = _activated(x, "Conv_2", swish=swish)
@@ -143,7 +160,7 @@ def build(
 
 
 def _bneck(
-    x: Any, prefix: str, row: Bneck, inner_filters: int, filters: int, *, expand: bool
+    x: Any, prefix: str, row: Bneck, inner_filters: int, filters: int, *, expand: bool, rate: int
 ) -> Any:
     """Expand, filter depthwise, squeeze and excite, project without an activation."""
     before = x
@@ -152,7 +169,9 @@ def _bneck(
         x = layers.Conv2D(inner_filters, 1, padding="same", use_bias=False, name=name)(x)
         x = _activated(_batch_norm(x, name), name, swish=row.swish)
     name = f"{prefix}depthwise"
-    x = layers.DepthwiseConv2D(row.kernel, row.stride, padding="same", use_bias=False, name=name)(x)
+    x = layers.DepthwiseConv2D(
+        row.kernel, row.stride, padding="same", dilation_rate=rate, use_bias=False, name=name
+    )(x)
     x = _activated(_batch_norm(x, name), name, swish=row.swish)
     if row.squeeze:
         x = _squeezed_and_excited(x, f"{prefix}squeeze_excite", inner_filters)

@@ -11,6 +11,7 @@ import tf_keras
 from tf_keras import layers
 
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "D. Qin et al. 2024, MobileNetV4: Universal Models for the Mobile Ecosystem, appendix, "
@@ -101,17 +102,17 @@ EPSILON = 1e-3
 DROPOUT = 0.2
 
 
-def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, variant: str, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """MobileNet v4 with fresh weights.
 
     Args:
         variant: "conv_s" or "conv_m".
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3], to softmax probabilities, float32
-        [N, classes].
+        [N, classes]; or to pooled features, `embedding` [N, C].
 
     Raises:
         UsageError: another variant.
@@ -135,6 +136,8 @@ def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_kera
         else:
             x = _uib(x, block, name)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    if classes is None:
+        return embedding(image, x, f"mobilenet_v4_{variant}")
     x = _convolution(x, 1, 1, HEAD, "head")
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dropout(DROPOUT, name="dropout")(x)

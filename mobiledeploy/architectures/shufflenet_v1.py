@@ -7,6 +7,7 @@ from tf_keras import layers
 
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "X. Zhang, X. Zhou, M. Lin, J. Sun 2017, ShuffleNet: An Extremely Efficient Convolutional "
@@ -56,7 +57,7 @@ def inner_width(channels: float, groups: int) -> int:
 
 
 def build(
-    *, alpha: float, groups: int, resolution: tuple[int, int], classes: int
+    *, alpha: float, groups: int, resolution: tuple[int, int], classes: int | None
 ) -> tf_keras.Model:
     """ShuffleNet v1 with fresh weights.
 
@@ -64,11 +65,11 @@ def build(
         alpha: the paper's scale factor s, > 0; `width` and `inner_width` say how it rounds.
         groups: of the pointwise convolutions, one of the paper's 1, 2, 3, 4, 8.
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3], to softmax probabilities, float32
-        [N, classes].
+        [N, classes]; or to pooled features, `embedding` [N, C].
 
     Raises:
         UsageError: groups that the table does not have, or that do not divide the channels.
@@ -92,6 +93,8 @@ def build(
             first = 1 if (stage, unit) == (2, 1) else groups
             x = _unit(x, f"stage{stage}_unit{unit}", filters, groups, first, 2 if unit == 1 else 1)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if classes is None:
+        return embedding(image, x, "shufflenet_v1")
     x = layers.Dense(classes, name="fc")(x)
     scores = layers.Activation("softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="shufflenet_v1")

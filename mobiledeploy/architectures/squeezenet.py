@@ -11,6 +11,7 @@ import tf_keras
 from tf_keras import layers
 
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.frameworks.heads import embedding
 
 PAPER = (
     "F. N. Iandola et al. 2016, SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and "
@@ -48,17 +49,17 @@ VARIANTS = {
 DROPOUT = 0.5
 
 
-def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, variant: str, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """SqueezeNet with fresh weights.
 
     Args:
         variant: "1.0" or "1.1".
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3], to softmax probabilities, float32
-        [N, classes].
+        [N, classes]; or to pooled features, `embedding` [N, C].
 
     Raises:
         UsageError: another variant.
@@ -78,6 +79,9 @@ def build(*, variant: str, resolution: tuple[int, int], classes: int) -> tf_kera
         x = _fire(x, squeeze, expand, f"fire{number}")
         if number in pools:
             x = layers.MaxPooling2D(3, 2, name=f"maxpool{number}")(x)
+    if classes is None:
+        x = layers.GlobalAveragePooling2D(name="avgpool9")(x)
+        return embedding(image, x, "squeezenet")
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Conv2D(classes, 1, activation="relu", name="conv10")(x)
     x = layers.GlobalAveragePooling2D(name="avgpool10")(x)

@@ -6,6 +6,8 @@ Layer names are those of Keras Applications, so that its published weight file l
 import tf_keras
 from tf_keras import layers
 
+from mobiledeploy.frameworks.heads import embedding
+
 PAPER = (
     "K. Simonyan, A. Zisserman 2014, Very Deep Convolutional Networks for Large-Scale Image "
     "Recognition, Table 1, https://arxiv.org/abs/1409.1556"
@@ -20,17 +22,17 @@ DENSE = 4096
 DROPOUT = 0.5
 
 
-def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """VGG-16 with fresh weights.
 
     Args:
         resolution: (height, width) of the input in pixels, each from 32 to 224; the first fully
             connected layer grows with it.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3], to softmax probabilities, float32
-        [N, classes].
+        [N, classes]; or to the last features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -46,5 +48,7 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
     for number in (1, 2):
         x = layers.Dense(DENSE, activation="relu", name=f"fc{number}")(x)
         x = layers.Dropout(DROPOUT, name=f"dropout{number}")(x)
+    if classes is None:
+        return embedding(image, x, "vgg16")
     scores = layers.Dense(classes, activation="softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="vgg16")

@@ -9,6 +9,8 @@ from typing import Any
 import tf_keras
 from tf_keras import layers
 
+from mobiledeploy.frameworks.heads import embedding
+
 PAPER = (
     "F. Chollet 2016, Xception: Deep Learning with Depthwise Separable Convolutions, Figure 5, "
     "https://arxiv.org/abs/1610.02357"
@@ -29,16 +31,16 @@ EXIT = (13, 728, 1024)
 TAIL = (14, (1536, 2048))
 
 
-def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
+def build(*, resolution: tuple[int, int], classes: int | None) -> tf_keras.Model:
     """Xception with fresh weights.
 
     Args:
         resolution: (height, width) of the input in pixels, each from 32 to 1024.
-        classes: number of classes.
+        classes: number of classes; None leaves out the classifier.
 
     Returns:
         A model from `image`, float32 [N, height, width, 3] scaled to [-1, 1], to softmax
-        probabilities, float32 [N, classes].
+        probabilities, float32 [N, classes]; or to pooled features, `embedding` [N, C].
 
     Source: `PAPER`.
     """
@@ -59,6 +61,8 @@ def build(*, resolution: tuple[int, int], classes: int) -> tf_keras.Model:
         x = _separable(x, filters, name)
         x = layers.Activation("relu", name=f"{name}_act")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if classes is None:
+        return embedding(image, x, "xception")
     scores = layers.Dense(classes, activation="softmax", name="predictions")(x)
     return tf_keras.Model(image, scores, name="xception")
 

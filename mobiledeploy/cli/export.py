@@ -57,11 +57,11 @@ class Names(_settings.CommaList[tuple[str, ...]]):
 )
 @_settings.option(
     "--output",
-    type=click.Choice(["model", "softmax", "logits", "detections"]),
+    type=click.Choice(["model", "softmax", "logits", "pooled", "detections"]),
     default="model",
     show_default=True,
-    help="Output of a file: as in its model, a softmax, the logits before a softmax, or the "
-    "best boxes of a detector (TFLite only).",
+    help="Output of a file: as in its model, a softmax, the logits before a softmax, the features "
+    "of the last global pooling, or the best boxes of a detector (TFLite only).",
 )
 @_settings.option(
     "--keep-float",

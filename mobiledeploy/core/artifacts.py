@@ -33,6 +33,7 @@ _STAGING = ".staging"
 _ACTIVATION: dict[Output, Activation] = {
     "model": "none",
     "logits": "none",
+    "pooled": "none",
     "softmax": "softmax",
 }
 _ROOM = "set TMPDIR to a folder that you can write in and that has space left"

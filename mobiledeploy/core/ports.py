@@ -60,8 +60,11 @@ class Architecture(Protocol):
         """The model, from keyword arguments resolution=(height, width), classes, and its own.
 
         Input `image` [N, height, width, 3] float32; the outputs are those of its card's task, of a
-        classifier [N, classes]. The other arguments (alpha, groups, variant) are the paper's, as
-        the card names them. UsageError for values that the paper's network cannot have.
+        classifier [N, classes]. With classes=None a classifier's last layers are left out: the
+        output is `embedding` [N, C], the features after the last pooling, or what the last layer
+        reads in a network that does not end in a pooling. The other arguments (alpha, groups,
+        variant) are the paper's, as the card names them. UsageError for values that the paper's
+        network cannot have.
         """
         ...
 

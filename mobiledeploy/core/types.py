@@ -18,9 +18,9 @@ ChannelOrder = Literal["rgb", "bgr", "gray"]
 Resize = Literal["bilinear", "bicubic"]
 Layout = Literal["NHWC", "NCHW"]
 Split = Literal["train", "held", "calibration", "validation", "test", "all"]
-Output = Literal["model", "softmax", "logits", "detections"]
-"""What a file ends in: as its model, in a softmax over the classes, before that softmax, or in the
-boxes that a detector's `TFLite_Detection_PostProcess` chose."""
+Output = Literal["model", "softmax", "logits", "pooled", "detections"]
+"""What a file ends in: as its model, in a softmax over the classes, before that softmax, in the
+features of the last global pooling, or in the boxes that `TFLite_Detection_PostProcess` chose."""
 InputOutput = Literal["int8", "uint8", "float"]
 Kind = Literal["measured", "counted", "estimated", "recorded"]
 """What a figure is: a time, a count, the estimate of a model, or a replay of one of these."""

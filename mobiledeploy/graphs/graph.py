@@ -360,6 +360,22 @@ class Graph:
 
     # Packing.
 
+    def drop_unused_tensors(self) -> None:
+        """Removes the tensors that no operator and no end of the first subgraph names."""
+        ends = (self.subgraph.inputs, self.subgraph.outputs)
+        lists = [ends_ for op in self.ops for ends_ in (op.inputs, op.outputs)]
+        used = sorted({int(i) for list_ in (*ends, *lists) for i in list_ if i >= 0})
+        places = {old: new for new, old in enumerate(used)}
+        self.subgraph.tensors = [self.subgraph.tensors[index] for index in used]
+        self.subgraph.inputs, self.subgraph.outputs = (
+            [places[int(index)] for index in end] for end in ends
+        )
+        for op in self.ops:
+            # An operand that is left out stays -1.
+            op.inputs, op.outputs = (
+                [places.get(int(index), -1) for index in list_] for list_ in (op.inputs, op.outputs)
+            )
+
     def pack(self) -> bytes:
         """The file. Buffers that no tensor uses any more are left empty."""
         used_buffers = {

@@ -50,6 +50,8 @@ ENOUGH_CALIBRATION_IMAGES = 10
 # If pixels vary from image to image by less than this share of the range, images are too alike.
 ALIKE = 0.01
 _PIXELS = (0.0, 255.0)
+EMBEDDING = "embedding"
+"""The task of a model that is cut at its last pooling, and the name of its output."""
 TRAINING_IMAGES = 2000
 """The most images for quantization-aware training; more than its steps use once."""
 ENOUGH_TRAINING_IMAGES = 100
@@ -107,7 +109,8 @@ class ConversionSummary:
 
     `spec` is that of the request with what the model itself says. `reference` is a row for each
     golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
-    name and could not be made.
+    name and could not be made. `output` is what the files end in: that of the request, or `pooled`
+    for an embedding that was cut out of a model.
     """
 
     spec: ModelSpec
@@ -115,6 +118,7 @@ class ConversionSummary:
     calibration_images: int
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
+    output: Output = "model"
 
 
 def produce(
@@ -286,13 +290,16 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     speak.progress("opening the model", 0, 1)
     model = source_of(request.source).open(request.source)
     speak.progress("opening the model", 1, 1)
-    decodes = request.output == "detections"
-    floats = model.floats("model" if decodes else request.output)
-    signature = _signature(model, floats, request.source.spec)
+    output, floats, whole = _floats(request, model)
+    names = (EMBEDDING,) if output == "pooled" else model.output_names
+    signature = _signature(model, floats, names, request.source.spec)
     task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
     signature = _named(signature, task)
     spec = _spec(request.source.spec, signature, task)
-    reference = _reference(request, spec, signature, model, floats if decodes else None)
+    golden = _golden(request, spec, signature)
+    ending = _decoded(floats, signature) if output == "detections" else floats
+    reference = _reference(request, golden, model, whole, ending)
+    del whole, ending
     calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
     samples = (
         calibration_samples(request.data, spec, signature, speak)
@@ -320,10 +327,40 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
     written = press.written
-    speak.event(ConversionSummary(spec, written, len(samples), reference, tuple(failed)))
+    speak.event(ConversionSummary(spec, written, len(samples), reference, tuple(failed), output))
 
 
-def _signature(model: OpenedModel, floats: bytes, spec: ModelSpec) -> Signature:
+def _floats(request: ConversionRequest, model: OpenedModel) -> tuple[Output, bytes, bytes]:
+    """What the files end in, and the float TFLite.
+
+    If its end is not the model's own, also the TFLite with the model's own end, else b"". An
+    embedding is cut out of a model that does not end in one vector, such as a classifier with its
+    softmax. InputError where it cannot be cut.
+    """
+    from mobiledeploy.graphs import ends, pooled
+    from mobiledeploy.graphs.graph import Graph
+
+    if request.output in ("pooled", "detections"):
+        whole = model.floats("model")
+        return request.output, pooled.cut(whole) if request.output == "pooled" else whole, whole
+    floats = model.floats(request.output)
+    if (request.source.spec.task, request.output) == (EMBEDDING, "model"):
+        outputs = ends.signature(Graph(floats), model.inputs, model.output_names).outputs
+        if TASKS.load(EMBEDDING).mismatch(outputs):
+            return "pooled", pooled.cut(floats), floats
+    return request.output, floats, b""
+
+
+def _decoded(floats: bytes, signature: Signature) -> bytes:
+    """The float TFLite of a detector with its boxes decoded and chosen."""
+    from mobiledeploy.graphs import postprocess
+
+    return postprocess.append(floats, signature)
+
+
+def _signature(
+    model: OpenedModel, floats: bytes, names: Sequence[str], spec: ModelSpec
+) -> Signature:
     """The signature of a float TFLite, its images prepared and its boxes relative as `spec` says.
 
     InputError for uint8 images with another range than their own.
@@ -342,7 +379,7 @@ def _signature(model: OpenedModel, floats: bytes, spec: ModelSpec) -> Signature:
             own = how.for_channels(end.shape[-1])
             end = dataclasses.replace(end, preprocessing=own, dtype="float32")
         inputs.append(end)
-    signature = ends.signature(Graph(floats), inputs, model.output_names)
+    signature = ends.signature(Graph(floats), inputs, names)
     image = signature.image
     if image is None:
         return signature
@@ -582,40 +619,44 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
     )
 
 
-def _reference(
-    request: ConversionRequest,
-    spec: ModelSpec,
-    signature: Signature,
-    model: OpenedModel,
-    decoded: bytes | None,
-) -> tuple[tuple[float, ...], ...]:
-    """The model's own answers to the golden samples.
-
-    If `decoded` is its float TFLite, they are those behind `postprocess`.
-    """
+def _golden(request: ConversionRequest, spec: ModelSpec, signature: Signature) -> Batch:
     data = request.data
     samples = dataset(data.source).open(
         data.source, data.split, resolution=spec.resolution, labels=data.labels
     )
     task_choice.require_classes(spec.task, samples)
     rows = [preprocessing.sample_inputs(samples, i, signature.inputs) for i in request.golden]
-    batch = Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
-    answers = model.answers(batch)
-    if decoded is not None:
-        from mobiledeploy.graphs import execution, postprocess
+    return Batch(tuple(np.stack(column) for column in zip(*rows, strict=True)))
 
-        own = execution.answers(decoded, batch)
+
+def _reference(
+    request: ConversionRequest, samples: Batch, model: OpenedModel, whole: bytes, ending: bytes
+) -> tuple[tuple[float, ...], ...]:
+    """The answers of the float model to the golden samples, a row for each.
+
+    They are those of the model's own framework. It has none for another end: then they are those of
+    the float TFLite `ending`, and InputError if `whole`, which ends as the model, does not answer
+    as the framework does.
+    """
+    answers = model.answers(samples)
+    if whole:
+        from mobiledeploy.graphs import execution
+
+        own = execution.answers(whole, samples)
         sqnr = accuracy.sqnr_db(np.concatenate(answers, None), np.concatenate(own, None))
-        if sqnr < LEAST_RAW_SQNR:
+        if not sqnr >= LEAST_RAW_SQNR:
             raise InputError(
                 f"the float TFLite does not answer as its model does: {sqnr:.0f} dB", REPORT
             )
-        # No framework has the operator, so the file of floats tells what is right.
-        answers = execution.answers(postprocess.append(decoded, signature), batch)
+        answers = execution.answers(ending, samples)
     if not all(np.isfinite(answer).all() for answer in answers):
         raise InputError("the model answers with NaN or infinity", "check its weights")
     if request.output == "softmax" and not model.ends_in_softmax():
         _refuse_probabilities(answers[0])
+    return _rows(answers)
+
+
+def _rows(answers: Sequence[Floats]) -> tuple[tuple[float, ...], ...]:
     each_sample = zip(*answers, strict=True)
     return tuple(tuple(map(float, accuracy.golden_row(sample))) for sample in each_sample)
 

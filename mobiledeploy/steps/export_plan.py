@@ -166,7 +166,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         )
     # Not earlier, because this may download weights.
     planned = own or _from_card(config, reporter)
-    spec = planned.spec
+    spec = _of_task(planned.spec, config)
     source = data_of_task(data_source or builtin_data.DEMO, spec.task)
     if builtin and source not in (builtin_data.DEMO, data_source):
         reporter.say(f"the demo images of {spec.task} are {source}")
@@ -228,6 +228,27 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
         folder,
         _key(config, spec, planned.file, data, calibration, training),
     )
+
+
+def _of_task(spec: ModelSpec, config: ExportConfig) -> ModelSpec:
+    """The model with the task that the user names; another name for what is cut out of it.
+
+    So the files of an embedding do not replace those of its classifier.
+    """
+    task = config.task or spec.task
+    cut = (
+        task == conversion_process.EMBEDDING
+        and spec.card is not None
+        and spec.task != conversion_process.EMBEDDING
+    )
+    if config.output == "pooled":
+        if config.task not in ("", conversion_process.EMBEDDING):
+            raise UsageError(
+                f"--output pooled gives an embedding, and --task names {task}", "leave out one"
+            )
+        task, cut = conversion_process.EMBEDDING, True
+    name = f"{spec.name}_{conversion_process.EMBEDDING}" if cut else spec.name
+    return dataclasses.replace(spec, name=name, task=task)
 
 
 def _jobs(config: ExportConfig) -> tuple[tuple[str, str], ...]:

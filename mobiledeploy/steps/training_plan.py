@@ -262,6 +262,11 @@ def _check_annotations(task: str, samples: Samples) -> None:
                 f"{source} has no {kind}",
                 f"{task} is learnt from images with {kind} (docs/data.md)",
             )
+        if needed == "mask" and len(classes) < 2:
+            raise InputError(
+                f"{source} does not name the classes of its masks",
+                "add classes.txt or give --labels FILE: one name a line, in the order of indices",
+            )
         return
     if not labelled_classes(samples):
         raise InputError(
@@ -376,7 +381,7 @@ def _backbone(card: ModelCard) -> ModelCard:
 
 def _same_network(run: Run, spec: ModelSpec, path: Path) -> None:
     stands_on = spec.arguments.get(BACKBONE)
-    if (run.spec.architecture, run.spec.alpha) == (stands_on, spec.alpha):
+    if (run.spec.card, run.spec.alpha) == (stands_on, spec.alpha):
         return
     if (run.spec.architecture, run.spec.arguments) != (spec.architecture, spec.arguments):
         raise InputError(

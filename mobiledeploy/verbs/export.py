@@ -195,10 +195,12 @@ def export(
         format: `tflite`, `onnx`, or both (the default).
         io: the type of a full-integer model's input and output; `uint8` is for TFLite only.
         output: the last part of a file: as in its model, a softmax, or the logits without a
-            softmax; `detections` are a detector's best boxes, by an operator of TFLite.
+            softmax; `pooled` are the features of the last global pooling, which are an embedding;
+            `detections` are a detector's best boxes, by an operator of TFLite.
         keep_float: layers that integer files compute in float.
         task: what the model answers: a name of `tasks/`. The default is what the card or the file
-            says, or what the outputs leave no doubt of.
+            says, or what the outputs leave no doubt of. For `embedding`, a model that does not end
+            in a vector, such as a classifier with its softmax, is cut at its last global pooling.
         out: the folder for the model's folder.
         force: makes all files again, even if nothing changed.
         custom_objects: your own Python file with the layers that a Keras file names; it is

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tf_keras
 
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.cli._frame import Terminal
@@ -16,16 +17,24 @@ from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES, data_of_t
 from mobiledeploy.core.types import DataRef, Source
 from mobiledeploy.steps import answers, card_specs, conversion_process, runtimes
 
-QUICK = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1", "squeezenet_1_1")
-"""One card for each kind of operator: residual sums, hard swish with squeeze and excite, groups
-with a shuffle, concatenations. The others are slow."""
+QUICK = (
+    "lraspp_mobilenet_v3_small",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "shufflenet_v1",
+    "squeezenet_1_1",
+)
+"""One card for each kind of operator: resized maps and atrous convolutions, residual sums, hard
+swish with squeeze and excite, groups with a shuffle, concatenations. The others are slow."""
 
 CLASSES = 12
 
-RESOLUTION = {"alexnet": 96, "xception": 96}
-"""Cards for which 64 pixels are too few."""
+RESOLUTION = {"alexnet": 96, "xception": 96, "lraspp_mobilenet_v3_small": 32}
+"""Cards for which 64 pixels are too few, or more than needed."""
 
-IN_FLOAT = {
+IN_FLOAT: dict[tuple[str, str, str], set[str]] = {
+    ("lraspp_mobilenet_v3_small", "int8_ptq", "onnx"): {"Resize"},
+    ("lraspp_mobilenet_v3_large", "int8_ptq", "onnx"): {"Resize"},
     ("alexnet", "int8_ptq", "onnx"): {"Exp", "Log"},
     ("googlenet", "int8_ptq", "onnx"): {"Exp", "Log"},
 }
@@ -59,6 +68,41 @@ def computed_in_float(path):
 
 def test_every_card_is_of_an_architecture_and_every_architecture_has_a_card():
     assert {cards.load(name).architecture for name in cards.names()} == set(ARCHITECTURES.names())
+
+
+CLASSIFIERS = {
+    card.architecture: card
+    for card in map(cards.load, cards.names())
+    if card.task == "classification"
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_network_without_its_classifier_gives_what_that_reads(name):
+    card = CLASSIFIERS[name]
+    size = RESOLUTION.get(card.name, 32)
+    arguments = dict(card.arguments) | ({} if card.default_alpha is None else {"alpha": 0.25})
+    whole, features = (
+        ARCHITECTURES.load(name).build(**arguments, resolution=(size, size), classes=classes)
+        for classes in (7, None)
+    )
+    assert whole.output_shape == (None, 7)
+    assert features.output_names == ["embedding"]
+    weighted = [layer for layer in whole.layers if layer.weights]
+    kept = {layer.name for layer in features.layers}
+    for layer in features.layers:
+        layer.set_weights(whole.get_layer(layer.name).get_weights() if layer.weights else [])
+    left_out = [layer for layer in weighted if layer.name not in kept]
+    # The head of MobileNet v4 is a convolution with its normalization, and a dense layer.
+    assert left_out == weighted[-len(left_out) :]
+    assert 1 <= len(left_out) <= 3
+    image = np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    read = np.asarray(tf_keras.Model(whole.input, left_out[0].input)(image))
+    if read.ndim > 2:
+        read = read.mean(axis=(1, 2))
+    answer = np.asarray(features(image))
+    assert answer.shape == (2, features.output_shape[1])
+    np.testing.assert_allclose(answer, read, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

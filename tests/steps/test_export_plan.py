@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mobiledeploy.core import records
+from mobiledeploy.core.errors import UsageError
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from tests.figures import artifact
 
@@ -63,3 +66,25 @@ def test_the_drawn_images_are_the_same_whatever_they_are_drawn_by(here: Path, he
     record = dataclasses.replace(artifact(), data=old)
     (result.folder / "float32.tflite.json").write_text(records.dumps(record))
     assert plan(order, heard).folder == result.folder
+
+
+def test_a_task_has_its_own_built_in_images_and_its_own_name(here: Path, heard) -> None:
+    def planned(arch: str, **changes: Any) -> ExportPlan:
+        common: dict[str, Any] = {"weights": "random", "res": 64, "recipes": ("float32",)}
+        return plan(ExportConfig(arch=arch, **(common | changes)), heard)
+
+    masks = planned("lraspp_mobilenet_v3_small")
+    assert (masks.data.source, masks.source.spec.task) == ("demo-masks", "segmentation")
+    assert masks.source.spec.classes == 13
+    assert "the demo images of segmentation are demo-masks" in heard.said
+    # The word stays the user's.
+    assert planned("lraspp_mobilenet_v3_small", data="demo").data == masks.data
+    classes = planned("mobilenet_v2")
+    assert (classes.data.source, classes.source.spec.task) == ("demo", "classification")
+    for changes in ({"task": "embedding"}, {"output": "pooled"}):
+        vectors = planned("mobilenet_v2", **changes)
+        assert vectors.data == classes.data
+        assert vectors.source.spec.task == "embedding"
+        assert vectors.folder != classes.folder
+    with pytest.raises(UsageError, match="--output pooled gives an embedding, and --task names"):
+        planned("mobilenet_v2", output="pooled", task="regression")

@@ -561,3 +561,23 @@ def test_a_process_of_the_pool_that_is_killed_is_no_defect(tmp_path, monkeypatch
     with pytest.raises(DeviceError, match="that reads images was killed"):
         list(training_process._chunks(ref, samples, (32, 32), Preprocessing((-1.0, 1.0))))
     thread.join()
+
+
+def test_masks_need_names_of_classes_and_the_way_works(here: Path, heard: Heard) -> None:
+    for number in range(20):
+        for folder, pixels in (("images", (32, 32, 3)), ("masks", (32, 32))):
+            path = here / "streets" / folder / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full(pixels, number % 2, np.uint8)).save(path)
+    config = TrainConfig(
+        arch="lraspp_mobilenet_v3_small", res=32, data="streets", task="segmentation"
+    )
+    with pytest.raises(InputError, match=r"does not name the classes of its masks.*classes\.txt"):
+        training_plan.plan(config, heard)
+    (here / "streets" / "classes.txt").write_text("nothing\nsomething\n")
+    planned = training_plan.plan(config, heard).request
+    assert (planned.spec.task, planned.spec.classes) == ("segmentation", 2)
+    assert planned.spec.preprocessing.labels == ("nothing", "something")
+    assert planned.settings.metric == "miou"
+    with pytest.raises(UsageError, match="the task of mobilenet_v1 is classification"):
+        training_plan.plan(dataclasses.replace(config, arch="mobilenet_v1"), heard)
