@@ -49,7 +49,9 @@ class Amount(click.ParamType[int]):
 @_settings.option("--alpha", type=float, help="Width multiplier, above 0.")
 @_settings.option("--groups", type=int, help="Groups of the pointwise convolutions (ShuffleNet).")
 @_settings.option("--res", type=int, help="Height and width of the input in pixels.")
-@_settings.option("--classes", type=int, help="Default: 1000; 80 of a detector.")
+@_settings.option(
+    "--classes", type=int, help="Default: 1000; 80 of a detector, 19 of segmentation."
+)
 @_settings.option("--table", metavar="NAME", help="Compare a published table with our networks.")
 @_settings.option("--best", is_flag=True, help="List the published networks that fit a budget.")
 @_settings.option("--max-mult-adds", type=Amount(), help="Budget of --best, such as 150M.")

@@ -44,8 +44,8 @@ from mobiledeploy.steps.published import Published, PublishedLayer, PublishedSha
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.tracing_process import TracedModel
 
-CLASSES = {"classification": 1000, "detection": 80}
-"""Of ImageNet and of COCO, which papers count with, by task."""
+CLASSES = {"classification": 1000, "detection": 80, "segmentation": 19}
+"""Of ImageNet, COCO and Cityscapes, which papers count with, by task."""
 MOST_CHOICES = 5
 DEFAULT = "mobilenet_v1"
 # Kinds of layers with parameters that papers do not count.
@@ -227,7 +227,8 @@ def analyze(
         alpha: the width multiplier, above 0.
         groups: the groups of the pointwise convolutions (ShuffleNet).
         res: height and width of the input, in pixels.
-        classes: the number of classes; the default is 1000, of a detector COCO's 80.
+        classes: the number of classes; the default is 1000, 80 of a detector,
+            19 of segmentation.
         unsafe: opens a model file even if it can run its own code.
         reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
