@@ -41,6 +41,11 @@ _FLOAT_ERROR = 1e-3
 _FOUND_AGAIN = 1.005
 """The smallest factor of a channel that counts as equalization."""
 
+_FEW_CODES = 16
+"""Of 256: a channel that has fewer loses more than four bits of eight."""
+_CONSTANT = 1e-6
+"""A channel that varies by less than this share of its output says nothing."""
+
 Cause = Literal["clipped", "codes", "weights"]
 
 
@@ -292,6 +297,34 @@ def _by_share(layers: Sequence[LayerError]) -> list[LayerError]:
     return sorted((layer for layer in layers if layer.share > 0), key=lambda layer: -layer.share)
 
 
+def has_unlike_channels(values: Reals) -> bool:
+    """Whether the channels of an output [N, ...] are of units that one scale cannot hold.
+
+    Channels are the last axis, or of two axes the shorter one: detectors give [N, 8400, 85] or [N,
+    85, 8400].
+    """
+    if values.ndim < 2 or not values.size:
+        return False
+    axis = values.ndim - 1
+    if values.ndim == 3 and values.shape[1] < values.shape[2]:
+        axis = 1
+    others = tuple(side for side in range(values.ndim) if side != axis)
+    return unlike(values.min(axis=others), values.max(axis=others))
+
+
+def unlike(low: Reals, high: Reals) -> bool:
+    """Whether 8-bit codes of all channels leave one of them fewer than 16.
+
+    `low` and `high` are the smallest and largest value of each channel. A constant one needs none.
+    """
+    # The codes cover zero in any case.
+    extent = max(float(high.max()), 0.0) - min(float(low.min()), 0.0)
+    if not extent:
+        return False
+    shares = (high - low) / extent
+    return bool(np.any((shares > _CONSTANT) & (shares * 256 < _FEW_CODES)))
+
+
 def remedies(
     layers: Sequence[LayerError],
     *,
@@ -301,6 +334,7 @@ def remedies(
     per_tensor: bool,
     improved: bool,
     known: Collection[str],
+    unlike_output: str = "",
 ) -> tuple[Remedy, ...]:
     """The remedies for an integer model, most promising first; () if none is needed.
 
@@ -312,16 +346,30 @@ def remedies(
         per_tensor: whether its weights have one scale a tensor.
         improved: whether passes (equalization, rounding by answers, ranges) have worked on it.
         known: recipes that there are; no other is named.
+        unlike_output: the layer of an integer output whose channels are of several units.
     """
+    results = []
+    if unlike_output:
+        better = recipe != "int8_best" and "int8_best" in known
+        results.append(
+            Remedy(
+                "float-output",
+                f"the values of {unlike_output} are of several units, and one int8 scale leaves "
+                "some of them fewer than 16 of its 256 codes",
+                "export with --recipe int8_best"
+                if better
+                else f"export with --keep-float {unlike_output}",
+                (unlike_output,),
+            )
+        )
     if sqnr_db >= GOOD_DB and agreement == 1:
-        return ()
+        return tuple(results)
     layers_, largest = _by_share(layers), most(layers)
     parts = {
         "clipped": sum(x.share * x.clipped for x in layers_),
         "codes": sum(x.share * x.coded for x in layers_),
         "weights": sum(x.share * x.weighted for x in layers_),
     }
-    results = []
     if parts["clipped"] >= _MUCH:
         clipped_layers = [x for x in layers_ if x.cause == "clipped"] or layers_[:1]
         results.append(

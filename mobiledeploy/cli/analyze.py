@@ -188,10 +188,12 @@ def _show(analysis: verb.Analysis) -> None:
 
 def _show_diagnosis(diagnosis: diagnose.QuantizationDiagnosis) -> None:
     _frame.show(diagnosis)
-    click.echo(
-        f"logits: {diagnosis.sqnr_db:.1f} dB, the best class is float's on "
-        f"{units.percent(diagnosis.agreement)} of the images"
-    )
+    agreement = units.percent(diagnosis.agreement)
+    if diagnosis.task == "classification":
+        line = f"logits: {diagnosis.sqnr_db:.1f} dB, the best class is float's on {agreement}"
+    else:
+        line = f"output: {diagnosis.sqnr_db:.1f} dB, the answer is as float's on {agreement}"
+    click.echo(f"{line} of the images")
     if diagnosis.not_told:
         click.echo(f"not apart from the layer after it: {', '.join(diagnosis.not_told)}")
     if diagnosis.most:

@@ -34,9 +34,26 @@ from mobiledeploy.core import (
 )
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, RUNNERS, data_of_task, dataset
+from mobiledeploy.core.plugins import (
+    DEVICES,
+    FORMATS,
+    RECIPES,
+    RUNNERS,
+    TASKS,
+    data_of_task,
+    dataset,
+)
 from mobiledeploy.core.ports import SILENT, Array, Format, Pixels, Process, Reporter, Session
-from mobiledeploy.core.types import Artifact, FileFacts, Layout, NamedWarning, Split, Target, Tensor
+from mobiledeploy.core.types import (
+    Artifact,
+    FileFacts,
+    Layout,
+    ModelOutput,
+    NamedWarning,
+    Split,
+    Target,
+    Tensor,
+)
 from mobiledeploy.core.unrecorded import ARCHITECTURE
 from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
 from mobiledeploy.steps.arguments import Overrides
@@ -55,7 +72,8 @@ _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 class QuantizationDiagnosis(Record):
     """An integer artifact compared with its float model.
 
-    `sqnr_db` and `agreement` are of the logits over `images` of `data`. `enters` is the layer with
+    `sqnr_db` and `agreement` are of the logits (or the first output of another `task`) over
+    `images` of `data`. `enters` is the layer with
     the largest part of their error, "" without any error; `most` are the fewest layers that
     together make three quarters of it, largest first. `layers` are in execution order. `not_told`
     are layers of the float model without integers of their own in the artifact: they count as part
@@ -78,6 +96,7 @@ class QuantizationDiagnosis(Record):
     not_told: tuple[str, ...]
     remedies: tuple[Remedy, ...]
     warnings: tuple[NamedWarning, ...] = ()
+    task: str = "classification"
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each layer, in the order in which they run."""
@@ -173,8 +192,10 @@ def diagnose(
             known=RECIPES.names(),
             improved=bool(passes),
             per_tensor=artifact.recipe.granularity == "per-tensor",
+            unlike_output=examination.unlike_output,
         ),
         warnings=warnings,
+        task=pair.task,
     )
 
 
@@ -374,7 +395,9 @@ class _Pair:
                 "export both again, with --force",
             )
         self.answer = _answer(facts, path)
-        _answer(exact, reference)
+        self.shape = _answer(exact, reference).shape
+        self.ends = artifacts.signature(artifact).outputs
+        self.task = artifact.spec.task or _likely_task(self.ends)
 
     def _pair_layers(
         self, exact: FileFacts, facts: FileFacts
@@ -512,11 +535,15 @@ class _Lab:
 
 @dataclass(frozen=True)
 class _Examination:
-    """The rows of all layers, the SQNR of the logits, the share of equal best classes."""
+    """The rows of all layers, the SQNR of the logits, the share of images with the same answer.
+
+    `unlike_output` is the layer of an output with values of several units, "" if there is none.
+    """
 
     layers: tuple[LayerError, ...]
     sqnr_db: float
     agreement: float
+    unlike_output: str
 
 
 @dataclass(frozen=True)
@@ -627,8 +654,37 @@ def _examine(
             for layer, tally, noise in zip(pair.layers, tallies, alone, strict=True)
         ),
         accuracy.sqnr_db(float_logits, integer_logits),
-        float(np.mean(float_logits.argmax(axis=1) == integer_logits.argmax(axis=1))),
+        _agreement(pair, float_logits, integer_logits),
+        _unlike_output(pair, float_logits),
     )
+
+
+def _agreement(pair: _Pair, exact: Floats, answers: Floats) -> float:
+    """The share of images with the same answer, by the task; `exact` and `answers` are [N, ...].
+
+    One of several outputs is compared as numbers.
+    """
+    whole = len(pair.ends) == 1
+    task = TASKS.load(pair.task if whole else "tensors")
+    ends = accuracy.before_softmax(pair.ends[:1])
+    decoded = [
+        [task.decode([values.reshape(ends[0].shape)], ends) for values in rows]
+        for rows in (exact, answers)
+    ]
+    return float(np.mean([task.agrees(one, other) for one, other in zip(*decoded, strict=True)]))
+
+
+def _likely_task(ends: Sequence[ModelOutput]) -> str:
+    """The task of a file without a record: what can be scores of classes is compared as such."""
+    fits = not TASKS.load("classification").mismatch(ends)
+    return "classification" if fits else "tensors"
+
+
+def _unlike_output(pair: _Pair, exact: Floats) -> str:
+    if TASKS.load(pair.task).ONE_UNIT or pair.answer.dtype not in _INTEGERS:
+        return ""
+    values = exact.reshape(len(exact), *pair.shape[1:])
+    return pair.layers[-1].name if quantization.has_unlike_channels(values) else ""
 
 
 def _tallies(

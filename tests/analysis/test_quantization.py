@@ -235,3 +235,33 @@ def test_spread_is_over_the_layers_that_make_most_of_the_error() -> None:
     assert "keep-float" not in [remedy.name for remedy in remedies]
     qat = next(remedy for remedy in remedies if remedy.name == "int8_qat")
     assert "the error is spread over 15 of 30 layers" in qat.why
+
+
+@pytest.mark.parametrize("shape", [(6, 84, 800), (6, 800, 84), (6, 4, 4, 84), (6, 84)])
+def test_channels_are_the_last_axis_or_the_shorter_of_two(shape):
+    values = np.random.default_rng(0).random(shape)
+    assert not quantization.has_unlike_channels(values)
+    axis = shape.index(84)
+    scale = np.ones(84)
+    scale[:4] = 640
+    unlike = values * scale.reshape([84 if side == axis else 1 for side in range(len(shape))])
+    assert quantization.has_unlike_channels(unlike)
+    # A channel that says nothing needs no codes.
+    constant = np.moveaxis(values.copy(), axis, -1)
+    constant[..., 0] = 0.5
+    assert not quantization.has_unlike_channels(np.moveaxis(constant, -1, axis))
+
+
+def test_an_output_of_several_units_is_named_even_if_all_else_is_well() -> None:
+    facts = {"sqnr_db": 60.0, "agreement": 1.0, "per_tensor": False, "improved": False}
+    known = ("int8_ptq", "int8_best")
+    (one,) = quantization.remedies(
+        (), recipe="int8_ptq", known=known, unlike_output="measures", **facts
+    )
+    assert (one.name, one.layers) == ("float-output", ("measures",))
+    assert "int8_best" in one.command
+    (one,) = quantization.remedies(
+        (), recipe="int8_best", known=known, unlike_output="measures", **facts
+    )
+    assert one.command == "export with --keep-float measures"
+    assert quantization.remedies((), recipe="int8_ptq", known=known, **facts) == ()

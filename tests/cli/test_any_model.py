@@ -218,3 +218,13 @@ def test_values_of_several_units_keep_their_own_precision(tmp_path):
         assert [end["dtype"] for end in record["inputs"]] == ["int8"]
         assert [end["dtype"] for end in record["outputs"]] == ["float32"]
     run("verify", "build/units/int8_best.tflite", cwd=tmp_path)
+    diagnosis = answer(
+        "analyze",
+        "build/units/int8_ptq.tflite",
+        "--quantization",
+        "--data",
+        "data.npz",
+        cwd=tmp_path,
+    )
+    assert diagnosis["remedies"][0]["name"] == "float-output"
+    assert diagnosis["remedies"][0]["layers"] == ["age_and_share"]

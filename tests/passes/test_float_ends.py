@@ -139,18 +139,3 @@ def test_outputs_of_one_unit_stay_as_they_are(scales):
 def test_outputs_that_may_not_change_stay_as_they_are():
     plain = start(detector(), may_float=False)
     assert float_ends.apply(plain, IMAGES) is plain
-
-
-@pytest.mark.parametrize("shape", [(6, 84, 800), (6, 800, 84), (6, 4, 4, 84), (6, 84)])
-def test_channels_are_the_last_axis_or_the_shorter_of_two(shape):
-    values = np.random.default_rng(0).random(shape)
-    assert not float_ends.has_unlike_channels(values)
-    axis = shape.index(84)
-    scale = np.ones(84)
-    scale[:4] = 640
-    unlike = values * scale.reshape([84 if side == axis else 1 for side in range(len(shape))])
-    assert float_ends.has_unlike_channels(unlike)
-    # A channel that says nothing needs no codes.
-    constant = np.moveaxis(values.copy(), axis, -1)
-    constant[..., 0] = 0.5
-    assert not float_ends.has_unlike_channels(np.moveaxis(constant, -1, axis))
