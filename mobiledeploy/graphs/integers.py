@@ -115,6 +115,8 @@ def integers(
     graph = Graph(_quantize(content, recipe, extents))
     _put_on_codes(graph, ranges, activation_bits, frozenset(float_tensors))
     _code_unread_parts(graph)
+    if not float_ends:
+        _code_outputs(graph)
     _keep_biases_in_range(graph, Graph(content))
     return graph.pack()
 
@@ -309,6 +311,21 @@ def _drop_dead_casts(graph: Graph) -> None:
         if len(remaining) == len(graph.ops):
             return
         graph.subgraph.operators = remaining
+
+
+# Outputs of the model.
+
+
+def _code_outputs(graph: Graph) -> None:
+    """Has the file answer with the codes of an output that an operator in float reads, too."""
+    makers = {int(i): op for op in graph.ops for i in op.outputs}
+    outputs = []
+    for index in graph.outputs:
+        maker = makers.get(index)
+        cast = maker is not None and graph.kind(maker) == "DEQUANTIZE"
+        outputs.append(int(maker.inputs[0]) if maker is not None and cast else index)
+    graph.subgraph.outputs = outputs
+    _drop_dead_casts(graph)
 
 
 # Outputs that no operator reads.
