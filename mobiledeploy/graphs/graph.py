@@ -178,10 +178,10 @@ class Graph:
         return scales.reshape(sides)
 
     def real(self, index: int, values: Array) -> Floats:
-        """The real values of the stored `values` of a tensor."""
-        if values.dtype == np.float32:
-            return values
+        """The real values of the stored `values` of a tensor; an index is its own."""
         scales, zero = self.scale(index)
+        if values.dtype == np.float32 or not scales.size:
+            return values.astype(np.float32, copy=False)
         return ((values.astype(np.float32) - zero) * np.float32(scales[0])).astype(np.float32)
 
     # Changing.

@@ -115,6 +115,9 @@ def integers(
     graph = Graph(_quantize(content, recipe, extents))
     _put_on_codes(graph, ranges, activation_bits, frozenset(float_tensors))
     _code_unread_parts(graph)
+    _find_best_codes(graph)
+    if not float_ends:
+        _code_outputs(graph)
     _keep_biases_in_range(graph, Graph(content))
     return graph.pack()
 
@@ -309,6 +312,34 @@ def _drop_dead_casts(graph: Graph) -> None:
         if len(remaining) == len(graph.ops):
             return
         graph.subgraph.operators = remaining
+
+
+def _find_best_codes(graph: Graph) -> None:
+    """Has ARG_MAX and ARG_MIN read codes of 8 bits, whose order is that of their values."""
+    makers = {int(i): op for op in graph.ops for i in op.outputs}
+    for op in graph.ops:
+        maker = makers.get(int(op.inputs[0])) if graph.kind(op) in ("ARG_MAX", "ARG_MIN") else None
+        if maker is None or graph.kind(maker) != "DEQUANTIZE":
+            continue
+        if graph.dtype(int(maker.inputs[0])) == np.int8:
+            op.inputs = [int(maker.inputs[0]), *map(int, op.inputs[1:])]
+            graph.raise_version(op, 2)
+    _drop_dead_casts(graph)
+
+
+# Outputs of the model.
+
+
+def _code_outputs(graph: Graph) -> None:
+    """Has the file answer with the codes of an output that an operator in float reads, too."""
+    makers = {int(i): op for op in graph.ops for i in op.outputs}
+    outputs = []
+    for index in graph.outputs:
+        maker = makers.get(index)
+        cast = maker is not None and graph.kind(maker) == "DEQUANTIZE"
+        outputs.append(int(maker.inputs[0]) if maker is not None and cast else index)
+    graph.subgraph.outputs = outputs
+    _drop_dead_casts(graph)
 
 
 # Outputs that no operator reads.

@@ -386,6 +386,28 @@ def test_an_output_is_kept_in_float_by_its_name(tmp_path):
     assert last == {"the classes": "SOFTMAX", "the a_map": "QUANTIZE"}
 
 
+def test_an_output_that_an_operator_reads_too_has_codes(tmp_path):
+    """As in a signature of scores and the best label, which is computed from them in float."""
+    image = tf_keras.layers.Input((16, 16, 3))
+    inner = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(image))
+
+    class Served(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, "image")])
+        def __call__(self, image):
+            scores = tf.nn.softmax(inner(image) * 20.0)
+            return {"scores": scores, "label": tf.argmax(scores, -1)}
+
+    tf.saved_model.save(Served(), str(tmp_path / "served"), signatures=Served().__call__)
+    there = opened(tmp_path / "served")
+    content, samples = there.floats("model"), Batch((images((16, 16)),))
+    file = press_floats(content, "int8_ptq", "tflite", samples)
+    graph = Graph(file)
+    assert sorted(graph.type_name(index) for index in graph.outputs) == ["int64", "int8"]
+    exact, codes = execution.answers(content, samples), execution.answers(file, samples)
+    for one, other in zip(exact, codes, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.1)
+
+
 def test_a_layer_that_is_used_twice(tmp_path):
     layers = tf_keras.layers
     tf_keras.utils.set_random_seed(0)
