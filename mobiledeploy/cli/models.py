@@ -8,7 +8,6 @@ import click
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core import units
-from mobiledeploy.core.plugins import TASKS
 
 if TYPE_CHECKING:
     from mobiledeploy.core.cards import ModelCard
@@ -54,6 +53,9 @@ def _detail(listing: verb.ModelListing) -> None:
         )
     rows = _weights(card)
     if rows:
+        # Not at the top: help needs no plugins.
+        from mobiledeploy.core.plugins import TASKS
+
         figure = TASKS.load(card.task).METRICS[0].title
         _frame.table(("weights", "alpha", "resolution", figure), rows)
 

@@ -61,7 +61,8 @@ def test_a_card_is_read_whole(config):
     assert card.resolution_limits == (32, 1024)
     assert card.preprocessing.input_range == (-1.0, 1.0)
     assert card.preprocessing.crop == 0.875
-    assert card.weights.demo.files[0].top1 == {"96": 0.9, "160": 0.95}
+    (file,) = card.weights.demo.files
+    assert file.figures == file.top1 == {"96": 0.9, "160": 0.95}
     assert card.weights.imagenet.files[0].resolutions == (128, 224)
     assert card.folder == str(config)
 
@@ -107,6 +108,7 @@ def test_an_unknown_name_gets_a_suggestion(config):
         ("0" * 64, "xyz", "weights.demo.files.sha256"),
         ('"tiny_0.5.h5"', '"../tiny.h5"', "weights.demo.files.file"),
         ('"96" = 0.9', '"96" = 90', "weights.demo.files.top1"),
+        ('top1 = { "96" = 0.9', 'metric = { "96" = 90', "weights.demo.files.metric"),
         ("https://example.org/weights/", "file:///etc/", "weights.imagenet.base_url"),
         ("[128, 224]", "[]", "weights.imagenet.files.resolutions"),
         ('title = "Tiny"', 'title = "Tiny"\nfolder = "/"', "folder"),

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mobiledeploy.analysis import masks
+from mobiledeploy.analysis import anchors, masks
 from mobiledeploy.core.plugins import TASKS
-from mobiledeploy.core.types import Annotation, ModelOutput, Prediction
+from mobiledeploy.core.types import AnchorLevel, Anchors, Annotation, ModelOutput, Prediction
 
 Dice = np.random.Generator
 
@@ -144,6 +144,37 @@ def _raw_perfect(annotations: list[Annotation]) -> list[np.ndarray]:
     return [table, scores]
 
 
+ANCHORED = Anchors(
+    (AnchorLevel((2, 2), ((0.3, 0.3), (0.2, 0.4))), AnchorLevel((1, 1), ((0.8, 0.7),) * 4)),
+    (10.0, 10.0, 5.0, 5.0),
+)
+
+
+def _offsets(table: np.ndarray) -> np.ndarray:
+    """Boxes [N, 12, 4] as offsets from the anchors; a box of no size stays the anchor."""
+    y, x, height, width = anchors.table(ANCHORED).T
+    low, size = table[..., :2], table[..., 2:] - table[..., :2]
+    center = low + size / 2
+    change = np.log(np.where(size > 0, size, 1) / np.stack([width, height], axis=1))
+    offsets = [
+        10 * (center[..., 1] - y) / height,
+        10 * (center[..., 0] - x) / width,
+        5 * change[..., 1],
+        5 * change[..., 0],
+    ]
+    return np.where(size[..., :1] > 0, np.stack(offsets, axis=-1), 0)
+
+
+def _anchored_draw(dice: Dice, n: int) -> list[np.ndarray]:
+    table, scores = _raw_draw(dice, n)
+    return [_offsets(table), scores]
+
+
+def _anchored_perfect(annotations: list[Annotation]) -> list[np.ndarray]:
+    table, scores = _raw_perfect(annotations)
+    return [_offsets(table), scores]
+
+
 def _processed_draw(dice: Dice, n: int) -> list[np.ndarray]:
     table = boxes(dice, n, ANCHORS)[..., [1, 0, 3, 2]]
     classes = dice.integers(0, 3, (n, ANCHORS)).astype(np.float32)
@@ -231,6 +262,16 @@ EXAMPLES = [
         _raw_draw,
         _boxes,
         _raw_perfect,
+    ),
+    Example(
+        "detection",
+        (
+            replace(end(ANCHORS, 4, name="boxes"), anchors=ANCHORED),
+            end(ANCHORS, 3, activation="sigmoid", name="scores"),
+        ),
+        _anchored_draw,
+        _boxes,
+        _anchored_perfect,
     ),
     Example(
         "detection",

@@ -286,13 +286,18 @@ def test_the_card_of_v1_fits_keras_applications():
     assert card.weights.imagenet.base_url == source.BASE_WEIGHT_PATH
 
 
-def test_the_shipped_demo_weights_load():
-    card = cards.load("mobilenet_v1")
-    assert {0.25, 0.5} <= {file.alpha for file in card.weights.demo.files}
+WITH_DEMO = [name for name in cards.names() if cards.load(name).weights.demo]
+
+
+@pytest.mark.parametrize("name", WITH_DEMO)
+def test_the_shipped_demo_weights_load(name):
+    card = cards.load(name)
+    assert {"mobilenet_v1", "ssdlite_mobilenet_v1"} <= set(WITH_DEMO)
     for file in card.weights.demo.files:
+        assert file.figures
         found = resolved(card, "demo", alpha=file.alpha, resolution=96)
-        model = ARCHITECTURES.load("mobilenet_v1").build(
-            alpha=file.alpha, resolution=(96, 96), classes=found.classes
+        model = ARCHITECTURES.load(card.architecture).build(
+            **card.arguments, alpha=file.alpha, resolution=(96, 96), classes=found.classes
         )
         model.load_weights(found.path)
         assert np.isfinite(model.get_weights()[0]).all()
