@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mobiledeploy import __version__
 from mobiledeploy.core import builtin_data, cards, inputs, preprocessing, records, runs
+from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import (
@@ -327,7 +328,10 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     if alpha is None and source == card_specs.DEMO and card.weights.demo:
         # The widest demo weights.
         alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
-    fresh = card_specs.spec(card, alpha=alpha, groups=config.groups, res=config.res, classes=2)
+    res = config.res
+    if res is None and source == card_specs.DEMO:
+        res = _trained_at(card, alpha)
+    fresh = card_specs.spec(card, alpha=alpha, groups=config.groups, res=res, classes=2)
     weights = card_weights.weights(
         card, source, fresh.alpha, fresh.resolution[0], reporter, unsafe=config.unsafe
     )
@@ -349,6 +353,20 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
         fresh, classes=weights.classes, preprocessing=chosen_preprocessing, weights=weights.weights
     )
     return PlannedSource(spec, None, None if weights.path is None else str(weights.path), None)
+
+
+def _trained_at(card: ModelCard, alpha: float | None) -> int | None:
+    """The resolution at which the demo weights of a detector are best; None for other networks.
+
+    Anchors are fractions of the image and features are not, so that a detector is good at the
+    resolution of its training only.
+    """
+    if card.task != "detection" or card.weights.demo is None:
+        return None
+    for file in card.weights.demo.files:
+        if file.alpha == alpha and file.figures:
+            return int(max(file.figures, key=lambda resolution: file.figures[resolution]))
+    return None
 
 
 def _from_run(path: Path, config: ExportConfig) -> PlannedSource:

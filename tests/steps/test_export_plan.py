@@ -57,6 +57,13 @@ def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, h
     assert planned(b, "int8_ptq").folder == plain
 
 
+def test_the_demo_weights_of_a_detector_have_their_resolution(heard) -> None:
+    planned = plan(ExportConfig(arch="ssdlite_mobilenet_v1"), heard)
+    assert planned.source.spec.resolution == (128, 128)
+    planned = plan(ExportConfig(arch="ssdlite_mobilenet_v1", weights="random"), heard)
+    assert planned.source.spec.resolution == (320, 320)
+
+
 def test_the_drawn_images_are_the_same_whatever_they_are_drawn_by(here: Path, heard) -> None:
     """Their identity changes with the code that draws them, and an upgrade is no other data."""
     order = ExportConfig(alpha=0.25, res=64, recipes=("int8_ptq",), formats=("tflite",))
