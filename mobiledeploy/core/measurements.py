@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TypeVar, cast
 
 from mobiledeploy.core.batches import Images
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class Measurements:
-    """Results by name, each with the float TFLite and the images that it belongs to.
+    """Results by a key of their kind, each with the float TFLite and the images it belongs to.
 
     Alternatives of a recipe share their float graphs, so most of what they measure is equal.
     Images are identified as objects: nobody may change them in place.
     """
 
     def __init__(self) -> None:
-        self._results: dict[str, list[tuple[bytes, Images, object]]] = {}
+        self._results: dict[Hashable, list[tuple[bytes, Images, object]]] = {}
 
-    def get(self, name: str, floats: bytes, images: Images, measure: Callable[[], T]) -> T:
-        """The result `name` for this graph and these images; `measure()` gives it once."""
-        results = self._results.setdefault(name, [])
+    def get(self, key: Hashable, floats: bytes, images: Images, measure: Callable[[], T]) -> T:
+        """The result `key` for this graph and these images; `measure()` gives it once."""
+        results = self._results.setdefault(key, [])
         for own_floats, own_images, result in results:
             if own_images is images and own_floats == floats:
                 return cast(T, result)
