@@ -21,9 +21,9 @@ from mobiledeploy.graphs.execution import Walk, each_output
 from mobiledeploy.graphs.graph import Floats, Graph
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_ROWS = 4
+_ROWS = 8
 """Places that are sampled for each unknown of a layer."""
-_LEAST, _MOST = 60, 200
+_LEAST, _MOST = 40, 200
 """Limits of the number of places per image."""
 _SEED = 0
 _CLUSTERS = 256
