@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from mobiledeploy.core.batches import Images
+if TYPE_CHECKING:
+    from mobiledeploy.core.batches import Images
 
 T = TypeVar("T")
 
