@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,13 +23,17 @@ if TYPE_CHECKING:
     from mobiledeploy.core.display import Record
     from mobiledeploy.core.types import Failed, NamedWarning
 
+_LINE_EVERY_S = 25.0
+"""Many CI services end a job that prints nothing for some time."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Terminal:
-    """A Reporter that writes to standard error, with progress bars on a terminal only.
+    """A Reporter that writes to standard error, with progress bars on a terminal.
 
-    It is a context manager; its end removes the bars from the screen.
+    Elsewhere, such as in the log of a CI job, a line every `_LINE_EVERY_S` says what goes on. It is
+    a context manager; its end removes the bars from the screen.
     """
 
     def __init__(self, quiet: bool = False, verbose: int = 0) -> None:
@@ -35,6 +41,9 @@ class Terminal:
         self.verbose = verbose
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._unfinished: dict[str, tuple[int, int]] = {}
+        self._end = threading.Event()
+        self._clock: threading.Thread | None = None
         self._printed_warnings: set[NamedWarning] = set()
 
     def __enter__(self) -> Terminal:
@@ -52,7 +61,21 @@ class Terminal:
                 transient=True,
             )
             self._bars.start()
+        elif not self.quiet:
+            self._clock = threading.Thread(target=self._tell, daemon=True)
+            self._clock.start()
         return self
+
+    def _tell(self) -> None:
+        """Prints the progress of the latest step from time to time, until the end."""
+        start = time.monotonic()
+        while not self._end.wait(_LINE_EVERY_S):
+            seconds = time.monotonic() - start
+            # A copy, because the steps change in the meantime.
+            steps = list(self._unfinished.copy().items())
+            what, (done, total) = steps[-1] if steps else ("working", (0, 0))
+            count = f", {done} of {total}" if total > 1 else ""
+            self.say(f"{what}{count}, after {seconds:.0f} s")
 
     def __exit__(
         self,
@@ -63,10 +86,18 @@ class Terminal:
         if self._bars:
             self._bars.stop()
             self._bars = None
+        if self._clock:
+            self._end.set()
+            self._clock.join()
+            self._clock = None
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of `what`; a bar on a terminal, nothing elsewhere."""
+        """`done` of `total` of `what`; a bar on a terminal, elsewhere a line now and then."""
         if self._bars is None:
+            # The step of the latest news stands last.
+            self._unfinished.pop(what, None)
+            if done < total:
+                self._unfinished[what] = (done, total)
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.measurements import Measurements
 
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 """The channels of a model's image; a gray one has one channel, all others have three."""
@@ -1048,7 +1049,8 @@ class QuantizedGraph(Record):
     quantized TFLite, None as long as ranges may still change. `trained` counts the trainings of
     these integers. `kept` are the tensors that stay float, together with the operators that compute
     them. `latent` are the unrounded weights during training, in codes, by layer. `may_float` says
-    whether an output may become float where the values of one are of several units.
+    whether an output may become float where the values of one are of several units. `measurements`
+    are what passes measured; graphs that were made from this one share them.
     """
 
     recipe: Recipe
@@ -1060,6 +1062,7 @@ class QuantizedGraph(Record):
     kept: tuple[str, ...] = ()
     latent: Mapping[str, Any] = field(repr=False, default_factory=dict)
     may_float: bool = False
+    measurements: Measurements = field(repr=False, compare=False, default_factory=Measurements)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,19 @@ def logits(content: bytes, images: Images) -> Floats:
     walk.before(last)
     (target,) = {int(i) for i in ops[last - 1].outputs}
     return graph.real(target, walk.value(target))
+
+
+def each_output(content: bytes, images: Images) -> Iterator[list[Array]]:
+    """The stored values of all outputs for each image; copies."""
+    graph = Graph(content)
+    engine = interpreter(content)
+    sources = [detail["index"] for detail in engine.get_input_details()]
+    targets = [detail["index"] for detail in engine.get_output_details()]
+    for sample in batch(images):
+        for source, index, values in zip(sources, graph.inputs, sample.arrays, strict=True):
+            engine.set_tensor(source, _input_values(graph, index, values))
+        invoke(engine)
+        yield [engine.get_tensor(target) for target in targets]
 
 
 def interpreter(

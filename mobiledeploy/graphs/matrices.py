@@ -14,14 +14,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from mobiledeploy.core.batches import Images
 from mobiledeploy.core.ports import Array
 from mobiledeploy.core.types import Recipe
-from mobiledeploy.graphs.execution import Walk
+from mobiledeploy.graphs.execution import Walk, each_output
 from mobiledeploy.graphs.graph import Floats, Graph
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_LEAST, _MOST = 60, 200
-"""Limits of the number of places per image that are sampled; within them, four rows per unknown."""
+_ROWS = 8
+"""Places that are sampled for each unknown of a layer."""
+_LEAST, _MOST = 40, 200
+"""Limits of the number of places per image."""
 _SEED = 0
 _CLUSTERS = 256
 """The most different weights of a layer that counts as clustered; passes keep these as they are."""
@@ -176,56 +179,101 @@ class LayerSample:
     answers: Floats
 
 
-def sample(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, real: Walk) -> LayerSample:
-    """Samples of both operators at the position of their walks, at places of a fixed seed."""
-    x = real.value(theirs.source)
-    places = _places(ours, len(x))
-    weights = theirs.blocks(theirs.graph.constant_values(theirs.weights))
-    exact = _patches(theirs, x, places, 0)
-    answers = np.matmul(exact, weights.astype(np.float32).transpose(0, 2, 1))
-    bias = theirs.graph.constant(theirs.bias)
-    if bias is not None:
-        answers += theirs.blocked(bias).astype(np.float32)[:, None]
-    # Padding stands for zero, whose code is the zero point.
+def sample(ours: WeightedOp, theirs: WeightedOp, coarse: Walk, answers: Floats) -> LayerSample:
+    """Samples of both operators; the walk stands before the integer one.
+
+    `answers` are those of `float_answers` for the float operator.
+    """
     codes = coarse.value(ours.source)
-    _, zero = ours.graph.scale(ours.source)
-    scales, _ = ours.graph.scale(ours.source)
-    inputs = _patches(ours, codes, places, zero).astype(np.float32)
+    scales, zero = ours.graph.scale(ours.source)
+    # Padding stands for zero, whose code is the zero point.
+    inputs = _patches(ours, codes, _places(theirs, len(codes)), zero).astype(np.float32)
     inputs -= np.float32(zero)
     inputs *= np.float32(scales[0])
-    return LayerSample(inputs, answers)
+    split = answers.reshape(len(answers), theirs.groups, -1)
+    return LayerSample(inputs, np.ascontiguousarray(split.transpose(1, 0, 2)))
+
+
+def float_answers(floats: bytes, images: Images) -> dict[str, Floats]:
+    """The outputs [M, channels], before the activation, of each layer with weights, by its name.
+
+    They are those at M places of the images, the same number in each, of a fixed seed for each
+    layer.
+    """
+    graph = Graph(floats)
+    layers = weighted_ops(graph)
+    names = [layer.name for layer in layers]
+    places = [_places(layer, len(images)) for layer in layers]
+    answers = [
+        np.empty((len(spots), layer.outputs), np.float32)
+        for layer, spots in zip(layers, places, strict=True)
+    ]
+    outputs = [int(layer.op.outputs[0]) for layer in layers]
+    graph.subgraph.outputs = _without_activations(graph, outputs)
+    at = [0] * len(layers)
+    for values in each_output(graph.pack(), images):
+        for number, (value, spots) in enumerate(zip(values, places, strict=True)):
+            each = len(spots) // len(images)
+            rows = value.reshape(-1, value.shape[-1])
+            first = at[number]
+            answers[number][first : first + each] = rows[spots[first : first + each, 1]]
+            at[number] += each
+    return dict(zip(names, answers, strict=True))
+
+
+def _without_activations(graph: Graph, outputs: Sequence[int]) -> list[int]:
+    """Gives the activations of the operators of these outputs operators of their own.
+
+    Returns the tensors before the activations.
+    """
+    makers = {int(op.outputs[0]): op for op in graph.ops}
+    bare = []
+    ops = graph.ops
+    for index in outputs:
+        op = makers[index]
+        kind = graph.activation(op)
+        if kind == "NONE":
+            bare.append(index)
+            continue
+        before = graph.add_tensor(f"{graph.name(index)}/bare", graph.shape(index), "float32")
+        op.outputs = [before]
+        op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
+        ops.insert(ops.index(op) + 1, graph.add_op(kind, [before], [index], version=1))
+        bare.append(before)
+    graph.subgraph.operators = ops
+    return bare
 
 
 def _places(layer: WeightedOp, images: int) -> NDArray[np.int64]:
-    """Places [M, 3]: image, row and column of the output; the same number for each image."""
-    if layer.kind == "FULLY_CONNECTED":
-        return np.stack([np.arange(images)] + [np.zeros(images, np.int64)] * 2, axis=1)
-    _, height, width, _ = layer.graph.shape(int(layer.op.outputs[0]))
-    inputs = int(np.prod(layer.graph.shape(layer.weights)[1:]))
+    """Places [M, 2]: image and position in its output; the same number for each image."""
+    graph = layer.graph
+    shape = graph.shape(layer.weights)
+    inputs = int(np.prod(shape[1:]))
     if layer.kind == "DEPTHWISE_CONV_2D":
         inputs //= layer.outputs
-    each = min(max(-(-4 * inputs // images), _LEAST), _MOST, height * width)
+    positions = int(np.prod(graph.shape(int(layer.op.outputs[0]))[:-1]))
+    each = min(max(-(-_ROWS * inputs // images), _LEAST), _MOST, positions)
     random = np.random.default_rng([_SEED, layer.number])
-    spots = np.concatenate(
-        [random.choice(height * width, each, replace=False) for _ in range(images)]
-    )
-    rows, columns = np.divmod(spots, width)
-    return np.stack([np.repeat(np.arange(images), each), rows, columns], axis=1)
+    spots = np.concatenate([random.choice(positions, each, replace=False) for _ in range(images)])
+    return np.stack([np.repeat(np.arange(images), each), spots], axis=1)
 
 
 def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: int) -> Array:
     """The inputs of the operator for its outputs at `places`: [B, M, I]."""
+    image, spots = places.T
     if layer.kind == "FULLY_CONNECTED":
-        return values.reshape(1, len(values), -1)
+        rows = values.reshape(len(values), -1, layer.graph.shape(layer.weights)[-1])
+        chosen: Array = rows[image, spots][None]
+        return chosen
     options = layer.op.builtinOptions
     depthwise = layer.kind == "DEPTHWISE_CONV_2D"
     _, high, wide, _ = layer.graph.shape(layer.weights)
     output = layer.graph.shape(int(layer.op.outputs[0]))
     grids, inside = [], []
-    for axis, (kernel, stride, dilation) in enumerate(
+    for axis, (at, kernel, stride, dilation) in enumerate(
         (
-            (high, options.strideH, options.dilationHFactor),
-            (wide, options.strideW, options.dilationWFactor),
+            (spots // output[2], high, options.strideH, options.dilationHFactor),
+            (spots % output[2], wide, options.strideW, options.dilationWFactor),
         ),
         start=1,
     ):
@@ -233,12 +281,12 @@ def _patches(layer: WeightedOp, values: Array, places: NDArray[np.int64], fill: 
         missing = 0
         if options.padding == schema.Padding.SAME:
             missing = max((output[axis] - 1) * stride + reach - values.shape[axis], 0)
-        grid = places[:, axis, None] * stride + np.arange(kernel) * dilation - missing // 2
+        grid = at[:, None] * stride + np.arange(kernel) * dilation - missing // 2
         inside.append((grid >= 0) & (grid < values.shape[axis]))
         grids.append(np.clip(grid, 0, values.shape[axis] - 1))
     rows, columns = grids
     # The window at each place, all channels: [M, h, w, C].
-    patches = values[places[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
+    patches = values[image[:, None, None], rows[:, :, None], columns[:, None, :]]
     padding = ~(inside[0][:, :, None] & inside[1][:, None, :])
     if padding.any():
         patches[padding] = fill

@@ -51,7 +51,8 @@ def start(
         graph.make_names_unique()
         floats = graph.pack()
     tensors = tensors_of(graph, float_layers, output_names)
-    return QuantizedGraph(recipe, io, floats, ranges.measure(floats, images), kept=tensors)
+    plain = QuantizedGraph(recipe, io, floats, {}, kept=tensors)
+    return dataclasses.replace(plain, ranges=ranges.extents(ranges.channels_of(plain, images)))
 
 
 def _refuse_loops(graph: Graph) -> None:

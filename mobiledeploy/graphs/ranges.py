@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.batches import Images, batch
+from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs.execution import interpreter, invoke
 from mobiledeploy.graphs.graph import Graph
 
@@ -16,15 +17,6 @@ Range = tuple[float, float]
 _BINS = 2048
 _ENOUGH = 20_000
 """The most values used of one tensor for one image."""
-
-
-def measure(floats: bytes, images: Images) -> dict[str, Range]:
-    """Minimum and maximum of every computed float tensor on the images, by name."""
-    ranges: dict[str, Range] = {}
-    for name, values in _values(floats, images):
-        low, high = ranges.get(name, (np.inf, -np.inf))
-        ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
-    return ranges
 
 
 @dataclass(frozen=True)
@@ -35,12 +27,39 @@ class Channels:
     high: NDArray[np.float64]
     square: NDArray[np.float64]
 
+    @property
+    def extent(self) -> Range:
+        """Smallest and largest value of the tensor."""
+        return float(self.low.min()), float(self.high.max())
+
+    def scaled(self, factor: NDArray[np.float64]) -> Channels:
+        """Those of the tensor with each channel times its positive factor, [C]."""
+        return Channels(self.low * factor, self.high * factor, self.square * factor**2)
+
+
+def measure(floats: bytes, images: Images) -> dict[str, Range]:
+    """Minimum and maximum of every computed float tensor on the images, by name."""
+    return extents(channels(floats, images))
+
+
+def extents(channels_by_name: Mapping[str, Channels]) -> dict[str, Range]:
+    """Smallest and largest value of each tensor."""
+    return {name: stats.extent for name, stats in channels_by_name.items()}
+
+
+def channels_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, Channels]:
+    """`channels` of the floats, measured once for all graphs that share these."""
+    floats = quantized_graph.floats
+    return quantized_graph.measurements.get(
+        "channels", floats, images, lambda: channels(floats, images)
+    )
+
 
 def channels(floats: bytes, images: Images) -> dict[str, Channels]:
     """The values of each channel of every computed tensor on the images, by tensor name."""
     channels_by_name: dict[str, Channels] = {}
     for name, values in _values(floats, images):
-        rows = values.reshape(-1, values.shape[-1])
+        rows = values.reshape(-1, values.shape[-1] if values.ndim else 1)
         new = Channels(
             rows.min(axis=0).astype(np.float64),
             rows.max(axis=0).astype(np.float64),
@@ -65,14 +84,25 @@ class Histogram:
     edges: NDArray[np.float64]
 
 
-def histograms(floats: bytes, images: Images, extents: Mapping[str, Range]) -> dict[str, Histogram]:
+def histograms_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, Histogram]:
+    """`histograms` over the ranges, measured once for all graphs that share floats and ranges."""
+    floats, spans = quantized_graph.floats, quantized_graph.ranges
+    return quantized_graph.measurements.get(
+        ("histograms", tuple(spans.items())),
+        floats,
+        images,
+        lambda: histograms(floats, images, spans),
+    )
+
+
+def histograms(floats: bytes, images: Images, spans: Mapping[str, Range]) -> dict[str, Histogram]:
     """The distribution of the values of every computed tensor over its range, by tensor name."""
     histograms_by_name: dict[str, Histogram] = {}
     for name, values in _values(floats, images):
         flat = values.reshape(-1)
         # A part of a large tensor is enough for its distribution.
         sample = flat[:: max(1, flat.size // _ENOUGH)]
-        counts, edges = np.histogram(sample[sample != 0], _BINS, extents[name])
+        counts, edges = np.histogram(sample[sample != 0], _BINS, spans[name])
         if name in histograms_by_name:
             counts = counts + histograms_by_name[name].counts
         histograms_by_name[name] = Histogram(counts.astype(np.float64), edges)

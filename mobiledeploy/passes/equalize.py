@@ -60,7 +60,8 @@ def apply(
     It has no integers, since earlier ones no longer match the model.
     """
     graph = Graph(quantized_graph.floats)
-    channels = ranges.channels(quantized_graph.floats, images)
+    channels = ranges.channels_of(quantized_graph, images)
+    extents = ranges.extents(channels)
     for space in spaces(graph):
         if any(layer.is_clustered for layer in (*space.makers, *space.readers)):
             continue
@@ -71,10 +72,10 @@ def apply(
             _scale_outputs(maker, factor)
         for reader in space.readers:
             _scale_inputs(reader, 1 / factor)
-    floats = graph.pack()
-    return dataclasses.replace(
-        quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
-    )
+        for index in space.tensors:
+            scaled = channels[graph.name(index)].scaled(factor)
+            extents[graph.name(index)] = scaled.extent
+    return dataclasses.replace(quantized_graph, floats=graph.pack(), ranges=extents, integers=None)
 
 
 @dataclass(frozen=True)

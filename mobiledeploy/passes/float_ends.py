@@ -73,7 +73,7 @@ def apply(
     ]
     if not left:
         return quantized_graph
-    channels = ranges.channels(quantized_graph.floats, images)
+    channels = ranges.channels_of(quantized_graph, images)
     makers = {int(i): op for op in graph.ops for i in op.outputs}
     names: dict[str, None] = {}
     while left:

@@ -52,7 +52,7 @@ def apply(
     }
     if not suspects:
         return quantized_graph
-    channels = ranges.channels(quantized_graph.floats, images)
+    channels = ranges.channels_of(quantized_graph, images)
     has_changed = False
     for layer, large in suspects.items():
         stats, (low, high) = channels[layer.name], quantized_graph.ranges[layer.name]
@@ -67,10 +67,8 @@ def apply(
         graph.replace_constant(layer.op, 2, np.where(quiet, (stats.high + stats.low) / 2, bias))
     if not has_changed:
         return quantized_graph
-    floats = graph.pack()
-    return dataclasses.replace(
-        quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
-    )
+    changed = dataclasses.replace(quantized_graph, floats=graph.pack(), integers=None)
+    return dataclasses.replace(changed, ranges=ranges.extents(ranges.channels_of(changed, images)))
 
 
 def _large(layer: WeightedOp) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -31,7 +31,7 @@ def apply(
     quantized_graph: QuantizedGraph, images: Images, progress: Progress = quiet
 ) -> QuantizedGraph:
     """The quantized graph with narrower ranges; `images` are [N, H, W, 3] float32."""
-    histograms = ranges.histograms(quantized_graph.floats, images, quantized_graph.ranges)
+    histograms = ranges.histograms_of(quantized_graph, images)
     new_ranges = {name: best(histogram) for name, histogram in histograms.items()}
     return dataclasses.replace(
         quantized_graph, ranges={**quantized_graph.ranges, **new_ranges}, integers=None

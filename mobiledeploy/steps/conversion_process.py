@@ -17,6 +17,7 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import detectors, inputs, preprocessing, records
 from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError, MissingError
+from mobiledeploy.core.measurements import Measurements
 from mobiledeploy.core.plugins import (
     FORMATS,
     PASSES,
@@ -516,7 +517,10 @@ class _Press:
                 f"{recipe.name}: training goes on after part {part_count} of {len(places) - 1}"
             )
         else:
-            quantized_graph = self._quantized_graph(recipe)
+            # A training needs the memory, and not what passes measured.
+            quantized_graph = dataclasses.replace(
+                self._quantized_graph(recipe), measurements=Measurements()
+            )
         if part_count < len(recipe.training):
             try:
                 from mobiledeploy.training import qat

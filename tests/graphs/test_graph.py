@@ -111,17 +111,16 @@ def test_layers_as_matrices_answer_as_the_operators_do(name):
     pairs = list(matrices.pairs(integers, graph))
     assert len(pairs) == len(matrices.weighted_ops(graph))
     real, coarse, ahead = Walk(graph, images(6)), Walk(integers, images(6)), Walk(graph, images(6))
+    float_answers = matrices.float_answers(content, images(6))
     for ours, theirs in pairs:
         real.before(theirs.number)
         coarse.before(ours.number)
         ahead.before(theirs.number + 1)
-        layer_sample = matrices.sample(ours, theirs, coarse, real)
+        layer_sample = matrices.sample(ours, theirs, coarse, float_answers[theirs.name])
         outputs = ahead.value(int(theirs.op.outputs[0]))
-        places = matrices._places(ours, 6)
-        if theirs.kind == "FULLY_CONNECTED":
-            expected = outputs
-        else:
-            expected = outputs[places[:, 0], places[:, 1], places[:, 2]]
+        places = matrices._places(theirs, 6)
+        image, position = places.T
+        expected = outputs.reshape(6, -1, outputs.shape[-1])[image, position]
         groups = expected.reshape(len(places), theirs.groups, -1).transpose(1, 0, 2)
         answers = layer_sample.answers
         match graph.activation(theirs.op):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +63,40 @@ def test_weights_that_are_zero_stay_zero():
     codes = adaround.round_weights(weights, scale, gram, weights @ gram)
     assert not codes[weights == 0].any()
     assert np.count_nonzero(codes) > 0.9 * np.count_nonzero(weights)
+
+
+def problem(blocks, outputs, inputs, seed=0):
+    """The optimum, the objective and the mask of zeros of a layer."""
+    random = np.random.default_rng(seed)
+    best = 40 * random.normal(size=(blocks, outputs, inputs))
+    mixing = random.normal(size=(blocks, 2 * inputs, inputs)) @ random.normal(size=(inputs, inputs))
+    objective = mixing.transpose(0, 2, 1) @ mixing / inputs + np.eye(inputs)
+    return best, objective, random.random(best.shape) < 0.1
+
+
+@pytest.mark.parametrize(("blocks", "outputs", "inputs"), [(1, 7, 50), (2, 5, 33), (6, 1, 9)])
+def test_blocks_of_columns_give_the_codes_of_single_columns(blocks, outputs, inputs):
+    best, objective, zeros = problem(blocks, outputs, inputs)
+    swept = adaround._sweep(best, objective, zeros, 127)
+    polished = np.where(zeros, 0, np.round(best)).clip(-127, 127)
+    start = polished.copy()
+    adaround._polish(polished, best, objective, zeros, 127)
+    for block in range(blocks):
+        order = np.argsort(-np.diag(objective[block]))
+        upper = np.linalg.cholesky(np.linalg.inv(objective[block][np.ix_(order, order)])).T
+        for row in range(outputs):
+            rest = best[block, row, order].copy()
+            for column, place in enumerate(order):
+                code = 0 if zeros[block, row, place] else np.clip(np.round(rest[column]), -127, 127)
+                assert swept[block, row, place] == code
+                rest -= (rest[column] - code) / upper[column, column] * upper[column]
+            codes, optimum = start[block, row], best[block, row]
+            for _ in range(adaround._SWEEPS):
+                for column in np.flatnonzero(~zeros[block, row]):
+                    slope = (codes - optimum) @ objective[block][:, column]
+                    target = codes[column] - slope / objective[block][column, column]
+                    codes[column] = np.round(np.clip(target, -127, 127))
+            np.testing.assert_array_equal(polished[block, row], codes)
 
 
 def test_it_brings_answers_nearer_to_those_of_the_floats():

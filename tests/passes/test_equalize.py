@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core.types import QuantizedGraph
-from mobiledeploy.graphs import execution, quantized
+from mobiledeploy.graphs import execution, quantized, ranges
 from mobiledeploy.graphs.execution import run
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import equalize
@@ -69,6 +69,16 @@ def test_a_channel_at_the_clip_stays_and_none_is_scaled_beyond_it():
     assert equalize.spaces(graph)
     for name, (_, high) in after.ranges.items():
         assert high <= before.ranges[name][1] * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("name", ["relu6", "relu"])
+def test_ranges_are_those_of_the_scaled_network(name):
+    after = equalize.apply(quantized_graph(name), images())
+    measured = ranges.measure(after.floats, images())
+    assert after.ranges.keys() == measured.keys()
+    assert after.ranges != quantized_graph(name).ranges
+    for tensor, extent in measured.items():
+        np.testing.assert_allclose(after.ranges[tensor], extent, rtol=1e-4, atol=1e-5)
 
 
 def test_earlier_integers_are_dropped():
