@@ -13,6 +13,9 @@ import numpy as np
 
 from mobiledeploy.graphs.graph import Graph
 
+LARGEST = float(np.finfo(np.float16).max)
+"""65504; a larger number is infinite in float16."""
+
 
 def halve(content: bytes) -> bytes:
     """A float TFLite with its float32 constants in float16.
@@ -20,13 +23,11 @@ def halve(content: bytes) -> bytes:
     A constant with a value above 65504, the largest float16, stays as it is.
     """
     graph = Graph(content)
-    largest = np.finfo(np.float16).max
     casts: list[Any] = []
-    inputs = {int(i) for op in graph.ops for i in op.inputs if i >= 0}
-    for index in sorted(inputs):
-        values = graph.constant(index)
-        if values is None or values.dtype != np.float32 or np.abs(values).max(initial=0) > largest:
+    for index in _float_constants(graph):
+        if _is_large(graph, index):
             continue
+        values = graph.constant_values(index)
         half = graph.add_constant(f"{graph.name(index)}/float16", values.astype(np.float16))
         graph.make_computed(index)
         casts.append(graph.add_op("DEQUANTIZE", [half], [index], version=3))
@@ -34,8 +35,30 @@ def halve(content: bytes) -> bytes:
     return graph.pack()
 
 
-def widen(graph: Graph) -> None:
-    """Replaces float16 constants and their DEQUANTIZE by float32 constants of the same values."""
+def large_constants(content: bytes) -> tuple[str, ...]:
+    """The names of the float32 constants with a value that float16 cannot hold."""
+    graph = Graph(content)
+    return tuple(graph.name(index) for index in _float_constants(graph) if _is_large(graph, index))
+
+
+def _float_constants(graph: Graph) -> list[int]:
+    """The float32 constants that operators read."""
+    read = {int(i) for op in graph.ops for i in op.inputs if i >= 0}
+    constants = {index: graph.constant(index) for index in sorted(read)}
+    return [
+        i for i, values in constants.items() if values is not None and values.dtype == np.float32
+    ]
+
+
+def _is_large(graph: Graph, index: int) -> bool:
+    return bool(np.abs(graph.constant_values(index)).max(initial=0) > LARGEST)
+
+
+def widen(graph: Graph) -> bool:
+    """Replaces float16 constants and their DEQUANTIZE by float32 constants of the same values.
+
+    Returns whether there were any.
+    """
     ops = []
     for op in graph.ops:
         values = graph.constant(int(op.inputs[0])) if len(op.inputs) else None
@@ -45,4 +68,6 @@ def widen(graph: Graph) -> None:
             graph.make_computed(int(op.inputs[0]))
         else:
             ops.append(op)
+    has_halves = len(ops) < len(graph.ops)
     graph.subgraph.operators = ops
+    return has_halves

@@ -31,6 +31,7 @@ from mobiledeploy.core.ports import ExactPass, OpenedModel, Reporter
 from mobiledeploy.core.types import (
     DataRef,
     Failed,
+    FileFacts,
     InputOutput,
     ModelSpec,
     NamedWarning,
@@ -62,6 +63,8 @@ ENOUGH_TRAINING_IMAGES = 100
 # One in so many calibration images is held back to judge the alternatives of a recipe. The best
 # alternative is made again with all images.
 HELD_EVERY = 5
+HALF = 16
+"""Bits of weights in half precision."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +326,7 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     if request.shrink:
         floats, shrunk_layers = _simplified(floats, signature)
-    press = _Press(request, spec, signature, floats, output_names, samples, speak)
+    press = _Press(request, spec, signature, floats, output_names, samples, golden, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
     for number, (recipe, format_) in enumerate(request.jobs):
@@ -457,6 +460,7 @@ class _Press:
     model: bytes
     output_names: Sequence[str]
     images: Batch
+    golden: Batch
     speak: Speaker
     tflites: dict[str, bytes] = field(default_factory=dict)
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
@@ -481,11 +485,44 @@ class _Press:
 
                 content = postprocess.append(content, self.signature)
             self.tflites[recipe] = content
-        return WRITERS.load(format_).write(self.tflites[recipe])
+        file = WRITERS.load(format_).write(self.tflites[recipe])
+        if RECIPES.load(recipe).RECIPE.weight_bits == HALF:
+            self._check_range(file_name(recipe, format_), FORMATS.load(format_).inspect(file))
+        return file
+
+    def _check_range(self, name: str, facts: FileFacts) -> None:
+        """InputError if a tensor that a file computes in float16 leaves its range.
+
+        It is judged by the float values of the golden samples, since this machine may compute the
+        file in float32.
+        """
+        from mobiledeploy.graphs import float16, ranges
+
+        halves = {
+            tensor.name
+            for layer in facts.layers
+            for tensor in layer.outputs
+            if tensor.dtype == "float16"
+        }
+        if not halves:
+            return
+        for tensor, extent in ranges.measure(self.model, self.golden).items():
+            # ONNX names the operators for a TFLite operator after the first path of its tensor.
+            stem = tensor.partition(";")[0]
+            own = any(half == stem or half.startswith(f"{stem}/") for half in halves)
+            largest = max(map(abs, extent))
+            if own and not largest <= float16.LARGEST:
+                raise InputError(
+                    f"{name} would compute {stem} in float16, whose largest number is "
+                    f"{float16.LARGEST:.0f}, and a golden sample gives {largest:.3g} there",
+                    "the float32 and int8 recipes have no such limit",
+                )
 
     def _tflite(self, recipe: Recipe) -> bytes:
-        from mobiledeploy.graphs import quantized
+        from mobiledeploy.graphs import float16, quantized
 
+        if recipe.weight_bits == HALF:
+            self._warn_large(recipe, float16.large_constants(self.model))
         if not recipe.full_integer:
             return quantized.without_calibration(self.model, recipe)
         quantized_graph = self._trained_graph(recipe)
@@ -495,6 +532,18 @@ class _Press:
         self.float_tensors[recipe.name] = (*quantized_graph.kept, *renamed)
         self.float_outputs[recipe.name] = places
         return quantized.finish(quantized_graph)
+
+    def _warn_large(self, recipe: Recipe, constants: Sequence[str]) -> None:
+        """Names the constants that stay float32."""
+        if constants:
+            self.speak.warn(
+                NamedWarning(
+                    "beyond-float16",
+                    f"{recipe.name} keeps {', '.join(constants)} in float32: values above 65504, "
+                    "the largest number of float16",
+                    "are these weights what the training gave?",
+                )
+            )
 
     def _trained_graph(self, recipe: Recipe) -> QuantizedGraph:
         """The quantized graph, after the training of the recipe, if any, which is resumed."""
