@@ -1,8 +1,11 @@
-"""Constants in half precision: half the file size, computed in float32 on a CPU.
+"""Constants in half precision: half the file size, computed in float32 on a CPU unless it is asked.
 
 Each constant is stored in float16, followed by one DEQUANTIZE. Half-precision kernels skip it,
 other kernels run it once (LiteRT's float16 quantization,
 https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_float16_quant).
+
+XNNPACK computes in float16 only if the file's metadata says that it may, and the core can
+(LiteRT's tflite/tools/optimize/reduced_precision_metadata.h).
 """
 
 from __future__ import annotations
@@ -13,14 +16,17 @@ import numpy as np
 
 from mobiledeploy.graphs.graph import Graph
 
+REDUCED_PRECISION = (b"reduced_precision_support", b"fp16accfp16")
+"""Name and content of the metadata: products and their sums may be in float16."""
 LARGEST = float(np.finfo(np.float16).max)
 """65504; a larger number is infinite in float16."""
 
 
-def halve(content: bytes) -> bytes:
+def halve(content: bytes, arithmetic: bool = False) -> bytes:
     """A float TFLite with its float32 constants in float16.
 
-    A constant with a value above 65504, the largest float16, stays as it is.
+    A constant with a value above 65504, the largest float16, stays as it is. `arithmetic`: a core
+    with half-precision arithmetic computes in float16 too.
     """
     graph = Graph(content)
     casts: list[Any] = []
@@ -32,6 +38,8 @@ def halve(content: bytes) -> bytes:
         graph.make_computed(index)
         casts.append(graph.add_op("DEQUANTIZE", [half], [index], version=3))
     graph.subgraph.operators = [*casts, *graph.ops]
+    if arithmetic:
+        graph.add_metadata(*REDUCED_PRECISION)
     return graph.pack()
 
 

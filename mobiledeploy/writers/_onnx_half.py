@@ -7,7 +7,8 @@ These stay in float32:
 
 - sums over many values, since a half has 11 bits: pools that average, reductions, Softmax,
   normalizations;
-- powers, squares and exponentials, which leave the range of a half (65504) or lose their bits;
+- powers, squares and exponentials, which leave the range of a half (65504) or lose their bits, and
+  products that read squares, such as AlexNet's response normalization;
 - Resize and ConvTranspose, activations other than those of ReLU, and DepthToSpace, for which the
   CPU has no float16 kernel: a Cast at each end, written or not, is all they would gain;
 - everything behind the last product with weights, such as the decoding of boxes in pixels, which
@@ -65,6 +66,8 @@ class _Halves:
         self._floats = _float_tensors(model, constants)
         self._outputs = {value.name for value in self._graph.output}
         self._halves: set[str] = set()
+        # Squares, and what only moves them.
+        self._squares: set[str] = set()
         # The names of the values of a tensor, as halves (True) or as floats.
         self._names: dict[tuple[str, bool], str] = {}
         self._used = {name for node in self._graph.node for name in (*node.input, *node.output)}
@@ -74,6 +77,7 @@ class _Halves:
     def rewrite(self) -> dict[str, Array]:
         for node in self._graph.node:
             half = self._is_half(node)
+            self._find_squares(node)
             node.input[:] = [
                 self._read(name, half, node.op_type) if name in self._floats else name
                 for name in node.input
@@ -99,6 +103,11 @@ class _Halves:
                 leading.update(node.input)
         return leading
 
+    def _find_squares(self, node: onnx.NodeProto) -> None:
+        is_square = node.op_type == "Mul" and node.input[0] == node.input[1]
+        if is_square or (node.op_type in _FOLLOWING and self._squares.intersection(node.input)):
+            self._squares.update(node.output)
+
     def _is_half(self, node: onnx.NodeProto) -> bool:
         floats = [name for name in node.input if name in self._floats]
         fixed = [name for name in floats if name in self._constants]
@@ -106,11 +115,16 @@ class _Halves:
         if not computed or any(_is_large(self._constants[name]) for name in fixed):
             return False
         if node.op_type in _PRODUCTS:
-            return node.input[1] in self._constants
+            return node.input[1] in self._constants and node.input[0] not in self._squares
         if node.op_type in _FOLLOWING:
             return self._halves.issuperset(computed)
         leads = bool(self._leads.intersection(node.output))
-        return node.op_type in _BETWEEN and leads and not self._halves.isdisjoint(computed)
+        return (
+            node.op_type in _BETWEEN
+            and leads
+            and not self._halves.isdisjoint(computed)
+            and node.input[0] != node.input[1]
+        )
 
     def _read(self, name: str, half: bool, op: str) -> str:
         if name not in self._constants:

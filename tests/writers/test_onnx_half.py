@@ -134,6 +134,16 @@ def test_only_what_lies_between_products_is_in_half():
     }
 
 
+def test_squares_and_their_sums_are_float():
+    """A value of 300 is no large one, and its square has no half."""
+    b = Lite()
+    x = simple(b, b.input(NHWC), w=b.constant(300 + uniform(4, 1, 1, 4)))
+    squares = b.op("MUL", [x, x], NHWC, options="MulOptions")
+    total = simple(b, squares, w=b.constant(np.full((4, 1, 1, 4), 1e-5, np.float32)))
+    data = assert_near(b.file(simple(b, total)), 1 + np.abs(uniform(*NHWC)))
+    assert types(data) == {("Conv", True): 2, ("Conv", False): 1, ("Mul", False): 1}
+
+
 def test_an_output_between_products_is_float_and_keeps_its_name():
     b = Lite()
     x = simple(b, b.input(NHWC), activation=3)
