@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -349,7 +350,12 @@ def of_two_products(folder, factor):
     return request(
         folder,
         source=Source(spec, file=model_files.detect(path)),
-        jobs=(("float32", "onnx"), ("float16", "tflite"), ("float16", "onnx")),
+        jobs=(
+            ("float32", "onnx"),
+            ("float16", "tflite"),
+            ("float16", "onnx"),
+            ("float16_full", "tflite"),
+        ),
         data=DataRef("demo", "validation", (8, 8)),
         output="model",
     )
@@ -366,12 +372,17 @@ def test_values_that_leave_the_range_of_half_are_not_computed_in_it(factor, larg
     )
     made = [(file.recipe, file.format) for file in files]
     assert made[:2] == [("float32", "onnx"), ("float16", "tflite")]
-    assert made[2:] == ([] if fails else [("float16", "onnx")])
+    assert made[2:] == ([] if fails else [("float16", "onnx"), ("float16_full", "tflite")])
     said = [warning.message for warning in listener.warnings if warning.name == "beyond-float16"]
-    assert [message.split(":")[0] for message in said] == ["float16 keeps t1 in float32"] * large
-    assert [one.what for one in finished.failed] == ["float16.onnx"] * fails
+    expected = [f"{recipe} keeps t1 in float32" for recipe in ("float16", "float16_full")]
+    assert [message.split(":")[0] for message in said] == expected * large
+    names = ["float16.onnx", "float16_full.tflite"]
+    assert [one.what for one in finished.failed] == names * fails
     for one in finished.failed:
         assert "would compute t3 in float16, whose largest number is 65504" in one.message
+    if platform.machine() == "x86_64":
+        unseen = [one.message for one in listener.warnings if one.name == "half-not-seen"]
+        assert [message.split()[0] for message in unseen] == ([] if fails else names)
 
 
 def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):
