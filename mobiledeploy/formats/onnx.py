@@ -70,7 +70,7 @@ _MOVING = (
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LOWEST = {"int8": -128, "uint8": 0}
 _QUANTIZERS = ("DequantizeLinear", "QuantizeLinear")
-_SEEN_THROUGH = (*_QUANTIZERS, "Reshape", "Softmax")
+_SEEN_THROUGH = (*_QUANTIZERS, "Cast", "Reshape", "Softmax")
 # Keys of metadata_props: the contract as readable JSON, and the compressed golden samples.
 _CONTRACT, _GOLDEN = "mobiledeploy.contract", "mobiledeploy.golden"
 _LARGEST_GOLDEN = 1 << 26
@@ -564,7 +564,7 @@ def _logits(layers: tuple[Layer, ...], output: str) -> str:
     """The input of the softmax behind `output`; changes of type or shape in between are skipped."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     layer = makers.pop(output, None)
-    while layer and layer.op in (*_QUANTIZERS, "Reshape"):
+    while layer and layer.op in (*_QUANTIZERS, "Cast", "Reshape"):
         # Each layer once: a graph may have a cycle.
         layer = makers.pop(layer.inputs[0].name, None)
     return layer.inputs[0].name if layer and layer.op == "Softmax" else output

@@ -386,6 +386,15 @@ class Graph:
                 [places.get(int(index), -1) for index in list_] for list_ in (op.inputs, op.outputs)
             )
 
+    def add_metadata(self, name: bytes, content: bytes) -> None:
+        """Adds an entry to the file's metadata."""
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(self.model.buffers)
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        self.model.buffers.append(buffer)
+        self.model.metadata = [*(self.model.metadata or []), entry]
+
     def pack(self) -> bytes:
         """The file. Buffers that no tensor uses any more are left empty."""
         used_buffers = {

@@ -23,6 +23,7 @@ _LARGEST_OF_4 = 7
 _NUMBERS = {
     (32, 32, None),
     (16, 32, None),
+    (16, 16, None),
     (8, 32, None),
     (8, 8, "min-max"),
     (8, 16, "min-max"),
@@ -72,7 +73,7 @@ def without_calibration(floats: bytes, recipe: Recipe) -> bytes:
     """
     refuse_unknown(recipe)
     if recipe.weight_bits == 16:
-        return float16.halve(floats)
+        return float16.halve(floats, arithmetic=recipe.activation_bits == 16)
     if recipe.weight_bits == 8:
         return maker.dynamic(floats, granularity=_granularity(recipe))
     return floats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import platform
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -63,6 +64,9 @@ ENOUGH_TRAINING_IMAGES = 100
 # One in so many calibration images is held back to judge the alternatives of a recipe. The best
 # alternative is made again with all images.
 HELD_EVERY = 5
+HALF = 16
+"""Bits of weights in half precision."""
+_ARM = ("aarch64", "arm64")
 
 
 @dataclass(frozen=True)
@@ -324,7 +328,7 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     if request.shrink:
         floats, shrunk_layers = _simplified(floats, signature)
-    press = _Press(request, spec, signature, floats, output_names, samples, speak)
+    press = _Press(request, spec, signature, floats, output_names, samples, golden, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
     for number, (recipe, format_) in enumerate(request.jobs):
@@ -458,6 +462,7 @@ class _Press:
     model: bytes
     output_names: Sequence[str]
     images: Batch
+    golden: Batch
     speak: Speaker
     tflites: dict[str, bytes] = field(default_factory=dict)
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
@@ -482,11 +487,55 @@ class _Press:
 
                 content = postprocess.append(content, self.signature)
             self.tflites[recipe] = content
-        return WRITERS.load(format_).write(self.tflites[recipe])
+        file = WRITERS.load(format_).write(self.tflites[recipe])
+        chosen = RECIPES.load(recipe).RECIPE
+        if chosen.weight_bits == HALF:
+            facts = FORMATS.load(format_).inspect(file)
+            halves = {
+                tensor.name
+                for layer in facts.layers
+                for tensor in layer.outputs
+                if tensor.dtype == "float16" or chosen.activation_bits == HALF
+            }
+            if halves:
+                self._check_range(file_name(recipe, format_), halves)
+        return file
+
+    def _check_range(self, name: str, halves: set[str]) -> None:
+        """InputError if one of `halves`, tensors that a file computes in float16, leaves its range.
+
+        It is judged by the float values of the golden samples, since this machine may compute the
+        file in float32.
+        """
+        from mobiledeploy.graphs import float16, ranges
+
+        for tensor, extent in ranges.measure(self.model, self.golden).items():
+            # ONNX names the operators for a TFLite operator after the first path of its tensor.
+            stem = tensor.partition(";")[0]
+            own = tensor in halves or any(
+                half == stem or half.startswith(f"{stem}/") for half in halves
+            )
+            largest = max(map(abs, extent))
+            if own and not largest <= float16.LARGEST:
+                raise InputError(
+                    f"{name} would compute {stem} in float16, whose largest number is "
+                    f"{float16.LARGEST:.0f}, and a golden sample gives {largest:.3g} there",
+                    "the float32 and int8 recipes have no such limit",
+                )
+        if platform.machine() not in _ARM:
+            self.speak.warn(
+                NamedWarning(
+                    "half-not-seen",
+                    f"{name} is judged here by float32 arithmetic, where this machine has no other",
+                    "`bench --device emulator:cortex-a76` compares its answers in float16",
+                )
+            )
 
     def _tflite(self, recipe: Recipe) -> bytes:
-        from mobiledeploy.graphs import quantized
+        from mobiledeploy.graphs import float16, quantized
 
+        if recipe.weight_bits == HALF:
+            self._warn_large(recipe, float16.large_constants(self.model))
         if not recipe.full_integer:
             return quantized.without_calibration(self.model, recipe)
         quantized_graph = self._trained_graph(recipe)
@@ -496,6 +545,18 @@ class _Press:
         self.float_tensors[recipe.name] = (*quantized_graph.kept, *renamed)
         self.float_outputs[recipe.name] = places
         return quantized.finish(quantized_graph)
+
+    def _warn_large(self, recipe: Recipe, constants: Sequence[str]) -> None:
+        """Names the constants that stay float32."""
+        if constants:
+            self.speak.warn(
+                NamedWarning(
+                    "beyond-float16",
+                    f"{recipe.name} keeps {', '.join(constants)} in float32: values above 65504, "
+                    "the largest number of float16",
+                    "are these weights what the training gave?",
+                )
+            )
 
     def _trained_graph(self, recipe: Recipe) -> QuantizedGraph:
         """The quantized graph, after the training of the recipe, if any, which is resumed."""

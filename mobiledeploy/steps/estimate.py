@@ -92,6 +92,12 @@ def estimate(
     estimates: list[Estimated] = []
     for path, artifact in by_path.items():
         reporter.progress("estimating", len(estimates), len(by_path))
+        if artifact.recipe.weight_bits == artifact.recipe.activation_bits == 16:
+            raise InputError(
+                f"{path.name} computes in float16 where the core can, and points are of float32 or "
+                "int8 throughout",
+                "its latency can only be measured",
+            )
         precision, work = read(path, artifact.spec.card or artifact.spec.name)
         choice = choose(
             card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate

@@ -30,6 +30,7 @@ from onnx import TensorProto, helper
 from mobiledeploy.core.errors import InputError, first_line
 from mobiledeploy.core.ports import Array
 from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.writers import _onnx_half
 
 Order = tuple[int, ...]
 
@@ -203,8 +204,8 @@ class OnnxGraph:
             readers[node.input[0]] == readers[node.output[0]] == 1 for node in pairs
         )
 
-    def file(self, opset: int, producer: str) -> bytes:
-        """The model, checked and packed. Weights are copied once."""
+    def file(self, opset: int, producer: str, half: bool) -> bytes:
+        """The model, checked and packed; `half`: computed in float16. Weights are copied once."""
         # The IR version of the opset: older runtimes reject newer ones.
         model = onnx.ModelProto(ir_version=8, producer_name=producer)
         model.opset_import.append(helper.make_opsetid("", opset))
@@ -217,6 +218,8 @@ class OnnxGraph:
         read_names = {name for node in self._nodes for name in node.input}
         constants = sorted(self._constants.keys() & read_names)
         arrays = {name: self._constants[name] for name in constants}
+        if half:
+            arrays = _onnx_half.halve(model, arrays)
         _check(model, arrays)
         return _pack(model, arrays)
 

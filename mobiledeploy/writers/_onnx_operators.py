@@ -884,11 +884,7 @@ def _requantize(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
 
 
 def _dequantize(w: OnnxGraph, op: Any, i: list[int], o: list[int]) -> None:
-    """Widens 16-bit weights; dequantizes codes."""
     array = w.array(i[0])
-    if array is not None and not w.graph.scale(i[0])[0].size:
-        w.set_constant(o[0], array.astype(np.float32))
-        return
     if array is not None:
         scales = w.graph.broadcast_scales(i[0])
         _, zero = w.graph.scale(i[0])

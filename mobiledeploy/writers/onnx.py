@@ -1,4 +1,7 @@
-"""TFLite -> ONNX: floats and integers as in the TFLite file, images NCHW."""
+"""TFLite -> ONNX: floats and integers as in the TFLite file, images NCHW.
+
+Of a TFLite with weights in float16, the ONNX file computes in float16 too (`_onnx_half`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mobiledeploy.graphs import float16
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.writers import _onnx_operators
 from mobiledeploy.writers._onnx_graph import OnnxGraph
@@ -17,13 +21,16 @@ OPSET = 17
 def write(content: bytes) -> bytes:
     """The ONNX file of a TFLite file; all tensors are NCHW, inputs and outputs included.
 
+    Inputs and outputs of a float16 file are float32.
+
     InputError for anything that ONNX cannot express.
     """
     graph = Graph(content)
+    half = float16.widen(graph)
     writer = _writer_of(graph, np.int8)
     if not writer.is_paired():
         writer = _writer_of(graph, np.uint8)
-    return writer.file(OPSET, "mobiledeploy")
+    return writer.file(OPSET, "mobiledeploy", half)
 
 
 def _writer_of(graph: Graph, code_type: type[np.integer[Any]]) -> OnnxGraph:

@@ -561,7 +561,7 @@ def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_pat
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
-    [("float16", "it can do"), ("dynamic_int8", "float32, int8_best, int8_ptq")],
+    [("int8x4_ptq", "it can do"), ("dynamic_int8", "float16, float32, int8_best, int8_ptq")],
 )
 def test_a_recipe_that_a_format_cannot_do(recipe, message, tmp_path):
     result = run("export", "--alpha", "0.25", "--recipe", recipe, "--format", "onnx", cwd=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mobiledeploy.formats import tflite as shelf
 from mobiledeploy.graphs import execution, float16
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import weighted_ops
@@ -59,3 +60,31 @@ def test_a_widened_file_has_the_values_of_the_halves():
     ]
     expected, answers = (execution.run(file, images(4)) for file in (half, wide))
     np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+def test_the_permission_to_compute_in_half_is_metadata_that_editing_keeps():
+    plain, asked = float16.halve(floats("relu6")), float16.halve(floats("relu6"), arithmetic=True)
+    entries = [
+        (entry.name, bytes(graph.model.buffers[entry.buffer].data))
+        for graph in (Graph(plain), Graph(Graph(asked).pack()))
+        for entry in graph.model.metadata or ()
+        if entry.name == float16.REDUCED_PRECISION[0]
+    ]
+    assert entries == [float16.REDUCED_PRECISION]
+    np.testing.assert_array_equal(
+        *(execution.run(file, images(4)) for file in (plain, shelf.seal(plain, ["a"], ["b"])))
+    )
+    sealed = Graph(shelf.seal(asked, ["image"], ["scores"]))
+    assert [entry.name for entry in sealed.model.metadata] == [
+        entry.name for entry in Graph(asked).model.metadata
+    ]
+
+
+def test_the_constants_that_float16_cannot_hold_are_named():
+    graph = Graph(floats("relu"))
+    layer = weighted_ops(graph)[0]
+    assert float16.large_constants(floats("relu")) == ()
+    values = graph.constant_values(layer.bias).copy()
+    values[0] = -1e6
+    graph.replace_constant(layer.op, 2, values)
+    assert float16.large_constants(graph.pack()) == (graph.name(int(layer.op.inputs[2])),)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from mobiledeploy.graphs import quantized
 from mobiledeploy.steps import conversion_process, model_files
 from tests import namespaces
 from tests.conftest import REPOSITORY
+from tests.lite import Lite
 
 IMAGES_OF_64 = Signature(
     (ModelInput("image", "image", (64, 64, 3), Preprocessing((-1.0, 1.0))),), ()
@@ -317,6 +319,70 @@ def test_nan_weights_are_refused_by_the_name_of_their_layer(tmp_path, kind):
     )
     with pytest.raises(InputError, match=r"broken.*NaN or infinite"):
         conversion_process.produce(options, tmp_path / "log", Listener())
+
+
+def of_two_products(folder, factor):
+    """A request for float16 files of a network whose values between two products are large.
+
+    Its second product divides them by `factor` again.
+    """
+    b, folder = Lite(), Path(folder)
+    image, random = b.input((1, 8, 8, 3)), np.random.default_rng(0)
+    for weights in (
+        factor * random.uniform(1, 2, (4, 1, 1, 3)),
+        random.uniform(1, 2, (5, 1, 1, 4)),
+    ):
+        scaled = weights if weights.shape[0] == 4 else weights / factor
+        image = b.op(
+            "CONV_2D",
+            [image, b.constant(scaled, np.float32), b.constant(np.zeros(len(scaled), np.float32))],
+            (1, 8, 8, len(scaled)),
+            options="Conv2DOptions",
+            strideH=1,
+            strideW=1,
+            dilationHFactor=1,
+            dilationWFactor=1,
+        )
+    axes = b.constant((1, 2), np.int32)
+    path = folder / "two.tflite"
+    path.write_bytes(b.file(b.op("MEAN", [image, axes], (1, 5), options="ReducerOptions")))
+    spec = dataclasses.replace(request(folder).source.spec, card=None, resolution=(8, 8), classes=5)
+    return request(
+        folder,
+        source=Source(spec, file=model_files.detect(path)),
+        jobs=(
+            ("float32", "onnx"),
+            ("float16", "tflite"),
+            ("float16", "onnx"),
+            ("float16_full", "tflite"),
+        ),
+        data=DataRef("demo", "validation", (8, 8)),
+        output="model",
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "large", "fails"), [(2e3, False, False), (3e4, False, True), (5e4, True, True)]
+)
+def test_values_that_leave_the_range_of_half_are_not_computed_in_it(factor, large, fails, tmp_path):
+    """Weights are up to twice the factor, the values behind them up to six times."""
+    listener = Listener()
+    files, finished = conversion_process.produce(
+        of_two_products(tmp_path, factor), tmp_path / "log", listener
+    )
+    made = [(file.recipe, file.format) for file in files]
+    assert made[:2] == [("float32", "onnx"), ("float16", "tflite")]
+    assert made[2:] == ([] if fails else [("float16", "onnx"), ("float16_full", "tflite")])
+    said = [warning.message for warning in listener.warnings if warning.name == "beyond-float16"]
+    expected = [f"{recipe} keeps t1 in float32" for recipe in ("float16", "float16_full")]
+    assert [message.split(":")[0] for message in said] == expected * large
+    names = ["float16.onnx", "float16_full.tflite"]
+    assert [one.what for one in finished.failed] == names * fails
+    for one in finished.failed:
+        assert "would compute t3 in float16, whose largest number is 65504" in one.message
+    if platform.machine() == "x86_64":
+        unseen = [one.message for one in listener.warnings if one.name == "half-not-seen"]
+        assert [message.split()[0] for message in unseen] == ([] if fails else names)
 
 
 def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):

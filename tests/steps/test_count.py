@@ -51,6 +51,20 @@ SLOW = [(core, key) for core in ("cortex-a53", "cortex-a76") for key in KEYS if 
 
 
 @pytest.mark.parametrize(
+    "key", [("float16_full", "tflite"), pytest.param(("float16", "onnx"), marks=pytest.mark.slow)]
+)
+def test_half_precision_is_computed_where_the_core_has_it(emulator, exported, here, key) -> None:
+    big, small = (counted(exported[key], core) for core in ("cortex-a76", "cortex-a53"))
+    assert big.by_class["fmla16"] > 10 * big.by_class.get("fmla", 0)
+    assert small.by_class.get("fmla16", 0) == 0
+    assert big.instructions < 0.8 * small.instructions
+    # The host computes it in float32; an answer in half is another, and no cause for a warning.
+    assert 1e-6 < big.host_difference < 1e-2
+    assert small.host_difference < 1e-6
+    assert big.warnings == small.warnings == ()
+
+
+@pytest.mark.parametrize(
     ("core", "key"),
     [
         pytest.param(

@@ -203,6 +203,9 @@ def test_each_precision_has_its_own_points(config, exported, work, heard) -> Non
     assert list(made.warnings) == heard.warnings
     (half,) = estimate.estimate([exported["float16", "tflite"]], device="phone")
     assert [warning.name for warning in half.warnings] == ["computed-in-float32"]
+    for file in (("float16", "onnx"), ("float16_full", "tflite")):
+        with pytest.raises(InputError, match=r"computes (with|in) float16.* and points are"):
+            estimate.estimate([exported[file]], device="phone")
     with pytest.raises(InputError, match="computes with float32 and int8"):
         estimate.estimate([exported["dynamic_int8", "tflite"]], device="phone")
 
