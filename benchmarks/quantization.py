@@ -25,10 +25,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _stock_tools
 import click
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -215,7 +215,11 @@ def made(
     else:
         Console(stderr=True).print("ai-edge-quantizer is not installed and left out")
     yield timed_making(
-        "ORT quantize_static", folder / "ort.onnx", ort, floats / "float32.onnx", calibration
+        "ORT quantize_static",
+        folder / "ort.onnx",
+        _stock_tools.onnxruntime_static,
+        floats / "float32.onnx",
+        calibration,
     )
 
 
@@ -229,7 +233,6 @@ def timed_making(
 
 def stock(path: Path, network: Network, calibration: np.ndarray) -> None:
     """TFLiteConverter as its documentation shows it, from the Keras model without its softmax."""
-    import tensorflow as tf
     import tf_keras
 
     order = network.order
@@ -244,14 +247,7 @@ def stock(path: Path, network: Network, calibration: np.ndarray) -> None:
         model = whole
     else:
         model = tf_keras.Model(whole.input, whole.layers[-2].output)
-    call = tf.function(lambda image: model(image, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *network.resolution, 3), tf.float32)
-    )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    path.write_bytes(converter.convert())
+    path.write_bytes(_stock_tools.tflite_converter(model, network.resolution, calibration))
 
 
 def edge(path: Path, source: Path, calibration: np.ndarray) -> None:
@@ -264,35 +260,11 @@ def edge(path: Path, source: Path, calibration: np.ndarray) -> None:
     path.write_bytes(found.quantized_model)
 
 
-class Reader(CalibrationDataReader):
-    """Images as ONNX Runtime's calibration asks for them."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.feeds = ({"image": image.transpose(2, 0, 1)[None]} for image in images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next one, until there is none."""
-        return next(self.feeds, None)
-
-
-def ort(path: Path, source: Path, calibration: np.ndarray) -> None:
-    """ONNX Runtime's static quantization, per channel."""
-    quantize_static(
-        source,
-        path,
-        Reader(calibration),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-    )
-
-
 def engine(path: Path) -> Answer:
     """image [H, W, 3] -> logits [classes], on one thread."""
     if path.suffix == ".onnx":
         session = RUNTIMES.load("onnxruntime").open(path, threads=1, delegate="none")
-        return lambda image: session.run(image.transpose(2, 0, 1)[None]).ravel()
+        return lambda image: session.run([image.transpose(2, 0, 1)[None]])[0].ravel()
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -20,9 +20,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _stock_tools
 import click
 import numpy as np
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -139,22 +139,12 @@ def made(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
     stock.write_bytes(converted(order, floats, calibration))
     yield "TFLiteConverter", stock
     quantized = folder / "ort.onnx"
-    quantize_static(
-        ours["float32.onnx"],
-        quantized,
-        Reader(calibration),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-    )
+    _stock_tools.onnxruntime_static(quantized, ours["float32.onnx"], calibration)
     yield "ORT quantize_static", quantized
 
 
 def converted(order: dict[str, object], floats: Artifact, calibration: np.ndarray) -> bytes:
     """TFLiteConverter as its documentation shows it, from the Keras model."""
-    import tensorflow as tf
-
     source = plan(ExportConfig(**{k: v for k, v in order.items() if k != "task"}), Terminal(True))
     spec = source.source.spec
     embedding = floats.spec.task == "embedding"
@@ -164,25 +154,7 @@ def converted(order: dict[str, object], floats: Artifact, calibration: np.ndarra
         classes=None if embedding else spec.classes,
     )
     model.load_weights(source.source.weights, by_name=embedding)
-    call = tf.function(lambda image: model(image, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *spec.resolution, 3), tf.float32)
-    )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return bytes(converter.convert())
-
-
-class Reader(CalibrationDataReader):
-    """Images as ONNX Runtime's calibration asks for them."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.feeds = ({"image": image.transpose(2, 0, 1)[None]} for image in images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next one, until there is none."""
-        return next(self.feeds, None)
+    return _stock_tools.tflite_converter(model, spec.resolution, calibration)
 
 
 def prepared(floats: Artifact, split: str, count: int) -> np.ndarray:

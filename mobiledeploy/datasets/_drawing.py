@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -398,7 +399,7 @@ def box_at(
 # --- the data sets ------------------------------------------------------------------------
 
 
-class DrawnSamples:
+class DrawnSamples(ABC):
     """One split at one resolution; images are drawn when asked for.
 
     Attributes:
@@ -425,9 +426,9 @@ class DrawnSamples:
         facts = f"{kind} {split} {len(self)} {height}x{width} {','.join(classes)}"
         self.identity = hashlib.sha256(facts.encode()).hexdigest()
 
+    @abstractmethod
     def scene(self, index: int) -> Scene:
         """What the image shows."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return SPLITS[self.split]

@@ -73,11 +73,11 @@ class QuantizationDiagnosis(Record):
     """An integer artifact compared with its float model.
 
     `sqnr_db` and `agreement` are of the logits (or the first output of another `task`) over
-    `images` of `data`. `enters` is the layer with
-    the largest part of their error, "" without any error; `most` are the fewest layers that
-    together make three quarters of it, largest first. `layers` are in execution order. `not_told`
-    are layers of the float model without integers of their own in the artifact: they count as part
-    of the next. `remedies` begin with the most promising.
+    `images` of `data`. `enters` is the layer with the largest part of their error, "" without any
+    error; `most` are the fewest layers that together make three quarters of it, largest first.
+    `layers` are in execution order. `not_told` are layers of the float model without integers of
+    their own in the artifact: they count as part of the next. `remedies` begin with the most
+    promising.
     """
 
     artifact: str

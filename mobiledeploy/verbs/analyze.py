@@ -248,7 +248,7 @@ def analyze(
             alpha=alpha,
             groups=groups,
             res=res,
-            classes=CLASSES[card.task] if classes is None else classes,
+            classes=_classes(card.task) if classes is None else classes,
         )
         (model,) = trace_verb.trace([Source(spec)], reporter)
         return _analysis(model, f"{card.title}, {card.paper}")
@@ -346,6 +346,11 @@ def _analyze_finished(path: Path) -> Analysis | None:
     return None
 
 
+def _classes(task: str) -> int:
+    """The classes that a network of this task is counted with."""
+    return CLASSES.get(task, CLASSES["classification"])
+
+
 def _shrunk(path: Path) -> tuple[ShrunkLayer, ...]:
     """What an artifact's record says; () for a file without one of its own."""
     if not artifacts.record_path(path).is_file():
@@ -400,7 +405,7 @@ def analyze_table(table: str, *, reporter: Reporter | None = None) -> TableCompa
 
 def _spec_of(row: Published | PublishedLayer | PublishedShare) -> ModelSpec:
     card = cards.load(row.card)
-    classes = CLASSES[card.task]
+    classes = _classes(card.task)
     if not isinstance(row, Published):
         return card_specs.spec(card, classes=classes)
     return card_specs.spec(

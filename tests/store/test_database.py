@@ -163,12 +163,19 @@ def test_no_figure_matches_after_an_upgrade_of_the_runtime(here: Path) -> None:
             assert (store.evaluation(SHA, *request, version) is not None) == answers
 
 
-def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
+def of_schema(number: int) -> sqlite3.Connection:
+    """An empty store as an earlier schema had it, open for its rows."""
     path().parent.mkdir()
     connection = sqlite3.connect(path())
-    for statement in _STEPS[1]:
-        connection.execute(statement)
-    connection.execute("PRAGMA user_version = 1")
+    for step in range(1, number + 1):
+        for statement in _STEPS[step]:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {number}")
+    return connection
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
+    connection = of_schema(1)
     connection.execute(
         "INSERT INTO measurement VALUES (NULL, '2026-01-01', ?, 'host', 'litert', 1, 'xnnpack', ?,"
         " ?)",
@@ -194,12 +201,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(here: Path) -> None:
 
 
 def test_a_store_of_the_third_schema_gets_weights_and_images(here: Path) -> None:
-    path().parent.mkdir()
-    connection = sqlite3.connect(path())
-    for step in (1, 2, 3):
-        for statement in _STEPS[step]:
-            connection.execute(statement)
-    connection.execute("PRAGMA user_version = 3")
+    connection = of_schema(3)
     known_values = artifact(weights="1" * 64, of="run")
     own = dataclasses.replace(EVALUATION, preprocessing=known_values.spec.preprocessing)
     connection.execute(
@@ -236,12 +238,7 @@ def test_a_store_of_the_third_schema_gets_weights_and_images(here: Path) -> None
 
 
 def test_a_store_of_the_sixth_schema_gets_the_ends_of_integer_files(here: Path) -> None:
-    path().parent.mkdir()
-    connection = sqlite3.connect(path())
-    for step in range(1, 7):
-        for statement in _STEPS[step]:
-            connection.execute(statement)
-    connection.execute("PRAGMA user_version = 6")
+    connection = of_schema(6)
     known_values = [integers("a" * 64, "uint8"), integers("b" * 64, "float"), artifact("c" * 64)]
     for one in known_values:
         connection.execute(
@@ -264,12 +261,7 @@ def test_a_store_of_the_sixth_schema_gets_the_ends_of_integer_files(here: Path) 
 
 
 def test_a_store_of_the_eighth_schema_gets_the_metric_of_each_task(here: Path) -> None:
-    path().parent.mkdir()
-    connection = sqlite3.connect(path())
-    for step in range(1, 9):
-        for statement in _STEPS[step]:
-            connection.execute(statement)
-    connection.execute("PRAGMA user_version = 8")
+    connection = of_schema(8)
     detector = dataclasses.replace(
         EVALUATION, task="detection", metrics={"map": 0.3, "ap50": 0.5}, top1=None
     )

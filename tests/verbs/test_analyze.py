@@ -242,3 +242,16 @@ def test_a_larger_budget_is_never_worse(one, other):
             return 0.0
 
     assert top1(small) <= top1(large)
+
+
+def test_a_card_of_a_task_without_a_usual_number_of_classes_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "mobiledeploy" / "models"
+    folder.mkdir(parents=True)
+    text = (cards.folders()[-1] / "mobilenet_v1.toml").read_text()
+    text = text.replace('name = "mobilenet_v1"', 'name = "ages"\ntask = "regression"')
+    (folder / "ages.toml").write_text(text.partition("[weights")[0])
+    counted = verb.analyze(arch="ages", alpha=0.25, res=32)
+    usual = verb.analyze(arch="mobilenet_v1", alpha=0.25, res=32)
+    assert counted.classes == 1000
+    assert (counted.mult_adds, counted.params) == (usual.mult_adds, usual.params)
