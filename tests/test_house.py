@@ -244,6 +244,8 @@ REACH_FILES = {
         "store/database.py open",
     ],
     "a folder of this process, or of its runner or child": [
+        "core/pixels.py get",
+        "core/pixels.py put",
         "devices/_child.py pull",
         "devices/emulator.py _furnish",
         "frameworks/loading.py _copy_file",

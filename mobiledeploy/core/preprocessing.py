@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.pixels import PixelCache
 from mobiledeploy.core.ports import Array, Pixels, Samples
 from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.types import Layout, ModelInput, Preprocessing, Tensor
@@ -51,7 +52,7 @@ def validate(preprocessing: Preprocessing) -> None:
 def prepare(
     image: Pixels, preprocessing: Preprocessing, resolution: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """An image as the model's input in real numbers.
+    """An image as the model's input in real numbers: `resized`, then `real_values`.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -60,6 +61,21 @@ def prepare(
 
     Returns:
         float32 [height, width, 3], or [height, width, 1] for channels `gray`.
+
+    Raises:
+        InputError: `image` is not uint8 [H, W, 3].
+        UsageError: see `validate`.
+    """
+    return real_values(resized(image, preprocessing, resolution), preprocessing)
+
+
+def resized(
+    image: Pixels, preprocessing: Preprocessing, resolution: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The pixels that a model sees: cropped, resized, with its channels.
+
+    Returns:
+        uint8 [height, width, 3], or [height, width] for channels `gray`.
 
     The crop is that of `crop_margins`. Resizing is Pillow's, which widens its filter for smaller
     sizes (no aliasing) and rounds to whole pixel values; an image that has the resolution already
@@ -85,6 +101,11 @@ def prepare(
         pixels = np.asarray(region.resize(size, _FILTERS[preprocessing.resize]))
     if preprocessing.channels == "bgr":
         pixels = pixels[..., ::-1]
+    return pixels
+
+
+def real_values(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """`resized` pixels as real numbers, float32 [height, width, channels]."""
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
     if preprocessing.channels == "gray":
         gray: NDArray[np.float32] = np.take(tables[0], pixels)[..., np.newaxis]
@@ -104,12 +125,16 @@ def crop_margins(size: tuple[int, int], crop: float) -> tuple[int, int]:
 
 
 def sample_inputs(
-    samples: Samples, index: int, signature: Sequence[ModelInput]
+    samples: Samples,
+    index: int,
+    signature: Sequence[ModelInput],
+    cache: PixelCache | None = None,
 ) -> list[NDArray[np.float32]]:
     """The inputs of a model for one sample, in real numbers, each of the shape of its signature.
 
     The only image of a model is the sample's image, whatever its name; another input is the array
     of its name. If a model's only input is a tensor and no array has its name, it is `images`.
+    Pixels are taken from the `cache`, or kept there.
 
     Raises:
         BrokenImage: an image cannot be read.
@@ -120,9 +145,14 @@ def sample_inputs(
     for end in signature:
         if end.kind == "image":
             assert end.preprocessing is not None
-            pixels = samples.image(index) if images == 1 else samples.array(index, end)
-            height, width = end.shape[:2]
-            inputs.append(prepare(pixels, end.preprocessing, (height, width)))
+            pixels = cache.get(index, end) if cache else None
+            if pixels is None:
+                image = samples.image(index) if images == 1 else samples.array(index, end)
+                height, width = end.shape[:2]
+                pixels = resized(image, end.preprocessing, (height, width))
+                if cache:
+                    cache.put(index, end, pixels)
+            inputs.append(real_values(pixels, end.preprocessing))
             continue
         values = sample_array(samples, index, end, len(signature))
         if values.shape != end.shape:

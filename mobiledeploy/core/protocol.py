@@ -29,7 +29,8 @@ class Work:
     """The first message to a `predict` runner: which samples, and how they become the inputs.
 
     `inputs` and `outputs` are the artifact's own tensors, since an engine may not know their
-    scales; `signature` says how each input is made.
+    scales; `signature` says how each input is made. `pixels` is the folder of a
+    `core.pixels.PixelCache`, empty for none.
     """
 
     data: DataRef
@@ -37,6 +38,7 @@ class Work:
     layout: Layout
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    pixels: str = ""
 
 
 @dataclass(frozen=True)

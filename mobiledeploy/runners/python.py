@@ -24,6 +24,7 @@ import numpy as np
 
 from mobiledeploy.core import arrays, inputs, plugins, preprocessing, protocol, records
 from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
+from mobiledeploy.core.pixels import PixelCache
 from mobiledeploy.core.plugins import dataset
 from mobiledeploy.core.ports import Array, Engine, LoadedSubgraph, Process, Samples
 from mobiledeploy.core.protocol import (
@@ -220,12 +221,13 @@ def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     samples = dataset(data.source).open(
         data.source, data.split, resolution=data.resolution, labels=data.labels
     )
+    cache = PixelCache(Path(work.pixels), data) if work.pixels else None
     speaker.say(replace(ready, inputs=work.inputs, outputs=work.outputs))
     speaker.flush()
     for line in sys.stdin:
         start, stop = map(int, line.split())
         for index in range(start, stop):
-            speaker.say(_answer(engine, samples, index, work))
+            speaker.say(_answer(engine, samples, index, work, cache))
         speaker.flush()
 
 
@@ -242,10 +244,12 @@ def _need_same(model: str, own: Sequence[Tensor], actual: Sequence[Tensor]) -> N
             )
 
 
-def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer | Skipped:
+def _answer(
+    engine: Engine, samples: Samples, index: int, work: Work, cache: PixelCache | None
+) -> Answer | Skipped:
     name = samples.id(index)
     try:
-        tensors = preprocessing.sample_inputs(samples, index, work.signature)
+        tensors = preprocessing.sample_inputs(samples, index, work.signature, cache)
     except BrokenImage as error:
         return Skipped(index, name, error.message)
     raw = engine.run(

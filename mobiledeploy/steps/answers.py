@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, inputs, leases, protocol
 from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.pixels import has_room
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNTIMES, dataset
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, DataRef, FileFacts, ModelInput, Target
@@ -67,12 +69,20 @@ def logits(
     return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
 
 
+def with_pixels(work: protocol.Work, folder: Path | None, count: int) -> protocol.Work:
+    """The work with a folder of pixels, if there is one and it has room for so many samples."""
+    if folder is None or not has_room(folder, count, work.signature):
+        return work
+    return replace(work, pixels=str(folder))
+
+
 def every_answer(
-    path: Path, artifact: Artifact, *, reporter: Reporter
+    path: Path, artifact: Artifact, *, pixels: Path | None = None, reporter: Reporter
 ) -> Iterator[tuple[int, tuple[NDArray[np.float32], ...]]]:
     """(index, the values of each output) of each readable evaluation sample, in no order.
 
-    A single output that ends in a softmax is taken before it.
+    A single output that ends in a softmax is taken before it. `pixels` is as for
+    `evaluations.each`.
     """
     data = artifact.data
     samples = dataset(data.source).open(
@@ -88,7 +98,11 @@ def every_answer(
         copy.write_bytes(content)
         facts = FORMATS.load(artifact.format).inspect(content)
         signature = artifacts.signature(artifact).inputs
-        work = protocol.Work(data, signature, facts.layout, facts.inputs, facts.outputs)
+        work = with_pixels(
+            protocol.Work(data, signature, facts.layout, facts.inputs, facts.outputs),
+            pixels,
+            count,
+        )
         pool = RunnerPool(session, copy, target(artifact), work, min(leases.cores(), count))
         for count_done, event in enumerate(
             pool.answers(image_ranges(count, pool.workers)), start=1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.core.unrecorded import ARCHITECTURE
+from mobiledeploy.steps.answers import with_pixels
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
@@ -49,11 +51,14 @@ def each(
     overrides: Overrides | None = None,
     task: str = "",
     compare: bool = True,
+    pixels: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
     """The evaluations by path; failures of single paths go to `failures`.
 
     `images` takes the place of `data`, `overrides` and `task`, for a caller that reads annotations.
+    `pixels` is a folder for the images (`core.pixels`), which the caller removes; by default there
+    is one for this call.
     """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
@@ -72,10 +77,11 @@ def each(
     if not requested:
         return evaluations
     with (
+        nullcontext(pixels) if pixels else artifacts.scratch() as folder,
         Store.keeping(reporter) as store,
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        job = _EvaluationJob(images, threads or leases.cores(), session, store, reporter)
+        job = _EvaluationJob(images, threads or leases.cores(), folder, session, store, reporter)
         for path, artifact in requested.items():
             reference = float_sibling(path, artifact, requested, reporter) if compare else None
             if reference and reference[0] not in evaluations and reference[0] not in failures:
@@ -91,10 +97,12 @@ def each(
     return {path: evaluations[path] for path in requested if path in evaluations}
 
 
-def all_of(paths: Sequence[Path], reporter: Reporter) -> dict[Path, Evaluation]:
+def all_of(
+    paths: Sequence[Path], reporter: Reporter, pixels: Path | None = None
+) -> dict[Path, Evaluation]:
     """`each` with the defaults of each artifact; the gravest error if one of them fails."""
     failures = Failures()
-    evaluations = each(paths, failures, reporter=reporter)
+    evaluations = each(paths, failures, pixels=pixels, reporter=reporter)
     failures.check()
     return evaluations
 
@@ -180,6 +188,7 @@ class _EvaluationJob:
 
     images: EvaluationImages
     workers: int
+    pixels: Path
     session: Session
     store: Store
     reporter: Reporter
@@ -200,7 +209,9 @@ class _EvaluationJob:
         for warning in view.warnings:
             self.reporter.warn(warning)
         count = len(view.samples)
-        work = artifacts.work(artifact, view.ref, view.preprocessing)
+        work = with_pixels(
+            artifacts.work(artifact, view.ref, view.preprocessing), self.pixels, count
+        )
         where = target(artifact, runtime)
         pool = RunnerPool(self.session, path, where, work, min(self.workers, count))
         task, ends = TASKS.load(view.task), artifacts.signature(artifact).outputs
