@@ -43,6 +43,7 @@ from mobiledeploy.core.types import (
     Source,
     Weights,
 )
+from mobiledeploy.runners import python as runner
 from mobiledeploy.steps import child_process, conversion_process
 from tests import shared, warm
 from tests.networks import taking_images
@@ -68,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     runners block signals. A program inherits both, and then no interrupt could end it.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Each of the programs would compile our modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
@@ -251,15 +254,17 @@ def _warm(_empty_user: None) -> Iterator[None]:
     Exports time each file for a moment only.
     """
     with warm.session(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child_process, "INTERPRETER", (warm.program(), "-P"))
+        for module in (child_process, runner):
+            patch.setattr(module, "INTERPRETER", (warm.program(), "-P"))
         patch.setattr("mobiledeploy.verbs.export.BENCH_SECONDS", warm.BENCH_SECONDS)
         yield
 
 
 @pytest.fixture
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conversions start as users have them: for tests of the process itself."""
-    monkeypatch.setattr(child_process, "INTERPRETER", (sys.executable, "-P"))
+    """Conversions and runners start as users have them: for tests of the process itself."""
+    for module in (child_process, runner):
+        monkeypatch.setattr(module, "INTERPRETER", (sys.executable, "-P"))
 
 
 def _own_adb(patch: pytest.MonkeyPatch, home: Path) -> None:

@@ -41,6 +41,8 @@ from mobiledeploy.core.protocol import (
 )
 from mobiledeploy.core.types import Failure, Target, Tensor
 
+# -P: the current folder is the user's, and a numpy.py in it must not be imported.
+INTERPRETER: tuple[str, ...] = (sys.executable, "-P")
 # Times are reported in blocks, so that reporting does not interrupt the runs all the time.
 BLOCK_NS = 100_000_000
 NOISE_SEED = 20170417
@@ -90,10 +92,8 @@ def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
 
 
 def _command(what: str, target: Target) -> tuple[str, ...]:
-    # -P: the current folder is the user's, and a numpy.py in it must not be imported.
     return (
-        sys.executable,
-        "-P",
+        *INTERPRETER,
         "-m",
         "mobiledeploy.runners.python",
         what,
