@@ -221,33 +221,17 @@ def show(record: Record) -> None:
     for number, table_ in enumerate(record.tables()):
         if number:
             click.echo()
-        table(table_.headers, table_.rows, table_.title)
+        table(table_.headers, table_.rows, table_.title, table_.optional)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Prints the command's result for people, with a frame on a terminal that is wide enough.
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    optional: Sequence[str] = (),
+) -> None:
+    """Prints the command's result for people; `optional` is as for `_tables.show`."""
+    # Not at the top: help prints no table.
+    from mobiledeploy.cli import _tables
 
-    The first column is text, the others are aligned right.
-    """
-    import shutil
-
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    if sys.stdout.isatty() and sum(widths) + 3 * len(widths) < shutil.get_terminal_size().columns:
-        from rich.console import Console
-        from rich.table import Table
-
-        frame = Table(title=title or None, title_justify="left")
-        for index, header in enumerate(headers):
-            frame.add_column(header, justify="right" if index else "left", overflow="fold")
-        for row in rows:
-            frame.add_row(*row)
-        Console(markup=False, emoji=False).print(frame)
-        return
-    if title:
-        click.echo(title)
-    for row in (headers, *rows):
-        first, *others = (
-            cell.ljust(width) if not index else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        click.echo("  ".join([first, *others]).rstrip())
+    _tables.show(headers, rows, title, optional)

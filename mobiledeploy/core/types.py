@@ -838,7 +838,7 @@ class Report(Record):
             for check in self.checks
         ]
         rows += [(one.what, "error", "–", "–", "–", "–", "–") for one in self.failed]
-        return (Table(headers, tuple(rows)),)
+        return (Table(headers, tuple(rows), optional=("McNemar p", "flips", "images")),)
 
 
 @dataclass(frozen=True)

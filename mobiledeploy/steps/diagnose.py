@@ -119,7 +119,8 @@ class QuantizationDiagnosis(Record):
         headers = ("layer", "kind", "SQNR", "own", "share", "mostly", "cosine", "ranges", "dead")
         images = f"{units.several(self.images, 'image')} ({self.data}), {self.runtime}"
         title = f"{self.artifact} beside {self.reference}: {images}"
-        return (Table((*headers, "lost", "saturated", "codes used"), rows, title),)
+        optional = ("codes used", "saturated", "lost", "dead", "kind", "cosine", "ranges")
+        return (Table((*headers, "lost", "saturated", "codes used"), rows, title, optional),)
 
 
 def _decibels(value: float) -> str:

@@ -55,7 +55,8 @@ def _table(name: str, evaluations: Sequence[tuple[str, Evaluation]]) -> Table:
         for path, e in evaluations
     )
     title = "" if name == "classification" else name
-    return Table((*headers, "agrees with float", "images/s"), rows, title)
+    headers += ("agrees with float", "images/s")
+    return Table(headers, rows, title, optional=("images/s", "images"))
 
 
 def evaluate(

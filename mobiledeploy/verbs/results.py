@@ -105,7 +105,8 @@ class ResultList(Record):
         metric = metric_columns.header(self.results)
         headers = ("model", "recipe", "size", metric, "judged on", "device", "kind", "latency")
         rows = tuple(_row(r, metric) for r in self.results)
-        return (Table((*headers, "instructions", "when", "id"), rows),)
+        optional = ("when", "judged on", "size")
+        return (Table((*headers, "instructions", "when", "id"), rows, optional=optional),)
 
 
 def _row(r: Result, header: str) -> tuple[str, ...]:
