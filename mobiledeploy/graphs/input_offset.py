@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from mobiledeploy.graphs import matrices
 from mobiledeploy.graphs.graph import Graph
 
 _HEIGHT, _WIDTH = 1, 2
@@ -101,9 +101,9 @@ def _is_plain(graph: Graph, op: Any, source: int, channels: int) -> bool:
 def _pads(graph: Graph, op: Any) -> bool:
     """Whether a convolution reads outside its input."""
     options = op.builtinOptions
-    if options.padding != schema.Padding.SAME:
-        return False
     shape, kernel = graph.shape(int(op.inputs[0])), graph.shape(int(op.inputs[1]))
+    if not matrices.pads(op, kernel[_HEIGHT : _WIDTH + 1]):
+        return False
     for axis, stride, dilation in (
         (_HEIGHT, options.strideH, options.dilationHFactor),
         (_WIDTH, options.strideW, options.dilationWFactor),
