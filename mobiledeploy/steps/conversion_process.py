@@ -646,11 +646,9 @@ class _Press:
             except ModuleNotFoundError as error:
                 raise missing(error.name or "tensorflow") from error
             _need_classifier(recipe, self.spec)
+            spec = _spec(self.spec, Signature(self.inputs(recipe.name), ()), self.spec.task)
             training_set = training_images(
-                self.request.data,
-                _spec(self.spec, Signature(self.inputs(recipe.name), ()), self.spec.task),
-                Path(self.request.folder),
-                self.speak,
+                self.request.data, spec, Path(self.request.folder), self.speak
             )
         for number in range(part_count, len(recipe.training)):
             part = f"part {number + 1} of {len(recipe.training)}"
@@ -826,8 +824,8 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
 def _moved(plain: _Basis) -> _Basis | None:
     """The basis in which pixel p of an image has the code p - 128 (`preprocessing.on_codes`).
 
-    A zero that moves by more than half a pixel is for layers without padding only. None if no input
-    can be moved.
+    A zero that moves by more than half a pixel is for layers without padding only. None if no image
+    needs it, or one cannot be moved: all images of a file are prepared alike.
     """
     from mobiledeploy.graphs import input_offset
 
@@ -841,10 +839,11 @@ def _moved(plain: _Basis) -> _Basis | None:
         pixel, _ = preprocessing.scaling(end.preprocessing)
         may_pad = bool((np.abs(change / pixel) <= _HALF_PIXEL).all())
         content = input_offset.moved(floats, place, ratio, change, may_pad=may_pad)
-        if content is not None:
-            floats = content
-            ends[place] = dataclasses.replace(end, preprocessing=how)
-            arrays[place] = ((arrays[place] - change) / ratio).astype(np.float32)
+        if content is None:
+            return None
+        floats = content
+        ends[place] = dataclasses.replace(end, preprocessing=how)
+        arrays[place] = ((arrays[place] - change) / ratio).astype(np.float32)
     if floats is plain.floats:
         return None
     return _Basis(floats, tuple(ends), Batch(tuple(arrays)), spans=True)
