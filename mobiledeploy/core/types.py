@@ -683,8 +683,8 @@ class Result(Record):
     `metric`), which is top-1 for a classifier. `mult_adds` is None if the artifact's file is gone.
     `id` names the figure in its store, None if there is none. A `recorded` figure was replayed;
     `made_at` is then the time of the recording. `weights` is the source of the model's weights;
-    `data_source`, `data_split` and `data_identity` describe the images of `value`, `images` is their
-    number ("" and 0 without it). `io` is the artifact's `ends`.
+    `data_source`, `data_split` and `data_identity` describe the images of `value`, `images` is how
+    many there are ("" and 0 without it). `io` is the artifact's `ends`.
     """
 
     made_at: str

@@ -212,7 +212,7 @@ class Timing:
         )
 
     def _warn_answer(self, steps: float | None, ready: protocol.Ready) -> None:
-        if steps is None or steps <= golden.TOLERATED_STEPS:
+        if steps is None or steps <= golden.TOLERATED_ELSEWHERE:
             return
         then = self.artifact.golden
         self._warn(
