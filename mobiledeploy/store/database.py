@@ -509,7 +509,7 @@ class Store:
             f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} "
             "ORDER BY m.made_at DESC, m.id DESC LIMIT ?) "
             "SELECT m.made_at, m.artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
-            "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
+            "coalesce(format, ''), size_bytes, kind, m.device, runner, m.runtime, m.runtime_version, "
             "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
             "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
             f"coalesce(weights_sha256, ''), {_EVALUATION_COLUMNS}, coalesce(io, ''), "

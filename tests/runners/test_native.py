@@ -144,7 +144,7 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         ((*plain, "--marks"), 2, "needs --max-runs"),
         ((*plain, "--colour"), 2, "--colour needs a value"),
         ((*plain, "--colour", "red"), 2, "no option --colour"),
-        ((plain[0], "predict"), 2, "can bench only"),
+        ((plain[0], "predict"), 2, "can bench and answer only"),
         ((*plain, "--runtime", "tensorflow"), 2, "no runtime 'tensorflow'"),
     ):
         events, status = talk(*arguments)
@@ -162,10 +162,10 @@ def test_it_can_be_pinned_to_a_core(emulator, exported) -> None:
     assert isinstance(message[-1], Failure)
 
 
-def test_it_is_on_the_shelf_and_predicts_nothing() -> None:
+def test_it_is_on_the_shelf_and_runs_no_layers() -> None:
     assert RUNNERS.load("native").runtimes() == ("litert", "onnxruntime")
-    with pytest.raises(UsageError, match="can only time"):
-        native.predict("a.tflite", Target("host", "native", "litert", 1, ""))
+    with pytest.raises(UsageError, match="runs whole models only"):
+        native.layers(Target("host", "native", "litert", 1, ""))
 
 
 @pytest.mark.slow
