@@ -144,6 +144,11 @@ class Predictor:
         return DEVICES.load(self._request.device.partition(":")[0]).KIND == "counted"
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether the session is recorded: that of a lost device cannot be played back."""
+        return self._record is not None
+
+    @property
     def session(self) -> Session:
         """The open session."""
         if self._session is None:

@@ -15,7 +15,7 @@ from mobiledeploy.analysis import gate
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import leases, records, units
 from mobiledeploy.core.display import Record, Table
-from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import REPORTS, TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
@@ -308,6 +308,8 @@ def _report(
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
     if len(paths) == 1:
         failures.check()
+    if predictor.is_recorded:
+        failures.check(DeviceError)
     return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.records())
 
 

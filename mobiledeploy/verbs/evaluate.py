@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.errors import DeviceError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import ChannelOrder, Evaluation, Failed, Resize
@@ -152,6 +153,8 @@ def evaluate(
             images=EvaluationImages(arguments.text(data), overrides, task or "", reporter, limit),
             reporter=reporter,
         )
+        if predictor.is_recorded:
+            failures.check(DeviceError)
     if len(paths) == 1:
         failures.check()
     return EvaluateResult(
