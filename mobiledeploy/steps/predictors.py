@@ -14,7 +14,7 @@ from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import SILENT, Reporter, Session
 from mobiledeploy.core.types import Artifact, Target
 from mobiledeploy.steps import instruction_sets, resolve, runtimes
-from mobiledeploy.steps.runner_pool import PATIENCE_S, RunnerPool
+from mobiledeploy.steps.runner_pool import RunnerPool
 
 HOST = "host"
 # A phone that prints nothing for so long hangs, as in a timing.
@@ -182,7 +182,7 @@ class Predictor:
             work,
             min(self._request.threads, count),
             is_recording=self._place.is_recording,
-            patience_s=PHONE_PATIENCE_S if self._place.phone else PATIENCE_S,
+            patience_s=PHONE_PATIENCE_S if self._place.phone else None,
         )
 
     def isa(self, ready: protocol.Ready) -> str:

@@ -68,7 +68,7 @@ class RunnerPool:
         workers: int,
         *,
         is_recording: bool = False,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
     ) -> None:
         self.ready: protocol.Ready
         self.workers = workers
@@ -84,7 +84,7 @@ class RunnerPool:
         argv = () if is_recording else driver.predict(model, target, files)
         self._argv = cores.placed(argv, facts, workers)
         self._work = work
-        self._listener = protocol.Listener(path.name, patience_s)
+        self._listener = protocol.Listener(path.name, patience_s or PATIENCE_S)
         self._start = self._end = 0.0
 
     def seconds(self) -> float:
