@@ -48,6 +48,7 @@ COMMANDS = {
     "report": "WrittenReport",
     "results": "ResultList",
     "results compared": "ComparisonList",
+    "results evaluated": "EvaluationList",
     "results export": "RecordTransfer",
     "results import": "RecordTransfer",
     "results regress": "RegressionReport",

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,14 +29,13 @@ _LINE_EVERY_S = 25.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass
 class _Step:
-    """A step that is not finished: `first` parts were done at `start`."""
+    """A step that is not finished: `first` parts were done at its start."""
 
-    first: int
-    start: float
-    done: int = 0
-    total: int = 0
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.start = time.monotonic()
+        self.done = self.total = 0
 
     def line(self, what: str) -> str:
         """How far it is, how fast it goes, and how long it will take at that pace."""
@@ -136,7 +134,7 @@ class Terminal:
         """`done` of `total` of `what`; a bar on a terminal, elsewhere a line now and then."""
         if self._bars is None:
             # The step of the latest news stands last.
-            step = self._unfinished.pop(what, None) or _Step(done, time.monotonic())
+            step = self._unfinished.pop(what, None) or _Step(done)
             step.done, step.total = done, total
             if done < total:
                 self._unfinished[what] = step

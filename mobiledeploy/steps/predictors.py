@@ -10,7 +10,7 @@ from typing import Literal
 
 from mobiledeploy.core import leases, protocol, recording, records
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, RUNNERS
+from mobiledeploy.core.plugins import DEVICES, RUNNERS, RUNTIMES
 from mobiledeploy.core.ports import SILENT, Reporter, Session
 from mobiledeploy.core.types import Artifact, Target
 from mobiledeploy.steps import instruction_sets, resolve, runtimes
@@ -90,6 +90,8 @@ class Predictor:
             records.need_folder(options.record)
         self._request = self._requested(options)
         runner = RUNNERS.load(self._request.runner)
+        if self._request.runtime is not None:
+            RUNTIMES.load(self._request.runtime)
         if self._request.runtime not in (None, *runner.runtimes()):
             raise UsageError(
                 f"the runner {self._request.runner} has no runtime {self._request.runtime!r}",
@@ -152,10 +154,10 @@ class Predictor:
     def session(self) -> Session:
         """The open session."""
         if self._session is None:
-            device = DEVICES.load(self._place.plugin)
-            self._session = self._stack.enter_context(
-                device.open(self._place.name, exclusive=False, reporter=self._reporter)
+            opened = DEVICES.load(self._place.plugin).open(
+                self._place.name, exclusive=False, reporter=self._reporter
             )
+            self._session = self._stack.enter_context(opened)
             if self._record is not None:
                 self._session = self._recorder = recording.Recorder(self._session)
         return self._session

@@ -904,23 +904,30 @@ def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None
             _insert_artifact(connection, record, at)
         return
     if isinstance(record, LatencyComparison):
-        query = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
-        if not connection.execute(query, (at, records.line(record))).fetchone():
+        query = "SELECT record FROM comparison WHERE made_at = ?"
+        if not _among(record, connection.execute(query, (at,))):
             _insert_comparison(connection, record, at, stored.recorded)
         return
     sha, _, gate = stored.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256
     query = f"SELECT record FROM {table} WHERE artifact_sha256 = ? AND made_at = ?"  # noqa: S608 - of constants
-    for (text,) in connection.execute(query, (sha, at)).fetchall():
-        # A record of an earlier version lacks the fields that have come since.
-        if records.line(_decode(_RECORDS, text, "record")) == records.line(record):
-            return
+    if _among(record, connection.execute(query, (sha, at))):
+        return
     if isinstance(record, Verdict):
         _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at, stored.recorded)
     else:
         _insert_measurement(connection, record, at, stored.recorded)
+
+
+def _among(record: Record, rows: Iterable[Sequence[str]]) -> bool:
+    """Whether the record is one of those in `rows`.
+
+    A record of an earlier version lacks the fields that have come since.
+    """
+    line = records.line(record)
+    return any(records.line(_decode(_RECORDS, text, "record")) == line for (text,) in rows)
 
 
 def _here(

@@ -254,12 +254,13 @@ def _report(
                 )
             artifacts[path] = artifact
     results: dict[Path, Evaluation] = {}
-    if artifacts:
-        for path, artifact in artifacts.items():
-            with failures.of(path):
-                _warn_limit(images.of(artifact), limits, labelled, reporter)
+    for path, artifact in artifacts.items():
+        with failures.of(path):
+            _warn_limit(images.of(artifact), limits, labelled, reporter)
+    asked = tuple(path for path in artifacts if path not in failures)
+    if asked:
         results = evaluations.each(
-            tuple(path for path in artifacts if path not in failures),
+            asked,
             failures,
             predictor=predictor,
             images=images,
