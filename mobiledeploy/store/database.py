@@ -379,7 +379,8 @@ class Store:
             Evaluation,
             fits,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
-            "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY made_at DESC, id DESC",
+            "AND data_identity = ? AND NOT recorded AND ? IN ('', runtime_version) "
+            "ORDER BY made_at DESC, id DESC",
             sha256,
             target.runtime,
             data.identity,
