@@ -265,12 +265,12 @@ def test_the_demo_on_an_emulated_core(emulator, here, heard, recipe) -> None:
         arch="mobilenet_v1",
         alpha=0.25,
         res=96,
-        recipes=["float32", recipe],
-        formats=["tflite"],
+        recipe=["float32", recipe],
+        format="tflite",
         out=here / "build",
         reporter=heard,
     )
-    path = next(Path(p) for p in done.paths if recipe in p)
+    path = done.path(recipe)
     baseline = here / "accepted.json"
     update_baseline([path], baseline=baseline, reporter=heard)
     limit = None if recipe == "int8_ptq" else 300
