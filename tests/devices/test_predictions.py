@@ -273,7 +273,7 @@ def test_the_demo_on_an_emulated_core(emulator, here, heard, recipe) -> None:
     path = done.path(recipe)
     baseline = here / "accepted.json"
     update_baseline([path], baseline=baseline, reporter=heard)
-    limit = None if recipe == "int8_ptq" else 300
+    limit = None if recipe == "int8_ptq" else 400
     (one,) = check(
         [path], device="emulator:cortex-a76", baseline=baseline, limit=limit, reporter=heard
     ).checks
