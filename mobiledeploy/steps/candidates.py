@@ -279,7 +279,8 @@ class Candidates:
 
     def _estimate(self, name: str, counts: NetworkCounts, recipe: Recipe) -> ChoiceFigure | None:
         if self._card is None:
-            self._left_out[name, f"{self.device} has no card; only its own timings count"] += 1
+            why = f"{self.device} has no card to estimate from; only timed files have a latency"
+            self._left_out["networks without a file", why] += 1
             return None
         precision = _precision(recipe)
         if precision is None:
