@@ -4,8 +4,8 @@
 
 200 images calibrate and those of the test split judge, which chose no epoch of the weights either.
 All tools start from the same weights and get the same images. A loss is that of the task's first
-metric against float, with a paired interval (`analysis/paired.py`): one-sided 95 % bounds. Prints a table and writes
-build/benchmarks/task_quantization.json.
+metric against float, with a paired interval (`analysis/paired.py`): one-sided 95 % bounds. Prints a
+table and writes build/benchmarks/task_quantization.json.
 """
 
 from __future__ import annotations
