@@ -2,10 +2,10 @@
 
     python benchmarks/task_quantization.py [--task detection] [--images 1000]
 
-200 images calibrate and the validation images judge; all tools start from the same weights and get
-the same images. A loss is that of the task's first metric against float, with a paired interval
-(`analysis/paired.py`): one-sided 95 % bounds. Prints a table and writes
-build/benchmarks/task_quantization.json.
+200 images calibrate and those of the test split judge, which chose no epoch of the weights either.
+All tools start from the same weights and get the same images. A loss is that of the task's first
+metric against float, with a paired interval (`analysis/paired.py`): one-sided 95 % bounds. Prints a
+table and writes build/benchmarks/task_quantization.json.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ NETWORKS: dict[str, dict[str, object]] = {
 RUNTIME = {".tflite": "litert", ".onnx": "onnxruntime"}
 LAYOUT = {".tflite": "NHWC", ".onnx": "NCHW"}
 CHUNK = 50
+JUDGING = "test"
+"""The split that judges: 2,000 images."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def judged(
     """The images that judge, and what is true of them."""
     samples = dataset(floats.data.source).open(
         floats.data.source,
-        "validation",
+        JUDGING,
         resolution=floats.spec.resolution,
         labels=floats.data.labels,
     )
@@ -186,7 +188,7 @@ def judged(
     annotations = [as_seen(samples, index, crop, size) for index in range(count)]
     if TASKS.load(floats.spec.task).ANNOTATION == "label":
         annotations = [Annotation(samples.label(index)) for index in range(count)]
-    return prepared(floats, "validation", count), annotations
+    return prepared(floats, JUDGING, count), annotations
 
 
 def run(

@@ -65,6 +65,7 @@ CHOOSE = {
 OF_THE_TERMINAL = {
     "bench": {"adb", "benchmark_model"},  # say it by MOBILEDEPLOY_ADB in the environment
     "check": {"github"},  # annotations on standard error
+    "devices": {"all"},  # rows that are shown
     "diff": {"most"},  # rows that are shown
     "results": {"csv"},  # printed; a record has rows
     "results regress": {"junit", "github", "on_inconclusive"},  # files and the exit code
