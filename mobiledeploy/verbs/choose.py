@@ -412,7 +412,7 @@ def _timing(candidate: Candidate, device: str) -> str:
     )
     if candidate.path:
         return f"mobiledeploy bench {shlex.quote(candidate.path)} {bench}"
-    return f"{candidate.random_command} && mobiledeploy bench {bench}"
+    return f"{candidate.random_command or candidate.command} && mobiledeploy bench {bench}"
 
 
 def _warnings(groups: Sequence[ChoiceGroup]) -> list[NamedWarning]:

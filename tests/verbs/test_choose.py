@@ -141,6 +141,8 @@ def test_a_neighbour_that_may_fit_is_named_with_its_timing(here) -> None:
     (one,) = group.measurements
     assert (one.what, one.recipe) == ("latency", "float16")
     assert "within 10 ms with a probability of 3" in one.why
+    assert one.command.startswith("mobiledeploy export --arch mobilenet_v1 --alpha 0.25 --res 96")
+    assert one.command.endswith("&& mobiledeploy bench --device pixel-6 --via adb")
 
 
 def test_published_networks_answer_and_say_what_is_not_known(here) -> None:
