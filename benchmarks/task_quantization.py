@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,7 @@ from rich.table import Table
 from mobiledeploy.analysis import accuracy, paired
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, preprocessing
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import ARCHITECTURES, RUNTIMES, TASKS, dataset
 from mobiledeploy.core.types import Annotation, Artifact, ModelOutput, Prediction
 from mobiledeploy.steps.evaluation_images import as_seen
@@ -44,6 +46,8 @@ NETWORKS: dict[str, dict[str, object]] = {
 RUNTIME = {".tflite": "litert", ".onnx": "onnxruntime"}
 LAYOUT = {".tflite": "NHWC", ".onnx": "NCHW"}
 CHUNK = 50
+RECIPES = ("float32", "int8_ptq", "int8_best")
+OWN = {f"{recipe}{suffix}" for recipe in RECIPES for suffix in RUNTIME}
 JUDGING = "test"
 """The split that judges: 2,000 images."""
 
@@ -87,7 +91,16 @@ def compared(name: str, folder: Path, images: int) -> list[Result]:
     ends = accuracy.before_softmax(artifacts.signature(floats).outputs)
     inputs, annotations = judged(floats, ends, images)
     task = TASKS.load(name)
-    answers = {tool: list(run(path, inputs, ends)) for tool, path in files.items()}
+    answers = {}
+    for tool, path in list(files.items()):
+        try:
+            answers[tool] = list(run(path, inputs, ends))
+        except InputError as error:
+            if path.name in OWN:
+                raise
+            # What a stock tool makes need not load.
+            print(f"{tool}: {error.message}", file=sys.stderr)
+            del files[tool]
     decoded = {
         tool: [
             named(task.decode(row, ends), f"{number:04}", annotation)
@@ -124,16 +137,16 @@ def compared(name: str, folder: Path, images: int) -> list[Result]:
 def made(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """(tool, file): ours first, then those of the stock tools from the same weights."""
     order = NETWORKS[name]
-    recipes = ("float32", "int8_ptq", "int8_best")
     done = export(
         **order,
-        recipe=recipes,
+        recipe=RECIPES,
         io="float",
         out=folder / "build",
         timed=False,
         reporter=Terminal(quiet=True),
     )
     ours = {Path(row.path).name: Path(row.path) for row in done.rows}
+    assert OWN == set(ours)
     yield from ours.items()
     floats = artifacts.load(ours["float32.tflite"])
     calibration = prepared(floats, "calibration", 200)
