@@ -146,7 +146,7 @@ def made(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
         reporter=Terminal(quiet=True),
     )
     ours = {Path(row.path).name: Path(row.path) for row in done.rows}
-    assert OWN == set(ours)
+    assert set(ours) == OWN
     yield from ours.items()
     floats = artifacts.load(ours["float32.tflite"])
     calibration = prepared(floats, "calibration", 200)
