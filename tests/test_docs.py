@@ -1,7 +1,6 @@
 """Every command of README and docs is run, page by page, as a reader would."""
 
 import ast
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from mobiledeploy.cli import main
 from tests import warm
+from tests.scripts import script
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -131,12 +131,8 @@ def test_every_exit_code_of_an_error_is_documented():
 
 @pytest.fixture(scope="module")
 def record_docs():
-    path = REPOSITORY / "tools" / "record_docs.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script("tools/record_docs.py") as module:
+        yield module
 
 
 def test_the_page_of_records_is_what_the_tool_writes(record_docs):

@@ -248,6 +248,21 @@ def preprocessing_options(function: F) -> F:
     return function
 
 
+class Names(_settings.CommaList[tuple[str, ...]]):
+    """Comma-separated names."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """'tflite,onnx' -> ('tflite', 'onnx')."""
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            self.fail(f"{value!r} is not comma-separated names", param, ctx)
+        return names
+
+
 class Numbers(_settings.CommaList[tuple[float, ...]]):
     """A fixed count of comma-separated numbers."""
 

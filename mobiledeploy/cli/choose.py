@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,18 +18,6 @@ INCONCLUSIVE = 3
 MOST_REASONS = 4
 # And so many rows; --all prints all.
 MOST_ROWS = 15
-
-
-class NamesOption(_settings.CommaList[tuple[str, ...]]):
-    """Comma-separated names."""
-
-    name = "names"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """'a,b' -> ('a', 'b'), each once."""
-        return tuple(dict.fromkeys(p.strip() for p in str(value).split(",") if p.strip()))
 
 
 @click.command(
@@ -51,11 +39,10 @@ class NamesOption(_settings.CommaList[tuple[str, ...]]):
     type=_frame.Amount(),
     help="The largest memory of weights and activations, without the runtime, such as 20MB.",
 )
-@_settings.option("--arch", type=NamesOption(), default="", help="Comma-separated cards.")
+@_settings.option("--arch", type=_frame.Names(), help="Comma-separated cards.")
 @_settings.option(
     "--recipe",
-    type=NamesOption(),
-    default="",
+    type=_frame.Names(),
     help="Comma-separated recipes; default: those of export.",
 )
 @_settings.option("--format", default="tflite", show_default=True, help="tflite or onnx.")
@@ -74,8 +61,8 @@ def command(
     min_top1: float | None,
     max_size: int | None,
     max_memory: int | None,
-    arch: tuple[str, ...],
-    recipe: tuple[str, ...],
+    arch: tuple[str, ...] | None,
+    recipe: tuple[str, ...] | None,
     format: str,  # noqa: A002
     threads: int | None,
     runtime: str | None,
@@ -100,8 +87,8 @@ def command(
             min_top1=min_top1,
             max_size=max_size,
             max_memory=max_memory,
-            arch=arch,
-            recipe=recipe,
+            arch=arch or (),
+            recipe=recipe or (),
             format=format,
             threads=threads,
             runtime=runtime,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -12,17 +10,13 @@ from mobiledeploy.core import cards, device_cards
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.steps import candidates, card_specs, network_counts
-
-SCRIPT = Path(__file__).resolve().parent.parent.parent / "tools" / "model_counts.py"
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("model_counts", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script("tools/model_counts.py") as module:
+        yield module
 
 
 def test_the_table_has_every_network_of_the_published_grids(tool) -> None:
