@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import locks, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
@@ -188,7 +187,7 @@ def _commit(
         handle = os.open(folder, os.O_RDONLY)
         try:
             # Two exports at once must not mix their files and records.
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            locks.lock(handle)
             for image in (staging / "golden").iterdir():
                 records.put(image, folder / "golden" / image.name)
             placed = {}

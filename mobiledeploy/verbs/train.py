@@ -8,7 +8,6 @@ record come last.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mobiledeploy.core import artifacts, records, runs, units
+from mobiledeploy.core import artifacts, locks, records, runs, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import TASKS
@@ -252,7 +251,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(lock, wait=False)
             except BlockingIOError as error:
                 raise UsageError(
                     f"another training is at work in {folder}",
