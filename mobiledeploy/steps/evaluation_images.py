@@ -188,6 +188,9 @@ class EvaluationImages:
         warnings += label_warnings
         unfit = task_choice.unfit_annotations(task, samples)
         warnings += [unfit] if unfit else []
+        if artifact.calibration == samples.identity:
+            message = f"{artifact.path} was calibrated on these images: others say more"
+            warnings.append(NamedWarning("calibration-images", message, "--data with others"))
         places = limited(len(samples), self._limit)
         identity = samples.identity if places is None else part(samples.identity, len(places))
         ref = DataRef(source, split, artifact.spec.resolution, labels, identity)

@@ -15,7 +15,7 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact
-from mobiledeploy.steps import conversion_process, evaluations, fidelity
+from mobiledeploy.steps import conversion_process, defaults, evaluations, fidelity
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.file_checks import (
     Collector,
@@ -95,6 +95,7 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             hint = f"{error.hint}; a float .tflite is exported without"
             raise MissingError(f"{error.message}, and this model needs it", hint)
     golden = golden_samples(planned, reporter)
+    new = not Path(defaults.BUILD).exists()
     with artifacts_.staging(planned.folder) as staging:
         # An evaluation needs the float file, even if it is not requested.
         adds_reference = planned.evaluates and not any(
@@ -144,6 +145,8 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             if (file.recipe, file.format) in planned.jobs
         ]
         placed = _commit(requested, staging, planned.folder)
+    if new and Path(defaults.BUILD) in planned.folder.parents:
+        records.keep_out_of_git(Path(defaults.BUILD))
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
 

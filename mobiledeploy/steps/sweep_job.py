@@ -35,7 +35,7 @@ class SweepJob:
     alpha: float | None
     groups: int | None
     res: int | None
-    recipes: tuple[str, ...]
+    recipes: tuple[str, ...] | None
     formats: tuple[str, ...] | None
     weights: str | None
     data: str | None

@@ -22,7 +22,7 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import ChannelOrder, Resize, Run
-from mobiledeploy.steps import arguments, child_process
+from mobiledeploy.steps import arguments, child_process, defaults
 from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.training_plan import TrainConfig, TrainingPlan, facts, plan
@@ -265,6 +265,10 @@ def _alone(folder: Path) -> Iterator[None]:
                 if not any(place.iterdir()):
                     place.rmdir()
         raise
+    finally:
+        own = Path(defaults.RUNS)
+        if own in new_folders and own.exists():
+            records.keep_out_of_git(own)
 
 
 def _earlier(path: Path, planned: TrainingPlan) -> Run | None:
