@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.package import project_folders
 from mobiledeploy.core.types import (
     Artifact,
     Counted,
@@ -235,8 +236,15 @@ _HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
 
 def path() -> Path:
-    """The store's path: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db in the current folder."""
-    return Path(os.environ.get("MOBILEDEPLOY_STORE") or Path(_FOLDER, "store.db"))
+    """The store's path: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db.
+
+    That lies in the current folder, or in one above it in the same git repository.
+    """
+    if named := os.environ.get("MOBILEDEPLOY_STORE"):
+        return Path(named)
+    file = Path(_FOLDER, "store.db")
+    there = (Path(os.path.relpath(folder)) / file for folder in project_folders())
+    return next((path for path in there if path.is_file()), file)
 
 
 def writable() -> bool:
