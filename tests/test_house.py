@@ -221,7 +221,6 @@ REACH_FILES = {
         "cli/main.py _first_line",
         "core/untrusted.py _allowed",
         "sources/saved_model.py _allowed",
-        "reports/html.py render",
         "steps/export_plan.py _key",
     ],
     "what the system makes: /proc, /sys, /dev/null": [

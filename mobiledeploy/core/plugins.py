@@ -54,6 +54,7 @@ EXTRA_OF = {
     "h5py": "export",
     "matplotlib": "plot",
     "pycocotools": "detection",
+    "jinja2": "report",
     "vl_convert": "report",
     "ray": "ray",
 }

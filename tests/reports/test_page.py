@@ -10,11 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mobiledeploy.analysis import choice as choice_
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Detail, Flip, LayerFigure, Report, Result, StoredVerdict
+from mobiledeploy.core.types import (
+    Answers,
+    Detail,
+    Flip,
+    LayerFigure,
+    Report,
+    Result,
+    StoredVerdict,
+)
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium (mobiledeploy[dev])")
@@ -124,6 +134,20 @@ def marks(browser: Any, name: str) -> list[str]:
     )
 
 
+def hovered(browser: Any, name: str, place: int) -> str:
+    """What is told of a point while the pointer is over it."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    points = browser.find_elements(By.CSS_SELECTOR, f"#view-{name} .mark-symbol.role-mark path")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", points[place])
+    ActionChains(browser).move_to_element(points[place]).perform()
+    time.sleep(0.3)
+    return browser.execute_script(
+        "return document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
+    )
+
+
 def emulate(browser: Any, *, scheme: str = "light", media: str = "", width: int = 0) -> None:
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia",
@@ -163,6 +187,135 @@ def test_the_front_equals_that_of_the_analysis(browser, tmp_path) -> None:
     assert f"13 points, {len(best)} on the front" in message
 
 
+def texts(browser: Any, selector: str) -> list[str]:
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)",
+        selector,
+    )
+
+
+def within(browser: Any, limit: str) -> str:
+    """The sentence about what is within a limit."""
+    browser.execute_script(
+        "const i = document.getElementById('within'); i.value = arguments[0];"
+        "i.dispatchEvent(new Event('input'))",
+        limit,
+    )
+    (sentence,) = texts(browser, "#sentence")
+    return sentence
+
+
+def photos(sha: str, right: int, ms: float, **change: object) -> Result:
+    """A file that classifies `right` of 100 images correctly, in 90 to 110 % of its time."""
+    return result(
+        0,
+        artifact_sha256=sha * 64,
+        recipe=f"recipe_{sha}",
+        latency_ns=1e6 * ms,
+        latency_interval_ns=(0.9e6 * ms, 1.1e6 * ms),
+        top1=right / 100,
+        value=right / 100,
+        images=100,
+        data_source="my/photos",
+        data_identity="9" * 64,
+        **change,
+    )
+
+
+def answers(sha: str, right: int) -> Answers:
+    bits = np.packbits([n < right for n in range(100)]).tobytes()
+    return Answers(sha * 64, "s", 100, base64.b64encode(bits).decode())
+
+
+FILES = {"a": (66, 1.0), "b": (67, 2.0), "c": (90, 5.0)}
+CHOICE = Report(
+    "choice",
+    results=tuple(photos(sha, *figures) for sha, figures in FILES.items()),
+    answers=tuple(answers(sha, right) for sha, (right, _) in FILES.items()),
+)
+
+
+def test_the_best_file_within_a_latency_comes_first(browser, tmp_path) -> None:
+    opened(browser, CHOICE, tmp_path)
+    # Half of the files need 2 ms at most; what may need more than the limit is not within it.
+    assert texts(browser, "#sentence") == [
+        "Within 2 ms, measured on host, net_0 recipe_a.tflite is the most accurate of 3 files."
+    ]
+    low, high = choice_.share_interval(0.66, 100)
+    percent = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    assert texts(browser, "#cards dd") == [
+        *("66 %", percent),
+        *("1 ms", "95 % interval 0.9 to 1.1 ms; litert 2.1, 1 thread, xnnpack"),
+        *("1 MB", "recipe_a.tflite"),
+    ]
+    assert texts(browser, "#ties") == [""]
+    assert "net_0 recipe_b.tflite is" in within(browser, "2.5")
+    # One image more is a tie.
+    assert texts(browser, "#ties") == ["The images do not tell it from net_0 recipe_a.tflite."]
+    assert within(browser, "0.5").endswith(
+        "None of 3 files is within 0.5 ms, measured on host: net_0 recipe_a.tflite needs 1 ms."
+    )
+    assert "Whatever it costs" in within(browser, "")
+    assert "net_0 recipe_c.tflite is" in texts(browser, "#sentence")[0]
+
+
+def test_a_page_without_accuracies_says_so(browser, tmp_path) -> None:
+    unknown = {"top1": None, "value": None, "task": "", "metric": ""}
+    rows = [result(n, **unknown) for n in range(3)]
+    opened(browser, Report("no", results=tuple(rows)), tmp_path)
+    assert texts(browser, "#sentence") == ["None of these files was evaluated on labelled images."]
+    assert "Top-1 (%)" not in texts(browser, "#rows th")
+    opened(browser, Report("nothing"), tmp_path)
+    assert texts(browser, "#sentence") == ["There are no figures yet."]
+
+
+def test_a_column_that_is_empty_or_the_same_is_left_out(browser, tmp_path) -> None:
+    opened(browser, CHOICE, tmp_path)
+    heads = ["file", "Top-1 (%)", "latency (ms)", "size (MB)", "mult-adds (millions)", "date (UTC)"]
+    assert texts(browser, "#rows th") == heads
+    assert texts(browser, "#rows caption") == [
+        "Newest first. All of them: measured; host; litert 2.1, 1 thread, xnnpack; photos 99999999"
+    ]
+
+
+def test_the_interval_of_each_point_of_the_front_is_drawn(browser, tmp_path) -> None:
+    opened(browser, CHOICE, tmp_path)
+    (low, high) = choice_.share_interval(0.9, 100)
+    rules = browser.execute_script(
+        "return [...document.querySelectorAll('#view-measured .mark-rule.role-mark line')]"
+        ".map((line) => [Math.abs(line.x2.baseVal.value - line.x1.baseVal.value),"
+        " Math.abs(line.y2.baseVal.value - line.y1.baseVal.value)])"
+    )
+    upright = [height for width, height in rules if not width and height]
+    across = [width for width, height in rules if width and not height]
+    # Two points are on the front, and the third is a tie with a rule of its own.
+    assert (len(upright), len(across)) == (3, 2)
+    assert all(length > 3 for length in upright + across)
+    assert f"90 ({100 * low:.1f} to {100 * high:.1f})" in hovered(browser, "measured", 2)
+
+
+def test_each_history_has_a_scale_of_its_own(browser, tmp_path) -> None:
+    """Noise of one percent is small on it, and an outlier is not cut off."""
+    days = [
+        dataclasses.replace(photos(sha, 90, ms), made_at=f"2026-01-{day:02}T00:00:00.000+00:00")
+        for sha, times in (("a", (1.0, 1.01, 1.0)), ("b", (10.0, 10.0, 20.0)))
+        for day, ms in enumerate(times, 1)
+    ]
+    opened(browser, Report("history", results=tuple(reversed(days))), tmp_path)
+    assert [text.split(",")[0] for text in texts(browser, "#histories h3")] == [
+        "recipe_b.tflite",
+        "recipe_a.tflite",
+    ]
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('#histories figure')].map((figure) =>"
+        "[...figure.querySelectorAll('.mark-symbol.role-mark path')].map((mark) =>"
+        "mark.getBoundingClientRect().y))"
+    )
+    spread = [max(ys) - min(ys) for ys in heights]
+    assert len(heights[0]) == len(heights[1]) == 3
+    assert spread[1] < 20 < 40 < spread[0]
+
+
 def test_each_metric_has_a_set_of_its_own(browser, tmp_path) -> None:
     """An error is better where it is lower, and its axis says so."""
     other = {"task": "regression", "metric": "mae", "top1": None, "data_source": "ages"}
@@ -198,16 +351,7 @@ def test_filters_and_hover(browser, tmp_path) -> None:
     assert len(marks(browser, "measured")) == 6
     rows = browser.execute_script("return document.querySelectorAll('#rows tbody tr').length")
     assert rows == 18
-    from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.by import By
-
-    mark = browser.find_elements(By.CSS_SELECTOR, "#view-measured .mark-symbol.role-mark path")[0]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
-    ActionChains(browser).move_to_element(mark).perform()
-    time.sleep(0.3)
-    tip = browser.execute_script(
-        "return document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
-    )
+    tip = hovered(browser, "measured", 0)
     assert "net_" in tip and "int8_ptq" in tip
 
 
@@ -258,14 +402,14 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     reached = []
-    for _ in range(7):
+    for _ in range(8):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         reached.append(
             browser.execute_script(
                 "return document.activeElement.id || document.activeElement.className"
             )
         )
-    assert reached[:5] == ["skip", "kind", "device", "recipe", "model"]
+    assert reached[:6] == ["skip", "within", "kind", "device", "recipe", "model"]
     tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     names = {(n.get("role", {}).get("value"), n.get("name", {}).get("value")) for n in tree}
     assert {("combobox", n) for n in ("Kind", "Device", "Recipe", "Model")} <= names
