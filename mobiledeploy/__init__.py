@@ -90,6 +90,8 @@ if TYPE_CHECKING:
         Evaluation as Evaluation,
         Failed as Failed,
         Fit as Fit,
+        DrawnAnswer as DrawnAnswer,
+        DrawnBox as DrawnBox,
         Flip as Flip,
         Gain as Gain,
         LatencyComparison as LatencyComparison,

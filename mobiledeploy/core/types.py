@@ -784,11 +784,38 @@ class Flip(Record):
 
 
 @dataclass(frozen=True)
+class DrawnBox(Record):
+    """A box to draw, with the name of its class; `score` is None where it is annotated."""
+
+    box: Box
+    name: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class DrawnAnswer(Record):
+    """A detector's boxes or a mask, to draw over what the model sees of an image.
+
+    `image` is a data URI of a small JPEG; `mask` is the model's and `true_mask` the annotated one,
+    data URIs of PNGs that are transparent where nothing is, "" for none. `classes` holds the (name,
+    colour) of what they show, the colour as six hexadecimal digits.
+    """
+
+    sample: str
+    image: str
+    boxes: tuple[DrawnBox, ...]
+    mask: str
+    true_mask: str
+    classes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Detail(Record):
     """What a report shows about one artifact besides its row.
 
     `classes` holds (name, images, correct answers) for each class; `flips` compares it with the
-    artifact named `against`; `environment` is of its newest figure.
+    artifact named `against`; `environment` is of its newest figure; `drawn` are answers that are
+    drawn over their images.
     """
 
     artifact_sha256: str
@@ -802,6 +829,7 @@ class Detail(Record):
     flips: tuple[Flip, ...]
     flipped: int
     environment: Mapping[str, str]
+    drawn: tuple[DrawnAnswer, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ No text is escaped here.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mobiledeploy.core import metric_columns, units
 from mobiledeploy.core.types import (
     Check,
     Detail,
+    DrawnAnswer,
     LayerFigure,
     Regression,
     Report,
@@ -33,6 +35,9 @@ SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "error": "!"}
 _WORDS = ("artifact", "model", "recipe", "format", "kind", "device", "target", "images")
 _NUMBERS = ("when", "x", "low", "high", "value", "interval", "size", "multadds", "newest")
 _JPEG = "data:image/jpeg;base64,"
+_PNG = "data:image/png;base64,"
+_BASE64 = re.compile("[A-Za-z0-9+/]+=*")
+_COLOR = re.compile("[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def data(report: Report) -> dict[str, Any]:
     words: dict[str, dict[str, int]] = {name: {} for name in _WORDS}
     columns: dict[str, list[Any]] = {name: [] for name in (*_WORDS, *_NUMBERS)}
     intervals: dict[tuple[float, float] | None, int] = {}
-    sets: dict[str, tuple[str, int, str]] = {}
+    sets: dict[str, list[Any]] = {}
     keys: set[tuple[object, ...]] = set()
     for r in report.results:
         texts = [units.one_line(text) for text in _words(r)]
@@ -105,7 +110,9 @@ def data(report: Report) -> dict[str, Any]:
         value, metric = metric_columns.height(r), metric_columns.of(r)
         if value is not None:
             sign = 1 if metric.higher_is_better else -1
-            sets[texts[-1]] = (metric_columns.axis(metric), sign, metric.title)
+            images = units.images(r.data_source, r.data_split, r.data_identity)
+            described = [metric_columns.axis(metric), sign, metric.title, units.one_line(images), 0]
+            sets.setdefault(texts[-1], described)[-1] += 1
         key = (r.artifact_sha256, r.kind, r.device, r.runner, r.runtime, r.threads, r.delegate)
         low, high = r.latency_interval_ns or (None, None)
         row = (
@@ -138,7 +145,7 @@ def data(report: Report) -> dict[str, Any]:
         "sets": sets,
         "fronts": {
             axis: {name: _plots.front(title, axis) for name, title in titles.items()}
-            for axis in {axis for axis, _, _ in sets.values()}
+            for axis in {axis for axis, *_ in sets.values()}
         },
         "history": _plots.history(),
         "kinds": {kind: [what, title] for kind, (what, title, _) in _plots.KINDS.items()},
@@ -231,18 +238,46 @@ def detail(d: Detail) -> dict[str, Any]:
             for n, images, right in d.classes
         ],
         "against": d.against,
-        "flipped": units.several(d.flipped, "image"),
+        "flipped": units.several(d.flipped, "image") if d.flipped else "",
         "flips": [
             {
                 "label": f.label,
                 "before": f.before,
                 "now": f.now,
                 "sample": f.sample,
-                "image": _jpeg(f.image),
+                "image": _uri(f.image, _JPEG),
             }
             for f in d.flips
         ],
+        "drawn": [_drawn(one) for one in d.drawn if _uri(one.image, _JPEG)],
         "environment": sorted(d.environment.items()),
+    }
+
+
+def _drawn(answer: DrawnAnswer) -> dict[str, Any]:
+    boxes: list[dict[str, Any]] = [
+        {
+            "x": 100 * b.box[0],
+            "y": 100 * b.box[1],
+            "width": max(0.0, 100 * (b.box[2] - b.box[0])),
+            "height": max(0.0, 100 * (b.box[3] - b.box[1])),
+            "true": b.score is None,
+            "name": b.name if b.score is None else f"{b.name} {units.percent(b.score, 0)}",
+        }
+        for b in answer.boxes
+    ]
+    return {
+        "sample": answer.sample,
+        "image": answer.image,
+        "masks": [
+            (title, mask)
+            for title, mask in (("this file", answer.mask), ("annotated", answer.true_mask))
+            if _uri(mask, _PNG)
+        ],
+        "boxes": boxes,
+        "answer": ", ".join(b["name"] for b in boxes if not b["true"]) or "nothing",
+        "truth": ", ".join(b["name"] for b in boxes if b["true"]) or "nothing",
+        "classes": [(n, color) for n, color in answer.classes if _COLOR.fullmatch(color)],
     }
 
 
@@ -262,6 +297,7 @@ def shortened(text: str, most: int = LONGEST_LAYER) -> str:
     return f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
 
 
-def _jpeg(image: str) -> str:
-    """A data URI of a JPEG; "" for anything else, since records are untrusted."""
-    return image if image.startswith(_JPEG) else ""
+def _uri(image: str, start: str) -> str:
+    """A data URI that begins so; "" for anything else, since records are untrusted."""
+    sound = image.startswith(start) and _BASE64.fullmatch(image, len(start))
+    return image if sound else ""

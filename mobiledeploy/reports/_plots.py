@@ -86,7 +86,13 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
             },
             {
                 "data": {"name": "points"},
-                "mark": {"type": "point", "filled": True, "size": 70, "tooltip": True},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "opacity": 0.9,
+                    "size": 70,
+                    "tooltip": True,
+                },
                 "encoding": {
                     "x": x,
                     "y": y,
@@ -171,7 +177,13 @@ def history() -> dict[str, Any]:
                 "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 50, "tooltip": True},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "opacity": 1,
+                    "size": 50,
+                    "tooltip": True,
+                },
                 "encoding": {
                     "color": {
                         "field": "verdict",

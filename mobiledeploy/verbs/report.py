@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import functools
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.display import Record
-from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
-from mobiledeploy.core.ports import Pixels, Reporter
-from mobiledeploy.core.samples import class_name
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS, REPORTS, missing
+from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
     Counted,
@@ -32,7 +26,7 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
-from mobiledeploy.steps import baseline
+from mobiledeploy.steps import baseline, report_images
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.defaults import REPORT_FORMATS, REPORT_TITLE
 from mobiledeploy.steps.reporters import PythonReporter
@@ -44,7 +38,6 @@ DETAILED = 24
 """So many artifacts have a section of their own, the last exported ones."""
 FLIPS = 12
 """So many images of changed answers are shown per artifact."""
-IMAGE_PIXELS = 96
 
 
 @dataclass(frozen=True)
@@ -134,8 +127,10 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         if detailed:
             if len(order) > DETAILED:
                 reporter.say(f"details of {DETAILED} artifacts of {len(order)}")
+            images = report_images.ReportImages()
             details = tuple(
-                _detail(store, artifacts, sha, files.get(sha)) for sha in list(order)[:DETAILED]
+                _detail(store, artifacts, sha, files.get(sha), images)
+                for sha in list(order)[:DETAILED]
             )
         evaluated = sorted({r.artifact_sha256 for r in results if r.value is not None})
         evaluations = [store.judgement(sha) for sha in evaluated]
@@ -170,7 +165,13 @@ def _profile(path: Path) -> tuple[LayerFigure, ...]:
     return ()
 
 
-def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Path | None) -> Detail:
+def _detail(
+    store: Store,
+    artifacts: Mapping[str, Artifact],
+    sha: str,
+    file: Path | None,
+    images: report_images.ReportImages,
+) -> Detail:
     artifact, evaluation = artifacts[sha], store.evaluation_of(sha)
     figures = store.measurements_of(sha)
     counts = next((m for m in figures if isinstance(m, Counted) and m.by_layer), None)
@@ -180,13 +181,17 @@ def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Pat
         profile = _profile(file) if file else ()
     against, flip_count = "", 0
     flips: tuple[Flip, ...] = ()
+    changes: list[tuple[str, int, int, int]] = []
     reference = _reference(artifacts, artifact)
     if evaluation is not None and reference is not None:
         before = store.evaluation_of(reference.sha256)
         if before is not None and before.data.identity == evaluation.data.identity:
             against = f"{reference.recipe.name}.{reference.format}"
             changes = _changes(before, evaluation)
-            flips, flip_count = _flips(evaluation, artifact, changes[:FLIPS]), len(changes)
+            flip_count = len(changes)
+            if not any(p.boxes for p in evaluation.predictions):
+                flips = images.flips(evaluation, artifact, changes[:FLIPS])
+    changed = [sample for sample, *_ in changes]
     return Detail(
         sha,
         _network(artifact),
@@ -199,6 +204,7 @@ def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Pat
         flips,
         flip_count,
         _environment(figures, artifact),
+        images.drawn(evaluation, artifact, changed) if evaluation else (),
     )
 
 
@@ -228,7 +234,9 @@ def _classes(evaluation: Evaluation, artifact: Artifact) -> tuple[tuple[str, int
         if p.label >= 0:
             total[p.label] += 1
             right[p.label] += p.classes[:1] == (p.label,)
-    return tuple((_name(evaluation, artifact, c), total[c], right[c]) for c in sorted(total))
+    return tuple(
+        (report_images.named(evaluation, artifact, c), total[c], right[c]) for c in sorted(total)
+    )
 
 
 def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, int]]:
@@ -239,47 +247,6 @@ def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, i
         for p in now.predictions
         if p.classes and p.sample in first and first[p.sample] != p.classes[0]
     ]
-
-
-def _name(evaluation: Evaluation, artifact: Artifact, index: int) -> str:
-    labels = evaluation.preprocessing.labels or evaluation.data.labels
-    return "–" if index < 0 else class_name(labels, artifact.spec.classes, index)
-
-
-def _flips(
-    evaluation: Evaluation, artifact: Artifact, changes: list[tuple[str, int, int, int]]
-) -> tuple[Flip, ...]:
-    images = _images(evaluation, {sample for sample, *_ in changes})
-    name = functools.partial(_name, evaluation, artifact)
-    return tuple(
-        Flip(sample, name(label), name(before), name(now), images.get(sample, ""))
-        for sample, label, before, now in changes
-    )
-
-
-def _images(evaluation: Evaluation, names: set[str]) -> dict[str, str]:
-    """Small images of samples, {} if the data set is gone or on another machine."""
-    data = evaluation.data
-    if not names:
-        return {}
-    try:
-        samples = dataset(data.source).open(
-            data.source, data.split, resolution=data.resolution, labels=data.labels
-        )
-        if samples.identity != data.identity:
-            return {}
-        places = {samples.id(i): i for i in range(len(samples))}
-        return {name: _uri(samples.image(places[name])) for name in names & places.keys()}
-    except (DeployError, OSError):
-        return {}
-
-
-def _uri(pixels: Pixels) -> str:
-    image = Image.fromarray(pixels)
-    image.thumbnail((IMAGE_PIXELS, IMAGE_PIXELS))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _environment(figures: tuple[object, ...], artifact: Artifact) -> dict[str, str]:

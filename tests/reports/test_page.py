@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import (
     Answers,
     Detail,
+    DrawnAnswer,
+    DrawnBox,
+    Failed,
     Flip,
     LayerFigure,
     Report,
@@ -29,8 +32,13 @@ from mobiledeploy.core.types import (
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium (mobiledeploy[dev])")
 
+PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
 PIXEL = "data:image/jpeg;base64," + base64.b64encode(b"\xff\xd8\xff").decode()
 EVIL = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
+# A text for every way out of a text: an element, an attribute, an address, a template, a comment.
+HOSTILE = (
+    f"""{EVIL}"'><svg onload=alert(2)>{{{{ 7 * 7 }}}}{{% raw %}}<!--]]>javascript:alert(3)\0"""
+)
 
 
 def result(number: int, kind: str = "measured", **change: object) -> Result:
@@ -174,6 +182,65 @@ def test_it_opens_without_an_error_and_without_the_network(browser, tmp_path) ->
     assert len(marks(browser, "counted")) == len(marks(browser, "estimated")) == 12
     assert all("host" in label for label in marks(browser, "measured"))
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+
+
+def replaced(record: Any, text: str) -> Any:
+    """The record with `text` for each text in it that a user or a device can choose."""
+    if isinstance(record, str):
+        return record if record.startswith("data:image/") else text
+    if isinstance(record, tuple):
+        return tuple(replaced(item, text) for item in record)
+    if isinstance(record, Mapping):
+        return {replaced(key, text): replaced(item, text) for key, item in record.items()}
+    if dataclasses.is_dataclass(record):
+        chosen = {"kind", "task", "metric", "outcome", "on_inconclusive", "right", "samples"}
+        fields = [f.name for f in dataclasses.fields(record) if f.init and f.name not in chosen]
+        changes = {name: replaced(getattr(record, name), text) for name in fields}
+        return dataclasses.replace(record, **changes)
+    return record
+
+
+def elements(browser: Any) -> dict[str, int]:
+    """How many elements of each kind the page has, but for those of plots and of broken lines."""
+    return browser.execute_script(
+        "const n = {}; document.querySelectorAll('*').forEach((e) => {"
+        "if (!e.closest('.view') && e.tagName !== 'WBR') n[e.tagName] = (n[e.tagName] ?? 0) + 1;"
+        "}); return n"
+    )
+
+
+def test_no_text_becomes_markup(browser, tmp_path) -> None:
+    drawn = DrawnAnswer("a", PIXEL, (DrawnBox((0.1, 0.1, 0.5, 0.5), "b", 0.9),), "", "", ())
+    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),))
+    plain = sample()
+    details = tuple(
+        dataclasses.replace(plain.details[0], drawn=one) for one in ((drawn,), (masked,))
+    )
+    plain = dataclasses.replace(
+        plain, details=details, answers=CHOICE.answers, failed=(Failed("file", "why", 7),)
+    )
+    plain = replaced(plain, "plain")
+    opened(browser, plain, tmp_path)
+    before = elements(browser)
+    opened(browser, replaced(plain, HOSTILE), tmp_path)
+    assert elements(browser) == before
+    assert "svg onload" in browser.title and "{{ 7 * 7 }}" in browser.title
+    # An alert would have stopped the script here.
+    strange = "[onerror], [onload], [src=x], [href^=javascript]"
+    assert texts(browser, strange) == []
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize(
+    "image", ["", f"{PIXEL}'", f"{PIXEL} onload=", "data:image/svg+xml;base64,AAAA", "javascript:1"]
+)
+def test_an_image_that_is_no_jpeg_is_left_out(image) -> None:
+    plain = sample().details[0]
+    detail = dataclasses.replace(plain, flips=(Flip("a.png", "b", "c", "d", image),))
+    page = REPORTS.load("html").render(Report("x", details=(detail,)))
+    assert "<img" not in page.partition("<script")[0]
+    whole = REPORTS.load("html").render(Report("x", details=(plain,)))
+    assert f'<img src="{PIXEL}"' in whole
 
 
 def test_the_front_equals_that_of_the_analysis(browser, tmp_path) -> None:
@@ -334,7 +401,8 @@ def test_each_metric_has_a_set_of_its_own(browser, tmp_path) -> None:
     )
     # The error falls with the latency: each point is on the front.
     assert "7 points, 7 on the front" in message
-    assert "MAE 2" in browser.execute_script("return document.querySelector('#rows').textContent")
+    assert texts(browser, "#rows th")[1] == "MAE"
+    assert len(texts(browser, "#rows tbody tr")) == 7
     assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
 
 

@@ -50,17 +50,6 @@ def test_what_is_gathered(kept: list[Path]) -> None:
     assert all(f.image.startswith("data:image/jpeg") for f in details["int8_ptq"].flips)
 
 
-def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
-    (evaluation,) = evaluate.evaluate(kept[1:]).evaluations
-    sample = evaluation.predictions[0].sample
-    artifact = artifacts.load(kept[1])
-    (flip,) = report._flips(evaluation, artifact, [(sample, 0, 0, 1)])
-    assert flip.sample == sample
-    assert flip.image.startswith("data:image/jpeg;base64,")
-    (gone,) = report._flips(evaluation, artifact, [("no such image", 0, 0, 1)])
-    assert gone.image == ""
-
-
 @pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> None:
     result = report.report(out=here / "out", format=format_)

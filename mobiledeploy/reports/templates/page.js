@@ -8,14 +8,15 @@ const text = (id, content) => { document.getElementById(id).textContent = conten
 const pick = Object.fromEntries(["kind", "device", "recipe", "model"].map((n) => [n, document.getElementById(n)]));
 // Accuracies on different images are different questions: there is no "all" of them.
 const images = document.getElementById("images");
-// A set is images and a metric: [title of the axis, 1 if more is better or else -1, the metric].
+// A set is images and a metric: [title of the axis, 1 if more is better or else -1, the metric, the images, how many figures].
 Object.keys(sets).forEach((w) => images.add(new Option(w || "not said", w)));
-const axes = new Set(Object.values(sets).map(([axis]) => axis));
+// At first that of most figures.
+images.value = Object.keys(sets).reduce((a, b) => (sets[b][4] > sets[a][4] ? b : a), Object.keys(sets)[0] ?? "");
 images.addEventListener("change", draw);
 for (const [name, select] of Object.entries(pick)) {
   select.add(new Option("all", ""));
   words[name].forEach((w) => w && select.add(new Option(w, w)));
-  select.addEventListener("change", draw);
+  select.addEventListener("change", () => { follow(); draw(); });
 }
 for (const form of ["filters", "budget"])
   document.getElementById(form).addEventListener("submit", (event) => event.preventDefault());
@@ -34,6 +35,12 @@ function wanted(names, newest) {
 
 function judged(i) {
   return columns.value[i] !== null && word("images", i) === images.value;
+}
+
+// A file of other images than those that are chosen brings its own with it.
+function follow() {
+  const rows = wanted(Object.keys(pick), true).filter((i) => columns.value[i] !== null);
+  if (rows.length && !rows.some(judged)) images.value = word("images", rows[0]);
 }
 
 // Cheapest first, each more accurate than all cheaper ones. Of one cost the most accurate comes
@@ -253,11 +260,11 @@ function best(all) {
     const more = sign * (columns.value[b] - columns.value[a]);
     return more > 0 || (more === 0 && cost(b) < cost(a)) ? b : a;
   });
-  const [axis, , metric] = sets[images.value], percent = axis.endsWith("(%)") ? " %" : "";
+  const [axis, , metric, data] = sets[images.value], percent = axis.endsWith("(%)") ? " %" : "";
   const sentence = `${where}${named(winner)} is the most accurate of ${of}.`;
   text("sentence", sentence[0].toUpperCase() + sentence.slice(1));
   const bounds = interval(winner);
-  cards.append(card(`${metric} on ${images.value || "its images"}`, `${columns.value[winner]}${percent}`,
+  cards.append(card(`${metric} on ${data || "its images"}`, `${short(columns.value[winner], 3)}${percent}`,
     bounds ? `95 % interval ${range(bounds, percent, 3)}` : "no interval is known"));
   if (kind)
     cards.append(card(`${counted ? "Instructions" : "Latency"}, ${kind}`, `${short(columns.x[winner], 3)}${counted ? " M" : unit}`,
@@ -328,7 +335,7 @@ async function drawHistories(first) {
 const COLUMNS = [
   { head: "file", of: (i) => word("model", i) || word("artifact", i), note: (i) => `${word("recipe", i)}.${word("format", i)}`, name: "name",
     href: (i) => pages[word("model", i)] },
-  { head: () => (axes.size === 1 ? [...axes][0] : "metric"), of: valueWords, note: (i) => interval(i) && range(interval(i), "", 3), name: "n" },
+  { head: () => sets[images.value]?.[0] ?? "metric", of: (i) => short(columns.value[i]), note: (i) => interval(i) && range(interval(i), "", 3), name: "n" },
   { head: "latency (ms)", of: (i) => (word("kind", i) === "counted" ? null : short(columns.x[i])),
     note: (i) => columns.low[i] !== null && range([columns.low[i], columns.high[i]], ""), name: "n" },
   { head: "instructions (millions)", of: (i) => (word("kind", i) === "counted" ? short(columns.x[i]) : null), name: "n" },
@@ -342,9 +349,9 @@ const COLUMNS = [
   { head: "judged on", of: (i) => word("images", i) || null, shared: true, name: "words" },
 ];
 
-function valueWords(i) {
-  const value = columns.value[i];
-  return value === null || axes.size === 1 ? value : `${sets[word("images", i)][2]} ${value}`;
+// A long name may go on in the next line after these signs.
+function breakable(value) {
+  return String(value).split(/(?<=[_/.])(?=[a-z])/i).flatMap((part, k) => (k ? [document.createElement("wbr"), part] : [part]));
 }
 
 function cell(column, i) {
@@ -352,9 +359,9 @@ function cell(column, i) {
   if (href) {
     const link = document.createElement("a");
     link.href = href;
-    link.textContent = value;
+    link.append(...breakable(value));
     data.append(link);
-  } else data.textContent = value;
+  } else data.append(...breakable(value));
   if (note) {
     const small = document.createElement("small");
     small.textContent = note;
@@ -390,7 +397,7 @@ function table() {
 document.getElementById("more").addEventListener("click", () => { shown += ROWS; table(); });
 
 async function draw() {
-  chosen = wanted(["kind", "device", "recipe", "model"], true);
+  chosen = wanted(Object.keys(pick), true).filter((i) => columns.value[i] === null || judged(i));
   shown = ROWS;
   text("said", `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} figures: the newest of each target that fit`);
   const first = best(chosen);
