@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from mobiledeploy.core.types import (
         AnchorLevel as AnchorLevel,
         Anchors as Anchors,
+        AcceptedDifference as AcceptedDifference,
         Answers as Answers,
         Check as Check,
         Counted as Counted,

@@ -276,6 +276,7 @@ REACH_FILES = {
         "steps/training_process.py _decode",
         "steps/training_process.py _prepare",
     ],
+    "a new folder, complete when it gets its name": ["steps/site_folder.py write"],
     "a folder, to have it written to the disk": ["steps/export_files.py _commit"],
 }
 # Calls that open, write or rename a file by its name.

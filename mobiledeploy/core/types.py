@@ -833,6 +833,29 @@ class Detail(Record):
 
 
 @dataclass(frozen=True)
+class AcceptedDifference(Record):
+    """The newest file of a model beside the one that the baseline accepts in its place.
+
+    Sizes are None where a file is unknown. `value` and `accepted_value` are of `metric`, None where
+    they were not evaluated; `gain` compares them on the same images, None if they are not. `layers`
+    are those that changed most, None without both files.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    accepted_sha256: str
+    size_bytes: int | None
+    accepted_size_bytes: int | None
+    metric: Metric
+    value: float | None
+    accepted_value: float | None
+    gain: Gain | None
+    layers: Table | None
+
+
+@dataclass(frozen=True)
 class Report(Record):
     """The content of a report; a file of `reports/` turns it into text.
 

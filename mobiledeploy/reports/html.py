@@ -1,11 +1,14 @@
 """One page that stands alone: plots, tables and images inside it, nothing from the network.
 
-`_page.py` says what is shown, `templates/` how. Every text goes through `_one_line` and is escaped.
+It can also be a site: a front page, and a page for each model. `_page.py` and `_site.py` say what
+is shown, `templates/` how. Every text goes through `_one_line`
+and is escaped.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,8 @@ import vl_convert
 from markupsafe import Markup
 
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Report
-from mobiledeploy.reports import _page
+from mobiledeploy.core.types import AcceptedDifference, Report
+from mobiledeploy.reports import _page, _site
 
 SUFFIX = ".html"
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -25,6 +28,15 @@ def render(report: Report) -> str:
     """The page. Its data are columns of numbers and of indices into lists of words."""
     context = _page.context(report) | {"vega": _vega()}
     return _environment().get_template("page.html").render(context) + "\n"
+
+
+def pages(report: Report, accepted: Sequence[AcceptedDifference]) -> Iterator[tuple[str, str]]:
+    """(path, text) of each file of a site: the plotting library once, models, the front page."""
+    yield "vega.js", _bundle() + "\n"
+    for path, context in _site.models(report, accepted):
+        yield path, _environment().get_template("model.html").render(context) + "\n"
+    text = _environment().get_template("index.html").render(_site.index(report))
+    yield "index.html", text + "\n"
 
 
 @functools.cache
@@ -67,9 +79,13 @@ def _script() -> Markup:
     return _inline(_source("page.js"))
 
 
-@functools.cache
 def _vega() -> Markup:
-    return _inline(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
+    return _inline(_bundle())
+
+
+@functools.cache
+def _bundle() -> str:
+    return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
 
 
 def _inline(code: str) -> Markup:

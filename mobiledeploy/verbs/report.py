@@ -1,4 +1,4 @@
-"""Writes the content of the store as a page, a table or an image."""
+"""Writes the content of the store as a page, a site, a table or an image."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
-from mobiledeploy.core.display import Record
+from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, REPORTS, missing
-from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.ports import Reporter, SiteFile
 from mobiledeploy.core.types import (
+    AcceptedDifference,
     Artifact,
     Counted,
     Detail,
@@ -26,13 +27,15 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
-from mobiledeploy.steps import baseline, report_images
+from mobiledeploy.steps import baseline, report_images, site_folder
+from mobiledeploy.steps.accepted_differences import differences
 from mobiledeploy.steps.arguments import AnyPath
-from mobiledeploy.steps.defaults import REPORT_FORMATS, REPORT_TITLE
+from mobiledeploy.steps.defaults import BASELINE, DIFF_LAYERS, REPORT_FORMATS, REPORT_TITLE
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
+from mobiledeploy.verbs import diff
 
 DETAILED = 24
 """So many artifacts have a section of their own, the last exported ones."""
@@ -59,6 +62,7 @@ def report(
     recipe: str | None = None,
     kind: str | None = None,
     device: str | None = None,
+    site: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> WrittenReport:
     """Writes accuracy against latency, size and mult-adds, with the tables behind them.
@@ -77,13 +81,18 @@ def report(
         recipe: only this one, such as int8_best.
         kind: `measured`, `counted` or `estimated`.
         device: only this one, such as host.
+        site: a folder for linked pages instead of a file: a front page with a leaderboard, and a
+            page for each model with its history, verdicts and difference from the accepted files of
+            `mobiledeploy-baseline.json`. It is new, empty, or a site that was made before.
         reporter: is told what is left out; the default is a `PythonReporter`.
 
     Returns:
-        The path and size of the file.
+        The path and size of the file, or of the folder's files.
 
     Raises:
-        UsageError: an unknown format, no store in this folder, or `out` cannot be written.
+        UsageError: an unknown format, no store in this folder, `out` or `site` cannot be written,
+            or `site` has content of others.
+        InputError: with `site`, a baseline that cannot be read.
         MissingError: the plotting library is not installed.
     """
     reporter = reporter or PythonReporter()
@@ -91,6 +100,10 @@ def report(
     if format not in REPORT_FORMATS:
         raise UsageError(f"no report in {format!r}", f"there are {', '.join(REPORT_FORMATS)}")
     where = filters(model=model, recipe=recipe, kind=kind, device=device)
+    if site is not None:
+        if out is not None or format != "html":
+            raise UsageError("a site has files of its own", "leave out --out and --format")
+        return _site(Path(site), where, title, reporter)
     report_ = gather(where, title=title, detailed=format == "html", reporter=reporter)
     content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(report_)
     if format == "png":
@@ -98,6 +111,28 @@ def report(
     records.write_atomic(path, content)
     size = len(content.encode() if isinstance(content, str) else content)
     return WrittenReport(str(path), format, size, len(report_.results))
+
+
+def _site(folder: Path, where: Mapping[str, str], title: str, reporter: Reporter) -> WrittenReport:
+    site_folder.check(folder)
+    shelf = cast(SiteFile, REPORTS.load("html"))
+    report_ = gather(where, title=title, detailed=True, reporter=reporter)
+    size = site_folder.write(folder, shelf.pages(report_, _accepted(report_)))
+    return WrittenReport(str(folder), "site", size, len(report_.results))
+
+
+def _accepted(report_: Report) -> tuple[AcceptedDifference, ...]:
+    path = Path(BASELINE)
+    if not path.exists():
+        return ()
+    entries = baseline.read(path, "mobiledeploy check --update-baseline").accepted
+    with Store.open() as store:
+        files = _files(store, {e.artifact_sha256 for e in entries} | store.artifacts().keys())
+        return tuple(differences(entries, report_.results, store, files, _layers))
+
+
+def _layers(before: Path, now: Path) -> Table:
+    return diff.diff(before, now).table(DIFF_LAYERS)
 
 
 def default(format: str) -> Path:  # noqa: A002 - the option's name
