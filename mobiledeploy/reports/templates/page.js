@@ -239,16 +239,18 @@ function best(all) {
   }
   const sign = sets[images.value][1], target = `${kind} ${device}`;
   const cost = (i) => (kind ? columns.x[i] : columns.size[i] ?? Infinity);
+  const most = (i) => columns.high[i] ?? columns.x[i];
   let fitting = rows, where = "";
   if (kind) {
     text("unit", unit.trim());
     if (limited !== target) {
-      const costs = rows.map(cost).sort((a, b) => a - b);
+      const costs = rows.map(most).sort((a, b) => a - b);
+      // Half of the files are within it.
       within.value = round(costs[Math.floor((costs.length - 1) / 2)]);
       limited = target;
     }
     const limit = Number(within.value) || Infinity;
-    fitting = rows.filter((i) => (columns.high[i] ?? columns.x[i]) <= limit);
+    fitting = rows.filter((i) => most(i) <= limit);
     where = `${limit === Infinity ? "Whatever it costs" : `Within ${limit}${unit}`}, ${kind} on ${device}, `;
     if (!fitting.length) {
       const least = rows.reduce((a, b) => (cost(b) < cost(a) ? b : a));
