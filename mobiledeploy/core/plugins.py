@@ -52,7 +52,6 @@ EXTRA_OF = {
     "keras": "export",
     "tensorflow_model_optimization": "export",
     "h5py": "export",
-    "matplotlib": "plot",
     "pycocotools": "detection",
     "jinja2": "report",
     "vl_convert": "report",

@@ -14,6 +14,12 @@ from mobiledeploy.core import metric_columns
 from mobiledeploy.core.types import Result
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_CONFIG = {
+    "view": {"stroke": None},
+    "font": "system-ui, sans-serif",
+    # Beside each other two legends are wider than a phone.
+    "legend": {"layout": {"top": {"direction": "vertical", "offset": 4}}},
+}
 KINDS = {
     "measured": ("latency", "Measured latency (ms)", "Timed by a clock on the device."),
     "counted": (
@@ -47,6 +53,7 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
         "field": "x",
         "type": "quantitative",
         "title": x_title,
+        "axis": {"labelSeparation": 5},
         "scale": {"type": "log", "nice": False, "padding": 20},
     }
     y = {
@@ -120,7 +127,7 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
                 },
             },
         ],
-        "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
+        "config": _CONFIG,
     }
 
 
@@ -211,7 +218,7 @@ def history() -> dict[str, Any]:
                 },
             },
         ],
-        "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
+        "config": _CONFIG,
     }
 
 

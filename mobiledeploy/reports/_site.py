@@ -27,7 +27,8 @@ class LeaderRow:
     """A place of a leaderboard.
 
     `rank` is that of the leader where the images do not tell the two apart. `bar` is where the
-    value and its interval are, in percent of the width.
+    value and its interval are, in percent of the width. `costs` holds a figure and its interval for
+    each column of costs.
     """
 
     rank: int
@@ -38,7 +39,7 @@ class LeaderRow:
     interval: str
     bar: tuple[float, float, float] | None
     size: str
-    costs: tuple[str, ...]
+    costs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -196,17 +197,18 @@ def _bar(
     return low, middle, high
 
 
-def _cost(rows: Sequence[Result], target: tuple[str, str]) -> str:
-    """The newest figure of a file on a target, with its interval."""
+def _cost(rows: Sequence[Result], target: tuple[str, str]) -> tuple[str, str]:
+    """The newest figure of a file on a target, and its interval."""
     r = next((r for r in rows if (r.kind, r.device) == target), None)
-    if r is None:
-        return "–"
-    if r.instructions is not None:
-        return f"{r.instructions / 1e6:.4g} M instructions"
-    if r.latency_ns is None:
-        return "–"
-    low, high = r.latency_interval_ns or (r.latency_ns, r.latency_ns)
-    return f"{r.latency_ns / 1e6:.4g} ms ({low / 1e6:.4g} to {high / 1e6:.4g})"
+    if r is not None and r.instructions is not None:
+        return f"{r.instructions / 1e6:.4g} M instructions", ""
+    if r is None or r.latency_ns is None:
+        return "–", ""
+    value = f"{r.latency_ns / 1e6:.4g} ms"
+    if r.latency_interval_ns is None:
+        return value, ""
+    low, high = (ns / 1e6 for ns in r.latency_interval_ns)
+    return value, f"{low:.4g} to {high:.4g}"
 
 
 def _accepted(a: AcceptedDifference) -> AcceptedRow:

@@ -300,7 +300,8 @@ async function drawHistories(first) {
   const series = new Map();
   for (const i of rows) {
     const name = `${word("recipe", i)}.${word("format", i)}, ${word("kind", i)} on ${word("device", i)}, ${word("target", i)}`;
-    series.set(name, [...(series.get(name) ?? []), i]);
+    if (!series.has(name)) series.set(name, []);
+    series.get(name).push(i);
   }
   const several = [...series].filter(([, list]) => list.length > 1).sort((a, b) => b[1].length - a[1].length);
   document.getElementById("history").hidden = !several.length;
@@ -380,7 +381,7 @@ function table() {
     if (column.shared && first !== null && chosen.length > 1 && chosen.every((i) => column.of(i) === first)) same.push(first);
     else if (chosen.some((i) => column.of(i) !== null)) used.push(column);
   }
-  document.querySelector("#rows caption").textContent = "Newest first" + (same.length ? `. All of them: ${same.join("; ")}` : "");
+  document.querySelector("#rows caption span").textContent = "Newest first" + (same.length ? `. All of them: ${same.join("; ")}` : "");
   document.querySelector("#rows thead tr").replaceChildren(...used.map(({ head, name }) => {
     const heading = document.createElement("th");
     heading.scope = "col";
