@@ -37,6 +37,8 @@ def write(folder: Path, pages: Iterable[tuple[str, str]]) -> int:
     files of others stay.
     """
     check(folder)
+    # The current folder has no name, and a link none that can be replaced.
+    folder = folder.resolve()
     size, names = 0, []
     with artifacts.staging(folder) as aside:
         new = aside / "site"
@@ -48,7 +50,6 @@ def write(folder: Path, pages: Iterable[tuple[str, str]]) -> int:
             names.append(name)
             size += len(content)
         with records.writing(folder.parent):
-            new.chmod(0o755)
             records.write_atomic(new / _PLAIN, "")
             if not (folder / LIST).is_file():
                 _list(new, names)

@@ -117,22 +117,23 @@ def _site(folder: Path, where: Mapping[str, str], title: str, reporter: Reporter
     site_folder.check(folder)
     shelf = cast(SiteFile, REPORTS.load("html"))
     report_ = gather(where, title=title, detailed=True, reporter=reporter)
-    size = site_folder.write(folder, shelf.pages(report_, _accepted(report_)))
+    accepted = _accepted(report_, reporter)
+    size = site_folder.write(folder, shelf.pages(report_, accepted))
     return WrittenReport(str(folder), "site", size, len(report_.results))
 
 
-def _accepted(report_: Report) -> tuple[AcceptedDifference, ...]:
+def _accepted(report_: Report, reporter: Reporter) -> tuple[AcceptedDifference, ...]:
     path = Path(BASELINE)
     if not path.exists():
         return ()
     entries = baseline.read(path, "mobiledeploy check --update-baseline").accepted
+
+    def layers(before: Path, now: Path) -> Table:
+        return diff.diff(before, now, reporter=reporter).table(DIFF_LAYERS)
+
     with Store.open() as store:
         files = _files(store, {e.artifact_sha256 for e in entries} | store.artifacts().keys())
-        return tuple(differences(entries, report_.results, store, files, _layers))
-
-
-def _layers(before: Path, now: Path) -> Table:
-    return diff.diff(before, now).table(DIFF_LAYERS)
+        return tuple(differences(entries, report_.results, store, files, layers))
 
 
 def default(format: str) -> Path:  # noqa: A002 - the option's name

@@ -35,7 +35,8 @@ def test_a_new_site_is_there_as_a_whole(tmp_path: Path, exists: bool) -> None:
     assert folder.exists() == exists
     assert site_folder.write(folder, PAGES) == len("codeafront")
     assert content(folder) == dict(PAGES) | {".nojekyll": ""}
-    assert folder.stat().st_mode & 0o777 == 0o755
+    # A web server can read it.
+    assert folder.stat().st_mode & 0o055 == 0o055
     # The folder that it was made in is gone.
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -52,6 +53,19 @@ def test_a_site_is_brought_up_to_date(tmp_path: Path) -> None:
     newer = [("vega.js", "code"), ("models/b-2.html", "b"), ("index.html", "newer")]
     site_folder.write(folder, newer)
     assert content(folder) == dict(newer) | others
+
+
+def test_the_current_folder_and_a_link_are_places_too(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to("place")
+    monkeypatch.chdir(tmp_path / "place")
+    for _ in range(2):
+        site_folder.write(Path(), PAGES)
+        assert content(tmp_path / "place") == dict(PAGES) | {".nojekyll": ""}
+        monkeypatch.chdir(tmp_path / "place")
+    site_folder.write(tmp_path / "link", [("index.html", "newer")])
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "place") == {"index.html": "newer", ".nojekyll": ""}
 
 
 def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:

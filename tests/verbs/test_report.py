@@ -91,7 +91,8 @@ def test_a_site_has_the_difference_from_the_accepted_file(kept: list[Path], here
     report.report(site=folder)
     text = (folder / pages[1]).read_text()
     assert "Against the accepted files" in text and "The layers that changed most" in text
-    (difference,) = report._accepted(report.gather({}, title="t", detailed=False, reporter=SILENT))
+    gathered = report.gather({}, title="t", detailed=False, reporter=SILENT)
+    (difference,) = report._accepted(gathered, SILENT)
     assert (difference.artifact_sha256, difference.accepted_sha256) == (new.sha256, old.sha256)
     assert (difference.value, difference.accepted_value) == (now.top1, before.top1)
     assert difference.gain is not None and now.top1 is not None and before.top1 is not None

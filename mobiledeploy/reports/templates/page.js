@@ -18,6 +18,12 @@ for (const [name, select] of Object.entries(pick)) {
   words[name].forEach((w) => w && select.add(new Option(w, w)));
   select.addEventListener("change", () => { follow(); draw(); });
 }
+// A recipe has one colour and a format one shape in all plots, whatever else is in them.
+for (const spec of Object.values(fronts).flatMap((specs) => Object.values(specs))) {
+  const { color, shape } = spec.layer.at(-1).encoding;
+  color.scale.domain = [...words.recipe].sort();
+  shape.scale = { domain: [...words.format].sort() };
+}
 for (const form of ["filters", "budget"])
   document.getElementById(form).addEventListener("submit", (event) => event.preventDefault());
 let shown = ROWS, chosen = [];
