@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,11 +130,21 @@ def _accepted(report_: Report, reporter: Reporter) -> tuple[AcceptedDifference, 
     entries = baseline.read(path, "mobiledeploy check --update-baseline").accepted
 
     def layers(before: Path, now: Path) -> Table:
-        return diff.diff(before, now, reporter=reporter).table(DIFF_LAYERS)
+        difference = diff.diff(before, now, reporter=reporter)
+        changed = tuple(filter(_changed, difference.layers))
+        return dataclasses.replace(difference, layers=changed).table(DIFF_LAYERS)
 
     with Store.open() as store:
         files = _files(store, {e.artifact_sha256 for e in entries} | store.artifacts().keys())
         return tuple(differences(entries, report_.results, store, files, layers))
+
+
+def _changed(pair: diff.Pair) -> bool:
+    """Whether a layer is not the same in both files, as far as they can be compared."""
+    a, b = pair.a, pair.b
+    if a is None or b is None or pair.odd or a.type != b.type:
+        return True
+    return pair.sqnr_db is not None and not math.isnan(pair.sqnr_db)
 
 
 def default(format: str) -> Path:  # noqa: A002 - the option's name

@@ -194,6 +194,15 @@ def test_the_best_file_within_a_latency_comes_first(browser, tmp_path) -> None:
     assert "net_0 recipe_c.tflite is" in texts(browser, "#sentence")[0]
 
 
+def test_files_of_one_name_are_told_apart(browser, tmp_path) -> None:
+    rows = [dataclasses.replace(r, recipe="int8_ptq") for r in CHOICE.results]
+    opened(browser, dataclasses.replace(CHOICE, results=tuple(rows)), tmp_path)
+    assert "net_0 int8_ptq.tflite (bbbbbbbb) is the most" in texts(browser, "#sentence")[0]
+    assert "net_0 int8_ptq.tflite (aaaaaaaa)." in texts(browser, "#ties")[0]
+    notes = texts(browser, "#rows td.name small")
+    assert notes == [f"int8_ptq.tflite ({sha * 8})" for sha in "abc"]
+
+
 def test_a_page_without_accuracies_says_so(browser, tmp_path) -> None:
     unknown = {"top1": None, "value": None, "task": "", "metric": ""}
     rows = [result(n, **unknown) for n in range(3)]

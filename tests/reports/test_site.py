@@ -175,6 +175,9 @@ def test_the_page_of_a_model_has_what_is_its_own() -> None:
     assert "first/" not in text and f"{'x' * 21}…{'y' * 22}" in text
     other = "\n".join(Elements(pages[_site.page_of("net_b")]).texts)
     assert "b is the same" in other and "Against the accepted files" not in other
+    unchanged = dataclasses.replace(ACCEPTED, layers=Table(("layer",), ()))
+    text = dict(html.pages(REPORT, [unchanged]))[_site.page_of("net_a")]
+    assert "Every layer has the same type and weights" in text
     same = dataclasses.replace(ACCEPTED, accepted_sha256="a" * 64)
     text = dict(html.pages(REPORT, [same]))[_site.page_of("net_a")]
     assert "this is the accepted file" in text

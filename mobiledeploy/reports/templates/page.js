@@ -115,9 +115,17 @@ function tied(along) {
   });
 }
 
-function named(i) {
-  return `${word("model", i) || word("artifact", i)} ${word("recipe", i)}.${word("format", i)}`;
+// Two files of one name are told apart by the start of their sha256.
+const fileOf = (i) => `${word("recipe", i)}.${word("format", i)}`;
+const plainName = (i) => `${word("model", i) || word("artifact", i)} ${fileOf(i)}`;
+const filesNamed = new Map(), hashes = new Set();
+for (let i = 0; i < count; i++) {
+  if (hashes.has(columns.artifact[i])) continue;
+  hashes.add(columns.artifact[i]);
+  filesNamed.set(plainName(i), (filesNamed.get(plainName(i)) ?? 0) + 1);
 }
+const hash = (i) => (filesNamed.get(plainName(i)) > 1 ? ` (${word("artifact", i).slice(0, 8)})` : "");
+const named = (i) => plainName(i) + hash(i);
 
 // The 95 % interval of the value; null where none is known.
 const interval = (i) => intervals[columns.interval[i]];
@@ -279,7 +287,7 @@ function best(all) {
       columns.low[winner] !== null ? `95 % interval ${range([columns.low[winner], columns.high[winner]], unit)}; ${word("target", winner)}`
         : word("target", winner)));
   if (columns.size[winner] !== null)
-    cards.append(card("Size of the file", `${short(columns.size[winner], 3)} MB`, `${word("recipe", winner)}.${word("format", winner)}`));
+    cards.append(card("Size of the file", `${short(columns.size[winner], 3)} MB`, fileOf(winner) + hash(winner)));
   const same = new Map();
   for (const i of fitting)
     if (word("artifact", i) !== word("artifact", winner) && isTie(gain({ sha: word("artifact", i) }, { sha: word("artifact", winner) })))
@@ -305,7 +313,7 @@ async function drawHistories(first) {
   const rows = wanted(["kind", "device", "recipe"], false).filter((i) => columns.model[i] === code && columns.x[i] !== null);
   const series = new Map();
   for (const i of rows) {
-    const name = `${word("recipe", i)}.${word("format", i)}, ${word("kind", i)} on ${word("device", i)}, ${word("target", i)}`;
+    const name = `${fileOf(i)}, ${word("kind", i)} on ${word("device", i)}, ${word("target", i)}`;
     if (!series.has(name)) series.set(name, []);
     series.get(name).push(i);
   }
@@ -342,7 +350,7 @@ async function drawHistories(first) {
 
 // What all rows share stands above the table, what no row has is left out.
 const COLUMNS = [
-  { head: "file", of: (i) => word("model", i) || word("artifact", i), note: (i) => `${word("recipe", i)}.${word("format", i)}`, name: "name",
+  { head: "file", of: (i) => word("model", i) || word("artifact", i), note: (i) => fileOf(i) + hash(i), name: "name",
     href: (i) => pages[word("model", i)] },
   { head: () => sets[images.value]?.[0] ?? "metric", of: (i) => short(columns.value[i]), note: (i) => interval(i) && range(interval(i), "", 3), name: "n" },
   { head: "latency (ms)", of: (i) => (word("kind", i) === "counted" ? null : short(columns.x[i])),
