@@ -226,7 +226,6 @@ REACH_FILES = {
         "cli/main.py _first_line",
         "core/untrusted.py _allowed",
         "sources/saved_model.py _allowed",
-        "reports/html.py render",
         "steps/export_plan.py _key",
     ],
     "what the system makes: /proc, /sys, /dev/null": [
@@ -281,6 +280,7 @@ REACH_FILES = {
         "steps/training_process.py _decode",
         "steps/training_process.py _prepare",
     ],
+    "a new folder, complete when it gets its name": ["steps/site_folder.py write"],
     "a folder, to have it written to the disk": ["steps/export_files.py _commit"],
 }
 # Calls that open, write or rename a file by its name.
