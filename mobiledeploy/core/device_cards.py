@@ -187,6 +187,21 @@ def networks() -> dict[str, Workload]:
         raise InputError(f"{path} is damaged: {error!r}") from error
 
 
+def instructions() -> dict[tuple[str, Precision], dict[str, int]]:
+    """The instructions of networks by (emulated core, precision), from ``instructions.csv``."""
+    path = shipped("android_bench") / "devices" / "instructions.csv"
+    table: dict[tuple[str, Precision], dict[str, int]] = {}
+    rows = csv.DictReader(io.StringIO(inputs.text(path, inputs.TABLE), newline=""))
+    try:
+        for row in rows:
+            precision: Precision = "int8" if row["precision"] == "int8" else "float32"
+            counts = table.setdefault((row["core"], precision), {})
+            counts[row["network"]] = int(row["instructions"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error!r}") from error
+    return table
+
+
 def _check(card: DeviceCard, path: Path) -> None:
     def require(condition: bool, field: str, what: str) -> None:
         if not condition:

@@ -990,8 +990,8 @@ class Fit(Record):
     number of published or measured latencies that it was fitted to, for a runtime of `year` (None:
     not known) or `version` ("": not known). `borrowed` are the cards whose points determined its
     shape. `held_out` says how the interval was estimated: by leaving out points, whole families of
-    networks, or devices reduced to as few points. `rmspe` is the error on these, a fraction.
-    `sources` are the sources of the points.
+    networks, devices reduced to as few points, or all that a source published. `rmspe` is the error
+    on these, a fraction. `sources` are the sources of the points.
     """
 
     card: str
@@ -1001,7 +1001,7 @@ class Fit(Record):
     terms: Mapping[str, float]
     points: int
     borrowed: tuple[str, ...]
-    held_out: Literal["points", "families", "devices"]
+    held_out: Literal["points", "families", "devices", "publications"]
     rmspe: float
     sources: tuple[str, ...]
 
