@@ -64,7 +64,9 @@ CHOOSE = {
 # What is of a terminal or of a process alone.
 OF_THE_TERMINAL = {
     "bench": {"adb", "benchmark_model"},  # say it by MOBILEDEPLOY_ADB in the environment
+    "choose": {"all"},  # rows that are shown
     "check": {"github"},  # annotations on standard error
+    "devices": {"all"},  # rows that are shown
     "diff": {"most"},  # rows that are shown
     "results": {"csv"},  # printed; a record has rows
     "results regress": {"junit", "github", "on_inconclusive"},  # files and the exit code
@@ -72,6 +74,7 @@ OF_THE_TERMINAL = {
 SUBCOMMANDS = {
     "devices calibrate": "calibrate",
     "results compared": "results_compared",
+    "results evaluated": "results_evaluated",
     "results export": "results_export",
     "results import": "results_import",
     "results regress": "results_regress",

@@ -230,7 +230,7 @@ REACH_FILES = {
         "devices/host.py _text",
         "runners/python.py _peak_rss_bytes",
         "verbs/doctor.py _free_memory",
-        "steps/golden.py isa",
+        "steps/instruction_sets.py here",
     ],
     "a lock, or the name of whoever takes one": [
         "core/artifacts.py abandoned_folders",
@@ -244,6 +244,8 @@ REACH_FILES = {
         "store/database.py open",
     ],
     "a folder of this process, or of its runner or child": [
+        "core/pixels.py get",
+        "core/pixels.py put",
         "devices/_child.py pull",
         "devices/emulator.py _furnish",
         "frameworks/loading.py _copy_file",

@@ -32,15 +32,6 @@ FEWEST_POINTS = 8
 FEWEST_NETWORKS = 6
 """The smallest number of different networks, including those of similar devices."""
 
-BEYOND = 1.25
-"""Networks so many times beyond the points have a wider interval."""
-
-FARTHEST = 4.0
-"""And nothing is known of networks so many times beyond them."""
-
-WIDEST = 1.0
-"""Half of an interval over its estimate: wider ones are no answer."""
-
 ROUNDS = 10
 # Of terms that are all zero.
 TINY = 1e-12
@@ -95,7 +86,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Nanoseconds for one unit of each term, and the least and most of each among the points.
+    """Nanoseconds for one unit of each term, and the amounts of each between which it holds.
 
     `families` are those of the networks that it was fitted to.
     """
@@ -108,12 +99,12 @@ class LatencyModel:
         """The latency that the model predicts, inside or outside its limits."""
         return float(sum(ns * getattr(workload, name) for name, ns in self.terms.items()))
 
-    def beyond(self, workload: Workload, factor: float = BEYOND) -> tuple[str, ...]:
-        """The amounts of `workload` that are more than `factor` beyond the limits, by name."""
+    def beyond(self, workload: Workload) -> tuple[str, ...]:
+        """The amounts of `workload` that lie outside the limits, by name."""
         return tuple(
             name
             for name, (low, high) in self.limits.items()
-            if not low / factor <= getattr(workload, name) <= high * factor
+            if not low <= getattr(workload, name) <= high
         )
 
 
@@ -121,7 +112,7 @@ class LatencyModel:
 class HeldOut:
     """A sample, and its prediction by a model that was fitted without it.
 
-    `in_range` is False if the sample is beyond that model's points.
+    `in_range` is False if that model would have refused to answer.
     """
 
     sample: Sample
@@ -202,23 +193,6 @@ def leave_device_out(like: Sequence[Sequence[Sample]], points: int) -> tuple[Hel
     return tuple(results)
 
 
-def leave_families_out(
-    own: Sequence[Sample], like: Sequence[Sequence[Sample]]
-) -> tuple[HeldOut, ...]:
-    """Predicts each of `own` from those of other families and from `like`, which stay whole."""
-    results = []
-    for sample in own:
-        rest = [one for one in own if one.workload.family != sample.workload.family]
-        if rest:
-            results.append(_held_out(sample, fit(rest, like)))
-    return tuple(results)
-
-
-def half_width(latency_ns: float, interval_ns: tuple[float, float]) -> float:
-    """Half of the interval of a latency, relative to the latency."""
-    return (interval_ns[1] - interval_ns[0]) / 2 / latency_ns
-
-
 def rmspe(results: Sequence[HeldOut]) -> float:
     """Root of the mean squared relative error, a fraction."""
     return math.sqrt(sum(one.error**2 for one in results) / len(results))
@@ -277,11 +251,18 @@ def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> LatencyM
     return LatencyModel(
         terms={name: float(ns) for name, ns in zip(names, own, strict=True)},
         limits={
-            name: (
-                float(min(getattr(s.workload, name) for s in samples)),
-                float(max(getattr(s.workload, name) for s in samples)),
-            )
+            name: _limits([getattr(s.workload, name) for s in samples])
             for name in ("mult_adds", *names)
         },
         families=frozenset(sample.workload.family for sample in samples),
     )
+
+
+def _limits(amounts: Sequence[int]) -> tuple[float, float]:
+    """Limits beyond the ends, found by leaving an end out, at most a factor of two."""
+    distinct = sorted(set(amounts))
+    if len(distinct) < 2:
+        return distinct[0] / 2, distinct[0] * 2
+    below = distinct[0] / distinct[1] if distinct[0] else 1.0
+    above = distinct[-1] / distinct[-2] if distinct[-2] else 1.0
+    return distinct[0] * max(0.5, below), distinct[-1] * min(2.0, above)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,18 +16,8 @@ if TYPE_CHECKING:
 INCONCLUSIVE = 3
 # So many reasons why networks could not be judged are printed; --json has all.
 MOST_REASONS = 4
-
-
-class NamesOption(_settings.CommaList[tuple[str, ...]]):
-    """Comma-separated names."""
-
-    name = "names"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """'a,b' -> ('a', 'b'), each once."""
-        return tuple(dict.fromkeys(p.strip() for p in str(value).split(",") if p.strip()))
+# And so many rows; --all prints all.
+MOST_ROWS = 15
 
 
 @click.command(
@@ -49,11 +39,10 @@ class NamesOption(_settings.CommaList[tuple[str, ...]]):
     type=_frame.Amount(),
     help="The largest memory of weights and activations, without the runtime, such as 20MB.",
 )
-@_settings.option("--arch", type=NamesOption(), default="", help="Comma-separated cards.")
+@_settings.option("--arch", type=_frame.Names(), help="Comma-separated cards.")
 @_settings.option(
     "--recipe",
-    type=NamesOption(),
-    default="",
+    type=_frame.Names(),
     help="Comma-separated recipes; default: those of export.",
 )
 @_settings.option("--format", default="tflite", show_default=True, help="tflite or onnx.")
@@ -64,6 +53,7 @@ class NamesOption(_settings.CommaList[tuple[str, ...]]):
 )
 @_settings.option("--runtime", help="Runtime of the latency, as for bench.")
 @_settings.option("--delegate", help="Delegate of the latency, as for bench.")
+@_settings.option("--all", is_flag=True, help="Print all candidates that may be the best.")
 @_frame.common
 def command(
     device: str,
@@ -71,12 +61,13 @@ def command(
     min_top1: float | None,
     max_size: int | None,
     max_memory: int | None,
-    arch: tuple[str, ...],
-    recipe: tuple[str, ...],
+    arch: tuple[str, ...] | None,
+    recipe: tuple[str, ...] | None,
     format: str,  # noqa: A002
     threads: int | None,
     runtime: str | None,
     delegate: str | None,
+    all: bool,  # noqa: A002 - the option's name
     json: bool,
     quiet: bool,
     verbose: int,
@@ -96,47 +87,85 @@ def command(
             min_top1=min_top1,
             max_size=max_size,
             max_memory=max_memory,
-            arch=arch,
-            recipe=recipe,
+            arch=arch or (),
+            recipe=recipe or (),
             format=format,
             threads=threads,
             runtime=runtime,
             delegate=delegate,
             reporter=terminal,
         )
-    _frame.emit_json(result) if json else _show(result)
+    _frame.emit_json(result) if json else _show(result, None if all else MOST_ROWS)
     if not result.has_answer:
         click.get_current_context().exit(INCONCLUSIVE)
 
 
-def _show(result: verb.ChoiceResult) -> None:
+def _show(result: verb.ChoiceResult, most: int | None) -> None:
     groups = [group for group in result.groups if group.candidates]
-    for table, group in zip(result.tables(), groups, strict=True):
-        _frame.table(table.headers, table.rows, table.title)
-        _show_group(group)
+    for group in groups:
+        click.echo(_answer(group, result.device))
+    if not groups:
+        click.echo("No candidate is known.")
+    for table, group in zip(result.tables(most), groups, strict=True):
+        if table.rows:
+            click.echo()
+            _frame.table(table.headers, table.rows, table.title, table.optional)
+            more = len(group.shown()) - len(table.rows)
+            if more:
+                click.echo(f"and {more} more that may be the best, or are cheaper: --all")
+            _show_notes(group)
+    if result.left_out:
         click.echo()
     for one in result.left_out[:MOST_REASONS]:
-        click.echo(units.one_line(f"left out: {one.count} of {one.what}: {one.why}"))
+        click.echo(units.one_line(f"left out: {one.what} ({one.count}): {one.why}"))
     if len(result.left_out) > MOST_REASONS:
         click.echo(f"and {len(result.left_out) - MOST_REASONS} more reasons; --json has all")
 
 
-def _show_group(group: verb.ChoiceGroup) -> None:
+def _answer(group: verb.ChoiceGroup, device: str) -> str:
+    """The answer of a group in a sentence."""
+    if group.best is not None:
+        one = group.candidates[group.best].candidate
+        accuracy = units.percent(one.accuracy.value)
+        about = " as float" if one.loss_unknown else ""
+        figures = [f"{accuracy} top-1{about} ({group.judged_on})"]
+        if one.latency_ns is not None:
+            figures.append(
+                f"{one.latency_ns.kind} {units.duration(one.latency_ns.value)} on {device} "
+                f"({units.duration(one.latency_ns.low)} to {units.duration(one.latency_ns.high)})"
+            )
+        if one.size_bytes is not None:
+            figures.append(units.size(round(one.size_bytes.value)))
+        return units.one_line(f"Take {one.model} as {one.recipe}: {', '.join(figures)}.")
     if group.nearest:
         nearest = group.candidates[group.nearest[0]]
-        click.echo(
-            "no candidate is within the budget; the nearest is "
-            f"{nearest.candidate.model} {nearest.candidate.recipe}, over it by "
-            f"{units.percent(nearest.over)}"
+        one = nearest.candidate
+        return units.one_line(
+            f"No candidate judged on {group.judged_on} is within the budget; the nearest, "
+            f"{one.model} as {one.recipe}, is over it by {units.percent(nearest.over)}."
         )
-    elif group.best is None and group.possible:
-        click.echo("no candidate is within the budget with its whole intervals")
-    elif group.best is None:
-        click.echo("no candidate has the figures that the budget is about")
-    else:
+    if group.possible:
+        return units.one_line(
+            f"No candidate judged on {group.judged_on} is surely within the budget; some may be."
+        )
+    return units.one_line(
+        f"No candidate judged on {group.judged_on} has the figures that the budget is about."
+    )
+
+
+def _show_notes(group: verb.ChoiceGroup) -> None:
+    shown = [one.candidate for one in group.candidates if one.contender]
+    if any(one.loss_unknown for one in shown):
+        click.echo("≤: of the float network; what the integers lose is not known")
+    latencies = [one.latency_ns for one in shown]
+    for about in dict.fromkeys(x.about for x in latencies if x and x.kind == "estimated"):
+        click.echo(f"~: estimated from {about}")
+    if group.best is not None:
         click.echo(f"Next: `{group.candidates[group.best].candidate.command}`")
-    shown = [one.candidate.latency_ns for one in group.candidates if one.contender]
-    for about in dict.fromkeys(x.about for x in shown if x and x.kind == "estimated"):
-        click.echo(f"estimated from {about}")
     for one in group.measurements:
-        click.echo(f"measure the {one.what} of {one.model} {one.recipe}: {one.why}; {one.command}")
+        click.echo(
+            units.one_line(
+                f"To decide, measure the {one.what} of {one.model} as {one.recipe}: {one.why}:"
+            )
+        )
+        click.echo(f"  {one.command}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.pixels import PixelCache
 from mobiledeploy.core.ports import Array, Pixels, Samples
 from mobiledeploy.core.samples import AbsentArray
 from mobiledeploy.core.types import Layout, ModelInput, Preprocessing, Tensor
@@ -51,7 +52,7 @@ def validate(preprocessing: Preprocessing) -> None:
 def prepare(
     image: Pixels, preprocessing: Preprocessing, resolution: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """An image as the model's input in real numbers.
+    """An image as the model's input in real numbers: `resized`, then `real_values`.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -60,6 +61,21 @@ def prepare(
 
     Returns:
         float32 [height, width, 3], or [height, width, 1] for channels `gray`.
+
+    Raises:
+        InputError: `image` is not uint8 [H, W, 3].
+        UsageError: see `validate`.
+    """
+    return real_values(resized(image, preprocessing, resolution), preprocessing)
+
+
+def resized(
+    image: Pixels, preprocessing: Preprocessing, resolution: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The pixels that a model sees: cropped, resized, with its channels.
+
+    Returns:
+        uint8 [height, width, 3], or [height, width] for channels `gray`.
 
     The crop is that of `crop_margins`. Resizing is Pillow's, which widens its filter for smaller
     sizes (no aliasing) and rounds to whole pixel values; an image that has the resolution already
@@ -85,6 +101,15 @@ def prepare(
         pixels = np.asarray(region.resize(size, _FILTERS[preprocessing.resize]))
     if preprocessing.channels == "bgr":
         pixels = pixels[..., ::-1]
+    return pixels
+
+
+def real_values(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """`resized` pixels as real numbers, float32 [height, width, channels].
+
+    UsageError as of `validate`: the pixels may be of a cache.
+    """
+    validate(preprocessing)
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
     if preprocessing.channels == "gray":
         gray: NDArray[np.float32] = np.take(tables[0], pixels)[..., np.newaxis]
@@ -104,12 +129,16 @@ def crop_margins(size: tuple[int, int], crop: float) -> tuple[int, int]:
 
 
 def sample_inputs(
-    samples: Samples, index: int, signature: Sequence[ModelInput]
+    samples: Samples,
+    index: int,
+    signature: Sequence[ModelInput],
+    cache: PixelCache | None = None,
 ) -> list[NDArray[np.float32]]:
     """The inputs of a model for one sample, in real numbers, each of the shape of its signature.
 
     The only image of a model is the sample's image, whatever its name; another input is the array
     of its name. If a model's only input is a tensor and no array has its name, it is `images`.
+    Pixels are taken from the `cache`, or kept there.
 
     Raises:
         BrokenImage: an image cannot be read.
@@ -120,9 +149,14 @@ def sample_inputs(
     for end in signature:
         if end.kind == "image":
             assert end.preprocessing is not None
-            pixels = samples.image(index) if images == 1 else samples.array(index, end)
-            height, width = end.shape[:2]
-            inputs.append(prepare(pixels, end.preprocessing, (height, width)))
+            pixels = cache.get(index, end) if cache else None
+            if pixels is None:
+                image = samples.image(index) if images == 1 else samples.array(index, end)
+                height, width = end.shape[:2]
+                pixels = resized(image, end.preprocessing, (height, width))
+                if cache:
+                    cache.put(index, end, pixels)
+            inputs.append(real_values(pixels, end.preprocessing))
             continue
         values = sample_array(samples, index, end, len(signature))
         if values.shape != end.shape:
@@ -156,6 +190,49 @@ def extent(preprocessing: Preprocessing) -> tuple[float, float]:
     if preprocessing.channels == "gray":
         tables = tables[:1]
     return float(tables.min()), float(tables.max())
+
+
+def scaling(preprocessing: Preprocessing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(factors, offsets), [C] each: pixel p of a channel becomes ``factor * p + offset``."""
+    channels = 1 if preprocessing.channels == "gray" else 3
+    low, high = preprocessing.input_range
+    mean, std = (np.array(x[:channels]) for x in (preprocessing.mean, preprocessing.std))
+    return (high - low) / 255 / std, (low - mean) / std
+
+
+def on_codes(preprocessing: Preprocessing) -> Preprocessing | None:
+    """The preprocessing by which pixel p of every channel has the int8 code p - 128, exactly.
+
+    It is ``(p - mean) / std`` of pixels 0..255, with a whole `mean` and one `std` for all channels:
+    the `mean` is the pixel nearest to the value 0 (the lower one of two), and `std` keeps the unit
+    (of several channels the average). A range of -1,1 gives mean 127 and std 127.5.
+
+    Returns:
+        None if each pixel of `preprocessing` has a code of its own already.
+    """
+    factors, offsets = scaling(preprocessing)
+    zeros = -offsets / factors
+    nearest = min(max(math.ceil(float(zeros.mean()) - 0.5 - _ABOUT_HALF), 0), 255)
+    if np.allclose(factors, factors[0], rtol=1e-6) and np.allclose(zeros, nearest, atol=0.01):
+        return None
+    std = float(np.mean(1 / factors))
+    return replace(
+        preprocessing, input_range=(0.0, 255.0), mean=(float(nearest),) * 3, std=(std,) * 3
+    )
+
+
+def between(
+    one: Preprocessing, other: Preprocessing
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(ratio, change), [C] each: what `one` gives is ``ratio * y + change`` of `other`'s y."""
+    (factors, offsets), (other_factors, other_offsets) = scaling(one), scaling(other)
+    ratio = factors / other_factors
+    return ratio, offsets - ratio * other_offsets
+
+
+def alike(one: Preprocessing, other: Preprocessing) -> bool:
+    """Whether two files of one model may state these: they are equal, or one is `on_codes`."""
+    return one == other or on_codes(one) == other or on_codes(other) == one
 
 
 @functools.lru_cache(maxsize=8)

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.analysis import choice
-from mobiledeploy.core import artifacts, cards, metric_columns, runs, units
-from mobiledeploy.core.device_cards import Precision
+from mobiledeploy.core import artifacts, cards, device_cards, metric_columns, runs, units
+from mobiledeploy.core.device_cards import DeviceCard, Precision
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RECIPE_ALIASES, RECIPES
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, Measured, Recipe, Result, Run
-from mobiledeploy.steps import bench_figures, card_specs, network_counts, published
-from mobiledeploy.steps.estimate import CALIBRATE, ON_CPU, Estimator, OutOfRange
+from mobiledeploy.steps import bench_figures, card_specs, estimate, network_counts, published
+from mobiledeploy.steps.estimate import FittedSeries, OutOfRange, SeriesFit
 from mobiledeploy.steps.network_counts import NetworkCounts
 from mobiledeploy.steps.published import Published
 from mobiledeploy.store import database as store
@@ -129,7 +129,9 @@ class Candidates:
         self._reporter = reporter
         self._left_out: Counter[tuple[str, str]] = Counter()
         plugin = device.partition(":")[0]
-        self._estimator: Estimator | None = None
+        self._card: DeviceCard | None = None
+        self._series: dict[Precision, SeriesFit | DeployError] = {}
+        self._fitted: dict[tuple[Precision, bool], FittedSeries] = {}
         if plugin in DEVICES.names():
             if DEVICES.load(plugin).KIND != "measured":
                 raise UsageError(
@@ -139,13 +141,11 @@ class Candidates:
             self.device, self.title = device, device
             self.threads = wanted.threads or 1
         else:
+            card = device_cards.matching(device) or device_cards.load(device)
+            self._card = card
+            self.device, self.title = card.name, card.title
             # The usual threads are those of most points.
-            threads = wanted.threads or _threads(Estimator(device), wanted)
-            self._estimator = Estimator(
-                device, threads=threads, runtime=wanted.runtime, delegate=wanted.delegate
-            )
-            self.device, self.title = self._estimator.card.name, self._estimator.card.title
-            self.threads = threads
+            self.threads = wanted.threads or _threads(card, wanted)
         available = cards.names()
         for arch in wanted.archs:
             if arch not in available:
@@ -278,8 +278,9 @@ class Candidates:
         )
 
     def _estimate(self, name: str, counts: NetworkCounts, recipe: Recipe) -> ChoiceFigure | None:
-        if self._estimator is None:
-            self._left_out[name, f"{self.device} has no card; only its own timings count"] += 1
+        if self._card is None:
+            why = f"{self.device} has no card to estimate from; only timed files have a latency"
+            self._left_out["networks without a file", why] += 1
             return None
         precision = _precision(recipe)
         if precision is None:
@@ -287,17 +288,41 @@ class Candidates:
             self._left_out[recipe.name, why] += 1
             return None
         try:
-            one = self._estimator.latency(counts.workload, precision, self._wanted.format, name)
+            series = self._of_series(precision, counts.family)
+            latency_ns, interval_ns = series.latency(counts.workload, name)
         except OutOfRange:
-            why = f"they are beyond the points of {self.device}; {CALIBRATE}"
+            why = f"they are beyond the points of {self.device}; {estimate.CALIBRATE}"
             self._left_out[f"{precision} networks", why] += 1
             return None
         except DeployError as error:
-            self._left_out[f"{precision} networks", error.message.replace(name, "a network")] += 1
+            self._left_out[f"{precision} networks", error.message] += 1
             return None
-        return ChoiceFigure(
-            one.latency_ns, *one.interval_ns, "estimated", f"card {self.device}, {one.choice.what}"
-        )
+        about = f"card {self.device}, {series.choice.what}"
+        return ChoiceFigure(latency_ns, *interval_ns, "estimated", about)
+
+    def _of_series(self, precision: Precision, family: str) -> FittedSeries:
+        """The card's model for a family; a refusal is remembered as well."""
+        assert self._card is not None
+        if precision not in self._series:
+            try:
+                self._series[precision] = estimate.choose(
+                    self._card,
+                    precision,
+                    self._wanted.format,
+                    runtime=self._wanted.runtime,
+                    threads=self.threads,
+                    delegate=self._wanted.delegate,
+                )
+            except DeployError as error:
+                self._series[precision] = error
+        series = self._series[precision]
+        if isinstance(series, DeployError):
+            raise series
+        # The errors depend on the family by this alone.
+        key = precision, any(sample.workload.family == family for sample in series.own)
+        if key not in self._fitted:
+            self._fitted[key] = estimate.fitted(series, family)
+        return self._fitted[key]
 
     # Files of this folder's store.
 
@@ -370,11 +395,11 @@ class Candidates:
         here = [r for r in rows if r.id in measured_here] or [
             r for r in rows if r.kind == "estimated" and r.device == self.device and self._fits(r)
         ]
-        if not here and path and self._estimator is not None:
+        if not here and path and self._card is not None:
             with suppress(DeployError):
                 bench_figures.estimate_figures(
                     [Path(path)],
-                    self._estimator.card,
+                    self._card,
                     threads=self.threads,
                     runtime=self._wanted.runtime,
                     delegate=self._wanted.delegate,
@@ -403,7 +428,7 @@ class Candidates:
         )
 
     def _fits(self, r: Result) -> bool:
-        delegates = (self._wanted.delegate,) if self._wanted.delegate else ON_CPU
+        delegates = (self._wanted.delegate,) if self._wanted.delegate else estimate.ON_CPU
         return (
             r.threads == self.threads
             and self._wanted.runtime in (None, r.runtime)
@@ -416,11 +441,11 @@ class Candidates:
             return False
         if r.device == self.device:
             return True
-        if self._estimator is None or r.id is None or not r.device.startswith("adb"):
+        if self._card is None or r.id is None or not r.device.startswith("adb"):
             return False
         figure = database.measurement_by_id(r.id)
         assert isinstance(figure, Measured)
-        return figure.facts_before.get("model") in self._estimator.card.models
+        return figure.facts_before.get("model") in self._card.models
 
     def _memory(self, artifact: Artifact) -> ChoiceFigure | None:
         counts = self._counts.get(artifact.spec.name)
@@ -444,11 +469,11 @@ class Candidates:
         return not self._wanted.archs or card in self._wanted.archs
 
 
-def _threads(estimator: Estimator, wanted: CandidateFilter) -> int:
+def _threads(card: DeviceCard, wanted: CandidateFilter) -> int:
     """The threads of the most points of a card that fit; the fewest of equals."""
     points: Counter[int] = Counter()
-    for series in estimator.card.series:
-        delegates = (wanted.delegate,) if wanted.delegate else ON_CPU
+    for series in card.series:
+        delegates = (wanted.delegate,) if wanted.delegate else estimate.ON_CPU
         if series.delegate in delegates and wanted.runtime in (None, series.runtime):
             points[series.threads] += len(series.points)
     return min(points, key=lambda threads: (-points[threads], threads), default=1)

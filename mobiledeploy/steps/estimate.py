@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,21 +12,17 @@ from mobiledeploy.analysis import latency_model as model
 from mobiledeploy.analysis.latency_model import HeldOut, LatencyModel, Sample
 from mobiledeploy.core import artifacts, device_cards, inputs
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
-from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Estimated, FileFacts, Fit, NamedWarning, Target
-from mobiledeploy.steps import network_counts, runtimes
+from mobiledeploy.steps import runtimes
 
-Left = Literal["points", "families", "devices", "publications"]
+Left = Literal["points", "families", "devices"]
 # The default delegates of an estimate, which compute on the CPU.
 ON_CPU = ("none", "xnnpack")
 # Fewer errors of a device say little about their spread.
 FEWEST_ERRORS = 5
-# The first year of TFLite whose default is XNNPACK.
-XNNPACK_SINCE = 2021
-# Stands for a core whose instructions are not in the table.
-USUAL_CORE = "cortex-a72"
 CALIBRATE = "measure a dozen models on one and `mobiledeploy devices calibrate`"
 
 _WORDS = {
@@ -44,17 +37,13 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class SeriesFit:
-    """A card's series, the samples that it borrows from similar devices, and their cards.
-
-    `shared` says that they are of other runtimes' versions, years or threads, or counts: a prior.
-    """
+    """A card's series, the samples that it borrows from similar devices, and their cards."""
 
     card: DeviceCard
     series: Series
     own: tuple[Sample, ...]
     like: tuple[tuple[Sample, ...], ...]
     lenders: tuple[str, ...]
-    shared: bool = False
 
     @property
     def enough(self) -> bool:
@@ -98,7 +87,7 @@ def estimate(
         DeviceError: it has too few points for a model, and no similar device lends its shape.
         InputError: a file beyond the card's range, or of another precision than its points.
     """
-    estimator = Estimator(device, runtime=runtime, threads=threads, delegate=delegate)
+    card = device_cards.matching(device) or device_cards.load(device)
     by_path = {path: artifacts.load(path) for path in paths}
     estimates: list[Estimated] = []
     for path, artifact in by_path.items():
@@ -110,7 +99,10 @@ def estimate(
                 "its latency can only be measured",
             )
         precision, work = read(path, artifact.spec.card or artifact.spec.name)
-        estimates.append(_estimated(path, artifact, precision, work, estimator, reporter))
+        choice = choose(
+            card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
+        )
+        estimates.append(_estimated(path, artifact, work, choice, reporter))
     reporter.progress("estimating", len(by_path), len(by_path))
     return tuple(estimates)
 
@@ -136,16 +128,11 @@ def choose(
     runtime: str | None = None,
     threads: int | None = None,
     delegate: str | None = None,
-    of: Sequence[SeriesFit] = (),
 ) -> SeriesFit:
-    """The series of `card` that fits a file best; the errors are those of `estimate`.
-
-    `of` are the card's `choices`, which are made if they are not given.
-    """
-    of = of or choices(card)
+    """The series of `card` that fits a file best; the errors are those of `estimate`."""
     fits = [
         choice
-        for choice in of
+        for choice in choices(card)
         if choice.series.precision == precision
         and runtime in (None, choice.series.runtime)
         and threads in (None, choice.series.threads)
@@ -155,7 +142,7 @@ def choose(
         request = [precision, runtime, threads and f"{threads} threads", delegate]
         raise UsageError(
             f"{card.name} has no points of {', '.join(str(one) for one in request if one)}",
-            f"it has {'; '.join(choice.what for choice in of)}",
+            f"it has {'; '.join(choice.what for choice in choices(card))}",
         )
     near = runtimes.published_as(format_)
     best = max(
@@ -179,13 +166,9 @@ def choose(
     return best
 
 
-def choices(card: DeviceCard, cards: Sequence[DeviceCard] = ()) -> tuple[SeriesFit, ...]:
-    """Each series of a card, with what it borrows where it has few points.
-
-    Points of the same kind on other devices come first; without enough of them, the prior of the
-    engine (`_shared`). `cards` are all cards, which are read if they are not given.
-    """
-    others = [other for other in cards or device_cards.all_() if other.name != card.name]
+def choices(card: DeviceCard) -> tuple[SeriesFit, ...]:
+    """Each series of a card, with points of the same runtime on other devices to borrow."""
+    others = [other for other in device_cards.all_() if other.name != card.name]
     return tuple(_choice(card, series, others) for series in card.series)
 
 
@@ -216,111 +199,23 @@ def held_out(choice: SeriesFit, family: str) -> tuple[tuple[HeldOut, ...], Left]
 
 def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> SeriesFit:
     own = samples(card, series)
-    if len(own) >= model.FEWEST_POINTS:
-        return SeriesFit(card, series, own, (), ())
-    like = [
-        (other.name, samples(other, one))
-        for other in others
-        for one in other.series
-        if _kind(one) == _kind(series)
-    ]
-    choice = _with(SeriesFit(card, series, own, (), ()), like, shared=False)
-    return choice if choice.enough else with_prior(choice, others)
-
-
-def with_prior(choice: SeriesFit, others: Sequence[DeviceCard]) -> SeriesFit:
-    """The series with the shape that its engine has elsewhere; itself if nobody knows that shape.
-
-    The prior is fitted to all series of the same engine and precision on other cards, each with a
-    speed of its own, and to the instructions that emulated cores counted.
-    """
-    engine = _engine(choice.series)
-    if engine is None:
-        return choice
-    like = [
-        (other.name, samples(other, one))
-        for other in others
-        for one in other.series
-        if (_engine(one), one.precision) == (engine, choice.series.precision)
-    ]
-    like += _counted(choice)
-    return _with(choice, like, shared=True)
-
-
-def _with(
-    choice: SeriesFit, like: Sequence[tuple[str, tuple[Sample, ...]]], *, shared: bool
-) -> SeriesFit:
-    names = dict.fromkeys(name for name, _ in like)
+    like = (
+        []
+        if len(own) >= model.FEWEST_POINTS
+        else [
+            (other.name, samples(other, one))
+            for other in others
+            for one in other.series
+            if _kind(one) == _kind(series)
+        ]
+    )
     return SeriesFit(
-        choice.card,
-        choice.series,
-        choice.own,
+        card,
+        series,
+        own,
         tuple(group for _, group in like),
-        tuple(names),
-        shared and bool(like),
+        tuple(dict.fromkeys(name for name, _ in like)),
     )
-
-
-def _engine(series: Series) -> str | None:
-    """The engine whose shape a series shares; None for one that shares its shape with no other.
-
-    TFLite computes by XNNPACK since 2021, unless the series says otherwise.
-    """
-    if series.delegate not in ON_CPU or series.runtime not in ("tflite", "xnnpack", "litert"):
-        return None
-    by_xnnpack = series.runtime != "tflite" or series.delegate == "xnnpack"
-    return "xnnpack" if by_xnnpack or (series.year or 0) >= XNNPACK_SINCE else "tflite"
-
-
-def _counted(choice: SeriesFit) -> list[tuple[str, tuple[Sample, ...]]]:
-    """Instructions on the emulated core of the card as samples: their unit is another speed."""
-    table = device_cards.instructions()
-    candidates = (*choice.card.emulate, USUAL_CORE)
-    cores = [core for core in candidates if (core, choice.series.precision) in table]
-    if not cores:
-        return []
-    workloads = {name: one.workload for name, one in network_counts.load().items()}
-    counts = table[cores[0], choice.series.precision]
-    group = tuple(
-        Sample(name, workloads[name], count) for name, count in counts.items() if name in workloads
-    )
-    return [(f"emulated {cores[0]}", group)]
-
-
-def prior_errors(cards: Sequence[DeviceCard], engine: str) -> tuple[tuple[HeldOut, ...], ...]:
-    """How wrong the shared prior is, by series: for a network of another family than the points.
-
-    The errors are those of series of `engine`, or of all engines if it has fewer than
-    `FEWEST_ERRORS` such series.
-
-    Of each series with points of several families, each point is predicted from those of other
-    families. The prior is then fitted without this card, and without all that its source published.
-    """
-    results: dict[str, list[tuple[HeldOut, ...]]] = {}
-    for card in cards:
-        for series in card.series:
-            own, by = samples(card, series), _engine(series)
-            if by is None or len({s.workload.family for s in own}) < 2:
-                continue
-            titles = {card.sources[point.source].title for point in series.points}
-            others = [_without_sources(other, titles) for other in cards if other.name != card.name]
-            prior = with_prior(SeriesFit(card, series, own, (), ()), others)
-            if len({s.network for group in prior.like for s in group}) >= model.FEWEST_NETWORKS:
-                errors = model.leave_families_out(own, prior.like)
-                results.setdefault(by, []).append(errors)
-    of_engine = results.get(engine, [])
-    every = [errors for group in results.values() for errors in group]
-    return tuple(of_engine if len(of_engine) >= FEWEST_ERRORS else every)
-
-
-def _without_sources(card: DeviceCard, titles: Collection[str]) -> DeviceCard:
-    """The card without the points that sources of these titles published."""
-    series = []
-    for one in card.series:
-        points = tuple(p for p in one.points if card.sources[p.source].title not in titles)
-        if points:
-            series.append(dataclasses.replace(one, points=points))
-    return dataclasses.replace(card, series=tuple(series))
 
 
 def _kind(series: Series) -> tuple[object, ...]:
@@ -336,13 +231,11 @@ def _in_range(errors: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
 
 def _of_many_families() -> list[SeriesFit]:
     """The series of all cards with enough families of networks to leave one out."""
-    cards = device_cards.all_()
     return [
         choice
-        for card in cards
-        for choice in choices(card, cards)
+        for card in device_cards.all_()
+        for choice in choices(card)
         if choice.enough
-        and not choice.shared
         and len({sample.workload.family for sample in choice.own}) >= model.WIDE_FAMILIES
     ]
 
@@ -355,172 +248,48 @@ def _pools() -> list[tuple[tuple[Sample, ...], ...]]:
     return [tuple(pool) for pool in pools.values()]
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A series with what it borrows, its model, and errors of as many independent points."""
-
-    choice: SeriesFit
-    model: LatencyModel
-    errors: tuple[HeldOut, ...]
-    held_out: Left
-    count: int
-
-
 class OutOfRange(InputError):
     """A network beyond the range of the card's points."""
 
 
 @dataclass(frozen=True)
-class LatencyEstimate:
-    """The latency of a network on a device, its 95 % interval, and where both come from."""
+class FittedSeries:
+    """The model of a series, and its errors on held-out points for some family of networks."""
 
-    latency_ns: float
-    interval_ns: tuple[float, float]
     choice: SeriesFit
     model: LatencyModel
     errors: tuple[HeldOut, ...]
     held_out: Left
 
-
-class TooWide(OutOfRange):
-    """The interval of the latency is too wide for an answer."""
-
-
-class Estimator:
-    """Estimates latencies on the device of a card; series are fitted once.
-
-    Args:
-        device: a card's name, or the beginning of several; UsageError if there is none.
-        runtime: as of `estimate`, and so are `threads` and `delegate`.
-        cards: all cards, for those of the user and ours.
-    """
-
-    def __init__(
-        self,
-        device: str,
-        *,
-        runtime: str | None = None,
-        threads: int | None = None,
-        delegate: str | None = None,
-        cards: Sequence[DeviceCard] = (),
-    ) -> None:
-        self._cards = cards or device_cards.all_()
-        by_name = {card.name: card for card in self._cards}
-        self.card = by_name.get(device) or (
-            device_cards.matching(device) or device_cards.load(device)
-        )
-        self._choices: dict[tuple[Precision, str], SeriesFit | DeployError] = {}
-        self._choose = functools.partial(
-            choose,
-            self.card,
-            runtime=runtime,
-            threads=threads,
-            delegate=delegate,
-            of=choices(self.card, self._cards),
-        )
-        self._fitted: dict[tuple[int, bool], _Fitted] = {}
-        self._priors: dict[str, tuple[tuple[HeldOut, ...], ...]] = {}
-        self._of_families: list[HeldOut] | None = None
-
-    def latency(
-        self, work: Workload, precision: Precision, format_: str, name: str
-    ) -> LatencyEstimate:
-        """The latency of a network; errors, which call it `name`, are those of `estimate`."""
-        return self.of_series(self._series(precision, format_), work, name)
-
-    def of_series(self, choice: SeriesFit, work: Workload, name: str) -> LatencyEstimate:
-        """The latency of a network by one series of the card."""
-        is_like_own = any(sample.workload.family == work.family for sample in choice.own)
-        key = id(choice), is_like_own
-        if key not in self._fitted:
-            self._fitted[key] = self._fit(choice, work.family, is_like_own)
-        fitted = self._fitted[key]
-        far = fitted.model.beyond(work, model.FARTHEST)
-        if far:
-            low, high = fitted.model.limits[far[0]]
+    def latency(self, work: Workload, name: str) -> tuple[float, tuple[float, float]]:
+        """The nanoseconds of a network and their 95 % interval; OutOfRange calls it `name`."""
+        beyond = self.model.beyond(work)
+        if beyond:
+            low, high = self.model.limits[beyond[0]]
             raise OutOfRange(
-                f"{name} is outside the range of {self.card.name}'s points: "
-                f"{getattr(work, far[0]) / 1e6:,.1f} M {_WORDS[far[0]]}, more than "
-                f"{model.FARTHEST:g} times beyond {low / 1e6:,.1f} M to {high / 1e6:,.1f} M",
+                f"{name} is outside the range of {self.choice.card.name}'s points: "
+                f"{getattr(work, beyond[0]) / 1e6:,.1f} M {_WORDS[beyond[0]]}, not "
+                f"{low / 1e6:,.1f} M to {high / 1e6:,.1f} M",
                 f"nothing is known of such networks there; {CALIBRATE}",
             )
-        spread = model.spread(fitted.errors)
-        if fitted.model.beyond(work):
-            spread = math.hypot(spread, self._prior_spread(choice))
-        latency_ns = fitted.model.latency_ns(work)
-        interval_ns = model.interval_ns(latency_ns, spread, fitted.count)
-        if model.half_width(latency_ns, interval_ns) > model.WIDEST:
-            low_ms, high_ms = (end / 1e6 for end in interval_ns)
-            raise TooWide(
-                f"{self.card.name}'s points say too little about {name}: about "
-                f"{latency_ns / 1e6:.3g} ms, from {low_ms:.3g} to {high_ms:.3g} ms",
-                f"measure a {work.family} there and `mobiledeploy devices calibrate`",
-            )
-        return LatencyEstimate(
-            latency_ns, interval_ns, fitted.choice, fitted.model, fitted.errors, fitted.held_out
-        )
-
-    def _fit(self, choice: SeriesFit, family: str, is_like_own: bool) -> _Fitted:
-        if not is_like_own and not choice.like:
-            others = [card for card in self._cards if card.name != self.card.name]
-            choice = with_prior(choice, others)
-        fit = model.fit(choice.own, choice.like)
-        if choice.shared:
-            by_series = self._prior_errors(choice)
-            errors = tuple(one for series in by_series for one in series)
-            if errors:
-                # Errors of one series are alike: there are as many as series.
-                return _Fitted(choice, fit, errors, "publications", len(by_series))
-        errors, kind = held_out(choice, family)
+        latency_ns = self.model.latency_ns(work)
         # The speed of this device is known from its own points only, not from those of the others.
-        count = min(len(errors), max(len(choice.own), FEWEST_ERRORS))
-        return _Fitted(choice, fit, errors, kind, count)
+        count = min(len(self.errors), max(len(self.choice.own), FEWEST_ERRORS))
+        return latency_ns, model.interval_ns(latency_ns, model.spread(self.errors), count)
 
-    def _prior_errors(self, choice: SeriesFit) -> tuple[tuple[HeldOut, ...], ...]:
-        engine = _engine(choice.series)
-        if engine is None:
-            return ()
-        if engine not in self._priors:
-            self._priors[engine] = prior_errors(self._cards, engine)
-        return self._priors[engine]
 
-    def _prior_spread(self, choice: SeriesFit) -> float:
-        """The error of the shape: of the prior, or of families left out where there is none."""
-        errors = [one for series in self._prior_errors(choice) for one in series]
-        return model.spread(errors or self._family_errors())
-
-    def _family_errors(self) -> list[HeldOut]:
-        if self._of_families is None:
-            self._of_families = [
-                error
-                for one in _of_many_families()
-                for error in model.leave_one_family_out(one.own, one.like)
-            ]
-        return self._of_families
-
-    def _series(self, precision: Precision, format_: str) -> SeriesFit:
-        """The series for a file; a refusal is remembered as well."""
-        if (precision, format_) not in self._choices:
-            try:
-                self._choices[precision, format_] = self._choose(precision, format_)
-            except DeployError as error:
-                self._choices[precision, format_] = error
-        choice = self._choices[precision, format_]
-        if isinstance(choice, DeployError):
-            raise choice
-        return choice
+def fitted(choice: SeriesFit, family: str) -> FittedSeries:
+    """The model of a series for networks of `family`."""
+    errors, kind = held_out(choice, family)
+    return FittedSeries(choice, model.fit(choice.own, choice.like), errors, kind)
 
 
 def _estimated(
-    path: Path,
-    artifact: Artifact,
-    precision: Precision,
-    work: Workload,
-    estimator: Estimator,
-    reporter: Reporter,
+    path: Path, artifact: Artifact, work: Workload, choice: SeriesFit, reporter: Reporter
 ) -> Estimated:
-    one = estimator.latency(work, precision, artifact.format, path.name)
-    choice, fit_ = one.choice, one.model
+    series = fitted(choice, work.family)
+    fit_ = series.model
+    latency_ns, interval_ns = series.latency(work, path.name)
     warnings = tuple(_warnings(path, artifact, choice, fit_.families, work.family))
     for warning in warnings:
         reporter.warn(warning)
@@ -534,8 +303,8 @@ def _estimated(
             choice.series.threads,
             choice.series.delegate,
         ),
-        latency_ns=one.latency_ns,
-        interval_ns=one.interval_ns,
+        latency_ns=latency_ns,
+        interval_ns=interval_ns,
         fit=Fit(
             card=choice.card.name,
             runtime=choice.series.runtime,
@@ -544,8 +313,8 @@ def _estimated(
             terms=fit_.terms,
             points=len(choice.own),
             borrowed=choice.lenders,
-            held_out=one.held_out,
-            rmspe=model.rmspe(one.errors),
+            held_out=series.held_out,
+            rmspe=model.rmspe(series.errors),
             sources=tuple(
                 f"{source.title} {source.url}".strip()
                 for name, source in choice.card.sources.items()

@@ -135,8 +135,10 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
         reporter.progress("checking", len(files), len(files))
         if planned.evaluates:
             # Before any file is renamed into place, because images may turn out to be bad input.
-            evaluations.all_of([path for path, _ in artifacts], reporter)
-            artifacts = _with_fidelity(artifacts, reporter)
+            pixels = staging / "pixels"
+            pixels.mkdir()
+            evaluations.all_of([path for path, _ in artifacts], reporter, pixels)
+            artifacts = _with_fidelity(artifacts, pixels, reporter)
         requested = [
             artifact
             for file, artifact in zip(files, artifacts, strict=True)
@@ -155,10 +157,10 @@ def _nothing_made(reporter: Collector) -> InputError:
 
 
 def _with_fidelity(
-    artifacts: Sequence[tuple[Path, Artifact]], reporter: Reporter
+    artifacts: Sequence[tuple[Path, Artifact]], pixels: Path, reporter: Reporter
 ) -> list[tuple[Path, Artifact]]:
     """Adds the distance from float on the evaluation images to the artifacts and their records."""
-    fidelities = fidelity.fidelities(dict(artifacts), reporter=reporter)
+    fidelities = fidelity.fidelities(dict(artifacts), pixels=pixels, reporter=reporter)
     result = []
     for path, artifact in artifacts:
         if path in fidelities:

@@ -15,12 +15,12 @@ from mobiledeploy.steps import answers, evaluations
 
 
 def fidelities(
-    files: Mapping[Path, Artifact], *, reporter: Reporter = SILENT
+    files: Mapping[Path, Artifact], *, pixels: Path | None = None, reporter: Reporter = SILENT
 ) -> dict[Path, Fidelity]:
     """Compares the logits of each artifact with those of its float32 file, which is among them.
 
     A float32 file has no fidelity, and neither has a file without a float32 file. All use the same
-    images, the readable ones of the export's data.
+    images, the readable ones of the export's data. `pixels` is as for `evaluations.each`.
 
     Raises:
         InputError: NaN in an answer.
@@ -33,12 +33,16 @@ def fidelities(
             by_reference.setdefault(sibling[0], []).append(path)
     result = {}
     for reference, paths in by_reference.items():
-        exact = dict(answers.every_answer(reference, files[reference], reporter=reporter))
+        exact = dict(
+            answers.every_answer(reference, files[reference], pixels=pixels, reporter=reporter)
+        )
         for path in paths:
             distance = Distance()
             ends = accuracy.before_softmax(artifacts.signature(files[path]).outputs)
             task = TASKS.load(files[path].spec.task)
-            for index, rows in answers.every_answer(path, files[path], reporter=reporter):
+            for index, rows in answers.every_answer(
+                path, files[path], pixels=pixels, reporter=reporter
+            ):
                 if index in exact:
                     pairs = [
                         [row.reshape(1, *end.shape) for row, end in zip(answer, ends, strict=True)]

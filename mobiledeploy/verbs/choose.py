@@ -97,6 +97,26 @@ class ChoiceGroup(Record):
         """Whether a candidate may be within the budget."""
         return any(one.fits != "no" for one in self.candidates)
 
+    def shown(self, most: int | None = None) -> tuple[int, ...]:
+        """The places of those that matter to the choice, in their order; the first `most` of these.
+
+        First the best and the nearest ones, then contenders that may be within the budget, then the
+        other contenders, and last those on the front that are less accurate than the best.
+        """
+
+        def importance(place: int) -> int | None:
+            one = self.candidates[place]
+            if place == self.best or place in self.nearest:
+                return 0
+            if one.contender:
+                return 1 if one.fits != "no" else 2
+            return 3 if one.on_front and one.fits != "no" else None
+
+        by_place = {
+            p: rank for p in range(len(self.candidates)) if (rank := importance(p)) is not None
+        }
+        return tuple(sorted(sorted(by_place, key=lambda place: by_place[place])[:most]))
+
 
 @dataclass(frozen=True)
 class ChoiceResult(Record):
@@ -115,54 +135,53 @@ class ChoiceResult(Record):
     left_out: tuple[LeftOut, ...]
     warnings: tuple[NamedWarning, ...] = ()
 
-    def tables(self) -> tuple[Table, ...]:
-        """For each group the contenders and the front, or the nearest ones."""
-        return tuple(self._table(group) for group in self.groups if group.candidates)
+    def tables(self, most: int | None = None) -> tuple[Table, ...]:
+        """For each group the contenders and the front, or the nearest ones; `most` rows of each."""
+        return tuple(self._table(group, most) for group in self.groups if group.candidates)
 
-    def _table(self, group: ChoiceGroup) -> Table:
-        rows = [
-            one
-            for place, one in enumerate(group.candidates)
-            if one.contender
-            or place == group.best
-            or (one.on_front and one.fits != "no")
-            or place in group.nearest
-        ]
-        best = None if group.best is None else group.candidates[group.best]
-        headers = ("network", "recipe", "accuracy", "latency", "95 % interval", "kind", "size")
+    def _table(self, group: ChoiceGroup, most: int | None) -> Table:
         return Table(
-            (*headers, "memory", "fits", "front"),
-            tuple(_row(one, one is best) for one in rows),
-            f"Accuracy on {group.judged_on}; latency on {self.device}, "
-            f"{units.several(self.threads, 'thread')}, batch 1",
+            (
+                *("network", "recipe", "accuracy %", "latency ms", "95 % interval", "fits"),
+                *("size MB", "memory MB", "latency is", "front"),
+            ),
+            tuple(
+                _row(group.candidates[place], place == group.best) for place in group.shown(most)
+            ),
+            f"Top-1 on {group.judged_on}; {group.candidates[0].candidate.format}; latency on "
+            f"{self.device}, {units.several(self.threads, 'thread')}, batch 1",
+            ("front", "memory MB", "latency is"),
         )
 
 
 def _row(one: RankedCandidate, is_best: bool) -> tuple[str, ...]:
-    c = one.candidate
-    accuracy = units.percent(c.accuracy.value)
+    c, latency = one.candidate, one.candidate.latency_ns
+    accuracy = f"{'≤' if c.loss_unknown else ''}{100 * c.accuracy.value:.1f}"
     if c.accuracy.low < c.accuracy.high:
-        accuracy += f" ({100 * c.accuracy.low:.1f} to {100 * c.accuracy.high:.1f})"
+        accuracy += f" ({100 * c.accuracy.low:.1f}–{100 * c.accuracy.high:.1f})"
     return (
-        units.one_line(f"{'> ' if is_best else '  '}{c.model}"),
-        f"{c.recipe}.{c.format}",
-        f"{accuracy} {c.accuracy.kind}{', of float' if c.loss_unknown else ''}",
-        "–" if c.latency_ns is None else units.duration(c.latency_ns.value),
-        "–"
-        if c.latency_ns is None
-        else f"{units.duration(c.latency_ns.low)} to {units.duration(c.latency_ns.high)}",
-        "–" if c.latency_ns is None else c.latency_ns.kind,
-        _bytes(c.size_bytes),
-        _bytes(c.memory_bytes),
-        one.fits if not one.over else f"{one.fits}, {100 * one.over:+.0f} %",
+        units.one_line(c.model),
+        c.recipe,
+        accuracy,
+        _number(latency, 1e6),
+        "–" if latency is None else f"{latency.low / 1e6:.3g}–{latency.high / 1e6:.3g}",
+        "best"
+        if is_best
+        else f"{100 * one.over:+.0f}%"
+        if one.fits == "no" and one.over
+        else one.fits,
+        _number(c.size_bytes, 1e6),
+        _number(c.memory_bytes, 1e6),
+        "–" if latency is None else latency.kind,
         "*" if one.on_front else "",
     )
 
 
-def _bytes(figure: ChoiceFigure | None) -> str:
+def _number(figure: ChoiceFigure | None, unit: float) -> str:
+    """The figure in a unit; `~` marks an estimate."""
     if figure is None:
         return "–"
-    return f"{'~' if figure.kind == 'estimated' else ''}{units.size(round(figure.value))}"
+    return f"{'~' if figure.kind == 'estimated' else ''}{figure.value / unit:.3g}"
 
 
 def choose(
@@ -393,7 +412,7 @@ def _timing(candidate: Candidate, device: str) -> str:
     )
     if candidate.path:
         return f"mobiledeploy bench {shlex.quote(candidate.path)} {bench}"
-    return f"{candidate.random_command} && mobiledeploy bench {bench}"
+    return f"{candidate.random_command or candidate.command} && mobiledeploy bench {bench}"
 
 
 def _warnings(groups: Sequence[ChoiceGroup]) -> list[NamedWarning]:

@@ -141,6 +141,8 @@ def test_a_neighbour_that_may_fit_is_named_with_its_timing(here) -> None:
     (one,) = group.measurements
     assert (one.what, one.recipe) == ("latency", "float16")
     assert "within 10 ms with a probability of 3" in one.why
+    assert one.command.startswith("mobiledeploy export --arch mobilenet_v1 --alpha 0.25 --res 96")
+    assert one.command.endswith("&& mobiledeploy bench --device pixel-6 --via adb")
 
 
 def test_published_networks_answer_and_say_what_is_not_known(here) -> None:
@@ -173,8 +175,9 @@ def test_no_tensorflow_is_needed(here) -> None:
 
 def test_a_budget_that_nothing_meets_says_by_how_much(here) -> None:
     out = figures.command("choose", "--device", "pixel-3", "--max-latency", "100us", code=3)
-    assert "no candidate is within the budget; the nearest is mobilenet" in out
-    assert "over it by" in out
+    first = out.splitlines()[0]
+    assert "is within the budget; the nearest, mobilenet" in first
+    assert "is over it by" in first
     answer = choose(device="pixel-3", max_latency=0.1, reporter=SILENT)
     (group,) = answer.groups
     assert not answer.has_answer
@@ -183,6 +186,19 @@ def test_a_budget_that_nothing_meets_says_by_how_much(here) -> None:
     over = [group.candidates[place].over or 0 for place in group.nearest]
     assert over == sorted(over)
     assert over[0] > 1
+
+
+def test_the_first_line_is_the_answer_and_all_rows_are_printed_on_request(here) -> None:
+    argv = ("choose", "--device", "pixel-4", "--max-latency", "1ms")
+    short, long = figures.command(*argv), figures.command(*argv, "--all")
+    assert short.startswith("Take mobilenet")
+    assert "top-1 as float (ImageNet, published), estimated" in short.splitlines()[0]
+    (group,) = choose(device="pixel-4", max_latency=1.0, reporter=SILENT).groups
+    contenders = {i for i, one in enumerate(group.candidates) if one.contender}
+    assert contenders <= set(group.shown())
+    assert len(group.shown(15)) == 15 < len(group.shown())
+    assert group.best in group.shown(15)
+    assert len(long.splitlines()) - len(short.splitlines()) == len(group.shown()) - 15 - 1
 
 
 def test_filters_leave_the_rest_out(here) -> None:
