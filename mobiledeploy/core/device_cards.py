@@ -32,7 +32,8 @@ class Workload(Record):
     connected layers, with pixels rounded up to whole tiles (`analysis.latency_model.TILE`),
     `depthwise` those of depthwise convolutions. `activations` are the numbers that operators read
     and write, fused ones left out. `kernels` are the weights of convolutions, `classifier` those of
-    fully connected layers. `family` names the kind of network (mobilenet_v1).
+    fully connected layers. `operators` is the number of operators, fused ones left out; 0 if nobody
+    counted them. `family` names the kind of network (mobilenet_v1).
     """
 
     family: str
@@ -42,6 +43,7 @@ class Workload(Record):
     activations: int
     kernels: int
     classifier: int
+    operators: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,15 @@ COLUMNS = ("file", "latency_ms")
 
 @dataclass(frozen=True)
 class CalibratedSeries(Record):
-    """A series of the new card: its leave-one-out error, and that of mult-adds alone."""
+    """A series of the new card: its leave-one-out error, and that of mult-adds alone.
+
+    Both are null for a single point.
+    """
 
     series: str
     points: int
-    rmspe: float
-    mult_adds_rmspe: float
+    rmspe: float | None
+    mult_adds_rmspe: float | None
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def calibrate(
     return DeviceCalibration(
         str(path),
         card_of_file,
-        tuple(map(_calibrated_series, _choices(card_of_file))),
+        tuple(map(_calibrated_series, estimate.choices(card_of_file))),
         tuple(warnings),
     )
 
@@ -300,17 +303,11 @@ def _card(name: str, title: str, origin: str, measurements: Sequence[_Measuremen
     )
 
 
-def _choices(card: DeviceCard) -> list[estimate.SeriesFit]:
-    return [
-        estimate.SeriesFit(card, series, estimate.samples(card, series), (), ())
-        for series in card.series
-    ]
-
-
 def _calibrated_series(choice: estimate.SeriesFit) -> CalibratedSeries:
+    errors = estimate.own_errors(choice)
     return CalibratedSeries(
         choice.what,
         len(choice.own),
-        model.rmspe(model.leave_one_out(choice.own)),
-        model.rmspe(model.leave_one_out(choice.own, by=model.rule)),
+        model.rmspe(errors) if errors else None,
+        model.rmspe(model.by_mult_adds(choice.own)) if errors else None,
     )

@@ -35,10 +35,10 @@ def test_device_cards_are_listed_as_what_they_are() -> None:
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "estimated" in lines["pixel-3"]
     assert lines["pixel-3"].endswith("ready")
-    assert lines["pixel-2"].endswith("too few of a kind: mobiledeploy devices calibrate")
+    assert lines["snapdragon-820"].endswith("too few of a kind: mobiledeploy devices calibrate")
     ready = CliRunner().invoke(devices.command, [])
     assert "\npixel-3 " in ready.stdout
-    assert "pixel-2 " not in ready.stdout
+    assert "snapdragon-820 " not in ready.stdout
     assert ready.stdout.endswith("an estimate: mobiledeploy devices --all\n")
 
 

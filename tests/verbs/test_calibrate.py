@@ -51,15 +51,16 @@ def test_a_table_becomes_a_card_that_estimates(tmp_path, works) -> None:
     made = calibrate("mine", csv=table(tmp_path, works), threads=4, title="My phone")
     (judged,) = made.series
     assert (judged.points, judged.series) == (12, "tflite, float32, 4 threads")
-    assert judged.rmspe < 0.01 < judged.mult_adds_rmspe
+    assert judged.rmspe < 0.1 < judged.mult_adds_rmspe
     card = device_cards.load("mine")
     assert card == made.card
     assert card.title == "My phone"
     assert Path(made.path).parent == device_cards.user_folder()
     (choice,) = estimate.choices(card)
-    fitted = model.fit(choice.own)
+    fitted = estimate.fitted(choice, "net").model
     for work in works.values():
-        assert fitted.latency_ns(work) == pytest.approx(latency_ms(work) * 1e6, rel=1e-3)
+        expected = fitted.predict(len(choice.like), work).latency_ns
+        assert expected == pytest.approx(latency_ms(work) * 1e6, rel=0.05)
 
 
 def test_measurements_of_the_store_become_a_card(exported, here, works, monkeypatch) -> None:
