@@ -415,9 +415,10 @@ def test_every_engine_knows_its_own_networks() -> None:
         for choice in estimate.choices(card, cards):
             # One of each engine: the fit of the spreads takes its time.
             engines.setdefault(estimate.engine_of(choice.series), choice)
-            alone = "shufflenet-authors"
-            assert choice.enough == (choice.series.runtime != alone), choice.what
-    assert engines.keys() == {"tflite", "xnnpack", "ncnn", "tflite gpu", "shufflenet-authors"}
+            few = ("shufflenet-authors", "litert gpu")
+            assert choice.enough == (estimate.engine_of(choice.series) not in few), choice.what
+    gpus = {"tflite gpu", "litert gpu"}
+    assert engines.keys() == {"tflite", "xnnpack", "ncnn", "shufflenet-authors", *gpus}
     for choice in engines.values():
         fitted = estimate.fitted(choice, choice.own[0].workload.family)
         for sample in choice.own:
