@@ -46,7 +46,9 @@ def test_calibrate_prints_how_good_the_model_is(exported, tmp_path, monkeypatch)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     table = tmp_path / "measured.csv"
     table.write_text("file,latency_ms\n" + f"{exported['float32', 'tflite']},1.5\n" * 9)
-    result = CliRunner().invoke(devices.command, ["calibrate", "mine", "--csv", str(table)])
+    result = CliRunner().invoke(
+        devices.command, ["calibrate", "mine", "--csv", str(table), "--runtime", "own"]
+    )
     assert isinstance(result.exception, UsageError)
     assert "there are 9 of 1 networks" in str(result.exception)
     monkeypatch.setattr(latency_model, "FEWEST_NETWORKS", 1)
