@@ -126,9 +126,10 @@ class Spreads:
     `costs` are those by which the costs of one series differ from the others, and
     `costs_by_trait` those by which they differ for each unit of a trait. `networks`,
     `networks_by_trait` and `networks_of_series` are the same for what is peculiar to a network: on
-    all series, by trait, and on one series. `noise` is of single points. `reach` says how unlike
-    two networks may be to share what is peculiar to them, and `strangers` how much of it two
-    networks of different families share, from 0 to 1.
+    all series, by trait, and on one series. `reach` says how unlike two networks may be to share
+    what is peculiar to them, and `strangers` how much of it two networks of different families
+    share, from 0 to 1. `sizes` is by how much the speed of a series may change where the work is e
+    times larger. `noise` is of single points.
     """
 
     costs: float = 0.2
