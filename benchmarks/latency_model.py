@@ -146,7 +146,7 @@ def judged(
 
     `left_out` are all points that are left out with each of them: itself at least.
     """
-    own = dataclasses.replace(estimate.point_series(choice.card, choice.series), samples=choice.own)
+    own = choice.every[-1]
     rest = tuple(one for one in own.samples if one.network not in left_out)
     if not rest:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +56,8 @@ EMULATED = "emulated "
 class SeriesFit:
     """A card's series, and those of the same engine on other cards and emulated cores.
 
-    `lenders` are the cards of the other series.
+    `lenders` are the cards of the other series. `counted` are the instructions of the file itself,
+    by emulated core: for an engine such a core is one more device.
     """
 
     card: DeviceCard
@@ -64,6 +65,19 @@ class SeriesFit:
     own: tuple[Sample, ...]
     like: tuple[PointSeries, ...] = ()
     lenders: tuple[str, ...] = ()
+    counted: Mapping[str, Sample] = field(default_factory=dict)
+
+    @property
+    def every(self) -> tuple[PointSeries, ...]:
+        """All series with what was counted, its own last."""
+        like = []
+        for one in self.like:
+            counted = self.counted.get(one.card.removeprefix(EMULATED))
+            is_int8 = self.series.precision == "int8"
+            if counted and not is_latency(one) and (one.traits[-1] > 0) == is_int8:
+                one = replace(one, samples=(*one.samples, counted))
+            like.append(one)
+        return (*like, PointSeries(self.card.name, traits(self.card, self.series), self.own))
 
     @property
     def enough(self) -> bool:
@@ -132,7 +146,8 @@ def estimate(
         choice = choose(
             card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
         )
-        choice = with_counts(choice, path.stem, work, _instructions(artifact))
+        counted = {core: Sample(path.stem, work, n) for core, n in _instructions(artifact).items()}
+        choice = replace(choice, counted=counted)
         estimates.append(_estimated(path, artifact, work, choice, reporter))
     reporter.progress("estimating", len(by_path), len(by_path))
     return tuple(estimates)
@@ -203,46 +218,28 @@ def choices(card: DeviceCard, cards: Sequence[DeviceCard] = ()) -> tuple[SeriesF
     `cards` are all cards, which are read if they are not given.
     """
     cards = cards or device_cards.all_()
-    series_of_cards = [
-        (one.name, engine_of(series), point_series(one, series))
-        for one in cards
-        if one.name != card.name
-        for series in one.series
-    ]
-    results = []
-    for series in card.series:
-        engine = engine_of(series)
-        same = [(name, one) for name, of, one in series_of_cards if of == engine]
-        like = [one for _, one in same]
-        if engine == XNNPACK:
-            like += _counted_networks()
-        lenders = tuple(dict.fromkeys(name for name, _ in same))
-        results.append(SeriesFit(card, series, samples(card, series), tuple(like), lenders))
-    return tuple(results)
-
-
-def samples(card: DeviceCard, series: Series) -> tuple[Sample, ...]:
-    """The points of a series, with the workloads of their networks."""
+    like: dict[str, list[PointSeries]] = {engine_of(series): [] for series in card.series}
+    for other in cards:
+        workloads = device_cards.workloads(other)
+        for series in other.series:
+            engine = engine_of(series)
+            if other.name != card.name and engine in like:
+                own = _samples(series, workloads)
+                like[engine].append(PointSeries(other.name, traits(other, series), own))
+    lenders = {engine: tuple(dict.fromkeys(s.card for s in same)) for engine, same in like.items()}
+    if XNNPACK in like:
+        like[XNNPACK] += _counted_networks()
     workloads = device_cards.workloads(card)
+    return tuple(
+        SeriesFit(card, series, _samples(series, workloads), tuple(like[engine]), lenders[engine])
+        for series in card.series
+        for engine in [engine_of(series)]
+    )
+
+
+def _samples(series: Series, workloads: Mapping[str, Workload]) -> tuple[Sample, ...]:
+    """The points of a series, with the workloads of their networks."""
     return tuple(Sample(p.network, workloads[p.network], p.latency_ns) for p in series.points)
-
-
-def with_counts(
-    choice: SeriesFit, network: str, work: Workload, instructions: Mapping[str, int]
-) -> SeriesFit:
-    """The series that also knows the instructions of a network on emulated cores, by their names.
-
-    An emulated core is one more device of the engine, and instructions are its latencies.
-    """
-    like = []
-    for one in choice.like:
-        core = one.card.removeprefix(EMULATED)
-        is_int8 = choice.series.precision == "int8"
-        if not is_latency(one) and core in instructions and (one.traits[-1] > 0) == is_int8:
-            sample = Sample(network, work, instructions[core])
-            one = replace(one, samples=(*one.samples, sample))
-        like.append(one)
-    return replace(choice, like=tuple(like))
 
 
 class TooWide(InputError):
@@ -262,6 +259,13 @@ class FittedSeries:
     held_out: Left
     reach: float
 
+    @property
+    def _count(self) -> str:
+        """The advice to count, where that would help."""
+        if engine_of(self.choice.series) != XNNPACK or self.choice.counted:
+            return ""
+        return "; or count its instructions: `mobiledeploy doctor --emulator`, then `bench` again"
+
     def latency(self, work: Workload, name: str) -> tuple[float, tuple[float, float]]:
         """The nanoseconds of a network and their 95 % interval; TooWide calls it `name`."""
         prediction = self.model.predict(len(self.choice.like), work)
@@ -271,7 +275,8 @@ class FittedSeries:
             raise TooWide(
                 f"{self.choice.card.name}'s points say too little about {name}: between {low} and "
                 f"{high}",
-                f"measure it there, or another {work.family}, and `mobiledeploy devices calibrate`",
+                f"measure it there, or another {work.family}, and `mobiledeploy devices calibrate`"
+                + self._count,
             )
         return prediction.latency_ns, interval_ns
 
@@ -282,21 +287,30 @@ def fitted(choice: SeriesFit, family: str) -> FittedSeries:
     The spreads are fitted without the card. The errors are of points that were left out, each
     predicted from the other points of its series and from other cards. For a family that nobody
     measured with this engine, whole families are left out.
+
+    Raises:
+        DeviceError: no series has two points, so there is no error.
     """
-    every = (*choice.like, point_series(choice.card, choice.series))
+    every = choice.every
     spreads = _spreads_without_card(choice)
     fit = LatencyModel(every, spreads)
-    kind: Left = "devices"
-    if family in choice.families or len(choice.families) < 2:
-        by_series = fit.held_out()
-        if len(by_series[-1]) >= FEWEST_ERRORS:
-            kind = "points"
-    else:
-        by_series = families_left_out(every, spreads)
-        kind = "families"
+    if family not in choice.families:
+        like = comparable(every, families_left_out(every, spreads))
+        # Networks of one family only say nothing of others.
+        if like:
+            return FittedSeries(choice, fit, like, "families", model.reach(like))
+    by_series = fit.held_out()
     like = comparable(every, by_series)
-    shown = by_series[-1] if kind == "points" else like
-    return FittedSeries(choice, fit, shown, kind, model.reach(like))
+    if not like:
+        raise DeviceError(
+            f"nothing tells the error of {choice.card.name}'s points: no series of "
+            f"{choice.series.runtime}, {choice.series.precision} has two",
+            CALIBRATE,
+        )
+    reach = model.reach(like)
+    if len(by_series[-1]) >= FEWEST_ERRORS:
+        return FittedSeries(choice, fit, by_series[-1], "points", reach)
+    return FittedSeries(choice, fit, like, "devices", reach)
 
 
 def comparable(
@@ -313,15 +327,14 @@ def comparable(
 
 def own_errors(choice: SeriesFit) -> tuple[HeldOut, ...]:
     """Each point of a series, predicted from its others and other cards; () for a single one."""
-    every = (*choice.like, point_series(choice.card, choice.series))
-    return LatencyModel(every, _spreads_without_card(choice)).held_out()[-1]
+    return LatencyModel(choice.every, _spreads_without_card(choice)).held_out()[-1]
 
 
 def _spreads_without_card(choice: SeriesFit) -> Spreads:
     """The spreads of other cards; of its own points if its engine has no other card."""
     if any(map(is_latency, choice.like)):
         return spreads_of(choice.like)
-    return spreads_of((*choice.like, point_series(choice.card, choice.series)))
+    return spreads_of(choice.every)
 
 
 @functools.lru_cache(maxsize=64)
@@ -354,12 +367,7 @@ def without_family(one: PointSeries, family: str) -> PointSeries:
     return replace(one, samples=left)
 
 
-def point_series(card: DeviceCard, series: Series) -> PointSeries:
-    """A series of a card as the model takes it."""
-    return PointSeries(card.name, _traits(card, series), samples(card, series))
-
-
-def _traits(card: DeviceCard, series: Series) -> tuple[float, ...]:
+def traits(card: DeviceCard, series: Series) -> tuple[float, ...]:
     """Threads (1 for four), int8 dot products, a core that cannot be emulated, and int8."""
     return (
         math.log(series.threads) / math.log(4),
@@ -412,7 +420,11 @@ def _instructions(artifact: Artifact) -> dict[str, int]:
     with Store.open() as store:
         figures = store.measurements_of(artifact.sha256)
     # The newest come first.
-    return {one.core: one.instructions for one in reversed(figures) if isinstance(one, Counted)}
+    return {
+        one.core: one.instructions
+        for one in reversed(figures)
+        if isinstance(one, Counted) and one.target.runtime == "litert"
+    }
 
 
 def _estimated(
@@ -479,8 +491,7 @@ def _warnings(
     if family not in families:
         yield warn(
             "other-family",
-            f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}; the "
-            "interval is that of families left out",
+            f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}",
             CALIBRATE,
         )
     if artifact.recipe.weight_bits == 16:

@@ -334,11 +334,25 @@ def test_another_family_says_so_and_is_judged_by_families_left_out(
     }
 
 
+def test_points_that_nothing_judges_are_refused() -> None:
+    choice = estimate.choose(device_cards.load("pixel-3"), "float32", "tflite")
+    single = dataclasses.replace(
+        choice,
+        own=choice.own[:1],
+        like=tuple(dataclasses.replace(one, samples=one.samples[:1]) for one in choice.like),
+    )
+    assert estimate.own_errors(single) == ()
+    for family in ("mobilenet_v1", "odd_net"):
+        with pytest.raises(DeviceError, match="nothing tells the error of pixel-3's points"):
+            estimate.fitted(single, family)
+
+
 def test_counted_instructions_narrow_the_estimate(here, path, monkeypatch) -> None:
     """XNNPACK's latency follows the instructions that it needs on a like core."""
     # The file is much smaller than the points.
-    with pytest.raises(estimate.TooWide):
+    with pytest.raises(estimate.TooWide) as refusal:
         estimate.estimate([path], device="pixel-3a")
+    assert "count its instructions: `mobiledeploy doctor --emulator`" in refusal.value.hint
     monkeypatch.setattr(model, "WIDEST", 1.0)
     (before,) = estimate.estimate([path], device="pixel-3a", runtime="xnnpack")
     choice = estimate.choose(device_cards.load("pixel-3a"), "float32", "tflite", runtime="xnnpack")
