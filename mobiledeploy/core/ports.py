@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from mobiledeploy.core.types import (
     Anchors,
     Annotation,
     AnnotationField,
+    AppContract,
     Contract,
     DeviceInfo,
     FileFacts,
@@ -663,6 +664,31 @@ class ReportFile(Protocol):
 
     def render(self, report: Report) -> str:
         """The complete text of `report`, with a newline at its end."""
+        ...
+
+
+class AppLanguage(Protocol):
+    """A language that apps are written in, with its runtime.
+
+    Attributes:
+        SUMMARY: the language, the runtime and what it answers, in a few words.
+        FORMATS: names of the formats that its runtime runs.
+        TASKS: the tasks whose answers its code decodes.
+        IMAGES: the suffix of the images that its code reads.
+        COMMANDS: command lines for the app's folder that build it and replay the golden samples.
+    """
+
+    SUMMARY: str
+    FORMATS: tuple[str, ...]
+    TASKS: tuple[str, ...]
+    IMAGES: Literal[".png", ".ppm"]
+    COMMANDS: tuple[str, ...]
+
+    def files(self, contract: AppContract) -> Mapping[str, bytes]:
+        """The content of each file of the app by its name, without the model and the samples.
+
+        Names and labels of the contract are untrusted: they stand in files of data only.
+        """
         ...
 
 
