@@ -43,7 +43,8 @@ class WrittenApp(Record):
 
     `path` is the app's folder, `files` are all its files relative to it. `artifact` is the model
     that it answers by, `task` what its answers mean, and `samples` how many golden samples its
-    test replays. `commands` build the app in its folder and run that test.
+    test replays; `runtime` and its version answered them. `commands` build the app in its folder
+    and run that test.
     """
 
     path: str
@@ -91,7 +92,7 @@ def app(
 
     Args:
         artifact: the file, with its record and its golden images beside it.
-        language: a language of the shelf `apps`, such as `python` or `cpp`.
+        language: a language of the shelf `apps`, such as `python`, `cpp` or `javascript`.
         out: the folder for the app; it must not exist, or be empty.
         reporter: is told of warnings; the default is a `PythonReporter`.
 

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from mobiledeploy.core import artifacts, native, records
@@ -81,6 +83,67 @@ def network(
         start += size
     assert start <= count
     return lite.file(*outputs)
+
+
+def onnx_network(
+    ends: Sequence[ModelOutput],
+    channels: int = 3,
+    kind: tuple[str, tuple[float, int]] | None = None,
+    names: Sequence[str] = (),
+) -> bytes:
+    """The same as an ONNX file."""
+    dtype = getattr(TensorProto, kind[0].upper()) if kind else TensorProto.FLOAT
+    shape = [1, *SIZE, channels]
+    names = names or [end.name for end in ends]
+    grid, first = ["scale", "zero"], "image"
+    nodes, constants = [], []
+    if kind:
+        constants = [
+            helper.make_tensor("scale", TensorProto.FLOAT, [], [kind[1][0]]),
+            helper.make_tensor("zero", dtype, [], [kind[1][1]]),
+        ]
+        first = "real"
+        nodes.append(helper.make_node("DequantizeLinear", ["image", *grid], [first]))
+    nodes.append(helper.make_node("Flatten", [first], ["flat"]))
+    start, numbers = 0, {"axis": [1]}
+    for place, end in enumerate(ends):
+        size = math.prod(end.shape)
+        numbers |= {f"from{place}": [start], f"until{place}": [start + size]}
+        numbers[f"sides{place}"] = [1, *end.shape]
+        limits = [f"from{place}", f"until{place}", "axis"]
+        last = f"real{place}" if kind else names[place]
+        nodes += [
+            helper.make_node("Slice", ["flat", *limits], [f"part{place}"]),
+            helper.make_node("Reshape", [f"part{place}", f"sides{place}"], [last]),
+        ]
+        if kind:
+            nodes.append(helper.make_node("QuantizeLinear", [last, *grid], [names[place]]))
+        start += size
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", dtype, shape)],
+        [
+            helper.make_tensor_value_info(name, dtype, [1, *end.shape])
+            for name, end in zip(names, ends, strict=True)
+        ],
+        [
+            *constants,
+            *(
+                helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+                for name, values in numbers.items()
+            ),
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+def model(language: str, *arguments: Any, **more: Any) -> tuple[str, bytes]:
+    """A format that the language's runtime runs, and `network` in it."""
+    if "tflite" in APPS.load(language).FORMATS:
+        return "tflite", network(*arguments, **more)
+    return "onnx", onnx_network(*arguments, **more)
 
 
 def artifact(
@@ -206,9 +269,26 @@ CPP = Bench(
         "outputs": ("decode.cpp", "(code - tensor.zero_point)", "(code)"),
     },
 )
+JAVASCRIPT = Bench(
+    lambda app, name: [sys.executable, str(Path(__file__).parent / "browser.py"), str(app), name],
+    {
+        "channels": ("preprocess.js", 'how.channels === "bgr"', 'how.channels === "rgb"'),
+        "range": ("preprocess.js", "const value = low + ", "const value = 0 * low + "),
+        "rounding": ("preprocess.js", ": nearest(steps)", ": Math.trunc(steps)"),
+        "rounding of uint8": ("preprocess.js", "steps + Math.fround(0.501)", "steps"),
+        "resize": (
+            "preprocess.js",
+            "return Math.max(1 - Math.abs(x), 0)",
+            "return Number(Math.abs(x) < 0.5)",
+        ),
+        "answer": ("decode.js", "scores[b] - scores[a]", "scores[a] - scores[b]"),
+        "axes": ("preprocess.js", 'layout === "NCHW"', 'layout === "NHWC"'),
+        "outputs": ("decode.js", "(x - zero[0])", "x"),
+    },
+)
 LIBRARY = "ai_edge_litert/libLiteRt.so"
 OBJECT = "CMakeFiles/golden_test.dir/golden_test.cpp.o"
-BENCHES = {"python": PYTHON, "cpp": CPP}
+BENCHES = {"cpp": CPP, "javascript": JAVASCRIPT, "python": PYTHON}
 
 
 @pytest.fixture(scope="session")
@@ -233,6 +313,26 @@ def objects(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return shared.once(shared_folder / "cpp-app", build)
 
 
+@pytest.fixture(scope="session")
+def modules(shared_folder: Path) -> Path:
+    """The folder with the locked packages of an app in JavaScript."""
+    for program, package in (("npm", "npm"), ("chromedriver", "chromium-driver")):
+        if not shutil.which(program):
+            pytest.skip(f"no {program} (apt install {package})")
+    pytest.importorskip("selenium", reason="no selenium (mobiledeploy[dev])")
+
+    def install(folder: Path) -> None:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(
+                Path(APPS.load("javascript").__file__).parent / "javascript-app" / name, folder
+            )
+        done = run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+        if done.returncode:
+            pytest.skip("no packages of npm (npm ci needs a network)")
+
+    return shared.once(shared_folder / "javascript-app", install)
+
+
 @pytest.fixture
 def build(request: pytest.FixtureRequest) -> Callable[[str, Path], None]:
     """Makes an app ready to run: build(language, folder), again after its code was changed."""
@@ -253,8 +353,17 @@ def build(request: pytest.FixtureRequest) -> Callable[[str, Path], None]:
             done = run(["g++", *flags, *sources, f"-Wl,-rpath,{library.parent}"], app)
             assert done.returncode == 0, done.stderr
 
+    def javascript(app: Path) -> None:
+        modules = request.getfixturevalue("modules")
+        (app / "node_modules").unlink(missing_ok=True)
+        (app / "node_modules").symlink_to(modules / "node_modules")
+        done = run(["npm", "run", "build"], app)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def ready(language: str, app: Path) -> None:
         if language == "cpp":
             cpp(app)
+        if language == "javascript":
+            javascript(app)
 
     return ready
