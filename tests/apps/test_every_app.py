@@ -15,7 +15,7 @@ from PIL import Image
 
 from mobiledeploy.cli import app as command
 from mobiledeploy.core import preprocessing, records, units
-from mobiledeploy.core.plugins import APPS, FORMATS, TASKS
+from mobiledeploy.core.plugins import APPS, FORMATS, RECIPES, TASKS
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import AppContract, AppSample, Preprocessing, Tensor
 from mobiledeploy.verbs.app import app
@@ -334,9 +334,9 @@ def test_names_of_strangers_stay_data(language, tmp_path, build):
     [
         (language, recipe, kind)
         for language in LANGUAGES
-        for recipe in ("float16", "float32", "int8_ptq", "dynamic_int8", "int16x8_ptq")
+        for recipe in ("float16", "float32", "int8_ptq", "dynamic_int8")
         for kind in APPS.load(language).FORMATS
-        if (recipe, kind) != ("int16x8_ptq", "onnx")
+        if kind in RECIPES.load(recipe).RECIPE.formats
     ],
 )
 def test_files_of_an_export_are_replayed(language, recipe, kind, exported, tmp_path, build):
