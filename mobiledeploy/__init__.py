@@ -166,6 +166,10 @@ if TYPE_CHECKING:
         analyze_quantization as analyze_quantization,
         analyze_table as analyze_table,
     )
+    from mobiledeploy.verbs.app import (
+        WrittenApp as WrittenApp,
+        app as app,
+    )
     from mobiledeploy.verbs.bench import (
         bench as bench,
     )

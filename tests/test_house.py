@@ -223,6 +223,7 @@ REACH_FILES = {
     ],
     "what came with the package": [
         "__init__.py _places",
+        "apps/_templates.py read",
         "cli/main.py _first_line",
         "core/untrusted.py _allowed",
         "sources/saved_model.py _allowed",
@@ -269,6 +270,13 @@ REACH_FILES = {
         "steps/golden_inputs.py sample",
         "steps/sweep_job.py _death",
         "steps/sweep_job.py work",
+    ],
+    "an app's own code, which runs in a folder of its user without this package": [
+        "apps/python-app/app.py __init__",
+        "apps/python-app/app.py main",
+        "apps/python-app/golden_test.py of_sample",
+        "apps/python-app/golden_test.py recorded_outputs",
+        "apps/python-app/preprocess.py read",
     ],
     "what was fetched by its hash": [
         "steps/equip.py _build",

@@ -30,6 +30,7 @@ COMMANDS = {
     "analyze --table": "TableComparison",
     "analyze --best": "BudgetChoices",
     "analyze --quantization": "QuantizationDiagnosis",
+    "app": "WrittenApp",
     "bench": "BenchResult",
     "bench --compare": "LatencyComparison",
     "check": "Report",
@@ -63,6 +64,7 @@ FILES = {
     "`mobiledeploy.json.gz` packed behind a `.tflite`; `metadata_props` of an `.onnx`": "Contract",
     "`run.json` in the folder of `train`": "Run",
     "`mobiledeploy-baseline.json` (`check --baseline`)": "Baseline",
+    "`contract.json` in the folder of `app`": "AppContract",
     "the file of `bench --record`": "Recording",
     "the file of `report --format json`": "Report",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from mobiledeploy.core.types import (
     Anchors,
     Annotation,
     AnnotationField,
+    AppContract,
     Contract,
     DeviceInfo,
     FileFacts,
@@ -681,6 +682,31 @@ class SiteFile(ReportFile, Protocol):
         self, report: Report, accepted: Sequence[AcceptedDifference]
     ) -> Iterator[tuple[str, str]]:
         """(path below the folder, its text) of each file; the front page is the last one."""
+        ...
+
+
+class AppLanguage(Protocol):
+    """A language that apps are written in, with its runtime.
+
+    Attributes:
+        SUMMARY: the language, the runtime and what it answers, in a few words.
+        FORMATS: names of the formats that its runtime runs.
+        TASKS: the tasks whose answers its code decodes.
+        IMAGES: the suffix of the images that its code reads.
+        COMMANDS: command lines for the app's folder that build it and replay the golden samples.
+    """
+
+    SUMMARY: str
+    FORMATS: tuple[str, ...]
+    TASKS: tuple[str, ...]
+    IMAGES: Literal[".png", ".ppm"]
+    COMMANDS: tuple[str, ...]
+
+    def files(self, contract: AppContract) -> Mapping[str, bytes]:
+        """The content of each file of the app by its name, without the model and the samples.
+
+        Names and labels of the contract are untrusted: they stand in files of data only.
+        """
         ...
 
 

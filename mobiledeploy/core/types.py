@@ -505,6 +505,47 @@ class Signature(Record):
 
 
 @dataclass(frozen=True)
+class AppSample(Record):
+    """A golden sample in the folder of an app; files are relative to that folder.
+
+    `image` is the image, `pixels` what the model sees of it: bytes [height, width, channels], after
+    crop and resize, in the model's order of channels. `input` is the input tensor that they make,
+    raw little-endian numbers of the tensor's type. `outputs` are the real values of each output,
+    raw little-endian float32, and `answer` is what the task reads in them.
+    """
+
+    image: str
+    pixels: str
+    input: str
+    outputs: tuple[str, ...]
+    answer: Prediction
+
+
+@dataclass(frozen=True)
+class AppContract(Record):
+    """What the code of an app needs to know of its model: `contract.json` in the app's folder.
+
+    `model` is the model's file in that folder. `runtime` is the package that runs it, and
+    `runtime_version` the version that the golden samples were answered by. `image` says how an
+    image becomes the tensor `input`, in the axes of `layout`. `outputs` are the model's tensors,
+    and `ends` say what they mean to the task. `labels` are the names of the classes by their
+    number, () if there are none.
+    """
+
+    model: str
+    runtime: str
+    runtime_version: str
+    task: str
+    layout: Layout
+    image: ModelInput
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+    ends: tuple[ModelOutput, ...]
+    labels: tuple[str, ...]
+    golden: tuple[AppSample, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The predictions of one artifact on one set of images, and the metrics of them.
 
