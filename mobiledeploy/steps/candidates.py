@@ -22,7 +22,14 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RECIPE_ALIASES, RECIPES
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, Measured, Recipe, Result, Run
-from mobiledeploy.steps import bench_figures, card_specs, estimate, network_counts, published
+from mobiledeploy.steps import (
+    bench_figures,
+    card_specs,
+    estimate,
+    network_counts,
+    published,
+    resolve,
+)
 from mobiledeploy.steps.estimate import FittedSeries, OutOfRange, SeriesFit
 from mobiledeploy.steps.network_counts import NetworkCounts
 from mobiledeploy.steps.published import Published
@@ -136,7 +143,7 @@ class Candidates:
             if DEVICES.load(plugin).KIND != "measured":
                 raise UsageError(
                     f"{device} gives no latency to choose by",
-                    "take a phone's model, host, or adb:SERIAL",
+                    "take a phone's model, host, adb:SERIAL, or ssh:HOST",
                 )
             self.device, self.title = device, device
             self.threads = wanted.threads or 1
@@ -441,7 +448,7 @@ class Candidates:
             return False
         if r.device == self.device:
             return True
-        if self._card is None or r.id is None or not r.device.startswith("adb"):
+        if self._card is None or r.id is None or not resolve.is_remote(r.device):
             return False
         figure = database.measurement_by_id(r.id)
         assert isinstance(figure, Measured)
