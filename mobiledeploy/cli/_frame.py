@@ -201,8 +201,8 @@ def device_options(function: F) -> F:
             "--device",
             default="host",
             show_default=True,
-            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, or "
-            "replay:FILE. Images are prepared here.",
+            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), a board "
+            "(ssh:[USER@]HOST[:PORT]), emulator:CORE, or replay:FILE. Images are prepared here.",
         ),
     ):
         function = option(function)

@@ -32,8 +32,8 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     "--device",
     default="host",
     show_default=True,
-    help="host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
-    "card (pixel-3) for an estimate.",
+    help="host, a phone (adb, adb:SERIAL, pixel), a board (ssh:[USER@]HOST[:PORT]), emulator:CORE, "
+    "replay:FILE, or a device card (pixel-3) for an estimate.",
 )
 @_settings.option(
     "--via",

@@ -123,7 +123,7 @@ class Candidates:
     """Collects candidates for a device; `left_out` says what is missing, and why.
 
     Args:
-        device: a device card's name or its beginning, or host or adb:SERIAL.
+        device: a device card's name or its beginning, or host, adb:SERIAL or ssh:HOST.
         wanted: which candidates.
         reporter: is told of progress.
 

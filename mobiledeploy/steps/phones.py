@@ -21,7 +21,7 @@ TRIES = 3
 """The most timings of one artifact."""
 
 COOL_SECONDS = 120.0
-"""The longest cool-down of a phone before the next try."""
+"""The longest cool-down of a device before the next try."""
 
 
 class Measure(Protocol):

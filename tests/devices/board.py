@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
+SSH = shutil.which("ssh") or "ssh"
 # Debian's place; it is not on the path of every user.
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 CONFIG = """Host board
@@ -32,6 +33,7 @@ ListenAddress 127.0.0.1
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/key.pub
 ForceCommand {login}
+SetEnv HOME={folder}
 StrictModes no
 UsePAM no
 PasswordAuthentication no
@@ -64,7 +66,7 @@ class Board:
         (folder / "config").write_text(CONFIG.format(port=self.port, folder=folder))
         # The user's own ssh, with a configuration of the tests' own.
         client = folder / "client" / "ssh"
-        client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n')
+        client.write_text(f'#!/bin/sh\nexec {SSH} -F {folder}/config "$@"\n')
         client.chmod(0o755)
         self._log = (folder / "log").open("wb")
         flags = "-Urmpf" if root else "-mpf"
@@ -86,7 +88,7 @@ class Board:
         self.plug()
 
     def plug(self, sessions: int = 10) -> None:
-        """Starts its sshd."""
+        """Starts its sshd; its login shells read nothing from the real home."""
         self.unplug()
         login = f"{HERE / 'board_login.sh'} {self.folder} {self.root}".strip()
         config = SERVER.format(port=self.port, folder=self.folder, login=login, sessions=sessions)
@@ -191,7 +193,7 @@ def need() -> None:
     """Skips the test where no such board can be."""
     if os.geteuid():
         pytest.skip("an sshd of the tests' own needs root (run as root)")
-    for tool, package in (("ssh", "openssh-client"), (SSHD, "openssh-server")):
+    for tool, package in ((SSH, "openssh-client"), (SSHD, "openssh-server")):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed (apt install {package})")
     if not Path("/run/sshd").is_dir():

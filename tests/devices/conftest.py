@@ -192,6 +192,23 @@ def board(a_board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
 
 
 @pytest.fixture(scope="module")
+def arm_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """An AArch64 board that the user's ssh knows as `board`: busybox and a C library, by qemu."""
+    need()
+    if not (ARM_PHONE / "done").exists():
+        pytest.skip(f"no AArch64 root (tests/devices/arm_phone_root.sh {ARM_PHONE})")
+    board = Board(
+        tmp_path_factory.mktemp("board"),
+        str(ARM_PHONE / "root"),
+        str(ARM_PHONE / "qemu-aarch64-static"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{board.folder / 'client'}:{os.environ['PATH']}")
+        yield board
+    board.stop()
+
+
+@pytest.fixture(scope="module")
 def arm_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The serial number of an AArch64 machine with Debian's adbd, the only phone that adb sees."""
     for tool in ("adb", "unshare"):
