@@ -197,7 +197,7 @@ def device_options(function: F) -> F:
             help="Record the session in FILE, for --device replay:FILE.",
         ),
         _settings.option("--delegate", help="xnnpack or none; default: the first of the runtime."),
-        _settings.option(
+        _settings.machine(
             "--device",
             default="host",
             show_default=True,

@@ -28,7 +28,7 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
-@_settings.option(
+@_settings.machine(
     "--device",
     default="host",
     show_default=True,

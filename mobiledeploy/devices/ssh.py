@@ -313,7 +313,7 @@ class Board(RemoteSession):
             return False
         if not self._machine:
             self.facts()
-        if machine != self._machine:
+        if self._machine and machine != self._machine:
             raise DeviceError(
                 f"{path.name} is for {machine}, and {self._who} is {self._machine}",
                 "take the build for that machine",

@@ -103,6 +103,12 @@ class Board:
             time.sleep(0.02)
         raise AssertionError((self.folder / "log").read_text())
 
+    @property
+    def sshd(self) -> int:
+        """The process id of its sshd."""
+        assert self._sshd is not None
+        return self._sshd.pid
+
     def unplug(self) -> None:
         """Ends its sshd: nobody is let in."""
         if self._sshd is not None:

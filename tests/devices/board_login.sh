@@ -8,6 +8,7 @@
 #   unplug-push N   the connection is lost after N bytes of a pushed file
 #   unplug-run TEXT it is lost when a command prints TEXT
 #   corrupt         zeros of a pushed file become ones
+#   garble          a runner's answers lose a bit on their way
 #   killed-shell TEXT   the shell of a command that holds TEXT is killed
 board=$1 root=${2:-} sshd=$PPID command=$SSH_ORIGINAL_COMMAND
 fault() { [ -e "$board/faults/$1" ]; }
@@ -32,6 +33,8 @@ if holds ,part && fault unplug-push; then
   exec kill -9 "$sshd"
 elif holds ,part && fault corrupt; then
   tr '\000' '\001' | inside
+elif fault garble; then
+  inside | sed -u 's/"crc32":[0-9]*/"crc32":1/'
 elif fault unplug-run; then
   text=$(content unplug-run)
   { inside; } 2> "$board/errors" | while IFS= read -r line; do

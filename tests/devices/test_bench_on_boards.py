@@ -161,6 +161,14 @@ def test_a_board_predicts_as_the_host(board, emulator, path, here, heard) -> Non
     assert board.files() == board.commands() == []
 
 
+def test_an_answer_that_loses_a_bit(board, emulator, path, here, heard) -> None:
+    board.plant("garble")
+    with pytest.raises(DeviceError, match="image 0 arrived damaged") as failed:
+        evaluate([path], device=DEVICE, limit=2, reporter=heard)
+    assert failed.value.exit_code == 5
+    assert board.files() == []
+
+
 @pytest.mark.slow
 def test_a_board_is_judged_as_a_phone(board, emulator, path, here, heard) -> None:
     accepted = {"baseline": here / "accepted.json", "no_labels": True, "reporter": heard}

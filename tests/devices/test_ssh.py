@@ -307,6 +307,28 @@ def test_a_board_that_is_gone_is_named(board, monkeypatch, heard) -> None:
     assert board.left() == []
 
 
+def test_a_network_that_falls_silent(board, monkeypatch, heard) -> None:
+    options = [one.replace("Interval=5", "Interval=1") for one in device._OPTIONS]
+    monkeypatch.setattr(device, "_OPTIONS", options)
+    with (
+        pytest.raises(DeviceError, match="the connection to board was lost; look at its power"),
+        session(board, heard) as session_,
+    ):
+        process = session_.run(["sleep", "30"])
+        children = Path(f"/proc/{board.sshd}/task/{board.sshd}/children")
+        serving = [int(number) for number in children.read_text().split()]
+        for number in serving:
+            os.kill(number, signal.SIGSTOP)
+        try:
+            assert list(process.lines()) == []
+            process.wait()
+        finally:
+            for number in serving:
+                os.kill(number, signal.SIGCONT)
+    assert board.files() == []
+    assert heard.warnings == []
+
+
 def test_commands_end_with_the_session(board) -> None:
     with session(board) as session_:
         session_.run(["sh", "-c", "trap '' HUP TERM; echo > on; while :; do sleep 0.1; done"])
@@ -320,15 +342,19 @@ import sys
 from mobiledeploy.devices import ssh
 from mobiledeploy.core.ports import SILENT
 with ssh.open('ssh:board', exclusive=True, reporter=SILENT) as session:
-    session.run(['sh', '-c', 'trap "" HUP TERM; while :; do sleep 0.1; done'])
-    print('held', flush=True); sys.stdin.read()
+    process = session.run(['sh', '-c', 'trap "" HUP TERM; echo on; while :; do sleep 0.1; done'])
+    print(next(process.lines()), flush=True); sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_job_that_dies_leaves_nothing(board, sockets, sent) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", SCRIPT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(sockets)},
     ) as other:
         assert other.stdout
         other.stdout.readline()
@@ -340,6 +366,12 @@ def test_a_job_that_dies_leaves_nothing(board, sockets, sent) -> None:
     while board.commands() and time.monotonic() < until:
         time.sleep(0.05)
     assert board.commands() == []
+    for folder in sockets.iterdir():
+        # Who is killed at once cannot remove it, but the socket in it ends with the connection.
+        assert sent == signal.SIGKILL
+        while list(folder.iterdir()) and time.monotonic() < until:
+            time.sleep(0.05)
+        folder.rmdir()
 
 
 def test_another_computer_s_lease_is_respected_until_it_ends(board) -> None:
