@@ -163,7 +163,7 @@ def test_a_board_predicts_as_the_host(board, emulator, path, here, heard) -> Non
 
 def test_an_answer_that_loses_a_bit(board, emulator, path, here, heard) -> None:
     board.plant("garble")
-    with pytest.raises(DeviceError, match="image 0 arrived damaged") as failed:
+    with pytest.raises(DeviceError, match="image 11 arrived damaged") as failed:
         evaluate([path], device=DEVICE, limit=2, reporter=heard)
     assert failed.value.exit_code == 5
     assert board.files() == []
