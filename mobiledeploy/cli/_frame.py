@@ -93,7 +93,7 @@ class Terminal:
                 """Parts per second, as soon as they are known."""
 
                 def render(self, task: Task) -> Text:
-                    return Text(_per_second(task.speed) if task.speed else "")
+                    return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
             self._bars = Bars(
                 TextColumn("{task.description}", markup=False),
