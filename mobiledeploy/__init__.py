@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from mobiledeploy.core.types import (
         AnchorLevel as AnchorLevel,
         Anchors as Anchors,
+        AcceptedDifference as AcceptedDifference,
         Answers as Answers,
         Check as Check,
         Counted as Counted,
@@ -91,6 +92,8 @@ if TYPE_CHECKING:
         Evaluation as Evaluation,
         Failed as Failed,
         Fit as Fit,
+        DrawnAnswer as DrawnAnswer,
+        DrawnBox as DrawnBox,
         Flip as Flip,
         Gain as Gain,
         LatencyComparison as LatencyComparison,

@@ -52,8 +52,8 @@ EXTRA_OF = {
     "keras": "export",
     "tensorflow_model_optimization": "export",
     "h5py": "export",
-    "matplotlib": "plot",
     "pycocotools": "detection",
+    "jinja2": "report",
     "vl_convert": "report",
     "ray": "ray",
 }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.batches import Batch, Images
 from mobiledeploy.core.types import (
+    AcceptedDifference,
     Anchors,
     Annotation,
     AnnotationField,
@@ -673,6 +674,16 @@ class ReportFile(Protocol):
 
     def render(self, report: Report) -> str:
         """The complete text of `report`, with a newline at its end."""
+        ...
+
+
+class SiteFile(ReportFile, Protocol):
+    """A format that can also be a folder of linked pages."""
+
+    def pages(
+        self, report: Report, accepted: Sequence[AcceptedDifference]
+    ) -> Iterator[tuple[str, str]]:
+        """(path below the folder, its text) of each file; the front page is the last one."""
         ...
 
 

@@ -784,11 +784,38 @@ class Flip(Record):
 
 
 @dataclass(frozen=True)
+class DrawnBox(Record):
+    """A box to draw, with the name of its class; `score` is None where it is annotated."""
+
+    box: Box
+    name: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class DrawnAnswer(Record):
+    """A detector's boxes or a mask, to draw over what the model sees of an image.
+
+    `image` is a data URI of a small JPEG; `mask` is the model's and `true_mask` the annotated one,
+    data URIs of PNGs that are transparent where nothing is, "" for none. `classes` holds the (name,
+    colour) of what they show, the colour as six hexadecimal digits.
+    """
+
+    sample: str
+    image: str
+    boxes: tuple[DrawnBox, ...]
+    mask: str
+    true_mask: str
+    classes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Detail(Record):
     """What a report shows about one artifact besides its row.
 
     `classes` holds (name, images, correct answers) for each class; `flips` compares it with the
-    artifact named `against`; `environment` is of its newest figure.
+    artifact named `against`; `environment` is of its newest figure; `drawn` are answers that are
+    drawn over their images.
     """
 
     artifact_sha256: str
@@ -802,6 +829,30 @@ class Detail(Record):
     flips: tuple[Flip, ...]
     flipped: int
     environment: Mapping[str, str]
+    drawn: tuple[DrawnAnswer, ...] = ()
+
+
+@dataclass(frozen=True)
+class AcceptedDifference(Record):
+    """The newest file of a model beside the one that the baseline accepts in its place.
+
+    Sizes are None where a file is unknown. `value` and `accepted_value` are of `metric`, None where
+    they were not evaluated; `gain` compares them on the same images, None if they are not. `layers`
+    are those that changed most, None without both files.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    accepted_sha256: str
+    size_bytes: int | None
+    accepted_size_bytes: int | None
+    metric: Metric
+    value: float | None
+    accepted_value: float | None
+    gain: Gain | None
+    layers: Table | None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from mobiledeploy.steps import (
     published,
     resolve,
 )
-from mobiledeploy.steps.estimate import FittedSeries, OutOfRange, SeriesFit
+from mobiledeploy.steps.estimate import FittedSeries, SeriesFit, TooWide
 from mobiledeploy.steps.network_counts import NetworkCounts
 from mobiledeploy.steps.published import Published
 from mobiledeploy.store import database as store
@@ -296,8 +296,8 @@ class Candidates:
         try:
             series = self._of_series(precision, counts.family)
             latency_ns, interval_ns = series.latency(counts.workload, name)
-        except OutOfRange:
-            why = f"they are beyond the points of {self.device}; {estimate.CALIBRATE}"
+        except TooWide:
+            why = f"the points of {self.device} say too little about them; {estimate.CALIBRATE}"
             self._left_out[f"{precision} networks", why] += 1
             return None
         except DeployError as error:
@@ -325,7 +325,7 @@ class Candidates:
         if isinstance(series, DeployError):
             raise series
         # The errors depend on the family by this alone.
-        key = precision, any(sample.workload.family == family for sample in series.own)
+        key = precision, family in series.families
         if key not in self._fitted:
             self._fitted[key] = estimate.fitted(series, family)
         return self._fitted[key]

@@ -150,6 +150,15 @@ def _stand_in_figures(
         core, count_line = None, f"not counted: no core is a {delegate}"
     about = f"{card.title}, {card.soc}" if card.soc else card.title
     reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {count_line}")
+    # Counts are kept in the store, and make the estimates narrower.
+    not_counted = Failures()
+    counts = (
+        {}
+        if core is None
+        else time_artifacts(
+            paths, not_counted, device=core.name, delegate=delegate, reporter=reporter
+        )
+    )
     figure_paths: list[Path] = []
     figures: tuple[Measurement, ...] = ()
     for path in paths:
@@ -159,7 +168,7 @@ def _stand_in_figures(
             )
             figure_paths.append(path)
         except InputError as error:
-            if core is None:
+            if path not in counts:
                 failures.add(path, error)
             else:
                 reporter.warn(
@@ -168,11 +177,6 @@ def _stand_in_figures(
         except DeployError as error:
             # There is one card, but each file needs points of its own precision.
             failures.add(path, error)
-    rest = [path for path in paths if path not in failures]
-    if core is not None and rest:
-        counts = time_artifacts(
-            rest, failures, device=core.name, delegate=delegate, reporter=reporter
-        )
-        figures += tuple(counts.values())
-        figure_paths += counts
-    return BenchResult(tuple(map(str, figure_paths)), figures)
+    counts = {path: figure for path, figure in counts.items() if path not in failures}
+    failures.add_all(not_counted)
+    return BenchResult((*map(str, figure_paths), *map(str, counts)), (*figures, *counts.values()))
