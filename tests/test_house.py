@@ -240,7 +240,7 @@ REACH_FILES = {
     "a lock, or the name of whoever takes one": [
         "core/artifacts.py staging",
         "core/leases.py hold",
-        "devices/adb.py _owner",
+        "devices/_remote.py owner",
         "verbs/train.py _alone",
     ],
     "SQLite's, which opens the store": [
@@ -251,6 +251,7 @@ REACH_FILES = {
         "core/pixels.py get",
         "core/pixels.py put",
         "devices/_child.py pull",
+        "devices/ssh.py pull",
         "devices/emulator.py _furnish",
         "frameworks/loading.py _copy_file",
         "frameworks/loading.py for_inference",

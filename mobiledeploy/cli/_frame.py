@@ -197,12 +197,12 @@ def device_options(function: F) -> F:
             help="Record the session in FILE, for --device replay:FILE.",
         ),
         _settings.option("--delegate", help="xnnpack or none; default: the first of the runtime."),
-        _settings.option(
+        _settings.machine(
             "--device",
             default="host",
             show_default=True,
-            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, or "
-            "replay:FILE. Images are prepared here.",
+            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), a board "
+            "(ssh:[USER@]HOST[:PORT]), emulator:CORE, or replay:FILE. Images are prepared here.",
         ),
     ):
         function = option(function)

@@ -1,4 +1,4 @@
-"""List the devices for figures: this machine, phones, emulated cores."""
+"""List the devices for figures: this machine, phones, boards, emulated cores."""
 
 from __future__ import annotations
 

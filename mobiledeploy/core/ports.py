@@ -593,11 +593,14 @@ class Session(Protocol):
 class Device(Protocol):
     """A kind of machine.
 
-    KIND is the kind of figure that it gives. RUNNER is the default runner.
+    KIND is the kind of figure that it gives. RUNNER is the default runner. REMOTE is whether it is
+    a machine of its own, a phone or a board, whose state before and after a timing makes that valid
+    or void.
     """
 
     KIND: Kind
     RUNNER: str
+    REMOTE: bool
 
     def available(self) -> tuple[DeviceInfo, ...]:
         """The machines of this kind that are available now; quick, and changes nothing."""

@@ -29,6 +29,7 @@ from mobiledeploy.steps import (
     estimate,
     network_counts,
     published,
+    resolve,
 )
 from mobiledeploy.steps.estimate import FittedSeries, SeriesFit, TooWide
 from mobiledeploy.steps.network_counts import NetworkCounts
@@ -121,7 +122,7 @@ class Candidates:
     """Collects candidates for a device; `left_out` says what is missing, and why.
 
     Args:
-        device: a device card's name or its beginning, or host or adb:SERIAL.
+        device: a device card's name or its beginning, or host, adb:SERIAL or ssh:HOST.
         wanted: which candidates.
         reporter: is told of progress.
 
@@ -141,7 +142,7 @@ class Candidates:
             if DEVICES.load(plugin).KIND != "measured":
                 raise UsageError(
                     f"{device} gives no latency to choose by",
-                    "take a phone's model, host, or adb:SERIAL",
+                    "take a phone's model, host, adb:SERIAL, or ssh:HOST",
                 )
             self.device, self.title = device, device
             self.threads = wanted.threads or 1
@@ -446,7 +447,7 @@ class Candidates:
             return False
         if r.device == self.device:
             return True
-        if self._card is None or r.id is None or not r.device.startswith("adb"):
+        if self._card is None or r.id is None or not resolve.is_remote(r.device):
             return False
         figure = database.measurement_by_id(r.id)
         assert isinstance(figure, Measured)

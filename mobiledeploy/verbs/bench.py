@@ -60,9 +60,10 @@ def bench(
     Args:
         artifacts: one file or several, with their records beside them; none for the last export in
             this folder.
-        device: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`), `emulator:CORE`, `replay:FILE`, or a
-            device card (`pixel-3`). A timing leases the device exclusively. A recording keeps its
-            own options, so all that follow are ignored except `reporter`.
+        device: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`), a board (`ssh:[USER@]HOST[:PORT]`),
+            `emulator:CORE`, `replay:FILE`, or a device card (`pixel-3`). A timing leases the device
+            exclusively. A recording keeps its own options, so all that follow are ignored except
+            `reporter`.
         via: what may replace a phone: `auto`, `adb` (nothing) or `emulator`.
         runner: `python`, `native` or `benchmark_model`; the default is the device's.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
@@ -83,8 +84,8 @@ def bench(
         UsageError: nothing was exported here; an unknown device, runner, runtime or delegate, or a
             runtime that does not run an artifact's format; options for a run if nothing runs.
         InputError: an artifact without a record, or with the record of another file.
-        DeviceError: the runner died or hangs, or the phone was lost.
-        VoidError: a phone throttled or was disturbed in each try.
+        DeviceError: the runner died or hangs, or the device was lost.
+        VoidError: a phone or board throttled or was disturbed in each try.
         MissingError: the emulator is not installed.
     """
     reporter = reporter or PythonReporter()

@@ -1,4 +1,4 @@
-"""The devices for figures at the moment: this machine, phones, emulated cores."""
+"""The devices for figures at the moment: this machine, phones, boards, emulated cores."""
 
 from __future__ import annotations
 
