@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.runner_pool import RunnerPool, answer_outputs, image_ranges
-from mobiledeploy.steps.runtimes import target
+from mobiledeploy.steps.runtimes import runtime_version, target
 from mobiledeploy.store.database import Store
 
 # More broken images than both limits mean that the data set itself is bad.
@@ -105,6 +105,28 @@ def all_of(
     evaluations = each(paths, failures, pixels=pixels, reporter=reporter)
     failures.check()
     return evaluations
+
+
+def stored(artifacts_: Mapping[str, Artifact], reporter: Reporter) -> dict[str, Evaluation]:
+    """The evaluations of artifacts, by sha256, on their own images; new where the store has none.
+
+    Args:
+        artifacts_: by path.
+        reporter: is told of progress and warnings.
+    """
+    with Store.open() as store:
+        from_store = {
+            a.sha256: store.evaluation(
+                a.sha256, a.data, a.spec.preprocessing, to, runtime_version(to.runtime)
+            )
+            for a in artifacts_.values()
+            for to in (target(a),)
+        }
+    absent = [Path(path) for path, a in artifacts_.items() if from_store[a.sha256] is None]
+    new = all_of(absent, reporter) if absent else {}
+    return {sha: e for sha, e in from_store.items() if e} | {
+        e.artifact_sha256: e for e in new.values()
+    }
 
 
 def float_sibling(

@@ -149,6 +149,14 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
     return placed
 
 
+def place(artifacts: dict[str, Artifact], planned: ExportPlan) -> dict[str, Artifact]:
+    """Moves finished artifacts of one folder, by path, into the folder of an equal export."""
+    files = [(Path(path), artifact) for path, artifact in artifacts.items()]
+    for path, artifact in files:
+        records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
+    return _commit(files, files[0][0].parent, planned.folder)
+
+
 def _nothing_made(reporter: Collector) -> InputError:
     if reporter.failed:
         return InputError(reporter.failed[0].message)
