@@ -61,7 +61,7 @@ _BITS = 8
 
 
 @dataclass(frozen=True)
-class Budget:
+class LossBudget:
     """What may be lost: a fraction of the metric, or of the answers. None for the default cost."""
 
     kind: Literal["metric", "answers"]
@@ -71,14 +71,14 @@ class Budget:
 
 def budget(
     within: float | str | None, max_disagreement: float | str | None, cost: Cost | None
-) -> Budget | None:
+) -> LossBudget | None:
     """The budget that the options name, None for none; UsageError for what makes no sense."""
     if within is not None and max_disagreement is not None:
         raise UsageError("--within and --max-disagreement are two budgets", "leave out one")
     if within is not None:
-        return Budget("metric", _share("--within", within, "pt"), cost)
+        return LossBudget("metric", _share("--within", within, "pt"), cost)
     if max_disagreement is not None:
-        return Budget("answers", _share("--max-disagreement", max_disagreement, "%"), cost)
+        return LossBudget("answers", _share("--max-disagreement", max_disagreement, "%"), cost)
     if cost is not None:
         raise UsageError("--cost goes with --within or --max-disagreement", "add one of them")
     return None
@@ -94,7 +94,7 @@ def _share(option: str, value: float | str, unit: str) -> float:
 
 
 def choose(
-    config: ExportConfig, limit: Budget, reporter: Collector
+    config: ExportConfig, limit: LossBudget, reporter: Collector
 ) -> tuple[ExportConfig | None, BudgetChain, Artifact]:
     """Makes and judges the chain, and puts the files of the chosen link into place.
 
@@ -133,7 +133,7 @@ class _Chain:
     """One search; `choose` sets what the other methods read."""
 
     config: ExportConfig
-    limit: Budget
+    limit: LossBudget
     folder: Path
     reporter: Collector
     made: dict[BudgetLink, _Made] = field(default_factory=dict)

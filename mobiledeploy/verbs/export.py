@@ -282,7 +282,7 @@ def export(
 
 
 def _export_within(
-    config: ExportConfig, limit: budgets.Budget, timed: bool, collector: Collector
+    config: ExportConfig, limit: budgets.LossBudget, timed: bool, collector: Collector
 ) -> ExportResult:
     refuse_readonly_store()
     chosen, chain, artifact = budgets.choose(config, limit, collector)

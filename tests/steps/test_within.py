@@ -56,8 +56,8 @@ def test_what_makes_no_sense_is_refused(here, options, message):
 
 @pytest.mark.parametrize("text", [1, 1.0, "1", "1pt", "1 pt", "1%"])
 def test_a_budget_is_of_points_or_percent(text):
-    assert within.budget(text, None, None) == within.Budget("metric", 0.01)
-    assert within.budget(None, text, "bytes") == within.Budget("answers", 0.01, "bytes")
+    assert within.budget(text, None, None) == within.LossBudget("metric", 0.01)
+    assert within.budget(None, text, "bytes") == within.LossBudget("answers", 0.01, "bytes")
 
 
 def test_too_few_images_write_nothing_and_say_how_many_are_needed(here):
