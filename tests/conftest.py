@@ -27,7 +27,7 @@ from hypothesis import settings
 from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import apart, artifacts, assets, native, records
+from mobiledeploy.core import apart, artifacts, assets, native, preprocessing, records
 from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, dataset
 from mobiledeploy.core.types import (
     Artifact,
@@ -547,6 +547,10 @@ class Exported(Mapping[tuple[str, str], Path]):
         facts = shelf.inspect(content)
         path = self._folder / f"{recipe}{shelf.SUFFIX}"
         path.write_bytes(content)
+        # A file with int8 pixels states them itself; the others take what the model takes.
+        how = self._spec.preprocessing
+        on_codes = preprocessing.on_codes(how) if facts.inputs[0].dtype == "int8" else None
+        spec = dataclasses.replace(self._spec, preprocessing=on_codes or how)
         artifact = Artifact(
             path=path.name,
             sha256=records.sha256(content),
@@ -554,7 +558,7 @@ class Exported(Mapping[tuple[str, str], Path]):
             gzip_bytes=len(content),
             sparsity=0.0,
             format=format_,
-            spec=self._spec,
+            spec=spec,
             recipe=RECIPES.load(recipe).RECIPE,
             output="softmax",
             io="int8",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import pareto
-from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core import inputs, preprocessing, records, units
 from mobiledeploy.core.errors import InputError, MissingError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.types import (
@@ -398,7 +398,10 @@ def differences(
     ):
         if now != then:
             reasons.append(f"{what}: {_first_other(now, then)}")
-    for field in dataclasses.fields(e.preprocessing):
+    unlabelled = (dataclasses.replace(one.preprocessing, labels=()) for one in (e, entry))
+    # A newer file may state the same pixels by the codes of its input.
+    fields = () if preprocessing.alike(*unlabelled) else dataclasses.fields(e.preprocessing)
+    for field in fields:
         now, then = (
             getattr(e.preprocessing, field.name),
             getattr(entry.preprocessing, field.name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,7 +199,15 @@ def preprocessing_of(artifact: Artifact, overrides: Overrides) -> Preprocessing:
     image = signature(artifact).image
     if image is None:
         return artifact.spec.preprocessing
-    pre = overrides.over(image.preprocessing)
+    own = image.preprocessing
+    pre = overrides.over(own)
+    if own and pre and overrides.input_range not in (None, own.input_range):
+        # A file of integers may state its pixels themselves, with a mean and a deviation. Another
+        # range replaces these too; the range of the float file says the same as the file.
+        if overrides.mean is None and overrides.std is None and _on_pixels(own):
+            pre = dataclasses.replace(pre, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        if preprocessing.on_codes(pre) == own:
+            pre = own
     if pre is None:
         raise UsageError(
             f"what pixels were scaled to when {artifact.path} was trained is not in the file",
@@ -207,6 +216,11 @@ def preprocessing_of(artifact: Artifact, overrides: Overrides) -> Preprocessing:
     pre = pre.for_channels(image.shape[-1])
     preprocessing.validate(pre)
     return pre
+
+
+def _on_pixels(own: Preprocessing) -> bool:
+    """Whether a preprocessing has the form of `preprocessing.on_codes`."""
+    return own.input_range == (0.0, 255.0) and own.mean != (0.0, 0.0, 0.0)
 
 
 def same_place(one: str, other: str) -> bool:

@@ -171,7 +171,7 @@ def same_model(one: Artifact, other: Artifact) -> bool:
     Files of other tools do not say it: of these, equal inputs and outputs are enough.
     """
     if not unsaid(one, other):
-        return one.spec == other.spec
+        return artifacts.same_spec(one, other)
     shapes = [
         (
             [(end.kind, end.shape) for end in artifacts.signature(artifact).inputs],

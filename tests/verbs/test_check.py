@@ -298,7 +298,7 @@ def test_wrong_preprocessing_of_the_artifact_is_refused_by_name(place):
     message = dataclasses.replace(artifact.spec.preprocessing, input_range=(0.0, 1.0))
     spec = dataclasses.replace(artifact.spec, preprocessing=message)
     recorded(place[1], artifact, spec=spec, signature=None)
-    with pytest.raises(InputError, match=r"input_range: 0,1, not -1,1; .*--update-baseline"):
+    with pytest.raises(InputError, match=r"input_range: 0,1, not 0,255; .*--update-baseline"):
         judged(place)
 
 
