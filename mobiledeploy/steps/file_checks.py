@@ -28,8 +28,13 @@ from mobiledeploy.core.types import (
     Recipe,
     Signature,
 )
-from mobiledeploy.steps import answers, consumers, conversion_process, golden_inputs
-from mobiledeploy.steps import golden as golden_
+from mobiledeploy.steps import (
+    answers,
+    consumers,
+    conversion_process,
+    golden_inputs,
+    instruction_sets,
+)
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, tools
 
 GOLDEN_SAMPLES = 4
@@ -229,7 +234,7 @@ class Exam:
             images=self.images,
             logits=tuple(tuple(float(v) for v in row) for row in logits),
             runtime=runtime,
-            isa=golden_.isa(),
+            isa=instruction_sets.here(),
         )
         contract = Contract(
             spec.name,

@@ -28,6 +28,7 @@ from mobiledeploy.core.types import (
     Regression,
     Result,
     StoredComparison,
+    StoredEvaluation,
     Target,
     Verdict,
     gravest,
@@ -152,6 +153,42 @@ class ComparisonList(Record):
 
 
 @dataclass(frozen=True)
+class EvaluationList(Record):
+    """The answer of `results evaluated`, newest first."""
+
+    evaluations: tuple[StoredEvaluation, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """A table for each device: accuracies of different devices are not of one column."""
+        by_place: dict[tuple[str, ...], list[StoredEvaluation]] = {}
+        for e in self.evaluations:
+            place = (e.device, e.isa, f"{e.runtime} {e.runtime_version}".strip(), e.delegate)
+            by_place.setdefault(place, []).append(e)
+        headers = ("model", "recipe", "format", "images", "metric", "agrees with float", "when")
+        return tuple(
+            Table(
+                headers,
+                tuple(_evaluation_cells(e) for e in rows),
+                units.one_line(f"on {place[0]}: {', '.join(filter(None, place[1:]))}"),
+            )
+            for place, rows in by_place.items()
+        )
+
+
+def _evaluation_cells(e: StoredEvaluation) -> tuple[str, ...]:
+    images = units.images(e.data_source, e.data_split, e.data_identity)
+    return (
+        units.one_line(e.model),
+        e.recipe,
+        e.format,
+        units.one_line(f"{e.images} of {images}"),
+        metric_columns.cell(e),
+        units.percent(e.agreement),
+        e.made_at[:16] + ", recorded" * e.recorded,
+    )
+
+
+@dataclass(frozen=True)
 class RecordTransfer(Record):
     """The number of records written to a file, or read from it, and how many were new."""
 
@@ -234,6 +271,24 @@ def results_compared() -> ComparisonList:
     """
     with present() as database:
         return ComparisonList(database.comparisons())
+
+
+def results_evaluated() -> EvaluationList:
+    """Lists the evaluations of every device, newest first.
+
+    `results` and `report` show those of the host only.
+
+    Example:
+        >>> [(e.device, e.value) for e in md.results_evaluated().evaluations]
+
+    Returns:
+        The evaluations, without their predictions.
+
+    Raises:
+        UsageError: there is no store in this folder.
+    """
+    with present() as database:
+        return EvaluationList(database.evaluations())
 
 
 def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:
