@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -28,6 +27,9 @@ def command(
     Kinds are never compared with each other: measured (by a clock on real hardware), counted
     (instructions of an emulated core), estimated (by a model of latency).
     """
+    # Not at the top: help needs no dataclasses.
+    from dataclasses import replace
+
     from mobiledeploy.verbs import devices as verb
 
     if ctx.invoked_subcommand:
